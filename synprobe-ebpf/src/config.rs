@@ -1,0 +1,207 @@
+//! What the loader hands to the programs before they are loaded: where the running kernel keeps
+//! its members, and what to let through.
+//!
+//! All of it stands in read-only globals, which the verifier folds into constants: a filter that is
+//! off, or a feature whose member the kernel lacks, costs nothing.
+
+/// In [`Offsets`]: the running kernel has no such member.
+pub const MISSING: u32 = u32::MAX;
+
+/// How a member is read, and so how its place is written down in [`Offsets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Byte offset from the start of the outer structure; the member has at least so many bytes.
+    Bytes(u32),
+    /// A bitfield inside one byte: see [`bits`].
+    Bits,
+}
+
+/// One kernel member that the programs read.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// The structure, as BTF names it.
+    pub container: &'static str,
+    /// The path inside it; anonymous structures and unions are looked through.
+    pub path: &'static str,
+    /// How it is read.
+    pub access: Access,
+    /// Without it nothing can be measured: its absence is an error that names it.
+    pub required: bool,
+    /// What is lost without it, for `preflight`; empty for a required member.
+    pub feature: &'static str,
+}
+
+/// Writes down a bitfield's place: byte offset, first bit in that byte, width in bits.
+pub const fn bits(byte_offset: u32, shift: u32, width: u32) -> u32 {
+    (byte_offset << 8) | (shift << 4) | width
+}
+
+/// The inverse of [`bits`].
+pub const fn unpack_bits(place: u32) -> (usize, u32, u32) {
+    ((place >> 8) as usize, (place >> 4) & 0xf, place & 0xf)
+}
+
+macro_rules! members {
+    ($($(#[$doc:meta])* $field:ident = $container:literal : $path:literal, $access:expr, $required:literal, $feature:literal;)*) => {
+        /// Where the running kernel keeps each member; [`MISSING`] where it has none.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $field: u32,)*
+        }
+
+        /// Every member of [`Offsets`], in its order.
+        pub const MEMBERS: &[Member] = &[$(Member {
+            container: $container,
+            path: $path,
+            access: $access,
+            required: $required,
+            feature: $feature,
+        },)*];
+
+        impl Offsets {
+            /// The table from its places in the order of [`MEMBERS`].
+            pub const fn from_array(places: [u32; MEMBERS.len()]) -> Self {
+                let mut next = 0;
+                $(let $field = places[next]; next += 1;)*
+                let _ = next;
+                Self { $($field,)* }
+            }
+        }
+    };
+}
+
+use Access::{Bits, Bytes};
+members! {
+    /// Address family.
+    family = "sock": "__sk_common.skc_family", Bytes(2), true, "";
+    /// Local port, host order.
+    num = "sock": "__sk_common.skc_num", Bytes(2), true, "";
+    /// Peer port, network order.
+    dport = "sock": "__sk_common.skc_dport", Bytes(2), true, "";
+    /// Local IPv4 address.
+    rcv_saddr = "sock": "__sk_common.skc_rcv_saddr", Bytes(4), true, "";
+    /// Peer IPv4 address.
+    daddr = "sock": "__sk_common.skc_daddr", Bytes(4), true, "";
+    /// Local IPv6 address.
+    v6_rcv_saddr = "sock": "__sk_common.skc_v6_rcv_saddr", Bytes(16), false, "IPv6";
+    /// Peer IPv6 address.
+    v6_daddr = "sock": "__sk_common.skc_v6_daddr", Bytes(16), false, "IPv6";
+    /// `struct net *`.
+    net = "sock": "__sk_common.skc_net.net", Bytes(8), false, "network namespaces";
+    /// TCP state.
+    state = "sock": "__sk_common.skc_state", Bytes(1), true, "";
+    /// IP protocol.
+    protocol = "sock": "sk_protocol", Bytes(2), true, "";
+    /// Pending error.
+    err = "sock": "sk_err", Bytes(4), true, "";
+    /// Soft error.
+    err_soft = "sock": "sk_err_soft", Bytes(4), true, "";
+    /// Accept queue length.
+    ack_backlog = "sock": "sk_ack_backlog", Bytes(4), true, "";
+    /// Queue limit.
+    max_ack_backlog = "sock": "sk_max_ack_backlog", Bytes(4), true, "";
+    /// Local port, network order; outlives the port's release.
+    sport = "inet_sock": "inet_sport", Bytes(2), true, "";
+    /// Retransmission time-out, jiffies.
+    rto = "inet_connection_sock": "icsk_rto", Bytes(4), true, "";
+    /// RTO maximum, jiffies.
+    rto_max = "inet_connection_sock": "icsk_rto_max", Bytes(4), false, "a socket's own RTO maximum (Linux 6.15)";
+    /// TCP_USER_TIMEOUT, ms.
+    user_timeout = "inet_connection_sock": "icsk_user_timeout", Bytes(4), true, "";
+    /// Time-outs of this segment.
+    retransmits = "inet_connection_sock": "icsk_retransmits", Bytes(1), true, "";
+    /// Which timer is armed.
+    pending = "inet_connection_sock": "icsk_pending", Bytes(1), true, "";
+    /// Exponential backoff.
+    backoff = "inet_connection_sock": "icsk_backoff", Bytes(1), true, "";
+    /// TCP_SYNCNT.
+    syn_retries = "inet_connection_sock": "icsk_syn_retries", Bytes(1), true, "";
+    /// Congestion state.
+    ca_state = "inet_connection_sock": "icsk_ca_state", Bits, true, "";
+    /// SYN queue length.
+    qlen = "inet_connection_sock": "icsk_accept_queue.qlen", Bytes(4), true, "";
+    /// Requests whose timer has not fired.
+    young = "inet_connection_sock": "icsk_accept_queue.young", Bytes(4), true, "";
+    /// TCP_DEFER_ACCEPT, in retransmissions.
+    defer_accept = "inet_connection_sock": "icsk_accept_queue.rskq_defer_accept", Bytes(1), true, "";
+    /// Smoothed RTT, µs × 8.
+    srtt = "tcp_sock": "srtt_us", Bytes(4), true, "";
+    /// Retransmissions of the connection.
+    total_retrans = "tcp_sock": "total_retrans", Bytes(4), true, "";
+    /// Send window.
+    snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
+    /// Time spent in RTO recovery, ms.
+    total_rto_time = "tcp_sock": "total_rto_time", Bytes(4), false, "SYN_RECV dwell of a half-open whose SYN-ACK retransmissions were missed (Linux 6.7)";
+    /// Control block of an skb.
+    skb_cb = "sk_buff": "cb", Bytes(48), true, "";
+    /// First sequence number, inside the control block.
+    cb_seq = "tcp_skb_cb": "seq", Bytes(4), true, "";
+    /// Segments, inside the control block.
+    cb_segs = "tcp_skb_cb": "tcp_gso_segs", Bytes(2), true, "";
+    /// Timer expiries of a request.
+    num_timeout = "request_sock": "num_timeout", Bits, true, "";
+    /// SYN-ACKs sent again.
+    num_retrans = "request_sock": "num_retrans", Bytes(1), true, "";
+    /// Base time-out of a request, jiffies.
+    req_timeout = "request_sock": "timeout", Bytes(4), false, "a request's own SYN-ACK time-out (Linux 6.1)";
+    /// The listener.
+    listener = "request_sock": "__req_common.skc_listener", Bytes(8), true, "";
+    /// NULL while the request's timer is not armed.
+    timer_pprev = "request_sock": "rsk_timer.entry.pprev", Bytes(8), true, "";
+    /// The final ACK came and was not taken.
+    acked = "inet_request_sock": "acked", Bits, true, "";
+    /// First SYN-ACK, µs.
+    snt_synack = "tcp_request_sock": "snt_synack", Bytes(8), true, "";
+    /// Namespace inode.
+    ns_inum = "net": "ns.inum", Bytes(4), true, "";
+    /// tcp_syn_retries; an int before 5.13, whose low byte holds every valid value.
+    sysctl_syn_retries = "net": "ipv4.sysctl_tcp_syn_retries", Bytes(1), true, "";
+    /// tcp_synack_retries, likewise.
+    sysctl_synack_retries = "net": "ipv4.sysctl_tcp_synack_retries", Bytes(1), true, "";
+    /// tcp_syn_linear_timeouts.
+    sysctl_syn_linear = "net": "ipv4.sysctl_tcp_syn_linear_timeouts", Bytes(1), false, "linear SYN time-outs (Linux 6.5: earlier kernels have none)";
+}
+
+/// [`Filter::role`]: both ends.
+pub const ROLE_ANY: u32 = 0;
+/// [`Filter::role`]: active opens.
+pub const ROLE_CLIENT: u32 = 1;
+/// [`Filter::role`]: passive opens.
+pub const ROLE_SERVER: u32 = 2;
+
+/// [`Filter::ports`]: either end's port must be in [`PORTS_EITHER`].
+pub const BY_EITHER_PORT: u32 = 1;
+/// [`Filter::ports`]: the local port must be in [`PORTS_LOCAL`].
+pub const BY_LOCAL_PORT: u32 = 2;
+/// [`Filter::ports`]: the peer port must be in [`PORTS_PEER`].
+pub const BY_PEER_PORT: u32 = 4;
+
+/// Index of the bitmap of [`BY_EITHER_PORT`].
+pub const PORTS_EITHER: usize = 0;
+/// Index of the bitmap of [`BY_LOCAL_PORT`].
+pub const PORTS_LOCAL: usize = 1;
+/// Index of the bitmap of [`BY_PEER_PORT`].
+pub const PORTS_PEER: usize = 2;
+/// Words of one port bitmap: port `p` is bit `p % 64` of word `p / 64`.
+pub const PORT_WORDS: usize = 65536 / 64;
+
+/// What to let through.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only this namespace (its inode); 0: all.
+    pub netns: u32,
+    /// One of the `ROLE_*` constants.
+    pub role: u32,
+    /// Which port bitmaps apply: `BY_*_PORT` bits; 0: all ports.
+    pub ports: u32,
+    /// 1: the peer's address must match the trie `PEERS`.
+    pub peers: u32,
+    /// 1: every transition; 0: those into and out of SYN_SENT and SYN_RECV, and of listeners.
+    pub all_states: u32,
+    /// 1: let a client whose local port is not chosen yet through, although its local port might
+    /// turn out not to match (the agent then forgets it); 0: a local port that is wanted cannot be
+    /// an ephemeral one.
+    pub unbound: u32,
+}

@@ -1,0 +1,20 @@
+//! The eBPF object: thin entry points in [`probes`], everything they share beside it.
+#![no_std]
+#![no_main]
+
+mod emit;
+mod filter;
+mod maps;
+mod probes;
+mod sock;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+// Helpers such as bpf_probe_read_kernel are offered to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
