@@ -1,1 +1,62 @@
+//! The only way to the ring. Every record that was due is counted, and so is every one that did not
+//! make it, with the reason.
 
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use synprobe_ebpf::{
+    event::{Header, KINDS, Wire},
+    stats::Stats,
+};
+
+use crate::{
+    maps::{EVENTS, STATS},
+    sock::Fault,
+};
+
+#[inline(always)]
+fn count(kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
+    if let Some(stats) = STATS.get_ptr_mut(0) {
+        // SAFETY: a per-CPU slot that only this CPU's programs write, and they do not nest within
+        // one kind: a raw tracepoint program does not re-enter itself on a CPU.
+        let stats = unsafe { &mut *stats };
+        if let Some(n) = pick(stats).get_mut(kind as usize) {
+            *n += 1;
+        }
+    }
+}
+
+/// Reserves a record of type `R`, lets `fill` write it, and submits it. A record that `fill` cannot
+/// complete is discarded and counted as unread.
+#[inline(always)]
+pub fn emit<R: Wire + Default>(fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
+    count(R::KIND, |s| &mut s.produced);
+    let Some(mut entry) = EVENTS.reserve::<R>(0) else {
+        count(R::KIND, |s| &mut s.dropped);
+        return;
+    };
+    let record = entry.write(R::default());
+    let header = Header {
+        kind: R::KIND,
+        len: size_of::<R>() as u16,
+        // SAFETY: a helper without arguments.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        // SAFETY: likewise.
+        ts_ns: unsafe { bpf_ktime_get_ns() },
+    };
+    match fill(record, header) {
+        // Flags 0: the kernel wakes the agent only when it has read everything before this record
+        // (kernel/bpf/ringbuf.c, bpf_ringbuf_commit), and the agent lets records gather before it
+        // reads: under load there is no wake-up per record.
+        Ok(()) => entry.submit(0),
+        Err(_) => {
+            entry.discard(0);
+            count(R::KIND, |s| &mut s.unread);
+        }
+    }
+}
+
+/// Counts a record that was due but whose filter could not be evaluated.
+#[inline(always)]
+pub fn unread(kind: u16) {
+    count(kind, |s| &mut s.produced);
+    count(kind, |s| &mut s.unread);
+}

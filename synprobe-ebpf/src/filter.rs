@@ -1,1 +1,86 @@
+//! What is let through, cheapest test first. Nothing of a rejected connection leaves the kernel.
 
+use aya_ebpf::maps::lpm_trie::Key;
+use synprobe_ebpf::config::{
+    BY_EITHER_PORT, BY_LOCAL_PORT, BY_PEER_PORT, Filter, PORT_WORDS, PORTS_EITHER, PORTS_LOCAL,
+    PORTS_PEER,
+};
+
+use crate::{
+    maps::{FILTER, PEERS, PORTS},
+    sock::{self, Fault, Kptr, Ports, place},
+};
+
+/// One setting of the filter: a constant once the verifier has seen it.
+macro_rules! setting {
+    ($field:ident) => {
+        $crate::filter::setting_at(::core::mem::offset_of!(
+            synprobe_ebpf::config::Filter,
+            $field
+        ))
+    };
+}
+pub(crate) use setting;
+
+/// See [`setting!`].
+#[inline(always)]
+pub fn setting_at(byte: usize) -> u32 {
+    let filter: *const Filter = (&raw const FILTER).cast();
+    // SAFETY: `byte` is the offset of a u32 member of the filter (`setting!`).
+    unsafe { filter.cast::<u8>().add(byte).cast::<u32>().read_volatile() }
+}
+
+#[inline(always)]
+fn listed(bitmap: usize, port: u16) -> bool {
+    let words: *const u64 = (&raw const PORTS).cast();
+    let word = bitmap * PORT_WORDS + (usize::from(port) >> 6);
+    // SAFETY: bitmap < 3 and port >> 6 < PORT_WORDS, so the word is inside the global.
+    let word = unsafe { words.add(word).read_volatile() };
+    word & (1 << (port & 63)) != 0
+}
+
+#[inline(always)]
+fn ports_pass(ports: Ports) -> bool {
+    let by = setting!(ports);
+    // A client whose local port is not chosen yet: `unbound` says whether it could still match.
+    let unknown = ports.local == 0 && setting!(unbound) != 0;
+    if by & BY_EITHER_PORT != 0
+        && !listed(PORTS_EITHER, ports.peer)
+        && !unknown
+        && !listed(PORTS_EITHER, ports.local)
+    {
+        return false;
+    }
+    if by & BY_LOCAL_PORT != 0 && !unknown && !listed(PORTS_LOCAL, ports.local) {
+        return false;
+    }
+    if by & BY_PEER_PORT != 0 && !listed(PORTS_PEER, ports.peer) {
+        return false;
+    }
+    true
+}
+
+/// Whether this end has the role that was asked for.
+#[inline(always)]
+pub fn role_passes(role: u32) -> bool {
+    let wanted = setting!(role);
+    wanted == 0 || wanted == role
+}
+
+/// Whether the connection of `sk` (a `sock` or a `request_sock`) passes the ports, the namespace and
+/// the peer networks.
+#[inline(always)]
+pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
+    if setting!(ports) != 0 && !ports_pass(ports) {
+        return Ok(false);
+    }
+    if setting!(netns) != 0 && sock::netns(sk)? != setting!(netns) {
+        return Ok(false);
+    }
+    if setting!(peers) != 0 {
+        let family: u16 = sk.read(place!(family))?;
+        let peer = sock::peer_addr(sk, family)?;
+        return Ok(PEERS.get(Key::new(128, peer)).is_some());
+    }
+    Ok(true)
+}

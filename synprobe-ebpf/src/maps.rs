@@ -1,6 +1,46 @@
 //! Every map and every read-only global, each with its reason.
 
 use aya_ebpf::{
-    btf_maps::{LpmTrie, PerCpuArray, RingBuf},
-    macros::btf_map,
+    Global,
+    macros::map,
+    maps::{LpmTrie, PerCpuArray, RingBuf},
 };
+use synprobe_ebpf::{
+    config::{Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    stats::Stats,
+};
+
+/// The one way out: every record, in the order in which the kernel made them. The loader sets its
+/// size (`--ring-size`).
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// What was produced, what did not fit, what could not be read: one slot, per CPU, so that counting
+/// needs no atomics.
+#[map]
+pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+
+/// Peer networks that are let through (`--peer`), IPv4 as `::ffff:a.b.c.d/96+n`: one look-up serves
+/// both families. The loader sets its size; unused without `--peer`.
+#[map]
+pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
+
+/// Where the running kernel keeps its members.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Global<Offsets> = Global::new(Offsets::from_array([MISSING; MEMBERS.len()]));
+
+/// What to let through.
+#[unsafe(no_mangle)]
+pub static FILTER: Global<Filter> = Global::new(Filter {
+    netns: 0,
+    role: 0,
+    ports: 0,
+    peers: 0,
+    all_states: 0,
+    unbound: 0,
+});
+
+/// Three port bitmaps (`PORTS_EITHER`, `PORTS_LOCAL`, `PORTS_PEER`): one load for one port or for
+/// thousands.
+#[unsafe(no_mangle)]
+pub static PORTS: Global<[u64; 3 * PORT_WORDS]> = Global::new([0; 3 * PORT_WORDS]);

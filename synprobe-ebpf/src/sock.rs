@@ -1,1 +1,155 @@
+//! Reading kernel structures at the offsets that the loader found in the running kernel's BTF.
 
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use synprobe_ebpf::{
+    config::{MISSING, Offsets, unpack_bits},
+    event::{AF_INET6, Flow},
+};
+
+use crate::maps::OFFSETS;
+
+/// A read that the kernel refused: the helper's negative errno.
+pub type Fault = i32;
+
+/// The place of one member: a constant once the verifier has seen it.
+macro_rules! place {
+    ($field:ident) => {
+        $crate::sock::place_at(::core::mem::offset_of!(
+            synprobe_ebpf::config::Offsets,
+            $field
+        ))
+    };
+}
+pub(crate) use place;
+
+/// See [`place!`].
+#[inline(always)]
+pub fn place_at(byte: usize) -> u32 {
+    let table: *const Offsets = (&raw const OFFSETS).cast();
+    // SAFETY: `byte` is the offset of a u32 member of the table (`place!`). Volatile, because the
+    // loader rewrites the table after compilation.
+    unsafe { table.cast::<u8>().add(byte).cast::<u32>().read_volatile() }
+}
+
+/// A pointer into kernel memory, only ever followed by `bpf_probe_read_kernel`.
+#[derive(Clone, Copy)]
+pub struct Kptr(*const u8);
+
+impl Kptr {
+    /// From a tracepoint's argument or a member read before.
+    #[inline(always)]
+    pub fn new(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// As a number: the object's identity.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Reads a required member.
+    #[inline(always)]
+    pub fn read<T>(self, place: u32) -> Result<T, Fault> {
+        // SAFETY: bpf_probe_read_kernel checks the address and fails instead of faulting; `T` is
+        // an integer or an array of bytes at every call.
+        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(place as usize).cast()) }
+    }
+
+    /// Reads an optional member; the default where this kernel has none.
+    #[inline(always)]
+    pub fn read_or<T>(self, place: u32, absent: T) -> Result<T, Fault> {
+        if place == MISSING {
+            return Ok(absent);
+        }
+        self.read(place)
+    }
+
+    /// Reads a bitfield inside one byte.
+    #[inline(always)]
+    pub fn read_bits(self, place: u32) -> Result<u8, Fault> {
+        let (byte, shift, width) = unpack_bits(place);
+        let value: u8 = self.read(byte as u32)?;
+        Ok(((u32::from(value) >> shift) & ((1 << width) - 1)) as u8)
+    }
+}
+
+/// `::ffff:a.b.c.d` in network order.
+#[inline(always)]
+fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = v4;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// Inode of the namespace of a `sock` (or of a `request_sock`: both start with a `sock_common`);
+/// 0 on a kernel without namespaces.
+#[inline(always)]
+pub fn netns(sk: Kptr) -> Result<u32, Fault> {
+    let place = place!(net);
+    if place == MISSING {
+        return Ok(0);
+    }
+    let net: u64 = sk.read(place)?;
+    Kptr::new(net).read(place!(ns_inum))
+}
+
+/// Peer address of a `sock` or `request_sock`, IPv4 mapped.
+#[inline(always)]
+pub fn peer_addr(sk: Kptr, family: u16) -> Result<[u8; 16], Fault> {
+    if family == AF_INET6 && place!(v6_daddr) != MISSING {
+        return sk.read(place!(v6_daddr));
+    }
+    Ok(mapped(sk.read(place!(daddr))?))
+}
+
+/// Local address, likewise.
+#[inline(always)]
+fn local_addr(sk: Kptr, family: u16) -> Result<[u8; 16], Fault> {
+    if family == AF_INET6 && place!(v6_rcv_saddr) != MISSING {
+        return sk.read(place!(v6_rcv_saddr));
+    }
+    Ok(mapped(sk.read(place!(rcv_saddr))?))
+}
+
+/// What the filter looks at first: the two ports, both in host order, in one place.
+#[derive(Clone, Copy)]
+pub struct Ports {
+    /// 0 while the kernel has not chosen it, and again once the port was given back.
+    pub local: u16,
+    /// 0 where the kernel does not tell it.
+    pub peer: u16,
+}
+
+impl Ports {
+    /// Of a `sock` or a `request_sock` (`ir_num` is `skc_num`).
+    #[inline(always)]
+    pub fn of(sk: Kptr) -> Result<Self, Fault> {
+        Ok(Self {
+            local: sk.read(place!(num))?,
+            peer: u16::from_be(sk.read(place!(dport))?),
+        })
+    }
+
+    /// As [`Ports::of`], but by `inet_sport`, which outlives the release of the port at *→CLOSE
+    /// (`tcp_set_state` → `inet_put_port` clears `skc_num`).
+    #[inline(always)]
+    pub fn of_closing(sk: Kptr) -> Result<Self, Fault> {
+        Ok(Self {
+            local: u16::from_be(sk.read(place!(sport))?),
+            peer: u16::from_be(sk.read(place!(dport))?),
+        })
+    }
+}
+
+/// Fills in whose packets these are.
+#[inline(always)]
+pub fn fill_flow(flow: &mut Flow, sk: Kptr, ports: Ports) -> Result<(), Fault> {
+    let family: u16 = sk.read(place!(family))?;
+    flow.family = family;
+    flow.local_port = ports.local;
+    flow.peer_port = ports.peer;
+    flow.netns = netns(sk)?;
+    flow.local_addr = local_addr(sk, family)?;
+    flow.peer_addr = peer_addr(sk, family)?;
+    Ok(())
+}

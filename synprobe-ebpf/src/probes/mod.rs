@@ -1,1 +1,36 @@
+//! One file per hook: a thin entry point, a fallible body, one exit that counts the error.
 
+mod error_report;
+mod receive_reset;
+mod retransmit_skb;
+mod retransmit_synack;
+mod set_state;
+
+use aya_ebpf::programs::RawTracePointContext;
+use aya_log_ebpf::warn;
+use synprobe_ebpf::event::state;
+
+use crate::{
+    emit,
+    sock::{Fault, Kptr, place},
+};
+
+/// `IPPROTO_TCP`; MPTCP (262), SCTP and DCCP share some of the hooks.
+const IPPROTO_TCP: u16 = 6;
+
+/// The one exit of every probe.
+#[inline(always)]
+fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
+    if let Err(errno) = result {
+        emit::unread(kind);
+        warn!(ctx, "kind {}: a kernel member could not be read: {}", kind, errno);
+    }
+    0
+}
+
+/// The state of a socket whose handshake is not over; `None` for every other.
+#[inline(always)]
+fn handshaking(sk: Kptr) -> Result<Option<u8>, Fault> {
+    let sk_state: u8 = sk.read(place!(state))?;
+    Ok((sk_state == state::SYN_SENT || sk_state == state::SYN_RECV).then_some(sk_state))
+}

@@ -1,0 +1,44 @@
+//! `sock:inet_sk_error_report`: an error is reported to a socket (`sk_error_report()`, `(sk)`; 5.15).
+//!
+//! Tells of an ICMP error that reached a socket whose handshake is not over, also where it does not
+//! end it (IP_RECVERR).
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use synprobe_ebpf::event::{ErrorRecord, KIND_ERROR};
+
+use super::{IPPROTO_TCP, finish};
+use crate::{
+    emit::emit,
+    filter::flow_passes,
+    probes::handshaking,
+    sock::{Fault, Kptr, Ports, fill_flow, place},
+};
+
+#[raw_tracepoint(tracepoint = "inet_sk_error_report")]
+pub fn error_report(ctx: RawTracePointContext) -> i32 {
+    let result = try_error_report(&ctx);
+    finish(&ctx, KIND_ERROR, result)
+}
+
+#[inline(always)]
+fn try_error_report(ctx: &RawTracePointContext) -> Result<(), Fault> {
+    let sk = Kptr::new(ctx.arg(0));
+    let Some(sk_state) = handshaking(sk)? else { return Ok(()) };
+    // UDP and raw sockets come by here too.
+    if sk.read::<u16>(place!(protocol))? != IPPROTO_TCP {
+        return Ok(());
+    }
+    let ports = Ports::of(sk)?;
+    if !flow_passes(sk, ports)? {
+        return Ok(());
+    }
+    emit(|r: &mut ErrorRecord, header| {
+        r.header = header;
+        r.sock = sk.address();
+        r.state = sk_state;
+        r.sk_err = sk.read(place!(err))?;
+        r.sk_err_soft = sk.read(place!(err_soft))?;
+        fill_flow(&mut r.flow, sk, ports)
+    });
+    Ok(())
+}

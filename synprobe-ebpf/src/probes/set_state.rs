@@ -1,0 +1,101 @@
+//! `sock:inet_sock_set_state`: every transition of a full socket, before it is written.
+//!
+//! Raised by `inet_sk_set_state()` and `inet_sk_state_store()` (net/ipv4/af_inet.c) with
+//! `(sk, oldstate, newstate)` on every kernel since 4.16.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use aya_log_ebpf::debug;
+use synprobe_ebpf::{
+    config::{ROLE_CLIENT, ROLE_SERVER},
+    event::{KIND_STATE, StateRecord, state},
+};
+
+use super::{IPPROTO_TCP, finish};
+use crate::{
+    emit::emit,
+    filter::{flow_passes, role_passes, setting},
+    sock::{Fault, Kptr, Ports, fill_flow, place},
+};
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn set_state(ctx: RawTracePointContext) -> i32 {
+    let result = try_set_state(&ctx);
+    finish(&ctx, KIND_STATE, result)
+}
+
+#[inline(always)]
+fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
+    let old = ctx.arg::<u32>(1) as u8;
+    let new = ctx.arg::<u32>(2) as u8;
+    if !of_interest(old, new) {
+        return Ok(());
+    }
+    let sk = Kptr::new(ctx.arg(0));
+    // SCTP, DCCP and MPTCP raise the same tracepoint; an MPTCP socket is no tcp_sock.
+    if sk.read::<u16>(place!(protocol))? != IPPROTO_TCP {
+        return Ok(());
+    }
+    if !role_of(old, new).is_none_or(role_passes) {
+        return Ok(());
+    }
+    let ports = if new == state::CLOSE { Ports::of_closing(sk)? } else { Ports::of(sk)? };
+    // Before 6.15 a new child has no peer yet; its next transition tells the whole tuple.
+    if old == state::LISTEN && new == state::SYN_RECV && ports.peer == 0 {
+        return Ok(());
+    }
+    if !flow_passes(sk, ports)? {
+        return Ok(());
+    }
+    debug!(ctx, "sock {:x}: {} -> {}", sk.address(), old, new);
+    emit(|r: &mut StateRecord, header| {
+        r.header = header;
+        r.sock = sk.address();
+        r.old = old;
+        r.new = new;
+        fill_flow(&mut r.flow, sk, ports)?;
+        r.sk_err = sk.read(place!(err))?;
+        r.sk_err_soft = sk.read(place!(err_soft))?;
+        if new == state::SYN_SENT {
+            // connect() runs in its caller's context; every later transition may run on anybody's.
+            // SAFETY: helpers without arguments.
+            r.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            // SAFETY: likewise.
+            r.cgroup = unsafe { bpf_get_current_cgroup_id() };
+            r.comm = bpf_get_current_comm()?;
+        } else if old != state::LISTEN {
+            r.total_retrans = sk.read(place!(total_retrans))?;
+            r.srtt_us = sk.read(place!(srtt))?;
+            r.total_rto_time_ms = sk.read_or(place!(total_rto_time), 0)?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Handshake transitions and a listener's; all of them with `--states all`. Repeats of one state
+/// (MPTCP) are nobody's.
+#[inline(always)]
+fn of_interest(old: u8, new: u8) -> bool {
+    if old == new {
+        return false;
+    }
+    let handshake = |s: u8| s == state::SYN_SENT || s == state::SYN_RECV || s == state::LISTEN;
+    handshake(old) || handshake(new) || setting!(all_states) != 0
+}
+
+/// The role that a transition gives away; a SYN_RECV that is left may be either end's (simultaneous
+/// open), and the agent knows which.
+#[inline(always)]
+fn role_of(old: u8, new: u8) -> Option<u32> {
+    if old == state::SYN_SENT || new == state::SYN_SENT {
+        Some(ROLE_CLIENT)
+    } else if old == state::LISTEN || new == state::LISTEN {
+        Some(ROLE_SERVER)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,29 @@
+//! What the kernel side counts about itself, per CPU and per record kind.
+
+use crate::event::KINDS;
+
+/// One CPU's counters. `produced` = submitted + `dropped` + `unread`, always.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Records that were due, by kind.
+    pub produced: [u64; KINDS],
+    /// Those for which the ring had no room.
+    pub dropped: [u64; KINDS],
+    /// Those given up because a kernel member could not be read.
+    pub unread: [u64; KINDS],
+}
+
+impl Stats {
+    /// Adds another CPU's counters.
+    pub fn add(&mut self, other: &Self) {
+        let sum = |into: &mut [u64; KINDS], from: &[u64; KINDS]| {
+            for (into, from) in into.iter_mut().zip(from) {
+                *into = into.wrapping_add(*from);
+            }
+        };
+        sum(&mut self.produced, &other.produced);
+        sum(&mut self.dropped, &other.dropped);
+        sum(&mut self.unread, &other.unread);
+    }
+}
