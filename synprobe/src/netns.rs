@@ -227,7 +227,7 @@ impl NetNs {
     }
 
     fn is_host(&self) -> bool {
-        scan::inode_of(Path::new("/proc/1/ns/net")) == Some(self.inode)
+        scan::host_path().and_then(|path| scan::inode_of(Path::new(path))) == Some(self.inode)
     }
 
     fn named(mut self, name: &str) -> Self {

@@ -60,7 +60,10 @@ impl Discovery {
 pub fn discover() -> Discovery {
     let mut found = Discovery::default();
     let mut seen = HashSet::new();
-    found.offer(Path::new("/proc/1/ns/net"), &mut seen, || "host".to_owned());
+    match host_path() {
+        Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),
+        None => found.denied += 1,
+    }
     for dir in NAME_DIRS {
         for name in names_in(dir) {
             found.offer(&Path::new(dir).join(&name), &mut seen, || name.clone());
@@ -94,7 +97,7 @@ pub fn find(inode: u32) -> Option<NetNs> {
         (ns.inode() == inode).then_some(ns)
     };
     let unnamed = format!("netns:[{inode}]");
-    if let Some(ns) = take(Path::new("/proc/1/ns/net"), "host") {
+    if let Some(ns) = host_path().and_then(|path| take(Path::new(path), "host")) {
         return Some(ns);
     }
     for (dirs, prefix) in [(NAME_DIRS, ""), (DOCKER_DIRS, "docker ")] {
@@ -138,6 +141,18 @@ pub fn find(inode: u32) -> Option<NetNs> {
         }
     }
     None
+}
+
+/// The `ns/net` file of the host's namespace: that of pid 1, or where that may not be read (a
+/// hardened or supervised init) of kthreadd, which is in `init_net` on every kernel.
+pub(super) fn host_path() -> Option<&'static str> {
+    if inode_of(Path::new("/proc/1/ns/net")).is_some() {
+        return Some("/proc/1/ns/net");
+    }
+    // In a pid namespace below the host's, pid 2 is anybody.
+    let kthreadd = fs::read("/proc/2/comm").is_ok_and(|comm| comm == b"kthreadd\n")
+        && fs::read("/proc/2/cmdline").is_ok_and(|line| line.is_empty());
+    kthreadd.then_some("/proc/2/ns/net")
 }
 
 /// Inode of the file at `path`; `None` when it is gone or hidden, or no namespace's number.
