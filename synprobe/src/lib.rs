@@ -5,6 +5,7 @@
 //! [`pipeline`].
 
 pub mod diag;
+pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod preflight;

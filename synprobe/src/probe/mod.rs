@@ -1,1 +1,5 @@
-//! x
+//! From the object to programs that run.
+
+pub mod btf;
+pub mod hooks;
+pub mod offsets;
