@@ -32,6 +32,17 @@ impl Event {
         self.header().ts_ns
     }
 
+    /// Whose packets it is about.
+    pub fn flow(&self) -> &Flow {
+        match self {
+            Self::State(r, ..) => &r.flow,
+            Self::Retransmit(r, _) => &r.flow,
+            Self::SynAck(r, _) => &r.flow,
+            Self::Reset(r, _) => &r.flow,
+            Self::Error(r, _) => &r.flow,
+        }
+    }
+
     /// The record's header.
     pub fn header(&self) -> &Header {
         match self {
@@ -99,7 +110,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         KIND_STATE => {
             let r: StateRecord = read(bytes)?;
             check_family(kind, &r.flow)?;
-            Ok(Event::State(r, tcp_state(kind, r.old)?, tcp_state(kind, r.new)?))
+            Ok(Event::State(
+                r,
+                tcp_state(kind, r.old)?,
+                tcp_state(kind, r.new)?,
+            ))
         }
         KIND_RETRANSMIT => {
             let r: RetransmitRecord = read(bytes)?;
@@ -132,7 +147,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 
 fn read<R: Wire>(bytes: &[u8]) -> Result<R, DecodeError> {
     if bytes.len() != size_of::<R>() {
-        return Err(DecodeError::Length { kind: R::KIND, got: bytes.len(), want: size_of::<R>() });
+        return Err(DecodeError::Length {
+            kind: R::KIND,
+            got: bytes.len(),
+            want: size_of::<R>(),
+        });
     }
     // SAFETY: the length was checked, the read tolerates any alignment, and `Wire` promises that
     // every byte pattern is a valid `R`.

@@ -44,7 +44,9 @@ impl PortSet {
 
     /// Whether `port` is in it.
     pub fn contains(&self, port: u16) -> bool {
-        self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
+        self.ranges
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&port))
     }
 
     /// Whether it has a port in common with `first..=last`.
@@ -137,9 +139,7 @@ impl Selection {
     pub fn matches(&self, local: Option<u16>, peer: Option<u16>, addr: IpAddr, netns: u32) -> bool {
         let could = |set: &PortSet, port: Option<u16>| port.is_none_or(|p| set.contains(p));
         let is = |set: &PortSet, port: Option<u16>| port.is_some_and(|p| set.contains(p));
-        (self.ports.is_empty()
-            || is(&self.ports, peer)
-            || could(&self.ports, local))
+        (self.ports.is_empty() || is(&self.ports, peer) || could(&self.ports, local))
             && (self.local_ports.is_empty() || could(&self.local_ports, local))
             && (self.peer_ports.is_empty() || is(&self.peer_ports, peer))
             && (self.peers.is_empty() || self.peers.iter().any(|net| net.contains(&addr)))
@@ -184,19 +184,31 @@ impl Selection {
             all_states: u32::from(all_states),
             unbound: u32::from(unbound),
         };
-        KernelFilter { filter, ports, peers }
+        KernelFilter {
+            filter,
+            ports,
+            peers,
+        }
     }
 
     /// The filters in words, for the `start` line.
     pub fn describe(&self) -> BTreeMap<String, String> {
         let mut words = BTreeMap::new();
         let ports = |set: &PortSet| {
-            let part = |(a, b): &(u16, u16)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+            let part = |(a, b): &(u16, u16)| {
+                if a == b {
+                    a.to_string()
+                } else {
+                    format!("{a}-{b}")
+                }
+            };
             set.ranges.iter().map(part).collect::<Vec<_>>().join(",")
         };
-        for (name, set) in
-            [("port", &self.ports), ("local_port", &self.local_ports), ("peer_port", &self.peer_ports)]
-        {
+        for (name, set) in [
+            ("port", &self.ports),
+            ("local_port", &self.local_ports),
+            ("peer_port", &self.peer_ports),
+        ] {
             if !set.is_empty() {
                 words.insert(name.to_owned(), ports(set));
             }
@@ -217,7 +229,10 @@ impl Selection {
 
 fn trie_key(net: &IpNet) -> (u32, [u8; 16]) {
     match net {
-        IpNet::V4(net) => (96 + u32::from(net.prefix_len()), net.addr().to_ipv6_mapped().octets()),
+        IpNet::V4(net) => (
+            96 + u32::from(net.prefix_len()),
+            net.addr().to_ipv6_mapped().octets(),
+        ),
         IpNet::V6(net) => (u32::from(net.prefix_len()), net.addr().octets()),
     }
 }
@@ -251,14 +266,20 @@ mod tests {
         assert!(set.contains(80) && set.contains(443) && set.contains(8000) && set.contains(8100));
         assert!(!set.contains(81) && !set.contains(7999) && !set.contains(8101));
         assert_eq!("0".parse::<PortSet>(), Err(FilterError::Port("0".into())));
-        assert_eq!("70000".parse::<PortSet>(), Err(FilterError::Port("70000".into())));
+        assert_eq!(
+            "70000".parse::<PortSet>(),
+            Err(FilterError::Port("70000".into()))
+        );
         assert_eq!("".parse::<PortSet>(), Err(FilterError::Port("".into())));
         assert_eq!("90-80".parse::<PortSet>(), Err(FilterError::Range(90, 80)));
     }
 
     #[test]
     fn the_bitmap_holds_what_the_set_holds() {
-        let selection = Selection { ports: "1,63,64,8080,65535".parse().unwrap(), ..Default::default() };
+        let selection = Selection {
+            ports: "1,63,64,8080,65535".parse().unwrap(),
+            ..Default::default()
+        };
         let kernel = selection.to_kernel(false, (32768, 60999));
         for port in 1..=u16::MAX {
             let bit = kernel.ports[usize::from(port) / 64] >> (port % 64) & 1;
@@ -270,7 +291,10 @@ mod tests {
 
     #[test]
     fn an_ephemeral_local_port_lets_unbound_clients_through() {
-        let selection = Selection { local_ports: "40000".parse().unwrap(), ..Default::default() };
+        let selection = Selection {
+            local_ports: "40000".parse().unwrap(),
+            ..Default::default()
+        };
         assert_eq!(selection.to_kernel(false, (32768, 60999)).filter.unbound, 1);
         assert!(selection.matches(None, Some(80), "10.0.0.1".parse().unwrap(), 1));
         assert!(!selection.matches(Some(40001), Some(80), "10.0.0.1".parse().unwrap(), 1));
@@ -281,6 +305,9 @@ mod tests {
         let net = parse_cidr("10.1.2.3/8").unwrap();
         assert_eq!(trie_key(&net), (104, mapped("10.0.0.0".parse().unwrap())));
         assert_eq!(parse_cidr("::1").unwrap().to_string(), "::1/128");
-        assert_eq!(parse_cidr("10.0.0.0/33"), Err(FilterError::Cidr("10.0.0.0/33".into())));
+        assert_eq!(
+            parse_cidr("10.0.0.0/33"),
+            Err(FilterError::Cidr("10.0.0.0/33".into()))
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use crate::{
-    diag::{self, Cgroups, CounterReader},
+    diag::{self, cgroup::Cgroups, counters::CounterReader},
     netns,
     track::Names,
 };

@@ -186,8 +186,14 @@ pub enum RetransmitKind {
 
 impl RetransmitKind {
     /// Every kind, in the order of the contract.
-    pub const ALL: [Self; 6] =
-        [Self::Syn, Self::Synack, Self::Rto, Self::Tlp, Self::Fast, Self::Recovery];
+    pub const ALL: [Self; 6] = [
+        Self::Syn,
+        Self::Synack,
+        Self::Rto,
+        Self::Tlp,
+        Self::Fast,
+        Self::Recovery,
+    ];
 
     /// The name in the output contract.
     pub fn name(self) -> &'static str {

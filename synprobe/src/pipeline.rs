@@ -100,7 +100,12 @@ pub type OnReady = Box<dyn FnOnce()>;
 /// # Errors
 ///
 /// [`WatchError`]; a reader that closed its pipe is no error.
-pub fn watch(options: WatchOptions, view: &mut dyn View, stop: Stop, ready: OnReady) -> Result<End, WatchError> {
+pub fn watch(
+    options: WatchOptions,
+    view: &mut dyn View,
+    stop: Stop,
+    ready: OnReady,
+) -> Result<End, WatchError> {
     let host = preflight::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -150,8 +155,14 @@ struct SurveyState {
 }
 
 impl<'v> Run<'v> {
-    fn start(options: WatchOptions, host: &Ready, view: &'v mut dyn View) -> Result<Self, WatchError> {
-        let filter = options.selection.to_kernel(options.all_states, host.ephemeral_ports);
+    fn start(
+        options: WatchOptions,
+        host: &Ready,
+        view: &'v mut dyn View,
+    ) -> Result<Self, WatchError> {
+        let filter = options
+            .selection
+            .to_kernel(options.all_states, host.ephemeral_ports);
         let (mut probes, ring) = Probes::load(&LoadOptions {
             ring_bytes: options.ring_bytes,
             filter: &filter,
@@ -159,7 +170,8 @@ impl<'v> Run<'v> {
             hooks: &host.hooks,
             log_level: options.log_level,
         })?;
-        let ring = Ring::new(ring, options.ring_bytes).map_err(|e| WatchError::System("ring buffer", e))?;
+        let ring = Ring::new(ring, options.ring_bytes)
+            .map_err(|e| WatchError::System("ring buffer", e))?;
         if options.log_level > 0 {
             forward_kernel_log(&mut probes);
         }
@@ -178,13 +190,20 @@ impl<'v> Run<'v> {
         );
         let (requests, to_serve) = mpsc::channel(1);
         let (from_serve, reports) = mpsc::channel(1);
-        let surveyor = Surveyor::new(options.namespaces.clone(), options.selection.netns.is_some());
+        let surveyor = Surveyor::new(
+            options.namespaces.clone(),
+            options.selection.netns.is_some(),
+        );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         let began_ns = monotonic_ns();
         let start = Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: host.kernel.release().to_owned(),
-            features: attached.iter().map(|&name| name.to_owned()).chain(["sock_diag".to_owned()]).collect(),
+            kernel: host.kernel.release.clone(),
+            features: attached
+                .iter()
+                .map(|&name| name.to_owned())
+                .chain(["sock_diag".to_owned()])
+                .collect(),
             missing: host.missing.iter().map(|&m| m.to_owned()).collect(),
             filters: options.selection.describe(),
         };
@@ -196,20 +215,29 @@ impl<'v> Run<'v> {
             view,
             requests,
             reports,
-            survey: SurveyState { under_way: false, due: Instant::now() },
+            survey: SurveyState {
+                under_way: false,
+                due: Instant::now(),
+            },
             named: HashSet::new(),
             seen: Seen::default(),
             began: Instant::now(),
             began_ns,
         };
-        run.show(vec![Line { mono_ns: began_ns, body: Body::Start(start) }])?;
+        run.show(vec![Line {
+            mono_ns: began_ns,
+            body: Body::Start(start),
+        }])?;
         Ok(run)
     }
 
     async fn until(&mut self, mut stop: Stop) -> Result<(), WatchError> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let deadline = self.options.duration.map(|d| tokio::time::Instant::from_std(self.began + d));
+        let deadline = self
+            .options
+            .duration
+            .map(|d| tokio::time::Instant::from_std(self.began + d));
         loop {
             tokio::select! {
                 biased;
@@ -222,7 +250,11 @@ impl<'v> Run<'v> {
                     self.drain()?;
                 }
             }
-            if self.options.count.is_some_and(|count| self.tracker.totals().handshakes >= count) {
+            if self
+                .options
+                .count
+                .is_some_and(|count| self.tracker.totals().handshakes >= count)
+            {
                 break;
             }
         }
@@ -284,14 +316,27 @@ impl<'v> Run<'v> {
     }
 
     async fn report(&mut self, report: Report) -> Result<(), WatchError> {
-        let Report::Survey { snapshots, listeners, took } = report else { return Ok(()) };
+        let Report::Survey {
+            snapshots,
+            listeners,
+            took,
+        } = report
+        else {
+            return Ok(());
+        };
         self.tracker.observe(Observation::Listeners(listeners));
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
         self.drain_all()?;
         for mut snapshot in snapshots {
             let missing = self.tracker.missing(&snapshot);
-            if !missing.is_empty() && self.requests.send(Request::Connected(missing)).await.is_ok() {
+            if !missing.is_empty()
+                && self
+                    .requests
+                    .send(Request::Connected(missing))
+                    .await
+                    .is_ok()
+            {
                 if let Some(Report::Connected(tuples)) = self.reports.recv().await {
                     snapshot.connected = tuples;
                 }
@@ -301,7 +346,10 @@ impl<'v> Run<'v> {
         self.tracker.snapshots_done();
         let lines = self.tracker.take_lines();
         self.show(lines)?;
-        self.survey = SurveyState { under_way: false, due: Instant::now() + took * SURVEY_PAUSE };
+        self.survey = SurveyState {
+            under_way: false,
+            due: Instant::now() + took * SURVEY_PAUSE,
+        };
         Ok(())
     }
 
@@ -315,13 +363,26 @@ impl<'v> Run<'v> {
             let before = &self.seen.stats;
             let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
             let unread = stats.unread[kind].saturating_sub(before.unread[kind]);
-            lost.push((dropped, format!("{name} records: the ring was full (a larger --ring-size helps)")));
-            lost.push((unread, format!("{name} records: a kernel member could not be read")));
+            lost.push((
+                dropped,
+                format!("{name} records: the ring was full (a larger --ring-size helps)"),
+            ));
+            lost.push((
+                unread,
+                format!("{name} records: a kernel member could not be read"),
+            ));
         }
         let skips = skipped.saturating_sub(self.seen.skipped);
-        lost.push((skips, "events while the same program was running on that CPU".to_owned()));
+        lost.push((
+            skips,
+            "events while the same program was running on that CPU".to_owned(),
+        ));
         for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
-            self.tracker.observe(Observation::Lost { at_ns, events, reason });
+            self.tracker.observe(Observation::Lost {
+                at_ns,
+                events,
+                reason,
+            });
         }
         (self.seen.stats, self.seen.skipped) = (stats, skipped);
         let lines = self.tracker.take_lines();
@@ -346,7 +407,10 @@ impl<'v> Run<'v> {
         self.count_losses()?;
         self.tracker.finish(monotonic_ns());
         let mut lines = self.tracker.take_lines();
-        lines.push(Line { mono_ns: monotonic_ns(), body: Body::End(self.totals()) });
+        lines.push(Line {
+            mono_ns: monotonic_ns(),
+            body: Body::End(self.totals()),
+        });
         self.show(lines)
     }
 
@@ -376,7 +440,10 @@ fn forward_kernel_log(probes: &mut Probes) {
         Ok(logger) => logger,
         Err(error) => return log::warn!("the kernel side's log cannot be read: {error}"),
     };
-    let Ok(mut logger) = tokio::io::unix::AsyncFd::new(logger) else { return };
+    // SAFETY: the logger's descriptor is the map's own, which it keeps open and never replaces.
+    let Ok(mut logger) = (unsafe { tokio::io::unix::AsyncFd::register(logger) }) else {
+        return;
+    };
     tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {
             ready.get_inner_mut().flush();

@@ -24,8 +24,10 @@ impl Ring {
     ///
     /// When the descriptor cannot be polled.
     pub fn new(ring: RingBuf<MapData>, ring_bytes: u32) -> io::Result<Self> {
+        // SAFETY: the ring's descriptor is the map's own, which it keeps open and never replaces.
+        let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE)? };
         Ok(Self {
-            fd: AsyncFd::with_interest(ring, Interest::READABLE)?,
+            fd,
             busy_bytes: ring_bytes as usize / 8,
             last_bytes: 0,
         })

@@ -11,7 +11,13 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    diag::{CounterReader, Bounds, Cgroups, Listeners, OwnerCache, SockDiag, owner},
+    diag::{
+        cgroup,
+        counters::CounterReader,
+        listeners::Listeners,
+        owner::{self, Bounds, OwnerCache},
+        sock_diag::SockDiag,
+    },
     model::Process,
     netns::{self, NetNs},
     track::{HalfOpenRow, Listener, Snapshot, Tuple},
@@ -101,17 +107,22 @@ impl Surveyor {
             }));
         }
         let mut snapshots = Vec::new();
-        self.stations.retain(|inode, station| match snapshot(*inode, station) {
-            Ok(snapshot) => {
-                snapshots.push(snapshot);
-                true
-            }
-            Err(error) => {
-                log::warn!("half-opens of namespace {}: {error}", station.netns.name());
-                false
-            }
-        });
-        Report::Survey { snapshots, listeners, took: began.elapsed() }
+        self.stations
+            .retain(|inode, station| match snapshot(*inode, station) {
+                Ok(snapshot) => {
+                    snapshots.push(snapshot);
+                    true
+                }
+                Err(error) => {
+                    log::warn!("half-opens of namespace {}: {error}", station.netns.name());
+                    false
+                }
+            });
+        Report::Survey {
+            snapshots,
+            listeners,
+            took: began.elapsed(),
+        }
     }
 
     /// Opens what is new; its inodes.
@@ -136,7 +147,14 @@ impl Surveyor {
             match SockDiag::open(&netns) {
                 Ok(sock_diag) => {
                     let counters = CounterReader::open(&netns).ok();
-                    self.stations.insert(inode, Station { netns, sock_diag, counters });
+                    self.stations.insert(
+                        inode,
+                        Station {
+                            netns,
+                            sock_diag,
+                            counters,
+                        },
+                    );
                     new.push(inode);
                 }
                 Err(error) => {
@@ -150,7 +168,9 @@ impl Surveyor {
     }
 
     fn listeners(&mut self, inode: u32) -> io::Result<Vec<Listener>> {
-        let Some(station) = self.stations.get_mut(&inode) else { return Ok(Vec::new()) };
+        let Some(station) = self.stations.get_mut(&inode) else {
+            return Ok(Vec::new());
+        };
         let listeners = Listeners::read(&mut station.sock_diag)?;
         let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
         let owners = self.owners.find(&inodes, Bounds::default());
@@ -162,8 +182,13 @@ impl Surveyor {
                     netns: inode,
                     local_addr: l.local_addr,
                     local_port: l.local_port,
-                    process: owner.map(|o| Process { pid: o.pid, comm: o.comm.as_str().into() }),
-                    cgroup: owner.and_then(|o| Cgroups::of_pid(o.pid).ok()).map(Arc::from),
+                    process: owner.map(|o| Process {
+                        pid: o.pid,
+                        comm: o.comm.as_str().into(),
+                    }),
+                    cgroup: owner
+                        .and_then(|o| cgroup::of_pid(o.pid).ok())
+                        .map(Arc::from),
                 }
             })
             .collect())
@@ -174,7 +199,9 @@ impl Surveyor {
             .iter()
             .take(ASKED)
             .filter(|tuple| {
-                let Some(station) = self.stations.get_mut(&tuple.netns) else { return false };
+                let Some(station) = self.stations.get_mut(&tuple.netns) else {
+                    return false;
+                };
                 let found = station.sock_diag.get(&tuple.flow(), 0);
                 // A listener may answer for a tuple that is gone.
                 found.is_ok_and(|row| row.is_some_and(|row| row.peer_port == tuple.peer_port))
@@ -186,7 +213,10 @@ impl Surveyor {
 
 fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
     let dump = station.sock_diag.half_opens()?;
-    let counters = station.counters.as_mut().and_then(|reader| reader.read().ok());
+    let counters = station
+        .counters
+        .as_mut()
+        .and_then(|reader| reader.read().ok());
     let rows = dump.rows.iter().map(|row| HalfOpenRow {
         tuple: Tuple {
             netns: inode,

@@ -42,7 +42,11 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
     if !role_of(old, new).is_none_or(role_passes) {
         return Ok(());
     }
-    let ports = if new == state::CLOSE { Ports::of_closing(sk)? } else { Ports::of(sk)? };
+    let ports = if new == state::CLOSE {
+        Ports::of_closing(sk)?
+    } else {
+        Ports::of(sk)?
+    };
     // Before 6.15 a new child has no peer yet; its next transition tells the whole tuple.
     if old == state::LISTEN && new == state::SYN_RECV && ports.peer == 0 {
         return Ok(());

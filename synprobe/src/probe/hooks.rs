@@ -1,5 +1,7 @@
 //! The one table of hooks: tracepoint, program, prototype, since when, required or optional.
 
+use super::btf::Prototype;
+
 /// One way to attach to a hook: a program, and the prototype it was written for.
 #[derive(Debug)]
 pub struct Variant {
@@ -21,9 +23,23 @@ pub struct Hook {
     /// Without it synprobe cannot run.
     pub required: bool,
     /// The first kernel that has it.
-    pub since: &'static str,
-    /// What it tells.
-    pub tells: &'static str,
+    pub since: (u32, u32),
+    /// What it tells, and so what is lost without it.
+    pub feature: &'static str,
+}
+
+impl Hook {
+    /// The program for a prototype; `None` where the kernel's is not one that any was written for.
+    pub fn choose(&'static self, prototype: &Prototype) -> Option<Chosen> {
+        let fits = self
+            .variants
+            .iter()
+            .find(|variant| prototype.takes(variant.args))?;
+        Some(Chosen {
+            hook: self,
+            program: fits.program,
+        })
+    }
 }
 
 /// A hook with the program that fits the running kernel.
@@ -47,8 +63,8 @@ pub const HOOKS: &[Hook] = &[
             args: &[SOCK, "const struct request_sock *"],
         }],
         required: true,
-        since: "4.16",
-        tells: "SYN-ACK retransmissions, and when a half-open began",
+        since: (4, 16),
+        feature: "SYN-ACK retransmissions, and when a half-open began",
     },
     Hook {
         system: "tcp",
@@ -58,27 +74,36 @@ pub const HOOKS: &[Hook] = &[
                 program: "retransmit_skb_err",
                 args: &[SOCK, "const struct sk_buff *", "int"],
             },
-            Variant { program: "retransmit_skb", args: &[SOCK, "const struct sk_buff *"] },
+            Variant {
+                program: "retransmit_skb",
+                args: &[SOCK, "const struct sk_buff *"],
+            },
         ],
         required: true,
-        since: "4.15",
-        tells: "SYN and data retransmissions",
+        since: (4, 15),
+        feature: "SYN and data retransmissions",
     },
     Hook {
         system: "tcp",
         name: "tcp_receive_reset",
-        variants: &[Variant { program: "receive_reset", args: &["struct sock *"] }],
+        variants: &[Variant {
+            program: "receive_reset",
+            args: &["struct sock *"],
+        }],
         required: false,
-        since: "4.16",
-        tells: "whether a refusal was a RST or an ICMP port-unreachable",
+        since: (4, 16),
+        feature: "whether a refusal was a RST or an ICMP port-unreachable",
     },
     Hook {
         system: "sock",
         name: "inet_sk_error_report",
-        variants: &[Variant { program: "error_report", args: &[SOCK] }],
+        variants: &[Variant {
+            program: "error_report",
+            args: &[SOCK],
+        }],
         required: false,
-        since: "5.15",
-        tells: "ICMP errors that do not end the handshake",
+        since: (5, 15),
+        feature: "ICMP errors that do not end the handshake",
     },
     Hook {
         system: "sock",
@@ -88,7 +113,7 @@ pub const HOOKS: &[Hook] = &[
             args: &[SOCK, "const int", "const int"],
         }],
         required: true,
-        since: "4.16",
-        tells: "every transition of a socket",
+        since: (4, 16),
+        feature: "every transition of a socket",
     },
 ];

@@ -1,5 +1,7 @@
 //! Loading and attaching the eBPF object.
 
+use std::os::fd::AsFd;
+
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
@@ -8,7 +10,10 @@ use aya::{
 use synprobe_ebpf::{config::MEMBERS, stats::Stats};
 use thiserror::Error;
 
-use super::hooks::{Chosen, Hook};
+use super::{
+    hooks::{Chosen, Hook},
+    info::recursion_misses,
+};
 use crate::filter::KernelFilter;
 
 /// The compiled object, as `cargo xtask ebpf` left it.
@@ -102,9 +107,13 @@ impl Probes {
                     .map_err(|e| LoadError::Map("PEERS", e))?;
             }
         }
-        let ring = ebpf.take_map("EVENTS").ok_or(LoadError::Absent("map EVENTS"))?;
+        let ring = ebpf
+            .take_map("EVENTS")
+            .ok_or(LoadError::Absent("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|e| LoadError::Map("EVENTS", e))?;
-        let stats = ebpf.take_map("STATS").ok_or(LoadError::Absent("map STATS"))?;
+        let stats = ebpf
+            .take_map("STATS")
+            .ok_or(LoadError::Absent("map STATS"))?;
         let stats = PerCpuArray::try_from(stats).map_err(|e| LoadError::Map("STATS", e))?;
 
         // All are loaded before the first is attached: nothing is seen by half.
@@ -122,7 +131,14 @@ impl Probes {
                 Err(error) => refused(chosen.hook, error)?,
             }
         }
-        Ok((Self { ebpf, stats, attached }, ring))
+        Ok((
+            Self {
+                ebpf,
+                stats,
+                attached,
+            },
+            ring,
+        ))
     }
 
     /// The hooks in use.
@@ -148,9 +164,19 @@ impl Probes {
     pub fn skipped(&self) -> u64 {
         self.ebpf
             .programs()
-            .filter_map(|(_, program)| program.info().ok())
-            .filter_map(|info| super::recursion_misses(info.id()))
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| recursion_misses(fd.as_fd()))
             .sum()
+    }
+
+    /// Detaches everything: from here on nothing new reaches the ring.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            if let Ok(program) = <&mut RawTracePoint>::try_from(program) {
+                // A program that was never loaded has nothing to unload.
+                let _ = program.unload();
+            }
+        }
     }
 
     /// The kernel side's log, for `aya_log::EbpfLogger`.
@@ -160,13 +186,20 @@ impl Probes {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, chosen: &Chosen) -> Result<&'a mut RawTracePoint, LoadError> {
-    let program = ebpf.program_mut(chosen.program).ok_or(LoadError::Absent(chosen.program))?;
-    program.try_into().map_err(|_| LoadError::Absent(chosen.program))
+    let program = ebpf
+        .program_mut(chosen.program)
+        .ok_or(LoadError::Absent(chosen.program))?;
+    program
+        .try_into()
+        .map_err(|_| LoadError::Absent(chosen.program))
 }
 
 fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
     if hook.required {
-        return Err(LoadError::Program { hook: hook.name, error: Box::new(error) });
+        return Err(LoadError::Program {
+            hook: hook.name,
+            error: Box::new(error),
+        });
     }
     log::info!("{} is not used: {error}", hook.name);
     Ok(())

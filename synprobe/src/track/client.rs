@@ -24,11 +24,18 @@ impl Tracker {
         let id = self.new_id();
         let mut connection = Tuple::from(&r.flow).connection(id, Role::Client, r.flow.family);
         if r.tgid != 0 {
-            let process = Process { pid: r.tgid, comm: comm(&r.comm) };
+            let process = Process {
+                pid: r.tgid,
+                comm: comm(&r.comm),
+            };
             connection.set_process(Some(&process));
             connection.cgroup = self.names.cgroup(r.cgroup);
         }
-        let start = Start { at_ns, source: DwellSource::Events, error_us: 0 };
+        let start = Start {
+            at_ns,
+            source: DwellSource::Events,
+            error_us: 0,
+        };
         let mut open = Open::new(connection, TcpState::SynSent, Some(start), at_ns);
         // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
         // match: nothing is said before the port is known.
@@ -96,7 +103,9 @@ impl Tracker {
     pub(super) fn syn_again(&mut self, r: &RetransmitRecord) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
-        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else { return };
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
         if !open.announced {
             self.announce_if_due(&open);
             open.announced = true;
@@ -139,11 +148,19 @@ impl Tracker {
     pub(super) fn simultaneous(&mut self, r: &StateRecord) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
-        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else { return };
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
         self.announce_if_due(&open);
         open.announced = true;
         let dwell_us = open.dwell_us(at_ns);
-        self.say_state(&open.connection, at_ns, TcpState::SynSent, TcpState::SynRecv, dwell_us);
+        self.say_state(
+            &open.connection,
+            at_ns,
+            TcpState::SynSent,
+            TcpState::SynRecv,
+            dwell_us,
+        );
         open.state = TcpState::SynRecv;
         open.alive_ns = at_ns;
         self.children.insert(r.sock, Child::Simultaneous);
@@ -155,7 +172,9 @@ impl Tracker {
     pub(super) fn client_left(&mut self, r: &StateRecord, new: TcpState) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
-        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else { return };
+        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
         if open.undecided {
             return;
         }
@@ -174,10 +193,17 @@ impl Tracker {
         let unsent = open.connection.local_port.is_none() && open.retransmits == 0;
         let (outcome, error) = match sk_err {
             // tcp_v4_connect() failed after the transition: no local port was left.
-            0 if unsent => (Outcome::Unreachable, Some(errno::name(libc::EADDRNOTAVAIL as u32))),
+            0 if unsent => (
+                Outcome::Unreachable,
+                Some(errno::name(libc::EADDRNOTAVAIL as u32)),
+            ),
             0 => {
                 // The application closed it. An ICMP error may have been noted and not acted on.
-                let soft = if r.sk_err_soft != 0 { r.sk_err_soft } else { open.soft_error };
+                let soft = if r.sk_err_soft != 0 {
+                    r.sk_err_soft
+                } else {
+                    open.soft_error
+                };
                 (Outcome::Abandoned, (soft != 0).then(|| errno::name(soft)))
             }
             libc::ECONNREFUSED if open.reset_seen || !self.config.sees_resets => {

@@ -52,11 +52,21 @@ impl Tracker {
         if !self.config.selection.wants(connection.role) {
             return;
         }
-        let kind = if handshake { RetransmitKind::Synack } else { kind(r.ca_state, r.pending) };
+        let kind = if handshake {
+            RetransmitKind::Synack
+        } else {
+            kind(r.ca_state, r.pending)
+        };
         let key = (r.sock, r.seq);
         let before = self.segments.get(&key).copied();
         let attempts = before.map_or(0, |s| s.attempts) + 1;
-        self.segments.insert(key, Segment { attempts, last_ns: at_ns });
+        self.segments.insert(
+            key,
+            Segment {
+                attempts,
+                last_ns: at_ns,
+            },
+        );
 
         let mut line = retransmit_line(connection, kind, r.segs);
         line.trigger = handshake.then_some(Trigger::Timer);
@@ -76,13 +86,22 @@ impl Tracker {
             let now = fresh(known.id, known.role);
             // The address of a closed socket is used again at once: the tuple must agree.
             if (now.local_port, now.peer_port, now.peer_addr, now.netns)
-                == (known.local_port, known.peer_port, known.peer_addr, known.netns)
+                == (
+                    known.local_port,
+                    known.peer_port,
+                    known.peer_addr,
+                    known.netns,
+                )
             {
                 return known.as_ref().clone();
             }
         }
         let owner = self.owners.of(tuple).cloned();
-        let role = if owner.is_some() { Role::Server } else { Role::Client };
+        let role = if owner.is_some() {
+            Role::Server
+        } else {
+            Role::Client
+        };
         let mut connection = fresh(self.new_id(), role);
         if let Some(owner) = owner {
             connection.set_process(owner.process.as_ref());
@@ -103,7 +122,10 @@ impl Tracker {
             return;
         }
         let at_ns = r.header.ts_ns;
-        let dwell_us = self.entered.get(&r.sock).map(|since| at_ns.saturating_sub(*since) / 1000);
+        let dwell_us = self
+            .entered
+            .get(&r.sock)
+            .map(|since| at_ns.saturating_sub(*since) / 1000);
         self.say_state(&connection, at_ns, old, new, dwell_us);
         if new == TcpState::Close {
             self.entered.remove(&r.sock);
@@ -124,7 +146,11 @@ mod tests {
         assert_eq!(kind(4, 0), RetransmitKind::Rto);
         assert_eq!(kind(4, 1), RetransmitKind::Recovery);
         assert_eq!(kind(3, 6), RetransmitKind::Fast);
-        assert_eq!(kind(3, 5), RetransmitKind::Fast, "a pure SACK leaves the probe armed");
+        assert_eq!(
+            kind(3, 5),
+            RetransmitKind::Fast,
+            "a pure SACK leaves the probe armed"
+        );
         assert_eq!(kind(0, 5), RetransmitKind::Tlp);
         assert_eq!(kind(2, 5), RetransmitKind::Tlp);
     }

@@ -151,10 +151,17 @@ impl Tracker {
             }
             Observation::Snapshot(snapshot) => self.on_snapshot(&snapshot),
             Observation::Listeners(listeners) => self.owners.add(listeners),
-            Observation::Lost { at_ns, events, reason } => {
+            Observation::Lost {
+                at_ns,
+                events,
+                reason,
+            } => {
                 self.totals.lost += events;
                 self.reconcile.lost_since_snapshot = true;
-                self.lines.push(Line { mono_ns: at_ns, body: Body::Lost(Lost { events, reason }) });
+                self.lines.push(Line {
+                    mono_ns: at_ns,
+                    body: Body::Lost(Lost { events, reason }),
+                });
             }
         }
     }
@@ -189,11 +196,22 @@ impl Tracker {
         }
         let unlisted = self.peers.unlisted();
         if unlisted > 0 {
-            let reason = "peer table is full: handshakes and retransmissions of further peers are not in it".to_owned();
-            self.lines.push(Line { mono_ns: at_ns, body: Body::Lost(Lost { events: unlisted, reason }) });
+            let reason =
+                "peer table is full: handshakes and retransmissions of further peers are not in it"
+                    .to_owned();
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Lost(Lost {
+                    events: unlisted,
+                    reason,
+                }),
+            });
         }
         for peer in self.peers.table() {
-            self.lines.push(Line { mono_ns: at_ns, body: Body::Peer(Box::new(peer)) });
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Peer(Box::new(peer)),
+            });
         }
     }
 
@@ -219,7 +237,11 @@ impl Tracker {
             }
             Event::Error(r, _) => {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
-                    open.soft_error = if r.sk_err != 0 { r.sk_err } else { r.sk_err_soft };
+                    open.soft_error = if r.sk_err != 0 {
+                        r.sk_err
+                    } else {
+                        r.sk_err_soft
+                    };
                 }
             }
         }
@@ -231,9 +253,24 @@ impl Tracker {
         id
     }
 
-    fn say_state(&mut self, connection: &Connection, at_ns: u64, old: TcpState, new: TcpState, dwell_us: Option<u64>) {
-        let state = State { connection: connection.clone(), old, new, dwell_us };
-        self.lines.push(Line { mono_ns: at_ns, body: Body::State(state) });
+    fn say_state(
+        &mut self,
+        connection: &Connection,
+        at_ns: u64,
+        old: TcpState,
+        new: TcpState,
+        dwell_us: Option<u64>,
+    ) {
+        let state = State {
+            connection: connection.clone(),
+            old,
+            new,
+            dwell_us,
+        };
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::State(state),
+        });
     }
 
     /// Prints the beginning of a handshake, unless that was done.
@@ -252,7 +289,10 @@ impl Tracker {
     /// The one exit of every handshake: its last transition and its `handshake` line.
     fn end(&mut self, open: Open, new: TcpState, end: &Ending) {
         self.announce_if_due(&open);
-        let dwell = end.dwell_us.or_else(|| open.dwell_us(end.at_ns)).filter(|_| !end.dwell_unknown);
+        let dwell = end
+            .dwell_us
+            .or_else(|| open.dwell_us(end.at_ns))
+            .filter(|_| !end.dwell_unknown);
         self.say_state(&open.connection, end.at_ns, open.state, new, dwell);
         self.say_handshake(open, end);
     }
@@ -262,10 +302,18 @@ impl Tracker {
         let (dwell_us, source) = match end.dwell_us {
             _ if end.dwell_unknown => (None, None),
             Some(dwell) => (Some(dwell), end.source),
-            None => (open.dwell_us(end.at_ns), end.source.or(start.map(|s| s.source))),
+            None => (
+                open.dwell_us(end.at_ns),
+                end.source.or(start.map(|s| s.source)),
+            ),
         };
         let start_error = start.map_or(0, |s| s.error_us).max(end.start_error_us);
-        let error_us = end.error_us + if end.dwell_us.is_some() { 0 } else { start_error };
+        let error_us = end.error_us
+            + if end.dwell_us.is_some() {
+                0
+            } else {
+                start_error
+            };
         let handshake = Handshake {
             outcome: end.outcome,
             dwell_us,
@@ -283,7 +331,10 @@ impl Tracker {
         };
         self.totals.handshakes += 1;
         self.peers.ended(&handshake);
-        self.lines.push(Line { mono_ns: end.at_ns, body: Body::Handshake(Box::new(handshake)) });
+        self.lines.push(Line {
+            mono_ns: end.at_ns,
+            body: Body::Handshake(Box::new(handshake)),
+        });
     }
 
     /// Something had to leave the table to make room: said, never silent.
@@ -294,16 +345,23 @@ impl Tracker {
                 "handshake {} evicted: the table holds {} (--max-handshakes)",
                 open.connection.id, self.config.max_handshakes
             );
-            self.lines.push(Line { mono_ns: at_ns, body: Body::Lost(Lost { events: 1, reason }) });
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Lost(Lost { events: 1, reason }),
+            });
         }
     }
 
     fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
         if !retransmit.failed {
             let c = &retransmit.connection;
-            self.peers.retransmitted(c.peer_addr, c.role, retransmit.kind, count);
+            self.peers
+                .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
         }
-        self.lines.push(Line { mono_ns: at_ns, body: Body::Retransmit(retransmit) });
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::Retransmit(retransmit),
+        });
     }
 
     /// Keeps whose it was, for the retransmissions that may follow.

@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
 };
 
-use synprobe_ebpf::event::{AF_INET6, Flow};
+use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
 use crate::{
     filter::printable,
@@ -44,6 +44,24 @@ impl From<&Flow> for Tuple {
 }
 
 impl Tuple {
+    /// As the exact look-up of sock_diag takes it.
+    pub fn flow(&self) -> Flow {
+        let mapped = |addr: [u8; 16]| printable(addr).is_ipv4();
+        Flow {
+            local_addr: self.local_addr,
+            peer_addr: self.peer_addr,
+            local_port: self.local_port,
+            peer_port: self.peer_port,
+            family: if mapped(self.peer_addr) {
+                AF_INET
+            } else {
+                AF_INET6
+            },
+            netns: self.netns,
+            ..Flow::default()
+        }
+    }
+
     /// The connection as lines print it. `family` is the socket's own.
     pub fn connection(&self, id: u64, role: Role, family: u16) -> Connection {
         let (local_addr, peer_addr) = (printable(self.local_addr), printable(self.peer_addr));
@@ -122,7 +140,12 @@ pub struct Open {
 
 impl Open {
     /// A handshake that has just come to be known.
-    pub fn new(connection: Connection, state: TcpState, start: Option<Start>, alive_ns: u64) -> Self {
+    pub fn new(
+        connection: Connection,
+        state: TcpState,
+        start: Option<Start>,
+        alive_ns: u64,
+    ) -> Self {
         Self {
             connection,
             state,
@@ -143,7 +166,9 @@ impl Open {
 
     /// Notes a transmission; gives the gap since the one before it, microseconds.
     pub fn transmitted(&mut self, at_ns: u64) -> Option<u64> {
-        let gap = self.last_tx_ns.map(|last| at_ns.saturating_sub(last) / 1000);
+        let gap = self
+            .last_tx_ns
+            .map(|last| at_ns.saturating_sub(last) / 1000);
         if let Some(gap) = gap.filter(|_| self.gaps_us.len() < LADDER) {
             self.gaps_us.push(gap);
         }
@@ -154,7 +179,8 @@ impl Open {
 
     /// Time since it began, microseconds.
     pub fn dwell_us(&self, at_ns: u64) -> Option<u64> {
-        self.start.map(|start| at_ns.saturating_sub(start.at_ns) / 1000)
+        self.start
+            .map(|start| at_ns.saturating_sub(start.at_ns) / 1000)
     }
 }
 
@@ -170,7 +196,12 @@ pub struct Bounded<K, V> {
 impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
     /// At most `limit` entries, at least one.
     pub fn new(limit: usize) -> Self {
-        Self { map: HashMap::new(), order: VecDeque::new(), serial: 0, limit: limit.max(1) }
+        Self {
+            map: HashMap::new(),
+            order: VecDeque::new(),
+            serial: 0,
+            limit: limit.max(1),
+        }
     }
 
     /// Puts a value in; gives back what it replaced, and what had to go for it.
@@ -189,7 +220,8 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         }
         if self.order.len() > 2 * self.map.len() + 1024 {
             let map = &self.map;
-            self.order.retain(|(key, serial)| map.get(key).is_some_and(|(s, _)| s == serial));
+            self.order
+                .retain(|(key, serial)| map.get(key).is_some_and(|(s, _)| s == serial));
         }
         (replaced, evicted)
     }
@@ -247,7 +279,10 @@ mod tests {
         assert_eq!(table.insert(2, 'b'), (None, None));
         assert_eq!(table.insert(1, 'c'), (Some('a'), None), "now the youngest");
         assert_eq!(table.insert(3, 'd'), (None, Some('b')));
-        assert_eq!((table.get(&1), table.get(&2), table.len()), (Some(&'c'), None, 2));
+        assert_eq!(
+            (table.get(&1), table.get(&2), table.len()),
+            (Some(&'c'), None, 2)
+        );
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl Owners {
     /// Listeners that were found; what is known of the same socket is replaced.
     pub fn add(&mut self, listeners: Vec<Listener>) {
         for listener in listeners {
-            let of_port = self.listeners.entry((listener.netns, listener.local_port)).or_default();
+            let of_port = self
+                .listeners
+                .entry((listener.netns, listener.local_port))
+                .or_default();
             of_port.retain(|l| l.local_addr != listener.local_addr);
             of_port.push(listener);
         }
@@ -40,7 +43,10 @@ impl Owners {
 
     /// →LISTEN runs in the context of whoever calls listen().
     pub(super) fn opened(&mut self, r: &StateRecord) {
-        let process = (r.tgid != 0).then(|| Process { pid: r.tgid, comm: comm(&r.comm) });
+        let process = (r.tgid != 0).then(|| Process {
+            pid: r.tgid,
+            comm: comm(&r.comm),
+        });
         self.add(vec![Listener {
             netns: r.flow.netns,
             local_addr: r.flow.local_addr,

@@ -36,7 +36,11 @@ pub struct Peers {
 impl Peers {
     /// At most `limit` peers are told apart.
     pub fn new(limit: usize) -> Self {
-        Self { totals: HashMap::new(), limit, unlisted: 0 }
+        Self {
+            totals: HashMap::new(),
+            limit,
+            unlisted: 0,
+        }
     }
 
     /// Handshakes and retransmissions of peers for which there was no room.
@@ -55,7 +59,9 @@ impl Peers {
     /// A handshake ended (or the run did).
     pub fn ended(&mut self, handshake: &Handshake) {
         let connection = &handshake.connection;
-        let Some(totals) = self.entry(connection.peer_addr, connection.role) else { return };
+        let Some(totals) = self.entry(connection.peer_addr, connection.role) else {
+            return;
+        };
         totals.attempts += 1;
         match handshake.outcome {
             Outcome::Established => totals.established += 1,
@@ -65,13 +71,19 @@ impl Peers {
         if let Some(verdict) = &handshake.verdict {
             *totals.verdicts.entry(verdict.clone()).or_default() += 1;
         }
-        let Some(dwell_us) = handshake.dwell_us.filter(|_| handshake.outcome != Outcome::Open)
+        let Some(dwell_us) = handshake
+            .dwell_us
+            .filter(|_| handshake.outcome != Outcome::Open)
         else {
             return;
         };
         totals.dwell_max_us = totals.dwell_max_us.max(Some(dwell_us));
         let sketch = totals.dwell.get_or_insert_with(|| {
-            Box::new(DDSketch::new(Config::new(QUANTILE_ERROR, QUANTILE_BUCKETS, 1.0)))
+            Box::new(DDSketch::new(Config::new(
+                QUANTILE_ERROR,
+                QUANTILE_BUCKETS,
+                1.0,
+            )))
         });
         sketch.add(dwell_us as f64);
     }
@@ -85,7 +97,11 @@ impl Peers {
 
     /// The table, most trouble first: failures, then what is still open, then retransmissions.
     pub fn table(&self) -> Vec<Peer> {
-        let mut table: Vec<Peer> = self.totals.iter().map(|(key, totals)| row(key, totals)).collect();
+        let mut table: Vec<Peer> = self
+            .totals
+            .iter()
+            .map(|(key, totals)| row(key, totals))
+            .collect();
         let resent = |p: &Peer| p.syn_retransmits + p.synack_retransmits + p.rto_retransmits;
         table.sort_by(|a, b| {
             (b.failed, b.open, resent(b), b.dwell_max_us, b.attempts)

@@ -78,11 +78,20 @@ impl Reconcile {
 
     /// Whether a connection of this moment may have come through a SYN cookie: the counter moved
     /// since it was last looked at, or the connection is older than the last time it was seen to.
-    pub(super) fn cookies_in_use(&mut self, netns: u32, received: u64, now_ns: u64, at_ns: u64) -> bool {
+    pub(super) fn cookies_in_use(
+        &mut self,
+        netns: u32,
+        received: u64,
+        now_ns: u64,
+        at_ns: u64,
+    ) -> bool {
         let first = !self.cookies.contains_key(&netns);
         let cookies = self.cookies.entry(netns).or_default();
         if (first && received > 0) || received != cookies.received {
-            *cookies = Cookies { received, moved_ns: now_ns };
+            *cookies = Cookies {
+                received,
+                moved_ns: now_ns,
+            };
         }
         at_ns <= cookies.moved_ns
     }
@@ -138,7 +147,12 @@ impl Tracker {
 
     fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
         let tuple = row.tuple;
-        if self.reconcile.ended.get(&tuple).is_some_and(|at| *at >= snapshot.before_ns) {
+        if self
+            .reconcile
+            .ended
+            .get(&tuple)
+            .is_some_and(|at| *at >= snapshot.before_ns)
+        {
             return;
         }
         let start = estimate(row, snapshot.after_ns, self.config.hz);
@@ -153,7 +167,10 @@ impl Tracker {
                 if !open.announced && settled(open, snapshot.after_ns) {
                     open.announced = true;
                     let open = open.clone();
-                    self.announce_if_due(&Open { announced: false, ..open });
+                    self.announce_if_due(&Open {
+                        announced: false,
+                        ..open
+                    });
                 }
                 return;
             }
@@ -190,7 +207,9 @@ impl Tracker {
         let mut gone = self.gone(snapshot);
         gone.sort_unstable();
         for tuple in gone {
-            let Some(open) = self.half_opens.remove(&tuple) else { continue };
+            let Some(open) = self.half_opens.remove(&tuple) else {
+                continue;
+            };
             let at_ns = snapshot.after_ns;
             let outcome = if snapshot.connected.contains(&tuple) {
                 Outcome::Established
@@ -227,7 +246,9 @@ fn settled(open: &Open, now_ns: u64) -> bool {
 /// Whether the kernel's schedule ends it between the last sighting and now. The wheel is never early
 /// and up to an eighth of the time-out late.
 fn expires_within(open: &Open, now_ns: u64) -> bool {
-    let Some((nominal_ns, gap_us)) = open.gives_up else { return false };
+    let Some((nominal_ns, gap_us)) = open.gives_up else {
+        return false;
+    };
     let late_ns = gap_us * 1000 / 8 + 100_000_000;
     nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns
 }
@@ -251,5 +272,9 @@ fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
         0 => ticks_us,
         _ => age_us / 8 + ticks_us + age_us.saturating_sub(u64::from(n) * 500_000),
     };
-    Start { at_ns: now_ns.saturating_sub(age_us * 1000), source: DwellSource::SockDiag, error_us }
+    Start {
+        at_ns: now_ns.saturating_sub(age_us * 1000),
+        source: DwellSource::SockDiag,
+        error_us,
+    }
 }

@@ -19,7 +19,11 @@ pub fn jiffies_to_us(jiffies: u32, hz: u32) -> u64 {
 }
 
 fn doubled(base_us: u64, times: u32, max_us: u64) -> u64 {
-    if times >= 40 { max_us } else { base_us.saturating_mul(1 << times).min(max_us) }
+    if times >= 40 {
+        max_us
+    } else {
+        base_us.saturating_mul(1 << times).min(max_us)
+    }
 }
 
 /// How a SYN is repeated: `tcp_retransmit_timer()` and `tcp_write_timeout()` (net/ipv4/tcp_timer.c).
@@ -61,7 +65,11 @@ impl SynSchedule {
 
     /// The gap between transmission `k` and `k + 1`; `k` = 1 is the first SYN.
     pub fn gap_us(&self, k: u32) -> u64 {
-        doubled(self.base_us, k.saturating_sub(1).saturating_sub(self.linear), self.max_us)
+        doubled(
+            self.base_us,
+            k.saturating_sub(1).saturating_sub(self.linear),
+            self.max_us,
+        )
     }
 
     /// `tcp_model_timeout()`: how long `retries` time-outs would take if they doubled from the start.
@@ -164,8 +172,7 @@ impl SynAckSchedule {
             if fired >= self.retries && !deferring {
                 break;
             }
-            let resend =
-                self.defer_accept == 0 || !self.acked || fired + 1 >= self.defer_accept;
+            let resend = self.defer_accept == 0 || !self.acked || fired + 1 >= self.defer_accept;
             if resend {
                 next = next.or(Some(waited));
             }
@@ -246,13 +253,19 @@ mod tests {
 
     #[test]
     fn a_user_timeout_cuts_the_schedule() {
-        let s = SynSchedule { user_timeout_us: Some(1_500_000), ..syn(4, 6) };
+        let s = SynSchedule {
+            user_timeout_us: Some(1_500_000),
+            ..syn(4, 6)
+        };
         assert_eq!(s.ahead_us(1, S), (None, 500_000));
     }
 
     #[test]
     fn the_rto_maximum_bounds_each_gap() {
-        let s = SynSchedule { max_us: 3 * S, ..syn(0, 4) };
+        let s = SynSchedule {
+            max_us: 3 * S,
+            ..syn(0, 4)
+        };
         let gaps: Vec<_> = (1..=5).map(|k| s.gap_us(k) / S).collect();
         assert_eq!(gaps, [1, 2, 3, 3, 3]);
     }
@@ -277,7 +290,11 @@ mod tests {
     // D = 2: no resend at 1 s, resends at 3 s and 7 s (docs/kernel-facts.md, section 5).
     #[test]
     fn defer_accept_waits_in_silence() {
-        let s = SynAckSchedule { acked: true, defer_accept: 2, ..synack(5) };
+        let s = SynAckSchedule {
+            acked: true,
+            defer_accept: 2,
+            ..synack(5)
+        };
         assert_eq!(s.ahead_us(0).0, Some(3 * S));
     }
 

@@ -39,7 +39,12 @@ const UNDONE_NS: u64 = 1_000_000;
 impl Tracker {
     /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast Open.
     pub(super) fn child_created(&mut self, r: &StateRecord) {
-        self.children.insert(r.sock, Child::Passive { at_ns: r.header.ts_ns });
+        self.children.insert(
+            r.sock,
+            Child::Passive {
+                at_ns: r.header.ts_ns,
+            },
+        );
     }
 
     /// A full socket leaves SYN_RECV.
@@ -73,8 +78,7 @@ impl Tracker {
         };
         // Under Fast Open the child is there from the SYN on, and its own time is the half-open's.
         let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
-        let end = Ending::new(outcome, at_ns)
-            .error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
+        let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
         open.retransmits = open.retransmits.max(r.total_retrans);
         if outcome == Outcome::Established {
@@ -101,10 +105,22 @@ impl Tracker {
             let began_ns = at_ns.saturating_sub(sample_us * 1000);
             known = self.same_generation(known, began_ns, at_ns);
             end = end.dwell(sample_us, DwellSource::RttSample);
-            Some(Start { at_ns: began_ns, source: DwellSource::RttSample, error_us: 0 })
+            Some(Start {
+                at_ns: began_ns,
+                source: DwellSource::RttSample,
+                error_us: 0,
+            })
         } else if let Some(made_ns) = fast_open {
-            Some(Start { at_ns: made_ns, source: DwellSource::Events, error_us: 0 })
-        } else if let Some(exact) = known.as_ref().and_then(|o| o.start).filter(|s| s.error_us == 0) {
+            Some(Start {
+                at_ns: made_ns,
+                source: DwellSource::Events,
+                error_us: 0,
+            })
+        } else if let Some(exact) = known
+            .as_ref()
+            .and_then(|o| o.start)
+            .filter(|s| s.error_us == 0)
+        {
             Some(exact)
         } else if r.total_retrans > 0 && r.total_rto_time_ms != 0 {
             // tcp_create_openreq_child() (6.7): now - snt_synack, milliseconds.
@@ -112,7 +128,11 @@ impl Tracker {
             end = end.dwell(dwell_us, DwellSource::RequestSock);
             end.error_us = 1000;
             let at_ns = at_ns.saturating_sub(dwell_us * 1000);
-            Some(Start { at_ns, source: DwellSource::RequestSock, error_us: 1000 })
+            Some(Start {
+                at_ns,
+                source: DwellSource::RequestSock,
+                error_us: 1000,
+            })
         } else {
             known.as_ref().and_then(|open| open.start)
         };
@@ -132,9 +152,12 @@ impl Tracker {
         if known.is_some() || !r.srtt_us.is_multiple_of(8000) {
             return false;
         }
-        let Some(now) = self.names.syncookies_received(r.flow.netns) else { return true };
+        let Some(now) = self.names.syncookies_received(r.flow.netns) else {
+            return true;
+        };
         let noticed_ns = self.names.now_ns();
-        self.reconcile.cookies_in_use(r.flow.netns, now, noticed_ns, r.header.ts_ns)
+        self.reconcile
+            .cookies_in_use(r.flow.netns, now, noticed_ns, r.header.ts_ns)
     }
 
     /// The half-open that stands in the table, if it is the one that began then. Otherwise its end was
@@ -153,7 +176,13 @@ impl Tracker {
     }
 
     /// A half-open that has just come to be known.
-    pub(super) fn new_half_open(&mut self, tuple: Tuple, family: u16, start: Option<Start>, alive_ns: u64) -> Open {
+    pub(super) fn new_half_open(
+        &mut self,
+        tuple: Tuple,
+        family: u16,
+        start: Option<Start>,
+        alive_ns: u64,
+    ) -> Open {
         let id = self.new_id();
         let mut connection = tuple.connection(id, Role::Server, family);
         if let Some(owner) = self.owners.of(&tuple) {
@@ -169,7 +198,11 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         let began_ns = r.snt_synack_us * 1000;
         let known = self.half_opens.remove(&tuple);
-        let start = Start { at_ns: began_ns, source: DwellSource::RequestSock, error_us: 0 };
+        let start = Start {
+            at_ns: began_ns,
+            source: DwellSource::RequestSock,
+            error_us: 0,
+        };
         let mut open = match self.same_generation(known, began_ns, at_ns) {
             Some(open) => open,
             None => self.new_half_open(tuple, r.flow.family, None, at_ns),
@@ -219,7 +252,9 @@ impl Tracker {
 
     /// The end of a simultaneous open.
     fn simultaneous_left(&mut self, r: &StateRecord, new: TcpState) {
-        let Some(open) = self.clients.remove(&r.sock) else { return };
+        let Some(open) = self.clients.remove(&r.sock) else {
+            return;
+        };
         let outcome = match (new, i32::try_from(r.sk_err).unwrap_or(0)) {
             (TcpState::Established, _) => Outcome::Established,
             (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,

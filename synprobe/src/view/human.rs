@@ -34,7 +34,10 @@ pub fn ladder(gaps_us: &[u64]) -> String {
     };
     let mut text: String = gaps_us.iter().map(step).collect();
     if !gaps_us.is_empty() {
-        let seconds: Vec<_> = gaps_us.iter().map(|g| format!("{:.1}", *g as f64 / 1e6)).collect();
+        let seconds: Vec<_> = gaps_us
+            .iter()
+            .map(|g| format!("{:.1}", *g as f64 / 1e6))
+            .collect();
         text.push_str(&format!(" {} s", seconds.join(" ")));
     }
     text
@@ -55,11 +58,24 @@ mod tests {
 
     #[test]
     fn durations_fit_their_unit() {
-        let shown: Vec<_> = [64, 1_234, 20_100, 300_600, 2_040_000, 67_100_000, 131_000_000]
-            .into_iter()
-            .map(duration)
-            .collect();
-        assert_eq!(shown, ["64 µs", "1.23 ms", "20.1 ms", "301 ms", "2.04 s", "67.1 s", "131 s"]);
+        let shown: Vec<_> = [
+            64,
+            1_234,
+            20_100,
+            300_600,
+            2_040_000,
+            67_100_000,
+            131_000_000,
+        ]
+        .into_iter()
+        .map(duration)
+        .collect();
+        assert_eq!(
+            shown,
+            [
+                "64 µs", "1.23 ms", "20.1 ms", "301 ms", "2.04 s", "67.1 s", "131 s"
+            ]
+        );
     }
 
     #[test]

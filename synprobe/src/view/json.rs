@@ -34,9 +34,21 @@ impl<W: Write> JsonView<W> {
         self.out
     }
 
-    fn line<B: Serialize>(&mut self, kind: &'static str, line: &Line, clock: WallClock, body: &B) -> io::Result<()> {
+    fn line<B: Serialize>(
+        &mut self,
+        kind: &'static str,
+        line: &Line,
+        clock: WallClock,
+        body: &B,
+    ) -> io::Result<()> {
         let time = clock.rfc3339(line.mono_ns);
-        let envelope = Envelope { v: 1, r#type: kind, time, mono_ns: line.mono_ns, body };
+        let envelope = Envelope {
+            v: 1,
+            r#type: kind,
+            time,
+            mono_ns: line.mono_ns,
+            body,
+        };
         serde_json::to_writer(&mut self.out, &envelope)?;
         self.out.write_all(b"\n")
     }

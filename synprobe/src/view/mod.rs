@@ -1,7 +1,7 @@
 //! How lines are shown. Every view reads the same model; none knows where a line comes from.
 
-mod json;
 mod human;
+mod json;
 mod text;
 
 use std::io;
@@ -21,7 +21,9 @@ pub struct WallClock {
 impl WallClock {
     /// From two readings of the same moment, nanoseconds.
     pub fn new(realtime_ns: i128, monotonic_ns: u64) -> Self {
-        Self { offset_ns: realtime_ns - i128::from(monotonic_ns) }
+        Self {
+            offset_ns: realtime_ns - i128::from(monotonic_ns),
+        }
     }
 
     /// As the host's clocks stand now. Read afresh for each batch: a step of the wall clock moves

@@ -37,7 +37,12 @@ impl<W: Write> TextView<W> {
     /// Writes to `out`, which should be buffered; `colour` only for a terminal whose user did not set
     /// NO_COLOR.
     pub fn new(out: W, colour: bool) -> Self {
-        Self { out, colour, endpoints: ENDPOINTS, peers: 0 }
+        Self {
+            out,
+            colour,
+            endpoints: ENDPOINTS,
+            peers: 0,
+        }
     }
 
     /// What was written to.
@@ -58,7 +63,14 @@ impl<W: Write> TextView<W> {
     }
 
     /// Time, role, endpoints, event, dwell, details: always in these columns.
-    fn row(&mut self, time: &str, c: &Connection, event: (&str, Colour), dwell: &str, details: &str) -> io::Result<()> {
+    fn row(
+        &mut self,
+        time: &str,
+        c: &Connection,
+        event: (&str, Colour),
+        dwell: &str,
+        details: &str,
+    ) -> io::Result<()> {
         let endpoints = endpoints(c);
         self.endpoints = self.endpoints.max(endpoints.chars().count());
         let width = self.endpoints;
@@ -72,12 +84,20 @@ impl<W: Write> TextView<W> {
 
     fn state(&mut self, time: &str, s: &State) -> io::Result<()> {
         let handshake = s.old.is_handshake() || s.new.is_handshake();
-        let event = if handshake { s.new.name().to_owned() } else { format!("→{}", s.new.name()) };
+        let event = if handshake {
+            s.new.name().to_owned()
+        } else {
+            format!("→{}", s.new.name())
+        };
         let details = match (s.new, s.connection.role) {
             (TcpState::SynRecv, Role::Server) => "half-open since then".to_owned(),
             _ => String::new(),
         };
-        let dwell = if handshake { String::new() } else { s.dwell_us.map_or(String::new(), human::duration) };
+        let dwell = if handshake {
+            String::new()
+        } else {
+            s.dwell_us.map_or(String::new(), human::duration)
+        };
         let details = join(&[&details, &process(&s.connection)]);
         self.row(time, &s.connection, (&event, Colour::Dim), &dwell, &details)
     }
@@ -99,7 +119,11 @@ impl<W: Write> TextView<W> {
         };
         let ahead = match (r.next_us, r.gives_up_us) {
             (Some(next), Some(end)) => {
-                format!("next in {}, gives up in {}", human::duration(next), human::duration(end))
+                format!(
+                    "next in {}, gives up in {}",
+                    human::duration(next),
+                    human::duration(end)
+                )
             }
             (None, Some(end)) => format!("the last one: gives up in {}", human::duration(end)),
             _ => String::new(),
@@ -109,7 +133,9 @@ impl<W: Write> TextView<W> {
             _ => String::new(),
         };
         let details = join(&[&attempt, &failed, &why, &ahead]);
-        let gap = r.gap_us.map_or(String::new(), |gap| format!("+{}", human::duration(gap)));
+        let gap = r
+            .gap_us
+            .map_or(String::new(), |gap| format!("+{}", human::duration(gap)));
         self.row(time, &r.connection, (event, Colour::Yellow), &gap, &details)
     }
 
@@ -159,8 +185,21 @@ impl<W: Write> TextView<W> {
         if self.peers == 1 {
             let head = format!(
                 "\n{:<39} {:<6} {:>8} {:>8} {:>7} {:>6} {:>9} {:>9} {:>9} {:>6} {:>7} {:>5} {:>5} {:>5} {:>6}",
-                "PEER", "ROLE", "ATTEMPTS", "OK", "FAILED", "OPEN", "P50", "P99", "MAX", "SYN+", "SYNACK+",
-                "RTO", "TLP", "FAST", "RECOV"
+                "PEER",
+                "ROLE",
+                "ATTEMPTS",
+                "OK",
+                "FAILED",
+                "OPEN",
+                "P50",
+                "P99",
+                "MAX",
+                "SYN+",
+                "SYNACK+",
+                "RTO",
+                "TLP",
+                "FAST",
+                "RECOV"
             );
             writeln!(self.out, "{}", self.paint(Colour::Dim, &head))?;
         }
@@ -195,11 +234,22 @@ impl<W: Write> TextView<W> {
 
     fn start(&mut self, s: &Start) -> io::Result<()> {
         let filters: Vec<_> = s.filters.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        let what = if filters.is_empty() { "every handshake".to_owned() } else { filters.join(", ") };
-        let head = format!("synprobe {} on Linux {}: {what}; times are UTC", s.version, s.kernel);
+        let what = if filters.is_empty() {
+            "every handshake".to_owned()
+        } else {
+            filters.join(", ")
+        };
+        let head = format!(
+            "synprobe {} on Linux {}: {what}; times are UTC",
+            s.version, s.kernel
+        );
         writeln!(self.out, "{}", self.paint(Colour::Dim, &head))?;
         for missing in &s.missing {
-            writeln!(self.out, "{}", self.paint(Colour::Yellow, &format!("not known here: {missing}")))?;
+            writeln!(
+                self.out,
+                "{}",
+                self.paint(Colour::Yellow, &format!("not known here: {missing}"))
+            )?;
         }
         Ok(())
     }
@@ -208,7 +258,11 @@ impl<W: Write> TextView<W> {
         if self.peers > PEERS_LISTED {
             writeln!(self.out, "and {} more peers", self.peers - PEERS_LISTED)?;
         }
-        let colour = if e.lost == 0 && e.evicted == 0 { Colour::Dim } else { Colour::Red };
+        let colour = if e.lost == 0 && e.evicted == 0 {
+            Colour::Dim
+        } else {
+            Colour::Red
+        };
         let text = format!(
             "\n{} handshakes in {}: {} kernel records, {} lost, {} handshakes evicted",
             e.handshakes,
@@ -230,7 +284,8 @@ impl<W: Write> TextView<W> {
                 let leaves = s.old.is_handshake();
                 let begins = s.new.is_handshake() && !leaves;
                 // A handshake's end is told by its own line, and so is one that is over at once.
-                if leaves && s.new != TcpState::SynRecv || begins && over.contains(&s.connection.id) {
+                if leaves && s.new != TcpState::SynRecv || begins && over.contains(&s.connection.id)
+                {
                     return Ok(());
                 }
                 self.state(&time, s)
@@ -256,7 +311,9 @@ impl<W: Write> View for TextView<W> {
                 _ => None,
             })
             .collect();
-        lines.iter().try_for_each(|line| self.line(line, clock, &over))
+        lines
+            .iter()
+            .try_for_each(|line| self.line(line, clock, &over))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -267,13 +324,21 @@ impl<W: Write> View for TextView<W> {
 fn endpoints(c: &Connection) -> String {
     let end = |addr: std::net::IpAddr, port: Option<u16>| {
         let port = port.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        if addr.is_ipv6() { format!("[{addr}]:{port}") } else { format!("{addr}:{port}") }
+        if addr.is_ipv6() {
+            format!("[{addr}]:{port}")
+        } else {
+            format!("{addr}:{port}")
+        }
     };
     let arrow = match c.role {
         Role::Client => "→",
         Role::Server => "←",
     };
-    format!("{} {arrow} {}", end(c.local_addr, c.local_port), end(c.peer_addr, c.peer_port))
+    format!(
+        "{} {arrow} {}",
+        end(c.local_addr, c.local_port),
+        end(c.peer_addr, c.peer_port)
+    )
 }
 
 fn process(c: &Connection) -> String {
