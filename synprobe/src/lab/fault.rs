@@ -10,7 +10,7 @@ use aya::util::KernelVersion;
 use aya::{Ebpf, Pod};
 use synprobe_ebpf::lab_config::{FAULT_ALWAYS, FAULT_FIRST, FAULT_ORDINALS, FAULT_RULES};
 pub use synprobe_ebpf::lab_config::{
-    FaultCount, FaultRule, PAYLOAD_ANY, PAYLOAD_NONE, PAYLOAD_ONLY, flags,
+    FaultCount, FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY, flags,
 };
 
 use super::net::INTERFACE;

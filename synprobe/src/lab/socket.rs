@@ -221,7 +221,12 @@ pub fn settle<'a>(
             .collect();
         poll::wait(&mut rows, until.min(Instant::now() + poll::SLICE))?;
         for (client, row) in pending.iter_mut().zip(&rows) {
-            if row.revents == 0 {
+            if row.revents & (libc::POLLOUT | libc::POLLHUP) == 0 {
+                // An ICMP error that the kernel only remembers: SO_ERROR would take it away, and a
+                // connect() that blocks would go on.
+                if row.revents != 0 {
+                    drain_error_queue(&client.stream);
+                }
                 continue;
             }
             client.seen = match client.stream.take_error().context("asking for SO_ERROR")? {
@@ -232,6 +237,21 @@ pub fn settle<'a>(
         pending.retain(|client| client.seen == Seen::Pending);
     }
     Ok(())
+}
+
+/// Takes one message off the error queue, so that poll() has nothing more to say about it.
+fn drain_error_queue(stream: &TcpStream) {
+    let mut scratch = [0u8; 64];
+    // SAFETY: the buffer is alive and its length is its own. Should there be no message after all,
+    // nothing is lost.
+    unsafe {
+        libc::recv(
+            stream.as_raw_fd(),
+            scratch.as_mut_ptr().cast(),
+            scratch.len(),
+            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+        )
+    };
 }
 
 /// Waits for `pause`, or until `stop` is set: an application that has something else to do.

@@ -121,13 +121,13 @@ struct Peer<D> {
     play: Play,
     delay: D,
     /// What to send, and when.
-    due: BinaryHeap<Reverse<(Instant, usize, Send)>>,
+    due: BinaryHeap<Reverse<(Instant, usize, Reply)>>,
     handshakes: Vec<WireHandshake>,
     by_port: HashMap<u16, usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Send {
+enum Reply {
     Syn,
     SynAck { ack: u32 },
     Ack { ack: u32 },
@@ -139,7 +139,7 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
             for n in 0..count {
                 let index = self.handshake(FIRST_PORT + n);
                 let at = Instant::now() + spacing * n.into();
-                self.due.push(Reverse((at, index, Send::Syn)));
+                self.due.push(Reverse((at, index, Reply::Syn)));
             }
         }
         loop {
@@ -193,14 +193,14 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
                 let index = self.handshake(port);
                 self.handshakes[index].syn_ns = Some(mono_ns);
                 let ack = segment.seq.wrapping_add(1);
-                self.after_delay(index, mono_ns, Send::SynAck { ack });
+                self.after_delay(index, mono_ns, Reply::SynAck { ack });
             }
             (SYN_ACK, Some(index)) if !kernel_is_client => {
                 // A repeated one is answered by the ACK that is already due.
                 if self.handshakes[index].syn_ack_ns.is_none() {
                     self.handshakes[index].syn_ack_ns = Some(mono_ns);
                     let ack = segment.seq.wrapping_add(1);
-                    self.after_delay(index, mono_ns, Send::Ack { ack });
+                    self.after_delay(index, mono_ns, Reply::Ack { ack });
                 }
             }
             (flags::ACK, Some(index)) if kernel_is_client => {
@@ -223,22 +223,22 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
     }
 
     /// Counted from when the kernel handled the segment, not from when this thread got round to it.
-    fn after_delay(&mut self, index: usize, mono_ns: u64, what: Send) {
+    fn after_delay(&mut self, index: usize, mono_ns: u64, what: Reply) {
         let age = now_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
         let left = self.handshakes[index].delay.saturating_sub(Duration::from_nanos(age));
         self.due.push(Reverse((Instant::now() + left, index, what)));
     }
 
-    fn send(&mut self, index: usize, what: Send) -> io::Result<()> {
+    fn send(&mut self, index: usize, what: Reply) -> io::Result<()> {
         let client_port = self.handshakes[index].client_port;
         let (own_port, kernel_port) = match self.play {
             Play::Server => (PORT, client_port),
             Play::Client { .. } => (client_port, PORT),
         };
         let (flags, seq, ack) = match what {
-            Send::Syn => (flags::SYN, OWN_ISN, 0),
-            Send::SynAck { ack } => (flags::SYN | flags::ACK, OWN_ISN, ack),
-            Send::Ack { ack } => (flags::ACK, OWN_ISN + 1, ack),
+            Reply::Syn => (flags::SYN, OWN_ISN, 0),
+            Reply::SynAck { ack } => (flags::SYN | flags::ACK, OWN_ISN, ack),
+            Reply::Ack { ack } => (flags::ACK, OWN_ISN + 1, ack),
         };
         let sent = self.transmit(&Segment {
             source: SocketAddr::new(self.own, own_port),
@@ -250,9 +250,9 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
         })?;
         let handshake = &mut self.handshakes[index];
         match what {
-            Send::Syn => handshake.syn_ns = Some(sent),
-            Send::SynAck { .. } => handshake.syn_ack_ns = Some(sent),
-            Send::Ack { .. } => handshake.ack_ns = Some(sent),
+            Reply::Syn => handshake.syn_ns = Some(sent),
+            Reply::SynAck { .. } => handshake.syn_ack_ns = Some(sent),
+            Reply::Ack { .. } => handshake.ack_ns = Some(sent),
         }
         Ok(())
     }

@@ -8,17 +8,18 @@ use crate::lab::{
     Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, data, set_option,
 };
 
-/// One way to lose data, on a connection of its own.
+/// One way to lose data, on a port of its own.
 struct Phase {
     port: u16,
     what: &'static str,
+    connections: u64,
     /// Small segments, written one after the other once the first has been acknowledged.
     writes: u64,
     /// Which data segments are lost, retransmissions counted too; bit 0 is the first.
     lost: u64,
     /// tcp_early_retrans: 3 allows tail-loss probes, 0 forbids them.
     early_retrans: &'static str,
-    /// What makes up for it: tlp, rto, fast, recovery.
+    /// What makes up for it on each connection: tlp, rto, fast, recovery.
     repairs: [u64; 4],
 }
 
@@ -26,6 +27,7 @@ const PHASES: [Phase; 4] = [
     Phase {
         port: PORT,
         what: "the last segment, once: a tail-loss probe repairs it",
+        connections: 1,
         writes: 1,
         lost: 0b10,
         early_retrans: "3",
@@ -34,6 +36,7 @@ const PHASES: [Phase; 4] = [
     Phase {
         port: PORT + 1,
         what: "the last segment and its first retransmission: two RTOs",
+        connections: 1,
         writes: 1,
         lost: 0b110,
         early_retrans: "0",
@@ -41,15 +44,17 @@ const PHASES: [Phase; 4] = [
     },
     Phase {
         port: PORT + 2,
-        what: "the second and the fourth of nine segments: two fast retransmits",
-        writes: 9,
-        lost: 0b1_0100,
+        what: "the second of a flight of five segments: a fast retransmit",
+        connections: 2,
+        writes: 5,
+        lost: 0b100,
         early_retrans: "0",
-        repairs: [0, 0, 2, 0],
+        repairs: [0, 0, 1, 0],
     },
     Phase {
         port: PORT + 3,
         what: "a whole flight of five segments: one RTO, then recovery of the other four",
+        connections: 1,
         writes: 5,
         lost: 0b11_1110,
         early_retrans: "0",
@@ -94,11 +99,13 @@ impl Scenario for Lossy {
         let mut totals = [0; 4];
         for (slot, phase) in (0..).zip(&PHASES) {
             lab.client.set_sysctl("ipv4/tcp_early_retrans", phase.early_retrans)?;
-            let sent = one_connection(&mut run, phase);
-            sent.with_context(|| format!("losing {}", phase.what))?;
+            for _ in 0..phase.connections {
+                let sent = one_connection(&mut run, phase);
+                sent.with_context(|| format!("losing {}", phase.what))?;
+            }
             run.report_fault(&fault, slot, phase.what)?;
             for (total, repairs) in totals.iter_mut().zip(phase.repairs) {
-                *total += repairs;
+                *total += repairs * phase.connections;
             }
         }
         server.stop()?;
