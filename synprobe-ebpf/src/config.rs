@@ -192,6 +192,8 @@ pub const PORT_WORDS: usize = 65536 / 64;
 pub struct Filter {
     /// Only this namespace (its inode); 0: all.
     pub netns: u32,
+    /// And this one; the same again where there is only one.
+    pub netns_too: u32,
     /// One of the `ROLE_*` constants.
     pub role: u32,
     /// Which port bitmaps apply: `BY_*_PORT` bits; 0: all ports.

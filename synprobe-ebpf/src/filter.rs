@@ -74,7 +74,7 @@ pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
     if setting!(ports) != 0 && !ports_pass(ports) {
         return Ok(false);
     }
-    if setting!(netns) != 0 && sock::netns(sk)? != setting!(netns) {
+    if !netns_passes(sk)? {
         return Ok(false);
     }
     if setting!(peers) != 0 {
@@ -95,5 +95,14 @@ pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
     if by & BY_EITHER_PORT != 0 && !listed(PORTS_EITHER, ports.local) {
         return Ok(false);
     }
-    Ok(setting!(netns) == 0 || sock::netns(sk)? == setting!(netns))
+    netns_passes(sk)
+}
+
+#[inline(always)]
+fn netns_passes(sk: Kptr) -> Result<bool, Fault> {
+    if setting!(netns) == 0 {
+        return Ok(true);
+    }
+    let netns = sock::netns(sk)?;
+    Ok(netns == setting!(netns) || netns == setting!(netns_too))
 }

@@ -1,2 +1,167 @@
+//! The lab's fault: a classifier on the way into an interface that loses chosen TCP segments.
+//!
+//! It parses Ethernet, IPv4 and IPv6 without extension headers, and TCP: that is all that travels
+//! between the lab's two namespaces. Whatever it cannot parse, or fails to look up, passes.
 #![no_std]
 #![no_main]
+
+use aya_ebpf::{
+    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    btf_maps::{Array, HashMap, PerCpuArray},
+    macros::{btf_map, classifier},
+    programs::TcContext,
+};
+use synprobe_ebpf::lab_config::{
+    FAULT_ALWAYS, FAULT_FIRST, FAULT_OFF, FAULT_ORDINALS, FAULT_RULES, FaultCount, FaultFlow,
+    FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY,
+};
+
+/// The rules; userspace changes them while the program runs.
+#[btf_map]
+static RULES: Array<FaultRule, FAULT_RULES> = Array::new();
+
+/// What each rule has done. Apart from [`RULES`], so that changing a rule loses no count; per CPU,
+/// so that the sum is exact.
+#[btf_map]
+static COUNTS: PerCpuArray<FaultCount, FAULT_RULES> = PerCpuArray::new();
+
+/// How many segments of a flow a rule has matched: several handshakes at once each lose *their*
+/// first SYN.
+#[btf_map]
+static ORDINALS: HashMap<FaultFlow, u64, 4096> = HashMap::new();
+
+const ETH_LEN: usize = 14;
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const IPPROTO_TCP: u8 = 6;
+
+struct Segment {
+    flow: FaultFlow,
+    flags: u8,
+    payload: bool,
+}
+
+#[classifier]
+pub fn lose(ctx: TcContext) -> i32 {
+    let lost = parse(&ctx).is_some_and(|mut segment| is_lost(&mut segment));
+    if lost { TC_ACT_SHOT } else { TC_ACT_OK }
+}
+
+#[inline(always)]
+fn parse(ctx: &TcContext) -> Option<Segment> {
+    let mut flow = FaultFlow::default();
+    let (tcp, ip_payload) = match u16::from_be(ctx.load::<u16>(12).ok()?) {
+        ETH_P_IP => {
+            if ctx.load::<u8>(ETH_LEN + 9).ok()? != IPPROTO_TCP {
+                return None;
+            }
+            let header = usize::from(ctx.load::<u8>(ETH_LEN).ok()? & 0xf) * 4;
+            let total = usize::from(u16::from_be(ctx.load::<u16>(ETH_LEN + 2).ok()?));
+            let source = ctx.load::<[u8; 4]>(ETH_LEN + 12).ok()?;
+            let destination = ctx.load::<[u8; 4]>(ETH_LEN + 16).ok()?;
+            flow.source = mapped(source);
+            flow.destination = mapped(destination);
+            (ETH_LEN + header, total.wrapping_sub(header))
+        }
+        ETH_P_IPV6 => {
+            if ctx.load::<u8>(ETH_LEN + 6).ok()? != IPPROTO_TCP {
+                return None;
+            }
+            flow.source = ctx.load::<[u8; 16]>(ETH_LEN + 8).ok()?;
+            flow.destination = ctx.load::<[u8; 16]>(ETH_LEN + 24).ok()?;
+            let payload = usize::from(u16::from_be(ctx.load::<u16>(ETH_LEN + 4).ok()?));
+            (ETH_LEN + 40, payload)
+        }
+        _ => return None,
+    };
+    flow.source_port = u16::from_be(ctx.load::<u16>(tcp).ok()?);
+    flow.destination_port = u16::from_be(ctx.load::<u16>(tcp + 2).ok()?);
+    let tcp_header = usize::from(ctx.load::<u8>(tcp + 12).ok()? >> 4) * 4;
+    let flags = ctx.load::<u8>(tcp + 13).ok()?;
+    Some(Segment {
+        flow,
+        flags,
+        payload: ip_payload > tcp_header,
+    })
+}
+
+#[inline(always)]
+fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = v4;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[inline(always)]
+fn is_lost(segment: &mut Segment) -> bool {
+    for index in 0..FAULT_RULES as u32 {
+        let Some(rule) = RULES.get(index) else {
+            return false;
+        };
+        if !matches(rule, segment) {
+            continue;
+        }
+        let lost = match rule.action {
+            FAULT_ALWAYS => true,
+            FAULT_FIRST => ordinal(rule, index, segment).is_some_and(|n| n < rule.which),
+            FAULT_ORDINALS => {
+                ordinal(rule, index, segment).is_some_and(|n| n < 64 && (rule.which >> n) & 1 == 1)
+            }
+            _ => false,
+        };
+        count(index, lost);
+        return lost;
+    }
+    false
+}
+
+#[inline(always)]
+fn matches(rule: &FaultRule, segment: &Segment) -> bool {
+    rule.action != FAULT_OFF
+        && segment.flags & rule.flags_mask == rule.flags_value
+        && (rule.source_port == 0 || rule.source_port == segment.flow.source_port)
+        && (rule.destination_port == 0 || rule.destination_port == segment.flow.destination_port)
+        && !(rule.payload == PAYLOAD_ONLY && !segment.payload)
+        && !(rule.payload == PAYLOAD_NONE && segment.payload)
+}
+
+/// How many segments of this flow have matched the rule before.
+///
+/// Segments of one direction of one flow are handled one after the other, so a plain read and write
+/// will do; one fetch-and-add would need Linux 5.12.
+#[inline(always)]
+fn ordinal(rule: &FaultRule, index: u32, segment: &mut Segment) -> Option<u64> {
+    segment.flow.rule = index;
+    segment.flow.generation = rule.generation;
+    if let Some(next) = ORDINALS.get_ptr_mut(&segment.flow) {
+        // SAFETY: the pointer is to a live value of the map; entries are never deleted.
+        let n = unsafe { *next };
+        // SAFETY: as above.
+        unsafe { *next = n + 1 };
+        return Some(n);
+    }
+    ORDINALS.insert(&segment.flow, 1u64, 0).ok()?;
+    Some(0)
+}
+
+#[inline(always)]
+fn count(index: u32, lost: bool) {
+    let Some(counts) = COUNTS.get_ptr_mut(index) else {
+        return;
+    };
+    // SAFETY: the pointer is to a live value of the map, and this CPU's own: receive processing on
+    // one CPU does not interrupt itself.
+    let counts = unsafe { &mut *counts };
+    counts.seen += 1;
+    counts.dropped += u64::from(lost);
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+// bpf_skb_load_bytes needs no licence, but the loader hands one over with every program.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -33,6 +33,7 @@ pub static OFFSETS: Global<Offsets> = Global::new(Offsets::from_array([MISSING; 
 #[unsafe(no_mangle)]
 pub static FILTER: Global<Filter> = Global::new(Filter {
     netns: 0,
+    netns_too: 0,
     role: 0,
     ports: 0,
     peers: 0,

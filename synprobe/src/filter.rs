@@ -119,8 +119,8 @@ pub struct Selection {
     pub peers: Vec<IpNet>,
     /// This host's role.
     pub role: Option<Role>,
-    /// The network namespace, by inode.
-    pub netns: Option<u32>,
+    /// The network namespace, by inode; the lab has two. No more are told apart in the kernel.
+    pub netns: Option<[u32; 2]>,
 }
 
 /// What the kernel side gets of it.
@@ -143,7 +143,7 @@ impl Selection {
             && (self.local_ports.is_empty() || could(&self.local_ports, local))
             && (self.peer_ports.is_empty() || is(&self.peer_ports, peer))
             && (self.peers.is_empty() || self.peers.iter().any(|net| net.contains(&addr)))
-            && self.netns.is_none_or(|wanted| wanted == netns)
+            && self.netns.is_none_or(|wanted| wanted.contains(&netns))
     }
 
     /// Whether a role is one that was asked for.
@@ -173,7 +173,8 @@ impl Selection {
             .any(|set| set.intersects(ephemeral.0, ephemeral.1));
         let peers = self.peers.iter().map(trie_key).collect();
         let filter = Filter {
-            netns: self.netns.unwrap_or(0),
+            netns: self.netns.map_or(0, |n| n[0]),
+            netns_too: self.netns.map_or(0, |n| n[1]),
             role: match self.role {
                 None => ROLE_ANY,
                 Some(Role::Client) => ROLE_CLIENT,
@@ -221,7 +222,9 @@ impl Selection {
             words.insert("role".to_owned(), role.name().to_owned());
         }
         if let Some(netns) = self.netns {
-            words.insert("netns".to_owned(), netns.to_string());
+            let mut names = netns.map(|n| n.to_string()).to_vec();
+            names.dedup();
+            words.insert("netns".to_owned(), names.join(","));
         }
         words
     }

@@ -63,7 +63,7 @@ fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {
     let mut namespaces = Vec::new();
     if let Some(spec) = &args.netns {
         let netns = NetNs::resolve(spec).map_err(|e| Failure(e.to_string(), USAGE))?;
-        selection.netns = Some(netns.inode());
+        selection.netns = Some([netns.inode(); 2]);
         namespaces.push(netns);
     }
     Ok((selection, namespaces))

@@ -1,1 +1,179 @@
-//! x
+//! The lab: real handshakes made to fail on purpose, between two network namespaces of its own.
+//!
+//! ```text
+//!   client namespace            veth pair             server namespace
+//!   real sockets     ◄── fault ──────────── fault ──►  real listener
+//! ```
+//!
+//! [`Lab::new`] makes the namespaces, [`all`] lists what can be made to happen in them. Nothing
+//! has a name on the host: namespaces are held by a descriptor, links live inside them, and the
+//! faults hang on the links, so that all of it vanishes with the process however that ends.
+
+pub mod capture;
+mod counters;
+mod fault;
+mod made;
+mod net;
+mod ns;
+pub mod packet;
+mod packet_socket;
+mod poll;
+mod raw;
+mod rtnl;
+mod scenario;
+mod scenarios;
+mod server;
+mod socket;
+#[cfg(test)]
+mod tests;
+pub mod wire_peer;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Result, bail};
+
+pub use counters::{Counters, LabCounters};
+pub use fault::{Fault, FaultCount, FaultRule, Lose, bare_ack, data, syn, syn_ack};
+pub use made::{
+    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role, Side,
+};
+pub use net::{
+    CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, SERVER_MAC, SERVER_V4, SERVER_V6, has_ipv6,
+};
+pub use ns::Ns;
+pub use raw::RawSender;
+pub use scenario::{Scenario, all, find};
+pub use server::{Served, Server};
+pub use socket::{Client, Seen, listen, set_option, settle};
+
+/// The port the lab's server listens on, unless a scenario needs several.
+pub const PORT: u16 = 8080;
+
+pub(crate) const CLIENT: &str = "client";
+pub(crate) const SERVER: &str = "server";
+
+/// Which addresses the lab's sockets use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 sockets.
+    V4,
+    /// IPv6 sockets.
+    V6,
+    /// IPv6 sockets with IPv4-mapped addresses: IPv4 on the wire.
+    V4Mapped,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::V4Mapped];
+
+    /// Whether IPv6 is on the wire.
+    pub fn wire_is_v6(self) -> bool {
+        self == Self::V6
+    }
+}
+
+/// The two namespaces and what joins them.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where the active opens come from.
+    pub client: Ns,
+    /// Where the listener is.
+    pub server: Ns,
+    /// Which addresses the sockets use.
+    pub family: Family,
+}
+
+impl Lab {
+    /// Makes them; on return the link is running. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+    pub fn new(family: Family) -> Result<Self> {
+        Self::build(family, false)
+    }
+
+    /// Likewise, but the server's end has no addresses: a raw peer (see [`wire_peer`]) plays there.
+    pub fn with_bare_server(family: Family) -> Result<Self> {
+        Self::build(family, true)
+    }
+
+    fn build(family: Family, server_is_bare: bool) -> Result<Self> {
+        if family == Family::V6 && !has_ipv6() {
+            bail!("this kernel runs without IPv6: choose IPv4");
+        }
+        let lab = Self {
+            client: Ns::new_anonymous(CLIENT)?,
+            server: Ns::new_anonymous(SERVER)?,
+            family,
+        };
+        net::join(&lab.client, &lab.server, server_is_bare)?;
+        Ok(lab)
+    }
+
+    /// The server's address on the wire.
+    pub fn server_ip(&self) -> IpAddr {
+        match self.family.wire_is_v6() {
+            true => SERVER_V6.into(),
+            false => SERVER_V4.into(),
+        }
+    }
+
+    /// The client's address on the wire.
+    pub fn client_ip(&self) -> IpAddr {
+        match self.family.wire_is_v6() {
+            true => CLIENT_V6.into(),
+            false => CLIENT_V4.into(),
+        }
+    }
+
+    /// An address on the wire as the lab's sockets write it.
+    pub fn as_sockets_write(&self, address: IpAddr) -> IpAddr {
+        match (self.family, address) {
+            (Family::V4Mapped, IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
+            _ => address,
+        }
+    }
+
+    /// Where the client's sockets call.
+    pub fn server_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.as_sockets_write(self.server_ip()), port)
+    }
+
+    /// A listener on `port` in the server's namespace.
+    pub fn listen(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
+        let any = match self.family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 | Family::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        listen(&self.server, any, port, backlog, self.family == Family::V4Mapped)
+    }
+
+    /// Reads the kernel's counters of both namespaces; [`LabCounters::since`] gives what moved.
+    pub fn counters(&self) -> Result<LabCounters> {
+        Ok(LabCounters {
+            client: Counters::read(&self.client)?,
+            server: Counters::read(&self.server)?,
+        })
+    }
+
+    /// How many half-open connections to `port` the server's namespace has.
+    pub fn half_opens(&self, port: u16) -> Result<usize> {
+        let mut found = 0;
+        for file in ["net/tcp", "net/tcp6"] {
+            if file == "net/tcp6" && !has_ipv6() {
+                continue;
+            }
+            let table = self.server.read_proc(file)?;
+            let local = format!(":{port:04X}");
+            found += table
+                .lines()
+                .skip(1)
+                .filter(|line| {
+                    let mut columns = line.split_whitespace().skip(1);
+                    // Local address and port; peer; state 03 is SYN_RECV.
+                    columns.next().is_some_and(|address| address.ends_with(&local))
+                        && columns.nth(1) == Some("03")
+                })
+                .count();
+        }
+        Ok(found)
+    }
+}

@@ -81,6 +81,7 @@ impl Probes {
         let filter = options.filter;
         let scalars = [
             filter.filter.netns,
+            filter.filter.netns_too,
             filter.filter.role,
             filter.filter.ports,
             filter.filter.peers,

@@ -1,0 +1,311 @@
+//! Two namespaces joined by a veth pair:
+//!
+//! ```text
+//!   client                                              server
+//!   198.18.0.1/24      lab0 ───────────────── lab0      198.18.0.2/24
+//!   fd00:5950::1/64                                     fd00:5950::2/64
+//!
+//!   198.18.1.0/24, fd00:5950:1::/64     beyond the server (scenario `unreachable`)
+//!   198.18.128.0/17, fd00:5950:f::/64   beyond the client: nobody's, nobody answers
+//! ```
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+use std::{ffi::CString, io};
+
+use anyhow::{Context, Result};
+
+use super::ns::Ns;
+use super::rtnl::{Message, Rtnl, link_header};
+
+/// The interface's name in both namespaces.
+pub const INTERFACE: &str = "lab0";
+/// Address of the client's end, IPv4.
+pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// Address of the server's end, IPv4.
+pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// Address of the client's end, IPv6.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 0, 0, 0, 0, 0, 1);
+/// Address of the server's end, IPv6.
+pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 0, 0, 0, 0, 0, 2);
+/// MAC address of the client's end.
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// MAC address of the server's end.
+pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// Far longer than a link takes to come up on the slowest machine.
+const LINK_DEADLINE: Duration = Duration::from_secs(10);
+
+const VETH_INFO_PEER: u16 = 1;
+const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_STSO: u32 = 0x1f;
+const ETHTOOL_SGSO: u32 = 0x24;
+const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// `n`th address (from 0) of the subnet beyond the client that nobody answers for.
+pub fn spoofed(v6: bool, n: u16) -> IpAddr {
+    let host = n + 1;
+    if v6 {
+        return Ipv6Addr::new(0xfd00, 0x5950, 0xf, 0, 0, 0, 0, host).into();
+    }
+    let [high, low] = host.to_be_bytes();
+    Ipv4Addr::new(198, 18, 128 + (high & 0x7f), low).into()
+}
+
+/// `n`th address (from 0) of the subnet beyond the server.
+pub fn beyond_server(v6: bool, n: u8) -> IpAddr {
+    if v6 {
+        return Ipv6Addr::new(0xfd00, 0x5950, 1, 0, 0, 0, 0, u16::from(n) + 1).into();
+    }
+    Ipv4Addr::new(198, 18, 1, n + 1).into()
+}
+
+/// A route to add.
+pub enum Route {
+    /// To a neighbour that forwards.
+    Via(IpAddr),
+    /// To nowhere: the kernel answers with an ICMP error. The type is one of `RTN_*`.
+    Nowhere(u8),
+}
+
+/// Joins two namespaces; on return both ends are running, and no address resolution, duplicate
+/// address detection, offload or saved metric will blur what happens on the link. With
+/// `server_is_bare` the server's end gets no addresses: a raw peer plays there.
+pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
+    for ns in [client, server] {
+        for (key, value) in [
+            ("ipv6/conf/default/addr_gen_mode", "1"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv4/tcp_no_metrics_save", "1"),
+        ] {
+            ns.try_sysctl(key, value)?;
+        }
+        for scope in ["all", "default"] {
+            let off = u8::from(ns.label() == server.label() && server_is_bare).to_string();
+            ns.try_sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), &off)?;
+        }
+    }
+    client.run(|| add_pair(server))?;
+    let (client_up, server_up) = (client.run(bring_up), server.run(bring_up));
+    client_up?;
+    server_up?;
+    for ns in [client, server] {
+        ns.run(wait_running)?;
+    }
+    add_addresses(client, [CLIENT_V4.into(), CLIENT_V6.into()])?;
+    add_neighbours(client, [SERVER_V4.into(), SERVER_V6.into()], SERVER_MAC)?;
+    if server_is_bare {
+        return Ok(());
+    }
+    add_addresses(server, [SERVER_V4.into(), SERVER_V6.into()])?;
+    add_neighbours(server, [CLIENT_V4.into(), CLIENT_V6.into()], CLIENT_MAC)?;
+    let to = |v6| -> (IpAddr, u8) {
+        match v6 {
+            true => (Ipv6Addr::new(0xfd00, 0x5950, 0xf, 0, 0, 0, 0, 0).into(), 64),
+            false => (Ipv4Addr::new(198, 18, 128, 0).into(), 17),
+        }
+    };
+    add_route(server, to(false), Route::Via(CLIENT_V4.into()))?;
+    add_route(server, to(true), Route::Via(CLIENT_V6.into()))
+}
+
+fn index() -> Result<u32> {
+    let name = CString::new(INTERFACE)?;
+    // SAFETY: the name is a live NUL-terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()).context("looking up the lab's interface"),
+        index => Ok(index),
+    }
+}
+
+fn add_pair(server: &Ns) -> Result<()> {
+    let name = format!("{INTERFACE}\0");
+    let server_fd = server.fd().as_fd().as_raw_fd().to_ne_bytes();
+    let message = Message::new(
+        libc::RTM_NEWLINK,
+        libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+        &link_header(0, 0, 0),
+    )
+    .attr(libc::IFLA_IFNAME, name.as_bytes())
+    .attr(libc::IFLA_ADDRESS, &CLIENT_MAC)
+    .nest(libc::IFLA_LINKINFO, &[], |m| {
+        m.attr(libc::IFLA_INFO_KIND, b"veth")
+            .nest(libc::IFLA_INFO_DATA, &[], |m| {
+                m.nest(VETH_INFO_PEER, &link_header(0, 0, 0), |m| {
+                    m.attr(libc::IFLA_IFNAME, name.as_bytes())
+                        .attr(libc::IFLA_ADDRESS, &SERVER_MAC)
+                        .attr(libc::IFLA_NET_NS_FD, &server_fd)
+                })
+            })
+    });
+    Rtnl::open(0)?
+        .request(message)
+        .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
+}
+
+fn bring_up() -> Result<()> {
+    let mut rtnl = Rtnl::open(0)?;
+    // Before the link is up, so that not one packet leaves with the other settings.
+    for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
+        switch_offload_off(command)?;
+    }
+    for index in [1, index()?] {
+        let up = link_header(index, libc::IFF_UP, libc::IFF_UP);
+        rtnl.request(Message::new(libc::RTM_NEWLINK, 0, &up))
+            .context("bringing a link up")?;
+    }
+    Ok(())
+}
+
+fn wait_running() -> Result<()> {
+    Rtnl::open(libc::RTMGRP_LINK)?
+        .wait_running(index()?, Instant::now() + LINK_DEADLINE)
+        .context("waiting for the lab's link to run")
+}
+
+fn switch_offload_off(command: u32) -> Result<()> {
+    #[repr(C)]
+    struct EthtoolValue {
+        command: u32,
+        data: u32,
+    }
+    let mut value = EthtoolValue { command, data: 0 };
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(INTERFACE.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: socket() takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error()).context("a socket for ethtool");
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the request and the value it points to outlive the call.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error()).context("switching an offload of the link off");
+    }
+    Ok(())
+}
+
+fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
+    ns.run(|| {
+        let index = index()?;
+        for address in addresses {
+            if address.is_ipv6() && !has_ipv6() {
+                continue;
+            }
+            let prefix = if address.is_ipv6() { 64 } else { 24 };
+            let mut header = [0; 8];
+            header[0] = family(address);
+            header[1] = prefix;
+            header[4..8].copy_from_slice(&index.to_ne_bytes());
+            let flags = libc::IFA_F_NODAD | libc::IFA_F_PERMANENT;
+            let message = Message::new(
+                libc::RTM_NEWADDR,
+                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+                &header,
+            )
+            .attr(libc::IFA_LOCAL, &octets(address))
+            .attr(libc::IFA_ADDRESS, &octets(address))
+            .attr(libc::IFA_FLAGS, &flags.to_ne_bytes());
+            Rtnl::open(0)?
+                .request(message)
+                .with_context(|| format!("adding {address}"))?;
+        }
+        Ok(())
+    })
+}
+
+fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
+    ns.run(|| {
+        let index = index()?;
+        for address in addresses {
+            if address.is_ipv6() && !has_ipv6() {
+                continue;
+            }
+            let mut header = [0; 12];
+            header[0] = family(address);
+            header[4..8].copy_from_slice(&index.to_ne_bytes());
+            header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
+            let message = Message::new(
+                libc::RTM_NEWNEIGH,
+                libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
+                &header,
+            )
+            .attr(libc::NDA_DST, &octets(address))
+            .attr(libc::NDA_LLADDR, &mac);
+            Rtnl::open(0)?
+                .request(message)
+                .with_context(|| format!("adding the neighbour {address}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Adds a route to `(address, prefix length)`.
+pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
+    ns.run(|| {
+        let (address, prefix) = to;
+        if address.is_ipv6() && !has_ipv6() {
+            return Ok(());
+        }
+        let kind = match route {
+            Route::Via(_) => libc::RTN_UNICAST,
+            Route::Nowhere(kind) => kind,
+        };
+        let header = [
+            family(address),
+            prefix,
+            0,
+            0,
+            libc::RT_TABLE_MAIN,
+            libc::RTPROT_STATIC,
+            libc::RT_SCOPE_UNIVERSE,
+            kind,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let mut message = Message::new(
+            libc::RTM_NEWROUTE,
+            libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+            &header,
+        )
+        .attr(libc::RTA_DST, &octets(address));
+        if let Route::Via(gateway) = route {
+            message = message
+                .attr(libc::RTA_GATEWAY, &octets(gateway))
+                .attr(libc::RTA_OIF, &index()?.to_ne_bytes());
+        }
+        Rtnl::open(0)?
+            .request(message)
+            .with_context(|| format!("adding the route to {address}/{prefix}"))
+    })
+}
+
+/// False on a kernel that was started without IPv6; the IPv4 scenarios still work there.
+pub fn has_ipv6() -> bool {
+    fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

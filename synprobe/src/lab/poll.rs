@@ -1,0 +1,57 @@
+//! Waiting for descriptors until a deadline.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How long a wait may keep a set stop flag waiting.
+pub const SLICE: Duration = Duration::from_millis(25);
+
+/// Waits until `fd` can be read; false when the deadline came first.
+pub fn readable(fd: &impl AsFd, deadline: Instant) -> io::Result<bool> {
+    let mut polled = [interest(fd.as_fd().as_raw_fd(), libc::POLLIN)];
+    loop {
+        if wait(&mut polled, deadline)? > 0 {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+    }
+}
+
+/// One row for [`wait`].
+pub fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
+}
+
+/// Waits for any of the rows, at the longest until `deadline`; how many are ready. A signal ends
+/// the wait with 0.
+pub fn wait(rows: &mut [libc::pollfd], deadline: Instant) -> io::Result<usize> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = libc::timespec {
+        tv_sec: left.as_secs() as libc::time_t,
+        tv_nsec: left.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: rows and time-out are alive, the count is the slice's own, and a null mask is allowed.
+    let ready = unsafe {
+        libc::ppoll(
+            rows.as_mut_ptr(),
+            rows.len() as libc::nfds_t,
+            &raw const left,
+            std::ptr::null(),
+        )
+    };
+    if ready >= 0 {
+        return Ok(ready as usize);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted {
+        return Ok(0);
+    }
+    Err(error)
+}

@@ -1,0 +1,242 @@
+//! What a scenario is, and the list of them.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::made::{
+    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role, Side,
+};
+use super::scenarios;
+use super::socket::{self, Client, Seen};
+use super::{Fault, Lab, PORT};
+
+/// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
+/// anybody watches.
+pub trait Scenario: Sync {
+    /// What the command line calls it.
+    fn name(&self) -> &'static str;
+    /// What happens, in one line.
+    fn summary(&self) -> &'static str;
+    /// About how long it takes, seconds.
+    fn nominal_seconds(&self) -> u32;
+    /// The server's ports.
+    fn ports(&self) -> &'static [u16] {
+        &[PORT]
+    }
+    /// Makes it happen. Returns promptly once `stop` is set.
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made>;
+}
+
+/// All scenarios, in the order in which they are listed.
+pub fn all() -> &'static [&'static dyn Scenario] {
+    scenarios::ALL
+}
+
+/// The scenario of that name.
+pub fn find(name: &str) -> Option<&'static dyn Scenario> {
+    all().iter().copied().find(|scenario| scenario.name() == name)
+}
+
+/// A scenario under way: the lab, when to stop, and what has been made so far.
+pub(super) struct Run<'a> {
+    pub(super) lab: &'a Lab,
+    pub(super) stop: &'a AtomicBool,
+    /// A scenario that is not over by then has gone wrong.
+    pub(super) deadline: Instant,
+    pub(super) made: Made,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(scenario: &dyn Scenario, lab: &'a Lab, stop: &'a AtomicBool) -> Self {
+        let nominal = Duration::from_secs(scenario.nominal_seconds().into());
+        Self {
+            lab,
+            stop,
+            deadline: Instant::now() + nominal * 2 + Duration::from_secs(10),
+            made: Made::default(),
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A client of the lab's server.
+    pub(super) fn connect(&self, port: u16) -> Result<Client> {
+        Client::connect(&self.lab.client, self.lab.server_addr(port), |_| Ok(()))
+    }
+
+    /// Waits until every open is decided; a scenario that hangs is an error.
+    pub(super) fn settle<'c>(&self, clients: impl IntoIterator<Item = &'c mut Client>) -> Result<()> {
+        socket::settle(clients, self.stop, self.deadline)?;
+        self.check_deadline()
+    }
+
+    pub(super) fn pause(&self, pause: Duration) -> Result<()> {
+        socket::pause(pause, self.stop)
+    }
+
+    /// Waits until the server has no half-open connection to `port`.
+    pub(super) fn wait_no_half_opens(&self, port: u16) -> Result<()> {
+        self.wait_half_opens(port, 0..=0)
+    }
+
+    /// Waits until the server has so many half-open connections to `port`.
+    pub(super) fn wait_half_opens(&self, port: u16, wanted: RangeInclusive<usize>) -> Result<()> {
+        while !self.stopped() && !wanted.contains(&self.lab.half_opens(port)?) {
+            self.check_deadline()?;
+            self.pause(Duration::from_millis(50))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer has acknowledged all that the client wrote.
+    pub(super) fn wait_acknowledged(&self, client: &Client) -> Result<()> {
+        while !self.stopped() && client.unacknowledged()? > 0 {
+            self.check_deadline()?;
+            self.pause(Duration::from_millis(2))?;
+        }
+        Ok(())
+    }
+
+    fn check_deadline(&self) -> Result<()> {
+        if Instant::now() >= self.deadline {
+            bail!("the scenario did not end in time");
+        }
+        Ok(())
+    }
+
+    /// Notes how a client's handshake ended and holds that against what its application was told.
+    pub(super) fn client_ended(&mut self, client: &Client, outcome: Outcome) -> Result<()> {
+        let error = match client.seen {
+            Seen::Failed(errno) => Some(Error {
+                errno,
+                name: errno_name(errno),
+            }),
+            Seen::Pending if self.stopped() => return Ok(()),
+            Seen::Pending | Seen::Connected => None,
+        };
+        let agrees = match outcome {
+            Outcome::Established => client.seen == Seen::Connected,
+            Outcome::Refused => client.seen == Seen::Failed(libc::ECONNREFUSED),
+            Outcome::TimedOut => client.seen == Seen::Failed(libc::ETIMEDOUT),
+            Outcome::Abandoned => client.seen == Seen::Pending,
+            Outcome::Unreachable => error.is_some_and(|error| {
+                !matches!(error.errno, libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET)
+            }),
+            _ => false,
+        };
+        if !agrees {
+            bail!(
+                "the handshake of {} with {} was to end {}, but its application saw {:?}",
+                client.local,
+                client.peer,
+                outcome.name(),
+                client.seen
+            );
+        }
+        self.made.handshakes.push(MadeHandshake {
+            role: Role::Client,
+            local_addr: client.local.ip().to_canonical(),
+            local_port: Some(client.local.port()),
+            peer_addr: client.peer.ip().to_canonical(),
+            peer_port: Some(client.peer.port()),
+            outcome,
+            count: 1..=1,
+            error,
+            retransmits: None,
+        });
+        Ok(())
+    }
+
+    /// Notes how the server's end of a client's handshake ended.
+    pub(super) fn server_ended(&mut self, client: &Client, outcome: Outcome, count: RangeInclusive<u64>) {
+        self.made.handshakes.push(MadeHandshake {
+            role: Role::Server,
+            local_addr: client.peer.ip().to_canonical(),
+            local_port: Some(client.peer.port()),
+            peer_addr: client.local.ip().to_canonical(),
+            peer_port: Some(client.local.port()),
+            outcome,
+            count,
+            error: None,
+            retransmits: None,
+        });
+    }
+
+    /// Says how often the handshake noted last had its SYN or SYN-ACK sent again.
+    pub(super) fn with_retransmits(&mut self, count: u32) {
+        if let Some(made) = self.made.handshakes.last_mut() {
+            made.retransmits = Some(count);
+        }
+    }
+
+    pub(super) fn both_established(&mut self, client: &Client) -> Result<()> {
+        self.client_ended(client, Outcome::Established)?;
+        if client.seen == Seen::Connected {
+            self.server_ended(client, Outcome::Established, 1..=1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn expect(&mut self, side: Side, name: &'static str, moved: RangeInclusive<u64>) {
+        self.made.counters.push(ExpectedCounter { side, name, moved });
+    }
+
+    pub(super) fn expect_retransmits(
+        &mut self,
+        side: Side,
+        kind: &'static str,
+        count: RangeInclusive<u64>,
+    ) {
+        self.made
+            .retransmits
+            .push(ExpectedRetransmits { side, kind, count });
+    }
+
+    pub(super) fn report_fault(&mut self, fault: &Fault<'_>, slot: u32, what: &str) -> Result<()> {
+        self.made.faults.push(FaultReport {
+            what: what.to_owned(),
+            count: fault.count(slot)?,
+        });
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.made.notes.push(note.into());
+    }
+
+    /// Closes connections so that nothing of them is left to be sent again.
+    pub(super) fn finish(&self, clients: impl IntoIterator<Item = Client>) -> Result<()> {
+        clients
+            .into_iter()
+            .filter(|client| client.seen == Seen::Connected)
+            .try_for_each(|client| client.finish(self.stop, self.deadline))
+    }
+
+    /// What was made; after an interruption nothing is expected of it any more.
+    pub(super) fn end(mut self) -> Made {
+        self.made.interrupted = self.stopped();
+        if self.made.interrupted {
+            self.made.counters.clear();
+            self.made.retransmits.clear();
+        }
+        self.made
+    }
+}
+
+fn errno_name(errno: i32) -> &'static str {
+    match errno {
+        libc::ECONNREFUSED => "ECONNREFUSED",
+        libc::ETIMEDOUT => "ETIMEDOUT",
+        libc::EHOSTUNREACH => "EHOSTUNREACH",
+        libc::ENETUNREACH => "ENETUNREACH",
+        libc::EACCES => "EACCES",
+        libc::ECONNRESET => "ECONNRESET",
+        libc::ENOPROTOOPT => "ENOPROTOOPT",
+        _ => "other",
+    }
+}

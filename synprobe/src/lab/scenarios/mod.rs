@@ -1,0 +1,29 @@
+//! One file a family of scenarios.
+
+mod abandoned;
+mod accept_queue_full;
+mod ack_lost;
+mod half_open_reset;
+mod healthy;
+mod lossy;
+mod refused;
+mod syn_flood;
+mod syn_lost;
+mod synack_lost;
+mod unreachable;
+
+use super::Scenario;
+
+pub(super) static ALL: &[&dyn Scenario] = &[
+    &healthy::Healthy,
+    &syn_lost::SynLost,
+    &synack_lost::SynAckLost,
+    &ack_lost::AckLost,
+    &refused::Refused,
+    &unreachable::Unreachable,
+    &accept_queue_full::AcceptQueueFull,
+    &abandoned::Abandoned,
+    &half_open_reset::HalfOpenReset,
+    &syn_flood::SynFlood,
+    &lossy::Lossy,
+];

@@ -1,0 +1,265 @@
+//! `synprobe lab`: a scenario of the [`lab`](crate::lab), watched by the same pipeline as `watch`, and
+//! what was made held against what was seen.
+
+use std::{
+    fmt::Write as _,
+    io,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::sync::oneshot;
+
+use crate::{
+    filter::Selection,
+    lab::{Lab, LabCounters, Made, Scenario, Side},
+    model::{Body, End, Line, RetransmitKind, Role},
+    pipeline::{self, Stop, WatchError, WatchOptions},
+    view::{View, WallClock},
+};
+
+/// What a rehearsal gave.
+pub struct Rehearsed {
+    /// What was made.
+    pub made: Made,
+    /// How far the kernel's own counters moved meanwhile.
+    pub counters: LabCounters,
+    /// Every line that was said.
+    pub lines: Vec<Line>,
+    /// The totals.
+    pub end: End,
+    /// Inodes of the client's and the server's namespace.
+    pub namespaces: [u32; 2],
+}
+
+/// How the pipeline is set up for it.
+pub struct Setup {
+    /// Size of the ring, bytes.
+    pub ring_bytes: u32,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Level of the kernel side's own log.
+    pub log_level: u8,
+    /// Every transition.
+    pub all_states: bool,
+}
+
+/// Runs a scenario under the pipeline.
+///
+/// # Errors
+///
+/// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
+pub fn rehearse(
+    scenario: &'static dyn Scenario,
+    lab: Lab,
+    setup: &Setup,
+    view: &mut dyn View,
+    interrupted: Stop,
+) -> Result<Rehearsed> {
+    let namespaces = [lab.client.inode(), lab.server.inode()];
+    let before = lab.counters()?;
+    let options = WatchOptions {
+        selection: Selection { netns: Some(namespaces), ..Selection::default() },
+        all_states: setup.all_states,
+        ring_bytes: setup.ring_bytes,
+        max_handshakes: setup.max_handshakes,
+        duration: None,
+        count: None,
+        log_level: setup.log_level,
+        namespaces: vec![lab.client.netns()?, lab.server.netns()?],
+    };
+    let halt = Arc::new(AtomicBool::new(false));
+    let (done, is_done) = oneshot::channel::<()>();
+    let result = Arc::new(Mutex::new(None));
+    let (worker_halt, worker_result) = (Arc::clone(&halt), Arc::clone(&result));
+    let ready = Box::new(move || {
+        thread::spawn(move || {
+            let made = scenario.run(&lab, &worker_halt);
+            let counters = lab.counters();
+            *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some((made, counters));
+            // Dropped last: the pipeline must not outlive the namespaces, nor they it.
+            let _ = done.send(());
+            lab
+        });
+    });
+    let stop: Stop = Box::pin(async move {
+        let mut is_done = is_done;
+        tokio::select! {
+            _ = &mut is_done => return,
+            () = interrupted => halt.store(true, Ordering::Relaxed),
+        }
+        let _ = is_done.await;
+    });
+    let mut recorder = Recorder { view, lines: Vec::new() };
+    let end = pipeline::watch(options, &mut recorder, stop, ready)?;
+    let lines = recorder.lines;
+    let (made, after) = result
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        .ok_or_else(|| anyhow!("the scenario did not come to its end"))?;
+    let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
+    Ok(Rehearsed { made, counters: after?.since(&before), lines, end, namespaces })
+}
+
+/// Shows lines and keeps them.
+struct Recorder<'v> {
+    view: &'v mut dyn View,
+    lines: Vec<Line>,
+}
+
+impl View for Recorder<'_> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        self.lines.extend_from_slice(lines);
+        self.view.show(lines, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.view.flush()
+    }
+}
+
+/// One comparison.
+struct Comparison {
+    what: String,
+    made: RangeInclusive<u64>,
+    seen: u64,
+    /// Whose word `seen` is.
+    by: &'static str,
+}
+
+impl Comparison {
+    fn agrees(&self) -> bool {
+        self.made.contains(&self.seen)
+    }
+}
+
+impl Rehearsed {
+    /// Handshakes of a role that ended so.
+    pub fn handshakes(&self, role: Role, outcome: crate::model::Outcome) -> u64 {
+        let matches = |line: &&Line| match &line.body {
+            Body::Handshake(h) => h.connection.role == role && h.outcome == outcome,
+            _ => false,
+        };
+        self.lines.iter().filter(matches).count() as u64
+    }
+
+    /// Segments that one side sent again, of one kind; those that could not be sent are left out.
+    pub fn retransmits(&self, side: Side, kind: RetransmitKind) -> u64 {
+        let netns = self.namespaces[usize::from(side == Side::Server)];
+        let segments = |line: &Line| match &line.body {
+            Body::Retransmit(r) if r.connection.netns == netns && r.kind == kind && !r.failed => {
+                u64::from(r.segs)
+            }
+            _ => 0,
+        };
+        self.lines.iter().map(segments).sum()
+    }
+
+    fn comparisons(&self) -> Vec<Comparison> {
+        let mut all = Vec::new();
+        for role in [Role::Client, Role::Server] {
+            for outcome in crate::model::Outcome::ALL {
+                let made = self.made.count(role, outcome);
+                let seen = self.handshakes(role, outcome);
+                if made != (0..=0) || seen > 0 {
+                    let what = format!("{} handshakes {}", role.name(), outcome.name());
+                    all.push(Comparison { what, made, seen, by: "synprobe" });
+                }
+            }
+        }
+        for expected in &self.made.retransmits {
+            if let Some(kind) = RetransmitKind::ALL.into_iter().find(|k| k.name() == expected.kind) {
+                let seen = self.retransmits(expected.side, kind);
+                let what = format!("{} {} retransmissions", side(expected.side), expected.kind);
+                all.push(Comparison { what, made: expected.count.clone(), seen, by: "synprobe" });
+            }
+        }
+        for expected in &self.made.counters {
+            let of_side = self.side(expected.side);
+            if of_side.has(expected.name) {
+                let what = format!("{} {}", side(expected.side), expected.name);
+                let seen = of_side.get(expected.name);
+                all.push(Comparison { what, made: expected.moved.clone(), seen, by: "the kernel" });
+            }
+        }
+        for which in [Side::Client, Side::Server] {
+            let seen = self.retransmits(which, RetransmitKind::Syn)
+                + self.retransmits(which, RetransmitKind::Synack);
+            let counted = self.side(which).get("TCPSynRetrans");
+            if seen + counted > 0 {
+                let what = format!("{} SYNs and SYN-ACKs again, by TCPSynRetrans", side(which));
+                all.push(Comparison { what, made: counted..=counted, seen, by: "synprobe" });
+            }
+        }
+        let produced = self.end.produced;
+        all.push(Comparison {
+            what: "kernel records, received and lost".to_owned(),
+            made: produced..=produced,
+            seen: self.end.events + self.end.lost,
+            by: "synprobe",
+        });
+        all
+    }
+
+    fn side(&self, side: Side) -> &crate::lab::Counters {
+        match side {
+            Side::Client => &self.counters.client,
+            Side::Server => &self.counters.server,
+        }
+    }
+
+    /// What was made, what was seen, how the two compare; and whether they agree.
+    pub fn report(&self) -> (String, bool) {
+        let mut text = String::from("\n");
+        for fault in &self.made.faults {
+            let count = &fault.count;
+            let _ = writeln!(text, "lost on purpose: {} of {} {}", count.lost, count.seen, fault.what);
+        }
+        for note in &self.made.notes {
+            let _ = writeln!(text, "note: {note}");
+        }
+        if self.made.interrupted {
+            text.push_str("interrupted: what was made is not complete, nothing is compared\n");
+            return (text, true);
+        }
+        let comparisons = self.comparisons();
+        let width = comparisons.iter().map(|c| c.what.len()).max().unwrap_or(0);
+        let mut differences = 0;
+        for c in &comparisons {
+            let made = match (c.made.start(), c.made.end()) {
+                (a, b) if a == b => a.to_string(),
+                (a, b) => format!("{a} to {b}"),
+            };
+            let mark = if c.agrees() { "ok" } else { "DIFFERS" };
+            differences += usize::from(!c.agrees());
+            let _ = writeln!(
+                text,
+                "{:<width$}  made {made:>8}  seen {:>6} by {:<10}  {mark}",
+                c.what, c.seen, c.by
+            );
+        }
+        let _ = match differences {
+            0 => writeln!(text, "as made: {} comparisons agree", comparisons.len()),
+            n => writeln!(text, "NOT as made: {n} of {} comparisons differ", comparisons.len()),
+        };
+        (text, differences == 0)
+    }
+}
+
+fn side(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client",
+        Side::Server => "server",
+    }
+}
+
+/// Whether an error is the host's and not the scenario's.
+pub fn host_error(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<WatchError>(), Some(WatchError::Host(_)))
+}
