@@ -173,10 +173,18 @@ impl NetNs {
             };
         }
         if spec.contains('/') {
-            let ns = Self::open(Path::new(spec), None)?;
+            let path = Path::new(spec);
+            let ns = Self::open(path, None)?;
+            let named = path
+                .parent()
+                .is_some_and(|dir| NAME_DIRS.iter().any(|d| dir == Path::new(d)));
+            let shown = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .filter(|_| named);
             return Ok(match ns.is_host() {
                 true => ns.named("host"),
-                false => ns.named(spec),
+                false => ns.named(shown.unwrap_or(spec)),
             });
         }
         if spec.is_empty() || spec == "." || spec == ".." {
