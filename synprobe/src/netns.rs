@@ -173,10 +173,18 @@ impl NetNs {
             };
         }
         if spec.contains('/') {
-            let ns = Self::open(Path::new(spec), None)?;
+            let path = Path::new(spec);
+            let ns = Self::open(path, None)?;
+            let named = path
+                .parent()
+                .is_some_and(|dir| NAME_DIRS.iter().any(|d| dir == Path::new(d)));
+            let shown = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .filter(|_| named);
             return Ok(match ns.is_host() {
                 true => ns.named("host"),
-                false => ns.named(spec),
+                false => ns.named(shown.unwrap_or(spec)),
             });
         }
         if spec.is_empty() || spec == "." || spec == ".." {
@@ -326,8 +334,10 @@ fn loopback_up() -> io::Result<()> {
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // The request's type is one thing in glibc and another in musl.
+    let set_flags = libc::SIOCSIFFLAGS as libc::Ioctl;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+    match unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -9,11 +9,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// `FILEID_KERNFS` (`linux/exportfs.h`, 5.5): the handle is the 64-bit kernfs id.
 const FILEID_KERNFS: c_int = 0xfe;
 /// Paths to remember at most; more than a host has in use at a time.
 const MAX_CACHED: usize = 16 * 1024;
+/// Least time between two walks of the tree: one may cost tens of milliseconds, and every event of a
+/// cgroup that is already gone would ask for another.
+const WALK_EVERY: Duration = Duration::from_secs(1);
 
 /// A host's cgroup v2 tree.
 #[derive(Debug)]
@@ -22,6 +26,7 @@ pub struct Cgroups {
     dir: File,
     /// A cgroup that is removed stays here: its late events still have its name.
     paths: HashMap<u64, String>,
+    walked: Option<Instant>,
 }
 
 impl Cgroups {
@@ -42,6 +47,7 @@ impl Cgroups {
             mount,
             dir,
             paths: HashMap::new(),
+            walked: None,
         })
     }
 
@@ -52,7 +58,8 @@ impl Cgroups {
     }
 
     /// Path of a cgroup below the mount, `/` for the root; `None` when there is none such (any more),
-    /// or it is outside of what is mounted here.
+    /// or it is outside of what is mounted here. Without CAP_DAC_READ_SEARCH a cgroup younger than
+    /// a second may have no name yet.
     pub fn path(&mut self, id: u64) -> Option<&str> {
         if !self.paths.contains_key(&id) {
             if self.paths.len() >= MAX_CACHED {
@@ -64,8 +71,12 @@ impl Cgroups {
                 }
                 // The handle is stale: the cgroup is gone, and a walk would not find it either.
                 Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return None,
-                // CAP_DAC_READ_SEARCH is missing.
-                Err(_) => self.walk(),
+                // CAP_DAC_READ_SEARCH is missing, or the kernel is older than 5.5.
+                Err(_) if self.walked.is_none_or(|last| last.elapsed() >= WALK_EVERY) => {
+                    self.walk();
+                    self.walked = Some(Instant::now());
+                }
+                Err(_) => return None,
             }
         }
         self.paths.get(&id).map(String::as_str)

@@ -1,7 +1,8 @@
 //! A namespace's own TCP counters: `/proc/net/netstat` and `/proc/net/snmp`.
 //!
 //! They are the kernel's figures, the oracle that ours are held against. They start at zero with the
-//! namespace, and what each one really counts is in docs/kernel-facts.md.
+//! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
+//! that could not be sent, and SYN-ACKs.
 
 use std::collections::HashMap;
 use std::fs::File;

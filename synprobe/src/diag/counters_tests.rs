@@ -82,6 +82,19 @@ mod kernel {
     use super::super::super::testbed;
     use super::*;
 
+    /// Prints what a reading costs on this host; run it with `--nocapture`, in release.
+    #[test]
+    #[ignore = "needs root; a measurement"]
+    fn measure_reading() {
+        let mut reader = CounterReader::open(&NetNs::current().unwrap()).unwrap();
+        reader.read().unwrap();
+        let start = std::time::Instant::now();
+        for _ in 0..1000 {
+            reader.read().unwrap();
+        }
+        println!("a reading: {:?}", start.elapsed() / 1000);
+    }
+
     #[test]
     #[ignore = "needs root"]
     fn a_fresh_namespace_counts_from_zero_and_is_read_from_any_thread() {

@@ -15,7 +15,7 @@ pub mod sock_diag;
 mod socket;
 pub mod sysctl;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 
 /// Now, on CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns()` and, divided by a
 /// thousand, of `tcp_request_sock.snt_synack`.

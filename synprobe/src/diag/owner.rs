@@ -271,10 +271,13 @@ mod tests {
         };
         assert_eq!(cache.find(&[inode], none).by_inode, owners.by_inode);
         drop(listener);
-        assert!(
-            cache.find(&[inode], WIDE).by_inode.is_empty(),
-            "a stale memory was believed"
-        );
+        // Nobody's, or for a moment that of a child which another test has forked; never ours.
+        let owners = cache.find(&[inode], WIDE);
+        let stale = owners
+            .by_inode
+            .get(&inode)
+            .filter(|owner| owner.pid == std::process::id());
+        assert_eq!(stale, None);
     }
 
     #[test]
@@ -292,7 +295,26 @@ mod tests {
     }
 
     mod kernel {
+        use super::super::super::testbed::eventually;
         use super::*;
+
+        /// Prints what a scan costs on this host; run it with `--nocapture`, in release.
+        #[test]
+        #[ignore = "needs root; a measurement"]
+        fn measure_scan() {
+            let start = Instant::now();
+            let owners = OwnerCache::new().find(&[u32::MAX], WIDE);
+            let took = start.elapsed();
+            let fds: usize = pids()
+                .iter()
+                .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
+                .map(Iterator::count)
+                .sum();
+            println!(
+                "{fds} descriptors in {took:?}, complete: {}",
+                owners.complete
+            );
+        }
 
         #[test]
         #[ignore = "needs root"]
@@ -312,19 +334,19 @@ mod tests {
                 .unwrap();
             let shared = OwnerCache::new().find(&[inode], WIDE);
             drop(listener);
-            let inherited = OwnerCache::new().find(&[inode], WIDE);
+            eventually("the worker is the only owner", || {
+                let owners = OwnerCache::new().find(&[inode], WIDE);
+                let owner = Owner {
+                    pid: worker.id(),
+                    comm: "cat".to_owned(),
+                };
+                owners.by_inode.get(&inode) == Some(&owner)
+            });
             let child = worker.id();
             drop(worker.stdin.take());
             worker.wait().unwrap();
             // Pids may wrap round, so either of the two may be the lower.
             assert_eq!(shared.by_inode[&inode].pid, child.min(std::process::id()));
-            assert_eq!(
-                inherited.by_inode[&inode],
-                Owner {
-                    pid: child,
-                    comm: "cat".to_owned()
-                }
-            );
         }
     }
 }

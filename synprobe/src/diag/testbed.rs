@@ -15,6 +15,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::sysctl::set_sysctl;
 use crate::netns::NetNs;
 
+/// Waits until something is so. For what another test's fork may delay: until its exec(), the child
+/// holds every descriptor that this process has.
+pub(crate) fn eventually(what: &str, so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !so() {
+        assert!(start.elapsed().as_secs() < 10, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// A namespace with the route above.
 pub(crate) fn netns_with_void() -> NetNs {
     let ns = NetNs::new_anonymous().unwrap();

@@ -66,6 +66,7 @@ fn own_namespace_by_pid_and_path() {
 
 mod kernel {
     use super::*;
+    use crate::diag::testbed::eventually;
 
     #[test]
     #[ignore = "needs root"]
@@ -112,7 +113,7 @@ mod kernel {
         let found = ns.run(|| find(inode)).unwrap();
         assert_eq!(found.unwrap().inode(), inode);
         drop(ns);
-        assert!(find(inode).is_none());
+        eventually("it is gone", || find(inode).is_none());
     }
 
     #[test]
