@@ -171,6 +171,8 @@ pub enum FamilyArg {
     /// IPv6
     #[value(alias = "6", alias = "v6")]
     Ipv6,
+    /// IPv4 through IPv6 sockets (::ffff:a.b.c.d)
+    Mapped,
 }
 
 impl SelectArgs {

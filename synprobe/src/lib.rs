@@ -17,6 +17,7 @@ pub mod netns;
 pub mod pipeline;
 pub mod preflight;
 pub mod probe;
+pub mod rehearsal;
 mod ring;
 mod survey;
 pub mod track;

@@ -7,10 +7,13 @@ use std::{
 
 use clap::Parser;
 use synprobe::{
-    cli::{Cli, Command, Format, SelectArgs, TuningArgs, WatchArgs},
+    cli::{Cli, Command, FamilyArg, Format, LabArgs, SelectArgs, TuningArgs, WatchArgs},
     filter::Selection,
+    lab,
     netns::NetNs,
     pipeline::{self, Stop, WatchError, WatchOptions},
+    preflight,
+    rehearsal::{self, Setup},
     view::{JsonView, TextView, View},
 };
 
@@ -30,7 +33,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Watch(args) => watch(&args),
-        Command::States(_) | Command::Preflight(_) | Command::Lab(_) => Ok(()),
+        Command::Lab(args) => rehearse(&args),
+        Command::States(_) | Command::Preflight(_) => Ok(()),
     };
     match result {
         Ok(()) => ExitCode::from(DONE),
@@ -56,6 +60,62 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let mut view = view(args.format);
     pipeline::watch(options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
     Ok(())
+}
+
+fn rehearse(args: &LabArgs) -> Result<(), Failure> {
+    let Some(name) = args.scenario.as_deref().filter(|_| !args.list) else {
+        return print(&list_scenarios());
+    };
+    let Some(scenario) = lab::find(name) else {
+        let names: Vec<_> = lab::all().iter().map(|s| s.name()).collect();
+        let line = format!("no scenario \"{name}\": there are {}", names.join(", "));
+        return Err(Failure(line, USAGE));
+    };
+    let family = match args.family {
+        FamilyArg::Ipv4 => lab::Family::V4,
+        FamilyArg::Ipv6 => lab::Family::V6,
+        FamilyArg::Mapped => lab::Family::V4Mapped,
+    };
+    let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
+    preflight::require().map_err(|e| failure(e.into()))?;
+    let lab = lab::Lab::new(family).map_err(|e| failed(&e))?;
+    let setup = Setup {
+        ring_bytes: ring_bytes(&args.tuning)?,
+        max_handshakes: args.tuning.max_handshakes as usize,
+        log_level: 0,
+        all_states: false,
+    };
+    let mut view = view(args.format);
+    let rehearsed = rehearsal::rehearse(scenario, lab, &setup, &mut *view, interrupted())
+        .map_err(|e| failed(&e))?;
+    let (report, agrees) = rehearsed.report();
+    match args.format {
+        Format::Text => print(&report)?,
+        // Standard output carries the contract and nothing else.
+        Format::Json => eprint!("{report}"),
+    }
+    if agrees {
+        Ok(())
+    } else {
+        Err(Failure(format!("scenario {name}: what was seen is not what was made"), FAILED))
+    }
+}
+
+fn list_scenarios() -> String {
+    let line = |s: &&dyn lab::Scenario| {
+        format!("{:<18} {:>3} s  {}\n", s.name(), s.nominal_seconds(), s.summary())
+    };
+    lab::all().iter().map(line).collect()
+}
+
+/// Text for standard output; a reader that has gone is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("standard output: {error}"), FAILED))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {

@@ -36,7 +36,7 @@ use crate::{
     probe::{LoadError, LoadOptions, Probes},
     ring::Ring,
     survey::{Report, Request, Surveyor},
-    track::{Observation, TrackConfig, Tracker},
+    track::{Fate, Observation, TrackConfig, Tracker, Tuple},
     view::{View, WallClock},
 };
 
@@ -330,16 +330,12 @@ impl<'v> Run<'v> {
         self.drain_all()?;
         for mut snapshot in snapshots {
             let missing = self.tracker.missing(&snapshot);
-            if !missing.is_empty()
-                && self
-                    .requests
-                    .send(Request::Connected(missing))
-                    .await
-                    .is_ok()
-            {
-                if let Some(Report::Connected(tuples)) = self.reports.recv().await {
-                    snapshot.connected = tuples;
-                }
+            if !missing.is_empty() {
+                snapshot.asked_ns = monotonic_ns();
+                snapshot.fates = self.ask(missing).await;
+                // Those that ended with an event are told by it.
+                sleep(SETTLE).await;
+                self.drain_all()?;
             }
             self.tracker.observe(Observation::Snapshot(snapshot));
         }
@@ -351,6 +347,16 @@ impl<'v> Run<'v> {
             due: Instant::now() + took * SURVEY_PAUSE,
         };
         Ok(())
+    }
+
+    async fn ask(&mut self, tuples: Vec<Tuple>) -> Vec<(Tuple, Fate)> {
+        if self.requests.send(Request::Ask(tuples)).await.is_err() {
+            return Vec::new();
+        }
+        match self.reports.recv().await {
+            Some(Report::Fates(fates)) => fates,
+            _ => Vec::new(),
+        }
     }
 
     /// Reports what the kernel side could not hand over since the last time.

@@ -219,7 +219,7 @@ impl Rehearsed {
         let mut text = String::from("\n");
         for fault in &self.made.faults {
             let count = &fault.count;
-            let _ = writeln!(text, "lost on purpose: {} of {} {}", count.lost, count.seen, fault.what);
+            let _ = writeln!(text, "lost on purpose: {} of {} {}", count.dropped, count.seen, fault.what);
         }
         for note in &self.made.notes {
             let _ = writeln!(text, "note: {note}");

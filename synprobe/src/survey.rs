@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use synprobe_ebpf::event::state;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -20,20 +21,21 @@ use crate::{
     },
     model::Process,
     netns::{self, NetNs},
-    track::{HalfOpenRow, Listener, Snapshot, Tuple},
+    track::{Fate, HalfOpenRow, Listener, Snapshot, Tuple},
 };
 
 /// How often namespaces are looked for anew.
 const DISCOVER: Duration = Duration::from_secs(10);
-/// Connected tuples asked for one by one after a loss, at most.
-const ASKED: usize = 4096;
+/// Half-opens asked for one by one in a round, at most; about a microsecond each, the rest waits for
+/// the next round.
+const ASKED: usize = 65_536;
 
 /// What to do.
 pub enum Request {
     /// Dump every namespace; also look for these, which events have named.
     Survey(HashSet<u32>),
-    /// Which of these are connected?
-    Connected(Vec<Tuple>),
+    /// What became of these?
+    Ask(Vec<Tuple>),
 }
 
 /// What came of it.
@@ -47,8 +49,8 @@ pub enum Report {
         /// What it took.
         took: Duration,
     },
-    /// Those that are.
-    Connected(Vec<Tuple>),
+    /// One for each that could be asked for.
+    Fates(Vec<(Tuple, Fate)>),
 }
 
 /// A namespace that is watched.
@@ -87,7 +89,7 @@ impl Surveyor {
         while let Some(request) = requests.blocking_recv() {
             let report = match request {
                 Request::Survey(named) => self.survey(&named),
-                Request::Connected(tuples) => Report::Connected(self.connected(&tuples)),
+                Request::Ask(tuples) => Report::Fates(self.ask(&tuples)),
             };
             if reports.blocking_send(report).is_err() {
                 return;
@@ -194,20 +196,21 @@ impl Surveyor {
             .collect())
     }
 
-    fn connected(&mut self, tuples: &[Tuple]) -> Vec<Tuple> {
-        tuples
-            .iter()
-            .take(ASKED)
-            .filter(|tuple| {
-                let Some(station) = self.stations.get_mut(&tuple.netns) else {
-                    return false;
-                };
-                let found = station.sock_diag.get(&tuple.flow(), 0);
-                // A listener may answer for a tuple that is gone.
-                found.is_ok_and(|row| row.is_some_and(|row| row.peer_port == tuple.peer_port))
-            })
-            .copied()
-            .collect()
+    fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
+        let mut fates = Vec::new();
+        for tuple in tuples.iter().take(ASKED) {
+            let Some(station) = self.stations.get_mut(&tuple.netns) else { continue };
+            // An error says nothing; the next round asks again.
+            let Ok(row) = station.sock_diag.get(&tuple.flow(), 0) else { continue };
+            let fate = match row.map(|row| row.state) {
+                // The look-up falls back to the listener where the connection is gone.
+                None | Some(state::LISTEN) => Fate::Gone,
+                Some(state::SYN_RECV | state::NEW_SYN_RECV) => Fate::HalfOpen,
+                Some(_) => Fate::Connected,
+            };
+            fates.push((*tuple, fate));
+        }
+        fates
     }
 }
 
@@ -233,9 +236,9 @@ fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
         netns: inode,
         before_ns: dump.before_ns,
         after_ns: dump.after_ns,
-        complete: !dump.interrupted,
         rows: rows.collect(),
         embryonic_rsts: counters.as_ref().and_then(|c| c.get("EmbryonicRsts")),
-        connected: Vec::new(),
+        fates: Vec::new(),
+        asked_ns: 0,
     })
 }

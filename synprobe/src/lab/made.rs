@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+pub use crate::model::{Outcome, Role};
+
 use super::fault::FaultCount;
 
 /// Which of the lab's namespaces.
@@ -12,65 +14,6 @@ pub enum Side {
     Client,
     /// The server's.
     Server,
-}
-
-/// Whose handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// An active open.
-    Client,
-    /// A passive open.
-    Server,
-}
-
-impl Role {
-    /// Its name in synprobe's output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
-    }
-}
-
-/// How a handshake ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Outcome {
-    /// It completed.
-    Established,
-    /// The peer sent RST.
-    Refused,
-    /// Retries exhausted.
-    TimedOut,
-    /// ICMP, or no route.
-    Unreachable,
-    /// Closed by the application while open.
-    Abandoned,
-    /// Half-open, killed by the peer's RST.
-    Reset,
-    /// Half-open: SYN-ACK retries exhausted.
-    Expired,
-    /// Half-open, removed: listener closed, queue pruned.
-    Dropped,
-    /// Still open when the run ends.
-    Open,
-}
-
-impl Outcome {
-    /// Its name in synprobe's output.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed_out",
-            Self::Unreachable => "unreachable",
-            Self::Abandoned => "abandoned",
-            Self::Reset => "reset",
-            Self::Expired => "expired",
-            Self::Dropped => "dropped",
-            Self::Open => "open",
-        }
-    }
 }
 
 /// The error a client's application was given.

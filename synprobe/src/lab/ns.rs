@@ -10,6 +10,8 @@ use std::{io, panic};
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::netns::NetNs;
+
 /// A network namespace of the lab.
 #[derive(Debug)]
 pub struct Ns {
@@ -45,6 +47,11 @@ impl Ns {
     /// The name given to it when it was made.
     pub fn label(&self) -> &'static str {
         self.label
+    }
+
+    /// The namespace as the pipeline names it.
+    pub fn netns(&self) -> Result<NetNs> {
+        Ok(NetNs::from_fd(self.fd.try_clone().context("duplicating a descriptor")?)?)
     }
 
     /// A descriptor of the namespace.

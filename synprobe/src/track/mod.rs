@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use open::Tuple;
 pub use owners::{Listener, Owners};
-pub use reconcile::{HalfOpenRow, Snapshot};
+pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use open::{Bounded, Open};
 use peers::Peers;
@@ -157,7 +157,6 @@ impl Tracker {
                 reason,
             } => {
                 self.totals.lost += events;
-                self.reconcile.lost_since_snapshot = true;
                 self.lines.push(Line {
                     mono_ns: at_ns,
                     body: Body::Lost(Lost { events, reason }),

@@ -38,15 +38,26 @@ pub struct Snapshot {
     pub before_ns: u64,
     /// After its last row.
     pub after_ns: u64,
-    /// Whether the kernel says the dump is whole.
-    pub complete: bool,
     /// The half-opens.
     pub rows: Vec<HalfOpenRow>,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
-    /// Tuples that the dump did not show and that were asked for one by one: those that turned out to
-    /// be connected. Filled in by [`Tracker::missing`]'s caller.
-    pub connected: Vec<Tuple>,
+    /// What became of those that the dump did not show ([`Tracker::missing`]), asked for one by one:
+    /// a dump that is read while the table changes may pass a row over.
+    pub fates: Vec<(Tuple, Fate)>,
+    /// When they were asked for, CLOCK_MONOTONIC nanoseconds.
+    pub asked_ns: u64,
+}
+
+/// What an exact look-up says of a half-open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is still half-open.
+    HalfOpen,
+    /// It is a connection now, or was one and is closing.
+    Connected,
+    /// It is not there.
+    Gone,
 }
 
 /// State that the comparison needs from one dump to the next.
@@ -57,8 +68,6 @@ pub(super) struct Reconcile {
     ended: HashMap<Tuple, u64>,
     embryonic: HashMap<u32, u64>,
     cookies: HashMap<u32, Cookies>,
-    /// Records were lost since the last dump: an end may have been among them.
-    pub(super) lost_since_snapshot: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -108,19 +117,11 @@ impl Tracker {
     pub fn snapshots_done(&mut self) {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
-        self.reconcile.lost_since_snapshot = false;
     }
 
-    /// Half-opens of this namespace that a whole dump does not show though they were known before it:
-    /// all of them where records were lost, since then an end with an event may have been missed.
+    /// Half-opens of this namespace that a dump does not show though they were known before it. Each
+    /// has to be asked for: absence from a dump proves nothing.
     pub fn missing(&self, snapshot: &Snapshot) -> Vec<Tuple> {
-        if !self.reconcile.lost_since_snapshot || !snapshot.complete {
-            return Vec::new();
-        }
-        self.gone(snapshot)
-    }
-
-    fn gone(&self, snapshot: &Snapshot) -> Vec<Tuple> {
         let shown: std::collections::HashSet<&Tuple> =
             snapshot.rows.iter().map(|row| &row.tuple).collect();
         self.half_opens
@@ -140,9 +141,7 @@ impl Tracker {
                 self.on_row(row, snapshot);
             }
         }
-        if snapshot.complete {
-            self.on_gone(snapshot);
-        }
+        self.on_gone(snapshot);
     }
 
     fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
@@ -204,18 +203,27 @@ impl Tracker {
             }
             None => 0,
         };
-        let mut gone = self.gone(snapshot);
-        gone.sort_unstable();
-        for tuple in gone {
-            let Some(open) = self.half_opens.remove(&tuple) else {
+        for (tuple, fate) in &snapshot.fates {
+            let at_ns = snapshot.asked_ns;
+            if *fate == Fate::HalfOpen {
+                if let Some(open) = self.half_opens.get_mut(tuple) {
+                    open.alive_ns = open.alive_ns.max(at_ns);
+                }
+                continue;
+            }
+            // One that began anew since it was asked for is not the one that is gone.
+            if self.half_opens.get(tuple).is_none_or(|open| open.alive_ns >= at_ns) {
+                continue;
+            }
+            let Some(open) = self.half_opens.remove(tuple) else {
                 continue;
             };
-            let at_ns = snapshot.after_ns;
-            let outcome = if snapshot.connected.contains(&tuple) {
+            let outcome = if *fate == Fate::Connected {
+                // Its event was lost.
                 Outcome::Established
             } else if expires_within(&open, at_ns) {
                 Outcome::Expired
-            } else if self.owners.of(&tuple).is_none() {
+            } else if self.owners.of(tuple).is_none() {
                 Outcome::Dropped
             } else if resets > 0 {
                 resets -= 1;
