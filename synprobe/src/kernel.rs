@@ -54,7 +54,9 @@ impl fmt::Display for KernelVersion {
 }
 
 fn leading_number(text: &str) -> Option<u32> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     text[..end].parse().ok()
 }
 
@@ -108,25 +110,39 @@ pub fn hz(
     read: impl Fn(&Path) -> io::Result<Vec<u8>>,
 ) -> Option<u32> {
     let text = |path: &str| {
-        read(Path::new(path)).ok().map(|b| String::from_utf8_lossy(&b).into_owned())
+        read(Path::new(path))
+            .ok()
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
     };
     tick_ns
         .and_then(hz_of_tick)
-        .or_else(|| text("/proc/timer_list").as_deref().and_then(hz_of_timer_list))
-        .or_else(|| text(&format!("/boot/config-{release}")).as_deref().and_then(hz_of_config))
+        .or_else(|| {
+            text("/proc/timer_list")
+                .as_deref()
+                .and_then(hz_of_timer_list)
+        })
+        .or_else(|| {
+            text(&format!("/boot/config-{release}"))
+                .as_deref()
+                .and_then(hz_of_config)
+        })
 }
 
 /// HZ from the resolution of CLOCK_MONOTONIC_COARSE: the kernel gives `TICK_NSEC`, a second
 /// divided by HZ, for it (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
 pub fn hz_of_tick(tick_ns: u64) -> Option<u32> {
     // Rounded as TICK_NSEC is, so that 300, 1024 and 1200 come out whole.
-    let hz = 1_000_000_000u64.checked_add(tick_ns / 2)?.checked_div(tick_ns)?;
+    let hz = 1_000_000_000u64
+        .checked_add(tick_ns / 2)?
+        .checked_div(tick_ns)?;
     // No architecture offers less or more; a high-resolution tick would end up here as 10^9.
     (24..=10_000).contains(&hz).then_some(hz as u32)
 }
 
 /// The values of CONFIG_HZ that architectures offer (kernel/Kconfig.hz and arch/*/Kconfig).
-const KNOWN_HZ: [u32; 13] = [24, 32, 48, 64, 100, 128, 250, 256, 300, 500, 1000, 1024, 1200];
+const KNOWN_HZ: [u32; 13] = [
+    24, 32, 48, 64, 100, 128, 250, 256, 300, 500, 1000, 1024, 1200,
+];
 
 /// HZ from `/proc/timer_list`: it tells the monotonic time and the jiffies, which begin at
 /// `(u32)(-300 * HZ)` (include/linux/jiffies.h). 64-bit kernels only.
@@ -157,7 +173,11 @@ pub fn hz_of_timer_list(text: &str) -> Option<u32> {
 
 /// HZ from the configuration the kernel was built with.
 pub fn hz_of_config(text: &str) -> Option<u32> {
-    text.lines().find_map(|l| l.strip_prefix("CONFIG_HZ="))?.trim().parse().ok()
+    text.lines()
+        .find_map(|l| l.strip_prefix("CONFIG_HZ="))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -209,7 +229,10 @@ mod tests {
             assert_eq!(hz_of_timer_list(&text), Some(hz as u32));
         }
         assert_eq!(hz_of_timer_list(""), None);
-        assert_eq!(hz_of_timer_list("now at 0 nsecs\njiffies: 18446744073709551615\n"), None);
+        assert_eq!(
+            hz_of_timer_list("now at 0 nsecs\njiffies: 18446744073709551615\n"),
+            None
+        );
         assert_eq!(hz_of_timer_list("now at x nsecs\njiffies: 1\n"), None);
     }
 

@@ -1,1 +1,308 @@
-//! x
+//! What this host allows, what is missing, and the remedy.
+//!
+//! [`run`] makes every check and tells about each of them; [`require`] makes those without which
+//! nothing can be watched, stops at the first that fails, and hands over what they found.
+
+mod attempt;
+mod checks;
+mod host;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::PathBuf};
+
+use serde::Serialize;
+use thiserror::Error;
+
+pub use host::{Attempt, Host, ThisHost};
+
+use crate::{
+    kernel::KernelVersion,
+    probe::{hooks::Hook, offsets::Resolved},
+};
+
+/// The exit code of a host that cannot run it (docs/events.md).
+pub const EXIT_HOST: u8 = 3;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Ok,
+    /// It runs, with less: see [`Check::lost`].
+    Degraded,
+    /// It cannot run.
+    Missing,
+    /// Nothing depends on it; good to know.
+    Note,
+    /// It could not be tested without more privileges.
+    Untested,
+}
+
+impl Status {
+    /// As [`Report`] prints it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "less",
+            Self::Missing => "MISSING",
+            Self::Note => "note",
+            Self::Untested => "untested",
+        }
+    }
+}
+
+/// One thing about this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Stable name, for scripts.
+    pub id: String,
+    /// Its name, for eyes.
+    pub title: String,
+    /// How it came out.
+    pub status: Status,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// What cannot be told without it.
+    pub lost: Option<String>,
+}
+
+impl Check {
+    fn new(id: &str, title: &str, status: Status, detail: impl Into<String>) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+            remedy: None,
+            lost: None,
+        }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    fn lost(mut self, lost: impl Into<String>) -> Self {
+        self.lost = Some(lost.into());
+        self
+    }
+}
+
+/// All checks taken together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Everything is there.
+    CanRun,
+    /// Something can not be told here.
+    CanRunWithLess,
+    /// Something is missing without which nothing can be watched.
+    CannotRun,
+}
+
+/// What this host allows. Displayed: a line a check, the remedy on the line below, at the end the
+/// verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    verdict: Verdict,
+    /// In the order in which they depend on each other.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    fn new(checks: Vec<Check>) -> Self {
+        let any = |status| checks.iter().any(|c| c.status == status);
+        let verdict = if any(Status::Missing) {
+            Verdict::CannotRun
+        } else if any(Status::Degraded) {
+            Verdict::CanRunWithLess
+        } else {
+            Verdict::CanRun
+        };
+        Self { verdict, checks }
+    }
+
+    /// All checks taken together.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    fn with(&self, status: Status) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(move |c| c.status == status)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LABEL: usize = "untested".len();
+        let width = self
+            .checks
+            .iter()
+            .map(|c| c.title.chars().count())
+            .max()
+            .unwrap_or(0);
+        for Check {
+            title,
+            status,
+            detail,
+            remedy,
+            lost,
+            ..
+        } in &self.checks
+        {
+            write!(f, "{:LABEL$}  {title:width$}  {detail}", status.label())?;
+            if let Some(lost) = lost {
+                write!(f, "; lost: {lost}")?;
+            }
+            writeln!(f)?;
+            if let Some(remedy) = remedy {
+                writeln!(f, "{:indent$}{remedy}", "", indent = LABEL + 2 + width + 2)?;
+            }
+        }
+        let named = |status| {
+            self.with(status)
+                .map(|c| &*c.title)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match self.verdict {
+            Verdict::CanRun => write!(f, "synprobe can run here")?,
+            Verdict::CanRunWithLess => {
+                write!(
+                    f,
+                    "synprobe can run here, with less: {}",
+                    named(Status::Degraded)
+                )?;
+            }
+            Verdict::CannotRun => {
+                write!(f, "synprobe cannot run here: {}", named(Status::Missing))?;
+            }
+        }
+        match self.with(Status::Untested).count() {
+            0 => writeln!(f),
+            _ => writeln!(
+                f,
+                "; not tested for want of privileges: {}",
+                named(Status::Untested)
+            ),
+        }
+    }
+}
+
+/// What the fatal checks found, for those who come after.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The running kernel.
+    pub kernel: KernelVersion,
+    /// Its jiffies a second, where they can be told.
+    pub hz: Option<u32>,
+    /// Where it keeps its members.
+    pub resolved: Resolved,
+    /// Each hook's prototype: an index into [`Hook::args`], `None` for an optional hook that this
+    /// kernel does not have, or has in a shape that is not understood.
+    pub hooks: Vec<(&'static str, Option<usize>)>,
+    /// Where cgroup v2 is mounted.
+    pub cgroup2: Option<PathBuf>,
+}
+
+impl Ready {
+    /// Which of a hook's prototypes this kernel has.
+    pub fn prototype_of(&self, hook: &str) -> Option<usize> {
+        self.hooks.iter().find(|(name, _)| *name == hook)?.1
+    }
+}
+
+/// Why nothing can be watched on this host: one line, the remedy included. Exit code [`EXIT_HOST`].
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub struct HostError(pub Box<Check>);
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.detail)?;
+        match &self.0.remedy {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Stops at a check that says that nothing can be watched.
+fn fatal(check: Check) -> Result<Check, HostError> {
+    if check.status == Status::Missing {
+        Err(HostError(Box::new(check)))
+    } else {
+        Ok(check)
+    }
+}
+
+/// Makes the checks without which nothing can be watched.
+///
+/// # Errors
+/// The first that fails.
+pub fn require(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostError> {
+    let (check, kernel) = checks::kernel(host);
+    let kernel = match (fatal(check)?, kernel) {
+        (_, Some(kernel)) => kernel,
+        // The check is Missing without a version, so this is only for the compiler.
+        (check, None) => return Err(HostError(Box::new(check))),
+    };
+    let caps = checks::Privileges::of(host);
+    fatal(checks::privileges(&caps))?;
+    fatal(checks::lockdown(host))?;
+    let (check, btf) = checks::btf(host);
+    let Some(btf) = btf else {
+        return Err(HostError(Box::new(check)));
+    };
+    let (check, resolved) = checks::members(&btf);
+    let Some(resolved) = resolved else {
+        return Err(HostError(Box::new(check)));
+    };
+    let mut found = Vec::with_capacity(hooks.len());
+    for hook in hooks {
+        let (check, alternative) = checks::hook(&btf, hook);
+        fatal(check)?;
+        found.push((hook.name, alternative));
+    }
+    fatal(checks::raw_tracepoint(host, &caps))?;
+    fatal(checks::ring_buffer(host, &caps, &kernel))?;
+    let hz = checks::ticks(host);
+    Ok(Ready {
+        kernel,
+        hz,
+        resolved,
+        hooks: found,
+        cgroup2: checks::cgroup2_mount(host),
+    })
+}
+
+/// Makes every check. Without root too: what could not be tested is said.
+pub fn run(host: &impl Host, hooks: &[Hook]) -> Report {
+    let caps = checks::Privileges::of(host);
+    let (check, kernel) = checks::kernel(host);
+    let mut list = vec![check, checks::privileges(&caps), checks::lockdown(host)];
+    let (check, btf) = checks::btf(host);
+    list.push(check);
+    if let Some(btf) = &btf {
+        list.push(checks::members(btf).0);
+        list.extend(hooks.iter().map(|hook| checks::hook(btf, hook).0));
+    }
+    list.push(checks::raw_tracepoint(host, &caps));
+    if let Some(kernel) = &kernel {
+        list.push(checks::ring_buffer(host, &caps, kernel));
+    }
+    list.push(checks::sched_cls(host, &caps));
+    list.push(checks::fentry(host, &caps, btf.as_ref()));
+    list.push(checks::jit(host));
+    list.push(checks::sock_diag(host));
+    list.push(checks::namespaces(&caps));
+    list.push(checks::processes(&caps));
+    list.push(checks::cgroup2(host));
+    list.push(checks::hz(host));
+    list.push(checks::tracefs(host));
+    Report::new(list)
+}

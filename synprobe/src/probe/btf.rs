@@ -6,11 +6,11 @@
 //! the bytes and a link in a table of names. Every input gives an answer or a [`BtfError`]; no
 //! input makes it panic or run without end.
 
+#[cfg(test)]
+pub(crate) mod blob;
 mod error;
 mod member;
 mod prototype;
-#[cfg(test)]
-pub(crate) mod blob;
 #[cfg(test)]
 mod tests;
 
@@ -182,7 +182,11 @@ impl Btf {
             let offset = self.types.start + at;
             let record = self.record(id, at)?;
             let Some(extra) = record.extra() else {
-                return Err(BtfError::UnknownKind { id, kind: record.kind(), offset });
+                return Err(BtfError::UnknownKind {
+                    id,
+                    kind: record.kind(),
+                    offset,
+                });
             };
             let mut previous = 0;
             if record.is_indexed() {
@@ -193,7 +197,10 @@ impl Btf {
             self.chain.push(previous);
             at += TYPE_LEN + extra;
             if at > self.types.len() {
-                return Err(BtfError::Truncated { what: "a type", offset });
+                return Err(BtfError::Truncated {
+                    what: "a type",
+                    offset,
+                });
             }
         }
         Ok(())
@@ -228,7 +235,9 @@ impl Btf {
     /// [`BtfError::NoStruct`] where there is none of this name.
     pub fn struct_size(&self, name: &str) -> Result<u32, BtfError> {
         let ids = self.named(name, &[kind::STRUCT, kind::UNION])?;
-        let Some(&id) = ids.first() else { return Err(BtfError::NoStruct(name.to_owned())) };
+        let Some(&id) = ids.first() else {
+            return Err(BtfError::NoStruct(name.to_owned()));
+        };
         Ok(self.get(id)?.size_or_type)
     }
 
@@ -238,7 +247,9 @@ impl Btf {
     /// [`BtfError::NoFunction`] where there is none of this name.
     pub fn function_id(&self, name: &str) -> Result<u32, BtfError> {
         let ids = self.named(name, &[kind::FUNC])?;
-        ids.first().copied().ok_or_else(|| BtfError::NoFunction(name.to_owned()))
+        ids.first()
+            .copied()
+            .ok_or_else(|| BtfError::NoFunction(name.to_owned()))
     }
 
     /// Types of one of these kinds with this name, in the order of their numbers.
@@ -285,19 +296,29 @@ impl Btf {
 
     fn record(&self, id: u32, at: usize) -> Result<Type, BtfError> {
         let (name, info, size_or_type) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
-        Ok(Type { id, at, name, info, size_or_type })
+        Ok(Type {
+            id,
+            at,
+            name,
+            info,
+            size_or_type,
+        })
     }
 
     /// A word of the type section.
     fn word(&self, at: usize) -> Result<u32, BtfError> {
-        word(&self.data[self.types.clone()], at)
-            .ok_or(BtfError::Truncated { what: "a type", offset: self.types.start + at })
+        word(&self.data[self.types.clone()], at).ok_or(BtfError::Truncated {
+            what: "a type",
+            offset: self.types.start + at,
+        })
     }
 
     /// A name's bytes, without the NUL.
     fn text(&self, at: u32) -> Result<&[u8], BtfError> {
         let tail = self.data[self.strings.clone()].get(at as usize..);
-        let tail = tail.filter(|t| !t.is_empty()).ok_or(BtfError::BadString(at))?;
+        let tail = tail
+            .filter(|t| !t.is_empty())
+            .ok_or(BtfError::BadString(at))?;
         // The section ends with a NUL: sections() has seen to it.
         Ok(tail.split(|&b| b == 0).next().unwrap_or_default())
     }
@@ -307,7 +328,9 @@ impl Btf {
 fn sections(data: &[u8]) -> Result<(Range<usize>, Range<usize>), BtfError> {
     let truncated = |what, offset| BtfError::Truncated { what, offset };
     let header = |at| word(data, at).ok_or(truncated("the header", 0));
-    let [a, b, version, _flags, ..] = *data else { return Err(truncated("the header", 0)) };
+    let [a, b, version, _flags, ..] = *data else {
+        return Err(truncated("the header", 0));
+    };
     match u16::from_ne_bytes([a, b]) {
         MAGIC => {}
         magic if magic.swap_bytes() == MAGIC => return Err(BtfError::ForeignEndian),
@@ -322,7 +345,9 @@ fn sections(data: &[u8]) -> Result<(Range<usize>, Range<usize>), BtfError> {
     }
     let section = |what, at: usize| {
         let (offset, len) = (header(at)? as usize, header(at + 4)? as usize);
-        let start = header_len.checked_add(offset).ok_or(truncated(what, offset))?;
+        let start = header_len
+            .checked_add(offset)
+            .ok_or(truncated(what, offset))?;
         let end = start.checked_add(len).filter(|&end| end <= data.len());
         Ok(start..end.ok_or(truncated(what, start))?)
     };
@@ -335,10 +360,15 @@ fn sections(data: &[u8]) -> Result<(Range<usize>, Range<usize>), BtfError> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|b| u32::from_ne_bytes(*b))
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u32::from_ne_bytes(*b))
 }
 
 /// FNV-1a.
 fn hash(name: &[u8]) -> u32 {
-    name.iter().fold(0x811c_9dc5, |h, &b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    name.iter().fold(0x811c_9dc5, |h, &b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    })
 }

@@ -86,30 +86,39 @@ pub fn resolve(btf: &Btf) -> Result<Resolved, OffsetsError> {
 /// The place as the programs take it, if they can read it.
 fn encode(member: &'static Member, place: Place) -> Result<u32, OffsetsError> {
     let unexpected = |what| Err(OffsetsError::Unexpected { member, what });
-    let Place { byte_offset, bit_offset_in_byte: first, bit_width: width, size_bytes } = place;
+    let Place {
+        byte_offset,
+        bit_offset_in_byte: first,
+        bit_width: width,
+        size_bytes,
+    } = place;
     match member.access {
-        Access::Bytes(_) if width != 0 => {
-            unexpected(format!("is a bitfield of {width} bits, where whole bytes are read"))
-        }
+        Access::Bytes(_) if width != 0 => unexpected(format!(
+            "is a bitfield of {width} bits, where whole bytes are read"
+        )),
         Access::Bytes(wanted) if size_bytes < wanted => {
             unexpected(format!("has {size_bytes} bytes, where {wanted} are read"))
         }
         Access::Bytes(_) if byte_offset == MISSING => unexpected("has no place".to_owned()),
         Access::Bytes(_) => Ok(byte_offset),
-        Access::Bits if byte_offset >= 1 << 24 => {
-            unexpected(format!("lies at byte {byte_offset}, beyond what can be written down"))
-        }
+        Access::Bits if byte_offset >= 1 << 24 => unexpected(format!(
+            "lies at byte {byte_offset}, beyond what can be written down"
+        )),
         Access::Bits if width == 0 && size_bytes == 1 => Ok(bits(byte_offset, 0, 8)),
-        Access::Bits if width == 0 => {
-            unexpected(format!("has {size_bytes} bytes, where a bitfield in one byte is read"))
-        }
-        Access::Bits if first + width > 8 => {
-            unexpected(format!("is a bitfield of {width} bits across bytes, where one byte is read"))
-        }
+        Access::Bits if width == 0 => unexpected(format!(
+            "has {size_bytes} bytes, where a bitfield in one byte is read"
+        )),
+        Access::Bits if first + width > 8 => unexpected(format!(
+            "is a bitfield of {width} bits across bytes, where one byte is read"
+        )),
         Access::Bits => {
             // BTF counts a big-endian machine's bits from the most significant one; a shift counts
             // from the least.
-            let shift = if cfg!(target_endian = "big") { 8 - first - width } else { first };
+            let shift = if cfg!(target_endian = "big") {
+                8 - first - width
+            } else {
+                first
+            };
             Ok(bits(byte_offset, shift, width))
         }
     }
@@ -144,14 +153,20 @@ mod tests {
         let optional = MEMBERS.iter().filter(|m| !m.required);
         assert_eq!(resolved.missing.len(), optional.clone().count());
         for member in optional {
-            assert!(resolved.missing_features().contains(&member.feature), "{}", member.path);
+            assert!(
+                resolved.missing_features().contains(&member.feature),
+                "{}",
+                member.path
+            );
         }
     }
 
     #[test]
     fn a_missing_required_member_is_named() {
         for member in MEMBERS.iter().filter(|m| m.required) {
-            let error = kernel_without(|m| (m.container, m.path) == (member.container, member.path)).unwrap_err();
+            let error =
+                kernel_without(|m| (m.container, m.path) == (member.container, member.path))
+                    .unwrap_err();
             let wanted = format!(
                 "this kernel's BTF has no struct {} member {}",
                 member.container, member.path
@@ -168,25 +183,55 @@ mod tests {
             bit_width: 0,
             size_bytes,
         };
-        let field = |first, width| Place { bit_offset_in_byte: first, bit_width: width, ..plain(1) };
+        let field = |first, width| Place {
+            bit_offset_in_byte: first,
+            bit_width: width,
+            ..plain(1)
+        };
         let find = |access: fn(Access) -> bool| MEMBERS.iter().find(|m| access(m.access)).unwrap();
         let bytes = find(|a| matches!(a, Access::Bytes(2)));
         let one = find(|a| a == Access::Bits);
 
         assert_eq!(encode(bytes, plain(2)).unwrap(), 5);
         assert_eq!(encode(bytes, plain(4)).unwrap(), 5);
-        assert!(encode(bytes, plain(1)).unwrap_err().to_string().contains("has 1 bytes"));
-        assert!(encode(bytes, field(0, 7)).unwrap_err().to_string().contains("is a bitfield"));
+        assert!(
+            encode(bytes, plain(1))
+                .unwrap_err()
+                .to_string()
+                .contains("has 1 bytes")
+        );
+        assert!(
+            encode(bytes, field(0, 7))
+                .unwrap_err()
+                .to_string()
+                .contains("is a bitfield")
+        );
         assert_eq!(encode(one, plain(1)).unwrap(), bits(5, 0, 8));
         assert_eq!(encode(one, field(0, 8)).unwrap(), bits(5, 0, 8));
         assert!(encode(one, plain(2)).is_err());
-        assert!(encode(one, field(5, 4)).unwrap_err().to_string().contains("across bytes"));
-        assert!(encode(one, Place { byte_offset: 1 << 24, ..field(0, 1) }).is_err());
+        assert!(
+            encode(one, field(5, 4))
+                .unwrap_err()
+                .to_string()
+                .contains("across bytes")
+        );
+        assert!(
+            encode(
+                one,
+                Place {
+                    byte_offset: 1 << 24,
+                    ..field(0, 1)
+                }
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn the_running_kernel_has_every_required_member() {
-        let Ok(bytes) = std::fs::read(KERNEL_BTF) else { return };
+        let Ok(bytes) = std::fs::read(KERNEL_BTF) else {
+            return;
+        };
         resolve(&Btf::parse(bytes).unwrap()).unwrap();
     }
 }

@@ -18,7 +18,11 @@ pub struct Blob {
 
 impl Blob {
     pub fn new() -> Self {
-        Self { types: Vec::new(), strings: vec![0], next: 1 }
+        Self {
+            types: Vec::new(),
+            strings: vec![0],
+            next: 1,
+        }
     }
 
     fn text(&mut self, s: &str) -> u32 {
@@ -73,7 +77,12 @@ impl Blob {
     /// A function prototype from its arguments' types.
     pub fn proto(&mut self, returns: u32, args: &[u32]) -> u32 {
         let extra: Vec<u32> = args.iter().flat_map(|&a| [0, a]).collect();
-        self.raw("", kind::FUNC_PROTO << 24 | args.len() as u32, returns, &extra)
+        self.raw(
+            "",
+            kind::FUNC_PROTO << 24 | args.len() as u32,
+            returns,
+            &extra,
+        )
     }
 
     /// A tracepoint's typedef, from arguments as C writes them.
@@ -158,9 +167,18 @@ impl Node<'_> {
                 let mut fields = Vec::new();
                 for (&child, node) in &self.children {
                     let (id, size) = node.build(blob, "");
-                    let width = if node.leaf == Some(Access::Bits) { 3 } else { 0 };
+                    let width = if node.leaf == Some(Access::Bits) {
+                        3
+                    } else {
+                        0
+                    };
                     // A bitfield begins at the byte's third bit.
-                    fields.push(Field(child, id, at * 8 + if width == 0 { 0 } else { 2 }, width));
+                    fields.push(Field(
+                        child,
+                        id,
+                        at * 8 + if width == 0 { 0 } else { 2 },
+                        width,
+                    ));
                     at += size;
                 }
                 (blob.composite(kind::STRUCT, name, at, &fields), at)

@@ -56,12 +56,16 @@ impl Btf {
         let mut bits = 0;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
-            let missing =
-                || BtfError::NoMember { container: container.to_owned(), path: path.to_owned() };
+            let missing = || BtfError::NoMember {
+                container: container.to_owned(),
+                path: path.to_owned(),
+            };
             if part.is_empty() {
                 return Err(missing());
             }
-            let found = self.find(scope, part, MAX_DEPTH, &mut steps)?.ok_or_else(missing)?;
+            let found = self
+                .find(scope, part, MAX_DEPTH, &mut steps)?
+                .ok_or_else(missing)?;
             bits += found.bits;
             if parts.peek().is_none() {
                 return self.finish(Found { bits, ..found });
@@ -80,7 +84,10 @@ impl Btf {
                 });
             }
         }
-        Err(BtfError::NoMember { container: container.to_owned(), path: path.to_owned() })
+        Err(BtfError::NoMember {
+            container: container.to_owned(),
+            path: path.to_owned(),
+        })
     }
 
     /// A member by its name, also inside anonymous members.
@@ -94,8 +101,7 @@ impl Btf {
         for i in 0..scope.len() as usize {
             *steps = steps.checked_sub(1).ok_or(BtfError::TooDeep(scope.id))?;
             let at = scope.at + TYPE_LEN + i * MEMBER_LEN;
-            let (name, type_id, offset) =
-                (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
+            let (name, type_id, offset) = (self.word(at)?, self.word(at + 4)?, self.word(at + 8)?);
             let (bits, width) = match scope.kind_flag() {
                 true => (offset & 0x00ff_ffff, offset >> 24),
                 false => (offset, 0),
@@ -103,22 +109,35 @@ impl Btf {
             let bits = u64::from(bits);
             let text = self.text(name)?;
             if text == part.as_bytes() {
-                return Ok(Some(Found { bits, width, type_id }));
+                return Ok(Some(Found {
+                    bits,
+                    width,
+                    type_id,
+                }));
             }
             if !text.is_empty() {
                 continue;
             }
-            let Some(inner) = self.strip(type_id)?.filter(|t| t.is_composite()) else { continue };
+            let Some(inner) = self.strip(type_id)?.filter(|t| t.is_composite()) else {
+                continue;
+            };
             let depth = depth.checked_sub(1).ok_or(BtfError::TooDeep(inner.id))?;
             if let Some(found) = self.find(inner, part, depth, steps)? {
-                return Ok(Some(Found { bits: found.bits + bits, ..found }));
+                return Ok(Some(Found {
+                    bits: found.bits + bits,
+                    ..found
+                }));
             }
         }
         Ok(None)
     }
 
     fn finish(&self, found: Found) -> Result<Place, BtfError> {
-        let Found { mut bits, mut width, type_id } = found;
+        let Found {
+            mut bits,
+            mut width,
+            type_id,
+        } = found;
         let size = self.size(type_id)?;
         // Before kind_flag (and where every bitfield of a structure fits its int) the width stands
         // in the int's own encoding: BTF_INT_OFFSET, BTF_INT_BITS.
@@ -134,10 +153,20 @@ impl Btf {
         }
         let in_byte = (bits % 8) as u32;
         if width == 0 && in_byte != 0 {
-            return Err(BtfError::Malformed { id: type_id, what: "no place in bytes" });
+            return Err(BtfError::Malformed {
+                id: type_id,
+                what: "no place in bytes",
+            });
         }
-        let size = if width == 0 { size } else { u64::from((in_byte + width).div_ceil(8)) };
-        let too_large = |_| BtfError::Malformed { id: type_id, what: "too large" };
+        let size = if width == 0 {
+            size
+        } else {
+            u64::from((in_byte + width).div_ceil(8))
+        };
+        let too_large = |_| BtfError::Malformed {
+            id: type_id,
+            what: "too large",
+        };
         Ok(Place {
             byte_offset: u32::try_from(bits / 8).map_err(too_large)?,
             bit_offset_in_byte: in_byte,
@@ -153,21 +182,31 @@ impl Btf {
             let one = match t.kind() {
                 // The kernel's own BTF: its pointers are as wide as ours.
                 kind::PTR => size_of::<usize>() as u64,
-                kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::FLOAT => {
-                    u64::from(t.size_or_type)
-                }
+                kind::INT
+                | kind::STRUCT
+                | kind::UNION
+                | kind::ENUM
+                | kind::ENUM64
+                | kind::FLOAT => u64::from(t.size_or_type),
                 kind::ARRAY => {
                     id = self.word(t.at + TYPE_LEN)?;
                     let len = u64::from(self.word(t.at + TYPE_LEN + 8)?);
-                    times = times
-                        .checked_mul(len)
-                        .ok_or(BtfError::Malformed { id, what: "too large" })?;
+                    times = times.checked_mul(len).ok_or(BtfError::Malformed {
+                        id,
+                        what: "too large",
+                    })?;
                     continue;
                 }
                 _ => break,
             };
-            return one.checked_mul(times).ok_or(BtfError::Malformed { id, what: "too large" });
+            return one.checked_mul(times).ok_or(BtfError::Malformed {
+                id,
+                what: "too large",
+            });
         }
-        Err(BtfError::Malformed { id, what: "no size" })
+        Err(BtfError::Malformed {
+            id,
+            what: "no size",
+        })
     }
 }

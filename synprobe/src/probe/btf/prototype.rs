@@ -21,7 +21,11 @@ impl Prototype {
     /// reads is not affected by them.
     pub fn takes(&self, args: &[&str]) -> bool {
         self.args.len() == args.len()
-            && self.args.iter().zip(args).all(|(have, want)| unqualified(have).eq(unqualified(want)))
+            && self
+                .args
+                .iter()
+                .zip(args)
+                .all(|(have, want)| unqualified(have).eq(unqualified(want)))
     }
 }
 
@@ -33,7 +37,9 @@ impl fmt::Display for Prototype {
 }
 
 fn unqualified(c_type: &str) -> impl Iterator<Item = &str> {
-    c_type.split_whitespace().filter(|word| !matches!(*word, "const" | "volatile"))
+    c_type
+        .split_whitespace()
+        .filter(|word| !matches!(*word, "const" | "volatile"))
 }
 
 impl Btf {
@@ -46,11 +52,16 @@ impl Btf {
         for id in self.named(&format!("btf_trace_{name}"), &[kind::TYPEDEF])? {
             let pointer = self.strip(id)?.filter(|t| t.kind() == kind::PTR);
             let Some(pointer) = pointer else { continue };
-            let proto = self.strip(pointer.size_or_type)?.filter(|t| t.kind() == kind::FUNC_PROTO);
+            let proto = self
+                .strip(pointer.size_or_type)?
+                .filter(|t| t.kind() == kind::FUNC_PROTO);
             let Some(proto) = proto else { continue };
             let mut prototype = self.prototype(proto)?;
             if prototype.args.is_empty() {
-                return Err(BtfError::Malformed { id, what: "a tracepoint without its data" });
+                return Err(BtfError::Malformed {
+                    id,
+                    what: "a tracepoint without its data",
+                });
             }
             prototype.args.remove(0);
             return Ok(prototype);
@@ -66,14 +77,20 @@ impl Btf {
         let function = self.get(self.function_id(name)?)?;
         match self.strip(function.size_or_type)? {
             Some(proto) if proto.kind() == kind::FUNC_PROTO => self.prototype(proto),
-            _ => Err(BtfError::Malformed { id: function.id, what: "a function without prototype" }),
+            _ => Err(BtfError::Malformed {
+                id: function.id,
+                what: "a function without prototype",
+            }),
         }
     }
 
     fn prototype(&self, proto: Type) -> Result<Prototype, BtfError> {
         let count = proto.len() as usize;
         if count > MAX_ARGS {
-            return Err(BtfError::Malformed { id: proto.id, what: "too many arguments" });
+            return Err(BtfError::Malformed {
+                id: proto.id,
+                what: "too many arguments",
+            });
         }
         let mut args = Vec::new();
         for i in 0..count {
@@ -84,7 +101,10 @@ impl Btf {
                 id => self.c_type(id, MAX_DEPTH)?,
             });
         }
-        Ok(Prototype { args, returns: self.c_type(proto.size_or_type, MAX_DEPTH)? })
+        Ok(Prototype {
+            args,
+            returns: self.c_type(proto.size_or_type, MAX_DEPTH)?,
+        })
     }
 
     fn c_type(&self, id: u32, depth: u32) -> Result<String, BtfError> {
@@ -126,5 +146,9 @@ impl Btf {
 
 /// A qualifier stands before a plain type and behind a pointer.
 fn qualified(word: &str, c_type: String) -> String {
-    if c_type.ends_with('*') { format!("{c_type} {word}") } else { format!("{word} {c_type}") }
+    if c_type.ends_with('*') {
+        format!("{c_type} {word}")
+    } else {
+        format!("{word} {c_type}")
+    }
 }

@@ -7,7 +7,12 @@ use super::{
 use crate::probe::hooks::HOOKS;
 
 fn place(byte: u32, bit: u32, width: u32, size: u32) -> Place {
-    Place { byte_offset: byte, bit_offset_in_byte: bit, bit_width: width, size_bytes: size }
+    Place {
+        byte_offset: byte,
+        bit_offset_in_byte: bit,
+        bit_width: width,
+        size_bytes: size,
+    }
 }
 
 /// One of everything that member() must look through.
@@ -27,7 +32,12 @@ fn sample() -> Blob {
         &[Field("low", u32_, 0, 0), Field("high", u32_, 32, 0)],
     );
     let whole = b.int("u64", 8);
-    let union = b.composite(kind::UNION, "", 8, &[Field("whole", whole, 0, 0), Field("", pair, 0, 0)]);
+    let union = b.composite(
+        kind::UNION,
+        "",
+        8,
+        &[Field("whole", whole, 0, 0), Field("", pair, 0, 0)],
+    );
     let cb = b.array(u8_, 48);
     b.composite(
         kind::STRUCT,
@@ -48,7 +58,11 @@ fn sample() -> Blob {
         kind::STRUCT,
         "oldstyle",
         3,
-        &[Field("plain", u8_, 0, 0), Field("bits", old, 8, 0), Field("bool", bool_, 16, 0)],
+        &[
+            Field("plain", u8_, 0, 0),
+            Field("bits", old, 8, 0),
+            Field("bool", bool_, 16, 0),
+        ],
     );
     b.raw("colour", kind::ENUM << 24 | 1, 4, &[0, 7]);
     b.tracepoint("hook", &["const struct sock *", "const int"]);
@@ -96,7 +110,12 @@ fn of_two_structures_with_a_name_the_one_with_the_path_counts() {
     let mut b = Blob::new();
     let n = b.int("int", 4);
     b.composite(kind::STRUCT, "twin", 4, &[Field("other", n, 0, 0)]);
-    b.composite(kind::STRUCT, "twin", 8, &[Field("other", n, 0, 0), Field("wanted", n, 32, 0)]);
+    b.composite(
+        kind::STRUCT,
+        "twin",
+        8,
+        &[Field("other", n, 0, 0), Field("wanted", n, 32, 0)],
+    );
     let btf = parsed(&b);
     assert_eq!(btf.member("twin", "wanted").unwrap().byte_offset, 4);
     assert_eq!(btf.struct_size("twin").unwrap(), 4);
@@ -138,12 +157,21 @@ fn prototypes_read_like_c() {
         assert!(prototype.takes(hook.args[0]));
     }
     let function = btf.function_prototype("function").unwrap();
-    assert_eq!(function.to_string(), "(struct sock **, struct sock * const, ...)");
+    assert_eq!(
+        function.to_string(),
+        "(struct sock **, struct sock * const, ...)"
+    );
     assert_eq!(function.returns, "struct sock");
     assert!(function.takes(&["struct sock **", "struct sock *", "..."]));
     assert!(!function.takes(&["struct sock **", "struct sock *"]));
-    assert!(matches!(btf.tracepoint_prototype("none"), Err(BtfError::NoTracepoint(_))));
-    assert!(matches!(btf.function_prototype("none"), Err(BtfError::NoFunction(_))));
+    assert!(matches!(
+        btf.tracepoint_prototype("none"),
+        Err(BtfError::NoTracepoint(_))
+    ));
+    assert!(matches!(
+        btf.function_prototype("none"),
+        Err(BtfError::NoFunction(_))
+    ));
 }
 
 #[test]
@@ -152,23 +180,44 @@ fn cycles_end() {
     // Type 1 is a typedef of itself, type 2 a structure that holds itself twice, type 3 an array of
     // itself, type 4 a pointer to itself.
     b.link(kind::TYPEDEF, "loop", 1);
-    b.composite(kind::STRUCT, "nest", 4, &[Field("", 2, 0, 0), Field("", 2, 0, 0)]);
+    b.composite(
+        kind::STRUCT,
+        "nest",
+        4,
+        &[Field("", 2, 0, 0), Field("", 2, 0, 0)],
+    );
     b.array(3, 2);
     b.link(kind::PTR, "", 4);
-    let fields = [Field("loop", 1, 0, 0), Field("", 1, 0, 0), Field("array", 3, 0, 0)];
+    let fields = [
+        Field("loop", 1, 0, 0),
+        Field("", 1, 0, 0),
+        Field("array", 3, 0, 0),
+    ];
     b.composite(kind::STRUCT, "outer", 4, &fields);
     b.tracepoint("hook", &[]);
     let proto = b.proto(4, &[]);
     b.link(kind::FUNC, "function", proto);
     let btf = parsed(&b);
     assert!(matches!(btf.member("nest", "x"), Err(BtfError::TooDeep(_))));
-    assert!(matches!(btf.member("outer", "loop"), Err(BtfError::TooDeep(_))));
-    assert!(matches!(btf.member("outer", "x"), Err(BtfError::TooDeep(_))));
-    assert!(matches!(btf.function_prototype("function"), Err(BtfError::TooDeep(_))));
+    assert!(matches!(
+        btf.member("outer", "loop"),
+        Err(BtfError::TooDeep(_))
+    ));
+    assert!(matches!(
+        btf.member("outer", "x"),
+        Err(BtfError::TooDeep(_))
+    ));
+    assert!(matches!(
+        btf.function_prototype("function"),
+        Err(BtfError::TooDeep(_))
+    ));
     let mut b = Blob::new();
     b.array(1, 2);
     b.composite(kind::STRUCT, "outer", 4, &[Field("array", 1, 0, 0)]);
-    assert!(matches!(parsed(&b).member("outer", "array"), Err(BtfError::Malformed { .. })));
+    assert!(matches!(
+        parsed(&b).member("outer", "array"),
+        Err(BtfError::Malformed { .. })
+    ));
 }
 
 #[test]
@@ -176,11 +225,20 @@ fn a_structure_that_multiplies_ends() {
     let mut b = Blob::new();
     // Each holds the one before it eight times: 8^20 members, without any cycle.
     for id in 0..20u32 {
-        let fields: Vec<Field> =
-            (0..8).map(|_| Field(if id == 0 { "leaf" } else { "" }, id, 0, 0)).collect();
-        b.composite(kind::STRUCT, if id == 19 { "outer" } else { "" }, 4, &fields);
+        let fields: Vec<Field> = (0..8)
+            .map(|_| Field(if id == 0 { "leaf" } else { "" }, id, 0, 0))
+            .collect();
+        b.composite(
+            kind::STRUCT,
+            if id == 19 { "outer" } else { "" },
+            4,
+            &fields,
+        );
     }
-    assert!(matches!(parsed(&b).member("outer", "x"), Err(BtfError::TooDeep(_))));
+    assert!(matches!(
+        parsed(&b).member("outer", "x"),
+        Err(BtfError::TooDeep(_))
+    ));
 }
 
 #[test]
@@ -198,11 +256,27 @@ fn foreign_bytes_are_refused_in_words() {
     b.int("int", 4);
     b.raw("later", 25 << 24, 0, &[]);
     let unknown = error(&b.bytes());
-    assert!(matches!(unknown, BtfError::UnknownKind { id: 2, kind: 25, offset: 40 }), "{unknown}");
+    assert!(
+        matches!(
+            unknown,
+            BtfError::UnknownKind {
+                id: 2,
+                kind: 25,
+                offset: 40
+            }
+        ),
+        "{unknown}"
+    );
     let read = |kind: io::ErrorKind| Btf::from_read(Err(kind.into())).err().unwrap();
     assert!(matches!(read(io::ErrorKind::NotFound), BtfError::Absent));
-    assert!(matches!(read(io::ErrorKind::PermissionDenied), BtfError::Denied));
-    assert!(matches!(read(io::ErrorKind::OutOfMemory), BtfError::Read(_)));
+    assert!(matches!(
+        read(io::ErrorKind::PermissionDenied),
+        BtfError::Denied
+    ));
+    assert!(matches!(
+        read(io::ErrorKind::OutOfMemory),
+        BtfError::Read(_)
+    ));
 }
 
 /// Asks for everything; whatever the answer, there is one.
@@ -235,12 +309,16 @@ fn no_corrupt_byte_and_no_truncation_panics() {
 
 #[test]
 fn no_truncation_of_the_kernels_own_panics() {
-    let Ok(good) = fs::read(KERNEL_BTF) else { return };
+    let Ok(good) = fs::read(KERNEL_BTF) else {
+        return;
+    };
     for at in (0..good.len()).step_by(good.len() / 50 + 1) {
         // A prefix alone is refused for its length. With the header made to fit, the types of the
         // first part are read, and refer to others that are not there.
         assert!(Btf::parse(&good[..at]).is_err());
-        let (Ok((types, strings)), true) = (sections(&good), at > HEADER_LEN) else { continue };
+        let (Ok((types, strings)), true) = (sections(&good), at > HEADER_LEN) else {
+            continue;
+        };
         let kept = (at.min(types.end) - types.start) & !3;
         let mut bytes = good[..types.start + kept].to_vec();
         bytes.extend(&good[strings.clone()]);
@@ -261,7 +339,8 @@ fn the_running_kernel_is_understood() {
     assert_eq!(btf.member("sock", "__sk_common").unwrap().byte_offset, 0);
     assert_eq!(
         btf.member("sock", "__sk_common.skc_state").unwrap(),
-        btf.member("request_sock", "__req_common.skc_state").unwrap()
+        btf.member("request_sock", "__req_common.skc_state")
+            .unwrap()
     );
     assert_eq!(btf.member("sk_buff", "cb").unwrap().size_bytes, 48);
     let hook = btf.tracepoint_prototype("inet_sock_set_state").unwrap();

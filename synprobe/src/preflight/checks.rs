@@ -1,0 +1,496 @@
+//! One small function for each check.
+
+use std::{io, path::Path, path::PathBuf};
+
+use super::{Attempt, Check, Host, Status};
+use crate::{
+    kernel::{self, KernelVersion},
+    probe::{
+        btf::{Btf, BtfError, KERNEL_BTF, Prototype},
+        hooks::Hook,
+        offsets::{OffsetsError, Resolved, resolve},
+    },
+};
+
+/// `BPF_MAP_TYPE_RINGBUF` and CAP_BPF came with it.
+const OLDEST: (u32, u32) = (5, 8);
+
+/// What this process may do.
+pub(super) struct Privileges {
+    uid: Option<u32>,
+    /// The effective set; `None` where it cannot be told.
+    effective: Option<u64>,
+}
+
+/// A capability: its name and its bit (include/uapi/linux/capability.h).
+type Cap = (&'static str, u32);
+const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", 1);
+const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", 2);
+const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", 12);
+const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", 19);
+const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", 21);
+const CAP_PERFMON: Cap = ("CAP_PERFMON", 38);
+const CAP_BPF: Cap = ("CAP_BPF", 39);
+
+/// Everything at once, because setcap replaces what was set before.
+const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net_admin,\
+    cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep \"$(command -v synprobe)\"";
+
+impl Privileges {
+    /// From /proc/self/status.
+    pub(super) fn of(host: &impl Host) -> Self {
+        let status = text(host, "/proc/self/status").unwrap_or_default();
+        let field = |name| status.lines().find_map(|l| l.strip_prefix(name));
+        Self {
+            // Real, effective, saved, of the file system.
+            uid: field("Uid:").and_then(|l| l.split_whitespace().nth(1)?.parse().ok()),
+            effective: field("CapEff:").and_then(|l| u64::from_str_radix(l.trim(), 16).ok()),
+        }
+    }
+
+    fn has(&self, cap: Cap) -> bool {
+        self.effective.is_some_and(|set| set >> cap.1 & 1 == 1)
+    }
+
+    /// What programs need: CAP_SYS_ADMIN stands for both (bpf_capable(), perfmon_capable()).
+    fn may_probe(&self) -> bool {
+        self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON)
+    }
+
+    fn missing(&self, caps: &[Cap]) -> Vec<&'static str> {
+        caps.iter()
+            .filter(|cap| !self.has(**cap))
+            .map(|cap| cap.0)
+            .collect()
+    }
+
+    fn remedy(&self, missing: &[&str]) -> String {
+        if self.uid != Some(0) {
+            return SETCAP.to_owned();
+        }
+        // Root, but of a container or a stripped service.
+        let flags: Vec<_> = missing
+            .iter()
+            .map(|cap| format!("--cap-add {}", cap.trim_start_matches("CAP_")))
+            .collect();
+        format!(
+            "this root lacks them: run on the host, or give the container {}",
+            flags.join(" ")
+        )
+    }
+}
+
+/// Linux 5.8 or later.
+pub(super) fn kernel(host: &impl Host) -> (Check, Option<KernelVersion>) {
+    let missing = |detail: String| {
+        let (major, minor) = OLDEST;
+        Check::new("kernel", "kernel", Status::Missing, detail)
+            .remedy(format!("boot Linux {major}.{minor} or later"))
+    };
+    let release = match host.release() {
+        Ok(release) => release,
+        Err(e) => {
+            return (
+                missing(format!("the kernel does not tell its release: {e}")),
+                None,
+            );
+        }
+    };
+    match KernelVersion::parse(&release) {
+        Ok(v) if v.at_least(OLDEST.0, OLDEST.1) => (
+            Check::new("kernel", "kernel", Status::Ok, format!("Linux {v}")),
+            Some(v),
+        ),
+        Ok(v) => {
+            let detail = format!("Linux {v} has no BPF ring buffer, which came with 5.8");
+            (missing(detail), Some(v))
+        }
+        Err(e) => (missing(e.to_string()), None),
+    }
+}
+
+/// CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN.
+pub(super) fn privileges(caps: &Privileges) -> Check {
+    let check = |status, detail: String| Check::new("privileges", "privileges", status, detail);
+    if caps.may_probe() {
+        let held = [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN]
+            .into_iter()
+            .filter(|c| caps.has(*c));
+        let held: Vec<_> = held.map(|c| c.0).collect();
+        return check(Status::Ok, held.join(", "));
+    }
+    let missing = caps.missing(&[CAP_BPF, CAP_PERFMON]);
+    let uid = caps
+        .uid
+        .map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    check(
+        Status::Missing,
+        format!("{} {verb} missing ({uid})", missing.join(" and ")),
+    )
+    .remedy(caps.remedy(&missing))
+}
+
+/// Confidentiality lockdown forbids bpf_probe_read_kernel() (LOCKDOWN_BPF_READ_KERNEL).
+pub(super) fn lockdown(host: &impl Host) -> Check {
+    let check = |status, detail: &str| Check::new("lockdown", "lockdown", status, detail);
+    match text(host, "/sys/kernel/security/lockdown") {
+        Some(modes) if modes.contains("[confidentiality]") => check(
+            Status::Missing,
+            "kernel lockdown forbids BPF to read kernel memory",
+        )
+        .remedy("boot without lockdown=confidentiality (integrity is fine)"),
+        Some(modes) if modes.contains("[integrity]") => {
+            check(Status::Ok, "integrity: BPF may read kernel memory")
+        }
+        Some(_) => check(Status::Ok, "none"),
+        None => check(Status::Ok, "none that can be seen"),
+    }
+}
+
+/// The kernel's type information.
+pub(super) fn btf(host: &impl Host) -> (Check, Option<Btf>) {
+    let check = |status, detail: String| Check::new("btf", "BTF", status, detail);
+    match Btf::from_read(host.read(Path::new(KERNEL_BTF))) {
+        Ok(btf) => (check(Status::Ok, KERNEL_BTF.to_owned()), Some(btf)),
+        Err(e) => {
+            let remedy = match e {
+                BtfError::Absent => {
+                    "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build them; \
+                     in a container, mount the host's /sys"
+                }
+                BtfError::Denied => "run with sudo",
+                _ => OffsetsError::REMEDY,
+            };
+            (check(Status::Missing, e.to_string()).remedy(remedy), None)
+        }
+    }
+}
+
+/// Every member that the programs read.
+pub(super) fn members(btf: &Btf) -> (Check, Option<Resolved>) {
+    let check = |status, detail: String| Check::new("members", "kernel members", status, detail);
+    match resolve(btf) {
+        Ok(resolved) if resolved.missing.is_empty() => {
+            let detail = format!("all {} found", resolved.places.len());
+            (check(Status::Ok, detail), Some(resolved))
+        }
+        Ok(resolved) => {
+            let missing: Vec<_> = resolved
+                .missing
+                .iter()
+                .map(|m| format!("{}.{}", m.container, m.path))
+                .collect();
+            let check = check(
+                Status::Degraded,
+                format!("this kernel has no {}", missing.join(", ")),
+            )
+            .lost(resolved.missing_features().join("; "));
+            (check, Some(resolved))
+        }
+        Err(e) => (
+            check(Status::Missing, e.to_string()).remedy(OffsetsError::REMEDY),
+            None,
+        ),
+    }
+}
+
+/// A tracepoint with a prototype that is understood; gives which.
+pub(super) fn hook(btf: &Btf, hook: &Hook) -> (Check, Option<usize>) {
+    let id = format!("tracepoint.{}", hook.name);
+    let check = |status, detail: String| Check::new(&id, hook.name, status, detail);
+    let lacking = |detail: String, remedy: Option<&str>| {
+        let mut check = match hook.required {
+            true => check(Status::Missing, detail),
+            false => check(Status::Degraded, detail).lost(hook.feature),
+        };
+        check.remedy = remedy.map(str::to_owned);
+        (check, None)
+    };
+    match btf.tracepoint_prototype(hook.name) {
+        Ok(prototype) => match hook.args.iter().position(|args| prototype.takes(args)) {
+            Some(index) => (check(Status::Ok, prototype.to_string()), Some(index)),
+            None => {
+                let known: Vec<_> = hook.args.iter().map(|args| wanted(args)).collect();
+                let name = hook.name;
+                let detail = format!(
+                    "this kernel's tracepoint {name} hands over {prototype}, where {} is understood",
+                    known.join(" or ")
+                );
+                lacking(detail, Some(OffsetsError::REMEDY))
+            }
+        },
+        Err(BtfError::NoTracepoint(name)) => {
+            let (major, minor) = hook.since;
+            let detail =
+                format!("this kernel has no tracepoint {name} (since Linux {major}.{minor})");
+            let remedy = format!("boot Linux {major}.{minor} or later");
+            lacking(detail, Some(&remedy))
+        }
+        Err(e) => lacking(
+            format!("tracepoint {}: {e}", hook.name),
+            Some(OffsetsError::REMEDY),
+        ),
+    }
+}
+
+fn wanted(args: &[&str]) -> String {
+    let args = args.iter().map(|a| (*a).to_owned()).collect();
+    Prototype {
+        args,
+        returns: String::new(),
+    }
+    .to_string()
+}
+
+/// The program type that everything hangs on.
+pub(super) fn raw_tracepoint(host: &impl Host, caps: &Privileges) -> Check {
+    let (id, title) = ("raw_tracepoint", "raw tracepoints");
+    if !caps.may_probe() {
+        return Check::new(
+            id,
+            title,
+            Status::Untested,
+            "loading needs CAP_BPF and CAP_PERFMON",
+        );
+    }
+    match host.attempt(Attempt::RawTracepoint) {
+        Ok(()) => Check::new(id, title, Status::Ok, "programs may be loaded"),
+        Err(e) => Check::new(
+            id,
+            title,
+            Status::Missing,
+            refusal("raw tracepoint programs", &e),
+        )
+        .remedy(remedy_of_refusal(&e)),
+    }
+}
+
+/// The way from the kernel to the agent.
+pub(super) fn ring_buffer(host: &impl Host, caps: &Privileges, kernel: &KernelVersion) -> Check {
+    let (id, title) = ("ring_buffer", "ring buffer");
+    if !caps.may_probe() {
+        return Check::new(id, title, Status::Untested, "creating one needs CAP_BPF");
+    }
+    match host.attempt(Attempt::RingBuffer) {
+        Ok(()) => Check::new(id, title, Status::Ok, "may be created"),
+        Err(e) => {
+            // Until 5.11 BPF memory counted against RLIMIT_MEMLOCK.
+            let locked = !kernel.at_least(5, 11) && e.raw_os_error() == Some(libc::EPERM);
+            let remedy = if locked {
+                "raise the limit: ulimit -l unlimited"
+            } else {
+                remedy_of_refusal(&e)
+            };
+            Check::new(id, title, Status::Missing, refusal("BPF ring buffers", &e)).remedy(remedy)
+        }
+    }
+}
+
+/// Classifiers: the lab puts its faults in with one.
+pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
+    let (id, title) = ("sched_cls", "classifiers");
+    let missing = caps.missing(&[CAP_NET_ADMIN, CAP_SYS_ADMIN]);
+    if !missing.is_empty() {
+        let detail = format!("{} missing", missing.join(" and "));
+        return Check::new(id, title, Status::Degraded, detail)
+            .lost("the lab")
+            .remedy(caps.remedy(&missing));
+    }
+    match host.attempt(Attempt::SchedCls) {
+        Ok(()) => Check::new(
+            id,
+            title,
+            Status::Ok,
+            "programs may be loaded (the lab needs them)",
+        ),
+        Err(e) => Check::new(
+            id,
+            title,
+            Status::Degraded,
+            refusal("classifier programs", &e),
+        )
+        .lost("the lab")
+        .remedy(remedy_of_refusal(&e)),
+    }
+}
+
+/// fentry: a second source for what reconciling with sock_diag tells too. Nothing is lost without.
+pub(super) fn fentry(host: &impl Host, caps: &Privileges, btf: Option<&Btf>) -> Check {
+    let check = |status, detail: String| Check::new("fentry", "fentry", status, detail);
+    let function = btf.and_then(|btf| btf.function_id("tcp_conn_request").ok());
+    match function {
+        _ if !caps.may_probe() => check(
+            Status::Untested,
+            "loading needs CAP_BPF and CAP_PERFMON; not needed".to_owned(),
+        ),
+        None => check(
+            Status::Note,
+            "no function to try it on; not needed".to_owned(),
+        ),
+        Some(id) => match host.attempt(Attempt::Fentry(id)) {
+            Ok(()) => check(Status::Ok, "programs may be loaded; not needed".to_owned()),
+            Err(e) => check(
+                Status::Note,
+                format!("{}; not needed", refusal("fentry programs", &e)),
+            ),
+        },
+    }
+}
+
+/// Without the JIT, programs are interpreted.
+pub(super) fn jit(host: &impl Host) -> Check {
+    let check = |status, detail: &str| Check::new("jit", "BPF JIT", status, detail);
+    match text(host, "/proc/sys/net/core/bpf_jit_enable")
+        .as_deref()
+        .map(str::trim)
+    {
+        Some("0") => check(Status::Degraded, "off: programs are interpreted")
+            .lost("low overhead")
+            .remedy("sudo sysctl net.core.bpf_jit_enable=1"),
+        Some(_) => check(Status::Ok, "on"),
+        None => check(
+            Status::Note,
+            "net.core.bpf_jit_enable cannot be seen from here",
+        ),
+    }
+}
+
+/// What was there before the agent, and what ended unseen.
+pub(super) fn sock_diag(host: &impl Host) -> Check {
+    let check = |status, detail: String| Check::new("sock_diag", "sock_diag", status, detail);
+    match host.attempt(Attempt::SockDiag) {
+        Ok(()) => check(Status::Ok, "answers for TCP".to_owned()),
+        Err(e) => check(Status::Degraded, refusal("sock_diag for TCP", &e))
+            .lost("half-opens from before the start, and those that end without an event")
+            .remedy("sudo modprobe -a inet_diag tcp_diag"),
+    }
+}
+
+/// Entering another network namespace (setns(2)).
+pub(super) fn namespaces(caps: &Privileges) -> Check {
+    let (id, title) = ("namespaces", "namespaces");
+    let missing = caps.missing(&[CAP_SYS_ADMIN]);
+    if missing.is_empty() {
+        return Check::new(
+            id,
+            title,
+            Status::Ok,
+            "other network namespaces may be entered",
+        );
+    }
+    Check::new(
+        id,
+        title,
+        Status::Degraded,
+        format!("{} is missing", missing.join(", ")),
+    )
+    .lost("names, settings and existing half-opens of other network namespaces; --netns")
+    .remedy(caps.remedy(&missing))
+}
+
+/// Finding a socket's owner reads /proc/<pid>/fd of every process: proc_fd_permission(), and
+/// PTRACE_MODE_READ_FSCREDS for the links in it.
+pub(super) fn processes(caps: &Privileges) -> Check {
+    let (id, title) = ("processes", "processes");
+    let mut missing = caps.missing(&[CAP_SYS_PTRACE]);
+    if !caps.has(CAP_DAC_READ_SEARCH) && !caps.has(CAP_DAC_OVERRIDE) {
+        missing.push(CAP_DAC_READ_SEARCH.0);
+    }
+    if missing.is_empty() {
+        return Check::new(id, title, Status::Ok, "sockets can be mapped to processes");
+    }
+    Check::new(
+        id,
+        title,
+        Status::Degraded,
+        format!("{} missing", missing.join(" and ")),
+    )
+    .lost("the process that owns a listener of another user")
+    .remedy(caps.remedy(&missing))
+}
+
+/// Paths of cgroups.
+pub(super) fn cgroup2(host: &impl Host) -> Check {
+    let check = |status, detail: String| Check::new("cgroup2", "cgroup v2", status, detail);
+    match cgroup2_mount(host) {
+        Some(path) => check(Status::Ok, format!("mounted on {}", path.display())),
+        None => check(Status::Degraded, "not mounted".to_owned())
+            .lost("the cgroup of a connection")
+            .remedy("sudo mount -t cgroup2 none /sys/fs/cgroup"),
+    }
+}
+
+/// Where cgroup v2 is mounted.
+pub(super) fn cgroup2_mount(host: &impl Host) -> Option<PathBuf> {
+    mount_of(host, "cgroup2")
+}
+
+/// The length of a jiffy.
+pub(super) fn hz(host: &impl Host) -> Check {
+    let check = |status, detail: String| Check::new("hz", "HZ", status, detail);
+    match ticks(host) {
+        Some(hz) => check(Status::Ok, format!("{hz} jiffies a second")),
+        None => check(
+            Status::Degraded,
+            "the kernel does not tell the length of a jiffy".to_owned(),
+        )
+        .lost("the predicted time of retransmissions whose timers are kept in jiffies")
+        .remedy("run with sudo, or provide /boot/config-$(uname -r)"),
+    }
+}
+
+/// Jiffies a second.
+pub(super) fn ticks(host: &impl Host) -> Option<u32> {
+    let release = host.release().unwrap_or_default();
+    kernel::hz(host.tick_ns(), &release, |path| host.read(path))
+}
+
+/// Raw tracepoints are attached by bpf(2) alone.
+pub(super) fn tracefs(host: &impl Host) -> Check {
+    let mounted = if mount_of(host, "tracefs").is_some() {
+        "mounted"
+    } else {
+        "not mounted"
+    };
+    Check::new(
+        "tracefs",
+        "tracefs",
+        Status::Note,
+        format!("{mounted}; not needed"),
+    )
+}
+
+/// The first mount point of this type, from /proc/self/mounts.
+fn mount_of(host: &impl Host, fs: &str) -> Option<PathBuf> {
+    text(host, "/proc/self/mounts")?.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?, fields.next()?);
+        (kind == fs).then(|| PathBuf::from(point.replace("\\040", " ")))
+    })
+}
+
+fn text(host: &impl Host, path: &str) -> Option<String> {
+    host.read(Path::new(path))
+        .ok()
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+}
+
+fn refusal(what: &str, e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(libc::EPERM) => format!("{what}: refused by this host (EPERM)"),
+        Some(libc::ENOSYS) => format!("{what}: not built into this kernel (ENOSYS)"),
+        Some(libc::EINVAL) => format!("{what}: not known to this kernel (EINVAL)"),
+        _ => format!("{what}: {e}"),
+    }
+}
+
+fn remedy_of_refusal(e: &io::Error) -> &'static str {
+    match e.raw_os_error() {
+        Some(libc::EPERM) => {
+            "a container, a user namespace, seccomp or a security module is in the way: run in the \
+             host's own namespaces, as its root"
+        }
+        _ => "boot a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_EVENTS=y",
+    }
+}
