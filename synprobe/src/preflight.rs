@@ -6,6 +6,7 @@
 mod attempt;
 mod checks;
 mod host;
+mod privileges;
 #[cfg(test)]
 mod tests;
 
@@ -82,12 +83,12 @@ impl Check {
         }
     }
 
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    fn lost(mut self, lost: impl Into<String>) -> Self {
+    fn with_lost(mut self, lost: impl Into<String>) -> Self {
         self.lost = Some(lost.into());
         self
     }
@@ -146,6 +147,7 @@ impl fmt::Display for Report {
             .map(|c| c.title.chars().count())
             .max()
             .unwrap_or(0);
+        let mut told = None;
         for Check {
             title,
             status,
@@ -161,6 +163,9 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
             if let Some(remedy) = remedy {
+                // One step often mends several things: it is told in full the first time.
+                let first = told.replace(remedy).is_none_or(|t| t != remedy);
+                let remedy = if first { remedy } else { "(remedy: as above)" };
                 writeln!(f, "{:indent$}{remedy}", "", indent = LABEL + 2 + width + 2)?;
             }
         }
@@ -251,8 +256,8 @@ pub fn require(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostEr
         // The check is Missing without a version, so this is only for the compiler.
         (check, None) => return Err(HostError(Box::new(check))),
     };
-    let caps = checks::Privileges::of(host);
-    fatal(checks::privileges(&caps))?;
+    let caps = privileges::Privileges::of(host);
+    fatal(privileges::privileges(&caps))?;
     fatal(checks::lockdown(host))?;
     let (check, btf) = checks::btf(host);
     let Some(btf) = btf else {
@@ -282,9 +287,9 @@ pub fn require(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostEr
 
 /// Makes every check. Without root too: what could not be tested is said.
 pub fn run(host: &impl Host, hooks: &[Hook]) -> Report {
-    let caps = checks::Privileges::of(host);
+    let caps = privileges::Privileges::of(host);
     let (check, kernel) = checks::kernel(host);
-    let mut list = vec![check, checks::privileges(&caps), checks::lockdown(host)];
+    let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
     let (check, btf) = checks::btf(host);
     list.push(check);
     if let Some(btf) = &btf {
@@ -299,8 +304,8 @@ pub fn run(host: &impl Host, hooks: &[Hook]) -> Report {
     list.push(checks::fentry(host, &caps, btf.as_ref()));
     list.push(checks::jit(host));
     list.push(checks::sock_diag(host));
-    list.push(checks::namespaces(&caps));
-    list.push(checks::processes(&caps));
+    list.push(privileges::namespaces(&caps));
+    list.push(privileges::processes(&caps));
     list.push(checks::cgroup2(host));
     list.push(checks::hz(host));
     list.push(checks::tracefs(host));

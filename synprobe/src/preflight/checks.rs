@@ -1,8 +1,14 @@
 //! One small function for each check.
 
-use std::{io, path::Path, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use super::{Attempt, Check, Host, Status};
+use super::{
+    Attempt, Check, Host, Status,
+    privileges::{CAP_NET_ADMIN, CAP_SYS_ADMIN, Privileges},
+};
 use crate::{
     kernel::{self, KernelVersion},
     probe::{
@@ -15,77 +21,12 @@ use crate::{
 /// `BPF_MAP_TYPE_RINGBUF` and CAP_BPF came with it.
 const OLDEST: (u32, u32) = (5, 8);
 
-/// What this process may do.
-pub(super) struct Privileges {
-    uid: Option<u32>,
-    /// The effective set; `None` where it cannot be told.
-    effective: Option<u64>,
-}
-
-/// A capability: its name and its bit (include/uapi/linux/capability.h).
-type Cap = (&'static str, u32);
-const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", 1);
-const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", 2);
-const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", 12);
-const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", 19);
-const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", 21);
-const CAP_PERFMON: Cap = ("CAP_PERFMON", 38);
-const CAP_BPF: Cap = ("CAP_BPF", 39);
-
-/// Everything at once, because setcap replaces what was set before.
-const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net_admin,\
-    cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep \"$(command -v synprobe)\"";
-
-impl Privileges {
-    /// From /proc/self/status.
-    pub(super) fn of(host: &impl Host) -> Self {
-        let status = text(host, "/proc/self/status").unwrap_or_default();
-        let field = |name| status.lines().find_map(|l| l.strip_prefix(name));
-        Self {
-            // Real, effective, saved, of the file system.
-            uid: field("Uid:").and_then(|l| l.split_whitespace().nth(1)?.parse().ok()),
-            effective: field("CapEff:").and_then(|l| u64::from_str_radix(l.trim(), 16).ok()),
-        }
-    }
-
-    fn has(&self, cap: Cap) -> bool {
-        self.effective.is_some_and(|set| set >> cap.1 & 1 == 1)
-    }
-
-    /// What programs need: CAP_SYS_ADMIN stands for both (bpf_capable(), perfmon_capable()).
-    fn may_probe(&self) -> bool {
-        self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON)
-    }
-
-    fn missing(&self, caps: &[Cap]) -> Vec<&'static str> {
-        caps.iter()
-            .filter(|cap| !self.has(**cap))
-            .map(|cap| cap.0)
-            .collect()
-    }
-
-    fn remedy(&self, missing: &[&str]) -> String {
-        if self.uid != Some(0) {
-            return SETCAP.to_owned();
-        }
-        // Root, but of a container or a stripped service.
-        let flags: Vec<_> = missing
-            .iter()
-            .map(|cap| format!("--cap-add {}", cap.trim_start_matches("CAP_")))
-            .collect();
-        format!(
-            "this root lacks them: run on the host, or give the container {}",
-            flags.join(" ")
-        )
-    }
-}
-
 /// Linux 5.8 or later.
 pub(super) fn kernel(host: &impl Host) -> (Check, Option<KernelVersion>) {
     let missing = |detail: String| {
         let (major, minor) = OLDEST;
         Check::new("kernel", "kernel", Status::Missing, detail)
-            .remedy(format!("boot Linux {major}.{minor} or later"))
+            .with_remedy(format!("boot Linux {major}.{minor} or later"))
     };
     let release = match host.release() {
         Ok(release) => release,
@@ -109,28 +50,6 @@ pub(super) fn kernel(host: &impl Host) -> (Check, Option<KernelVersion>) {
     }
 }
 
-/// CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN.
-pub(super) fn privileges(caps: &Privileges) -> Check {
-    let check = |status, detail: String| Check::new("privileges", "privileges", status, detail);
-    if caps.may_probe() {
-        let held = [CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN]
-            .into_iter()
-            .filter(|c| caps.has(*c));
-        let held: Vec<_> = held.map(|c| c.0).collect();
-        return check(Status::Ok, held.join(", "));
-    }
-    let missing = caps.missing(&[CAP_BPF, CAP_PERFMON]);
-    let uid = caps
-        .uid
-        .map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
-    let verb = if missing.len() == 1 { "is" } else { "are" };
-    check(
-        Status::Missing,
-        format!("{} {verb} missing ({uid})", missing.join(" and ")),
-    )
-    .remedy(caps.remedy(&missing))
-}
-
 /// Confidentiality lockdown forbids bpf_probe_read_kernel() (LOCKDOWN_BPF_READ_KERNEL).
 pub(super) fn lockdown(host: &impl Host) -> Check {
     let check = |status, detail: &str| Check::new("lockdown", "lockdown", status, detail);
@@ -139,7 +58,7 @@ pub(super) fn lockdown(host: &impl Host) -> Check {
             Status::Missing,
             "kernel lockdown forbids BPF to read kernel memory",
         )
-        .remedy("boot without lockdown=confidentiality (integrity is fine)"),
+        .with_remedy("boot without lockdown=confidentiality (integrity is fine)"),
         Some(modes) if modes.contains("[integrity]") => {
             check(Status::Ok, "integrity: BPF may read kernel memory")
         }
@@ -162,7 +81,10 @@ pub(super) fn btf(host: &impl Host) -> (Check, Option<Btf>) {
                 BtfError::Denied => "run with sudo",
                 _ => OffsetsError::REMEDY,
             };
-            (check(Status::Missing, e.to_string()).remedy(remedy), None)
+            (
+                check(Status::Missing, e.to_string()).with_remedy(remedy),
+                None,
+            )
         }
     }
 }
@@ -185,11 +107,11 @@ pub(super) fn members(btf: &Btf) -> (Check, Option<Resolved>) {
                 Status::Degraded,
                 format!("this kernel has no {}", missing.join(", ")),
             )
-            .lost(resolved.missing_features().join("; "));
+            .with_lost(resolved.missing_features().join("; "));
             (check, Some(resolved))
         }
         Err(e) => (
-            check(Status::Missing, e.to_string()).remedy(OffsetsError::REMEDY),
+            check(Status::Missing, e.to_string()).with_remedy(OffsetsError::REMEDY),
             None,
         ),
     }
@@ -202,7 +124,7 @@ pub(super) fn hook(btf: &Btf, hook: &Hook) -> (Check, Option<usize>) {
     let lacking = |detail: String, remedy: Option<&str>| {
         let mut check = match hook.required {
             true => check(Status::Missing, detail),
-            false => check(Status::Degraded, detail).lost(hook.feature),
+            false => check(Status::Degraded, detail).with_lost(hook.feature),
         };
         check.remedy = remedy.map(str::to_owned);
         (check, None)
@@ -262,7 +184,7 @@ pub(super) fn raw_tracepoint(host: &impl Host, caps: &Privileges) -> Check {
             Status::Missing,
             refusal("raw tracepoint programs", &e),
         )
-        .remedy(remedy_of_refusal(&e)),
+        .with_remedy(remedy_of_refusal(&e)),
     }
 }
 
@@ -282,7 +204,8 @@ pub(super) fn ring_buffer(host: &impl Host, caps: &Privileges, kernel: &KernelVe
             } else {
                 remedy_of_refusal(&e)
             };
-            Check::new(id, title, Status::Missing, refusal("BPF ring buffers", &e)).remedy(remedy)
+            Check::new(id, title, Status::Missing, refusal("BPF ring buffers", &e))
+                .with_remedy(remedy)
         }
     }
 }
@@ -294,8 +217,8 @@ pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
     if !missing.is_empty() {
         let detail = format!("{} missing", missing.join(" and "));
         return Check::new(id, title, Status::Degraded, detail)
-            .lost("the lab")
-            .remedy(caps.remedy(&missing));
+            .with_lost("the lab")
+            .with_remedy(caps.remedy(&missing));
     }
     match host.attempt(Attempt::SchedCls) {
         Ok(()) => Check::new(
@@ -310,8 +233,8 @@ pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
             Status::Degraded,
             refusal("classifier programs", &e),
         )
-        .lost("the lab")
-        .remedy(remedy_of_refusal(&e)),
+        .with_lost("the lab")
+        .with_remedy(remedy_of_refusal(&e)),
     }
 }
 
@@ -346,8 +269,8 @@ pub(super) fn jit(host: &impl Host) -> Check {
         .map(str::trim)
     {
         Some("0") => check(Status::Degraded, "off: programs are interpreted")
-            .lost("low overhead")
-            .remedy("sudo sysctl net.core.bpf_jit_enable=1"),
+            .with_lost("low overhead")
+            .with_remedy("sudo sysctl net.core.bpf_jit_enable=1"),
         Some(_) => check(Status::Ok, "on"),
         None => check(
             Status::Note,
@@ -362,52 +285,9 @@ pub(super) fn sock_diag(host: &impl Host) -> Check {
     match host.attempt(Attempt::SockDiag) {
         Ok(()) => check(Status::Ok, "answers for TCP".to_owned()),
         Err(e) => check(Status::Degraded, refusal("sock_diag for TCP", &e))
-            .lost("half-opens from before the start, and those that end without an event")
-            .remedy("sudo modprobe -a inet_diag tcp_diag"),
+            .with_lost("half-opens from before the start, and those that end without an event")
+            .with_remedy("sudo modprobe -a inet_diag tcp_diag"),
     }
-}
-
-/// Entering another network namespace (setns(2)).
-pub(super) fn namespaces(caps: &Privileges) -> Check {
-    let (id, title) = ("namespaces", "namespaces");
-    let missing = caps.missing(&[CAP_SYS_ADMIN]);
-    if missing.is_empty() {
-        return Check::new(
-            id,
-            title,
-            Status::Ok,
-            "other network namespaces may be entered",
-        );
-    }
-    Check::new(
-        id,
-        title,
-        Status::Degraded,
-        format!("{} is missing", missing.join(", ")),
-    )
-    .lost("names, settings and existing half-opens of other network namespaces; --netns")
-    .remedy(caps.remedy(&missing))
-}
-
-/// Finding a socket's owner reads /proc/<pid>/fd of every process: proc_fd_permission(), and
-/// PTRACE_MODE_READ_FSCREDS for the links in it.
-pub(super) fn processes(caps: &Privileges) -> Check {
-    let (id, title) = ("processes", "processes");
-    let mut missing = caps.missing(&[CAP_SYS_PTRACE]);
-    if !caps.has(CAP_DAC_READ_SEARCH) && !caps.has(CAP_DAC_OVERRIDE) {
-        missing.push(CAP_DAC_READ_SEARCH.0);
-    }
-    if missing.is_empty() {
-        return Check::new(id, title, Status::Ok, "sockets can be mapped to processes");
-    }
-    Check::new(
-        id,
-        title,
-        Status::Degraded,
-        format!("{} missing", missing.join(" and ")),
-    )
-    .lost("the process that owns a listener of another user")
-    .remedy(caps.remedy(&missing))
 }
 
 /// Paths of cgroups.
@@ -416,8 +296,8 @@ pub(super) fn cgroup2(host: &impl Host) -> Check {
     match cgroup2_mount(host) {
         Some(path) => check(Status::Ok, format!("mounted on {}", path.display())),
         None => check(Status::Degraded, "not mounted".to_owned())
-            .lost("the cgroup of a connection")
-            .remedy("sudo mount -t cgroup2 none /sys/fs/cgroup"),
+            .with_lost("the cgroup of a connection")
+            .with_remedy("sudo mount -t cgroup2 none /sys/fs/cgroup"),
     }
 }
 
@@ -435,8 +315,8 @@ pub(super) fn hz(host: &impl Host) -> Check {
             Status::Degraded,
             "the kernel does not tell the length of a jiffy".to_owned(),
         )
-        .lost("the predicted time of retransmissions whose timers are kept in jiffies")
-        .remedy("run with sudo, or provide /boot/config-$(uname -r)"),
+        .with_lost("the predicted time of retransmissions whose timers are kept in jiffies")
+        .with_remedy("run with sudo, or provide /boot/config-$(uname -r)"),
     }
 }
 
@@ -470,7 +350,7 @@ fn mount_of(host: &impl Host, fs: &str) -> Option<PathBuf> {
     })
 }
 
-fn text(host: &impl Host, path: &str) -> Option<String> {
+pub(super) fn text(host: &impl Host, path: &str) -> Option<String> {
     host.read(Path::new(path))
         .ok()
         .map(|b| String::from_utf8_lossy(&b).into_owned())

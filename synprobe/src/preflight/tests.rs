@@ -184,6 +184,10 @@ fn missing_capabilities_are_named() {
     assert!(line.starts_with("CAP_PERFMON is missing (uid 0)"), "{line}");
     assert!(line.contains("--cap-add PERFMON"), "{line}");
     Made::good().without(STATUS).fatal("privileges");
+    let host = Made::good().file("/proc/self/uid_map", *b"         0       1000          1\n");
+    assert!(host.fatal("privileges").contains("user namespace"));
+    let host = Made::good().file("/proc/self/uid_map", *b"         0          0 4294967295\n");
+    require(&host, HOOKS).unwrap();
 }
 
 #[test]
@@ -356,8 +360,8 @@ fn the_report_is_aligned_and_ends_with_the_verdict() {
     let report = Report::new(vec![
         Check::new("a", "short", Status::Ok, "fine"),
         Check::new("b", "a longer title", Status::Degraded, "gone")
-            .lost("much")
-            .remedy("do this"),
+            .with_lost("much")
+            .with_remedy("do this"),
     ]);
     assert_eq!(
         report.to_string(),
