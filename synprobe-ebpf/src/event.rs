@@ -102,7 +102,7 @@ pub struct StateRecord {
     /// cgroup v2 id of the caller; only with `tgid`.
     pub cgroup: u64,
     /// Process (thread group) id of the caller; 0 unless the transition runs in its context
-    /// (CLOSE→SYN_SENT).
+    /// (CLOSE→SYN_SENT, and →LISTEN).
     pub tgid: u32,
     /// `sk_err` at the transition, a positive errno or 0.
     pub sk_err: u32,

@@ -84,3 +84,16 @@ pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
     }
     Ok(true)
 }
+
+/// Whether a listener may have connections that pass: its own port and the namespace decide.
+#[inline(always)]
+pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
+    let by = setting!(ports);
+    if by & BY_LOCAL_PORT != 0 && !listed(PORTS_LOCAL, ports.local) {
+        return Ok(false);
+    }
+    if by & BY_EITHER_PORT != 0 && !listed(PORTS_EITHER, ports.local) {
+        return Ok(false);
+    }
+    Ok(setting!(netns) == 0 || sock::netns(sk)? == setting!(netns))
+}

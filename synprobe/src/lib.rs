@@ -4,9 +4,20 @@
 //! The flow is one way: kernel probe → ring → decode → track → verdict → view. Start reading at
 //! [`pipeline`].
 
+pub mod cli;
+pub mod decode;
 pub mod diag;
+pub mod errno;
+pub mod filter;
+mod host;
 pub mod kernel;
 pub mod lab;
+pub mod model;
 pub mod netns;
+pub mod pipeline;
 pub mod preflight;
 pub mod probe;
+mod ring;
+mod survey;
+pub mod track;
+pub mod view;

@@ -1,6 +1,6 @@
 //! What this host allows, what is missing, and the remedy.
 //!
-//! [`run`] makes every check and tells about each of them; [`require`] makes those without which
+//! [`report`] makes every check and tells about each of them; [`require`] makes those without which
 //! nothing can be watched, stops at the first that fails, and hands over what they found.
 
 mod attempt;
@@ -10,16 +10,18 @@ mod privileges;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use serde::Serialize;
+use synprobe_ebpf::config::MEMBERS;
 use thiserror::Error;
 
 pub use host::{Attempt, Host, ThisHost};
+use privileges::Privileges;
 
 use crate::{
     kernel::KernelVersion,
-    probe::{hooks::Hook, offsets::Resolved},
+    probe::hooks::{Chosen, HOOKS, Hook},
 };
 
 /// The exit code of a host that cannot run it (docs/events.md).
@@ -204,22 +206,17 @@ impl fmt::Display for Report {
 pub struct Ready {
     /// The running kernel.
     pub kernel: KernelVersion,
-    /// Its jiffies a second, where they can be told.
-    pub hz: Option<u32>,
-    /// Where it keeps its members.
-    pub resolved: Resolved,
-    /// Each hook's prototype: an index into [`Hook::args`], `None` for an optional hook that this
-    /// kernel does not have, or has in a shape that is not understood.
-    pub hooks: Vec<(&'static str, Option<usize>)>,
-    /// Where cgroup v2 is mounted.
-    pub cgroup2: Option<PathBuf>,
-}
-
-impl Ready {
-    /// Which of a hook's prototypes this kernel has.
-    pub fn prototype_of(&self, hook: &str) -> Option<usize> {
-        self.hooks.iter().find(|(name, _)| *name == hook)?.1
-    }
+    /// Its jiffies a second.
+    pub hz: u32,
+    /// Where it keeps its members, in the order of [`MEMBERS`].
+    pub places: [u32; MEMBERS.len()],
+    /// What its lack of optional members costs.
+    pub missing: Vec<&'static str>,
+    /// Each hook that this kernel has, with the program that fits its prototype.
+    pub hooks: Vec<Chosen>,
+    /// The range that local ports are chosen from in this network namespace; all ports where it
+    /// cannot be told.
+    pub ephemeral_ports: (u16, u16),
 }
 
 /// Why nothing can be watched on this host: one line, the remedy included. Exit code [`EXIT_HOST`].
@@ -236,58 +233,64 @@ impl fmt::Display for HostError {
     }
 }
 
-/// Stops at a check that says that nothing can be watched.
-fn fatal(check: Check) -> Result<Check, HostError> {
-    if check.status == Status::Missing {
-        Err(HostError(Box::new(check)))
-    } else {
-        Ok(check)
-    }
-}
-
 /// Makes the checks without which nothing can be watched.
 ///
 /// # Errors
 /// The first that fails.
-pub fn require(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostError> {
-    let (check, kernel) = checks::kernel(host);
-    let kernel = match (fatal(check)?, kernel) {
-        (_, Some(kernel)) => kernel,
-        // The check is Missing without a version, so this is only for the compiler.
-        (check, None) => return Err(HostError(Box::new(check))),
-    };
-    let caps = privileges::Privileges::of(host);
+pub fn require() -> Result<Ready, HostError> {
+    require_on(&ThisHost, HOOKS)
+}
+
+/// [`require`], of any host.
+///
+/// # Errors
+/// The first check that fails.
+pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostError> {
+    let kernel = found(checks::kernel(host))?;
+    let caps = Privileges::of(host);
     fatal(privileges::privileges(&caps))?;
     fatal(checks::lockdown(host))?;
-    let (check, btf) = checks::btf(host);
-    let Some(btf) = btf else {
-        return Err(HostError(Box::new(check)));
-    };
-    let (check, resolved) = checks::members(&btf);
-    let Some(resolved) = resolved else {
-        return Err(HostError(Box::new(check)));
-    };
-    let mut found = Vec::with_capacity(hooks.len());
+    let btf = found(checks::btf(host))?;
+    let resolved = found(checks::members(&btf))?;
+    let mut chosen = Vec::with_capacity(hooks.len());
     for hook in hooks {
-        let (check, alternative) = checks::hook(&btf, hook);
+        let (check, fits) = checks::hook(&btf, hook);
         fatal(check)?;
-        found.push((hook.name, alternative));
+        chosen.extend(fits);
     }
     fatal(checks::raw_tracepoint(host, &caps))?;
     fatal(checks::ring_buffer(host, &caps, &kernel))?;
-    let hz = checks::ticks(host);
     Ok(Ready {
+        hz: found(checks::hz(host))?,
         kernel,
-        hz,
-        resolved,
-        hooks: found,
-        cgroup2: checks::cgroup2_mount(host),
+        places: resolved.places,
+        missing: resolved.missing_features(),
+        hooks: chosen,
+        ephemeral_ports: checks::ephemeral_ports(host),
     })
 }
 
+/// Stops at a check that says that nothing can be watched.
+fn fatal(check: Check) -> Result<(), HostError> {
+    found((check, Some(())))
+}
+
+/// What a check found; its failure where it is fatal, or found nothing.
+fn found<T>((check, found): (Check, Option<T>)) -> Result<T, HostError> {
+    match found {
+        Some(found) if check.status != Status::Missing => Ok(found),
+        _ => Err(HostError(Box::new(check))),
+    }
+}
+
 /// Makes every check. Without root too: what could not be tested is said.
-pub fn run(host: &impl Host, hooks: &[Hook]) -> Report {
-    let caps = privileges::Privileges::of(host);
+pub fn report() -> Report {
+    report_on(&ThisHost, HOOKS)
+}
+
+/// [`report`], of any host.
+pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
+    let caps = Privileges::of(host);
     let (check, kernel) = checks::kernel(host);
     let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
     let (check, btf) = checks::btf(host);
@@ -300,14 +303,16 @@ pub fn run(host: &impl Host, hooks: &[Hook]) -> Report {
     if let Some(kernel) = &kernel {
         list.push(checks::ring_buffer(host, &caps, kernel));
     }
-    list.push(checks::sched_cls(host, &caps));
-    list.push(checks::fentry(host, &caps, btf.as_ref()));
-    list.push(checks::jit(host));
-    list.push(checks::sock_diag(host));
-    list.push(privileges::namespaces(&caps));
-    list.push(privileges::processes(&caps));
-    list.push(checks::cgroup2(host));
-    list.push(checks::hz(host));
-    list.push(checks::tracefs(host));
+    list.extend([
+        checks::sched_cls(host, &caps),
+        checks::fentry(host, &caps, btf.as_ref()),
+        checks::jit(host),
+        checks::sock_diag(host),
+        privileges::namespaces(&caps),
+        privileges::processes(&caps),
+        checks::cgroup2(host),
+        checks::hz(host).0,
+        checks::tracefs(host),
+    ]);
     Report::new(list)
 }

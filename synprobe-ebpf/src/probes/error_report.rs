@@ -23,7 +23,9 @@ pub fn error_report(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_error_report(ctx: &RawTracePointContext) -> Result<(), Fault> {
     let sk = Kptr::new(ctx.arg(0));
-    let Some(sk_state) = handshaking(sk)? else { return Ok(()) };
+    let Some(sk_state) = handshaking(sk)? else {
+        return Ok(());
+    };
     // UDP and raw sockets come by here too.
     if sk.read::<u16>(place!(protocol))? != IPPROTO_TCP {
         return Ok(());

@@ -23,7 +23,10 @@ const IPPROTO_TCP: u16 = 6;
 fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
     if let Err(errno) = result {
         emit::unread(kind);
-        warn!(ctx, "kind {}: a kernel member could not be read: {}", kind, errno);
+        warn!(
+            ctx,
+            "kind {}: a kernel member could not be read: {}", kind, errno
+        );
     }
     0
 }

@@ -23,7 +23,9 @@ pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_receive_reset(ctx: &RawTracePointContext) -> Result<(), Fault> {
     let sk = Kptr::new(ctx.arg(0));
-    let Some(sk_state) = handshaking(sk)? else { return Ok(()) };
+    let Some(sk_state) = handshaking(sk)? else {
+        return Ok(());
+    };
     let ports = Ports::of(sk)?;
     if !flow_passes(sk, ports)? {
         return Ok(());

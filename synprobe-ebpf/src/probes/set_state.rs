@@ -17,7 +17,7 @@ use synprobe_ebpf::{
 use super::{IPPROTO_TCP, finish};
 use crate::{
     emit::emit,
-    filter::{flow_passes, role_passes, setting},
+    filter::{flow_passes, listener_passes, role_passes, setting},
     sock::{Fault, Kptr, Ports, fill_flow, place},
 };
 
@@ -42,12 +42,18 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
     if !role_of(old, new).is_none_or(role_passes) {
         return Ok(());
     }
-    let ports = if new == state::CLOSE { Ports::of_closing(sk)? } else { Ports::of(sk)? };
+    let ports = if new == state::CLOSE {
+        Ports::of_closing(sk)?
+    } else {
+        Ports::of(sk)?
+    };
     // Before 6.15 a new child has no peer yet; its next transition tells the whole tuple.
     if old == state::LISTEN && new == state::SYN_RECV && ports.peer == 0 {
         return Ok(());
     }
-    if !flow_passes(sk, ports)? {
+    // A listener has no peer yet: what was asked of one cannot exclude it.
+    let listener = old == state::LISTEN && new != state::SYN_RECV || new == state::LISTEN;
+    if listener && !listener_passes(sk, ports)? || !listener && !flow_passes(sk, ports)? {
         return Ok(());
     }
     debug!(ctx, "sock {:x}: {} -> {}", sk.address(), old, new);
@@ -59,8 +65,9 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
         fill_flow(&mut r.flow, sk, ports)?;
         r.sk_err = sk.read(place!(err))?;
         r.sk_err_soft = sk.read(place!(err_soft))?;
-        if new == state::SYN_SENT {
-            // connect() runs in its caller's context; every later transition may run on anybody's.
+        if new == state::SYN_SENT || new == state::LISTEN {
+            // connect() and listen() run in their caller's context; every other transition may run
+            // on anybody's.
             // SAFETY: helpers without arguments.
             r.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
             // SAFETY: likewise.

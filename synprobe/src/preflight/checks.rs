@@ -13,7 +13,7 @@ use crate::{
     kernel::{self, KernelVersion},
     probe::{
         btf::{Btf, BtfError, KERNEL_BTF, Prototype},
-        hooks::Hook,
+        hooks::{Chosen, Hook},
         offsets::{OffsetsError, Resolved, resolve},
     },
 };
@@ -117,8 +117,8 @@ pub(super) fn members(btf: &Btf) -> (Check, Option<Resolved>) {
     }
 }
 
-/// A tracepoint with a prototype that is understood; gives which.
-pub(super) fn hook(btf: &Btf, hook: &Hook) -> (Check, Option<usize>) {
+/// A tracepoint with a prototype that is understood; gives the program for it.
+pub(super) fn hook(btf: &Btf, hook: &'static Hook) -> (Check, Option<Chosen>) {
     let id = format!("tracepoint.{}", hook.name);
     let check = |status, detail: String| Check::new(&id, hook.name, status, detail);
     let lacking = |detail: String, remedy: Option<&str>| {
@@ -130,10 +130,10 @@ pub(super) fn hook(btf: &Btf, hook: &Hook) -> (Check, Option<usize>) {
         (check, None)
     };
     match btf.tracepoint_prototype(hook.name) {
-        Ok(prototype) => match hook.args.iter().position(|args| prototype.takes(args)) {
-            Some(index) => (check(Status::Ok, prototype.to_string()), Some(index)),
+        Ok(prototype) => match hook.choose(&prototype) {
+            Some(chosen) => (check(Status::Ok, prototype.to_string()), Some(chosen)),
             None => {
-                let known: Vec<_> = hook.args.iter().map(|args| wanted(args)).collect();
+                let known: Vec<_> = hook.variants.iter().map(|v| wanted(v.args)).collect();
                 let name = hook.name;
                 let detail = format!(
                     "this kernel's tracepoint {name} hands over {prototype}, where {} is understood",
@@ -293,7 +293,7 @@ pub(super) fn sock_diag(host: &impl Host) -> Check {
 /// Paths of cgroups.
 pub(super) fn cgroup2(host: &impl Host) -> Check {
     let check = |status, detail: String| Check::new("cgroup2", "cgroup v2", status, detail);
-    match cgroup2_mount(host) {
+    match mount_of(host, "cgroup2") {
         Some(path) => check(Status::Ok, format!("mounted on {}", path.display())),
         None => check(Status::Degraded, "not mounted".to_owned())
             .with_lost("the cgroup of a connection")
@@ -301,29 +301,32 @@ pub(super) fn cgroup2(host: &impl Host) -> Check {
     }
 }
 
-/// Where cgroup v2 is mounted.
-pub(super) fn cgroup2_mount(host: &impl Host) -> Option<PathBuf> {
-    mount_of(host, "cgroup2")
-}
-
-/// The length of a jiffy.
-pub(super) fn hz(host: &impl Host) -> Check {
+/// The length of a jiffy: time-outs and timers are kept in jiffies, so without it every prediction
+/// would be a guess.
+pub(super) fn hz(host: &impl Host) -> (Check, Option<u32>) {
     let check = |status, detail: String| Check::new("hz", "HZ", status, detail);
-    match ticks(host) {
+    let release = host.release().unwrap_or_default();
+    let hz = kernel::hz(host.tick_ns(), &release, |path| host.read(path));
+    let check = match hz {
         Some(hz) => check(Status::Ok, format!("{hz} jiffies a second")),
         None => check(
-            Status::Degraded,
-            "the kernel does not tell the length of a jiffy".to_owned(),
+            Status::Missing,
+            "this kernel does not tell the length of a jiffy".to_owned(),
         )
-        .with_lost("the predicted time of retransmissions whose timers are kept in jiffies")
         .with_remedy("run with sudo, or provide /boot/config-$(uname -r)"),
-    }
+    };
+    (check, hz)
 }
 
-/// Jiffies a second.
-pub(super) fn ticks(host: &impl Host) -> Option<u32> {
-    let release = host.release().unwrap_or_default();
-    kernel::hz(host.tick_ns(), &release, |path| host.read(path))
+/// `net.ipv4.ip_local_port_range` of this network namespace; every port where it cannot be told,
+/// because taking too many ports for ephemeral ones loses nothing.
+pub(super) fn ephemeral_ports(host: &impl Host) -> (u16, u16) {
+    let range = text(host, "/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ports = range.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) if first <= last => (first, last),
+        _ => (0, u16::MAX),
+    }
 }
 
 /// Raw tracepoints are attached by bpf(2) alone.

@@ -9,6 +9,7 @@ use crate::probe::{btf::KERNEL_BTF, btf::blob::Blob, hooks::HOOKS};
 struct Made {
     release: &'static str,
     files: HashMap<&'static str, Vec<u8>>,
+    tick_ns: Option<u64>,
     refused: Vec<(Attempt, i32)>,
     tried: RefCell<Vec<Attempt>>,
 }
@@ -39,7 +40,12 @@ impl Made {
                     b"none [integrity] confidentiality\n".to_vec(),
                 ),
                 ("/proc/self/mounts", mounts.into()),
+                (
+                    "/proc/sys/net/ipv4/ip_local_port_range",
+                    b"32768\t60999\n".to_vec(),
+                ),
             ]),
+            tick_ns: Some(4_000_000),
             refused: Vec::new(),
             tried: RefCell::default(),
         }
@@ -61,14 +67,14 @@ impl Made {
     }
 
     fn report(&self) -> Report {
-        run(self, HOOKS)
+        report_on(self, HOOKS)
     }
 
     /// Both ways of asking must agree on what is fatal; gives the one line.
     fn fatal(&self, id: &str) -> String {
         let report = self.report();
         assert_eq!(report.verdict(), Verdict::CannotRun, "{report}");
-        let error = require(self, HOOKS).unwrap_err();
+        let error = require_on(self, HOOKS).unwrap_err();
         assert_eq!(error.0.id, id);
         assert!(report.checks.contains(&*error.0), "{report}");
         let line = error.to_string();
@@ -83,7 +89,7 @@ impl Made {
         let check = report.checks.iter().find(|c| c.id == id).unwrap().clone();
         assert_eq!(check.status, Status::Degraded, "{check:?}");
         assert!(check.lost.is_some(), "{check:?}");
-        require(self, HOOKS).unwrap();
+        require_on(self, HOOKS).unwrap();
         check
     }
 }
@@ -102,7 +108,7 @@ impl Host for Made {
     }
 
     fn tick_ns(&self) -> Option<u64> {
-        Some(4_000_000)
+        self.tick_ns
     }
 
     fn attempt(&self, attempt: Attempt) -> io::Result<()> {
@@ -119,17 +125,39 @@ fn a_good_host_can_run() {
     let host = Made::good();
     let report = host.report();
     assert_eq!(report.verdict(), Verdict::CanRun, "{report}");
-    let ready = require(&host, HOOKS).unwrap();
-    assert_eq!((ready.hz, ready.kernel.major), (Some(250), 6));
-    assert_eq!(
-        ready.cgroup2.as_deref(),
-        Some(Path::new("/sys/fs/my cgroup"))
-    );
-    // The made-up kernel has each hook's latest prototype.
-    for hook in HOOKS {
-        assert_eq!(ready.prototype_of(hook.name), Some(hook.args.len() - 1));
+    let ready = require_on(&host, HOOKS).unwrap();
+    assert_eq!((ready.hz, ready.kernel.major), (250, 6));
+    assert_eq!(ready.ephemeral_ports, (32768, 60999));
+    assert!(ready.missing.is_empty());
+    // The made-up kernel has each hook's last prototype.
+    for (hook, chosen) in HOOKS.iter().zip(&ready.hooks) {
+        assert_eq!(chosen.hook.name, hook.name);
+        assert_eq!(
+            chosen.program,
+            hook.variants[hook.variants.len() - 1].program
+        );
     }
-    assert_eq!(ready.prototype_of("none"), None);
+    assert_eq!(ready.hooks.len(), HOOKS.len());
+    assert!(
+        host.report()
+            .to_string()
+            .contains("mounted on /sys/fs/my cgroup")
+    );
+}
+
+/// All hooks but one.
+fn other_than(name: &str) -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().filter(move |hook| hook.name != name)
+}
+
+/// The program that is taken for a hook.
+fn program(host: &Made, hook: &str) -> Option<&'static str> {
+    let ready = require_on(host, HOOKS).unwrap();
+    ready
+        .hooks
+        .iter()
+        .find(|chosen| chosen.hook.name == hook)
+        .map(|chosen| chosen.program)
 }
 
 #[test]
@@ -187,7 +215,7 @@ fn missing_capabilities_are_named() {
     let host = Made::good().file("/proc/self/uid_map", *b"         0       1000          1\n");
     assert!(host.fatal("privileges").contains("user namespace"));
     let host = Made::good().file("/proc/self/uid_map", *b"         0          0 4294967295\n");
-    require(&host, HOOKS).unwrap();
+    require_on(&host, HOOKS).unwrap();
 }
 
 #[test]
@@ -218,12 +246,12 @@ fn the_least_privileges_run_with_less() {
             .contains("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
     );
     // What stood for both before 5.8, and does still.
-    require(&Made::good().file(STATUS, status(0, caps(&[21]))), HOOKS).unwrap();
+    require_on(&Made::good().file(STATUS, status(0, caps(&[21]))), HOOKS).unwrap();
 }
 
 #[test]
 fn a_prototype_that_grew_is_refused_in_words() {
-    let mut blob = Blob::kernel(|_| false, &HOOKS[1..]);
+    let mut blob = Blob::kernel(|_| false, other_than("inet_sock_set_state"));
     blob.tracepoint(
         "inet_sock_set_state",
         &["const struct sock *", "int", "int", "int"],
@@ -243,7 +271,7 @@ fn a_prototype_that_grew_is_refused_in_words() {
 
 #[test]
 fn hooks_that_are_not_there() {
-    let blob = Blob::kernel(|_| false, &HOOKS[1..]).bytes();
+    let blob = Blob::kernel(|_| false, other_than("inet_sock_set_state")).bytes();
     let line = Made::good()
         .file(KERNEL_BTF, blob)
         .fatal("tracepoint.inet_sock_set_state");
@@ -252,33 +280,30 @@ fn hooks_that_are_not_there() {
         "{line}"
     );
 
-    let required: Vec<Hook> = HOOKS.iter().filter(|h| h.required).copied().collect();
-    let host = Made::good().file(KERNEL_BTF, Blob::kernel(|_| false, &required).bytes());
-    for hook in HOOKS.iter().filter(|h| !h.required) {
+    let required = HOOKS.iter().filter(|hook| hook.required);
+    let host = Made::good().file(KERNEL_BTF, Blob::kernel(|_| false, required).bytes());
+    for hook in HOOKS.iter().filter(|hook| !hook.required) {
         host.less(&format!("tracepoint.{}", hook.name));
-        assert_eq!(require(&host, HOOKS).unwrap().prototype_of(hook.name), None);
+        assert_eq!(program(&host, hook.name), None);
     }
 }
 
 #[test]
 fn the_prototype_before_6_17_is_told_from_the_one_after() {
-    let others: Vec<Hook> = HOOKS
-        .iter()
-        .filter(|h| h.name != "tcp_retransmit_skb")
-        .copied()
-        .collect();
-    let mut blob = Blob::kernel(|_| false, &others);
-    blob.tracepoint(
+    let (hook, sock, skb) = (
         "tcp_retransmit_skb",
-        &["const struct sock *", "const struct sk_buff *"],
+        "const struct sock *",
+        "const struct sk_buff *",
     );
-    let host = Made::good().file(KERNEL_BTF, blob.bytes());
-    assert_eq!(
-        require(&host, HOOKS)
-            .unwrap()
-            .prototype_of("tcp_retransmit_skb"),
-        Some(0)
-    );
+    for (args, wanted) in [
+        (&[sock, skb][..], "retransmit_skb"),
+        (&[sock, skb, "int"], "retransmit_skb_err"),
+    ] {
+        let mut blob = Blob::kernel(|_| false, other_than(hook));
+        blob.tracepoint(hook, args);
+        let host = Made::good().file(KERNEL_BTF, blob.bytes());
+        assert_eq!(program(&host, hook), Some(wanted));
+    }
 }
 
 #[test]
@@ -348,6 +373,16 @@ fn settings_of_the_host() {
         .file("/proc/sys/net/core/bpf_jit_enable", *b"0\n")
         .less("jit");
     Made::good().without("/proc/self/mounts").less("cgroup2");
+    let host = Made {
+        tick_ns: None,
+        ..Made::good()
+    };
+    assert!(host.fatal("hz").contains("length of a jiffy"));
+    let ports = "/proc/sys/net/ipv4/ip_local_port_range";
+    for bad in ["", "5", "9 5", "1 99999", "a b"] {
+        let ready = require_on(&Made::good().file(ports, bad), HOOKS).unwrap();
+        assert_eq!(ready.ephemeral_ports, (0, u16::MAX), "{bad}");
+    }
     let report = Made::good()
         .without(lockdown)
         .without("/proc/sys/net/core/bpf_jit_enable")
@@ -378,8 +413,8 @@ fn the_report_is_aligned_and_ends_with_the_verdict() {
 
 #[test]
 fn this_host_gives_a_report() {
-    let report = run(&ThisHost, HOOKS);
-    match require(&ThisHost, HOOKS) {
+    let report = report();
+    match require() {
         Ok(_) => assert_ne!(report.verdict(), Verdict::CannotRun, "{report}"),
         Err(e) => assert!(report.checks.contains(&*e.0), "{e}\n{report}"),
     }

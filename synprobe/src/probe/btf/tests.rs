@@ -142,7 +142,7 @@ fn enumerators() {
 fn prototypes_read_like_c() {
     let mut b = Blob::new();
     for hook in HOOKS {
-        b.tracepoint(hook.name, hook.args[0]);
+        b.tracepoint(hook.name, hook.variants[0].args);
     }
     let sock = b.raw("sock", kind::FWD << 24, 0, &[]);
     let pointer = b.link(kind::PTR, "", sock);
@@ -153,8 +153,8 @@ fn prototypes_read_like_c() {
     let btf = parsed(&b);
     for hook in HOOKS {
         let prototype = btf.tracepoint_prototype(hook.name).unwrap();
-        assert_eq!(prototype.args, hook.args[0]);
-        assert!(prototype.takes(hook.args[0]));
+        assert_eq!(prototype.args, hook.variants[0].args);
+        assert!(prototype.takes(hook.variants[0].args));
     }
     let function = btf.function_prototype("function").unwrap();
     assert_eq!(

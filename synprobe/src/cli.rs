@@ -1,0 +1,261 @@
+//! The command line, and nothing else: what is parsed here is only checked here.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::{
+    filter::{PortSet, Selection, parse_cidr},
+    model::Role,
+};
+
+/// Watches every TCP handshake on this host, times it truthfully, and says why it is stuck.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print every handshake as it happens, then a table of the peers
+    Watch(WatchArgs),
+    /// Count the sockets in each TCP state, per network namespace and listening port
+    States(StatesArgs),
+    /// Say what this host allows, what is missing, and the remedy
+    Preflight(PreflightArgs),
+    /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
+    Lab(LabArgs),
+}
+
+/// How lines are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned lines for eyes
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Which transitions are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum States {
+    /// Those into and out of SYN_SENT and SYN_RECV
+    #[default]
+    Handshake,
+    /// Every one
+    All,
+}
+
+/// This host's role in a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// It opened the connection
+    Client,
+    /// It accepted it
+    Server,
+}
+
+/// `synprobe watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// End after this time, such as 30s or 5m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// End after so many handshakes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Which transitions to print
+    #[arg(long, value_enum, default_value_t)]
+    pub states: States,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// What narrows a run.
+#[derive(Debug, Default, Args)]
+pub struct SelectArgs {
+    /// Only these ports, local or peer: a list of ports and ranges, such as 443,8000-8100
+    #[arg(long, value_name = "PORTS")]
+    pub port: Vec<PortSet>,
+    /// Only these local ports
+    #[arg(long, value_name = "PORTS")]
+    pub local_port: Vec<PortSet>,
+    /// Only these peer ports
+    #[arg(long, value_name = "PORTS")]
+    pub peer_port: Vec<PortSet>,
+    /// Only peers in these networks, such as 10.0.0.0/8 or 2001:db8::/32
+    #[arg(long, value_name = "CIDR", value_parser = parse_cidr, value_delimiter = ',')]
+    pub peer: Vec<IpNet>,
+    /// Only handshakes in which this host has this role
+    #[arg(long, value_enum)]
+    pub role: Option<RoleArg>,
+    /// Only this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+}
+
+/// How the kernel hands its records over.
+#[derive(Debug, Args)]
+pub struct TuningArgs {
+    /// Size of the ring buffer between kernel and agent, such as 8M; rounded up to a power of two
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "8M")]
+    pub ring_size: u32,
+    /// Handshakes under way that are remembered; the oldest makes room, and that is said
+    #[arg(long, value_name = "N", default_value = "1000000",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_handshakes: u32,
+    /// Diagnostics on standard error, the kernel side's included: off, error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub log_level: log::LevelFilter,
+}
+
+/// `synprobe states`
+#[derive(Debug, Args)]
+pub struct StatesArgs {
+    /// Only this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `synprobe preflight`
+#[derive(Debug, Args)]
+pub struct PreflightArgs {
+    /// Text for eyes, or one JSON object
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `synprobe lab`
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// Which handshake to make; see --list
+    #[arg(required_unless_present = "list")]
+    pub scenario: Option<String>,
+    /// Explain each scenario in a line
+    #[arg(long)]
+    pub list: bool,
+    /// Address family of the lab
+    #[arg(long, value_enum, default_value_t)]
+    pub family: FamilyArg,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// The lab's address family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FamilyArg {
+    /// IPv4
+    #[default]
+    #[value(alias = "4", alias = "v4")]
+    Ipv4,
+    /// IPv6
+    #[value(alias = "6", alias = "v6")]
+    Ipv6,
+}
+
+impl SelectArgs {
+    /// Everything but the namespace, which has to be looked up.
+    pub fn selection(&self) -> Selection {
+        let union = |sets: &[PortSet]| {
+            let mut all = PortSet::default();
+            sets.iter().for_each(|set| all.extend(set));
+            all
+        };
+        Selection {
+            ports: union(&self.port),
+            local_ports: union(&self.local_port),
+            peer_ports: union(&self.peer_port),
+            peers: self.peer.clone(),
+            role: self.role.map(|role| match role {
+                RoleArg::Client => Role::Client,
+                RoleArg::Server => Role::Server,
+            }),
+            netns: None,
+        }
+    }
+}
+
+/// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a time: give one such as 30s, 5m or 500ms");
+    let seconds = text
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .map(Duration::try_from_secs_f64);
+    let duration = match seconds {
+        Some(seconds) => seconds.map_err(|_| wrong())?,
+        None => {
+            let friendly: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
+            Duration::try_from(friendly).map_err(|_| wrong())?
+        }
+    };
+    if duration.is_zero() {
+        Err(wrong())
+    } else {
+        Ok(duration)
+    }
+}
+
+/// `1048576`, `256K`, `8M`, `1G`, with or without `iB`.
+fn bytes(text: &str) -> Result<u32, String> {
+    let wrong = || format!("\"{text}\" is not a size: give one such as 256K or 8M, 1G at the most");
+    let upper = text.trim().to_ascii_uppercase();
+    let digits = upper.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &upper[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    let size = number
+        .checked_mul(unit)
+        .filter(|size| (1..=1 << 30).contains(size));
+    size.and_then(|size| u32::try_from(size).ok())
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert!(duration("0").is_err() && duration("-1s").is_err() && duration("soon").is_err());
+        assert_eq!(bytes("8M"), Ok(8 << 20));
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert!(bytes("0").is_err() && bytes("2G").is_err() && bytes("8X").is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! The netlink socket: opened, and read a datagram at a time.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::sock_diag::invalid;
+
+/// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
+static RCVBUF: libc::c_int = 1 << 20;
+/// The kernel answers from within send() and recv(); a silence of this many seconds is a fault.
+const TIMEOUT_S: libc::time_t = 5;
+
+/// Receives one datagram. TimedOut when there is none; InvalidData when it does not fit.
+pub(super) fn receive<'a>(
+    fd: &OwnedFd,
+    buffer: &'a mut [u8],
+    flags: libc::c_int,
+) -> io::Result<&'a [u8]> {
+    let received = loop {
+        // SAFETY: the pointer and the length are of one live slice. MSG_TRUNC makes the result the
+        // datagram's true length; no more than the slice's is written.
+        let received = unsafe {
+            libc::recv(
+                fd.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                flags | libc::MSG_TRUNC,
+            )
+        };
+        if let Ok(received) = usize::try_from(received) {
+            break received;
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "sock_diag did not answer",
+                ));
+            }
+            _ => return Err(error),
+        }
+    };
+    let room = buffer.len();
+    buffer
+        .get(..received)
+        .ok_or_else(|| invalid(format!("sock_diag sent {received} bytes, {room} fit")))
+}
+
+/// Opens the socket in the calling thread's namespace.
+pub(super) fn open_socket() -> io::Result<OwnedFd> {
+    let check = |result: libc::c_int| match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: no memory is involved.
+    let raw = check(unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_SOCK_DIAG,
+        )
+    })?;
+    // SAFETY: it was just opened, and nothing else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let timeout = libc::timeval {
+        tv_sec: TIMEOUT_S,
+        tv_usec: 0,
+    };
+    // SAFETY: each option is read from a live value of the size given.
+    check(unsafe {
+        libc::setsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const timeout).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    })?;
+    // SAFETY: as above. A smaller buffer than asked for (net.core.rmem_max) will do.
+    check(unsafe {
+        libc::setsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const RCVBUF).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })?;
+    // SAFETY: sockaddr_nl is plain integers; all zero is the kernel's own address but for family.
+    let mut kernel: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    kernel.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    // Connected, it takes nothing from other processes, which could otherwise forge rows.
+    // SAFETY: the address is read from a live value of the size given.
+    check(unsafe {
+        libc::connect(
+            raw,
+            (&raw const kernel).cast(),
+            size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+        )
+    })?;
+    Ok(fd)
+}

@@ -1,0 +1,313 @@
+//! What the user asked to see: parsed once, put into the kernel, and asked again in the agent for
+//! what does not come through the ring (sock_diag).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use ipnet::IpNet;
+use synprobe_ebpf::config::{
+    BY_EITHER_PORT, BY_LOCAL_PORT, BY_PEER_PORT, Filter, PORT_WORDS, ROLE_ANY, ROLE_CLIENT,
+    ROLE_SERVER,
+};
+use thiserror::Error;
+
+use crate::model::Role;
+
+/// What is wrong with an argument, in one line.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FilterError {
+    /// Not a port.
+    #[error("\"{0}\" is not a port: give 1 to 65535, a range such as 8000-8100, or a list of them")]
+    Port(String),
+    /// First above last.
+    #[error("port range {0}-{1} runs backwards: did you mean {1}-{0}?")]
+    Range(u16, u16),
+    /// Not a network.
+    #[error("\"{0}\" is not an address or a CIDR: give one such as 10.0.0.0/8 or 2001:db8::/32")]
+    Cidr(String),
+}
+
+/// A set of ports: a list of ports and ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortSet {
+    ranges: Vec<(u16, u16)>,
+}
+
+impl PortSet {
+    /// Whether it names no port at all.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Whether `port` is in it.
+    pub fn contains(&self, port: u16) -> bool {
+        self.ranges
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&port))
+    }
+
+    /// Whether it has a port in common with `first..=last`.
+    pub fn intersects(&self, first: u16, last: u16) -> bool {
+        self.ranges.iter().any(|(a, b)| *a <= last && first <= *b)
+    }
+
+    /// Adds another set's ports.
+    pub fn extend(&mut self, other: &Self) {
+        self.ranges.extend_from_slice(&other.ranges);
+    }
+
+    fn fill(&self, words: &mut [u64]) {
+        for (first, last) in &self.ranges {
+            for port in *first..=*last {
+                if let Some(word) = words.get_mut(usize::from(port) / 64) {
+                    *word |= 1 << (port % 64);
+                }
+            }
+        }
+    }
+}
+
+impl FromStr for PortSet {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        let port = |s: &str| match s.trim().parse::<u16>() {
+            Ok(0) | Err(_) => Err(FilterError::Port(s.trim().to_owned())),
+            Ok(port) => Ok(port),
+        };
+        let mut ranges = Vec::new();
+        for part in text.split(',') {
+            let range = match part.split_once('-') {
+                Some((first, last)) => (port(first)?, port(last)?),
+                None => (port(part)?, port(part)?),
+            };
+            if range.0 > range.1 {
+                return Err(FilterError::Range(range.0, range.1));
+            }
+            ranges.push(range);
+        }
+        Ok(Self { ranges })
+    }
+}
+
+/// Parses an address or a CIDR; host bits are cleared.
+///
+/// # Errors
+///
+/// [`FilterError::Cidr`].
+pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
+    let text = text.trim();
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(|net| net.trunc())
+        .map_err(|_| FilterError::Cidr(text.to_owned()))
+}
+
+/// Everything that narrows what is watched; the default is all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// Either end's port.
+    pub ports: PortSet,
+    /// This host's port.
+    pub local_ports: PortSet,
+    /// The peer's port.
+    pub peer_ports: PortSet,
+    /// The peer's address.
+    pub peers: Vec<IpNet>,
+    /// This host's role.
+    pub role: Option<Role>,
+    /// The network namespace, by inode.
+    pub netns: Option<u32>,
+}
+
+/// What the kernel side gets of it.
+pub struct KernelFilter {
+    /// The scalar settings.
+    pub filter: Filter,
+    /// Three port bitmaps, one after the other.
+    pub ports: Vec<u64>,
+    /// Keys of the peer trie: prefix length and address, IPv4 mapped.
+    pub peers: Vec<(u32, [u8; 16])>,
+}
+
+impl Selection {
+    /// Whether a connection is one that was asked for. `local_port` is `None` while it is not known:
+    /// such a connection passes only if it still could match.
+    pub fn matches(&self, local: Option<u16>, peer: Option<u16>, addr: IpAddr, netns: u32) -> bool {
+        let could = |set: &PortSet, port: Option<u16>| port.is_none_or(|p| set.contains(p));
+        let is = |set: &PortSet, port: Option<u16>| port.is_some_and(|p| set.contains(p));
+        (self.ports.is_empty() || is(&self.ports, peer) || could(&self.ports, local))
+            && (self.local_ports.is_empty() || could(&self.local_ports, local))
+            && (self.peer_ports.is_empty() || is(&self.peer_ports, peer))
+            && (self.peers.is_empty() || self.peers.iter().any(|net| net.contains(&addr)))
+            && self.netns.is_none_or(|wanted| wanted == netns)
+    }
+
+    /// Whether a role is one that was asked for.
+    pub fn wants(&self, role: Role) -> bool {
+        self.role.is_none_or(|wanted| wanted == role)
+    }
+
+    /// For the kernel. `ephemeral` is the range from which local ports are chosen
+    /// (`net.ipv4.ip_local_port_range`): only if a wanted local port can be one of them must clients
+    /// without a port pass.
+    pub fn to_kernel(&self, all_states: bool, ephemeral: (u16, u16)) -> KernelFilter {
+        let mut ports = vec![0; 3 * PORT_WORDS];
+        let mut by = 0;
+        let sets = [
+            (&self.ports, BY_EITHER_PORT),
+            (&self.local_ports, BY_LOCAL_PORT),
+            (&self.peer_ports, BY_PEER_PORT),
+        ];
+        for ((set, bit), words) in sets.into_iter().zip(ports.chunks_mut(PORT_WORDS)) {
+            if !set.is_empty() {
+                by |= bit;
+                set.fill(words);
+            }
+        }
+        let unbound = [&self.ports, &self.local_ports]
+            .iter()
+            .any(|set| set.intersects(ephemeral.0, ephemeral.1));
+        let peers = self.peers.iter().map(trie_key).collect();
+        let filter = Filter {
+            netns: self.netns.unwrap_or(0),
+            role: match self.role {
+                None => ROLE_ANY,
+                Some(Role::Client) => ROLE_CLIENT,
+                Some(Role::Server) => ROLE_SERVER,
+            },
+            ports: by,
+            peers: u32::from(!self.peers.is_empty()),
+            all_states: u32::from(all_states),
+            unbound: u32::from(unbound),
+        };
+        KernelFilter {
+            filter,
+            ports,
+            peers,
+        }
+    }
+
+    /// The filters in words, for the `start` line.
+    pub fn describe(&self) -> BTreeMap<String, String> {
+        let mut words = BTreeMap::new();
+        let ports = |set: &PortSet| {
+            let part = |(a, b): &(u16, u16)| {
+                if a == b {
+                    a.to_string()
+                } else {
+                    format!("{a}-{b}")
+                }
+            };
+            set.ranges.iter().map(part).collect::<Vec<_>>().join(",")
+        };
+        for (name, set) in [
+            ("port", &self.ports),
+            ("local_port", &self.local_ports),
+            ("peer_port", &self.peer_ports),
+        ] {
+            if !set.is_empty() {
+                words.insert(name.to_owned(), ports(set));
+            }
+        }
+        if !self.peers.is_empty() {
+            let peers: Vec<_> = self.peers.iter().map(IpNet::to_string).collect();
+            words.insert("peer".to_owned(), peers.join(","));
+        }
+        if let Some(role) = self.role {
+            words.insert("role".to_owned(), role.name().to_owned());
+        }
+        if let Some(netns) = self.netns {
+            words.insert("netns".to_owned(), netns.to_string());
+        }
+        words
+    }
+}
+
+fn trie_key(net: &IpNet) -> (u32, [u8; 16]) {
+    match net {
+        IpNet::V4(net) => (
+            96 + u32::from(net.prefix_len()),
+            net.addr().to_ipv6_mapped().octets(),
+        ),
+        IpNet::V6(net) => (u32::from(net.prefix_len()), net.addr().octets()),
+    }
+}
+
+/// The address in a record as one prints it: IPv4 where it is v4-mapped.
+pub fn printable(addr: [u8; 16]) -> IpAddr {
+    let v6 = Ipv6Addr::from(addr);
+    v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+}
+
+/// The inverse of [`printable`].
+pub fn mapped(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The wildcard addresses, as they stand in a listener.
+pub fn is_wildcard(addr: [u8; 16]) -> bool {
+    addr == [0; 16] || addr == Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_lists_and_ranges() {
+        let set: PortSet = "80, 443,8000-8100".parse().unwrap();
+        assert!(set.contains(80) && set.contains(443) && set.contains(8000) && set.contains(8100));
+        assert!(!set.contains(81) && !set.contains(7999) && !set.contains(8101));
+        assert_eq!("0".parse::<PortSet>(), Err(FilterError::Port("0".into())));
+        assert_eq!(
+            "70000".parse::<PortSet>(),
+            Err(FilterError::Port("70000".into()))
+        );
+        assert_eq!("".parse::<PortSet>(), Err(FilterError::Port("".into())));
+        assert_eq!("90-80".parse::<PortSet>(), Err(FilterError::Range(90, 80)));
+    }
+
+    #[test]
+    fn the_bitmap_holds_what_the_set_holds() {
+        let selection = Selection {
+            ports: "1,63,64,8080,65535".parse().unwrap(),
+            ..Default::default()
+        };
+        let kernel = selection.to_kernel(false, (32768, 60999));
+        for port in 1..=u16::MAX {
+            let bit = kernel.ports[usize::from(port) / 64] >> (port % 64) & 1;
+            assert_eq!(bit == 1, selection.ports.contains(port), "port {port}");
+        }
+        assert_eq!(kernel.filter.ports, BY_EITHER_PORT);
+        assert_eq!(kernel.filter.unbound, 0);
+    }
+
+    #[test]
+    fn an_ephemeral_local_port_lets_unbound_clients_through() {
+        let selection = Selection {
+            local_ports: "40000".parse().unwrap(),
+            ..Default::default()
+        };
+        assert_eq!(selection.to_kernel(false, (32768, 60999)).filter.unbound, 1);
+        assert!(selection.matches(None, Some(80), "10.0.0.1".parse().unwrap(), 1));
+        assert!(!selection.matches(Some(40001), Some(80), "10.0.0.1".parse().unwrap(), 1));
+    }
+
+    #[test]
+    fn a_v4_network_is_a_mapped_one_in_the_trie() {
+        let net = parse_cidr("10.1.2.3/8").unwrap();
+        assert_eq!(trie_key(&net), (104, mapped("10.0.0.0".parse().unwrap())));
+        assert_eq!(parse_cidr("::1").unwrap().to_string(), "::1/128");
+        assert_eq!(
+            parse_cidr("10.0.0.0/33"),
+            Err(FilterError::Cidr("10.0.0.0/33".into()))
+        );
+    }
+}

@@ -1,0 +1,453 @@
+//! START HERE. Every stage, in order:
+//!
+//! 1. [`preflight`](crate::preflight): may we run here, and where does this kernel keep its members?
+//! 2. [`probe`](crate::probe): load the eBPF object with filters and offsets, attach it.
+//! 3. [`ring`](crate::ring): raw records, in batches. Beside it [`survey`](crate::survey): what
+//!    sock_diag shows, for what raises no event.
+//! 4. [`decode`](crate::decode): bytes → events.
+//! 5. [`track`](crate::track): one handshake's life → lines.
+//! 6. [`view`](crate::view): lines → text or JSON.
+//!
+//! Nothing flows backwards.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    io,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use synprobe_ebpf::{event::KIND_NAMES, stats::Stats};
+use thiserror::Error;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    decode::decode,
+    diag::monotonic_ns,
+    filter::Selection,
+    host::HostNames,
+    model::{Body, End, Line, Start},
+    netns::NetNs,
+    preflight::{self, HostError, Ready},
+    probe::{LoadError, LoadOptions, Probes},
+    ring::Ring,
+    survey::{Report, Request, Surveyor},
+    track::{Observation, TrackConfig, Tracker},
+    view::{View, WallClock},
+};
+
+/// Records taken from the ring before lines are shown.
+const BATCH: usize = 16_384;
+/// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
+const TICK: Duration = Duration::from_secs(1);
+/// A survey may take this share of one core: its pause is so many times what it took.
+const SURVEY_PAUSE: u32 = 100;
+/// An event whose program runs while a dump is read reaches the ring within this time.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How a run was asked for.
+pub struct WatchOptions {
+    /// What to see.
+    pub selection: Selection,
+    /// Every transition, not only the handshake's.
+    pub all_states: bool,
+    /// Size of the ring, bytes; a power of two.
+    pub ring_bytes: u32,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Ends the run.
+    pub duration: Option<Duration>,
+    /// Ends the run after so many `handshake` lines.
+    pub count: Option<u64>,
+    /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
+    pub log_level: u8,
+    /// The namespaces that were asked for (`--netns`), or that only the caller can name.
+    pub namespaces: Vec<NetNs>,
+}
+
+/// Why a run could not be, or could not go on.
+#[derive(Debug, Error)]
+pub enum WatchError {
+    /// This host cannot run it.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The kernel refused the programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The output cannot be written.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+    /// Anything else the system refused.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// The kernel side's counters cannot be read.
+    #[error("the kernel side's counters: {0}")]
+    Stats(#[from] aya::maps::MapError),
+}
+
+/// Resolves when the run is to end.
+pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Called once everything is attached: from here on nothing is missed.
+pub type OnReady = Box<dyn FnOnce()>;
+
+/// Watches until the options, `stop` or the view's reader end it.
+///
+/// # Errors
+///
+/// [`WatchError`]; a reader that closed its pipe is no error.
+pub fn watch(
+    options: WatchOptions,
+    view: &mut dyn View,
+    stop: Stop,
+    ready: OnReady,
+) -> Result<End, WatchError> {
+    let host = preflight::require()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| WatchError::System("async runtime", e))?;
+    let end = runtime.block_on(async {
+        let mut run = Run::start(options, &host, view)?;
+        ready();
+        match run.until(stop).await {
+            Err(WatchError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(run.totals()),
+            result => result.map(|()| run.totals()),
+        }
+    });
+    // The surveyor may be in the middle of a dump: it ends by itself, and nobody waits for it.
+    runtime.shutdown_background();
+    end
+}
+
+/// All stages of one run.
+struct Run<'v> {
+    options: WatchOptions,
+    probes: Probes,
+    ring: Ring,
+    tracker: Tracker,
+    view: &'v mut dyn View,
+    requests: mpsc::Sender<Request>,
+    reports: mpsc::Receiver<Report>,
+    survey: SurveyState,
+    /// Namespaces that events have named.
+    named: HashSet<u32>,
+    seen: Seen,
+    began: Instant,
+    began_ns: u64,
+}
+
+/// The kernel side's counters, as last reported.
+#[derive(Default)]
+struct Seen {
+    stats: Stats,
+    skipped: u64,
+    undecodable: u64,
+}
+
+struct SurveyState {
+    under_way: bool,
+    due: Instant,
+}
+
+impl<'v> Run<'v> {
+    fn start(
+        options: WatchOptions,
+        host: &Ready,
+        view: &'v mut dyn View,
+    ) -> Result<Self, WatchError> {
+        let filter = options
+            .selection
+            .to_kernel(options.all_states, host.ephemeral_ports);
+        let (mut probes, ring) = Probes::load(&LoadOptions {
+            ring_bytes: options.ring_bytes,
+            filter: &filter,
+            places: host.places,
+            hooks: &host.hooks,
+            log_level: options.log_level,
+        })?;
+        let ring = Ring::new(ring, options.ring_bytes)
+            .map_err(|e| WatchError::System("ring buffer", e))?;
+        if options.log_level > 0 {
+            forward_kernel_log(&mut probes);
+        }
+        let attached: Vec<&str> = probes.attached().collect();
+        let tracker = Tracker::new(
+            TrackConfig {
+                hz: host.hz,
+                synack_rto_max: host.kernel.at_least(6, 19),
+                sees_resets: attached.contains(&"tcp_receive_reset"),
+                all_states: options.all_states,
+                max_handshakes: options.max_handshakes,
+                max_peers: options.max_handshakes,
+                selection: options.selection.clone(),
+            },
+            Box::new(HostNames::new()),
+        );
+        let (requests, to_serve) = mpsc::channel(1);
+        let (from_serve, reports) = mpsc::channel(1);
+        let surveyor = Surveyor::new(
+            options.namespaces.clone(),
+            options.selection.netns.is_some(),
+        );
+        tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
+        let began_ns = monotonic_ns();
+        let start = Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: host.kernel.release.clone(),
+            features: attached
+                .iter()
+                .map(|&name| name.to_owned())
+                .chain(["sock_diag".to_owned()])
+                .collect(),
+            missing: host.missing.iter().map(|&m| m.to_owned()).collect(),
+            filters: options.selection.describe(),
+        };
+        let mut run = Self {
+            options,
+            probes,
+            ring,
+            tracker,
+            view,
+            requests,
+            reports,
+            survey: SurveyState {
+                under_way: false,
+                due: Instant::now(),
+            },
+            named: HashSet::new(),
+            seen: Seen::default(),
+            began: Instant::now(),
+            began_ns,
+        };
+        run.show(vec![Line {
+            mono_ns: began_ns,
+            body: Body::Start(start),
+        }])?;
+        Ok(run)
+    }
+
+    async fn until(&mut self, mut stop: Stop) -> Result<(), WatchError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let deadline = self
+            .options
+            .duration
+            .map(|d| tokio::time::Instant::from_std(self.began + d));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = at(deadline) => break,
+                _ = tick.tick() => self.tick()?,
+                Some(report) = self.reports.recv() => self.report(report).await?,
+                ready = self.ring.ready() => {
+                    ready.map_err(|e| WatchError::System("ring buffer", e))?;
+                    self.drain()?;
+                }
+            }
+            if self
+                .options
+                .count
+                .is_some_and(|count| self.tracker.totals().handshakes >= count)
+            {
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    /// Ring → decode → track → view, until the ring is empty or, under load, for one batch.
+    fn drain(&mut self) -> Result<usize, WatchError> {
+        let (tracker, seen, named) = (&mut self.tracker, &mut self.seen, &mut self.named);
+        let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(event) => {
+                named.insert(event.flow().netns);
+                tracker.observe(Observation::Event(event));
+            }
+            Err(error) => {
+                seen.undecodable += 1;
+                tracker.observe(Observation::Lost {
+                    at_ns: monotonic_ns(),
+                    events: 1,
+                    reason: format!("a record cannot be decoded: {error}"),
+                });
+            }
+        });
+        let lines = self.tracker.take_lines();
+        self.show(lines)?;
+        Ok(records)
+    }
+
+    fn drain_all(&mut self) -> Result<(), WatchError> {
+        while self.drain()? == BATCH {}
+        Ok(())
+    }
+
+    fn show(&mut self, lines: Vec<Line>) -> Result<(), WatchError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let clock = WallClock::now();
+        self.view
+            .show(&lines, clock)
+            .and_then(|()| self.view.flush())
+            .map_err(WatchError::Output)
+    }
+
+    fn tick(&mut self) -> Result<(), WatchError> {
+        self.count_losses()?;
+        // Under load the ring may never be found empty, and then nobody wakes us.
+        self.drain()?;
+        if !self.survey.under_way && self.survey.due <= Instant::now() {
+            self.request_survey();
+        }
+        Ok(())
+    }
+
+    fn request_survey(&mut self) {
+        self.tracker.snapshot_begins();
+        let named = std::mem::take(&mut self.named);
+        self.survey.under_way = self.requests.try_send(Request::Survey(named)).is_ok();
+    }
+
+    async fn report(&mut self, report: Report) -> Result<(), WatchError> {
+        let Report::Survey {
+            snapshots,
+            listeners,
+            took,
+        } = report
+        else {
+            return Ok(());
+        };
+        self.tracker.observe(Observation::Listeners(listeners));
+        // What happened before the dump ended is in the ring by now, or will be in a moment.
+        sleep(SETTLE).await;
+        self.drain_all()?;
+        for mut snapshot in snapshots {
+            let missing = self.tracker.missing(&snapshot);
+            if !missing.is_empty()
+                && self
+                    .requests
+                    .send(Request::Connected(missing))
+                    .await
+                    .is_ok()
+            {
+                if let Some(Report::Connected(tuples)) = self.reports.recv().await {
+                    snapshot.connected = tuples;
+                }
+            }
+            self.tracker.observe(Observation::Snapshot(snapshot));
+        }
+        self.tracker.snapshots_done();
+        let lines = self.tracker.take_lines();
+        self.show(lines)?;
+        self.survey = SurveyState {
+            under_way: false,
+            due: Instant::now() + took * SURVEY_PAUSE,
+        };
+        Ok(())
+    }
+
+    /// Reports what the kernel side could not hand over since the last time.
+    fn count_losses(&mut self) -> Result<(), WatchError> {
+        let stats = self.probes.stats()?;
+        let skipped = self.probes.skipped();
+        let at_ns = monotonic_ns();
+        let mut lost = Vec::new();
+        for (kind, name) in KIND_NAMES.iter().enumerate() {
+            let before = &self.seen.stats;
+            let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
+            let unread = stats.unread[kind].saturating_sub(before.unread[kind]);
+            lost.push((
+                dropped,
+                format!("{name} records: the ring was full (a larger --ring-size helps)"),
+            ));
+            lost.push((
+                unread,
+                format!("{name} records: a kernel member could not be read"),
+            ));
+        }
+        let skips = skipped.saturating_sub(self.seen.skipped);
+        lost.push((
+            skips,
+            "events while the same program was running on that CPU".to_owned(),
+        ));
+        for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
+            self.tracker.observe(Observation::Lost {
+                at_ns,
+                events,
+                reason,
+            });
+        }
+        (self.seen.stats, self.seen.skipped) = (stats, skipped);
+        let lines = self.tracker.take_lines();
+        self.show(lines)
+    }
+
+    /// One last look at what raises no event, then everything that is left, and the summary.
+    async fn finish(&mut self) -> Result<(), WatchError> {
+        if self.survey.under_way
+            && let Some(report) = self.reports.recv().await
+        {
+            self.report(report).await?;
+        }
+        self.request_survey();
+        if self.survey.under_way
+            && let Some(report) = self.reports.recv().await
+        {
+            self.report(report).await?;
+        }
+        self.probes.detach();
+        self.drain_all()?;
+        self.count_losses()?;
+        self.tracker.finish(monotonic_ns());
+        let mut lines = self.tracker.take_lines();
+        lines.push(Line {
+            mono_ns: monotonic_ns(),
+            body: Body::End(self.totals()),
+        });
+        self.show(lines)
+    }
+
+    fn totals(&self) -> End {
+        let totals = self.tracker.totals();
+        End {
+            events: totals.events,
+            lost: totals.lost,
+            handshakes: totals.handshakes,
+            duration_us: (monotonic_ns() - self.began_ns) / 1000,
+            evicted: totals.evicted,
+            produced: self.seen.stats.produced.iter().sum(),
+        }
+    }
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The kernel side's own log goes to the agent's.
+fn forward_kernel_log(probes: &mut Probes) {
+    let logger = match aya_log::EbpfLogger::init(probes.ebpf()) {
+        Ok(logger) => logger,
+        Err(error) => return log::warn!("the kernel side's log cannot be read: {error}"),
+    };
+    // SAFETY: the logger's descriptor is the map's own, which it keeps open and never replaces.
+    let Ok(mut logger) = (unsafe { tokio::io::unix::AsyncFd::register(logger) }) else {
+        return;
+    };
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+}

@@ -1,0 +1,206 @@
+//! Loading and attaching the eBPF object.
+
+use std::os::fd::AsFd;
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::{ProgramError, RawTracePoint},
+};
+use synprobe_ebpf::{config::MEMBERS, stats::Stats};
+use thiserror::Error;
+
+use super::{
+    hooks::{Chosen, Hook},
+    info::recursion_misses,
+};
+use crate::filter::KernelFilter;
+
+/// The compiled object, as `cargo xtask ebpf` left it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/synprobe.bpf.o");
+
+/// [`Stats`] as the map holds it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PodStats(Stats);
+
+// SAFETY: repr(transparent) over a repr(C) struct of u64 arrays: any bytes are a valid value.
+unsafe impl Pod for PodStats {}
+
+/// What the loader needs to know.
+pub struct LoadOptions<'a> {
+    /// Size of the ring, bytes: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// What to let through.
+    pub filter: &'a KernelFilter,
+    /// Where this kernel keeps its members ([`MEMBERS`]' order).
+    pub places: [u32; MEMBERS.len()],
+    /// The hooks, each with the program that fits this kernel's prototype.
+    pub hooks: &'a [Chosen],
+    /// Level of the kernel side's own diagnostics: 0 off, 1 error … 5 trace (`aya_log::Level`).
+    pub log_level: u8,
+}
+
+/// Why the programs could not be loaded or attached.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The object could not be loaded at all.
+    #[error("the eBPF object cannot be loaded: {0}")]
+    Object(#[from] aya::EbpfError),
+    /// A map is not there or not of its type.
+    #[error("eBPF map {0}: {1}")]
+    Map(&'static str, aya::maps::MapError),
+    /// A map or program that the agent expects is not in the object.
+    #[error("the eBPF object has no {0}: rebuild it with `cargo xtask ebpf`")]
+    Absent(&'static str),
+    /// The kernel refused a program.
+    #[error("this kernel refuses the program for {hook}: {error}")]
+    Program {
+        /// The tracepoint.
+        hook: &'static str,
+        /// What the kernel said, with the verifier's last words.
+        error: Box<ProgramError>,
+    },
+}
+
+/// The attached programs. Dropping it detaches them; the kernel does so too when the process dies.
+pub struct Probes {
+    /// Keeps programs and links alive.
+    ebpf: Ebpf,
+    stats: PerCpuArray<MapData, PodStats>,
+    attached: Vec<&'static Hook>,
+}
+
+impl Probes {
+    /// Loads and attaches everything; gives the ring back beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; an optional hook that the kernel refuses is left out, see [`Self::attached`].
+    pub fn load(options: &LoadOptions<'_>) -> Result<(Self, RingBuf<MapData>), LoadError> {
+        let filter = options.filter;
+        let scalars = [
+            filter.filter.netns,
+            filter.filter.role,
+            filter.filter.ports,
+            filter.filter.peers,
+            filter.filter.all_states,
+            filter.filter.unbound,
+        ];
+        let places = options.places.as_slice();
+        let peers = u32::try_from(filter.peers.len().max(1)).unwrap_or(u32::MAX);
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("OFFSETS", places, true)
+            .override_global("FILTER", scalars.as_slice(), true)
+            .override_global("PORTS", filter.ports.as_slice(), true)
+            .override_global("AYA_LOG_LEVEL", &options.log_level, true)
+            .map_max_entries("EVENTS", options.ring_bytes)
+            .map_max_entries("PEERS", peers);
+        let mut ebpf = loader.load(OBJECT)?;
+
+        if let Some(map) = ebpf.map_mut("PEERS") {
+            let mut trie: LpmTrie<_, [u8; 16], u8> =
+                map.try_into().map_err(|e| LoadError::Map("PEERS", e))?;
+            for (prefix, addr) in &filter.peers {
+                trie.insert(&Key::new(*prefix, *addr), 1, 0)
+                    .map_err(|e| LoadError::Map("PEERS", e))?;
+            }
+        }
+        let ring = ebpf
+            .take_map("EVENTS")
+            .ok_or(LoadError::Absent("map EVENTS"))?;
+        let ring = RingBuf::try_from(ring).map_err(|e| LoadError::Map("EVENTS", e))?;
+        let stats = ebpf
+            .take_map("STATS")
+            .ok_or(LoadError::Absent("map STATS"))?;
+        let stats = PerCpuArray::try_from(stats).map_err(|e| LoadError::Map("STATS", e))?;
+
+        // All are loaded before the first is attached: nothing is seen by half.
+        let mut loaded = Vec::new();
+        for chosen in options.hooks {
+            match program(&mut ebpf, chosen)?.load() {
+                Ok(()) => loaded.push(chosen),
+                Err(error) => refused(chosen.hook, error)?,
+            }
+        }
+        let mut attached = Vec::new();
+        for chosen in loaded {
+            match program(&mut ebpf, chosen)?.attach(chosen.hook.name) {
+                Ok(_) => attached.push(chosen.hook),
+                Err(error) => refused(chosen.hook, error)?,
+            }
+        }
+        Ok((
+            Self {
+                ebpf,
+                stats,
+                attached,
+            },
+            ring,
+        ))
+    }
+
+    /// The hooks in use.
+    pub fn attached(&self) -> impl Iterator<Item = &'static str> {
+        self.attached.iter().map(|hook| hook.name)
+    }
+
+    /// The kernel side's counters, all CPUs added up.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn stats(&self) -> Result<Stats, aya::maps::MapError> {
+        let mut sum = Stats::default();
+        for cpu in self.stats.get(&0, 0)?.iter() {
+            sum.add(&cpu.0);
+        }
+        Ok(sum)
+    }
+
+    /// How often the kernel skipped one of the programs because it was already running on that CPU
+    /// (`bpf_prog_info.recursion_misses`, Linux 5.12): events that nobody saw.
+    pub fn skipped(&self) -> u64 {
+        self.ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| recursion_misses(fd.as_fd()))
+            .sum()
+    }
+
+    /// Detaches everything: from here on nothing new reaches the ring.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            if let Ok(program) = <&mut RawTracePoint>::try_from(program) {
+                // A program that was never loaded has nothing to unload.
+                let _ = program.unload();
+            }
+        }
+    }
+
+    /// The kernel side's log, for `aya_log::EbpfLogger`.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, chosen: &Chosen) -> Result<&'a mut RawTracePoint, LoadError> {
+    let program = ebpf
+        .program_mut(chosen.program)
+        .ok_or(LoadError::Absent(chosen.program))?;
+    program
+        .try_into()
+        .map_err(|_| LoadError::Absent(chosen.program))
+}
+
+fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
+    if hook.required {
+        return Err(LoadError::Program {
+            hook: hook.name,
+            error: Box::new(error),
+        });
+    }
+    log::info!("{} is not used: {error}", hook.name);
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The ring buffer as batches of raw records.
+
+use std::{io, time::Duration};
+
+use aya::maps::{MapData, RingBuf};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Records are left to gather for so long after the first: the kernel wakes us only for a record
+/// that finds the ring read empty, so under load there are at most a hundred wake-ups a second.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// The consumer's side.
+pub struct Ring {
+    fd: AsyncFd<RingBuf<MapData>>,
+    /// A drain of more than this many bytes means load: the next one does not wait.
+    busy_bytes: usize,
+    last_bytes: usize,
+}
+
+impl Ring {
+    /// Wraps the map. Needs a tokio runtime with I/O.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor cannot be polled.
+    pub fn new(ring: RingBuf<MapData>, ring_bytes: u32) -> io::Result<Self> {
+        // SAFETY: the ring's descriptor is the map's own, which it keeps open and never replaces.
+        let fd = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE)? };
+        Ok(Self {
+            fd,
+            busy_bytes: ring_bytes as usize / 8,
+            last_bytes: 0,
+        })
+    }
+
+    /// Waits until there is something, and a moment longer unless the ring fills fast.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor cannot be polled.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        self.fd.readable_mut().await?.clear_ready();
+        if self.last_bytes < self.busy_bytes {
+            tokio::time::sleep(GATHER).await;
+        }
+        Ok(())
+    }
+
+    /// Hands out every record there is, oldest first, until the ring is empty or `most` were taken;
+    /// how many they were.
+    pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+        let ring = self.fd.get_mut();
+        let (mut records, mut bytes) = (0, 0);
+        while records < most
+            && let Some(record) = ring.next()
+        {
+            take(&record);
+            records += 1;
+            bytes += record.len() + 8;
+        }
+        self.last_bytes = bytes;
+        records
+    }
+}
+
+/// The size that is used for a wish: a power of two, a multiple of the page size (the kernel's
+/// conditions, `ringbuf_map_alloc()`), rounded up.
+pub fn usable_size(wish: u32, page: u32) -> Option<u32> {
+    wish.max(page).checked_next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_up() {
+        assert_eq!(usable_size(1, 4096), Some(4096));
+        assert_eq!(usable_size(4097, 4096), Some(8192));
+        assert_eq!(usable_size(1 << 20, 4096), Some(1 << 20));
+        assert_eq!(usable_size(u32::MAX, 4096), None);
+    }
+}

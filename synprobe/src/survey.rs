@@ -1,0 +1,241 @@
+//! What sock_diag and /proc tell, asked for on a thread of its own: a dump walks the kernel's whole
+//! connection table and must not hold up the ring.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    diag::{
+        cgroup,
+        counters::CounterReader,
+        listeners::Listeners,
+        owner::{self, Bounds, OwnerCache},
+        sock_diag::SockDiag,
+    },
+    model::Process,
+    netns::{self, NetNs},
+    track::{HalfOpenRow, Listener, Snapshot, Tuple},
+};
+
+/// How often namespaces are looked for anew.
+const DISCOVER: Duration = Duration::from_secs(10);
+/// Connected tuples asked for one by one after a loss, at most.
+const ASKED: usize = 4096;
+
+/// What to do.
+pub enum Request {
+    /// Dump every namespace; also look for these, which events have named.
+    Survey(HashSet<u32>),
+    /// Which of these are connected?
+    Connected(Vec<Tuple>),
+}
+
+/// What came of it.
+pub enum Report {
+    /// One round.
+    Survey {
+        /// One for each namespace.
+        snapshots: Vec<Snapshot>,
+        /// Listeners of namespaces that were not known before.
+        listeners: Vec<Listener>,
+        /// What it took.
+        took: Duration,
+    },
+    /// Those that are.
+    Connected(Vec<Tuple>),
+}
+
+/// A namespace that is watched.
+struct Station {
+    netns: NetNs,
+    sock_diag: SockDiag,
+    counters: Option<CounterReader>,
+}
+
+/// The state of the thread.
+pub struct Surveyor {
+    /// Namespaces named by the caller; only these if `only`.
+    given: Vec<NetNs>,
+    only: bool,
+    stations: HashMap<u32, Station>,
+    refused: HashSet<u32>,
+    owners: OwnerCache,
+    discovered: Option<Instant>,
+}
+
+impl Surveyor {
+    /// Watches `given`, and unless `only` every other namespace that can be found.
+    pub fn new(given: Vec<NetNs>, only: bool) -> Self {
+        Self {
+            given,
+            only,
+            stations: HashMap::new(),
+            refused: HashSet::new(),
+            owners: OwnerCache::new(),
+            discovered: None,
+        }
+    }
+
+    /// Answers requests until their sender is gone.
+    pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
+        while let Some(request) = requests.blocking_recv() {
+            let report = match request {
+                Request::Survey(named) => self.survey(&named),
+                Request::Connected(tuples) => Report::Connected(self.connected(&tuples)),
+            };
+            if reports.blocking_send(report).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One round.
+    pub fn survey(&mut self, named: &HashSet<u32>) -> Report {
+        let began = Instant::now();
+        let new = self.discover(named);
+        let mut listeners = Vec::new();
+        for inode in new {
+            listeners.extend(self.listeners(inode).unwrap_or_else(|error| {
+                log::warn!("listeners of namespace {inode}: {error}");
+                Vec::new()
+            }));
+        }
+        let mut snapshots = Vec::new();
+        self.stations
+            .retain(|inode, station| match snapshot(*inode, station) {
+                Ok(snapshot) => {
+                    snapshots.push(snapshot);
+                    true
+                }
+                Err(error) => {
+                    log::warn!("half-opens of namespace {}: {error}", station.netns.name());
+                    false
+                }
+            });
+        Report::Survey {
+            snapshots,
+            listeners,
+            took: began.elapsed(),
+        }
+    }
+
+    /// Opens what is new; its inodes.
+    fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
+        let due = self.discovered.is_none_or(|at| at.elapsed() >= DISCOVER);
+        let mut found: Vec<NetNs> = self.given.drain(..).collect();
+        if due && !self.only {
+            self.discovered = Some(Instant::now());
+            found.extend(netns::discover().namespaces);
+        }
+        for inode in named {
+            if !self.only && !self.stations.contains_key(inode) && !self.refused.contains(inode) {
+                found.extend(netns::find(*inode));
+            }
+        }
+        let mut new = Vec::new();
+        for netns in found {
+            let inode = netns.inode();
+            if self.stations.contains_key(&inode) {
+                continue;
+            }
+            match SockDiag::open(&netns) {
+                Ok(sock_diag) => {
+                    let counters = CounterReader::open(&netns).ok();
+                    self.stations.insert(
+                        inode,
+                        Station {
+                            netns,
+                            sock_diag,
+                            counters,
+                        },
+                    );
+                    new.push(inode);
+                }
+                Err(error) => {
+                    if self.refused.insert(inode) {
+                        log::warn!("namespace {} cannot be looked into: {error}", netns.name());
+                    }
+                }
+            }
+        }
+        new
+    }
+
+    fn listeners(&mut self, inode: u32) -> io::Result<Vec<Listener>> {
+        let Some(station) = self.stations.get_mut(&inode) else {
+            return Ok(Vec::new());
+        };
+        let listeners = Listeners::read(&mut station.sock_diag)?;
+        let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
+        let owners = self.owners.find(&inodes, Bounds::default());
+        Ok(listeners
+            .iter()
+            .map(|l| {
+                let owner: Option<&owner::Owner> = owners.by_inode.get(&l.inode);
+                Listener {
+                    netns: inode,
+                    local_addr: l.local_addr,
+                    local_port: l.local_port,
+                    process: owner.map(|o| Process {
+                        pid: o.pid,
+                        comm: o.comm.as_str().into(),
+                    }),
+                    cgroup: owner
+                        .and_then(|o| cgroup::of_pid(o.pid).ok())
+                        .map(Arc::from),
+                }
+            })
+            .collect())
+    }
+
+    fn connected(&mut self, tuples: &[Tuple]) -> Vec<Tuple> {
+        tuples
+            .iter()
+            .take(ASKED)
+            .filter(|tuple| {
+                let Some(station) = self.stations.get_mut(&tuple.netns) else {
+                    return false;
+                };
+                let found = station.sock_diag.get(&tuple.flow(), 0);
+                // A listener may answer for a tuple that is gone.
+                found.is_ok_and(|row| row.is_some_and(|row| row.peer_port == tuple.peer_port))
+            })
+            .copied()
+            .collect()
+    }
+}
+
+fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
+    let dump = station.sock_diag.half_opens()?;
+    let counters = station
+        .counters
+        .as_mut()
+        .and_then(|reader| reader.read().ok());
+    let rows = dump.rows.iter().map(|row| HalfOpenRow {
+        tuple: Tuple {
+            netns: inode,
+            local_addr: row.local_addr,
+            peer_addr: row.peer_addr,
+            local_port: row.local_port,
+            peer_port: row.peer_port,
+        },
+        family: row.family,
+        retrans: row.retrans,
+        expires_ms: row.expires_ms,
+    });
+    Ok(Snapshot {
+        netns: inode,
+        before_ns: dump.before_ns,
+        after_ns: dump.after_ns,
+        complete: !dump.interrupted,
+        rows: rows.collect(),
+        embryonic_rsts: counters.as_ref().and_then(|c| c.get("EmbryonicRsts")),
+        connected: Vec::new(),
+    })
+}

@@ -1,0 +1,237 @@
+//! Active opens: from CLOSE→SYN_SENT to whatever ended it.
+
+use std::sync::Arc;
+
+use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
+
+use super::{
+    Ending, Tracker, Tuple,
+    open::{Open, Start},
+    retransmit_line,
+    schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
+    server::Child,
+};
+use crate::{
+    errno,
+    filter::printable,
+    model::{DwellSource, Outcome, Process, RetransmitKind, Role, TcpState},
+};
+
+impl Tracker {
+    /// connect(): the only transition that runs in its caller's context.
+    pub(super) fn syn_sent(&mut self, r: &StateRecord, old: TcpState) {
+        let at_ns = r.header.ts_ns;
+        let id = self.new_id();
+        let mut connection = Tuple::from(&r.flow).connection(id, Role::Client, r.flow.family);
+        if r.tgid != 0 {
+            let process = Process {
+                pid: r.tgid,
+                comm: comm(&r.comm),
+            };
+            connection.set_process(Some(&process));
+            connection.cgroup = self.names.cgroup(r.cgroup);
+        }
+        let start = Start {
+            at_ns,
+            source: DwellSource::Events,
+            error_us: 0,
+        };
+        let mut open = Open::new(connection, TcpState::SynSent, Some(start), at_ns);
+        // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
+        // match: nothing is said before the port is known.
+        open.undecided = r.flow.local_port == 0 && !self.wants(&Tuple::from(&r.flow), Some(0));
+        if !open.undecided {
+            self.say_state(&open.connection, at_ns, old, TcpState::SynSent, None);
+            open.announced = true;
+        }
+        self.established.remove(&r.sock);
+        let (replaced, evicted) = self.clients.insert(r.sock, open);
+        if let Some(before) = replaced {
+            // The address was used again and the end of its last use was not seen.
+            self.end_unseen(before, at_ns);
+        }
+        self.evicted(evicted, at_ns);
+    }
+
+    /// Whether a connection is one that was asked for; `local` overrides the tuple's port.
+    pub(super) fn wants(&self, tuple: &Tuple, local: Option<u16>) -> bool {
+        self.config.selection.matches(
+            local.or((tuple.local_port != 0).then_some(tuple.local_port)),
+            Some(tuple.peer_port),
+            printable(tuple.peer_addr),
+            tuple.netns,
+        )
+    }
+
+    /// Its end was lost: the line says that it was open when last seen.
+    pub(super) fn end_unseen(&mut self, open: Open, at_ns: u64) {
+        if !open.undecided {
+            let mut end = Ending::new(Outcome::Open, open.alive_ns);
+            end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
+            self.announce_if_due(&open);
+            self.say_handshake(open, &end);
+        }
+    }
+
+    /// Completes what a handshake knows of itself, once the kernel has chosen the local port; drops
+    /// it where it turns out not to be one that was asked for.
+    fn take_client(&mut self, sock: u64, tuple: &Tuple, family: u16, at_ns: u64) -> Option<Open> {
+        let mut open = match self.clients.remove(&sock) {
+            Some(open) => open,
+            // It was there before the run, or its beginning was lost.
+            None => {
+                let id = self.new_id();
+                let connection = tuple.connection(id, Role::Client, family);
+                let mut open = Open::new(connection, TcpState::SynSent, None, at_ns);
+                open.announced = true;
+                open
+            }
+        };
+        if tuple.local_port != 0 {
+            let known = tuple.connection(open.connection.id, Role::Client, family);
+            open.connection.local_addr = known.local_addr;
+            open.connection.local_port = known.local_port;
+            if !self.wants(tuple, None) {
+                return None;
+            }
+            open.undecided = false;
+        }
+        Some(open)
+    }
+
+    /// A SYN is sent again (or, from 6.17, could not be).
+    pub(super) fn syn_again(&mut self, r: &RetransmitRecord) {
+        let at_ns = r.header.ts_ns;
+        let tuple = Tuple::from(&r.flow);
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
+        if !open.announced {
+            self.announce_if_due(&open);
+            open.announced = true;
+        }
+        let n = u32::from(r.retransmits).max(1);
+        let base_us = *open.base_us.get_or_insert_with(|| {
+            // While nothing has doubled yet, the time-out that just expired is the first one: one
+            // second, unless a BPF program chose another (BPF_SOCK_OPS_TIMEOUT_INIT).
+            if n <= 1 + u32::from(r.sysctl_syn_linear) && r.rto_jiffies != 0 {
+                jiffies_to_us(r.rto_jiffies, self.config.hz)
+            } else {
+                TIMEOUT_INIT_US
+            }
+        });
+        let schedule = SynSchedule::of(r, base_us, self.config.hz);
+        let gap_us = open.transmitted(at_ns);
+        let elapsed_us = open
+            .dwell_us(at_ns)
+            .unwrap_or_else(|| (1..=n).map(|k| schedule.gap_us(k)).sum());
+        let (next_us, gives_up_us) = schedule.ahead_us(n, elapsed_us);
+        open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(n + 1)));
+        if r.err == 0 {
+            open.retransmits += 1;
+        }
+        let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Syn, r.segs);
+        line.attempt = Some(n);
+        line.gap_us = gap_us;
+        line.expected_gap_us = Some(schedule.gap_us(n));
+        line.next_us = next_us;
+        line.gives_up_us = Some(gives_up_us);
+        line.failed = r.err != 0;
+        line.error = (r.err != 0).then(|| errno::transmit_error(r.err));
+        self.say_retransmit(at_ns, line, 1);
+        let (_, evicted) = self.clients.insert(r.sock, open);
+        self.evicted(evicted, at_ns);
+    }
+
+    /// SYN_SENT→SYN_RECV: both ends opened at once (RFC 9293 section 3.5); still one handshake, ours
+    /// to lead.
+    pub(super) fn simultaneous(&mut self, r: &StateRecord) {
+        let at_ns = r.header.ts_ns;
+        let tuple = Tuple::from(&r.flow);
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
+        self.announce_if_due(&open);
+        open.announced = true;
+        let dwell_us = open.dwell_us(at_ns);
+        self.say_state(
+            &open.connection,
+            at_ns,
+            TcpState::SynSent,
+            TcpState::SynRecv,
+            dwell_us,
+        );
+        open.state = TcpState::SynRecv;
+        open.alive_ns = at_ns;
+        self.children.insert(r.sock, Child::Simultaneous);
+        let (_, evicted) = self.clients.insert(r.sock, open);
+        self.evicted(evicted, at_ns);
+    }
+
+    /// The end of an active open.
+    pub(super) fn client_left(&mut self, r: &StateRecord, new: TcpState) {
+        let at_ns = r.header.ts_ns;
+        let tuple = Tuple::from(&r.flow);
+        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+            return;
+        };
+        if open.undecided {
+            return;
+        }
+        let end = if new == TcpState::Established {
+            self.remember(r.sock, &open.connection);
+            established(r, &open)
+        } else {
+            self.closed_while_open(r, &open)
+        };
+        self.end(open, new, &end);
+    }
+
+    /// `sk_err` tells how (docs/kernel-facts.md, section 1).
+    fn closed_while_open(&self, r: &StateRecord, open: &Open) -> Ending {
+        let sk_err = i32::try_from(r.sk_err).unwrap_or(0);
+        let unsent = open.connection.local_port.is_none() && open.retransmits == 0;
+        let (outcome, error) = match sk_err {
+            // tcp_v4_connect() failed after the transition: no local port was left.
+            0 if unsent => (
+                Outcome::Unreachable,
+                Some(errno::name(libc::EADDRNOTAVAIL as u32)),
+            ),
+            0 => {
+                // The application closed it. An ICMP error may have been noted and not acted on.
+                let soft = if r.sk_err_soft != 0 {
+                    r.sk_err_soft
+                } else {
+                    open.soft_error
+                };
+                (Outcome::Abandoned, (soft != 0).then(|| errno::name(soft)))
+            }
+            libc::ECONNREFUSED if open.reset_seen || !self.config.sees_resets => {
+                (Outcome::Refused, Some(errno::name(r.sk_err)))
+            }
+            libc::ECONNRESET => (Outcome::Refused, Some(errno::name(r.sk_err))),
+            libc::ETIMEDOUT => (Outcome::TimedOut, Some(errno::name(r.sk_err))),
+            libc::ECONNABORTED => (Outcome::Abandoned, Some(errno::name(r.sk_err))),
+            _ => (Outcome::Unreachable, Some(errno::name(r.sk_err))),
+        };
+        Ending::new(outcome, r.header.ts_ns).error(error)
+    }
+}
+
+/// ESTABLISHED: without a retransmission the connection's own first RTT sample is the time from the
+/// SYN's transmission, also where the SYN was sent long after connect() (TCP_FASTOPEN_CONNECT).
+fn established(r: &StateRecord, open: &Open) -> Ending {
+    let end = Ending::new(Outcome::Established, r.header.ts_ns);
+    let sampled = r.total_retrans == 0 && r.srtt_us != 0 && open.state == TcpState::SynSent;
+    if sampled {
+        end.dwell(u64::from(r.srtt_us >> 3), DwellSource::RttSample)
+    } else {
+        end
+    }
+}
+
+/// A NUL-padded `comm` as text.
+pub(super) fn comm(bytes: &[u8; 16]) -> Arc<str> {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into()
+}

@@ -1,0 +1,429 @@
+//! One handshake's life, from what was seen to what is said.
+//!
+//! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
+//! has no clock: time comes with the observations. Its table is bounded.
+
+mod client;
+mod data;
+mod open;
+mod owners;
+mod peers;
+mod reconcile;
+pub mod schedule;
+mod server;
+
+use std::sync::Arc;
+
+pub use open::Tuple;
+pub use owners::{Listener, Owners};
+pub use reconcile::{HalfOpenRow, Snapshot};
+
+use open::{Bounded, Open};
+use peers::Peers;
+
+use crate::{
+    decode::Event,
+    filter::Selection,
+    model::{
+        Body, Confidence, Connection, DwellSource, Handshake, Line, Lost, Outcome, Retransmit,
+        RetransmitKind, Role, State, TcpState,
+    },
+};
+
+/// What is known of the host, and how the run was asked for.
+#[derive(Clone, Debug)]
+pub struct TrackConfig {
+    /// Jiffies a second (CONFIG_HZ).
+    pub hz: u32,
+    /// Whether the listener's RTO maximum bounds SYN-ACK time-outs (after 6.18).
+    pub synack_rto_max: bool,
+    /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
+    /// look alike.
+    pub sees_resets: bool,
+    /// Every transition, not only the handshake's.
+    pub all_states: bool,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Bound of the peer table.
+    pub max_peers: usize,
+    /// What was asked for.
+    pub selection: Selection,
+}
+
+/// Names that only the host can tell.
+pub trait Names {
+    /// The path of a cgroup v2 id.
+    fn cgroup(&self, id: u64) -> Option<Arc<str>>;
+
+    /// `SyncookiesRecv` of a namespace, as it stands now.
+    fn syncookies_received(&self, netns: u32) -> Option<u64>;
+
+    /// CLOCK_MONOTONIC, nanoseconds: when the answer above was given.
+    fn now_ns(&self) -> u64;
+}
+
+/// Something that was seen.
+#[derive(Debug)]
+pub enum Observation {
+    /// A kernel event.
+    Event(Event),
+    /// Half-opens as sock_diag shows them.
+    Snapshot(Snapshot),
+    /// Listeners and their owners, found at the start or since.
+    Listeners(Vec<Listener>),
+    /// Records were lost.
+    Lost {
+        /// When that was noticed.
+        at_ns: u64,
+        /// How many.
+        events: u64,
+        /// Of what kind, and why.
+        reason: String,
+    },
+}
+
+/// The running totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Kernel records taken in.
+    pub events: u64,
+    /// Records lost.
+    pub lost: u64,
+    /// `handshake` lines.
+    pub handshakes: u64,
+    /// Handshakes evicted from the table.
+    pub evicted: u64,
+}
+
+/// See the module.
+pub struct Tracker {
+    config: TrackConfig,
+    names: Box<dyn Names>,
+    next_id: u64,
+    /// Active opens by `struct sock`.
+    clients: Bounded<u64, Open>,
+    /// Passive opens by tuple: their request_sock has another address than the child.
+    half_opens: Bounded<Tuple, Open>,
+    /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
+    children: Bounded<u64, server::Child>,
+    /// Connections whose handshake is over, for the retransmissions that follow.
+    established: Bounded<u64, Arc<Connection>>,
+    segments: Bounded<(u64, u32), data::Segment>,
+    /// When a socket entered its present state (`--states all`).
+    entered: Bounded<u64, u64>,
+    owners: Owners,
+    peers: Peers,
+    reconcile: reconcile::Reconcile,
+    totals: Totals,
+    lines: Vec<Line>,
+}
+
+/// Connections remembered after their handshake.
+const REMEMBERED: usize = 16_384;
+
+impl Tracker {
+    /// An empty table.
+    pub fn new(config: TrackConfig, names: Box<dyn Names>) -> Self {
+        Self {
+            next_id: 1,
+            clients: Bounded::new(config.max_handshakes),
+            half_opens: Bounded::new(config.max_handshakes),
+            children: Bounded::new(config.max_handshakes),
+            established: Bounded::new(REMEMBERED),
+            segments: Bounded::new(REMEMBERED),
+            entered: Bounded::new(REMEMBERED),
+            owners: Owners::default(),
+            peers: Peers::new(config.max_peers),
+            reconcile: reconcile::Reconcile::default(),
+            totals: Totals::default(),
+            lines: Vec::new(),
+            names,
+            config,
+        }
+    }
+
+    /// Takes in one observation.
+    pub fn observe(&mut self, observation: Observation) {
+        match observation {
+            Observation::Event(event) => {
+                self.totals.events += 1;
+                self.on_event(&event);
+            }
+            Observation::Snapshot(snapshot) => self.on_snapshot(&snapshot),
+            Observation::Listeners(listeners) => self.owners.add(listeners),
+            Observation::Lost {
+                at_ns,
+                events,
+                reason,
+            } => {
+                self.totals.lost += events;
+                self.reconcile.lost_since_snapshot = true;
+                self.lines.push(Line {
+                    mono_ns: at_ns,
+                    body: Body::Lost(Lost { events, reason }),
+                });
+            }
+        }
+    }
+
+    /// What was said since the last call.
+    pub fn take_lines(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// The running totals.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Handshakes in the table.
+    pub fn open(&self) -> usize {
+        self.clients.len() + self.half_opens.len()
+    }
+
+    /// Ends the run: a line for each handshake that is still open, then the peers.
+    pub fn finish(&mut self, at_ns: u64) {
+        let mut still: Vec<Open> = self.clients.drain();
+        still.extend(self.half_opens.drain());
+        still.sort_by_key(|open| open.connection.id);
+        for open in still {
+            if open.undecided {
+                continue;
+            }
+            self.announce_if_due(&open);
+            let end = Ending::new(Outcome::Open, at_ns);
+            self.say_handshake(open, &end);
+        }
+        let unlisted = self.peers.unlisted();
+        if unlisted > 0 {
+            let reason =
+                "peer table is full: handshakes and retransmissions of further peers are not in it"
+                    .to_owned();
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Lost(Lost {
+                    events: unlisted,
+                    reason,
+                }),
+            });
+        }
+        for peer in self.peers.table() {
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Peer(Box::new(peer)),
+            });
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::State(r, old, new) => match (*old, *new) {
+                (_, TcpState::SynSent) => self.syn_sent(r, *old),
+                (TcpState::SynSent, TcpState::SynRecv) => self.simultaneous(r),
+                (TcpState::SynSent, _) => self.client_left(r, *new),
+                (TcpState::Listen, TcpState::SynRecv) => self.child_created(r),
+                (TcpState::SynRecv, _) => self.syn_recv_left(r, *new),
+                (_, TcpState::Listen) => self.owners.opened(r),
+                (TcpState::Listen, _) => self.owners.closed(r),
+                (old, new) => self.other_transition(r, old, new),
+            },
+            Event::Retransmit(r, TcpState::SynSent) => self.syn_again(r),
+            Event::Retransmit(r, state) => self.segment_again(r, *state),
+            Event::SynAck(r, trigger) => self.synack_again(r, *trigger),
+            Event::Reset(r, _) => {
+                if let Some(open) = self.clients.get_mut(&r.sock) {
+                    open.reset_seen = true;
+                }
+            }
+            Event::Error(r, _) => {
+                if let Some(open) = self.clients.get_mut(&r.sock) {
+                    open.soft_error = if r.sk_err != 0 {
+                        r.sk_err
+                    } else {
+                        r.sk_err_soft
+                    };
+                }
+            }
+        }
+    }
+
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    fn say_state(
+        &mut self,
+        connection: &Connection,
+        at_ns: u64,
+        old: TcpState,
+        new: TcpState,
+        dwell_us: Option<u64>,
+    ) {
+        let state = State {
+            connection: connection.clone(),
+            old,
+            new,
+            dwell_us,
+        };
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::State(state),
+        });
+    }
+
+    /// Prints the beginning of a handshake, unless that was done.
+    fn announce_if_due(&mut self, open: &Open) {
+        if open.announced || open.undecided {
+            return;
+        }
+        let old = match open.connection.role {
+            Role::Client => TcpState::Close,
+            Role::Server => TcpState::Listen,
+        };
+        let at_ns = open.start.map_or(open.alive_ns, |start| start.at_ns);
+        self.say_state(&open.connection, at_ns, old, open.state, None);
+    }
+
+    /// The one exit of every handshake: its last transition and its `handshake` line.
+    fn end(&mut self, open: Open, new: TcpState, end: &Ending) {
+        self.announce_if_due(&open);
+        let dwell = end
+            .dwell_us
+            .or_else(|| open.dwell_us(end.at_ns))
+            .filter(|_| !end.dwell_unknown);
+        self.say_state(&open.connection, end.at_ns, open.state, new, dwell);
+        self.say_handshake(open, end);
+    }
+
+    fn say_handshake(&mut self, open: Open, end: &Ending) {
+        let start = open.start;
+        let (dwell_us, source) = match end.dwell_us {
+            _ if end.dwell_unknown => (None, None),
+            Some(dwell) => (Some(dwell), end.source),
+            None => (
+                open.dwell_us(end.at_ns),
+                end.source.or(start.map(|s| s.source)),
+            ),
+        };
+        let start_error = start.map_or(0, |s| s.error_us).max(end.start_error_us);
+        let error_us = end.error_us
+            + if end.dwell_us.is_some() {
+                0
+            } else {
+                start_error
+            };
+        let handshake = Handshake {
+            outcome: end.outcome,
+            dwell_us,
+            dwell_source: dwell_us.and(source),
+            dwell_error_us: dwell_us.and((error_us > 0).then_some(error_us)),
+            retransmits: open.retransmits,
+            retransmits_by_peer: open.by_peer,
+            error: end.error.clone(),
+            verdict: None,
+            confidence: Confidence::Insufficient,
+            evidence: Vec::new(),
+            remedy: None,
+            gaps_us: open.gaps_us,
+            connection: open.connection,
+        };
+        self.totals.handshakes += 1;
+        self.peers.ended(&handshake);
+        self.lines.push(Line {
+            mono_ns: end.at_ns,
+            body: Body::Handshake(Box::new(handshake)),
+        });
+    }
+
+    /// Something had to leave the table to make room: said, never silent.
+    fn evicted(&mut self, open: Option<Open>, at_ns: u64) {
+        if let Some(open) = open.filter(|open| !open.undecided) {
+            self.totals.evicted += 1;
+            let reason = format!(
+                "handshake {} evicted: the table holds {} (--max-handshakes)",
+                open.connection.id, self.config.max_handshakes
+            );
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Lost(Lost { events: 1, reason }),
+            });
+        }
+    }
+
+    fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
+        if !retransmit.failed {
+            let c = &retransmit.connection;
+            self.peers
+                .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
+        }
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::Retransmit(retransmit),
+        });
+    }
+
+    /// Keeps whose it was, for the retransmissions that may follow.
+    fn remember(&mut self, sock: u64, connection: &Connection) {
+        self.established.insert(sock, Arc::new(connection.clone()));
+    }
+}
+
+/// How a handshake ended.
+struct Ending {
+    outcome: Outcome,
+    at_ns: u64,
+    error: Option<String>,
+    /// Where the dwell is known by itself and not as a difference of times.
+    dwell_us: Option<u64>,
+    source: Option<DwellSource>,
+    /// Bound of the error of the end's own time, microseconds.
+    error_us: u64,
+    /// At least this bound for the start's.
+    start_error_us: u64,
+    /// The dwell cannot be known (SYN cookie).
+    dwell_unknown: bool,
+}
+
+impl Ending {
+    fn new(outcome: Outcome, at_ns: u64) -> Self {
+        Self {
+            outcome,
+            at_ns,
+            error: None,
+            dwell_us: None,
+            source: None,
+            error_us: 0,
+            start_error_us: 0,
+            dwell_unknown: false,
+        }
+    }
+
+    fn error(mut self, error: Option<String>) -> Self {
+        self.error = error;
+        self
+    }
+
+    fn dwell(mut self, dwell_us: u64, source: DwellSource) -> Self {
+        (self.dwell_us, self.source) = (Some(dwell_us), Some(source));
+        self
+    }
+}
+
+/// A `retransmit` line's fixed part.
+fn retransmit_line(connection: Connection, kind: RetransmitKind, segs: u32) -> Retransmit {
+    Retransmit {
+        connection,
+        kind,
+        trigger: None,
+        attempt: None,
+        gap_us: None,
+        expected_gap_us: None,
+        next_us: None,
+        gives_up_us: None,
+        segs,
+        failed: false,
+        error: None,
+    }
+}

@@ -1,0 +1,297 @@
+//! One handshake under way, and the bounded table of them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+};
+
+use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
+
+use crate::{
+    filter::printable,
+    model::{Connection, DwellSource, Family, Process, Role, TcpState},
+};
+
+/// Gaps kept for the ladder; no schedule has more steps that a person would read.
+const LADDER: usize = 64;
+
+/// A connection as both a request_sock and its child see it: the family of the socket plays no part,
+/// addresses are v4-mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tuple {
+    /// Network namespace, inode.
+    pub netns: u32,
+    /// Local address.
+    pub local_addr: [u8; 16],
+    /// Peer address.
+    pub peer_addr: [u8; 16],
+    /// Local port, host order.
+    pub local_port: u16,
+    /// Peer port, host order.
+    pub peer_port: u16,
+}
+
+impl From<&Flow> for Tuple {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            netns: flow.netns,
+            local_addr: flow.local_addr,
+            peer_addr: flow.peer_addr,
+            local_port: flow.local_port,
+            peer_port: flow.peer_port,
+        }
+    }
+}
+
+impl Tuple {
+    /// As the exact look-up of sock_diag takes it.
+    pub fn flow(&self) -> Flow {
+        let mapped = |addr: [u8; 16]| printable(addr).is_ipv4();
+        Flow {
+            local_addr: self.local_addr,
+            peer_addr: self.peer_addr,
+            local_port: self.local_port,
+            peer_port: self.peer_port,
+            family: if mapped(self.peer_addr) {
+                AF_INET
+            } else {
+                AF_INET6
+            },
+            netns: self.netns,
+            ..Flow::default()
+        }
+    }
+
+    /// The connection as lines print it. `family` is the socket's own.
+    pub fn connection(&self, id: u64, role: Role, family: u16) -> Connection {
+        let (local_addr, peer_addr) = (printable(self.local_addr), printable(self.peer_addr));
+        // The peer decides: a local wildcard is `::` on any IPv6 socket.
+        let ipv4 = peer_addr.is_ipv4();
+        Connection {
+            id,
+            role,
+            family: if ipv4 { Family::Ipv4 } else { Family::Ipv6 },
+            v4_mapped: ipv4 && family == AF_INET6,
+            local_addr,
+            local_port: (self.local_port != 0).then_some(self.local_port),
+            peer_addr,
+            peer_port: (self.peer_port != 0).then_some(self.peer_port),
+            netns: self.netns,
+            pid: None,
+            comm: None,
+            cgroup: None,
+        }
+    }
+}
+
+impl Connection {
+    /// Names the process.
+    pub fn set_process(&mut self, process: Option<&Process>) {
+        if let Some(process) = process {
+            self.pid = Some(process.pid);
+            self.comm = Some(process.comm.clone());
+        }
+    }
+}
+
+/// When it began, and how well that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub at_ns: u64,
+    /// Where that comes from.
+    pub source: DwellSource,
+    /// Bound of its error, microseconds; 0: exact to the clock.
+    pub error_us: u64,
+}
+
+/// One handshake under way.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Whose.
+    pub connection: Connection,
+    /// SYN_SENT or SYN_RECV.
+    pub state: TcpState,
+    /// First SYN or first SYN-ACK; `None`: it was there before, and nothing tells.
+    pub start: Option<Start>,
+    /// The last transmission of the SYN or SYN-ACK that was seen.
+    pub last_tx_ns: Option<u64>,
+    /// Sent again, all in all.
+    pub retransmits: u32,
+    /// Of them, because the peer repeated its SYN.
+    pub by_peer: u32,
+    /// Measured gaps.
+    pub gaps_us: Vec<u64>,
+    /// Whether its beginning was printed.
+    pub announced: bool,
+    /// Whether the filter is still undecided: the local port is not known.
+    pub undecided: bool,
+    /// A RST was seen coming.
+    pub reset_seen: bool,
+    /// Last error reported to the socket.
+    pub soft_error: u32,
+    /// First SYN time-out where it is not the kernel's constant, microseconds.
+    pub base_us: Option<u64>,
+    /// When the kernel gives up, by its schedule; and the length of the last time-out before it.
+    pub gives_up: Option<(u64, u64)>,
+    /// The last moment at which it was known to be alive.
+    pub alive_ns: u64,
+}
+
+impl Open {
+    /// A handshake that has just come to be known.
+    pub fn new(
+        connection: Connection,
+        state: TcpState,
+        start: Option<Start>,
+        alive_ns: u64,
+    ) -> Self {
+        Self {
+            connection,
+            state,
+            start,
+            last_tx_ns: start.filter(|s| s.error_us == 0).map(|s| s.at_ns),
+            retransmits: 0,
+            by_peer: 0,
+            gaps_us: Vec::new(),
+            announced: false,
+            undecided: false,
+            reset_seen: false,
+            soft_error: 0,
+            base_us: None,
+            gives_up: None,
+            alive_ns,
+        }
+    }
+
+    /// Notes a transmission; gives the gap since the one before it, microseconds.
+    pub fn transmitted(&mut self, at_ns: u64) -> Option<u64> {
+        let gap = self
+            .last_tx_ns
+            .map(|last| at_ns.saturating_sub(last) / 1000);
+        if let Some(gap) = gap.filter(|_| self.gaps_us.len() < LADDER) {
+            self.gaps_us.push(gap);
+        }
+        self.last_tx_ns = Some(at_ns);
+        self.alive_ns = self.alive_ns.max(at_ns);
+        gap
+    }
+
+    /// Time since it began, microseconds.
+    pub fn dwell_us(&self, at_ns: u64) -> Option<u64> {
+        self.start
+            .map(|start| at_ns.saturating_sub(start.at_ns) / 1000)
+    }
+}
+
+/// A map that never holds more than its limit: the oldest makes room.
+pub struct Bounded<K, V> {
+    map: HashMap<K, (u64, V)>,
+    /// Keys by age; entries whose serial is not the map's are dead and skipped.
+    order: VecDeque<(K, u64)>,
+    serial: u64,
+    limit: usize,
+}
+
+impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
+    /// At most `limit` entries, at least one.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            map: HashMap::new(),
+            order: VecDeque::new(),
+            serial: 0,
+            limit: limit.max(1),
+        }
+    }
+
+    /// Puts a value in; gives back what it replaced, and what had to go for it.
+    pub fn insert(&mut self, key: K, value: V) -> (Option<V>, Option<V>) {
+        self.serial += 1;
+        let replaced = self.map.insert(key, (self.serial, value)).map(|(_, v)| v);
+        self.order.push_back((key, self.serial));
+        let mut evicted = None;
+        while self.map.len() > self.limit
+            && evicted.is_none()
+            && let Some((key, serial)) = self.order.pop_front()
+        {
+            if self.map.get(&key).is_some_and(|(s, _)| *s == serial) {
+                evicted = self.map.remove(&key).map(|(_, v)| v);
+            }
+        }
+        if self.order.len() > 2 * self.map.len() + 1024 {
+            let map = &self.map;
+            self.order
+                .retain(|(key, serial)| map.get(key).is_some_and(|(s, _)| s == serial));
+        }
+        (replaced, evicted)
+    }
+
+    /// What stands there.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.map.get_mut(key).map(|(_, v)| v)
+    }
+
+    /// What stands there.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.map.get(key).map(|(_, v)| v)
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        self.map.remove(key).map(|(_, v)| v)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.map.iter().map(|(k, (_, v))| (k, v))
+    }
+
+    /// All of them, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.map.iter_mut().map(|(k, (_, v))| (k, v))
+    }
+
+    /// Empties it.
+    pub fn drain(&mut self) -> Vec<V> {
+        self.order.clear();
+        self.map.drain().map(|(_, (_, v))| v).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let mut table = Bounded::new(2);
+        assert_eq!(table.insert(1, 'a'), (None, None));
+        assert_eq!(table.insert(2, 'b'), (None, None));
+        assert_eq!(table.insert(1, 'c'), (Some('a'), None), "now the youngest");
+        assert_eq!(table.insert(3, 'd'), (None, Some('b')));
+        assert_eq!(
+            (table.get(&1), table.get(&2), table.len()),
+            (Some(&'c'), None, 2)
+        );
+    }
+
+    #[test]
+    fn dead_keys_do_not_gather() {
+        let mut table = Bounded::new(4);
+        for key in 0..100_000 {
+            table.insert(key, ());
+            table.remove(&key);
+        }
+        assert!(table.order.len() <= 1026 && table.is_empty());
+    }
+}

@@ -1,0 +1,78 @@
+//! Whose listener it is.
+
+use std::{collections::HashMap, sync::Arc};
+
+use synprobe_ebpf::event::StateRecord;
+
+use super::{Tuple, client::comm};
+use crate::{filter::is_wildcard, model::Process};
+
+/// A listening socket and its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Network namespace, inode.
+    pub netns: u32,
+    /// Bound address, IPv4 mapped.
+    pub local_addr: [u8; 16],
+    /// Port, host order.
+    pub local_port: u16,
+    /// Who listens, where known.
+    pub process: Option<Process>,
+    /// Its cgroup v2 path.
+    pub cgroup: Option<Arc<str>>,
+}
+
+/// The listeners, from a dump at the start and from their own transitions since.
+#[derive(Default)]
+pub struct Owners {
+    listeners: HashMap<(u32, u16), Vec<Listener>>,
+}
+
+impl Owners {
+    /// Listeners that were found; what is known of the same socket is replaced.
+    pub fn add(&mut self, listeners: Vec<Listener>) {
+        for listener in listeners {
+            let of_port = self
+                .listeners
+                .entry((listener.netns, listener.local_port))
+                .or_default();
+            of_port.retain(|l| l.local_addr != listener.local_addr);
+            of_port.push(listener);
+        }
+    }
+
+    /// →LISTEN runs in the context of whoever calls listen().
+    pub(super) fn opened(&mut self, r: &StateRecord) {
+        let process = (r.tgid != 0).then(|| Process {
+            pid: r.tgid,
+            comm: comm(&r.comm),
+        });
+        self.add(vec![Listener {
+            netns: r.flow.netns,
+            local_addr: r.flow.local_addr,
+            local_port: r.flow.local_port,
+            process,
+            cgroup: None,
+        }]);
+    }
+
+    /// LISTEN→CLOSE: its half-opens will vanish one by one.
+    pub(super) fn closed(&mut self, r: &StateRecord) {
+        let key = (r.flow.netns, r.flow.local_port);
+        if let Some(of_port) = self.listeners.get_mut(&key) {
+            of_port.retain(|l| l.local_addr != r.flow.local_addr);
+            if of_port.is_empty() {
+                self.listeners.remove(&key);
+            }
+        }
+    }
+
+    /// The listener that serves a connection: the one bound to its very address, else a wildcard.
+    pub fn of(&self, tuple: &Tuple) -> Option<&Listener> {
+        let of_port = self.listeners.get(&(tuple.netns, tuple.local_port))?;
+        of_port
+            .iter()
+            .find(|l| l.local_addr == tuple.local_addr)
+            .or_else(|| of_port.iter().find(|l| is_wildcard(l.local_addr)))
+    }
+}

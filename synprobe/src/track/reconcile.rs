@@ -1,0 +1,280 @@
+//! What no tracepoint tells: half-opens that were there before, and those that ended unseen.
+//!
+//! A half-open killed by a RST, by its timer, by ICMP or with its listener raises no event
+//! (docs/kernel-facts.md, section 3). Its end is noticed when sock_diag no longer shows it, so it is
+//! known to lie between the last sighting and that dump; the namespace's counters say what it was.
+
+use std::collections::HashMap;
+
+use super::{
+    Ending, Tracker, Tuple,
+    open::{Open, Start},
+    schedule::{RTO_MAX_US, SynAckSchedule, TIMEOUT_INIT_US},
+};
+use crate::{
+    filter::printable,
+    model::{DwellSource, Outcome, Role, TcpState},
+};
+
+/// One half-open as sock_diag shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfOpenRow {
+    /// Whose.
+    pub tuple: Tuple,
+    /// The socket's family.
+    pub family: u16,
+    /// `idiag_retrans`: SYN-ACKs sent again (`num_retrans`).
+    pub retrans: u8,
+    /// `idiag_expires`: milliseconds to the SYN-ACK timer.
+    pub expires_ms: u32,
+}
+
+/// One namespace's half-opens and counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The namespace, inode.
+    pub netns: u32,
+    /// Before the dump was asked for, CLOCK_MONOTONIC nanoseconds.
+    pub before_ns: u64,
+    /// After its last row.
+    pub after_ns: u64,
+    /// Whether the kernel says the dump is whole.
+    pub complete: bool,
+    /// The half-opens.
+    pub rows: Vec<HalfOpenRow>,
+    /// `EmbryonicRsts`, where it could be read.
+    pub embryonic_rsts: Option<u64>,
+    /// Tuples that the dump did not show and that were asked for one by one: those that turned out to
+    /// be connected. Filled in by [`Tracker::missing`]'s caller.
+    pub connected: Vec<Tuple>,
+}
+
+/// State that the comparison needs from one dump to the next.
+#[derive(Default)]
+pub(super) struct Reconcile {
+    /// Since when ends are collected: a dump is under way.
+    collecting: bool,
+    ended: HashMap<Tuple, u64>,
+    embryonic: HashMap<u32, u64>,
+    cookies: HashMap<u32, Cookies>,
+    /// Records were lost since the last dump: an end may have been among them.
+    pub(super) lost_since_snapshot: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cookies {
+    received: u64,
+    /// When the counter was last seen to have moved.
+    moved_ns: u64,
+}
+
+impl Reconcile {
+    /// A half-open ended with an event: a dump that was under way may still show it.
+    pub(super) fn ended(&mut self, tuple: Tuple, at_ns: u64) {
+        if self.collecting {
+            self.ended.insert(tuple, at_ns);
+        }
+    }
+
+    /// Whether a connection of this moment may have come through a SYN cookie: the counter moved
+    /// since it was last looked at, or the connection is older than the last time it was seen to.
+    pub(super) fn cookies_in_use(
+        &mut self,
+        netns: u32,
+        received: u64,
+        now_ns: u64,
+        at_ns: u64,
+    ) -> bool {
+        let first = !self.cookies.contains_key(&netns);
+        let cookies = self.cookies.entry(netns).or_default();
+        if (first && received > 0) || received != cookies.received {
+            *cookies = Cookies {
+                received,
+                moved_ns: now_ns,
+            };
+        }
+        at_ns <= cookies.moved_ns
+    }
+}
+
+impl Tracker {
+    /// A dump is about to be asked for: from here on ends are collected, so that a row that was read
+    /// just before its end does not bring it back.
+    pub fn snapshot_begins(&mut self) {
+        self.reconcile.collecting = true;
+    }
+
+    /// All dumps that were asked for are taken in.
+    pub fn snapshots_done(&mut self) {
+        self.reconcile.collecting = false;
+        self.reconcile.ended.clear();
+        self.reconcile.lost_since_snapshot = false;
+    }
+
+    /// Half-opens of this namespace that a whole dump does not show though they were known before it:
+    /// all of them where records were lost, since then an end with an event may have been missed.
+    pub fn missing(&self, snapshot: &Snapshot) -> Vec<Tuple> {
+        if !self.reconcile.lost_since_snapshot || !snapshot.complete {
+            return Vec::new();
+        }
+        self.gone(snapshot)
+    }
+
+    fn gone(&self, snapshot: &Snapshot) -> Vec<Tuple> {
+        let shown: std::collections::HashSet<&Tuple> =
+            snapshot.rows.iter().map(|row| &row.tuple).collect();
+        self.half_opens
+            .iter()
+            .filter(|(tuple, open)| {
+                tuple.netns == snapshot.netns
+                    && open.alive_ns < snapshot.before_ns
+                    && !shown.contains(tuple)
+            })
+            .map(|(tuple, _)| *tuple)
+            .collect()
+    }
+
+    pub(super) fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        if self.config.selection.wants(Role::Server) {
+            for row in &snapshot.rows {
+                self.on_row(row, snapshot);
+            }
+        }
+        if snapshot.complete {
+            self.on_gone(snapshot);
+        }
+    }
+
+    fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
+        let tuple = row.tuple;
+        if self
+            .reconcile
+            .ended
+            .get(&tuple)
+            .is_some_and(|at| *at >= snapshot.before_ns)
+        {
+            return;
+        }
+        let start = estimate(row, snapshot.after_ns, self.config.hz);
+        if let Some(open) = self.half_opens.get_mut(&tuple) {
+            // A start later than the one known, beyond both bounds, is another half-open of a peer
+            // that used its port again.
+            let slack = (start.error_us + open.start.map_or(0, |s| s.error_us)) * 1000 + 50_000_000;
+            let newer = open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
+            if !newer {
+                open.alive_ns = open.alive_ns.max(snapshot.before_ns);
+                open.retransmits = open.retransmits.max(u32::from(row.retrans));
+                if !open.announced && settled(open, snapshot.after_ns) {
+                    open.announced = true;
+                    let open = open.clone();
+                    self.announce_if_due(&Open {
+                        announced: false,
+                        ..open
+                    });
+                }
+                return;
+            }
+            if let Some(before) = self.half_opens.remove(&tuple) {
+                self.end_unseen(before, snapshot.before_ns);
+            }
+        }
+        if !self.config.selection.matches(
+            Some(tuple.local_port),
+            Some(tuple.peer_port),
+            printable(tuple.peer_addr),
+            tuple.netns,
+        ) {
+            return;
+        }
+        let mut open = self.new_half_open(tuple, row.family, Some(start), snapshot.before_ns);
+        open.retransmits = u32::from(row.retrans);
+        open.last_tx_ns = None;
+        if settled(&open, snapshot.after_ns) {
+            self.announce_if_due(&open);
+            open.announced = true;
+        }
+        self.keep_half_open(tuple, open, snapshot.after_ns);
+    }
+
+    fn on_gone(&mut self, snapshot: &Snapshot) {
+        let mut resets = match snapshot.embryonic_rsts {
+            Some(now) => {
+                let before = self.reconcile.embryonic.insert(snapshot.netns, now);
+                before.map_or(0, |before| now.saturating_sub(before))
+            }
+            None => 0,
+        };
+        let mut gone = self.gone(snapshot);
+        gone.sort_unstable();
+        for tuple in gone {
+            let Some(open) = self.half_opens.remove(&tuple) else {
+                continue;
+            };
+            let at_ns = snapshot.after_ns;
+            let outcome = if snapshot.connected.contains(&tuple) {
+                Outcome::Established
+            } else if expires_within(&open, at_ns) {
+                Outcome::Expired
+            } else if self.owners.of(&tuple).is_none() {
+                Outcome::Dropped
+            } else if resets > 0 {
+                resets -= 1;
+                Outcome::Reset
+            } else {
+                Outcome::Dropped
+            };
+            let new = match outcome {
+                Outcome::Established => TcpState::Established,
+                _ => TcpState::Close,
+            };
+            let mut end = Ending::new(outcome, at_ns);
+            end.source = Some(DwellSource::SockDiag);
+            end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
+            self.end(open, new, &end);
+        }
+    }
+}
+
+/// A healthy handshake is over in a round trip: a half-open is worth a line once it is older than
+/// this, microseconds, or was sent again.
+const SETTLED_US: u64 = 250_000;
+
+fn settled(open: &Open, now_ns: u64) -> bool {
+    open.retransmits > 0 || open.dwell_us(now_ns).is_none_or(|age| age >= SETTLED_US)
+}
+
+/// Whether the kernel's schedule ends it between the last sighting and now. The wheel is never early
+/// and up to an eighth of the time-out late.
+fn expires_within(open: &Open, now_ns: u64) -> bool {
+    let Some((nominal_ns, gap_us)) = open.gives_up else {
+        return false;
+    };
+    let late_ns = gap_us * 1000 / 8 + 100_000_000;
+    nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns
+}
+
+/// When a half-open that sock_diag shows began. Without a retransmission its timer tells: it was armed
+/// once, with the first SYN-ACK. With some, the estimate is what the timer alone would have taken, the
+/// longest there can be; a peer that repeats its SYN makes it shorter, by no less than half a second
+/// each (`tcp_invalid_ratelimit`).
+fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
+    let schedule = SynAckSchedule {
+        base_us: TIMEOUT_INIT_US,
+        max_us: RTO_MAX_US,
+        retries: u32::MAX,
+        acked: false,
+        defer_accept: 0,
+    };
+    let n = u32::from(row.retrans);
+    let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
+    let ticks_us = 2_000_000 / u64::from(hz.max(1)) + 1000;
+    let error_us = match n {
+        0 => ticks_us,
+        _ => age_us / 8 + ticks_us + age_us.saturating_sub(u64::from(n) * 500_000),
+    };
+    Start {
+        at_ns: now_ns.saturating_sub(age_us * 1000),
+        source: DwellSource::SockDiag,
+        error_us,
+    }
+}

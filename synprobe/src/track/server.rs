@@ -1,0 +1,271 @@
+//! Passive opens: from the first SYN-ACK to whatever ended the half-open.
+//!
+//! The child socket's own time in SYN_RECV, between `inet_csk_clone_lock()` and
+//! `tcp_rcv_state_process()`, is microseconds and means nothing; it is never reported.
+
+use synprobe_ebpf::event::{StateRecord, SynAckRecord};
+
+use super::{
+    Ending, Tracker, Tuple,
+    open::{Open, Start},
+    retransmit_line,
+    schedule::SynAckSchedule,
+};
+use crate::{
+    errno,
+    model::{DwellSource, Outcome, RetransmitKind, Role, TcpState, Trigger},
+};
+
+/// A full socket in SYN_RECV, by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Child {
+    /// Of a listener: for the instant until its next transition, or, under TCP Fast Open, from the
+    /// SYN on.
+    Passive {
+        /// When it was made.
+        at_ns: u64,
+    },
+    /// Reached from SYN_SENT.
+    Simultaneous,
+}
+
+/// Two sightings of one first SYN-ACK differ by less than this, nanoseconds: the resolution of
+/// `snt_synack` and of the RTT sample, and the time between the sample and the event.
+const SAME_START_NS: u64 = 2_000_000;
+/// A child that is closed without an error so soon was never one: another CPU's took its place, or
+/// `tcp_v4_syn_recv_sock()` gave up.
+const UNDONE_NS: u64 = 1_000_000;
+
+impl Tracker {
+    /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast Open.
+    pub(super) fn child_created(&mut self, r: &StateRecord) {
+        self.children.insert(
+            r.sock,
+            Child::Passive {
+                at_ns: r.header.ts_ns,
+            },
+        );
+    }
+
+    /// A full socket leaves SYN_RECV.
+    pub(super) fn syn_recv_left(&mut self, r: &StateRecord, new: TcpState) {
+        let child = self.children.remove(&r.sock);
+        if child == Some(Child::Simultaneous) {
+            return self.simultaneous_left(r, new);
+        }
+        let at_ns = r.header.ts_ns;
+        let made_ns = match child {
+            Some(Child::Passive { at_ns }) => Some(at_ns),
+            _ => None,
+        };
+        let undone = made_ns.is_none_or(|made| at_ns.saturating_sub(made) < UNDONE_NS);
+        if new == TcpState::Close && r.sk_err == 0 && undone {
+            return;
+        }
+        if !self.config.selection.wants(Role::Server) {
+            return;
+        }
+        let tuple = Tuple::from(&r.flow);
+        let known = self.half_opens.remove(&tuple);
+        self.reconcile.ended(tuple, at_ns);
+        let outcome = match (new, i32::try_from(r.sk_err).unwrap_or(0)) {
+            (TcpState::Established, _) => Outcome::Established,
+            (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,
+            (TcpState::Close, libc::ETIMEDOUT) => Outcome::Expired,
+            (TcpState::Close, _) => Outcome::Dropped,
+            // A Fast Open child that the application closed before the final ACK.
+            _ => Outcome::Abandoned,
+        };
+        // Under Fast Open the child is there from the SYN on, and its own time is the half-open's.
+        let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
+        let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
+        let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
+        open.retransmits = open.retransmits.max(r.total_retrans);
+        if outcome == Outcome::Established {
+            self.remember(r.sock, &open.connection);
+        }
+        self.end(open, new, &end);
+    }
+
+    /// When the half-open of a child began, from the best source there is.
+    fn passive_dwell(
+        &mut self,
+        r: &StateRecord,
+        tuple: Tuple,
+        known: Option<Open>,
+        fast_open: Option<u64>,
+        end: Ending,
+    ) -> (Open, Ending) {
+        let at_ns = r.header.ts_ns;
+        let sample_us = u64::from(r.srtt_us >> 3);
+        let mut known = known;
+        let mut end = end;
+        let start = if r.total_retrans == 0 && sample_us != 0 && !self.may_be_cookie(r, &known) {
+            // tcp_synack_rtt_meas(): now - snt_synack, the first sample, stored times eight.
+            let began_ns = at_ns.saturating_sub(sample_us * 1000);
+            known = self.same_generation(known, began_ns, at_ns);
+            end = end.dwell(sample_us, DwellSource::RttSample);
+            Some(Start {
+                at_ns: began_ns,
+                source: DwellSource::RttSample,
+                error_us: 0,
+            })
+        } else if let Some(made_ns) = fast_open {
+            Some(Start {
+                at_ns: made_ns,
+                source: DwellSource::Events,
+                error_us: 0,
+            })
+        } else if let Some(exact) = known
+            .as_ref()
+            .and_then(|o| o.start)
+            .filter(|s| s.error_us == 0)
+        {
+            Some(exact)
+        } else if r.total_retrans > 0 && r.total_rto_time_ms != 0 {
+            // tcp_create_openreq_child() (6.7): now - snt_synack, milliseconds.
+            let dwell_us = u64::from(r.total_rto_time_ms) * 1000;
+            end = end.dwell(dwell_us, DwellSource::RequestSock);
+            end.error_us = 1000;
+            let at_ns = at_ns.saturating_sub(dwell_us * 1000);
+            Some(Start {
+                at_ns,
+                source: DwellSource::RequestSock,
+                error_us: 1000,
+            })
+        } else {
+            known.as_ref().and_then(|open| open.start)
+        };
+        end.dwell_unknown = start.is_none();
+        let mut open = match known {
+            Some(open) => open,
+            None => self.new_half_open(tuple, r.flow.family, None, at_ns),
+        };
+        open.start = start;
+        (open, end)
+    }
+
+    /// A connection made through a SYN cookie has no request_sock, and its first sample comes from a
+    /// timestamp whose low bits encode options: whole milliseconds (`cookie_init_timestamp()`). A
+    /// true sample has one chance in a thousand to look so; then the namespace's own counter decides.
+    fn may_be_cookie(&mut self, r: &StateRecord, known: &Option<Open>) -> bool {
+        if known.is_some() || !r.srtt_us.is_multiple_of(8000) {
+            return false;
+        }
+        let Some(now) = self.names.syncookies_received(r.flow.netns) else {
+            return true;
+        };
+        let noticed_ns = self.names.now_ns();
+        self.reconcile
+            .cookies_in_use(r.flow.netns, now, noticed_ns, r.header.ts_ns)
+    }
+
+    /// The half-open that stands in the table, if it is the one that began then. Otherwise its end was
+    /// not seen: the peer used the same port again.
+    fn same_generation(&mut self, known: Option<Open>, began_ns: u64, at_ns: u64) -> Option<Open> {
+        let open = known?;
+        let same = open.start.is_none_or(|start| {
+            let slack_ns = SAME_START_NS + start.error_us * 1000;
+            start.at_ns.abs_diff(began_ns) <= slack_ns
+        });
+        if same {
+            return Some(open);
+        }
+        self.end_unseen(open, at_ns);
+        None
+    }
+
+    /// A half-open that has just come to be known.
+    pub(super) fn new_half_open(
+        &mut self,
+        tuple: Tuple,
+        family: u16,
+        start: Option<Start>,
+        alive_ns: u64,
+    ) -> Open {
+        let id = self.new_id();
+        let mut connection = tuple.connection(id, Role::Server, family);
+        if let Some(owner) = self.owners.of(&tuple) {
+            connection.set_process(owner.process.as_ref());
+            connection.cgroup = owner.cgroup.clone();
+        }
+        Open::new(connection, TcpState::SynRecv, start, alive_ns)
+    }
+
+    /// A SYN-ACK is sent again.
+    pub(super) fn synack_again(&mut self, r: &SynAckRecord, trigger: Trigger) {
+        let at_ns = r.header.ts_ns;
+        let tuple = Tuple::from(&r.flow);
+        let began_ns = r.snt_synack_us * 1000;
+        let known = self.half_opens.remove(&tuple);
+        let start = Start {
+            at_ns: began_ns,
+            source: DwellSource::RequestSock,
+            error_us: 0,
+        };
+        let mut open = match self.same_generation(known, began_ns, at_ns) {
+            Some(open) => open,
+            None => self.new_half_open(tuple, r.flow.family, None, at_ns),
+        };
+        open.start = Some(start);
+        if !open.announced {
+            self.announce_if_due(&open);
+            open.announced = true;
+        }
+        // The transmission before this one was seen only if it was the first, or if none is missing.
+        let sent_before = u32::from(r.num_retrans);
+        if sent_before == 0 {
+            open.last_tx_ns = Some(began_ns);
+        } else if open.retransmits != sent_before {
+            open.last_tx_ns = None;
+        }
+        let gap_us = open.transmitted(at_ns);
+        open.retransmits = sent_before + 1;
+        open.by_peer += u32::from(trigger == Trigger::Peer);
+
+        let schedule = SynAckSchedule::of(r, self.config.hz, self.config.synack_rto_max);
+        let fired = u32::from(r.num_timeout);
+        let (expected_gap_us, armed) = match trigger {
+            Trigger::Timer => (Some(schedule.gap_us(fired)), fired + 1),
+            // No schedule predicts the peer; it starts our time-out anew, and as long as before.
+            Trigger::Peer => (None, fired),
+        };
+        let (next_us, gives_up_us) = schedule.ahead_us(armed);
+        open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(armed)));
+
+        let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Synack, 1);
+        line.trigger = Some(trigger);
+        line.attempt = Some(sent_before + 1);
+        line.gap_us = gap_us;
+        line.expected_gap_us = expected_gap_us;
+        line.next_us = next_us;
+        line.gives_up_us = Some(gives_up_us);
+        self.say_retransmit(at_ns, line, 1);
+        self.keep_half_open(tuple, open, at_ns);
+    }
+
+    /// Puts a half-open (back) into the table.
+    pub(super) fn keep_half_open(&mut self, tuple: Tuple, open: Open, at_ns: u64) {
+        let (_, evicted) = self.half_opens.insert(tuple, open);
+        self.evicted(evicted, at_ns);
+    }
+
+    /// The end of a simultaneous open.
+    fn simultaneous_left(&mut self, r: &StateRecord, new: TcpState) {
+        let Some(open) = self.clients.remove(&r.sock) else {
+            return;
+        };
+        let outcome = match (new, i32::try_from(r.sk_err).unwrap_or(0)) {
+            (TcpState::Established, _) => Outcome::Established,
+            (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,
+            (TcpState::Close, libc::ETIMEDOUT) => Outcome::TimedOut,
+            _ => Outcome::Abandoned,
+        };
+        if outcome == Outcome::Established {
+            self.remember(r.sock, &open.connection);
+        }
+        let end = Ending::new(outcome, r.header.ts_ns)
+            .error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
+        self.end(open, new, &end);
+    }
+}

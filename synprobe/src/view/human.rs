@@ -1,0 +1,93 @@
+//! Numbers and names as an engineer in a hurry reads them.
+
+use std::borrow::Cow;
+
+/// A duration in the unit that fits: `64 µs`, `20.1 ms`, `2.04 s`, `131 s`.
+pub fn duration(us: u64) -> String {
+    let f = us as f64;
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..10_000 => format!("{:.2} ms", f / 1e3),
+        10_000..100_000 => format!("{:.1} ms", f / 1e3),
+        100_000..1_000_000 => format!("{:.0} ms", f / 1e3),
+        1_000_000..10_000_000 => format!("{:.2} s", f / 1e6),
+        10_000_000..100_000_000 => format!("{:.1} s", f / 1e6),
+        _ => format!("{:.0} s", f / 1e6),
+    }
+}
+
+/// As [`duration`]; `?` where it is not known.
+pub fn maybe(us: Option<u64>) -> String {
+    us.map_or_else(|| "?".to_owned(), duration)
+}
+
+/// A backoff at a glance: one step a gap, each twice the one below it.
+pub fn ladder(gaps_us: &[u64]) -> String {
+    const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let step = |gap: &u64| match gap {
+        0..500_000 => '·',
+        gap => {
+            // The wheel is up to an eighth late: a gap counts as the power of two that it passed.
+            let doublings = (gap / 850_000).max(1).ilog2() as usize;
+            STEPS[doublings.min(STEPS.len() - 1)]
+        }
+    };
+    let mut text: String = gaps_us.iter().map(step).collect();
+    if !gaps_us.is_empty() {
+        let seconds: Vec<_> = gaps_us
+            .iter()
+            .map(|g| format!("{:.1}", *g as f64 / 1e6))
+            .collect();
+        text.push_str(&format!(" {} s", seconds.join(" ")));
+    }
+    text
+}
+
+/// Text that a stranger chose (a process names itself), made safe for a terminal.
+pub fn safe(text: &str) -> Cow<'_, str> {
+    if text.chars().any(|c| c.is_control()) {
+        Cow::Owned(text.chars().flat_map(|c| c.escape_default()).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fit_their_unit() {
+        let shown: Vec<_> = [
+            64,
+            1_234,
+            20_100,
+            300_600,
+            2_040_000,
+            67_100_000,
+            131_000_000,
+        ]
+        .into_iter()
+        .map(duration)
+        .collect();
+        assert_eq!(
+            shown,
+            [
+                "64 µs", "1.23 ms", "20.1 ms", "301 ms", "2.04 s", "67.1 s", "131 s"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_ladder_climbs_with_the_doublings() {
+        let gaps = [1_010_000, 1_008_000, 2_040_000, 4_120_000, 8_190_000];
+        assert_eq!(ladder(&gaps), "▁▁▂▃▄ 1.0 1.0 2.0 4.1 8.2 s");
+        assert_eq!(ladder(&[]), "");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(safe("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(safe("nginx: worker"), "nginx: worker");
+    }
+}
