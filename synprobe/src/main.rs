@@ -97,13 +97,21 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
     if agrees {
         Ok(())
     } else {
-        Err(Failure(format!("scenario {name}: what was seen is not what was made"), FAILED))
+        Err(Failure(
+            format!("scenario {name}: what was seen is not what was made"),
+            FAILED,
+        ))
     }
 }
 
 fn list_scenarios() -> String {
     let line = |s: &&dyn lab::Scenario| {
-        format!("{:<18} {:>3} s  {}\n", s.name(), s.nominal_seconds(), s.summary())
+        format!(
+            "{:<18} {:>3} s  {}\n",
+            s.name(),
+            s.nominal_seconds(),
+            s.summary()
+        )
     };
     lab::all().iter().map(line).collect()
 }

@@ -199,9 +199,13 @@ impl Surveyor {
     fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
         let mut fates = Vec::new();
         for tuple in tuples.iter().take(ASKED) {
-            let Some(station) = self.stations.get_mut(&tuple.netns) else { continue };
+            let Some(station) = self.stations.get_mut(&tuple.netns) else {
+                continue;
+            };
             // An error says nothing; the next round asks again.
-            let Ok(row) = station.sock_diag.get(&tuple.flow(), 0) else { continue };
+            let Ok(row) = station.sock_diag.get(&tuple.flow(), 0) else {
+                continue;
+            };
             let fate = match row.map(|row| row.state) {
                 // The look-up falls back to the listener where the connection is gone.
                 None | Some(state::LISTEN) => Fate::Gone,

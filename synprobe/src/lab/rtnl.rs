@@ -112,7 +112,8 @@ impl Rtnl {
         self.sequence += 1;
         let bytes = message.finish(self.sequence);
         // SAFETY: the buffer is alive and its length is its own.
-        let sent = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -159,7 +160,12 @@ impl Rtnl {
         let mut buffer = vec![0u8; 32 * 1024];
         // SAFETY: the buffer is alive and its length is its own.
         let got = unsafe {
-            libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
+            libc::recv(
+                self.fd.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                0,
+            )
         };
         if got < 0 {
             return Err(io::Error::last_os_error());
@@ -177,7 +183,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 /// The (type, sequence, body) of each message in a datagram.
 fn messages(mut bytes: &[u8]) -> Vec<(u16, u32, &[u8])> {
     let mut found = Vec::new();
-    while let (Some(len), Some(kind), Some(sequence)) = (word(bytes, 0), word(bytes, 4), word(bytes, 8)) {
+    while let (Some(len), Some(kind), Some(sequence)) =
+        (word(bytes, 0), word(bytes, 4), word(bytes, 8))
+    {
         let len = len as usize;
         let Some(body) = bytes.get(HEADER..len) else {
             break;

@@ -212,7 +212,11 @@ impl Tracker {
                 continue;
             }
             // One that began anew since it was asked for is not the one that is gone.
-            if self.half_opens.get(tuple).is_none_or(|open| open.alive_ns >= at_ns) {
+            if self
+                .half_opens
+                .get(tuple)
+                .is_none_or(|open| open.alive_ns >= at_ns)
+            {
                 continue;
             }
             let Some(open) = self.half_opens.remove(tuple) else {
