@@ -85,9 +85,8 @@ pub fn rehearse(
             let made = scenario.run(&lab, &worker_halt);
             let counters = lab.counters();
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some((made, counters));
-            // Dropped last: the pipeline must not outlive the namespaces, nor they it.
+            // The pipeline holds both namespaces itself, for its last look at them.
             let _ = done.send(());
-            lab
         });
     });
     let stop: Stop = Box::pin(async move {

@@ -11,6 +11,8 @@ mod peers;
 mod reconcile;
 pub mod schedule;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
