@@ -34,15 +34,22 @@ const FOREIGN: [&str; 9] = [
 ///
 /// When the compiler or the linker fails.
 pub fn build(toolchain: &Toolchain) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    // A folder per way to build: the standard library of one cannot be linked to the other's.
     let target_dir = target_dir().join("bpf");
-    let mut command = Command::new(&toolchain.cargo);
-    for name in FOREIGN {
-        command.env_remove(name);
-    }
+    let cargo = || {
+        let mut command = Command::new(&toolchain.cargo);
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        command.current_dir(root()).env("RUSTC", &toolchain.rustc);
+        command
+    };
+    // Cargo would not notice another linker.
+    run(cargo()
+        .args(["clean", "--quiet", "--release", "--target", TARGET])
+        .args(["--package", "synprobe-ebpf", "--target-dir"])
+        .arg(&target_dir))?;
+    let mut command = cargo();
     command
-        .current_dir(root())
-        .env("RUSTC", &toolchain.rustc)
         // Both ways use what stable hides: `-Z build-std`, and the attributes of `core` itself.
         .env("RUSTC_BOOTSTRAP", "1")
         // The linker is named without its folder, for the flags are part of the symbols' hashes.

@@ -86,9 +86,16 @@ impl Toolchain {
         }
         let beside = rustc.with_file_name("cargo");
         let cargo = if beside.exists() { beside } else { cargo() };
+        let core = match (has_core, has_source) {
+            (false, _) => "build-std",
+            (true, false) => "prebuilt",
+            // LLVM quotes source lines in BTF wherever it finds the file, and where `core` was
+            // built nobody remapped its paths: these are other bytes.
+            (true, true) => "prebuilt, quoting its source",
+        };
         let mut record = Record(Vec::new());
         record.push("rustc", &output(Command::new(rustc).arg("--version"))?);
-        record.push("core", if has_core { "prebuilt" } else { "build-std" });
+        record.push("core", core);
         record.push("cargo", &output(Command::new(&cargo).arg("--version"))?);
         Ok(Some(Self {
             rustc: rustc.to_path_buf(),
