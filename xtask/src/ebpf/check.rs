@@ -3,11 +3,7 @@
 //! Only the recorded toolchain can give the same bytes. With another one, what it built is put into
 //! a copy of the workspace, loaded into this kernel there, and the kernel tests run on it.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 

@@ -115,7 +115,12 @@ impl Toolchain {
 
 impl fmt::Display for Toolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values: Vec<_> = self.record.0.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+        let values: Vec<_> = self
+            .record
+            .0
+            .iter()
+            .map(|(k, v)| format!("{k}: {v}"))
+            .collect();
         write!(f, "{} ({})", self.rustc.display(), values.join("; "))
     }
 }
@@ -127,7 +132,9 @@ impl Record {
 
     /// What stands beside the objects, if anything does.
     pub fn read(folder: &Path) -> Option<Self> {
-        fs::read_to_string(folder.join(FILE)).ok().map(|text| Self::parse(&text))
+        fs::read_to_string(folder.join(FILE))
+            .ok()
+            .map(|text| Self::parse(&text))
     }
 
     fn parse(text: &str) -> Self {
