@@ -64,7 +64,10 @@ pub fn rehearse(
     let namespaces = [lab.client.inode(), lab.server.inode()];
     let before = lab.counters()?;
     let options = WatchOptions {
-        selection: Selection { netns: Some(namespaces), ..Selection::default() },
+        selection: Selection {
+            netns: Some(namespaces),
+            ..Selection::default()
+        },
         all_states: setup.all_states,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,
@@ -82,9 +85,8 @@ pub fn rehearse(
             let made = scenario.run(&lab, &worker_halt);
             let counters = lab.counters();
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some((made, counters));
-            // Dropped last: the pipeline must not outlive the namespaces, nor they it.
+            // The pipeline holds both namespaces itself, for its last look at them.
             let _ = done.send(());
-            lab
         });
     });
     let stop: Stop = Box::pin(async move {
@@ -95,7 +97,10 @@ pub fn rehearse(
         }
         let _ = is_done.await;
     });
-    let mut recorder = Recorder { view, lines: Vec::new() };
+    let mut recorder = Recorder {
+        view,
+        lines: Vec::new(),
+    };
     let end = pipeline::watch(options, &mut recorder, stop, ready)?;
     let lines = recorder.lines;
     let (made, after) = result
@@ -104,7 +109,13 @@ pub fn rehearse(
         .take()
         .ok_or_else(|| anyhow!("the scenario did not come to its end"))?;
     let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
-    Ok(Rehearsed { made, counters: after?.since(&before), lines, end, namespaces })
+    Ok(Rehearsed {
+        made,
+        counters: after?.since(&before),
+        lines,
+        end,
+        namespaces,
+    })
 }
 
 /// Shows lines and keeps them.
@@ -169,15 +180,28 @@ impl Rehearsed {
                 let seen = self.handshakes(role, outcome);
                 if made != (0..=0) || seen > 0 {
                     let what = format!("{} handshakes {}", role.name(), outcome.name());
-                    all.push(Comparison { what, made, seen, by: "synprobe" });
+                    all.push(Comparison {
+                        what,
+                        made,
+                        seen,
+                        by: "synprobe",
+                    });
                 }
             }
         }
         for expected in &self.made.retransmits {
-            if let Some(kind) = RetransmitKind::ALL.into_iter().find(|k| k.name() == expected.kind) {
+            if let Some(kind) = RetransmitKind::ALL
+                .into_iter()
+                .find(|k| k.name() == expected.kind)
+            {
                 let seen = self.retransmits(expected.side, kind);
                 let what = format!("{} {} retransmissions", side(expected.side), expected.kind);
-                all.push(Comparison { what, made: expected.count.clone(), seen, by: "synprobe" });
+                all.push(Comparison {
+                    what,
+                    made: expected.count.clone(),
+                    seen,
+                    by: "synprobe",
+                });
             }
         }
         for expected in &self.made.counters {
@@ -185,7 +209,12 @@ impl Rehearsed {
             if of_side.has(expected.name) {
                 let what = format!("{} {}", side(expected.side), expected.name);
                 let seen = of_side.get(expected.name);
-                all.push(Comparison { what, made: expected.moved.clone(), seen, by: "the kernel" });
+                all.push(Comparison {
+                    what,
+                    made: expected.moved.clone(),
+                    seen,
+                    by: "the kernel",
+                });
             }
         }
         for which in [Side::Client, Side::Server] {
@@ -194,7 +223,12 @@ impl Rehearsed {
             let counted = self.side(which).get("TCPSynRetrans");
             if seen + counted > 0 {
                 let what = format!("{} SYNs and SYN-ACKs again, by TCPSynRetrans", side(which));
-                all.push(Comparison { what, made: counted..=counted, seen, by: "synprobe" });
+                all.push(Comparison {
+                    what,
+                    made: counted..=counted,
+                    seen,
+                    by: "synprobe",
+                });
             }
         }
         let produced = self.end.produced;
@@ -219,7 +253,11 @@ impl Rehearsed {
         let mut text = String::from("\n");
         for fault in &self.made.faults {
             let count = &fault.count;
-            let _ = writeln!(text, "lost on purpose: {} of {} {}", count.dropped, count.seen, fault.what);
+            let _ = writeln!(
+                text,
+                "lost on purpose: {} of {} {}",
+                count.dropped, count.seen, fault.what
+            );
         }
         for note in &self.made.notes {
             let _ = writeln!(text, "note: {note}");
@@ -246,7 +284,11 @@ impl Rehearsed {
         }
         let _ = match differences {
             0 => writeln!(text, "as made: {} comparisons agree", comparisons.len()),
-            n => writeln!(text, "NOT as made: {n} of {} comparisons differ", comparisons.len()),
+            n => writeln!(
+                text,
+                "NOT as made: {n} of {} comparisons differ",
+                comparisons.len()
+            ),
         };
         (text, differences == 0)
     }
@@ -261,5 +303,8 @@ fn side(side: Side) -> &'static str {
 
 /// Whether an error is the host's and not the scenario's.
 pub fn host_error(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<WatchError>(), Some(WatchError::Host(_)))
+    matches!(
+        error.downcast_ref::<WatchError>(),
+        Some(WatchError::Host(_))
+    )
 }

@@ -9,9 +9,7 @@ use aya::programs::{SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 use aya::{Ebpf, Pod};
 use synprobe_ebpf::lab_config::{FAULT_ALWAYS, FAULT_FIRST, FAULT_ORDINALS, FAULT_RULES};
-pub use synprobe_ebpf::lab_config::{
-    FaultCount, FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY, flags,
-};
+pub use synprobe_ebpf::lab_config::{FaultCount, FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY, flags};
 
 use super::net::INTERFACE;
 use super::ns::Ns;
@@ -44,7 +42,10 @@ pub fn syn_ack() -> FaultRule {
 pub fn bare_ack() -> FaultRule {
     FaultRule {
         payload: PAYLOAD_NONE,
-        ..by_flags(flags::SYN | flags::ACK | flags::FIN | flags::RST, flags::ACK)
+        ..by_flags(
+            flags::SYN | flags::ACK | flags::FIN | flags::RST,
+            flags::ACK,
+        )
     }
 }
 
@@ -102,15 +103,22 @@ impl<'ns> Fault<'ns> {
             if old {
                 tc::qdisc_add_clsact(INTERFACE).context("adding clsact to the lab's interface")?;
             }
-            let program = ebpf.program_mut("lose").context("the classifier is missing")?;
+            let program = ebpf
+                .program_mut("lose")
+                .context("the classifier is missing")?;
             let program: &mut SchedClassifier = program.try_into()?;
-            program.load().context("loading the lab's fault classifier")?;
+            program
+                .load()
+                .context("loading the lab's fault classifier")?;
             program
                 .attach(INTERFACE, TcAttachType::Ingress)
                 .context("attaching the lab's fault classifier")?;
             Ok(())
         })?;
-        let mut map = |name| ebpf.take_map(name).with_context(|| format!("the map {name}"));
+        let mut map = |name| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the map {name}"))
+        };
         let rules = Array::try_from(map("RULES")?)?;
         let counts = PerCpuArray::try_from(map("COUNTS")?)?;
         Ok(Self {
@@ -156,7 +164,12 @@ impl<'ns> Fault<'ns> {
     /// What rule `slot` has done since the classifier was attached.
     pub fn count(&self, slot: u32) -> Result<FaultCount> {
         let mut sum = FaultCount::default();
-        for Count(one) in self.counts.get(&slot, 0).context("reading a fault's counts")?.iter() {
+        for Count(one) in self
+            .counts
+            .get(&slot, 0)
+            .context("reading a fault's counts")?
+            .iter()
+        {
             sum.seen += one.seen;
             sum.dropped += one.dropped;
         }

@@ -35,7 +35,8 @@ use anyhow::{Result, bail};
 pub use counters::{Counters, LabCounters};
 pub use fault::{Fault, FaultCount, FaultRule, Lose, bare_ack, data, syn, syn_ack};
 pub use made::{
-    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role, Side,
+    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role,
+    Side,
 };
 pub use net::{
     CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, SERVER_MAC, SERVER_V4, SERVER_V6, has_ipv6,
@@ -143,7 +144,13 @@ impl Lab {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 | Family::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
         };
-        listen(&self.server, any, port, backlog, self.family == Family::V4Mapped)
+        listen(
+            &self.server,
+            any,
+            port,
+            backlog,
+            self.family == Family::V4Mapped,
+        )
     }
 
     /// Reads the kernel's counters of both namespaces; [`LabCounters::since`] gives what moved.
@@ -169,7 +176,9 @@ impl Lab {
                 .filter(|line| {
                     let mut columns = line.split_whitespace().skip(1);
                     // Local address and port; peer; state 03 is SYN_RECV.
-                    columns.next().is_some_and(|address| address.ends_with(&local))
+                    columns
+                        .next()
+                        .is_some_and(|address| address.ends_with(&local))
                         && columns.nth(1) == Some("03")
                 })
                 .count();

@@ -2,9 +2,9 @@
 //! however that ends.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::fd::AsFd;
 use std::thread;
 use std::{io, panic};
 
@@ -31,7 +31,10 @@ impl Ns {
             }
             File::open("/proc/thread-self/ns/net").context("opening /proc/thread-self/ns/net")
         })?;
-        let inode = opened.metadata().context("reading the namespace's inode")?.ino();
+        let inode = opened
+            .metadata()
+            .context("reading the namespace's inode")?
+            .ino();
         Ok(Self {
             fd: opened.into(),
             inode: u32::try_from(inode).context("the namespace's inode number")?,
@@ -51,7 +54,9 @@ impl Ns {
 
     /// The namespace as the pipeline names it.
     pub fn netns(&self) -> Result<NetNs> {
-        Ok(NetNs::from_fd(self.fd.try_clone().context("duplicating a descriptor")?)?)
+        Ok(NetNs::from_fd(
+            self.fd.try_clone().context("duplicating a descriptor")?,
+        )?)
     }
 
     /// A descriptor of the namespace.
@@ -113,7 +118,9 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
             .name("lab".into())
             .spawn_scoped(scope, work)
             .map_err(|error| anyhow!("starting a thread: {error}"))?;
-        thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
+        thread
+            .join()
+            .unwrap_or_else(|cause| panic::resume_unwind(cause))
     })
 }
 
@@ -131,7 +138,10 @@ mod tests {
         assert!(devices.contains("lo:") && !devices.contains("eth0:"));
         let before = fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries").unwrap();
         ns.set_sysctl("ipv4/tcp_syn_retries", "2").unwrap();
-        assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries").unwrap(), before);
+        assert_eq!(
+            fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries").unwrap(),
+            before
+        );
         let inside = ns.run(|| Ok(fs::read_to_string("/proc/sys/net/ipv4/tcp_syn_retries")?));
         assert_eq!(inside.unwrap().trim(), "2");
         assert!(!ns.try_sysctl("ipv4/no_such_setting", "1").unwrap());

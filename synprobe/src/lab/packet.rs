@@ -78,7 +78,11 @@ impl Segment {
         let mut frame = Vec::with_capacity(ETH_LEN + 64);
         frame.extend_from_slice(&to);
         frame.extend_from_slice(&from);
-        let kind: u16 = if self.source.is_ipv4() { 0x0800 } else { 0x86dd };
+        let kind: u16 = if self.source.is_ipv4() {
+            0x0800
+        } else {
+            0x86dd
+        };
         frame.extend_from_slice(&kind.to_be_bytes());
         frame.extend_from_slice(&self.to_ip()?);
         Some(frame)
@@ -173,7 +177,8 @@ mod tests {
     #[test]
     fn a_well_known_ipv4_header_gets_its_checksum() {
         let header = [
-            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0, 0xc7,
+            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0, 0, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8, 0,
+            0xc7,
         ];
         assert_eq!(checksum(&[&header]), 0xb861);
     }
@@ -191,7 +196,11 @@ mod tests {
                 if header == 20 {
                     assert_eq!(checksum(&[&ip[..20]]), 0);
                 }
-                let addresses = if header == 20 { &ip[12..20] } else { &ip[8..40] };
+                let addresses = if header == 20 {
+                    &ip[12..20]
+                } else {
+                    &ip[8..40]
+                };
                 let tcp = &ip[header..];
                 let length = (tcp.len() as u16).to_be_bytes();
                 assert_eq!(checksum(&[addresses, &[0, 6], &length, tcp]), 0);

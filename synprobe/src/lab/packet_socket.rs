@@ -78,7 +78,8 @@ impl PacketSocket {
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<u64> {
         let now = now_ns(libc::CLOCK_MONOTONIC);
         // SAFETY: the frame is alive and its length is its own.
-        let sent = unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,9 +1,9 @@
 //! Segments that no kernel socket sends: a SYN from an address that nobody has, the RST that
 //! follows it.
 
+use std::io;
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::io;
 
 use anyhow::{Context, Result};
 
@@ -23,7 +23,11 @@ impl RawSender {
             let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
             // SAFETY: socket() takes no pointers.
             let fd = unsafe {
-                libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW)
+                libc::socket(
+                    family,
+                    libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                    libc::IPPROTO_RAW,
+                )
             };
             if fd < 0 {
                 return Err(io::Error::last_os_error()).context("a raw socket (needs CAP_NET_RAW)");
@@ -45,7 +49,13 @@ impl RawSender {
     }
 
     /// Sends a bare ACK.
-    pub fn ack(&self, source: SocketAddr, destination: SocketAddr, seq: u32, ack: u32) -> Result<()> {
+    pub fn ack(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        seq: u32,
+        ack: u32,
+    ) -> Result<()> {
         self.send(source, destination, (seq, ack), flags::ACK)
     }
 

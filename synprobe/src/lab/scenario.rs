@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::made::{
-    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role, Side,
+    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role,
+    Side,
 };
 use super::scenarios;
 use super::socket::{self, Client, Seen};
@@ -37,7 +38,10 @@ pub fn all() -> &'static [&'static dyn Scenario] {
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Option<&'static dyn Scenario> {
-    all().iter().copied().find(|scenario| scenario.name() == name)
+    all()
+        .iter()
+        .copied()
+        .find(|scenario| scenario.name() == name)
 }
 
 /// A scenario under way: the lab, when to stop, and what has been made so far.
@@ -70,7 +74,10 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until every open is decided; a scenario that hangs is an error.
-    pub(super) fn settle<'c>(&self, clients: impl IntoIterator<Item = &'c mut Client>) -> Result<()> {
+    pub(super) fn settle<'c>(
+        &self,
+        clients: impl IntoIterator<Item = &'c mut Client>,
+    ) -> Result<()> {
         socket::settle(clients, self.stop, self.deadline)?;
         self.check_deadline()
     }
@@ -125,7 +132,10 @@ impl<'a> Run<'a> {
             Outcome::TimedOut => client.seen == Seen::Failed(libc::ETIMEDOUT),
             Outcome::Abandoned => client.seen == Seen::Pending,
             Outcome::Unreachable => error.is_some_and(|error| {
-                !matches!(error.errno, libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET)
+                !matches!(
+                    error.errno,
+                    libc::ECONNREFUSED | libc::ETIMEDOUT | libc::ECONNRESET
+                )
             }),
             _ => false,
         };
@@ -153,7 +163,12 @@ impl<'a> Run<'a> {
     }
 
     /// Notes how the server's end of a client's handshake ended.
-    pub(super) fn server_ended(&mut self, client: &Client, outcome: Outcome, count: RangeInclusive<u64>) {
+    pub(super) fn server_ended(
+        &mut self,
+        client: &Client,
+        outcome: Outcome,
+        count: RangeInclusive<u64>,
+    ) {
         self.made.handshakes.push(MadeHandshake {
             role: Role::Server,
             local_addr: client.peer.ip().to_canonical(),
@@ -183,7 +198,9 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn expect(&mut self, side: Side, name: &'static str, moved: RangeInclusive<u64>) {
-        self.made.counters.push(ExpectedCounter { side, name, moved });
+        self.made
+            .counters
+            .push(ExpectedCounter { side, name, moved });
     }
 
     pub(super) fn expect_retransmits(

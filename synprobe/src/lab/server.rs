@@ -51,7 +51,11 @@ impl Server {
     fn end(&mut self) -> Option<io::Result<Served>> {
         let thread = self.thread.take()?;
         signal(&self.wake);
-        Some(thread.join().unwrap_or_else(|_| Err(io::Error::other(anyhow!("it panicked")))))
+        Some(
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other(anyhow!("it panicked")))),
+        )
     }
 }
 
@@ -87,16 +91,20 @@ fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<Served> {
     loop {
         let mut rows = vec![interest(wake.as_raw_fd(), libc::POLLIN)];
         let fixed = listeners.iter().map(AsRawFd::as_raw_fd);
-        rows.extend(fixed.chain(open.keys().copied()).map(|fd| interest(fd, libc::POLLIN)));
+        rows.extend(
+            fixed
+                .chain(open.keys().copied())
+                .map(|fd| interest(fd, libc::POLLIN)),
+        );
         poll::wait(&mut rows, Instant::now() + Duration::from_secs(60))?;
         if rows[0].revents != 0 {
             return Ok(served);
         }
         for row in rows.iter().filter(|row| row.revents != 0) {
-            if let Some(stream) = open.get_mut(&row.fd) {
-                if read_some(stream, &mut served)? {
-                    open.remove(&row.fd);
-                }
+            if let Some(stream) = open.get_mut(&row.fd)
+                && read_some(stream, &mut served)?
+            {
+                open.remove(&row.fd);
             }
         }
         for listener in listeners {

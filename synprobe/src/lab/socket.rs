@@ -26,7 +26,10 @@ pub(super) fn with_sockaddr<T>(
                 },
                 sin_zero: [0; 8],
             };
-            use_it((&raw const raw).cast(), size_of_val(&raw) as libc::socklen_t)
+            use_it(
+                (&raw const raw).cast(),
+                size_of_val(&raw) as libc::socklen_t,
+            )
         }
         SocketAddr::V6(v6) => {
             let raw = libc::sockaddr_in6 {
@@ -38,7 +41,10 @@ pub(super) fn with_sockaddr<T>(
                 },
                 sin6_scope_id: v6.scope_id(),
             };
-            use_it((&raw const raw).cast(), size_of_val(&raw) as libc::socklen_t)
+            use_it(
+                (&raw const raw).cast(),
+                size_of_val(&raw) as libc::socklen_t,
+            )
         }
     }
 }
@@ -82,7 +88,13 @@ fn stream_socket(ns: &Ns, v6: bool) -> Result<OwnedFd> {
 
 /// A listener on every address of the namespace, non-blocking; `dual_stack` lets an IPv6 one take
 /// IPv4 peers too.
-pub fn listen(ns: &Ns, any: IpAddr, port: u16, backlog: i32, dual_stack: bool) -> Result<TcpListener> {
+pub fn listen(
+    ns: &Ns,
+    any: IpAddr,
+    port: u16,
+    backlog: i32,
+    dual_stack: bool,
+) -> Result<TcpListener> {
     let fd = stream_socket(ns, any.is_ipv6())?;
     let on: libc::c_int = 1;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
@@ -96,7 +108,8 @@ pub fn listen(ns: &Ns, any: IpAddr, port: u16, backlog: i32, dual_stack: bool) -
     });
     // SAFETY: listen() takes no pointers.
     if bound != 0 || unsafe { libc::listen(fd.as_raw_fd(), backlog) } != 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("listening on port {port}"));
+        return Err(io::Error::last_os_error())
+            .with_context(|| format!("listening on port {port}"));
     }
     Ok(fd.into())
 }
@@ -147,7 +160,9 @@ impl Client {
             };
         }
         let stream = TcpStream::from(fd);
-        let local = stream.local_addr().context("asking for the local address")?;
+        let local = stream
+            .local_addr()
+            .context("asking for the local address")?;
         Ok(Self {
             stream,
             peer,

@@ -36,7 +36,10 @@ fn check(name: &str, family: Family) {
     assert!(wrong.is_empty(), "{name} {family:?}: {wrong:#?}");
     assert!(took < Duration::from_secs(30), "took {took:?}");
     let nominal = Duration::from_secs(scenario.nominal_seconds().into());
-    assert!(took < nominal + nominal / 4 + Duration::from_secs(2), "took {took:?}");
+    assert!(
+        took < nominal + nominal / 4 + Duration::from_secs(2),
+        "took {took:?}"
+    );
 }
 
 macro_rules! scenario_tests {
@@ -107,7 +110,11 @@ fn a_stopped_scenario_returns_at_once() {
             let start = Instant::now();
             run.join().unwrap().unwrap();
             let took = start.elapsed();
-            assert!(took < Duration::from_millis(500), "{}: {took:?}", scenario.name());
+            assert!(
+                took < Duration::from_millis(500),
+                "{}: {took:?}",
+                scenario.name()
+            );
         });
     }
 }
@@ -122,10 +129,19 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
         let peer = wire_peer::WirePeer::serve(&lab, move |n| delays[n as usize % 3]).unwrap();
         let stop = AtomicBool::new(false);
         for _ in 0..6 {
-            let peer = lab.server_addr(PORT);
-            let mut client = Client::connect(&lab.client, peer, |_| Ok(())).unwrap();
-            settle([&mut client], &stop, Instant::now() + Duration::from_secs(5)).unwrap();
-            assert_eq!(client.seen, Seen::Connected);
+            let server = lab.server_addr(PORT);
+            let mut client = Client::connect(&lab.client, server, |_| Ok(())).unwrap();
+            settle(
+                [&mut client],
+                &stop,
+                Instant::now() + Duration::from_secs(5),
+            )
+            .unwrap();
+            if client.seen != Seen::Connected {
+                let handshakes = peer.stop();
+                let segments = capture.stop().unwrap().segments;
+                panic!("{:?} {family:?} {handshakes:?} {segments:#?}", client.seen);
+            }
             client.reset().unwrap();
         }
         let handshakes = peer.stop().unwrap();
@@ -134,7 +150,10 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
         for handshake in handshakes {
             let of = |flags: u8, outgoing: bool| {
                 let found = recording.segments.iter().find(|captured| {
-                    let ports = [captured.segment.source.port(), captured.segment.destination.port()];
+                    let ports = [
+                        captured.segment.source.port(),
+                        captured.segment.destination.port(),
+                    ];
                     captured.outgoing == outgoing
                         && captured.segment.flags == flags
                         && ports.contains(&handshake.client_port)
@@ -143,8 +162,15 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
             };
             let (syn, ack) = (packet::flags::SYN, packet::flags::ACK);
             let waited = Duration::from_nanos(of(syn | ack, false) - of(syn, true));
-            assert!(waited >= handshake.delay, "{waited:?} {:?}", handshake.delay);
-            assert!(waited < handshake.delay + Duration::from_millis(20), "{waited:?}");
+            assert!(
+                waited >= handshake.delay,
+                "{waited:?} {:?}",
+                handshake.delay
+            );
+            assert!(
+                waited < handshake.delay + Duration::from_millis(20),
+                "{waited:?}"
+            );
             let apart = of(syn, true).abs_diff(handshake.syn_ns.unwrap());
             assert!(apart < 1_000_000, "{apart} ns");
             let apart = of(ack, true).abs_diff(handshake.ack_ns.unwrap());
@@ -158,7 +184,11 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
 fn a_wire_peer_that_calls_is_accepted() {
     for family in [Family::V4, Family::V6] {
         let lab = Lab::with_bare_server(family).unwrap();
-        let any = if family == Family::V6 { "::" } else { "0.0.0.0" };
+        let any = if family == Family::V6 {
+            "::"
+        } else {
+            "0.0.0.0"
+        };
         let listener = listen(&lab.client, any.parse().unwrap(), PORT, 128, false).unwrap();
         let capture = capture::Capture::start(&lab.client).unwrap();
         let delays = [0, 20, 200].map(Duration::from_millis);
@@ -168,12 +198,23 @@ fn a_wire_peer_that_calls_is_accepted() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut accepted = Vec::new();
         while accepted.len() < 12 {
-            assert!(poll::readable(&listener, deadline).unwrap());
+            if !poll::readable(&listener, deadline).unwrap() {
+                let handshakes = peer.stop();
+                let segments = capture.stop().unwrap().segments;
+                panic!(
+                    "{} of 12 accepted; {handshakes:#?} {segments:#?}",
+                    accepted.len()
+                );
+            }
             accepted.push(listener.accept().unwrap());
         }
         let handshakes = peer.stop().unwrap();
         assert_eq!(capture.stop().unwrap().missed, 0);
-        assert!(handshakes.iter().all(|handshake| handshake.ack_ns.is_some()));
+        assert!(
+            handshakes
+                .iter()
+                .all(|handshake| handshake.ack_ns.is_some())
+        );
     }
 }
 
@@ -196,11 +237,21 @@ fn nothing_is_left_after_a_kill() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
-    let links = || std::fs::read_to_string("/proc/net/dev").unwrap().lines().count();
+    let links = || {
+        std::fs::read_to_string("/proc/net/dev")
+            .unwrap()
+            .lines()
+            .count()
+    };
     let named = || std::fs::read_dir("/run/netns").map_or(0, Iterator::count);
     let before = (links(), named());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--nocapture", "--exact", "lab::tests::hold_a_lab_until_killed"])
+        .args([
+            "--ignored",
+            "--nocapture",
+            "--exact",
+            "lab::tests::hold_a_lab_until_killed",
+        ])
         .env("SYNPROBE_LAB_HOLD", "1")
         .stdout(Stdio::piped())
         .spawn()
@@ -211,7 +262,11 @@ fn nothing_is_left_after_a_kill() {
         Some(inodes.to_owned())
     });
     let held = held.unwrap();
-    assert_eq!((links(), named()), before, "the host sees nothing of the lab");
+    assert_eq!(
+        (links(), named()),
+        before,
+        "the host sees nothing of the lab"
+    );
     let (client, server) = held.split_once(' ').unwrap();
     let alive = |inode: &str| namespaces_held().contains(inode.trim());
     assert!(alive(client) && alive(server));
@@ -233,7 +288,9 @@ fn namespaces_held() -> std::collections::HashSet<String> {
                 continue;
             };
             let target = target.to_string_lossy().into_owned();
-            let inode = target.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']'));
+            let inode = target
+                .strip_prefix("net:[")
+                .and_then(|rest| rest.strip_suffix(']'));
             held.extend(inode.map(str::to_owned));
         }
     }

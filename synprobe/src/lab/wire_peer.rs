@@ -60,7 +60,11 @@ impl WirePeer {
         Self::start(lab, Play::Client { count, spacing }, delay)
     }
 
-    fn start(lab: &Lab, play: Play, delay: impl Fn(u32) -> Duration + Send + 'static) -> Result<Self> {
+    fn start(
+        lab: &Lab,
+        play: Play,
+        delay: impl Fn(u32) -> Duration + Send + 'static,
+    ) -> Result<Self> {
         let socket = PacketSocket::open(&lab.server)?;
         let wake = eventfd().context("an eventfd for the wire peer")?;
         let woken = wake.try_clone().context("an eventfd for the wire peer")?;
@@ -86,7 +90,9 @@ impl WirePeer {
 
     /// Ends it; the handshakes in the order in which they began.
     pub fn stop(mut self) -> Result<Vec<WireHandshake>> {
-        self.end().unwrap_or(Ok(Vec::new())).context("the wire peer")
+        self.end()
+            .unwrap_or(Ok(Vec::new()))
+            .context("the wire peer")
     }
 
     fn end(&mut self) -> Option<io::Result<Vec<WireHandshake>>> {
@@ -195,13 +201,13 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
                 let ack = segment.seq.wrapping_add(1);
                 self.after_delay(index, mono_ns, Reply::SynAck { ack });
             }
-            (SYN_ACK, Some(index)) if !kernel_is_client => {
-                // A repeated one is answered by the ACK that is already due.
-                if self.handshakes[index].syn_ack_ns.is_none() {
-                    self.handshakes[index].syn_ack_ns = Some(mono_ns);
-                    let ack = segment.seq.wrapping_add(1);
-                    self.after_delay(index, mono_ns, Reply::Ack { ack });
-                }
+            // A repeated one is answered by the ACK that is already due.
+            (SYN_ACK, Some(index))
+                if !kernel_is_client && self.handshakes[index].syn_ack_ns.is_none() =>
+            {
+                self.handshakes[index].syn_ack_ns = Some(mono_ns);
+                let ack = segment.seq.wrapping_add(1);
+                self.after_delay(index, mono_ns, Reply::Ack { ack });
             }
             (flags::ACK, Some(index)) if kernel_is_client => {
                 self.handshakes[index].ack_ns.get_or_insert(mono_ns);
@@ -225,7 +231,9 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
     /// Counted from when the kernel handled the segment, not from when this thread got round to it.
     fn after_delay(&mut self, index: usize, mono_ns: u64, what: Reply) {
         let age = now_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
-        let left = self.handshakes[index].delay.saturating_sub(Duration::from_nanos(age));
+        let left = self.handshakes[index]
+            .delay
+            .saturating_sub(Duration::from_nanos(age));
         self.due.push(Reverse((Instant::now() + left, index, what)));
     }
 

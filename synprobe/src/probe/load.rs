@@ -132,6 +132,7 @@ impl Probes {
                 Err(error) => refused(chosen.hook, error)?,
             }
         }
+        give_back_memory();
         Ok((
             Self {
                 ebpf,
@@ -204,4 +205,14 @@ fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
     }
     log::info!("{} is not used: {error}", hook.name);
     Ok(())
+}
+
+/// aya reads the kernel's whole BTF to load an object, and so do we to find our members: tens of
+/// megabytes in small pieces, free by now. A tool that stays running gives them back.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only returns free pages to the system.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

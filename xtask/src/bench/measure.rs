@@ -29,10 +29,10 @@ pub fn find_tcpstates() -> Option<PathBuf> {
         .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
         .collect();
     let names = ["tcpstates", "bpf-tcpstates", "tcpstates-libbpf"];
-    let files = names
+    let mut files = names
         .iter()
         .flat_map(|name| folders.iter().map(move |f| f.join(name)));
-    files.into_iter().find(|file| is_elf(file))
+    files.find(is_elf)
 }
 
 fn is_elf(file: &PathBuf) -> bool {

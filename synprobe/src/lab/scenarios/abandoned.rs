@@ -45,7 +45,11 @@ impl Scenario for Abandoned {
         }
         let mut resent = 0;
         for ((patience, retransmits), mut client) in PATIENCE.into_iter().zip(clients) {
-            let retransmits = if linear { retransmits } else { retransmits.min(1) };
+            let retransmits = if linear {
+                retransmits
+            } else {
+                retransmits.min(1)
+            };
             settle([&mut client], stop, start + patience)?;
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);

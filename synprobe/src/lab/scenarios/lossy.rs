@@ -4,9 +4,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 
 use crate::lab::scenario::{Run, Scenario};
-use crate::lab::{
-    Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, data, set_option,
-};
+use crate::lab::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, data, set_option};
 
 /// One way to lose data, on a port of its own.
 struct Phase {
@@ -98,7 +96,8 @@ impl Scenario for Lossy {
         }
         let mut totals = [0; 4];
         for (slot, phase) in (0..).zip(&PHASES) {
-            lab.client.set_sysctl("ipv4/tcp_early_retrans", phase.early_retrans)?;
+            lab.client
+                .set_sysctl("ipv4/tcp_early_retrans", phase.early_retrans)?;
             for _ in 0..phase.connections {
                 let sent = one_connection(&mut run, phase);
                 sent.with_context(|| format!("losing {}", phase.what))?;
@@ -121,7 +120,12 @@ impl Scenario for Lossy {
             run.expect(Side::Client, name, moved..=moved);
         }
         run.expect(Side::Server, "RetransSegs", 0..=0);
-        for (kind, count) in [("tlp", tlp), ("rto", rto), ("fast", fast), ("recovery", recovery)] {
+        for (kind, count) in [
+            ("tlp", tlp),
+            ("rto", rto),
+            ("fast", fast),
+            ("recovery", recovery),
+        ] {
             run.expect_retransmits(Side::Client, kind, count..=count);
         }
         Ok(run.end())

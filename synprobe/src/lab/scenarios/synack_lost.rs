@@ -42,7 +42,12 @@ impl Scenario for SynAckLost {
         let plain = run.connect(PORT)?;
         let patient = Client::connect(&lab.client, lab.server_addr(PORT), |fd| {
             set_option(fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, &PATIENT_RETRIES)?;
-            set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &PATIENT_TIMEOUT_MS)
+            set_option(
+                fd,
+                libc::IPPROTO_TCP,
+                libc::TCP_USER_TIMEOUT,
+                &PATIENT_TIMEOUT_MS,
+            )
         })?;
         let mut clients = [plain, patient];
         run.settle(&mut clients)?;

@@ -48,13 +48,25 @@ impl Scenario for Unreachable {
             }
         };
         let (subnet_len, host_len) = if v6 { (64, 128) } else { (24, 32) };
-        add_route(&lab.client, (subnet, subnet_len), Route::Via(lab.server_ip()))?;
+        add_route(
+            &lab.client,
+            (subnet, subnet_len),
+            Route::Via(lab.server_ip()),
+        )?;
         // The third address falls through to no route at all: the server has no default route.
         let unreachable = beyond_server(v6, 0);
         let prohibited = beyond_server(v6, 1);
         let no_route = beyond_server(v6, 2);
-        add_route(&lab.server, (unreachable, host_len), Route::Nowhere(libc::RTN_UNREACHABLE))?;
-        add_route(&lab.server, (prohibited, host_len), Route::Nowhere(libc::RTN_PROHIBIT))?;
+        add_route(
+            &lab.server,
+            (unreachable, host_len),
+            Route::Nowhere(libc::RTN_UNREACHABLE),
+        )?;
+        add_route(
+            &lab.server,
+            (prohibited, host_len),
+            Route::Nowhere(libc::RTN_PROHIBIT),
+        )?;
 
         let mut clients = Vec::new();
         for address in [unreachable, prohibited, no_route] {

@@ -123,7 +123,10 @@ impl Blob {
     }
 
     /// A kernel that has every member but those that `without` picks, and these hooks.
-    pub fn kernel(without: impl Fn(&Member) -> bool, hooks: &[Hook]) -> Self {
+    pub fn kernel<'a>(
+        without: impl Fn(&Member) -> bool,
+        hooks: impl IntoIterator<Item = &'a Hook>,
+    ) -> Self {
         let mut blob = Self::new();
         let mut tree: BTreeMap<&str, Node> = BTreeMap::new();
         for member in MEMBERS.iter().filter(|m| !without(m)) {

@@ -299,7 +299,9 @@ fn no_corrupt_byte_and_no_truncation_panics() {
     let good = sample().bytes();
     for at in 0..good.len() {
         exercise(good[..at].to_vec());
-        for value in 0..=255 {
+        // Every bit, and the values at which sizes, kinds and offsets tip over.
+        let flips = (0..8).map(|bit| good[at] ^ 1 << bit);
+        for value in flips.chain([0, 1, 0x0c, 0x13, 0x14, 0x1f, 0x7f, 0x80, 0xfe, 0xff]) {
             let mut bytes = good.clone();
             bytes[at] = value;
             exercise(bytes);

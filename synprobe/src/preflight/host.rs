@@ -1,0 +1,73 @@
+//! The host, so that tests can make bad ones.
+
+use std::{fs, io, path::Path};
+
+use super::attempt;
+use crate::kernel;
+
+/// Something that can only be known by trying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Load a raw tracepoint program of two instructions.
+    RawTracepoint,
+    /// Load a classifier of two instructions.
+    SchedCls,
+    /// Load an fentry program of two instructions for this function (its number in BTF).
+    Fentry(u32),
+    /// Create a ring buffer of one page.
+    RingBuffer,
+    /// Ask sock_diag for TCP sockets in no state at all.
+    SockDiag,
+}
+
+/// What the checks ask of a host.
+pub trait Host {
+    /// The contents of a file.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// What `uname -r` says.
+    ///
+    /// # Errors
+    /// Those of `uname(2)`.
+    fn release(&self) -> io::Result<String>;
+
+    /// Nanoseconds of one tick of the coarse clock.
+    fn tick_ns(&self) -> Option<u64>;
+
+    /// Tries something, and takes it back.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn attempt(&self, attempt: Attempt) -> io::Result<()>;
+}
+
+/// The host this runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThisHost;
+
+impl Host for ThisHost {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn release(&self) -> io::Result<String> {
+        kernel::release()
+    }
+
+    fn tick_ns(&self) -> Option<u64> {
+        kernel::tick_ns().ok()
+    }
+
+    fn attempt(&self, attempt: Attempt) -> io::Result<()> {
+        match attempt {
+            Attempt::RawTracepoint => attempt::load(attempt::RAW_TRACEPOINT, 0, 0),
+            Attempt::SchedCls => attempt::load(attempt::SCHED_CLS, 0, 0),
+            Attempt::Fentry(id) => attempt::load(attempt::TRACING, attempt::TRACE_FENTRY, id),
+            Attempt::RingBuffer => attempt::ring_buffer(),
+            Attempt::SockDiag => attempt::sock_diag(),
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Hosts made up for the purpose.
+
+use std::{cell::RefCell, collections::HashMap, io, path::Path};
+
+use super::*;
+use crate::probe::{btf::KERNEL_BTF, btf::blob::Blob, hooks::HOOKS};
+
+/// A host out of files.
+struct Made {
+    release: &'static str,
+    files: HashMap<&'static str, Vec<u8>>,
+    tick_ns: Option<u64>,
+    refused: Vec<(Attempt, i32)>,
+    tried: RefCell<Vec<Attempt>>,
+}
+
+const STATUS: &str = "/proc/self/status";
+const ALL_CAPS: u64 = (1 << 41) - 1;
+
+fn status(uid: u32, caps: u64) -> Vec<u8> {
+    format!("Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapEff:\t{caps:016x}\n").into_bytes()
+}
+
+fn caps(bits: &[u32]) -> u64 {
+    bits.iter().fold(0, |set, bit| set | 1 << bit)
+}
+
+impl Made {
+    /// One on which everything is as it should be.
+    fn good() -> Self {
+        let mounts = "proc /proc proc rw 0 0\nnone /sys/fs/my\\040cgroup cgroup2 rw 0 0\n";
+        Self {
+            release: "6.18.1",
+            files: HashMap::from([
+                (STATUS, status(0, ALL_CAPS)),
+                (KERNEL_BTF, Blob::kernel(|_| false, HOOKS).bytes()),
+                ("/proc/sys/net/core/bpf_jit_enable", b"1\n".to_vec()),
+                (
+                    "/sys/kernel/security/lockdown",
+                    b"none [integrity] confidentiality\n".to_vec(),
+                ),
+                ("/proc/self/mounts", mounts.into()),
+                (
+                    "/proc/sys/net/ipv4/ip_local_port_range",
+                    b"32768\t60999\n".to_vec(),
+                ),
+            ]),
+            tick_ns: Some(4_000_000),
+            refused: Vec::new(),
+            tried: RefCell::default(),
+        }
+    }
+
+    fn file(mut self, path: &'static str, contents: impl Into<Vec<u8>>) -> Self {
+        self.files.insert(path, contents.into());
+        self
+    }
+
+    fn without(mut self, path: &str) -> Self {
+        self.files.remove(path);
+        self
+    }
+
+    fn refusing(mut self, attempt: Attempt, errno: i32) -> Self {
+        self.refused.push((attempt, errno));
+        self
+    }
+
+    fn report(&self) -> Report {
+        report_on(self, HOOKS)
+    }
+
+    /// Both ways of asking must agree on what is fatal; gives the one line.
+    fn fatal(&self, id: &str) -> String {
+        let report = self.report();
+        assert_eq!(report.verdict(), Verdict::CannotRun, "{report}");
+        let error = require_on(self, HOOKS).unwrap_err();
+        assert_eq!(error.0.id, id);
+        assert!(report.checks.contains(&*error.0), "{report}");
+        let line = error.to_string();
+        assert!(!line.contains('\n') && error.0.remedy.is_some(), "{line}");
+        line
+    }
+
+    /// What is lost, on a host that runs with less.
+    fn less(&self, id: &str) -> Check {
+        let report = self.report();
+        assert_eq!(report.verdict(), Verdict::CanRunWithLess, "{report}");
+        let check = report.checks.iter().find(|c| c.id == id).unwrap().clone();
+        assert_eq!(check.status, Status::Degraded, "{check:?}");
+        assert!(check.lost.is_some(), "{check:?}");
+        require_on(self, HOOKS).unwrap();
+        check
+    }
+}
+
+impl Host for Made {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = path.to_str().unwrap();
+        self.files
+            .get(path)
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn release(&self) -> io::Result<String> {
+        Ok(self.release.to_owned())
+    }
+
+    fn tick_ns(&self) -> Option<u64> {
+        self.tick_ns
+    }
+
+    fn attempt(&self, attempt: Attempt) -> io::Result<()> {
+        self.tried.borrow_mut().push(attempt);
+        match self.refused.iter().find(|(refused, _)| *refused == attempt) {
+            Some((_, errno)) => Err(io::Error::from_raw_os_error(*errno)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_good_host_can_run() {
+    let host = Made::good();
+    let report = host.report();
+    assert_eq!(report.verdict(), Verdict::CanRun, "{report}");
+    let ready = require_on(&host, HOOKS).unwrap();
+    assert_eq!((ready.hz, ready.kernel.major), (250, 6));
+    assert_eq!(ready.ephemeral_ports, (32768, 60999));
+    assert!(ready.missing.is_empty());
+    // The made-up kernel has each hook's last prototype.
+    for (hook, chosen) in HOOKS.iter().zip(&ready.hooks) {
+        assert_eq!(chosen.hook.name, hook.name);
+        assert_eq!(
+            chosen.program,
+            hook.variants[hook.variants.len() - 1].program
+        );
+    }
+    assert_eq!(ready.hooks.len(), HOOKS.len());
+    assert!(
+        host.report()
+            .to_string()
+            .contains("mounted on /sys/fs/my cgroup")
+    );
+}
+
+/// All hooks but one.
+fn other_than(name: &str) -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().filter(move |hook| hook.name != name)
+}
+
+/// The program that is taken for a hook.
+fn program(host: &Made, hook: &str) -> Option<&'static str> {
+    let ready = require_on(host, HOOKS).unwrap();
+    ready
+        .hooks
+        .iter()
+        .find(|chosen| chosen.hook.name == hook)
+        .map(|chosen| chosen.program)
+}
+
+#[test]
+fn an_old_kernel() {
+    let host = Made {
+        release: "5.4.0-42-generic",
+        ..Made::good()
+    };
+    assert_eq!(
+        host.fatal("kernel"),
+        "Linux 5.4.0-42-generic has no BPF ring buffer, which came with 5.8: \
+         boot Linux 5.8 or later"
+    );
+    assert!(
+        Made {
+            release: "strange",
+            ..Made::good()
+        }
+        .fatal("kernel")
+        .contains("`strange`")
+    );
+}
+
+#[test]
+fn no_btf() {
+    let line = Made::good().without(KERNEL_BTF).fatal("btf");
+    assert!(
+        line.contains("built without CONFIG_DEBUG_INFO_BTF"),
+        "{line}"
+    );
+    assert!(
+        Made::good()
+            .file(KERNEL_BTF, *b"junk")
+            .fatal("btf")
+            .contains("BTF")
+    );
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    let line = Made::good()
+        .file(STATUS, status(1000, 0))
+        .fatal("privileges");
+    assert!(
+        line.starts_with("CAP_BPF and CAP_PERFMON are missing (uid 1000): run with sudo"),
+        "{line}"
+    );
+    assert!(line.contains("setcap cap_bpf,cap_perfmon,"), "{line}");
+    let line = Made::good()
+        .file(STATUS, status(0, caps(&[39])))
+        .fatal("privileges");
+    assert!(line.starts_with("CAP_PERFMON is missing (uid 0)"), "{line}");
+    assert!(line.contains("--cap-add PERFMON"), "{line}");
+    Made::good().without(STATUS).fatal("privileges");
+    let host = Made::good().file("/proc/self/uid_map", *b"         0       1000          1\n");
+    assert!(host.fatal("privileges").contains("user namespace"));
+    let host = Made::good().file("/proc/self/uid_map", *b"         0          0 4294967295\n");
+    require_on(&host, HOOKS).unwrap();
+}
+
+#[test]
+fn without_privileges_the_rest_is_untested_and_untried() {
+    let host = Made::good().file(STATUS, status(1000, 0));
+    let report = host.report();
+    assert_eq!(*host.tried.borrow(), [Attempt::SockDiag]);
+    let untested: Vec<_> = report.with(Status::Untested).map(|c| &*c.id).collect();
+    assert_eq!(untested, ["raw_tracepoint", "ring_buffer", "fentry"]);
+    let text = report.to_string();
+    assert!(
+        text.lines()
+            .last()
+            .unwrap()
+            .contains("not tested for want of privileges"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_least_privileges_run_with_less() {
+    let host = Made::good().file(STATUS, status(1000, caps(&[38, 39])));
+    assert_eq!(host.less("sched_cls").lost.as_deref(), Some("the lab"));
+    host.less("namespaces");
+    assert!(
+        host.less("processes")
+            .detail
+            .contains("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
+    );
+    // What stood for both before 5.8, and does still.
+    require_on(&Made::good().file(STATUS, status(0, caps(&[21]))), HOOKS).unwrap();
+}
+
+#[test]
+fn a_prototype_that_grew_is_refused_in_words() {
+    let mut blob = Blob::kernel(|_| false, other_than("inet_sock_set_state"));
+    blob.tracepoint(
+        "inet_sock_set_state",
+        &["const struct sock *", "int", "int", "int"],
+    );
+    let line = Made::good()
+        .file(KERNEL_BTF, blob.bytes())
+        .fatal("tracepoint.inet_sock_set_state");
+    assert!(
+        line.starts_with(
+            "this kernel's tracepoint inet_sock_set_state hands over \
+             (const struct sock *, int, int, int), where \
+             (const struct sock *, const int, const int) is understood: "
+        ),
+        "{line}"
+    );
+}
+
+#[test]
+fn hooks_that_are_not_there() {
+    let blob = Blob::kernel(|_| false, other_than("inet_sock_set_state")).bytes();
+    let line = Made::good()
+        .file(KERNEL_BTF, blob)
+        .fatal("tracepoint.inet_sock_set_state");
+    assert!(
+        line.contains("no tracepoint inet_sock_set_state (since Linux 4.16)"),
+        "{line}"
+    );
+
+    let required = HOOKS.iter().filter(|hook| hook.required);
+    let host = Made::good().file(KERNEL_BTF, Blob::kernel(|_| false, required).bytes());
+    for hook in HOOKS.iter().filter(|hook| !hook.required) {
+        host.less(&format!("tracepoint.{}", hook.name));
+        assert_eq!(program(&host, hook.name), None);
+    }
+}
+
+#[test]
+fn the_prototype_before_6_17_is_told_from_the_one_after() {
+    let (hook, sock, skb) = (
+        "tcp_retransmit_skb",
+        "const struct sock *",
+        "const struct sk_buff *",
+    );
+    for (args, wanted) in [
+        (&[sock, skb][..], "retransmit_skb"),
+        (&[sock, skb, "int"], "retransmit_skb_err"),
+    ] {
+        let mut blob = Blob::kernel(|_| false, other_than(hook));
+        blob.tracepoint(hook, args);
+        let host = Made::good().file(KERNEL_BTF, blob.bytes());
+        assert_eq!(program(&host, hook), Some(wanted));
+    }
+}
+
+#[test]
+fn members_that_are_not_there() {
+    let blob = Blob::kernel(|m| m.path == "snt_synack", HOOKS).bytes();
+    let line = Made::good().file(KERNEL_BTF, blob).fatal("members");
+    assert_eq!(
+        line,
+        format!(
+            "this kernel's BTF has no struct tcp_request_sock member snt_synack: {}",
+            crate::probe::offsets::OffsetsError::REMEDY
+        )
+    );
+    let blob = Blob::kernel(|m| !m.required, HOOKS).bytes();
+    Made::good().file(KERNEL_BTF, blob).less("members");
+}
+
+#[test]
+fn refused_program_types() {
+    let host = Made::good().refusing(Attempt::RawTracepoint, libc::EPERM);
+    let line = host.fatal("raw_tracepoint");
+    assert!(
+        line.starts_with("raw tracepoint programs: refused by this host (EPERM)"),
+        "{line}"
+    );
+    let host = Made::good().refusing(Attempt::RingBuffer, libc::EPERM);
+    assert!(host.fatal("ring_buffer").contains("namespace"));
+    let host = Made {
+        release: "5.10.0",
+        ..Made::good()
+    }
+    .refusing(Attempt::RingBuffer, libc::EPERM);
+    assert!(host.fatal("ring_buffer").contains("ulimit"));
+    Made::good()
+        .refusing(Attempt::SchedCls, libc::EPERM)
+        .less("sched_cls");
+    Made::good()
+        .refusing(Attempt::SockDiag, libc::ENOENT)
+        .less("sock_diag");
+}
+
+#[test]
+fn refused_fentry_is_only_a_note() {
+    let mut blob = Blob::kernel(|_| false, HOOKS);
+    let proto = blob.proto(0, &[]);
+    let id = blob.link(12, "tcp_conn_request", proto);
+    let host = Made::good()
+        .file(KERNEL_BTF, blob.bytes())
+        .refusing(Attempt::Fentry(id), libc::EPERM);
+    let report = host.report();
+    assert_eq!(report.verdict(), Verdict::CanRun);
+    let text = report.to_string();
+    assert!(
+        text.contains("refused by this host (EPERM); not needed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn settings_of_the_host() {
+    let lockdown = "/sys/kernel/security/lockdown";
+    let line = Made::good()
+        .file(lockdown, *b"none integrity [confidentiality]")
+        .fatal("lockdown");
+    assert!(line.contains("lockdown=confidentiality"), "{line}");
+    Made::good()
+        .file("/proc/sys/net/core/bpf_jit_enable", *b"0\n")
+        .less("jit");
+    Made::good().without("/proc/self/mounts").less("cgroup2");
+    let host = Made {
+        tick_ns: None,
+        ..Made::good()
+    };
+    assert!(host.fatal("hz").contains("length of a jiffy"));
+    let ports = "/proc/sys/net/ipv4/ip_local_port_range";
+    for bad in ["", "5", "9 5", "1 99999", "a b"] {
+        let ready = require_on(&Made::good().file(ports, bad), HOOKS).unwrap();
+        assert_eq!(ready.ephemeral_ports, (0, u16::MAX), "{bad}");
+    }
+    let report = Made::good()
+        .without(lockdown)
+        .without("/proc/sys/net/core/bpf_jit_enable")
+        .report();
+    assert_eq!(report.verdict(), Verdict::CanRun);
+}
+
+#[test]
+fn the_report_is_aligned_and_ends_with_the_verdict() {
+    let report = Report::new(vec![
+        Check::new("a", "short", Status::Ok, "fine"),
+        Check::new("b", "a longer title", Status::Degraded, "gone")
+            .with_lost("much")
+            .with_remedy("do this"),
+    ]);
+    assert_eq!(
+        report.to_string(),
+        "ok        short           fine\n\
+         less      a longer title  gone; lost: much\n\
+         \x20                         do this\n\
+         synprobe can run here, with less: a longer title\n"
+    );
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["verdict"], "can_run_with_less");
+    assert_eq!(json["checks"][1]["status"], "degraded");
+    assert_eq!(json["checks"][0]["remedy"], serde_json::Value::Null);
+}
+
+#[test]
+fn this_host_gives_a_report() {
+    let report = report();
+    match require() {
+        Ok(_) => assert_ne!(report.verdict(), Verdict::CannotRun, "{report}"),
+        Err(e) => assert!(report.checks.contains(&*e.0), "{e}\n{report}"),
+    }
+}
