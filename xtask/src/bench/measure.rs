@@ -59,13 +59,11 @@ pub fn everything(bench: &Bench) -> Result<Report> {
     for &threads in &threads {
         throughput.push(alternate(bench, threads)?);
     }
-    let unwatched = throughput.first().map_or(f64::NAN, |t| t.without.median);
-    let connection_ns = bench.cpus as f64 * 1e9 / unwatched;
     let mut load = Load::start(bench.cpus)?;
     load.run(Duration::from_millis(200))?;
-    let (kernel, peer) = kernel_costs(bench, &mut load, connection_ns)?;
+    let (connection_ns, kernel, peer) = kernel_costs(bench, &mut load)?;
     say("records lost at the highest rate");
-    let (loss, under_load) = highest_rate(bench, &mut load, unwatched)?;
+    let (loss, under_load) = highest_rate(bench, &mut load)?;
     say("the agent, idle");
     let agent = idle(bench, under_load)?;
     Ok(Report {
@@ -89,10 +87,14 @@ fn release() -> String {
 }
 
 /// Programs of others that run on events, and so may slow what is measured.
-fn others() -> Result<Vec<String>> {
+fn others() -> Result<BTreeMap<String, u32>> {
     let ids = bpf::ids().context("listing eBPF programs")?;
     let programs = ids.into_iter().filter_map(|id| bpf::program(id).ok());
-    Ok(programs.filter(|p| p.tracing).map(|p| p.name).collect())
+    let mut others = BTreeMap::new();
+    for program in programs.filter(|program| program.tracing) {
+        *others.entry(program.name).or_default() += 1;
+    }
+    Ok(others)
 }
 
 fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
@@ -142,12 +144,9 @@ struct Turns {
     cpu_ns_per_connection: Vec<f64>,
 }
 
-/// Kernel time of each program, by what the agent was asked to watch.
-fn kernel_costs(
-    bench: &Bench,
-    load: &mut Load,
-    connection_ns: f64,
-) -> Result<(Vec<KernelCost>, Option<Peer>)> {
+/// CPU time of a connection that nobody watches; then the kernel time of each program, by what the
+/// agent was asked to watch.
+fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Option<Peer>)> {
     say("kernel time of each program");
     let port = PORT.to_string();
     let asked: [(&str, Vec<&str>); 3] = [
@@ -157,18 +156,28 @@ fn kernel_costs(
     ];
     let mut turns: Vec<Turns> = asked.iter().map(|_| Turns::default()).collect();
     let mut peers = Turns::default();
+    let tcpstates = bench.tcpstates.as_deref().filter(|path| {
+        let trial = Watcher::tcpstates(path, &target_dir().join("bench")).and_then(Watcher::end);
+        if let Err(error) = &trial {
+            eprintln!("xtask: tcpstates is left out: {error:#}");
+        }
+        trial.is_ok()
+    });
     let counting = bpf::count_run_time().context("counting the programs' run time")?;
+    let mut unwatched = Vec::new();
     for _ in 0..TURNS {
+        unwatched.push(bench.cpus as f64 * 1e9 / load.run(bench.length)?.rate());
         for ((_, args), turns) in asked.iter().zip(&mut turns) {
             turn(turns, watch(bench, args)?, bench.length, load)?;
         }
-        if let Some(path) = &bench.tcpstates {
+        if let Some(path) = tcpstates {
             let watcher = Watcher::tcpstates(path, &target_dir().join("bench"))?;
             turn(&mut peers, watcher, bench.length, load)?;
         }
     }
     drop(counting);
 
+    let connection_ns = median(&mut unwatched).unwrap_or(f64::NAN);
     let peer_ns = median(&mut peers.ns_per_connection);
     let cost = |name: &str, mut turns: Turns| {
         let ns = median(&mut turns.ns_per_connection).unwrap_or(f64::NAN);
@@ -193,7 +202,7 @@ fn kernel_costs(
         .zip(turns)
         .map(|((name, _), turns)| cost(name, turns))
         .collect();
-    let peer = bench.tcpstates.as_ref().map(|path| Peer {
+    let peer = tcpstates.map(|path| Peer {
         path: path.display().to_string(),
         cpu_ns_per_line: median(&mut peers.cpu_ns_per_line).unwrap_or(f64::NAN),
         cpu_ns_per_connection: median(&mut peers.cpu_ns_per_connection).unwrap_or(f64::NAN),
@@ -201,7 +210,7 @@ fn kernel_costs(
     if peer.is_some() {
         costs.push(cost("tcpstates", peers));
     }
-    Ok((costs, peer))
+    Ok((connection_ns, costs, peer))
 }
 
 fn turn(turns: &mut Turns, watcher: Watcher, length: Duration, load: &mut Load) -> Result<()> {
@@ -247,7 +256,8 @@ struct UnderLoad {
     ready_after: Duration,
 }
 
-fn highest_rate(bench: &Bench, load: &mut Load, unwatched: f64) -> Result<(Loss, UnderLoad)> {
+fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
+    let unwatched = load.run(bench.length)?.rate();
     let watcher = watch(bench, &[])?;
     let sample = load.run(LOSS)?;
     let ready_after = watcher.ready_after;
@@ -268,6 +278,7 @@ fn highest_rate(bench: &Bench, load: &mut Load, unwatched: f64) -> Result<(Loss,
         of_unwatched: sample.rate() / unwatched,
         records,
         lost: number("lost")?,
+        reasons: ended.losses.clone(),
         handshakes: number("handshakes")?,
         connections: sample.connections,
         file_bytes: ended.bytes,

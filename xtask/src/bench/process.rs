@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io,
+    io::{self, BufRead, BufReader, Seek},
     mem::MaybeUninit,
     os::unix::{
         fs::FileExt,
@@ -21,6 +21,8 @@ use anyhow::{Context, Result, bail};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(2);
+/// What a `lost` line begins with.
+const LOST: &[u8] = br#"{"v":1,"type":"lost","#;
 
 /// A process of ours.
 pub struct Running {
@@ -109,12 +111,9 @@ impl Running {
         ids.collect()
     }
 
-    /// Asks it to end (SIGINT) and waits for that; gives back its CPU time from start to end.
-    ///
-    /// # Errors
-    ///
-    /// When it ended by itself or not well.
-    pub fn end(mut self) -> Result<Duration> {
+    /// Asks it to end (SIGINT) and waits for that; gives back its CPU time from start to end, and
+    /// how it ended.
+    fn end(mut self) -> Result<(Duration, ExitStatus)> {
         // SAFETY: the pid is our child's, which is not yet waited for, so it is nobody else's.
         if unsafe { libc::kill(self.pid(), libc::SIGINT) } != 0 {
             return Err(io::Error::last_os_error()).context("SIGINT");
@@ -127,13 +126,10 @@ impl Running {
             return Err(io::Error::last_os_error()).context("wait4");
         }
         self.ended = true;
-        let status = ExitStatus::from_raw(status);
-        if !status.success() && status.signal() != Some(libc::SIGINT) {
-            bail!("process {}: {status}", self.pid());
-        }
         // SAFETY: wait4 succeeded and has filled it.
         let usage = unsafe { usage.assume_init() };
-        Ok(duration(usage.ru_utime) + duration(usage.ru_stime))
+        let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+        Ok((cpu, ExitStatus::from_raw(status)))
     }
 
     fn died(&mut self) -> Option<ExitStatus> {
@@ -166,6 +162,8 @@ pub struct Watcher {
     pub ready_after: Duration,
     /// CPU time it took until then.
     pub cpu_at_ready: Duration,
+    /// Ctrl-C is an error to it.
+    fails_at_end: bool,
     output: File,
 }
 
@@ -193,11 +191,17 @@ impl Watcher {
         let mut command = Command::new(program);
         // It counts there what it could not print.
         command.stderr(Stdio::null());
-        let watcher = Self::start(command, folder, |watcher| {
+        // SAFETY: the closure makes system calls on constants only.
+        unsafe { command.pre_exec(own_tracefs) };
+        let mut watcher = Self::start(command, folder, |watcher| {
             Ok(!watcher.process.programs().is_empty())
         })?;
+        watcher.fails_at_end = true;
         // It says nothing until its buffer is full; loading is done, attaching takes a moment.
         thread::sleep(Duration::from_millis(300));
+        if watcher.process.died().is_some() {
+            bail!("{} cannot attach its programs", program.display());
+        }
         Ok(watcher)
     }
 
@@ -214,6 +218,7 @@ impl Watcher {
             process: Running::spawn(&mut command, libc::SIGTERM)?,
             ready_after: Duration::ZERO,
             cpu_at_ready: Duration::ZERO,
+            fails_at_end: false,
             output,
         };
         while !ready(&watcher)? {
@@ -236,17 +241,23 @@ impl Watcher {
     ///
     /// When it did not end well.
     pub fn end(self) -> Result<Ended> {
-        let cpu = self.process.end()?.saturating_sub(self.cpu_at_ready);
+        let (cpu, status) = self.process.end()?;
+        if !status.success() && !self.fails_at_end {
+            bail!("the agent: {status}");
+        }
+        let cpu = cpu.saturating_sub(self.cpu_at_ready);
         let bytes = self.output.metadata()?.len();
         let mut tail = vec![0; usize::try_from(bytes.min(16 << 10))?];
         let at = bytes - tail.len() as u64;
         self.output.read_exact_at(&mut tail, at)?;
         let tail = String::from_utf8_lossy(&tail);
         let last = tail.trim_end().lines().next_back().unwrap_or_default();
+        let (lines, losses) = lines(&self.output)?;
         Ok(Ended {
             cpu,
             bytes,
-            lines: lines(&self.output)?,
+            lines,
+            losses,
             last: last.to_owned(),
         })
     }
@@ -260,20 +271,48 @@ pub struct Ended {
     pub bytes: u64,
     /// Written.
     pub lines: u64,
+    /// Those among them that say what was lost.
+    pub losses: Vec<String>,
     /// The last of them.
     pub last: String,
 }
 
-fn lines(file: &File) -> Result<u64> {
-    let mut buffer = vec![0; 1 << 20];
-    let (mut at, mut lines) = (0, 0);
-    loop {
-        let read = file.read_at(&mut buffer, at)?;
-        if read == 0 {
-            return Ok(lines);
+/// How many lines a file has, and those of type `lost`.
+fn lines(file: &File) -> Result<(u64, Vec<String>)> {
+    let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
+    reader.rewind()?;
+    let (mut line, mut lines, mut losses) = (Vec::new(), 0, Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        lines += 1;
+        if line.starts_with(LOST) {
+            losses.push(String::from_utf8_lossy(&line).trim_end().to_owned());
         }
-        lines += buffer[..read].iter().filter(|b| **b == b'\n').count() as u64;
-        at += read as u64;
+        line.clear();
+    }
+    Ok((lines, losses))
+}
+
+/// Mounts tracefs, which libbpf attaches by and many a host has not mounted, where only the calling
+/// process sees it. Runs between fork and exec.
+fn own_tracefs() -> io::Result<()> {
+    let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
+    let (tracefs, place) = (c"tracefs".as_ptr(), c"/sys/kernel/tracing".as_ptr());
+    // SAFETY: all pointers are to constant strings or null, and unshare takes flags only.
+    let done = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(
+                none,
+                root,
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) == 0
+            && libc::mount(tracefs, place, tracefs, 0, std::ptr::null()) == 0
+    };
+    // Where it is mounted already, a second time is refused and not needed.
+    match io::Error::last_os_error() {
+        error if done || error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        error => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What was measured, as tables or as JSON.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
@@ -30,8 +30,8 @@ pub struct Machine {
     pub kernel: String,
     /// CPUs.
     pub cpus: usize,
-    /// Tracing programs of others that were loaded when it began.
-    pub others: Vec<String>,
+    /// Tracing programs of others that were loaded when it began, and how many of each.
+    pub others: BTreeMap<String, u32>,
 }
 
 /// Median and extremes.
@@ -112,6 +112,8 @@ pub struct Loss {
     pub records: u64,
     /// Records it has not: must be 0.
     pub lost: u64,
+    /// Why, in the agent's words.
+    pub reasons: Vec<String>,
     /// `handshake` lines.
     pub handshakes: u64,
     /// Connections of the load; each is two handshakes, for both ends are on this host.
@@ -170,10 +172,12 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         machine.kernel, machine.cpus
     )?;
     if !machine.others.is_empty() {
+        let others = machine.others.iter().map(|(name, n)| format!("{n} {name}"));
+        let others: Vec<_> = others.collect();
         writeln!(
             out,
             "other tracing programs were loaded when this began: {}",
-            machine.others.join(", ")
+            others.join(", ")
         )?;
     }
     throughput(out, &report.throughput)?;
@@ -247,7 +251,7 @@ fn kernel(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.tcpstates.is_none() {
         writeln!(
             out,
-            "  tcpstates is not installed (Debian: libbpf-tools): nothing to compare with"
+            "  tcpstates is not installed (Debian: libbpf-tools) or does not run: nothing to compare with"
         )?;
     }
     Ok(())
@@ -274,6 +278,9 @@ fn loss(out: &mut String, loss: &Loss) -> std::fmt::Result {
         loss.lost,
         if loss.lost > 0 { " (must be 0)" } else { "" }
     )?;
+    for reason in &loss.reasons {
+        writeln!(out, "    {reason}")?;
+    }
     writeln!(
         out,
         "  {} handshake lines for {} connections ({:.3} each; two ends make 2), {:.0} MiB written",
