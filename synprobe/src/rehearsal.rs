@@ -20,6 +20,7 @@ use crate::{
     lab::{Lab, LabCounters, Made, Scenario, Side},
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, Stop, WatchError, WatchOptions},
+    preflight::Ready,
     view::{View, WallClock},
 };
 
@@ -55,6 +56,7 @@ pub struct Setup {
 ///
 /// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
 pub fn rehearse(
+    host: &Ready,
     scenario: &'static dyn Scenario,
     lab: Lab,
     setup: &Setup,
@@ -101,7 +103,7 @@ pub fn rehearse(
         view,
         lines: Vec::new(),
     };
-    let end = pipeline::watch(options, &mut recorder, stop, ready)?;
+    let end = pipeline::watch(host, options, &mut recorder, stop, ready)?;
     let lines = recorder.lines;
     let (made, after) = result
         .lock()
