@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Records taken from the ring before lines are shown.
-const BATCH: usize = 16_384;
+const BATCH: usize = 4096;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// A survey may take this share of one core: its pause is so many times what it took.
