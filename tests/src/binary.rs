@@ -1,0 +1,1 @@
+//! The `synprobe` binary as a user starts it.

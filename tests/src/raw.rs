@@ -1,0 +1,1 @@
+//! Peers that exist on the wire only.
