@@ -129,6 +129,8 @@ members! {
     srtt = "tcp_sock": "srtt_us", Bytes(4), true, "";
     /// Retransmissions of the connection.
     total_retrans = "tcp_sock": "total_retrans", Bytes(4), true, "";
+    /// First transmission of what is being sent again, ms.
+    retrans_stamp = "tcp_sock": "retrans_stamp", Bytes(4), true, "";
     /// Send window.
     snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
     /// Time spent in RTO recovery, ms.

@@ -166,6 +166,11 @@ pub struct RetransmitRecord {
     pub sysctl_syn_retries: u8,
     /// The namespace's `tcp_syn_linear_timeouts`; 0 before 6.5, where it does not exist.
     pub sysctl_syn_linear: u8,
+    /// `tcp_sock.retrans_stamp`: in SYN_SENT when the first SYN was sent, CLOCK_MONOTONIC,
+    /// milliseconds, the low 32 bits (`tcp_connect()`).
+    pub retrans_stamp_ms: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
 /// [`SynAckRecord::trigger`]: the request's timer fired.
@@ -283,7 +288,7 @@ const _: () = assert!(core::mem::size_of::<Header>() == 16);
 const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 wire! {
     StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16;
-    RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8;
+    RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8 + 8;
     SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
     ResetRecord, KIND_RESET, 64 + 8 + 8;
     ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;

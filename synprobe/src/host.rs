@@ -48,7 +48,7 @@ impl Names for HostNames {
             .clone()
     }
 
-    fn syncookies_received(&self, inode: u32) -> Option<u64> {
+    fn counter(&self, inode: u32, name: &str) -> Option<u64> {
         let mut counters = self.counters.borrow_mut();
         if counters.len() >= KEPT {
             counters.clear();
@@ -56,7 +56,7 @@ impl Names for HostNames {
         let reader = counters.entry(inode).or_insert_with(|| {
             netns::find(inode).and_then(|netns| CounterReader::open(&netns).ok())
         });
-        reader.as_mut()?.read().ok()?.get("SyncookiesRecv")
+        reader.as_mut()?.read().ok()?.get(name)
     }
 
     fn now_ns(&self) -> u64 {

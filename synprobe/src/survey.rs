@@ -17,7 +17,10 @@ use crate::{
         counters::CounterReader,
         listeners::Listeners,
         owner::{self, Bounds, OwnerCache},
-        sock_diag::SockDiag,
+        row::{Row, mask},
+        sock_diag::{Query, SockDiag},
+        sysctl::sysctl_numbers,
+        thread_cpu,
     },
     model::Process,
     netns::{self, NetNs},
@@ -46,7 +49,7 @@ pub enum Report {
         snapshots: Vec<Snapshot>,
         /// Listeners of namespaces that were not known before.
         listeners: Vec<Listener>,
-        /// What it took.
+        /// What the dumps took, time on the CPU.
         took: Duration,
     },
     /// One for each that could be asked for.
@@ -58,6 +61,10 @@ struct Station {
     netns: NetNs,
     sock_diag: SockDiag,
     counters: Option<CounterReader>,
+    /// `tcp_synack_retries`, `tcp_syn_linear_timeouts`, as last read.
+    settings: [Option<u64>; 2],
+    /// Whether its SYN_SENT were asked for.
+    begun: bool,
 }
 
 /// The state of the thread.
@@ -99,7 +106,6 @@ impl Surveyor {
 
     /// One round.
     pub fn survey(&mut self, named: &HashSet<u32>) -> Report {
-        let began = Instant::now();
         let new = self.discover(named);
         let mut listeners = Vec::new();
         for inode in new {
@@ -108,6 +114,8 @@ impl Surveyor {
                 Vec::new()
             }));
         }
+        // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
+        let began = thread_cpu();
         let mut snapshots = Vec::new();
         self.stations
             .retain(|inode, station| match snapshot(*inode, station) {
@@ -123,7 +131,7 @@ impl Surveyor {
         Report::Survey {
             snapshots,
             listeners,
-            took: began.elapsed(),
+            took: thread_cpu().saturating_sub(began),
         }
     }
 
@@ -131,9 +139,14 @@ impl Surveyor {
     fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
         let due = self.discovered.is_none_or(|at| at.elapsed() >= DISCOVER);
         let mut found: Vec<NetNs> = self.given.drain(..).collect();
-        if due && !self.only {
+        if due {
             self.discovered = Some(Instant::now());
-            found.extend(netns::discover().namespaces);
+            for station in self.stations.values_mut() {
+                station.settings = settings(&station.netns);
+            }
+            if !self.only {
+                found.extend(netns::discover().namespaces);
+            }
         }
         for inode in named {
             if !self.only && !self.stations.contains_key(inode) && !self.refused.contains(inode) {
@@ -152,9 +165,11 @@ impl Surveyor {
                     self.stations.insert(
                         inode,
                         Station {
+                            settings: settings(&netns),
                             netns,
                             sock_diag,
                             counters,
+                            begun: false,
                         },
                     );
                     new.push(inode);
@@ -218,13 +233,21 @@ impl Surveyor {
     }
 }
 
+fn settings(netns: &NetNs) -> [Option<u64>; 2] {
+    let names = [
+        "net/ipv4/tcp_synack_retries",
+        "net/ipv4/tcp_syn_linear_timeouts",
+    ];
+    sysctl_numbers(netns, names).unwrap_or_default()
+}
+
 fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
     let dump = station.sock_diag.half_opens()?;
     let counters = station
         .counters
         .as_mut()
         .and_then(|reader| reader.read().ok());
-    let rows = dump.rows.iter().map(|row| HalfOpenRow {
+    let as_row = |row: &Row| HalfOpenRow {
         tuple: Tuple {
             netns: inode,
             local_addr: row.local_addr,
@@ -235,12 +258,26 @@ fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
         family: row.family,
         retrans: row.retrans,
         expires_ms: row.expires_ms,
-    });
+    };
+    let mut syn_sent = Vec::new();
+    if !station.begun {
+        station.begun = true;
+        station
+            .sock_diag
+            .dump_with(&Query::states(mask::SYN_SENT), |row| {
+                syn_sent.push(as_row(row))
+            })?;
+    }
+    let [synack_retries, syn_linear] = station.settings;
+    let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
     Ok(Snapshot {
         netns: inode,
         before_ns: dump.before_ns,
         after_ns: dump.after_ns,
-        rows: rows.collect(),
+        rows: dump.rows.iter().map(as_row).collect(),
+        syn_sent,
+        synack_retries: small(synack_retries),
+        syn_linear: small(syn_linear).unwrap_or(0),
         embryonic_rsts: counters.as_ref().and_then(|c| c.get("EmbryonicRsts")),
         fates: Vec::new(),
         asked_ns: 0,

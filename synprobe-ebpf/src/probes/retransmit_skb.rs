@@ -59,6 +59,7 @@ fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), Fault> {
         r.pending = sk.read(place!(pending))?;
         r.retransmits = sk.read(place!(retransmits))?;
         r.backoff = sk.read(place!(backoff))?;
+        r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
         r.syn_retries = sk.read(place!(syn_retries))?;
         if place!(net) != MISSING {
             let net = Kptr::new(sk.read(place!(net))?);

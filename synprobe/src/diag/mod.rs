@@ -33,3 +33,16 @@ pub fn monotonic_ns() -> u64 {
         .saturating_mul(1_000_000_000)
         .saturating_add(now.tv_nsec as u64)
 }
+
+/// What the calling thread has used of the CPU (CLOCK_THREAD_CPUTIME_ID).
+#[must_use]
+pub fn thread_cpu() -> std::time::Duration {
+    let mut used = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime writes one timespec, which outlives the call; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    // Neither part is ever negative on this clock.
+    std::time::Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}

@@ -64,13 +64,34 @@ impl Tracker {
     }
 
     /// Its end was lost: the line says that it was open when last seen.
-    pub(super) fn end_unseen(&mut self, open: Open, at_ns: u64) {
+    fn end_unseen(&mut self, open: Open, at_ns: u64) {
         if !open.undecided {
-            let mut end = Ending::new(Outcome::Open, open.alive_ns);
+            let mut end = Ending::new(Outcome::Open, open.alive_ns)
+                .fact("its end was not seen: its socket was used again");
             end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
             self.announce_if_due(&open);
             self.say_handshake(open, &end);
         }
+    }
+
+    /// A handshake in SYN_SENT that was there before the run.
+    pub(super) fn earlier_client(
+        &mut self,
+        tuple: Tuple,
+        family: u16,
+        n: u32,
+        start: Start,
+        seen_ns: u64,
+    ) {
+        if !self.config.selection.wants(Role::Client) || !self.wants(&tuple, None) {
+            return;
+        }
+        let id = self.new_id();
+        let connection = tuple.connection(id, Role::Client, family);
+        let mut open = Open::new(connection, TcpState::SynSent, Some(start), seen_ns);
+        open.retransmits = n;
+        let (_, evicted) = self.earlier.insert(tuple, open);
+        self.evicted(evicted, seen_ns);
     }
 
     /// Completes what a handshake knows of itself, once the kernel has chosen the local port; drops
@@ -78,14 +99,15 @@ impl Tracker {
     fn take_client(&mut self, sock: u64, tuple: &Tuple, family: u16, at_ns: u64) -> Option<Open> {
         let mut open = match self.clients.remove(&sock) {
             Some(open) => open,
-            // It was there before the run, or its beginning was lost.
-            None => {
-                let id = self.new_id();
-                let connection = tuple.connection(id, Role::Client, family);
-                let mut open = Open::new(connection, TcpState::SynSent, None, at_ns);
-                open.announced = true;
-                open
-            }
+            None => match self.earlier.remove(tuple) {
+                Some(open) => open,
+                // Its beginning was lost.
+                None => {
+                    let id = self.new_id();
+                    let connection = tuple.connection(id, Role::Client, family);
+                    Open::new(connection, TcpState::SynSent, None, at_ns)
+                }
+            },
         };
         if tuple.local_port != 0 {
             let known = tuple.connection(open.connection.id, Role::Client, family);
@@ -106,6 +128,12 @@ impl Tracker {
         let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
+        if open
+            .start
+            .is_none_or(|start| start.error_us > STAMP_ERROR_US)
+        {
+            open.start = first_syn(r);
+        }
         if !open.announced {
             self.announce_if_due(&open);
             open.announced = true;
@@ -228,6 +256,22 @@ fn established(r: &StateRecord, open: &Open) -> Ending {
     } else {
         end
     }
+}
+
+/// `tcp_sock.retrans_stamp` counts milliseconds.
+const STAMP_ERROR_US: u64 = 1000;
+/// No handshake is older than this: the longest schedule there can be (127 retries at 120 s).
+const OLDEST_MS: u32 = 5 * 3600 * 1000;
+
+/// When the first SYN was sent, by the socket's own word.
+fn first_syn(r: &RetransmitRecord) -> Option<Start> {
+    let now_ms = (r.header.ts_ns / 1_000_000) as u32;
+    let age_ms = now_ms.wrapping_sub(r.retrans_stamp_ms);
+    (r.retrans_stamp_ms != 0 && age_ms <= OLDEST_MS).then(|| Start {
+        at_ns: r.header.ts_ns.saturating_sub(u64::from(age_ms) * 1_000_000),
+        source: DwellSource::SockDiag,
+        error_us: STAMP_ERROR_US,
+    })
 }
 
 /// A NUL-padded `comm` as text.

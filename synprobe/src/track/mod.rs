@@ -25,8 +25,8 @@ use crate::{
     decode::Event,
     filter::Selection,
     model::{
-        Body, Confidence, Connection, DwellSource, Handshake, Line, Lost, Outcome, Retransmit,
-        RetransmitKind, Role, State, TcpState,
+        Body, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost, Outcome,
+        Retransmit, RetransmitKind, Role, State, TcpState,
     },
 };
 
@@ -55,8 +55,8 @@ pub trait Names {
     /// The path of a cgroup v2 id.
     fn cgroup(&self, id: u64) -> Option<Arc<str>>;
 
-    /// `SyncookiesRecv` of a namespace, as it stands now.
-    fn syncookies_received(&self, netns: u32) -> Option<u64>;
+    /// One of a namespace's counters (/proc/net/netstat), as it stands now.
+    fn counter(&self, netns: u32, name: &str) -> Option<u64>;
 
     /// CLOCK_MONOTONIC, nanoseconds: when the answer above was given.
     fn now_ns(&self) -> u64;
@@ -102,6 +102,8 @@ pub struct Tracker {
     next_id: u64,
     /// Active opens by `struct sock`.
     clients: Bounded<u64, Open>,
+    /// Active opens that were there before the run, by tuple: sock_diag does not tell their address.
+    earlier: Bounded<Tuple, Open>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: Bounded<Tuple, Open>,
     /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
@@ -127,6 +129,7 @@ impl Tracker {
         Self {
             next_id: 1,
             clients: Bounded::new(config.max_handshakes),
+            earlier: Bounded::new(config.max_handshakes),
             half_opens: Bounded::new(config.max_handshakes),
             children: Bounded::new(config.max_handshakes),
             established: Bounded::new(REMEMBERED),
@@ -177,12 +180,13 @@ impl Tracker {
 
     /// Handshakes in the table.
     pub fn open(&self) -> usize {
-        self.clients.len() + self.half_opens.len()
+        self.clients.len() + self.earlier.len() + self.half_opens.len()
     }
 
     /// Ends the run: a line for each handshake that is still open, then the peers.
     pub fn finish(&mut self, at_ns: u64) {
         let mut still: Vec<Open> = self.clients.drain();
+        still.extend(self.earlier.drain());
         still.extend(self.half_opens.drain());
         still.sort_by_key(|open| open.connection.id);
         for open in still {
@@ -323,7 +327,7 @@ impl Tracker {
             error: end.error.clone(),
             verdict: None,
             confidence: Confidence::Insufficient,
-            evidence: Vec::new(),
+            evidence: end.facts.clone(),
             remedy: None,
             gaps_us: open.gaps_us,
             connection: open.connection,
@@ -383,6 +387,8 @@ struct Ending {
     start_error_us: u64,
     /// The dwell cannot be known (SYN cookie).
     dwell_unknown: bool,
+    /// What speaks for this outcome, where no event told it.
+    facts: Vec<Evidence>,
 }
 
 impl Ending {
@@ -396,11 +402,20 @@ impl Ending {
             error_us: 0,
             start_error_us: 0,
             dwell_unknown: false,
+            facts: Vec::new(),
         }
     }
 
     fn error(mut self, error: Option<String>) -> Self {
         self.error = error;
+        self
+    }
+
+    fn fact(mut self, fact: impl Into<String>) -> Self {
+        self.facts.push(Evidence {
+            fact: fact.into(),
+            supports: true,
+        });
         self
     }
 

@@ -4,8 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use synprobe_ebpf::event::StateRecord;
 
-use super::{Tuple, client::comm};
-use crate::{filter::is_wildcard, model::Process};
+use super::{Tuple, client::comm, open::Open};
+use crate::{
+    filter::{is_wildcard, mapped},
+    model::Process,
+};
 
 /// A listening socket and its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,17 @@ impl Owners {
                 self.listeners.remove(&key);
             }
         }
+    }
+
+    /// Whether anybody listens for a half-open.
+    pub(super) fn listens(&self, open: &Open) -> bool {
+        let c = &open.connection;
+        let key = (c.netns, c.local_port.unwrap_or(0));
+        let local = mapped(c.local_addr);
+        self.listeners.get(&key).is_some_and(|all| {
+            all.iter()
+                .any(|l| l.local_addr == local || is_wildcard(l.local_addr))
+        })
     }
 
     /// The listener that serves a connection: the one bound to its very address, else a wildcard.

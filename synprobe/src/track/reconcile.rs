@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::{
     Ending, Tracker, Tuple,
     open::{Open, Start},
-    schedule::{RTO_MAX_US, SynAckSchedule, TIMEOUT_INIT_US},
+    schedule::{SynAckSchedule, SynSchedule},
 };
 use crate::{
     filter::printable,
@@ -40,8 +40,14 @@ pub struct Snapshot {
     pub after_ns: u64,
     /// The half-opens.
     pub rows: Vec<HalfOpenRow>,
+    /// Active opens in SYN_SENT; asked for once, at the start.
+    pub syn_sent: Vec<HalfOpenRow>,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
+    /// `tcp_synack_retries`, where it could be read.
+    pub synack_retries: Option<u32>,
+    /// `tcp_syn_linear_timeouts`; 0 before 6.5.
+    pub syn_linear: u32,
     /// What became of those that the dump did not show ([`Tracker::missing`]), asked for one by one:
     /// a dump that is read while the table changes may pass a row over.
     pub fates: Vec<(Tuple, Fate)>,
@@ -66,6 +72,8 @@ pub(super) struct Reconcile {
     /// Since when ends are collected: a dump is under way.
     collecting: bool,
     ended: HashMap<Tuple, u64>,
+    /// `EmbryonicRsts` that are accounted for: those up to the last dump, and those given to a
+    /// half-open since.
     embryonic: HashMap<u32, u64>,
     cookies: HashMap<u32, Cookies>,
 }
@@ -141,6 +149,9 @@ impl Tracker {
                 self.on_row(row, snapshot);
             }
         }
+        for row in &snapshot.syn_sent {
+            self.on_syn_sent(row, snapshot);
+        }
         self.on_gone(snapshot);
     }
 
@@ -155,6 +166,17 @@ impl Tracker {
             return;
         }
         let start = estimate(row, snapshot.after_ns, self.config.hz);
+        // With its retries used up it dies when the timer fires that is armed now.
+        let last = snapshot
+            .synack_retries
+            .is_some_and(|retries| u32::from(row.retrans) >= retries);
+        let gap_us = SynAckSchedule::PLAIN.gap_us(u32::from(row.retrans));
+        let dies = last.then(|| {
+            (
+                snapshot.before_ns + u64::from(row.expires_ms) * 1_000_000,
+                gap_us,
+            )
+        });
         if let Some(open) = self.half_opens.get_mut(&tuple) {
             // A start later than the one known, beyond both bounds, is another half-open of a peer
             // that used its port again.
@@ -163,6 +185,7 @@ impl Tracker {
             if !newer {
                 open.alive_ns = open.alive_ns.max(snapshot.before_ns);
                 open.retransmits = open.retransmits.max(u32::from(row.retrans));
+                open.gives_up = open.gives_up.or(dies);
                 if !open.announced && settled(open, snapshot.after_ns) {
                     open.announced = true;
                     let open = open.clone();
@@ -174,7 +197,7 @@ impl Tracker {
                 return;
             }
             if let Some(before) = self.half_opens.remove(&tuple) {
-                self.end_unseen(before, snapshot.before_ns);
+                self.gone(before, Fate::Gone, snapshot.before_ns);
             }
         }
         if !self.config.selection.matches(
@@ -187,7 +210,7 @@ impl Tracker {
         }
         let mut open = self.new_half_open(tuple, row.family, Some(start), snapshot.before_ns);
         open.retransmits = u32::from(row.retrans);
-        open.last_tx_ns = None;
+        open.gives_up = dies;
         if settled(&open, snapshot.after_ns) {
             self.announce_if_due(&open);
             open.announced = true;
@@ -195,54 +218,114 @@ impl Tracker {
         self.keep_half_open(tuple, open, snapshot.after_ns);
     }
 
-    fn on_gone(&mut self, snapshot: &Snapshot) {
-        let mut resets = match snapshot.embryonic_rsts {
-            Some(now) => {
-                let before = self.reconcile.embryonic.insert(snapshot.netns, now);
-                before.map_or(0, |before| now.saturating_sub(before))
-            }
-            None => 0,
+    /// An active open that was there before the run: its timer tells how long it has been.
+    fn on_syn_sent(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
+        // One that began since then is known by its socket.
+        let known = self.clients.iter().any(|(_, open)| {
+            open.connection.peer_port == Some(row.tuple.peer_port)
+                && open
+                    .start
+                    .is_some_and(|start| start.at_ns <= snapshot.after_ns)
+                && open
+                    .connection
+                    .local_port
+                    .is_none_or(|port| port == row.tuple.local_port)
+                && open.connection.netns == row.tuple.netns
+        });
+        if known
+            || self
+                .reconcile
+                .ended
+                .get(&row.tuple)
+                .is_some_and(|at| *at >= snapshot.before_ns)
+        {
+            return;
+        }
+        let schedule = SynSchedule::plain(snapshot.syn_linear);
+        let n = u32::from(row.retrans);
+        let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
+        let late_us = if n == 0 { 0 } else { age_us / 8 };
+        let start = Start {
+            at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
+            source: DwellSource::SockDiag,
+            error_us: late_us + ticks_us(self.config.hz),
         };
+        self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
+    }
+
+    fn on_gone(&mut self, snapshot: &Snapshot) {
+        if let Some(now) = snapshot.embryonic_rsts {
+            // Without a first reading nothing can be told of what came before it.
+            self.reconcile
+                .embryonic
+                .entry(snapshot.netns)
+                .or_insert(now);
+        }
         for (tuple, fate) in &snapshot.fates {
             let at_ns = snapshot.asked_ns;
-            if *fate == Fate::HalfOpen {
-                if let Some(open) = self.half_opens.get_mut(tuple) {
-                    open.alive_ns = open.alive_ns.max(at_ns);
-                }
-                continue;
-            }
             // One that began anew since it was asked for is not the one that is gone.
-            if self
+            let Some(open) = self
                 .half_opens
-                .get(tuple)
-                .is_none_or(|open| open.alive_ns >= at_ns)
-            {
+                .get_mut(tuple)
+                .filter(|o| o.alive_ns < at_ns)
+            else {
                 continue;
+            };
+            if *fate == Fate::HalfOpen {
+                open.alive_ns = at_ns;
+            } else if let Some(open) = self.half_opens.remove(tuple) {
+                self.gone(open, *fate, at_ns);
             }
-            let Some(open) = self.half_opens.remove(tuple) else {
-                continue;
-            };
-            let outcome = if *fate == Fate::Connected {
-                // Its event was lost.
-                Outcome::Established
-            } else if expires_within(&open, at_ns) {
-                Outcome::Expired
-            } else if self.owners.of(tuple).is_none() {
-                Outcome::Dropped
-            } else if resets > 0 {
-                resets -= 1;
-                Outcome::Reset
-            } else {
-                Outcome::Dropped
-            };
-            let new = match outcome {
-                Outcome::Established => TcpState::Established,
-                _ => TcpState::Close,
-            };
-            let mut end = Ending::new(outcome, at_ns);
-            end.source = Some(DwellSource::SockDiag);
-            end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
-            self.end(open, new, &end);
+        }
+        if let Some(now) = snapshot.embryonic_rsts {
+            self.reconcile.embryonic.insert(snapshot.netns, now);
+        }
+    }
+
+    /// A half-open ended without an event, between its last sighting and `latest_ns`.
+    pub(super) fn gone(&mut self, open: Open, fate: Fate, latest_ns: u64) {
+        let mut earliest_ns = open.alive_ns;
+        let (outcome, fact) = if fate == Fate::Connected {
+            (
+                Outcome::Established,
+                "sock_diag shows it connected: the event was lost".to_owned(),
+            )
+        } else if let Some(nominal_ns) = expiry_within(&open, latest_ns) {
+            earliest_ns = earliest_ns.max(nominal_ns);
+            (
+                Outcome::Expired,
+                "it vanished when its last SYN-ACK time-out ended".to_owned(),
+            )
+        } else if self.killed_by_rst(open.connection.netns) {
+            let fact = "EmbryonicRsts rose between the last sighting and its absence".to_owned();
+            (Outcome::Reset, fact)
+        } else if !self.owners.listens(&open) {
+            (Outcome::Dropped, "its listener is closed".to_owned())
+        } else {
+            let fact =
+                "it vanished before its time; EmbryonicRsts did not rise: pruned, or ended by ICMP";
+            (Outcome::Dropped, fact.to_owned())
+        };
+        let new = match outcome {
+            Outcome::Established => TcpState::Established,
+            _ => TcpState::Close,
+        };
+        let mut end = Ending::new(outcome, latest_ns).fact(fact);
+        end.source = Some(DwellSource::SockDiag);
+        end.error_us = latest_ns.saturating_sub(earliest_ns) / 1000;
+        self.end(open, new, &end);
+    }
+
+    /// Whether the namespace counted a RST that no half-open was given yet.
+    fn killed_by_rst(&mut self, netns: u32) -> bool {
+        let now = self.names.counter(netns, "EmbryonicRsts");
+        let accounted = self.reconcile.embryonic.get_mut(&netns);
+        match (now, accounted) {
+            (Some(now), Some(accounted)) if now > *accounted => {
+                *accounted += 1;
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -255,14 +338,12 @@ fn settled(open: &Open, now_ns: u64) -> bool {
     open.retransmits > 0 || open.dwell_us(now_ns).is_none_or(|age| age >= SETTLED_US)
 }
 
-/// Whether the kernel's schedule ends it between the last sighting and now. The wheel is never early
-/// and up to an eighth of the time-out late.
-fn expires_within(open: &Open, now_ns: u64) -> bool {
-    let Some((nominal_ns, gap_us)) = open.gives_up else {
-        return false;
-    };
+/// When the kernel's schedule ends it, if that lies between the last sighting and `now_ns`. The wheel
+/// is never early and up to an eighth of the time-out late.
+fn expiry_within(open: &Open, now_ns: u64) -> Option<u64> {
+    let (nominal_ns, gap_us) = open.gives_up?;
     let late_ns = gap_us * 1000 / 8 + 100_000_000;
-    nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns
+    (nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns).then_some(nominal_ns)
 }
 
 /// When a half-open that sock_diag shows began. Without a retransmission its timer tells: it was armed
@@ -270,16 +351,9 @@ fn expires_within(open: &Open, now_ns: u64) -> bool {
 /// longest there can be; a peer that repeats its SYN makes it shorter, by no less than half a second
 /// each (`tcp_invalid_ratelimit`).
 fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
-    let schedule = SynAckSchedule {
-        base_us: TIMEOUT_INIT_US,
-        max_us: RTO_MAX_US,
-        retries: u32::MAX,
-        acked: false,
-        defer_accept: 0,
-    };
     let n = u32::from(row.retrans);
-    let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
-    let ticks_us = 2_000_000 / u64::from(hz.max(1)) + 1000;
+    let age_us = SynAckSchedule::PLAIN.age_us(n, u64::from(row.expires_ms) * 1000);
+    let ticks_us = ticks_us(hz);
     let error_us = match n {
         0 => ticks_us,
         _ => age_us / 8 + ticks_us + age_us.saturating_sub(u64::from(n) * 500_000),
@@ -289,4 +363,9 @@ fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
         source: DwellSource::SockDiag,
         error_us,
     }
+}
+
+/// Two ticks, and the millisecond to which sock_diag rounds.
+fn ticks_us(hz: u32) -> u64 {
+    2_000_000 / u64::from(hz.max(1)) + 1000
 }

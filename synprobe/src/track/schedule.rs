@@ -42,6 +42,18 @@ pub struct SynSchedule {
 }
 
 impl SynSchedule {
+    /// With the kernel's defaults but for the linear phase, for a socket that is only seen from
+    /// outside.
+    pub fn plain(linear: u32) -> Self {
+        Self {
+            base_us: TIMEOUT_INIT_US,
+            linear,
+            retries: u32::from(u8::MAX),
+            max_us: RTO_MAX_US,
+            user_timeout_us: None,
+        }
+    }
+
     /// From the settings that a retransmission's record carries. `base_us` is the first time-out,
     /// where it was seen to be another than the kernel's constant.
     pub fn of(record: &RetransmitRecord, base_us: u64, hz: u32) -> Self {
@@ -128,6 +140,15 @@ pub struct SynAckSchedule {
 }
 
 impl SynAckSchedule {
+    /// With the kernel's defaults, for a half-open that is only seen from outside.
+    pub const PLAIN: Self = Self {
+        base_us: TIMEOUT_INIT_US,
+        max_us: RTO_MAX_US,
+        retries: u8::MAX as u32,
+        acked: false,
+        defer_accept: 0,
+    };
+
     /// From the settings and queues that a record carries. `listener_max` says whether this kernel
     /// bounds the time-out by the listener's RTO maximum (after 6.18).
     pub fn of(record: &SynAckRecord, hz: u32, listener_max: bool) -> Self {

@@ -8,6 +8,7 @@ use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 use super::{
     Ending, Tracker, Tuple,
     open::{Open, Start},
+    reconcile::Fate,
     retransmit_line,
     schedule::SynAckSchedule,
 };
@@ -137,6 +138,12 @@ impl Tracker {
             known.as_ref().and_then(|open| open.start)
         };
         end.dwell_unknown = start.is_none();
+        if start.is_none() {
+            end = end.fact(match r.total_retrans {
+                0 => "no request_sock: it came through a SYN cookie, or began before the run",
+                _ => "its SYN-ACK retransmissions were not seen",
+            });
+        }
         let mut open = match known {
             Some(open) => open,
             None => self.new_half_open(tuple, r.flow.family, None, at_ns),
@@ -152,7 +159,7 @@ impl Tracker {
         if known.is_some() || !r.srtt_us.is_multiple_of(8000) {
             return false;
         }
-        let Some(now) = self.names.syncookies_received(r.flow.netns) else {
+        let Some(now) = self.names.counter(r.flow.netns, "SyncookiesRecv") else {
             return true;
         };
         let noticed_ns = self.names.now_ns();
@@ -171,7 +178,8 @@ impl Tracker {
         if same {
             return Some(open);
         }
-        self.end_unseen(open, at_ns);
+        let latest_ns = began_ns.clamp(open.alive_ns, at_ns.max(open.alive_ns));
+        self.gone(open, Fate::Gone, latest_ns);
         None
     }
 
