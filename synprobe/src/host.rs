@@ -1,61 +1,98 @@
-//! What the tracker asks of the host, answered from files that are kept open.
+//! What the tracker asks of the host.
+//!
+//! A descriptor inside a namespace keeps the namespace alive: none is kept for long ([`HostNames::tidy`]),
+//! or a container would outlive its end by ours.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     diag::{self, cgroup::Cgroups, counters::CounterReader},
-    netns,
+    netns::{self, NetNs},
     track::Names,
 };
-
-/// The running host.
-pub struct HostNames {
-    cgroups: RefCell<Option<Cgroups>>,
-    paths: RefCell<HashMap<u64, Option<Arc<str>>>>,
-    counters: RefCell<HashMap<u32, Option<CounterReader>>>,
-}
 
 /// Answers kept; cleared whole when there are more, which bounds memory and lets a new cgroup of an
 /// old id be found.
 const KEPT: usize = 4096;
+/// How long a counter file stays open after its last use.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// The running host.
+pub struct HostNames {
+    /// Namespaces that the caller holds anyway.
+    given: Vec<NetNs>,
+    cgroups: RefCell<Option<Cgroups>>,
+    paths: RefCell<HashMap<u64, Option<Arc<str>>>>,
+    namespaces: RefCell<HashMap<u32, Option<Arc<str>>>>,
+    counters: RefCell<HashMap<u32, (Option<CounterReader>, Instant)>>,
+}
 
 impl HostNames {
-    /// Opens the cgroup v2 mount, where there is one.
-    pub fn new() -> Self {
-        Self {
+    /// Opens the cgroup v2 mount, where there is one. `given` need not be looked for.
+    pub fn new(given: &[NetNs]) -> Rc<Self> {
+        Rc::new(Self {
+            given: given.to_vec(),
             cgroups: RefCell::new(Cgroups::open().ok()),
             paths: RefCell::default(),
+            namespaces: RefCell::default(),
             counters: RefCell::default(),
-        }
+        })
+    }
+
+    /// Closes what was not used for a while.
+    pub fn tidy(&self) {
+        self.counters
+            .borrow_mut()
+            .retain(|_, (_, used)| used.elapsed() < OPEN);
+    }
+
+    fn find(&self, inode: u32) -> Option<NetNs> {
+        let given = self.given.iter().find(|netns| netns.inode() == inode);
+        given.cloned().or_else(|| netns::find(inode))
     }
 }
 
-impl Default for HostNames {
-    fn default() -> Self {
-        Self::new()
+/// Bounds a cache and answers from it.
+fn cached<K: std::hash::Hash + Eq, V: Clone>(
+    cache: &RefCell<HashMap<K, V>>,
+    key: K,
+    answer: impl FnOnce() -> V,
+) -> V {
+    let mut cache = cache.borrow_mut();
+    if cache.len() >= KEPT && !cache.contains_key(&key) {
+        cache.clear();
     }
+    cache.entry(key).or_insert_with(answer).clone()
 }
 
-impl Names for HostNames {
+impl Names for Rc<HostNames> {
     fn cgroup(&self, id: u64) -> Option<Arc<str>> {
-        let mut paths = self.paths.borrow_mut();
-        if paths.len() >= KEPT {
-            paths.clear();
-        }
-        paths
-            .entry(id)
-            .or_insert_with(|| self.cgroups.borrow_mut().as_mut()?.path(id).map(Arc::from))
-            .clone()
+        cached(&self.paths, id, || {
+            self.cgroups.borrow_mut().as_mut()?.path(id).map(Arc::from)
+        })
+    }
+
+    fn netns(&self, inode: u32) -> Option<Arc<str>> {
+        cached(&self.namespaces, inode, || {
+            self.find(inode).map(|netns| netns.name().into())
+        })
     }
 
     fn counter(&self, inode: u32, name: &str) -> Option<u64> {
         let mut counters = self.counters.borrow_mut();
-        if counters.len() >= KEPT {
-            counters.clear();
-        }
-        let reader = counters.entry(inode).or_insert_with(|| {
-            netns::find(inode).and_then(|netns| CounterReader::open(&netns).ok())
+        let (reader, used) = counters.entry(inode).or_insert_with(|| {
+            let reader = self
+                .find(inode)
+                .and_then(|netns| CounterReader::open(&netns).ok());
+            (reader, Instant::now())
         });
+        *used = Instant::now();
         reader.as_mut()?.read().ok()?.get(name)
     }
 

@@ -5,6 +5,7 @@
 //! [`pipeline`].
 
 pub mod cli;
+pub mod commands;
 pub mod decode;
 pub mod diag;
 pub mod errno;
@@ -19,6 +20,7 @@ pub mod preflight;
 pub mod probe;
 pub mod rehearsal;
 mod ring;
+pub mod states;
 mod survey;
 pub mod track;
 pub mod view;

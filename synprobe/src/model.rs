@@ -144,6 +144,8 @@ pub struct Connection {
     pub peer_port: Option<u16>,
     /// Inode of the network namespace.
     pub netns: u32,
+    /// What people call it: `host`, a name under /run/netns, or a process in it.
+    pub netns_name: Option<Arc<str>>,
     /// Client: the caller of connect(); server: the listener's owner.
     pub pid: Option<u32>,
     /// Its command.

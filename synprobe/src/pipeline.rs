@@ -15,6 +15,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -114,7 +115,12 @@ pub fn watch(
     let end = runtime.block_on(async {
         let mut run = Run::start(options, &host, view)?;
         ready();
-        match run.until(stop).await {
+        let done = match run.greet(&host) {
+            Ok(()) => run.until(stop).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            // The reader has what it wanted.
             Err(WatchError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(run.totals()),
             result => result.map(|()| run.totals()),
         }
@@ -130,6 +136,7 @@ struct Run<'v> {
     probes: Probes,
     ring: Ring,
     tracker: Tracker,
+    names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
     reports: mpsc::Receiver<Report>,
@@ -176,6 +183,7 @@ impl<'v> Run<'v> {
             forward_kernel_log(&mut probes);
         }
         let attached: Vec<&str> = probes.attached().collect();
+        let names = HostNames::new(&options.namespaces);
         let tracker = Tracker::new(
             TrackConfig {
                 hz: host.hz,
@@ -186,7 +194,7 @@ impl<'v> Run<'v> {
                 max_peers: options.max_handshakes,
                 selection: options.selection.clone(),
             },
-            Box::new(HostNames::new()),
+            Box::new(Rc::clone(&names)),
         );
         let (requests, to_serve) = mpsc::channel(1);
         let (from_serve, reports) = mpsc::channel(1);
@@ -196,22 +204,12 @@ impl<'v> Run<'v> {
         );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         let began_ns = monotonic_ns();
-        let start = Start {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: host.kernel.release.clone(),
-            features: attached
-                .iter()
-                .map(|&name| name.to_owned())
-                .chain(["sock_diag".to_owned()])
-                .collect(),
-            missing: host.missing.iter().map(|&m| m.to_owned()).collect(),
-            filters: options.selection.describe(),
-        };
-        let mut run = Self {
+        Ok(Self {
             options,
             probes,
             ring,
             tracker,
+            names,
             view,
             requests,
             reports,
@@ -223,12 +221,23 @@ impl<'v> Run<'v> {
             seen: Seen::default(),
             began: Instant::now(),
             began_ns,
+        })
+    }
+
+    /// The `start` line.
+    fn greet(&mut self, host: &Ready) -> Result<(), WatchError> {
+        let features = self.probes.attached().map(str::to_owned);
+        let start = Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: host.kernel.release.clone(),
+            features: features.chain(["sock_diag".to_owned()]).collect(),
+            missing: host.missing.iter().map(|&m| m.to_owned()).collect(),
+            filters: self.options.selection.describe(),
         };
-        run.show(vec![Line {
-            mono_ns: began_ns,
+        self.show(vec![Line {
+            mono_ns: self.began_ns,
             body: Body::Start(start),
-        }])?;
-        Ok(run)
+        }])
     }
 
     async fn until(&mut self, mut stop: Stop) -> Result<(), WatchError> {
@@ -301,6 +310,7 @@ impl<'v> Run<'v> {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         self.count_losses()?;
+        self.names.tidy();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
         if !self.survey.under_way && self.survey.due <= Instant::now() {

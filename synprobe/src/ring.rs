@@ -65,7 +65,10 @@ impl Ring {
 
 /// The size that is used for a wish: a power of two, a multiple of the page size (the kernel's
 /// conditions, `ringbuf_map_alloc()`), rounded up.
-pub fn usable_size(wish: u32, page: u32) -> Option<u32> {
+pub fn usable_size(wish: u32) -> Option<u32> {
+    // SAFETY: sysconf takes no pointer.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    let page = u32::try_from(page).unwrap_or(4096);
     wish.max(page).checked_next_power_of_two()
 }
 
@@ -75,9 +78,10 @@ mod tests {
 
     #[test]
     fn sizes_are_rounded_up() {
-        assert_eq!(usable_size(1, 4096), Some(4096));
-        assert_eq!(usable_size(4097, 4096), Some(8192));
-        assert_eq!(usable_size(1 << 20, 4096), Some(1 << 20));
-        assert_eq!(usable_size(u32::MAX, 4096), None);
+        let page = usable_size(1).unwrap();
+        assert!(page >= 4096 && page.is_power_of_two());
+        assert_eq!(usable_size(page + 1), Some(2 * page));
+        assert_eq!(usable_size(1 << 20), Some(1 << 20));
+        assert_eq!(usable_size(u32::MAX), None);
     }
 }

@@ -29,6 +29,8 @@ use crate::{
 
 /// How often namespaces are looked for anew.
 const DISCOVER: Duration = Duration::from_secs(10);
+/// A namespace that nobody lives in and no event names is let go after this.
+const FORGET: Duration = Duration::from_secs(60);
 /// Half-opens asked for one by one in a round, at most; about a microsecond each, the rest waits for
 /// the next round.
 const ASKED: usize = 65_536;
@@ -65,6 +67,10 @@ struct Station {
     settings: [Option<u64>; 2],
     /// Whether its SYN_SENT were asked for.
     begun: bool,
+    /// Whether the caller holds the namespace anyway.
+    given: bool,
+    /// When it was last known to be somebody else's too.
+    in_use: Instant,
 }
 
 /// The state of the thread.
@@ -139,6 +145,7 @@ impl Surveyor {
     fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
         let due = self.discovered.is_none_or(|at| at.elapsed() >= DISCOVER);
         let mut found: Vec<NetNs> = self.given.drain(..).collect();
+        let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
         if due {
             self.discovered = Some(Instant::now());
             for station in self.stations.values_mut() {
@@ -147,6 +154,14 @@ impl Surveyor {
             if !self.only {
                 found.extend(netns::discover().namespaces);
             }
+            // Our sockets would keep a namespace alive that everybody else has left.
+            for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
+                if let Some(station) = self.stations.get_mut(&inode) {
+                    station.in_use = Instant::now();
+                }
+            }
+            self.stations
+                .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }
         for inode in named {
             if !self.only && !self.stations.contains_key(inode) && !self.refused.contains(inode) {
@@ -170,6 +185,8 @@ impl Surveyor {
                             sock_diag,
                             counters,
                             begun: false,
+                            given: given.contains(&inode),
+                            in_use: Instant::now(),
                         },
                     );
                     new.push(inode);

@@ -38,6 +38,8 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Far longer than a link takes to come up on the slowest machine.
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Of `linux/rtnetlink.h`.
+const RTMGRP_IPV6_ROUTE: libc::c_int = 0x400;
 const VETH_INFO_PEER: u16 = 1;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_STSO: u32 = 0x1f;
@@ -215,9 +217,13 @@ fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
             .attr(libc::IFA_LOCAL, &octets(address))
             .attr(libc::IFA_ADDRESS, &octets(address))
             .attr(libc::IFA_FLAGS, &flags.to_ne_bytes());
-            Rtnl::open(0)?
-                .request(message)
+            let mut rtnl = Rtnl::open(RTMGRP_IPV6_ROUTE)?;
+            rtnl.request(message)
                 .with_context(|| format!("adding {address}"))?;
+            if address.is_ipv6() {
+                rtnl.wait_local_route(&octets(address), Instant::now() + LINK_DEADLINE)
+                    .with_context(|| format!("waiting for the route to {address}"))?;
+            }
         }
         Ok(())
     })

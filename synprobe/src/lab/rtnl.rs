@@ -8,6 +8,8 @@ use super::poll;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
+/// RFC 2863 `up`, of `linux/if.h`.
+const IF_OPER_UP: u8 = 6;
 
 /// A request being built: header, the family's fixed part, attributes.
 pub struct Message(Vec<u8>);
@@ -71,6 +73,8 @@ pub fn link_header(index: u32, flags: libc::c_int, change: libc::c_int) -> [u8; 
 pub struct Rtnl {
     fd: OwnedFd,
     sequence: u32,
+    /// Notifications, and answers, that came while another one was waited for.
+    heard: Vec<(u16, Vec<u8>)>,
 }
 
 impl Rtnl {
@@ -102,7 +106,11 @@ impl Rtnl {
             )
         };
         match bound {
-            0 => Ok(Self { fd, sequence: 0 }),
+            0 => Ok(Self {
+                fd,
+                sequence: 0,
+                heard: Vec::new(),
+            }),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -118,7 +126,9 @@ impl Rtnl {
             return Err(io::Error::last_os_error());
         }
         loop {
-            for (kind, sequence, body) in messages(&self.receive()?) {
+            let datagram = self.receive()?;
+            self.hear(&datagram);
+            for (kind, sequence, body) in messages(&datagram) {
                 if kind != libc::NLMSG_ERROR as u16 || sequence != self.sequence {
                     continue;
                 }
@@ -131,7 +141,10 @@ impl Rtnl {
         }
     }
 
-    /// Waits until the link `index` is up and running; hears it from RTMGRP_LINK, asks once.
+    /// Waits until the link `index` is operational; hears it from RTMGRP_LINK, asks once.
+    ///
+    /// The flag IFF_RUNNING would not do: it is set, too, while the kernel has not looked at the
+    /// carrier yet, and until it has, what is sent is dropped.
     pub fn wait_running(&mut self, index: u32, deadline: Instant) -> io::Result<()> {
         self.sequence += 1;
         let ask = Message::new(libc::RTM_GETLINK, 0, &link_header(index, 0, 0));
@@ -140,20 +153,50 @@ impl Rtnl {
         if unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) } < 0 {
             return Err(io::Error::last_os_error());
         }
+        self.wait(libc::RTM_NEWLINK, deadline, |body| {
+            word(body, 4) == Some(index)
+                && attribute(body.get(16..).unwrap_or_default(), libc::IFLA_OPERSTATE)
+                    == Some(&[IF_OPER_UP])
+        })
+    }
+
+    /// Waits until `address` has its route in the local table; hears it from RTMGRP_IPV6_ROUTE.
+    ///
+    /// The kernel gives an IPv6 address its route from a work queue, also when there is nothing to
+    /// detect, and until then it does not know the address as its own.
+    pub fn wait_local_route(&mut self, address: &[u8], deadline: Instant) -> io::Result<()> {
+        self.wait(libc::RTM_NEWROUTE, deadline, |body| {
+            body.get(7) == Some(&libc::RTN_LOCAL)
+                && attribute(body.get(12..).unwrap_or_default(), libc::RTA_DST) == Some(address)
+        })
+    }
+
+    fn wait(
+        &mut self,
+        wanted: u16,
+        deadline: Instant,
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> io::Result<()> {
         loop {
+            let heard = std::mem::take(&mut self.heard);
+            if heard
+                .iter()
+                .any(|(kind, body)| *kind == wanted && is_it(body))
+            {
+                return Ok(());
+            }
             if !poll::readable(&self.fd, deadline)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            for (kind, _, body) in messages(&self.receive()?) {
-                let running = (libc::IFF_UP | libc::IFF_RUNNING) as u32;
-                if kind == libc::RTM_NEWLINK
-                    && word(body, 4) == Some(index)
-                    && word(body, 8).is_some_and(|flags| flags & running == running)
-                {
-                    return Ok(());
-                }
-            }
+            let datagram = self.receive()?;
+            self.hear(&datagram);
         }
+    }
+
+    fn hear(&mut self, datagram: &[u8]) {
+        let all = messages(datagram).into_iter();
+        self.heard
+            .extend(all.map(|(kind, _, body)| (kind, body.to_vec())));
     }
 
     fn receive(&self) -> io::Result<Vec<u8>> {
@@ -173,6 +216,19 @@ impl Rtnl {
         buffer.truncate(got as usize);
         Ok(buffer)
     }
+}
+
+/// The value of the first attribute of that kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let &[a, b, c, d, ..] = attributes {
+        let len = usize::from(u16::from_ne_bytes([a, b]));
+        let value = attributes.get(4..len)?;
+        if u16::from_ne_bytes([c, d]) == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..)?;
+    }
+    None
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -209,6 +265,9 @@ mod tests {
         assert_eq!(bytes.len(), HEADER + 8 + 12);
         assert_eq!(bytes[HEADER..HEADER + 8], [7, 0, 3, 0, b'a', b'b', 0, 0]);
         assert_eq!(bytes[HEADER + 8..HEADER + 12], [12, 0, 18, 0]);
+        assert_eq!(attribute(&bytes[HEADER..], 3), Some(&b"ab\0"[..]));
+        assert_eq!(attribute(&bytes[HEADER..], 18).map(<[u8]>::len), Some(8));
+        assert_eq!(attribute(&bytes[HEADER..], 4), None);
         let found = messages(&bytes);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0, found[0].1, found[0].2.len()), (16, 7, 20));

@@ -101,10 +101,10 @@ fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<Served> {
             return Ok(served);
         }
         for row in rows.iter().filter(|row| row.revents != 0) {
-            if let Some(stream) = open.get_mut(&row.fd) {
-                if read_some(stream, &mut served)? {
-                    open.remove(&row.fd);
-                }
+            if let Some(stream) = open.get_mut(&row.fd)
+                && read_some(stream, &mut served)?
+            {
+                open.remove(&row.fd);
             }
         }
         for listener in listeners {

@@ -129,15 +129,19 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
         let peer = wire_peer::WirePeer::serve(&lab, move |n| delays[n as usize % 3]).unwrap();
         let stop = AtomicBool::new(false);
         for _ in 0..6 {
-            let peer = lab.server_addr(PORT);
-            let mut client = Client::connect(&lab.client, peer, |_| Ok(())).unwrap();
+            let server = lab.server_addr(PORT);
+            let mut client = Client::connect(&lab.client, server, |_| Ok(())).unwrap();
             settle(
                 [&mut client],
                 &stop,
                 Instant::now() + Duration::from_secs(5),
             )
             .unwrap();
-            assert_eq!(client.seen, Seen::Connected);
+            if client.seen != Seen::Connected {
+                let handshakes = peer.stop();
+                let segments = capture.stop().unwrap().segments;
+                panic!("{:?} {family:?} {handshakes:?} {segments:#?}", client.seen);
+            }
             client.reset().unwrap();
         }
         let handshakes = peer.stop().unwrap();
@@ -194,7 +198,14 @@ fn a_wire_peer_that_calls_is_accepted() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut accepted = Vec::new();
         while accepted.len() < 12 {
-            assert!(poll::readable(&listener, deadline).unwrap());
+            if !poll::readable(&listener, deadline).unwrap() {
+                let handshakes = peer.stop();
+                let segments = capture.stop().unwrap().segments;
+                panic!(
+                    "{} of 12 accepted; {handshakes:#?} {segments:#?}",
+                    accepted.len()
+                );
+            }
             accepted.push(listener.accept().unwrap());
         }
         let handshakes = peer.stop().unwrap();

@@ -201,13 +201,13 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
                 let ack = segment.seq.wrapping_add(1);
                 self.after_delay(index, mono_ns, Reply::SynAck { ack });
             }
-            (SYN_ACK, Some(index)) if !kernel_is_client => {
-                // A repeated one is answered by the ACK that is already due.
-                if self.handshakes[index].syn_ack_ns.is_none() {
-                    self.handshakes[index].syn_ack_ns = Some(mono_ns);
-                    let ack = segment.seq.wrapping_add(1);
-                    self.after_delay(index, mono_ns, Reply::Ack { ack });
-                }
+            // A repeated one is answered by the ACK that is already due.
+            (SYN_ACK, Some(index))
+                if !kernel_is_client && self.handshakes[index].syn_ack_ns.is_none() =>
+            {
+                self.handshakes[index].syn_ack_ns = Some(mono_ns);
+                let ack = segment.seq.wrapping_add(1);
+                self.after_delay(index, mono_ns, Reply::Ack { ack });
             }
             (flags::ACK, Some(index)) if kernel_is_client => {
                 self.handshakes[index].ack_ns.get_or_insert(mono_ns);

@@ -21,8 +21,8 @@ impl Tracker {
     /// connect(): the only transition that runs in its caller's context.
     pub(super) fn syn_sent(&mut self, r: &StateRecord, old: TcpState) {
         let at_ns = r.header.ts_ns;
-        let id = self.new_id();
-        let mut connection = Tuple::from(&r.flow).connection(id, Role::Client, r.flow.family);
+        let tuple = Tuple::from(&r.flow);
+        let mut connection = self.new_connection(&tuple, Role::Client, r.flow.family);
         if r.tgid != 0 {
             let process = Process {
                 pid: r.tgid,
@@ -86,8 +86,7 @@ impl Tracker {
         if !self.config.selection.wants(Role::Client) || !self.wants(&tuple, None) {
             return;
         }
-        let id = self.new_id();
-        let connection = tuple.connection(id, Role::Client, family);
+        let connection = self.new_connection(&tuple, Role::Client, family);
         let mut open = Open::new(connection, TcpState::SynSent, Some(start), seen_ns);
         open.retransmits = n;
         let (_, evicted) = self.earlier.insert(tuple, open);
@@ -103,8 +102,7 @@ impl Tracker {
                 Some(open) => open,
                 // Its beginning was lost.
                 None => {
-                    let id = self.new_id();
-                    let connection = tuple.connection(id, Role::Client, family);
+                    let connection = self.new_connection(tuple, Role::Client, family);
                     Open::new(connection, TcpState::SynSent, None, at_ns)
                 }
             },
@@ -139,6 +137,10 @@ impl Tracker {
             open.announced = true;
         }
         let n = u32::from(r.retransmits).max(1);
+        if open.last_tx_ns.is_none() {
+            // The first transmission that is seen of one that was there before.
+            open.retransmits = n - 1;
+        }
         let base_us = *open.base_us.get_or_insert_with(|| {
             // While nothing has doubled yet, the time-out that just expired is the first one: one
             // second, unless a BPF program chose another (BPF_SOCK_OPS_TIMEOUT_INIT).

@@ -102,7 +102,7 @@ impl Tracker {
         } else {
             Role::Client
         };
-        let mut connection = fresh(self.new_id(), role);
+        let mut connection = self.new_connection(tuple, role, family);
         if let Some(owner) = owner {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup;

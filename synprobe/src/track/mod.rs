@@ -55,6 +55,9 @@ pub trait Names {
     /// The path of a cgroup v2 id.
     fn cgroup(&self, id: u64) -> Option<Arc<str>>;
 
+    /// What people call a network namespace.
+    fn netns(&self, inode: u32) -> Option<Arc<str>>;
+
     /// One of a namespace's counters (/proc/net/netstat), as it stands now.
     fn counter(&self, netns: u32, name: &str) -> Option<u64>;
 
@@ -248,6 +251,13 @@ impl Tracker {
                 }
             }
         }
+    }
+
+    /// A connection under a new id.
+    fn new_connection(&mut self, tuple: &Tuple, role: Role, family: u16) -> Connection {
+        let mut connection = tuple.connection(self.new_id(), role, family);
+        connection.netns_name = self.names.netns(tuple.netns);
+        connection
     }
 
     fn new_id(&mut self) -> u64 {

@@ -77,6 +77,7 @@ impl Tuple {
             peer_addr,
             peer_port: (self.peer_port != 0).then_some(self.peer_port),
             netns: self.netns,
+            netns_name: None,
             pid: None,
             comm: None,
             cgroup: None,
@@ -246,19 +247,9 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         self.map.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter().map(|(k, (_, v))| (k, v))
-    }
-
-    /// All of them, to change.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.map.iter_mut().map(|(k, (_, v))| (k, v))
     }
 
     /// Empties it.
@@ -292,6 +283,6 @@ mod tests {
             table.insert(key, ());
             table.remove(&key);
         }
-        assert!(table.order.len() <= 1026 && table.is_empty());
+        assert!(table.order.len() <= 1026 && table.len() == 0);
     }
 }

@@ -254,13 +254,6 @@ impl Tracker {
     }
 
     fn on_gone(&mut self, snapshot: &Snapshot) {
-        if let Some(now) = snapshot.embryonic_rsts {
-            // Without a first reading nothing can be told of what came before it.
-            self.reconcile
-                .embryonic
-                .entry(snapshot.netns)
-                .or_insert(now);
-        }
         for (tuple, fate) in &snapshot.fates {
             let at_ns = snapshot.asked_ns;
             // One that began anew since it was asked for is not the one that is gone.
@@ -296,15 +289,26 @@ impl Tracker {
                 Outcome::Expired,
                 "it vanished when its last SYN-ACK time-out ended".to_owned(),
             )
-        } else if self.killed_by_rst(open.connection.netns) {
-            let fact = "EmbryonicRsts rose between the last sighting and its absence".to_owned();
-            (Outcome::Reset, fact)
-        } else if !self.owners.listens(&open) {
-            (Outcome::Dropped, "its listener is closed".to_owned())
         } else {
-            let fact =
-                "it vanished before its time; EmbryonicRsts did not rise: pruned, or ended by ICMP";
-            (Outcome::Dropped, fact.to_owned())
+            match self.killed_by_rst(open.connection.netns) {
+                Some(true) => {
+                    let fact = "EmbryonicRsts rose between the last sighting and its absence";
+                    (Outcome::Reset, fact.to_owned())
+                }
+                _ if !self.owners.listens(&open) => {
+                    (Outcome::Dropped, "its listener is closed".to_owned())
+                }
+                Some(false) => {
+                    let fact = "it vanished before its time and EmbryonicRsts did not rise: \
+                                pruned, or ended by ICMP";
+                    (Outcome::Dropped, fact.to_owned())
+                }
+                None => {
+                    let fact = "it vanished before EmbryonicRsts was first read: RST, pruning and \
+                                ICMP cannot be told apart";
+                    (Outcome::Dropped, fact.to_owned())
+                }
+            }
         };
         let new = match outcome {
             Outcome::Established => TcpState::Established,
@@ -316,17 +320,14 @@ impl Tracker {
         self.end(open, new, &end);
     }
 
-    /// Whether the namespace counted a RST that no half-open was given yet.
-    fn killed_by_rst(&mut self, netns: u32) -> bool {
-        let now = self.names.counter(netns, "EmbryonicRsts");
-        let accounted = self.reconcile.embryonic.get_mut(&netns);
-        match (now, accounted) {
-            (Some(now), Some(accounted)) if now > *accounted => {
-                *accounted += 1;
-                true
-            }
-            _ => false,
-        }
+    /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be
+    /// told, because there is no earlier reading.
+    fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
+        let now = self.names.counter(netns, "EmbryonicRsts")?;
+        let accounted = self.reconcile.embryonic.get_mut(&netns)?;
+        let rose = now > *accounted;
+        *accounted += u64::from(rose);
+        Some(rose)
     }
 }
 

@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn age_from_what_is_left() {
         assert_eq!(synack(5).age_us(0, 700_000), 300_000);
-        assert_eq!(synack(5).age_us(2, S), 1 * S + 2 * S + 3 * S);
+        assert_eq!(synack(5).age_us(2, S), 6 * S);
         assert_eq!(syn(4, 6).age_us(2, 400_000), 2_600_000);
     }
 }

@@ -191,8 +191,7 @@ impl Tracker {
         start: Option<Start>,
         alive_ns: u64,
     ) -> Open {
-        let id = self.new_id();
-        let mut connection = tuple.connection(id, Role::Server, family);
+        let mut connection = self.new_connection(&tuple, Role::Server, family);
         if let Some(owner) = self.owners.of(&tuple) {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup.clone();

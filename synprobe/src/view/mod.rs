@@ -6,6 +6,7 @@ mod text;
 
 use std::io;
 
+pub use human::safe;
 pub use json::JsonView;
 pub use text::TextView;
 

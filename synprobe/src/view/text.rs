@@ -29,17 +29,19 @@ enum Colour {
 pub struct TextView<W> {
     out: W,
     colour: bool,
+    namespaces: bool,
     endpoints: usize,
     peers: usize,
 }
 
 impl<W: Write> TextView<W> {
     /// Writes to `out`, which should be buffered; `colour` only for a terminal whose user did not set
-    /// NO_COLOR.
-    pub fn new(out: W, colour: bool) -> Self {
+    /// NO_COLOR; `namespaces` names the namespace of each line, unless it is the host's own.
+    pub fn new(out: W, colour: bool, namespaces: bool) -> Self {
         Self {
             out,
             colour,
+            namespaces,
             endpoints: ENDPOINTS,
             peers: 0,
         }
@@ -74,6 +76,14 @@ impl<W: Write> TextView<W> {
         let endpoints = endpoints(c);
         self.endpoints = self.endpoints.max(endpoints.chars().count());
         let width = self.endpoints;
+        let netns = match &c.netns_name {
+            Some(name) if self.namespaces && &**name != "host" => {
+                format!("netns {}", human::safe(name))
+            }
+            None if self.namespaces => format!("netns {}", c.netns),
+            _ => String::new(),
+        };
+        let details = join(&[details, &netns]);
         let event = self.paint(event.1, &format!("{:<13}", event.0));
         let text = format!(
             "{time}  {:<6}  {endpoints:<width$}  {event}  {dwell:>8}  {details}",

@@ -1,0 +1,272 @@
+//! What each verb does: from checked arguments to the pipeline and back to an exit code.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write},
+    os::fd::AsFd,
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        Command, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs, States, StatesArgs,
+        TuningArgs, WatchArgs,
+    },
+    filter::Selection,
+    lab,
+    netns::NetNs,
+    pipeline::{self, Stop, WatchError, WatchOptions},
+    preflight::{self, Verdict},
+    rehearsal::{self, Setup},
+    ring, states,
+    view::{JsonView, TextView, View},
+};
+
+/// A run-time failure.
+const FAILED: u8 = 1;
+/// Bad usage; clap's own exit code.
+const USAGE: u8 = 2;
+/// This host cannot run it.
+const HOST: u8 = preflight::EXIT_HOST;
+
+/// One line for standard error, and the exit code (docs/events.md).
+#[derive(Debug)]
+pub struct Failure(String, u8);
+
+impl Failure {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.1
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+///
+/// [`Failure`]: one line and the exit code.
+pub fn run(command: &Command) -> Result<(), Failure> {
+    check_output()?;
+    match command {
+        Command::Watch(args) => watch(args),
+        Command::Lab(args) => rehearse(args),
+        Command::States(args) => count_states(args),
+        Command::Preflight(args) => check_host(args),
+    }
+}
+
+/// A program that is started without a standard output gets /dev/null for it, open for reading and
+/// writing, from the Rust runtime: what it prints would vanish in silence.
+fn check_output() -> Result<(), Failure> {
+    let out = io::stdout();
+    // SAFETY: fcntl(F_GETFL) takes no pointer.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
+    let is_null = || {
+        let file = File::from(out.as_fd().try_clone_to_owned().ok()?);
+        let null = std::fs::metadata("/dev/null").ok()?;
+        use std::os::unix::fs::MetadataExt;
+        Some(file.metadata().ok()?.rdev() == null.rdev())
+    };
+    if flags & libc::O_ACCMODE == libc::O_RDWR && is_null() == Some(true) {
+        let line = "standard output is closed: give it a place to go, such as a file or | cat";
+        return Err(Failure(line.to_owned(), FAILED));
+    }
+    Ok(())
+}
+
+fn watch(args: &WatchArgs) -> Result<(), Failure> {
+    let (selection, namespaces) = select(&args.select)?;
+    let options = WatchOptions {
+        selection,
+        all_states: args.states == States::All,
+        ring_bytes: ring_bytes(&args.tuning)?,
+        max_handshakes: args.tuning.max_handshakes as usize,
+        duration: args.duration,
+        count: args.count,
+        log_level: log_level(&args.tuning),
+        namespaces,
+    };
+    let mut view = view(args.format, args.select.netns.is_none());
+    pipeline::watch(options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
+    Ok(())
+}
+
+fn rehearse(args: &LabArgs) -> Result<(), Failure> {
+    let Some(name) = args.scenario.as_deref().filter(|_| !args.list) else {
+        return print(&list_scenarios());
+    };
+    let Some(scenario) = lab::find(name) else {
+        let names: Vec<_> = lab::all().iter().map(|s| s.name()).collect();
+        let line = format!("no scenario \"{name}\": there are {}", names.join(", "));
+        return Err(Failure(line, USAGE));
+    };
+    let family = match args.family {
+        FamilyArg::Ipv4 => lab::Family::V4,
+        FamilyArg::Ipv6 => lab::Family::V6,
+        FamilyArg::Mapped => lab::Family::V4Mapped,
+    };
+    let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
+    preflight::require().map_err(|e| failure(e.into()))?;
+    let lab = lab::Lab::new(family).map_err(|e| failed(&e))?;
+    let setup = Setup {
+        ring_bytes: ring_bytes(&args.tuning)?,
+        max_handshakes: args.tuning.max_handshakes as usize,
+        log_level: log_level(&args.tuning),
+        all_states: false,
+    };
+    let mut view = view(args.format, false);
+    let rehearsed = rehearsal::rehearse(scenario, lab, &setup, &mut *view, interrupted())
+        .map_err(|e| failed(&e))?;
+    let (report, agrees) = rehearsed.report();
+    match args.format {
+        Format::Text => print(&report)?,
+        // Standard output carries the contract and nothing else.
+        Format::Json => eprint!("{report}"),
+    }
+    if agrees {
+        Ok(())
+    } else {
+        Err(Failure(
+            format!("scenario {name}: what was seen is not what was made"),
+            FAILED,
+        ))
+    }
+}
+
+fn count_states(args: &StatesArgs) -> Result<(), Failure> {
+    let only = args.netns.as_deref().map(NetNs::resolve).transpose();
+    let counted = states::count(only.map_err(|e| Failure(e.to_string(), USAGE))?);
+    for failure in &counted.failures {
+        eprintln!("synprobe: {failure}");
+    }
+    if counted.namespaces.is_empty() && !counted.failures.is_empty() {
+        return Err(Failure("no namespace could be counted".to_owned(), FAILED));
+    }
+    match args.format {
+        Format::Text => print(&states::text(&counted)),
+        Format::Json => counted.namespaces.iter().try_for_each(print_json),
+    }
+}
+
+fn check_host(args: &PreflightArgs) -> Result<(), Failure> {
+    let report = preflight::report();
+    match args.format {
+        Format::Text => print(&report.to_string())?,
+        Format::Json => print_json(&report)?,
+    }
+    match report.verdict() {
+        // Its last line has said so.
+        Verdict::CannotRun => Err(Failure(
+            "this host cannot run synprobe, see above".to_owned(),
+            HOST,
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(value).map_err(|e| Failure(e.to_string(), FAILED))?;
+    line.push('\n');
+    print(&line)
+}
+
+fn list_scenarios() -> String {
+    let line = |s: &&dyn lab::Scenario| {
+        format!(
+            "{:<18} {:>3} s  {}\n",
+            s.name(),
+            s.nominal_seconds(),
+            s.summary()
+        )
+    };
+    lab::all().iter().map(line).collect()
+}
+
+/// Text for standard output; a reader that has gone is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("standard output: {error}"), FAILED))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {
+    let mut selection = args.selection();
+    let mut namespaces = Vec::new();
+    if let Some(spec) = &args.netns {
+        let netns = NetNs::resolve(spec).map_err(|e| Failure(e.to_string(), USAGE))?;
+        selection.netns = Some([netns.inode(); 2]);
+        namespaces.push(netns);
+    }
+    Ok((selection, namespaces))
+}
+
+fn ring_bytes(args: &TuningArgs) -> Result<u32, Failure> {
+    let usable = ring::usable_size(args.ring_size).ok_or_else(|| {
+        Failure(
+            "the ring cannot be that large: 1G at the most".to_owned(),
+            USAGE,
+        )
+    })?;
+    if usable != args.ring_size {
+        eprintln!(
+            "synprobe: ring size {} rounded up to {usable}: the kernel wants a power of two of whole pages",
+            args.ring_size
+        );
+    }
+    Ok(usable)
+}
+
+/// Sets up the agent's own log; the level for the kernel side's.
+fn log_level(args: &TuningArgs) -> u8 {
+    env_logger::Builder::new()
+        // Libraries have their own idea of what is worth a line: their warnings will do.
+        .filter_level(args.log_level.min(log::LevelFilter::Warn))
+        .filter_module("synprobe", args.log_level)
+        .format_timestamp(None)
+        .init();
+    // LevelFilter and aya_log's levels number alike: off 0, error 1 … trace 5.
+    args.log_level as u8
+}
+
+fn view(format: Format, all_namespaces: bool) -> Box<dyn View> {
+    let out = io::stdout();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let out: BufWriter<Box<dyn Write>> = BufWriter::with_capacity(64 * 1024, Box::new(out.lock()));
+    match format {
+        Format::Text => Box::new(TextView::new(out, colour, all_namespaces)),
+        Format::Json => Box::new(JsonView::new(out)),
+    }
+}
+
+fn interrupted() -> Stop {
+    Box::pin(async {
+        let Ok(mut term) =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => (),
+            _ = term.recv() => (),
+        }
+    })
+}
+
+fn failure(error: WatchError) -> Failure {
+    let code = match error {
+        WatchError::Host(_) => HOST,
+        _ => FAILED,
+    };
+    Failure(error.to_string(), code)
+}
