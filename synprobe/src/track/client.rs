@@ -202,6 +202,8 @@ impl Tracker {
     pub(super) fn client_left(&mut self, r: &StateRecord, new: TcpState) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
+        // The first dump may have been read before this, and be taken in after it.
+        self.reconcile.ended(tuple, at_ns);
         let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
