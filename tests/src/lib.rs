@@ -3,6 +3,7 @@
 
 pub mod binary;
 pub mod harness;
-pub mod raw;
+
 pub mod schema;
 pub mod watching;
+pub mod wire;

@@ -1,1 +1,0 @@
-//! Peers that exist on the wire only.
