@@ -182,7 +182,10 @@ fn valid_records_come_back_and_changed_ones_do_not_pass_unseen() {
             refused += 1;
         }
     }
-    assert!(taken > INPUTS / 10 && refused > INPUTS / 10, "{taken} taken, {refused} refused");
+    assert!(
+        taken > INPUTS / 10 && refused > INPUTS / 10,
+        "{taken} taken, {refused} refused"
+    );
 }
 
 #[test]

@@ -295,8 +295,7 @@ fn one_life_each(lines: &Lines) -> Result<()> {
         let states = lives
             .remove(id)
             .with_context(|| format!("no state line of {end}"))?;
-        chain(&states, end)
-            .with_context(|| format!("the state lines {states:#?} of {end:#?}"))?;
+        chain(&states, end).with_context(|| format!("the state lines {states:#?} of {end:#?}"))?;
     }
     // A listener's own transitions, with `--states all`, are no handshake's.
     for states in lives.values() {

@@ -10,9 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::Selection,
-    lab::{
-        Client, Family, Lab, PORT, capture::Capture, set_option, settle, wire_peer::WirePeer,
-    },
+    lab::{Client, Family, Lab, PORT, capture::Capture, set_option, settle, wire_peer::WirePeer},
     model::{Body, DwellSource, Handshake, Outcome, Retransmit, Role, Trigger},
     pipeline::WatchOptions,
 };
@@ -41,7 +39,9 @@ fn main() -> ExitCode {
         }
         for plan in SYNACK_PLANS {
             let name = format!("gaps::synack::{}", plan.name);
-            cases.push(Case::for_family(&name, family, move |f| synack_gaps(plan, f)));
+            cases.push(Case::for_family(&name, family, move |f| {
+                synack_gaps(plan, f)
+            }));
         }
     }
     // The longest first: all the others fit beside it.
@@ -89,11 +89,9 @@ fn client_dwell(delay: Duration, family: Family) -> Result<()> {
     let (_, watched) = watch(options, |_| {
         let mut clients = Vec::new();
         for _ in 0..HANDSHAKES {
-            clients.push(Client::connect(
-                &lab.client,
-                lab.server_addr(PORT),
-                |_| Ok(()),
-            )?);
+            clients.push(Client::connect(&lab.client, lab.server_addr(PORT), |_| {
+                Ok(())
+            })?);
         }
         settle(
             &mut clients,
@@ -103,6 +101,7 @@ fn client_dwell(delay: Duration, family: Family) -> Result<()> {
     })?;
     peer.stop()?;
     let wire = Wire::of(capture)?;
+    let watched = watched.complete()?;
     dwells_agree(&watched, Role::Client, delay, family, |(local, peer)| {
         Ok((
             wire.first(SYN, true, local, peer)?,
@@ -126,6 +125,7 @@ fn server_dwell(delay: Duration, family: Family) -> Result<()> {
         peer.stop()
     })?;
     let wire = Wire::of(capture)?;
+    let watched = watched.complete()?;
     dwells_agree(&watched, Role::Server, delay, family, |(local, peer)| {
         Ok((
             wire.first(SYN_ACK, true, local, peer)?,
@@ -289,6 +289,7 @@ fn syn_gaps(plan: Plan, family: Family) -> Result<()> {
         settle([&mut client], &AtomicBool::new(false), until)?;
         Ok(client)
     })?;
+    let watched = watched.complete()?;
     let syns = Wire::of(capture)?.times(SYN, true, client.local.port(), PORT);
     gaps_agree(plan, &watched, &syns, family)?;
     ends(plan, &watched, Outcome::TimedOut)?;
@@ -317,14 +318,12 @@ fn synack_gaps(plan: Plan, family: Family) -> Result<()> {
         let made = peer.stop()?;
         Ok(made.first().context("a handshake")?.client_port)
     })?;
+    let watched = watched.complete()?;
     let syn_acks = Wire::of(capture)?.times(SYN_ACK, true, PORT, port);
     gaps_agree(plan, &watched, &syn_acks, family)?;
     ends(plan, &watched, Outcome::Expired)?;
     let by_timer = |(_, r): (u64, &Retransmit)| r.trigger == Some(Trigger::Timer);
-    ensure!(
-        watched.retransmits().all(by_timer),
-        "nobody repeated a SYN"
-    );
+    ensure!(watched.retransmits().all(by_timer), "nobody repeated a SYN");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! A test's `main`: kernel tests run side by side, each in namespaces of its own, and where the host
 //! refuses them each is listed as ignored, with the reason.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -11,17 +11,33 @@ use synprobe::{lab, preflight};
 /// processors.
 const THREADS: usize = 8;
 
+/// How often a test is begun anew when the host came in between.
+const ATTEMPTS: usize = 4;
+
+/// The host came in between: what the test is about did not come to pass, or the run says itself that
+/// it has not seen everything. Such a run decides nothing; the test is begun anew, a few times.
+#[derive(Debug)]
+pub struct Undecided(pub String);
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Undecided {}
+
 /// One test.
 pub struct Case {
     name: String,
-    run: Box<dyn FnOnce() -> Result<()> + Send>,
+    run: Box<dyn Fn() -> Result<()> + Send>,
     /// It needs IPv6 sockets.
     v6: bool,
 }
 
 impl Case {
     /// A test of this name.
-    pub fn new(name: impl Into<String>, run: impl FnOnce() -> Result<()> + Send + 'static) -> Self {
+    pub fn new(name: impl Into<String>, run: impl Fn() -> Result<()> + Send + 'static) -> Self {
         Self {
             name: name.into(),
             run: Box::new(run),
@@ -33,7 +49,7 @@ impl Case {
     pub fn for_family(
         name: &str,
         family: lab::Family,
-        run: impl FnOnce(lab::Family) -> Result<()> + Send + 'static,
+        run: impl Fn(lab::Family) -> Result<()> + Send + 'static,
     ) -> Self {
         Self {
             v6: family != lab::Family::V4,
@@ -73,10 +89,8 @@ pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
             let reason = refusal.clone().or_else(|| {
                 (case.v6 && !has_ipv6).then(|| "needs IPv6: this kernel has none".to_owned())
             });
-            // With its causes; alternate form of anyhow.
-            let trial = Trial::test(case.name, || {
-                (case.run)().map_err(|error| Failed::from(format!("{error:#}")))
-            });
+            let name = case.name.clone();
+            let trial = Trial::test(case.name, move || decide(&name, &*case.run));
             match reason {
                 Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
                 None => trial,
@@ -84,6 +98,19 @@ pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn decide(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
+    for attempt in 1.. {
+        match run() {
+            Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Undecided>().is_some() => {
+                println!("undecided, begun anew: {name}: {error:#}");
+            }
+            // With its causes.
+            result => return result.map_err(|error| Failed::from(format!("{error:#}"))),
+        }
+    }
+    Ok(())
 }
 
 /// Says a figure that a test has measured, for whoever reads the log.

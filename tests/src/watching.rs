@@ -17,7 +17,7 @@ use synprobe::{
 };
 use tokio::sync::oneshot;
 
-use crate::schema;
+use crate::{harness::Undecided, schema};
 
 /// A ring in which nothing of a test is lost.
 pub const AMPLE_RING: u32 = 8 << 20;
@@ -49,6 +49,11 @@ impl Shared {
 }
 
 impl Live {
+    /// What has been said so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.0.said().clone()
+    }
+
     /// Waits for a line; `what` is what the test calls it if it does not come.
     pub fn wait_for(
         &self,
@@ -67,7 +72,9 @@ impl Live {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let last: Vec<_> = said.iter().rev().take(8).collect();
-                bail!("{what}: no such line within {patience:?}; the last ones, latest first: {last:#?}");
+                bail!(
+                    "{what}: no such line within {patience:?}; the last ones, latest first: {last:#?}"
+                );
             }
             said = self
                 .0
@@ -171,6 +178,27 @@ pub fn watch<T>(
 }
 
 impl Watched {
+    /// Refuses a run that says itself that something passed it by.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`].
+    pub fn complete(self) -> Result<Self> {
+        match self.end.lost {
+            0 => Ok(self),
+            lost => Err(Undecided(format!(
+                "{lost} records lost: {:?}",
+                self.lost().map(|l| &l.reason).collect::<Vec<_>>()
+            ))
+            .into()),
+        }
+    }
+
+    /// When everything was attached, CLOCK_MONOTONIC nanoseconds.
+    pub fn began_ns(&self) -> u64 {
+        self.lines.first().map_or(0, |line| line.mono_ns)
+    }
+
     /// Every `handshake` line.
     pub fn handshakes(&self) -> impl Iterator<Item = (u64, &Handshake)> {
         self.lines.iter().filter_map(|line| match &line.body {

@@ -1,6 +1,11 @@
 //! What was on the wire: the independent witness of every time and gap.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use synprobe::lab::{
@@ -82,3 +87,54 @@ pub fn off_us(told_us: u64, from_ns: u64, to_ns: u64) -> i64 {
 
 /// Forever, as far as a test is concerned.
 pub const NEVER: Duration = Duration::from_secs(3600);
+
+/// Binds a socket to an address of its own namespace.
+///
+/// # Errors
+///
+/// What bind() says.
+pub fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let bound = match address {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the address is alive for the call and its length is its own size.
+            unsafe {
+                libc::bind(
+                    fd.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of_val(&raw) as _,
+                )
+            }
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: the address is alive for the call and its length is its own size.
+            unsafe {
+                libc::bind(
+                    fd.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of_val(&raw) as _,
+                )
+            }
+        }
+    };
+    match bound {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -137,6 +137,11 @@ impl Tracker {
             open.announced = true;
         }
         let n = u32::from(r.retransmits).max(1);
+        if n != open.time_outs + 1 {
+            // One before it was not seen: the gap since then is not known.
+            open.last_tx_ns = None;
+        }
+        open.time_outs = n;
         if open.last_tx_ns.is_none() {
             // The first transmission that is seen of one that was there before.
             open.retransmits = n - 1;
