@@ -224,7 +224,7 @@ fn expires_exact(family: Family) -> Result<()> {
     let off = start_told(&found, &syn_acks, TIMER_BOUND_US)?;
     let again: Vec<&Retransmit> = watched.retransmits().map(|(_, r)| r).collect();
     let [again] = again.as_slice() else {
-        bail!("{} retransmit lines", again.len());
+        bail!("{} retransmit lines: {:#?}", again.len(), watched.json);
     };
     let gap_off = off_us(again.gap_us.context("a gap")?, first, second);
     ensure!(
@@ -308,7 +308,7 @@ fn sent_again(family: Family) -> Result<()> {
     let off = start_told(&found, &syn_acks, 1_500_000)?;
     let again: Vec<&Retransmit> = watched.retransmits().map(|(_, r)| r).collect();
     let [again] = again.as_slice() else {
-        bail!("{} retransmit lines", again.len());
+        bail!("{} retransmit lines: {:#?}", again.len(), watched.json);
     };
     ensure!(again.attempt == Some(2), "{again:?}");
     // The transmission before this one was not seen; a gap that is told is the true one.
