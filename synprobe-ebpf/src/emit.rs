@@ -15,8 +15,9 @@ use crate::{
 #[inline(always)]
 fn count(kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
     if let Some(stats) = STATS.get_ptr_mut(0) {
-        // SAFETY: a per-CPU slot that only this CPU's programs write, and they do not nest within
-        // one kind: a raw tracepoint program does not re-enter itself on a CPU.
+        // SAFETY: a per-CPU slot that only this CPU's programs write. From 6.1 a raw tracepoint program
+        // does not re-enter itself on a CPU; before, a softirq that interrupts one may cost a count,
+        // never memory safety.
         let stats = unsafe { &mut *stats };
         if let Some(n) = pick(stats).get_mut(kind as usize) {
             *n += 1;

@@ -16,7 +16,7 @@ use crate::{
     },
     filter::Selection,
     lab,
-    netns::NetNs,
+    netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
@@ -83,6 +83,7 @@ fn check_output() -> Result<(), Failure> {
 }
 
 fn watch(args: &WatchArgs) -> Result<(), Failure> {
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
     let options = WatchOptions {
         selection,
@@ -95,7 +96,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         namespaces,
     };
     let mut view = view(args.format, args.select.netns.is_none());
-    pipeline::watch(options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
+    pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
     Ok(())
 }
 
@@ -114,7 +115,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
         FamilyArg::Mapped => lab::Family::V4Mapped,
     };
     let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
-    preflight::require().map_err(|e| failure(e.into()))?;
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
     let lab = lab::Lab::new(family).map_err(|e| failed(&e))?;
     let setup = Setup {
         ring_bytes: ring_bytes(&args.tuning)?,
@@ -123,7 +124,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
         all_states: false,
     };
     let mut view = view(args.format, false);
-    let rehearsed = rehearsal::rehearse(scenario, lab, &setup, &mut *view, interrupted())
+    let rehearsed = rehearsal::rehearse(&host, scenario, lab, &setup, &mut *view, interrupted())
         .map_err(|e| failed(&e))?;
     let (report, agrees) = rehearsed.report();
     match args.format {
@@ -143,7 +144,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
 
 fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
-    let counted = states::count(only.map_err(|e| Failure(e.to_string(), USAGE))?);
+    let counted = states::count(only.map_err(|e| no_netns(&e))?);
     for failure in &counted.failures {
         eprintln!("synprobe: {failure}");
     }
@@ -204,11 +205,20 @@ fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {
     let mut selection = args.selection();
     let mut namespaces = Vec::new();
     if let Some(spec) = &args.netns {
-        let netns = NetNs::resolve(spec).map_err(|e| Failure(e.to_string(), USAGE))?;
+        let netns = NetNs::resolve(spec).map_err(|e| no_netns(&e))?;
         selection.netns = Some([netns.inode(); 2]);
         namespaces.push(netns);
     }
     Ok((selection, namespaces))
+}
+
+/// A namespace that is not there is bad usage; one that may not be entered is the host's.
+fn no_netns(error: &NetnsError) -> Failure {
+    let code = match error {
+        NetnsError::Denied { .. } => HOST,
+        _ => USAGE,
+    };
+    Failure(error.to_string(), code)
 }
 
 fn ring_bytes(args: &TuningArgs) -> Result<u32, Failure> {

@@ -446,8 +446,11 @@ pub struct End {
     pub duration_us: u64,
     /// Handshakes evicted from the bounded table.
     pub evicted: u64,
-    /// Records that the kernel side says it produced.
+    /// Records that were due: those that the kernel side says it produced, and events at which the
+    /// kernel skipped a program.
     pub produced: u64,
+    /// Handshakes and retransmissions of peers for which the peer table had no room.
+    pub peers_unlisted: u64,
 }
 
 /// What a line is about.

@@ -215,8 +215,12 @@ impl NetNs {
     /// Moves the calling thread into this namespace, for good.
     ///
     /// # Errors
-    /// EPERM without CAP_SYS_ADMIN, both here and in the user namespace that owns this one.
+    /// EPERM without CAP_SYS_ADMIN, both here and in the user namespace that owns this one; none is
+    /// needed for where the thread is already.
     pub fn enter_on_this_thread(&self) -> io::Result<()> {
+        if scan::inode_of(Path::new("/proc/thread-self/ns/net")) == Some(self.inode) {
+            return Ok(());
+        }
         // SAFETY: the descriptor is open (we own it); no memory is involved.
         match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
             0 => Ok(()),

@@ -33,7 +33,7 @@ use crate::{
     host::HostNames,
     model::{Body, End, Line, Start},
     netns::NetNs,
-    preflight::{self, HostError, Ready},
+    preflight::{HostError, Ready},
     probe::{LoadError, LoadOptions, Probes},
     ring::Ring,
     survey::{Report, Request, Surveyor},
@@ -102,20 +102,20 @@ pub type OnReady = Box<dyn FnOnce()>;
 ///
 /// [`WatchError`]; a reader that closed its pipe is no error.
 pub fn watch(
+    host: &Ready,
     options: WatchOptions,
     view: &mut dyn View,
     stop: Stop,
     ready: OnReady,
 ) -> Result<End, WatchError> {
-    let host = preflight::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| WatchError::System("async runtime", e))?;
     let end = runtime.block_on(async {
-        let mut run = Run::start(options, &host, view)?;
+        let mut run = Run::start(options, host, view)?;
         ready();
-        let done = match run.greet(&host) {
+        let done = match run.greet(host) {
             Ok(()) => run.until(stop).await,
             Err(error) => Err(error),
         };
@@ -438,7 +438,8 @@ impl<'v> Run<'v> {
             handshakes: totals.handshakes,
             duration_us: (monotonic_ns() - self.began_ns) / 1000,
             evicted: totals.evicted,
-            produced: self.seen.stats.produced.iter().sum(),
+            produced: self.seen.stats.produced.iter().sum::<u64>() + self.seen.skipped,
+            peers_unlisted: totals.peers_unlisted,
         }
     }
 }

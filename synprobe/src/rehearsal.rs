@@ -20,6 +20,7 @@ use crate::{
     lab::{Lab, LabCounters, Made, Scenario, Side},
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, Stop, WatchError, WatchOptions},
+    preflight::Ready,
     view::{View, WallClock},
 };
 
@@ -55,6 +56,7 @@ pub struct Setup {
 ///
 /// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
 pub fn rehearse(
+    host: &Ready,
     scenario: &'static dyn Scenario,
     lab: Lab,
     setup: &Setup,
@@ -85,9 +87,8 @@ pub fn rehearse(
             let made = scenario.run(&lab, &worker_halt);
             let counters = lab.counters();
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some((made, counters));
-            // Dropped last: the pipeline must not outlive the namespaces, nor they it.
+            // The pipeline holds both namespaces itself, for its last look at them.
             let _ = done.send(());
-            lab
         });
     });
     let stop: Stop = Box::pin(async move {
@@ -102,7 +103,7 @@ pub fn rehearse(
         view,
         lines: Vec::new(),
     };
-    let end = pipeline::watch(options, &mut recorder, stop, ready)?;
+    let end = pipeline::watch(host, options, &mut recorder, stop, ready)?;
     let lines = recorder.lines;
     let (made, after) = result
         .lock()

@@ -1,1 +1,47 @@
-fn main() {}
+//! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask bench`.
+
+mod bench;
+mod ebpf;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What contributors do beside plain `cargo build`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Rebuild the committed eBPF objects in synprobe/bpf
+    Ebpf(ebpf::EbpfArgs),
+    /// Run all tests; arguments go to `cargo test`
+    Test(test::TestArgs),
+    /// Measure what watching costs, on this machine and in one run
+    Bench(bench::BenchArgs),
+    /// The bench's load, in a process and a network namespace of its own
+    #[command(hide = true)]
+    BenchLoad(bench::LoadArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Ebpf(args) => ebpf::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::BenchLoad(args) => bench::load(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

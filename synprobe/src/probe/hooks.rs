@@ -63,7 +63,7 @@ pub const HOOKS: &[Hook] = &[
             args: &[SOCK, "const struct request_sock *"],
         }],
         required: true,
-        since: (4, 16),
+        since: (4, 15),
         feature: "SYN-ACK retransmissions, and when a half-open began",
     },
     Hook {
@@ -91,7 +91,7 @@ pub const HOOKS: &[Hook] = &[
             args: &["struct sock *"],
         }],
         required: false,
-        since: (4, 16),
+        since: (4, 15),
         feature: "whether a refusal was a RST or an ICMP port-unreachable",
     },
     Hook {
@@ -102,7 +102,7 @@ pub const HOOKS: &[Hook] = &[
             args: &[SOCK],
         }],
         required: false,
-        since: (5, 15),
+        since: (5, 14),
         feature: "ICMP errors that do not end the handshake",
     },
     Hook {

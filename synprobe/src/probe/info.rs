@@ -11,8 +11,8 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 struct ProgInfo {
     /// Everything up to `recursion_misses`.
     before: [u64; 26],
-    /// `recursion_misses` (Linux 5.12): how often the program was skipped because it was already
-    /// running on that CPU.
+    /// `recursion_misses` (Linux 5.12, for raw tracepoints 6.1): how often the program was skipped
+    /// because it was already running on that CPU.
     recursion_misses: u64,
 }
 

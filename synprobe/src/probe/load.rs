@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{ProgramError, RawTracePoint},
+    programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
 use synprobe_ebpf::{config::MEMBERS, stats::Stats};
 use thiserror::Error;
@@ -68,7 +68,7 @@ pub struct Probes {
     /// Keeps programs and links alive.
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, PodStats>,
-    attached: Vec<&'static Hook>,
+    attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
 }
 
 impl Probes {
@@ -128,10 +128,11 @@ impl Probes {
         let mut attached = Vec::new();
         for chosen in loaded {
             match program(&mut ebpf, chosen)?.attach(chosen.hook.name) {
-                Ok(_) => attached.push(chosen.hook),
+                Ok(link) => attached.push((*chosen, Some(link))),
                 Err(error) => refused(chosen.hook, error)?,
             }
         }
+        give_back_memory();
         Ok((
             Self {
                 ebpf,
@@ -144,7 +145,7 @@ impl Probes {
 
     /// The hooks in use.
     pub fn attached(&self) -> impl Iterator<Item = &'static str> {
-        self.attached.iter().map(|hook| hook.name)
+        self.attached.iter().map(|(chosen, _)| chosen.hook.name)
     }
 
     /// The kernel side's counters, all CPUs added up.
@@ -161,7 +162,8 @@ impl Probes {
     }
 
     /// How often the kernel skipped one of the programs because it was already running on that CPU
-    /// (`bpf_prog_info.recursion_misses`, Linux 5.12): events that nobody saw.
+    /// (`bpf_prog_info.recursion_misses`; for raw tracepoints since 6.1, where the check came with it):
+    /// events that nobody saw.
     pub fn skipped(&self) -> u64 {
         self.ebpf
             .programs()
@@ -170,12 +172,15 @@ impl Probes {
             .sum()
     }
 
-    /// Detaches everything: from here on nothing new reaches the ring.
+    /// Detaches everything: from here on nothing new reaches the ring. The programs stay loaded, for
+    /// their counters to be read once more.
     pub fn detach(&mut self) {
-        for (_, program) in self.ebpf.programs_mut() {
-            if let Ok(program) = <&mut RawTracePoint>::try_from(program) {
-                // A program that was never loaded has nothing to unload.
-                let _ = program.unload();
+        for (chosen, link) in &mut self.attached {
+            let program = program(&mut self.ebpf, chosen).ok();
+            if let (Some(program), Some(link)) = (program, link.take())
+                && let Err(error) = program.detach(link)
+            {
+                log::warn!("{} cannot be detached: {error}", chosen.hook.name);
             }
         }
     }
@@ -204,4 +209,14 @@ fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
     }
     log::info!("{} is not used: {error}", hook.name);
     Ok(())
+}
+
+/// aya reads the kernel's whole BTF to load an object, and so do we to find our members: tens of
+/// megabytes in small pieces, free by now. A tool that stays running gives them back.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only returns free pages to the system.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

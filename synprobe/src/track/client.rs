@@ -216,7 +216,7 @@ impl Tracker {
             return;
         }
         let end = if new == TcpState::Established {
-            self.remember(r.sock, &open.connection);
+            self.remember(r.sock, &open.connection, r.header.ts_ns);
             established(r, &open)
         } else {
             self.closed_while_open(r, &open)

@@ -1,5 +1,7 @@
 //! Retransmissions outside the handshake, and the transitions that `--states all` adds.
 
+use std::sync::Arc;
+
 use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{Tracker, Tuple, retransmit_line};
@@ -107,8 +109,23 @@ impl Tracker {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup;
         }
-        self.remember(sock, &connection);
+        self.established.insert(sock, Arc::new(connection.clone()));
         connection
+    }
+
+    /// A listener comes or goes: whose half-opens are whose.
+    pub(super) fn listener(&mut self, r: &StateRecord, old: TcpState, new: TcpState) {
+        if new == TcpState::Listen {
+            let cgroup = self.names.cgroup(r.cgroup);
+            self.owners.opened(r, cgroup);
+        } else {
+            self.owners.closed(r);
+        }
+        if self.config.all_states && self.config.selection.wants(Role::Server) {
+            let tuple = Tuple::from(&r.flow);
+            let connection = self.new_connection(&tuple, Role::Server, r.flow.family);
+            self.say_state(&connection, r.header.ts_ns, old, new, None);
+        }
     }
 
     /// A transition that is no handshake's (`--states all`).

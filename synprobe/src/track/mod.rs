@@ -11,6 +11,8 @@ mod peers;
 mod reconcile;
 pub mod schedule;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -96,6 +98,8 @@ pub struct Totals {
     pub handshakes: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
+    /// Handshakes and retransmissions of peers for which the peer table had no room.
+    pub peers_unlisted: u64,
 }
 
 /// See the module.
@@ -200,19 +204,7 @@ impl Tracker {
             let end = Ending::new(Outcome::Open, at_ns);
             self.say_handshake(open, &end);
         }
-        let unlisted = self.peers.unlisted();
-        if unlisted > 0 {
-            let reason =
-                "peer table is full: handshakes and retransmissions of further peers are not in it"
-                    .to_owned();
-            self.lines.push(Line {
-                mono_ns: at_ns,
-                body: Body::Lost(Lost {
-                    events: unlisted,
-                    reason,
-                }),
-            });
-        }
+        self.totals.peers_unlisted = self.peers.unlisted();
         for peer in self.peers.table() {
             self.lines.push(Line {
                 mono_ns: at_ns,
@@ -229,8 +221,7 @@ impl Tracker {
                 (TcpState::SynSent, _) => self.client_left(r, *new),
                 (TcpState::Listen, TcpState::SynRecv) => self.child_created(r),
                 (TcpState::SynRecv, _) => self.syn_recv_left(r, *new),
-                (_, TcpState::Listen) => self.owners.opened(r),
-                (TcpState::Listen, _) => self.owners.closed(r),
+                (_, TcpState::Listen) | (TcpState::Listen, _) => self.listener(r, *old, *new),
                 (old, new) => self.other_transition(r, old, new),
             },
             Event::Retransmit(r, TcpState::SynSent) => self.syn_again(r),
@@ -352,17 +343,16 @@ impl Tracker {
 
     /// Something had to leave the table to make room: said, never silent.
     fn evicted(&mut self, open: Option<Open>, at_ns: u64) {
-        if let Some(open) = open.filter(|open| !open.undecided) {
-            self.totals.evicted += 1;
-            let reason = format!(
-                "handshake {} evicted: the table holds {} (--max-handshakes)",
-                open.connection.id, self.config.max_handshakes
-            );
-            self.lines.push(Line {
-                mono_ns: at_ns,
-                body: Body::Lost(Lost { events: 1, reason }),
-            });
-        }
+        let Some(open) = open.filter(|open| !open.undecided) else {
+            return;
+        };
+        self.totals.evicted += 1;
+        self.announce_if_due(&open);
+        let end = Ending::new(Outcome::Open, at_ns).fact(format!(
+            "evicted: the table holds {} handshakes (--max-handshakes)",
+            self.config.max_handshakes
+        ));
+        self.say_handshake(open, &end);
     }
 
     fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
@@ -378,7 +368,10 @@ impl Tracker {
     }
 
     /// Keeps whose it was, for the retransmissions that may follow.
-    fn remember(&mut self, sock: u64, connection: &Connection) {
+    fn remember(&mut self, sock: u64, connection: &Connection, at_ns: u64) {
+        if self.config.all_states {
+            self.entered.insert(sock, at_ns);
+        }
         self.established.insert(sock, Arc::new(connection.clone()));
     }
 }

@@ -45,7 +45,7 @@ impl Owners {
     }
 
     /// →LISTEN runs in the context of whoever calls listen().
-    pub(super) fn opened(&mut self, r: &StateRecord) {
+    pub(super) fn opened(&mut self, r: &StateRecord, cgroup: Option<Arc<str>>) {
         let process = (r.tgid != 0).then(|| Process {
             pid: r.tgid,
             comm: comm(&r.comm),
@@ -55,7 +55,7 @@ impl Owners {
             local_addr: r.flow.local_addr,
             local_port: r.flow.local_port,
             process,
-            cgroup: None,
+            cgroup,
         }]);
     }
 

@@ -83,7 +83,7 @@ impl Tracker {
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
         open.retransmits = open.retransmits.max(r.total_retrans);
         if outcome == Outcome::Established {
-            self.remember(r.sock, &open.connection);
+            self.remember(r.sock, &open.connection, r.header.ts_ns);
         }
         self.end(open, new, &end);
     }
@@ -269,7 +269,7 @@ impl Tracker {
             _ => Outcome::Abandoned,
         };
         if outcome == Outcome::Established {
-            self.remember(r.sock, &open.connection);
+            self.remember(r.sock, &open.connection, r.header.ts_ns);
         }
         let end = Ending::new(outcome, r.header.ts_ns)
             .error((r.sk_err != 0).then(|| errno::name(r.sk_err)));

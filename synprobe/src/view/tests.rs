@@ -1,0 +1,142 @@
+//! What a person, and what a machine, is shown: to the letter.
+
+use super::*;
+use crate::model::*;
+
+const WALL_NS: i128 = 1_767_323_045_000_000_000; // 2026-01-02T03:04:05Z
+
+fn clock() -> WallClock {
+    WallClock::new(WALL_NS, 0)
+}
+
+fn connection(role: Role) -> Connection {
+    Connection {
+        id: 7,
+        role,
+        family: Family::Ipv4,
+        v4_mapped: false,
+        local_addr: "10.0.0.1".parse().unwrap(),
+        local_port: Some(8080),
+        peer_addr: "10.0.0.5".parse().unwrap(),
+        peer_port: Some(40000),
+        netns: 4_026_531_833,
+        netns_name: Some("blue".into()),
+        pid: Some(99),
+        comm: Some("ngi\u{1b}nx".into()),
+        cgroup: None,
+    }
+}
+
+fn at(mono_ns: u64, body: Body) -> Line {
+    Line { mono_ns, body }
+}
+
+fn synack() -> Line {
+    at(
+        1_012_345_678,
+        Body::Retransmit(Retransmit {
+            connection: connection(Role::Server),
+            kind: RetransmitKind::Synack,
+            trigger: Some(Trigger::Timer),
+            attempt: Some(1),
+            gap_us: Some(1_012_000),
+            expected_gap_us: Some(1_000_000),
+            next_us: Some(2_000_000),
+            gives_up_us: Some(62_000_000),
+            segs: 1,
+            failed: false,
+            error: None,
+        }),
+    )
+}
+
+fn half_open() -> Line {
+    let connection = connection(Role::Server);
+    let state = State { connection, old: TcpState::Listen, new: TcpState::SynRecv, dwell_us: None };
+    at(0, Body::State(state))
+}
+
+fn expired() -> Line {
+    at(
+        63_500_000_000,
+        Body::Handshake(Box::new(Handshake {
+            connection: connection(Role::Server),
+            outcome: Outcome::Expired,
+            dwell_us: Some(63_500_000),
+            dwell_source: Some(DwellSource::SockDiag),
+            dwell_error_us: Some(500_000),
+            retransmits: 5,
+            retransmits_by_peer: 2,
+            error: None,
+            verdict: None,
+            confidence: Confidence::Insufficient,
+            evidence: Vec::new(),
+            remedy: None,
+            gaps_us: vec![1_012_000, 2_020_000, 4_100_000],
+        })),
+    )
+}
+
+fn text(lines: &[Line], colour: bool, namespaces: bool) -> String {
+    let mut view = TextView::new(Vec::new(), colour, namespaces);
+    view.show(lines, clock()).unwrap();
+    String::from_utf8(view.into_inner()).unwrap()
+}
+
+#[test]
+fn one_aligned_line_an_event() {
+    assert_eq!(
+        text(&[half_open(), synack()], false, true),
+        "03:04:05.000  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN_RECV                 half-open since then, ngi\\u{1b}nx/99, netns blue\n\
+         03:04:06.012  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN-ACK again   +1.01 s  #1, due after 1.00 s, next in 2.00 s, gives up in 62.0 s, netns blue\n"
+    );
+    assert_eq!(
+        text(&[expired()], false, false),
+        "03:05:08.500  server  10.0.0.1:8080 ← 10.0.0.5:40000            expired         ~63.5 s  ± 500 ms, 5 sent again, 2 because the peer repeated its SYN, ▁▂▃ 1.0 2.0 4.1 s, ngi\\u{1b}nx/99\n"
+    );
+}
+
+#[test]
+fn a_handshake_that_is_over_at_once_is_one_line() {
+    assert_eq!(text(&[half_open(), expired()], false, false).lines().count(), 1);
+}
+
+#[test]
+fn no_colour_and_no_escape_unless_asked_for() {
+    let lines = [half_open(), synack(), expired()];
+    assert!(!text(&lines, false, true).contains('\u{1b}'));
+    let coloured = text(&lines, true, true);
+    assert!(coloured.contains("\u{1b}[33mSYN-ACK again\u{1b}[0m"));
+    assert!(!coloured.contains("ngi\u{1b}"), "a process does not get to paint");
+}
+
+#[test]
+fn json_has_the_contract_s_names_and_nulls() {
+    let mut view = JsonView::new(Vec::new());
+    view.show(&[synack(), expired()], clock()).unwrap();
+    let out = String::from_utf8(view.into_inner()).unwrap();
+    let lines: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        lines[0],
+        serde_json::json!({
+            "v": 1, "type": "retransmit", "time": "2026-01-02T03:04:06.012345Z", "mono_ns": 1_012_345_678_u64,
+            "id": 7, "role": "server", "family": "ipv4",
+            "local_addr": "10.0.0.1", "local_port": 8080, "peer_addr": "10.0.0.5", "peer_port": 40000,
+            "netns": 4_026_531_833_u32, "netns_name": "blue", "pid": 99, "comm": "ngi\u{1b}nx", "cgroup": null,
+            "kind": "synack", "trigger": "timer", "attempt": 1, "gap_us": 1_012_000,
+            "expected_gap_us": 1_000_000, "next_us": 2_000_000, "gives_up_us": 62_000_000,
+            "segs": 1, "failed": false, "error": null,
+        })
+    );
+    assert_eq!(lines[1]["outcome"], "expired");
+    assert_eq!(lines[1]["verdict"], serde_json::Value::Null);
+    assert!(lines[1].get("gaps_us").is_none());
+}
+
+#[test]
+fn a_step_of_the_wall_clock_moves_times_and_not_durations() {
+    let back = WallClock::new(WALL_NS - 3_600_000_000_000, 0);
+    assert_eq!(clock().rfc3339(1_000), "2026-01-02T03:04:05.000001Z");
+    assert_eq!(back.rfc3339(1_000), "2026-01-02T02:04:05.000001Z");
+}

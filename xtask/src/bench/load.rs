@@ -1,0 +1,188 @@
+//! The load: connections over 127.0.0.0/8, each opened, accepted and closed, as fast as it goes.
+//!
+//! It lives in a process of its own, whose network namespace is its own too: its settings touch
+//! nobody, nobody's firewall touches it, and both vanish with it.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::process::Running;
+
+/// Where the load listens.
+pub const PORT: u16 = 8080;
+
+/// Settings of the load's namespace.
+const SETTINGS: [(&str, &str); 2] = [
+    // A closed connection would hold its port for a minute, and ports would run out in seconds.
+    // Those beyond this number go at once, as they do on a busy host.
+    ("tcp_max_tw_buckets", "0"),
+    ("ip_local_port_range", "1024 65535"),
+];
+
+/// `cargo xtask bench-load`: reads milliseconds, a line each, and answers with a [`Sample`] each.
+#[derive(Args)]
+pub struct LoadArgs {
+    #[arg(long)]
+    threads: u8,
+}
+
+/// What one stretch of load came to.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    /// Connections opened, accepted and closed.
+    pub connections: u64,
+    /// In this time.
+    pub seconds: f64,
+}
+
+impl Sample {
+    /// Connections a second.
+    pub fn rate(&self) -> f64 {
+        self.connections as f64 / self.seconds
+    }
+}
+
+/// The load's process, from outside.
+pub struct Load {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// Keeps the process; ends it when dropped.
+    _process: Running,
+}
+
+impl Load {
+    /// Starts it; it makes no load yet.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started.
+    pub fn start(threads: usize) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["bench-load", "--threads", &threads.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = Running::spawn(&mut command, libc::SIGKILL)?;
+        let (input, output) = process.pipes().context("the load's pipes")?;
+        Ok(Self {
+            input,
+            output: BufReader::new(output),
+            _process: process,
+        })
+    }
+
+    /// Makes load for so long.
+    ///
+    /// # Errors
+    ///
+    /// When the load failed; it has said why on standard error.
+    pub fn run(&mut self, length: Duration) -> Result<Sample> {
+        writeln!(self.input, "{}", length.as_millis())?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        serde_json::from_str(&line).context("the load has failed")
+    }
+}
+
+/// The process itself.
+///
+/// # Errors
+///
+/// When the namespace cannot be made or a connection fails.
+pub fn load(args: &LoadArgs) -> Result<()> {
+    enter_namespace()?;
+    let addresses = (0..args.threads).map(|i| Ipv4Addr::new(127, 0, 1, i));
+    let listeners = addresses
+        .map(|address| TcpListener::bind(SocketAddrV4::new(address, PORT)))
+        .collect::<io::Result<Vec<_>>>()
+        .context("listening")?;
+    let mut out = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let length = Duration::from_millis(line?.trim().parse()?);
+        let began = Instant::now();
+        let deadline = began + length;
+        let results: Vec<io::Result<u64>> = thread::scope(|scope| {
+            let threads: Vec<_> = listeners
+                .iter()
+                .map(|listener| scope.spawn(move || connect_until(listener, deadline)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| {
+                let died = || io::Error::other("a thread of the load has died");
+                thread.join().unwrap_or_else(|_| Err(died()))
+            });
+            joined.collect()
+        });
+        let seconds = began.elapsed().as_secs_f64();
+        let mut connections = 0;
+        for result in results {
+            connections += result.context("a connection of the load")?;
+        }
+        let sample = Sample {
+            connections,
+            seconds,
+        };
+        writeln!(out, "{}", serde_json::to_string(&sample)?)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Opens, accepts, closes; the client first, as most clients do.
+fn connect_until(listener: &TcpListener, deadline: Instant) -> io::Result<u64> {
+    let address = listener.local_addr()?;
+    let mut connections = 0;
+    while Instant::now() < deadline {
+        let client = TcpStream::connect(address)?;
+        let (server, _) = listener.accept()?;
+        drop(client);
+        drop(server);
+        connections += 1;
+    }
+    Ok(connections)
+}
+
+fn enter_namespace() -> Result<()> {
+    // SAFETY: unshare takes flags only, and this process has one thread yet.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(anyhow!(io::Error::last_os_error()).context("a network namespace"));
+    }
+    link_up("lo").context("bringing lo up")?;
+    for (name, value) in SETTINGS {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).context(path)?;
+    }
+    Ok(())
+}
+
+fn link_up(name: &str) -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: ifreq is plain data; all zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the request lives on this stack, is as large as the kernel expects, and its name ends
+    // with a zero.
+    if unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS as _, &mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFFLAGS has just filled this member of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: as above.
+    if unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

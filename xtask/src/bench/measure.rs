@@ -1,0 +1,318 @@
+//! The measurements. Whatever is compared alternates, so that a busy moment hits both sides.
+
+use std::time::Duration;
+use std::{collections::BTreeMap, env, fs, path::PathBuf, thread};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{
+    Bench, bpf,
+    load::{Load, PORT, Sample},
+    process::{Ended, Watcher},
+    report::{Agent, KernelCost, Loss, Machine, Peer, ProgramCost, Report, Spread, Throughput},
+};
+use crate::workspace::target_dir;
+
+/// How long the load is highest, looking for records that are lost.
+const LOSS: Duration = Duration::from_secs(10);
+/// The kernel's cost is the median of so many turns.
+const TURNS: u32 = 3;
+/// A port nobody in the load uses.
+const NOBODYS_PORT: &str = "9";
+
+/// `tcpstates` of libbpf-tools: Debian leaves the name, others add a prefix or a suffix. The one of
+/// bcc's Python tools is another program and is not looked for.
+pub fn find_tcpstates() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .collect();
+    let names = ["tcpstates", "bpf-tcpstates", "tcpstates-libbpf"];
+    let mut files = names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |f| f.join(name)));
+    files.find(is_elf)
+}
+
+fn is_elf(file: &PathBuf) -> bool {
+    fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
+}
+
+/// Everything, in order.
+///
+/// # Errors
+///
+/// When the load or a watcher fails.
+pub fn everything(bench: &Bench) -> Result<Report> {
+    let mut threads = vec![bench.cpus];
+    if bench.cpus > 1 {
+        // The agent has a core to itself: what is left is what the kernel side costs.
+        threads.push(bench.cpus - 1);
+    }
+    let machine = Machine {
+        kernel: release(),
+        cpus: bench.cpus,
+        others: others()?,
+    };
+    let mut throughput = Vec::new();
+    for &threads in &threads {
+        throughput.push(alternate(bench, threads)?);
+    }
+    let mut load = Load::start(bench.cpus)?;
+    load.run(Duration::from_millis(200))?;
+    let (connection_ns, kernel, peer) = kernel_costs(bench, &mut load)?;
+    say("records lost at the highest rate");
+    let (loss, under_load) = highest_rate(bench, &mut load)?;
+    say("the agent, idle");
+    let agent = idle(bench, under_load)?;
+    Ok(Report {
+        machine,
+        throughput,
+        connection_ns,
+        kernel,
+        loss,
+        agent,
+        tcpstates: peer,
+    })
+}
+
+fn say(what: &str) {
+    eprintln!("xtask: measuring {what}");
+}
+
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+/// Programs of others that run on events, and so may slow what is measured.
+fn others() -> Result<BTreeMap<String, u32>> {
+    let ids = bpf::ids().context("listing eBPF programs")?;
+    let programs = ids.into_iter().filter_map(|id| bpf::program(id).ok());
+    let mut others = BTreeMap::new();
+    for program in programs.filter(|program| program.tracing) {
+        *others.entry(program.name).or_default() += 1;
+    }
+    Ok(others)
+}
+
+fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
+    Watcher::synprobe(&bench.synprobe, args, &target_dir().join("bench"))
+}
+
+/// Connections a second with and without the agent, in pairs.
+fn alternate(bench: &Bench, threads: usize) -> Result<Throughput> {
+    say(&format!(
+        "connections a second from {threads} threads, with and without watch"
+    ));
+    let mut load = Load::start(threads)?;
+    load.run(Duration::from_millis(500))?;
+    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..bench.rounds {
+        let mut pair = [0.0; 2];
+        // Neither side is always first.
+        for watched in [round % 2 == 0, round % 2 != 0] {
+            let watcher = if watched {
+                Some(watch(bench, &[])?)
+            } else {
+                None
+            };
+            pair[usize::from(watched)] = load.run(bench.length)?.rate();
+            if let Some(watcher) = watcher {
+                watcher.end()?;
+            }
+        }
+        without.push(pair[0]);
+        with.push(pair[1]);
+        ratios.push(pair[1] / pair[0]);
+    }
+    Ok(Throughput {
+        threads,
+        without: Spread::of(without),
+        with: Spread::of(with),
+        ratio: Spread::of(ratios),
+    })
+}
+
+/// One configuration's turns, so far.
+#[derive(Default)]
+struct Turns {
+    programs: BTreeMap<String, (u64, u64)>,
+    ns_per_connection: Vec<f64>,
+    cpu_ns_per_line: Vec<f64>,
+    cpu_ns_per_connection: Vec<f64>,
+}
+
+/// CPU time of a connection that nobody watches; then the kernel time of each program, by what the
+/// agent was asked to watch.
+fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Option<Peer>)> {
+    say("kernel time of each program");
+    let port = PORT.to_string();
+    let asked: [(&str, Vec<&str>); 3] = [
+        ("no filter", vec![]),
+        ("a port that matches", vec!["--port", &port]),
+        ("a port that does not", vec!["--port", NOBODYS_PORT]),
+    ];
+    let mut turns: Vec<Turns> = asked.iter().map(|_| Turns::default()).collect();
+    let mut peers = Turns::default();
+    let tcpstates = bench.tcpstates.as_deref().filter(|path| {
+        let trial = Watcher::tcpstates(path, &target_dir().join("bench")).and_then(Watcher::end);
+        if let Err(error) = &trial {
+            eprintln!("xtask: tcpstates is left out: {error:#}");
+        }
+        trial.is_ok()
+    });
+    let counting = bpf::count_run_time().context("counting the programs' run time")?;
+    let mut unwatched = Vec::new();
+    for _ in 0..TURNS {
+        unwatched.push(bench.cpus as f64 * 1e9 / load.run(bench.length)?.rate());
+        for ((_, args), turns) in asked.iter().zip(&mut turns) {
+            turn(turns, watch(bench, args)?, bench.length, load)?;
+        }
+        if let Some(path) = tcpstates {
+            let watcher = Watcher::tcpstates(path, &target_dir().join("bench"))?;
+            turn(&mut peers, watcher, bench.length, load)?;
+        }
+    }
+    drop(counting);
+
+    let connection_ns = median(&mut unwatched).unwrap_or(f64::NAN);
+    let peer_ns = median(&mut peers.ns_per_connection);
+    let cost = |name: &str, mut turns: Turns| {
+        let ns = median(&mut turns.ns_per_connection).unwrap_or(f64::NAN);
+        let programs = turns
+            .programs
+            .into_iter()
+            .map(|(name, (ns, runs))| ProgramCost {
+                name,
+                runs,
+                ns_per_run: ns as f64 / runs as f64,
+            });
+        KernelCost {
+            watched: name.to_owned(),
+            programs: programs.collect(),
+            ns_per_connection: ns,
+            of_a_connection: ns / connection_ns,
+            of_tcpstates: peer_ns.map(|peer| ns / peer),
+        }
+    };
+    let mut costs: Vec<_> = asked
+        .iter()
+        .zip(turns)
+        .map(|((name, _), turns)| cost(name, turns))
+        .collect();
+    let peer = tcpstates.map(|path| Peer {
+        path: path.display().to_string(),
+        cpu_ns_per_line: median(&mut peers.cpu_ns_per_line).unwrap_or(f64::NAN),
+        cpu_ns_per_connection: median(&mut peers.cpu_ns_per_connection).unwrap_or(f64::NAN),
+    });
+    if peer.is_some() {
+        costs.push(cost("tcpstates", peers));
+    }
+    Ok((connection_ns, costs, peer))
+}
+
+fn turn(turns: &mut Turns, watcher: Watcher, length: Duration, load: &mut Load) -> Result<()> {
+    let counters = |watcher: &Watcher| -> BTreeMap<u32, bpf::Program> {
+        let ids = watcher.process.programs().into_iter();
+        ids.filter_map(|id| Some((id, bpf::program(id).ok()?)))
+            .collect()
+    };
+    let before = counters(&watcher);
+    let sample = load.run(length)?;
+    let mut ns = 0;
+    for (id, after) in counters(&watcher) {
+        let (ns_before, runs_before) = before.get(&id).map_or((0, 0), |p| (p.run_ns, p.runs));
+        let (in_it, runs) = (after.run_ns - ns_before, after.runs - runs_before);
+        // A program that is loaded and never runs costs nothing and would only lengthen the table.
+        if runs > 0 {
+            let sum = turns.programs.entry(after.name).or_default();
+            sum.0 += in_it;
+            sum.1 += runs;
+            ns += in_it;
+        }
+    }
+    let ended = watcher.end()?;
+    let connections = sample.connections as f64;
+    let cpu = ended.cpu.as_nanos() as f64;
+    turns.ns_per_connection.push(ns as f64 / connections);
+    turns.cpu_ns_per_line.push(cpu / ended.lines as f64);
+    turns.cpu_ns_per_connection.push(cpu / connections);
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// The agent under the highest rate that the loopback gives.
+struct UnderLoad {
+    ended: Ended,
+    sample: Sample,
+    records: u64,
+    peak: u64,
+    ready_after: Duration,
+}
+
+fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
+    let before = load.run(bench.length)?.rate();
+    let watcher = watch(bench, &[])?;
+    let sample = load.run(LOSS)?;
+    let ready_after = watcher.ready_after;
+    // What the ring still holds is drained in this time, or at the end.
+    thread::sleep(Duration::from_millis(200));
+    let peak = watcher.process.peak_memory()?;
+    let ended = watcher.end()?;
+    // Whatever else the machine does can only make it slower.
+    let unwatched = before.max(load.run(bench.length)?.rate());
+    let end: Value = serde_json::from_str(&ended.last)
+        .with_context(|| format!("the agent's last line: {}", ended.last))?;
+    let number = |name: &str| {
+        let value = end.get(name).and_then(Value::as_u64);
+        value.with_context(|| format!("no {name} in the agent's last line: {end}"))
+    };
+    let records = number("events")?;
+    let loss = Loss {
+        seconds: sample.seconds,
+        connections_per_second: sample.rate(),
+        of_unwatched: sample.rate() / unwatched,
+        records,
+        lost: number("lost")?,
+        reasons: ended.losses.clone(),
+        handshakes: number("handshakes")?,
+        connections: sample.connections,
+        file_bytes: ended.bytes,
+    };
+    let under_load = UnderLoad {
+        ended,
+        sample,
+        records,
+        peak,
+        ready_after,
+    };
+    Ok((loss, under_load))
+}
+
+fn idle(bench: &Bench, load: UnderLoad) -> Result<Agent> {
+    let watcher = watch(bench, &[])?;
+    let before = watcher.process.cpu()?;
+    thread::sleep(bench.length);
+    let cpu = watcher.process.cpu()?.saturating_sub(before);
+    let peak = watcher.process.peak_memory()?;
+    let ended = watcher.end()?;
+    let end: Value = serde_json::from_str(&ended.last).unwrap_or_default();
+    let cpu_ns = load.ended.cpu.as_nanos() as f64;
+    Ok(Agent {
+        cpu_ns_per_record: cpu_ns / load.records as f64,
+        cpu_ns_per_line: cpu_ns / load.ended.lines as f64,
+        cpu_ns_per_connection: cpu_ns / load.sample.connections as f64,
+        cores_under_load: load.ended.cpu.as_secs_f64() / load.sample.seconds,
+        cores_idle: cpu.as_secs_f64() / bench.length.as_secs_f64(),
+        records_while_idle: end.get("events").and_then(Value::as_u64).unwrap_or(0),
+        peak_bytes_under_load: load.peak,
+        peak_bytes_idle: peak,
+        ready_after_ms: load.ready_after.as_secs_f64() * 1e3,
+    })
+}
