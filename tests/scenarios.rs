@@ -48,7 +48,14 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
-    let rehearsed = rehearse(scenario, Lab::new(family)?, &setup, &mut view, never)?;
+    let rehearsed = rehearse(
+        harness::host()?,
+        scenario,
+        Lab::new(family)?,
+        &setup,
+        &mut view,
+        never,
+    )?;
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     let lines = Lines(schema::check(text.lines())?);
 

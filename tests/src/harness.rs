@@ -1,11 +1,14 @@
 //! A test's `main`: kernel tests run side by side, each in namespaces of its own, and where the host
 //! refuses them each is listed as ignored, with the reason.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, process::ExitCode, sync::OnceLock};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use synprobe::{lab, preflight};
+use synprobe::{
+    lab,
+    preflight::{self, HostError, Ready},
+};
 
 /// Most of a test is waiting for the kernel's timers, so more of them run at once than there are
 /// processors.
@@ -26,6 +29,18 @@ impl fmt::Display for Undecided {
 }
 
 impl std::error::Error for Undecided {}
+
+/// What the host allows: asked once, for all tests of a file.
+///
+/// # Errors
+///
+/// [`HostError`] where nothing can be watched.
+pub fn host() -> Result<&'static Ready, HostError> {
+    static HOST: OnceLock<Result<Ready, HostError>> = OnceLock::new();
+    HOST.get_or_init(preflight::require)
+        .as_ref()
+        .map_err(HostError::clone)
+}
 
 /// One test.
 pub struct Case {
@@ -78,7 +93,7 @@ pub fn main(cases: Vec<Case>) -> ExitCode {
 pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(threads);
-    let refusal = preflight::require().err().map(|error| {
+    let refusal = host().err().map(|error| {
         let text = error.to_string();
         format!("needs root: {}", text.lines().next().unwrap_or_default())
     });

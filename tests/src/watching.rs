@@ -17,7 +17,10 @@ use synprobe::{
 };
 use tokio::sync::oneshot;
 
-use crate::{harness::Undecided, schema};
+use crate::{
+    harness::{self, Undecided},
+    schema,
+};
 
 /// A ring in which nothing of a test is lost.
 pub const AMPLE_RING: u32 = 8 << 20;
@@ -136,6 +139,7 @@ pub fn watch<T>(
     options: WatchOptions,
     traffic: impl FnOnce(&Live) -> Result<T>,
 ) -> Result<(T, Watched)> {
+    let host = harness::host()?;
     let shared = Arc::new(Shared::default());
     let recorder = Recorder {
         json: JsonView::new(Vec::new()),
@@ -156,7 +160,7 @@ pub fn watch<T>(
                     // Nobody listens any more when the test has failed already.
                     let _ = ready.send(());
                 });
-                let end = pipeline::watch(options, &mut recorder, stop, tell);
+                let end = pipeline::watch(host, options, &mut recorder, stop, tell);
                 (recorder, end)
             })
             .context("starting the pipeline")?;
