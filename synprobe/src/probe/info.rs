@@ -9,8 +9,10 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 /// reordered. The kernel fills in as much of it as it knows.
 #[repr(C)]
 struct ProgInfo {
-    /// Everything up to `recursion_misses`.
-    before: [u64; 26],
+    /// Everything up to `run_cnt`.
+    before: [u64; 25],
+    /// `run_cnt`: runs, while `kernel.bpf_stats_enabled` is on.
+    run_cnt: u64,
     /// `recursion_misses` (Linux 5.12, for raw tracepoints 6.1): how often the program was skipped
     /// because it was already running on that CPU.
     recursion_misses: u64,
@@ -26,11 +28,12 @@ struct Attr {
     info: u64,
 }
 
-/// How often the kernel skipped a program because it was already running on that CPU; `None` on a
-/// kernel that does not count it (before 5.12).
-pub fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+/// How often a program ran (0 unless `kernel.bpf_stats_enabled`), and how often the kernel skipped it
+/// because it was already running on that CPU; `None` on a kernel that does not count it (before 5.12).
+pub fn runs_and_misses(program: BorrowedFd<'_>) -> Option<(u64, u64)> {
     let mut info = ProgInfo {
-        before: [0; 26],
+        before: [0; 25],
+        run_cnt: 0,
         recursion_misses: 0,
     };
     let mut attr = Attr {
@@ -49,5 +52,5 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
         )
     };
     (result == 0 && attr.info_len as usize == size_of::<ProgInfo>())
-        .then_some(info.recursion_misses)
+        .then_some((info.run_cnt, info.recursion_misses))
 }

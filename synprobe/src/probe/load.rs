@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::{
     hooks::{Chosen, Hook},
-    info::recursion_misses,
+    info::runs_and_misses,
 };
 use crate::filter::KernelFilter;
 
@@ -168,7 +168,8 @@ impl Probes {
         self.ebpf
             .programs()
             .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| recursion_misses(fd.as_fd()))
+            .filter_map(|fd| runs_and_misses(fd.as_fd()))
+            .map(|(_, misses)| misses)
             .sum()
     }
 
@@ -177,6 +178,10 @@ impl Probes {
     pub fn detach(&mut self) {
         for (chosen, link) in &mut self.attached {
             let program = program(&mut self.ebpf, chosen).ok();
+            let counts = program
+                .as_ref()
+                .and_then(|p| runs_and_misses(p.fd().ok()?.as_fd()));
+            log::info!("{}: {counts:?} runs and skips", chosen.program);
             if let (Some(program), Some(link)) = (program, link.take())
                 && let Err(error) = program.detach(link)
             {

@@ -52,7 +52,12 @@ fn synack() -> Line {
 
 fn half_open() -> Line {
     let connection = connection(Role::Server);
-    let state = State { connection, old: TcpState::Listen, new: TcpState::SynRecv, dwell_us: None };
+    let state = State {
+        connection,
+        old: TcpState::Listen,
+        new: TcpState::SynRecv,
+        dwell_us: None,
+    };
     at(0, Body::State(state))
 }
 
@@ -98,7 +103,12 @@ fn one_aligned_line_an_event() {
 
 #[test]
 fn a_handshake_that_is_over_at_once_is_one_line() {
-    assert_eq!(text(&[half_open(), expired()], false, false).lines().count(), 1);
+    assert_eq!(
+        text(&[half_open(), expired()], false, false)
+            .lines()
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -107,7 +117,10 @@ fn no_colour_and_no_escape_unless_asked_for() {
     assert!(!text(&lines, false, true).contains('\u{1b}'));
     let coloured = text(&lines, true, true);
     assert!(coloured.contains("\u{1b}[33mSYN-ACK again\u{1b}[0m"));
-    assert!(!coloured.contains("ngi\u{1b}"), "a process does not get to paint");
+    assert!(
+        !coloured.contains("ngi\u{1b}"),
+        "a process does not get to paint"
+    );
 }
 
 #[test]
@@ -115,8 +128,10 @@ fn json_has_the_contract_s_names_and_nulls() {
     let mut view = JsonView::new(Vec::new());
     view.show(&[synack(), expired()], clock()).unwrap();
     let out = String::from_utf8(view.into_inner()).unwrap();
-    let lines: Vec<serde_json::Value> =
-        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(
         lines[0],
         serde_json::json!({
