@@ -32,8 +32,11 @@ const YOUNG: Duration = Duration::from_millis(400);
 /// Between the first time-out (1 to 1.13 s) and the second (3 to 3.4 s).
 const ONCE_AGAIN: Duration = Duration::from_millis(1400);
 
+/// One way for a handshake that was there before to go on.
+type Test = fn(Family) -> Result<()>;
+
 fn main() -> ExitCode {
-    let tests: [(&str, fn(Family) -> Result<()>); 10] = [
+    let tests: [(&str, Test); 10] = [
         (
             "half-open::exact-once-sent-again-then-expires",
             expires_exact,

@@ -25,8 +25,11 @@ const DONE: i32 = 0;
 const USAGE: i32 = 2;
 const HOST: i32 = 3;
 
+/// One way to use it.
+type Test = fn() -> Result<()>;
+
 fn main() -> ExitCode {
-    let tests: [(&str, fn() -> Result<()>); 10] = [
+    let tests: [(&str, Test); 10] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),

@@ -63,8 +63,7 @@ fn encode_event(event: &Event) -> Vec<u8> {
 }
 
 /// A record of this kind with everything random but what makes it valid.
-fn valid(kind: u16, random: &mut XorShift) -> Vec<u8> {
-    let (_, size) = SIZES.into_iter().find(|(k, _)| *k == kind).unwrap();
+fn valid((kind, size): (u16, usize), random: &mut XorShift) -> Vec<u8> {
     let mut bytes = vec![0; size];
     random.fill(&mut bytes);
     bytes[..2].copy_from_slice(&kind.to_ne_bytes());
@@ -161,9 +160,9 @@ fn valid_records_come_back_and_changed_ones_do_not_pass_unseen() {
     let mut random = XorShift(!SEED);
     let (mut taken, mut refused) = (0, 0);
     for n in 0..INPUTS {
-        let (kind, _) = SIZES[random.below(SIZES.len())];
+        let kind = SIZES[random.below(SIZES.len())];
         let mut bytes = valid(kind, &mut random);
-        assert!(hold(&bytes), "a valid record of kind {kind}");
+        assert!(hold(&bytes), "a valid record of kind {}", kind.0);
         for _ in 0..=random.below(4) {
             let at = random.below(bytes.len());
             bytes[at] = random.next() as u8;
@@ -191,7 +190,7 @@ fn valid_records_come_back_and_changed_ones_do_not_pass_unseen() {
 #[test]
 fn the_errors_name_what_is_wrong() {
     let mut random = XorShift(SEED);
-    let record = valid(KIND_STATE, &mut random);
+    let record = valid(SIZES[0], &mut random);
     assert_eq!(decode(&[]), Err(DecodeError::Short(0)));
     assert_eq!(decode(&record[..1]), Err(DecodeError::Short(1)));
     let cut = decode(&record[..record.len() - 1]);
