@@ -124,8 +124,11 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
         all_states: false,
     };
     let mut view = view(args.format, false);
-    let rehearsed = rehearsal::rehearse(&host, scenario, lab, &setup, &mut *view, interrupted())
-        .map_err(|e| failed(&e))?;
+    let rehearsed =
+        match rehearsal::rehearse(&host, scenario, lab, &setup, &mut *view, interrupted()) {
+            Err(error) if rehearsal::reader_gone(&error) => return Ok(()),
+            rehearsed => rehearsed.map_err(|e| failed(&e))?,
+        };
     let (report, agrees) = rehearsed.report();
     match args.format {
         Format::Text => print(&report)?,

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -109,7 +109,8 @@ pub fn rehearse(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take()
-        .ok_or_else(|| anyhow!("the scenario did not come to its end"))?;
+        // Nothing else ends the pipeline before it.
+        .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
     let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
     Ok(Rehearsed {
         made,
@@ -301,6 +302,14 @@ fn side(side: Side) -> &'static str {
         Side::Client => "client",
         Side::Server => "server",
     }
+}
+
+/// Whether the reader of the output has gone, which is no failure.
+pub fn reader_gone(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<WatchError>(),
+        Some(WatchError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe
+    )
 }
 
 /// Whether an error is the host's and not the scenario's.

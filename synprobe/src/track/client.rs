@@ -137,6 +137,11 @@ impl Tracker {
             open.announced = true;
         }
         let n = u32::from(r.retransmits).max(1);
+        if n != open.time_outs + 1 {
+            // One before it was not seen: the gap since then is not known.
+            open.last_tx_ns = None;
+        }
+        open.time_outs = n;
         if open.last_tx_ns.is_none() {
             // The first transmission that is seen of one that was there before.
             open.retransmits = n - 1;
@@ -202,6 +207,8 @@ impl Tracker {
     pub(super) fn client_left(&mut self, r: &StateRecord, new: TcpState) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
+        // The first dump may have been read before this, and be taken in after it.
+        self.reconcile.ended(tuple, at_ns);
         let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };

@@ -121,6 +121,8 @@ pub struct Open {
     pub retransmits: u32,
     /// Of them, because the peer repeated its SYN.
     pub by_peer: u32,
+    /// Ordinal of the last time-out that was seen.
+    pub time_outs: u32,
     /// Measured gaps.
     pub gaps_us: Vec<u64>,
     /// Whether its beginning was printed.
@@ -154,6 +156,7 @@ impl Open {
             last_tx_ns: start.filter(|s| s.error_us == 0).map(|s| s.at_ns),
             retransmits: 0,
             by_peer: 0,
+            time_outs: 0,
             gaps_us: Vec::new(),
             announced: false,
             undecided: false,

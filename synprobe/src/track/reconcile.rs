@@ -59,6 +59,13 @@ pub struct Snapshot {
     pub asked_ns: u64,
 }
 
+impl Snapshot {
+    /// A row was read at some moment of the dump; on a busy host that is a long one.
+    fn took_us(&self) -> u64 {
+        self.after_ns.saturating_sub(self.before_ns) / 1000
+    }
+}
+
 /// What an exact look-up says of a half-open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -202,7 +209,8 @@ impl Tracker {
         {
             return;
         }
-        let start = estimate(row, snapshot.after_ns, self.config.hz);
+        let mut start = estimate(row, snapshot.after_ns, self.config.hz);
+        start.error_us += snapshot.took_us();
         // With its retries used up it dies when the timer fires that is armed now.
         let last = snapshot
             .synack_retries
@@ -292,7 +300,7 @@ impl Tracker {
         let start = Start {
             at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
             source: DwellSource::SockDiag,
-            error_us: late_us + ticks_us(self.config.hz),
+            error_us: late_us + ticks_us(self.config.hz) + snapshot.took_us(),
         };
         self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
     }

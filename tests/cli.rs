@@ -1,0 +1,343 @@
+//! The binary as a user meets it: exit codes, one line on standard error for what is wrong, the ways
+//! a run ends, and that nothing is left behind.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    process::{Child, ChildStdout, ExitCode},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use synprobe::lab::{Client, Family, Lab, PORT, Seen, Server, settle};
+use synprobe_tests::{
+    binary::{self, Ran, command, ended, run, signal},
+    harness::{self, Case},
+    schema,
+};
+
+/// `nobody`, on every system.
+const NOBODY: u32 = 65_534;
+const DONE: i32 = 0;
+const USAGE: i32 = 2;
+const HOST: i32 = 3;
+
+/// One way to use it.
+type Test = fn() -> Result<()>;
+
+fn main() -> ExitCode {
+    let tests: [(&str, Test); 10] = [
+        ("bad-usage", bad_usage),
+        ("not-root", not_root),
+        ("ring-size-rounded-up", ring_size_rounded_up),
+        ("closed-pipe", closed_pipe),
+        ("duration", duration),
+        ("count", count),
+        ("sigint", || ends_with_the_summary(libc::SIGINT)),
+        ("sigterm", || ends_with_the_summary(libc::SIGTERM)),
+        ("killed-watch-leaves-nothing", killed_watch),
+        ("killed-lab-leaves-nothing", killed_lab),
+    ];
+    let cases = tests.map(|(name, test)| Case::new(name, test)).into();
+    let code = harness::main(cases);
+    binary::remove();
+    code
+}
+
+/// Arguments, and words that the one line must have.
+const WRONG: [(&[&str], &[&str]); 14] = [
+    (&["watch", "--port", "0"], &["\"0\"", "1 to 65535"]),
+    (&["watch", "--port", "70000"], &["\"70000\"", "1 to 65535"]),
+    (
+        &["watch", "--local-port", "http"],
+        &["\"http\"", "1 to 65535"],
+    ),
+    (&["watch", "--peer-port", "90-80"], &["90-80", "80-90"]),
+    (
+        &["watch", "--peer", "10.0.0.0/33"],
+        &["10.0.0.0/33", "CIDR"],
+    ),
+    (&["watch", "--peer", "10.0.0"], &["10.0.0", "CIDR"]),
+    (
+        &["watch", "--netns", "no-such-namespace"],
+        &["no-such-namespace"],
+    ),
+    (&["watch", "--netns", "999999999"], &["999999999"]),
+    (
+        &["watch", "--role", "middle"],
+        &["middle", "client", "server"],
+    ),
+    (&["watch", "--duration", "soon"], &["soon", "30s"]),
+    (&["watch", "--ring-size", "9Q"], &["9Q", "8M"]),
+    (&["watch", "--no-such-option"], &["--no-such-option"]),
+    (
+        &["lab", "no-such-scenario"],
+        &["no-such-scenario", "healthy", "synack-lost"],
+    ),
+    (&["lab"], &["SCENARIO"]),
+];
+
+fn bad_usage() -> Result<()> {
+    for (arguments, words) in WRONG {
+        let ran = run(arguments)?;
+        ensure!(ran.code == Some(USAGE), "{arguments:?}: {ran:?}");
+        ensure!(ran.out.is_empty(), "{arguments:?}: {ran:?}");
+        // clap adds its usage; the first line says it all.
+        let line = ran.err.lines().next().unwrap_or_default();
+        for word in words {
+            ensure!(
+                line.contains(word) || ran.err.contains(word),
+                "{arguments:?}: no {word} in {ran:?}"
+            );
+        }
+    }
+    // What synprobe itself refuses, it refuses in one line.
+    for arguments in [
+        &["watch", "--netns", "no-such-namespace"][..],
+        &["lab", "no-such-scenario"],
+    ] {
+        run(arguments)?.one_line()?;
+    }
+    Ok(())
+}
+
+fn not_root() -> Result<()> {
+    for arguments in [&["watch", "--duration", "1s"][..], &["lab", "healthy"]] {
+        let mut nobody = command(arguments)?;
+        nobody.uid(NOBODY).gid(NOBODY).current_dir("/");
+        let ran = ended(nobody.spawn()?)?;
+        ensure!(ran.code == Some(HOST), "{ran:?}");
+        ensure!(ran.out.is_empty(), "{ran:?}");
+        let line = ran.one_line()?;
+        ensure!(line.contains("CAP_"), "the capabilities are named: {line}");
+        ensure!(line.contains("sudo"), "the remedy is named: {line}");
+    }
+    Ok(())
+}
+
+/// A run that watches a lab of the test's own.
+struct Run {
+    lab: Lab,
+    child: Child,
+    out: BufReader<ChildStdout>,
+    lines: Vec<String>,
+}
+
+impl Run {
+    fn start(arguments: &[&str]) -> Result<Self> {
+        let lab = Lab::new(Family::V4)?;
+        // By path: the namespace has no name, but it has a descriptor.
+        let fd = lab.client.fd().as_raw_fd();
+        let netns = format!("/proc/{}/fd/{fd}", std::process::id());
+        let fixed = ["watch", "--format", "json", "--netns", &netns];
+        let mut child = command(&[&fixed[..], arguments].concat())?.spawn()?;
+        let out = BufReader::new(child.stdout.take().context("standard output")?);
+        let mut run = Self {
+            lab,
+            child,
+            out,
+            lines: Vec::new(),
+        };
+        // Nothing is missed once the start line is there.
+        let start = run.next()?;
+        ensure!(start["type"] == "start", "{start}");
+        Ok(run)
+    }
+
+    fn next(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.out.read_line(&mut line)?;
+        let value = serde_json::from_str(&line).with_context(|| format!("line {line:?}"))?;
+        self.lines.push(line.trim_end().to_owned());
+        Ok(value)
+    }
+
+    /// Connects so many times.
+    fn connect(&self, times: usize) -> Result<()> {
+        let server = Server::start(vec![self.lab.listen(PORT, 64)?])?;
+        let mut clients = Vec::new();
+        for _ in 0..times {
+            let peer = self.lab.server_addr(PORT);
+            clients.push(Client::connect(&self.lab.client, peer, |_| Ok(()))?);
+        }
+        let until = Instant::now() + Duration::from_secs(20);
+        settle(&mut clients, &AtomicBool::new(false), until)?;
+        ensure!(clients.iter().all(|c| c.seen == Seen::Connected));
+        server.stop()?;
+        Ok(())
+    }
+
+    /// Reads to the end; every line holds to the contract, and the last is the summary.
+    fn end(mut self) -> Result<(Vec<Value>, Ran)> {
+        for line in self.out.lines() {
+            self.lines.push(line?);
+        }
+        let ran = ended(self.child)?;
+        let lines = schema::check(self.lines.iter().map(String::as_str))?;
+        let last = lines.last().context("a line")?;
+        ensure!(last["type"] == "end", "no summary: {last}; {ran:?}");
+        let handshakes = lines.iter().filter(|l| l["type"] == "handshake").count();
+        ensure!(last["handshakes"] == handshakes, "{handshakes}: {last}");
+        ensure!(ran.code == Some(DONE), "{ran:?}");
+        ensure!(ran.err.is_empty(), "quietly: {ran:?}");
+        Ok((lines, ran))
+    }
+}
+
+fn peers(lines: &[Value]) -> usize {
+    lines.iter().filter(|line| line["type"] == "peer").count()
+}
+
+fn ring_size_rounded_up() -> Result<()> {
+    let ran = run(&[
+        "watch",
+        "--ring-size",
+        "5000",
+        "--duration",
+        "100ms",
+        "--port",
+        "1",
+    ])?;
+    ensure!(ran.code == Some(DONE), "{ran:?}");
+    let line = ran.one_line()?;
+    ensure!(line.contains("5000") && line.contains("8192"), "{line}");
+    let ran = run(&[
+        "watch",
+        "--ring-size",
+        "8K",
+        "--duration",
+        "100ms",
+        "--port",
+        "1",
+    ])?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    Ok(())
+}
+
+fn closed_pipe() -> Result<()> {
+    for format in ["json", "text"] {
+        let mut child = command(&["watch", "--format", format, "--duration", "20s"])?.spawn()?;
+        let began = Instant::now();
+        drop(child.stdout.take());
+        let ran = ended(child)?;
+        ensure!(
+            ran.code == Some(DONE) && ran.err.is_empty(),
+            "{format}: {ran:?}"
+        );
+        // Something is written at the start already.
+        ensure!(
+            format == "text" || began.elapsed() < Duration::from_secs(20),
+            "it went on without a reader"
+        );
+    }
+    // A lab's lines go nowhere either; its scenario is still made to its end.
+    let mut child = command(&["lab", "refused", "--format", "json"])?.spawn()?;
+    drop(child.stdout.take());
+    let ran = ended(child)?;
+    ensure!(ran.code == Some(DONE), "{ran:?}");
+    Ok(())
+}
+
+fn duration() -> Result<()> {
+    let run = Run::start(&["--duration", "1500ms"])?;
+    run.connect(3)?;
+    let (lines, _) = run.end()?;
+    let took = lines.last().and_then(|end| end["duration_us"].as_u64());
+    let took = Duration::from_micros(took.context("a duration")?);
+    // The last look at sock_diag comes on top.
+    ensure!(
+        (Duration::from_millis(1500)..Duration::from_secs(15)).contains(&took),
+        "it took {took:?}"
+    );
+    ensure!(peers(&lines) == 1, "one peer");
+    Ok(())
+}
+
+fn count() -> Result<()> {
+    let run = Run::start(&["--count", "3"])?;
+    run.connect(3)?;
+    let (lines, _) = run.end()?;
+    let end = lines.last().context("a line")?;
+    ensure!(end["handshakes"] == 3, "{end}");
+    Ok(())
+}
+
+fn ends_with_the_summary(number: libc::c_int) -> Result<()> {
+    let mut run = Run::start(&[])?;
+    run.connect(2)?;
+    while run.next()?["type"] != "handshake" {}
+    signal(&run.child, number)?;
+    let (lines, _) = run.end()?;
+    let handshakes: Vec<_> = lines.iter().filter(|l| l["type"] == "handshake").collect();
+    ensure!(handshakes.len() == 2, "{handshakes:?}");
+    ensure!(
+        handshakes.iter().all(|h| h["outcome"] == "established"),
+        "{handshakes:?}"
+    );
+    ensure!(peers(&lines) == 1, "the table of peers");
+    Ok(())
+}
+
+/// Kills a run and waits until the kernel has let go of its programs.
+fn kill_and_look(mut child: Child, wanted: usize) -> Result<()> {
+    let named = named_namespaces();
+    let pid = child.id();
+    let programs = binary::programs_of(pid)?;
+    ensure!(
+        programs.len() >= wanted,
+        "{} programs are attached",
+        programs.len()
+    );
+    for id in &programs {
+        ensure!(binary::program_exists(*id)?, "program {id} is there");
+    }
+    signal(&child, libc::SIGKILL)?;
+    child.wait()?;
+    // Programs are freed after a grace period.
+    let until = Instant::now() + Duration::from_secs(20);
+    for id in programs {
+        while binary::program_exists(id)? {
+            ensure!(Instant::now() < until, "program {id} is left behind");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    ensure!(
+        named_namespaces() == named,
+        "namespaces that have a name: {:?}",
+        named_namespaces()
+    );
+    Ok(())
+}
+
+fn named_namespaces() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return Vec::new();
+    };
+    let names = entries.flatten().map(|e| e.file_name());
+    let mut names: Vec<_> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn killed_watch() -> Result<()> {
+    let run = Run::start(&[])?;
+    run.connect(1)?;
+    kill_and_look(run.child, 5)
+}
+
+fn killed_lab() -> Result<()> {
+    let mut child = command(&["lab", "synack-lost", "--format", "json"])?.spawn()?;
+    let out = child.stdout.take().context("standard output")?;
+    // In the middle of it: the fault is in force, and a handshake suffers from it.
+    for line in BufReader::new(out).lines() {
+        let line: Value = serde_json::from_str(&line?)?;
+        if line["type"] == "retransmit" {
+            break;
+        }
+    }
+    // The watching programs, and the fault's.
+    kill_and_look(child, 6)
+}

@@ -1,0 +1,164 @@
+//! Nothing is lost in silence: what arrived and what is counted as lost is what was produced, and
+//! what was produced is what the namespaces' own counters say there was to tell.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use synprobe::{
+    lab::{Family, Lab, LabCounters, PORT, Server},
+    model::{Outcome, Role},
+};
+use synprobe_tests::{
+    harness::{self, Case, family_name, figure},
+    watching::{AMPLE_RING, Watched, options_for, watch},
+};
+
+/// Of each of the two storms in a run.
+const CONNECTIONS: u64 = 1500;
+/// The smallest ring there can be: some thirty records.
+const TINY_RING: u32 = 4096;
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for family in Family::ALL {
+        cases.push(Case::for_family("ring-too-small", family, too_small));
+        cases.push(Case::for_family("ring-ample", family, ample));
+    }
+    // Each is a storm already.
+    harness::main_with(cases, 2)
+}
+
+fn too_small(family: Family) -> Result<()> {
+    let (moved, watched) = storm(family, TINY_RING)?;
+    let end = &watched.end;
+    conserved(&moved, &watched)?;
+    ensure!(
+        end.lost > 0 && end.events > 0,
+        "too small a ring loses some and not all: {end:?}"
+    );
+    // Each line says what was lost, and what would help.
+    for lost in watched.lost() {
+        ensure!(lost.events > 0, "an empty loss: {lost:?}");
+        ensure!(
+            lost.reason.contains("ring was full"),
+            "another reason: {lost:?}"
+        );
+    }
+    figure(format!(
+        "{} ring of {TINY_RING} bytes: {} produced = {} received + {} lost",
+        family_name(family),
+        end.produced,
+        end.events,
+        end.lost
+    ));
+    Ok(())
+}
+
+fn ample(family: Family) -> Result<()> {
+    let (moved, watched) = storm(family, AMPLE_RING)?;
+    conserved(&moved, &watched)?;
+    ensure!(watched.end.lost == 0, "{:?}", watched.end);
+    let established = [
+        (Role::Client, moved.client.get("ActiveOpens")),
+        (Role::Server, moved.server.get("PassiveOpens")),
+    ];
+    for (role, counted) in established {
+        let seen = watched.count(role, Outcome::Established);
+        ensure!(
+            seen == counted,
+            "{role:?}: {seen} established, {counted} counted"
+        );
+    }
+    let all = watched.handshakes().count() as u64;
+    ensure!(
+        all == 4 * CONNECTIONS,
+        "{all} handshake lines of {} ends",
+        4 * CONNECTIONS
+    );
+    Ok(())
+}
+
+fn conserved(moved: &LabCounters, watched: &Watched) -> Result<()> {
+    let end = &watched.end;
+    ensure!(
+        end.events + end.lost == end.produced,
+        "received and lost is not produced: {end:?}"
+    );
+    let said: u64 = watched.lost().map(|lost| lost.events).sum();
+    ensure!(
+        said == end.lost,
+        "the lost lines tell of {said}, the end of {}",
+        end.lost
+    );
+    // CLOSE->SYN_SENT->ESTABLISHED there, LISTEN->SYN_RECV->ESTABLISHED here; nothing else happened.
+    let (active, passive) = (
+        moved.client.get("ActiveOpens"),
+        moved.server.get("PassiveOpens"),
+    );
+    ensure!(
+        (active, passive) == (2 * CONNECTIONS, 2 * CONNECTIONS),
+        "{active} active and {passive} passive opens"
+    );
+    for side in [&moved.client, &moved.server] {
+        ensure!(
+            side.get("TCPSynRetrans") == 0 && side.get("AttemptFails") == 0,
+            "a storm without retransmissions: {:?}",
+            side.moved().collect::<Vec<_>>()
+        );
+    }
+    let data = moved.client.get("RetransSegs") + moved.server.get("RetransSegs");
+    ensure!(
+        end.produced == 2 * (active + passive) + data,
+        "{} produced of {active} active and {passive} passive opens and {data} retransmissions",
+        end.produced
+    );
+    Ok(())
+}
+
+/// Two threads connect and close as fast as they can.
+fn storm(family: Family, ring_bytes: u32) -> Result<(LabCounters, Watched)> {
+    let lab = Lab::new(family)?;
+    let mut options = options_for(&lab)?;
+    options.ring_bytes = ring_bytes;
+    // A full accept queue would have SYNs repeated.
+    lab.server.set_sysctl("core/somaxconn", "8192")?;
+    let server = Server::start(vec![lab.listen(PORT, 8192)?])?;
+    let before = lab.counters()?;
+    let target = lab.server_addr(PORT);
+    let (moved, watched) = watch(options, |_| {
+        thread::scope(|scope| {
+            let storms = [
+                scope.spawn(|| connect(&lab, target)),
+                scope.spawn(|| connect(&lab, target)),
+            ];
+            storms
+                .into_iter()
+                .try_for_each(|storm| storm.join().unwrap_or_else(|_| anyhow::bail!("a panic")))
+        })?;
+        // The last final ACKs may still be on their way.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let moved = lab.counters()?.since(&before);
+            if moved.server.get("PassiveOpens") >= 2 * CONNECTIONS || Instant::now() > until {
+                return Ok(moved);
+            }
+            thread::yield_now();
+        }
+    })?;
+    server.stop()?;
+    Ok((moved, watched))
+}
+
+fn connect(lab: &Lab, target: SocketAddr) -> Result<()> {
+    lab.client.run(|| {
+        for _ in 0..CONNECTIONS {
+            drop(TcpStream::connect(target)?);
+        }
+        Ok(())
+    })
+}

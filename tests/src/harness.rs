@@ -1,0 +1,134 @@
+//! A test's `main`: kernel tests run side by side, each in namespaces of its own, and where the host
+//! refuses them each is listed as ignored, with the reason.
+
+use std::{fmt, process::ExitCode, sync::OnceLock};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use synprobe::{
+    lab,
+    preflight::{self, HostError, Ready},
+};
+
+/// Most of a test is waiting for the kernel's timers, so more of them run at once than there are
+/// processors.
+const THREADS: usize = 8;
+
+/// How often a test is begun anew when the host came in between.
+const ATTEMPTS: usize = 4;
+
+/// The host came in between: what the test is about did not come to pass, or the run says itself that
+/// it has not seen everything. Such a run decides nothing; the test is begun anew, a few times.
+#[derive(Debug)]
+pub struct Undecided(pub String);
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Undecided {}
+
+/// What the host allows: asked once, for all tests of a file.
+///
+/// # Errors
+///
+/// [`HostError`] where nothing can be watched.
+pub fn host() -> Result<&'static Ready, HostError> {
+    static HOST: OnceLock<Result<Ready, HostError>> = OnceLock::new();
+    HOST.get_or_init(preflight::require)
+        .as_ref()
+        .map_err(HostError::clone)
+}
+
+/// One test.
+pub struct Case {
+    name: String,
+    run: Box<dyn Fn() -> Result<()> + Send>,
+    /// It needs IPv6 sockets.
+    v6: bool,
+}
+
+impl Case {
+    /// A test of this name.
+    pub fn new(name: impl Into<String>, run: impl Fn() -> Result<()> + Send + 'static) -> Self {
+        Self {
+            name: name.into(),
+            run: Box::new(run),
+            v6: false,
+        }
+    }
+
+    /// A test for one family of the lab.
+    pub fn for_family(
+        name: &str,
+        family: lab::Family,
+        run: impl Fn(lab::Family) -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self {
+            v6: family != lab::Family::V4,
+            ..Self::new(format!("{name}::{}", family_name(family)), move || {
+                run(family)
+            })
+        }
+    }
+}
+
+/// How a family is called in a test's name.
+pub fn family_name(family: lab::Family) -> &'static str {
+    match family {
+        lab::Family::V4 => "ipv4",
+        lab::Family::V6 => "ipv6",
+        lab::Family::V4Mapped => "mapped",
+    }
+}
+
+/// The `main` of a file of kernel tests.
+pub fn main(cases: Vec<Case>) -> ExitCode {
+    main_with(cases, THREADS)
+}
+
+/// Likewise, with another number of tests at once.
+pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(threads);
+    let refusal = host().err().map(|error| {
+        let text = error.to_string();
+        format!("needs root: {}", text.lines().next().unwrap_or_default())
+    });
+    let has_ipv6 = lab::has_ipv6();
+    let trials = cases
+        .into_iter()
+        .map(|case| {
+            let reason = refusal.clone().or_else(|| {
+                (case.v6 && !has_ipv6).then(|| "needs IPv6: this kernel has none".to_owned())
+            });
+            let name = case.name.clone();
+            let trial = Trial::test(case.name, move || decide(&name, &*case.run));
+            match reason {
+                Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+                None => trial,
+            }
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn decide(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
+    for attempt in 1.. {
+        match run() {
+            Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Undecided>().is_some() => {
+                println!("undecided, begun anew: {name}: {error:#}");
+            }
+            // With its causes.
+            result => return result.map_err(|error| Failed::from(format!("{error:#}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Says a figure that a test has measured, for whoever reads the log.
+pub fn figure(text: impl AsRef<str>) {
+    println!("figure: {}", text.as_ref());
+}
