@@ -247,7 +247,7 @@ fn answered(question: &Question, family: Family) -> Result<()> {
     let both = [lab.client.inode(), lab.server.inode()];
     selection.netns.get_or_insert(both);
     let mut options = watching::options(selection);
-    options.namespaces = vec![lab.client.netns()?, lab.server.netns()?];
+    options.namespaces = vec![lab.client.netns(), lab.server.netns()];
 
     let mut listeners = Vec::new();
     for port in SERVERS {

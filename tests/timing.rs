@@ -68,7 +68,7 @@ fn options(lab: &Lab) -> Result<WatchOptions> {
         netns: Some([lab.client.inode(); 2]),
         ..Selection::default()
     });
-    options.namespaces = vec![lab.client.netns()?];
+    options.namespaces = vec![lab.client.netns()];
     Ok(options)
 }
 

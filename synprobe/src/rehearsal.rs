@@ -76,7 +76,7 @@ pub fn rehearse(
         duration: None,
         count: None,
         log_level: setup.log_level,
-        namespaces: vec![lab.client.netns()?, lab.server.netns()?],
+        namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
     let halt = Arc::new(AtomicBool::new(false));
     let (done, is_done) = oneshot::channel::<()>();

@@ -129,7 +129,7 @@ pub fn options_for(lab: &Lab) -> Result<WatchOptions> {
         ..Selection::default()
     };
     let mut options = options(selection);
-    options.namespaces = vec![lab.client.netns()?, lab.server.netns()?];
+    options.namespaces = vec![lab.client.netns(), lab.server.netns()];
     Ok(options)
 }
 

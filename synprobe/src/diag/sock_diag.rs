@@ -18,7 +18,7 @@ use super::monotonic_ns;
 use super::nlmsg::{Message, Messages};
 use super::request::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
 use super::row::{INET_DIAG_INFO, Row, is_v4_mapped, mask};
-use super::socket::{open_socket, receive};
+use super::socket::{invalid, open_socket, receive};
 use crate::netns::NetNs;
 
 /// `NLMSG_ERROR`, also the answer to a request that finds nothing.
@@ -336,10 +336,6 @@ fn errno_of(message: &Message<'_>) -> io::Result<()> {
         Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
         _ => Ok(()),
     }
-}
-
-pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]

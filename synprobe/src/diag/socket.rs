@@ -4,7 +4,6 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use super::sock_diag::invalid;
 
 /// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
 static RCVBUF: libc::c_int = 1 << 20;
@@ -102,4 +101,9 @@ pub(super) fn open_socket() -> io::Result<OwnedFd> {
         )
     })?;
     Ok(fd)
+}
+
+/// An answer that makes no sense.
+pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

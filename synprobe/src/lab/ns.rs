@@ -1,50 +1,39 @@
-//! A network namespace without a name: held by a descriptor, so it vanishes with the process
+//! The lab's namespaces: without a name, held by a descriptor, so that they vanish with the process
 //! however that ends.
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::thread;
-use std::{io, panic};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
+};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
-use crate::netns::NetNs;
+use crate::{
+    diag::sysctl::set_sysctl,
+    netns::{NetNs, NetnsError},
+};
 
 /// A network namespace of the lab.
 #[derive(Debug)]
 pub struct Ns {
-    fd: OwnedFd,
-    inode: u32,
+    netns: NetNs,
     label: &'static str,
 }
 
 impl Ns {
     /// Makes an empty namespace; `label` is what error messages call it.
-    pub fn new_anonymous(label: &'static str) -> Result<Self> {
-        let opened = on_a_thread(|| {
-            // SAFETY: unshare() takes no pointers; it moves only this short-lived thread.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error())
-                    .context("making a network namespace (needs CAP_SYS_ADMIN)");
-            }
-            File::open("/proc/thread-self/ns/net").context("opening /proc/thread-self/ns/net")
-        })?;
-        let inode = opened
-            .metadata()
-            .context("reading the namespace's inode")?
-            .ino();
-        Ok(Self {
-            fd: opened.into(),
-            inode: u32::try_from(inode).context("the namespace's inode number")?,
-            label,
-        })
+    pub fn new_anonymous(label: &'static str) -> Result<Self, NetnsError> {
+        NetNs::new_anonymous().map(|netns| Self { netns, label })
+    }
+
+    /// The namespace as the pipeline names it.
+    pub fn netns(&self) -> NetNs {
+        self.netns.clone()
     }
 
     /// The namespace's inode number: what `netns` is in synprobe's output.
     pub fn inode(&self) -> u32 {
-        self.inode
+        self.netns.inode()
     }
 
     /// The name given to it when it was made.
@@ -52,43 +41,26 @@ impl Ns {
         self.label
     }
 
-    /// The namespace as the pipeline names it.
-    pub fn netns(&self) -> Result<NetNs> {
-        Ok(NetNs::from_fd(
-            self.fd.try_clone().context("duplicating a descriptor")?,
-        )?)
-    }
-
     /// A descriptor of the namespace.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.netns.as_fd()
     }
 
     /// Moves the calling thread into the namespace, for good.
     pub fn enter_on_this_thread(&self) -> io::Result<()> {
-        // SAFETY: setns() takes no pointers, and the descriptor is open.
-        match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        self.netns.enter_on_this_thread()
     }
 
     /// Runs `work` on a thread of its own inside the namespace and waits for it. Sockets made there
     /// stay in the namespace, whichever thread uses them afterwards.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        on_a_thread(|| {
-            self.enter_on_this_thread()
-                .with_context(|| format!("entering the {} namespace", self.label))?;
-            work()
-        })
+        self.netns.run(work).with_context(|| format!("entering the {} namespace", self.label))?
     }
 
     /// Sets `/proc/sys/net/<key>` inside the namespace.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.run(|| {
-            fs::write(format!("/proc/sys/net/{key}"), value)
-                .with_context(|| format!("setting net/{key} to {value} in {}", self.label))
-        })
+        set_sysctl(&self.netns, &format!("net/{key}"), value)
+            .with_context(|| format!("setting net/{key} to {value} in {}", self.label))
     }
 
     /// Likewise, for a setting that not every kernel has: false where it is missing.
@@ -112,20 +84,10 @@ impl Ns {
     }
 }
 
-fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new()
-            .name("lab".into())
-            .spawn_scoped(scope, work)
-            .map_err(|error| anyhow!("starting a thread: {error}"))?;
-        thread
-            .join()
-            .unwrap_or_else(|cause| panic::resume_unwind(cause))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Attempt, Check, Host, Status,
+    host::text,
     privileges::{CAP_NET_ADMIN, CAP_SYS_ADMIN, Privileges},
 };
 use crate::{
@@ -351,12 +352,6 @@ fn mount_of(host: &impl Host, fs: &str) -> Option<PathBuf> {
         let (point, kind) = (fields.next()?, fields.next()?);
         (kind == fs).then(|| PathBuf::from(point.replace("\\040", " ")))
     })
-}
-
-pub(super) fn text(host: &impl Host, path: &str) -> Option<String> {
-    host.read(Path::new(path))
-        .ok()
-        .map(|b| String::from_utf8_lossy(&b).into_owned())
 }
 
 fn refusal(what: &str, e: &io::Error) -> String {

@@ -71,3 +71,10 @@ impl Host for ThisHost {
         }
     }
 }
+
+/// A file of the host as text; `None` where it cannot be read.
+pub(super) fn text(host: &impl Host, path: &str) -> Option<String> {
+    host.read(Path::new(path))
+        .ok()
+        .map(|b| String::from_utf8_lossy(&b).into_owned())
+}

@@ -1,6 +1,6 @@
 //! What this process may do, and what follows from it.
 
-use super::{Check, Host, Status, checks::text};
+use super::{Check, Host, Status, host::text};
 
 /// What this process may do.
 pub(super) struct Privileges {

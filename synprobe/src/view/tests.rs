@@ -155,3 +155,50 @@ fn a_step_of_the_wall_clock_moves_times_and_not_durations() {
     assert_eq!(clock().rfc3339(1_000), "2026-01-02T03:04:05.000001Z");
     assert_eq!(back.rfc3339(1_000), "2026-01-02T02:04:05.000001Z");
 }
+
+#[test]
+fn lines_written_by_hand_are_what_serde_writes() {
+    use super::json::held_against_serde::assert_same;
+    for (role, v4_mapped, port, text) in [
+        (Role::Server, true, Some(65535), Some("a\"b\\c\u{1b}\u{e9}\u{fffd}")),
+        (Role::Client, false, None, None),
+    ] {
+        let connection = Connection {
+            id: u64::MAX,
+            family: if v4_mapped { Family::Ipv4 } else { Family::Ipv6 },
+            v4_mapped,
+            peer_addr: if v4_mapped { "10.0.0.5" } else { "2001:db8::1" }.parse().unwrap(),
+            local_port: port,
+            peer_port: port,
+            pid: port.map(u32::from),
+            comm: text.map(Into::into),
+            cgroup: text.map(Into::into),
+            netns_name: text.map(Into::into),
+            ..connection(role)
+        };
+        for outcome in Outcome::ALL {
+            let dwell = port.map(u64::from);
+            assert_same(&at(
+                1_234_567,
+                Body::Handshake(Box::new(Handshake {
+                    connection: connection.clone(),
+                    outcome,
+                    dwell_us: dwell,
+                    dwell_source: dwell.map(|_| DwellSource::RequestSock),
+                    dwell_error_us: dwell,
+                    retransmits: u32::MAX,
+                    retransmits_by_peer: 0,
+                    error: text.map(Into::into),
+                    verdict: text.map(Into::into),
+                    confidence: Confidence::Likely,
+                    evidence: text.map(|t| Evidence { fact: t.into(), supports: false }).into_iter().collect(),
+                    remedy: text.map(Into::into),
+                    gaps_us: vec![1],
+                })),
+            ));
+        }
+        let new = TcpState::Established;
+        let dwell_us = port.map(u64::from);
+        assert_same(&at(0, Body::State(State { connection, old: TcpState::SynRecv, new, dwell_us })));
+    }
+}
