@@ -110,8 +110,8 @@ pub struct SelectArgs {
 /// How the kernel hands its records over.
 #[derive(Debug, Args)]
 pub struct TuningArgs {
-    /// Size of the ring buffer between kernel and agent, such as 8M; rounded up to a power of two
-    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "8M")]
+    /// Size of the ring buffer between kernel and agent, such as 16M; rounded up to a power of two
+    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "16M")]
     pub ring_size: u32,
     /// Handshakes under way that are remembered; the oldest makes room, and that is said
     #[arg(long, value_name = "N", default_value = "1000000",

@@ -255,10 +255,13 @@ fn log_level(args: &TuningArgs) -> u8 {
 fn view(format: Format, all_namespaces: bool) -> Box<dyn View> {
     let out = io::stdout();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let out: BufWriter<Box<dyn Write>> = BufWriter::with_capacity(64 * 1024, Box::new(out.lock()));
     match format {
-        Format::Text => Box::new(TextView::new(out, colour, all_namespaces)),
-        Format::Json => Box::new(JsonView::new(out)),
+        Format::Text => Box::new(TextView::new(
+            BufWriter::new(out.lock()),
+            colour,
+            all_namespaces,
+        )),
+        Format::Json => Box::new(JsonView::new(out.lock())),
     }
 }
 

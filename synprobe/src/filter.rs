@@ -146,6 +146,12 @@ impl Selection {
             && self.netns.is_none_or(|wanted| wanted.contains(&netns))
     }
 
+    /// Whether it leaves nothing out, but for whole namespaces.
+    pub fn is_whole(&self) -> bool {
+        let sets = [&self.ports, &self.local_ports, &self.peer_ports];
+        sets.iter().all(|set| set.is_empty()) && self.peers.is_empty() && self.role.is_none()
+    }
+
     /// Whether a role is one that was asked for.
     pub fn wants(&self, role: Role) -> bool {
         self.role.is_none_or(|wanted| wanted == role)

@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Records taken from the ring before lines are shown.
-const BATCH: usize = 16_384;
+const BATCH: usize = 4096;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// A survey may take this share of one core: its pause is so many times what it took.
@@ -188,6 +188,7 @@ impl<'v> Run<'v> {
             TrackConfig {
                 hz: host.hz,
                 synack_rto_max: host.kernel.at_least(6, 19),
+                sees_failures: host.kernel.at_least(6, 17),
                 sees_resets: attached.contains(&"tcp_receive_reset"),
                 all_states: options.all_states,
                 max_handshakes: options.max_handshakes,
@@ -438,7 +439,9 @@ impl<'v> Run<'v> {
             handshakes: totals.handshakes,
             duration_us: (monotonic_ns() - self.began_ns) / 1000,
             evicted: totals.evicted,
-            produced: self.seen.stats.produced.iter().sum::<u64>() + self.seen.skipped,
+            produced: self.seen.stats.produced.iter().sum::<u64>()
+                + self.seen.skipped
+                + totals.untold,
             peers_unlisted: totals.peers_unlisted,
         }
     }

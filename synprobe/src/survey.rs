@@ -16,6 +16,7 @@ use crate::{
         cgroup,
         counters::CounterReader,
         listeners::Listeners,
+        monotonic_ns,
         owner::{self, Bounds, OwnerCache},
         row::{Row, mask},
         sock_diag::{Query, SockDiag},
@@ -24,7 +25,7 @@ use crate::{
     },
     model::Process,
     netns::{self, NetNs},
-    track::{Fate, HalfOpenRow, Listener, Snapshot, Tuple},
+    track::{Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
 };
 
 /// How often namespaces are looked for anew.
@@ -264,6 +265,7 @@ fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
         .counters
         .as_mut()
         .and_then(|reader| reader.read().ok());
+    let counted_ns = monotonic_ns();
     let as_row = |row: &Row| HalfOpenRow {
         tuple: Tuple {
             netns: inode,
@@ -295,6 +297,18 @@ fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
         syn_sent,
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
+        syn_retrans: counters
+            .as_ref()
+            .and_then(|c| c.get("TCPSynRetrans"))
+            .map(|value| Count {
+                before_ns: dump.after_ns,
+                after_ns: counted_ns,
+                value,
+            }),
+        retrans_fail: counters
+            .as_ref()
+            .and_then(|c| c.get("TCPRetransFail"))
+            .unwrap_or(0),
         embryonic_rsts: counters.as_ref().and_then(|c| c.get("EmbryonicRsts")),
         fates: Vec::new(),
         asked_ns: 0,

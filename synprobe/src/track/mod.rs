@@ -3,6 +3,7 @@
 //! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
 //! has no clock: time comes with the observations. Its table is bounded.
 
+mod census;
 mod client;
 mod data;
 mod open;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use census::Count;
 pub use open::Tuple;
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
@@ -39,6 +41,8 @@ pub struct TrackConfig {
     pub hz: u32,
     /// Whether the listener's RTO maximum bounds SYN-ACK time-outs (after 6.18).
     pub synack_rto_max: bool,
+    /// Whether a retransmission that fails raises an event too (6.17).
+    pub sees_failures: bool,
     /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
     /// look alike.
     pub sees_resets: bool,
@@ -96,6 +100,8 @@ pub struct Totals {
     pub lost: u64,
     /// `handshake` lines.
     pub handshakes: u64,
+    /// Of those lost, the ones of which only the kernel's counter told.
+    pub untold: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
     /// Handshakes and retransmissions of peers for which the peer table had no room.
@@ -123,6 +129,7 @@ pub struct Tracker {
     owners: Owners,
     peers: Peers,
     reconcile: reconcile::Reconcile,
+    census: census::Census,
     totals: Totals,
     lines: Vec<Line>,
 }
@@ -145,6 +152,7 @@ impl Tracker {
             owners: Owners::default(),
             peers: Peers::new(config.max_peers),
             reconcile: reconcile::Reconcile::default(),
+            census: census::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),
             names,
@@ -214,6 +222,12 @@ impl Tracker {
     }
 
     fn on_event(&mut self, event: &Event) {
+        if matches!(
+            event,
+            Event::SynAck(..) | Event::Retransmit(_, TcpState::SynSent | TcpState::SynRecv)
+        ) {
+            self.census.event(event.flow().netns, event.at_ns());
+        }
         match event {
             Event::State(r, old, new) => match (*old, *new) {
                 (_, TcpState::SynSent) => self.syn_sent(r, *old),

@@ -4,10 +4,10 @@
 //! (docs/kernel-facts.md, section 3). Its end is noticed when sock_diag no longer shows it, so it is
 //! known to lie between the last sighting and that dump; the namespace's counters say what it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    Ending, Tracker, Tuple,
+    Count, Ending, Observation, Tracker, Tuple,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
@@ -44,6 +44,10 @@ pub struct Snapshot {
     pub syn_sent: Vec<HalfOpenRow>,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
+    /// `TCPSynRetrans`, likewise.
+    pub syn_retrans: Option<Count>,
+    /// `TCPRetransFail`, likewise.
+    pub retrans_fail: u64,
     /// `tcp_synack_retries`, where it could be read.
     pub synack_retries: Option<u32>,
     /// `tcp_syn_linear_timeouts`; 0 before 6.5.
@@ -79,6 +83,8 @@ pub(super) struct Reconcile {
     /// Since when ends are collected: a dump is under way.
     collecting: bool,
     ended: HashMap<Tuple, u64>,
+    /// Namespaces of this round.
+    looked_at: HashSet<u32>,
     /// `EmbryonicRsts` that are accounted for: those up to the last dump, and those given to a
     /// half-open since.
     embryonic: HashMap<u32, u64>,
@@ -132,6 +138,8 @@ impl Tracker {
     pub fn snapshots_done(&mut self) {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
+        let looked_at = std::mem::take(&mut self.reconcile.looked_at);
+        self.census.keep(|netns| looked_at.contains(netns));
     }
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
@@ -151,6 +159,7 @@ impl Tracker {
     }
 
     pub(super) fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        self.reconcile.looked_at.insert(snapshot.netns);
         if self.config.selection.wants(Role::Server) {
             for row in &snapshot.rows {
                 self.on_row(row, snapshot);
@@ -160,6 +169,34 @@ impl Tracker {
             self.on_syn_sent(row, snapshot);
         }
         self.on_gone(snapshot);
+        self.take_census(snapshot);
+    }
+
+    /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
+    /// what it counted was asked for.
+    fn take_census(&mut self, snapshot: &Snapshot) {
+        let Some(mut count) = snapshot
+            .syn_retrans
+            .filter(|_| self.config.selection.is_whole())
+        else {
+            return;
+        };
+        if !self.config.sees_failures {
+            // Attempts that failed are counted and raise no event; data's are among them.
+            count.value = count.value.saturating_sub(snapshot.retrans_fail);
+        }
+        let missing = self.census.reading(snapshot.netns, count);
+        if missing > 0 {
+            self.totals.untold += missing;
+            self.observe(Observation::Lost {
+                at_ns: count.after_ns,
+                events: missing,
+                reason: format!(
+                    "retransmissions in namespace {}: TCPSynRetrans counted them and no event told",
+                    snapshot.netns
+                ),
+            });
+        }
     }
 
     fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
@@ -193,7 +230,14 @@ impl Tracker {
             if !newer {
                 open.alive_ns = open.alive_ns.max(snapshot.before_ns);
                 open.retransmits = open.retransmits.max(u32::from(row.retrans));
-                open.gives_up = open.gives_up.or(dies);
+                open.gives_up = match open.gives_up {
+                    // Overdue: the timer's turn on a busy CPU has not come, or it was armed anew.
+                    Some((nominal_ns, gap_us)) if nominal_ns < snapshot.before_ns => {
+                        let due_ns = snapshot.before_ns + u64::from(row.expires_ms) * 1_000_000;
+                        Some((due_ns, gap_us)).filter(|_| last || row.expires_ms == 0)
+                    }
+                    known => known.or(dies),
+                };
                 if !open.announced && settled(open, snapshot.after_ns) {
                     open.announced = true;
                     let open = open.clone();

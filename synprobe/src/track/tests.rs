@@ -49,6 +49,7 @@ fn config() -> TrackConfig {
     TrackConfig {
         hz: 250,
         synack_rto_max: false,
+        sees_failures: true,
         sees_resets: true,
         all_states: false,
         max_handshakes: 1000,

@@ -21,12 +21,20 @@ struct Envelope<'a, B> {
 /// One JSON object a line.
 pub struct JsonView<W> {
     out: W,
+    /// Lines on their way: a serializer writes in small pieces, a file wants large ones.
+    lines: Vec<u8>,
 }
 
+/// Lines are handed on when there are so many bytes.
+const CHUNK: usize = 64 * 1024;
+
 impl<W: Write> JsonView<W> {
-    /// Writes to `out`, which should be buffered.
+    /// Writes to `out`, in large pieces.
     pub fn new(out: W) -> Self {
-        Self { out }
+        Self {
+            out,
+            lines: Vec::with_capacity(2 * CHUNK),
+        }
     }
 
     /// What was written to.
@@ -49,8 +57,20 @@ impl<W: Write> JsonView<W> {
             mono_ns: line.mono_ns,
             body,
         };
-        serde_json::to_writer(&mut self.out, &envelope)?;
-        self.out.write_all(b"\n")
+        serde_json::to_writer(&mut self.lines, &envelope)?;
+        self.lines.push(b'\n');
+        if self.lines.len() >= CHUNK {
+            self.hand_on()?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> JsonView<W> {
+    fn hand_on(&mut self) -> io::Result<()> {
+        let result = self.out.write_all(&self.lines);
+        self.lines.clear();
+        result
     }
 }
 
@@ -67,7 +87,7 @@ impl<W: Write> View for JsonView<W> {
                 Body::End(b) => self.line("end", line, clock, b),
             }?;
         }
-        Ok(())
+        self.hand_on()
     }
 
     fn flush(&mut self) -> io::Result<()> {
