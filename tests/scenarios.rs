@@ -11,7 +11,7 @@ use synprobe::{
     view::JsonView,
 };
 use synprobe_tests::{
-    harness::{self, Case},
+    harness::{self, Case, Undecided},
     schema,
     watching::AMPLE_RING,
 };
@@ -59,6 +59,10 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     let lines = Lines(schema::check(text.lines())?);
 
+    if rehearsed.end.lost > 0 {
+        let lost: Vec<_> = lines.of("lost").map(|line| &line["reason"]).collect();
+        return Err(Undecided(format!("{} records lost: {lost:?}", rehearsed.end.lost)).into());
+    }
     let held = (|| {
         let (report, agrees) = rehearsed.report();
         ensure!(agrees, "the scenario's own comparison: {report}");
