@@ -4,7 +4,6 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-
 /// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
 static RCVBUF: libc::c_int = 1 << 20;
 /// The kernel answers from within send() and recv(); a silence of this many seconds is a fault.

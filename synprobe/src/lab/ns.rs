@@ -54,7 +54,9 @@ impl Ns {
     /// Runs `work` on a thread of its own inside the namespace and waits for it. Sockets made there
     /// stay in the namespace, whichever thread uses them afterwards.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        self.netns.run(work).with_context(|| format!("entering the {} namespace", self.label))?
+        self.netns
+            .run(work)
+            .with_context(|| format!("entering the {} namespace", self.label))?
     }
 
     /// Sets `/proc/sys/net/<key>` inside the namespace.

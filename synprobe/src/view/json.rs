@@ -40,7 +40,10 @@ const CHUNK: usize = 64 * 1024;
 impl<W: Write> JsonView<W> {
     /// Writes to `out`, in large pieces.
     pub fn new(out: W) -> Self {
-        Self { out, lines: BytesMut::with_capacity(2 * CHUNK) }
+        Self {
+            out,
+            lines: BytesMut::with_capacity(2 * CHUNK),
+        }
     }
 
     /// What was written to.
@@ -92,8 +95,20 @@ fn general(out: &mut BytesMut, line: &Line, time: &str) -> io::Result<()> {
     }
 }
 
-fn envelope<B: Serialize>(out: &mut BytesMut, kind: &'static str, line: &Line, time: &str, body: &B) -> io::Result<()> {
-    let envelope = Envelope { v: 1, r#type: kind, time, mono_ns: line.mono_ns, body };
+fn envelope<B: Serialize>(
+    out: &mut BytesMut,
+    kind: &'static str,
+    line: &Line,
+    time: &str,
+    body: &B,
+) -> io::Result<()> {
+    let envelope = Envelope {
+        v: 1,
+        r#type: kind,
+        time,
+        mono_ns: line.mono_ns,
+        body,
+    };
     Ok(serde_json::to_writer(out.writer(), &envelope)?)
 }
 
@@ -167,7 +182,14 @@ impl<'a> Fields<'a> {
             .number(",\"id\":", c.id)
             .word(",\"role\":", c.role.name())
             .word(",\"family\":", family)
-            .raw(if c.v4_mapped { ",\"v4_mapped\":true" } else { "" }, "");
+            .raw(
+                if c.v4_mapped {
+                    ",\"v4_mapped\":true"
+                } else {
+                    ""
+                },
+                "",
+            );
         let placed = named
             .addr(",\"local_addr\":", c.local_addr)
             .map_err(io::Error::other)?
@@ -218,7 +240,8 @@ pub(super) mod held_against_serde {
     pub fn assert_same(line: &Line) {
         let time = WallClock::default().rfc3339(line.mono_ns);
         let mut view = JsonView::new(Vec::new());
-        view.show(std::slice::from_ref(line), WallClock::default()).unwrap();
+        view.show(std::slice::from_ref(line), WallClock::default())
+            .unwrap();
         let by_hand = String::from_utf8(view.into_inner()).unwrap();
         let mut by_serde = BytesMut::new();
         general(&mut by_serde, line, &time).unwrap();

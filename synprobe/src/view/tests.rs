@@ -160,14 +160,25 @@ fn a_step_of_the_wall_clock_moves_times_and_not_durations() {
 fn lines_written_by_hand_are_what_serde_writes() {
     use super::json::held_against_serde::assert_same;
     for (role, v4_mapped, port, text) in [
-        (Role::Server, true, Some(65535), Some("a\"b\\c\u{1b}\u{e9}\u{fffd}")),
+        (
+            Role::Server,
+            true,
+            Some(65535),
+            Some("a\"b\\c\u{1b}\u{e9}\u{fffd}"),
+        ),
         (Role::Client, false, None, None),
     ] {
         let connection = Connection {
             id: u64::MAX,
-            family: if v4_mapped { Family::Ipv4 } else { Family::Ipv6 },
+            family: if v4_mapped {
+                Family::Ipv4
+            } else {
+                Family::Ipv6
+            },
             v4_mapped,
-            peer_addr: if v4_mapped { "10.0.0.5" } else { "2001:db8::1" }.parse().unwrap(),
+            peer_addr: if v4_mapped { "10.0.0.5" } else { "2001:db8::1" }
+                .parse()
+                .unwrap(),
             local_port: port,
             peer_port: port,
             pid: port.map(u32::from),
@@ -191,7 +202,13 @@ fn lines_written_by_hand_are_what_serde_writes() {
                     error: text.map(Into::into),
                     verdict: text.map(Into::into),
                     confidence: Confidence::Likely,
-                    evidence: text.map(|t| Evidence { fact: t.into(), supports: false }).into_iter().collect(),
+                    evidence: text
+                        .map(|t| Evidence {
+                            fact: t.into(),
+                            supports: false,
+                        })
+                        .into_iter()
+                        .collect(),
                     remedy: text.map(Into::into),
                     gaps_us: vec![1],
                 })),
@@ -199,6 +216,14 @@ fn lines_written_by_hand_are_what_serde_writes() {
         }
         let new = TcpState::Established;
         let dwell_us = port.map(u64::from);
-        assert_same(&at(0, Body::State(State { connection, old: TcpState::SynRecv, new, dwell_us })));
+        assert_same(&at(
+            0,
+            Body::State(State {
+                connection,
+                old: TcpState::SynRecv,
+                new,
+                dwell_us,
+            }),
+        ));
     }
 }
