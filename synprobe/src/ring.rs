@@ -15,6 +15,9 @@ pub struct Ring {
     /// A drain of more than this many bytes means load: the next one does not wait.
     busy_bytes: usize,
     last_bytes: usize,
+    /// The last drain left some: nobody will wake us for those, the kernel wakes a reader only for a
+    /// record that finds everything before it read.
+    more: bool,
 }
 
 impl Ring {
@@ -30,6 +33,7 @@ impl Ring {
             fd,
             busy_bytes: ring_bytes as usize / 8,
             last_bytes: 0,
+            more: false,
         })
     }
 
@@ -39,6 +43,10 @@ impl Ring {
     ///
     /// When the descriptor cannot be polled.
     pub async fn ready(&mut self) -> io::Result<()> {
+        if self.more {
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
         self.fd.readable_mut().await?.clear_ready();
         if self.last_bytes < self.busy_bytes {
             tokio::time::sleep(GATHER).await;
@@ -59,6 +67,7 @@ impl Ring {
             bytes += record.len() + 8;
         }
         self.last_bytes = bytes;
+        self.more = records == most;
         records
     }
 }
