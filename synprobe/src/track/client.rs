@@ -234,6 +234,11 @@ impl Tracker {
                 Outcome::Unreachable,
                 Some(errno::name(libc::EADDRNOTAVAIL as u32)),
             ),
+            // It was told of an ICMP error and took it: reading SO_ERROR clears `sk_err_soft`
+            // (sk_getsockopt()). Then it closed, because of that error.
+            0 if open.soft_error != 0 && r.sk_err_soft == 0 => {
+                (Outcome::Unreachable, Some(errno::name(open.soft_error)))
+            }
             0 => {
                 // The application closed it. An ICMP error may have been noted and not acted on.
                 let soft = if r.sk_err_soft != 0 {

@@ -3,8 +3,8 @@
 use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, Flow, Header, ResetRecord, RetransmitRecord, StateRecord, SynAckRecord,
-    TRIGGER_PEER, TRIGGER_TIMER,
+    AF_INET, AF_INET6, ErrorRecord, Flow, Header, ResetRecord, RetransmitRecord, StateRecord,
+    SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER,
 };
 
 use super::*;
@@ -556,6 +556,35 @@ fn sk_err_tells_how_an_active_open_ended() {
             "sk_err {sk_err}, soft {soft}"
         );
         assert_eq!(h.dwell_us, Some(1000));
+    }
+}
+
+#[test]
+fn an_icmp_error_that_the_application_took_is_why_it_closed() {
+    // (left in sk_err_soft at the close) → outcome
+    for (left, outcome) in [
+        (0, Outcome::Unreachable),
+        (libc::ENETUNREACH as u32, Outcome::Abandoned),
+    ] {
+        let mut b = bench();
+        b.see(connect(T0, 0xa));
+        let r = ErrorRecord {
+            header: header(T0 + MS),
+            flow: client_flow(50000),
+            sock: 0xa,
+            sk_err_soft: libc::ENETUNREACH as u32,
+            state: 2,
+            ..ErrorRecord::default()
+        };
+        b.see(Event::Error(r, TcpState::SynSent));
+        b.see(state(T0 + 2 * MS, 0xa, client_flow(50000), 2, 7, |r| {
+            r.sk_err_soft = left
+        }));
+        let h = b.one();
+        assert_eq!(
+            (h.outcome, h.error.as_deref()),
+            (outcome, Some("ENETUNREACH"))
+        );
     }
 }
 
