@@ -234,9 +234,12 @@ impl Tracker {
                 Outcome::Unreachable,
                 Some(errno::name(libc::EADDRNOTAVAIL as u32)),
             ),
-            // It was told of an ICMP error and took it: reading SO_ERROR clears `sk_err_soft`
-            // (sk_getsockopt()). Then it closed, because of that error.
-            0 if open.soft_error != 0 && r.sk_err_soft == 0 => {
+            // Told of an ICMP error and gone at once: because of it. Reading SO_ERROR takes `sk_err`
+            // away, even between tcp_done_with_error() setting it and the transition.
+            0 if open
+                .told_ns
+                .is_some_and(|told| r.header.ts_ns - told.min(r.header.ts_ns) < AT_ONCE_NS) =>
+            {
                 (Outcome::Unreachable, Some(errno::name(open.soft_error)))
             }
             0 => {
@@ -272,6 +275,8 @@ fn established(r: &StateRecord, open: &Open) -> Ending {
     }
 }
 
+/// An application that closes so soon after an ICMP error closes because of it.
+const AT_ONCE_NS: u64 = 10_000_000;
 /// `tcp_sock.retrans_stamp` counts milliseconds.
 const STAMP_ERROR_US: u64 = 1000;
 /// No handshake is older than this: the longest schedule there can be (127 retries at 120 s).

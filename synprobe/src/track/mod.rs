@@ -253,6 +253,7 @@ impl Tracker {
                     } else {
                         r.sk_err_soft
                     };
+                    open.told_ns = (open.soft_error != 0).then_some(r.header.ts_ns);
                 }
             }
         }

@@ -133,6 +133,8 @@ pub struct Open {
     pub reset_seen: bool,
     /// Last error reported to the socket.
     pub soft_error: u32,
+    /// When that was, CLOCK_MONOTONIC nanoseconds.
+    pub told_ns: Option<u64>,
     /// First SYN time-out where it is not the kernel's constant, microseconds.
     pub base_us: Option<u64>,
     /// When the kernel gives up, by its schedule; and the length of the last time-out before it.
@@ -162,6 +164,7 @@ impl Open {
             undecided: false,
             reset_seen: false,
             soft_error: 0,
+            told_ns: None,
             base_us: None,
             gives_up: None,
             alive_ns,

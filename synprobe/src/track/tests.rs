@@ -561,11 +561,8 @@ fn sk_err_tells_how_an_active_open_ended() {
 
 #[test]
 fn an_icmp_error_that_the_application_took_is_why_it_closed() {
-    // (left in sk_err_soft at the close) → outcome
-    for (left, outcome) in [
-        (0, Outcome::Unreachable),
-        (libc::ENETUNREACH as u32, Outcome::Abandoned),
-    ] {
+    // (after the error) → outcome
+    for (after, outcome) in [(MS, Outcome::Unreachable), (5 * SEC, Outcome::Abandoned)] {
         let mut b = bench();
         b.see(connect(T0, 0xa));
         let r = ErrorRecord {
@@ -577,8 +574,8 @@ fn an_icmp_error_that_the_application_took_is_why_it_closed() {
             ..ErrorRecord::default()
         };
         b.see(Event::Error(r, TcpState::SynSent));
-        b.see(state(T0 + 2 * MS, 0xa, client_flow(50000), 2, 7, |r| {
-            r.sk_err_soft = left
+        b.see(state(T0 + MS + after, 0xa, client_flow(50000), 2, 7, |r| {
+            r.sk_err_soft = libc::ENETUNREACH as u32;
         }));
         let h = b.one();
         assert_eq!(
