@@ -4,9 +4,9 @@ use std::mem::size_of;
 
 use synprobe::decode::{DecodeError, Event, decode};
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, ErrorRecord, Flow, Header, KIND_ERROR, KIND_RESET, KIND_RETRANSMIT,
-    KIND_STATE, KIND_SYNACK, MAX_RECORD, ResetRecord, RetransmitRecord, StateRecord, SynAckRecord,
-    TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_RESET,
+    KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, MAX_RECORD, ResetRecord, RetransmitRecord,
+    StateRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 
 /// Inputs of each kind: arbitrary bytes, and valid records with bytes changed.
@@ -36,12 +36,13 @@ impl XorShift {
     }
 }
 
-const SIZES: [(u16, usize); 5] = [
+const SIZES: [(u16, usize); 6] = [
     (KIND_STATE, size_of::<StateRecord>()),
     (KIND_RETRANSMIT, size_of::<RetransmitRecord>()),
     (KIND_SYNACK, size_of::<SynAckRecord>()),
     (KIND_RESET, size_of::<ResetRecord>()),
     (KIND_ERROR, size_of::<ErrorRecord>()),
+    (KIND_DROP, size_of::<DropRecord>()),
 ];
 
 /// The record's own bytes: what the kernel side puts into the ring.
@@ -59,6 +60,7 @@ fn encode_event(event: &Event) -> Vec<u8> {
         Event::SynAck(r, _) => encode(r),
         Event::Reset(r, _) => encode(r),
         Event::Error(r, _) => encode(r),
+        Event::Drop(r) => encode(r),
     }
 }
 
@@ -80,6 +82,7 @@ fn valid((kind, size): (u16, usize), random: &mut XorShift) -> Vec<u8> {
         KIND_RETRANSMIT => state(std::mem::offset_of!(RetransmitRecord, state), random),
         KIND_RESET => state(std::mem::offset_of!(ResetRecord, state), random),
         KIND_ERROR => state(std::mem::offset_of!(ErrorRecord, state), random),
+        KIND_DROP => {}
         _ => {
             let trigger = [TRIGGER_TIMER, TRIGGER_PEER][random.below(2)];
             bytes[std::mem::offset_of!(SynAckRecord, trigger)] = trigger;
@@ -108,6 +111,7 @@ fn is_valid(bytes: &[u8]) -> bool {
             KIND_RETRANSMIT => is_state(std::mem::offset_of!(RetransmitRecord, state)),
             KIND_RESET => is_state(std::mem::offset_of!(ResetRecord, state)),
             KIND_ERROR => is_state(std::mem::offset_of!(ErrorRecord, state)),
+            KIND_DROP => true,
             _ => matches!(
                 bytes[std::mem::offset_of!(SynAckRecord, trigger)],
                 TRIGGER_TIMER | TRIGGER_PEER
@@ -201,8 +205,8 @@ fn the_errors_name_what_is_wrong() {
     };
     assert_eq!(cut, Err(length));
     let mut unknown = record.clone();
-    unknown[..2].copy_from_slice(&6u16.to_ne_bytes());
-    assert_eq!(decode(&unknown), Err(DecodeError::Kind(6)));
+    unknown[..2].copy_from_slice(&99u16.to_ne_bytes());
+    assert_eq!(decode(&unknown), Err(DecodeError::Kind(99)));
     let mut state = record;
     state[std::mem::offset_of!(StateRecord, new)] = 13;
     let kind = KIND_STATE;

@@ -14,11 +14,21 @@ pub const KIND_SYNACK: u16 = 3;
 pub const KIND_RESET: u16 = 4;
 /// [`Header::kind`] of an [`ErrorRecord`].
 pub const KIND_ERROR: u16 = 5;
+/// [`Header::kind`] of a [`DropRecord`].
+pub const KIND_DROP: u16 = 6;
 /// One more than the highest kind: the length of every per-kind counter array.
-pub const KINDS: usize = 6;
+pub const KINDS: usize = 7;
 
 /// Names of the kinds, as `lost` lines print them; index = kind.
-pub const KIND_NAMES: [&str; KINDS] = ["none", "state", "retransmit", "synack", "reset", "error"];
+pub const KIND_NAMES: [&str; KINDS] = [
+    "none",
+    "state",
+    "retransmit",
+    "synack",
+    "reset",
+    "error",
+    "drop",
+];
 
 /// `AF_INET` of `linux/socket.h`.
 pub const AF_INET: u16 = 2;
@@ -259,6 +269,51 @@ pub struct ErrorRecord {
     pub _pad: [u8; 7],
 }
 
+/// `skb:kfree_skb`: this host threw a packet of a handshake away, or a half-open answered for one.
+///
+/// [`Flow`] is this host's view: of a packet that came in, the local end is its destination.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropRecord {
+    /// Kind [`KIND_DROP`].
+    pub header: Header,
+    /// Addresses and ports from the packet's own headers; `netns` from its socket or device.
+    pub flow: Flow,
+    /// Where in the kernel: an address for `/proc/kallsyms`.
+    pub location: u64,
+    /// `enum skb_drop_reason`; the numbers are the running kernel's own.
+    pub reason: u32,
+    /// `skb_iif`: the device it came in on; 0: this host was sending it.
+    pub ifindex: u32,
+    /// TCP sequence number, host order.
+    pub seq: u32,
+    /// TCP acknowledgement number, host order.
+    pub ack: u32,
+    /// With `listener`: as in [`SynAckRecord`].
+    pub qlen: u32,
+    /// Likewise.
+    pub young: u32,
+    /// Likewise.
+    pub ack_backlog: u32,
+    /// Likewise.
+    pub max_ack_backlog: u32,
+    /// Ethernet source address, with `has_mac`.
+    pub source_mac: [u8; 6],
+    /// 1: `source_mac` was read.
+    pub has_mac: u8,
+    /// TCP flags (FIN 1, SYN 2, RST 4, PSH 8, ACK 16).
+    pub flags: u8,
+    /// 1: the socket that the packet was for is a listener (`rx_sk`, Linux 6.11): a half-open, or the
+    /// listener itself, has dealt with it.
+    pub listener: u8,
+    /// With `listener`: as in [`SynAckRecord`].
+    pub defer_accept: u8,
+    /// 1: it carries data.
+    pub payload: u8,
+    /// Zero.
+    pub _pad: [u8; 5],
+}
+
 /// A record type: its kind, so that neither side can pair them wrongly.
 ///
 /// # Safety
@@ -292,6 +347,7 @@ wire! {
     SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
     ResetRecord, KIND_RESET, 64 + 8 + 8;
     ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;
+    DropRecord, KIND_DROP, 64 + 8 + 16 + 16 + 16;
 }
 /// The longest record, bytes.
 pub const MAX_RECORD: usize = core::mem::size_of::<StateRecord>();

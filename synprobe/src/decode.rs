@@ -3,9 +3,9 @@
 use std::mem::size_of;
 
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, ErrorRecord, Flow, Header, KIND_ERROR, KIND_RESET, KIND_RETRANSMIT,
-    KIND_STATE, KIND_SYNACK, ResetRecord, RetransmitRecord, StateRecord, SynAckRecord,
-    TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_RESET,
+    KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, ResetRecord, RetransmitRecord, StateRecord,
+    SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 use thiserror::Error;
 
@@ -24,6 +24,8 @@ pub enum Event {
     Reset(ResetRecord, TcpState),
     /// An error was reported to the socket.
     Error(ErrorRecord, TcpState),
+    /// A packet of a handshake was thrown away.
+    Drop(DropRecord),
 }
 
 impl Event {
@@ -40,6 +42,7 @@ impl Event {
             Self::SynAck(r, _) => &r.flow,
             Self::Reset(r, _) => &r.flow,
             Self::Error(r, _) => &r.flow,
+            Self::Drop(r) => &r.flow,
         }
     }
 
@@ -51,6 +54,7 @@ impl Event {
             Self::SynAck(r, _) => &r.header,
             Self::Reset(r, _) => &r.header,
             Self::Error(r, _) => &r.header,
+            Self::Drop(r) => &r.header,
         }
     }
 }
@@ -140,6 +144,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let r: ErrorRecord = read(bytes)?;
             check_family(kind, &r.flow)?;
             Ok(Event::Error(r, tcp_state(kind, r.state)?))
+        }
+        KIND_DROP => {
+            let r: DropRecord = read(bytes)?;
+            check_family(kind, &r.flow)?;
+            Ok(Event::Drop(r))
         }
         other => Err(DecodeError::Kind(other)),
     }

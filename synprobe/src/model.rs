@@ -3,9 +3,17 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod facts;
+mod listener;
+mod problem;
+
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
+
+pub use facts::{Facts, Queue};
+pub use listener::{LimitedBy, Listener};
+pub use problem::{PeerShare, Problem};
 
 /// A TCP state as `include/net/tcp_states.h` numbers it and RFC 9293 names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -370,6 +378,9 @@ pub struct Handshake {
     /// The measured gaps between its transmissions, microseconds: the ladder of the text view.
     #[serde(skip)]
     pub gaps_us: Vec<u64>,
+    /// What verdicts are drawn from.
+    #[serde(skip)]
+    pub facts: Facts,
 }
 
 /// Totals of one peer address in one role.
@@ -466,6 +477,10 @@ pub enum Body {
     Handshake(Box<Handshake>),
     /// `peer`
     Peer(Box<Peer>),
+    /// `listener`
+    Listener(Box<Listener>),
+    /// `problem`
+    Problem(Box<Problem>),
     /// `lost`
     Lost(Lost),
     /// `end`

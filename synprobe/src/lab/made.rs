@@ -46,6 +46,9 @@ pub struct MadeHandshake {
     pub error: Option<Error>,
     /// How often its SYN or SYN-ACK is sent again, where that is certain.
     pub retransmits: Option<u32>,
+    /// What was done to it: the name of the verdict that must be said of it, `healthy` where there is
+    /// nothing to say; `None` where that is not what the scenario is about.
+    pub cause: Option<&'static str>,
 }
 
 /// What one of the kernel's counters must have moved by.

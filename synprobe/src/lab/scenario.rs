@@ -158,6 +158,7 @@ impl<'a> Run<'a> {
             count: 1..=1,
             error,
             retransmits: None,
+            cause: None,
         });
         Ok(())
     }
@@ -179,6 +180,7 @@ impl<'a> Run<'a> {
             count,
             error: None,
             retransmits: None,
+            cause: None,
         });
     }
 

@@ -246,6 +246,7 @@ impl Tracker {
                     open.reset_seen = true;
                 }
             }
+            Event::Drop(_) => {}
             Event::Error(r, _) => {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.soft_error = if r.sk_err != 0 {
@@ -346,6 +347,7 @@ impl Tracker {
             evidence: end.facts.clone(),
             remedy: None,
             gaps_us: open.gaps_us,
+            facts: open.facts,
             connection: open.connection,
         };
         self.totals.handshakes += 1;

@@ -9,7 +9,7 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
 use crate::{
     filter::printable,
-    model::{Connection, DwellSource, Family, Process, Role, TcpState},
+    model::{Connection, DwellSource, Facts, Family, Process, Role, TcpState},
 };
 
 /// Gaps kept for the ladder; no schedule has more steps that a person would read.
@@ -141,6 +141,8 @@ pub struct Open {
     pub gives_up: Option<(u64, u64)>,
     /// The last moment at which it was known to be alive.
     pub alive_ns: u64,
+    /// What verdicts are drawn from.
+    pub facts: Facts,
 }
 
 impl Open {
@@ -168,6 +170,7 @@ impl Open {
             base_us: None,
             gives_up: None,
             alive_ns,
+            facts: Facts::default(),
         }
     }
 

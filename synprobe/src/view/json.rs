@@ -90,6 +90,8 @@ fn general(out: &mut BytesMut, line: &Line, time: &str) -> io::Result<()> {
         Body::Retransmit(b) => envelope(out, "retransmit", line, time, b),
         Body::Handshake(b) => envelope(out, "handshake", line, time, b),
         Body::Peer(b) => envelope(out, "peer", line, time, b),
+        Body::Listener(b) => envelope(out, "listener", line, time, b),
+        Body::Problem(b) => envelope(out, "problem", line, time, b),
         Body::Lost(b) => envelope(out, "lost", line, time, b),
         Body::End(b) => envelope(out, "end", line, time, b),
     }

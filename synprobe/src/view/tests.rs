@@ -78,6 +78,7 @@ fn expired() -> Line {
             evidence: Vec::new(),
             remedy: None,
             gaps_us: vec![1_012_000, 2_020_000, 4_100_000],
+            facts: Facts::default(),
         })),
     )
 }
@@ -211,6 +212,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
                         .collect(),
                     remedy: text.map(Into::into),
                     gaps_us: vec![1],
+                    facts: Facts::default(),
                 })),
             ));
         }

@@ -86,6 +86,7 @@ impl Scenario for HalfOpenReset {
                 count: 1..=1,
                 error: None,
                 retransmits: Some(retransmits),
+                cause: None,
             });
         }
         run.wait_no_half_opens(PORT)?;

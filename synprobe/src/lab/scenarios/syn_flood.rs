@@ -72,6 +72,7 @@ impl Scenario for SynFlood {
                 count: u64::from(n != full)..=1,
                 error: None,
                 retransmits: Some(1),
+                cause: None,
             });
         }
         let queued = u64::from(full)..=u64::from(full) + 1;
@@ -89,6 +90,7 @@ impl Scenario for SynFlood {
             count: 0..=again,
             error: None,
             retransmits: Some(0),
+            cause: None,
         });
         run.expect(Side::Server, "PassiveOpens", honest..=honest + again);
         run.expect(Side::Client, "ActiveOpens", honest..=honest);

@@ -1,0 +1,51 @@
+//! What is known of a handshake beyond what its line prints: what verdicts are drawn from.
+
+/// A listener's queues at the moment of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Half-opens (`icsk_accept_queue.qlen`).
+    pub qlen: u32,
+    /// Those of them whose SYN-ACK timer has not fired yet.
+    pub young: u32,
+    /// Connections that wait for accept() (`sk_ack_backlog`).
+    pub accept_queue: u32,
+    /// The limit of both (`sk_max_ack_backlog`); full is above it.
+    pub max: u32,
+}
+
+impl Queue {
+    /// Whether the accept queue takes no more (`sk_acceptq_is_full()`).
+    pub fn accept_queue_is_full(&self) -> bool {
+        self.accept_queue > self.max
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The final ACK came and was not taken: the accept queue was full, or TCP_DEFER_ACCEPT waits for
+    /// data (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
+    pub acked: bool,
+    /// Whether the listener has TCP_DEFER_ACCEPT, where an event told.
+    pub defer_accept: Option<bool>,
+    /// The listener's queues at the last event that told.
+    pub queue: Option<Queue>,
+    /// The fullest that the accept queue was seen at this handshake's events.
+    pub queue_was_full: bool,
+    /// An ICMP error that was noted and did not end it: the name of its errno.
+    pub soft_error: Option<String>,
+    /// It was there before the run: what came before is not known.
+    pub was_there: bool,
+    /// It came through a SYN cookie, or may have.
+    pub cookie: bool,
+    /// The kernel chose no local port for it.
+    pub unbound: bool,
+    /// The peer's RST itself was seen.
+    pub reset_seen: bool,
+    /// SYNs of this very connection (same port) that came after the RST that killed it.
+    pub syn_after_reset: u32,
+    /// Client, not established: from the first SYN, when the kernel would have given up, µs.
+    pub would_give_up_us: Option<u64>,
+    /// Time-outs that have passed without an answer.
+    pub time_outs: u32,
+}

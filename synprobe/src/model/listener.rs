@@ -1,0 +1,52 @@
+//! A listener and its queues.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+/// Which limit binds a listener's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitedBy {
+    /// What the application gave to listen().
+    ListenBacklog,
+    /// net.core.somaxconn, which caps it.
+    Somaxconn,
+    /// net.ipv4.tcp_max_syn_backlog: the SYN queue where SYN cookies are off.
+    TcpMaxSynBacklog,
+}
+
+/// A `listener` line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listener {
+    /// Address it is bound to.
+    pub local_addr: IpAddr,
+    /// Port.
+    pub local_port: u16,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// What people call the namespace.
+    pub netns_name: Option<Arc<str>>,
+    /// The owner.
+    pub pid: Option<u32>,
+    /// Its command.
+    pub comm: Option<Arc<str>>,
+    /// Its cgroup v2 path.
+    pub cgroup: Option<Arc<str>>,
+    /// Half-opens in its SYN queue.
+    pub syn_queue: Option<u32>,
+    /// How many fit.
+    pub syn_queue_max: Option<u32>,
+    /// Connections that wait for accept().
+    pub accept_queue: Option<u32>,
+    /// Their limit; one more fits.
+    pub accept_queue_max: Option<u32>,
+    /// Which limit binds.
+    pub limited_by: Option<LimitedBy>,
+    /// `ListenOverflows` of its namespace, all its listeners together.
+    pub overflows: Option<u64>,
+    /// `SyncookiesSent` of its namespace.
+    pub syn_cookies: Option<u64>,
+    /// Packets discarded at this very listener (`sk_drops`).
+    pub drops: Option<u64>,
+}

@@ -1,0 +1,55 @@
+//! What is wrong, for one listener, process or path: many handshakes under one verdict.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use super::{Confidence, Evidence, Role};
+
+/// A peer that a problem concerns.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PeerShare {
+    /// The peer.
+    pub peer_addr: IpAddr,
+    /// How many of the problem's handshakes are its.
+    pub handshakes: u64,
+}
+
+/// A `problem` line of `diagnose`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Problem {
+    /// 1 is the worst.
+    pub rank: u64,
+    /// Why.
+    pub verdict: String,
+    /// How sure.
+    pub confidence: Confidence,
+    /// This host's role.
+    pub role: Role,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// What people call it.
+    pub netns_name: Option<Arc<str>>,
+    /// Server: the listener's address. Client: `None`.
+    pub local_addr: Option<IpAddr>,
+    /// Server: the listener's port. Client: `None`.
+    pub local_port: Option<u16>,
+    /// Client: the port called, where it is one.
+    pub peer_port: Option<u16>,
+    /// Server: the listener's owner. Client: the caller.
+    pub pid: Option<u32>,
+    /// Its command.
+    pub comm: Option<Arc<str>>,
+    /// Handshakes that it concerns.
+    pub handshakes: u64,
+    /// Those of them that are still open.
+    pub open: u64,
+    /// The peers it concerns most, most first.
+    pub peers: Vec<PeerShare>,
+    /// How many more there are.
+    pub peers_more: u64,
+    /// The facts, for and against.
+    pub evidence: Vec<Evidence>,
+    /// What to do, in commands.
+    pub remedy: Option<String>,
+}
