@@ -338,7 +338,7 @@ pub enum Confidence {
 }
 
 /// One fact that speaks for or against.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Evidence {
     /// In words, with its numbers.
     pub fact: String,

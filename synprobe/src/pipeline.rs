@@ -184,6 +184,7 @@ impl<'v> Run<'v> {
         }
         let attached: Vec<&str> = probes.attached().collect();
         let names = HostNames::new(&options.namespaces);
+        let began_ns = monotonic_ns();
         let tracker = Tracker::new(
             TrackConfig {
                 hz: host.hz,
@@ -193,6 +194,7 @@ impl<'v> Run<'v> {
                 all_states: options.all_states,
                 max_handshakes: options.max_handshakes,
                 max_peers: options.max_handshakes,
+                began_ns,
                 selection: options.selection.clone(),
             },
             Box::new(Rc::clone(&names)),
@@ -204,7 +206,6 @@ impl<'v> Run<'v> {
             options.selection.netns.is_some(),
         );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
-        let began_ns = monotonic_ns();
         Ok(Self {
             options,
             probes,

@@ -210,7 +210,7 @@ pub fn text(counted: &Counted) -> String {
             };
             let queue = format!("{}/{}", l.accept_queue, l.accept_queue_max);
             let process = match (&l.comm, l.pid) {
-                (Some(comm), Some(pid)) => format!("{}/{pid}", crate::view::safe(comm)),
+                (Some(comm), Some(pid)) => format!("{}/{pid}", crate::human::safe(comm)),
                 _ => "?".to_owned(),
             };
             let others: Vec<_> = l

@@ -40,6 +40,13 @@ impl Names for Fake {
             self.resets.get()
         })
     }
+    fn setting(&self, _: u32, name: &'static str) -> Option<u64> {
+        Some(if name.ends_with("tcp_syn_retries") {
+            6
+        } else {
+            4
+        })
+    }
     fn now_ns(&self) -> u64 {
         self.now_ns.get()
     }
@@ -54,6 +61,7 @@ fn config() -> TrackConfig {
         all_states: false,
         max_handshakes: 1000,
         max_peers: 1000,
+        began_ns: T0,
         selection: Selection::default(),
     }
 }

@@ -1,6 +1,5 @@
 //! How lines are shown. Every view reads the same model; none knows where a line comes from.
 
-mod human;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -8,7 +7,6 @@ mod text;
 
 use std::io;
 
-pub use human::safe;
 pub use json::JsonView;
 pub use text::TextView;
 

@@ -1,0 +1,318 @@
+//! Many handshakes under one verdict: what is wrong, worst first.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use super::{Scene, find, scene::Packet};
+use crate::{
+    human,
+    model::{Confidence, Evidence, Handshake, Outcome, PeerShare, Problem, Role},
+};
+
+/// Peers named in a problem.
+const PEERS: usize = 5;
+/// Facts of single handshakes quoted in a problem.
+const EXAMPLES: usize = 6;
+/// The name under which handshakes stand of which too little is known.
+const INSUFFICIENT: &str = "insufficient";
+
+/// What makes two handshakes part of one problem.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    verdict: String,
+    role: Role,
+    netns: u32,
+    /// Server: the listening port. Client: the port called; `None` for a fan-out.
+    port: Option<u16>,
+    /// Client: the caller.
+    pid: Option<u32>,
+}
+
+impl Key {
+    fn of(h: &Handshake) -> Self {
+        let c = &h.connection;
+        let verdict = h.verdict.clone().unwrap_or_else(|| INSUFFICIENT.to_owned());
+        let port = match c.role {
+            Role::Server => c.local_port,
+            Role::Client if verdict == "scan-fanout" => None,
+            Role::Client => c.peer_port,
+        };
+        Self {
+            role: c.role,
+            netns: c.netns,
+            pid: c.pid.filter(|_| c.role == Role::Client),
+            verdict,
+            port,
+        }
+    }
+}
+
+/// Groups judged handshakes; drops without a handshake (a SYN that this host refused) are problems too.
+pub fn problems(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Problem> {
+    let mut groups: BTreeMap<Key, Vec<&Handshake>> = BTreeMap::new();
+    for h in handshakes {
+        groups.entry(Key::of(h)).or_default().push(h);
+    }
+    let mut problems: Vec<Problem> = groups
+        .into_iter()
+        .map(|(key, group)| problem(&key, &group, scene))
+        .collect();
+    problems.extend(refused_at_the_door(handshakes, scene));
+    problems.sort_by_key(|p| {
+        (
+            p.verdict == INSUFFICIENT,
+            !find(&p.verdict).is_none_or(|v| v.is_fault()),
+            std::cmp::Reverse(weight(p)),
+        )
+    });
+    for (rank, problem) in (1..).zip(&mut problems) {
+        problem.rank = rank;
+    }
+    problems
+}
+
+/// How bad it is: how many it concerns, half as much where it is only likely.
+fn weight(p: &Problem) -> u64 {
+    let sure = if p.confidence == Confidence::Certain {
+        2
+    } else {
+        1
+    };
+    // A handshake that came late to a good end is the lesser evil.
+    let late = matches!(
+        p.verdict.as_str(),
+        "slow-peer" | "syn-lost-then-ok" | "flash-crowd"
+    );
+    p.handshakes * sure * if late { 1 } else { 4 }
+}
+
+fn problem(key: &Key, group: &[&Handshake], scene: &Scene) -> Problem {
+    let surest = group
+        .iter()
+        .copied()
+        .min_by_key(|h| match h.confidence {
+            Confidence::Certain => 0,
+            Confidence::Likely => 1,
+            Confidence::Insufficient => 2,
+        })
+        .unwrap_or(group[0]);
+    let certain = group
+        .iter()
+        .filter(|h| h.confidence == Confidence::Certain)
+        .count();
+    let mut evidence = vec![pro(summary(group))];
+    if certain > 0 && certain < group.len() {
+        evidence.push(pro(format!(
+            "seen itself in {certain} of them, the likeliest reason for the others"
+        )));
+    }
+    evidence.extend(shared_facts(group));
+    evidence.extend(related(key, scene));
+    let (peers, peers_more) = peers(group.iter().map(|h| h.connection.peer_addr));
+    let c = &surest.connection;
+    let listener = scene.listener(c).filter(|_| key.role == Role::Server);
+    Problem {
+        rank: 0,
+        verdict: key.verdict.clone(),
+        confidence: surest.confidence,
+        role: key.role,
+        netns: key.netns,
+        netns_name: c.netns_name.clone(),
+        local_addr: match key.role {
+            Role::Server => Some(listener.map_or(c.local_addr, |l| l.last.local_addr)),
+            Role::Client => None,
+        },
+        local_port: key.port.filter(|_| key.role == Role::Server),
+        peer_port: key.port.filter(|_| key.role == Role::Client),
+        pid: c.pid,
+        comm: c.comm.clone(),
+        handshakes: group.len() as u64,
+        open: group.iter().filter(|h| h.outcome == Outcome::Open).count() as u64,
+        peers,
+        peers_more,
+        evidence,
+        remedy: surest.remedy.clone(),
+    }
+}
+
+/// `307 half-opens: 290 open, 17 expired; the oldest 48.0 s; sent again 1 to 5 times`
+fn summary(group: &[&Handshake]) -> String {
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    for h in group {
+        *outcomes.entry(h.outcome.name()).or_default() += 1;
+    }
+    let mut parts: Vec<(usize, String)> = outcomes
+        .into_iter()
+        .map(|(name, n)| (n, format!("{n} {}", name.replace('_', " "))))
+        .collect();
+    parts.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
+    let what = match (group[0].connection.role, group.len()) {
+        (Role::Server, 1) => "half-open",
+        (Role::Server, _) => "half-opens",
+        (Role::Client, 1) => "connect",
+        (Role::Client, _) => "connects",
+    };
+    let mut text = format!("{} {what}: {}", group.len(), parts.join(", "));
+    if let Some(longest) = group.iter().filter_map(|h| h.dwell_us).max() {
+        text.push_str(&format!("; the longest {}", human::duration(longest)));
+    }
+    let again = |h: &&Handshake| h.retransmits;
+    let (least, most) = (
+        group.iter().map(again).min().unwrap_or(0),
+        group.iter().map(again).max().unwrap_or(0),
+    );
+    match (least, most) {
+        (0, 0) => (),
+        (a, b) if a == b => text.push_str(&format!("; sent again {}", super::times(a))),
+        (a, b) => text.push_str(&format!("; sent again {a} to {b} times")),
+    }
+    let by_peer = group.iter().filter(|h| h.retransmits_by_peer > 0).count();
+    if by_peer > 0 {
+        text.push_str(&format!("; {by_peer} whose peer repeated its SYN"));
+    }
+    text
+}
+
+/// Facts that several of them share word for word, most shared first; then a few of the others.
+fn shared_facts(group: &[&Handshake]) -> Vec<Evidence> {
+    let mut counts: HashMap<&Evidence, usize> = HashMap::new();
+    let mut order: Vec<&Evidence> = Vec::new();
+    for h in group {
+        for e in &h.evidence {
+            let n = counts.entry(e).or_insert(0);
+            if *n == 0 {
+                order.push(e);
+            }
+            *n += 1;
+        }
+    }
+    order.sort_by_key(|e| std::cmp::Reverse(counts[e]));
+    let shown = order.len().min(EXAMPLES);
+    let mut facts: Vec<Evidence> = order[..shown]
+        .iter()
+        .map(|e| {
+            let n = counts[e];
+            let fact = if group.len() == 1 || n == group.len() {
+                e.fact.clone()
+            } else if n == 1 {
+                format!("for example: {}", e.fact)
+            } else {
+                format!("{} ({n} of them)", e.fact)
+            };
+            Evidence {
+                fact,
+                supports: e.supports,
+            }
+        })
+        .collect();
+    facts.sort_by_key(|e| !e.supports);
+    facts
+}
+
+/// What the host's own counters add.
+fn related(key: &Key, scene: &Scene) -> Option<Evidence> {
+    let discarded = scene
+        .discards()
+        .iter()
+        .filter(|d| d.netns == key.netns && key.verdict == "dropped-here")
+        .map(|d| d.count)
+        .sum::<u64>();
+    (discarded > 0).then(|| {
+        pro(format!(
+            "this namespace threw away {discarded} packets of handshakes in this run"
+        ))
+    })
+}
+
+/// SYNs that came in and were thrown away before any half-open could be: no handshake tells of them.
+fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Problem> {
+    type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
+    let mut doors: BTreeMap<Door<'_>, Vec<&super::scene::Discard>> = BTreeMap::new();
+    for d in scene.discards().iter() {
+        if d.packet == Packet::Syn && d.incoming {
+            doors
+                .entry((d.netns, d.reason, d.to.ip(), d.to.port()))
+                .or_default()
+                .push(d);
+        }
+    }
+    doors
+        .into_iter()
+        .map(|((netns, _, addr, port), drops)| {
+            let count: u64 = drops.iter().map(|d| d.count).sum();
+            let (peers, peers_more) = peers(
+                drops
+                    .iter()
+                    .flat_map(|d| std::iter::repeat_n(d.from.ip(), d.count.min(1000) as usize)),
+            );
+            let listener = scene
+                .listeners()
+                .find(|l| l.last.netns == netns && l.last.local_port == port);
+            let known = handshakes
+                .iter()
+                .find(|h| h.connection.netns == netns)
+                .and_then(|h| h.connection.netns_name.clone());
+            let first = drops[0];
+            let place = first
+                .place
+                .as_ref()
+                .map_or(String::new(), |p| format!(" at {p}"));
+            Problem {
+                rank: 0,
+                verdict: "dropped-here".to_owned(),
+                confidence: Confidence::Certain,
+                role: Role::Server,
+                netns,
+                netns_name: listener.and_then(|l| l.last.netns_name.clone()).or(known),
+                local_addr: Some(addr),
+                local_port: Some(port),
+                peer_port: None,
+                pid: listener.and_then(|l| l.last.pid),
+                comm: listener.and_then(|l| l.last.comm.clone()),
+                handshakes: drops.len() as u64,
+                open: 0,
+                peers,
+                peers_more,
+                evidence: vec![
+                    pro(format!(
+                        "{} dropped {count} SYNs of {} connections on their way in ({}{place})",
+                        first.words,
+                        drops.len(),
+                        first.reason
+                    )),
+                    pro("no half-open exists for them: the listener never saw them".to_owned()),
+                ],
+                remedy: Some(first.remedy.to_owned()),
+            }
+        })
+        .collect()
+}
+
+fn peers(of: impl Iterator<Item = IpAddr>) -> (Vec<PeerShare>, u64) {
+    let mut counts: HashMap<IpAddr, u64> = HashMap::new();
+    for peer in of {
+        *counts.entry(peer).or_default() += 1;
+    }
+    let mut counts: Vec<(IpAddr, u64)> = counts.into_iter().collect();
+    counts.sort_by_key(|(peer, n)| (std::cmp::Reverse(*n), *peer));
+    let more = counts.len().saturating_sub(PEERS) as u64;
+    let shown = counts
+        .into_iter()
+        .take(PEERS)
+        .map(|(peer_addr, handshakes)| PeerShare {
+            peer_addr,
+            handshakes,
+        })
+        .collect();
+    (shown, more)
+}
+
+fn pro(fact: String) -> Evidence {
+    Evidence {
+        fact,
+        supports: true,
+    }
+}
