@@ -24,6 +24,10 @@ pub struct Cli {
 pub enum Command {
     /// Print every handshake as it happens, then a table of the peers
     Watch(WatchArgs),
+    /// Watch for a while, then say what is wrong, worst first, with the evidence and the remedy
+    Diagnose(DiagnoseArgs),
+    /// Explain a verdict: what it means, how it is told, what to try, how to see it made
+    Explain(ExplainArgs),
     /// Count the sockets in each TCP state, per network namespace and listening port
     States(StatesArgs),
     /// Say what this host allows, what is missing, and the remedy
@@ -82,6 +86,30 @@ pub struct WatchArgs {
     /// How the kernel hands its records over
     #[command(flatten)]
     pub tuning: TuningArgs,
+}
+
+/// `synprobe diagnose`
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// How long to watch, such as 30s or 5m
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
+    pub duration: Duration,
+    /// A page for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// `synprobe explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Which verdict, such as synack-lost; without one: all of them, a line each
+    pub verdict: Option<String>,
 }
 
 /// What narrows a run.

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Command, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs, States, StatesArgs,
-        TuningArgs, WatchArgs,
+        Command, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs,
+        States, StatesArgs, TuningArgs, WatchArgs,
     },
     filter::Selection,
     lab,
@@ -21,7 +21,8 @@ use crate::{
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
     ring, states,
-    view::{JsonView, TextView, View},
+    verdict::{self, Mode},
+    view::{JsonView, Page, TextView, View},
 };
 
 /// A run-time failure.
@@ -57,6 +58,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     check_output()?;
     match command {
         Command::Watch(args) => watch(args),
+        Command::Diagnose(args) => diagnose(args),
+        Command::Explain(args) => explain(args),
         Command::Lab(args) => rehearse(args),
         Command::States(args) => count_states(args),
         Command::Preflight(args) => check_host(args),
@@ -87,6 +90,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let (selection, namespaces) = select(&args.select)?;
     let options = WatchOptions {
         selection,
+        mode: Mode::AtOnce,
         all_states: args.states == States::All,
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
@@ -98,6 +102,51 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let mut view = view(args.format, args.select.netns.is_none());
     pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
     Ok(())
+}
+
+fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
+    let (selection, namespaces) = select(&args.select)?;
+    let only = namespaces.first().cloned();
+    let options = WatchOptions {
+        selection,
+        mode: Mode::AtTheEnd,
+        all_states: false,
+        ring_bytes: ring_bytes(&args.tuning)?,
+        max_handshakes: args.tuning.max_handshakes as usize,
+        duration: Some(args.duration),
+        count: None,
+        log_level: log_level(&args.tuning),
+        namespaces,
+    };
+    if args.format == Format::Json {
+        let mut view = view(args.format, true);
+        pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ()))
+            .map_err(failure)?;
+        return Ok(());
+    }
+    if io::stderr().is_terminal() {
+        let shown = crate::human::duration(args.duration.as_micros() as u64);
+        eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
+    }
+    let mut page = Page::default();
+    pipeline::watch(&host, options, &mut page, interrupted(), Box::new(|| ())).map_err(failure)?;
+    let counted = states::count(only);
+    print(&page.text(&counted, in_colour()))
+}
+
+fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let Some(name) = &args.verdict else {
+        return print(&verdict::explain::list());
+    };
+    match verdict::find(name) {
+        Some(verdict) => print(&verdict::explain::long(verdict)),
+        None => {
+            let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();
+            let line = format!("no verdict \"{name}\": there are {}", names.join(", "));
+            Err(Failure(line, USAGE))
+        }
+    }
 }
 
 fn rehearse(args: &LabArgs) -> Result<(), Failure> {
@@ -122,6 +171,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
         max_handshakes: args.tuning.max_handshakes as usize,
         log_level: log_level(&args.tuning),
         all_states: false,
+        mode: Mode::AtOnce,
     };
     let mut view = view(args.format, false);
     let rehearsed =
@@ -254,15 +304,19 @@ fn log_level(args: &TuningArgs) -> u8 {
 
 fn view(format: Format, all_namespaces: bool) -> Box<dyn View> {
     let out = io::stdout();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     match format {
         Format::Text => Box::new(TextView::new(
             BufWriter::new(out.lock()),
-            colour,
+            in_colour(),
             all_namespaces,
         )),
         Format::Json => Box::new(JsonView::new(out.lock())),
     }
+}
+
+/// Whether standard output is a terminal whose user did not set NO_COLOR.
+fn in_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn interrupted() -> Stop {

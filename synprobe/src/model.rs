@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-pub use facts::{Facts, Queue};
+pub use facts::{Facts, HalfOpens, Queue};
 pub use listener::{LimitedBy, Listener};
 pub use problem::{PeerShare, Problem};
 

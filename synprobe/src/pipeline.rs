@@ -6,7 +6,8 @@
 //!    sock_diag shows, for what raises no event.
 //! 4. [`decode`](crate::decode): bytes → events.
 //! 5. [`track`](crate::track): one handshake's life → lines.
-//! 6. [`view`](crate::view): lines → text or JSON.
+//! 6. [`verdict`](crate::verdict): why a handshake went as it did → the same lines, with the reason.
+//! 7. [`view`](crate::view): lines → text or JSON.
 //!
 //! Nothing flows backwards.
 
@@ -38,6 +39,7 @@ use crate::{
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, TrackConfig, Tracker, Tuple},
+    verdict::{Judge, Mode, Scene},
     view::{View, WallClock},
 };
 
@@ -54,6 +56,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub struct WatchOptions {
     /// What to see.
     pub selection: Selection,
+    /// When handshakes are judged, and so which lines there are.
+    pub mode: Mode,
     /// Every transition, not only the handshake's.
     pub all_states: bool,
     /// Size of the ring, bytes; a power of two.
@@ -136,6 +140,7 @@ struct Run<'v> {
     probes: Probes,
     ring: Ring,
     tracker: Tracker,
+    judge: Judge,
     names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
@@ -207,6 +212,7 @@ impl<'v> Run<'v> {
         );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         Ok(Self {
+            judge: Judge::new(options.mode, Scene::default()),
             options,
             probes,
             ring,
@@ -289,8 +295,7 @@ impl<'v> Run<'v> {
                 });
             }
         });
-        let lines = self.tracker.take_lines();
-        self.show(lines)?;
+        self.show_news()?;
         Ok(records)
     }
 
@@ -352,8 +357,12 @@ impl<'v> Run<'v> {
             self.tracker.observe(Observation::Snapshot(snapshot));
         }
         self.tracker.snapshots_done();
-        let lines = self.tracker.take_lines();
-        self.show(lines)?;
+        let began = Instant::now();
+        self.judge
+            .scene
+            .half_opens(self.tracker.half_opens_by_port());
+        let took = took + began.elapsed();
+        self.show_news()?;
         self.survey = SurveyState {
             under_way: false,
             due: Instant::now() + took * SURVEY_PAUSE,
@@ -403,7 +412,12 @@ impl<'v> Run<'v> {
             });
         }
         (self.seen.stats, self.seen.skipped) = (stats, skipped);
-        let lines = self.tracker.take_lines();
+        self.show_news()
+    }
+
+    /// Track → verdict → view.
+    fn show_news(&mut self) -> Result<(), WatchError> {
+        let lines = self.judge.pass(self.tracker.take_lines());
         self.show(lines)
     }
 
@@ -424,7 +438,7 @@ impl<'v> Run<'v> {
         self.drain_all()?;
         self.count_losses()?;
         self.tracker.finish(monotonic_ns());
-        let mut lines = self.tracker.take_lines();
+        let mut lines = self.judge.finish(self.tracker.take_lines());
         lines.push(Line {
             mono_ns: monotonic_ns(),
             body: Body::End(self.totals()),

@@ -21,6 +21,7 @@ use crate::{
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::Ready,
+    verdict::Mode,
     view::{View, WallClock},
 };
 
@@ -48,6 +49,8 @@ pub struct Setup {
     pub log_level: u8,
     /// Every transition.
     pub all_states: bool,
+    /// When handshakes are judged.
+    pub mode: Mode,
 }
 
 /// Runs a scenario under the pipeline.
@@ -70,6 +73,7 @@ pub fn rehearse(
             netns: Some(namespaces),
             ..Selection::default()
         },
+        mode: setup.mode,
         all_states: setup.all_states,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

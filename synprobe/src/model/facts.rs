@@ -53,3 +53,14 @@ pub struct Facts {
     /// Time-outs that have passed without an answer.
     pub time_outs: u32,
 }
+
+/// The half-opens of one port at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HalfOpens {
+    /// All of them.
+    pub open: u64,
+    /// Those whose peer has not sent anything since its SYN, though the SYN-ACK was sent again.
+    pub silent: u64,
+    /// From how many addresses those come.
+    pub silent_sources: u64,
+}

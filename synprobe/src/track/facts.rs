@@ -1,6 +1,8 @@
 //! What is gathered for the verdicts while a handshake is under way, and packets that a half-open has
 //! dealt with.
 
+use std::collections::{HashMap, HashSet};
+
 use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     errno,
-    model::{Facts, Outcome, Queue, Role, TcpState, Trigger},
+    model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
 };
 
 /// TCP flags.
@@ -45,6 +47,27 @@ impl Open {
 }
 
 impl Tracker {
+    /// The half-opens that there are now, by namespace and port.
+    pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
+        let mut ports: HashMap<(u32, u16), (HalfOpens, HashSet<[u8; 16]>)> = HashMap::new();
+        for (tuple, open) in self.half_opens.iter() {
+            let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
+            now.open += 1;
+            let f = &open.facts;
+            if f.counted && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
+                now.silent += 1;
+                sources.insert(tuple.peer_addr);
+            }
+        }
+        ports
+            .into_iter()
+            .map(|(key, (mut now, sources))| {
+                now.silent_sources = sources.len() as u64;
+                (key, now)
+            })
+            .collect()
+    }
+
     /// Everything that verdicts are drawn from.
     pub(super) fn facts(&self, open: &Open, end: &Ending) -> Facts {
         let mut facts = open.facts.clone();

@@ -1,6 +1,7 @@
 //! How lines are shown. Every view reads the same model; none knows where a line comes from.
 
 mod json;
+mod page;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -8,6 +9,7 @@ mod text;
 use std::io;
 
 pub use json::JsonView;
+pub use page::Page;
 pub use text::TextView;
 
 use crate::model::Line;

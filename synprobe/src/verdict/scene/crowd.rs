@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::{
     filter::mapped,
-    model::{Handshake, Outcome},
+    model::{HalfOpens, Handshake, Outcome},
     track::Bounded,
 };
 
@@ -12,17 +12,6 @@ use crate::{
 const PORTS: usize = 4096;
 /// Sources told apart at each; beyond it the numbers are lower bounds.
 const SOURCES: usize = 16_384;
-
-/// The half-opens of one port at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HalfOpens {
-    /// All of them.
-    pub open: u64,
-    /// Those whose peer has not sent anything since its SYN, though the SYN-ACK was sent again.
-    pub silent: u64,
-    /// From how many addresses those come.
-    pub silent_sources: u64,
-}
 
 /// See the module.
 #[derive(Debug, Default)]

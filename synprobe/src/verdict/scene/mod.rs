@@ -11,7 +11,7 @@ mod usual;
 
 use std::net::IpAddr;
 
-pub use crowd::{Crowd, HalfOpens, silent};
+pub use crowd::{Crowd, silent};
 pub use discards::{Discard, Discards, Packet, times};
 pub use fanout::Fanout;
 pub use hops::{Hops, Path, PathWanted};
@@ -20,7 +20,7 @@ pub use looks::{Counters, ListenerLooks};
 
 use crate::{
     filter::mapped,
-    model::{Body, Connection, Handshake, Line, Outcome, Role, TcpState},
+    model::{Body, Connection, HalfOpens, Handshake, Line, Outcome, Role, TcpState},
 };
 
 /// Both ends of a connection, in no order: a packet's and a socket's view are the same.
