@@ -21,6 +21,7 @@ pub use looks::{Counters, ListenerLooks};
 use crate::{
     filter::mapped,
     model::{Body, Connection, HalfOpens, Handshake, Line, Outcome, Role, TcpState},
+    track::Bounded,
 };
 
 /// Both ends of a connection, in no order: a packet's and a socket's view are the same.
@@ -62,8 +63,15 @@ pub struct Scene {
     hops: Hops,
     icmp: icmp::IcmpBook,
     usual: usual::Usual,
-    resets: crate::track::Bounded<(u32, Ends), u32>,
+    resets: Bounded<(u32, Ends), u32>,
+    /// Half-opens of the same two ends that came to nothing: when each began.
+    unanswered: Bounded<(u32, Ends), Vec<u64>>,
 }
+
+/// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
+const ONE_CONNECT_NS: u64 = 140_000_000_000;
+/// Beginnings remembered of one connection.
+const BEGINNINGS: usize = 8;
 
 impl Scene {
     /// Takes in what a line tells about others.
@@ -87,11 +95,8 @@ impl Scene {
             Role::Server => {
                 self.crowds.note(h, at_ns);
                 self.looks.served(c.netns, c.local_addr);
-                if h.outcome == Outcome::Reset
-                    && let Some(ends) = Ends::of(c)
-                {
-                    let before = self.resets.get(&(c.netns, ends)).copied().unwrap_or(0);
-                    self.resets.insert((c.netns, ends), before + 1);
+                if let Some(ends) = Ends::of(c) {
+                    self.note_end((c.netns, ends), h);
                 }
             }
         }
@@ -100,6 +105,26 @@ impl Scene {
             && let Some(dwell_us) = h.dwell_us
         {
             self.usual.note(c, dwell_us);
+        }
+    }
+
+    fn note_end(&mut self, key: (u32, Ends), h: &Handshake) {
+        match h.outcome {
+            Outcome::Reset => {
+                let before = self.resets.get(&key).copied().unwrap_or(0);
+                self.resets.insert(key, before + 1);
+            }
+            Outcome::Expired | Outcome::Dropped | Outcome::Open => {
+                let Some(began) = h.facts.began_ns else {
+                    return;
+                };
+                let mut all = self.unanswered.remove(&key).unwrap_or_default();
+                if all.len() < BEGINNINGS && !all.contains(&began) {
+                    all.push(began);
+                }
+                self.unanswered.insert(key, all);
+            }
+            _ => (),
         }
     }
 
@@ -213,6 +238,19 @@ impl Scene {
     /// How long this peer's handshakes usually take, µs, and of how many that is the median.
     pub fn usual_us(&self, c: &Connection) -> Option<(u64, usize)> {
         self.usual.median_us(c)
+    }
+
+    /// How many half-opens of the same two ends came to nothing within the time of one connect(): more
+    /// than one, and the peer has sent its SYN again after we had forgotten the first.
+    pub fn unanswered(&self, h: &Handshake) -> usize {
+        let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
+        let (Some(key), Some(began)) = (key, h.facts.began_ns) else {
+            return 0;
+        };
+        self.unanswered.get(&key).map_or(0, |all| {
+            let near = |at: &&u64| at.abs_diff(began) < ONE_CONNECT_NS;
+            all.iter().filter(near).count()
+        })
     }
 
     /// How often the same two ends had a half-open killed by RST.

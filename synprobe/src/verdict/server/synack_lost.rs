@@ -5,6 +5,9 @@ use crate::{
     verdict::{Explanation, Finding, Scene, Verdict, times},
 };
 
+/// As long as a client repeats its SYN, seconds.
+const ONE_CONNECT_S: u32 = 140;
+
 /// `synack-lost`
 pub(in crate::verdict) struct SynackLost;
 
@@ -14,22 +17,32 @@ impl Verdict for SynackLost {
     }
 
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let again = scene.unanswered(h);
         if !super::unfinished(h)
-            || h.retransmits_by_peer == 0
+            || h.retransmits_by_peer == 0 && again < 2
             || h.facts.acked
             || h.facts.reset_seen
         {
             return None;
         }
-        let mut finding = Finding::certain()
-            .pro(format!(
+        let mut finding = Finding::certain();
+        if h.retransmits_by_peer > 0 {
+            finding = finding.pro(format!(
                 "the peer repeated its SYN {}: it lives, and has not received a SYN-ACK",
                 times(h.retransmits_by_peer)
-            ))
-            .pro(format!(
-                "the SYN-ACK was sent {}, and no ACK came",
-                times(h.retransmits + 1)
             ));
+        }
+        if again >= 2 {
+            finding = finding.pro(format!(
+                "the same port of the peer made {again} half-opens within {} s: it sent its SYN again after \
+                 the one before had ended",
+                ONE_CONNECT_S
+            ));
+        }
+        finding = finding.pro(format!(
+            "the SYN-ACK was sent {}, and no ACK came",
+            times(h.retransmits + 1)
+        ));
         finding = if scene.sees_discards && !scene.discards_missed {
             finding.pro("this host did not drop any of them")
         } else {
@@ -80,6 +93,25 @@ mod tests {
             let got = said(&repeating(outcome), Scene::default());
             assert_eq!(got, (Some("synack-lost".into()), Confidence::Certain));
         }
+    }
+
+    #[test]
+    fn a_syn_that_comes_again_after_the_half_open_has_ended_makes_it() {
+        let mut first = half_open(Outcome::Expired);
+        first.facts.began_ns = Some(990 * SEC);
+        let mut scene = Scene::default();
+        scene.note(&line(first));
+        let second = half_open(Outcome::Expired);
+        assert_eq!(
+            said(&second, scene),
+            (Some("synack-lost".into()), Confidence::Certain)
+        );
+        // Not an hour later.
+        let mut first = half_open(Outcome::Expired);
+        first.facts.began_ns = Some(SEC);
+        let mut scene = Scene::default();
+        scene.note(&line(first));
+        assert_eq!(said(&second, scene).0.as_deref(), Some("peer-silent"));
     }
 
     #[test]
