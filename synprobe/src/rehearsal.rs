@@ -1,6 +1,8 @@
 //! `synprobe lab`: a scenario of the [`lab`](crate::lab), watched by the same pipeline as `watch`, and
 //! what was made held against what was seen.
 
+mod matrix;
+
 use std::{
     fmt::Write as _,
     io,
@@ -24,6 +26,8 @@ use crate::{
     verdict::Mode,
     view::{View, WallClock},
 };
+
+pub use matrix::{Cell, HEALTHY, INSUFFICIENT, Matrix, NOTHING, Said};
 
 /// What a rehearsal gave.
 pub struct Rehearsed {

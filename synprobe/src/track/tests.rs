@@ -13,6 +13,8 @@ use crate::{
     model::{Peer, Trigger},
 };
 
+mod facts;
+
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1_000_000_000;
 const NETNS: u32 = 4_026_531_833;
