@@ -6,10 +6,12 @@
 
 pub mod cgroup;
 pub mod counters;
+pub mod icmp;
 pub mod listeners;
 mod nlmsg;
 pub mod owner;
 mod request;
+pub mod route;
 pub mod row;
 pub mod sock_diag;
 mod socket;
