@@ -34,7 +34,7 @@ use crate::{
     model::{Body, End, Line, Start},
     netns::NetNs,
     preflight::{HostError, Ready},
-    probe::{LoadError, LoadOptions, Probes},
+    probe::{LoadError, LoadOptions, Probes, losses},
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, TrackConfig, Tracker, Tuple},
@@ -153,6 +153,9 @@ struct Run<'v> {
 struct Seen {
     stats: Stats,
     skipped: u64,
+    drops_skipped: u64,
+    /// Losses that the kernel side does not count as produced: it was not looking.
+    unlooked: u64,
     undecodable: u64,
 }
 
@@ -175,6 +178,7 @@ impl<'v> Run<'v> {
             filter: &filter,
             places: host.places,
             hooks: &host.hooks,
+            reasons: &host.reasons,
             log_level: options.log_level,
         })?;
         let ring = Ring::new(ring, options.ring_bytes)
@@ -311,6 +315,16 @@ impl<'v> Run<'v> {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         self.count_losses()?;
+        let runs = self.seen.stats.drop_runs;
+        if let Some(reason) = self.probes.relieve(runs, Instant::now()) {
+            // How many are missed nobody knows: one stands for all.
+            self.seen.unlooked += 1;
+            self.tracker.observe(Observation::Lost {
+                at_ns: monotonic_ns(),
+                events: 1,
+                reason,
+            });
+        }
         self.names.tidy();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
@@ -394,6 +408,11 @@ impl<'v> Run<'v> {
             skips,
             "events while the same program was running on that CPU".to_owned(),
         ));
+        let drops_skipped = self.probes.drops_skipped();
+        let skips = drops_skipped.saturating_sub(self.seen.drops_skipped);
+        let [unlooked, held_back] = losses::of_drops(&self.seen.stats, &stats, skips);
+        self.seen.unlooked += unlooked.0;
+        lost.extend([unlooked, held_back]);
         for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
             self.tracker.observe(Observation::Lost {
                 at_ns,
@@ -402,6 +421,7 @@ impl<'v> Run<'v> {
             });
         }
         (self.seen.stats, self.seen.skipped) = (stats, skipped);
+        self.seen.drops_skipped = drops_skipped;
         let lines = self.tracker.take_lines();
         self.show(lines)
     }
@@ -441,6 +461,7 @@ impl<'v> Run<'v> {
             evicted: totals.evicted,
             produced: self.seen.stats.produced.iter().sum::<u64>()
                 + self.seen.skipped
+                + self.seen.unlooked
                 + totals.untold,
             peers_unlisted: totals.peers_unlisted,
         }
