@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod lab;
 pub mod model;
 pub mod netns;
+mod notice;
 pub mod pipeline;
 pub mod preflight;
 pub mod probe;

@@ -444,6 +444,17 @@ pub struct Lost {
     pub reason: String,
 }
 
+impl Lost {
+    /// How the reasons begin that are about packets which this host threw away: what is lost of those
+    /// is evidence, never a handshake.
+    pub const OF_DROPS: [&'static str; 2] = ["drop records", "packet drops"];
+
+    /// Whether nothing but such evidence was lost.
+    pub fn is_of_drops(&self) -> bool {
+        Self::OF_DROPS.iter().any(|of| self.reason.starts_with(of))
+    }
+}
+
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct End {

@@ -17,6 +17,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,14 +29,15 @@ use tokio::{
 };
 
 use crate::{
-    decode::decode,
+    decode::{Event, decode},
     diag::monotonic_ns,
     filter::Selection,
     host::HostNames,
     model::{Body, End, Line, Start},
     netns::NetNs,
+    notice::Notice,
     preflight::{HostError, Ready},
-    probe::{LoadError, LoadOptions, Probes},
+    probe::{LoadError, LoadOptions, Probes, hooks::DROPS, losses},
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, TrackConfig, Tracker, Tuple},
@@ -141,6 +143,7 @@ struct Run<'v> {
     ring: Ring,
     tracker: Tracker,
     judge: Judge,
+    notice: Notice,
     names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
@@ -158,6 +161,9 @@ struct Run<'v> {
 struct Seen {
     stats: Stats,
     skipped: u64,
+    drops_skipped: u64,
+    /// Losses that the kernel side does not count as produced: it was not looking.
+    unlooked: u64,
     undecodable: u64,
 }
 
@@ -180,6 +186,7 @@ impl<'v> Run<'v> {
             filter: &filter,
             places: host.places,
             hooks: &host.hooks,
+            reasons: &host.reasons,
             log_level: options.log_level,
         })?;
         let ring = Ring::new(ring, options.ring_bytes)
@@ -188,6 +195,8 @@ impl<'v> Run<'v> {
             forward_kernel_log(&mut probes);
         }
         let attached: Vec<&str> = probes.attached().collect();
+        let mut scene = Scene::default();
+        scene.sees_discards = attached.contains(&DROPS);
         let names = HostNames::new(&options.namespaces);
         let began_ns = monotonic_ns();
         let tracker = Tracker::new(
@@ -212,7 +221,8 @@ impl<'v> Run<'v> {
         );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         Ok(Self {
-            judge: Judge::new(options.mode, Scene::default()),
+            judge: Judge::new(options.mode, scene),
+            notice: Notice::new(Arc::clone(&host.reasons)),
             options,
             probes,
             ring,
@@ -281,9 +291,13 @@ impl<'v> Run<'v> {
     /// Ring → decode → track → view, until the ring is empty or, under load, for one batch.
     fn drain(&mut self) -> Result<usize, WatchError> {
         let (tracker, seen, named) = (&mut self.tracker, &mut self.seen, &mut self.named);
+        let (scene, notice) = (&mut self.judge.scene, &self.notice);
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
             Ok(event) => {
                 named.insert(event.flow().netns);
+                if let Event::Drop(discarded) = &event {
+                    notice.discarded(discarded, scene);
+                }
                 tracker.observe(Observation::Event(event));
             }
             Err(error) => {
@@ -317,6 +331,16 @@ impl<'v> Run<'v> {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         self.count_losses()?;
+        let runs = self.seen.stats.drop_runs;
+        if let Some(reason) = self.probes.relieve(runs, Instant::now()) {
+            // How many are missed nobody knows: one stands for all.
+            self.seen.unlooked += 1;
+            self.tracker.observe(Observation::Lost {
+                at_ns: monotonic_ns(),
+                events: 1,
+                reason,
+            });
+        }
         self.names.tidy();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
@@ -404,6 +428,11 @@ impl<'v> Run<'v> {
             skips,
             "events while the same program was running on that CPU".to_owned(),
         ));
+        let drops_skipped = self.probes.drops_skipped();
+        let skips = drops_skipped.saturating_sub(self.seen.drops_skipped);
+        let [unlooked, held_back] = losses::of_drops(&self.seen.stats, &stats, skips);
+        self.seen.unlooked += unlooked.0;
+        lost.extend([unlooked, held_back]);
         for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
             self.tracker.observe(Observation::Lost {
                 at_ns,
@@ -412,6 +441,7 @@ impl<'v> Run<'v> {
             });
         }
         (self.seen.stats, self.seen.skipped) = (stats, skipped);
+        self.seen.drops_skipped = drops_skipped;
         self.show_news()
     }
 
@@ -456,6 +486,7 @@ impl<'v> Run<'v> {
             evicted: totals.evicted,
             produced: self.seen.stats.produced.iter().sum::<u64>()
                 + self.seen.skipped
+                + self.seen.unlooked
                 + totals.untold,
             peers_unlisted: totals.peers_unlisted,
         }

@@ -12,7 +12,9 @@ impl Verdict for DroppedHere {
     }
 
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
-        if h.outcome == Outcome::Established && h.retransmits == 0 {
+        // With its final ACK here, what was dropped before is history.
+        let arrived = h.facts.acked && h.facts.queue_was_full;
+        if arrived || h.outcome == Outcome::Established && h.retransmits == 0 {
             return None;
         }
         let drops = scene.discards_of(&h.connection, h.facts.began_ns.unwrap_or(0));
@@ -43,7 +45,7 @@ impl Verdict for DroppedHere {
                 sent - dropped
             ));
         }
-        Some(finding.remedy(first.remedy))
+        Some(finding.remedy(first.remedy()))
     }
 
     fn explain(&self) -> Explanation {
@@ -86,8 +88,8 @@ mod tests {
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[0].fact,
-            "this host's netfilter rules dropped the SYN-ACK from 10.0.0.1:8080 to 10.0.0.9:55555, \
-             going out, 3 times (NETFILTER_DROP at nft_do_chain)"
+            "this host dropped the SYN-ACK on its way out, from 10.0.0.1:8080 to 10.0.0.9:55555, \
+             3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(said.remedy.as_deref(), Some("nft list ruleset"));
     }
@@ -123,6 +125,14 @@ mod tests {
             said(&h, dropping(&h, Packet::Rst)).0.as_deref(),
             Some("dropped-here")
         );
+    }
+
+    #[test]
+    fn a_final_ack_that_arrived_and_was_refused_is_the_later_reason() {
+        let mut h = half_open(Outcome::Open);
+        (h.facts.acked, h.facts.queue_was_full) = (true, true);
+        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(verdict.as_deref(), Some("accept-queue-full"));
     }
 
     #[test]

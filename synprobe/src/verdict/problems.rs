@@ -278,14 +278,14 @@ fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Prob
                 peers_more,
                 evidence: vec![
                     pro(format!(
-                        "{} dropped {count} SYNs of {} connections on their way in ({}{place})",
-                        first.words,
+                        "this host dropped {count} SYNs of {} connections that came in: {} ({}{place})",
                         drops.len(),
+                        first.words,
                         first.reason
                     )),
                     pro("no half-open exists for them: the listener never saw them".to_owned()),
                 ],
-                remedy: Some(first.remedy.to_owned()),
+                remedy: Some(first.remedy()),
             }
         })
         .collect()
