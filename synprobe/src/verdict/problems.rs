@@ -13,8 +13,10 @@ use crate::{
 
 /// Peers named in a problem.
 const PEERS: usize = 5;
-/// Facts of single handshakes quoted in a problem.
-const EXAMPLES: usize = 6;
+/// Facts quoted that several handshakes share.
+const SHARED: usize = 6;
+/// Facts quoted of single handshakes.
+const EXAMPLES: usize = 2;
 /// The name under which handshakes stand of which too little is known.
 const INSUFFICIENT: &str = "insufficient";
 
@@ -108,8 +110,8 @@ fn problem(key: &Key, group: &[&Handshake], scene: &Scene) -> Problem {
             "seen itself in {certain} of them, the likeliest reason for the others"
         )));
     }
-    evidence.extend(shared_facts(group));
-    evidence.extend(related(key, scene));
+    let of_many = find(&key.verdict).and_then(|v| v.facts_of_many(group, scene));
+    evidence.extend(of_many.unwrap_or_else(|| shared_facts(group)));
     let (peers, peers_more) = peers(group.iter().map(|h| h.connection.peer_addr));
     let c = &surest.connection;
     let listener = scene.listener(c).filter(|_| key.role == Role::Server);
@@ -176,55 +178,36 @@ fn summary(group: &[&Handshake]) -> String {
     text
 }
 
-/// Facts that several of them share word for word, most shared first; then a few of the others.
+/// Facts that several of them share word for word, most shared first; then a few of single ones.
 fn shared_facts(group: &[&Handshake]) -> Vec<Evidence> {
     let mut counts: HashMap<&Evidence, usize> = HashMap::new();
     let mut order: Vec<&Evidence> = Vec::new();
-    for h in group {
-        for e in &h.evidence {
-            let n = counts.entry(e).or_insert(0);
-            if *n == 0 {
-                order.push(e);
-            }
-            *n += 1;
+    for e in group.iter().flat_map(|h| &h.evidence) {
+        let n = counts.entry(e).or_insert(0);
+        if *n == 0 {
+            order.push(e);
         }
+        *n += 1;
     }
     order.sort_by_key(|e| std::cmp::Reverse(counts[e]));
-    let shown = order.len().min(EXAMPLES);
-    let mut facts: Vec<Evidence> = order[..shown]
-        .iter()
-        .map(|e| {
-            let n = counts[e];
-            let fact = if group.len() == 1 || n == group.len() {
-                e.fact.clone()
-            } else if n == 1 {
-                format!("for example: {}", e.fact)
-            } else {
-                format!("{} ({n} of them)", e.fact)
-            };
-            Evidence {
-                fact,
-                supports: e.supports,
-            }
+    let alone = |e: &&Evidence| counts[e] == 1 && group.len() > 1;
+    let (single, shared): (Vec<&Evidence>, Vec<&Evidence>) = order.iter().partition(|e| alone(e));
+    let shown = shared
+        .into_iter()
+        .take(SHARED)
+        .chain(single.into_iter().take(EXAMPLES));
+    let mut facts: Vec<Evidence> = shown
+        .map(|e| Evidence {
+            fact: match counts[e] {
+                n if n == group.len() => e.fact.clone(),
+                1 => format!("for example: {}", e.fact),
+                n => format!("{} ({n} of them)", e.fact),
+            },
+            supports: e.supports,
         })
         .collect();
     facts.sort_by_key(|e| !e.supports);
     facts
-}
-
-/// What the host's own counters add.
-fn related(key: &Key, scene: &Scene) -> Option<Evidence> {
-    let discarded = scene
-        .discards()
-        .iter()
-        .filter(|d| d.netns == key.netns && key.verdict == "dropped-here")
-        .map(|d| d.count)
-        .sum::<u64>();
-    (discarded > 0).then(|| {
-        pro(format!(
-            "this namespace threw away {discarded} packets of handshakes in this run"
-        ))
-    })
 }
 
 /// SYNs that came in and were thrown away before any half-open could be: no handshake tells of them.

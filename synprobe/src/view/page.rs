@@ -213,6 +213,7 @@ fn place(p: &Problem) -> String {
         _ => "server".to_owned(),
     };
     match &p.netns_name {
+        Some(name) if name.starts_with("netns:") => format!("{what}, {}", human::safe(name)),
         Some(name) if &**name != "host" => format!("{what}, netns {}", human::safe(name)),
         None => format!("{what}, netns {}", p.netns),
         _ => what,
