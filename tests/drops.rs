@@ -27,7 +27,10 @@ use synprobe::{
         packet::Segment, settle,
     },
     preflight::Ready,
-    probe::{LoadOptions, Probes, hooks::DROPS},
+    probe::{
+        LoadOptions, Probes,
+        hooks::{Chosen, DROPS},
+    },
 };
 use synprobe_ebpf::{
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP},
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         cases.push(Case::for_family("filters", family, limits::filters));
     }
     cases.push(Case::new("reverse-path-filter", own_doing::reverse_path));
+    cases.push(Case::new("before-6.11", own_doing::without_receiver));
     cases.push(Case::new("no-neighbour", own_doing::no_neighbour));
     cases.push(Case::new("more-than-is-written", limits::flood));
     cases.push(Case::new("stepping-aside", limits::stepping_aside));
@@ -84,7 +88,11 @@ impl Watch {
         Self::with(lab, Selection::default())
     }
 
-    fn with(lab: &Lab, mut selection: Selection) -> Result<Self> {
+    fn with(lab: &Lab, selection: Selection) -> Result<Self> {
+        Self::by(lab, selection, &harness::host()?.hooks)
+    }
+
+    fn by(lab: &Lab, mut selection: Selection, hooks: &[Chosen]) -> Result<Self> {
         let host = harness::host()?;
         let both = [lab.client.inode(), lab.server.inode()];
         selection.netns.get_or_insert(both);
@@ -93,7 +101,7 @@ impl Watch {
             ring_bytes: AMPLE_RING,
             filter: &filter,
             places: host.places,
-            hooks: &host.hooks,
+            hooks,
             reasons: &host.reasons,
             log_level: 0,
         })?;

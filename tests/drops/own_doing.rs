@@ -7,11 +7,16 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use synprobe::lab::{
-    Client, Family, Fault, Lab, Lose, PORT, RawSender, capture::Capture, packet::flags, syn,
+use synprobe::{
+    filter::Selection,
+    lab::{
+        Client, Family, Fault, Lab, Lose, PORT, RawSender, capture::Capture, packet::flags, syn,
+    },
+    probe::hooks::DROPS,
 };
+use synprobe_tests::harness;
 
-use super::{Watch, are_those_of, came_into_server, segment, stranger};
+use super::{Watch, are_those_of, came_into_server, segment, stranger, wait};
 
 /// A classifier on the way in, which is also what the lab loses segments with.
 pub fn classifier(family: Family) -> Result<()> {
@@ -42,6 +47,46 @@ pub fn classifier(family: Family) -> Result<()> {
         "{lost} lost by the classifier"
     );
     are_those_of(&records, &capture.stop()?, |s| s.flags == flags::SYN)
+}
+
+/// The program for kernels that do not tell the receiving socket: it knows this host's own doing, and
+/// nothing of half-opens.
+pub fn without_receiver() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let mut hooks = harness::host()?.hooks.clone();
+    for chosen in &mut hooks {
+        if chosen.hook.name == DROPS {
+            chosen.program = "drop_skb";
+        }
+    }
+    let _listener = lab.listen(PORT, 64)?;
+    let mut fault = Fault::attach(&lab.server)?;
+    fault.set(0, syn(), Lose::All, PORT + 1)?;
+    let here = Selection {
+        netns: Some([lab.server.inode(); 2]),
+        ..Selection::default()
+    };
+    let mut watch = Watch::by(&lab, here, &hooks)?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let server = |port| SocketAddr::new(lab.server_ip(), port);
+    let before = lab.counters()?;
+    let peer = stranger(&lab, 0);
+    sender.syn(peer, server(PORT), 1)?;
+    sender.syn(peer, server(PORT), 1)?;
+    sender.rst(peer, server(PORT), 2)?;
+    wait("the half-open's end", || {
+        Ok(lab.counters()?.since(&before).server.get("EmbryonicRsts") == 1)
+    })?;
+    sender.syn(peer, server(PORT + 1), 3)?;
+    watch.until(1)?;
+    ensure!(watch.reason(&watch.seen[0]) == "TC_INGRESS");
+    came_into_server(&lab, &watch.seen[0])?;
+    let records = watch.all()?;
+    ensure!(
+        records.len() == 1 && records[0].listener == 0,
+        "{records:#?}"
+    );
+    Ok(())
 }
 
 /// rp_filter=1, and the route back to the sender is another than the way it came.
