@@ -221,8 +221,11 @@ pub const REASONS_WANTED: usize = 0;
 /// Index of the bitmap of reasons that only a packet on its way in can have, and that come before
 /// the kernel has written down which device it came in on.
 pub const REASONS_INCOMING: usize = 1;
-/// Words of both bitmaps, one after the other.
-pub const ALL_REASON_WORDS: usize = 2 * REASON_WORDS;
+/// Index of the bitmap of reasons for which a half-open lets a packet go; a listener that is the
+/// receiver must be there too.
+pub const REASONS_HALF_OPEN: usize = 2;
+/// Words of all bitmaps, one after the other.
+pub const ALL_REASON_WORDS: usize = 3 * REASON_WORDS;
 
 /// `drop` records that one CPU writes in a second, at most.
 pub const DROPS_PER_SECOND: u64 = 1000;

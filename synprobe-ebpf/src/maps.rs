@@ -60,7 +60,7 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
 #[unsafe(no_mangle)]
 pub static PORTS: Global<[u64; 3 * PORT_WORDS]> = Global::new([0; 3 * PORT_WORDS]);
 
-/// Two bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`), by the running kernel's
-/// numbers.
+/// Three bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`, `REASONS_HALF_OPEN`), by the
+/// running kernel's numbers.
 #[unsafe(no_mangle)]
 pub static REASONS: Global<[u64; ALL_REASON_WORDS]> = Global::new([0; ALL_REASON_WORDS]);

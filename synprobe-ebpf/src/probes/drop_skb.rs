@@ -5,13 +5,16 @@
 //! nanoseconds: by the reason alone, then by the state of the socket, then by the headers.
 //!
 //! Two things are told. This host threw a handshake packet away for a reason of its own
-//! (`REASONS_WANTED`). Or a listener is the receiver: its half-opens deal with a repeated SYN, a RST or
-//! an ACK that they do not take by letting `tcp_v4_rcv()` free it, with whatever reason.
+//! (`REASONS_WANTED`). Or a listener is the receiver, and one of its half-opens has dealt with a repeated
+//! SYN, a RST or an ACK that it does not take: `tcp_v4_rcv()` then frees it (`REASONS_HALF_OPEN`). Not
+//! told is what reaches the listener itself, which has other reasons: the last ACK of a connection that
+//! is gone already, a stray RST.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, REASON_WORDS, REASONS_INCOMING, REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
+        DROPS_PER_SECOND, REASON_WORDS, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_WANTED,
+        ROLE_CLIENT, ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
 };
@@ -53,9 +56,11 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
     tally(|s| &mut s.drop_runs);
     let reason: u32 = ctx.arg(2);
     let wanted = listed(REASONS_WANTED, reason);
+    if !wanted && (rx_sk == 0 || !listed(REASONS_HALF_OPEN, reason)) {
+        return Ok(());
+    }
     let receiver = (rx_sk != 0).then(|| Kptr::new(rx_sk));
     let listener = match receiver {
-        None if !wanted => return Ok(()),
         None => None,
         Some(sk) => match sk.read::<u8>(place!(state))? {
             state::LISTEN => receiver,
@@ -147,7 +152,7 @@ fn listed(bitmap: usize, reason: u32) -> bool {
         return false;
     }
     let words: *const u64 = (&raw const REASONS).cast();
-    // SAFETY: the bitmap is one of the two, and the word was checked: it is inside the global.
+    // SAFETY: the bitmap is one of the three, and the word was checked: it is inside the global.
     let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
     word & (1 << (reason & 63)) != 0
 }

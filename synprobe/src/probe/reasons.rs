@@ -5,11 +5,13 @@
 
 mod table;
 
-use synprobe_ebpf::config::{ALL_REASON_WORDS, REASON_WORDS, REASONS_INCOMING, REASONS_WANTED};
+use synprobe_ebpf::config::{
+    ALL_REASON_WORDS, REASON_WORDS, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_WANTED,
+};
 
 use super::btf::Btf;
 pub use table::Meaning;
-use table::{OWN_DOING, Told};
+use table::{HALF_OPEN, OWN_DOING, Told};
 
 /// What the kernel puts before each name.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -76,23 +78,33 @@ impl Reasons {
         Some(reason.number)
     }
 
-    /// What the kernel side gets: two bitmaps, one after the other. `with_receiver`: the program is told
-    /// which socket a packet was for.
+    /// What the kernel side gets: three bitmaps, one after the other. `with_receiver`: the program is
+    /// told which socket a packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
-        for reason in &self.0 {
-            let Some(meaning) = reason.meaning else {
-                continue;
-            };
-            let (word, bit) = (reason.number as usize / 64, reason.number % 64);
-            // A kernel with more reasons than there is room for; the highest are told of no more.
-            if word >= REASON_WORDS || meaning.told == Told::WithReceiver && !with_receiver {
+        for Reason {
+            number,
+            name,
+            meaning,
+        } in &self.0
+        {
+            let (word, bit) = (*number as usize / 64, number % 64);
+            // A kernel with more reasons than there is room for: the highest are not told.
+            if word >= REASON_WORDS {
                 continue;
             }
             let mut set = |bitmap| words[bitmap * REASON_WORDS + word] |= 1 << bit;
-            set(REASONS_WANTED);
-            if meaning.told == Told::ComingIn {
-                set(REASONS_INCOMING);
+            if HALF_OPEN.contains(&name.as_str()) {
+                set(REASONS_HALF_OPEN);
+            }
+            match meaning.map(|meaning| meaning.told) {
+                None => {}
+                Some(Told::WithReceiver) if !with_receiver => {}
+                Some(Told::Always | Told::WithReceiver) => set(REASONS_WANTED),
+                Some(Told::ComingIn) => {
+                    set(REASONS_WANTED);
+                    set(REASONS_INCOMING);
+                }
             }
         }
         words
@@ -153,11 +165,11 @@ mod tests {
         // 63 is the socket's filter, 256 has no room.
         assert_eq!(
             reasons.to_kernel(true),
-            [1 << 63, 1, 0, 1 << 63, 0, 0, 0, 1 << 63]
+            [1 << 63, 1, 0, 1 << 63, 0, 0, 0, 1 << 63, 4, 0, 0, 0]
         );
         assert_eq!(
             reasons.to_kernel(false),
-            [0, 1, 0, 1 << 63, 0, 0, 0, 1 << 63]
+            [0, 1, 0, 1 << 63, 0, 0, 0, 1 << 63, 4, 0, 0, 0]
         );
         assert_eq!(Reasons::default().to_kernel(true), [0; ALL_REASON_WORDS]);
     }

@@ -54,6 +54,17 @@ mod look {
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }
 
+/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) lets go of a packet that a
+/// half-open has dealt with. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
+/// TCP_DEFER_ACCEPT swallows. The others stand for themselves; before 6.15 they too are NOT_SPECIFIED.
+pub(super) static HALF_OPEN: &[&str] = &[
+    "NOT_SPECIFIED",
+    "TCP_LISTEN_OVERFLOW",
+    "TCP_OVERWINDOW",
+    "TCP_RFC7323_PAWS",
+    "TCP_RFC7323_TSECR",
+];
+
 /// The reasons that are worth a record whoever the packet was for, each with what it means.
 ///
 /// Not among them are: what belongs to nobody here (OTHERHOST, NO_SOCKET), the protocol's own
@@ -77,7 +88,8 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "IP_INNOROUTES",
-        "no route for a packet that came in",
+        "no route for a packet that came in (over IPv6 also: its destination is no address of this \
+         host, and this host does not forward)",
         look::ROUTE_BACK,
     ),
     reason(
