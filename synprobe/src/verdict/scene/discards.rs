@@ -119,10 +119,11 @@ impl Discard {
     }
 }
 
-/// `once`, `5 times`
+/// `once`, `twice`, `5 times`
 pub fn times(n: u64) -> String {
     match n {
         1 => "once".to_owned(),
+        2 => "twice".to_owned(),
         n => format!("{n} times"),
     }
 }
