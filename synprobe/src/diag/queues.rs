@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::cgroup;
 use super::counters::Counters;
 use super::listeners::Listeners;
+use super::owner::Owner;
 use super::row::Row;
 use super::sysctl::sysctl_numbers;
 use crate::filter::printable;
@@ -135,6 +137,20 @@ pub struct Who {
     pub process: Option<Process>,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
+}
+
+impl Who {
+    /// Looks up the rest.
+    #[must_use]
+    pub fn of(owner: Owner) -> Self {
+        Self {
+            cgroup: cgroup::of_pid(owner.pid).ok().map(Arc::from),
+            process: Some(Process {
+                pid: owner.pid,
+                comm: owner.comm.into(),
+            }),
+        }
+    }
 }
 
 /// What a namespace showed, all of about one moment.
