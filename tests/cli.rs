@@ -273,7 +273,7 @@ fn netns_path(ns: &Ns) -> String {
 
 /// A counter of TcpExt as the namespace's own /proc/net/netstat has it.
 fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
-    let text = ns.read_proc("netstat")?;
+    let text = ns.read_proc("net/netstat")?;
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (names, values) = (lines.next(), lines.next());
     let (names, values) = names.zip(values).context("TcpExt")?;
