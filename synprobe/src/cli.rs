@@ -30,6 +30,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Count the sockets in each TCP state, per network namespace and listening port
     States(StatesArgs),
+    /// List the listeners with their SYN and accept queues, the fullest first, and what limits them
+    Listeners(ListenersArgs),
     /// Say what this host allows, what is missing, and the remedy
     Preflight(PreflightArgs),
     /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
@@ -161,6 +163,20 @@ pub struct StatesArgs {
     pub format: Format,
 }
 
+/// `synprobe listeners`
+#[derive(Debug, Args)]
+pub struct ListenersArgs {
+    /// Only these ports: a list of ports and ranges, such as 443,8000-8100
+    #[arg(long, value_name = "PORTS")]
+    pub port: Vec<PortSet>,
+    /// Only this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// `synprobe preflight`
 #[derive(Debug, Args)]
 pub struct PreflightArgs {
@@ -206,11 +222,6 @@ pub enum FamilyArg {
 impl SelectArgs {
     /// Everything but the namespace, which has to be looked up.
     pub fn selection(&self) -> Selection {
-        let union = |sets: &[PortSet]| {
-            let mut all = PortSet::default();
-            sets.iter().for_each(|set| all.extend(set));
-            all
-        };
         Selection {
             ports: union(&self.port),
             local_ports: union(&self.local_port),
@@ -223,6 +234,23 @@ impl SelectArgs {
             netns: None,
         }
     }
+}
+
+impl ListenersArgs {
+    /// Everything but the namespace, which has to be looked up.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            local_ports: union(&self.port),
+            ..Selection::default()
+        }
+    }
+}
+
+/// Options given twice add up.
+fn union(sets: &[PortSet]) -> PortSet {
+    let mut all = PortSet::default();
+    sets.iter().for_each(|set| all.extend(set));
+    all
 }
 
 /// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.

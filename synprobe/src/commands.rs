@@ -11,18 +11,18 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Command, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs,
-        States, StatesArgs, TuningArgs, WatchArgs,
+        Command, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, ListenersArgs,
+        PreflightArgs, SelectArgs, States, StatesArgs, TuningArgs, WatchArgs,
     },
     filter::Selection,
-    lab,
+    lab, listeners,
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
     ring, states,
     verdict::{self, Mode},
-    view::{JsonView, Page, TextView, View},
+    view::{JsonView, Page, TextView, View, WallClock},
 };
 
 /// A run-time failure.
@@ -62,6 +62,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Explain(args) => explain(args),
         Command::Lab(args) => rehearse(args),
         Command::States(args) => count_states(args),
+        Command::Listeners(args) => list_listeners(args),
         Command::Preflight(args) => check_host(args),
     }
 }
@@ -207,6 +208,38 @@ fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     match args.format {
         Format::Text => print(&states::text(&counted)),
         Format::Json => counted.namespaces.iter().try_for_each(print_json),
+    }
+}
+
+fn list_listeners(args: &ListenersArgs) -> Result<(), Failure> {
+    let only = args.netns.as_deref().map(NetNs::resolve).transpose();
+    let selection = args.selection();
+    let looked = listeners::look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
+    for failure in &looked.failures {
+        eprintln!("synprobe: {failure}");
+    }
+    if looked.nothing {
+        return Err(Failure(
+            "no namespace could be looked into".to_owned(),
+            FAILED,
+        ));
+    }
+    let described = selection.describe();
+    let asked = described.get("local_port").map(String::as_str);
+    if args.format == Format::Text {
+        return print(&listeners::text(&looked, asked, in_colour()));
+    }
+    if looked.lines.is_empty() {
+        // Standard output carries the contract and nothing else.
+        eprintln!("synprobe: {}", listeners::nobody(asked));
+    }
+    let mut view = view(Format::Json, true);
+    let shown = view.show(&looked.lines, WallClock::now());
+    match shown.and_then(|()| view.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(failure(WatchError::Output(error)))
+        }
+        _ => Ok(()),
     }
 }
 

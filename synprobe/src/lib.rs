@@ -14,6 +14,7 @@ mod host;
 mod human;
 pub mod kernel;
 pub mod lab;
+pub mod listeners;
 pub mod model;
 pub mod netns;
 mod notice;

@@ -360,12 +360,20 @@ impl<'v> Run<'v> {
         let Report::Survey {
             snapshots,
             listeners,
+            queues,
+            counters,
+            addresses,
+            at_ns,
             took,
         } = report
         else {
             return Ok(());
         };
         self.tracker.observe(Observation::Listeners(listeners));
+        self.judge.scene.look(&queues, &counters, at_ns);
+        for (netns, addresses) in addresses {
+            self.judge.scene.has_addresses(netns, addresses);
+        }
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
         self.drain_all()?;

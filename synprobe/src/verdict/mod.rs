@@ -13,7 +13,7 @@ mod problems;
 pub mod scene;
 mod server;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 
 pub use judge::{Judge, Mode};
 pub use problems::problems;
