@@ -30,10 +30,10 @@ use tokio::{
 
 use crate::{
     decode::{Event, decode},
-    diag::monotonic_ns,
+    diag::{icmp::IcmpErrors, monotonic_ns},
     filter::Selection,
     host::HostNames,
-    model::{Body, End, Line, Start},
+    model::{Body, End, Line, Start, TcpState},
     netns::NetNs,
     notice::Notice,
     preflight::{HostError, Ready},
@@ -144,6 +144,8 @@ struct Run<'v> {
     tracker: Tracker,
     judge: Judge,
     notice: Notice,
+    /// Where ICMP errors come in.
+    icmp: Vec<Arc<IcmpErrors>>,
     names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
@@ -223,6 +225,7 @@ impl<'v> Run<'v> {
         Ok(Self {
             judge: Judge::new(options.mode, scene),
             notice: Notice::new(Arc::clone(&host.reasons)),
+            icmp: Vec::new(),
             options,
             probes,
             ring,
@@ -292,11 +295,16 @@ impl<'v> Run<'v> {
     fn drain(&mut self) -> Result<usize, WatchError> {
         let (tracker, seen, named) = (&mut self.tracker, &mut self.seen, &mut self.named);
         let (scene, notice) = (&mut self.judge.scene, &self.notice);
+        let mut failed = false;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
             Ok(event) => {
                 named.insert(event.flow().netns);
-                if let Event::Drop(discarded) = &event {
-                    notice.discarded(discarded, scene);
+                match &event {
+                    Event::Drop(discarded) => notice.discarded(discarded, scene),
+                    Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close) => {
+                        failed = true;
+                    }
+                    _ => (),
                 }
                 tracker.observe(Observation::Event(event));
             }
@@ -309,8 +317,18 @@ impl<'v> Run<'v> {
                 });
             }
         });
+        if failed {
+            // An ICMP error came before what it did.
+            self.listen_to_icmp();
+        }
         self.show_news()?;
         Ok(records)
+    }
+
+    fn listen_to_icmp(&mut self) {
+        for errors in &self.icmp {
+            errors.drain(|error| Notice::told(&error, &mut self.judge.scene));
+        }
     }
 
     fn drain_all(&mut self) -> Result<(), WatchError> {
@@ -342,6 +360,7 @@ impl<'v> Run<'v> {
             });
         }
         self.names.tidy();
+        self.listen_to_icmp();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
         if !self.survey.under_way && self.survey.due <= Instant::now() {
@@ -353,7 +372,9 @@ impl<'v> Run<'v> {
     fn request_survey(&mut self) {
         self.tracker.snapshot_begins();
         let named = std::mem::take(&mut self.named);
-        self.survey.under_way = self.requests.try_send(Request::Survey(named)).is_ok();
+        let paths = self.judge.scene.wanted_paths();
+        let request = Request::Survey { named, paths };
+        self.survey.under_way = self.requests.try_send(request).is_ok();
     }
 
     async fn report(&mut self, report: Report) -> Result<(), WatchError> {
@@ -363,6 +384,8 @@ impl<'v> Run<'v> {
             queues,
             counters,
             addresses,
+            paths,
+            icmp,
             at_ns,
             took,
         } = report
@@ -374,6 +397,10 @@ impl<'v> Run<'v> {
         for (netns, addresses) in addresses {
             self.judge.scene.has_addresses(netns, addresses);
         }
+        for (wanted, path) in paths {
+            self.judge.scene.path(&wanted, path);
+        }
+        self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
         self.drain_all()?;
@@ -473,6 +500,7 @@ impl<'v> Run<'v> {
             self.report(report).await?;
         }
         self.probes.detach();
+        self.listen_to_icmp();
         self.drain_all()?;
         self.count_losses()?;
         self.tracker.finish(monotonic_ns());

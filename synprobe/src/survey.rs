@@ -16,9 +16,11 @@ use crate::{
     diag::{
         addresses::addresses,
         counters::{self, CounterReader},
+        icmp::IcmpErrors,
         listeners::Listeners,
         monotonic_ns,
         queues::{self, Look},
+        route::Routes,
         row::{Row, mask},
         sock_diag::{self, Query, SockDiag},
         sysctl::sysctl_numbers,
@@ -27,7 +29,7 @@ use crate::{
     model,
     netns::{self, NetNs},
     track::{Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
-    verdict::scene::Counters,
+    verdict::scene::{Counters, Path, PathWanted},
 };
 use owners::Owners;
 
@@ -43,8 +45,13 @@ const ASKED: usize = 65_536;
 
 /// What to do.
 pub enum Request {
-    /// Dump every namespace; also look for these, which events have named.
-    Survey(HashSet<u32>),
+    /// Dump every namespace.
+    Survey {
+        /// Namespaces that events have named: to be looked for.
+        named: HashSet<u32>,
+        /// Ways to be looked up.
+        paths: Vec<PathWanted>,
+    },
     /// What became of these?
     Ask(Vec<Tuple>),
 }
@@ -63,6 +70,10 @@ pub enum Report {
         counters: Vec<Counters>,
         /// Of the namespaces whose addresses were read in this round.
         addresses: Vec<(u32, Vec<IpAddr>)>,
+        /// Those of the ways asked for that there are.
+        paths: Vec<(PathWanted, Path)>,
+        /// Where ICMP errors come in, of every namespace in which they may be listened for.
+        icmp: Vec<Arc<IcmpErrors>>,
         /// When the queues were looked at, CLOCK_MONOTONIC, nanoseconds.
         at_ns: u64,
         /// What the dumps took, time on the CPU.
@@ -77,6 +88,8 @@ struct Station {
     netns: NetNs,
     sock_diag: SockDiag,
     counters: Option<CounterReader>,
+    routes: Option<Routes>,
+    icmp: Option<Arc<IcmpErrors>>,
     /// `tcp_synack_retries`, `tcp_syn_linear_timeouts`, as last read.
     settings: [Option<u64>; 2],
     /// What limits its queues, as last read.
@@ -119,7 +132,7 @@ impl Surveyor {
     pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
         while let Some(request) = requests.blocking_recv() {
             let report = match request {
-                Request::Survey(named) => self.survey(&named),
+                Request::Survey { named, paths } => self.survey(&named, &paths),
                 Request::Ask(tuples) => Report::Fates(self.ask(&tuples)),
             };
             if reports.blocking_send(report).is_err() {
@@ -129,7 +142,7 @@ impl Surveyor {
     }
 
     /// One round.
-    pub fn survey(&mut self, named: &HashSet<u32>) -> Report {
+    pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathWanted]) -> Report {
         let new = self.discover(named);
         let mut round = Round::default();
         let stations = std::mem::take(&mut self.stations);
@@ -164,9 +177,38 @@ impl Surveyor {
             queues: round.queues,
             counters: round.counters,
             addresses: round.addresses,
+            paths: self.look_up(paths),
+            icmp: self
+                .stations
+                .values()
+                .filter_map(|s| s.icmp.clone())
+                .collect(),
             at_ns: monotonic_ns(),
             took,
         }
+    }
+
+    fn look_up(&mut self, wanted: &[PathWanted]) -> Vec<(PathWanted, Path)> {
+        let mut found = Vec::new();
+        for path in wanted {
+            let routes = self
+                .stations
+                .get_mut(&path.netns)
+                .and_then(|s| s.routes.as_mut());
+            let Some(routes) = routes else { continue };
+            let Ok(Some(route)) = routes.route(path.peer, Some(path.local)) else {
+                continue;
+            };
+            let mac = routes.next_hop(&route, path.peer).ok().flatten();
+            let back = Path {
+                ifindex: route.ifindex,
+                interface: route.interface.unwrap_or_default(),
+                gateway: route.gateway,
+                mac,
+            };
+            found.push((*path, back));
+        }
+        found
     }
 
     /// Opens what is new; its inodes.
@@ -207,6 +249,9 @@ impl Surveyor {
             match SockDiag::open(&netns) {
                 Ok(sock_diag) => {
                     let counters = CounterReader::open(&netns).ok();
+                    let routes = Routes::open(&netns).ok();
+                    let icmp = IcmpErrors::open(&netns)
+                        .inspect_err(|e| log::info!("ICMP errors of {}: {e}", netns.name()));
                     self.stations.insert(
                         inode,
                         Station {
@@ -216,6 +261,8 @@ impl Surveyor {
                             netns,
                             sock_diag,
                             counters,
+                            routes,
+                            icmp: icmp.ok().map(Arc::new),
                             begun: false,
                             given: given.contains(&inode),
                             in_use: Instant::now(),

@@ -10,7 +10,7 @@ struct Told {
 }
 
 fn round(surveyor: &mut Surveyor) -> Told {
-    match surveyor.survey(&HashSet::new()) {
+    match surveyor.survey(&HashSet::new(), &[]) {
         Report::Survey {
             listeners,
             queues,
