@@ -456,7 +456,7 @@ impl Lost {
 }
 
 /// The end of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct End {
     /// Kernel records received.
     pub events: u64,

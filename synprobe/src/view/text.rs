@@ -9,7 +9,7 @@ use super::{View, WallClock};
 use crate::{
     human,
     model::{
-        Body, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
+        Body, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
         RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
 };
@@ -179,7 +179,11 @@ impl<W: Write> TextView<W> {
             (n, 0) => format!("{n} sent again"),
             (n, by) => format!("{n} sent again, {by} because the peer repeated its SYN"),
         };
-        let verdict = h.verdict.clone().unwrap_or_default();
+        let verdict = match (&h.verdict, h.confidence) {
+            (Some(verdict), Confidence::Certain) => verdict.clone(),
+            (Some(verdict), _) => format!("likely {verdict}"),
+            (None, _) => String::new(),
+        };
         let error = h.error.clone().unwrap_or_default();
         let details = join(&[
             &bound,
