@@ -93,7 +93,7 @@ pub fn look(only: Option<NetNs>, ports: &PortSet) -> Looked {
                 .to_owned(),
         );
     }
-    looked.lines.sort_by(|a, b| order(a).cmp(&order(b)));
+    looked.lines.sort_by_key(order);
     looked
 }
 
@@ -157,16 +157,13 @@ fn fill(queue: Option<u32>, max: Option<u32>) -> u64 {
 }
 
 /// The fullest first, then who discarded most.
-fn order(line: &Line) -> (Reverse<(u64, u64)>, Option<(SocketAddr, u32)>) {
+fn order(line: &Line) -> impl Ord + use<> {
     let Body::Listener(l) = &line.body else {
-        return (Reverse((0, 0)), None);
+        return None;
     };
     let fullest = fill(l.accept_queue, l.accept_queue_max).max(fill(l.syn_queue, l.syn_queue_max));
-    let place = (SocketAddr::new(l.local_addr, l.local_port), l.netns);
-    (
-        Reverse((fullest, l.drops.unwrap_or(0))),
-        Some((place.0, place.1)),
-    )
+    let place = (l.local_port, l.local_addr, l.netns);
+    Some((Reverse((fullest, l.drops)), place))
 }
 
 fn is_full(l: &Listener) -> bool {
@@ -286,7 +283,7 @@ mod tests {
             body: Body::Listener(Box::new(l)),
         };
         let mut lines: Vec<Line> = listeners.into_iter().map(line).collect();
-        lines.sort_by(|a, b| order(a).cmp(&order(b)));
+        lines.sort_by_key(order);
         Looked {
             namespaces: vec![Namespace {
                 name: "host".into(),
