@@ -117,6 +117,11 @@ pub struct TuningArgs {
     #[arg(long, value_name = "N", default_value = "1000000",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_handshakes: u32,
+    /// Peers told apart that have shown life, beside up to 8192 silent ones; the one least in trouble
+    /// makes room, and how many there were is estimated
+    #[arg(long, value_name = "N", default_value = "32768",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_peers: u32,
     /// Diagnostics on standard error, the kernel side's included: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log_level: log::LevelFilter,

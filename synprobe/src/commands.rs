@@ -90,6 +90,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         all_states: args.states == States::All,
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
+        max_peers: args.tuning.max_peers as usize,
         duration: args.duration,
         count: args.count,
         log_level: log_level(&args.tuning),
@@ -120,6 +121,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
     let setup = Setup {
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
+        max_peers: args.tuning.max_peers as usize,
         log_level: log_level(&args.tuning),
         all_states: false,
     };

@@ -6,6 +6,7 @@
 mod facts;
 mod listener;
 mod problem;
+mod role;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 pub use facts::{Facts, Queue};
 pub use listener::{LimitedBy, Listener};
 pub use problem::{PeerShare, Problem};
+pub use role::{ByRole, Role};
 
 /// A TCP state as `include/net/tcp_states.h` numbers it and RFC 9293 names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,26 +90,6 @@ impl TcpState {
 impl Serialize for TcpState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
-    }
-}
-
-/// Which end of the handshake this host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Active open.
-    Client,
-    /// Passive open.
-    Server,
-}
-
-impl Role {
-    /// The name in the output contract.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
     }
 }
 
@@ -460,8 +442,12 @@ pub struct End {
     /// Records that were due: those that the kernel side says it produced, and events at which the
     /// kernel skipped a program.
     pub produced: u64,
-    /// Handshakes and retransmissions of peers for which the peer table had no room.
+    /// Handshakes and retransmissions of peers that made room in the peer table.
     pub peers_unlisted: u64,
+    /// Different peer addresses, the unlisted included; an estimate where some are.
+    pub peers_distinct: ByRole<u64>,
+    /// Relative standard error of that; 0: exact.
+    pub peers_distinct_error: ByRole<f64>,
 }
 
 /// What a line is about.

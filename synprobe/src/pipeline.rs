@@ -31,7 +31,7 @@ use crate::{
     diag::monotonic_ns,
     filter::Selection,
     host::HostNames,
-    model::{Body, End, Line, Start},
+    model::{Body, ByRole, End, Line, Start},
     netns::NetNs,
     preflight::{HostError, Ready},
     probe::{LoadError, LoadOptions, Probes},
@@ -60,6 +60,8 @@ pub struct WatchOptions {
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
     /// Ends the run.
     pub duration: Option<Duration>,
     /// Ends the run after so many `handshake` lines.
@@ -192,7 +194,7 @@ impl<'v> Run<'v> {
                 sees_resets: attached.contains(&"tcp_receive_reset"),
                 all_states: options.all_states,
                 max_handshakes: options.max_handshakes,
-                max_peers: options.max_handshakes,
+                max_peers: options.max_peers,
                 selection: options.selection.clone(),
             },
             Box::new(Rc::clone(&names)),
@@ -443,8 +445,21 @@ impl<'v> Run<'v> {
                 + self.seen.skipped
                 + totals.untold,
             peers_unlisted: totals.peers_unlisted,
+            peers_distinct: ByRole {
+                client: totals.peers_distinct.client.count,
+                server: totals.peers_distinct.server.count,
+            },
+            peers_distinct_error: ByRole {
+                client: four_digits(totals.peers_distinct.client.error),
+                server: four_digits(totals.peers_distinct.server.error),
+            },
         }
     }
+}
+
+/// More of an error's digits would say nothing.
+fn four_digits(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {

@@ -8,7 +8,7 @@ mod client;
 mod data;
 mod open;
 mod owners;
-mod peers;
+pub mod peers;
 mod reconcile;
 pub mod schedule;
 mod server;
@@ -23,14 +23,14 @@ pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use open::{Bounded, Open};
-use peers::Peers;
+use peers::{Estimate, Peers};
 
 use crate::{
     decode::Event,
     filter::Selection,
     model::{
-        Body, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost, Outcome,
-        Retransmit, RetransmitKind, Role, State, TcpState,
+        Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost,
+        Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
     },
 };
 
@@ -50,7 +50,7 @@ pub struct TrackConfig {
     pub all_states: bool,
     /// Bound of the table.
     pub max_handshakes: usize,
-    /// Bound of the peer table.
+    /// Bound of the table of peers that have shown life; silent ones have their own.
     pub max_peers: usize,
     /// What was asked for.
     pub selection: Selection,
@@ -92,7 +92,7 @@ pub enum Observation {
 }
 
 /// The running totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Kernel records taken in.
     pub events: u64,
@@ -104,8 +104,10 @@ pub struct Totals {
     pub untold: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
-    /// Handshakes and retransmissions of peers for which the peer table had no room.
+    /// Handshakes and retransmissions of peers that made room in the peer table.
     pub peers_unlisted: u64,
+    /// Different peers, by role; known once the run is over.
+    pub peers_distinct: ByRole<Estimate>,
 }
 
 /// See the module.
@@ -213,6 +215,10 @@ impl Tracker {
             self.say_handshake(open, &end);
         }
         self.totals.peers_unlisted = self.peers.unlisted();
+        self.totals.peers_distinct = ByRole {
+            client: self.peers.distinct(Role::Client),
+            server: self.peers.distinct(Role::Server),
+        };
         for peer in self.peers.table() {
             self.lines.push(Line {
                 mono_ns: at_ns,
@@ -377,6 +383,9 @@ impl Tracker {
             let c = &retransmit.connection;
             self.peers
                 .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
+            if retransmit.trigger == Some(Trigger::Peer) {
+                self.peers.repeated_its_syn(c.peer_addr, c.role);
+            }
         }
         self.lines.push(Line {
             mono_ns: at_ns,

@@ -268,6 +268,24 @@ impl<W: Write> TextView<W> {
         if self.peers > PEERS_LISTED {
             writeln!(self.out, "and {} more peers", self.peers - PEERS_LISTED)?;
         }
+        if e.peers_unlisted > 0 {
+            let distinct = |role: Role| match *e.peers_distinct.get(role) {
+                0 => String::new(),
+                n => {
+                    let name = role.name();
+                    match *e.peers_distinct_error.get(role) * 100.0 {
+                        error if error > 0.0 => format!("about {n} as {name} (± {error:.2} %)"),
+                        _ => format!("{n} as {name}"),
+                    }
+                }
+            };
+            writeln!(
+                self.out,
+                "not in the table: {} handshakes and retransmissions of peers that made room; different peers: {}",
+                e.peers_unlisted,
+                join(&[&distinct(Role::Client), &distinct(Role::Server)])
+            )?;
+        }
         let colour = if e.lost == 0 && e.evicted == 0 {
             Colour::Dim
         } else {
