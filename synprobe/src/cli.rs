@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    connect::Target,
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
 };
@@ -24,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Print every handshake as it happens, then a table of the peers
     Watch(WatchArgs),
+    /// One connect, watched from inside: each address of a name with its timing, its SYNs, its outcome
+    Connect(ConnectArgs),
     /// Count the sockets in each TCP state, per network namespace and listening port
     States(StatesArgs),
     /// Say what this host allows, what is missing, and the remedy
@@ -125,6 +128,32 @@ pub struct TuningArgs {
     /// Diagnostics on standard error, the kernel side's included: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log_level: log::LevelFilter,
+}
+
+/// `synprobe connect`
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// Whom: a name or an address, and a port, such as db.internal:5432 or [fe80::1%eth0]:22
+    #[arg(value_name = "HOST:PORT")]
+    pub target: Target,
+    /// Only IPv4 addresses
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Only IPv6 addresses
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// How long to wait for each address, such as 10s or 500ms
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
+    pub timeout: Duration,
+    /// Resolve and connect in this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
 }
 
 /// `synprobe states`

@@ -3,6 +3,7 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod connect;
 mod facts;
 mod listener;
 mod problem;
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
+pub use connect::{Connect, ConnectAttempt};
 pub use facts::{Facts, Queue};
 pub use listener::{LimitedBy, Listener};
 pub use problem::{PeerShare, Problem};
@@ -467,6 +469,8 @@ pub enum Body {
     Listener(Box<Listener>),
     /// `problem`
     Problem(Box<Problem>),
+    /// `connect`
+    Connect(Box<Connect>),
     /// `lost`
     Lost(Lost),
     /// `end`

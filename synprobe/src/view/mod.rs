@@ -8,7 +8,7 @@ mod text;
 
 use std::io;
 
-pub use human::safe;
+pub use human::{duration, ladder, safe};
 pub use json::JsonView;
 pub use text::TextView;
 

@@ -322,7 +322,7 @@ impl<W: Write> TextView<W> {
             Body::Handshake(h) => self.handshake(&time, h),
             Body::Peer(p) => self.peer(p),
             // Those who print them print a page, not lines.
-            Body::Listener(_) | Body::Problem(_) => Ok(()),
+            Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, l.reason);
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))
