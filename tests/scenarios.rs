@@ -46,6 +46,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
         max_peers: 32_768,
         log_level: 0,
         all_states,
+        mode: synprobe::verdict::Mode::AtOnce,
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());

@@ -25,10 +25,16 @@ pub struct Cli {
 pub enum Command {
     /// Print every handshake as it happens, then a table of the peers
     Watch(WatchArgs),
+    /// Watch for a while, then say what is wrong, worst first, with the evidence and the remedy
+    Diagnose(DiagnoseArgs),
+    /// Explain a verdict: what it means, how it is told, what to try, how to see it made
+    Explain(ExplainArgs),
     /// One connect, watched from inside: each address of a name with its timing, its SYNs, its outcome
     Connect(ConnectArgs),
     /// Count the sockets in each TCP state, per network namespace and listening port
     States(StatesArgs),
+    /// List the listeners with their SYN and accept queues, the fullest first, and what limits them
+    Listeners(ListenersArgs),
     /// Say what this host allows, what is missing, and the remedy
     Preflight(PreflightArgs),
     /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
@@ -85,6 +91,30 @@ pub struct WatchArgs {
     /// How the kernel hands its records over
     #[command(flatten)]
     pub tuning: TuningArgs,
+}
+
+/// `synprobe diagnose`
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// How long to watch, such as 30s or 5m
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
+    pub duration: Duration,
+    /// A page for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// `synprobe explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Which verdict, such as synack-lost; without one: all of them, a line each
+    pub verdict: Option<String>,
 }
 
 /// What narrows a run.
@@ -167,6 +197,20 @@ pub struct StatesArgs {
     pub format: Format,
 }
 
+/// `synprobe listeners`
+#[derive(Debug, Args)]
+pub struct ListenersArgs {
+    /// Only these ports: a list of ports and ranges, such as 443,8000-8100
+    #[arg(long, value_name = "PORTS")]
+    pub port: Vec<PortSet>,
+    /// Only this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// `synprobe preflight`
 #[derive(Debug, Args)]
 pub struct PreflightArgs {
@@ -212,11 +256,6 @@ pub enum FamilyArg {
 impl SelectArgs {
     /// Everything but the namespace, which has to be looked up.
     pub fn selection(&self) -> Selection {
-        let union = |sets: &[PortSet]| {
-            let mut all = PortSet::default();
-            sets.iter().for_each(|set| all.extend(set));
-            all
-        };
         Selection {
             ports: union(&self.port),
             local_ports: union(&self.local_port),
@@ -229,6 +268,23 @@ impl SelectArgs {
             netns: None,
         }
     }
+}
+
+impl ListenersArgs {
+    /// Everything but the namespace, which has to be looked up.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            local_ports: union(&self.port),
+            ..Selection::default()
+        }
+    }
+}
+
+/// Options given twice add up.
+fn union(sets: &[PortSet]) -> PortSet {
+    let mut all = PortSet::default();
+    sets.iter().for_each(|set| all.extend(set));
+    all
 }
 
 /// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.

@@ -11,18 +11,19 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Command, ConnectArgs, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs, States,
-        StatesArgs, TuningArgs, WatchArgs,
+        Command, ConnectArgs, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, ListenersArgs,
+        PreflightArgs, SelectArgs, States, StatesArgs, TuningArgs, WatchArgs,
     },
     connect::{self, Only},
     filter::Selection,
-    lab,
+    lab, listeners,
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
     ring, states,
-    view::{JsonView, TextView, View},
+    verdict::{self, Mode},
+    view::{JsonView, Page, TextView, View, WallClock},
 };
 
 /// A run-time failure.
@@ -60,9 +61,12 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     check_output()?;
     match command {
         Command::Watch(args) => watch(args),
+        Command::Diagnose(args) => diagnose(args),
+        Command::Explain(args) => explain(args),
         Command::Lab(args) => rehearse(args),
         Command::Connect(args) => connect_to(args),
         Command::States(args) => count_states(args),
+        Command::Listeners(args) => list_listeners(args),
         Command::Preflight(args) => check_host(args),
     }
 }
@@ -91,6 +95,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let (selection, namespaces) = select(&args.select)?;
     let options = WatchOptions {
         selection,
+        mode: Mode::AtOnce,
         all_states: args.states == States::All,
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
@@ -103,6 +108,52 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let mut view = view(args.format, args.select.netns.is_none());
     pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
     Ok(())
+}
+
+fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
+    let (selection, namespaces) = select(&args.select)?;
+    let only = namespaces.first().cloned();
+    let options = WatchOptions {
+        selection,
+        mode: Mode::AtTheEnd,
+        all_states: false,
+        ring_bytes: ring_bytes(&args.tuning)?,
+        max_handshakes: args.tuning.max_handshakes as usize,
+        max_peers: args.tuning.max_peers as usize,
+        duration: Some(args.duration),
+        count: None,
+        log_level: log_level(&args.tuning),
+        namespaces,
+    };
+    if args.format == Format::Json {
+        let mut view = view(args.format, true);
+        pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ()))
+            .map_err(failure)?;
+        return Ok(());
+    }
+    if io::stderr().is_terminal() {
+        let shown = crate::human::duration(args.duration.as_micros() as u64);
+        eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
+    }
+    let mut page = Page::default();
+    pipeline::watch(&host, options, &mut page, interrupted(), Box::new(|| ())).map_err(failure)?;
+    let counted = states::count(only);
+    print(&page.text(&counted, in_colour()))
+}
+
+fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let Some(name) = &args.verdict else {
+        return print(&verdict::explain::list());
+    };
+    match verdict::find(name) {
+        Some(verdict) => print(&verdict::explain::long(verdict)),
+        None => {
+            let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();
+            let line = format!("no verdict \"{name}\": there are {}", names.join(", "));
+            Err(Failure(line, USAGE))
+        }
+    }
 }
 
 fn rehearse(args: &LabArgs) -> Result<(), Failure> {
@@ -223,6 +274,7 @@ fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
         max_peers: args.max_peers as usize,
         log_level: log_level(args),
         all_states: false,
+        mode: Mode::AtOnce,
     })
 }
 
@@ -238,6 +290,38 @@ fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     match args.format {
         Format::Text => print(&states::text(&counted)),
         Format::Json => counted.namespaces.iter().try_for_each(print_json),
+    }
+}
+
+fn list_listeners(args: &ListenersArgs) -> Result<(), Failure> {
+    let only = args.netns.as_deref().map(NetNs::resolve).transpose();
+    let selection = args.selection();
+    let looked = listeners::look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
+    for failure in &looked.failures {
+        eprintln!("synprobe: {failure}");
+    }
+    if looked.nothing {
+        return Err(Failure(
+            "no namespace could be looked into".to_owned(),
+            FAILED,
+        ));
+    }
+    let described = selection.describe();
+    let asked = described.get("local_port").map(String::as_str);
+    if args.format == Format::Text {
+        return print(&listeners::text(&looked, asked, in_colour()));
+    }
+    if looked.lines.is_empty() {
+        // Standard output carries the contract and nothing else.
+        eprintln!("synprobe: {}", listeners::nobody(asked));
+    }
+    let mut view = view(Format::Json, true);
+    let shown = view.show(&looked.lines, WallClock::now());
+    match shown.and_then(|()| view.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(failure(WatchError::Output(error)))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -335,15 +419,19 @@ fn log_level(args: &TuningArgs) -> u8 {
 
 fn view(format: Format, all_namespaces: bool) -> Box<dyn View> {
     let out = io::stdout();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     match format {
         Format::Text => Box::new(TextView::new(
             BufWriter::new(out.lock()),
-            colour,
+            in_colour(),
             all_namespaces,
         )),
         Format::Json => Box::new(JsonView::new(out.lock())),
     }
+}
+
+/// Whether standard output is a terminal whose user did not set NO_COLOR.
+fn in_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn interrupted() -> Stop {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    diag::{self, cgroup::Cgroups, counters::CounterReader},
+    diag::{self, cgroup::Cgroups, counters::CounterReader, sysctl::sysctl_numbers},
     netns::{self, NetNs},
     track::Names,
 };
@@ -31,6 +31,7 @@ pub struct HostNames {
     paths: RefCell<HashMap<u64, Option<Arc<str>>>>,
     namespaces: RefCell<HashMap<u32, Option<Arc<str>>>>,
     counters: RefCell<HashMap<u32, (Option<CounterReader>, Instant)>>,
+    settings: RefCell<HashMap<(u32, &'static str), (Option<u64>, Instant)>>,
 }
 
 impl HostNames {
@@ -42,6 +43,7 @@ impl HostNames {
             paths: RefCell::default(),
             namespaces: RefCell::default(),
             counters: RefCell::default(),
+            settings: RefCell::default(),
         })
     }
 
@@ -50,6 +52,9 @@ impl HostNames {
         self.counters
             .borrow_mut()
             .retain(|_, (_, used)| used.elapsed() < OPEN);
+        self.settings
+            .borrow_mut()
+            .retain(|_, (_, read)| read.elapsed() < OPEN);
     }
 
     fn find(&self, inode: u32) -> Option<NetNs> {
@@ -94,6 +99,16 @@ impl Names for Rc<HostNames> {
         });
         *used = Instant::now();
         reader.as_mut()?.read().ok()?.get(name)
+    }
+
+    fn setting(&self, inode: u32, name: &'static str) -> Option<u64> {
+        let answer = || {
+            let netns = self.find(inode)?;
+            let [value] = sysctl_numbers(&netns, [name]).ok()?;
+            value
+        };
+        // Read anew once it is forgotten: settings change, if rarely.
+        cached(&self.settings, (inode, name), || (answer(), Instant::now())).0
     }
 
     fn now_ns(&self) -> u64 {

@@ -4,6 +4,7 @@
 //! `None`, never 0.
 
 mod connect;
+mod end;
 mod facts;
 mod listener;
 mod problem;
@@ -14,7 +15,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use serde::{Serialize, Serializer};
 
 pub use connect::{Connect, ConnectAttempt};
-pub use facts::{Facts, Queue};
+pub use end::End;
+pub use facts::{Facts, HalfOpens, Queue};
 pub use listener::{LimitedBy, Listener};
 pub use problem::{PeerShare, Problem};
 pub use role::{ByRole, Role};
@@ -322,7 +324,7 @@ pub enum Confidence {
 }
 
 /// One fact that speaks for or against.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Evidence {
     /// In words, with its numbers.
     pub fact: String,
@@ -428,28 +430,15 @@ pub struct Lost {
     pub reason: String,
 }
 
-/// The end of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct End {
-    /// Kernel records received.
-    pub events: u64,
-    /// Kernel records lost.
-    pub lost: u64,
-    /// `handshake` lines.
-    pub handshakes: u64,
-    /// How long it ran, microseconds.
-    pub duration_us: u64,
-    /// Handshakes evicted from the bounded table.
-    pub evicted: u64,
-    /// Records that were due: those that the kernel side says it produced, and events at which the
-    /// kernel skipped a program.
-    pub produced: u64,
-    /// Handshakes and retransmissions of peers that made room in the peer table.
-    pub peers_unlisted: u64,
-    /// Different peer addresses, the unlisted included; an estimate where some are.
-    pub peers_distinct: ByRole<u64>,
-    /// Relative standard error of that; 0: exact.
-    pub peers_distinct_error: ByRole<f64>,
+impl Lost {
+    /// How the reasons begin that are about packets which this host threw away: what is lost of those
+    /// is evidence, never a handshake.
+    pub const OF_DROPS: [&'static str; 2] = ["drop records", "packet drops"];
+
+    /// Whether nothing but such evidence was lost.
+    pub fn is_of_drops(&self) -> bool {
+        Self::OF_DROPS.iter().any(|of| self.reason.starts_with(of))
+    }
 }
 
 /// What a line is about.

@@ -1,6 +1,8 @@
 //! `synprobe lab`: a scenario of the [`lab`](crate::lab), watched by the same pipeline as `watch`, and
 //! what was made held against what was seen.
 
+mod matrix;
+
 use std::{
     fmt::Write as _,
     io,
@@ -21,8 +23,11 @@ use crate::{
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::Ready,
+    verdict::Mode,
     view::{View, WallClock},
 };
+
+pub use matrix::{Cell, HEALTHY, INSUFFICIENT, Matrix, NOTHING, Said};
 
 /// What a rehearsal gave.
 pub struct Rehearsed {
@@ -50,6 +55,8 @@ pub struct Setup {
     pub log_level: u8,
     /// Every transition.
     pub all_states: bool,
+    /// When handshakes are judged.
+    pub mode: Mode,
 }
 
 /// Runs a scenario under the pipeline.
@@ -72,6 +79,7 @@ pub fn rehearse(
             netns: Some(namespaces),
             ..Selection::default()
         },
+        mode: setup.mode,
         all_states: setup.all_states,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

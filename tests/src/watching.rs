@@ -13,6 +13,7 @@ use synprobe::{
     lab::Lab,
     model::{Body, End, Handshake, Line, Lost, Outcome, Retransmit, Role, State},
     pipeline::{self, Stop, WatchOptions},
+    verdict::Mode,
     view::{JsonView, View, WallClock},
 };
 use tokio::sync::oneshot;
@@ -112,6 +113,7 @@ impl View for Recorder {
 pub fn options(selection: Selection) -> WatchOptions {
     WatchOptions {
         selection,
+        mode: Mode::AtOnce,
         all_states: false,
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,

@@ -95,6 +95,7 @@ pub fn connect(
     let options = WatchOptions {
         selection: selection(&resolved, &netns)
             .map_err(|e| WatchError::System("the target's filter", io::Error::other(e)))?,
+        mode: setup.mode,
         all_states: setup.all_states,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

@@ -26,6 +26,8 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways;
 pub mod wire_peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

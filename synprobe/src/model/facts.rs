@@ -23,6 +23,8 @@ impl Queue {
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known.
+    pub began_ns: Option<u64>,
     /// The final ACK came and was not taken: the accept queue was full, or TCP_DEFER_ACCEPT waits for
     /// data (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
     pub acked: bool,
@@ -34,8 +36,10 @@ pub struct Facts {
     pub queue_was_full: bool,
     /// An ICMP error that was noted and did not end it: the name of its errno.
     pub soft_error: Option<String>,
-    /// It was there before the run: what came before is not known.
+    /// It was there before the run.
     pub was_there: bool,
+    /// An event told how often it was sent again for which cause, from its very beginning.
+    pub counted: bool,
     /// It came through a SYN cookie, or may have.
     pub cookie: bool,
     /// The kernel chose no local port for it.
@@ -48,4 +52,15 @@ pub struct Facts {
     pub would_give_up_us: Option<u64>,
     /// Time-outs that have passed without an answer.
     pub time_outs: u32,
+}
+
+/// The half-opens of one port at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HalfOpens {
+    /// All of them.
+    pub open: u64,
+    /// Those whose peer has not sent anything since its SYN, though the SYN-ACK was sent again.
+    pub silent: u64,
+    /// From how many addresses those come.
+    pub silent_sources: u64,
 }

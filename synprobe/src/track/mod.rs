@@ -6,6 +6,7 @@
 mod census;
 mod client;
 mod data;
+mod facts;
 mod open;
 mod owners;
 pub mod peers;
@@ -18,11 +19,11 @@ mod tests;
 use std::sync::Arc;
 
 pub use census::Count;
-pub use open::Tuple;
+pub use open::{Bounded, Tuple};
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
-use open::{Bounded, Open};
+use open::Open;
 use peers::{Estimate, Peers};
 
 use crate::{
@@ -52,6 +53,8 @@ pub struct TrackConfig {
     pub max_handshakes: usize,
     /// Bound of the table of peers that have shown life; silent ones have their own.
     pub max_peers: usize,
+    /// When the run began, CLOCK_MONOTONIC nanoseconds.
+    pub began_ns: u64,
     /// What was asked for.
     pub selection: Selection,
 }
@@ -66,6 +69,9 @@ pub trait Names {
 
     /// One of a namespace's counters (/proc/net/netstat), as it stands now.
     fn counter(&self, netns: u32, name: &str) -> Option<u64>;
+
+    /// A namespace's setting below /proc/sys, such as `net/ipv4/tcp_syn_retries`.
+    fn setting(&self, netns: u32, name: &'static str) -> Option<u64>;
 
     /// CLOCK_MONOTONIC, nanoseconds: when the answer above was given.
     fn now_ns(&self) -> u64;
@@ -252,7 +258,7 @@ impl Tracker {
                     open.reset_seen = true;
                 }
             }
-            Event::Drop(_) => {}
+            Event::Drop(r) => self.discarded(r),
             Event::Error(r, _) => {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.soft_error = if r.sk_err != 0 {
@@ -340,6 +346,7 @@ impl Tracker {
             } else {
                 start_error
             };
+        let facts = self.facts(&open, end);
         let handshake = Handshake {
             outcome: end.outcome,
             dwell_us,
@@ -353,7 +360,7 @@ impl Tracker {
             evidence: end.facts.clone(),
             remedy: None,
             gaps_us: open.gaps_us,
-            facts: open.facts,
+            facts,
             connection: open.connection,
         };
         self.totals.handshakes += 1;

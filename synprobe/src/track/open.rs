@@ -135,6 +135,8 @@ pub struct Open {
     pub soft_error: u32,
     /// When that was, CLOCK_MONOTONIC nanoseconds.
     pub told_ns: Option<u64>,
+    /// When a RST came that may have killed it, likewise.
+    pub rst_ns: Option<u64>,
     /// First SYN time-out where it is not the kernel's constant, microseconds.
     pub base_us: Option<u64>,
     /// When the kernel gives up, by its schedule; and the length of the last time-out before it.
@@ -167,6 +169,7 @@ impl Open {
             reset_seen: false,
             soft_error: 0,
             told_ns: None,
+            rst_ns: None,
             base_us: None,
             gives_up: None,
             alive_ns,
@@ -201,6 +204,13 @@ pub struct Bounded<K, V> {
     order: VecDeque<(K, u64)>,
     serial: u64,
     limit: usize,
+}
+
+impl<K: Eq + Hash + Copy, V> Default for Bounded<K, V> {
+    /// Room for what is worth remembering where nobody asked for more.
+    fn default() -> Self {
+        Self::new(16_384)
+    }
 }
 
 impl<K: Eq + Hash + Copy, V> Bounded<K, V> {

@@ -229,6 +229,7 @@ impl Tracker {
             let newer = open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
             if !newer {
                 open.alive_ns = open.alive_ns.max(snapshot.before_ns);
+                open.start.get_or_insert(start);
                 open.retransmits = open.retransmits.max(u32::from(row.retrans));
                 open.gives_up = match open.gives_up {
                     // Overdue: the timer's turn on a busy CPU has not come, or it was armed anew.
@@ -323,12 +324,25 @@ impl Tracker {
             }
         }
         if let Some(now) = snapshot.embryonic_rsts {
-            self.reconcile.embryonic.insert(snapshot.netns, now);
+            // RSTs that came since the reading may be accounted for already.
+            let accounted = self
+                .reconcile
+                .embryonic
+                .entry(snapshot.netns)
+                .or_insert(now);
+            *accounted = now.max(*accounted);
         }
     }
 
     /// A half-open ended without an event, between its last sighting and `latest_ns`.
-    pub(super) fn gone(&mut self, open: Open, fate: Fate, latest_ns: u64) {
+    pub(super) fn gone(&mut self, mut open: Open, fate: Fate, latest_ns: u64) {
+        if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
+            && fate == Fate::Gone
+        {
+            open.facts.reset_seen = true;
+            let end = Ending::new(Outcome::Reset, rst_ns).fact("its RST was seen, and it is gone");
+            return self.end(open, TcpState::Close, &end);
+        }
         let mut earliest_ns = open.alive_ns;
         let (outcome, fact) = if fate == Fate::Connected {
             (
@@ -374,7 +388,7 @@ impl Tracker {
 
     /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be
     /// told, because there is no earlier reading.
-    fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
+    pub(super) fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
         let now = self.names.counter(netns, "EmbryonicRsts")?;
         let accounted = self.reconcile.embryonic.get_mut(&netns)?;
         let rose = now > *accounted;

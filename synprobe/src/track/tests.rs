@@ -13,6 +13,8 @@ use crate::{
     model::{Peer, Trigger},
 };
 
+mod facts;
+
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1_000_000_000;
 const NETNS: u32 = 4_026_531_833;
@@ -40,6 +42,13 @@ impl Names for Fake {
             self.resets.get()
         })
     }
+    fn setting(&self, _: u32, name: &'static str) -> Option<u64> {
+        Some(if name.ends_with("tcp_syn_retries") {
+            6
+        } else {
+            4
+        })
+    }
     fn now_ns(&self) -> u64 {
         self.now_ns.get()
     }
@@ -54,6 +63,7 @@ fn config() -> TrackConfig {
         all_states: false,
         max_handshakes: 1000,
         max_peers: 1000,
+        began_ns: T0,
         selection: Selection::default(),
     }
 }

@@ -1,15 +1,15 @@
 //! How lines are shown. Every view reads the same model; none knows where a line comes from.
 
-mod human;
 mod json;
+mod page;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::io;
 
-pub use human::{duration, ladder, safe};
 pub use json::JsonView;
+pub use page::Page;
 pub use text::TextView;
 
 use crate::model::Line;

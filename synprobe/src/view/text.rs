@@ -5,10 +5,13 @@ use std::{
     io::{self, Write},
 };
 
-use super::{View, WallClock, human};
-use crate::model::{
-    Body, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit, RetransmitKind,
-    Role, Start, State, TcpState, Trigger,
+use super::{View, WallClock};
+use crate::{
+    human,
+    model::{
+        Body, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
+        RetransmitKind, Role, Start, State, TcpState, Trigger,
+    },
 };
 
 /// Peers listed at the end; the others are counted.

@@ -1,0 +1,189 @@
+//! What is gathered for the verdicts while a handshake is under way, and packets that a half-open has
+//! dealt with.
+
+use std::collections::{HashMap, HashSet};
+
+use synprobe_ebpf::event::{DropRecord, SynAckRecord};
+
+use super::{
+    Ending, Tracker, Tuple,
+    open::Open,
+    schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
+};
+use crate::{
+    errno,
+    model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
+};
+
+/// TCP flags.
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+impl Open {
+    /// What a SYN-ACK retransmission tells beside itself.
+    pub(super) fn learn(&mut self, r: &SynAckRecord, trigger: Trigger) {
+        self.facts.counted = true;
+        self.facts.acked |= r.acked != 0;
+        self.facts.defer_accept = Some(r.defer_accept != 0);
+        self.facts.time_outs = u32::from(r.num_timeout) + u32::from(trigger == Trigger::Timer);
+        self.queued(Queue {
+            qlen: r.qlen,
+            young: r.young,
+            accept_queue: r.ack_backlog,
+            max: r.max_ack_backlog,
+        });
+        // Every time-out that sends raises both counts, a repeated SYN only the first
+        // (tcp_rtx_synack(), reqsk_timer_handler()); one that does not send only the second. So the
+        // difference is a lower bound, of what came before the run too.
+        let earlier = u32::from(r.num_retrans.saturating_sub(r.num_timeout));
+        self.by_peer = self.by_peer.max(earlier);
+    }
+
+    fn queued(&mut self, queue: Queue) {
+        self.facts.queue_was_full |= queue.accept_queue_is_full();
+        self.facts.queue = Some(queue);
+    }
+}
+
+impl Tracker {
+    /// The half-opens that there are now, by namespace and port.
+    pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
+        let mut ports: HashMap<(u32, u16), (HalfOpens, HashSet<[u8; 16]>)> = HashMap::new();
+        for (tuple, open) in self.half_opens.iter() {
+            let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
+            now.open += 1;
+            let f = &open.facts;
+            if f.counted && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
+                now.silent += 1;
+                sources.insert(tuple.peer_addr);
+            }
+        }
+        ports
+            .into_iter()
+            .map(|(key, (mut now, sources))| {
+                now.silent_sources = sources.len() as u64;
+                (key, now)
+            })
+            .collect()
+    }
+
+    /// Everything that verdicts are drawn from.
+    pub(super) fn facts(&self, open: &Open, end: &Ending) -> Facts {
+        let mut facts = open.facts.clone();
+        facts.began_ns = open.start.map(|start| {
+            // As early as it can have been.
+            start.at_ns.saturating_sub(start.error_us * 1000)
+        });
+        facts.was_there = facts
+            .began_ns
+            .is_some_and(|began| began < self.config.began_ns);
+        facts.cookie = open.start.is_none() && end.dwell_unknown && open.retransmits == 0;
+        facts.reset_seen |= open.reset_seen;
+        facts.unbound = open.connection.local_port.is_none();
+        if open.soft_error != 0 {
+            facts.soft_error = Some(errno::name(open.soft_error));
+        }
+        if open.connection.role == Role::Client && end.outcome != Outcome::Established {
+            facts.time_outs = open.time_outs;
+            facts.would_give_up_us = self.patience_us(open);
+        }
+        facts
+    }
+
+    /// How long the kernel would have tried, from the first SYN: by its last retransmission, else by
+    /// the namespace's settings (a socket's own, TCP_SYNCNT and TCP_USER_TIMEOUT, show only in one).
+    fn patience_us(&self, open: &Open) -> Option<u64> {
+        if let (Some((end_ns, _)), Some(start)) = (open.gives_up, open.start) {
+            return Some(end_ns.saturating_sub(start.at_ns) / 1000);
+        }
+        let netns = open.connection.netns;
+        let retries = self.names.setting(netns, "net/ipv4/tcp_syn_retries")?;
+        let linear = self
+            .names
+            .setting(netns, "net/ipv4/tcp_syn_linear_timeouts");
+        let schedule = SynSchedule {
+            base_us: TIMEOUT_INIT_US,
+            linear: u32::try_from(linear.unwrap_or(0)).ok()?,
+            retries: u32::try_from(retries).ok()?,
+            max_us: RTO_MAX_US,
+            user_timeout_us: None,
+        };
+        Some(schedule.ahead_us(0, 0).1)
+    }
+
+    /// A half-open, or its listener, has dealt with a packet and thrown it away: a repeated SYN, a RST
+    /// that may have killed it, or a final ACK that is not taken.
+    pub(super) fn discarded(&mut self, r: &DropRecord) {
+        if r.listener == 0 || !self.config.selection.wants(Role::Server) {
+            return;
+        }
+        let tuple = Tuple::from(&r.flow);
+        let at_ns = r.header.ts_ns;
+        if r.flags & RST != 0 {
+            return self.reset_by_peer(tuple, r.flow.family, at_ns);
+        }
+        let Some(open) = self.half_opens.get_mut(&tuple) else {
+            if r.flags & (SYN | ACK) == ACK {
+                self.refused_ack(tuple, r);
+            }
+            return;
+        };
+        open.alive_ns = open.alive_ns.max(at_ns);
+        if r.flags & (SYN | ACK) == ACK {
+            open.facts.acked = true;
+            open.facts.defer_accept = Some(r.defer_accept != 0);
+            open.queued(queue(r));
+        }
+    }
+
+    /// A final ACK of a half-open that is not known yet, for no SYN-ACK was sent again: known from now.
+    fn refused_ack(&mut self, tuple: Tuple, r: &DropRecord) {
+        let full = queue(r).accept_queue_is_full();
+        // An ACK to a listener without a half-open is a stray one, or a cookie's.
+        if !(full || r.defer_accept != 0) || !self.wants(&tuple, None) {
+            return;
+        }
+        let at_ns = r.header.ts_ns;
+        let mut open = self.new_half_open(tuple, r.flow.family, None, at_ns);
+        open.facts.acked = true;
+        open.facts.defer_accept = Some(r.defer_accept != 0);
+        open.queued(queue(r));
+        self.keep_half_open(tuple, open, at_ns);
+    }
+
+    /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
+    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
+        if self.killed_by_rst(tuple.netns) != Some(true) {
+            // Perhaps the counter was never read before; when it is found to be gone, this is why.
+            if let Some(open) = self.half_opens.get_mut(&tuple) {
+                open.rst_ns = Some(at_ns);
+            }
+            return;
+        }
+        let open = match self.half_opens.remove(&tuple) {
+            Some(open) => open,
+            // It lived for less than a second, and nothing told that it began.
+            None if self.wants(&tuple, None) => self.new_half_open(tuple, family, None, at_ns),
+            None => return,
+        };
+        self.reconcile.ended(tuple, at_ns);
+        let mut open = open;
+        open.facts.reset_seen = true;
+        let mut end = Ending::new(Outcome::Reset, at_ns);
+        if open.start.is_none() {
+            end.dwell_unknown = true;
+            end = end.fact("it lived for less than a second: when it began is not known");
+        }
+        self.end(open, TcpState::Close, &end);
+    }
+}
+
+fn queue(r: &DropRecord) -> Queue {
+    Queue {
+        qlen: r.qlen,
+        young: r.young,
+        accept_queue: r.ack_backlog,
+        max: r.max_ack_backlog,
+    }
+}

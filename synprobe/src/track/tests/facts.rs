@@ -1,0 +1,171 @@
+//! What verdicts are drawn from, and packets that a half-open has dealt with.
+
+use synprobe_ebpf::event::DropRecord;
+
+use super::*;
+
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+fn discarded(at: u64, flags: u8, fill: impl FnOnce(&mut DropRecord)) -> Event {
+    let mut r = DropRecord {
+        header: header(at),
+        flow: server_flow(),
+        flags,
+        ifindex: 2,
+        listener: 1,
+        max_ack_backlog: 128,
+        ..DropRecord::default()
+    };
+    fill(&mut r);
+    Event::Drop(r)
+}
+
+/// The counters have been read once.
+fn looked_before(b: &mut Bench) {
+    b.snapshot(snapshot_at(T0 - SEC, Vec::new(), 0));
+}
+
+#[test]
+fn repeats_of_before_the_run_show_in_the_requests_own_counts() {
+    let mut b = bench();
+    // Five SYN-ACKs again, two of them by the timer: the peer had repeated its SYN three times.
+    b.see(synack_again(T0 + 15 * SEC, T0 - 16 * SEC, 2, 5, false));
+    b.tracker.finish(T0 + 16 * SEC);
+    let h = b.one();
+    assert_eq!((h.retransmits, h.retransmits_by_peer), (6, 3));
+    assert!(h.facts.was_there && h.facts.counted);
+    assert_eq!(h.facts.began_ns, Some(T0 - 16 * SEC));
+    assert_eq!(h.facts.time_outs, 3);
+}
+
+#[test]
+fn a_rst_that_the_namespace_counted_ends_its_half_open_at_once() {
+    let mut b = bench();
+    listening(&mut b);
+    looked_before(&mut b);
+    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.host.resets.set(1);
+    b.see(discarded(T0 + 1_500 * MS, RST, |_| ()));
+    let h = b.one();
+    assert_eq!(
+        (h.outcome, h.dwell_us, h.dwell_error_us),
+        (Outcome::Reset, Some(1_500_000), None)
+    );
+    assert!(h.facts.reset_seen);
+    // The same RST is not given to another that vanishes.
+    b.see(synack_again(T0 + 3 * SEC, T0 + 2 * SEC, 0, 0, false));
+    b.snapshot(gone_at(T0 + 4 * SEC, 1));
+    assert_eq!(b.one().outcome, Outcome::Dropped);
+}
+
+#[test]
+fn a_half_open_that_nobody_saw_begin_is_known_by_the_rst_that_ends_it() {
+    let mut b = bench();
+    looked_before(&mut b);
+    b.host.resets.set(1);
+    b.see(discarded(T0, RST, |_| ()));
+    let h = b.one();
+    assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, None));
+    // One that missed the window is answered and counted nowhere.
+    b.see(discarded(T0 + SEC, RST, |_| ()));
+    assert!(b.handshakes().is_empty());
+}
+
+#[test]
+fn a_rst_before_the_first_look_is_remembered() {
+    let mut b = bench();
+    listening(&mut b);
+    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(discarded(T0 + 1_500 * MS, RST, |_| ()));
+    assert!(b.handshakes().is_empty());
+    b.snapshot(gone_at(T0 + 2 * SEC, 1));
+    let h = b.one();
+    assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, Some(1_500_000)));
+    assert!(h.facts.reset_seen);
+    // But not where it was alive after it.
+    b.see(synack_again(T0 + 4 * SEC, T0 + 3 * SEC, 0, 0, false));
+    b.see(discarded(T0 + 4_500 * MS, RST, |_| ()));
+    b.see(synack_again(T0 + 6 * SEC, T0 + 3 * SEC, 1, 1, false));
+    b.snapshot(gone_at(T0 + 7 * SEC, 1));
+    assert_eq!(b.one().outcome, Outcome::Dropped);
+}
+
+#[test]
+fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
+    let mut b = bench();
+    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    let full = |r: &mut DropRecord| r.ack_backlog = 129;
+    b.see(discarded(T0 + 1_011 * MS, ACK, full));
+    // Another, younger than a second: nothing else tells of it.
+    let mut other = server_flow();
+    other.peer_port += 1;
+    b.see(discarded(T0 + 1_012 * MS, ACK, |r| {
+        r.flow = other;
+        full(r);
+    }));
+    b.tracker.finish(T0 + 2 * SEC);
+    let all = b.handshakes();
+    assert_eq!(all.len(), 2);
+    for h in &all {
+        assert!(h.facts.acked && h.facts.queue_was_full, "{:?}", h.facts);
+        assert_eq!(h.facts.defer_accept, Some(false));
+    }
+    let counted: Vec<bool> = all.iter().map(|h| h.facts.counted).collect();
+    assert_eq!(counted, [true, false]);
+}
+
+#[test]
+fn a_stray_ack_to_a_listener_with_room_is_nobodys() {
+    let mut b = bench();
+    b.see(discarded(T0, ACK, |_| ()));
+    b.see(discarded(T0, ACK, |r| r.listener = 0));
+    b.tracker.finish(T0 + SEC);
+    assert!(b.handshakes().is_empty());
+}
+
+#[test]
+fn a_deferred_one_is_noted_and_ends_well() {
+    let mut b = bench();
+    b.see(discarded(T0 - 300 * MS, ACK, |r| r.defer_accept = 1));
+    for event in accepted(T0, 0xc0, 300_100 * 8, 0) {
+        b.see(event);
+    }
+    let h = b.one();
+    assert_eq!(
+        (h.outcome, h.dwell_us),
+        (Outcome::Established, Some(300_100))
+    );
+    assert!(h.facts.acked);
+    assert_eq!(h.facts.defer_accept, Some(true));
+}
+
+#[test]
+fn the_kernels_patience_is_told_beside_the_applications() {
+    let mut b = bench();
+    b.see(connect(T0, 0xc1));
+    b.see(state(T0 + SEC / 2, 0xc1, client_flow(50000), 2, 7, |_| ()));
+    let h = b.one();
+    assert_eq!(h.outcome, Outcome::Abandoned);
+    // Six retries and four linear time-outs: 131 s (docs/kernel-facts.md, section 5).
+    assert_eq!(h.facts.would_give_up_us, Some(131_000_000));
+}
+
+#[test]
+fn silent_half_opens_are_counted_by_port_and_source() {
+    let mut b = bench();
+    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    for n in 0..3u16 {
+        let Event::SynAck(mut r, trigger) = synack_again(T0 + 1_020 * MS, T0, 0, 0, n == 2) else {
+            unreachable!()
+        };
+        r.flow.peer_port = 50_000 + n;
+        b.see(Event::SynAck(r, trigger));
+    }
+    let counted = b.tracker.half_opens_by_port();
+    assert_eq!(counted.len(), 1);
+    let ((netns, port), now) = &counted[0];
+    assert_eq!((*netns, *port), (NETNS, 8080));
+    // Four of them, of which one has repeated its SYN; all from one address.
+    assert_eq!((now.open, now.silent, now.silent_sources), (4, 3, 1));
+}

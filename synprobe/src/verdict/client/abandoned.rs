@@ -1,0 +1,106 @@
+//! The application's own time-out.
+
+use crate::{
+    human,
+    model::{Handshake, Outcome},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `abandoned`
+pub(in crate::verdict) struct Abandoned;
+
+impl Verdict for Abandoned {
+    fn name(&self) -> &'static str {
+        "abandoned"
+    }
+
+    fn check(&self, h: &Handshake, _: &Scene) -> Option<Finding> {
+        if !super::failed(h) || h.outcome != Outcome::Abandoned {
+            return None;
+        }
+        let by_tool = h.error.as_deref() == Some("ECONNABORTED");
+        let who = match &h.connection.comm {
+            Some(comm) => human::safe(comm).into_owned(),
+            None => "the application".to_owned(),
+        };
+        let mut finding = Finding::certain().pro(if by_tool {
+            format!(
+                "a tool closed it after {} (ECONNABORTED: ss -K, or the like)",
+                super::took(h)
+            )
+        } else {
+            format!(
+                "{who} closed it after {}, while it was open",
+                super::took(h)
+            )
+        });
+        finding = finding.pro(format!(
+            "{} had been sent, and no answer had come",
+            super::syns(h)
+        ));
+        finding = match h.facts.would_give_up_us {
+            Some(us) => finding.pro(format!(
+                "the kernel's own limit was {}: the application is the more impatient of the two",
+                human::duration(us)
+            )),
+            None => finding.contra("when the kernel would have given up is not known"),
+        };
+        Some(finding.remedy(format!(
+            "the peer {} did not answer in time: see why (synprobe connect {}); a time-out below 1 s never \
+             survives one lost packet, below 3 s not two",
+            super::peer(h),
+            super::peer(h)
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the application gave up before the kernel did",
+            meaning: "The application's own connect time-out ran out, or it was ended, while the kernel \
+                      was still trying. No packet tells the peer. Connects that race each other (happy \
+                      eyeballs) look so too, for the ones that lose.",
+            told_by: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
+                      did not answer in time is another question; an ICMP error that was noted \
+                      meanwhile, a full queue on this host or a packet dropped here is said instead.",
+            remedy: "See why there was no answer, and compare the two time-outs.\n    synprobe connect \
+                     <host>:<port>\n    sysctl net.ipv4.tcp_syn_retries",
+            reproduce: "synprobe lab abandoned\nsynprobe lab impatient",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    fn abandoned() -> Handshake {
+        let mut h = active(Outcome::Abandoned);
+        (h.dwell_us, h.retransmits) = (Some(1_000_000), 0);
+        h.facts.would_give_up_us = Some(131_000_000);
+        h
+    }
+
+    #[test]
+    fn both_time_outs_are_said() {
+        let said = judged(&abandoned(), Scene::default());
+        assert_eq!(said.verdict.as_deref(), Some("abandoned"));
+        assert_eq!(said.confidence, Confidence::Certain);
+        let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
+        assert_eq!(facts[0], "app closed it after 1.00 s, while it was open");
+        assert!(facts[2].contains("131 s"), "{facts:?}");
+    }
+
+    #[test]
+    fn the_kernels_own_end_is_not_it() {
+        let h = active(Outcome::TimedOut);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("filtered"));
+    }
+
+    #[test]
+    fn a_reason_that_is_known_comes_first() {
+        let mut h = abandoned();
+        h.facts.soft_error = Some("ENETUNREACH".into());
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("unreachable"));
+    }
+}

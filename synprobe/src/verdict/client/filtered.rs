@@ -1,0 +1,108 @@
+//! No answer of any kind.
+
+use crate::{
+    human,
+    model::{Handshake, Outcome},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// Open for so many retransmissions without an answer is enough to say so.
+const ENOUGH: u32 = 2;
+
+/// `filtered`
+pub(in crate::verdict) struct Filtered;
+
+impl Verdict for Filtered {
+    fn name(&self) -> &'static str {
+        "filtered"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let so_far = h.outcome == Outcome::Open && h.retransmits >= ENOUGH;
+        if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far {
+            return None;
+        }
+        let mut finding = Finding::likely().by_absence().pro(format!(
+            "{} in {}, and no answer of any kind: no SYN-ACK, no RST, no ICMP",
+            super::syns(h),
+            super::took(h)
+        ));
+        finding = match (h.outcome, h.facts.would_give_up_us) {
+            (Outcome::TimedOut, _) => finding.pro("the kernel gave up: ETIMEDOUT"),
+            (_, Some(us)) => {
+                finding.pro(format!("the kernel goes on until {}", human::duration(us)))
+            }
+            _ => finding,
+        };
+        finding = finding.maybe_contra(scene.usual_us(&h.connection).map(|(us, n)| {
+            format!(
+                "{n} other handshakes with this peer completed lately, usually in {}",
+                human::duration(us)
+            )
+        }));
+        finding = finding.contra(
+            "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
+             same from here",
+        );
+        let peer = h.connection.peer_addr;
+        let port = h.connection.peer_port.unwrap_or(0);
+        Some(finding.remedy(format!(
+            "ping {peer}; traceroute -T -p {port} {peer}; on the peer: tcpdump -ni any 'tcp port {port}' \
+             shows whether the SYN arrives, nstat -az TcpExtListenOverflows whether its queue is full"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "no answer of any kind to our SYNs",
+            meaning: "Nothing came back: no SYN-ACK, no RST, no ICMP error, until the retries ran out or \
+                      so far. Mostly a firewall that drops silently or a host that is down; also a \
+                      server whose accept queue is full, for it drops SYNs without a word.",
+            told_by: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
+                      error or a packet dropped by this host. It rests on silence and so is likely at \
+                      the most. Where the server is on this host too, its queue is looked at: \
+                      server-queue-full.",
+            remedy: "Find where the SYN ends.\n    traceroute -T -p <port> <peer>\n    tcpdump -ni any \
+                     'tcp port <port>'   (on the peer)",
+            reproduce: "synprobe lab syn-lost\nsynprobe lab synack-lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    #[test]
+    fn silence_until_the_end_or_so_far_makes_it() {
+        let ended = active(Outcome::TimedOut);
+        let mut open = active(Outcome::Open);
+        open.retransmits = 3;
+        for h in [ended, open] {
+            assert_eq!(
+                said(&h, Scene::default()),
+                (Some("filtered".into()), Confidence::Likely)
+            );
+        }
+    }
+
+    #[test]
+    fn one_retransmission_is_not_enough() {
+        let mut h = active(Outcome::Open);
+        h.retransmits = 1;
+        assert_eq!(said(&h, Scene::default()), (None, Confidence::Insufficient));
+    }
+
+    #[test]
+    fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
+        let mut h = active(Outcome::Abandoned);
+        h.retransmits = 3;
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("abandoned"));
+        h.outcome = Outcome::Established;
+        assert_eq!(
+            said(&h, Scene::default()).0.as_deref(),
+            Some("syn-lost-then-ok")
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! One process calls many, and few let it in.
+
+use crate::{
+    model::Handshake,
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// Fewer addresses, or ports, are no scan.
+const SPREAD: usize = 30;
+/// A scan is let in at one destination in so many, at the most.
+const LET_IN: u64 = 5;
+/// A scan does not come back: attempts for each destination, at the most.
+const AGAIN: u64 = 3;
+
+/// `scan-fanout`
+pub(in crate::verdict) struct ScanFanout;
+
+impl Verdict for ScanFanout {
+    fn name(&self) -> &'static str {
+        "scan-fanout"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if !super::failed(h) {
+            return None;
+        }
+        let f = scene.fanout(&h.connection)?;
+        let (addresses, ports) = (f.addresses.len(), f.ports.len());
+        let wide = addresses >= SPREAD || ports >= SPREAD;
+        let few = f.established * LET_IN <= f.attempts;
+        let once = f.attempts <= AGAIN * f.destinations.len() as u64;
+        if !wide || !few || !once {
+            return None;
+        }
+        let who = f.comm.as_deref().map_or_else(
+            || format!("process {}", f.pid),
+            |comm| format!("{}/{}", crate::human::safe(comm), f.pid),
+        );
+        Some(
+            Finding::likely()
+                .pro(format!(
+                    "{who} called {addresses} addresses and {ports} ports, {} destinations, {:.0} a second",
+                    f.destinations.len(),
+                    f.rate()
+                ))
+                .pro(format!("{} of {} attempts were let in", f.established, f.attempts))
+                .contra("monitoring and service discovery call many too: what the process is, tells")
+                .remedy(format!(
+                    "ls -l /proc/{pid}/exe; tr '\\0' ' ' </proc/{pid}/cmdline; cat /proc/{pid}/cgroup; if \
+                     nobody knows it, keep it from the network before anything else",
+                    pid = f.pid
+                )),
+        )
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "one process calls many addresses or ports and few let it in: a scanner, or a worm",
+            meaning: "A process of this host opens connections to many destinations, each once or twice, \
+                      and hardly any of them completes. That is what a port scan, a worm or a badly \
+                      configured discovery looks like from the host that it runs on.",
+            told_by: "At least 30 addresses, or 30 ports, called by one process in this run, at most one \
+                      attempt in five established, and at most three attempts for each destination (an \
+                      application that retries its dead backends is no scan). Likely at the most.",
+            remedy: "See what the process is.\n    ls -l /proc/<pid>/exe\n    cat /proc/<pid>/cgroup",
+            reproduce: "synprobe lab scan-horizontal\nsynprobe lab scan-vertical",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        model::{Confidence, Outcome},
+        verdict::testbed::*,
+    };
+
+    fn calling(addresses: u8, times: u32) -> Scene {
+        let mut scene = Scene::default();
+        for n in 0..addresses {
+            for t in 0..times {
+                let at = 1_000 * SEC + u64::from(n) * SEC / 100 + u64::from(t);
+                scene.note(&began(Ipv4Addr::new(10, 1, 0, n).into(), 22, at));
+            }
+        }
+        scene
+    }
+
+    fn refused() -> Handshake {
+        let mut h = active(Outcome::Refused);
+        h.facts.reset_seen = true;
+        h
+    }
+
+    #[test]
+    fn many_destinations_and_few_answers_make_it() {
+        let said = judged(&refused(), calling(60, 1));
+        assert_eq!(said.verdict.as_deref(), Some("scan-fanout"));
+        assert_eq!(said.confidence, Confidence::Likely);
+        assert!(
+            said.evidence[0]
+                .fact
+                .starts_with("app/77 called 60 addresses and 1 ports")
+        );
+    }
+
+    #[test]
+    fn a_few_destinations_are_refused_and_nothing_more() {
+        assert_eq!(
+            said(&refused(), calling(10, 1)).0.as_deref(),
+            Some("refused")
+        );
+    }
+
+    #[test]
+    fn an_application_that_retries_its_backends_is_no_scan() {
+        assert_eq!(
+            said(&refused(), calling(40, 10)).0.as_deref(),
+            Some("refused")
+        );
+    }
+
+    #[test]
+    fn a_crawler_that_is_let_in_is_no_scan() {
+        let mut scene = calling(60, 1);
+        for _ in 0..50 {
+            scene.note(&line(active(Outcome::Established)));
+        }
+        assert_eq!(said(&refused(), scene).0.as_deref(), Some("refused"));
+    }
+}

@@ -1,0 +1,126 @@
+//! The server is on this host too, and its accept queue is full.
+
+use crate::{
+    model::{Handshake, Outcome, Role},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `server-queue-full`
+pub(in crate::verdict) struct ServerQueueFull;
+
+impl Verdict for ServerQueueFull {
+    fn name(&self) -> &'static str {
+        "server-queue-full"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
+        let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
+        if h.connection.role != Role::Client || answered || at_once {
+            return None;
+        }
+        let listener = scene
+            .called_listener(&h.connection)
+            .filter(|l| l.was_full())?;
+        let overflows = scene
+            .moved(listener.last.netns, |c| c.listen_overflows)
+            .unwrap_or(0);
+        let mut finding = if overflows > 0 && h.retransmits > 0 {
+            Finding::certain()
+        } else {
+            Finding::likely()
+        };
+        finding = finding.pro(format!(
+            "the server is on this host: listener {}, accept queue full in {} of {} looks, up to {} of {}",
+            listener.name(),
+            listener.full,
+            listener.looks,
+            listener.longest,
+            listener.last.accept_queue_max.unwrap_or(0)
+        ));
+        finding = match overflows {
+            0 => finding.contra("ListenOverflows of its namespace did not move in this run"),
+            n => finding.pro(format!(
+                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+            )),
+        };
+        finding = finding.pro(format!("{} in {}", super::syns(h), super::took(h)));
+        let who = match (&listener.last.comm, listener.last.pid) {
+            (Some(comm), Some(pid)) => {
+                format!(
+                    "see why {} does not accept(): cat /proc/{pid}/stack; ",
+                    crate::human::safe(comm)
+                )
+            }
+            _ => String::new(),
+        };
+        let port = h.connection.peer_port.unwrap_or(0);
+        Some(finding.remedy(format!("{who}synprobe listeners --port {port}")))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the server is on this host, and its accept queue is full: SYNs get no answer",
+            meaning: "The address that was called belongs to this host, and the listener there does not \
+                      accept(): the kernel drops SYNs without a word and the client waits in SYN_SENT. \
+                      From another host this looks like filtered.",
+            told_by: "The listener's accept queue seen to be full in sock_diag while the client waited. \
+                      With ListenOverflows of its namespace rising meanwhile, and SYNs sent again: \
+                      certain; else likely.",
+            remedy: "The server's side has the reason: accept-queue-full.\n    synprobe listeners\n    \
+                     cat /proc/<pid>/stack",
+            reproduce: "synprobe lab accept-queue-full",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    fn calling(full: bool, overflows: u64) -> Scene {
+        let mut scene = looked(&listener(if full { 129 } else { 3 }, 0), overflows, 0);
+        scene.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        scene
+    }
+
+    fn waiting(outcome: Outcome) -> Handshake {
+        let mut h = active(outcome);
+        h.connection.peer_port = Some(8080);
+        h.retransmits = 2;
+        h
+    }
+
+    #[test]
+    fn a_full_queue_on_this_host_makes_it() {
+        for outcome in [
+            Outcome::TimedOut,
+            Outcome::Open,
+            Outcome::Established,
+            Outcome::Abandoned,
+        ] {
+            let got = said(&waiting(outcome), calling(true, 9));
+            assert_eq!(
+                got,
+                (Some("server-queue-full".into()), Confidence::Certain),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_overflows_it_is_likely() {
+        let got = said(&waiting(Outcome::TimedOut), calling(true, 0));
+        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+    }
+
+    #[test]
+    fn a_queue_with_room_or_a_server_elsewhere_is_filtered() {
+        let (verdict, _) = said(&waiting(Outcome::TimedOut), calling(false, 0));
+        assert_eq!(verdict.as_deref(), Some("filtered"));
+        let elsewhere = looked(&listener(129, 0), 9, 0);
+        let (verdict, _) = said(&waiting(Outcome::TimedOut), elsewhere);
+        assert_eq!(verdict.as_deref(), Some("filtered"));
+    }
+}

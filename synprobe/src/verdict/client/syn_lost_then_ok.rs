@@ -1,0 +1,84 @@
+//! Connected, but not with the first SYN.
+
+use crate::{
+    human,
+    model::{Handshake, Outcome, Role},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `syn-lost-then-ok`
+pub(in crate::verdict) struct SynLostThenOk;
+
+impl Verdict for SynLostThenOk {
+    fn name(&self) -> &'static str {
+        "syn-lost-then-ok"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let c = &h.connection;
+        if c.role != Role::Client || h.outcome != Outcome::Established || h.retransmits == 0 {
+            return None;
+        }
+        let mut finding = Finding::certain().pro(format!(
+            "connected on SYN {}; it took {}",
+            h.retransmits + 1,
+            super::took(h)
+        ));
+        finding = finding.maybe_pro(scene.usual_us(c).map(|(us, n)| {
+            format!(
+                "this peer usually takes {} (median of the last {n})",
+                human::duration(us)
+            )
+        }));
+        finding =
+            finding.contra("whether the SYN or its SYN-ACK was lost cannot be seen from this end");
+        let (peer, port) = (c.peer_addr, c.peer_port.unwrap_or(0));
+        Some(finding.remedy(format!(
+            "mtr -T -P {port} {peer} for loss on the path; on the peer: nstat -az TcpExtListenOverflows \
+             TcpExtListenDrops for a queue that is full at times"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "connected, but only on a later SYN: each one lost costs a second or more",
+            meaning: "The first SYN, or the answer to it, was lost; the kernel sent it again after a \
+                      second, and then it worked. The application sees a connect that takes 1, 2 or more \
+                      seconds. Loss on the path, or a server that drops SYNs at a full accept queue now \
+                      and then.",
+            told_by: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain. Which of the two packets \
+                      was lost is not to be seen from this end; on the server's it is.",
+            remedy: "Look for loss on the path and overflows on the server.\n    mtr -T -P <port> <peer>\n    \
+                     nstat -az TcpExtListenOverflows   (on the peer)",
+            reproduce: "synprobe lab syn-lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    #[test]
+    fn a_second_syn_makes_it() {
+        let mut h = active(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
+        let said = judged(&h, Scene::default());
+        assert_eq!(said.verdict.as_deref(), Some("syn-lost-then-ok"));
+        assert_eq!(said.confidence, Confidence::Certain);
+        assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
+    }
+
+    #[test]
+    fn the_first_syn_is_nothing_to_speak_of() {
+        let h = active(Outcome::Established);
+        assert_eq!(said(&h, Scene::default()).0, None);
+    }
+
+    #[test]
+    fn a_server_that_was_late_is_a_slow_peer_for_itself() {
+        let h = half_open(Outcome::Established);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("slow-peer"));
+    }
+}

@@ -1,0 +1,133 @@
+//! An ICMP error, or no route.
+
+use crate::{
+    model::{Handshake, Outcome},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `unreachable`
+pub(in crate::verdict) struct Unreachable;
+
+impl Verdict for Unreachable {
+    fn name(&self) -> &'static str {
+        "unreachable"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if !super::failed(h) {
+            return None;
+        }
+        let word = scene.icmp(&h.connection);
+        let ended_by_it = h.outcome == Outcome::Unreachable;
+        // Noted, and not acted on by the kernel: it is still why nothing answered.
+        let noted = h.facts.soft_error.as_deref().or(match h.outcome {
+            Outcome::Abandoned => h.error.as_deref().filter(|e| *e != "ECONNABORTED"),
+            _ => None,
+        });
+        if !ended_by_it && noted.is_none() && word.is_none() {
+            return None;
+        }
+        let error = h.error.as_deref().or(noted).unwrap_or("an ICMP error");
+        let mut finding = if ended_by_it {
+            Finding::certain().pro(format!("{error} after {}", super::took(h)))
+        } else {
+            Finding::likely()
+                .pro(format!("an ICMP error was noted for it: {error}"))
+                .contra("the kernel did not end it for that")
+        };
+        finding = match word {
+            Some(word) => finding.pro(format!(
+                "ICMP from {}: {}, {}",
+                word.from,
+                word.what,
+                crate::verdict::scene::times(word.count)
+            )),
+            None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
+        };
+        let peer = h.connection.peer_addr;
+        let whom = match word {
+            Some(word) if word.from != peer => format!("ask the router {}; ", word.from),
+            _ => String::new(),
+        };
+        Some(finding.remedy(format!(
+            "{whom}ip route get {peer}; traceroute -T -p {} {peer}",
+            h.connection.peer_port.unwrap_or(0)
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "a router or the peer said by ICMP that it cannot be reached",
+            meaning: "Somebody on the way answered the SYN with an ICMP error: host or network \
+                      unreachable (it does not answer ARP, or there is no route), administratively \
+                      prohibited (a firewall that rejects), port unreachable (a firewall's reject, or a \
+                      host without TCP on that port).",
+            told_by: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
+                      agent's own raw socket (CAP_NET_RAW), says which error and who sent it. An error \
+                      that the kernel noted (sk_err_soft) and did not act on, on a connection that went \
+                      unanswered: likely.",
+            remedy: "Ask whoever sent it.\n    ip route get <peer>\n    traceroute -T -p <port> <peer>",
+            reproduce: "synprobe lab unreachable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Confidence,
+        verdict::{
+            scene::{Ends, IcmpWord},
+            testbed::*,
+        },
+    };
+
+    fn unreachable() -> Handshake {
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EHOSTUNREACH".into());
+        h
+    }
+
+    #[test]
+    fn the_error_makes_it_and_the_packet_says_who() {
+        let mut scene = Scene::default();
+        let word = IcmpWord {
+            from: "10.0.0.254".parse().unwrap(),
+            what: "host unreachable (type 3 code 1)".into(),
+            count: 1,
+        };
+        scene.told(Ends::of(&unreachable().connection).unwrap(), word);
+        let said = judged(&unreachable(), scene);
+        assert_eq!(said.verdict.as_deref(), Some("unreachable"));
+        assert_eq!(said.confidence, Confidence::Certain);
+        assert_eq!(
+            said.evidence[1].fact,
+            "ICMP from 10.0.0.254: host unreachable (type 3 code 1), once"
+        );
+    }
+
+    #[test]
+    fn an_impatient_application_that_was_told_is_likely() {
+        let mut h = active(Outcome::Abandoned);
+        h.error = Some("EHOSTUNREACH".into());
+        h.facts.soft_error = Some("EHOSTUNREACH".into());
+        assert_eq!(
+            said(&h, Scene::default()),
+            (Some("unreachable".into()), Confidence::Likely)
+        );
+    }
+
+    #[test]
+    fn silence_and_a_lack_of_ports_are_not_it() {
+        let h = active(Outcome::TimedOut);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("filtered"));
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EADDRNOTAVAIL".into());
+        h.facts.unbound = true;
+        assert_eq!(
+            said(&h, Scene::default()).0.as_deref(),
+            Some("ports-exhausted")
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! This host itself threw the packet away.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Explanation, Finding, Scene, Verdict,
+    scene::{Discard, Packet},
+};
+use crate::model::{Evidence, Handshake, Outcome, Role};
+
+/// Reasons for which a packet ends where nobody has its address. In the handshake's own namespace that
+/// is this host's doing; in another one it has merely come to the wrong place.
+const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
+/// How the reasons begin for which a neighbour did not answer: ICMP tells of those, and so does errno.
+const NEIGHBOUR: &str = "NEIGH_";
+
+/// Packets of a handshake that this host threw away, and that held it up.
+fn decisive<'s>(h: &Handshake, scene: &'s Scene) -> Vec<&'s Discard> {
+    let answered = h.outcome == Outcome::Unreachable;
+    scene
+        .discards_of(&h.connection, h.facts.began_ns.unwrap_or(0))
+        .into_iter()
+        // A RST that is thrown away holds nothing up.
+        .filter(|d| d.packet != Packet::Rst)
+        .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&d.reason))
+        .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
+        .collect()
+}
+
+/// `dropped-here`
+pub(super) struct DroppedHere;
+
+impl Verdict for DroppedHere {
+    fn name(&self) -> &'static str {
+        "dropped-here"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        // With its final ACK here, what was dropped before is history.
+        let arrived = h.facts.acked && h.facts.queue_was_full;
+        let well = h.outcome == Outcome::Established && h.retransmits == 0;
+        if arrived || well || h.outcome == Outcome::Refused {
+            return None;
+        }
+        let of_handshake = decisive(h, scene);
+        let first = of_handshake.first()?;
+        let mut finding = Finding::certain();
+        for drop in &of_handshake {
+            let elsewhere = if drop.netns == h.connection.netns {
+                String::new()
+            } else {
+                format!("; in namespace {}", drop.netns)
+            };
+            finding = finding.pro(format!("{}{elsewhere}", drop.fact()));
+        }
+        let dropped: u64 = of_handshake.iter().map(|d| d.count).sum();
+        let sent = u64::from(h.retransmits) + 1;
+        let sends = |p: Packet| match h.connection.role {
+            Role::Server => p == Packet::SynAck,
+            Role::Client => p == Packet::Syn,
+        };
+        if of_handshake.len() == 1 && sends(first.packet) && dropped < sent && h.facts.counted {
+            finding = finding.contra(format!(
+                "{} of {sent} transmissions were not seen to be dropped here",
+                sent - dropped
+            ));
+        }
+        Some(finding.remedy(first.remedy()))
+    }
+
+    fn facts_of_many(&self, group: &[&Handshake], scene: &Scene) -> Option<Vec<Evidence>> {
+        // By what was dropped, where and why: packets, connections.
+        let mut kinds: BTreeMap<(u32, Packet, bool, String, &str), (u64, u64)> = BTreeMap::new();
+        for h in group {
+            for d in decisive(h, scene) {
+                let key = (d.netns, d.packet, d.incoming, d.cause(), d.words);
+                let (packets, connections) = kinds.entry(key).or_default();
+                *packets += d.count;
+                *connections += 1;
+            }
+        }
+        let own = group.first()?.connection.netns;
+        let mut facts: Vec<_> = kinds.into_iter().collect();
+        facts.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
+        let fact = |((netns, packet, incoming, cause, words), (packets, connections))| {
+            let way = if incoming {
+                "that came in"
+            } else {
+                "on their way out"
+            };
+            let elsewhere = if netns == own {
+                String::new()
+            } else {
+                format!("; in namespace {netns}")
+            };
+            let packet: Packet = packet;
+            Evidence {
+                fact: format!(
+                    "this host dropped {packets} {}s {way}, of {connections} of them: {words} \
+                     ({cause}){elsewhere}",
+                    packet.name()
+                ),
+                supports: true,
+            }
+        };
+        Some(facts.into_iter().map(fact).collect())
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "this host itself threw a packet of the handshake away",
+            meaning: "The peer and the network are not to blame: a rule, a route or a setting of this \
+                      very host discarded the SYN, the SYN-ACK or the final ACK. The kernel says which \
+                      (the drop reason) and where (the function).",
+            told_by: "skb:kfree_skb with a reason that is this host's doing (Linux 5.17), for a packet \
+                      with the addresses and ports of this handshake, while it lasted. It is the \
+                      strongest evidence there is. A drop in another network namespace of this host \
+                      counts too, and is named.",
+            remedy: "NETFILTER_DROP: find the rule.\n    nft list ruleset\n    iptables-save -c\n\
+                     IP_RPFILTER: the route back to the sender does not use the interface that the \
+                     packet came in on.\n    ip route get <peer>\n    sysctl net.ipv4.conf.all.rp_filter\n\
+                     IP_INNOROUTES, IP_OUTNOROUTES: there is no route.\n    ip route get <peer>\n\
+                     TC_INGRESS, TC_EGRESS, XDP, BPF_CGROUP_EGRESS: a BPF program or tc filter.\n    \
+                     tc filter show dev <interface> ingress\n    bpftool net",
+            reproduce: "synprobe lab own-firewall\nsynprobe lab rp-filter",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    fn dropping(h: &Handshake, packet: Packet) -> Scene {
+        let mut scene = Scene::default();
+        scene.discarded(discard(h, packet, 3));
+        scene
+    }
+
+    #[test]
+    fn a_drop_of_its_own_packets_makes_it() {
+        let h = half_open(Outcome::Expired);
+        let said = judged(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(said.verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(said.confidence, Confidence::Certain);
+        assert_eq!(
+            said.evidence[0].fact,
+            "this host dropped the SYN-ACK on its way out, from 10.0.0.1:8080 to 10.0.0.9:55555, \
+             3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
+        );
+        assert_eq!(said.remedy.as_deref(), Some("nft list ruleset"));
+    }
+
+    #[test]
+    fn it_is_not_synack_lost_though_the_peer_repeats_its_syn() {
+        let mut h = half_open(Outcome::Expired);
+        h.retransmits_by_peer = 2;
+        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+    }
+
+    #[test]
+    fn a_drop_of_another_connection_or_before_it_began_is_nothing() {
+        let h = half_open(Outcome::Expired);
+        let other = half_open_of("10.0.0.8", Outcome::Expired);
+        assert_ne!(
+            said(&h, dropping(&other, Packet::SynAck)).0.as_deref(),
+            Some("dropped-here")
+        );
+        let mut later = h.clone();
+        later.facts.began_ns = Some(2_000 * SEC);
+        assert_ne!(
+            said(&later, dropping(&h, Packet::SynAck)).0.as_deref(),
+            Some("dropped-here")
+        );
+    }
+
+    #[test]
+    fn what_comes_where_nobody_has_its_address_is_not_thrown_away() {
+        let h = half_open(Outcome::Expired);
+        for (netns, verdict) in [(NETNS, "dropped-here"), (7, "peer-silent")] {
+            let mut scene = Scene::default();
+            scene.discarded(Discard {
+                netns,
+                incoming: true,
+                reason: "IP_INADDRERRORS",
+                ..discard(&h, Packet::SynAck, 2)
+            });
+            assert_eq!(said(&h, scene).0.as_deref(), Some(verdict));
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_answer_is_unreachable() {
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EHOSTUNREACH".into());
+        let mut scene = Scene::default();
+        scene.discarded(Discard {
+            reason: "NEIGH_FAILED",
+            ..discard(&h, Packet::Syn, 1)
+        });
+        assert_eq!(said(&h, scene).0.as_deref(), Some("unreachable"));
+    }
+
+    #[test]
+    fn a_rst_that_is_dropped_holds_nothing_up() {
+        let h = active(Outcome::TimedOut);
+        assert_ne!(
+            said(&h, dropping(&h, Packet::Rst)).0.as_deref(),
+            Some("dropped-here")
+        );
+    }
+
+    #[test]
+    fn a_final_ack_that_arrived_and_was_refused_is_the_later_reason() {
+        let mut h = half_open(Outcome::Open);
+        (h.facts.acked, h.facts.queue_was_full) = (true, true);
+        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(verdict.as_deref(), Some("accept-queue-full"));
+    }
+
+    #[test]
+    fn a_handshake_that_went_well_is_left_alone() {
+        let mut h = half_open(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (0, Some(200));
+        assert_eq!(said(&h, dropping(&h, Packet::Ack)).0, None);
+    }
+}

@@ -1,0 +1,189 @@
+//! From lines without verdicts to lines with them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{ALL, Scene, problems};
+use crate::{
+    human,
+    model::{Body, Confidence, Evidence, Handshake, Line, Outcome, Role},
+    track::Bounded,
+};
+
+/// Handshakes in trouble that are kept for a judgement at the end; those beyond are judged at once.
+const HELD: usize = 50_000;
+/// Peers whose verdicts are counted.
+const PEERS: usize = 65_536;
+
+/// When a handshake is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As its line is printed: by what is known then.
+    AtOnce,
+    /// At the end of the run, by all that is known then; handshakes that went well are not printed.
+    AtTheEnd,
+}
+
+/// See the module.
+pub struct Judge {
+    mode: Mode,
+    /// What is known around the handshakes.
+    pub scene: Scene,
+    held: Vec<Line>,
+    /// Judged before the end for want of room.
+    hurried: u64,
+    by_peer: Bounded<(IpAddr, Role), BTreeMap<String, u64>>,
+}
+
+impl Judge {
+    /// Knows nothing yet.
+    pub fn new(mode: Mode, scene: Scene) -> Self {
+        Self {
+            mode,
+            scene,
+            held: Vec::new(),
+            hurried: 0,
+            by_peer: Bounded::new(PEERS),
+        }
+    }
+
+    /// Takes lines as the tracker says them; gives back those that can be printed.
+    pub fn pass(&mut self, lines: Vec<Line>) -> Vec<Line> {
+        for line in &lines {
+            self.scene.note(line);
+        }
+        match self.mode {
+            Mode::AtOnce => lines.into_iter().map(|line| self.judged(line)).collect(),
+            Mode::AtTheEnd => {
+                let mut printed = Vec::new();
+                for line in lines {
+                    match &line.body {
+                        Body::State(_) | Body::Retransmit(_) => (),
+                        Body::Handshake(h) if went_well(h, &self.scene) => (),
+                        Body::Handshake(_) if self.held.len() < HELD => self.held.push(line),
+                        Body::Handshake(_) => {
+                            self.hurried += 1;
+                            printed.push(self.judged(line));
+                        }
+                        _ => printed.push(line),
+                    }
+                }
+                printed
+            }
+        }
+    }
+
+    /// The last lines: everything that was held back, then what it comes to.
+    pub fn finish(&mut self, lines: Vec<Line>) -> Vec<Line> {
+        let (about_peers, rest): (Vec<Line>, Vec<Line>) = lines
+            .into_iter()
+            .partition(|line| matches!(line.body, Body::Peer(_)));
+        let mut printed = self.pass(rest);
+        let held = std::mem::take(&mut self.held);
+        let judged: Vec<Line> = held.into_iter().map(|line| self.judged(line)).collect();
+        if self.mode == Mode::AtTheEnd {
+            let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
+            let of = |line: &Line| match &line.body {
+                Body::Handshake(h) => Some(h.clone()),
+                _ => None,
+            };
+            let handshakes: Vec<Box<Handshake>> = judged.iter().filter_map(of).collect();
+            let found = problems(&handshakes, &self.scene);
+            printed.extend(judged);
+            printed.extend(found.into_iter().map(|problem| Line {
+                mono_ns: at_ns.unwrap_or(0),
+                body: Body::Problem(Box::new(problem)),
+            }));
+        }
+        printed.extend(about_peers.into_iter().map(|mut line| {
+            if let Body::Peer(peer) = &mut line.body
+                && let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role))
+            {
+                peer.verdicts = counts.clone();
+            }
+            line
+        }));
+        printed
+    }
+
+    /// Handshakes that had to be judged before the end.
+    pub fn hurried(&self) -> u64 {
+        self.hurried
+    }
+
+    fn judged(&mut self, mut line: Line) -> Line {
+        if let Body::Handshake(h) = &mut line.body {
+            judge(h, &self.scene);
+            if let Some(verdict) = &h.verdict {
+                let key = (h.connection.peer_addr, h.connection.role);
+                if self.by_peer.get(&key).is_none() {
+                    self.by_peer.insert(key, BTreeMap::new());
+                }
+                if let Some(counts) = self.by_peer.get_mut(&key) {
+                    *counts.entry(verdict.clone()).or_default() += 1;
+                }
+            }
+        }
+        line
+    }
+}
+
+/// Whether there is nothing to say of it.
+fn went_well(h: &Handshake, scene: &Scene) -> bool {
+    h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, scene).is_none())
+}
+
+/// Says why, in the handshake itself.
+fn judge(h: &mut Handshake, scene: &Scene) {
+    let found = ALL
+        .iter()
+        .find_map(|verdict| Some((verdict, verdict.check(h, scene)?)));
+    let Some((verdict, mut finding)) = found else {
+        h.confidence = Confidence::Insufficient;
+        if h.outcome != Outcome::Established {
+            h.evidence.push(Evidence {
+                fact: undecided(h),
+                supports: false,
+            });
+        }
+        return;
+    };
+    if scene.lost > 0 {
+        finding = finding.contra(format!(
+            "{} records of this run were lost: what they told is not known",
+            scene.lost
+        ));
+        finding.confidence = match (finding.confidence, finding.by_absence) {
+            (Confidence::Certain, _) => Confidence::Likely,
+            (_, true) => Confidence::Insufficient,
+            (other, false) => other,
+        };
+    }
+    if finding.by_absence && h.facts.was_there && !h.facts.counted {
+        finding = finding.contra("it was there before the run: what came before is not known");
+        finding.confidence = match finding.confidence {
+            Confidence::Certain => Confidence::Likely,
+            _ => Confidence::Insufficient,
+        };
+    }
+    h.confidence = finding.confidence;
+    h.evidence.append(&mut finding.evidence);
+    if finding.confidence != Confidence::Insufficient {
+        h.verdict = Some(verdict.name().to_owned());
+        h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
+    }
+}
+
+/// Why nothing is said.
+fn undecided(h: &Handshake) -> String {
+    let age = h
+        .dwell_us
+        .map_or_else(|| "an unknown time".to_owned(), human::duration);
+    match (h.outcome, h.retransmits) {
+        (Outcome::Open, 0) => format!("open for {age} and not sent again yet: too young to tell"),
+        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
+            "it was there before the run, and nothing of it was seen since".to_owned()
+        }
+        (Outcome::Dropped, _) => "nothing that was seen tells why it was removed".to_owned(),
+        _ => "what was seen does not tell why".to_owned(),
+    }
+}

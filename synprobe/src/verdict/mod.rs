@@ -1,0 +1,173 @@
+//! Why a handshake went as it did, with the facts for it and against it.
+//!
+//! A verdict is a pure function of what was seen: of one handshake ([`Handshake`], its `facts`
+//! included) and of what is known around it ([`Scene`]). One file each, behind [`Verdict`]; [`ALL`]
+//! lists them, the strongest evidence first, and the first that the evidence makes is said. Where none
+//! is made, nothing is said but what is known ([`Judge::judge`]).
+
+mod client;
+mod dropped_here;
+pub mod explain;
+mod judge;
+mod problems;
+pub mod scene;
+mod server;
+#[cfg(test)]
+pub(crate) mod testbed;
+
+pub use judge::{Judge, Mode};
+pub use problems::problems;
+pub use scene::Scene;
+
+use crate::model::{Confidence, Evidence, Handshake};
+
+/// What a verdict found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How sure.
+    pub confidence: Confidence,
+    /// For and against.
+    pub evidence: Vec<Evidence>,
+    /// Whether it rests on something that was not seen: then a lost record weighs more.
+    pub by_absence: bool,
+    /// What to do, in commands.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// Seen.
+    pub fn certain() -> Self {
+        Self::new(Confidence::Certain)
+    }
+
+    /// The best explanation.
+    pub fn likely() -> Self {
+        Self::new(Confidence::Likely)
+    }
+
+    fn new(confidence: Confidence) -> Self {
+        Self {
+            confidence,
+            evidence: Vec::new(),
+            by_absence: false,
+            remedy: String::new(),
+        }
+    }
+
+    /// It rests on what was not seen.
+    pub fn by_absence(mut self) -> Self {
+        self.by_absence = true;
+        self
+    }
+
+    /// A fact for it.
+    pub fn pro(mut self, fact: impl Into<String>) -> Self {
+        self.evidence.push(Evidence {
+            fact: fact.into(),
+            supports: true,
+        });
+        self
+    }
+
+    /// A fact for it, where there is one.
+    pub fn maybe_pro(self, fact: Option<String>) -> Self {
+        match fact {
+            Some(fact) => self.pro(fact),
+            None => self,
+        }
+    }
+
+    /// A fact against it.
+    pub fn contra(mut self, fact: impl Into<String>) -> Self {
+        self.evidence.push(Evidence {
+            fact: fact.into(),
+            supports: false,
+        });
+        self
+    }
+
+    /// A fact against it, where there is one.
+    pub fn maybe_contra(self, fact: Option<String>) -> Self {
+        match fact {
+            Some(fact) => self.contra(fact),
+            None => self,
+        }
+    }
+
+    /// What to do.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+}
+
+/// One way for a handshake to go badly.
+pub trait Verdict: Sync {
+    /// Its name in the output contract and in `synprobe explain`.
+    fn name(&self) -> &'static str;
+
+    /// Whether it is something to mend.
+    fn is_fault(&self) -> bool {
+        true
+    }
+
+    /// What speaks for it; `None` where it is not this.
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding>;
+
+    /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
+    /// they share, and some examples, say enough.
+    fn facts_of_many(&self, _: &[&Handshake], _: &Scene) -> Option<Vec<Evidence>> {
+        None
+    }
+
+    /// The long form.
+    fn explain(&self) -> Explanation;
+}
+
+/// The long form of a verdict, for `synprobe explain`.
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation {
+    /// In one line.
+    pub summary: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// How it is told, and what it cannot be told from.
+    pub told_by: &'static str,
+    /// What to try.
+    pub remedy: &'static str,
+    /// How to see it made: a scenario of the lab.
+    pub reproduce: &'static str,
+}
+
+/// Every verdict, in the order in which they are tried: those that rest on something seen before those
+/// that rest on its absence.
+pub const ALL: &[&dyn Verdict] = &[
+    &dropped_here::DroppedHere,
+    &server::DeferAccept,
+    &server::AcceptQueueFull,
+    &server::AsymmetricNat,
+    &server::PeerReset,
+    &server::SynackLost,
+    &server::SynFlood,
+    &server::FlashCrowd,
+    &server::PeerSilent,
+    &server::SlowPeer,
+    &client::PortsExhausted,
+    &client::ScanFanout,
+    &client::ServerQueueFull,
+    &client::Refused,
+    &client::Unreachable,
+    &client::SynLostThenOk,
+    &client::Abandoned,
+    &client::Filtered,
+];
+
+/// The verdict of that name.
+pub fn find(name: &str) -> Option<&'static dyn Verdict> {
+    ALL.iter().copied().find(|verdict| verdict.name() == name)
+}
+
+/// `once`, `5 times`
+fn times(n: u32) -> String {
+    scene::times(u64::from(n))
+}

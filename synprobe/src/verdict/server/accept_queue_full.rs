@@ -1,0 +1,190 @@
+//! The application does not accept().
+
+use crate::{
+    model::{Handshake, LimitedBy, Outcome, Role},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `accept-queue-full`
+pub(in crate::verdict) struct AcceptQueueFull;
+
+impl Verdict for AcceptQueueFull {
+    fn name(&self) -> &'static str {
+        "accept-queue-full"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let f = &h.facts;
+        if h.connection.role != Role::Server
+            || h.outcome == Outcome::Established && h.retransmits == 0 && !f.acked
+        {
+            return None;
+        }
+        let looks = scene.listener(&h.connection);
+        let seen_full = looks.is_some_and(|l| l.was_full());
+        // Its own final ACK was refused: only a full queue or TCP_DEFER_ACCEPT does that.
+        let refused = f.acked && (f.queue_was_full || f.defer_accept == Some(false));
+        // The queue is full, and nothing tells that this peer is in any other trouble: its final ACK
+        // came before the run, or comes with its next SYN-ACK.
+        let waiting = !f.acked
+            && (f.queue_was_full || seen_full)
+            && h.outcome == Outcome::Open
+            && !f.counted
+            && !f.reset_seen;
+        if !refused && !waiting {
+            return None;
+        }
+        let mut finding = if refused {
+            Finding::certain()
+                .pro("its final ACK came and was not taken: the accept queue was full")
+        } else {
+            Finding::likely()
+        };
+        if let Some(queue) = f.queue.filter(|_| f.queue_was_full) {
+            finding = finding.pro(format!(
+                "accept queue {} of {} at its last event",
+                queue.accept_queue, queue.max
+            ));
+        }
+        if let Some(l) = looks {
+            finding = if l.was_full() {
+                finding.pro(format!(
+                    "listener {}: accept queue full in {} of {} looks, up to {} of {}",
+                    l.name(),
+                    l.full,
+                    l.looks,
+                    l.longest,
+                    l.last.accept_queue_max.unwrap_or(0)
+                ))
+            } else {
+                finding.contra(format!(
+                    "listener {}: accept queue not full in any of {} looks",
+                    l.name(),
+                    l.looks
+                ))
+            };
+        }
+        let overflows = scene.moved(h.connection.netns, |c| c.listen_overflows);
+        finding = finding.maybe_pro(
+            overflows
+                .filter(|n| *n > 0)
+                .map(|n| format!("ListenOverflows of its namespace rose by {n} in this run")),
+        );
+        if waiting {
+            finding = finding.contra("its own final ACK was not seen to be refused in this run");
+        }
+        let limit = looks.and_then(|l| l.last.limited_by);
+        Some(finding.remedy(remedy(h, limit)))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the application does not accept(): final ACKs and SYNs are dropped at a full queue",
+            meaning: "The handshake is complete as far as the client knows, but the listener's accept \
+                      queue is full, so the kernel throws the final ACK away and goes on sending \
+                      SYN-ACKs; new SYNs are not answered at all. Clients that are in work on. The \
+                      application is too slow, stuck, or out of threads or descriptors; a longer \
+                      backlog only buys time.",
+            told_by: "inet_request_sock.acked, or the ACK itself discarded with TCP_LISTEN_OVERFLOW \
+                      (Linux 6.15): certain. The queue seen to be full in sock_diag \
+                      (sk_ack_backlog > sk_max_ack_backlog) while a half-open of before the run waits: \
+                      likely. The limit is the lesser of listen()'s backlog and net.core.somaxconn. \
+                      ListenOverflows counts a whole namespace.",
+            remedy: "See what the application does, then which limit binds.\n    synprobe listeners\n    \
+                     ss -ltnp\n    cat /proc/<pid>/stack; gdb -p <pid>\n    sysctl net.core.somaxconn",
+            reproduce: "synprobe lab accept-queue-full\nsynprobe lab riddle-accept-queue",
+        }
+    }
+}
+
+fn remedy(h: &Handshake, limit: Option<LimitedBy>) -> String {
+    let who = match (&h.connection.comm, h.connection.pid) {
+        (Some(comm), Some(pid)) => {
+            format!("see why {comm} does not accept(): cat /proc/{pid}/stack; ")
+        }
+        _ => "see why the application does not accept(); ".to_owned(),
+    };
+    let port = super::ss_listener(h);
+    let knob = match limit {
+        Some(LimitedBy::Somaxconn) => {
+            "; the queue is as long as net.core.somaxconn allows: raise both it and listen()'s backlog"
+        }
+        Some(LimitedBy::ListenBacklog) => "; the limit is the backlog that it gives to listen()",
+        _ => "",
+    };
+    format!("{who}{port}{knob}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Confidence, Queue},
+        verdict::testbed::*,
+    };
+
+    fn refused() -> Handshake {
+        let mut h = half_open(Outcome::Open);
+        h.facts.acked = true;
+        h.facts.defer_accept = Some(false);
+        h.facts.queue_was_full = true;
+        h.facts.queue = Some(Queue {
+            accept_queue: 129,
+            max: 128,
+            ..Queue::default()
+        });
+        h
+    }
+
+    #[test]
+    fn a_refused_final_ack_makes_it() {
+        let said = judged(&refused(), looked(&listener(129, 5), 40, 0));
+        assert_eq!(said.verdict.as_deref(), Some("accept-queue-full"));
+        assert_eq!(said.confidence, Confidence::Certain);
+        let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
+        assert!(
+            facts.contains(&"ListenOverflows of its namespace rose by 40 in this run"),
+            "{facts:?}"
+        );
+        assert!(
+            facts
+                .iter()
+                .any(|f| f.contains("full in 3 of 3 looks, up to 129 of 128"))
+        );
+    }
+
+    #[test]
+    fn an_old_half_open_at_a_full_queue_is_likely() {
+        let mut h = half_open(Outcome::Open);
+        h.facts.was_there = true;
+        h.facts.counted = false;
+        let got = said(&h, looked(&listener(129, 5), 40, 0));
+        assert_eq!(got, (Some("accept-queue-full".into()), Confidence::Likely));
+        // The same at a queue with room.
+        let (verdict, _) = said(&h, looked(&listener(3, 5), 0, 0));
+        assert_eq!(verdict, None);
+    }
+
+    #[test]
+    fn it_is_not_defer_accept() {
+        let mut h = refused();
+        h.facts.queue_was_full = false;
+        h.facts.defer_accept = Some(true);
+        let (verdict, _) = said(&h, looked(&listener(0, 5), 0, 0));
+        assert_eq!(verdict.as_deref(), Some("defer-accept"));
+    }
+
+    #[test]
+    fn it_is_not_peer_silent_and_not_synack_lost() {
+        let mut h = half_open(Outcome::Expired);
+        assert_eq!(
+            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
+            Some("peer-silent")
+        );
+        h.retransmits_by_peer = 1;
+        assert_eq!(
+            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
+            Some("synack-lost")
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The SYN came to one address and the SYN-ACK leaves from another.
+
+use crate::{
+    model::{Handshake, Outcome},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `asymmetric-nat`
+pub(in crate::verdict) struct AsymmetricNat;
+
+impl Verdict for AsymmetricNat {
+    fn name(&self) -> &'static str {
+        "asymmetric-nat"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if !super::unfinished(h) || h.facts.acked {
+            return None;
+        }
+        let crooked = scene.crooked_path(&h.connection);
+        let resets = if h.outcome == Outcome::Reset {
+            scene.resets(&h.connection)
+        } else {
+            0
+        };
+        let repeats = h.retransmits_by_peer > 0;
+        let mut finding = Finding::likely();
+        match (&crooked, resets) {
+            // The peer's kernel refuses what our SYN-ACK says, and still wants the connection.
+            (_, 2..) => {
+                finding = finding.pro(format!(
+                    "the same port of the peer sent its SYN again after its host had answered our SYN-ACK \
+                     with RST: {resets} half-opens of these two ends were reset"
+                ));
+            }
+            (Some(_), _) if repeats => {
+                finding = finding.pro(format!(
+                    "the peer repeated its SYN {}: it lives, and our SYN-ACK means nothing to it",
+                    crate::verdict::times(h.retransmits_by_peer)
+                ));
+            }
+            _ => return None,
+        }
+        let straight = crooked.is_none();
+        finding = finding.maybe_pro(crooked);
+        if straight {
+            finding =
+                finding.contra("no difference between the way in and the way back was seen here");
+        }
+        let peer = h.connection.peer_addr;
+        Some(
+            finding
+                .contra("what the peer gets cannot be seen from this host alone")
+                .remedy(format!(
+                    "ip route get {peer} (is that the way its SYNs come?); on the router: DNAT needs SNAT, \
+                     or this host needs the router as its gateway; on the peer: tcpdump 'tcp[tcpflags] & \
+                     tcp-syn != 0' shows from which address the SYN-ACK comes"
+                )),
+        )
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the SYN came by another way than the answer goes: NAT in one direction only",
+            meaning: "The peer called an address that something on the way translated (DNAT, a load \
+                      balancer), and this host answers past it: the SYN-ACK reaches the peer from an \
+                      address that it never called, or a stateful device that has not seen the SYN. The \
+                      peer resets or ignores it and repeats its SYN.",
+            told_by: "The peer's repeated SYNs come from another neighbour (Ethernet address) or \
+                      interface than the one that the route back leads to; or the same port of the peer \
+                      sends its SYN again after a RST, which neither a spoofed victim nor a stale port \
+                      does. Likely at the most: what the peer gets is not to be seen here. The neighbour \
+                      is known from Linux 6.11 on, on Ethernet.",
+            remedy: "Make both directions take the same way: SNAT beside DNAT, or the router as the \
+                     gateway for these peers.\n    ip route get <peer>\n    ip neigh",
+            reproduce: "synprobe lab dnat-without-snat\nsynprobe lab riddle-asymmetric-nat",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Confidence,
+        verdict::{
+            scene::{Path, PathWanted},
+            testbed::*,
+        },
+    };
+
+    const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn path(h: &Handshake, back: [u8; 6]) -> Scene {
+        let mut scene = Scene::default();
+        let c = &h.connection;
+        scene.came_from(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
+        let wanted: Vec<PathWanted> = scene.wanted_paths();
+        assert_eq!(wanted.len(), 1);
+        assert!(scene.wanted_paths().is_empty(), "asked for once");
+        let back = Path {
+            ifindex: 2,
+            interface: "eth0".into(),
+            gateway: None,
+            mac: Some(back),
+        };
+        scene.path(&wanted[0], back);
+        scene
+    }
+
+    fn repeating() -> Handshake {
+        let mut h = half_open(Outcome::Open);
+        h.retransmits_by_peer = 2;
+        h
+    }
+
+    #[test]
+    fn a_crooked_path_and_repeated_syns_make_it() {
+        let said = judged(&repeating(), path(&repeating(), PEER));
+        assert_eq!(said.verdict.as_deref(), Some("asymmetric-nat"));
+        assert_eq!(said.confidence, Confidence::Likely);
+        assert!(
+            said.evidence[1].fact.contains("02:00:00:00:00:09"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn a_straight_path_is_synack_lost() {
+        let (verdict, _) = said(&repeating(), path(&repeating(), ROUTER));
+        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+    }
+
+    #[test]
+    fn a_crooked_path_alone_is_nothing() {
+        let silent = half_open(Outcome::Expired);
+        let (verdict, _) = said(&silent, path(&silent, PEER));
+        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn one_reset_is_the_peers_a_second_one_of_the_same_port_is_not() {
+        let mut h = half_open(Outcome::Reset);
+        h.facts.reset_seen = true;
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-reset"));
+        let mut scene = Scene::default();
+        scene.note(&line(h.clone()));
+        let got = said(&h, scene);
+        assert_eq!(got, (Some("asymmetric-nat".into()), Confidence::Likely));
+    }
+}

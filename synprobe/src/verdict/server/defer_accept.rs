@@ -1,0 +1,96 @@
+//! TCP_DEFER_ACCEPT waits for data.
+
+use crate::{
+    model::{Handshake, Role},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `defer-accept`
+pub(in crate::verdict) struct DeferAccept;
+
+impl Verdict for DeferAccept {
+    fn name(&self) -> &'static str {
+        "defer-accept"
+    }
+
+    fn is_fault(&self) -> bool {
+        false
+    }
+
+    fn check(&self, h: &Handshake, _: &Scene) -> Option<Finding> {
+        let f = &h.facts;
+        let waits = h.connection.role == Role::Server
+            && f.acked
+            && f.defer_accept == Some(true)
+            && !f.queue_was_full;
+        waits.then(|| {
+            Finding::certain()
+                .pro("the listener has TCP_DEFER_ACCEPT")
+                .pro("its final ACK came without data, and the kernel waits for some")
+                .remedy(
+                    "nothing to mend; if it is not wanted, take TCP_DEFER_ACCEPT off the listener \
+                     (nginx: listen … deferred)",
+                )
+        })
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "TCP_DEFER_ACCEPT waits for the client's first data: not a fault",
+            meaning: "The listener asked the kernel not to wake it for a connection on which nothing was \
+                      said yet. The client is connected; the server stays half-open until data come, or \
+                      for as long as the option says. Clients that connect ahead of need, health checks \
+                      and port scanners show up so.",
+            told_by: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \
+                      final ACK that was discarded (inet_request_sock.acked, or the packet itself), \
+                      while the accept queue had room: certain.",
+            remedy: "Nothing, unless the option was set by mistake.",
+            reproduce: "synprobe lab defer-accept",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Confidence, Outcome},
+        verdict::testbed::*,
+    };
+
+    fn deferred(outcome: Outcome) -> Handshake {
+        let mut h = half_open(outcome);
+        h.facts.acked = true;
+        h.facts.defer_accept = Some(true);
+        h
+    }
+
+    #[test]
+    fn an_ack_that_waits_for_data_makes_it() {
+        for outcome in [Outcome::Open, Outcome::Established, Outcome::Expired] {
+            let got = said(&deferred(outcome), Scene::default());
+            assert_eq!(
+                got,
+                (Some("defer-accept".into()), Confidence::Certain),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_the_stronger_reason() {
+        let mut h = deferred(Outcome::Open);
+        h.facts.queue_was_full = true;
+        assert_eq!(
+            said(&h, Scene::default()).0.as_deref(),
+            Some("accept-queue-full")
+        );
+    }
+
+    #[test]
+    fn without_the_ack_the_option_says_nothing() {
+        let mut h = deferred(Outcome::Expired);
+        h.facts.acked = false;
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+    }
+}

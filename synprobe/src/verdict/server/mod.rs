@@ -1,0 +1,34 @@
+//! Verdicts on half-opens.
+
+mod accept_queue_full;
+mod asymmetric_nat;
+mod defer_accept;
+mod flash_crowd;
+mod peer_reset;
+mod peer_silent;
+mod slow_peer;
+mod syn_flood;
+mod synack_lost;
+
+pub(super) use accept_queue_full::AcceptQueueFull;
+pub(super) use asymmetric_nat::AsymmetricNat;
+pub(super) use defer_accept::DeferAccept;
+pub(super) use flash_crowd::FlashCrowd;
+pub(super) use peer_reset::PeerReset;
+pub(super) use peer_silent::PeerSilent;
+pub(super) use slow_peer::SlowPeer;
+pub(super) use syn_flood::SynFlood;
+pub(super) use synack_lost::SynackLost;
+
+use crate::model::{Handshake, Outcome, Role};
+
+/// Whether it is a half-open of this host that did not end in a connection.
+fn unfinished(h: &Handshake) -> bool {
+    h.connection.role == Role::Server && h.outcome != Outcome::Established
+}
+
+/// `ss -ltn 'sport = :8080'` for the port of a half-open.
+fn ss_listener(h: &Handshake) -> String {
+    let port = h.connection.local_port.unwrap_or(0);
+    format!("ss -ltnp 'sport = :{port}'")
+}

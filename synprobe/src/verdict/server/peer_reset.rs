@@ -1,0 +1,86 @@
+//! RST in answer to our SYN-ACK.
+
+use crate::{
+    model::{Handshake, Outcome, Role},
+    verdict::{Explanation, Finding, Scene, Verdict},
+};
+
+/// `peer-reset`
+pub(in crate::verdict) struct PeerReset;
+
+impl Verdict for PeerReset {
+    fn name(&self) -> &'static str {
+        "peer-reset"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if h.connection.role != Role::Server || h.outcome != Outcome::Reset {
+            return None;
+        }
+        let finding = if h.facts.reset_seen {
+            Finding::certain().pro("the peer's RST was seen, and the half-open was gone with it")
+        } else {
+            Finding::likely().pro("it was gone before its time, and EmbryonicRsts had risen")
+        };
+        let crowd = scene.crowd(&h.connection);
+        let finding = finding.maybe_contra(crowd.filter(|c| c.returned() > 0).map(|_| {
+            "some of those who were reset or silent here have also come in: not all are spoofed"
+                .to_owned()
+        }));
+        let peer = h.connection.peer_addr;
+        Some(finding.remedy(format!(
+            "nothing on this host; ask whoever has {peer} whether it sent the SYN: if not, its address is \
+             forged (a reflection attack), else look for NAT between the two"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the peer answered our SYN-ACK with RST",
+            meaning: "Somebody sent a SYN in the peer's name, and the peer's kernel knows nothing of it: \
+                      its address is forged (it is the victim of a reflection), the application has \
+                      closed its socket meanwhile (a stale port, an impatient client), or a NAT answers \
+                      from another address. One RST does not tell which; a peer that goes on sending its \
+                      SYN does (asymmetric-nat).",
+            told_by: "The RST itself, seen when the kernel discards it at the half-open (Linux 6.11): \
+                      certain. Where that is not to be seen: the half-open is gone from sock_diag before \
+                      its time and the namespace's EmbryonicRsts rose: likely.",
+            remedy: "Nothing on this host. For many at once, from many addresses: rate-limit SYNs before \
+                     they reach it.",
+            reproduce: "synprobe lab half-open-reset",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    #[test]
+    fn the_rst_itself_is_certain_the_counter_is_likely() {
+        let mut h = half_open(Outcome::Reset);
+        assert_eq!(
+            said(&h, Scene::default()),
+            (Some("peer-reset".into()), Confidence::Likely)
+        );
+        h.facts.reset_seen = true;
+        assert_eq!(
+            said(&h, Scene::default()),
+            (Some("peer-reset".into()), Confidence::Certain)
+        );
+    }
+
+    #[test]
+    fn an_expiry_is_not_it() {
+        let h = half_open(Outcome::Expired);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn a_client_that_was_refused_is_not_it() {
+        let mut h = active(Outcome::Refused);
+        h.facts.reset_seen = true;
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("refused"));
+    }
+}

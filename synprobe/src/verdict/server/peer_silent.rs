@@ -1,0 +1,121 @@
+//! One SYN, then nothing.
+
+use crate::{
+    model::Handshake,
+    verdict::{Explanation, Finding, Scene, Verdict, scene, times},
+};
+
+/// `peer-silent`
+pub(in crate::verdict) struct PeerSilent;
+
+impl Verdict for PeerSilent {
+    fn name(&self) -> &'static str {
+        "peer-silent"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if !super::unfinished(h) || !scene::silent(h) {
+            return None;
+        }
+        let usual = scene.usual_us(&h.connection);
+        let finding = Finding::likely()
+            .by_absence()
+            .pro(format!(
+                "the SYN-ACK was sent {}; since its SYN the peer has sent nothing: no ACK, no second SYN, \
+                 no RST",
+                times(h.retransmits + 1)
+            ))
+            .contra(
+                "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \
+                 tell these apart; the peer's earlier successes and the other host's view would",
+            );
+        let finding = match usual {
+            Some((us, n)) => finding.contra(format!(
+                "the peer has completed {n} other handshakes lately, usually in {}: it is no scanner",
+                crate::human::duration(us)
+            )),
+            None => finding,
+        };
+        let peer = h.connection.peer_addr;
+        Some(finding.remedy(format!(
+            "ping {peer}; tcpdump -ni any 'host {peer} and tcp' here, and the same on the peer if it is yours"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "one SYN, then nothing from this peer",
+            meaning: "The peer sent a SYN and has been silent since: a scanner that does not care for the \
+                      answer, a forged address, a host that died, or a path that loses every packet \
+                      towards it or from it after the first. A living client whose SYN-ACK is lost would \
+                      have repeated its SYN after a second.",
+            told_by: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
+                      final ACK was discarded, no RST seen. Likely at the most: it rests on silence. One \
+                      host cannot tell a scanner from a dead path or from an ACK that is lost on its way \
+                      here; whether this peer has come in before, and a capture on the other host, can. A \
+                      client that gives up before its first SYN time-out looks the same.",
+            remedy: "If the peer is yours, look from there. If many at once: see syn-flood.\n    ping \
+                     <peer>\n    tcpdump -ni any 'host <peer> and tcp'",
+            reproduce: "synprobe lab peer-silent\nsynprobe lab ack-lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Confidence, Outcome},
+        verdict::testbed::*,
+    };
+
+    #[test]
+    fn silence_makes_it_and_no_more_than_likely() {
+        let got = said(&half_open(Outcome::Expired), Scene::default());
+        assert_eq!(got, (Some("peer-silent".into()), Confidence::Likely));
+    }
+
+    #[test]
+    fn earlier_successes_speak_against_a_scanner() {
+        let mut scene = Scene::default();
+        for _ in 0..9 {
+            let mut fine = half_open(Outcome::Established);
+            fine.retransmits = 0;
+            fine.dwell_us = Some(20_000);
+            scene.note(&line(fine));
+        }
+        let said = judged(&half_open(Outcome::Expired), scene);
+        assert!(
+            said.evidence.iter().any(|e| !e.supports
+                && e.fact
+                    .contains("9 other handshakes lately, usually in 20.0 ms")),
+            "{:?}",
+            said.evidence
+        );
+    }
+
+    #[test]
+    fn too_young_or_unwatched_is_not_enough() {
+        let mut young = half_open(Outcome::Open);
+        young.retransmits = 0;
+        let mut unwatched = half_open(Outcome::Open);
+        unwatched.facts.counted = false;
+        unwatched.facts.was_there = true;
+        for h in [young, unwatched] {
+            let said = judged(&h, Scene::default());
+            assert_eq!(
+                (said.verdict, said.confidence),
+                (None, Confidence::Insufficient)
+            );
+            assert_eq!(said.evidence.len(), 1);
+        }
+    }
+
+    #[test]
+    fn silence_is_no_evidence_where_records_were_lost() {
+        let mut scene = Scene::default();
+        scene.lost = 1;
+        let got = said(&half_open(Outcome::Expired), scene);
+        assert_eq!(got, (None, Confidence::Insufficient));
+    }
+}

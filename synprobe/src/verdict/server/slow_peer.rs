@@ -1,0 +1,131 @@
+//! Completed, but late.
+
+use crate::{
+    human,
+    model::{Handshake, Outcome, Role},
+    verdict::{Explanation, Finding, Scene, Verdict, times},
+};
+
+/// Far over a peer's usual: so many times the median.
+const TIMES: u64 = 5;
+/// And by no less than this, µs.
+const OVER_US: u64 = 100_000;
+/// Slow by any measure, µs.
+const SLOW_US: u64 = 1_000_000;
+
+/// `slow-peer`
+pub(in crate::verdict) struct SlowPeer;
+
+impl Verdict for SlowPeer {
+    fn name(&self) -> &'static str {
+        "slow-peer"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if h.connection.role != Role::Server || h.outcome != Outcome::Established {
+            return None;
+        }
+        let usual = scene.usual_us(&h.connection);
+        let dwell = h.dwell_us;
+        let shown = dwell.map_or_else(|| "an unknown time".to_owned(), human::duration);
+        let finding = if h.retransmits > 0 {
+            let by_peer = match h.retransmits_by_peer {
+                0 => "each time because our timer fired".to_owned(),
+                n => format!("{} because it repeated its SYN", times(n)),
+            };
+            Finding::certain().pro(format!(
+                "completed after {shown} and {} SYN-ACKs, {by_peer}",
+                h.retransmits + 1
+            ))
+        } else {
+            let dwell = dwell?;
+            let far = usual.is_some_and(|(us, _)| dwell > us * TIMES && dwell > us + OVER_US);
+            if !far && dwell < SLOW_US {
+                return None;
+            }
+            Finding::likely().pro(format!("completed after {shown}, with one SYN-ACK"))
+        };
+        let finding = finding.maybe_pro(usual.map(|(us, n)| {
+            format!(
+                "this peer usually takes {} (median of the last {n})",
+                human::duration(us)
+            )
+        }));
+        let peer = h.connection.peer_addr;
+        Some(finding.remedy(format!(
+            "mtr -T -P {} {peer}",
+            h.connection.local_port.unwrap_or(0)
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "completed, but only after more SYN-ACKs or a round trip far over this peer's usual",
+            meaning: "The handshake came to a good end, late: a segment was lost once, or the way to this \
+                      peer and back took far longer than it usually does. Each lost segment costs a second \
+                      or more.",
+            told_by: "SYN-ACKs sent again before the final ACK: certain. Without one, the connection's own \
+                      first round-trip sample, over a second, or over five times and 100 ms more than the \
+                      median of this peer's last handshakes: likely.",
+            remedy: "Look for loss and queues on the path.\n    mtr -T -P <port> <peer>\n    ss -ti dst \
+                     <peer>",
+            reproduce: "synprobe lab slow-peer\nsynprobe lab ack-lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::testbed::*};
+
+    fn usually(dwell_us: u64) -> Scene {
+        let mut scene = Scene::default();
+        for _ in 0..10 {
+            let mut fine = half_open(Outcome::Established);
+            (fine.retransmits, fine.dwell_us) = (0, Some(dwell_us));
+            scene.note(&line(fine));
+        }
+        scene
+    }
+
+    fn took(dwell_us: u64) -> Handshake {
+        let mut h = half_open(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (0, Some(dwell_us));
+        h
+    }
+
+    #[test]
+    fn more_than_one_syn_ack_makes_it() {
+        let got = said(&half_open(Outcome::Established), Scene::default());
+        assert_eq!(got, (Some("slow-peer".into()), Confidence::Certain));
+    }
+
+    #[test]
+    fn a_round_trip_far_over_the_usual_makes_it_likely() {
+        let got = said(&took(400_000), usually(1_000));
+        assert_eq!(got, (Some("slow-peer".into()), Confidence::Likely));
+    }
+
+    #[test]
+    fn a_peer_that_is_far_away_is_not_slow() {
+        assert_eq!(said(&took(400_000), usually(350_000)).0, None);
+        assert_eq!(said(&took(90_000), usually(1_000)).0, None);
+        assert_eq!(
+            said(&took(400_000), Scene::default()).0,
+            None,
+            "nothing to compare with"
+        );
+    }
+
+    #[test]
+    fn it_is_not_defer_accept() {
+        let mut h = took(1_500_000);
+        h.facts.acked = true;
+        h.facts.defer_accept = Some(true);
+        assert_eq!(
+            said(&h, Scene::default()).0.as_deref(),
+            Some("defer-accept")
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Many silent sources against one listener.
+
+use crate::{
+    model::Handshake,
+    verdict::{Explanation, Finding, Scene, Verdict, scene::Crowd},
+};
+
+/// Fewer silent half-opens are no flood.
+const SILENT: u64 = 50;
+/// Nor are fewer sources.
+const SOURCES: u64 = 20;
+/// A SYN queue filled to this part is under pressure.
+const PRESSED: f64 = 0.5;
+/// Of a flood's sources hardly any ever come in: one in so many.
+const RETURN: u64 = 10;
+
+/// `syn-flood`
+pub(in crate::verdict) struct SynFlood;
+
+/// Whether the crowd at a listener is a flood: what speaks for it.
+fn flood(crowd: &Crowd, fill: Option<f64>, cookies: u64, full_drops: u64) -> Option<Vec<String>> {
+    let (silent, sources) = (crowd.silent(), crowd.silent_sources());
+    let pressed = cookies > 0 || full_drops > 0 || fill.is_some_and(|fill| fill >= PRESSED);
+    if silent < SILENT || sources < SOURCES || !pressed || crowd.returned() * RETURN > sources {
+        return None;
+    }
+    let mut facts = vec![
+        format!(
+            "{silent} half-opens at this port whose peer never answered, from {sources} addresses"
+        ),
+        format!(
+            "{} of these addresses ever completed a handshake in this run",
+            crowd.returned()
+        ),
+    ];
+    if cookies > 0 {
+        facts.push(format!(
+            "the kernel sent {cookies} SYN cookies in this run: the SYN queue was full"
+        ));
+    }
+    if full_drops > 0 {
+        facts.push(format!(
+            "{full_drops} SYNs were dropped at a full SYN queue (TCPReqQFullDrop)"
+        ));
+    }
+    if let Some(fill) = fill.filter(|fill| *fill >= PRESSED) {
+        facts.push(format!(
+            "the SYN queue was {:.0} % full at its fullest",
+            fill * 100.0
+        ));
+    }
+    Some(facts)
+}
+
+impl Verdict for SynFlood {
+    fn name(&self) -> &'static str {
+        "syn-flood"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        if !super::unfinished(h) || !crate::verdict::scene::silent(h) {
+            return None;
+        }
+        let netns = h.connection.netns;
+        let crowd = scene.crowd(&h.connection)?;
+        let facts = flood(
+            crowd,
+            scene.listener(&h.connection).and_then(|l| l.syn_fill()),
+            scene.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
+            scene.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
+        )?;
+        let mut finding = Finding::likely().by_absence();
+        for fact in facts {
+            finding = finding.pro(fact);
+        }
+        finding = finding.contra(
+            "whether an address is forged, or its ACK is lost on the way here, one host cannot tell",
+        );
+        let port = h.connection.local_port.unwrap_or(0);
+        Some(finding.remedy(format!(
+            "keep net.ipv4.tcp_syncookies=1; sysctl net.ipv4.tcp_synack_retries=2 sheds half-opens after \
+             7 s; limit SYNs to port {port} before they reach the listener (nftables synproxy, the \
+             provider's filter); a longer backlog alone only feeds it"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "many addresses send one SYN each and nothing more: the SYN queue is under pressure",
+            meaning: "One listener is given SYNs from many addresses that never answer the SYN-ACK. Each \
+                      takes a place in the SYN queue for up to a minute; once it is full the kernel \
+                      answers with SYN cookies, or drops SYNs where they are off. Real clients get in \
+                      through cookies, with fewer TCP options.",
+            told_by: "At least 50 silent half-opens from at least 20 addresses at one port, of which at \
+                      most one in ten ever completed a handshake in this run, and a SYN queue under \
+                      pressure: cookies sent, SYNs dropped, or half full. Likely at the most: a path \
+                      that loses every ACK looks the same from here. A flash crowd has the rate and \
+                      completes.",
+            remedy: "Keep SYN cookies on, shorten the half-opens' life, limit SYNs in front.\n    sysctl \
+                     net.ipv4.tcp_syncookies=1\n    sysctl net.ipv4.tcp_synack_retries=2\n    nstat -az \
+                     TcpExtSyncookiesSent TcpExtTCPReqQFullDrop",
+            reproduce: "synprobe lab syn-flood\nsynprobe lab riddle-flood",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Confidence, Outcome},
+        verdict::testbed::*,
+    };
+
+    /// So many silent sources, and so many of them that also came in.
+    fn crowd(silent: u32, returned: u32, cookies: u64) -> Scene {
+        let mut scene = looked(&listener(0, 10), 0, cookies);
+        for n in 0..silent {
+            let peer = format!("198.18.{}.{}", n / 250, n % 250);
+            scene.note(&line(half_open_of(&peer, Outcome::Expired)));
+            if n < returned {
+                let mut fine = half_open_of(&peer, Outcome::Established);
+                fine.retransmits = 0;
+                scene.note(&line(fine));
+            }
+        }
+        scene
+    }
+
+    #[test]
+    fn many_silent_sources_and_cookies_make_it() {
+        let got = said(&half_open(Outcome::Expired), crowd(200, 0, 30));
+        assert_eq!(got, (Some("syn-flood".into()), Confidence::Likely));
+    }
+
+    #[test]
+    fn a_few_silent_peers_are_just_that() {
+        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(30, 0, 30));
+        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn without_pressure_on_the_queue_it_is_not_said() {
+        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(200, 0, 0));
+        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn sources_that_come_in_are_a_crowd() {
+        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(200, 100, 30));
+        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn a_peer_that_repeats_its_syn_is_no_part_of_it() {
+        let mut h = half_open(Outcome::Expired);
+        h.retransmits_by_peer = 1;
+        assert_eq!(
+            said(&h, crowd(200, 0, 30)).0.as_deref(),
+            Some("synack-lost")
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The peer lives and does not get our SYN-ACK.
+
+use crate::{
+    model::Handshake,
+    verdict::{Explanation, Finding, Scene, Verdict, times},
+};
+
+/// As long as a client repeats its SYN, seconds.
+const ONE_CONNECT_S: u32 = 140;
+
+/// `synack-lost`
+pub(in crate::verdict) struct SynackLost;
+
+impl Verdict for SynackLost {
+    fn name(&self) -> &'static str {
+        "synack-lost"
+    }
+
+    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+        let again = scene.unanswered(h);
+        if !super::unfinished(h)
+            || h.retransmits_by_peer == 0 && again < 2
+            || h.facts.acked
+            || h.facts.reset_seen
+        {
+            return None;
+        }
+        let mut finding = Finding::certain();
+        if h.retransmits_by_peer > 0 {
+            finding = finding.pro(format!(
+                "the peer repeated its SYN {}: it lives, and has not received a SYN-ACK",
+                times(h.retransmits_by_peer)
+            ));
+        }
+        if again >= 2 {
+            finding = finding.pro(format!(
+                "the same port of the peer made {again} half-opens within {} s: it sent its SYN again after \
+                 the one before had ended",
+                ONE_CONNECT_S
+            ));
+        }
+        finding = finding.pro(format!(
+            "the SYN-ACK was sent {}, and no ACK came",
+            times(h.retransmits + 1)
+        ));
+        finding = if scene.sees_discards && !scene.discards_missed {
+            finding.pro("this host did not drop any of them")
+        } else {
+            finding.contra("whether this host dropped them itself is not to be seen here")
+        };
+        let peer = h.connection.peer_addr;
+        Some(finding.remedy(format!(
+            "the way back is broken: ip route get {peer}; tcpdump -ni any 'host {peer} and tcp[tcpflags] & \
+             (tcp-syn|tcp-ack) != 0' here and as near to the peer as you can; look for a firewall between"
+        )))
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "the peer repeats its SYN: it does not get our SYN-ACK",
+            meaning: "The peer is alive and wants the connection; its SYNs arrive here. Our answers do \
+                      not arrive there: the return path is broken, a firewall between the two drops \
+                      SYN-ACKs, or they take another route than the SYNs and die there.",
+            told_by: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
+                      fired (request_sock: num_retrans above num_timeout; the timer not running when it \
+                      was sent): certain. Repeats of before the run are seen too, with the next \
+                      retransmission. A peer whose round trip is longer than its own SYN time-out (1 s) \
+                      looks the same until it completes.",
+            remedy: "Follow the SYN-ACK: which interface, which router, where does it end?\n    ip route \
+                     get <peer>\n    tcpdump -ni any 'host <peer> and tcp[tcpflags] & tcp-syn != 0'",
+            reproduce: "synprobe lab synack-lost\nsynprobe lab riddle-synack-lost",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Confidence, Outcome},
+        verdict::testbed::*,
+    };
+
+    fn repeating(outcome: Outcome) -> Handshake {
+        let mut h = half_open(outcome);
+        h.retransmits_by_peer = 1;
+        h
+    }
+
+    #[test]
+    fn a_repeated_syn_makes_it() {
+        for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
+            let got = said(&repeating(outcome), Scene::default());
+            assert_eq!(got, (Some("synack-lost".into()), Confidence::Certain));
+        }
+    }
+
+    #[test]
+    fn a_syn_that_comes_again_after_the_half_open_has_ended_makes_it() {
+        let mut first = half_open(Outcome::Expired);
+        first.facts.began_ns = Some(990 * SEC);
+        let mut scene = Scene::default();
+        scene.note(&line(first));
+        let second = half_open(Outcome::Expired);
+        assert_eq!(
+            said(&second, scene),
+            (Some("synack-lost".into()), Confidence::Certain)
+        );
+        // Not an hour later.
+        let mut first = half_open(Outcome::Expired);
+        first.facts.began_ns = Some(SEC);
+        let mut scene = Scene::default();
+        scene.note(&line(first));
+        assert_eq!(said(&second, scene).0.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn a_silent_peer_is_not_it() {
+        let h = half_open(Outcome::Expired);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn one_that_completes_is_a_slow_peer() {
+        let h = repeating(Outcome::Established);
+        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("slow-peer"));
+    }
+
+    #[test]
+    fn a_final_ack_that_came_is_another_story() {
+        let mut h = repeating(Outcome::Open);
+        h.facts.acked = true;
+        h.facts.queue_was_full = true;
+        assert_eq!(
+            said(&h, Scene::default()).0.as_deref(),
+            Some("accept-queue-full")
+        );
+    }
+
+    #[test]
+    fn lost_records_take_the_certainty() {
+        let mut scene = Scene::default();
+        scene.lost = 5;
+        let said = judged(&repeating(Outcome::Open), scene);
+        assert_eq!(said.confidence, Confidence::Likely);
+        assert!(
+            said.evidence
+                .iter()
+                .any(|e| !e.supports && e.fact.starts_with("5 records"))
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! The page that `diagnose` ends in: what can be pasted into a ticket.
+
+use std::{collections::BTreeMap, fmt::Write as _, io, mem};
+
+use super::{View, WallClock};
+use crate::{
+    human,
+    model::{
+        Body, Confidence, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role, Start,
+    },
+    states::Counted,
+};
+
+/// Width of the text.
+const WIDTH: usize = 100;
+/// Half-opens of before the run are worth a word.
+const THERE_BEFORE: u64 = 1;
+
+/// Gathers the lines of a run; [`Page::text`] makes the page of them.
+#[derive(Default)]
+pub struct Page {
+    start: Option<Start>,
+    began: String,
+    problems: Vec<Problem>,
+    lost: Vec<Lost>,
+    end: Option<End>,
+    judged: u64,
+    there_before: u64,
+    undecided: u64,
+}
+
+impl View for Page {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        for line in lines {
+            match &line.body {
+                Body::Start(start) => {
+                    self.start = Some(start.clone());
+                    self.began = clock.rfc3339(line.mono_ns);
+                }
+                Body::Problem(problem) => self.problems.push(problem.as_ref().clone()),
+                Body::Lost(lost) => self.lost.push(lost.clone()),
+                Body::End(end) => self.end = Some(end.clone()),
+                Body::Handshake(h) => self.handshake(h),
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Page {
+    fn handshake(&mut self, h: &Handshake) {
+        self.judged += 1;
+        self.there_before += u64::from(h.facts.was_there);
+        self.undecided += u64::from(h.verdict.is_none() && h.outcome != Outcome::Established);
+    }
+
+    /// The page.
+    pub fn text(&self, states: &Counted, colour: bool) -> String {
+        let mut text = String::new();
+        self.head(&mut text, colour);
+        histogram(&mut text, states);
+        let real = self.problems.iter().filter(|p| p.verdict != "insufficient");
+        if real.count() == 0 {
+            text.push_str("\nNothing wrong was found.\n");
+        }
+        for problem in &self.problems {
+            self.problem(&mut text, problem, colour);
+        }
+        self.blind_spots(&mut text, states, colour);
+        text
+    }
+
+    fn head(&self, text: &mut String, colour: bool) {
+        let (Some(start), Some(end)) = (&self.start, &self.end) else {
+            return;
+        };
+        let filters: Vec<String> = start
+            .filters
+            .iter()
+            .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
+            .collect();
+        let what = if filters.is_empty() {
+            "the whole host".to_owned()
+        } else {
+            filters.join(", ")
+        };
+        let head = format!(
+            "synprobe {} diagnose: {what}, Linux {}, {} of watching from {} on",
+            start.version,
+            start.kernel,
+            human::duration(end.duration_us),
+            self.began
+                .get(..19)
+                .unwrap_or(&self.began)
+                .replace('T', " ")
+                + " UTC",
+        );
+        let _ = writeln!(text, "{}", paint(colour, "1", &head));
+        let _ = writeln!(
+            text,
+            "{} handshakes ended or were open, {} of them in trouble; {} kernel records",
+            end.handshakes, self.judged, end.events
+        );
+    }
+
+    fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
+        let code = match (p.verdict.as_str(), p.confidence) {
+            ("insufficient" | "defer-accept", _) => "2",
+            (_, Confidence::Certain) => "1;31",
+            _ => "1;33",
+        };
+        let sure = match p.confidence {
+            Confidence::Certain => "certain",
+            Confidence::Likely => "likely",
+            Confidence::Insufficient => "not enough evidence",
+        };
+        let name = if p.verdict == "insufficient" {
+            "no verdict".to_owned()
+        } else {
+            p.verdict.clone()
+        };
+        let head = format!("{}. {name}, {sure}: {}", p.rank, place(p));
+        let _ = writeln!(text, "\n{}", paint(colour, code, &head));
+        for e in &p.evidence {
+            fact(text, e);
+        }
+        if !p.peers.is_empty() {
+            let named: Vec<String> = p
+                .peers
+                .iter()
+                .map(|s| format!("{} ×{}", s.peer_addr, s.handshakes))
+                .collect();
+            let more = match p.peers_more {
+                0 => String::new(),
+                n => format!(", and {n} more"),
+            };
+            entry(text, "peers", &format!("{}{more}", named.join(", ")));
+        }
+        if let Some(remedy) = &p.remedy {
+            entry(text, "do", remedy);
+        }
+        if p.verdict != "insufficient" {
+            entry(text, "more", &format!("synprobe explain {}", p.verdict));
+        }
+    }
+
+    /// What could not be seen.
+    fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
+        let mut spots = Vec::new();
+        let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
+        for one in &self.lost {
+            *lost.entry(&one.reason).or_default() += one.events;
+        }
+        for (reason, events) in lost {
+            spots.push(format!(
+                "{events} lost: {reason}; verdicts are less sure for it"
+            ));
+        }
+        if self.there_before >= THERE_BEFORE {
+            spots.push(format!(
+                "{} of the handshakes were there before the run: what came before is known only as far \
+                 as the kernel's own counts tell",
+                self.there_before
+            ));
+        }
+        if self.undecided > 0 {
+            spots.push(format!(
+                "{} handshakes showed too little in this time: a longer --duration shows more (SYN-ACKs \
+                 are sent at 1, 3, 7, 15, 31 s)",
+                self.undecided
+            ));
+        }
+        if let Some(start) = &self.start {
+            spots.extend(
+                start
+                    .missing
+                    .iter()
+                    .map(|m| format!("not known on this host: {m}")),
+            );
+        }
+        if let Some(end) = self.end.as_ref().filter(|end| end.evicted > 0) {
+            spots.push(format!("{} handshakes had to leave the table", end.evicted));
+        }
+        spots.extend(states.failures.iter().cloned());
+        if spots.is_empty() {
+            text.push_str("\nNothing was lost.\n");
+            return;
+        }
+        let _ = writeln!(text, "\n{}", paint(colour, "1", "What could not be seen"));
+        for spot in spots {
+            entry(text, "-", &spot);
+        }
+    }
+}
+
+/// Whose problem it is.
+fn place(p: &Problem) -> String {
+    let process = match (&p.comm, p.pid) {
+        (Some(comm), Some(pid)) => format!(" ({}/{pid})", human::safe(comm)),
+        _ => String::new(),
+    };
+    let what = match (p.role, p.local_addr, p.local_port, p.peer_port) {
+        (Role::Server, Some(addr), Some(port), _) => {
+            format!("server {}{process}", std::net::SocketAddr::new(addr, port))
+        }
+        (Role::Client, _, _, Some(port)) => format!("client{process} to port {port}"),
+        (Role::Client, ..) => format!("client{process}"),
+        _ => "server".to_owned(),
+    };
+    match &p.netns_name {
+        Some(name) if name.starts_with("netns:") => format!("{what}, {}", human::safe(name)),
+        Some(name) if &**name != "host" => format!("{what}, netns {}", human::safe(name)),
+        None => format!("{what}, netns {}", p.netns),
+        _ => what,
+    }
+}
+
+fn histogram(text: &mut String, states: &Counted) {
+    for netns in &states.namespaces {
+        let mut counts: Vec<(&str, u64)> = netns.states.iter().map(|(s, n)| (*s, *n)).collect();
+        counts.sort_by_key(|(state, n)| (std::cmp::Reverse(*n), *state));
+        let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
+        let name = if netns.name == "host" {
+            String::new()
+        } else {
+            format!(" of netns {}", human::safe(&netns.name))
+        };
+        entry(text, "states", &format!("{}{name}", counts.join("  ")));
+    }
+}
+
+fn fact(text: &mut String, e: &Evidence) {
+    entry(text, if e.supports { "for" } else { "against" }, &e.fact);
+}
+
+/// A label, and text filled beside it.
+fn entry(text: &mut String, label: &str, body: &str) {
+    let mut line = format!("  {label:<8}");
+    let indent = line.chars().count();
+    let mut column = indent;
+    for word in body.split(' ') {
+        let len = word.chars().count();
+        if column > indent && column + 1 + len > WIDTH {
+            let _ = writeln!(text, "{}", mem::take(&mut line).trim_end());
+            line = " ".repeat(indent);
+            column = indent;
+        } else if column > indent {
+            line.push(' ');
+            column += 1;
+        }
+        line.push_str(word);
+        column += len;
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+fn paint(colour: bool, code: &str, text: &str) -> String {
+    if colour {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
