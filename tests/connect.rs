@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use synprobe::lab::{
-    Family, Fault, Lab, Lose, PORT, Route, SERVER_V4, SERVER_V6, add_route, beyond_server, listen,
-    syn,
+    Family, Fault, INTERFACE, Lab, Lose, PORT, Route, SERVER_V4, SERVER_V6, add_route,
+    beyond_server, listen, syn,
 };
 use synprobe_tests::{
     binary::{self, command, ended, signal},
@@ -135,6 +135,10 @@ fn connected(family: Family) -> Result<()> {
     let (addr, port) = text_of(accepted(&listener)?);
     ensure!(attempt["local_addr"] == addr, "{addr}: {attempt}");
     ensure!(attempt["local_port"] == port, "{port}: {attempt}");
+    ensure!(
+        attempt["interface"] == INTERFACE && attempt["gateway"].is_null(),
+        "{attempt}"
+    );
     let handshake = said.handshake(1)?;
     ensure!(handshake["local_port"] == port, "{port}: {handshake}");
     ensure!(handshake["dwell_us"] == attempt["dwell_us"], "{handshake}");
@@ -244,6 +248,10 @@ fn unreachable(family: Family) -> Result<()> {
     );
     ensure!(
         attempt["icmp_from"] == lab.server_ip().to_string(),
+        "{attempt}"
+    );
+    ensure!(
+        attempt["gateway"] == lab.server_ip().to_string(),
         "{attempt}"
     );
     // The router answered each SYN.

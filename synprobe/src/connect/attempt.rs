@@ -11,7 +11,7 @@ use std::{
 use super::{
     icmp::{self, Icmp},
     order::STAGGER,
-    path::{LookUp, PathInfo},
+    path::{PathInfo, Ways},
 };
 use crate::{
     diag::monotonic_ns,
@@ -75,7 +75,7 @@ pub fn try_all(
     peers: &[SocketAddr],
     timeout: Duration,
     halted: &PipeReader,
-    look_up: LookUp,
+    ways: &mut Ways,
 ) -> io::Result<Vec<Tried>> {
     let mut tried: Vec<Tried> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
@@ -88,7 +88,7 @@ pub fn try_all(
             && (last_failed || due <= Instant::now())
         {
             due = Instant::now() + STAGGER;
-            let (result, socket) = begin(*peer, look_up);
+            let (result, socket) = begin(*peer, ways);
             if let Some(socket) = socket {
                 open.push(Open {
                     socket,
@@ -139,8 +139,8 @@ pub fn try_all(
 }
 
 /// Calls connect(). The socket is given back while its end is not known.
-fn begin(peer: SocketAddr, look_up: LookUp) -> (Tried, Option<OwnedFd>) {
-    let path = look_up(peer);
+fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
+    let path = ways.to(peer);
     let socket = stream_socket(peer.is_ipv6());
     if let Ok(socket) = &socket {
         icmp::keep(socket);
@@ -255,14 +255,18 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
-    use crate::connect::path::by_socket;
+    use crate::netns::NetNs;
 
     /// A loopback address of this test's own: other tests' ports are not ours.
     const HERE: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 1);
 
+    fn ways() -> Ways {
+        Ways::open(&NetNs::current().unwrap())
+    }
+
     fn try_them(peers: &[SocketAddr], timeout: Duration) -> Vec<Tried> {
         let (halted, _halt) = io::pipe().unwrap();
-        try_all(peers, timeout, &halted, by_socket).unwrap()
+        try_all(peers, timeout, &halted, &mut ways()).unwrap()
     }
 
     /// A listener whose queues are full drops every further SYN: silence without a namespace.
@@ -293,6 +297,7 @@ mod tests {
             tried[1].path.source,
             "as the path says"
         );
+        assert_eq!(tried[1].path.interface.as_deref(), Some("lo"));
         let after = tried[1].began_ns - tried[0].ended_ns;
         assert!(
             after < 100_000_000,
@@ -327,7 +332,7 @@ mod tests {
             &[silent, silent],
             Duration::from_secs(60),
             &halted,
-            by_socket,
+            &mut ways(),
         );
         let tried = tried.unwrap();
         assert_eq!(tried.len(), 1, "the second is not begun");

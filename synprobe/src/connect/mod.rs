@@ -111,11 +111,12 @@ pub fn connect(
     let result = Arc::new(Mutex::new(None));
     let (worker_result, worker_netns) = (Arc::clone(&result), netns.clone());
     let order = resolved.order.clone();
+    let mut ways = path::Ways::open(&netns);
     let ready = Box::new(move || {
         thread::spawn(move || {
             let tried = worker_netns
                 .enter_on_this_thread()
-                .and_then(|()| attempt::try_all(&order, timeout, &halted, path::by_socket));
+                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut ways));
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((tried, monotonic_ns()));
             let _ = done.send(());

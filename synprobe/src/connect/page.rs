@@ -91,7 +91,11 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
         say(format!("ICMP {icmp}{from}"));
     }
     say(way(of));
-    if let Some(h) = &of.handshake {
+    // That our own patience ended is no verdict on the connection.
+    let own_doing = matches!(of.tried.end, End::TimedOut | End::Interrupted)
+        && a.outcome == Outcome::Abandoned
+        && a.verdict.as_deref() == Some("abandoned");
+    if let Some(h) = of.handshake.as_ref().filter(|_| !own_doing) {
         if let Some(verdict) = &h.verdict {
             let sure = match h.confidence {
                 Confidence::Certain => "certain",
@@ -147,7 +151,14 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
     let syns = match (a.syns, of.handshake.is_some()) {
         (None, _) => "SYNs not known".to_owned(),
         (Some(0), true) => "no SYN was sent".to_owned(),
-        (Some(0), false) => "refused by this host's own kernel before a SYN".to_owned(),
+        (Some(0), false) => {
+            let why = of
+                .tried
+                .path
+                .nowhere
+                .map_or(String::new(), |w| format!(": {w}"));
+            format!("refused by this host's own kernel before a SYN{why}")
+        }
         (Some(1), _) => "1 SYN".to_owned(),
         (Some(n), _) => format!("{n} SYNs {}", ladder(gaps)),
     };
@@ -180,7 +191,7 @@ mod tests {
         },
         *,
     };
-    use crate::model::Body;
+    use crate::model::{Body, Evidence};
 
     const A: &str = "10.0.0.1:80";
     const B: &str = "[2001:db8::2]:80";
@@ -195,6 +206,9 @@ mod tests {
         if let Body::Handshake(h) = &mut silent.body {
             (h.retransmits, h.gaps_us) = (2, vec![1_010_000, 2_020_000]);
             h.dwell_us = Some(10_000_000);
+            // As the tracker judges of any application that closes: here it is synprobe itself.
+            h.verdict = Some("abandoned".to_owned());
+            h.remedy = Some("see why: synprobe connect 10.0.0.1:80".to_owned());
         }
         let lines = [
             syn_again(1, A, 9_000, 58_000_000),
@@ -218,6 +232,33 @@ mod tests {
              \n\
              connected: [2001:db8::2]:80, 252 ms after the first attempt began\n"
         );
+    }
+
+    #[test]
+    fn a_verdict_has_its_evidence_and_its_remedy() {
+        let tries = vec![tried(
+            A,
+            Some("10.0.0.5:40000"),
+            0,
+            5,
+            End::Failed(libc::ECONNREFUSED),
+        )];
+        let mut refused = ended(1, A, Some(40_000), Outcome::Refused);
+        if let Body::Handshake(h) = &mut refused.body {
+            (h.verdict, h.confidence) = (Some("refused".to_owned()), Confidence::Certain);
+            h.evidence = [("a RST came", true), ("it worked\u{1b} before", false)]
+                .map(|(fact, supports)| Evidence {
+                    fact: fact.to_owned(),
+                    supports,
+                })
+                .into();
+            h.remedy = Some("start the server".to_owned());
+        }
+        let report = put_together(&A.parse().unwrap(), None, tries, &[refused]);
+        let page = page(&report, Duration::from_secs(1), 0);
+        let why = "\n   why: refused (certain)\n     for: a RST came\n     \
+                   against: it worked\\u{1b} before\n   try: start the server\n";
+        assert!(page.contains(why), "{page}");
     }
 
     #[test]

@@ -210,6 +210,7 @@ pub(super) mod tests {
                 interface: Some("eth0".to_owned()),
                 gateway: Some("10.0.0.254".parse().unwrap()),
                 source: Some("10.0.0.5".parse().unwrap()),
+                nowhere: None,
             },
         }
     }
