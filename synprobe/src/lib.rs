@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod connect;
 pub mod decode;
 pub mod diag;
 pub mod errno;

@@ -33,7 +33,7 @@ use crate::{
     diag::{icmp::IcmpErrors, monotonic_ns},
     filter::Selection,
     host::HostNames,
-    model::{Body, End, Line, Start, TcpState},
+    model::{Body, ByRole, End, Line, Start, TcpState},
     netns::NetNs,
     notice::Notice,
     preflight::{HostError, Ready},
@@ -66,6 +66,8 @@ pub struct WatchOptions {
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
     /// Ends the run.
     pub duration: Option<Duration>,
     /// Ends the run after so many `handshake` lines.
@@ -209,7 +211,7 @@ impl<'v> Run<'v> {
                 sees_resets: attached.contains(&"tcp_receive_reset"),
                 all_states: options.all_states,
                 max_handshakes: options.max_handshakes,
-                max_peers: options.max_handshakes,
+                max_peers: options.max_peers,
                 began_ns,
                 selection: options.selection.clone(),
             },
@@ -525,8 +527,21 @@ impl<'v> Run<'v> {
                 + self.seen.unlooked
                 + totals.untold,
             peers_unlisted: totals.peers_unlisted,
+            peers_distinct: ByRole {
+                client: totals.peers_distinct.client.count,
+                server: totals.peers_distinct.server.count,
+            },
+            peers_distinct_error: ByRole {
+                client: four_digits(totals.peers_distinct.client.error),
+                server: four_digits(totals.peers_distinct.server.error),
+            },
         }
     }
+}
+
+/// More of an error's digits would say nothing.
+fn four_digits(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {
