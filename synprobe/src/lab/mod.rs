@@ -26,6 +26,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod variation;
 pub mod wire_peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,6 +47,7 @@ pub use raw::RawSender;
 pub use scenario::{Scenario, all, find};
 pub use server::{Served, Server};
 pub use socket::{Client, Seen, listen, set_option, settle};
+pub use variation::{BACKGROUND_PORT, Variation};
 
 /// The port the lab's server listens on, unless a scenario needs several.
 pub const PORT: u16 = 8080;
@@ -83,6 +85,8 @@ pub struct Lab {
     pub server: Ns,
     /// Which addresses the sockets use.
     pub family: Family,
+    /// How the next run is to differ from the plain one.
+    pub variation: Variation,
 }
 
 impl Lab {
@@ -104,6 +108,7 @@ impl Lab {
             client: Ns::new_anonymous(CLIENT)?,
             server: Ns::new_anonymous(SERVER)?,
             family,
+            variation: Variation::default(),
         };
         net::join(&lab.client, &lab.server, server_is_bare)?;
         Ok(lab)

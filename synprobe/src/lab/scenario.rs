@@ -12,7 +12,8 @@ use super::made::{
 };
 use super::scenarios;
 use super::socket::{self, Client, Seen};
-use super::{Fault, Lab, PORT};
+use super::variation::{Background, Dice};
+use super::{Family, Fault, Lab, PORT};
 
 /// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
 /// anybody watches.
@@ -26,6 +27,10 @@ pub trait Scenario: Sync {
     /// The server's ports.
     fn ports(&self) -> &'static [u16] {
         &[PORT]
+    }
+    /// Whether it can be made to happen with these addresses.
+    fn supports(&self, _family: Family) -> bool {
+        true
     }
     /// Makes it happen. Returns promptly once `stop` is set.
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made>;
@@ -51,6 +56,8 @@ pub(super) struct Run<'a> {
     /// A scenario that is not over by then has gone wrong.
     pub(super) deadline: Instant,
     pub(super) made: Made,
+    dice: Dice,
+    background: Option<Result<Background>>,
 }
 
 impl<'a> Run<'a> {
@@ -61,6 +68,8 @@ impl<'a> Run<'a> {
             stop,
             deadline: Instant::now() + nominal * 2 + Duration::from_secs(10),
             made: Made::default(),
+            dice: Dice::new(lab.variation.seed),
+            background: lab.variation.background.then(|| Background::start(lab)),
         }
     }
 
@@ -82,8 +91,19 @@ impl<'a> Run<'a> {
         self.check_deadline()
     }
 
+    /// An application that has something else to do: for about so long, as the variation has it.
     pub(super) fn pause(&self, pause: Duration) -> Result<()> {
-        socket::pause(pause, self.stop)
+        socket::pause(self.dice.vary(pause), self.stop)
+    }
+
+    /// Likewise, until then exactly.
+    pub(super) fn pause_until(&self, until: Instant) -> Result<()> {
+        socket::pause(until.saturating_duration_since(Instant::now()), self.stop)
+    }
+
+    /// A time as the variation has it, but within these bounds, that the kernel's timers set.
+    pub(super) fn vary(&self, time: Duration, within: RangeInclusive<Duration>) -> Duration {
+        self.dice.vary(time).clamp(*within.start(), *within.end())
     }
 
     /// Waits until the server has no half-open connection to `port`.
@@ -95,7 +115,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_half_opens(&self, port: u16, wanted: RangeInclusive<usize>) -> Result<()> {
         while !self.stopped() && !wanted.contains(&self.lab.half_opens(port)?) {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(50))?;
+            socket::pause(Duration::from_millis(50), self.stop)?;
         }
         Ok(())
     }
@@ -104,7 +124,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_acknowledged(&self, client: &Client) -> Result<()> {
         while !self.stopped() && client.unacknowledged()? > 0 {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(2))?;
+            socket::pause(Duration::from_millis(2), self.stop)?;
         }
         Ok(())
     }
@@ -191,6 +211,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Says what was done to the handshake noted last: see [`MadeHandshake::cause`].
+    pub(super) fn with_cause(&mut self, cause: &'static str) {
+        if let Some(made) = self.made.handshakes.last_mut() {
+            made.cause = Some(cause);
+        }
+    }
+
     pub(super) fn both_established(&mut self, client: &Client) -> Result<()> {
         self.client_ended(client, Outcome::Established)?;
         if client.seen == Seen::Connected {
@@ -236,14 +263,18 @@ impl<'a> Run<'a> {
             .try_for_each(|client| client.finish(self.stop, self.deadline))
     }
 
-    /// What was made; after an interruption nothing is expected of it any more.
-    pub(super) fn end(mut self) -> Made {
+    /// What was made; after an interruption nothing is expected of it any more, with a background
+    /// nothing of what is counted for a whole namespace.
+    pub(super) fn end(mut self) -> Result<Made> {
         self.made.interrupted = self.stopped();
-        if self.made.interrupted {
+        if let Some(background) = self.background.take() {
+            self.made.background = Some(background?.stop()?);
+        }
+        if self.made.interrupted || self.made.background.is_some() {
             self.made.counters.clear();
             self.made.retransmits.clear();
         }
-        self.made
+        Ok(self.made)
     }
 }
 

@@ -48,6 +48,6 @@ impl Scenario for Healthy {
             run.expect(side, "TCPTimeouts", 0..=0);
             run.expect(side, "AttemptFails", 0..=0);
         }
-        Ok(run.end())
+        run.end()
     }
 }

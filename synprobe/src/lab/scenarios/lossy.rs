@@ -128,7 +128,7 @@ impl Scenario for Lossy {
         ] {
             run.expect_retransmits(Side::Client, kind, count..=count);
         }
-        Ok(run.end())
+        run.end()
     }
 }
 
