@@ -15,6 +15,9 @@ use super::socket::{self, Client, Seen};
 use super::variation::{Background, Dice};
 use super::{Family, Fault, Lab, PORT};
 
+/// Nothing is wrong.
+pub(super) const HEALTHY: &str = "healthy";
+
 /// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
 /// anybody watches.
 pub trait Scenario: Sync {
@@ -218,10 +221,23 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn both_established(&mut self, client: &Client) -> Result<()> {
+    /// Both ends of a handshake with which nothing is wrong.
+    pub(super) fn both_healthy(&mut self, client: &Client) -> Result<()> {
+        self.both_established(client, HEALTHY, HEALTHY)
+    }
+
+    /// Both ends of a handshake that completed, and what was done to the client's and the server's.
+    pub(super) fn both_established(
+        &mut self,
+        client: &Client,
+        of_client: &'static str,
+        of_server: &'static str,
+    ) -> Result<()> {
         self.client_ended(client, Outcome::Established)?;
         if client.seen == Seen::Connected {
+            self.with_cause(of_client);
             self.server_ended(client, Outcome::Established, 1..=1);
+            self.with_cause(of_server);
         }
         Ok(())
     }

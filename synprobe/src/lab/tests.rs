@@ -21,6 +21,11 @@ fn check(name: &str, family: Family) {
     }
     assert!(!made.interrupted);
     assert!(!made.handshakes.is_empty() && !made.counters.is_empty());
+    // `None` where the kernel's timers decide.
+    let named: Vec<_> = crate::verdict::ALL.iter().map(|v| v.name()).collect();
+    for cause in made.handshakes.iter().filter_map(|made| made.cause) {
+        assert!(cause == "healthy" || named.contains(&cause), "{cause}");
+    }
     let mut wrong = Vec::new();
     for expected in &made.counters {
         let counters = match expected.side {

@@ -53,6 +53,7 @@ impl Scenario for Abandoned {
             settle([&mut client], stop, start + patience)?;
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);
+            run.with_cause("abandoned");
             resent += u64::from(retransmits);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;

@@ -64,8 +64,10 @@ impl Scenario for HalfOpenReset {
         settle([&mut real], stop, Instant::now() + GIVES_UP)?;
         run.client_ended(&real, Outcome::Abandoned)?;
         run.with_retransmits(0);
+        run.with_cause("abandoned");
         run.server_ended(&real, Outcome::Reset, 1..=1);
         run.with_retransmits(2);
+        run.with_cause("peer-reset");
         drop(real);
 
         let mut lift_at = Some(Instant::now() - GIVES_UP + FAULT_LIFTED);
@@ -89,7 +91,7 @@ impl Scenario for HalfOpenReset {
                 count: 1..=1,
                 error: None,
                 retransmits: Some(retransmits),
-                cause: None,
+                cause: Some("peer-reset"),
             });
         }
         run.wait_no_half_opens(PORT)?;

@@ -34,7 +34,7 @@ impl Scenario for Healthy {
             }
             let mut client = run.connect(PORT)?;
             run.settle([&mut client])?;
-            run.both_established(&client)?;
+            run.both_healthy(&client)?;
             run.with_retransmits(0);
             client.stream.write_all(b"hello\n")?;
             run.finish([client])?;

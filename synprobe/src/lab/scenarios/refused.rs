@@ -34,6 +34,7 @@ impl Scenario for Refused {
             run.settle([&mut client])?;
             run.client_ended(&client, Outcome::Refused)?;
             run.with_retransmits(0);
+            run.with_cause("refused");
             run.pause(Duration::from_millis(50))?;
         }
         run.expect(Side::Client, "ActiveOpens", CLIENTS..=CLIENTS);

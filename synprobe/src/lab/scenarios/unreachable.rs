@@ -76,6 +76,7 @@ impl Scenario for Unreachable {
         run.settle(&mut clients)?;
         for client in &clients {
             run.client_ended(client, Outcome::Unreachable)?;
+            run.with_cause("unreachable");
         }
         run.note("the first ICMP error is only remembered: connect() still held the socket");
         run.expect(Side::Client, "ActiveOpens", 3..=3);
