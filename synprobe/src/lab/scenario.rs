@@ -1,5 +1,6 @@
 //! What a scenario is, and the list of them.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -132,7 +133,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn check_deadline(&self) -> Result<()> {
+    pub(super) fn check_deadline(&self) -> Result<()> {
         if Instant::now() >= self.deadline {
             bail!("the scenario did not end in time");
         }
@@ -171,10 +172,15 @@ impl<'a> Run<'a> {
                 client.seen
             );
         }
+        // Without a port it has no address any more either: the one that it called from is known.
+        let bound = client.local.port() != 0;
         self.made.handshakes.push(MadeHandshake {
             role: Role::Client,
-            local_addr: client.local.ip().to_canonical(),
-            local_port: Some(client.local.port()),
+            local_addr: match bound {
+                true => client.local.ip().to_canonical(),
+                false => self.lab.client_ip(),
+            },
+            local_port: bound.then_some(client.local.port()),
             peer_addr: client.peer.ip().to_canonical(),
             peer_port: Some(client.peer.port()),
             outcome,
@@ -184,6 +190,22 @@ impl<'a> Run<'a> {
             cause: None,
         });
         Ok(())
+    }
+
+    /// Notes how the server's end of a handshake with a hand-made peer ended; wire addresses.
+    pub(super) fn peer_ended(&mut self, server: SocketAddr, peer: SocketAddr, outcome: Outcome) {
+        self.made.handshakes.push(MadeHandshake {
+            role: Role::Server,
+            local_addr: server.ip(),
+            local_port: Some(server.port()),
+            peer_addr: peer.ip(),
+            peer_port: Some(peer.port()),
+            outcome,
+            count: 1..=1,
+            error: None,
+            retransmits: None,
+            cause: None,
+        });
     }
 
     /// Notes how the server's end of a client's handshake ended.
@@ -302,6 +324,7 @@ fn errno_name(errno: i32) -> &'static str {
         libc::ENETUNREACH => "ENETUNREACH",
         libc::EACCES => "EACCES",
         libc::ECONNRESET => "ECONNRESET",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
         libc::ENOPROTOOPT => "ENOPROTOOPT",
         _ => "other",
     }

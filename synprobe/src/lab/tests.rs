@@ -92,6 +92,14 @@ scenario_tests! {
     half_open_reset = "half-open-reset";
     syn_flood = "syn-flood";
     lossy = "lossy";
+    peer_silent = "peer-silent";
+    slow_peer = "slow-peer";
+    defer_accept = "defer-accept";
+    scan_horizontal = "scan-horizontal";
+    scan_vertical = "scan-vertical";
+    ports_exhausted = "ports-exhausted";
+    impatient = "impatient";
+    several = "several";
 }
 
 #[test]

@@ -7,9 +7,7 @@ use anyhow::Result;
 use crate::lab::net::spoofed;
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::socket::settle;
-use crate::lab::{
-    Fault, Lab, Lose, Made, MadeHandshake, Outcome, PORT, RawSender, Role, Side, syn_ack,
-};
+use crate::lab::{Fault, Lab, Lose, Made, Outcome, PORT, RawSender, Side, syn_ack};
 
 /// Age at which the RST comes, milliseconds, and how often the SYN-ACK has been sent again by then (at
 /// 1 and 3 s).
@@ -81,18 +79,9 @@ impl Scenario for HalfOpenReset {
                 break;
             }
             sender.rst(source, server, seq.wrapping_add(1))?;
-            run.made.handshakes.push(MadeHandshake {
-                role: Role::Server,
-                local_addr: server.ip(),
-                local_port: Some(PORT),
-                peer_addr: source.ip(),
-                peer_port: Some(source.port()),
-                outcome: Outcome::Reset,
-                count: 1..=1,
-                error: None,
-                retransmits: Some(retransmits),
-                cause: Some("peer-reset"),
-            });
+            run.peer_ended(server, source, Outcome::Reset);
+            run.with_retransmits(retransmits);
+            run.with_cause("peer-reset");
         }
         run.wait_no_half_opens(PORT)?;
         run.report_fault(&fault, 0, "SYN-ACKs into the client, for 2 s")?;
