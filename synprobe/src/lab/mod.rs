@@ -26,6 +26,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod variation;
 #[cfg(test)]
 mod ways;
 pub mod wire_peer;
@@ -50,6 +51,7 @@ pub use scenario::{Scenario, all, find};
 pub use server::{Served, Server};
 pub(crate) use socket::with_sockaddr;
 pub use socket::{Client, Seen, listen, set_option, settle};
+pub use variation::{BACKGROUND_PORT, Variation};
 
 /// The port the lab's server listens on, unless a scenario needs several.
 pub const PORT: u16 = 8080;
@@ -87,6 +89,8 @@ pub struct Lab {
     pub server: Ns,
     /// Which addresses the sockets use.
     pub family: Family,
+    /// How the next run is to differ from the plain one.
+    pub variation: Variation,
 }
 
 impl Lab {
@@ -108,6 +112,7 @@ impl Lab {
             client: Ns::new_anonymous(CLIENT)?,
             server: Ns::new_anonymous(SERVER)?,
             family,
+            variation: Variation::default(),
         };
         net::join(&lab.client, &lab.server, server_is_bare)?;
         Ok(lab)

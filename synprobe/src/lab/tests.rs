@@ -21,6 +21,11 @@ fn check(name: &str, family: Family) {
     }
     assert!(!made.interrupted);
     assert!(!made.handshakes.is_empty() && !made.counters.is_empty());
+    // `None` where the kernel's timers decide.
+    let named: Vec<_> = crate::verdict::ALL.iter().map(|v| v.name()).collect();
+    for cause in made.handshakes.iter().filter_map(|made| made.cause) {
+        assert!(cause == "healthy" || named.contains(&cause), "{cause}");
+    }
     let mut wrong = Vec::new();
     for expected in &made.counters {
         let counters = match expected.side {
@@ -87,6 +92,14 @@ scenario_tests! {
     half_open_reset = "half-open-reset";
     syn_flood = "syn-flood";
     lossy = "lossy";
+    peer_silent = "peer-silent";
+    slow_peer = "slow-peer";
+    defer_accept = "defer-accept";
+    scan_horizontal = "scan-horizontal";
+    scan_vertical = "scan-vertical";
+    ports_exhausted = "ports-exhausted";
+    impatient = "impatient";
+    several = "several";
 }
 
 #[test]

@@ -3,10 +3,17 @@
 mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
+mod defer_accept;
 mod half_open_reset;
 mod healthy;
+mod impatient;
 mod lossy;
+mod peer_silent;
+mod ports_exhausted;
 mod refused;
+mod scan;
+mod several;
+mod slow_peer;
 mod syn_flood;
 mod syn_lost;
 mod synack_lost;
@@ -26,4 +33,12 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &half_open_reset::HalfOpenReset,
     &syn_flood::SynFlood,
     &lossy::Lossy,
+    &peer_silent::PeerSilent,
+    &slow_peer::SlowPeer,
+    &defer_accept::DeferAccept,
+    &scan::ScanHorizontal,
+    &scan::ScanVertical,
+    &ports_exhausted::PortsExhausted,
+    &impatient::Impatient,
+    &several::Several,
 ];
