@@ -14,6 +14,7 @@ mod counters;
 mod fault;
 mod made;
 mod net;
+pub mod nft;
 mod ns;
 pub mod packet;
 mod packet_socket;

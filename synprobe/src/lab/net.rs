@@ -18,7 +18,7 @@ use std::{ffi::CString, io};
 use anyhow::{Context, Result};
 
 use super::ns::Ns;
-use super::rtnl::{Message, Rtnl, link_header};
+use super::rtnl::{Message, Netlink, link_header, octets};
 
 /// The interface's name in both namespaces.
 pub const INTERFACE: &str = "lab0";
@@ -144,13 +144,13 @@ fn add_pair(server: &Ns) -> Result<()> {
                 })
             })
     });
-    Rtnl::open(0)?
+    Netlink::open(libc::NETLINK_ROUTE, 0)?
         .request(message)
         .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
 }
 
 fn bring_up() -> Result<()> {
-    let mut rtnl = Rtnl::open(0)?;
+    let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, 0)?;
     // Before the link is up, so that not one packet leaves with the other settings.
     for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
         switch_offload_off(command)?;
@@ -164,7 +164,7 @@ fn bring_up() -> Result<()> {
 }
 
 fn wait_running() -> Result<()> {
-    Rtnl::open(libc::RTMGRP_LINK)?
+    Netlink::open(libc::NETLINK_ROUTE, libc::RTMGRP_LINK)?
         .wait_running(index()?, Instant::now() + LINK_DEADLINE)
         .context("waiting for the lab's link to run")
 }
@@ -217,7 +217,7 @@ fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
             .attr(libc::IFA_LOCAL, &octets(address))
             .attr(libc::IFA_ADDRESS, &octets(address))
             .attr(libc::IFA_FLAGS, &flags.to_ne_bytes());
-            let mut rtnl = Rtnl::open(RTMGRP_IPV6_ROUTE)?;
+            let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, RTMGRP_IPV6_ROUTE)?;
             rtnl.request(message)
                 .with_context(|| format!("adding {address}"))?;
             if address.is_ipv6() {
@@ -247,7 +247,7 @@ fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
             )
             .attr(libc::NDA_DST, &octets(address))
             .attr(libc::NDA_LLADDR, &mac);
-            Rtnl::open(0)?
+            Netlink::open(libc::NETLINK_ROUTE, 0)?
                 .request(message)
                 .with_context(|| format!("adding the neighbour {address}"))?;
         }
@@ -291,7 +291,7 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
                 .attr(libc::RTA_GATEWAY, &octets(gateway))
                 .attr(libc::RTA_OIF, &index()?.to_ne_bytes());
         }
-        Rtnl::open(0)?
+        Netlink::open(libc::NETLINK_ROUTE, 0)?
             .request(message)
             .with_context(|| format!("adding the route to {address}/{prefix}"))
     })
@@ -306,12 +306,5 @@ fn family(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
