@@ -231,7 +231,11 @@ impl Rehearsed {
         for which in [Side::Client, Side::Server] {
             let seen = self.retransmits(which, RetransmitKind::Syn)
                 + self.retransmits(which, RetransmitKind::Synack);
-            let counted = self.side(which).get("TCPSynRetrans");
+            // Those that could not be sent are in both counters; only SYNs are refused so in the lab.
+            let counters = self.side(which);
+            let counted = counters
+                .get("TCPSynRetrans")
+                .saturating_sub(counters.get("TCPRetransFail"));
             if seen + counted > 0 {
                 let what = format!("{} SYNs and SYN-ACKs again, by TCPSynRetrans", side(which));
                 all.push(Comparison {

@@ -38,6 +38,8 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Far longer than a link takes to come up on the slowest machine.
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Index of the loopback device in every namespace.
+const LOOPBACK: u32 = 1;
 /// Of `linux/rtnetlink.h`.
 const RTMGRP_IPV6_ROUTE: libc::c_int = 0x400;
 const VETH_INFO_PEER: u16 = 1;
@@ -70,6 +72,10 @@ pub enum Route {
     Via(IpAddr),
     /// To nowhere: the kernel answers with an ICMP error. The type is one of `RTN_*`.
     Nowhere(u8),
+    /// To this host itself: each of these addresses is its own.
+    Here,
+    /// To the loopback device: a way back that is not the one by which anything comes in.
+    Loopback,
 }
 
 /// Joins two namespaces; on return both ends are running, and no address resolution, duplicate
@@ -155,7 +161,7 @@ fn bring_up() -> Result<()> {
     for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
         switch_offload_off(command)?;
     }
-    for index in [1, index()?] {
+    for index in [LOOPBACK, index()?] {
         let up = link_header(index, libc::IFF_UP, libc::IFF_UP);
         rtnl.request(Message::new(libc::RTM_NEWLINK, 0, &up))
             .context("bringing a link up")?;
@@ -262,24 +268,27 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
         if address.is_ipv6() && !has_ipv6() {
             return Ok(());
         }
-        let kind = match route {
-            Route::Via(_) => libc::RTN_UNICAST,
-            Route::Nowhere(kind) => kind,
+        let (kind, table, scope) = match route {
+            Route::Via(_) => (
+                libc::RTN_UNICAST,
+                libc::RT_TABLE_MAIN,
+                libc::RT_SCOPE_UNIVERSE,
+            ),
+            Route::Nowhere(kind) => (kind, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE),
+            Route::Here => (libc::RTN_LOCAL, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST),
+            Route::Loopback => (libc::RTN_UNICAST, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK),
         };
-        let header = [
+        let mut header = [0; 12];
+        header[..8].copy_from_slice(&[
             family(address),
             prefix,
             0,
             0,
-            libc::RT_TABLE_MAIN,
+            table,
             libc::RTPROT_STATIC,
-            libc::RT_SCOPE_UNIVERSE,
+            scope,
             kind,
-            0,
-            0,
-            0,
-            0,
-        ];
+        ]);
         let mut message = Message::new(
             libc::RTM_NEWROUTE,
             libc::NLM_F_CREATE | libc::NLM_F_EXCL,
@@ -287,9 +296,15 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
         )
         .attr(libc::RTA_DST, &octets(address));
         if let Route::Via(gateway) = route {
-            message = message
-                .attr(libc::RTA_GATEWAY, &octets(gateway))
-                .attr(libc::RTA_OIF, &index()?.to_ne_bytes());
+            message = message.attr(libc::RTA_GATEWAY, &octets(gateway));
+        }
+        let device = match route {
+            Route::Via(_) => Some(index()?),
+            Route::Nowhere(_) => None,
+            Route::Here | Route::Loopback => Some(LOOPBACK),
+        };
+        if let Some(device) = device {
+            message = message.attr(libc::RTA_OIF, &device.to_ne_bytes());
         }
         Netlink::open(libc::NETLINK_ROUTE, 0)?
             .request(message)

@@ -87,6 +87,8 @@ scenario_tests! {
     half_open_reset = "half-open-reset";
     syn_flood = "syn-flood";
     lossy = "lossy";
+    own_firewall = "own-firewall";
+    rp_filter = "rp-filter";
 }
 
 #[test]

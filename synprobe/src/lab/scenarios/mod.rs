@@ -6,7 +6,9 @@ mod ack_lost;
 mod half_open_reset;
 mod healthy;
 mod lossy;
+mod own_firewall;
 mod refused;
+mod rp_filter;
 mod syn_flood;
 mod syn_lost;
 mod synack_lost;
@@ -26,4 +28,6 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &half_open_reset::HalfOpenReset,
     &syn_flood::SynFlood,
     &lossy::Lossy,
+    &own_firewall::OwnFirewall,
+    &rp_filter::RpFilter,
 ];
