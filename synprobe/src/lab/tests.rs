@@ -89,6 +89,10 @@ scenario_tests! {
     lossy = "lossy";
     own_firewall = "own-firewall";
     rp_filter = "rp-filter";
+    riddle_accept_queue = "riddle-accept-queue";
+    riddle_synack_lost = "riddle-synack-lost";
+    riddle_flood = "riddle-flood";
+    riddle_firewall = "riddle-firewall";
 }
 
 #[test]

@@ -8,6 +8,10 @@ mod healthy;
 mod lossy;
 mod own_firewall;
 mod refused;
+mod riddle_accept_queue;
+mod riddle_firewall;
+mod riddle_flood;
+mod riddle_synack_lost;
 mod rp_filter;
 mod syn_flood;
 mod syn_lost;
@@ -30,4 +34,8 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &lossy::Lossy,
     &own_firewall::OwnFirewall,
     &rp_filter::RpFilter,
+    &riddle_accept_queue::RiddleAcceptQueue,
+    &riddle_synack_lost::RiddleSynAckLost,
+    &riddle_flood::RiddleFlood,
+    &riddle_firewall::RiddleFirewall,
 ];
