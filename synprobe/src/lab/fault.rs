@@ -131,7 +131,8 @@ impl<'ns> Fault<'ns> {
     }
 
     /// Puts rule `slot` in force, or replaces it; ordinals are counted anew. `port` is the server's:
-    /// the destination into the server, the source into the client; 0: any.
+    /// the destination into the server, the source into the client; 0: any. The client's is the rule's
+    /// own.
     pub fn set(&mut self, slot: u32, segments: FaultRule, lose: Lose, port: u16) -> Result<()> {
         debug_assert!((slot as usize) < FAULT_RULES);
         self.generation += 1;
@@ -145,8 +146,16 @@ impl<'ns> Fault<'ns> {
             action,
             which,
             generation: self.generation,
-            source_port: if into_client { port } else { 0 },
-            destination_port: if into_client { 0 } else { port },
+            source_port: if into_client {
+                port
+            } else {
+                segments.source_port
+            },
+            destination_port: if into_client {
+                segments.destination_port
+            } else {
+                port
+            },
             ..segments
         };
         self.rules

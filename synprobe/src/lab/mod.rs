@@ -14,11 +14,13 @@ mod counters;
 mod fault;
 mod made;
 mod net;
+pub mod nft;
 mod ns;
 pub mod packet;
 mod packet_socket;
 pub(crate) mod poll;
 mod raw;
+mod riddle;
 mod rtnl;
 mod scenario;
 mod scenarios;
@@ -32,6 +34,7 @@ mod ways;
 pub mod wire_peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
@@ -55,6 +58,10 @@ pub use variation::{BACKGROUND_PORT, Variation};
 
 /// The port the lab's server listens on, unless a scenario needs several.
 pub const PORT: u16 = 8080;
+
+/// States as `/proc/net/tcp` writes them.
+const ESTABLISHED: &str = "01";
+const SYN_RECV: &str = "03";
 
 pub(crate) const CLIENT: &str = "client";
 pub(crate) const SERVER: &str = "server";
@@ -80,8 +87,10 @@ impl Family {
     }
 }
 
+/// Called once, when what a riddle is about stands.
+pub type OnceItStands = Arc<dyn Fn() + Send + Sync>;
+
 /// The two namespaces and what joins them.
-#[derive(Debug)]
 pub struct Lab {
     /// Where the active opens come from.
     pub client: Ns,
@@ -91,6 +100,18 @@ pub struct Lab {
     pub family: Family,
     /// How the next run is to differ from the plain one.
     pub variation: Variation,
+    /// Whom a riddle ([`Scenario::is_riddle`]) tells that its state stands.
+    pub ready: Option<OnceItStands>,
+}
+
+impl std::fmt::Debug for Lab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lab")
+            .field("client", &self.client)
+            .field("server", &self.server)
+            .field("family", &self.family)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Lab {
@@ -113,6 +134,7 @@ impl Lab {
             server: Ns::new_anonymous(SERVER)?,
             family,
             variation: Variation::default(),
+            ready: None,
         };
         net::join(&lab.client, &lab.server, server_is_bare)?;
         Ok(lab)
@@ -172,6 +194,16 @@ impl Lab {
 
     /// How many half-open connections to `port` the server's namespace has.
     pub fn half_opens(&self, port: u16) -> Result<usize> {
+        self.in_state(port, SYN_RECV)
+    }
+
+    /// How many connections to `port` the server's namespace has that are established, accepted or
+    /// not.
+    pub fn established(&self, port: u16) -> Result<usize> {
+        self.in_state(port, ESTABLISHED)
+    }
+
+    fn in_state(&self, port: u16, state: &str) -> Result<usize> {
         let mut found = 0;
         for file in ["net/tcp", "net/tcp6"] {
             if file == "net/tcp6" && !has_ipv6() {
@@ -184,11 +216,11 @@ impl Lab {
                 .skip(1)
                 .filter(|line| {
                     let mut columns = line.split_whitespace().skip(1);
-                    // Local address and port; peer; state 03 is SYN_RECV.
+                    // Local address and port; peer; state.
                     columns
                         .next()
                         .is_some_and(|address| address.ends_with(&local))
-                        && columns.nth(1) == Some("03")
+                        && columns.nth(1) == Some(state)
                 })
                 .count();
         }

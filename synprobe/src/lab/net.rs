@@ -18,7 +18,7 @@ use std::{ffi::CString, io};
 use anyhow::{Context, Result};
 
 use super::ns::Ns;
-use super::rtnl::{Message, Rtnl, link_header};
+use super::rtnl::{Message, Netlink, link_header, octets};
 
 /// The interface's name in both namespaces.
 pub const INTERFACE: &str = "lab0";
@@ -38,6 +38,8 @@ pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Far longer than a link takes to come up on the slowest machine.
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Index of the loopback device in every namespace.
+const LOOPBACK: u32 = 1;
 /// Of `linux/rtnetlink.h`.
 const RTMGRP_IPV6_ROUTE: libc::c_int = 0x400;
 const VETH_INFO_PEER: u16 = 1;
@@ -78,6 +80,10 @@ pub enum Route {
     Via(IpAddr),
     /// To nowhere: the kernel answers with an ICMP error. The type is one of `RTN_*`.
     Nowhere(u8),
+    /// To this host itself: each of these addresses is its own.
+    Here,
+    /// To the loopback device: a way back that is not the one by which anything comes in.
+    Loopback,
 }
 
 /// Joins two namespaces; on return both ends are running, and no address resolution, duplicate
@@ -152,18 +158,18 @@ fn add_pair(server: &Ns) -> Result<()> {
                 })
             })
     });
-    Rtnl::open(0)?
+    Netlink::open(libc::NETLINK_ROUTE, 0)?
         .request(message)
         .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
 }
 
 fn bring_up() -> Result<()> {
-    let mut rtnl = Rtnl::open(0)?;
+    let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, 0)?;
     // Before the link is up, so that not one packet leaves with the other settings.
     for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
         switch_offload_off(command)?;
     }
-    for index in [1, index()?] {
+    for index in [LOOPBACK, index()?] {
         let up = link_header(index, libc::IFF_UP, libc::IFF_UP);
         rtnl.request(Message::new(libc::RTM_NEWLINK, 0, &up))
             .context("bringing a link up")?;
@@ -172,7 +178,7 @@ fn bring_up() -> Result<()> {
 }
 
 fn wait_running() -> Result<()> {
-    Rtnl::open(libc::RTMGRP_LINK)?
+    Netlink::open(libc::NETLINK_ROUTE, libc::RTMGRP_LINK)?
         .wait_running(index()?, Instant::now() + LINK_DEADLINE)
         .context("waiting for the lab's link to run")
 }
@@ -225,7 +231,7 @@ fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
             .attr(libc::IFA_LOCAL, &octets(address))
             .attr(libc::IFA_ADDRESS, &octets(address))
             .attr(libc::IFA_FLAGS, &flags.to_ne_bytes());
-            let mut rtnl = Rtnl::open(RTMGRP_IPV6_ROUTE)?;
+            let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, RTMGRP_IPV6_ROUTE)?;
             rtnl.request(message)
                 .with_context(|| format!("adding {address}"))?;
             if address.is_ipv6() {
@@ -255,7 +261,7 @@ fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
             )
             .attr(libc::NDA_DST, &octets(address))
             .attr(libc::NDA_LLADDR, &mac);
-            Rtnl::open(0)?
+            Netlink::open(libc::NETLINK_ROUTE, 0)?
                 .request(message)
                 .with_context(|| format!("adding the neighbour {address}"))?;
         }
@@ -270,24 +276,27 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
         if address.is_ipv6() && !has_ipv6() {
             return Ok(());
         }
-        let kind = match route {
-            Route::Via(_) => libc::RTN_UNICAST,
-            Route::Nowhere(kind) => kind,
+        let (kind, table, scope) = match route {
+            Route::Via(_) => (
+                libc::RTN_UNICAST,
+                libc::RT_TABLE_MAIN,
+                libc::RT_SCOPE_UNIVERSE,
+            ),
+            Route::Nowhere(kind) => (kind, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE),
+            Route::Here => (libc::RTN_LOCAL, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST),
+            Route::Loopback => (libc::RTN_UNICAST, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK),
         };
-        let header = [
+        let mut header = [0; 12];
+        header[..8].copy_from_slice(&[
             family(address),
             prefix,
             0,
             0,
-            libc::RT_TABLE_MAIN,
+            table,
             libc::RTPROT_STATIC,
-            libc::RT_SCOPE_UNIVERSE,
+            scope,
             kind,
-            0,
-            0,
-            0,
-            0,
-        ];
+        ]);
         let mut message = Message::new(
             libc::RTM_NEWROUTE,
             libc::NLM_F_CREATE | libc::NLM_F_EXCL,
@@ -295,11 +304,17 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
         )
         .attr(libc::RTA_DST, &octets(address));
         if let Route::Via(gateway) = route {
-            message = message
-                .attr(libc::RTA_GATEWAY, &octets(gateway))
-                .attr(libc::RTA_OIF, &index()?.to_ne_bytes());
+            message = message.attr(libc::RTA_GATEWAY, &octets(gateway));
         }
-        Rtnl::open(0)?
+        let device = match route {
+            Route::Via(_) => Some(index()?),
+            Route::Nowhere(_) => None,
+            Route::Here | Route::Loopback => Some(LOOPBACK),
+        };
+        if let Some(device) = device {
+            message = message.attr(libc::RTA_OIF, &device.to_ne_bytes());
+        }
+        Netlink::open(libc::NETLINK_ROUTE, 0)?
             .request(message)
             .with_context(|| format!("adding the route to {address}/{prefix}"))
     })
@@ -314,12 +329,5 @@ fn family(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }

@@ -1,6 +1,7 @@
-//! rtnetlink: as much of it as two namespaces and a veth pair need.
+//! netlink: as much of it as two namespaces, a veth pair and a few rules need.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Instant;
 
@@ -29,6 +30,22 @@ impl Message {
     pub fn attr(mut self, kind: u16, value: &[u8]) -> Self {
         self.push(kind, value);
         self
+    }
+
+    /// No answer is asked for.
+    pub fn unanswered(mut self) -> Self {
+        let flags = (libc::NLM_F_REQUEST as u16).to_ne_bytes();
+        self.0[6..8].copy_from_slice(&flags);
+        self
+    }
+
+    fn is_answered(&self) -> bool {
+        u16::from_ne_bytes([self.0[6], self.0[7]]) & libc::NLM_F_ACK as u16 != 0
+    }
+
+    /// Adds an attribute that holds those that `fill` adds, flagged as such.
+    pub fn nested(self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
+        self.nest(kind | libc::NLA_F_NESTED as u16, &[], fill)
     }
 
     /// Adds an attribute that holds `fixed` and then the attributes that `fill` adds.
@@ -70,22 +87,22 @@ pub fn link_header(index: u32, flags: libc::c_int, change: libc::c_int) -> [u8; 
 }
 
 /// A netlink socket of the calling thread's namespace.
-pub struct Rtnl {
+pub struct Netlink {
     fd: OwnedFd,
     sequence: u32,
     /// Notifications, and answers, that came while another one was waited for.
     heard: Vec<(u16, Vec<u8>)>,
 }
 
-impl Rtnl {
-    /// Opens one that also hears the multicast `groups`.
-    pub fn open(groups: libc::c_int) -> io::Result<Self> {
+impl Netlink {
+    /// Opens one of `protocol` (NETLINK_*) that also hears the multicast `groups`.
+    pub fn open(protocol: libc::c_int, groups: libc::c_int) -> io::Result<Self> {
         // SAFETY: socket() takes no pointers.
         let fd = unsafe {
             libc::socket(
                 libc::AF_NETLINK,
                 libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                libc::NETLINK_ROUTE,
+                protocol,
             )
         };
         if fd < 0 {
@@ -117,27 +134,45 @@ impl Rtnl {
 
     /// Sends a request and waits for the kernel's answer.
     pub fn request(&mut self, message: Message) -> io::Result<()> {
-        self.sequence += 1;
-        let bytes = message.finish(self.sequence);
-        // SAFETY: the buffer is alive and its length is its own.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
+        self.request_all(vec![message])
+    }
+
+    /// Sends requests in one datagram and waits for the answers to all that ask for one; the first
+    /// error ends it.
+    pub fn request_all(&mut self, requests: Vec<Message>) -> io::Result<()> {
+        let (mut bytes, mut unanswered) = (Vec::new(), Vec::new());
+        for message in requests {
+            self.sequence += 1;
+            if message.is_answered() {
+                unanswered.push(self.sequence);
+            }
+            bytes.extend(message.finish(self.sequence));
         }
-        loop {
+        self.send(&bytes)?;
+        while !unanswered.is_empty() {
             let datagram = self.receive()?;
             self.hear(&datagram);
             for (kind, sequence, body) in messages(&datagram) {
-                if kind != libc::NLMSG_ERROR as u16 || sequence != self.sequence {
+                if kind != libc::NLMSG_ERROR as u16 {
                     continue;
                 }
-                return match word(body, 0) {
-                    Some(0) => Ok(()),
-                    Some(code) => Err(io::Error::from_raw_os_error((code as i32).wrapping_neg())),
-                    None => Err(io::ErrorKind::InvalidData.into()),
-                };
+                match word(body, 0) {
+                    Some(0) => unanswered.retain(|&one| one != sequence),
+                    Some(code) => {
+                        return Err(io::Error::from_raw_os_error((code as i32).wrapping_neg()));
+                    }
+                    None => return Err(io::ErrorKind::InvalidData.into()),
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        // SAFETY: the buffer is alive and its length is its own.
+        match unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 
@@ -148,11 +183,7 @@ impl Rtnl {
     pub fn wait_running(&mut self, index: u32, deadline: Instant) -> io::Result<()> {
         self.sequence += 1;
         let ask = Message::new(libc::RTM_GETLINK, 0, &link_header(index, 0, 0));
-        let bytes = ask.finish(self.sequence);
-        // SAFETY: the buffer is alive and its length is its own.
-        if unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        self.send(&ask.finish(self.sequence))?;
         self.wait(libc::RTM_NEWLINK, deadline, |body| {
             word(body, 4) == Some(index)
                 && attribute(body.get(16..).unwrap_or_default(), libc::IFLA_OPERSTATE)
@@ -215,6 +246,14 @@ impl Rtnl {
         }
         buffer.truncate(got as usize);
         Ok(buffer)
+    }
+}
+
+/// An address as it stands in packets and attributes.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 

@@ -36,6 +36,13 @@ pub trait Scenario: Sync {
     fn supports(&self, _family: Family) -> bool {
         true
     }
+
+    /// Whether it makes a state of trouble and holds it, rather than handshakes from beginning to end:
+    /// when the state stands it calls [`Lab::ready`], and goes on until `stop` is set or a while has
+    /// passed.
+    fn is_riddle(&self) -> bool {
+        false
+    }
     /// Makes it happen. Returns promptly once `stop` is set.
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made>;
 }
@@ -124,11 +131,28 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Waits until the server has so many established connections to `port`.
+    pub(super) fn wait_established(&self, port: u16, wanted: usize) -> Result<()> {
+        while !self.stopped() && self.lab.established(port)? != wanted {
+            self.check_deadline()?;
+            self.pause(Duration::from_millis(5))?;
+        }
+        Ok(())
+    }
+
     /// Waits until the peer has acknowledged all that the client wrote.
     pub(super) fn wait_acknowledged(&self, client: &Client) -> Result<()> {
         while !self.stopped() && client.unacknowledged()? > 0 {
             self.check_deadline()?;
             socket::pause(Duration::from_millis(2), self.stop)?;
+        }
+        Ok(())
+    }
+
+    /// An error if the client did not get in.
+    pub(super) fn check_connected(&self, client: &Client) -> Result<()> {
+        if client.seen != Seen::Connected && !self.stopped() {
+            bail!("{} was to get in, and saw {:?}", client.local, client.seen);
         }
         Ok(())
     }

@@ -171,6 +171,27 @@ impl Client {
         })
     }
 
+    /// Likewise, from an address of the caller's choice and, unless 0, a port. The address need not
+    /// be one that a device has.
+    pub fn connect_from(ns: &Ns, local: SocketAddr, peer: SocketAddr) -> Result<Self> {
+        Self::connect(ns, peer, |fd| {
+            let on: libc::c_int = 1;
+            let (level, name) = match local.is_ipv6() {
+                true => (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+                false => (libc::IPPROTO_IP, libc::IP_FREEBIND),
+            };
+            set_option(fd, level, name, &on)?;
+            let bound = with_sockaddr(local, |address, len| {
+                // SAFETY: the address is alive for the call and its length is its own.
+                unsafe { libc::bind(fd.as_raw_fd(), address, len) }
+            });
+            match bound {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }
+
     /// How many bytes were written and not acknowledged.
     pub fn unacknowledged(&self) -> Result<u32> {
         let mut bytes: libc::c_int = 0;

@@ -100,6 +100,12 @@ scenario_tests! {
     ports_exhausted = "ports-exhausted";
     impatient = "impatient";
     several = "several";
+    own_firewall = "own-firewall";
+    rp_filter = "rp-filter";
+    riddle_accept_queue = "riddle-accept-queue";
+    riddle_synack_lost = "riddle-synack-lost";
+    riddle_flood = "riddle-flood";
+    riddle_firewall = "riddle-firewall";
 }
 
 #[test]

@@ -8,9 +8,15 @@ mod half_open_reset;
 mod healthy;
 mod impatient;
 mod lossy;
+mod own_firewall;
 mod peer_silent;
 mod ports_exhausted;
 mod refused;
+mod riddle_accept_queue;
+mod riddle_firewall;
+mod riddle_flood;
+mod riddle_synack_lost;
+mod rp_filter;
 mod scan;
 mod several;
 mod slow_peer;
@@ -41,4 +47,10 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &ports_exhausted::PortsExhausted,
     &impatient::Impatient,
     &several::Several,
+    &own_firewall::OwnFirewall,
+    &rp_filter::RpFilter,
+    &riddle_accept_queue::RiddleAcceptQueue,
+    &riddle_synack_lost::RiddleSynAckLost,
+    &riddle_flood::RiddleFlood,
+    &riddle_firewall::RiddleFirewall,
 ];

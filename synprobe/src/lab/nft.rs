@@ -1,0 +1,316 @@
+//! nf_tables: as much of it as dropping and redirecting chosen segments needs.
+//!
+//! Types, attributes and expressions: `linux/netfilter/nf_tables.h`. One transaction, between a
+//! begin and an end of batch, makes the table, its base chains and the rules, or nothing.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+
+use super::ns::Ns;
+use super::rtnl::{Message, Netlink, octets};
+
+const TABLE: &[u8] = b"synprobe_lab\0";
+
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFT_NAT_DNAT: u32 = 1;
+/// Where protocol, source and destination stand in the IPv4 and IPv6 headers.
+const ADDRESS_OFFSETS: [[u32; 2]; 2] = [[12, 16], [8, 24]];
+/// Where they stand in the TCP header.
+const SOURCE_PORT_OFFSET: u32 = 0;
+const DESTINATION_PORT_OFFSET: u32 = 2;
+const FLAGS_OFFSET: u32 = 13;
+
+/// Where a rule looks at packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Those for this host.
+    Input,
+    /// Those of this host.
+    Output,
+    /// Those that come in, before the route is chosen: where destinations are changed.
+    Prerouting,
+}
+
+impl Hook {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Input => b"input\0",
+            Self::Output => b"output\0",
+            Self::Prerouting => b"prerouting\0",
+        }
+    }
+
+    /// Number, priority and type of its base chain.
+    fn base(self) -> (libc::c_int, libc::c_int, &'static [u8]) {
+        let filter = (libc::NF_IP_PRI_FILTER, &b"filter\0"[..]);
+        let nat = (libc::NF_IP_PRI_NAT_DST, &b"nat\0"[..]);
+        let (number, (priority, kind)) = match self {
+            Self::Input => (libc::NF_INET_LOCAL_IN, filter),
+            Self::Output => (libc::NF_INET_LOCAL_OUT, filter),
+            Self::Prerouting => (libc::NF_INET_PRE_ROUTING, nat),
+        };
+        (number, priority, kind)
+    }
+}
+
+/// A network: address and prefix length; the whole length is one host.
+pub type Network = (IpAddr, u8);
+
+/// A rule about TCP segments. What is `None` is not looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where it looks.
+    pub hook: Hook,
+    /// Network of the source.
+    pub source: Option<Network>,
+    /// Network of the destination.
+    pub destination: Option<Network>,
+    /// Source port.
+    pub source_port: Option<u16>,
+    /// Destination port.
+    pub destination_port: Option<u16>,
+    /// Mask and value of the flags byte.
+    pub flags: Option<(u8, u8)>,
+    /// `None`: they are dropped. Otherwise their connection gets this destination, which only
+    /// [`Hook::Prerouting`] can give.
+    pub dnat: Option<SocketAddr>,
+}
+
+impl Rule {
+    /// Drops every segment there, until narrowed.
+    pub fn drop(hook: Hook) -> Self {
+        Self {
+            hook,
+            source: None,
+            destination: None,
+            source_port: None,
+            destination_port: None,
+            flags: None,
+            dnat: None,
+        }
+    }
+
+    /// Sends what comes for `from` to `to` instead.
+    pub fn dnat(from: SocketAddr, to: SocketAddr) -> Self {
+        Self {
+            destination: Some((from.ip(), whole(from.ip()))),
+            destination_port: Some(from.port()),
+            dnat: Some(to),
+            ..Self::drop(Hook::Prerouting)
+        }
+    }
+
+    fn expressions(&self, v6: bool) -> Vec<Expression> {
+        let tcp = [libc::IPPROTO_TCP as u8];
+        let mut all = vec![meta(libc::NFT_META_L4PROTO as u32), compare(&tcp)];
+        let offsets = ADDRESS_OFFSETS[usize::from(v6)];
+        for (network, at) in [self.source, self.destination].into_iter().zip(offsets) {
+            let Some((address, prefix)) = network else {
+                continue;
+            };
+            let mut value = octets(address);
+            let mask = mask(value.len(), prefix);
+            all.push(payload(libc::NFT_PAYLOAD_NETWORK_HEADER, at, value.len()));
+            if prefix < whole(address) {
+                value.iter_mut().zip(&mask).for_each(|(v, m)| *v &= m);
+                all.push(bitwise(&mask));
+            }
+            all.push(compare(&value));
+        }
+        for (port, at) in [
+            (self.source_port, SOURCE_PORT_OFFSET),
+            (self.destination_port, DESTINATION_PORT_OFFSET),
+        ] {
+            if let Some(port) = port {
+                all.push(payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, at, 2));
+                all.push(compare(&port.to_be_bytes()));
+            }
+        }
+        if let Some((mask, value)) = self.flags {
+            all.push(payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS_OFFSET, 1));
+            all.push(bitwise(&[mask]));
+            all.push(compare(&[value]));
+        }
+        match self.dnat {
+            None => all.push(verdict(libc::NF_DROP as u32)),
+            Some(to) => {
+                all.push(immediate(libc::NFT_REG_1 as u32, &octets(to.ip())));
+                all.push(immediate(libc::NFT_REG_2 as u32, &to.port().to_be_bytes()));
+                all.push(nat(v6));
+            }
+        }
+        all
+    }
+}
+
+/// Adds rules, and the table and the chains that they need, to a namespace: all of them or none.
+/// They go with the namespace. Needs CAP_NET_ADMIN.
+pub fn install(ns: &Ns, v6: bool, rules: &[Rule]) -> Result<()> {
+    let family = match v6 {
+        true => libc::NFPROTO_IPV6,
+        false => libc::NFPROTO_IPV4,
+    } as u8;
+    let create = libc::NLM_F_CREATE;
+    let mut batch =
+        vec![message(libc::NFT_MSG_NEWTABLE, create, family).attr(NFTA_TABLE_NAME, TABLE)];
+    let hooks: BTreeSet<Hook> = rules.iter().map(|rule| rule.hook).collect();
+    for hook in hooks {
+        let (number, priority, kind) = hook.base();
+        let chain = message(libc::NFT_MSG_NEWCHAIN, create, family)
+            .attr(NFTA_CHAIN_TABLE, TABLE)
+            .attr(NFTA_CHAIN_NAME, hook.name())
+            .nested(NFTA_CHAIN_HOOK, |m| {
+                m.attr(NFTA_HOOK_HOOKNUM, &number.to_be_bytes())
+                    .attr(NFTA_HOOK_PRIORITY, &priority.to_be_bytes())
+            })
+            .attr(NFTA_CHAIN_TYPE, kind);
+        batch.push(chain);
+    }
+    for rule in rules {
+        let flags = create | libc::NLM_F_APPEND;
+        let message = message(libc::NFT_MSG_NEWRULE, flags, family)
+            .attr(NFTA_RULE_TABLE, TABLE)
+            .attr(NFTA_RULE_CHAIN, rule.hook.name())
+            .nested(NFTA_RULE_EXPRESSIONS, |m| {
+                let each = |m: Message, expression| m.nested(NFTA_LIST_ELEM, expression);
+                rule.expressions(v6).into_iter().fold(m, each)
+            });
+        batch.push(message);
+    }
+    ns.run(|| commit(batch).context("setting nf_tables rules (needs CAP_NET_ADMIN and nf_tables)"))
+}
+
+fn commit(batch: Vec<Message>) -> io::Result<()> {
+    let bound = |kind: libc::c_int| {
+        let subsystem = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
+        Message::new(kind as u16, 0, &[0, 0, subsystem[0], subsystem[1]]).unanswered()
+    };
+    let mut all = vec![bound(libc::NFNL_MSG_BATCH_BEGIN)];
+    all.extend(batch);
+    all.push(bound(libc::NFNL_MSG_BATCH_END));
+    Netlink::open(libc::NETLINK_NETFILTER, 0)?.request_all(all)
+}
+
+/// A request with its `struct nfgenmsg`.
+fn message(kind: libc::c_int, flags: libc::c_int, family: u8) -> Message {
+    let kind = (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16;
+    Message::new(kind, flags, &[family, 0, 0, 0])
+}
+
+/// Adds one expression of a rule.
+type Expression = Box<dyn FnOnce(Message) -> Message>;
+
+/// Name of the expression, then its attributes: (type, value).
+fn expression(
+    name: &'static [u8],
+    numbers: Vec<(u16, u32)>,
+    data: Vec<(u16, Vec<u8>)>,
+) -> Expression {
+    Box::new(move |m| {
+        m.attr(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, |m| {
+            let m = numbers
+                .into_iter()
+                .fold(m, |m, (kind, value)| m.attr(kind, &value.to_be_bytes()));
+            data.into_iter().fold(m, |m, (kind, value)| {
+                m.nested(kind, |m| m.attr(NFTA_DATA_VALUE, &value))
+            })
+        })
+    })
+}
+
+const REG_1: u32 = libc::NFT_REG_1 as u32;
+
+/// NFTA_META_DREG, NFTA_META_KEY.
+fn meta(key: u32) -> Expression {
+    expression(b"meta\0", vec![(1, REG_1), (2, key)], vec![])
+}
+
+/// NFTA_PAYLOAD_DREG, _BASE, _OFFSET, _LEN.
+fn payload(base: libc::c_int, offset: u32, len: usize) -> Expression {
+    let numbers = vec![(1, REG_1), (2, base as u32), (3, offset), (4, len as u32)];
+    expression(b"payload\0", numbers, vec![])
+}
+
+/// NFTA_BITWISE_SREG, _DREG, _LEN, _MASK, _XOR.
+fn bitwise(mask: &[u8]) -> Expression {
+    let numbers = vec![(1, REG_1), (2, REG_1), (3, mask.len() as u32)];
+    let data = vec![(4, mask.to_vec()), (5, vec![0; mask.len()])];
+    expression(b"bitwise\0", numbers, data)
+}
+
+/// NFTA_CMP_SREG, _OP, _DATA.
+fn compare(value: &[u8]) -> Expression {
+    let numbers = vec![(1, REG_1), (2, libc::NFT_CMP_EQ as u32)];
+    expression(b"cmp\0", numbers, vec![(3, value.to_vec())])
+}
+
+/// NFTA_IMMEDIATE_DREG, _DATA.
+fn immediate(register: u32, value: &[u8]) -> Expression {
+    expression(
+        b"immediate\0",
+        vec![(1, register)],
+        vec![(2, value.to_vec())],
+    )
+}
+
+/// NFTA_NAT_TYPE, _FAMILY, _REG_ADDR_MIN, _REG_PROTO_MIN.
+fn nat(v6: bool) -> Expression {
+    let family = if v6 {
+        libc::NFPROTO_IPV6
+    } else {
+        libc::NFPROTO_IPV4
+    };
+    let numbers = vec![
+        (1, NFT_NAT_DNAT),
+        (2, family as u32),
+        (3, REG_1),
+        (5, libc::NFT_REG_2 as u32),
+    ];
+    expression(b"nat\0", numbers, vec![])
+}
+
+fn verdict(code: u32) -> Expression {
+    Box::new(move |m| {
+        m.attr(NFTA_EXPR_NAME, b"immediate\0")
+            .nested(NFTA_EXPR_DATA, |m| {
+                m.attr(1, &(libc::NFT_REG_VERDICT as u32).to_be_bytes())
+                    .nested(2, |m| {
+                        m.nested(NFTA_DATA_VERDICT, |m| {
+                            m.attr(NFTA_VERDICT_CODE, &code.to_be_bytes())
+                        })
+                    })
+            })
+    })
+}
+
+fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv6() { 128 } else { 32 }
+}
+
+fn mask(len: usize, prefix: u8) -> Vec<u8> {
+    let bits = |at: usize| usize::from(prefix).saturating_sub(at * 8).min(8) as u32;
+    (0..len)
+        .map(|at| !0xff_u8.checked_shr(bits(at)).unwrap_or(0))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
