@@ -267,6 +267,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Leaves open what must be said of the handshake noted last.
+    pub(super) fn without_cause(&mut self) {
+        if let Some(made) = self.made.handshakes.last_mut() {
+            made.cause = None;
+        }
+    }
+
     /// Both ends of a handshake with which nothing is wrong.
     pub(super) fn both_healthy(&mut self, client: &Client) -> Result<()> {
         self.both_established(client, HEALTHY, HEALTHY)

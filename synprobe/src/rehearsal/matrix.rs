@@ -46,7 +46,8 @@ fn is_it(made: &MadeHandshake, h: &Handshake) -> bool {
         && made.peer_addr == c.peer_addr
         && port(made.peer_port, c.peer_port)
         && (made.local_addr == c.local_addr || c.local_port.is_none())
-        && (port(made.local_port, c.local_port) || c.local_port.is_none())
+        // One that got no port has nothing but its end to be told by.
+        && (port(made.local_port, c.local_port) || c.local_port.is_none() && made.outcome == h.outcome)
 }
 
 impl Rehearsed {

@@ -211,11 +211,14 @@ impl Tracker {
         }
         let mut start = estimate(row, snapshot.after_ns, self.config.hz);
         start.error_us += snapshot.took_us();
+        let known = self.half_opens.get(&tuple).and_then(|open| open.start);
+        let passed = known.and_then(|start| time_outs(start, row, snapshot));
         // With its retries used up it dies when the timer fires that is armed now.
+        let tries = u32::from(row.retrans).max(passed.unwrap_or(0));
         let last = snapshot
             .synack_retries
-            .is_some_and(|retries| u32::from(row.retrans) >= retries);
-        let gap_us = SynAckSchedule::PLAIN.gap_us(u32::from(row.retrans));
+            .is_some_and(|retries| tries >= retries);
+        let gap_us = SynAckSchedule::PLAIN.gap_us(tries);
         let dies = last.then(|| {
             (
                 snapshot.before_ns + u64::from(row.expires_ms) * 1_000_000,
@@ -226,7 +229,11 @@ impl Tracker {
             // A start later than the one known, beyond both bounds, is another half-open of a peer
             // that used its port again.
             let slack = (start.error_us + open.start.map_or(0, |s| s.error_us)) * 1000 + 50_000_000;
-            let newer = open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
+            let newer =
+                passed.is_none() && open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
+            if let Some(passed) = passed.filter(|_| !newer) {
+                open.facts.time_outs = open.facts.time_outs.max(passed);
+            }
             if !newer {
                 open.alive_ns = open.alive_ns.max(snapshot.before_ns);
                 open.start.get_or_insert(start);
@@ -365,8 +372,9 @@ impl Tracker {
                     (Outcome::Dropped, "its listener is closed".to_owned())
                 }
                 Some(false) => {
+                    // reqsk_timer_handler() drops a request whose SYN-ACK cannot be sent again.
                     let fact = "it vanished before its time and EmbryonicRsts did not rise: \
-                                pruned, or ended by ICMP";
+                                pruned, ended by ICMP, or its SYN-ACK could not be sent again";
                     (Outcome::Dropped, fact.to_owned())
                 }
                 None => {
@@ -404,6 +412,25 @@ const SETTLED_US: u64 = 250_000;
 fn settled(open: &Open, now_ns: u64) -> bool {
     open.retransmits > 0 || open.dwell_us(now_ns).is_none_or(|age| age >= SETTLED_US)
 }
+
+/// How many time-outs a half-open that began then has behind it, if its timer is one that the schedule
+/// of such a beginning arms later than the first. A time-out whose SYN-ACK could not be sent, or need
+/// not be (TCP_DEFER_ACCEPT), arms the timer anew and shows nowhere: `num_retrans` stays.
+fn time_outs(start: Start, row: &HalfOpenRow, snapshot: &Snapshot) -> Option<u32> {
+    let due_ns = snapshot.after_ns + u64::from(row.expires_ms) * 1_000_000;
+    let due_us = due_ns.saturating_sub(start.at_ns) / 1000;
+    let slack_us = start.error_us + snapshot.took_us() + 100_000;
+    let mut nominal_us = SynAckSchedule::PLAIN.gap_us(0);
+    (1..=MOST_TIME_OUTS).find(|passed| {
+        nominal_us += SynAckSchedule::PLAIN.gap_us(*passed);
+        // The wheel is never early and up to an eighth late, each time.
+        (nominal_us.saturating_sub(slack_us)..=nominal_us + nominal_us / 8 + slack_us)
+            .contains(&due_us)
+    })
+}
+
+/// More than any schedule has by default (`tcp_synack_retries`: 5).
+const MOST_TIME_OUTS: u32 = 8;
 
 /// When the kernel's schedule ends it, if that lies between the last sighting and `now_ns`. The wheel
 /// is never early and up to an eighth of the time-out late.

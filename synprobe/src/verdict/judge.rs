@@ -178,7 +178,9 @@ fn judge(h: &mut Handshake, scene: &Scene) {
             (other, false) => other,
         };
     }
-    if finding.by_absence && h.facts.was_there && !h.facts.counted {
+    // An active open that is still open has not been answered, whenever it began.
+    let unwatched = h.connection.role == Role::Server && h.facts.was_there && !h.facts.counted;
+    if finding.by_absence && unwatched {
         finding = finding.contra("it was there before the run: what came before is not known");
         finding.confidence = match finding.confidence {
             Confidence::Certain => Confidence::Likely,

@@ -1,7 +1,7 @@
 //! Many handshakes under one verdict: what is wrong, worst first.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -157,7 +157,19 @@ fn summary(group: &[&Handshake]) -> String {
         (Role::Client, 1) => "connect",
         (Role::Client, _) => "connects",
     };
-    let mut text = format!("{} {what}: {}", group.len(), parts.join(", "));
+    let ends: HashSet<_> = group
+        .iter()
+        .map(|h| {
+            let c = &h.connection;
+            (c.local_addr, c.local_port, c.peer_addr, c.peer_port)
+        })
+        .collect();
+    let of = match (ends.len(), group[0].connection.role) {
+        // A peer that sends its SYN again after we have forgotten it makes another one.
+        (n, Role::Server) if n < group.len() => format!(" of {n} connections"),
+        _ => String::new(),
+    };
+    let mut text = format!("{} {what}{of}: {}", group.len(), parts.join(", "));
     if let Some(longest) = group.iter().filter_map(|h| h.dwell_us).max() {
         text.push_str(&format!("; the longest {}", human::duration(longest)));
     }

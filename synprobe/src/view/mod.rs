@@ -65,3 +65,17 @@ pub trait View {
     /// As [`Self::show`].
     fn flush(&mut self) -> io::Result<()>;
 }
+
+/// Shows nothing: for those who keep the lines themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discarded;
+
+impl View for Discarded {
+    fn show(&mut self, _: &[Line], _: WallClock) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::lab::net::{Route, add_route};
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::socket::settle;
-use crate::lab::{Client, Lab, Made, Outcome, PORT, RawSender, Side};
+use crate::lab::{Client, Family, Lab, Made, Outcome, PORT, RawSender, Side};
 
 /// A part of what lies beyond the client, to which the server knows another way.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 0);
@@ -36,6 +36,10 @@ impl Scenario for RpFilter {
 
     fn nominal_seconds(&self) -> u32 {
         3
+    }
+
+    fn supports(&self, family: Family) -> bool {
+        !family.wire_is_v6()
     }
 
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {

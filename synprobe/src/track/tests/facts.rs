@@ -169,3 +169,41 @@ fn silent_half_opens_are_counted_by_port_and_source() {
     // Four of them, of which one has repeated its SYN; all from one address.
     assert_eq!((now.open, now.silent, now.silent_sources), (4, 3, 1));
 }
+
+#[test]
+fn a_timer_that_is_armed_anew_without_a_syn_ack_is_the_same_half_open() {
+    // Its SYN-ACK cannot be sent again, or need not be: num_retrans stays 0, no event tells.
+    let mut b = bench();
+    listening(&mut b);
+    b.snapshot(snapshot_at(T0 + 500 * MS, vec![row(0, 500)], 0));
+    // It began at T0; its time-outs end 1, 3, 7 s after that, each up to an eighth late.
+    for (at_ms, expires_ms) in [(1_500, 1_540), (2_500, 540), (3_500, 3_620), (6_500, 620)] {
+        b.snapshot(snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0));
+    }
+    assert!(b.handshakes().is_empty());
+    assert_eq!(b.tracker.open(), 1);
+    // One whose timer fits no such beginning is another: its peer has used the port again.
+    b.snapshot(snapshot_at(T0 + 9_000 * MS, vec![row(0, 950)], 0));
+    assert_eq!(b.one().outcome, Outcome::Dropped);
+}
+
+#[test]
+fn the_last_time_out_ends_it_though_nothing_could_be_sent() {
+    let mut b = bench();
+    listening(&mut b);
+    let look = |at_ms: u64, expires_ms| {
+        let mut snapshot = snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0);
+        snapshot.synack_retries = Some(2);
+        snapshot
+    };
+    b.snapshot(look(500, 500));
+    b.snapshot(look(1_500, 1_540));
+    b.snapshot(look(3_500, 3_620));
+    b.snapshot(look(6_900, 220));
+    b.snapshot(gone_at(T0 + 7_900 * MS, 0));
+    let h = b.one();
+    assert_eq!(
+        (h.outcome, h.retransmits, h.facts.time_outs),
+        (Outcome::Expired, 0, 2)
+    );
+}

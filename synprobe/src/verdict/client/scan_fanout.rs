@@ -7,8 +7,8 @@ use crate::{
 
 /// Fewer addresses, or ports, are no scan.
 const SPREAD: usize = 30;
-/// A scan is let in at one destination in so many, at the most.
-const LET_IN: u64 = 5;
+/// A scan is let in by one destination in so many, at the most.
+const LET_IN: usize = 5;
 /// A scan does not come back: attempts for each destination, at the most.
 const AGAIN: u64 = 3;
 
@@ -25,10 +25,11 @@ impl Verdict for ScanFanout {
             return None;
         }
         let f = scene.fanout(&h.connection)?;
-        let (addresses, ports) = (f.addresses.len(), f.ports.len());
-        let wide = addresses >= SPREAD || ports >= SPREAD;
-        let few = f.established * LET_IN <= f.attempts;
-        let once = f.attempts <= AGAIN * f.destinations.len() as u64;
+        let closed = f.closed();
+        let wide = closed.addresses >= SPREAD || closed.ports >= SPREAD;
+        let let_in = f.destinations() - closed.destinations;
+        let few = let_in * LET_IN <= f.destinations();
+        let once = closed.attempts <= AGAIN * closed.destinations as u64;
         if !wide || !few || !once {
             return None;
         }
@@ -39,11 +40,16 @@ impl Verdict for ScanFanout {
         Some(
             Finding::likely()
                 .pro(format!(
-                    "{who} called {addresses} addresses and {ports} ports, {} destinations, {:.0} a second",
-                    f.destinations.len(),
+                    "{who} called {} destinations, {:.0} a second; {let_in} of them let it in",
+                    f.destinations(),
                     f.rate()
                 ))
-                .pro(format!("{} of {} attempts were let in", f.established, f.attempts))
+                .pro(format!(
+                    "the others are {} addresses and {} ports, called {:.1} times each",
+                    closed.addresses,
+                    closed.ports,
+                    closed.attempts as f64 / closed.destinations.max(1) as f64
+                ))
                 .contra("monitoring and service discovery call many too: what the process is, tells")
                 .remedy(format!(
                     "ls -l /proc/{pid}/exe; tr '\\0' ' ' </proc/{pid}/cmdline; cat /proc/{pid}/cgroup; if \
@@ -59,9 +65,10 @@ impl Verdict for ScanFanout {
             meaning: "A process of this host opens connections to many destinations, each once or twice, \
                       and hardly any of them completes. That is what a port scan, a worm or a badly \
                       configured discovery looks like from the host that it runs on.",
-            told_by: "At least 30 addresses, or 30 ports, called by one process in this run, at most one \
-                      attempt in five established, and at most three attempts for each destination (an \
-                      application that retries its dead backends is no scan). Likely at the most.",
+            told_by: "At least 30 addresses, or 30 ports, that did not let one process in during this run, \
+                      at most one destination in five that did, and at most three attempts for each of \
+                      the others (an application that retries its dead backends is no scan). Likely at \
+                      the most.",
             remedy: "See what the process is.\n    ls -l /proc/<pid>/exe\n    cat /proc/<pid>/cgroup",
             reproduce: "synprobe lab scan-horizontal\nsynprobe lab scan-vertical",
         }
@@ -103,7 +110,7 @@ mod tests {
         assert!(
             said.evidence[0]
                 .fact
-                .starts_with("app/77 called 60 addresses and 1 ports")
+                .starts_with("app/77 called 60 destinations")
         );
     }
 
@@ -126,9 +133,29 @@ mod tests {
     #[test]
     fn a_crawler_that_is_let_in_is_no_scan() {
         let mut scene = calling(60, 1);
-        for _ in 0..50 {
-            scene.note(&line(active(Outcome::Established)));
+        for n in 0..50 {
+            let mut fine = active(Outcome::Established);
+            fine.connection.peer_addr = Ipv4Addr::new(10, 1, 0, n).into();
+            fine.connection.peer_port = Some(22);
+            scene.note(&line(fine));
         }
         assert_eq!(said(&refused(), scene).0.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn one_destination_that_is_called_all_the_time_does_not_hide_it() {
+        let mut scene = calling(60, 1);
+        for n in 0..200 {
+            scene.note(&began(
+                Ipv4Addr::new(10, 9, 9, 9).into(),
+                80,
+                1_000 * SEC + n,
+            ));
+            let mut fine = active(Outcome::Established);
+            fine.connection.peer_addr = Ipv4Addr::new(10, 9, 9, 9).into();
+            fine.connection.peer_port = Some(80);
+            scene.note(&line(fine));
+        }
+        assert_eq!(said(&refused(), scene).0.as_deref(), Some("scan-fanout"));
     }
 }

@@ -1,6 +1,10 @@
 //! How many destinations a process calls, and how many of them let it in.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{model::Connection, track::Bounded};
 
@@ -9,28 +13,61 @@ const PROCESSES: usize = 1024;
 /// Destinations told apart for each.
 const DESTINATIONS: usize = 4096;
 
+/// How a destination fared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Calls {
+    attempts: u64,
+    established: u64,
+}
+
 /// What one process has called.
 #[derive(Debug, Default)]
 pub struct Fanout {
-    /// Handshakes begun.
-    pub attempts: u64,
-    /// Handshakes established.
-    pub established: u64,
-    /// Addresses called.
-    pub addresses: HashSet<IpAddr>,
-    /// Addresses and ports called.
-    pub destinations: HashSet<(IpAddr, u16)>,
-    /// Ports called.
-    pub ports: HashSet<u16>,
     /// Its name.
     pub comm: Option<Arc<str>>,
     /// Its pid.
     pub pid: u32,
+    destinations: HashMap<(IpAddr, u16), Calls>,
+    attempts: u64,
     first_ns: u64,
     last_ns: u64,
 }
 
+/// Destinations that let nobody in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Addresses and ports.
+    pub destinations: usize,
+    /// Addresses.
+    pub addresses: usize,
+    /// Ports.
+    pub ports: usize,
+    /// Attempts at them.
+    pub attempts: u64,
+}
+
 impl Fanout {
+    /// Addresses and ports called.
+    pub fn destinations(&self) -> usize {
+        self.destinations.len()
+    }
+
+    /// Those of them that did not let it in once.
+    pub fn closed(&self) -> Closed {
+        let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+        let mut closed = Closed::default();
+        for ((address, port), calls) in &self.destinations {
+            if calls.established == 0 {
+                closed.destinations += 1;
+                closed.attempts += calls.attempts;
+                addresses.insert(address);
+                ports.insert(port);
+            }
+        }
+        (closed.addresses, closed.ports) = (addresses.len(), ports.len());
+        closed
+    }
+
     /// Attempts a second, from the first to the last; 0 where there are too few to tell.
     pub fn rate(&self) -> f64 {
         let span_ns = self.last_ns.saturating_sub(self.first_ns);
@@ -67,21 +104,21 @@ impl Fanouts {
         };
         fanout.attempts += 1;
         fanout.last_ns = fanout.last_ns.max(at_ns);
+        let Some(port) = c.peer_port else { return };
+        let destination = (c.peer_addr, port);
         if fanout.destinations.len() < DESTINATIONS
-            && let Some(port) = c.peer_port
+            || fanout.destinations.contains_key(&destination)
         {
-            fanout.destinations.insert((c.peer_addr, port));
-            fanout.addresses.insert(c.peer_addr);
-            fanout.ports.insert(port);
+            fanout.destinations.entry(destination).or_default().attempts += 1;
         }
     }
 
-    pub(super) fn ended(&mut self, c: &Connection, established: bool, _at_ns: u64) {
-        if let Some(pid) = c.pid
-            && established
+    pub(super) fn established(&mut self, c: &Connection) {
+        if let (Some(pid), Some(port)) = (c.pid, c.peer_port)
             && let Some(fanout) = self.0.get_mut(&(c.netns, pid))
+            && let Some(calls) = fanout.destinations.get_mut(&(c.peer_addr, port))
         {
-            fanout.established += 1;
+            calls.established += 1;
         }
     }
 

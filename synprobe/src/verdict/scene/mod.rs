@@ -90,9 +90,8 @@ impl Scene {
     fn note_handshake(&mut self, h: &Handshake, at_ns: u64) {
         let c = &h.connection;
         match c.role {
-            Role::Client => self
-                .fanouts
-                .ended(c, h.outcome == Outcome::Established, at_ns),
+            Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
+            Role::Client => (),
             Role::Server => {
                 self.crowds.note(h, at_ns);
                 self.looks.served(c.netns, c.local_addr);

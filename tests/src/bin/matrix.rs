@@ -1,0 +1,213 @@
+//! `cargo xtask matrix`: every scenario of the lab, many times, in both families, with varied timing and
+//! healthy traffic beside it; what was done held against what `diagnose` says.
+
+use std::{
+    fmt::Write as _,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use synprobe::{
+    lab::{self, Family, Lab, Scenario, Variation},
+    preflight::{self, Ready},
+    rehearsal::{Matrix, Said, Setup, rehearse},
+    verdict::Mode,
+    view::Discarded,
+};
+
+/// Runs the confusion matrix.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask matrix", bin_name = "cargo xtask matrix")]
+struct Args {
+    /// Runs of each scenario in each family
+    #[arg(long, default_value_t = 20)]
+    runs: u32,
+    /// Runs under way at a time
+    #[arg(long, default_value_t = 10)]
+    jobs: usize,
+    /// Only scenarios whose name contains this
+    #[arg(long, default_value = "")]
+    only: String,
+    /// The seed of the first run; the others count on from it
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print each handshake of which something wrong, or nothing, was said
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// One run to be made.
+struct Job {
+    scenario: &'static dyn Scenario,
+    family: Family,
+    seed: u64,
+}
+
+/// What came of all of them.
+#[derive(Default)]
+struct Results {
+    matrix: Matrix,
+    failures: Vec<String>,
+    odd: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("matrix: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    let host = preflight::require()?;
+    let jobs = jobs(args);
+    if jobs.is_empty() {
+        bail!("no scenario's name contains \"{}\"", args.only);
+    }
+    let began = Instant::now();
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Results::default()));
+    thread::scope(|scope| {
+        for _ in 0..args.jobs.clamp(1, jobs.len()) {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    take(&results, job, one(&host, job));
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(report(args, &results, began.elapsed().as_secs()))
+}
+
+fn jobs(args: &Args) -> Vec<Job> {
+    let wanted = |s: &&&dyn Scenario| s.name().contains(&args.only);
+    let mut jobs = Vec::new();
+    for n in 0..args.runs {
+        for scenario in lab::all().iter().filter(wanted) {
+            for family in [Family::V4, Family::V6] {
+                if scenario.supports(family) {
+                    jobs.push(Job {
+                        scenario: *scenario,
+                        family,
+                        seed: args.seed + u64::from(n),
+                    });
+                }
+            }
+        }
+    }
+    jobs
+}
+
+fn one(host: &Ready, job: &Job) -> Result<Vec<Said>> {
+    let setup = Setup {
+        ring_bytes: 8 << 20,
+        max_handshakes: 100_000,
+        log_level: 0,
+        all_states: false,
+        mode: Mode::AtTheEnd,
+        max_peers: 32_768,
+    };
+    let mut lab = Lab::new(job.family)?;
+    lab.variation = Variation {
+        seed: job.seed,
+        background: true,
+    };
+    let never = Box::pin(std::future::pending());
+    let rehearsed =
+        rehearse(host, job.scenario, lab, &setup, &mut Discarded, never).with_context(|| {
+            format!(
+                "{} {:?}, seed {}",
+                job.scenario.name(),
+                job.family,
+                job.seed
+            )
+        })?;
+    Ok(rehearsed.said())
+}
+
+fn take(results: &Mutex<Results>, job: &Job, said: Result<Vec<Said>>) {
+    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+    match said {
+        Ok(all) => {
+            results.matrix.runs += 1;
+            for said in all {
+                results.matrix.add(&said);
+                if !said.is_right() {
+                    results.odd.push(odd(job, &said));
+                }
+            }
+        }
+        Err(error) => results.failures.push(format!("{error:#}")),
+    }
+}
+
+fn odd(job: &Job, said: &Said) -> String {
+    let mut text = format!(
+        "{} {:?}, seed {}: {} said of {}",
+        job.scenario.name(),
+        job.family,
+        job.seed,
+        said.verdict,
+        said.cause
+    );
+    if let Some(h) = &said.line {
+        let c = &h.connection;
+        let _ = write!(
+            text,
+            "\n  {} {}:{:?} {}:{:?} {} after {:?} µs, sent again {} ({} by the peer)\n  {:?}",
+            c.role.name(),
+            c.local_addr,
+            c.local_port,
+            c.peer_addr,
+            c.peer_port,
+            h.outcome.name(),
+            h.dwell_us,
+            h.retransmits,
+            h.retransmits_by_peer,
+            h.facts
+        );
+        for e in &h.evidence {
+            let sign = if e.supports { "for" } else { "against" };
+            let _ = write!(text, "\n    {sign}: {}", e.fact);
+        }
+    }
+    text
+}
+
+/// Prints it; whether it is as it must be.
+fn report(args: &Args, results: &Results, seconds: u64) -> bool {
+    let matrix = &results.matrix;
+    if args.verbose {
+        for odd in &results.odd {
+            println!("{odd}");
+        }
+    }
+    for failure in &results.failures {
+        eprintln!("matrix: {failure}");
+    }
+    println!("{matrix}");
+    let wrong = matrix.wrong();
+    println!(
+        "{} runs, {} handshakes, {} s: {} wrong with certainty, {} wrong otherwise, {} without enough \
+         evidence; {} runs failed",
+        matrix.runs,
+        matrix.handshakes(),
+        seconds,
+        wrong.certain,
+        wrong.others,
+        matrix.insufficient(),
+        results.failures.len()
+    );
+    wrong.certain == 0 && results.failures.is_empty() && matrix.runs > 0
+}
