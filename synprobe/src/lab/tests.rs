@@ -4,8 +4,13 @@ use std::time::{Duration, Instant};
 use super::*;
 
 fn check(name: &str, family: Family) {
+    check_varied(name, family, Variation::default());
+}
+
+fn check_varied(name: &str, family: Family, variation: Variation) {
     let scenario = find(name).unwrap();
-    let lab = Lab::new(family).unwrap();
+    let mut lab = Lab::new(family).unwrap();
+    lab.variation = variation;
     let before = lab.counters().unwrap();
     let start = Instant::now();
     let made = scenario.run(&lab, &AtomicBool::new(false)).unwrap();
@@ -20,7 +25,8 @@ fn check(name: &str, family: Family) {
         eprintln!("  {side}: {}", moved.join(", "));
     }
     assert!(!made.interrupted);
-    assert!(!made.handshakes.is_empty() && !made.counters.is_empty());
+    assert!(!made.handshakes.is_empty());
+    assert_eq!(made.counters.is_empty(), variation.background);
     // `None` where the kernel's timers decide.
     let named: Vec<_> = crate::verdict::ALL.iter().map(|v| v.name()).collect();
     for cause in made.handshakes.iter().filter_map(|made| made.cause) {
@@ -95,6 +101,7 @@ scenario_tests! {
     peer_silent = "peer-silent";
     slow_peer = "slow-peer";
     defer_accept = "defer-accept";
+    flash_crowd = "flash-crowd";
     scan_horizontal = "scan-horizontal";
     scan_vertical = "scan-vertical";
     ports_exhausted = "ports-exhausted";
@@ -114,6 +121,42 @@ fn summaries_are_one_line() {
         assert!(!scenario.summary().contains('\n') && scenario.summary().len() < 100);
         assert!(scenario.nominal_seconds() < 30);
     }
+}
+
+/// Four at a time: they mostly wait.
+fn check_all(variation: impl Fn(u64) -> Variation) {
+    let short: Vec<_> = all()
+        .iter()
+        .filter(|scenario| scenario.nominal_seconds() < 10)
+        .collect();
+    for (n, some) in (0..).zip(short.chunks(4)) {
+        std::thread::scope(|scope| {
+            for (scenario, family) in some.iter().zip(Family::ALL.iter().cycle().skip(n)) {
+                let variation = variation(n as u64 + 1);
+                if scenario.supports(*family) {
+                    scope.spawn(move || check_varied(scenario.name(), *family, variation));
+                }
+            }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn other_pauses_make_the_same() {
+    check_all(|seed| Variation {
+        seed,
+        background: false,
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_background_disturbs_no_scenario() {
+    check_all(|seed| Variation {
+        seed,
+        background: true,
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
 mod defer_accept;
+mod flash_crowd;
 mod half_open_reset;
 mod healthy;
 mod impatient;
@@ -42,6 +43,7 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &peer_silent::PeerSilent,
     &slow_peer::SlowPeer,
     &defer_accept::DeferAccept,
+    &flash_crowd::FlashCrowd,
     &scan::ScanHorizontal,
     &scan::ScanVertical,
     &ports_exhausted::PortsExhausted,

@@ -6,10 +6,11 @@ use anyhow::Result;
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::{Lab, Made, Outcome, PORT, Server, Side};
 
-/// Five ports, and eight who want one.
-const RANGE: &str = "40000 40004";
-const PORTS: usize = 5;
-const CLIENTS: usize = 8;
+/// Four ports, and seven who want one. An even number: of an odd one the kernel does not look at all
+/// (__inet_hash_connect()).
+const RANGE: &str = "40000 40003";
+const PORTS: usize = 4;
+const CLIENTS: usize = 7;
 
 /// connect() fails before it sends anything.
 pub(super) struct PortsExhausted;
@@ -20,7 +21,7 @@ impl Scenario for PortsExhausted {
     }
 
     fn summary(&self) -> &'static str {
-        "the client has five local ports and calls eight times: three fail at once, EADDRNOTAVAIL"
+        "the client has four local ports and calls seven times: three fail at once, EADDRNOTAVAIL"
     }
 
     fn nominal_seconds(&self) -> u32 {
