@@ -6,8 +6,9 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    bindings::TC_ACT_OK,
     btf_maps::{Array, HashMap, PerCpuArray},
+    helpers::bpf_skb_change_type,
     macros::{btf_map, classifier},
     programs::TcContext,
 };
@@ -30,6 +31,8 @@ static COUNTS: PerCpuArray<FaultCount, FAULT_RULES> = PerCpuArray::new();
 #[btf_map]
 static ORDINALS: HashMap<FaultFlow, u64, 4096> = HashMap::new();
 
+/// Of `linux/if_packet.h`: addressed to somebody else's MAC address.
+const PACKET_OTHERHOST: u32 = 3;
 const ETH_LEN: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -43,8 +46,15 @@ struct Segment {
 
 #[classifier]
 pub fn lose(ctx: TcContext) -> i32 {
-    let lost = parse(&ctx).is_some_and(|mut segment| is_lost(&mut segment));
-    if lost { TC_ACT_SHOT } else { TC_ACT_OK }
+    if parse(&ctx).is_some_and(|mut segment| is_lost(&mut segment)) {
+        // What is lost here is to look lost on its way, and not dropped by this host, as TC_ACT_SHOT
+        // would: the IP layer discards another host's packet before it looks at it (ip_rcv_core() and
+        // ip6_rcv_core(): SKB_DROP_REASON_OTHERHOST), as it does behind a hub.
+        // SAFETY: the program's own packet. It fails only for a type above OTHERHOST, which neither the
+        // packet nor the call has.
+        unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_OTHERHOST) };
+    }
+    TC_ACT_OK
 }
 
 #[inline(always)]

@@ -96,12 +96,16 @@ pub struct Made {
     pub faults: Vec<FaultReport>,
     /// What a reader should know.
     pub notes: Vec<String>,
+    /// How many healthy handshakes there were beside these, where
+    /// [`Variation::background`](super::Variation) asked for them; what is counted for a whole
+    /// namespace is then not predicted.
+    pub background: Option<u64>,
     /// The run was stopped before its end; expectations are then left out.
     pub interrupted: bool,
 }
 
 impl Made {
-    /// How many handshakes of this role and outcome there are.
+    /// How many handshakes of this role and outcome there are; with a background, at least how many.
     pub fn count(&self, role: Role, outcome: Outcome) -> RangeInclusive<u64> {
         let alike = self
             .handshakes
@@ -110,6 +114,9 @@ impl Made {
         let (least, most) = alike.fold((0, 0), |(least, most), made| {
             (least + made.count.start(), most + made.count.end())
         });
-        least..=most
+        match self.background {
+            None => least..=most,
+            Some(_) => least..=u64::MAX,
+        }
     }
 }

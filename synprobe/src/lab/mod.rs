@@ -28,6 +28,7 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod variation;
 pub mod wire_peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -49,6 +50,7 @@ pub use raw::RawSender;
 pub use scenario::{Scenario, all, find};
 pub use server::{Served, Server};
 pub use socket::{Client, Seen, listen, set_option, settle};
+pub use variation::{BACKGROUND_PORT, Variation};
 
 /// The port the lab's server listens on, unless a scenario needs several.
 pub const PORT: u16 = 8080;
@@ -92,6 +94,8 @@ pub struct Lab {
     pub server: Ns,
     /// Which addresses the sockets use.
     pub family: Family,
+    /// How the next run is to differ from the plain one.
+    pub variation: Variation,
     /// Whom a riddle ([`Scenario::is_riddle`]) tells that its state stands.
     pub ready: Option<OnceItStands>,
 }
@@ -102,6 +106,7 @@ impl std::fmt::Debug for Lab {
             .field("client", &self.client)
             .field("server", &self.server)
             .field("family", &self.family)
+            .field("variation", &self.variation)
             .finish_non_exhaustive()
     }
 }
@@ -125,6 +130,7 @@ impl Lab {
             client: Ns::new_anonymous(CLIENT)?,
             server: Ns::new_anonymous(SERVER)?,
             family,
+            variation: Variation::default(),
             ready: None,
         };
         net::join(&lab.client, &lab.server, server_is_bare)?;

@@ -66,6 +66,14 @@ pub fn beyond_server(v6: bool, n: u8) -> IpAddr {
     Ipv4Addr::new(198, 18, 1, n + 1).into()
 }
 
+/// The subnet beyond the server: address and prefix length.
+pub fn beyond_server_subnet(v6: bool) -> (IpAddr, u8) {
+    match v6 {
+        true => (Ipv6Addr::new(0xfd00, 0x5950, 1, 0, 0, 0, 0, 0).into(), 64),
+        false => (Ipv4Addr::new(198, 18, 1, 0).into(), 24),
+    }
+}
+
 /// A route to add.
 pub enum Route {
     /// To a neighbour that forwards.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A network namespace of the lab.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ns {
     netns: NetNs,
     label: &'static str,

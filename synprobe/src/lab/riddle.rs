@@ -333,11 +333,13 @@ pub(super) fn end(run: Run<'_>, crowd: Crowd, stood: bool) -> Result<Made> {
         client.reset()?;
     }
     let counters = run.made.counters.clone();
-    let mut made = run.end();
+    let mut made = run.end()?;
     if stood {
         // It is stopped when whoever looks has seen enough.
         made.interrupted = false;
-        made.counters = counters;
+        if made.background.is_none() {
+            made.counters = counters;
+        }
     }
     Ok(made)
 }

@@ -1,5 +1,6 @@
 //! What a scenario is, and the list of them.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,11 @@ use super::made::{
 };
 use super::scenarios;
 use super::socket::{self, Client, Seen};
-use super::{Fault, Lab, PORT};
+use super::variation::{Background, Dice};
+use super::{Family, Fault, Lab, PORT};
+
+/// Nothing is wrong.
+pub(super) const HEALTHY: &str = "healthy";
 
 /// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
 /// anybody watches.
@@ -26,6 +31,10 @@ pub trait Scenario: Sync {
     /// The server's ports.
     fn ports(&self) -> &'static [u16] {
         &[PORT]
+    }
+    /// Whether it can be made to happen with these addresses.
+    fn supports(&self, _family: Family) -> bool {
+        true
     }
     /// Whether it makes a state of trouble and holds it, rather than handshakes from beginning to end:
     /// when the state stands it calls [`Lab::ready`], and goes on until `stop` is set or a while has
@@ -57,6 +66,8 @@ pub(super) struct Run<'a> {
     /// A scenario that is not over by then has gone wrong.
     pub(super) deadline: Instant,
     pub(super) made: Made,
+    dice: Dice,
+    background: Option<Result<Background>>,
 }
 
 impl<'a> Run<'a> {
@@ -67,6 +78,8 @@ impl<'a> Run<'a> {
             stop,
             deadline: Instant::now() + nominal * 2 + Duration::from_secs(10),
             made: Made::default(),
+            dice: Dice::new(lab.variation.seed),
+            background: lab.variation.background.then(|| Background::start(lab)),
         }
     }
 
@@ -88,8 +101,19 @@ impl<'a> Run<'a> {
         self.check_deadline()
     }
 
+    /// An application that has something else to do: for about so long, as the variation has it.
     pub(super) fn pause(&self, pause: Duration) -> Result<()> {
-        socket::pause(pause, self.stop)
+        socket::pause(self.dice.vary(pause), self.stop)
+    }
+
+    /// Likewise, until then exactly.
+    pub(super) fn pause_until(&self, until: Instant) -> Result<()> {
+        socket::pause(until.saturating_duration_since(Instant::now()), self.stop)
+    }
+
+    /// A time as the variation has it, but within these bounds, that the kernel's timers set.
+    pub(super) fn vary(&self, time: Duration, within: RangeInclusive<Duration>) -> Duration {
+        self.dice.vary(time).clamp(*within.start(), *within.end())
     }
 
     /// Waits until the server has no half-open connection to `port`.
@@ -101,7 +125,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_half_opens(&self, port: u16, wanted: RangeInclusive<usize>) -> Result<()> {
         while !self.stopped() && !wanted.contains(&self.lab.half_opens(port)?) {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(50))?;
+            socket::pause(Duration::from_millis(50), self.stop)?;
         }
         Ok(())
     }
@@ -110,7 +134,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_established(&self, port: u16, wanted: usize) -> Result<()> {
         while !self.stopped() && self.lab.established(port)? != wanted {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(5))?;
+            socket::pause(Duration::from_millis(5), self.stop)?;
         }
         Ok(())
     }
@@ -119,7 +143,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_acknowledged(&self, client: &Client) -> Result<()> {
         while !self.stopped() && client.unacknowledged()? > 0 {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(2))?;
+            socket::pause(Duration::from_millis(2), self.stop)?;
         }
         Ok(())
     }
@@ -171,10 +195,15 @@ impl<'a> Run<'a> {
                 client.seen
             );
         }
+        // Without a port it has no address any more either: the one that it called from is known.
+        let bound = client.local.port() != 0;
         self.made.handshakes.push(MadeHandshake {
             role: Role::Client,
-            local_addr: client.local.ip().to_canonical(),
-            local_port: Some(client.local.port()),
+            local_addr: match bound {
+                true => client.local.ip().to_canonical(),
+                false => self.lab.client_ip(),
+            },
+            local_port: bound.then_some(client.local.port()),
             peer_addr: client.peer.ip().to_canonical(),
             peer_port: Some(client.peer.port()),
             outcome,
@@ -184,6 +213,22 @@ impl<'a> Run<'a> {
             cause: None,
         });
         Ok(())
+    }
+
+    /// Notes how the server's end of a handshake with a hand-made peer ended; wire addresses.
+    pub(super) fn peer_ended(&mut self, server: SocketAddr, peer: SocketAddr, outcome: Outcome) {
+        self.made.handshakes.push(MadeHandshake {
+            role: Role::Server,
+            local_addr: server.ip(),
+            local_port: Some(server.port()),
+            peer_addr: peer.ip(),
+            peer_port: Some(peer.port()),
+            outcome,
+            count: 1..=1,
+            error: None,
+            retransmits: None,
+            cause: None,
+        });
     }
 
     /// Notes how the server's end of a client's handshake ended.
@@ -214,10 +259,30 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub(super) fn both_established(&mut self, client: &Client) -> Result<()> {
+    /// Says what was done to the handshake noted last: see [`MadeHandshake::cause`].
+    pub(super) fn with_cause(&mut self, cause: &'static str) {
+        if let Some(made) = self.made.handshakes.last_mut() {
+            made.cause = Some(cause);
+        }
+    }
+
+    /// Both ends of a handshake with which nothing is wrong.
+    pub(super) fn both_healthy(&mut self, client: &Client) -> Result<()> {
+        self.both_established(client, HEALTHY, HEALTHY)
+    }
+
+    /// Both ends of a handshake that completed, and what was done to the client's and the server's.
+    pub(super) fn both_established(
+        &mut self,
+        client: &Client,
+        of_client: &'static str,
+        of_server: &'static str,
+    ) -> Result<()> {
         self.client_ended(client, Outcome::Established)?;
         if client.seen == Seen::Connected {
+            self.with_cause(of_client);
             self.server_ended(client, Outcome::Established, 1..=1);
+            self.with_cause(of_server);
         }
         Ok(())
     }
@@ -259,14 +324,18 @@ impl<'a> Run<'a> {
             .try_for_each(|client| client.finish(self.stop, self.deadline))
     }
 
-    /// What was made; after an interruption nothing is expected of it any more.
-    pub(super) fn end(mut self) -> Made {
+    /// What was made; after an interruption nothing is expected of it any more, with a background
+    /// nothing of what is counted for a whole namespace.
+    pub(super) fn end(mut self) -> Result<Made> {
         self.made.interrupted = self.stopped();
-        if self.made.interrupted {
+        if let Some(background) = self.background.take() {
+            self.made.background = Some(background?.stop()?);
+        }
+        if self.made.interrupted || self.made.background.is_some() {
             self.made.counters.clear();
             self.made.retransmits.clear();
         }
-        self.made
+        Ok(self.made)
     }
 }
 
@@ -278,6 +347,7 @@ fn errno_name(errno: i32) -> &'static str {
         libc::ENETUNREACH => "ENETUNREACH",
         libc::EACCES => "EACCES",
         libc::ECONNRESET => "ECONNRESET",
+        libc::EADDRNOTAVAIL => "EADDRNOTAVAIL",
         libc::ENOPROTOOPT => "ENOPROTOOPT",
         _ => "other",
     }

@@ -7,12 +7,8 @@ use crate::lab::scenario::{Run, Scenario};
 use crate::lab::socket::settle;
 use crate::lab::{Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
 
-/// How long each application waits, and how often its SYN has been sent again by then.
-const PATIENCE: [(Duration, u32); 3] = [
-    (Duration::from_millis(500), 0),
-    (Duration::from_millis(1500), 1),
-    (Duration::from_millis(2600), 2),
-];
+/// How long each application waits, milliseconds, and how often its SYN has been sent again by then.
+const PATIENCE: [(u64, u32); 3] = [(500, 0), (1500, 1), (2600, 2)];
 
 /// The application gives up before the kernel does.
 pub(super) struct Abandoned;
@@ -44,7 +40,11 @@ impl Scenario for Abandoned {
             clients.push(run.connect(PORT)?);
         }
         let mut resent = 0;
-        for ((patience, retransmits), mut client) in PATIENCE.into_iter().zip(clients) {
+        for ((usual, retransmits), mut client) in PATIENCE.into_iter().zip(clients) {
+            // Between this SYN and the next one.
+            let earliest = Duration::from_millis(u64::from(retransmits) * 1000 + 150);
+            let latest = earliest + Duration::from_millis(700);
+            let patience = run.vary(Duration::from_millis(usual), earliest..=latest);
             let retransmits = if linear {
                 retransmits
             } else {
@@ -53,6 +53,7 @@ impl Scenario for Abandoned {
             settle([&mut client], stop, start + patience)?;
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);
+            run.with_cause("abandoned");
             resent += u64::from(retransmits);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;
@@ -61,6 +62,6 @@ impl Scenario for Abandoned {
         run.expect(Side::Client, "TCPSynRetrans", resent..=resent);
         run.expect(Side::Client, "TCPTimeouts", resent..=resent);
         run.expect_retransmits(Side::Client, "syn", resent..=resent);
-        Ok(run.end())
+        run.end()
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::lab::scenario::{Run, Scenario};
+use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{Fault, Lab, Lose, Made, PORT, Server, Side, bare_ack};
 
 const BACKLOG: i32 = 3;
@@ -56,16 +56,16 @@ impl Scenario for AcceptQueueFull {
         run.wait_no_half_opens(PORT)?;
 
         for client in &queued {
-            run.both_established(client)?;
+            run.both_healthy(client)?;
             run.with_retransmits(0);
         }
         for client in &half_open {
-            run.both_established(client)?;
+            run.both_established(client, HEALTHY, "accept-queue-full")?;
             // At 1 and 3 s, refused; at 7 s, taken.
             run.with_retransmits(3);
         }
         for client in &shut_out {
-            run.both_established(client)?;
+            run.both_established(client, "server-queue-full", HEALTHY)?;
             run.with_retransmits(0);
         }
         run.finish(queued.into_iter().chain(half_open).chain(shut_out))?;
@@ -79,6 +79,6 @@ impl Scenario for AcceptQueueFull {
         run.expect(Side::Server, "ListenOverflows", 6..=16);
         run.expect_retransmits(Side::Server, "synack", 6..=6);
         run.expect_retransmits(Side::Client, "syn", 4..=12);
-        Ok(run.end())
+        run.end()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::lab::scenario::{Run, Scenario};
+use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, bare_ack};
 
 /// Port, how many of the client's bare ACKs are lost.
@@ -58,21 +58,23 @@ impl Scenario for AckLost {
 
         run.pause(Duration::from_millis(300))?;
         saved.stream.write_all(b"hello\n")?;
-        run.both_established(&saved)?;
+        run.both_healthy(&saved)?;
         run.with_retransmits(0);
         run.finish([saved])?;
 
         let mut resent = 0;
         for (client, lost) in partly {
             run.wait_no_half_opens(client.peer.port())?;
-            run.both_established(&client)?;
+            run.both_established(&client, HEALTHY, "slow-peer")?;
             run.with_retransmits(lost);
             resent += u64::from(lost);
             run.finish([client])?;
         }
         run.wait_no_half_opens(WHOLLY)?;
         run.client_ended(&wholly, Outcome::Established)?;
+        run.with_cause(HEALTHY);
         run.server_ended(&wholly, Outcome::Expired, 1..=1);
+        run.with_cause("peer-silent");
         run.with_retransmits(2);
         resent += 2;
         // The server has forgotten it and would answer a FIN with RST; a RST it ignores.
@@ -92,6 +94,6 @@ impl Scenario for AckLost {
         run.expect(Side::Server, "TCPTimeouts", resent + 1..=resent + 1);
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);
         run.expect_retransmits(Side::Server, "synack", resent..=resent);
-        Ok(run.end())
+        run.end()
     }
 }

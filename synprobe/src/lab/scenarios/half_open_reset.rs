@@ -7,17 +7,11 @@ use anyhow::Result;
 use crate::lab::net::spoofed;
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::socket::settle;
-use crate::lab::{
-    Fault, Lab, Lose, Made, MadeHandshake, Outcome, PORT, RawSender, Role, Side, syn_ack,
-};
+use crate::lab::{Fault, Lab, Lose, Made, Outcome, PORT, RawSender, Side, syn_ack};
 
-/// Age at which the RST comes, and how often the SYN-ACK has been sent again by then (at 1 and 3 s).
-const AGES: [(Duration, u32); 4] = [
-    (Duration::from_millis(1300), 1),
-    (Duration::from_millis(1700), 1),
-    (Duration::from_millis(2400), 1),
-    (Duration::from_millis(3700), 2),
-];
+/// Age at which the RST comes, milliseconds, and how often the SYN-ACK has been sent again by then (at
+/// 1 and 3 s).
+const AGES: [(u64, u32); 4] = [(1300, 1), (1700, 1), (2400, 1), (3700, 2)];
 /// When the one real client gives up; its next SYN-ACK is then answered with RST by the kernel.
 const GIVES_UP: Duration = Duration::from_millis(500);
 const FAULT_LIFTED: Duration = Duration::from_millis(2000);
@@ -56,38 +50,38 @@ impl Scenario for HalfOpenReset {
             // Wraps round once, which the exact match must survive.
             let seq = u32::MAX.wrapping_add(u32::from(n) * 0x1234_5678);
             sender.syn(source, server, seq)?;
+            // Between this SYN-ACK and the next one.
+            let within = match retransmits {
+                1 => Duration::from_millis(1150)..=Duration::from_millis(2850),
+                _ => Duration::from_millis(3150)..=Duration::from_millis(6000),
+            };
+            let age = run.vary(Duration::from_millis(age), within);
             half_opens.push((Instant::now() + age, source, seq, retransmits));
         }
+        half_opens.sort_by_key(|&(due, ..)| due);
         settle([&mut real], stop, Instant::now() + GIVES_UP)?;
         run.client_ended(&real, Outcome::Abandoned)?;
         run.with_retransmits(0);
+        run.with_cause("abandoned");
         run.server_ended(&real, Outcome::Reset, 1..=1);
         run.with_retransmits(2);
+        run.with_cause("peer-reset");
         drop(real);
 
         let mut lift_at = Some(Instant::now() - GIVES_UP + FAULT_LIFTED);
         for (due, source, seq, retransmits) in half_opens {
             if let Some(at) = lift_at.take_if(|at| *at <= due) {
-                run.pause(at.saturating_duration_since(Instant::now()))?;
+                run.pause_until(at)?;
                 fault.lift(0)?;
             }
-            run.pause(due.saturating_duration_since(Instant::now()))?;
+            run.pause_until(due)?;
             if run.stopped() {
                 break;
             }
             sender.rst(source, server, seq.wrapping_add(1))?;
-            run.made.handshakes.push(MadeHandshake {
-                role: Role::Server,
-                local_addr: server.ip(),
-                local_port: Some(PORT),
-                peer_addr: source.ip(),
-                peer_port: Some(source.port()),
-                outcome: Outcome::Reset,
-                count: 1..=1,
-                error: None,
-                retransmits: Some(retransmits),
-                cause: None,
-            });
+            run.peer_ended(server, source, Outcome::Reset);
+            run.with_retransmits(retransmits);
+            run.with_cause("peer-reset");
         }
         run.wait_no_half_opens(PORT)?;
         run.report_fault(&fault, 0, "SYN-ACKs into the client, for 2 s")?;
@@ -99,6 +93,6 @@ impl Scenario for HalfOpenReset {
         run.expect(Side::Server, "TCPSynRetrans", resent..=resent);
         run.expect(Side::Server, "TCPTimeouts", resent..=resent);
         run.expect_retransmits(Side::Server, "synack", resent..=resent);
-        Ok(run.end())
+        run.end()
     }
 }

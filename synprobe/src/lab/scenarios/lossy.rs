@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 
 use crate::lab::scenario::{Run, Scenario};
-use crate::lab::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, data, set_option};
+use crate::lab::{Client, Fault, Lab, Lose, Made, PORT, Server, Side, data, set_option};
 
 /// One way to lose data, on a port of its own.
 struct Phase {
@@ -128,7 +128,7 @@ impl Scenario for Lossy {
         ] {
             run.expect_retransmits(Side::Client, kind, count..=count);
         }
-        Ok(run.end())
+        run.end()
     }
 }
 
@@ -145,8 +145,7 @@ fn one_connection(run: &mut Run<'_>, phase: &Phase) -> Result<()> {
             .or_else(|_| set_option(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"reno"))
     })?;
     run.settle([&mut client])?;
-    run.client_ended(&client, Outcome::Established)?;
-    run.server_ended(&client, Outcome::Established, 1..=1);
+    run.both_healthy(&client)?;
     // One CPU for the whole flight, or it might arrive in another order than it left in.
     let pinned = Pinned::here();
     client.stream.write_all(b"first")?;

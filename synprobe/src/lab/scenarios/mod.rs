@@ -3,16 +3,23 @@
 mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
+mod defer_accept;
 mod half_open_reset;
 mod healthy;
+mod impatient;
 mod lossy;
 mod own_firewall;
+mod peer_silent;
+mod ports_exhausted;
 mod refused;
 mod riddle_accept_queue;
 mod riddle_firewall;
 mod riddle_flood;
 mod riddle_synack_lost;
 mod rp_filter;
+mod scan;
+mod several;
+mod slow_peer;
 mod syn_flood;
 mod syn_lost;
 mod synack_lost;
@@ -32,6 +39,14 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &half_open_reset::HalfOpenReset,
     &syn_flood::SynFlood,
     &lossy::Lossy,
+    &peer_silent::PeerSilent,
+    &slow_peer::SlowPeer,
+    &defer_accept::DeferAccept,
+    &scan::ScanHorizontal,
+    &scan::ScanVertical,
+    &ports_exhausted::PortsExhausted,
+    &impatient::Impatient,
+    &several::Several,
     &own_firewall::OwnFirewall,
     &rp_filter::RpFilter,
     &riddle_accept_queue::RiddleAcceptQueue,

@@ -34,12 +34,13 @@ impl Scenario for Refused {
             run.settle([&mut client])?;
             run.client_ended(&client, Outcome::Refused)?;
             run.with_retransmits(0);
+            run.with_cause("refused");
             run.pause(Duration::from_millis(50))?;
         }
         run.expect(Side::Client, "ActiveOpens", CLIENTS..=CLIENTS);
         run.expect(Side::Client, "AttemptFails", CLIENTS..=CLIENTS);
         run.expect(Side::Client, "RetransSegs", 0..=0);
         run.expect(Side::Server, "OutRsts", CLIENTS..=CLIENTS);
-        Ok(run.end())
+        run.end()
     }
 }

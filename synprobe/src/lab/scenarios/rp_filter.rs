@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::lab::net::{Route, add_route};
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::socket::settle;
-use crate::lab::{Client, Lab, Made, Outcome, PORT, RawSender, Side};
+use crate::lab::{Client, Family, Lab, Made, Outcome, PORT, RawSender, Side};
 
 /// A part of what lies beyond the client, to which the server knows another way.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 0);
@@ -38,8 +38,12 @@ impl Scenario for RpFilter {
         3
     }
 
+    fn supports(&self, family: Family) -> bool {
+        !family.wire_is_v6()
+    }
+
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        if lab.family.wire_is_v6() {
+        if !self.supports(lab.family) {
             bail!("rp_filter is IPv4 only: there is none in the kernel's IPv6");
         }
         let mut run = Run::new(self, lab, stop);
@@ -52,7 +56,7 @@ impl Scenario for RpFilter {
         // Those whose way back is the one they came are served as ever.
         let mut honest = run.connect(PORT)?;
         run.settle([&mut honest])?;
-        run.both_established(&honest)?;
+        run.both_healthy(&honest)?;
 
         let mut clients = Vec::new();
         for n in 0..CLIENTS {
@@ -71,9 +75,7 @@ impl Scenario for RpFilter {
         for client in &clients {
             run.client_ended(client, Outcome::Abandoned)?;
             run.with_retransmits(retries as u32);
-            if let Some(made) = run.made.handshakes.last_mut() {
-                made.cause = Some("dropped-here");
-            }
+            run.with_cause("dropped-here");
         }
         drop(clients);
         honest.reset()?;
@@ -87,6 +89,6 @@ impl Scenario for RpFilter {
         run.expect(Side::Server, "PassiveOpens", 1..=1);
         run.expect_retransmits(Side::Client, "syn", again..=again);
         run.expect_retransmits(Side::Server, "synack", 0..=0);
-        Ok(run.end())
+        run.end()
     }
 }

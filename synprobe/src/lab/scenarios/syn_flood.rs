@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::lab::net::spoofed;
-use crate::lab::scenario::{Run, Scenario};
+use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{Lab, Made, MadeHandshake, Outcome, PORT, RawSender, Role, Server, Side};
 
 const BACKLOG: i32 = 128;
@@ -49,7 +49,7 @@ impl Scenario for SynFlood {
             if cookies {
                 let mut client = run.connect(PORT)?;
                 run.settle([&mut client])?;
-                run.both_established(&client)?;
+                run.both_healthy(&client)?;
                 run.finish([client])?;
                 honest += 1;
             }
@@ -72,7 +72,7 @@ impl Scenario for SynFlood {
                 count: u64::from(n != full)..=1,
                 error: None,
                 retransmits: Some(1),
-                cause: None,
+                cause: Some("syn-flood"),
             });
         }
         let queued = u64::from(full)..=u64::from(full) + 1;
@@ -90,7 +90,7 @@ impl Scenario for SynFlood {
             count: 0..=again,
             error: None,
             retransmits: Some(0),
-            cause: None,
+            cause: Some(HEALTHY),
         });
         run.expect(Side::Server, "PassiveOpens", honest..=honest + again);
         run.expect(Side::Client, "ActiveOpens", honest..=honest);
@@ -104,6 +104,6 @@ impl Scenario for SynFlood {
         let timers = queued.start() * 2..=queued.end() * 2;
         run.expect(Side::Server, "TCPTimeouts", timers);
         run.expect_retransmits(Side::Server, "synack", queued);
-        Ok(run.end())
+        run.end()
     }
 }

@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 
-use crate::lab::scenario::{Run, Scenario};
+use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, syn};
 
 /// Port, SYNs lost of each handshake.
@@ -59,13 +59,16 @@ impl Scenario for SynLost {
         for (client, lost) in &clients {
             run.client_ended(client, Outcome::Established)?;
             run.with_retransmits(*lost);
+            run.with_cause("syn-lost-then-ok");
             run.server_ended(client, Outcome::Established, 1..=1);
             run.with_retransmits(0);
+            run.with_cause(HEALTHY);
         }
         run.finish(clients.into_iter().map(|(client, _)| client))?;
         run.settle([&mut hopeless])?;
         run.client_ended(&hopeless, Outcome::TimedOut)?;
         run.with_retransmits(retries);
+        run.with_cause("filtered");
         server.stop()?;
 
         resent += u64::from(retries);
@@ -80,6 +83,6 @@ impl Scenario for SynLost {
         run.expect(Side::Server, "PassiveOpens", 4..=4);
         run.expect(Side::Server, "TCPTimeouts", 0..=0);
         run.expect_retransmits(Side::Client, "syn", resent..=resent);
-        Ok(run.end())
+        run.end()
     }
 }

@@ -57,9 +57,11 @@ impl Scenario for SynAckLost {
         for (client, retries) in clients.iter().zip(retries) {
             run.client_ended(client, Outcome::TimedOut)?;
             run.with_retransmits(retries);
+            run.with_cause("filtered");
             // A half-open lives 7 s after its last SYN: the pauses of 4 and 8 s outlast it or not,
             // depending on whose timer fires first when both are due at once.
             run.server_ended(client, Outcome::Expired, 1..=4);
+            run.with_cause("synack-lost");
         }
         let resent = u64::from(retries[0] + retries[1]);
         run.report_fault(&fault, 0, "SYN-ACKs into the client")?;
@@ -71,6 +73,6 @@ impl Scenario for SynAckLost {
         run.expect(Side::Server, "PassiveOpens", 0..=0);
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);
         run.expect_retransmits(Side::Client, "syn", resent..=resent);
-        Ok(run.end())
+        run.end()
     }
 }

@@ -1,9 +1,8 @@
-use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 
-use crate::lab::net::{Route, add_route, beyond_server, has_ipv6};
+use crate::lab::net::{Route, add_route, beyond_server, beyond_server_subnet, has_ipv6};
 use crate::lab::scenario::{Run, Scenario};
 use crate::lab::{Client, Lab, Made, Outcome, PORT, Side};
 use std::net::SocketAddr;
@@ -36,23 +35,9 @@ impl Scenario for Unreachable {
         }
         lab.server.set_sysctl("ipv4/ip_forward", "1")?;
         lab.server.set_sysctl("ipv4/icmp_ratelimit", "0")?;
-        let subnet: IpAddr = match beyond_server(v6, 0) {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                [a, b, c, 0].into()
-            }
-            IpAddr::V6(v6) => {
-                let mut segments = v6.segments();
-                segments[7] = 0;
-                segments.into()
-            }
-        };
-        let (subnet_len, host_len) = if v6 { (64, 128) } else { (24, 32) };
-        add_route(
-            &lab.client,
-            (subnet, subnet_len),
-            Route::Via(lab.server_ip()),
-        )?;
+        let host_len = if v6 { 128 } else { 32 };
+        let route = Route::Via(lab.server_ip());
+        add_route(&lab.client, beyond_server_subnet(v6), route)?;
         // The third address falls through to no route at all: the server has no default route.
         let unreachable = beyond_server(v6, 0);
         let prohibited = beyond_server(v6, 1);
@@ -76,11 +61,12 @@ impl Scenario for Unreachable {
         run.settle(&mut clients)?;
         for client in &clients {
             run.client_ended(client, Outcome::Unreachable)?;
+            run.with_cause("unreachable");
         }
         run.note("the first ICMP error is only remembered: connect() still held the socket");
         run.expect(Side::Client, "ActiveOpens", 3..=3);
         run.expect(Side::Client, "AttemptFails", 3..=3);
         run.expect(Side::Client, "TCPSynRetrans", 0..=3);
-        Ok(run.end())
+        run.end()
     }
 }
