@@ -21,6 +21,7 @@ mod packet_socket;
 mod poll;
 mod raw;
 mod riddle;
+mod router;
 mod rtnl;
 mod scenario;
 mod scenarios;

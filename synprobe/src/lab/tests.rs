@@ -106,10 +106,12 @@ scenario_tests! {
     several = "several";
     own_firewall = "own-firewall";
     rp_filter = "rp-filter";
+    dnat_without_snat = "dnat-without-snat";
     riddle_accept_queue = "riddle-accept-queue";
     riddle_synack_lost = "riddle-synack-lost";
     riddle_flood = "riddle-flood";
     riddle_firewall = "riddle-firewall";
+    riddle_asymmetric_nat = "riddle-asymmetric-nat";
 }
 
 #[test]
