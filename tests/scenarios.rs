@@ -43,6 +43,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
     let setup = Setup {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
+        max_peers: 32_768,
         log_level: 0,
         all_states,
         mode: synprobe::verdict::Mode::AtOnce,

@@ -7,6 +7,10 @@
 /// In [`Offsets`]: the running kernel has no such member.
 pub const MISSING: u32 = u32::MAX;
 
+/// [`Member::feature`] of what only the program on `skb:kfree_skb` reads, and what that hook tells:
+/// without one of them it is not used.
+pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
+
 /// How a member is read, and so how its place is written down in [`Offsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -42,7 +46,7 @@ pub const fn unpack_bits(place: u32) -> (usize, u32, u32) {
 }
 
 macro_rules! members {
-    ($($(#[$doc:meta])* $field:ident = $container:literal : $path:literal, $access:expr, $required:literal, $feature:literal;)*) => {
+    ($($(#[$doc:meta])* $field:ident = $container:literal : $path:literal, $access:expr, $required:literal, $feature:expr;)*) => {
         /// Where the running kernel keeps each member; [`MISSING`] where it has none.
         #[repr(C)]
         #[derive(Clone, Copy, Debug)]
@@ -137,6 +141,26 @@ members! {
     total_rto_time = "tcp_sock": "total_rto_time", Bytes(4), false, "SYN_RECV dwell of a half-open whose SYN-ACK retransmissions were missed (Linux 6.7)";
     /// Control block of an skb.
     skb_cb = "sk_buff": "cb", Bytes(48), true, "";
+    /// Start of an skb's buffer; its headers lie at offsets from here.
+    skb_head = "sk_buff": "head", Bytes(8), false, DROPS_FEATURE;
+    /// End of the linear part, an offset from the head on every 64-bit machine.
+    skb_tail = "sk_buff": "tail", Bytes(4), false, DROPS_FEATURE;
+    /// IP header, an offset from the head.
+    skb_network = "sk_buff": "network_header", Bytes(2), false, DROPS_FEATURE;
+    /// Link header, likewise; all ones where there is none.
+    skb_mac = "sk_buff": "mac_header", Bytes(2), false, DROPS_FEATURE;
+    /// Protocol above the link header, network order.
+    skb_protocol = "sk_buff": "protocol", Bytes(2), false, DROPS_FEATURE;
+    /// The socket that sends it (or, further down the way in, that it was found to be for).
+    skb_sk = "sk_buff": "sk", Bytes(8), false, DROPS_FEATURE;
+    /// `struct net_device *`.
+    skb_dev = "sk_buff": "dev", Bytes(8), false, DROPS_FEATURE;
+    /// Device it came in on; 0: none.
+    skb_iif = "sk_buff": "skb_iif", Bytes(4), false, DROPS_FEATURE;
+    /// A device's number.
+    dev_ifindex = "net_device": "ifindex", Bytes(4), false, DROPS_FEATURE;
+    /// A device's `struct net *`.
+    dev_net = "net_device": "nd_net.net", Bytes(8), false, "network namespaces";
     /// First sequence number, inside the control block.
     cb_seq = "tcp_skb_cb": "seq", Bytes(4), true, "";
     /// Segments, inside the control block.
@@ -187,6 +211,24 @@ pub const PORTS_LOCAL: usize = 1;
 pub const PORTS_PEER: usize = 2;
 /// Words of one port bitmap: port `p` is bit `p % 64` of word `p / 64`.
 pub const PORT_WORDS: usize = 65536 / 64;
+
+/// Words of one bitmap of `enum skb_drop_reason`: reason `r` is bit `r % 64` of word `r / 64`. The
+/// core's reasons end at some 130 (Linux 6.18); those of other subsystems, which have a number in
+/// the upper 16 bits, are never listed.
+pub const REASON_WORDS: usize = 4;
+/// Index of the bitmap of reasons that are worth a record, whoever the packet was for.
+pub const REASONS_WANTED: usize = 0;
+/// Index of the bitmap of reasons that only a packet on its way in can have, and that come before
+/// the kernel has written down which device it came in on.
+pub const REASONS_INCOMING: usize = 1;
+/// Index of the bitmap of reasons for which a half-open lets a packet go; a listener that is the
+/// receiver must be there too.
+pub const REASONS_HALF_OPEN: usize = 2;
+/// Words of all bitmaps, one after the other.
+pub const ALL_REASON_WORDS: usize = 3 * REASON_WORDS;
+
+/// `drop` records that one CPU writes in a second, at most.
+pub const DROPS_PER_SECOND: u64 = 1000;
 
 /// What to let through.
 #[repr(C)]

@@ -14,14 +14,26 @@ use crate::{
 
 #[inline(always)]
 fn count(kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
+    with_stats(|stats| {
+        if let Some(n) = pick(stats).get_mut(kind as usize) {
+            *n += 1;
+        }
+    });
+}
+
+/// Raises a counter that is not by kind.
+#[inline(always)]
+pub fn tally(pick: fn(&mut Stats) -> &mut u64) {
+    with_stats(|stats| *pick(stats) += 1);
+}
+
+#[inline(always)]
+fn with_stats(change: impl FnOnce(&mut Stats)) {
     if let Some(stats) = STATS.get_ptr_mut(0) {
         // SAFETY: a per-CPU slot that only this CPU's programs write. From 6.1 a raw tracepoint program
         // does not re-enter itself on a CPU; before, a softirq that interrupts one may cost a count,
         // never memory safety.
-        let stats = unsafe { &mut *stats };
-        if let Some(n) = pick(stats).get_mut(kind as usize) {
-            *n += 1;
-        }
+        change(unsafe { &mut *stats });
     }
 }
 
@@ -60,4 +72,11 @@ pub fn emit<R: Wire + Default>(fill: impl FnOnce(&mut R, Header) -> Result<(), F
 pub fn unread(kind: u16) {
     count(kind, |s| &mut s.produced);
     count(kind, |s| &mut s.unread);
+}
+
+/// Counts a record that was due but is beyond what may be written in a second.
+#[inline(always)]
+pub fn held_back(kind: u16) {
+    count(kind, |s| &mut s.produced);
+    tally(|s| &mut s.held_back);
 }

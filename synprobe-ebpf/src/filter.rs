@@ -103,6 +103,26 @@ fn netns_passes(sk: Kptr) -> Result<bool, Fault> {
     if setting!(netns) == 0 {
         return Ok(true);
     }
-    let netns = sock::netns(sk)?;
-    Ok(netns == setting!(netns) || netns == setting!(netns_too))
+    Ok(netns_is_wanted(sock::netns(sk)?))
+}
+
+#[inline(always)]
+fn netns_is_wanted(netns: u32) -> bool {
+    netns == setting!(netns) || netns == setting!(netns_too)
+}
+
+/// As [`flow_passes`], for a packet, whose own headers tell: `peer` reads the peer's address.
+#[inline(always)]
+pub fn packet_passes(
+    ports: Ports,
+    netns: u32,
+    peer: impl FnOnce() -> Result<[u8; 16], Fault>,
+) -> Result<bool, Fault> {
+    if setting!(ports) != 0 && !ports_pass(ports) {
+        return Ok(false);
+    }
+    if setting!(netns) != 0 && !netns_is_wanted(netns) {
+        return Ok(false);
+    }
+    Ok(setting!(peers) == 0 || PEERS.get(Key::new(128, peer()?)).is_some())
 }

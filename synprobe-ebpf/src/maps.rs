@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{LpmTrie, PerCpuArray, RingBuf},
 };
 use synprobe_ebpf::{
-    config::{Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    config::{ALL_REASON_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
     stats::Stats,
 };
 
@@ -24,6 +24,20 @@ pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 /// both families. The loader sets its size; unused without `--peer`.
 #[map]
 pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
+
+/// How many `drop` records this CPU has written in its present second: what keeps a storm of drops
+/// from becoming a storm of records.
+#[map]
+pub static DROP_SECOND: PerCpuArray<DropSecond> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`DROP_SECOND`].
+#[repr(C)]
+pub struct DropSecond {
+    /// When it began, CLOCK_MONOTONIC nanoseconds.
+    pub began_ns: u64,
+    /// Records since.
+    pub records: u64,
+}
 
 /// Where the running kernel keeps its members.
 #[unsafe(no_mangle)]
@@ -45,3 +59,8 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
 /// thousands.
 #[unsafe(no_mangle)]
 pub static PORTS: Global<[u64; 3 * PORT_WORDS]> = Global::new([0; 3 * PORT_WORDS]);
+
+/// Three bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`, `REASONS_HALF_OPEN`), by the
+/// running kernel's numbers.
+#[unsafe(no_mangle)]
+pub static REASONS: Global<[u64; ALL_REASON_WORDS]> = Global::new([0; ALL_REASON_WORDS]);

@@ -76,7 +76,7 @@ impl Kptr {
 
 /// `::ffff:a.b.c.d` in network order.
 #[inline(always)]
-fn mapped(v4: [u8; 4]) -> [u8; 16] {
+pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
     let [a, b, c, d] = v4;
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
@@ -89,8 +89,22 @@ pub fn netns(sk: Kptr) -> Result<u32, Fault> {
     if place == MISSING {
         return Ok(0);
     }
-    let net: u64 = sk.read(place)?;
-    Kptr::new(net).read(place!(ns_inum))
+    inode(Kptr::new(sk.read(place)?))
+}
+
+/// Inode of the namespace of a `net_device`; 0 on a kernel without namespaces.
+#[inline(always)]
+pub fn netns_of_device(dev: Kptr) -> Result<u32, Fault> {
+    let place = place!(dev_net);
+    if place == MISSING {
+        return Ok(0);
+    }
+    inode(Kptr::new(dev.read(place)?))
+}
+
+#[inline(always)]
+fn inode(net: Kptr) -> Result<u32, Fault> {
+    net.read(place!(ns_inum))
 }
 
 /// Peer address of a `sock` or `request_sock`, IPv4 mapped.

@@ -2,7 +2,7 @@
 
 use crate::event::KINDS;
 
-/// One CPU's counters. `produced` = submitted + `dropped` + `unread`, always.
+/// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -12,6 +12,12 @@ pub struct Stats {
     pub dropped: [u64; KINDS],
     /// Those given up because a kernel member could not be read.
     pub unread: [u64; KINDS],
+    /// `drop` records beyond [`DROPS_PER_SECOND`](crate::config::DROPS_PER_SECOND): not written.
+    pub held_back: u64,
+    /// Runs of the program on `skb:kfree_skb`: packets of any kind that were dropped on this CPU.
+    pub drop_runs: u64,
+    /// Those of them whose headers were looked at.
+    pub drop_looks: u64,
 }
 
 impl Stats {
@@ -25,5 +31,8 @@ impl Stats {
         sum(&mut self.produced, &other.produced);
         sum(&mut self.dropped, &other.dropped);
         sum(&mut self.unread, &other.unread);
+        self.held_back = self.held_back.wrapping_add(other.held_back);
+        self.drop_runs = self.drop_runs.wrapping_add(other.drop_runs);
+        self.drop_looks = self.drop_looks.wrapping_add(other.drop_looks);
     }
 }

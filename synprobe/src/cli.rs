@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use crate::{
+    connect::Target,
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
 };
@@ -28,8 +29,12 @@ pub enum Command {
     Diagnose(DiagnoseArgs),
     /// Explain a verdict: what it means, how it is told, what to try, how to see it made
     Explain(ExplainArgs),
+    /// One connect, watched from inside: each address of a name with its timing, its SYNs, its outcome
+    Connect(ConnectArgs),
     /// Count the sockets in each TCP state, per network namespace and listening port
     States(StatesArgs),
+    /// List the listeners with their SYN and accept queues, the fullest first, and what limits them
+    Listeners(ListenersArgs),
     /// Say what this host allows, what is missing, and the remedy
     Preflight(PreflightArgs),
     /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
@@ -145,9 +150,40 @@ pub struct TuningArgs {
     #[arg(long, value_name = "N", default_value = "1000000",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_handshakes: u32,
+    /// Peers told apart that have shown life, beside up to 8192 silent ones; the one least in trouble
+    /// makes room, and how many there were is estimated
+    #[arg(long, value_name = "N", default_value = "32768",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_peers: u32,
     /// Diagnostics on standard error, the kernel side's included: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log_level: log::LevelFilter,
+}
+
+/// `synprobe connect`
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// Whom: a name or an address, and a port, such as db.internal:5432 or [fe80::1%eth0]:22
+    #[arg(value_name = "HOST:PORT")]
+    pub target: Target,
+    /// Only IPv4 addresses
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Only IPv6 addresses
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
+    /// How long to wait for each address, such as 10s or 500ms
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
+    pub timeout: Duration,
+    /// Resolve and connect in this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// How the kernel hands its records over
+    #[command(flatten)]
+    pub tuning: TuningArgs,
 }
 
 /// `synprobe states`
@@ -157,6 +193,20 @@ pub struct StatesArgs {
     #[arg(long, value_name = "NAME|PATH|PID")]
     pub netns: Option<String>,
     /// Text for eyes, or one JSON object a line
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `synprobe listeners`
+#[derive(Debug, Args)]
+pub struct ListenersArgs {
+    /// Only these ports: a list of ports and ranges, such as 443,8000-8100
+    #[arg(long, value_name = "PORTS")]
+    pub port: Vec<PortSet>,
+    /// Only this network namespace: a name (ip netns), a path, or a pid
+    #[arg(long, value_name = "NAME|PATH|PID")]
+    pub netns: Option<String>,
+    /// Text for eyes, or one JSON object a line (docs/events.md)
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -206,11 +256,6 @@ pub enum FamilyArg {
 impl SelectArgs {
     /// Everything but the namespace, which has to be looked up.
     pub fn selection(&self) -> Selection {
-        let union = |sets: &[PortSet]| {
-            let mut all = PortSet::default();
-            sets.iter().for_each(|set| all.extend(set));
-            all
-        };
         Selection {
             ports: union(&self.port),
             local_ports: union(&self.local_port),
@@ -223,6 +268,23 @@ impl SelectArgs {
             netns: None,
         }
     }
+}
+
+impl ListenersArgs {
+    /// Everything but the namespace, which has to be looked up.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            local_ports: union(&self.port),
+            ..Selection::default()
+        }
+    }
+}
+
+/// Options given twice add up.
+fn union(sets: &[PortSet]) -> PortSet {
+    let mut all = PortSet::default();
+    sets.iter().for_each(|set| all.extend(set));
+    all
 }
 
 /// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.

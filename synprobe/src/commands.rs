@@ -11,24 +11,27 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Command, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, PreflightArgs, SelectArgs,
-        States, StatesArgs, TuningArgs, WatchArgs,
+        Command, ConnectArgs, DiagnoseArgs, ExplainArgs, FamilyArg, Format, LabArgs, ListenersArgs,
+        PreflightArgs, SelectArgs, States, StatesArgs, TuningArgs, WatchArgs,
     },
+    connect::{self, Only},
     filter::Selection,
-    lab,
+    lab, listeners,
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
     ring, states,
     verdict::{self, Mode},
-    view::{JsonView, Page, TextView, View},
+    view::{JsonView, Page, TextView, View, WallClock},
 };
 
 /// A run-time failure.
 const FAILED: u8 = 1;
 /// Bad usage; clap's own exit code.
 const USAGE: u8 = 2;
+/// `connect`: no address could be connected.
+const NOT_CONNECTED: u8 = 4;
 /// This host cannot run it.
 const HOST: u8 = preflight::EXIT_HOST;
 
@@ -61,7 +64,9 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Diagnose(args) => diagnose(args),
         Command::Explain(args) => explain(args),
         Command::Lab(args) => rehearse(args),
+        Command::Connect(args) => connect_to(args),
         Command::States(args) => count_states(args),
+        Command::Listeners(args) => list_listeners(args),
         Command::Preflight(args) => check_host(args),
     }
 }
@@ -94,6 +99,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         all_states: args.states == States::All,
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
+        max_peers: args.tuning.max_peers as usize,
         duration: args.duration,
         count: args.count,
         log_level: log_level(&args.tuning),
@@ -114,6 +120,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
         all_states: false,
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
+        max_peers: args.tuning.max_peers as usize,
         duration: Some(args.duration),
         count: None,
         log_level: log_level(&args.tuning),
@@ -166,13 +173,7 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
     let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let lab = lab::Lab::new(family).map_err(|e| failed(&e))?;
-    let setup = Setup {
-        ring_bytes: ring_bytes(&args.tuning)?,
-        max_handshakes: args.tuning.max_handshakes as usize,
-        log_level: log_level(&args.tuning),
-        all_states: false,
-        mode: Mode::AtOnce,
-    };
+    let setup = setup(&args.tuning)?;
     let mut view = view(args.format, false);
     let rehearsed =
         match rehearsal::rehearse(&host, scenario, lab, &setup, &mut *view, interrupted()) {
@@ -195,6 +196,88 @@ fn rehearse(args: &LabArgs) -> Result<(), Failure> {
     }
 }
 
+fn connect_to(args: &ConnectArgs) -> Result<(), Failure> {
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
+    let netns = match &args.netns {
+        Some(spec) => NetNs::resolve(spec),
+        None => own_netns(),
+    };
+    let netns = netns.map_err(|e| no_netns(&e))?;
+    let only = match (args.ipv4, args.ipv6) {
+        (true, _) => Some(Only::Ipv4),
+        (_, true) => Some(Only::Ipv6),
+        _ => None,
+    };
+    let may_not_enter = |e: io::Error| {
+        let line = format!(
+            "may not enter the network namespace {}: {e}; run as root (CAP_SYS_ADMIN)",
+            netns.name()
+        );
+        Failure(line, HOST)
+    };
+    let resolved = connect::resolve(args.target.clone(), only, &netns)
+        .map_err(may_not_enter)?
+        .map_err(|e| Failure(e.to_string(), if e.is_usage() { USAGE } else { FAILED }))?;
+    let setup = setup(&args.tuning)?;
+    let text = args.format == Format::Text;
+    let target = args.target.host_text();
+    if text {
+        print(&connect::heading(
+            &target,
+            args.target.port,
+            resolved.order.len(),
+            resolved.took_us,
+        ))?;
+    }
+    let mut view: Box<dyn View> = match args.format {
+        Format::Text => Box::new(connect::Silent),
+        Format::Json => view(args.format, false),
+    };
+    let connected = connect::connect(
+        &host,
+        resolved,
+        netns.clone(),
+        args.timeout,
+        &setup,
+        &mut *view,
+        interrupted(),
+    );
+    let connected = match connected {
+        Err(WatchError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        connected => connected.map_err(failure)?,
+    };
+    if text {
+        print(&connect::page(
+            &connected.report,
+            args.timeout,
+            connected.end.lost,
+        ))?;
+    }
+    if connected.report.connect.connected {
+        return Ok(());
+    }
+    let line = format!("{target}, port {}: not connected", args.target.port);
+    Err(Failure(line, NOT_CONNECTED))
+}
+
+/// Where we are, under the name that people know it by.
+fn own_netns() -> Result<NetNs, NetnsError> {
+    let here = NetNs::current()?;
+    let named = NetNs::resolve(&std::process::id().to_string());
+    Ok(named.ok().filter(|ns| *ns == here).unwrap_or(here))
+}
+
+fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
+    Ok(Setup {
+        ring_bytes: ring_bytes(args)?,
+        max_handshakes: args.max_handshakes as usize,
+        max_peers: args.max_peers as usize,
+        log_level: log_level(args),
+        all_states: false,
+        mode: Mode::AtOnce,
+    })
+}
+
 fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
     let counted = states::count(only.map_err(|e| no_netns(&e))?);
@@ -207,6 +290,38 @@ fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     match args.format {
         Format::Text => print(&states::text(&counted)),
         Format::Json => counted.namespaces.iter().try_for_each(print_json),
+    }
+}
+
+fn list_listeners(args: &ListenersArgs) -> Result<(), Failure> {
+    let only = args.netns.as_deref().map(NetNs::resolve).transpose();
+    let selection = args.selection();
+    let looked = listeners::look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
+    for failure in &looked.failures {
+        eprintln!("synprobe: {failure}");
+    }
+    if looked.nothing {
+        return Err(Failure(
+            "no namespace could be looked into".to_owned(),
+            FAILED,
+        ));
+    }
+    let described = selection.describe();
+    let asked = described.get("local_port").map(String::as_str);
+    if args.format == Format::Text {
+        return print(&listeners::text(&looked, asked, in_colour()));
+    }
+    if looked.lines.is_empty() {
+        // Standard output carries the contract and nothing else.
+        eprintln!("synprobe: {}", listeners::nobody(asked));
+    }
+    let mut view = view(Format::Json, true);
+    let shown = view.show(&looked.lines, WallClock::now());
+    match shown.and_then(|()| view.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(failure(WatchError::Output(error)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod connect;
 pub mod decode;
 pub mod diag;
 pub mod errno;
@@ -14,8 +15,10 @@ mod host;
 mod human;
 pub mod kernel;
 pub mod lab;
+pub mod listeners;
 pub mod model;
 pub mod netns;
+mod notice;
 pub mod pipeline;
 pub mod preflight;
 pub mod probe;

@@ -3,17 +3,23 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod connect;
+mod end;
 mod facts;
 mod listener;
 mod problem;
+mod role;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
+pub use connect::{Connect, ConnectAttempt};
+pub use end::End;
 pub use facts::{Facts, HalfOpens, Queue};
 pub use listener::{LimitedBy, Listener};
 pub use problem::{PeerShare, Problem};
+pub use role::{ByRole, Role};
 
 /// A TCP state as `include/net/tcp_states.h` numbers it and RFC 9293 names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,26 +94,6 @@ impl TcpState {
 impl Serialize for TcpState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
-    }
-}
-
-/// Which end of the handshake this host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Active open.
-    Client,
-    /// Passive open.
-    Server,
-}
-
-impl Role {
-    /// The name in the output contract.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        }
     }
 }
 
@@ -444,24 +430,15 @@ pub struct Lost {
     pub reason: String,
 }
 
-/// The end of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct End {
-    /// Kernel records received.
-    pub events: u64,
-    /// Kernel records lost.
-    pub lost: u64,
-    /// `handshake` lines.
-    pub handshakes: u64,
-    /// How long it ran, microseconds.
-    pub duration_us: u64,
-    /// Handshakes evicted from the bounded table.
-    pub evicted: u64,
-    /// Records that were due: those that the kernel side says it produced, and events at which the
-    /// kernel skipped a program.
-    pub produced: u64,
-    /// Handshakes and retransmissions of peers for which the peer table had no room.
-    pub peers_unlisted: u64,
+impl Lost {
+    /// How the reasons begin that are about packets which this host threw away: what is lost of those
+    /// is evidence, never a handshake.
+    pub const OF_DROPS: [&'static str; 2] = ["drop records", "packet drops"];
+
+    /// Whether nothing but such evidence was lost.
+    pub fn is_of_drops(&self) -> bool {
+        Self::OF_DROPS.iter().any(|of| self.reason.starts_with(of))
+    }
 }
 
 /// What a line is about.
@@ -481,6 +458,8 @@ pub enum Body {
     Listener(Box<Listener>),
     /// `problem`
     Problem(Box<Problem>),
+    /// `connect`
+    Connect(Box<Connect>),
     /// `lost`
     Lost(Lost),
     /// `end`

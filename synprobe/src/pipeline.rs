@@ -17,6 +17,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,14 +29,15 @@ use tokio::{
 };
 
 use crate::{
-    decode::decode,
-    diag::monotonic_ns,
+    decode::{Event, decode},
+    diag::{icmp::IcmpErrors, monotonic_ns},
     filter::Selection,
     host::HostNames,
-    model::{Body, End, Line, Start},
+    model::{Body, ByRole, End, Line, Start, TcpState},
     netns::NetNs,
+    notice::Notice,
     preflight::{HostError, Ready},
-    probe::{LoadError, LoadOptions, Probes},
+    probe::{LoadError, LoadOptions, Probes, hooks::DROPS, losses},
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, TrackConfig, Tracker, Tuple},
@@ -64,6 +66,8 @@ pub struct WatchOptions {
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
     /// Ends the run.
     pub duration: Option<Duration>,
     /// Ends the run after so many `handshake` lines.
@@ -141,6 +145,9 @@ struct Run<'v> {
     ring: Ring,
     tracker: Tracker,
     judge: Judge,
+    notice: Notice,
+    /// Where ICMP errors come in.
+    icmp: Vec<Arc<IcmpErrors>>,
     names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
@@ -158,6 +165,9 @@ struct Run<'v> {
 struct Seen {
     stats: Stats,
     skipped: u64,
+    drops_skipped: u64,
+    /// Losses that the kernel side does not count as produced: it was not looking.
+    unlooked: u64,
     undecodable: u64,
 }
 
@@ -180,6 +190,7 @@ impl<'v> Run<'v> {
             filter: &filter,
             places: host.places,
             hooks: &host.hooks,
+            reasons: &host.reasons,
             log_level: options.log_level,
         })?;
         let ring = Ring::new(ring, options.ring_bytes)
@@ -188,6 +199,8 @@ impl<'v> Run<'v> {
             forward_kernel_log(&mut probes);
         }
         let attached: Vec<&str> = probes.attached().collect();
+        let mut scene = Scene::default();
+        scene.sees_discards = attached.contains(&DROPS);
         let names = HostNames::new(&options.namespaces);
         let began_ns = monotonic_ns();
         let tracker = Tracker::new(
@@ -198,7 +211,7 @@ impl<'v> Run<'v> {
                 sees_resets: attached.contains(&"tcp_receive_reset"),
                 all_states: options.all_states,
                 max_handshakes: options.max_handshakes,
-                max_peers: options.max_handshakes,
+                max_peers: options.max_peers,
                 began_ns,
                 selection: options.selection.clone(),
             },
@@ -212,7 +225,9 @@ impl<'v> Run<'v> {
         );
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         Ok(Self {
-            judge: Judge::new(options.mode, Scene::default()),
+            judge: Judge::new(options.mode, scene),
+            notice: Notice::new(Arc::clone(&host.reasons)),
+            icmp: Vec::new(),
             options,
             probes,
             ring,
@@ -281,9 +296,18 @@ impl<'v> Run<'v> {
     /// Ring → decode → track → view, until the ring is empty or, under load, for one batch.
     fn drain(&mut self) -> Result<usize, WatchError> {
         let (tracker, seen, named) = (&mut self.tracker, &mut self.seen, &mut self.named);
+        let (scene, notice) = (&mut self.judge.scene, &self.notice);
+        let mut failed = false;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
             Ok(event) => {
                 named.insert(event.flow().netns);
+                match &event {
+                    Event::Drop(discarded) => notice.discarded(discarded, scene),
+                    Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close) => {
+                        failed = true;
+                    }
+                    _ => (),
+                }
                 tracker.observe(Observation::Event(event));
             }
             Err(error) => {
@@ -295,8 +319,18 @@ impl<'v> Run<'v> {
                 });
             }
         });
+        if failed {
+            // An ICMP error came before what it did.
+            self.listen_to_icmp();
+        }
         self.show_news()?;
         Ok(records)
+    }
+
+    fn listen_to_icmp(&mut self) {
+        for errors in &self.icmp {
+            errors.drain(|error| Notice::told(&error, &mut self.judge.scene));
+        }
     }
 
     fn drain_all(&mut self) -> Result<(), WatchError> {
@@ -317,7 +351,18 @@ impl<'v> Run<'v> {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         self.count_losses()?;
+        let runs = self.seen.stats.drop_runs;
+        if let Some(reason) = self.probes.relieve(runs, Instant::now()) {
+            // How many are missed nobody knows: one stands for all.
+            self.seen.unlooked += 1;
+            self.tracker.observe(Observation::Lost {
+                at_ns: monotonic_ns(),
+                events: 1,
+                reason,
+            });
+        }
         self.names.tidy();
+        self.listen_to_icmp();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
         if !self.survey.under_way && self.survey.due <= Instant::now() {
@@ -329,19 +374,35 @@ impl<'v> Run<'v> {
     fn request_survey(&mut self) {
         self.tracker.snapshot_begins();
         let named = std::mem::take(&mut self.named);
-        self.survey.under_way = self.requests.try_send(Request::Survey(named)).is_ok();
+        let paths = self.judge.scene.wanted_paths();
+        let request = Request::Survey { named, paths };
+        self.survey.under_way = self.requests.try_send(request).is_ok();
     }
 
     async fn report(&mut self, report: Report) -> Result<(), WatchError> {
         let Report::Survey {
             snapshots,
             listeners,
+            queues,
+            counters,
+            addresses,
+            paths,
+            icmp,
+            at_ns,
             took,
         } = report
         else {
             return Ok(());
         };
         self.tracker.observe(Observation::Listeners(listeners));
+        self.judge.scene.look(&queues, &counters, at_ns);
+        for (netns, addresses) in addresses {
+            self.judge.scene.has_addresses(netns, addresses);
+        }
+        for (wanted, path) in paths {
+            self.judge.scene.path(&wanted, path);
+        }
+        self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
         self.drain_all()?;
@@ -404,6 +465,11 @@ impl<'v> Run<'v> {
             skips,
             "events while the same program was running on that CPU".to_owned(),
         ));
+        let drops_skipped = self.probes.drops_skipped();
+        let skips = drops_skipped.saturating_sub(self.seen.drops_skipped);
+        let [unlooked, held_back] = losses::of_drops(&self.seen.stats, &stats, skips);
+        self.seen.unlooked += unlooked.0;
+        lost.extend([unlooked, held_back]);
         for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
             self.tracker.observe(Observation::Lost {
                 at_ns,
@@ -412,6 +478,7 @@ impl<'v> Run<'v> {
             });
         }
         (self.seen.stats, self.seen.skipped) = (stats, skipped);
+        self.seen.drops_skipped = drops_skipped;
         self.show_news()
     }
 
@@ -435,6 +502,7 @@ impl<'v> Run<'v> {
             self.report(report).await?;
         }
         self.probes.detach();
+        self.listen_to_icmp();
         self.drain_all()?;
         self.count_losses()?;
         self.tracker.finish(monotonic_ns());
@@ -456,10 +524,24 @@ impl<'v> Run<'v> {
             evicted: totals.evicted,
             produced: self.seen.stats.produced.iter().sum::<u64>()
                 + self.seen.skipped
+                + self.seen.unlooked
                 + totals.untold,
             peers_unlisted: totals.peers_unlisted,
+            peers_distinct: ByRole {
+                client: totals.peers_distinct.client.count,
+                server: totals.peers_distinct.server.count,
+            },
+            peers_distinct_error: ByRole {
+                client: four_digits(totals.peers_distinct.client.error),
+                server: four_digits(totals.peers_distinct.server.error),
+            },
         }
     }
+}
+
+/// More of an error's digits would say nothing.
+fn four_digits(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {

@@ -10,7 +10,7 @@ mod privileges;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 use synprobe_ebpf::config::MEMBERS;
@@ -21,7 +21,10 @@ use privileges::Privileges;
 
 use crate::{
     kernel::KernelVersion,
-    probe::hooks::{Chosen, HOOKS, Hook},
+    probe::{
+        hooks::{Chosen, HOOKS, Hook},
+        reasons::Reasons,
+    },
 };
 
 /// The exit code of a host that cannot run it (docs/events.md).
@@ -214,6 +217,8 @@ pub struct Ready {
     pub missing: Vec<&'static str>,
     /// Each hook that this kernel has, with the program that fits its prototype.
     pub hooks: Vec<Chosen>,
+    /// Its names for why it drops packets.
+    pub reasons: Arc<Reasons>,
     /// The range that local ports are chosen from in this network namespace; all ports where it
     /// cannot be told.
     pub ephemeral_ports: (u16, u16),
@@ -254,7 +259,7 @@ pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, Hos
     let resolved = found(checks::members(&btf))?;
     let mut chosen = Vec::with_capacity(hooks.len());
     for hook in hooks {
-        let (check, fits) = checks::hook(&btf, hook);
+        let (check, fits) = checks::hook(&btf, hook, &resolved.missing);
         fatal(check)?;
         chosen.extend(fits);
     }
@@ -265,6 +270,7 @@ pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, Hos
         kernel,
         places: resolved.places,
         missing: resolved.missing_features(),
+        reasons: Arc::new(Reasons::from_btf(&btf)),
         hooks: chosen,
         ephemeral_ports: checks::ephemeral_ports(host),
     })
@@ -296,8 +302,10 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
     let (check, btf) = checks::btf(host);
     list.push(check);
     if let Some(btf) = &btf {
-        list.push(checks::members(btf).0);
-        list.extend(hooks.iter().map(|hook| checks::hook(btf, hook).0));
+        let (check, resolved) = checks::members(btf);
+        list.push(check);
+        let missing = resolved.map(|r| r.missing).unwrap_or_default();
+        list.extend(hooks.iter().map(|hook| checks::hook(btf, hook, &missing).0));
     }
     list.push(checks::raw_tracepoint(host, &caps));
     if let Some(kernel) = &kernel {

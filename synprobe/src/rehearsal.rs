@@ -53,6 +53,8 @@ pub struct Setup {
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
     /// Level of the kernel side's own log.
     pub log_level: u8,
     /// Every transition.
@@ -93,6 +95,7 @@ pub fn rehearse(
         all_states: setup.all_states,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,
+        max_peers: setup.max_peers,
         duration: riddle.then_some(LOOK),
         count: None,
         log_level: setup.log_level,

@@ -83,7 +83,7 @@ pub fn count(only: Option<NetNs>) -> Counted {
             let found = netns::discover();
             if found.denied > 0 {
                 counted.failures.push(format!(
-                    "{} namespaces may not be entered: run as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE",
+                    "the namespaces of {} processes may not be looked at: that takes CAP_SYS_ADMIN, CAP_SYS_PTRACE and every capability that those processes have",
                     found.denied
                 ));
             }

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,20 +14,26 @@ use tokio::sync::mpsc;
 
 use crate::{
     diag::{
-        cgroup,
-        counters::CounterReader,
+        addresses::addresses,
+        counters::{self, CounterReader},
+        icmp::IcmpErrors,
         listeners::Listeners,
         monotonic_ns,
-        owner::{self, Bounds, OwnerCache},
+        queues::{self, Look},
+        route::Routes,
         row::{Row, mask},
-        sock_diag::{Query, SockDiag},
+        sock_diag::{self, Query, SockDiag},
         sysctl::sysctl_numbers,
         thread_cpu,
     },
-    model::Process,
+    model,
     netns::{self, NetNs},
     track::{Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
+    verdict::scene::{Counters, Path, PathWanted},
 };
+use owners::Owners;
+
+mod owners;
 
 /// How often namespaces are looked for anew.
 const DISCOVER: Duration = Duration::from_secs(10);
@@ -38,8 +45,13 @@ const ASKED: usize = 65_536;
 
 /// What to do.
 pub enum Request {
-    /// Dump every namespace; also look for these, which events have named.
-    Survey(HashSet<u32>),
+    /// Dump every namespace.
+    Survey {
+        /// Namespaces that events have named: to be looked for.
+        named: HashSet<u32>,
+        /// Ways to be looked up.
+        paths: Vec<PathWanted>,
+    },
     /// What became of these?
     Ask(Vec<Tuple>),
 }
@@ -52,6 +64,18 @@ pub enum Report {
         snapshots: Vec<Snapshot>,
         /// Listeners of namespaces that were not known before.
         listeners: Vec<Listener>,
+        /// The queues of every listener there is.
+        queues: Vec<model::Listener>,
+        /// One for each namespace.
+        counters: Vec<Counters>,
+        /// Of the namespaces whose addresses were read in this round.
+        addresses: Vec<(u32, Vec<IpAddr>)>,
+        /// Those of the ways asked for that there are.
+        paths: Vec<(PathWanted, Path)>,
+        /// Where ICMP errors come in, of every namespace in which they may be listened for.
+        icmp: Vec<Arc<IcmpErrors>>,
+        /// When the queues were looked at, CLOCK_MONOTONIC, nanoseconds.
+        at_ns: u64,
         /// What the dumps took, time on the CPU.
         took: Duration,
     },
@@ -64,8 +88,14 @@ struct Station {
     netns: NetNs,
     sock_diag: SockDiag,
     counters: Option<CounterReader>,
+    routes: Option<Routes>,
+    icmp: Option<Arc<IcmpErrors>>,
     /// `tcp_synack_retries`, `tcp_syn_linear_timeouts`, as last read.
     settings: [Option<u64>; 2],
+    /// What limits its queues, as last read.
+    limits: queues::Settings,
+    /// Its addresses are to be read again.
+    moved: bool,
     /// Whether its SYN_SENT were asked for.
     begun: bool,
     /// Whether the caller holds the namespace anyway.
@@ -81,7 +111,7 @@ pub struct Surveyor {
     only: bool,
     stations: HashMap<u32, Station>,
     refused: HashSet<u32>,
-    owners: OwnerCache,
+    owners: Owners,
     discovered: Option<Instant>,
 }
 
@@ -93,7 +123,7 @@ impl Surveyor {
             only,
             stations: HashMap::new(),
             refused: HashSet::new(),
-            owners: OwnerCache::new(),
+            owners: Owners::default(),
             discovered: None,
         }
     }
@@ -102,7 +132,7 @@ impl Surveyor {
     pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
         while let Some(request) = requests.blocking_recv() {
             let report = match request {
-                Request::Survey(named) => self.survey(&named),
+                Request::Survey { named, paths } => self.survey(&named, &paths),
                 Request::Ask(tuples) => Report::Fates(self.ask(&tuples)),
             };
             if reports.blocking_send(report).is_err() {
@@ -112,34 +142,73 @@ impl Surveyor {
     }
 
     /// One round.
-    pub fn survey(&mut self, named: &HashSet<u32>) -> Report {
+    pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathWanted]) -> Report {
         let new = self.discover(named);
-        let mut listeners = Vec::new();
-        for inode in new {
-            listeners.extend(self.listeners(inode).unwrap_or_else(|error| {
-                log::warn!("listeners of namespace {inode}: {error}");
-                Vec::new()
-            }));
-        }
-        // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
-        let began = thread_cpu();
-        let mut snapshots = Vec::new();
-        self.stations
-            .retain(|inode, station| match snapshot(*inode, station) {
-                Ok(snapshot) => {
-                    snapshots.push(snapshot);
-                    true
-                }
+        let mut round = Round::default();
+        let stations = std::mem::take(&mut self.stations);
+        let mut inodes = HashSet::new();
+        let mut took = Duration::ZERO;
+        for (inode, mut station) in stations {
+            // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
+            let began = thread_cpu();
+            let seen = Seen::of(&mut station);
+            took += thread_cpu().saturating_sub(began);
+            let seen = match seen {
+                Ok(seen) => seen,
                 Err(error) => {
-                    log::warn!("half-opens of namespace {}: {error}", station.netns.name());
-                    false
+                    log::warn!("sockets of namespace {}: {error}", station.netns.name());
+                    continue;
                 }
-            });
-        Report::Survey {
-            snapshots,
-            listeners,
-            took: thread_cpu().saturating_sub(began),
+            };
+            // Owners are not part of the price: they bound their own.
+            let is_new = new.contains(&inode);
+            let all: Vec<u32> = seen.listeners.iter().map(|l| l.inode).collect();
+            self.owners.learn(&all, is_new);
+            inodes.extend(all);
+            let began = thread_cpu();
+            round.take_in(&mut station, seen, &self.owners, is_new);
+            took += thread_cpu().saturating_sub(began);
+            self.stations.insert(inode, station);
         }
+        self.owners.retain(&inodes);
+        Report::Survey {
+            snapshots: round.snapshots,
+            listeners: round.listeners,
+            queues: round.queues,
+            counters: round.counters,
+            addresses: round.addresses,
+            paths: self.look_up(paths),
+            icmp: self
+                .stations
+                .values()
+                .filter_map(|s| s.icmp.clone())
+                .collect(),
+            at_ns: monotonic_ns(),
+            took,
+        }
+    }
+
+    fn look_up(&mut self, wanted: &[PathWanted]) -> Vec<(PathWanted, Path)> {
+        let mut found = Vec::new();
+        for path in wanted {
+            let routes = self
+                .stations
+                .get_mut(&path.netns)
+                .and_then(|s| s.routes.as_mut());
+            let Some(routes) = routes else { continue };
+            let Ok(Some(route)) = routes.route(path.peer, Some(path.local)) else {
+                continue;
+            };
+            let mac = routes.next_hop(&route, path.peer).ok().flatten();
+            let back = Path {
+                ifindex: route.ifindex,
+                interface: route.interface.unwrap_or_default(),
+                gateway: route.gateway,
+                mac,
+            };
+            found.push((*path, back));
+        }
+        found
     }
 
     /// Opens what is new; its inodes.
@@ -151,6 +220,8 @@ impl Surveyor {
             self.discovered = Some(Instant::now());
             for station in self.stations.values_mut() {
                 station.settings = settings(&station.netns);
+                station.limits = queues::Settings::read(&station.netns).unwrap_or_default();
+                station.moved = true;
             }
             if !self.only {
                 found.extend(netns::discover().namespaces);
@@ -178,13 +249,20 @@ impl Surveyor {
             match SockDiag::open(&netns) {
                 Ok(sock_diag) => {
                     let counters = CounterReader::open(&netns).ok();
+                    let routes = Routes::open(&netns).ok();
+                    let icmp = IcmpErrors::open(&netns)
+                        .inspect_err(|e| log::info!("ICMP errors of {}: {e}", netns.name()));
                     self.stations.insert(
                         inode,
                         Station {
                             settings: settings(&netns),
+                            limits: queues::Settings::read(&netns).unwrap_or_default(),
+                            moved: true,
                             netns,
                             sock_diag,
                             counters,
+                            routes,
+                            icmp: icmp.ok().map(Arc::new),
                             begun: false,
                             given: given.contains(&inode),
                             in_use: Instant::now(),
@@ -200,33 +278,6 @@ impl Surveyor {
             }
         }
         new
-    }
-
-    fn listeners(&mut self, inode: u32) -> io::Result<Vec<Listener>> {
-        let Some(station) = self.stations.get_mut(&inode) else {
-            return Ok(Vec::new());
-        };
-        let listeners = Listeners::read(&mut station.sock_diag)?;
-        let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
-        let owners = self.owners.find(&inodes, Bounds::default());
-        Ok(listeners
-            .iter()
-            .map(|l| {
-                let owner: Option<&owner::Owner> = owners.by_inode.get(&l.inode);
-                Listener {
-                    netns: inode,
-                    local_addr: l.local_addr,
-                    local_port: l.local_port,
-                    process: owner.map(|o| Process {
-                        pid: o.pid,
-                        comm: o.comm.as_str().into(),
-                    }),
-                    cgroup: owner
-                        .and_then(|o| cgroup::of_pid(o.pid).ok())
-                        .map(Arc::from),
-                }
-            })
-            .collect())
     }
 
     fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
@@ -259,13 +310,102 @@ fn settings(netns: &NetNs) -> [Option<u64>; 2] {
     sysctl_numbers(netns, names).unwrap_or_default()
 }
 
-fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
-    let dump = station.sock_diag.half_opens()?;
-    let counters = station
-        .counters
-        .as_mut()
-        .and_then(|reader| reader.read().ok());
-    let counted_ns = monotonic_ns();
+/// What one namespace showed.
+struct Seen {
+    half_opens: sock_diag::Snapshot,
+    /// SYN_SENT, in the first round.
+    begun: Vec<Row>,
+    listeners: Listeners,
+    counters: Option<counters::Counters>,
+    counted_ns: u64,
+}
+
+impl Seen {
+    fn of(station: &mut Station) -> io::Result<Self> {
+        let half_opens = station.sock_diag.half_opens()?;
+        let reader = station.counters.as_mut();
+        let counters = reader.and_then(|reader| reader.read().ok());
+        let counted_ns = monotonic_ns();
+        let listeners = Listeners::read(&mut station.sock_diag)?;
+        let mut begun = Vec::new();
+        if !station.begun {
+            station.begun = true;
+            let query = Query::states(mask::SYN_SENT);
+            station
+                .sock_diag
+                .dump_with(&query, |row| begun.push(*row))?;
+        }
+        Ok(Self {
+            half_opens,
+            begun,
+            listeners,
+            counters,
+            counted_ns,
+        })
+    }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        self.counters.as_ref()?.get(name)
+    }
+}
+
+/// What a round gathers.
+#[derive(Default)]
+struct Round {
+    snapshots: Vec<Snapshot>,
+    listeners: Vec<Listener>,
+    queues: Vec<model::Listener>,
+    counters: Vec<Counters>,
+    addresses: Vec<(u32, Vec<IpAddr>)>,
+}
+
+impl Round {
+    fn take_in(&mut self, station: &mut Station, seen: Seen, owners: &Owners, is_new: bool) {
+        let netns = station.netns.inode();
+        if is_new {
+            self.listeners.extend(seen.listeners.iter().map(|l| {
+                let who = owners.who(l.inode).unwrap_or_default();
+                Listener {
+                    netns,
+                    local_addr: l.local_addr,
+                    local_port: l.local_port,
+                    process: who.process,
+                    cgroup: who.cgroup,
+                }
+            }));
+        }
+        let look = Look {
+            listeners: &seen.listeners,
+            half_opens: &seen.half_opens.rows,
+            counters: seen.counters.as_ref(),
+            settings: &station.limits,
+        };
+        let name: Arc<str> = station.netns.name().into();
+        let lines = look.lines(&name, |inode| owners.who(inode));
+        self.queues.extend(lines);
+        self.counters.push(Counters {
+            netns,
+            listen_overflows: seen.counter("ListenOverflows"),
+            listen_drops: seen.counter("ListenDrops"),
+            syncookies_sent: seen.counter("SyncookiesSent"),
+            syncookies_recv: seen.counter("SyncookiesRecv"),
+            req_q_full_drop: seen.counter("TCPReqQFullDrop"),
+        });
+        if std::mem::take(&mut station.moved) {
+            match addresses(&station.netns) {
+                Ok(addresses) => self.addresses.push((netns, addresses)),
+                Err(error) => {
+                    log::warn!("addresses of namespace {}: {error}", station.netns.name());
+                }
+            }
+        }
+        self.snapshots
+            .push(snapshot(netns, &station.settings, &seen));
+    }
+}
+
+fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
+    let dump = &seen.half_opens;
     let as_row = |row: &Row| HalfOpenRow {
         tuple: Tuple {
             netns: inode,
@@ -278,39 +418,27 @@ fn snapshot(inode: u32, station: &mut Station) -> io::Result<Snapshot> {
         retrans: row.retrans,
         expires_ms: row.expires_ms,
     };
-    let mut syn_sent = Vec::new();
-    if !station.begun {
-        station.begun = true;
-        station
-            .sock_diag
-            .dump_with(&Query::states(mask::SYN_SENT), |row| {
-                syn_sent.push(as_row(row))
-            })?;
-    }
-    let [synack_retries, syn_linear] = station.settings;
+    let [synack_retries, syn_linear] = *settings;
     let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
-    Ok(Snapshot {
+    Snapshot {
         netns: inode,
         before_ns: dump.before_ns,
         after_ns: dump.after_ns,
         rows: dump.rows.iter().map(as_row).collect(),
-        syn_sent,
+        syn_sent: seen.begun.iter().map(as_row).collect(),
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
-        syn_retrans: counters
-            .as_ref()
-            .and_then(|c| c.get("TCPSynRetrans"))
-            .map(|value| Count {
-                before_ns: dump.after_ns,
-                after_ns: counted_ns,
-                value,
-            }),
-        retrans_fail: counters
-            .as_ref()
-            .and_then(|c| c.get("TCPRetransFail"))
-            .unwrap_or(0),
-        embryonic_rsts: counters.as_ref().and_then(|c| c.get("EmbryonicRsts")),
+        syn_retrans: seen.counter("TCPSynRetrans").map(|value| Count {
+            before_ns: dump.after_ns,
+            after_ns: seen.counted_ns,
+            value,
+        }),
+        retrans_fail: seen.counter("TCPRetransFail").unwrap_or(0),
+        embryonic_rsts: seen.counter("EmbryonicRsts"),
         fates: Vec::new(),
         asked_ns: 0,
-    })
+    }
 }
+
+#[cfg(test)]
+mod tests;

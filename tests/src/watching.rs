@@ -117,6 +117,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         all_states: false,
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
+        max_peers: 32_768,
         duration: None,
         count: None,
         log_level: 0,

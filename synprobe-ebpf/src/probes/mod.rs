@@ -1,5 +1,6 @@
 //! One file per hook: a thin entry point, a fallible body, one exit that counts the error.
 
+mod drop_skb;
 mod error_report;
 mod receive_reset;
 mod retransmit_skb;

@@ -34,6 +34,9 @@ pub struct Listener {
     pub v6only: bool,
     /// cgroup v2 id of the socket; `None` before 5.8.
     pub cgroup: Option<u64>,
+    /// Packets discarded at it (`sk_drops`): every SYN and final ACK that one of its queues refused
+    /// among them (`tcp_listendrop()`). `None` where the kernel does not tell.
+    pub drops: Option<u32>,
 }
 
 impl Listener {
@@ -50,6 +53,7 @@ impl Listener {
             uid: row.uid,
             v6only: row.v6only.unwrap_or(false),
             cgroup: row.cgroup,
+            drops: row.drops,
         }
     }
 
@@ -96,7 +100,11 @@ impl Listeners {
     pub fn read(sock_diag: &mut SockDiag) -> io::Result<Self> {
         let netns = sock_diag.netns();
         let mut listeners = Self::default();
-        listeners.dump = sock_diag.dump_with(&Query::states(mask::LISTEN), |row| {
+        let query = Query {
+            drops: true,
+            ..Query::states(mask::LISTEN)
+        };
+        listeners.dump = sock_diag.dump_with(&query, |row| {
             listeners.add(Listener::new(netns, row));
         })?;
         Ok(listeners)
@@ -184,6 +192,7 @@ mod tests {
             uid: 0,
             v6only: false,
             cgroup: None,
+            drops: None,
         }
     }
 

@@ -4,12 +4,16 @@
 //! the run is known, how one that ended unseen is noticed, and how every figure is checked against
 //! the kernel's own.
 
+pub mod addresses;
 pub mod cgroup;
 pub mod counters;
+pub mod icmp;
 pub mod listeners;
 mod nlmsg;
 pub mod owner;
+pub mod queues;
 mod request;
+pub mod route;
 pub mod row;
 pub mod sock_diag;
 mod socket;

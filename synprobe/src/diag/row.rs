@@ -9,6 +9,10 @@ pub(super) const MSG: usize = 72;
 
 /// `INET_DIAG_INFO`: asks for, and carries, `struct tcp_info`.
 pub(super) const INET_DIAG_INFO: u16 = 2;
+/// `INET_DIAG_SKMEMINFO` : asks for, and carries, the words of `SK_MEMINFO_*`.
+pub(super) const INET_DIAG_SKMEMINFO: u16 = 7;
+/// `SK_MEMINFO_DROPS` (`linux/sock_diag.h`): where `sk_drops` is among those words.
+const SK_MEMINFO_DROPS: usize = 8;
 /// `INET_DIAG_SKV6ONLY` (4.2); the kernel adds it unasked to rows in LISTEN and CLOSE.
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `INET_DIAG_CGROUP_ID` (5.8); added unasked to every row that is a full socket.
@@ -78,6 +82,10 @@ pub struct Row {
     pub cgroup: Option<u64>,
     /// Only when asked for, and only of full sockets.
     pub tcp_info: Option<TcpInfo>,
+    /// `sk_drops`: packets discarded at this socket. Of a listener it is its own share of its
+    /// namespace's ListenDrops and more (`tcp_listendrop()`, `sk_drops_inc()`). Only when asked for,
+    /// and only of full sockets.
+    pub drops: Option<u32>,
 }
 
 /// The members of `struct tcp_info` that bear on a handshake.
@@ -148,6 +156,7 @@ impl Row {
         for (kind, value) in Attributes::new(&payload[MSG..]) {
             match kind {
                 INET_DIAG_INFO => row.tcp_info = TcpInfo::parse(value),
+                INET_DIAG_SKMEMINFO => row.drops = word(value, SK_MEMINFO_DROPS),
                 INET_DIAG_SKV6ONLY => row.v6only = value.first().map(|set| *set != 0),
                 INET_DIAG_CGROUP_ID => {
                     row.cgroup = value.first_chunk().map(|id| u64::from_ne_bytes(*id));
@@ -183,6 +192,12 @@ pub fn is_v4_mapped(addr: &[u8; 16]) -> bool {
 #[must_use]
 pub fn is_wildcard(addr: &[u8; 16]) -> bool {
     addr[12..] == [0; 4] && (addr[..12] == [0; 12] || is_v4_mapped(addr))
+}
+
+/// The n-th 32-bit word of an attribute; `None` where an older kernel has fewer.
+fn word(value: &[u8], n: usize) -> Option<u32> {
+    let bytes = value.get(4 * n..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
 }
 
 fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {

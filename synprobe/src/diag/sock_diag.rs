@@ -17,7 +17,7 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
 use super::monotonic_ns;
 use super::nlmsg::{Message, Messages};
 use super::request::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
-use super::row::{INET_DIAG_INFO, Row, is_v4_mapped, mask};
+use super::row::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
 use super::socket::{invalid, open_socket, receive};
 use crate::netns::NetNs;
 
@@ -59,6 +59,8 @@ pub struct Query {
     /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`), so ask only where
     /// needed.
     pub tcp_info: bool,
+    /// Also fill [`Row::drops`].
+    pub drops: bool,
 }
 
 impl Query {
@@ -71,6 +73,7 @@ impl Query {
             local_port: 0,
             peer_port: 0,
             tcp_info: false,
+            drops: false,
         }
     }
 }
@@ -260,7 +263,8 @@ impl SockDiag {
     }
 
     fn dump_request(&self, query: &Query) -> Request {
-        let ext = u8::from(query.tcp_info) << (INET_DIAG_INFO - 1);
+        let ext = u8::from(query.tcp_info) << (INET_DIAG_INFO - 1)
+            | u8::from(query.drops) << (INET_DIAG_SKMEMINFO - 1);
         let mut request = match query.families {
             Families::Both => Request::both(ext, query.states),
             Families::V4 => Request::one(NLM_F_DUMP, AF_INET, ext, query.states),

@@ -1,4 +1,4 @@
-//! The netlink socket: opened, and read a datagram at a time.
+//! Netlink sockets: opened, and read a datagram at a time.
 
 use std::io;
 use std::mem::size_of;
@@ -35,7 +35,7 @@ pub(super) fn receive<'a>(
             io::ErrorKind::WouldBlock => {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "sock_diag did not answer",
+                    "the kernel did not answer",
                 ));
             }
             _ => return Err(error),
@@ -44,11 +44,16 @@ pub(super) fn receive<'a>(
     let room = buffer.len();
     buffer
         .get(..received)
-        .ok_or_else(|| invalid(format!("sock_diag sent {received} bytes, {room} fit")))
+        .ok_or_else(|| invalid(format!("the kernel sent {received} bytes, {room} fit")))
 }
 
-/// Opens the socket in the calling thread's namespace.
+/// Opens a sock_diag socket in the calling thread's namespace.
 pub(super) fn open_socket() -> io::Result<OwnedFd> {
+    open_netlink(libc::NETLINK_SOCK_DIAG)
+}
+
+/// Opens a netlink socket of that protocol in the calling thread's namespace.
+pub(super) fn open_netlink(protocol: libc::c_int) -> io::Result<OwnedFd> {
     let check = |result: libc::c_int| match result {
         0.. => Ok(result),
         _ => Err(io::Error::last_os_error()),
@@ -58,7 +63,7 @@ pub(super) fn open_socket() -> io::Result<OwnedFd> {
         libc::socket(
             libc::AF_NETLINK,
             libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            libc::NETLINK_SOCK_DIAG,
+            protocol,
         )
     })?;
     // SAFETY: it was just opened, and nothing else knows it.

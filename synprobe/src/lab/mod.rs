@@ -18,7 +18,7 @@ pub mod nft;
 mod ns;
 pub mod packet;
 mod packet_socket;
-mod poll;
+pub(crate) mod poll;
 mod raw;
 mod riddle;
 mod router;
@@ -30,6 +30,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod variation;
+#[cfg(test)]
+mod ways;
 pub mod wire_peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,12 +46,14 @@ pub use made::{
     Side,
 };
 pub use net::{
-    CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, SERVER_MAC, SERVER_V4, SERVER_V6, has_ipv6,
+    CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, Route, SERVER_MAC, SERVER_V4, SERVER_V6,
+    add_route, beyond_server, has_ipv6,
 };
 pub use ns::Ns;
 pub use raw::RawSender;
 pub use scenario::{Scenario, all, find};
 pub use server::{Served, Server};
+pub(crate) use socket::with_sockaddr;
 pub use socket::{Client, Seen, listen, set_option, settle};
 pub use variation::{BACKGROUND_PORT, Variation};
 

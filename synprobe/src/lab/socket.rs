@@ -12,7 +12,7 @@ use super::ns::Ns;
 use super::poll::{self, interest};
 
 /// Calls `use_it` with the address as the kernel wants it.
-pub(super) fn with_sockaddr<T>(
+pub(crate) fn with_sockaddr<T>(
     address: SocketAddr,
     use_it: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> T,
 ) -> T {

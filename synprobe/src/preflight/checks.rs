@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use synprobe_ebpf::config::Member;
+
 use super::{
     Attempt, Check, Host, Status,
     host::text,
@@ -118,8 +120,13 @@ pub(super) fn members(btf: &Btf) -> (Check, Option<Resolved>) {
     }
 }
 
-/// A tracepoint with a prototype that is understood; gives the program for it.
-pub(super) fn hook(btf: &Btf, hook: &'static Hook) -> (Check, Option<Chosen>) {
+/// A tracepoint with a prototype that is understood, and all that its program reads; gives the program
+/// for it. `missing`: the members that this kernel lacks.
+pub(super) fn hook(
+    btf: &Btf,
+    hook: &'static Hook,
+    missing: &[&'static Member],
+) -> (Check, Option<Chosen>) {
     let id = format!("tracepoint.{}", hook.name);
     let check = |status, detail: String| Check::new(&id, hook.name, status, detail);
     let lacking = |detail: String, remedy: Option<&str>| {
@@ -130,9 +137,32 @@ pub(super) fn hook(btf: &Btf, hook: &'static Hook) -> (Check, Option<Chosen>) {
         check.remedy = remedy.map(str::to_owned);
         (check, None)
     };
+    let (major, minor) = hook.since;
+    let newer = format!("boot Linux {major}.{minor} or later");
+    if let Some(member) = missing.iter().find(|m| m.feature == hook.feature) {
+        let Member {
+            container, path, ..
+        } = member;
+        let detail = format!("this kernel's BTF has no struct {container} member {path}");
+        return lacking(detail, Some(OffsetsError::REMEDY));
+    }
     match btf.tracepoint_prototype(hook.name) {
         Ok(prototype) => match hook.choose(&prototype) {
-            Some(chosen) => (check(Status::Ok, prototype.to_string()), Some(chosen)),
+            Some(chosen) if chosen.lost.is_empty() => {
+                (check(Status::Ok, prototype.to_string()), Some(chosen))
+            }
+            Some(chosen) => {
+                let less = check(Status::Degraded, prototype.to_string()).with_lost(chosen.lost);
+                (less, Some(chosen))
+            }
+            None if hook.is_too_old(&prototype) => {
+                let detail = format!(
+                    "this kernel's tracepoint {} hands over {prototype}, without what Linux \
+                     {major}.{minor} added",
+                    hook.name
+                );
+                lacking(detail, Some(&newer))
+            }
             None => {
                 let known: Vec<_> = hook.variants.iter().map(|v| wanted(v.args)).collect();
                 let name = hook.name;
@@ -144,11 +174,9 @@ pub(super) fn hook(btf: &Btf, hook: &'static Hook) -> (Check, Option<Chosen>) {
             }
         },
         Err(BtfError::NoTracepoint(name)) => {
-            let (major, minor) = hook.since;
             let detail =
                 format!("this kernel has no tracepoint {name} (since Linux {major}.{minor})");
-            let remedy = format!("boot Linux {major}.{minor} or later");
-            lacking(detail, Some(&remedy))
+            lacking(detail, Some(&newer))
         }
         Err(e) => lacking(
             format!("tracepoint {}: {e}", hook.name),

@@ -307,6 +307,49 @@ fn the_prototype_before_6_17_is_told_from_the_one_after() {
 }
 
 #[test]
+fn drops_without_reason_receiver_or_members_are_told_in_words() {
+    let id = "tracepoint.kfree_skb";
+    let with = |args: &[&str]| {
+        let mut blob = Blob::kernel(|_| false, other_than("kfree_skb"));
+        blob.tracepoint("kfree_skb", args);
+        Made::good().file(KERNEL_BTF, blob.bytes())
+    };
+    let (skb, reason) = ("struct sk_buff *", "enum skb_drop_reason");
+
+    let host = with(&[skb, "void *", reason, "struct sock *"]);
+    assert_eq!(host.report().verdict(), Verdict::CanRun);
+    assert_eq!(program(&host, "kfree_skb"), Some("drop_skb_rx"));
+
+    let host = with(&[skb, "void *", reason]);
+    let lost = host.less(id).lost;
+    assert!(lost.is_some_and(|lost| lost.contains("half-open")));
+    assert_eq!(program(&host, "kfree_skb"), Some("drop_skb"));
+
+    let host = with(&[skb, "void *"]);
+    let check = host.less(id);
+    assert_eq!(program(&host, "kfree_skb"), None);
+    assert_eq!(
+        check.detail,
+        "this kernel's tracepoint kfree_skb hands over (struct sk_buff *, void *), without what \
+         Linux 5.17 added"
+    );
+    assert_eq!(check.remedy.as_deref(), Some("boot Linux 5.17 or later"));
+    let lost = "packets that this host itself drops, and why";
+    assert_eq!(check.lost.as_deref(), Some(lost));
+
+    let blob = Blob::kernel(|m| m.path == "skb_iif", HOOKS);
+    let host = Made::good().file(KERNEL_BTF, blob.bytes());
+    let check = host.less(id);
+    assert_eq!(program(&host, "kfree_skb"), None);
+    assert_eq!(
+        check.detail,
+        "this kernel's BTF has no struct sk_buff member skb_iif"
+    );
+    assert_eq!(check.lost.as_deref(), Some(lost));
+    assert_eq!(require_on(&host, HOOKS).unwrap().missing, [lost]);
+}
+
+#[test]
 fn members_that_are_not_there() {
     let blob = Blob::kernel(|m| m.path == "snt_synack", HOOKS).bytes();
     let line = Made::good().file(KERNEL_BTF, blob).fatal("members");

@@ -212,20 +212,42 @@ impl Btf {
         let ids = self.named(enum_name, &[kind::ENUM, kind::ENUM64]).ok()?;
         ids.into_iter().find_map(|id| {
             let e = self.get(id).ok()?;
-            let wide = e.kind() == kind::ENUM64;
-            let stride = if wide { 12 } else { 8 };
-            (0..e.len() as usize).find_map(|i| {
-                let at = e.at + TYPE_LEN + i * stride;
-                if self.text(self.word(at).ok()?).ok()? != name.as_bytes() {
-                    return None;
-                }
-                let low = self.word(at + 4).ok()?;
-                Some(match (wide, e.kind_flag()) {
-                    (true, _) => (i64::from(self.word(at + 8).ok()?) << 32) | i64::from(low),
-                    (false, true) => i64::from(low as i32),
-                    (false, false) => i64::from(low),
-                })
-            })
+            let mut all = self.values(e).map_while(Result::ok);
+            all.find(|(text, _)| *text == name.as_bytes())
+                .map(|(_, value)| value)
+        })
+    }
+
+    /// All enumerators of an enum, each with its value as [`Btf::enumerator`] gives it, in their
+    /// order; none where there is no such enum.
+    ///
+    /// # Errors
+    /// Where it is malformed.
+    pub fn enumerators(&self, enum_name: &str) -> Result<Vec<(String, i64)>, BtfError> {
+        let mut all = Vec::new();
+        for id in self.named(enum_name, &[kind::ENUM, kind::ENUM64])? {
+            for found in self.values(self.get(id)?) {
+                let (text, value) = found?;
+                all.push((String::from_utf8_lossy(text).into_owned(), value));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Names and values of an enum.
+    fn values(&self, e: Type) -> impl Iterator<Item = Result<(&[u8], i64), BtfError>> {
+        let wide = e.kind() == kind::ENUM64;
+        let stride = if wide { MEMBER_LEN } else { 8 };
+        (0..e.len() as usize).map(move |i| {
+            let at = e.at + TYPE_LEN + i * stride;
+            let text = self.text(self.word(at)?)?;
+            let low = self.word(at + 4)?;
+            let value = match (wide, e.kind_flag()) {
+                (true, _) => (i64::from(self.word(at + 8)?) << 32) | i64::from(low),
+                (false, true) => i64::from(low as i32),
+                (false, false) => i64::from(low),
+            };
+            Ok((text, value))
         })
     }
 

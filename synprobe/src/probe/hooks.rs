@@ -1,5 +1,7 @@
 //! The one table of hooks: tracepoint, program, prototype, since when, required or optional.
 
+use synprobe_ebpf::config::DROPS_FEATURE;
+
 use super::btf::Prototype;
 
 /// One way to attach to a hook: a program, and the prototype it was written for.
@@ -9,6 +11,8 @@ pub struct Variant {
     pub program: &'static str,
     /// The tracepoint's arguments as BTF prints them.
     pub args: &'static [&'static str],
+    /// What cannot be told with it, although the hook is there; empty: nothing.
+    pub lost: &'static str,
 }
 
 /// A tracepoint that is listened to.
@@ -24,8 +28,11 @@ pub struct Hook {
     pub required: bool,
     /// The first kernel that has it.
     pub since: (u32, u32),
-    /// What it tells, and so what is lost without it.
+    /// What it tells, and so what is lost without it. Where members with the same feature are
+    /// missing, it is not used.
     pub feature: &'static str,
+    /// Prototypes from before [`Hook::since`]: the tracepoint was there, but did not tell this yet.
+    pub too_old: &'static [&'static [&'static str]],
 }
 
 impl Hook {
@@ -38,7 +45,13 @@ impl Hook {
         Some(Chosen {
             hook: self,
             program: fits.program,
+            lost: fits.lost,
         })
+    }
+
+    /// Whether a prototype is one from before [`Hook::since`].
+    pub fn is_too_old(&self, prototype: &Prototype) -> bool {
+        self.too_old.iter().any(|args| prototype.takes(args))
     }
 }
 
@@ -49,9 +62,18 @@ pub struct Chosen {
     pub hook: &'static Hook,
     /// The program's name in the object.
     pub program: &'static str,
+    /// [`Variant::lost`].
+    pub lost: &'static str,
 }
 
+/// Tracepoint of the packets that are thrown away.
+pub const DROPS: &str = "kfree_skb";
+/// The program for it that is told the receiving socket.
+pub const DROPS_WITH_RECEIVER: &str = "drop_skb_rx";
+
 const SOCK: &str = "const struct sock *";
+const SK_BUFF: &str = "struct sk_buff *";
+const REASON: &str = "enum skb_drop_reason";
 
 /// Every hook, in the order in which they are attached.
 pub const HOOKS: &[Hook] = &[
@@ -61,10 +83,12 @@ pub const HOOKS: &[Hook] = &[
         variants: &[Variant {
             program: "retransmit_synack",
             args: &[SOCK, "const struct request_sock *"],
+            lost: "",
         }],
         required: true,
         since: (4, 15),
         feature: "SYN-ACK retransmissions, and when a half-open began",
+        too_old: &[],
     },
     Hook {
         system: "tcp",
@@ -73,15 +97,18 @@ pub const HOOKS: &[Hook] = &[
             Variant {
                 program: "retransmit_skb_err",
                 args: &[SOCK, "const struct sk_buff *", "int"],
+                lost: "",
             },
             Variant {
                 program: "retransmit_skb",
                 args: &[SOCK, "const struct sk_buff *"],
+                lost: "",
             },
         ],
         required: true,
         since: (4, 15),
         feature: "SYN and data retransmissions",
+        too_old: &[],
     },
     Hook {
         system: "tcp",
@@ -89,10 +116,12 @@ pub const HOOKS: &[Hook] = &[
         variants: &[Variant {
             program: "receive_reset",
             args: &["struct sock *"],
+            lost: "",
         }],
         required: false,
         since: (4, 15),
         feature: "whether a refusal was a RST or an ICMP port-unreachable",
+        too_old: &[],
     },
     Hook {
         system: "sock",
@@ -100,10 +129,12 @@ pub const HOOKS: &[Hook] = &[
         variants: &[Variant {
             program: "error_report",
             args: &[SOCK],
+            lost: "",
         }],
         required: false,
         since: (5, 14),
         feature: "ICMP errors that do not end the handshake",
+        too_old: &[],
     },
     Hook {
         system: "sock",
@@ -111,9 +142,31 @@ pub const HOOKS: &[Hook] = &[
         variants: &[Variant {
             program: "set_state",
             args: &[SOCK, "const int", "const int"],
+            lost: "",
         }],
         required: true,
         since: (4, 16),
         feature: "every transition of a socket",
+        too_old: &[],
+    },
+    Hook {
+        system: "skb",
+        name: DROPS,
+        variants: &[
+            Variant {
+                program: "drop_skb",
+                args: &[SK_BUFF, "void *", REASON],
+                lost: "which packets a half-open has dealt with (Linux 6.11)",
+            },
+            Variant {
+                program: DROPS_WITH_RECEIVER,
+                args: &[SK_BUFF, "void *", REASON, "struct sock *"],
+                lost: "",
+            },
+        ],
+        required: false,
+        since: (5, 17),
+        feature: DROPS_FEATURE,
+        too_old: &[&[SK_BUFF, "void *"]],
     },
 ];

@@ -1,6 +1,6 @@
 //! Loading and attaching the eBPF object.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -11,8 +11,10 @@ use synprobe_ebpf::{config::MEMBERS, stats::Stats};
 use thiserror::Error;
 
 use super::{
-    hooks::{Chosen, Hook},
+    aside::{Aside, Move, PAUSE},
+    hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook},
     info::runs_and_misses,
+    reasons::Reasons,
 };
 use crate::filter::KernelFilter;
 
@@ -37,6 +39,8 @@ pub struct LoadOptions<'a> {
     pub places: [u32; MEMBERS.len()],
     /// The hooks, each with the program that fits this kernel's prototype.
     pub hooks: &'a [Chosen],
+    /// Its names for why it drops packets.
+    pub reasons: &'a Reasons,
     /// Level of the kernel side's own diagnostics: 0 off, 1 error … 5 trace (`aya_log::Level`).
     pub log_level: u8,
 }
@@ -69,6 +73,7 @@ pub struct Probes {
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, PodStats>,
     attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
+    aside: Aside,
 }
 
 impl Probes {
@@ -89,12 +94,18 @@ impl Probes {
             filter.filter.unbound,
         ];
         let places = options.places.as_slice();
+        let with_receiver = options
+            .hooks
+            .iter()
+            .any(|chosen| chosen.program == DROPS_WITH_RECEIVER);
+        let reasons = options.reasons.to_kernel(with_receiver);
         let peers = u32::try_from(filter.peers.len().max(1)).unwrap_or(u32::MAX);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("OFFSETS", places, true)
             .override_global("FILTER", scalars.as_slice(), true)
             .override_global("PORTS", filter.ports.as_slice(), true)
+            .override_global("REASONS", reasons.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("PEERS", peers);
@@ -138,6 +149,7 @@ impl Probes {
                 ebpf,
                 stats,
                 attached,
+                aside: Aside::watching(Instant::now(), 0),
             },
             ring,
         ))
@@ -163,14 +175,62 @@ impl Probes {
 
     /// How often the kernel skipped one of the programs because it was already running on that CPU
     /// (`bpf_prog_info.recursion_misses`; for raw tracepoints since 6.1, where the check came with it):
-    /// events that nobody saw.
+    /// events that nobody saw. Apart from those of the program on [`DROPS`]: see
+    /// [`Self::drops_skipped`].
     pub fn skipped(&self) -> u64 {
-        self.ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
+        self.misses(|chosen| chosen.hook.name != DROPS)
+    }
+
+    /// Likewise, of the program on [`DROPS`], which runs for every dropped packet: next to none of them
+    /// would have given a record.
+    pub fn drops_skipped(&self) -> u64 {
+        self.misses(|chosen| chosen.hook.name == DROPS)
+    }
+
+    fn misses(&self, of: impl Fn(&Chosen) -> bool) -> u64 {
+        self.attached
+            .iter()
+            .filter(|(chosen, _)| of(chosen))
+            .filter_map(|(chosen, _)| self.ebpf.program(chosen.program)?.fd().ok())
             .filter_map(|fd| runs_and_misses(fd.as_fd()))
             .map(|(_, misses)| misses)
             .sum()
+    }
+
+    /// Leaves the drops alone while there are too many of them, and returns to them later; to be asked
+    /// about once a second. `runs`: how often their program has run ([`Stats::drop_runs`]). Says what is
+    /// not seen from now on.
+    pub fn relieve(&mut self, runs: u64, now: Instant) -> Option<String> {
+        let (chosen, link) = self
+            .attached
+            .iter_mut()
+            .find(|(chosen, _)| chosen.hook.name == DROPS)?;
+        let program = program(&mut self.ebpf, chosen).ok()?;
+        let seconds = PAUSE.as_secs();
+        match self.aside.decide(now, runs)? {
+            Move::StepAside { per_second } => {
+                if let Err(error) = program.detach(link.take()?) {
+                    log::warn!("{DROPS} cannot be detached: {error}");
+                }
+                Some(format!(
+                    "packet drops: {} a second on this host, more than it is worth to look at: not \
+                     watched for {seconds} s",
+                    thousands(per_second)
+                ))
+            }
+            Move::Return => match program.attach(DROPS) {
+                Ok(again) => {
+                    *link = Some(again);
+                    None
+                }
+                Err(error) => {
+                    self.aside = Aside::Resting { until: now + PAUSE };
+                    Some(format!(
+                        "packet drops: cannot be watched again: {error}: not watched for {seconds} s"
+                    ))
+                }
+            },
+        }
     }
 
     /// Detaches everything: from here on nothing new reaches the ring. The programs stay loaded, for
@@ -216,6 +276,19 @@ fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// `412000` as `412,000`.
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// aya reads the kernel's whole BTF to load an object, and so do we to find our members: tens of
 /// megabytes in small pieces, free by now. A tool that stays running gives them back.
 fn give_back_memory() {
@@ -223,5 +296,16 @@ fn give_back_memory() {
     // SAFETY: malloc_trim only returns free pages to the system.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_off() {
+        let said = [0, 7, 999, 1000, 412_000, 1_234_567].map(thousands);
+        assert_eq!(said, ["0", "7", "999", "1,000", "412,000", "1,234,567"]);
     }
 }

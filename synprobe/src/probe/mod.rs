@@ -1,10 +1,14 @@
 //! From the object to programs that run: the only place, beside the pipeline, that knows aya's
 //! programs and maps.
 
+pub mod aside;
 pub mod btf;
 pub mod hooks;
 mod info;
+pub mod kallsyms;
 mod load;
+pub mod losses;
 pub mod offsets;
+pub mod reasons;
 
 pub use load::{LoadError, LoadOptions, Probes};

@@ -9,7 +9,7 @@ mod data;
 mod facts;
 mod open;
 mod owners;
-mod peers;
+pub mod peers;
 mod reconcile;
 pub mod schedule;
 mod server;
@@ -24,14 +24,14 @@ pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use open::Open;
-use peers::Peers;
+use peers::{Estimate, Peers};
 
 use crate::{
     decode::Event,
     filter::Selection,
     model::{
-        Body, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost, Outcome,
-        Retransmit, RetransmitKind, Role, State, TcpState,
+        Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost,
+        Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
     },
 };
 
@@ -51,7 +51,7 @@ pub struct TrackConfig {
     pub all_states: bool,
     /// Bound of the table.
     pub max_handshakes: usize,
-    /// Bound of the peer table.
+    /// Bound of the table of peers that have shown life; silent ones have their own.
     pub max_peers: usize,
     /// When the run began, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
@@ -98,7 +98,7 @@ pub enum Observation {
 }
 
 /// The running totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Kernel records taken in.
     pub events: u64,
@@ -110,8 +110,10 @@ pub struct Totals {
     pub untold: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
-    /// Handshakes and retransmissions of peers for which the peer table had no room.
+    /// Handshakes and retransmissions of peers that made room in the peer table.
     pub peers_unlisted: u64,
+    /// Different peers, by role; known once the run is over.
+    pub peers_distinct: ByRole<Estimate>,
 }
 
 /// See the module.
@@ -219,6 +221,10 @@ impl Tracker {
             self.say_handshake(open, &end);
         }
         self.totals.peers_unlisted = self.peers.unlisted();
+        self.totals.peers_distinct = ByRole {
+            client: self.peers.distinct(Role::Client),
+            server: self.peers.distinct(Role::Server),
+        };
         for peer in self.peers.table() {
             self.lines.push(Line {
                 mono_ns: at_ns,
@@ -384,6 +390,9 @@ impl Tracker {
             let c = &retransmit.connection;
             self.peers
                 .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
+            if retransmit.trigger == Some(Trigger::Peer) {
+                self.peers.repeated_its_syn(c.peer_addr, c.role);
+            }
         }
         self.lines.push(Line {
             mono_ns: at_ns,

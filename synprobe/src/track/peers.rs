@@ -1,18 +1,51 @@
-//! Totals by peer address and role, bounded.
+//! Totals by peer address and role, bounded, and so that a flood does not wash away those who matter.
+//!
+//! Whoever sends a SYN from a made-up address costs us an entry. Such a peer never answers: it is on
+//! probation, in a table of its own from which the oldest goes first. A peer that has shown life, by
+//! anything that takes a packet from it beyond one SYN, is protected: silence cannot push it out. That
+//! table is bounded too, and there whoever is least in trouble makes room. What went is kept as one sum,
+//! and the number of different peers is estimated.
+
+mod distinct;
+mod dwells;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{
+        BTreeMap, HashMap, VecDeque,
+        hash_map::{Entry, RandomState},
+    },
+    hash::BuildHasher,
     net::IpAddr,
 };
 
-use sketches_ddsketch::{Config, DDSketch};
+use distinct::Distinct;
+pub use distinct::Estimate;
+use dwells::Dwells;
 
-use crate::model::{Handshake, Outcome, Peer, RetransmitKind, Role};
+use crate::model::{ByRole, Handshake, Outcome, Peer, RetransmitKind, Role};
 
-/// Relative error of the quantiles: 1 %.
-const QUANTILE_ERROR: f64 = 0.01;
-/// Buckets of one sketch: from 1 µs to an hour at 1 %.
-const QUANTILE_BUCKETS: u32 = 1200;
+/// Peers on probation.
+const PROBATION: usize = 8_192;
+/// So many peers in trouble are passed over because they were active since, before one has to go.
+const SECOND_CHANCES: usize = 8;
+
+/// How much a peer matters: the least makes room first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Nothing came from it but a SYN (server), nothing at all (client).
+    #[default]
+    Silent,
+    /// One attempt, one RST: as the true owner of a made-up source address answers, or a port that a
+    /// scan finds closed.
+    Reset,
+    /// Everything went well.
+    Healthy,
+    /// Anything else.
+    Trouble,
+}
+
+/// Those of whom the protected table is made, the first to go first.
+const PROTECTED: [Standing; 3] = [Standing::Reset, Standing::Healthy, Standing::Trouble];
 
 #[derive(Default)]
 struct Totals {
@@ -20,79 +53,252 @@ struct Totals {
     established: u64,
     failed: u64,
     open: u64,
-    dwell: Option<Box<DDSketch>>,
-    dwell_max_us: Option<u64>,
     retransmits: [u64; RetransmitKind::ALL.len()],
+    dwells: Dwells,
+    dwell_max_us: Option<u64>,
     verdicts: BTreeMap<String, u64>,
+    /// Whether a packet came from it beyond one SYN.
+    alive: bool,
+    standing: Standing,
+    /// Of its ticket; 0: it has none yet.
+    serial: u64,
 }
 
-/// The peers of a run.
-pub struct Peers {
-    totals: HashMap<(IpAddr, Role), Totals>,
+impl Totals {
+    fn resent(&self) -> u64 {
+        self.retransmits.iter().sum()
+    }
+
+    fn earned(&self) -> Standing {
+        match (self.failed + self.open, self.resent()) {
+            _ if !self.alive => Standing::Silent,
+            (0, 0) => Standing::Healthy,
+            (1, 0) if self.attempts == 1 && self.failed == 1 => Standing::Reset,
+            _ => Standing::Trouble,
+        }
+    }
+}
+
+type Key = (IpAddr, Role);
+
+/// A place in the order of those who make room; dead once the peer's serial is another.
+struct Ticket {
+    key: Key,
+    serial: u64,
+    /// Attempts and retransmissions when it was given out.
+    activity: u64,
+}
+
+/// What the peers that made room add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Handshakes.
+    pub attempts: u64,
+    /// Of those, completed.
+    pub established: u64,
+    /// Ended otherwise.
+    pub failed: u64,
+    /// Still open.
+    pub open: u64,
+    /// Segments sent again, of whatever kind.
+    pub retransmits: u64,
+}
+
+impl Others {
+    fn add(&mut self, totals: &Totals) {
+        self.attempts += totals.attempts;
+        self.established += totals.established;
+        self.failed += totals.failed;
+        self.open += totals.open;
+        self.retransmits += totals.resent();
+    }
+}
+
+/// The peers of a run. `S` hashes for the estimator; the default has a key of its own in each run.
+pub struct Peers<S = RandomState> {
+    totals: HashMap<Key, Totals>,
+    /// By standing.
+    tickets: [VecDeque<Ticket>; 4],
+    /// By standing: how many there are.
+    counts: [usize; 4],
     limit: usize,
-    unlisted: u64,
+    probation: usize,
+    serial: u64,
+    others: Others,
+    distinct: ByRole<Distinct<S>>,
+    /// Whether one had to go: from then on only the estimate knows how many there were.
+    incomplete: ByRole<bool>,
 }
 
-impl Peers {
-    /// At most `limit` peers are told apart.
+impl<S: BuildHasher + Default> Peers<S> {
+    /// At most `limit` peers that have shown life are told apart, and beside them as many silent ones,
+    /// but no more than 8,192.
     pub fn new(limit: usize) -> Self {
+        let limit = limit.max(1);
         Self {
             totals: HashMap::new(),
+            tickets: Default::default(),
+            counts: [0; 4],
             limit,
-            unlisted: 0,
+            probation: PROBATION.min(limit),
+            serial: 0,
+            others: Others::default(),
+            distinct: ByRole::default(),
+            incomplete: ByRole::default(),
         }
     }
+}
 
-    /// Handshakes and retransmissions of peers for which there was no room.
+impl<S: BuildHasher> Peers<S> {
+    /// Handshakes and retransmissions of peers that made room.
     pub fn unlisted(&self) -> u64 {
-        self.unlisted
+        self.others.attempts + self.others.retransmits
     }
 
-    fn entry(&mut self, peer: IpAddr, role: Role) -> Option<&mut Totals> {
-        if self.totals.len() >= self.limit && !self.totals.contains_key(&(peer, role)) {
-            self.unlisted += 1;
-            return None;
+    /// What the peers that made room add up to.
+    pub fn others(&self) -> Others {
+        self.others
+    }
+
+    /// Peers in the table.
+    pub fn len(&self) -> usize {
+        self.totals.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.totals.is_empty()
+    }
+
+    /// How many different peers there were in a role: exact as long as none had to make room.
+    pub fn distinct(&self, role: Role) -> Estimate {
+        let listed = self.totals.keys().filter(|(_, r)| *r == role).count() as u64;
+        if !*self.incomplete.get(role) {
+            return Estimate {
+                count: listed,
+                error: 0.0,
+            };
         }
-        Some(self.totals.entry((peer, role)).or_default())
+        let estimate = self.distinct.get(role).estimate();
+        Estimate {
+            count: estimate.count.max(listed),
+            ..estimate
+        }
+    }
+
+    /// Counts something for a peer, then sees who has to make room.
+    fn count(&mut self, key: Key, count: impl FnOnce(&mut Totals)) {
+        let totals = self.totals.entry(key).or_default();
+        let (is_new, had) = (totals.serial == 0, totals.standing);
+        count(totals);
+        let earned = totals.earned();
+        if !is_new && earned == had {
+            return;
+        }
+        self.serial += 1;
+        (totals.standing, totals.serial) = (earned, self.serial);
+        self.tickets[earned as usize].push_back(Ticket {
+            key,
+            serial: self.serial,
+            activity: totals.attempts + totals.resent(),
+        });
+        self.counts[earned as usize] += 1;
+        if is_new {
+            self.distinct.get_mut(key.1).add(key.0);
+        } else {
+            self.counts[had as usize] -= 1;
+            self.tidy(had);
+        }
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
+        if self.counts[Standing::Silent as usize] > self.probation {
+            self.evict(Standing::Silent);
+        }
+        let held = |standing: &Standing| self.counts[*standing as usize];
+        if PROTECTED.iter().map(held).sum::<usize>() > self.limit
+            && let Some(least) = PROTECTED.into_iter().find(|s| held(s) > 0)
+        {
+            self.evict(least);
+        }
+    }
+
+    /// The one that has had this standing for longest goes; of those in trouble, one in which nothing
+    /// happened since.
+    fn evict(&mut self, standing: Standing) {
+        let mut chances = match standing {
+            Standing::Trouble => SECOND_CHANCES,
+            _ => 0,
+        };
+        while let Some(mut ticket) = self.tickets[standing as usize].pop_front() {
+            let Entry::Occupied(entry) = self.totals.entry(ticket.key) else {
+                continue;
+            };
+            let totals = entry.get();
+            if totals.serial != ticket.serial {
+                continue;
+            }
+            let activity = totals.attempts + totals.resent();
+            if chances > 0 && activity > ticket.activity {
+                chances -= 1;
+                ticket.activity = activity;
+                self.tickets[standing as usize].push_back(ticket);
+                continue;
+            }
+            let totals = entry.remove();
+            self.counts[standing as usize] -= 1;
+            self.others.add(&totals);
+            *self.incomplete.get_mut(ticket.key.1) = true;
+            return;
+        }
+    }
+
+    /// Drops the dead tickets when they are many.
+    fn tidy(&mut self, standing: Standing) {
+        let tickets = &mut self.tickets[standing as usize];
+        if tickets.len() > 2 * self.counts[standing as usize] + 1024 {
+            let totals = &self.totals;
+            tickets.retain(|t| totals.get(&t.key).is_some_and(|of| of.serial == t.serial));
+        }
     }
 
     /// A handshake ended (or the run did).
     pub fn ended(&mut self, handshake: &Handshake) {
         let connection = &handshake.connection;
-        let Some(totals) = self.entry(connection.peer_addr, connection.role) else {
-            return;
-        };
-        totals.attempts += 1;
-        match handshake.outcome {
-            Outcome::Established => totals.established += 1,
-            Outcome::Open => totals.open += 1,
-            _ => totals.failed += 1,
-        }
-        if let Some(verdict) = &handshake.verdict {
-            *totals.verdicts.entry(verdict.clone()).or_default() += 1;
-        }
-        let Some(dwell_us) = handshake
-            .dwell_us
-            .filter(|_| handshake.outcome != Outcome::Open)
-        else {
-            return;
-        };
-        totals.dwell_max_us = totals.dwell_max_us.max(Some(dwell_us));
-        let sketch = totals.dwell.get_or_insert_with(|| {
-            Box::new(DDSketch::new(Config::new(
-                QUANTILE_ERROR,
-                QUANTILE_BUCKETS,
-                1.0,
-            )))
+        let key = (connection.peer_addr, connection.role);
+        self.count(key, |totals| {
+            totals.alive |= shows_life(handshake);
+            totals.attempts += 1;
+            match handshake.outcome {
+                Outcome::Established => totals.established += 1,
+                Outcome::Open => totals.open += 1,
+                _ => totals.failed += 1,
+            }
+            if let Some(verdict) = &handshake.verdict {
+                *totals.verdicts.entry(verdict.clone()).or_default() += 1;
+            }
+            if let Some(us) = handshake.dwell_us
+                && handshake.outcome != Outcome::Open
+            {
+                totals.dwell_max_us = totals.dwell_max_us.max(Some(us));
+                totals.dwells.add(us);
+            }
         });
-        sketch.add(dwell_us as f64);
     }
 
     /// A segment was sent again.
     pub fn retransmitted(&mut self, peer: IpAddr, role: Role, kind: RetransmitKind, count: u64) {
-        if let Some(totals) = self.entry(peer, role) {
+        self.count((peer, role), |totals| {
             totals.retransmits[kind as usize] += count;
-        }
+            // Data is sent only to those who have taken part in a handshake.
+            totals.alive |= !matches!(kind, RetransmitKind::Syn | RetransmitKind::Synack);
+        });
+    }
+
+    /// The peer repeated its SYN: it lives, whatever becomes of its handshake.
+    pub fn repeated_its_syn(&mut self, peer: IpAddr, role: Role) {
+        self.count((peer, role), |totals| totals.alive = true);
     }
 
     /// The table, most trouble first: failures, then what is still open, then retransmissions.
@@ -112,11 +318,23 @@ impl Peers {
     }
 }
 
-fn row((peer_addr, role): &(IpAddr, Role), totals: &Totals) -> Peer {
+/// Whether a packet came from the peer, beyond the SYN that a server's handshake begins with. An ICMP
+/// error comes from somebody else.
+fn shows_life(handshake: &Handshake) -> bool {
+    let facts = &handshake.facts;
+    matches!(
+        handshake.outcome,
+        Outcome::Established | Outcome::Refused | Outcome::Reset
+    ) || handshake.retransmits_by_peer > 0
+        || facts.acked
+        || facts.reset_seen
+        || facts.syn_after_reset > 0
+}
+
+fn row((peer_addr, role): &Key, totals: &Totals) -> Peer {
     let quantile = |q: f64| {
-        let value = totals.dwell.as_ref()?.quantile(q).ok()??;
-        // A sketch's quantile may overshoot the largest value by its relative error.
-        Some((value.round().max(0.0) as u64).min(totals.dwell_max_us?))
+        // The middle of a bucket may lie above the largest value in it.
+        Some(totals.dwells.quantile(q)?.min(totals.dwell_max_us?))
     };
     let resent = |kind: RetransmitKind| totals.retransmits[kind as usize];
     Peer {
@@ -138,3 +356,6 @@ fn row((peer_addr, role): &(IpAddr, Role), totals: &Totals) -> Peer {
         verdicts: totals.verdicts.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

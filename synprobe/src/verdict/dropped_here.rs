@@ -1,7 +1,31 @@
 //! This host itself threw the packet away.
 
-use super::{Explanation, Finding, Scene, Verdict, scene::Packet};
-use crate::model::{Handshake, Outcome, Role};
+use std::collections::BTreeMap;
+
+use super::{
+    Explanation, Finding, Scene, Verdict,
+    scene::{Discard, Packet},
+};
+use crate::model::{Evidence, Handshake, Outcome, Role};
+
+/// Reasons for which a packet ends where nobody has its address. In the handshake's own namespace that
+/// is this host's doing; in another one it has merely come to the wrong place.
+const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
+/// How the reasons begin for which a neighbour did not answer: ICMP tells of those, and so does errno.
+const NEIGHBOUR: &str = "NEIGH_";
+
+/// Packets of a handshake that this host threw away, and that held it up.
+fn decisive<'s>(h: &Handshake, scene: &'s Scene) -> Vec<&'s Discard> {
+    let answered = h.outcome == Outcome::Unreachable;
+    scene
+        .discards_of(&h.connection, h.facts.began_ns.unwrap_or(0))
+        .into_iter()
+        // A RST that is thrown away holds nothing up.
+        .filter(|d| d.packet != Packet::Rst)
+        .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&d.reason))
+        .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
+        .collect()
+}
 
 /// `dropped-here`
 pub(super) struct DroppedHere;
@@ -12,15 +36,13 @@ impl Verdict for DroppedHere {
     }
 
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
-        if h.outcome == Outcome::Established && h.retransmits == 0 {
+        // With its final ACK here, what was dropped before is history.
+        let arrived = h.facts.acked && h.facts.queue_was_full;
+        let well = h.outcome == Outcome::Established && h.retransmits == 0;
+        if arrived || well || h.outcome == Outcome::Refused {
             return None;
         }
-        let drops = scene.discards_of(&h.connection, h.facts.began_ns.unwrap_or(0));
-        let of_handshake: Vec<_> = drops
-            .into_iter()
-            // A RST that is thrown away holds nothing up.
-            .filter(|d| d.packet != Packet::Rst)
-            .collect();
+        let of_handshake = decisive(h, scene);
         let first = of_handshake.first()?;
         let mut finding = Finding::certain();
         for drop in &of_handshake {
@@ -43,7 +65,45 @@ impl Verdict for DroppedHere {
                 sent - dropped
             ));
         }
-        Some(finding.remedy(first.remedy))
+        Some(finding.remedy(first.remedy()))
+    }
+
+    fn facts_of_many(&self, group: &[&Handshake], scene: &Scene) -> Option<Vec<Evidence>> {
+        // By what was dropped, where and why: packets, connections.
+        let mut kinds: BTreeMap<(u32, Packet, bool, String, &str), (u64, u64)> = BTreeMap::new();
+        for h in group {
+            for d in decisive(h, scene) {
+                let key = (d.netns, d.packet, d.incoming, d.cause(), d.words);
+                let (packets, connections) = kinds.entry(key).or_default();
+                *packets += d.count;
+                *connections += 1;
+            }
+        }
+        let own = group.first()?.connection.netns;
+        let mut facts: Vec<_> = kinds.into_iter().collect();
+        facts.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
+        let fact = |((netns, packet, incoming, cause, words), (packets, connections))| {
+            let way = if incoming {
+                "that came in"
+            } else {
+                "on their way out"
+            };
+            let elsewhere = if netns == own {
+                String::new()
+            } else {
+                format!("; in namespace {netns}")
+            };
+            let packet: Packet = packet;
+            Evidence {
+                fact: format!(
+                    "this host dropped {packets} {}s {way}, of {connections} of them: {words} \
+                     ({cause}){elsewhere}",
+                    packet.name()
+                ),
+                supports: true,
+            }
+        };
+        Some(facts.into_iter().map(fact).collect())
     }
 
     fn explain(&self) -> Explanation {
@@ -86,8 +146,8 @@ mod tests {
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[0].fact,
-            "this host's netfilter rules dropped the SYN-ACK from 10.0.0.1:8080 to 10.0.0.9:55555, \
-             going out, 3 times (NETFILTER_DROP at nft_do_chain)"
+            "this host dropped the SYN-ACK on its way out, from 10.0.0.1:8080 to 10.0.0.9:55555, \
+             3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(said.remedy.as_deref(), Some("nft list ruleset"));
     }
@@ -117,12 +177,47 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_where_nobody_has_its_address_is_not_thrown_away() {
+        let h = half_open(Outcome::Expired);
+        for (netns, verdict) in [(NETNS, "dropped-here"), (7, "peer-silent")] {
+            let mut scene = Scene::default();
+            scene.discarded(Discard {
+                netns,
+                incoming: true,
+                reason: "IP_INADDRERRORS",
+                ..discard(&h, Packet::SynAck, 2)
+            });
+            assert_eq!(said(&h, scene).0.as_deref(), Some(verdict));
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_does_not_answer_is_unreachable() {
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EHOSTUNREACH".into());
+        let mut scene = Scene::default();
+        scene.discarded(Discard {
+            reason: "NEIGH_FAILED",
+            ..discard(&h, Packet::Syn, 1)
+        });
+        assert_eq!(said(&h, scene).0.as_deref(), Some("unreachable"));
+    }
+
+    #[test]
     fn a_rst_that_is_dropped_holds_nothing_up() {
         let h = active(Outcome::TimedOut);
         assert_ne!(
             said(&h, dropping(&h, Packet::Rst)).0.as_deref(),
             Some("dropped-here")
         );
+    }
+
+    #[test]
+    fn a_final_ack_that_arrived_and_was_refused_is_the_later_reason() {
+        let mut h = half_open(Outcome::Open);
+        (h.facts.acked, h.facts.queue_was_full) = (true, true);
+        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(verdict.as_deref(), Some("accept-queue-full"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{ALL, Scene, problems};
 use crate::{
     human,
-    model::{Body, Confidence, Evidence, Handshake, Line, Outcome, Role},
+    model::{Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role},
     track::Bounded,
 };
 
@@ -88,11 +88,15 @@ impl Judge {
             };
             let handshakes: Vec<Box<Handshake>> = judged.iter().filter_map(of).collect();
             let found = problems(&handshakes, &self.scene);
-            printed.extend(judged);
-            printed.extend(found.into_iter().map(|problem| Line {
+            let listeners = listeners(&found, &self.scene);
+            let at_the_end = |body| Line {
                 mono_ns: at_ns.unwrap_or(0),
-                body: Body::Problem(Box::new(problem)),
-            }));
+                body,
+            };
+            printed.extend(judged);
+            let found = found.into_iter().map(|p| Body::Problem(Box::new(p)));
+            let listeners = listeners.into_iter().map(|l| Body::Listener(Box::new(l)));
+            printed.extend(found.chain(listeners).map(at_the_end));
         }
         printed.extend(about_peers.into_iter().map(|mut line| {
             if let Body::Peer(peer) = &mut line.body
@@ -125,6 +129,22 @@ impl Judge {
         }
         line
     }
+}
+
+/// The listeners that problems are about, and those that were full.
+fn listeners(problems: &[Problem], scene: &Scene) -> Vec<Listener> {
+    let concerned = |l: &Listener| {
+        problems.iter().any(|p| {
+            p.role == Role::Server && (p.netns, p.local_port) == (l.netns, Some(l.local_port))
+        })
+    };
+    let mut found: Vec<Listener> = scene
+        .listeners()
+        .filter(|looks| looks.was_full() || concerned(&looks.last))
+        .map(|looks| looks.last.clone())
+        .collect();
+    found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
+    found
 }
 
 /// Whether there is nothing to say of it.

@@ -13,7 +13,7 @@ mod problems;
 pub mod scene;
 mod server;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 
 pub use judge::{Judge, Mode};
 pub use problems::problems;
@@ -113,6 +113,12 @@ pub trait Verdict: Sync {
 
     /// What speaks for it; `None` where it is not this.
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding>;
+
+    /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
+    /// they share, and some examples, say enough.
+    fn facts_of_many(&self, _: &[&Handshake], _: &Scene) -> Option<Vec<Evidence>> {
+        None
+    }
 
     /// The long form.
     fn explain(&self) -> Explanation;

@@ -13,8 +13,10 @@ use crate::{
 
 /// Peers named in a problem.
 const PEERS: usize = 5;
-/// Facts of single handshakes quoted in a problem.
-const EXAMPLES: usize = 6;
+/// Facts quoted that several handshakes share.
+const SHARED: usize = 6;
+/// Facts quoted of single handshakes.
+const EXAMPLES: usize = 2;
 /// The name under which handshakes stand of which too little is known.
 const INSUFFICIENT: &str = "insufficient";
 
@@ -108,8 +110,8 @@ fn problem(key: &Key, group: &[&Handshake], scene: &Scene) -> Problem {
             "seen itself in {certain} of them, the likeliest reason for the others"
         )));
     }
-    evidence.extend(shared_facts(group));
-    evidence.extend(related(key, scene));
+    let of_many = find(&key.verdict).and_then(|v| v.facts_of_many(group, scene));
+    evidence.extend(of_many.unwrap_or_else(|| shared_facts(group)));
     let (peers, peers_more) = peers(group.iter().map(|h| h.connection.peer_addr));
     let c = &surest.connection;
     let listener = scene.listener(c).filter(|_| key.role == Role::Server);
@@ -176,55 +178,36 @@ fn summary(group: &[&Handshake]) -> String {
     text
 }
 
-/// Facts that several of them share word for word, most shared first; then a few of the others.
+/// Facts that several of them share word for word, most shared first; then a few of single ones.
 fn shared_facts(group: &[&Handshake]) -> Vec<Evidence> {
     let mut counts: HashMap<&Evidence, usize> = HashMap::new();
     let mut order: Vec<&Evidence> = Vec::new();
-    for h in group {
-        for e in &h.evidence {
-            let n = counts.entry(e).or_insert(0);
-            if *n == 0 {
-                order.push(e);
-            }
-            *n += 1;
+    for e in group.iter().flat_map(|h| &h.evidence) {
+        let n = counts.entry(e).or_insert(0);
+        if *n == 0 {
+            order.push(e);
         }
+        *n += 1;
     }
     order.sort_by_key(|e| std::cmp::Reverse(counts[e]));
-    let shown = order.len().min(EXAMPLES);
-    let mut facts: Vec<Evidence> = order[..shown]
-        .iter()
-        .map(|e| {
-            let n = counts[e];
-            let fact = if group.len() == 1 || n == group.len() {
-                e.fact.clone()
-            } else if n == 1 {
-                format!("for example: {}", e.fact)
-            } else {
-                format!("{} ({n} of them)", e.fact)
-            };
-            Evidence {
-                fact,
-                supports: e.supports,
-            }
+    let alone = |e: &&Evidence| counts[e] == 1 && group.len() > 1;
+    let (single, shared): (Vec<&Evidence>, Vec<&Evidence>) = order.iter().partition(|e| alone(e));
+    let shown = shared
+        .into_iter()
+        .take(SHARED)
+        .chain(single.into_iter().take(EXAMPLES));
+    let mut facts: Vec<Evidence> = shown
+        .map(|e| Evidence {
+            fact: match counts[e] {
+                n if n == group.len() => e.fact.clone(),
+                1 => format!("for example: {}", e.fact),
+                n => format!("{} ({n} of them)", e.fact),
+            },
+            supports: e.supports,
         })
         .collect();
     facts.sort_by_key(|e| !e.supports);
     facts
-}
-
-/// What the host's own counters add.
-fn related(key: &Key, scene: &Scene) -> Option<Evidence> {
-    let discarded = scene
-        .discards()
-        .iter()
-        .filter(|d| d.netns == key.netns && key.verdict == "dropped-here")
-        .map(|d| d.count)
-        .sum::<u64>();
-    (discarded > 0).then(|| {
-        pro(format!(
-            "this namespace threw away {discarded} packets of handshakes in this run"
-        ))
-    })
 }
 
 /// SYNs that came in and were thrown away before any half-open could be: no handshake tells of them.
@@ -278,14 +261,14 @@ fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Prob
                 peers_more,
                 evidence: vec![
                     pro(format!(
-                        "{} dropped {count} SYNs of {} connections on their way in ({}{place})",
-                        first.words,
+                        "this host dropped {count} SYNs of {} connections that came in: {} ({}{place})",
                         drops.len(),
+                        first.words,
                         first.reason
                     )),
                     pro("no half-open exists for them: the listener never saw them".to_owned()),
                 ],
-                remedy: Some(first.remedy.to_owned()),
+                remedy: Some(first.remedy()),
             }
         })
         .collect()
@@ -314,5 +297,134 @@ fn pro(fact: String) -> Evidence {
     Evidence {
         fact,
         supports: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Body, Line},
+        verdict::{Judge, Mode, testbed::*},
+    };
+
+    /// What is said at the end of a run that had these handshakes.
+    fn ended(handshakes: Vec<Handshake>, scene: Scene) -> Vec<Line> {
+        let mut judge = Judge::new(Mode::AtTheEnd, scene);
+        let early = judge.pass(handshakes.into_iter().map(line).collect());
+        assert!(
+            early.is_empty(),
+            "nothing is said before the end: {early:?}"
+        );
+        judge.finish(Vec::new())
+    }
+
+    fn found(lines: &[Line]) -> Vec<Problem> {
+        let of = |line: &Line| match &line.body {
+            Body::Problem(p) => Some(p.as_ref().clone()),
+            _ => None,
+        };
+        lines.iter().filter_map(of).collect()
+    }
+
+    fn fine() -> Handshake {
+        let mut h = half_open(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (0, Some(300));
+        h
+    }
+
+    #[test]
+    fn many_of_one_kind_are_one_problem_worst_first() {
+        let mut all = vec![fine(), fine()];
+        for n in 0..40 {
+            let mut h = half_open_of(&format!("10.1.{}.7", n % 8), Outcome::Open);
+            h.connection.peer_port = Some(1000 + n);
+            h.retransmits_by_peer = 1 + u32::from(n % 3);
+            all.push(h);
+        }
+        for n in 0..3 {
+            let mut h = active(Outcome::Refused);
+            h.connection.id = 100 + n;
+            h.facts.reset_seen = true;
+            all.push(h);
+        }
+        let mut young = half_open_of("10.2.0.1", Outcome::Open);
+        young.retransmits = 0;
+        all.push(young);
+        let lines = ended(all, looked(&listener(0, 41), 0, 0));
+        let handshakes = lines
+            .iter()
+            .filter(|l| matches!(l.body, Body::Handshake(_)))
+            .count();
+        assert_eq!(handshakes, 44, "those that went well are not among them");
+        let problems = found(&lines);
+        let told: Vec<_> = problems
+            .iter()
+            .map(|p| (p.rank, p.verdict.as_str(), p.confidence, p.handshakes))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (1, "synack-lost", Confidence::Certain, 40),
+                (2, "refused", Confidence::Certain, 3),
+                (3, "insufficient", Confidence::Insufficient, 1),
+            ]
+        );
+        let worst = &problems[0];
+        assert_eq!((worst.open, worst.peers_more), (40, 3));
+        assert_eq!(worst.peers.len(), 5);
+        assert!(worst.peers.iter().all(|p| p.handshakes == 5));
+        assert_eq!(worst.local_addr, Some("0.0.0.0".parse().unwrap()));
+        assert_eq!(
+            worst.evidence[0].fact,
+            "40 half-opens: 40 open; the longest 3.00 s; sent again twice; 40 whose peer repeated its SYN"
+        );
+        assert!(worst.evidence.iter().any(|e| !e.supports) || worst.remedy.is_some());
+    }
+
+    #[test]
+    fn all_are_judged_by_what_is_known_at_the_end() {
+        // The first ones of a flood look like a few silent peers; at the end they are part of it.
+        let mut all = Vec::new();
+        for n in 0..120 {
+            all.push(half_open_of(&format!("198.18.0.{n}"), Outcome::Expired));
+        }
+        let problems = found(&ended(all, looked(&listener(0, 100), 0, 30)));
+        assert_eq!(problems.len(), 1);
+        assert_eq!(
+            (problems[0].verdict.as_str(), problems[0].handshakes),
+            ("syn-flood", 120)
+        );
+    }
+
+    #[test]
+    fn syns_that_never_became_a_half_open_are_a_problem_too() {
+        let mut scene = looked(&listener(0, 0), 0, 0);
+        for port in 0..3 {
+            let mut h = half_open(Outcome::Open);
+            h.connection.peer_port = Some(2000 + port);
+            let mut d = discard(&h, Packet::Syn, 4);
+            std::mem::swap(&mut d.from, &mut d.to);
+            d.incoming = true;
+            scene.discarded(d);
+        }
+        let problems = found(&ended(Vec::new(), scene));
+        assert_eq!(problems.len(), 1);
+        let p = &problems[0];
+        assert_eq!(
+            (p.verdict.as_str(), p.confidence, p.local_port, p.handshakes),
+            ("dropped-here", Confidence::Certain, Some(8080), 3)
+        );
+        assert_eq!(
+            p.evidence[0].fact,
+            "this host dropped 12 SYNs of 3 connections that came in: this host's netfilter rules \
+             (NETFILTER_DROP at nft_do_chain)"
+        );
+    }
+
+    #[test]
+    fn a_healthy_run_has_no_problem() {
+        let lines = ended(vec![fine(), fine()], Scene::default());
+        assert!(lines.is_empty());
     }
 }

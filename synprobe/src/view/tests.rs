@@ -124,6 +124,54 @@ fn no_colour_and_no_escape_unless_asked_for() {
     );
 }
 
+fn end(peers_unlisted: u64) -> Line {
+    let flood = peers_unlisted > 0;
+    at(
+        60_000_000_000,
+        Body::End(End {
+            events: 1000,
+            lost: 0,
+            handshakes: 900,
+            duration_us: 60_000_000,
+            evicted: 0,
+            produced: 1000,
+            peers_unlisted,
+            peers_distinct: ByRole {
+                client: 3,
+                server: if flood { 1_004_400 } else { 20 },
+            },
+            peers_distinct_error: ByRole {
+                client: 0.0,
+                server: if flood { 0.0065 } else { 0.0 },
+            },
+        }),
+    )
+}
+
+#[test]
+fn peers_that_made_room_are_counted_and_estimated() {
+    let totals = "\n900 handshakes in 60.0 s: 1000 kernel records, 0 lost, 0 handshakes evicted\n";
+    assert_eq!(text(&[end(0)], false, false), totals);
+    assert_eq!(
+        text(&[end(992_000)], false, false),
+        "not in the table: 992000 handshakes and retransmissions of peers that made room; \
+         different peers: 3 as client, about 1004400 as server (± 0.65 %)\n"
+            .to_owned()
+            + totals
+    );
+    let mut view = JsonView::new(Vec::new());
+    view.show(&[end(992_000)], clock()).unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&view.into_inner()).unwrap();
+    assert_eq!(
+        line["peers_distinct"],
+        serde_json::json!({"client": 3, "server": 1_004_400})
+    );
+    assert_eq!(
+        line["peers_distinct_error"],
+        serde_json::json!({"client": 0.0, "server": 0.0065})
+    );
+}
+
 #[test]
 fn json_has_the_contract_s_names_and_nulls() {
     let mut view = JsonView::new(Vec::new());

@@ -9,7 +9,7 @@ use super::{View, WallClock};
 use crate::{
     human,
     model::{
-        Body, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
+        Body, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
         RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
 };
@@ -179,7 +179,11 @@ impl<W: Write> TextView<W> {
             (n, 0) => format!("{n} sent again"),
             (n, by) => format!("{n} sent again, {by} because the peer repeated its SYN"),
         };
-        let verdict = h.verdict.clone().unwrap_or_default();
+        let verdict = match (&h.verdict, h.confidence) {
+            (Some(verdict), Confidence::Certain) => verdict.clone(),
+            (Some(verdict), _) => format!("likely {verdict}"),
+            (None, _) => String::new(),
+        };
         let error = h.error.clone().unwrap_or_default();
         let details = join(&[
             &bound,
@@ -271,6 +275,24 @@ impl<W: Write> TextView<W> {
         if self.peers > PEERS_LISTED {
             writeln!(self.out, "and {} more peers", self.peers - PEERS_LISTED)?;
         }
+        if e.peers_unlisted > 0 {
+            let distinct = |role: Role| match *e.peers_distinct.get(role) {
+                0 => String::new(),
+                n => {
+                    let name = role.name();
+                    match *e.peers_distinct_error.get(role) * 100.0 {
+                        error if error > 0.0 => format!("about {n} as {name} (± {error:.2} %)"),
+                        _ => format!("{n} as {name}"),
+                    }
+                }
+            };
+            writeln!(
+                self.out,
+                "not in the table: {} handshakes and retransmissions of peers that made room; different peers: {}",
+                e.peers_unlisted,
+                join(&[&distinct(Role::Client), &distinct(Role::Server)])
+            )?;
+        }
         let colour = if e.lost == 0 && e.evicted == 0 {
             Colour::Dim
         } else {
@@ -307,7 +329,7 @@ impl<W: Write> TextView<W> {
             Body::Handshake(h) => self.handshake(&time, h),
             Body::Peer(p) => self.peer(p),
             // Those who print them print a page, not lines.
-            Body::Listener(_) | Body::Problem(_) => Ok(()),
+            Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, l.reason);
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))

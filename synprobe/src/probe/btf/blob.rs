@@ -74,6 +74,15 @@ impl Blob {
         self.raw(name, info, size, &extra)
     }
 
+    /// An unsigned enum of 32 bits.
+    pub fn enumeration(&mut self, name: &str, values: &[(&str, u32)]) -> u32 {
+        let mut extra = Vec::new();
+        for (name, value) in values {
+            extra.extend([self.text(name), *value]);
+        }
+        self.raw(name, kind::ENUM << 24 | values.len() as u32, 4, &extra)
+    }
+
     /// A function prototype from its arguments' types.
     pub fn proto(&mut self, returns: u32, args: &[u32]) -> u32 {
         let extra: Vec<u32> = args.iter().flat_map(|&a| [0, a]).collect();

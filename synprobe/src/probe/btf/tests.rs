@@ -136,6 +136,21 @@ fn enumerators() {
     assert_eq!(btf.enumerator("large", "large"), Some((1 << 32) + 5));
     assert_eq!(btf.enumerator("small", "other"), None);
     assert_eq!(btf.enumerator("none", "small"), None);
+
+    b.enumeration("several", &[("one", 1), ("two", 2), ("most", u32::MAX)]);
+    let btf = parsed(&b);
+    let all = |name| btf.enumerators(name).unwrap();
+    let named = |name: &str, value: i64| (name.to_owned(), value);
+    let several = [named("one", 1), named("two", 2), named("most", 0xffff_ffff)];
+    assert_eq!(all("several"), several);
+    assert_eq!(btf.enumerator("several", "two"), Some(2));
+    assert_eq!(all("minus"), [named("minus", -1)]);
+    assert_eq!(all("large"), [named("large", (1 << 32) + 5)]);
+    assert_eq!(all("empty"), []);
+    assert_eq!(all("none"), []);
+    // A name that is not there.
+    b.raw("broken", kind::ENUM << 24 | 1, 4, &[u32::MAX, 0]);
+    assert!(parsed(&b).enumerators("broken").is_err());
 }
 
 #[test]

@@ -91,26 +91,39 @@ impl Discard {
     /// One sentence.
     pub fn fact(&self) -> String {
         let way = if self.incoming {
-            "coming in"
+            "that came in"
         } else {
-            "going out"
+            "on its way out"
         };
         format!(
-            "{} dropped the {} from {} to {}, {way}, {} ({})",
-            self.words,
+            "this host dropped the {} {way}, from {} to {}, {}: {} ({})",
             self.packet.name(),
             self.from,
             self.to,
             times(self.count),
+            self.words,
             self.cause()
         )
     }
+
+    /// The remedy, with this packet's addresses.
+    pub fn remedy(&self) -> String {
+        let (local, peer) = if self.incoming {
+            (self.to.ip(), self.from.ip())
+        } else {
+            (self.from.ip(), self.to.ip())
+        };
+        self.remedy
+            .replace("<peer>", &peer.to_string())
+            .replace("<local>", &local.to_string())
+    }
 }
 
-/// `once`, `5 times`
+/// `once`, `twice`, `5 times`
 pub fn times(n: u64) -> String {
     match n {
         1 => "once".to_owned(),
+        2 => "twice".to_owned(),
         n => format!("{n} times"),
     }
 }

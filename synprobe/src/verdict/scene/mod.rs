@@ -81,6 +81,7 @@ impl Scene {
                 self.fanouts.began(&s.connection, line.mono_ns)
             }
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
+            Body::Lost(l) if l.is_of_drops() => self.discards_missed = true,
             Body::Lost(l) => self.lost += l.events,
             _ => (),
         }

@@ -1,0 +1,305 @@
+//! `skb:kfree_skb`: a packet is thrown away (`(skb, location, reason)` since 5.17, and the socket it
+//! was for, `rx_sk`, since 6.11).
+//!
+//! It fires for every kind of packet, so what is no handshake's must be turned away in a few tens of
+//! nanoseconds: by the reason alone, then by the state of the socket, then by the headers.
+//!
+//! Two things are told. This host threw a handshake packet away for a reason of its own
+//! (`REASONS_WANTED`). Or a listener is the receiver, and one of its half-opens has dealt with a repeated
+//! SYN, a RST or an ACK that it does not take: `tcp_v4_rcv()` then frees it (`REASONS_HALF_OPEN`). Not
+//! told is what reaches the listener itself, which has other reasons: the last ACK of a connection that
+//! is gone already, a stray RST.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use synprobe_ebpf::{
+    config::{
+        DROPS_PER_SECOND, REASON_WORDS, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_WANTED,
+        ROLE_CLIENT, ROLE_SERVER,
+    },
+    event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
+};
+
+use super::finish;
+use crate::{
+    emit::{emit, held_back, tally},
+    filter::{packet_passes, role_passes},
+    maps::{DROP_SECOND, REASONS},
+    sock::{Fault, Kptr, Ports, mapped, netns, netns_of_device, place},
+};
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_LEN: u16 = 14;
+const TCP: u8 = 6;
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+/// A header that is not in the linear part, where alone it can be read.
+const NOT_LINEAR: Fault = -14;
+const SECOND_NS: u64 = 1_000_000_000;
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn drop_skb_rx(ctx: RawTracePointContext) -> i32 {
+    let result = try_drop_skb(&ctx, ctx.arg(3));
+    finish(&ctx, KIND_DROP, result)
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn drop_skb(ctx: RawTracePointContext) -> i32 {
+    let result = try_drop_skb(&ctx, 0);
+    finish(&ctx, KIND_DROP, result)
+}
+
+#[inline(always)]
+fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
+    tally(|s| &mut s.drop_runs);
+    let reason: u32 = ctx.arg(2);
+    let wanted = listed(REASONS_WANTED, reason);
+    if !wanted && (rx_sk == 0 || !listed(REASONS_HALF_OPEN, reason)) {
+        return Ok(());
+    }
+    let receiver = (rx_sk != 0).then(|| Kptr::new(rx_sk));
+    let listener = match receiver {
+        None => None,
+        Some(sk) => match sk.read::<u8>(place!(state))? {
+            state::LISTEN => receiver,
+            // Of any other socket only a handshake's packets count: not those of a connection, nor the
+            // copies that raw sockets get.
+            state::SYN_SENT | state::SYN_RECV if wanted => None,
+            _ => return Ok(()),
+        },
+    };
+    tally(|s| &mut s.drop_looks);
+    let skb = Kptr::new(ctx.arg(0));
+    let Some(segment) = Segment::of(skb)? else {
+        return Ok(());
+    };
+    let tells = match listener {
+        Some(_) => segment.flags & (SYN | RST | ACK) != 0,
+        None => {
+            let bare_ack = segment.flags & (ACK | FIN) == ACK && !segment.payload;
+            segment.flags & (SYN | RST) != 0 || bare_ack
+        }
+    };
+    if !tells {
+        return Ok(());
+    }
+    let arrived_on: u32 = skb.read(place!(skb_iif))?;
+    let incoming = arrived_on != 0 || listener.is_some() || listed(REASONS_INCOMING, reason);
+    if !role(segment.flags, incoming, listener.is_some()).is_none_or(role_passes) {
+        return Ok(());
+    }
+    let device = Kptr::new(skb.read(place!(skb_dev))?);
+    let netns = match receiver {
+        Some(sk) => netns(sk)?,
+        None => netns_of(skb, device, incoming)?,
+    };
+    let ports = segment.ports(incoming);
+    let peer = || match incoming {
+        true => segment.source(),
+        false => segment.destination(),
+    };
+    if !packet_passes(ports, netns, peer)? {
+        return Ok(());
+    }
+    if !within_limit() {
+        held_back(KIND_DROP);
+        return Ok(());
+    }
+    emit(|r: &mut DropRecord, header| {
+        r.header = header;
+        r.flow.local_addr = match incoming {
+            true => segment.destination()?,
+            false => segment.source()?,
+        };
+        r.flow.peer_addr = peer()?;
+        r.flow.local_port = ports.local;
+        r.flow.peer_port = ports.peer;
+        r.flow.family = segment.family;
+        r.flow.netns = netns;
+        r.location = ctx.arg(1);
+        r.reason = reason;
+        r.ifindex = match (incoming, arrived_on) {
+            (true, 0) if device.address() != 0 => device.read(place!(dev_ifindex))?,
+            _ => arrived_on,
+        };
+        r.seq = u32::from_be(segment.tcp.read(4)?);
+        r.ack = u32::from_be(segment.tcp.read(8)?);
+        r.flags = segment.flags;
+        r.payload = u8::from(segment.payload);
+        if let Some(mac) = segment.source_mac {
+            r.source_mac = mac.read(0)?;
+            r.has_mac = 1;
+        }
+        if let Some(listener) = listener {
+            r.listener = 1;
+            r.qlen = listener.read(place!(qlen))?;
+            r.young = listener.read(place!(young))?;
+            r.ack_backlog = listener.read(place!(ack_backlog))?;
+            r.max_ack_backlog = listener.read(place!(max_ack_backlog))?;
+            r.defer_accept = listener.read(place!(defer_accept))?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn listed(bitmap: usize, reason: u32) -> bool {
+    let word = reason as usize >> 6;
+    if word >= REASON_WORDS {
+        return false;
+    }
+    let words: *const u64 = (&raw const REASONS).cast();
+    // SAFETY: the bitmap is one of the three, and the word was checked: it is inside the global.
+    let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
+    word & (1 << (reason & 63)) != 0
+}
+
+/// The role of this host's end, where the packet gives it away.
+#[inline(always)]
+fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
+    match flags & (SYN | ACK) {
+        _ if to_listener => Some(ROLE_SERVER),
+        SYN if incoming => Some(ROLE_SERVER),
+        SYN => Some(ROLE_CLIENT),
+        both if both == SYN | ACK && incoming => Some(ROLE_CLIENT),
+        both if both == SYN | ACK => Some(ROLE_SERVER),
+        _ => None,
+    }
+}
+
+/// Namespace of a packet that no socket has been found for; 0 where nothing tells it.
+///
+/// A packet that crosses from one namespace to another keeps its sender's socket until the IP layer
+/// (`skb_scrub_packet()` since 4.19), so on the way in the device decides. On the way out there may be
+/// no device yet.
+#[inline(always)]
+fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, Fault> {
+    if incoming && device.address() != 0 {
+        return netns_of_device(device);
+    }
+    let sk = Kptr::new(skb.read(place!(skb_sk))?);
+    if sk.address() != 0 {
+        return netns(sk);
+    }
+    if device.address() != 0 {
+        return netns_of_device(device);
+    }
+    Ok(0)
+}
+
+/// Whether this CPU may write one more record in this second.
+#[inline(always)]
+fn within_limit() -> bool {
+    let Some(second) = DROP_SECOND.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a per-CPU slot of this program alone; see `emit`.
+    let second = unsafe { &mut *second };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now.wrapping_sub(second.began_ns) >= SECOND_NS {
+        second.began_ns = now;
+        second.records = 0;
+    }
+    second.records += 1;
+    second.records <= DROPS_PER_SECOND
+}
+
+/// A TCP segment: where its headers are, and what decides about it. The rest is read only into a
+/// record: a BPF program has 512 bytes of stack.
+struct Segment {
+    family: u16,
+    ip: Kptr,
+    tcp: Kptr,
+    /// Both in host order.
+    source_port: u16,
+    destination_port: u16,
+    flags: u8,
+    payload: bool,
+    source_mac: Option<Kptr>,
+}
+
+impl Segment {
+    /// `None` for everything but TCP directly above IPv4 or IPv6: IPv6 extension headers are not
+    /// followed, and a fragment other than the first has no TCP header.
+    #[inline(always)]
+    fn of(skb: Kptr) -> Result<Option<Self>, Fault> {
+        let protocol = u16::from_be(skb.read(place!(skb_protocol))?);
+        if protocol != ETH_P_IP && protocol != ETH_P_IPV6 {
+            return Ok(None);
+        }
+        let head: u64 = skb.read(place!(skb_head))?;
+        let mac: u16 = skb.read(place!(skb_mac))?;
+        let has_mac = mac != u16::MAX;
+        let mut ip: u16 = skb.read(place!(skb_network))?;
+        // Dropped before the kernel has looked for it (CPU_BACKLOG): the link header is set already.
+        if ip == 0 && has_mac {
+            ip = mac.wrapping_add(ETH_LEN);
+        }
+        let at = |offset: u16| Kptr::new(head.wrapping_add(u64::from(offset)));
+        let (family, ip_len, ip_payload) = if protocol == ETH_P_IP {
+            let h: [u8; 12] = at(ip).read(0)?;
+            let len = u16::from(h[0] & 0xf) * 4;
+            let is_later_fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0;
+            if h[0] >> 4 != 4 || len < 20 || h[9] != TCP || is_later_fragment {
+                return Ok(None);
+            }
+            let total = u16::from_be_bytes([h[2], h[3]]);
+            (AF_INET, len, total.saturating_sub(len))
+        } else {
+            let h: [u8; 8] = at(ip).read(0)?;
+            if h[0] >> 4 != 6 || h[6] != TCP {
+                return Ok(None);
+            }
+            (AF_INET6, 40, u16::from_be_bytes([h[4], h[5]]))
+        };
+        let tcp = ip.wrapping_add(ip_len);
+        let tail: u32 = skb.read(place!(skb_tail))?;
+        if u32::from(tcp) + 20 > tail {
+            return Err(NOT_LINEAR);
+        }
+        let h: [u8; 16] = at(tcp).read(0)?;
+        let tcp_len = u16::from(h[12] >> 4) * 4;
+        let has_ethernet = has_mac && ip.wrapping_sub(mac) == ETH_LEN;
+        Ok(Some(Self {
+            family,
+            ip: at(ip),
+            tcp: at(tcp),
+            source_port: u16::from_be_bytes([h[0], h[1]]),
+            destination_port: u16::from_be_bytes([h[2], h[3]]),
+            flags: h[13],
+            // A length of 0 stands for one that does not fit its 16 bits.
+            payload: ip_payload == 0 || ip_payload > tcp_len,
+            source_mac: has_ethernet.then(|| at(mac.wrapping_add(6))),
+        }))
+    }
+
+    #[inline(always)]
+    fn source(&self) -> Result<[u8; 16], Fault> {
+        match self.family {
+            AF_INET => Ok(mapped(self.ip.read(12)?)),
+            _ => self.ip.read(8),
+        }
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> Result<[u8; 16], Fault> {
+        match self.family {
+            AF_INET => Ok(mapped(self.ip.read(16)?)),
+            _ => self.ip.read(24),
+        }
+    }
+
+    /// The ports as this host's end has them.
+    #[inline(always)]
+    fn ports(&self, incoming: bool) -> Ports {
+        let (local, peer) = match incoming {
+            true => (self.destination_port, self.source_port),
+            false => (self.source_port, self.destination_port),
+        };
+        Ports { local, peer }
+    }
+}

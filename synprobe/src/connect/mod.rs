@@ -1,0 +1,216 @@
+//! `synprobe connect`: one connect, watched from inside. The same pipeline as `watch`, narrowed to the
+//! addresses of one target, with sockets of our own to watch.
+
+mod attempt;
+mod icmp;
+mod order;
+mod page;
+mod path;
+mod report;
+mod resolve;
+mod target;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+pub use page::{heading, page};
+pub use report::Report;
+pub use resolve::{Only, ResolveError};
+pub use target::{Host, Target, TargetError};
+
+use crate::{
+    diag::monotonic_ns,
+    filter::{FilterError, Selection},
+    model::{Body, End, Line, Role},
+    netns::NetNs,
+    pipeline::{self, Stop, WatchError, WatchOptions},
+    preflight::Ready,
+    rehearsal::Setup,
+    view::{View, WallClock},
+};
+
+/// A target, resolved.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What was asked for.
+    pub target: Target,
+    /// Its addresses, in the order in which they are tried.
+    pub order: Vec<SocketAddr>,
+    /// How long that took, microseconds; `None` where nothing had to be resolved.
+    pub took_us: Option<u64>,
+}
+
+/// Resolves a target inside a namespace.
+///
+/// # Errors
+///
+/// Outside: the namespace cannot be entered. Inside: [`ResolveError`].
+pub fn resolve(
+    target: Target,
+    only: Option<Only>,
+    netns: &NetNs,
+) -> io::Result<Result<Resolved, ResolveError>> {
+    netns.run(move || {
+        let began = Instant::now();
+        let sorted = resolve::resolve(&target, only)?;
+        let took_us = began.elapsed().as_micros() as u64;
+        Ok(Resolved {
+            order: order::interleave(&sorted),
+            took_us: matches!(target.host, Host::Name(_)).then_some(took_us),
+            target,
+        })
+    })
+}
+
+/// What a run gave.
+pub struct Connected {
+    /// Address by address.
+    pub report: Report,
+    /// The totals.
+    pub end: End,
+}
+
+/// Tries every address under the pipeline. Lines are shown as they come, the `connect` line just before
+/// `end`.
+///
+/// # Errors
+///
+/// [`WatchError`].
+pub fn connect(
+    host: &Ready,
+    resolved: Resolved,
+    netns: NetNs,
+    timeout: Duration,
+    setup: &Setup,
+    view: &mut dyn View,
+    interrupted: Stop,
+) -> Result<Connected, WatchError> {
+    let options = WatchOptions {
+        selection: selection(&resolved, &netns)
+            .map_err(|e| WatchError::System("the target's filter", io::Error::other(e)))?,
+        mode: setup.mode,
+        all_states: setup.all_states,
+        ring_bytes: setup.ring_bytes,
+        max_handshakes: setup.max_handshakes,
+        max_peers: setup.max_peers,
+        duration: None,
+        count: None,
+        log_level: setup.log_level,
+        namespaces: vec![netns.clone()],
+    };
+    // Closing our end of the pipe ends every attempt.
+    let (halted, halt) = io::pipe().map_err(|e| WatchError::System("a pipe", e))?;
+    let (done, is_done) = oneshot::channel::<()>();
+    let result = Arc::new(Mutex::new(None));
+    let (worker_result, worker_netns) = (Arc::clone(&result), netns.clone());
+    let order = resolved.order.clone();
+    let mut ways = path::Ways::open(&netns);
+    let ready = Box::new(move || {
+        thread::spawn(move || {
+            let tried = worker_netns
+                .enter_on_this_thread()
+                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut ways));
+            *worker_result.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((tried, monotonic_ns()));
+            let _ = done.send(());
+        });
+    });
+    let stop: Stop = Box::pin(async move {
+        let mut is_done = is_done;
+        tokio::select! {
+            _ = &mut is_done => return,
+            () = interrupted => drop(halt),
+        }
+        let _ = is_done.await;
+    });
+    let mut recorder = Recorder {
+        view,
+        lines: Vec::new(),
+        last: None,
+    };
+    let end = pipeline::watch(host, options, &mut recorder, stop, ready)?;
+    let (tried, at_ns) = result
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        // Nothing but a reader that has gone ends the pipeline before it.
+        .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
+    let tried = tried.map_err(|e| WatchError::System("connecting", e))?;
+    let lines = std::mem::take(&mut recorder.lines);
+    let (target, took_us) = (&resolved.target, resolved.took_us);
+    let report = netns
+        .run(|| report::put_together(target, took_us, tried, &lines))
+        .map_err(|e| WatchError::System("entering the namespace", e))?;
+    let connect = Line {
+        mono_ns: at_ns,
+        body: Body::Connect(Box::new(report.line())),
+    };
+    let mut last = vec![connect];
+    last.extend(recorder.last.take());
+    recorder
+        .view
+        .show(&last, WallClock::now())
+        .and_then(|()| recorder.view.flush())
+        .map_err(WatchError::Output)?;
+    Ok(Connected { report, end })
+}
+
+/// Our own handshakes, and any other process's with the same addresses and port.
+fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterError> {
+    Ok(Selection {
+        peer_ports: resolved.target.port.to_string().parse()?,
+        peers: resolved
+            .order
+            .iter()
+            .map(|addr| addr.ip().to_canonical().into())
+            .collect(),
+        role: Some(Role::Client),
+        netns: Some([netns.inode(); 2]),
+        ..Selection::default()
+    })
+}
+
+/// Shows lines and keeps them; the last one is held back for the `connect` line to come first.
+struct Recorder<'v> {
+    view: &'v mut dyn View,
+    lines: Vec<Line>,
+    last: Option<Line>,
+}
+
+impl View for Recorder<'_> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        let shown = match lines.split_last() {
+            Some((last, before)) if matches!(last.body, Body::End(_)) => {
+                self.last = Some(last.clone());
+                before
+            }
+            _ => lines,
+        };
+        self.lines.extend_from_slice(shown);
+        self.view.show(shown, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.view.flush()
+    }
+}
+
+/// Shows nothing: the page comes at the end.
+pub struct Silent;
+
+impl View for Silent {
+    fn show(&mut self, _: &[Line], _: WallClock) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

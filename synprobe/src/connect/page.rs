@@ -1,0 +1,317 @@
+//! The page for people: one block an address, then what an application would have got.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{
+    attempt::End,
+    report::{Detailed, Report},
+};
+use crate::{
+    human::{duration, ladder, safe},
+    model::{Confidence, Outcome},
+};
+
+/// The first line: what is about to be tried.
+pub fn heading(host: &str, port: u16, addresses: usize, resolve_us: Option<u64>) -> String {
+    let count = match addresses {
+        1 => "1 address".to_owned(),
+        n => format!("{n} addresses, in the order an application would try them"),
+    };
+    let resolved = resolve_us.map_or(String::new(), |us| {
+        format!(", resolved in {}", duration(us))
+    });
+    format!("{}, port {port}: {count}{resolved}\n", safe(host))
+}
+
+/// All that follows. `timeout` is the user's; `lost`: kernel records that did not arrive.
+pub fn page(report: &Report, timeout: Duration, lost: u64) -> String {
+    let mut text = String::new();
+    for attempt in &report.attempts {
+        block(&mut text, attempt, report.connect.connected_us, timeout);
+    }
+    text.push('\n');
+    let chosen = report.attempts.iter().find(|a| a.attempt.chosen);
+    let _ = match (chosen, report.connect.connected_us) {
+        (Some(chosen), Some(us)) => writeln!(
+            text,
+            "connected: {}, {} after the first attempt began",
+            address(chosen),
+            duration(us)
+        ),
+        _ => writeln!(
+            text,
+            "not connected: {} tried",
+            match report.attempts.len() {
+                1 => "1 address".to_owned(),
+                n => format!("{n} addresses"),
+            }
+        ),
+    };
+    if lost > 0 {
+        let _ = writeln!(
+            text,
+            "{lost} kernel records were lost: times and counts above may be missing or short"
+        );
+    }
+    text
+}
+
+fn address(of: &Detailed) -> String {
+    let (attempt, port) = (&of.attempt, of.tried.peer.port());
+    match (&attempt.scope, attempt.address.is_ipv6()) {
+        (Some(scope), true) => format!("[{}%{}]:{port}", attempt.address, safe(scope)),
+        (None, true) => format!("[{}]:{port}", attempt.address),
+        (_, false) => format!("{}:{port}", attempt.address),
+    }
+}
+
+fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: Duration) {
+    let a = &of.attempt;
+    let begun = match (a.started_us, connected_us) {
+        (0, _) => "begun at once".to_owned(),
+        (at, Some(us)) if at > us => format!(
+            "begun after {}, when an application had its connection already",
+            duration(at)
+        ),
+        (at, _) => format!("begun after {}", duration(at)),
+    };
+    let _ = writeln!(text, "\n{}  {}  {begun}", a.order, address(of));
+    let mut say = |line: String| {
+        let _ = writeln!(text, "   {line}");
+    };
+    say(outcome(of, timeout));
+    if let Some(icmp) = &a.icmp {
+        let from = match a.icmp_from {
+            Some(from) if Some(from) == a.local_addr => {
+                format!(" from {from}, which is this host: no neighbour answers for the next hop")
+            }
+            Some(from) => format!(" from {from}"),
+            None => String::new(),
+        };
+        say(format!("ICMP {icmp}{from}"));
+    }
+    say(way(of));
+    // That our own patience ended is no verdict on the connection.
+    let own_doing = matches!(of.tried.end, End::TimedOut | End::Interrupted)
+        && a.outcome == Outcome::Abandoned
+        && a.verdict.as_deref() == Some("abandoned");
+    if let Some(h) = of.handshake.as_ref().filter(|_| !own_doing) {
+        if let Some(verdict) = &h.verdict {
+            let sure = match h.confidence {
+                Confidence::Certain => "certain",
+                Confidence::Likely => "likely",
+                Confidence::Insufficient => "not enough evidence",
+            };
+            say(format!("why: {verdict} ({sure})"));
+        }
+        for evidence in &h.evidence {
+            let sign = if evidence.supports { "for" } else { "against" };
+            say(format!("  {sign}: {}", safe(&evidence.fact)));
+        }
+        if let Some(remedy) = &h.remedy {
+            say(format!("try: {}", safe(remedy)));
+        }
+    }
+}
+
+fn outcome(of: &Detailed, timeout: Duration) -> String {
+    let a = &of.attempt;
+    let took = match a.dwell_us {
+        Some(us) => format!(" after {}", duration(us)),
+        None => String::new(),
+    };
+    let error = a
+        .error
+        .as_ref()
+        .map_or(String::new(), |e| format!(" ({e})"));
+    let what = match (of.tried.end, a.outcome) {
+        (End::TimedOut, Outcome::Abandoned) => {
+            let kernel = match of.left_us {
+                Some(us) => format!("; the kernel would have gone on for {}", duration(us)),
+                None => String::new(),
+            };
+            let limit = duration(timeout.as_micros() as u64);
+            format!("NO ANSWER within {limit} (synprobe's --timeout{kernel})")
+        }
+        (End::Interrupted, Outcome::Abandoned) => format!("interrupted{took}, no answer so far"),
+        (End::Connected, _) => format!(
+            "CONNECTED{took}{}",
+            if a.chosen {
+                ": the one an application gets"
+            } else {
+                ""
+            }
+        ),
+        (_, Outcome::Refused) => format!("REFUSED by a RST{took}{error}"),
+        (_, Outcome::TimedOut) => format!("NO ANSWER: the kernel gave up{took}{error}"),
+        (_, Outcome::Established) => format!("connected{took}, and closed at once{error}"),
+        (_, other) => format!("{}{took}{error}", other.name().to_uppercase()),
+    };
+    let gaps = of.handshake.as_ref().map_or(&[][..], |h| &h.gaps_us);
+    let syns = match (a.syns, of.handshake.is_some()) {
+        (None, _) => "SYNs not known".to_owned(),
+        (Some(0), true) => "no SYN was sent".to_owned(),
+        (Some(0), false) => {
+            let why = of
+                .tried
+                .path
+                .nowhere
+                .map_or(String::new(), |w| format!(": {w}"));
+            format!("refused by this host's own kernel before a SYN{why}")
+        }
+        (Some(1), _) => "1 SYN".to_owned(),
+        (Some(n), _) => format!("{n} SYNs {}", ladder(gaps)),
+    };
+    format!("{what}, {}", syns.trim_end())
+}
+
+fn way(of: &Detailed) -> String {
+    let a = &of.attempt;
+    let from = match (a.local_addr, a.local_port) {
+        (Some(addr), Some(port)) if addr.is_ipv6() => format!("from [{addr}]:{port}"),
+        (Some(addr), Some(port)) => format!("from {addr}:{port}"),
+        (Some(addr), None) => format!("from {addr}"),
+        (None, _) => "no local address".to_owned(),
+    };
+    let by = match (&a.interface, a.gateway) {
+        (Some(interface), Some(gateway)) => format!(" by {}, gateway {gateway}", safe(interface)),
+        (Some(interface), None) => format!(" by {}", safe(interface)),
+        (None, Some(gateway)) => format!(", gateway {gateway}"),
+        (None, None) => String::new(),
+    };
+    from + &by
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::report::{
+            put_together,
+            tests::{ended, syn_again, tried},
+        },
+        *,
+    };
+    use crate::model::{Body, Evidence};
+
+    const A: &str = "10.0.0.1:80";
+    const B: &str = "[2001:db8::2]:80";
+
+    #[test]
+    fn a_page_to_the_letter() {
+        let tries = vec![
+            tried(A, Some("10.0.0.5:40000"), 0, 10_000, End::TimedOut),
+            tried(B, Some("[2001:db8::5]:40001"), 250, 252, End::Connected),
+        ];
+        let mut silent = ended(1, A, Some(40_000), Outcome::Abandoned);
+        if let Body::Handshake(h) = &mut silent.body {
+            (h.retransmits, h.gaps_us) = (2, vec![1_010_000, 2_020_000]);
+            h.dwell_us = Some(10_000_000);
+            // As the tracker judges of any application that closes: here it is synprobe itself.
+            h.verdict = Some("abandoned".to_owned());
+            h.remedy = Some("see why: synprobe connect 10.0.0.1:80".to_owned());
+        }
+        let lines = [
+            syn_again(1, A, 9_000, 58_000_000),
+            silent,
+            ended(2, B, Some(40_001), Outcome::Established),
+        ];
+        let target = "db.internal:80".parse().unwrap();
+        let report = put_together(&target, Some(1_500), tries, &lines);
+        assert_eq!(
+            heading("db.internal", 80, 2, report.connect.resolve_us)
+                + &page(&report, Duration::from_secs(10), 0),
+            "db.internal, port 80: 2 addresses, in the order an application would try them, resolved in 1.50 ms\n\
+             \n\
+             1  10.0.0.1:80  begun at once\n   \
+                NO ANSWER within 10.0 s (synprobe's --timeout; the kernel would have gone on for 57.0 s), 3 SYNs ▁▂ 1.0 2.0 s\n   \
+                from 10.0.0.5:40000 by eth0, gateway 10.0.0.254\n\
+             \n\
+             2  [2001:db8::2]:80  begun after 250 ms\n   \
+                CONNECTED after 1.23 ms: the one an application gets, 1 SYN\n   \
+                from [2001:db8::5]:40001 by eth0, gateway 10.0.0.254\n\
+             \n\
+             connected: [2001:db8::2]:80, 252 ms after the first attempt began\n"
+        );
+    }
+
+    #[test]
+    fn a_verdict_has_its_evidence_and_its_remedy() {
+        let tries = vec![tried(
+            A,
+            Some("10.0.0.5:40000"),
+            0,
+            5,
+            End::Failed(libc::ECONNREFUSED),
+        )];
+        let mut refused = ended(1, A, Some(40_000), Outcome::Refused);
+        if let Body::Handshake(h) = &mut refused.body {
+            (h.verdict, h.confidence) = (Some("refused".to_owned()), Confidence::Certain);
+            h.evidence = [("a RST came", true), ("it worked\u{1b} before", false)]
+                .map(|(fact, supports)| Evidence {
+                    fact: fact.to_owned(),
+                    supports,
+                })
+                .into();
+            h.remedy = Some("start the server".to_owned());
+        }
+        let report = put_together(&A.parse().unwrap(), None, tries, &[refused]);
+        let page = page(&report, Duration::from_secs(1), 0);
+        let why = "\n   why: refused (certain)\n     for: a RST came\n     \
+                   against: it worked\\u{1b} before\n   try: start the server\n";
+        assert!(page.contains(why), "{page}");
+    }
+
+    #[test]
+    fn what_went_wrong_is_said() {
+        let says = |end, outcome, handshake: bool, words: &str| {
+            // What connect() itself refuses has no local port.
+            let refused = !handshake && matches!(end, End::Failed(_));
+            let local = (!refused).then_some("10.0.0.5:40000");
+            let tries = vec![tried(A, local, 0, 5, end)];
+            let lines = [ended(1, A, Some(40_000), outcome)];
+            let lines = if handshake { &lines[..] } else { &[] };
+            let report = put_together(&A.parse().unwrap(), None, tries, lines);
+            let page = page(&report, Duration::from_secs(1), 7);
+            assert!(page.contains(words), "{words}: {page}");
+            assert!(page.contains("not connected: 1 address tried"), "{page}");
+            assert!(page.contains("7 kernel records were lost"), "{page}");
+        };
+        use Outcome::{Refused, TimedOut, Unreachable};
+        says(
+            End::Failed(libc::ECONNREFUSED),
+            Refused,
+            true,
+            "REFUSED by a RST after 1.23 ms (ECONNREFUSED), 1 SYN",
+        );
+        says(
+            End::Failed(libc::ETIMEDOUT),
+            TimedOut,
+            true,
+            "NO ANSWER: the kernel gave up after 1.23 ms (ETIMEDOUT)",
+        );
+        says(
+            End::Failed(libc::EHOSTUNREACH),
+            Unreachable,
+            true,
+            "UNREACHABLE after 1.23 ms (EHOSTUNREACH), 1 SYN",
+        );
+        says(
+            End::Failed(libc::ENETUNREACH),
+            Unreachable,
+            false,
+            "UNREACHABLE (ENETUNREACH), refused by this host's own kernel before a SYN",
+        );
+        says(
+            End::Interrupted,
+            Outcome::Abandoned,
+            true,
+            "interrupted after 1.23 ms, no answer so far",
+        );
+        says(
+            End::TimedOut,
+            Outcome::Abandoned,
+            false,
+            "NO ANSWER within 1.00 s (synprobe's --timeout), SYNs not known",
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Which way a connection goes: the route that the kernel chooses for it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::resolve::interface_name;
+use crate::{
+    diag::route::{Route, RouteKind, Routes},
+    netns::NetNs,
+};
+
+/// The way to an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathInfo {
+    /// The interface it leaves by.
+    pub interface: Option<String>,
+    /// The next router; `None`: on the link, or not known.
+    pub gateway: Option<IpAddr>,
+    /// The local address that the kernel prefers.
+    pub source: Option<IpAddr>,
+    /// Where it leads nowhere: what the routing table says.
+    pub nowhere: Option<&'static str>,
+}
+
+/// Asks for the way in one namespace.
+pub struct Ways(Option<Routes>);
+
+impl Ways {
+    /// Opens the socket that asks; where that cannot be, no way is known.
+    pub fn open(netns: &NetNs) -> Self {
+        let routes = Routes::open(netns);
+        if let Err(error) = &routes {
+            log::warn!("routes cannot be asked for: {error}");
+        }
+        Self(routes.ok())
+    }
+
+    /// The way to an address. For one with a zone, in the calling thread's namespace, it is the zone.
+    pub fn to(&mut self, peer: SocketAddr) -> PathInfo {
+        if let SocketAddr::V6(v6) = peer
+            && v6.scope_id() != 0
+        {
+            return PathInfo {
+                interface: interface_name(v6.scope_id()),
+                ..PathInfo::default()
+            };
+        }
+        let Some(routes) = &mut self.0 else {
+            return PathInfo::default();
+        };
+        match routes.route(peer.ip(), None) {
+            Ok(route) => told(route),
+            Err(error) => {
+                log::warn!("the route to {} is not known: {error}", peer.ip());
+                PathInfo::default()
+            }
+        }
+    }
+}
+
+fn told(route: Option<Route>) -> PathInfo {
+    let Some(route) = route else {
+        return PathInfo {
+            nowhere: Some("no route"),
+            ..PathInfo::default()
+        };
+    };
+    PathInfo {
+        interface: route.interface,
+        gateway: route.gateway,
+        source: route.source,
+        nowhere: match route.kind {
+            RouteKind::Unreachable => Some("an unreachable route"),
+            RouteKind::Prohibit => Some("a prohibit route"),
+            RouteKind::Blackhole => Some("a blackhole route"),
+            RouteKind::Unicast | RouteKind::Local | RouteKind::Other(_) => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(to: &str) -> PathInfo {
+        let here = NetNs::current().unwrap();
+        Ways::open(&here).to(to.parse().unwrap())
+    }
+
+    #[test]
+    fn this_host_is_reached_by_loopback() {
+        let way = way("127.83.0.9:80");
+        assert_eq!(way.interface.as_deref(), Some("lo"));
+        assert_eq!((way.gateway, way.nowhere), (None, None));
+        assert_eq!(way.source, Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_zone_is_the_way() {
+        let lo = SocketAddr::V6(std::net::SocketAddrV6::new(
+            "fe80::1".parse().unwrap(),
+            80,
+            0,
+            1,
+        ));
+        let here = NetNs::current().unwrap();
+        assert_eq!(Ways::open(&here).to(lo).interface.as_deref(), Some("lo"));
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn where_there_is_no_route_that_is_said() {
+        let alone = NetNs::new_anonymous().unwrap();
+        let way = Ways::open(&alone).to("198.18.0.1:80".parse().unwrap());
+        assert_eq!(way.nowhere, Some("no route"));
+        assert_eq!((way.interface, way.source), (None, None));
+    }
+}

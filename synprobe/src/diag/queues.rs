@@ -1,0 +1,202 @@
+//! The two queues of each listener: how long they are, how long they may be, and what limits them.
+//!
+//! The accept queue and its limit are the kernel's own figures. It tells nothing of the SYN queue's
+//! length (`icsk_accept_queue.qlen`): that is counted, half-open by half-open, from its dump of them.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::cgroup;
+use super::counters::Counters;
+use super::listeners::Listeners;
+use super::owner::Owner;
+use super::row::Row;
+use super::sysctl::sysctl_numbers;
+use crate::filter::printable;
+use crate::model::{LimitedBy, Listener, Process};
+use crate::netns::NetNs;
+
+/// A namespace's settings that limit the queues; `None` for one that could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `net.core.somaxconn`: what listen()'s backlog is cut down to.
+    pub somaxconn: Option<u32>,
+    /// `net.ipv4.tcp_max_syn_backlog`.
+    pub tcp_max_syn_backlog: Option<u32>,
+    /// `net.ipv4.tcp_syncookies`: 0 never, 1 when the SYN queue is full, 2 always.
+    pub tcp_syncookies: Option<u32>,
+}
+
+impl Settings {
+    /// Reads them inside `netns`.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn read(netns: &NetNs) -> io::Result<Self> {
+        let names = [
+            "net/core/somaxconn",
+            "net/ipv4/tcp_max_syn_backlog",
+            "net/ipv4/tcp_syncookies",
+        ];
+        let [somaxconn, backlog, cookies] = sysctl_numbers(netns, names)?;
+        let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
+        Ok(Self {
+            somaxconn: small(somaxconn),
+            tcp_max_syn_backlog: small(backlog),
+            tcp_syncookies: small(cookies),
+        })
+    }
+}
+
+/// The SYN queue's limit, and what limits the two queues of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// As the accept queue's limit, it counts as full only above it: one more fits. (5.15 alone
+    /// compares with >=: there none more fits.)
+    pub syn_queue_max: Option<u32>,
+    /// The setting to raise first.
+    pub limited_by: Option<LimitedBy>,
+}
+
+impl Limits {
+    /// For a listener whose `sk_max_ack_backlog` is `backlog`.
+    ///
+    /// `sk_max_ack_backlog` limits both queues (`sk_acceptq_is_full()`,
+    /// `inet_csk_reqsk_queue_is_full()`). With SYN cookies off `tcp_conn_request()` also drops a SYN
+    /// of an unproven peer once `max - qlen < max >> 2`, `max` being tcp_max_syn_backlog: it is taken
+    /// as long as `qlen <= max - (max >> 2)`.
+    ///
+    /// A backlog that equals somaxconn may have been asked for as such, which the kernel does not
+    /// remember: [`LimitedBy::Somaxconn`] is told, since raising listen()'s alone would not do.
+    #[must_use]
+    pub fn of(backlog: u32, settings: &Settings) -> Self {
+        let without_cookies = settings.tcp_max_syn_backlog.map(|max| max - (max >> 2));
+        let syn_queue_max = match settings.tcp_syncookies {
+            Some(0) => without_cookies.map(|max| max.min(backlog)),
+            Some(_) => Some(backlog),
+            None => None,
+        };
+        let limited_by = if syn_queue_max.is_some_and(|max| max < backlog) {
+            Some(LimitedBy::TcpMaxSynBacklog)
+        } else {
+            settings.somaxconn.map(|somaxconn| {
+                if backlog == somaxconn {
+                    LimitedBy::Somaxconn
+                } else {
+                    LimitedBy::ListenBacklog
+                }
+            })
+        };
+        Self {
+            syn_queue_max,
+            limited_by,
+        }
+    }
+}
+
+/// Half-opens by the inode of their listener.
+///
+/// Members of a SO_REUSEPORT group are not in it: the kernel spreads SYNs among them by a hash of its
+/// own, and a half-open does not tell whose it is. For every other listener there is a number, 0
+/// included.
+#[must_use]
+pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> HashMap<u32, u32> {
+    let alone = |addr: &[u8; 16], port, ifindex| match listeners.group(addr, port, ifindex)[..] {
+        [one] => Some(one.inode),
+        _ => None,
+    };
+    let mut queues: HashMap<u32, u32> = listeners
+        .iter()
+        .filter_map(|l| Some((alone(&l.local_addr, l.local_port, l.ifindex)?, 0)))
+        .collect();
+    // A flood goes to few addresses, and the search allocates.
+    let mut found = HashMap::new();
+    for row in half_opens.iter().filter(|row| is_queued(row)) {
+        let inode = *found
+            .entry((row.local_addr, row.local_port, row.ifindex))
+            .or_insert_with(|| alone(&row.local_addr, row.local_port, row.ifindex));
+        if let Some(count) = inode.and_then(|inode| queues.get_mut(&inode)) {
+            *count += 1;
+        }
+    }
+    queues
+}
+
+/// Whether a row of a SYN_RECV dump waits in a SYN queue. Full sockets do not: simultaneous opens have
+/// no listener, and Fast Open's children wait in the accept queue at once. The kernel tells a cgroup
+/// of full sockets alone.
+fn is_queued(row: &Row) -> bool {
+    row.inode == 0 && row.cgroup.is_none()
+}
+
+/// Who listens, by the inode of the socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// The process.
+    pub process: Option<Process>,
+    /// Its cgroup v2 path.
+    pub cgroup: Option<Arc<str>>,
+}
+
+impl Who {
+    /// Looks up the rest.
+    #[must_use]
+    pub fn of(owner: Owner) -> Self {
+        Self {
+            cgroup: cgroup::of_pid(owner.pid).ok().map(Arc::from),
+            process: Some(Process {
+                pid: owner.pid,
+                comm: owner.comm.into(),
+            }),
+        }
+    }
+}
+
+/// What a namespace showed, all of about one moment.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    /// Who is in LISTEN.
+    pub listeners: &'a Listeners,
+    /// Its rows in SYN_RECV.
+    pub half_opens: &'a [Row],
+    /// Its counters.
+    pub counters: Option<&'a Counters>,
+    /// Its settings.
+    pub settings: &'a Settings,
+}
+
+impl Look<'_> {
+    /// A line for each listener, in no order. `name` is what people call the namespace.
+    pub fn lines(&self, name: &Arc<str>, who: impl Fn(u32) -> Option<Who>) -> Vec<Listener> {
+        let syn_queues = syn_queues(self.listeners, self.half_opens);
+        let counter = |name| self.counters.and_then(|c| c.get(name));
+        let line = |l: &super::listeners::Listener| {
+            let limits = Limits::of(l.accept_queue_max, self.settings);
+            let who = who(l.inode).unwrap_or_default();
+            let (pid, comm) = who.process.map(|p| (p.pid, p.comm)).unzip();
+            Listener {
+                local_addr: printable(l.local_addr),
+                local_port: l.local_port,
+                netns: l.netns,
+                netns_name: Some(Arc::clone(name)),
+                pid,
+                comm,
+                cgroup: who.cgroup,
+                syn_queue: syn_queues.get(&l.inode).copied(),
+                syn_queue_max: limits.syn_queue_max,
+                accept_queue: Some(l.accept_queue),
+                accept_queue_max: Some(l.accept_queue_max),
+                limited_by: limits.limited_by,
+                overflows: counter("ListenOverflows"),
+                syn_cookies: counter("SyncookiesSent"),
+                drops: l.drops.map(u64::from),
+            }
+        };
+        self.listeners.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "queues_tests.rs"]
+mod tests;

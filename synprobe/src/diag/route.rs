@@ -1,0 +1,329 @@
+//! Which way packets to an address take, asked of the kernel over NETLINK_ROUTE: the device, the
+//! router, and the neighbour that is given them.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use super::{
+    nlmsg::{Attributes, HEADER, Message, Messages},
+    socket::{invalid, open_netlink, receive},
+};
+use crate::netns::NetNs;
+
+/// Twice the largest answer.
+const BUFFER: usize = 64 * 1024;
+/// `NLMSG_ERROR`.
+const NLMSG_ERROR: u16 = 2;
+/// `struct rtmsg`.
+const RTMSG: usize = 12;
+/// `struct ndmsg`.
+const NDMSG: usize = 12;
+/// `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+
+/// The way to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What the kernel does with such packets.
+    pub kind: RouteKind,
+    /// Index of the device they leave by; 0 where none.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: Option<String>,
+    /// The router; `None`: the address is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The source address that the kernel prefers.
+    pub source: Option<IpAddr>,
+}
+
+/// `rtm_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// To a router or a neighbour.
+    Unicast,
+    /// To this host itself.
+    Local,
+    /// Thrown away without a word.
+    Blackhole,
+    /// Answered with ICMP host unreachable.
+    Unreachable,
+    /// Answered with ICMP administratively prohibited.
+    Prohibit,
+    /// Broadcast, multicast, NAT and others.
+    Other(u8),
+}
+
+impl RouteKind {
+    fn of(number: u8) -> Self {
+        match number {
+            libc::RTN_UNICAST => Self::Unicast,
+            libc::RTN_LOCAL => Self::Local,
+            libc::RTN_BLACKHOLE => Self::Blackhole,
+            libc::RTN_UNREACHABLE => Self::Unreachable,
+            libc::RTN_PROHIBIT => Self::Prohibit,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A NETLINK_ROUTE socket bound to one namespace; usable from any thread.
+#[derive(Debug)]
+pub struct Routes {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    seq: u32,
+}
+
+impl Routes {
+    /// Opens the socket inside `netns`.
+    ///
+    /// # Errors
+    /// When the namespace may not be entered. Needs no privilege beyond that.
+    pub fn open(netns: &NetNs) -> io::Result<Self> {
+        let fd = netns.run(|| open_netlink(libc::NETLINK_ROUTE))??;
+        Ok(Self {
+            fd,
+            buffer: vec![0; BUFFER],
+            seq: 0,
+        })
+    }
+
+    /// The way from `source` (any, where `None`) to `to`; `Ok(None)`: there is none.
+    ///
+    /// # Errors
+    /// What the kernel answered beside "no route"; TimedOut, InvalidData as for sock_diag.
+    pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+        let to = to.to_canonical();
+        let mut fixed = [0; RTMSG];
+        fixed[0] = family(to);
+        fixed[1] = if to.is_ipv4() { 32 } else { 128 };
+        let mut attributes = vec![(libc::RTA_DST, octets(to))];
+        if let Some(source) = source
+            .map(|s| s.to_canonical())
+            .filter(|s| s.is_ipv4() == to.is_ipv4() && !s.is_unspecified())
+        {
+            fixed[2] = fixed[1];
+            attributes.push((libc::RTA_SRC, octets(source)));
+        }
+        let answer = self.ask(libc::RTM_GETROUTE, &fixed, &attributes, |m| {
+            (m.kind == libc::RTM_NEWROUTE).then(|| parse_route(m.payload))
+        });
+        let mut route = match answer {
+            Ok(route) => route.flatten(),
+            // The kernel answers for a route to nowhere with what connect() would be given.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH) => return Ok(None),
+                Some(libc::EHOSTUNREACH) => return Ok(Some(nowhere(RouteKind::Unreachable))),
+                Some(libc::EACCES) => return Ok(Some(nowhere(RouteKind::Prohibit))),
+                Some(libc::EINVAL) => return Ok(Some(nowhere(RouteKind::Blackhole))),
+                _ => return Err(error),
+            },
+        };
+        if let Some(route) = &mut route {
+            route.interface = self.interface(route.ifindex)?;
+        }
+        Ok(route)
+    }
+
+    /// The Ethernet address that packets of a route to `to` are given to; `None` on a device without
+    /// such addresses, or while the kernel does not know it.
+    ///
+    /// # Errors
+    /// As [`Routes::route`].
+    pub fn next_hop(&mut self, route: &Route, to: IpAddr) -> io::Result<Option<[u8; 6]>> {
+        if route.kind != RouteKind::Unicast {
+            return Ok(None);
+        }
+        let hop = route.gateway.unwrap_or(to).to_canonical();
+        let mut fixed = [0; NDMSG];
+        fixed[0] = family(hop);
+        fixed[4..8].copy_from_slice(&route.ifindex.to_ne_bytes());
+        let answer = self.ask(
+            libc::RTM_GETNEIGH,
+            &fixed,
+            &[(libc::NDA_DST, octets(hop))],
+            |m| (m.kind == libc::RTM_NEWNEIGH).then(|| parse_neighbour(m.payload)),
+        );
+        match answer {
+            Ok(mac) => Ok(mac.flatten()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            // Before 5.0 one neighbour cannot be asked for.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn interface(&mut self, index: u32) -> io::Result<Option<String>> {
+        if index == 0 {
+            return Ok(None);
+        }
+        let mut fixed = [0; IFINFOMSG];
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        let answer = self.ask(libc::RTM_GETLINK, &fixed, &[], |m| {
+            (m.kind == libc::RTM_NEWLINK).then(|| parse_link(m.payload))
+        });
+        match answer {
+            Ok(name) => Ok(name.flatten()),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One request that has one answer.
+    fn ask<T>(
+        &mut self,
+        kind: u16,
+        fixed: &[u8],
+        attributes: &[(u16, Vec<u8>)],
+        take: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.seq = self.seq.wrapping_add(1);
+        let request = request(kind, self.seq, fixed, attributes);
+        // SAFETY: the buffer is alive and its length is its own.
+        let sent = unsafe {
+            libc::send(
+                self.fd.as_raw_fd(),
+                request.as_ptr().cast(),
+                request.len(),
+                0,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        loop {
+            let datagram = receive(&self.fd, &mut self.buffer, 0)?;
+            for message in Messages::new(datagram) {
+                let message = message.map_err(invalid)?;
+                if message.seq != self.seq {
+                    continue;
+                }
+                if message.kind == NLMSG_ERROR {
+                    let code = word(message.payload, 0).map_or(0, |w| w as i32);
+                    return match code {
+                        0 => Ok(None),
+                        code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+                    };
+                }
+                if let Some(found) = take(&message) {
+                    return Ok(Some(found));
+                }
+            }
+        }
+    }
+}
+
+fn nowhere(kind: RouteKind) -> Route {
+    Route {
+        kind,
+        ifindex: 0,
+        interface: None,
+        gateway: None,
+        source: None,
+    }
+}
+
+fn request(kind: u16, seq: u32, fixed: &[u8], attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    bytes[8..12].copy_from_slice(&seq.to_ne_bytes());
+    bytes.extend_from_slice(fixed);
+    for (kind, value) in attributes {
+        bytes.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    let len = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&len.to_ne_bytes());
+    bytes
+}
+
+fn parse_route(payload: &[u8]) -> Option<Route> {
+    let fixed = payload.first_chunk::<RTMSG>()?;
+    let mut route = nowhere(RouteKind::of(fixed[7]));
+    for (kind, value) in Attributes::new(payload.get(RTMSG..)?) {
+        match kind {
+            libc::RTA_OIF => route.ifindex = word(value, 0)?,
+            libc::RTA_GATEWAY => route.gateway = address(value),
+            libc::RTA_PREFSRC => route.source = address(value),
+            // `struct rtvia`: a gateway of the other family (5.2).
+            libc::RTA_VIA => route.gateway = address(value.get(2..)?),
+            _ => (),
+        }
+    }
+    Some(route)
+}
+
+fn parse_neighbour(payload: &[u8]) -> Option<[u8; 6]> {
+    Attributes::new(payload.get(NDMSG..)?)
+        .find(|(kind, _)| *kind == libc::NDA_LLADDR)
+        .and_then(|(_, value)| value.try_into().ok())
+}
+
+fn parse_link(payload: &[u8]) -> Option<String> {
+    let (_, name) =
+        Attributes::new(payload.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+    let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+    Some(String::from_utf8_lossy(name.get(..end)?).into_owned())
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u32::from_ne_bytes(*b))
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into()),
+        16 => Some(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
+        _ => None,
+    }
+}
+
+fn family(addr: IpAddr) -> u8 {
+    match addr {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_cut_short_give_nothing_and_no_panic() {
+        let mut answer = vec![0; RTMSG];
+        answer[7] = libc::RTN_UNICAST;
+        for (kind, value) in [
+            (libc::RTA_OIF, 3u32.to_ne_bytes().to_vec()),
+            (libc::RTA_GATEWAY, vec![10, 0, 0, 254]),
+        ] {
+            answer.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+            answer.extend_from_slice(&kind.to_ne_bytes());
+            answer.extend_from_slice(&value);
+        }
+        let whole = parse_route(&answer).unwrap();
+        assert_eq!((whole.kind, whole.ifindex), (RouteKind::Unicast, 3));
+        assert_eq!(whole.gateway, Some("10.0.0.254".parse().unwrap()));
+        for len in 0..answer.len() {
+            let _ = parse_route(&answer[..len]);
+            let _ = parse_neighbour(&answer[..len]);
+            let _ = parse_link(&answer[..len]);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What `synprobe connect` found: one connect, address by address.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::{Confidence, Outcome};
+
+/// One attempt to connect to one address.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConnectAttempt {
+    /// Its place, from 1, in the order in which an application tries them.
+    pub order: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that a zone names.
+    pub scope: Option<String>,
+    /// Its handshake's `id`; `None`: the kernel refused it before a SYN, or its records were lost.
+    pub id: Option<u64>,
+    /// Whether an application would have got this one.
+    pub chosen: bool,
+    /// When it began, from the first attempt's beginning, microseconds.
+    pub started_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Name of the errno that ended it.
+    pub error: Option<String>,
+    /// First SYN → outcome, microseconds.
+    pub dwell_us: Option<u64>,
+    /// SYNs sent; `None`: its records were lost.
+    pub syns: Option<u32>,
+    /// Why it went badly.
+    pub verdict: Option<String>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// Local address.
+    pub local_addr: Option<IpAddr>,
+    /// Local port, host order.
+    pub local_port: Option<u16>,
+    /// The interface it left by.
+    pub interface: Option<String>,
+    /// The next router; `None`: on the link, or not known.
+    pub gateway: Option<IpAddr>,
+    /// What the last ICMP error that it met said.
+    pub icmp: Option<String>,
+    /// Who sent that.
+    pub icmp_from: Option<IpAddr>,
+}
+
+/// One connect.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Connect {
+    /// The host, as given.
+    pub host: String,
+    /// The port, host order.
+    pub port: u16,
+    /// How long its name took to resolve, microseconds; `None`: it is an address.
+    pub resolve_us: Option<u64>,
+    /// Whether an address could be connected.
+    pub connected: bool,
+    /// When an application would have been connected, from the first attempt's beginning,
+    /// microseconds.
+    pub connected_us: Option<u64>,
+    /// The attempts, in order.
+    pub attempts: Vec<ConnectAttempt>,
+}

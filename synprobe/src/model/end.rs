@@ -1,0 +1,29 @@
+//! The totals of a run.
+
+use serde::Serialize;
+
+use super::ByRole;
+
+/// The end of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct End {
+    /// Kernel records received.
+    pub events: u64,
+    /// Kernel records lost.
+    pub lost: u64,
+    /// `handshake` lines.
+    pub handshakes: u64,
+    /// How long it ran, microseconds.
+    pub duration_us: u64,
+    /// Handshakes evicted from the bounded table.
+    pub evicted: u64,
+    /// Records that were due: those that the kernel side says it produced, and events at which the
+    /// kernel skipped a program.
+    pub produced: u64,
+    /// Handshakes and retransmissions of peers that made room in the peer table.
+    pub peers_unlisted: u64,
+    /// Different peer addresses, the unlisted included; an estimate where some are.
+    pub peers_distinct: ByRole<u64>,
+    /// Relative standard error of that; 0: exact.
+    pub peers_distinct_error: ByRole<f64>,
+}

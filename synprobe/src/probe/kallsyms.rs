@@ -1,0 +1,169 @@
+//! The kernel's own names for its addresses, from `/proc/kallsyms`.
+
+use std::{fs, io, sync::OnceLock};
+
+/// Where the kernel lists its symbols, those of modules and of BPF programs included.
+const KALLSYMS: &str = "/proc/kallsyms";
+/// No function is as long as this: an address farther behind the last symbol below it is in none that
+/// is known (bytes).
+const LONGEST: u64 = 1 << 20;
+
+/// The kernel's functions, read when the first one is asked for: some hundred thousand of them, which
+/// most runs never need.
+#[derive(Debug, Default)]
+pub struct Kallsyms(OnceLock<Option<Table>>);
+
+impl Kallsyms {
+    /// Nothing is read yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The function that an address is in, as `nft_do_chain`: without the suffixes that the compiler
+    /// adds (`.isra.0`, `.cold`), and without the module.
+    ///
+    /// `None` where it is in none that is known, and for every address where the kernel hides them
+    /// (`kernel.kptr_restrict`).
+    pub fn name(&self, address: u64) -> Option<&str> {
+        let table = self.0.get_or_init(|| match fs::read_to_string(KALLSYMS) {
+            Ok(text) => Table::parse(&text),
+            Err(error) => {
+                log::info!("{KALLSYMS}: {error}: places in the kernel have no names");
+                None
+            }
+        });
+        table.as_ref()?.name(address)
+    }
+
+    /// Those of a text, for tests of what is told with them.
+    ///
+    /// # Errors
+    /// Where it tells no address.
+    pub fn from_text(text: &str) -> io::Result<Self> {
+        let table = Table::parse(text).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self(OnceLock::from(Some(table))))
+    }
+}
+
+/// Functions by address.
+#[derive(Debug)]
+struct Table {
+    /// All names, one after the other: an allocation for each would be most of the memory.
+    names: Box<str>,
+    /// Address, and where in `names` its name begins and ends; by address, each once.
+    symbols: Box<[(u64, u32, u32)]>,
+}
+
+impl Table {
+    /// `None` where every address is hidden.
+    fn parse(text: &str) -> Option<Self> {
+        let mut names = String::new();
+        let mut symbols = Vec::new();
+        for line in text.lines() {
+            let mut fields = line.split_ascii_whitespace();
+            let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
+                continue;
+            };
+            // A name that begins with a dot is all suffix.
+            let plain = match name.find('.') {
+                Some(at @ 1..) => &name[..at],
+                _ => name,
+            };
+            let begin = u32::try_from(names.len()).ok()?;
+            names.push_str(plain);
+            symbols.push((address, begin, u32::try_from(names.len()).ok()?));
+        }
+        // Stable: of several names for one address the first counts, as for the kernel itself
+        // (kernel/kallsyms.c, get_symbol_pos).
+        symbols.sort_by_key(|(address, ..)| *address);
+        symbols.dedup_by_key(|(address, ..)| *address);
+        (!symbols.is_empty()).then(|| Self {
+            names: names.into_boxed_str(),
+            symbols: symbols.into_boxed_slice(),
+        })
+    }
+
+    fn name(&self, address: u64) -> Option<&str> {
+        let above = self.symbols.partition_point(|(at, ..)| *at <= address);
+        let &(at, begin, end) = self.symbols.get(above.checked_sub(1)?)?;
+        (address - at < LONGEST).then(|| &self.names[begin as usize..end as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+ffffffff81000000 T _stext
+ffffffff81000000 T _text
+ffffffff81a00000 T tcp_v4_rcv
+ffffffff819ff000 t ip_rcv_finish.isra.0
+ffffffff81a00800 D not_a_function
+ffffffff81a01000 W weak_one
+ffffffff81a01000 t its_alias
+ffffffff81a02000 t .hidden
+0000000000000000 T percpu
+broken
+ffffffffc0200000 t nft_do_chain\t[nf_tables]
+ffffffffc0201000 t nft_do_chain.cold\t[nf_tables]
+ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
+";
+
+    #[test]
+    fn an_address_is_in_the_function_below_it() {
+        let all = Kallsyms::from_text(TEXT).unwrap();
+        let name = |address| all.name(address);
+        assert_eq!(name(0xffff_ffff_81a0_0000), Some("tcp_v4_rcv"));
+        // A data symbol does not end it.
+        assert_eq!(name(0xffff_ffff_81a0_0fff), Some("tcp_v4_rcv"));
+        assert_eq!(name(0xffff_ffff_819f_ffff), Some("ip_rcv_finish"));
+        assert_eq!(name(0xffff_ffff_8100_0000), Some("_stext"));
+        assert_eq!(name(0xffff_ffff_81a0_1001), Some("weak_one"));
+        assert_eq!(name(0xffff_ffff_81a0_2001), Some(".hidden"));
+        assert_eq!(name(0xffff_ffff_c020_0042), Some("nft_do_chain"));
+        assert_eq!(name(0xffff_ffff_c020_1042), Some("nft_do_chain"));
+        assert_eq!(
+            name(0xffff_ffff_c030_0001),
+            Some("bpf_prog_6deef7357e7b4530_sd_fw")
+        );
+    }
+
+    #[test]
+    fn beyond_what_is_known_there_is_no_name() {
+        let all = Kallsyms::from_text(TEXT).unwrap();
+        for address in [0, 1, 0xffff_ffff_8000_0000, 0xffff_ffff_8200_0000, u64::MAX] {
+            assert_eq!(all.name(address), None, "{address:x}");
+        }
+    }
+
+    #[test]
+    fn hidden_addresses_give_no_names() {
+        let hidden = "0000000000000000 T _stext\n0000000000000000 T tcp_v4_rcv\n";
+        assert!(Table::parse(hidden).is_none());
+        assert!(Kallsyms::from_text(hidden).is_err());
+        assert!(Table::parse("").is_none());
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn the_running_kernels_functions_have_their_names() {
+        let text = fs::read_to_string(KALLSYMS).unwrap();
+        let all = Kallsyms::new();
+        for function in ["tcp_v4_rcv", "tcp_v6_rcv", "nf_hook_slow"] {
+            let line = text
+                .lines()
+                .find(|line| line.split_ascii_whitespace().nth(2) == Some(function));
+            let address = line.and_then(|line| line.split(' ').next()).unwrap();
+            let address = u64::from_str_radix(address, 16).unwrap();
+            assert_ne!(address, 0, "root sees addresses");
+            assert_eq!(all.name(address), Some(function));
+            assert_eq!(all.name(address + 5), Some(function));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::net::{Ipv4Addr, TcpListener};
+
+use super::*;
+
+struct Told {
+    listeners: Vec<Listener>,
+    queues: Vec<model::Listener>,
+    counters: Vec<Counters>,
+    addresses: Vec<(u32, Vec<IpAddr>)>,
+}
+
+fn round(surveyor: &mut Surveyor) -> Told {
+    match surveyor.survey(&HashSet::new(), &[]) {
+        Report::Survey {
+            listeners,
+            queues,
+            counters,
+            addresses,
+            ..
+        } => Told {
+            listeners,
+            queues,
+            counters,
+            addresses,
+        },
+        Report::Fates(_) => unreachable!("a survey was asked for"),
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
+    let ns = NetNs::new_anonymous().unwrap();
+    let listen = || {
+        ns.run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+            .unwrap()
+    };
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let one = listen();
+    let mut surveyor = Surveyor::new(vec![ns.clone()], true);
+
+    let told = round(&mut surveyor);
+    let [queue] = &told.queues[..] else {
+        panic!("{:?}", told.queues);
+    };
+    assert_eq!((queue.netns, queue.local_port), (ns.inode(), port(&one)));
+    assert_eq!((queue.syn_queue, queue.accept_queue), (Some(0), Some(0)));
+    assert_eq!(queue.pid, Some(std::process::id()));
+    assert_eq!(told.listeners.len(), 1);
+    let process = told.listeners[0].process.as_ref();
+    assert_eq!(process.map(|p| p.pid), queue.pid);
+    let [counters] = &told.counters[..] else {
+        panic!("{:?}", told.counters);
+    };
+    assert_eq!(counters.netns, ns.inode());
+    assert_eq!(counters.listen_overflows, Some(0));
+    let [(of, addresses)] = &told.addresses[..] else {
+        panic!("{:?}", told.addresses);
+    };
+    assert_eq!(*of, ns.inode());
+    assert!(
+        addresses.contains(&Ipv4Addr::LOCALHOST.into()),
+        "{addresses:?}"
+    );
+
+    let other = listen();
+    let client = ns
+        .run(|| std::net::TcpStream::connect(one.local_addr().unwrap()).unwrap())
+        .unwrap();
+    let told = round(&mut surveyor);
+    let mut queues: Vec<_> = told
+        .queues
+        .iter()
+        .map(|q| (q.local_port, q.accept_queue))
+        .collect();
+    queues.sort_unstable();
+    let mut expected = vec![(port(&one), Some(1)), (port(&other), Some(0))];
+    expected.sort_unstable();
+    assert_eq!(queues, expected);
+    assert!(told.listeners.is_empty() && told.addresses.is_empty());
+    drop(client);
+}
