@@ -21,6 +21,7 @@ mod packet_socket;
 pub(crate) mod poll;
 mod raw;
 mod riddle;
+mod router;
 mod rtnl;
 mod scenario;
 mod scenarios;
@@ -110,6 +111,7 @@ impl std::fmt::Debug for Lab {
             .field("client", &self.client)
             .field("server", &self.server)
             .field("family", &self.family)
+            .field("variation", &self.variation)
             .finish_non_exhaustive()
     }
 }

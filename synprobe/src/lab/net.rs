@@ -84,34 +84,25 @@ pub enum Route {
     Here,
     /// To the loopback device: a way back that is not the one by which anything comes in.
     Loopback,
+    /// To neighbours on the link of that name.
+    Link(&'static str),
 }
 
 /// Joins two namespaces; on return both ends are running, and no address resolution, duplicate
 /// address detection, offload or saved metric will blur what happens on the link. With
 /// `server_is_bare` the server's end gets no addresses: a raw peer plays there.
 pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
-    for ns in [client, server] {
-        for (key, value) in [
-            ("ipv6/conf/default/addr_gen_mode", "1"),
-            ("ipv6/conf/default/accept_ra", "0"),
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/conf/default/rp_filter", "0"),
-            ("ipv4/tcp_no_metrics_save", "1"),
-        ] {
-            ns.try_sysctl(key, value)?;
-        }
-        for scope in ["all", "default"] {
-            let off = u8::from(ns.label() == server.label() && server_is_bare).to_string();
-            ns.try_sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), &off)?;
-        }
+    prepare(client)?;
+    prepare(server)?;
+    for scope in ["all", "default"] {
+        let off = u8::from(server_is_bare).to_string();
+        server.try_sysctl(&format!("ipv6/conf/{scope}/disable_ipv6"), &off)?;
     }
-    client.run(|| add_pair(server))?;
-    let (client_up, server_up) = (client.run(bring_up), server.run(bring_up));
-    client_up?;
-    server_up?;
-    for ns in [client, server] {
-        ns.run(wait_running)?;
-    }
+    link(&Link {
+        here: (client, CLIENT_MAC),
+        there: (server, SERVER_MAC),
+        name: INTERFACE,
+    })?;
     add_addresses(client, [CLIENT_V4.into(), CLIENT_V6.into()])?;
     add_neighbours(client, [SERVER_V4.into(), SERVER_V6.into()], SERVER_MAC)?;
     if server_is_bare {
@@ -129,8 +120,24 @@ pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
     add_route(server, to(true), Route::Via(CLIENT_V6.into()))
 }
 
-fn index() -> Result<u32> {
-    let name = CString::new(INTERFACE)?;
+/// Settings that every namespace of the lab has, before it gets a link.
+pub fn prepare(ns: &Ns) -> Result<()> {
+    for (key, value) in [
+        ("ipv6/conf/default/addr_gen_mode", "1"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/all/disable_ipv6", "0"),
+        ("ipv6/conf/default/disable_ipv6", "0"),
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/tcp_no_metrics_save", "1"),
+    ] {
+        ns.try_sysctl(key, value)?;
+    }
+    Ok(())
+}
+
+fn index(name: &str) -> Result<u32> {
+    let name = CString::new(name)?;
     // SAFETY: the name is a live NUL-terminated string.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()).context("looking up the lab's interface"),
@@ -138,23 +145,46 @@ fn index() -> Result<u32> {
     }
 }
 
-fn add_pair(server: &Ns) -> Result<()> {
-    let name = format!("{INTERFACE}\0");
-    let server_fd = server.fd().as_fd().as_raw_fd().to_ne_bytes();
+/// A link between two namespaces, without addresses: its name in both and the MAC of each end.
+pub struct Link<'ns> {
+    /// One end.
+    pub here: (&'ns Ns, [u8; 6]),
+    /// The other.
+    pub there: (&'ns Ns, [u8; 6]),
+    /// What both ends are called.
+    pub name: &'static str,
+}
+
+/// Makes a link and waits until it is running.
+pub fn link(link: &Link<'_>) -> Result<()> {
+    let (here, there, name) = (link.here.0, link.there.0, link.name);
+    here.run(|| add_pair(link))?;
+    let (one_up, other_up) = (here.run(|| bring_up(name)), there.run(|| bring_up(name)));
+    one_up?;
+    other_up?;
+    for ns in [here, there] {
+        ns.run(|| wait_running(name))?;
+    }
+    Ok(())
+}
+
+fn add_pair(link: &Link<'_>) -> Result<()> {
+    let name = format!("{}\0", link.name);
+    let other = link.there.0.fd().as_fd().as_raw_fd().to_ne_bytes();
     let message = Message::new(
         libc::RTM_NEWLINK,
         libc::NLM_F_CREATE | libc::NLM_F_EXCL,
         &link_header(0, 0, 0),
     )
     .attr(libc::IFLA_IFNAME, name.as_bytes())
-    .attr(libc::IFLA_ADDRESS, &CLIENT_MAC)
+    .attr(libc::IFLA_ADDRESS, &link.here.1)
     .nest(libc::IFLA_LINKINFO, &[], |m| {
         m.attr(libc::IFLA_INFO_KIND, b"veth")
             .nest(libc::IFLA_INFO_DATA, &[], |m| {
                 m.nest(VETH_INFO_PEER, &link_header(0, 0, 0), |m| {
                     m.attr(libc::IFLA_IFNAME, name.as_bytes())
-                        .attr(libc::IFLA_ADDRESS, &SERVER_MAC)
-                        .attr(libc::IFLA_NET_NS_FD, &server_fd)
+                        .attr(libc::IFLA_ADDRESS, &link.there.1)
+                        .attr(libc::IFLA_NET_NS_FD, &other)
                 })
             })
     });
@@ -163,13 +193,13 @@ fn add_pair(server: &Ns) -> Result<()> {
         .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
 }
 
-fn bring_up() -> Result<()> {
+fn bring_up(name: &str) -> Result<()> {
     let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, 0)?;
     // Before the link is up, so that not one packet leaves with the other settings.
     for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
-        switch_offload_off(command)?;
+        switch_offload_off(name, command)?;
     }
-    for index in [LOOPBACK, index()?] {
+    for index in [LOOPBACK, index(name)?] {
         let up = link_header(index, libc::IFF_UP, libc::IFF_UP);
         rtnl.request(Message::new(libc::RTM_NEWLINK, 0, &up))
             .context("bringing a link up")?;
@@ -177,13 +207,13 @@ fn bring_up() -> Result<()> {
     Ok(())
 }
 
-fn wait_running() -> Result<()> {
+fn wait_running(name: &str) -> Result<()> {
     Netlink::open(libc::NETLINK_ROUTE, libc::RTMGRP_LINK)?
-        .wait_running(index()?, Instant::now() + LINK_DEADLINE)
+        .wait_running(index(name)?, Instant::now() + LINK_DEADLINE)
         .context("waiting for the lab's link to run")
 }
 
-fn switch_offload_off(command: u32) -> Result<()> {
+fn switch_offload_off(name: &str, command: u32) -> Result<()> {
     #[repr(C)]
     struct EthtoolValue {
         command: u32,
@@ -192,7 +222,7 @@ fn switch_offload_off(command: u32) -> Result<()> {
     let mut value = EthtoolValue { command, data: 0 };
     // SAFETY: all-zero bytes are a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(INTERFACE.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
@@ -212,7 +242,7 @@ fn switch_offload_off(command: u32) -> Result<()> {
 
 fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
     ns.run(|| {
-        let index = index()?;
+        let index = index(INTERFACE)?;
         for address in addresses {
             if address.is_ipv6() && !has_ipv6() {
                 continue;
@@ -244,28 +274,29 @@ fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
 }
 
 fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
+    addresses
+        .into_iter()
+        .filter(|address| !address.is_ipv6() || has_ipv6())
+        .try_for_each(|address| add_neighbour(ns, INTERFACE, address, mac))
+}
+
+/// Says for good which MAC address has `address` on the link of that name.
+pub fn add_neighbour(ns: &Ns, name: &str, address: IpAddr, mac: [u8; 6]) -> Result<()> {
     ns.run(|| {
-        let index = index()?;
-        for address in addresses {
-            if address.is_ipv6() && !has_ipv6() {
-                continue;
-            }
-            let mut header = [0; 12];
-            header[0] = family(address);
-            header[4..8].copy_from_slice(&index.to_ne_bytes());
-            header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
-            let message = Message::new(
-                libc::RTM_NEWNEIGH,
-                libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
-                &header,
-            )
-            .attr(libc::NDA_DST, &octets(address))
-            .attr(libc::NDA_LLADDR, &mac);
-            Netlink::open(libc::NETLINK_ROUTE, 0)?
-                .request(message)
-                .with_context(|| format!("adding the neighbour {address}"))?;
-        }
-        Ok(())
+        let mut header = [0; 12];
+        header[0] = family(address);
+        header[4..8].copy_from_slice(&index(name)?.to_ne_bytes());
+        header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
+        let message = Message::new(
+            libc::RTM_NEWNEIGH,
+            libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
+            &header,
+        )
+        .attr(libc::NDA_DST, &octets(address))
+        .attr(libc::NDA_LLADDR, &mac);
+        Netlink::open(libc::NETLINK_ROUTE, 0)?
+            .request(message)
+            .with_context(|| format!("adding the neighbour {address}"))
     })
 }
 
@@ -284,7 +315,9 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
             ),
             Route::Nowhere(kind) => (kind, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE),
             Route::Here => (libc::RTN_LOCAL, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST),
-            Route::Loopback => (libc::RTN_UNICAST, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK),
+            Route::Loopback | Route::Link(_) => {
+                (libc::RTN_UNICAST, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK)
+            }
         };
         let mut header = [0; 12];
         header[..8].copy_from_slice(&[
@@ -307,7 +340,8 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
             message = message.attr(libc::RTA_GATEWAY, &octets(gateway));
         }
         let device = match route {
-            Route::Via(_) => Some(index()?),
+            Route::Via(_) => Some(index(INTERFACE)?),
+            Route::Link(name) => Some(index(name)?),
             Route::Nowhere(_) => None,
             Route::Here | Route::Loopback => Some(LOOPBACK),
         };

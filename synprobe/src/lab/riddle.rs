@@ -139,10 +139,15 @@ pub(super) fn own_networks(lab: &Lab, first: u8, len: u8) -> Result<()> {
     Ok(())
 }
 
-/// A client with an address of a network, and a port unless 0.
-pub(super) fn call(lab: &Lab, network: u8, host: u8, port: u16) -> Result<Client> {
+/// An address of a network, as the lab's sockets write it.
+pub(super) fn local(lab: &Lab, network: u8, host: u8, port: u16) -> SocketAddr {
     let address = carrier(lab.family.wire_is_v6(), network, host);
-    let local = SocketAddr::new(lab.as_sockets_write(address), port);
+    SocketAddr::new(lab.as_sockets_write(address), port)
+}
+
+/// A client of the server with an address of a network, and a port unless 0.
+pub(super) fn call(lab: &Lab, network: u8, host: u8, port: u16) -> Result<Client> {
+    let local = local(lab, network, host, port);
     Client::connect_from(&lab.client, local, lab.server_addr(PORT))
 }
 

@@ -36,7 +36,6 @@ pub trait Scenario: Sync {
     fn supports(&self, _family: Family) -> bool {
         true
     }
-
     /// Whether it makes a state of trouble and holds it, rather than handshakes from beginning to end:
     /// when the state stands it calls [`Lab::ready`], and goes on until `stop` is set or a while has
     /// passed.
@@ -135,7 +134,7 @@ impl<'a> Run<'a> {
     pub(super) fn wait_established(&self, port: u16, wanted: usize) -> Result<()> {
         while !self.stopped() && self.lab.established(port)? != wanted {
             self.check_deadline()?;
-            self.pause(Duration::from_millis(5))?;
+            socket::pause(Duration::from_millis(5), self.stop)?;
         }
         Ok(())
     }

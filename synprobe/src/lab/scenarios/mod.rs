@@ -4,6 +4,7 @@ mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
 mod defer_accept;
+mod dnat_without_snat;
 mod flash_crowd;
 mod half_open_reset;
 mod healthy;
@@ -14,6 +15,7 @@ mod peer_silent;
 mod ports_exhausted;
 mod refused;
 mod riddle_accept_queue;
+mod riddle_asymmetric_nat;
 mod riddle_firewall;
 mod riddle_flood;
 mod riddle_synack_lost;
@@ -51,8 +53,10 @@ pub(super) static ALL: &[&dyn Scenario] = &[
     &several::Several,
     &own_firewall::OwnFirewall,
     &rp_filter::RpFilter,
+    &dnat_without_snat::DnatWithoutSnat,
     &riddle_accept_queue::RiddleAcceptQueue,
     &riddle_synack_lost::RiddleSynAckLost,
     &riddle_flood::RiddleFlood,
     &riddle_firewall::RiddleFirewall,
+    &riddle_asymmetric_nat::RiddleAsymmetricNat,
 ];

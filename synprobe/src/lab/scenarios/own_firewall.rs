@@ -20,17 +20,10 @@ const CLIENTS: u64 = 3;
 /// How long the applications wait: their SYNs leave at 0, 1, 2 and 3 s.
 const PATIENCE: Duration = Duration::from_millis(3500);
 const RETRIES: u64 = 3;
-const CAUSE: Option<&str> = Some("dropped-here");
+const CAUSE: &str = "dropped-here";
 
 /// Rules of nf_tables on either host drop handshake segments.
 pub(super) struct OwnFirewall;
-
-/// Says what was done to the handshake noted last.
-fn caused(run: &mut Run<'_>) {
-    if let Some(made) = run.made.handshakes.last_mut() {
-        made.cause = CAUSE;
-    }
-}
 
 fn rules() -> [Rule; 3] {
     let both = flags::SYN | flags::ACK;
@@ -93,13 +86,13 @@ impl Scenario for OwnFirewall {
         let retries = if linear { RETRIES } else { RETRIES - 1 };
         for client in &clients {
             run.client_ended(client, Outcome::Abandoned)?;
-            caused(&mut run);
+            run.with_cause(CAUSE);
             if client.peer.port() == SYN_ACKS && !run.stopped() {
                 // The kernel forgets a half-open when it cannot send its SYN-ACK again, after 1 s.
                 // The next SYN makes another, unless it came a moment before.
                 run.server_ended(client, Outcome::Dropped, retries / 2 + 1..=retries + 1);
                 run.with_retransmits(0);
-                caused(&mut run);
+                run.with_cause(CAUSE);
             }
         }
         drop(clients);

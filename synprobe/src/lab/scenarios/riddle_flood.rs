@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::lab::riddle::{self, HALF_OPENS, NETWORKS};
-use crate::lab::scenario::{Run, Scenario};
+use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{Client, Lab, Made, PORT, RawSender, Role, Side};
 
 /// More than three quarters of it are full: the kernel shortens the lives of half-opens.
@@ -114,7 +114,7 @@ impl Scenario for RiddleFlood {
             riddle::may_be_seen(&mut run, Role::Server, ends, 1, CAUSE);
         }
         for client in &passing {
-            riddle::both_may_be_seen(&mut run, client, 1, ["healthy", "healthy"]);
+            riddle::both_may_be_seen(&mut run, client, 1, [HEALTHY; 2]);
         }
         run.note(
             "a new connect gets in here, as real clients do among the flood: the queue has room",

@@ -43,7 +43,7 @@ impl Scenario for RpFilter {
     }
 
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        if lab.family.wire_is_v6() {
+        if !self.supports(lab.family) {
             bail!("rp_filter is IPv4 only: there is none in the kernel's IPv6");
         }
         let mut run = Run::new(self, lab, stop);
@@ -75,9 +75,7 @@ impl Scenario for RpFilter {
         for client in &clients {
             run.client_ended(client, Outcome::Abandoned)?;
             run.with_retransmits(retries as u32);
-            if let Some(made) = run.made.handshakes.last_mut() {
-                made.cause = Some("dropped-here");
-            }
+            run.with_cause("dropped-here");
         }
         drop(clients);
         honest.reset()?;

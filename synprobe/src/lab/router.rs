@@ -1,0 +1,93 @@
+//! A third namespace, which forwards with another destination and leaves the source as it is:
+//!
+//! ```text
+//!                     lab1 ┌────────────────┐ lab2
+//!          ┌───────────────┤     router     ├───────────────┐
+//!          │  SYN to       │ DNAT: virtual  │   SYN to      │
+//!          │  the virtual  │ → the server's │   the server  │
+//!          │  address      └────────────────┘               │
+//!     lab1 │                                                │ lab2
+//!   ┌──────┴───────┐ lab0                        lab0 ┌─────┴────────┐
+//!   │    client    ├──────────────────────────────────┤    server    │
+//!   └──────────────┘       ◄── SYN-ACK from the       └──────────────┘
+//!                              server's own address
+//! ```
+//!
+//! The links of the router have no addresses: each end has a route to its few neighbours. On the
+//! server a SYN comes in by another device and from another MAC address than the way back.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Result;
+
+use super::net::{self, Link, Route, add_neighbour, add_route};
+use super::nft::{self, Rule};
+use super::{Lab, Ns};
+
+/// The address that the router turns into the server's.
+const VIRTUAL_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 1);
+const VIRTUAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 2, 0, 0, 0, 0, 1);
+
+const TO_CLIENT: &str = "lab1";
+const TO_SERVER: &str = "lab2";
+
+/// MAC addresses of the router's links, both ends.
+const CLIENTS_END: [u8; 6] = [2, 0, 0, 0, 1, 1];
+const ROUTER_TO_CLIENT: [u8; 6] = [2, 0, 0, 0, 1, 0xfe];
+const ROUTER_TO_SERVER: [u8; 6] = [2, 0, 0, 0, 2, 0xfe];
+const SERVERS_END: [u8; 6] = [2, 0, 0, 0, 2, 2];
+
+/// The router; without it the virtual address is nobody's.
+pub(super) struct Router {
+    _ns: Ns,
+    address: IpAddr,
+}
+
+impl Router {
+    /// Makes it. `ports`: the virtual address's, and the server's that it becomes.
+    pub(super) fn new(lab: &Lab, ports: &[(u16, u16)]) -> Result<Self> {
+        let v6 = lab.family.wire_is_v6();
+        let ns = Ns::new_anonymous("router")?;
+        net::prepare(&ns)?;
+        net::link(&Link {
+            here: (&ns, ROUTER_TO_CLIENT),
+            there: (&lab.client, CLIENTS_END),
+            name: TO_CLIENT,
+        })?;
+        net::link(&Link {
+            here: (&ns, ROUTER_TO_SERVER),
+            there: (&lab.server, SERVERS_END),
+            name: TO_SERVER,
+        })?;
+        let (address, whole): (IpAddr, u8) = match v6 {
+            true => (VIRTUAL_V6.into(), 128),
+            false => (VIRTUAL_V4.into(), 32),
+        };
+        let (client, server) = (lab.client_ip(), lab.server_ip());
+        for (at, name, to, mac) in [
+            (&lab.client, TO_CLIENT, address, ROUTER_TO_CLIENT),
+            (&ns, TO_CLIENT, client, CLIENTS_END),
+            (&ns, TO_SERVER, server, SERVERS_END),
+        ] {
+            add_route(at, (to, whole), Route::Link(name))?;
+            add_neighbour(at, name, to, mac)?;
+        }
+        let rules: Vec<Rule> = ports
+            .iter()
+            .map(|&(from, to)| {
+                Rule::dnat(SocketAddr::new(address, from), SocketAddr::new(server, to))
+            })
+            .collect();
+        nft::install(&ns, v6, &rules)?;
+        match v6 {
+            true => ns.set_sysctl("ipv6/conf/all/forwarding", "1")?,
+            false => ns.set_sysctl("ipv4/ip_forward", "1")?,
+        }
+        Ok(Self { _ns: ns, address })
+    }
+
+    /// The virtual address, as the lab's sockets write it.
+    pub(super) fn address(&self, lab: &Lab, port: u16) -> SocketAddr {
+        SocketAddr::new(lab.as_sockets_write(self.address), port)
+    }
+}
