@@ -60,13 +60,17 @@ impl Rehearsed {
             let Body::Handshake(h) = &line.body else {
                 continue;
             };
-            let exact = |m: &MadeHandshake| m.peer_port.is_some() && is_it(m, h);
             let made = &self.made.handshakes;
-            let Some(at) = made
-                .iter()
-                .position(exact)
-                .or_else(|| made.iter().position(|m| is_it(m, h)))
-            else {
+            let fits = |exact: bool, room: bool| {
+                (0..made.len()).find(|&at| {
+                    let m = &made[at];
+                    let has_room = matched[at] < *m.count.end();
+                    (has_room || !room) && (m.peer_port.is_some() || !exact) && is_it(m, h)
+                })
+            };
+            // Several may look alike (those that got no port): each is taken once, as long as it goes.
+            let of = [(true, true), (true, false), (false, false)];
+            let Some(at) = of.into_iter().find_map(|(exact, room)| fits(exact, room)) else {
                 continue;
             };
             matched[at] += 1;

@@ -19,25 +19,36 @@ impl Verdict for ServerQueueFull {
         if h.connection.role != Role::Client || answered || at_once {
             return None;
         }
-        let listener = scene
-            .called_listener(&h.connection)
-            .filter(|l| l.was_full())?;
+        let listener = scene.called_listener(&h.connection)?;
         let overflows = scene
             .moved(listener.last.netns, |c| c.listen_overflows)
             .unwrap_or(0);
-        let mut finding = if overflows > 0 && h.retransmits > 0 {
+        // A queue that is full for a moment is caught by its counters, not by a look now and then.
+        let overflowed = overflows > 0 && listener.dropped() > 0 && h.retransmits > 0;
+        if !listener.was_full() && !overflowed {
+            return None;
+        }
+        let mut finding = if listener.was_full() && overflows > 0 && h.retransmits > 0 {
             Finding::certain()
         } else {
             Finding::likely()
         };
-        finding = finding.pro(format!(
-            "the server is on this host: listener {}, accept queue full in {} of {} looks, up to {} of {}",
-            listener.name(),
-            listener.full,
-            listener.looks,
-            listener.longest,
-            listener.last.accept_queue_max.unwrap_or(0)
-        ));
+        finding = finding.pro("the server is on this host");
+        finding = if listener.was_full() {
+            finding.pro(listener.how_full())
+        } else {
+            finding.contra(format!(
+                "listener {}: its accept queue was not full in any of {} looks",
+                listener.name(),
+                listener.looks
+            ))
+        };
+        finding = finding.maybe_pro(match listener.dropped() {
+            0 => None,
+            n => Some(format!(
+                "{n} packets were discarded at this very listener (sk_drops)"
+            )),
+        });
         finding = match overflows {
             0 => finding.contra("ListenOverflows of its namespace did not move in this run"),
             n => finding.pro(format!(
@@ -66,7 +77,8 @@ impl Verdict for ServerQueueFull {
                       From another host this looks like filtered.",
             told_by: "The listener's accept queue seen to be full in sock_diag while the client waited. \
                       With ListenOverflows of its namespace rising meanwhile, and SYNs sent again: \
-                      certain; else likely.",
+                      certain; else likely. So is a queue that was full for a moment only: packets \
+                      discarded at the listener and ListenOverflows counted in this run.",
             remedy: "The server's side has the reason: accept-queue-full.\n    synprobe listeners\n    \
                      cat /proc/<pid>/stack",
             reproduce: "synprobe lab accept-queue-full",
@@ -112,6 +124,25 @@ mod tests {
     #[test]
     fn without_overflows_it_is_likely() {
         let got = said(&waiting(Outcome::TimedOut), calling(true, 0));
+        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+    }
+
+    #[test]
+    fn a_queue_that_was_full_between_two_looks_is_told_by_its_counters() {
+        let other = said(&waiting(Outcome::Established), calling(false, 9));
+        assert_eq!(
+            other.0.as_deref(),
+            Some("syn-lost-then-ok"),
+            "another listener of the namespace may have overflowed"
+        );
+        let mut scene = calling(false, 9);
+        for drops in [2, 12] {
+            let mut it = listener(3, 0);
+            it.local_addr = "10.0.0.9".parse().unwrap();
+            it.drops = Some(drops);
+            scene.look(&[it], &[], 0);
+        }
+        let got = said(&waiting(Outcome::Established), scene);
         assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
     }
 

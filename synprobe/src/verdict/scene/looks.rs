@@ -40,12 +40,40 @@ pub struct ListenerLooks {
     pub longest: u32,
     /// The longest that its SYN queue was.
     pub syn_longest: u32,
+    /// Handshakes whose events found its accept queue full.
+    pub full_at_events: u64,
+    /// `drops` at the first look.
+    first_drops: Option<u64>,
 }
 
 impl ListenerLooks {
     /// Whether its accept queue was ever seen to be full.
     pub fn was_full(&self) -> bool {
-        self.full > 0
+        self.full > 0 || self.full_at_events > 0
+    }
+
+    /// How that was seen.
+    pub fn how_full(&self) -> String {
+        let max = self.last.accept_queue_max.unwrap_or(0);
+        let events = match self.full_at_events {
+            0 => String::new(),
+            n => format!(", and at events of {n} handshakes"),
+        };
+        format!(
+            "listener {}: accept queue full in {} of {} looks{events}, up to {} of {max}",
+            self.name(),
+            self.full,
+            self.looks,
+            self.longest
+        )
+    }
+
+    /// Packets discarded at this very listener in this run.
+    pub fn dropped(&self) -> u64 {
+        match (self.first_drops, self.last.drops) {
+            (Some(first), Some(last)) => last.saturating_sub(first),
+            _ => 0,
+        }
     }
 
     /// Its name: `0.0.0.0:8080 (java/1234)`.
@@ -60,8 +88,9 @@ impl ListenerLooks {
 
     /// How full the SYN queue was at its fullest, of what fits.
     pub fn syn_fill(&self) -> Option<f64> {
-        let max = self.last.syn_queue_max.filter(|max| *max > 0)?;
-        Some(f64::from(self.syn_longest) / f64::from(max))
+        // It is full above its limit: one more fits.
+        let room = self.last.syn_queue_max.filter(|max| *max > 0)? + 1;
+        Some(f64::from(self.syn_longest) / f64::from(room))
     }
 }
 
@@ -82,6 +111,8 @@ impl Looks {
                 full: 0,
                 longest: 0,
                 syn_longest: 0,
+                full_at_events: 0,
+                first_drops: l.drops,
             });
             let queue = Queue {
                 accept_queue: l.accept_queue.unwrap_or(0),
@@ -109,6 +140,24 @@ impl Looks {
     /// Somebody was served at this address, so it is the namespace's.
     pub(super) fn served(&mut self, netns: u32, local: IpAddr) {
         self.addresses.entry(netns).or_default().insert(local);
+    }
+
+    /// An event found the accept queue of the listener that serves this address full.
+    pub(super) fn full_at_event(&mut self, netns: u32, addr: IpAddr, port: u16, queue: Queue) {
+        let exact = (netns, port, mapped(addr));
+        let found = if self.listeners.contains_key(&exact) {
+            self.listeners.get_mut(&exact)
+        } else {
+            let mut serves = self
+                .listeners
+                .iter_mut()
+                .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
+            serves.next().map(|(_, looks)| looks)
+        };
+        if let Some(looks) = found {
+            looks.full_at_events += 1;
+            looks.longest = looks.longest.max(queue.accept_queue);
+        }
     }
 
     pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenerLooks> {

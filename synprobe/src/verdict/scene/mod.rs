@@ -95,6 +95,11 @@ impl Scene {
             Role::Server => {
                 self.crowds.note(h, at_ns);
                 self.looks.served(c.netns, c.local_addr);
+                if let (true, Some(queue), Some(port)) =
+                    (h.facts.queue_was_full, h.facts.queue, c.local_port)
+                {
+                    self.looks.full_at_event(c.netns, c.local_addr, port, queue);
+                }
                 if let Some(ends) = Ends::of(c) {
                     self.note_end((c.netns, ends), h);
                 }

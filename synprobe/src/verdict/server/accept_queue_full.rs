@@ -48,14 +48,7 @@ impl Verdict for AcceptQueueFull {
         }
         if let Some(l) = looks {
             finding = if l.was_full() {
-                finding.pro(format!(
-                    "listener {}: accept queue full in {} of {} looks, up to {} of {}",
-                    l.name(),
-                    l.full,
-                    l.looks,
-                    l.longest,
-                    l.last.accept_queue_max.unwrap_or(0)
-                ))
+                finding.pro(l.how_full())
             } else {
                 finding.contra(format!(
                     "listener {}: accept queue not full in any of {} looks",
@@ -146,11 +139,9 @@ mod tests {
             facts.contains(&"ListenOverflows of its namespace rose by 40 in this run"),
             "{facts:?}"
         );
-        assert!(
-            facts
-                .iter()
-                .any(|f| f.contains("full in 3 of 3 looks, up to 129 of 128"))
-        );
+        assert!(facts.iter().any(|f| {
+            f.contains("full in 3 of 3 looks, and at events of 1 handshakes, up to 129 of 128")
+        }));
     }
 
     #[test]
