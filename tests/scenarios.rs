@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
     for scenario in scenarios {
-        for family in Family::ALL {
+        for family in Family::ALL.into_iter().filter(|f| scenario.supports(*f)) {
             cases.push(Case::for_family(scenario.name(), family, |family| {
                 run(scenario, family, false)
             }));
@@ -72,12 +72,16 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
             !rehearsed.made.interrupted,
             "nobody interrupted the scenario"
         );
+        families_as_printed(&lines, family)?;
+        if rehearsed.riddle {
+            // The run began in the middle: what was made and what the kernel counted is more.
+            return Ok(());
+        }
         for side in [Side::Client, Side::Server] {
             counters_agree(&lines, &rehearsed, side).with_context(|| format!("{side:?}"))?;
         }
         what_was_made_was_seen(&lines, &rehearsed)?;
         one_life_each(&lines)?;
-        families_as_printed(&lines, family)?;
         nothing_lost(&lines, &rehearsed)
     })();
     held.map_err(|error| anyhow!("{error:#}\nof these lines:\n{text}"))
@@ -144,7 +148,8 @@ fn counters_agree(lines: &Lines, rehearsed: &Rehearsed, side: Side) -> Result<()
     let server = |outcomes: &[&str]| lines.handshakes(netns, "server", outcomes);
     // Only SYNs are ever refused by the own host in these scenarios.
     let failed = mib.get("TCPRetransFail");
-    // Each SYN's time-out but the one that gives up sends; each SYN-ACK's but the one that expires.
+    // Each SYN's time-out but the one that gives up sends; each SYN-ACK's but the one that expires,
+    // or that ends it because the SYN-ACK cannot be sent.
     let handshake_timers =
         again.syn_attempts + mib.get("TCPAbortOnTimeout") + again.synack_by_timer;
     let equalities = [
@@ -155,7 +160,7 @@ fn counters_agree(lines: &Lines, rehearsed: &Rehearsed, side: Side) -> Result<()
         ),
         (
             "rto = TCPTimeouts - the handshakes' timers",
-            again.sent("rto") + handshake_timers + server(&["expired"]),
+            again.sent("rto") + handshake_timers + server(&["expired", "dropped"]),
             mib.get("TCPTimeouts"),
         ),
         (

@@ -348,9 +348,10 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 fn list_scenarios() -> String {
+    let width = lab::all().iter().map(|s| s.name().len()).max().unwrap_or(0);
     let line = |s: &&dyn lab::Scenario| {
         format!(
-            "{:<18} {:>3} s  {}\n",
+            "{:<width$} {:>3} s  {}\n",
             s.name(),
             s.nominal_seconds(),
             s.summary()

@@ -13,8 +13,8 @@ const BACKLOG: i32 = 400;
 /// Half-opens that the stream makes at first in each of its steps.
 const A_STEP: usize = 10;
 const STEP: Duration = Duration::from_millis(100);
-/// Hosts of each network that nobody has.
-const SPOOFED_HOSTS: u16 = 100;
+/// Hosts of each network that nobody has: several SYNs come from each.
+const SPOOFED_HOSTS: u16 = 20;
 /// From this host on addresses are real, in IPv4 and IPv6 alike.
 const FIRST_REAL: u8 = 128;
 /// How many low bits of an address tell the host, among the real ones.
