@@ -51,6 +51,9 @@ impl Scenario for RiddleAcceptQueue {
 
         // From here on nobody accepts. All but the last place are taken ...
         riddle::establish(&run, &mut crowd, ESTABLISHED - 1, CONNECTED)?;
+        if run.stopped() {
+            return riddle::end(run, crowd, false);
+        }
         let mut fault = Fault::attach(&lab.server)?;
         fault.set(0, bare_ack(), Lose::All, PORT)?;
         let mut calling = Vec::new();
@@ -65,7 +68,7 @@ impl Scenario for RiddleAcceptQueue {
         run.settle(&mut calling)?;
         // ... and the last one is taken by a client whose ACK comes with its first words.
         riddle::establish(&run, &mut crowd, ESTABLISHED, CONNECTED)?;
-        if let Some(mut last) = crowd.newest() {
+        if let Some(mut last) = crowd.newest().filter(|_| !run.stopped()) {
             last.write_all(b"x").context("the last one's words")?;
         }
         run.wait_established(PORT, ESTABLISHED)?;

@@ -48,6 +48,9 @@ impl Scenario for RiddleAsymmetricNat {
         let listener = lab.listen(PORT, ROOMY_BACKLOG)?;
         // Those connected are of all networks: they came before the trouble.
         let mut crowd = riddle::crowd(&run, &listener, CONNECTED)?;
+        if run.stopped() {
+            return riddle::end(run, crowd, false);
+        }
 
         let router = Router::new(lab, &[(VIRTUAL_PORT, PORT)])?;
         let virtual_address = router.address(lab, VIRTUAL_PORT);

@@ -50,6 +50,9 @@ impl Scenario for RiddleFirewall {
         riddle::own_networks(lab, 0, riddle::prefix(v6))?;
         let listener = lab.listen(PORT, ROOMY_BACKLOG)?;
         let mut crowd = riddle::crowd(&run, &listener, CONNECTED)?;
+        if run.stopped() {
+            return riddle::end(run, crowd, false);
+        }
 
         let both = flags::SYN | flags::ACK;
         let rules = [0, 1].map(|network| Rule {

@@ -81,6 +81,9 @@ impl Scenario for RiddleFlood {
         riddle::own_networks(lab, FIRST_REAL, bits - REAL_BITS)?;
         let listener = lab.listen(PORT, BACKLOG)?;
         let mut crowd = riddle::crowd(&run, &listener, CONNECTED)?;
+        if run.stopped() {
+            return riddle::end(run, crowd, false);
+        }
         let mut stream = Stream {
             sender: RawSender::open(&lab.client, v6)?,
             v6,
