@@ -1,15 +1,20 @@
 //! What `diag` tells of ways and of ICMP errors, held against what the lab has set up.
 
-use std::{net::IpAddr, sync::atomic::AtomicBool};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use super::{
-    CLIENT_MAC, Family, INTERFACE, Lab, find,
+    CLIENT_MAC, Family, INTERFACE, Lab, RawSender, find,
     net::{self, beyond_server, spoofed},
     ns::Ns,
+    packet::{Segment, checksum, flags},
     rtnl::{Message, Netlink},
 };
 use crate::diag::{
-    icmp::IcmpErrors,
+    icmp::{Buffer, IcmpError, IcmpErrors},
     route::{RouteKind, Routes},
 };
 
@@ -114,7 +119,7 @@ fn the_router_s_own_address_is_told() {
             .run(&lab, &AtomicBool::new(false))
             .unwrap();
         let mut seen = Vec::new();
-        errors.drain(|error| seen.push(error));
+        errors.drain(&mut Buffer::default(), |error| seen.push(error));
         for client in &made.handshakes {
             let of_it: Vec<_> = seen
                 .iter()
@@ -127,5 +132,145 @@ fn the_router_s_own_address_is_told() {
                 assert_eq!(Some(error.peer.port()), client.peer_port);
             }
         }
+    }
+}
+
+/// Sends ICMP errors to the client from the server.
+struct Router {
+    sender: RawSender,
+    from: IpAddr,
+    to: IpAddr,
+}
+
+/// Something that can be wrong with an error.
+#[derive(Clone, Copy, PartialEq)]
+enum Flaw {
+    None,
+    Checksum,
+    AboutUdp,
+}
+
+impl Router {
+    fn new(lab: &Lab) -> Self {
+        Self {
+            sender: RawSender::open(&lab.server, lab.family.wire_is_v6()).unwrap(),
+            from: lab.server_ip(),
+            to: lab.client_ip(),
+        }
+    }
+
+    /// Port unreachable, about a SYN to `port` of the server.
+    fn says(&self, port: u16, flaw: Flaw) {
+        let syn = Segment {
+            source: SocketAddr::new(self.to, 40_000),
+            destination: SocketAddr::new(self.from, port),
+            seq: 1,
+            ack: 0,
+            flags: flags::SYN,
+            payload_len: 0,
+        };
+        let mut inner = syn.to_ip().unwrap();
+        let v6 = self.from.is_ipv6();
+        if flaw == Flaw::AboutUdp {
+            inner[if v6 { 6 } else { 9 }] = libc::IPPROTO_UDP as u8;
+        }
+        let mut icmp = match v6 {
+            true => vec![1, 4, 0, 0, 0, 0, 0, 0],
+            false => vec![3, 3, 0, 0, 0, 0, 0, 0],
+        };
+        icmp.extend(inner);
+        let reply = Segment {
+            source: SocketAddr::new(self.from, 0),
+            destination: SocketAddr::new(self.to, 0),
+            ..syn
+        };
+        // The header of a TCP packet, made into one of ICMP.
+        let mut packet = reply.to_ip().unwrap();
+        let sum = if v6 {
+            packet.truncate(40);
+            packet[6] = libc::IPPROTO_ICMPV6 as u8;
+            packet[4..6].copy_from_slice(&(icmp.len() as u16).to_be_bytes());
+            let length = (icmp.len() as u16).to_be_bytes();
+            checksum(&[&packet[8..40], &[0, packet[6]], &length, &icmp])
+        } else {
+            packet.truncate(20);
+            packet[9] = libc::IPPROTO_ICMP as u8;
+            checksum(&[&icmp])
+        };
+        let sum = if flaw == Flaw::Checksum { !sum } else { sum };
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        packet.extend(icmp);
+        self.sender.packet(&packet, reply.destination).unwrap();
+    }
+}
+
+/// Drains until an error about `last` came.
+fn hear(errors: &IcmpErrors, last: u16) -> Vec<IcmpError> {
+    let mut heard: Vec<IcmpError> = Vec::new();
+    let mut buffer = Buffer::default();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while heard.last().is_none_or(|e| e.peer.port() != last) {
+        assert!(Instant::now() < deadline, "{heard:?}");
+        errors.drain(&mut buffer, |error| heard.push(error));
+        std::thread::yield_now();
+    }
+    heard
+}
+
+#[test]
+#[ignore = "needs root"]
+fn errors_about_udp_and_damaged_ones_are_not_told() {
+    for family in [Family::V4, Family::V6] {
+        let lab = Lab::new(family).unwrap();
+        let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
+        let router = Router::new(&lab);
+        router.says(1, Flaw::AboutUdp);
+        router.says(2, Flaw::Checksum);
+        router.says(3, Flaw::None);
+        // They come in the order in which they were sent.
+        let heard = hear(&errors, 3);
+        let [error] = &heard[..] else {
+            panic!("{heard:?}")
+        };
+        assert_eq!(error.from, lab.server_ip());
+        assert_eq!(error.local, SocketAddr::new(lab.client_ip(), 40_000));
+        assert_eq!(error.peer, SocketAddr::new(lab.server_ip(), 3));
+        assert!(error.words().starts_with("port unreachable"));
+        // A raw IPv6 socket looks at the checksum itself, and counts.
+        assert_eq!(errors.drops(), u64::from(family.wire_is_v6()));
+        assert_eq!(errors.drops(), 0);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn errors_about_udp_take_no_room_and_what_found_none_is_counted() {
+    const SENT: u16 = 5_000;
+    for family in [Family::V4, Family::V6] {
+        let lab = Lab::new(family).unwrap();
+        let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
+        let router = Router::new(&lab);
+        for _ in 0..SENT {
+            router.says(1, Flaw::AboutUdp);
+        }
+        router.says(2, Flaw::None);
+        assert_eq!(hear(&errors, 2).len(), 1);
+        assert_eq!(errors.drops(), 0);
+
+        for _ in 0..SENT {
+            router.says(3, Flaw::None);
+        }
+        let mut heard = 0;
+        let mut lost = 0;
+        let mut buffer = Buffer::default();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while heard + lost < u64::from(SENT) {
+            assert!(Instant::now() < deadline, "{heard} and {lost}");
+            lost += errors.drops();
+            errors.drain(&mut buffer, |_| heard += 1);
+            std::thread::yield_now();
+        }
+        assert_eq!(heard + lost + errors.drops(), u64::from(SENT));
+        assert!(heard > 0 && lost > 0, "{heard} and {lost}");
     }
 }
