@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use synprobe_ebpf::event::DropRecord;
 
 use crate::{
-    diag::icmp::IcmpError,
+    diag::icmp::{Buffer, IcmpErrors},
     filter::{mapped, printable},
     probe::{kallsyms::Kallsyms, reasons::Reasons},
     verdict::scene::{Discard, Ends, IcmpWord, Packet, Scene},
@@ -15,6 +15,7 @@ use crate::{
 pub struct Notice {
     reasons: Arc<Reasons>,
     symbols: Kallsyms,
+    icmp: Buffer,
 }
 
 impl Notice {
@@ -23,6 +24,7 @@ impl Notice {
         Self {
             reasons,
             symbols: Kallsyms::new(),
+            icmp: Buffer::default(),
         }
     }
 
@@ -56,14 +58,16 @@ impl Notice {
         }
     }
 
-    /// An ICMP error came.
-    pub fn told(error: &IcmpError, scene: &mut Scene) {
+    /// Takes in the ICMP errors that came since the last time.
+    pub fn listen(&mut self, icmp: &IcmpErrors, scene: &mut Scene) {
         let flat = |a: SocketAddr| (mapped(a.ip()), a.port());
-        let word = IcmpWord {
-            from: error.from,
-            what: error.words(),
-            count: 1,
-        };
-        scene.told(Ends::new(flat(error.local), flat(error.peer)), word);
+        icmp.drain(&mut self.icmp, |error| {
+            let word = IcmpWord {
+                from: error.from,
+                what: error.words(),
+                count: 1,
+            };
+            scene.told(Ends::new(flat(error.local), flat(error.peer)), word);
+        });
     }
 }

@@ -54,6 +54,10 @@ const SURVEY_PAUSE: u32 = 100;
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// Why ICMP errors are lost: evidence, as all drop records.
+const UNHEARD: &str =
+    "drop records: ICMP errors that came faster than they were read, or were damaged";
+
 /// How a run was asked for.
 pub struct WatchOptions {
     /// What to see.
@@ -329,7 +333,7 @@ impl<'v> Run<'v> {
 
     fn listen_to_icmp(&mut self) {
         for errors in &self.icmp {
-            errors.drain(|error| Notice::told(&error, &mut self.judge.scene));
+            self.notice.listen(errors, &mut self.judge.scene);
         }
     }
 
@@ -470,6 +474,9 @@ impl<'v> Run<'v> {
         let [unlooked, held_back] = losses::of_drops(&self.seen.stats, &stats, skips);
         self.seen.unlooked += unlooked.0;
         lost.extend([unlooked, held_back]);
+        let unheard = self.icmp.iter().map(|errors| errors.drops()).sum();
+        self.seen.unlooked += unheard;
+        lost.push((unheard, UNHEARD.to_owned()));
         for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
             self.tracker.observe(Observation::Lost {
                 at_ns,

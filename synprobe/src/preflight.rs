@@ -316,6 +316,7 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
         checks::fentry(host, &caps, btf.as_ref()),
         checks::jit(host),
         checks::sock_diag(host),
+        checks::icmp(host, &caps),
         privileges::namespaces(&caps),
         privileges::processes(&caps),
         checks::cgroup2(host),

@@ -93,26 +93,30 @@ impl Routes {
 
     /// The way from `source` (any, where `None`) to `to`; `Ok(None)`: there is none.
     ///
+    /// A source that this namespace does not own (no more, or a transparent proxy's) is left out of the
+    /// question: for IPv4 the kernel refuses it with the very errors that mean no route or blackhole
+    /// (`ip_route_output_key_hash_rcu()`: ENETUNREACH on 6.18, EINVAL before).
+    ///
     /// # Errors
     /// What the kernel answered beside "no route"; TimedOut, InvalidData as for sock_diag.
     pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
         let to = to.to_canonical();
-        let mut fixed = [0; RTMSG];
-        fixed[0] = family(to);
-        fixed[1] = if to.is_ipv4() { 32 } else { 128 };
-        let mut attributes = vec![(libc::RTA_DST, octets(to))];
-        if let Some(source) = source
+        let source = source
             .map(|s| s.to_canonical())
-            .filter(|s| s.is_ipv4() == to.is_ipv4() && !s.is_unspecified())
+            .filter(|s| s.is_ipv4() == to.is_ipv4() && !s.is_unspecified());
+        let mut answer = self.ask_route(to, source);
+        if let (Some(source), Err(error)) = (source, &answer)
+            && matches!(
+                error.raw_os_error(),
+                Some(libc::ENETUNREACH | libc::EINVAL)
+            )
+            // With an address of its own the answer stands: a rule may send it nowhere.
+            && !self.is_local(source)?
         {
-            fixed[2] = fixed[1];
-            attributes.push((libc::RTA_SRC, octets(source)));
+            answer = self.ask_route(to, None);
         }
-        let answer = self.ask(libc::RTM_GETROUTE, &fixed, &attributes, |m| {
-            (m.kind == libc::RTM_NEWROUTE).then(|| parse_route(m.payload))
-        });
         let mut route = match answer {
-            Ok(route) => route.flatten(),
+            Ok(route) => route,
             // The kernel answers for a route to nowhere with what connect() would be given.
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENETUNREACH) => return Ok(None),
@@ -126,6 +130,35 @@ impl Routes {
             route.interface = self.interface(route.ifindex)?;
         }
         Ok(route)
+    }
+
+    /// RTM_GETROUTE, with the kernel's errors as they are.
+    fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+        let mut fixed = [0; RTMSG];
+        fixed[0] = family(to);
+        fixed[1] = if to.is_ipv4() { 32 } else { 128 };
+        let mut attributes = vec![(libc::RTA_DST, octets(to))];
+        if let Some(source) = source {
+            fixed[2] = fixed[1];
+            attributes.push((libc::RTA_SRC, octets(source)));
+        }
+        self.ask(libc::RTM_GETROUTE, &fixed, &attributes, |m| {
+            (m.kind == libc::RTM_NEWROUTE).then(|| parse_route(m.payload))
+        })
+        .map(Option::flatten)
+    }
+
+    /// Whether what is sent to `addr` stays in this namespace.
+    fn is_local(&mut self, addr: IpAddr) -> io::Result<bool> {
+        match self.ask_route(addr, None) {
+            Ok(route) => Ok(route.is_some_and(|r| r.kind == RouteKind::Local)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+                    Ok(false)
+                }
+                _ => Err(error),
+            },
+        }
     }
 
     /// The Ethernet address that packets of a route to `to` are given to; `None` on a device without

@@ -140,7 +140,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// The Internet checksum (RFC 1071) of the parts one after the other, each of even length but the
 /// last.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for pair in parts.iter().flat_map(|part| part.chunks(2)) {
         let low = pair.get(1).copied().unwrap_or(0);

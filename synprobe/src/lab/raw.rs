@@ -75,6 +75,11 @@ impl RawSender {
             payload_len: 0,
         };
         let packet = segment.to_ip().context("addresses of two families")?;
+        self.packet(&packet, destination)
+    }
+
+    /// Sends an IP packet as it is; the kernel fills in the IPv4 header's checksum alone.
+    pub fn packet(&self, packet: &[u8], destination: SocketAddr) -> Result<()> {
         // A raw socket's address carries no port: IPv6 refuses one.
         let to = match destination {
             SocketAddr::V4(v4) => SocketAddr::from((*v4.ip(), 0)),
@@ -95,7 +100,7 @@ impl RawSender {
         });
         match sent {
             0.. => Ok(()),
-            _ => Err(io::Error::last_os_error()).context("sending a hand-made segment"),
+            _ => Err(io::Error::last_os_error()).context("sending a hand-made packet"),
         }
     }
 }

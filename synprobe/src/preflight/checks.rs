@@ -10,7 +10,7 @@ use synprobe_ebpf::config::Member;
 use super::{
     Attempt, Check, Host, Status,
     host::text,
-    privileges::{CAP_NET_ADMIN, CAP_SYS_ADMIN, Privileges},
+    privileges::{CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Privileges},
 };
 use crate::{
     kernel::{self, KernelVersion},
@@ -319,6 +319,29 @@ pub(super) fn sock_diag(host: &impl Host) -> Check {
     }
 }
 
+/// Raw sockets: `sk_err` tells that there was an ICMP error, not whose.
+pub(super) fn icmp(host: &impl Host, caps: &Privileges) -> Check {
+    let check = |status, detail: String| Check::new("icmp", "ICMP errors", status, detail);
+    let less = |detail| {
+        check(Status::Degraded, detail).with_lost("which router or host sent an ICMP error")
+    };
+    let missing = caps.missing(&[CAP_NET_RAW]);
+    if !missing.is_empty() {
+        return less(format!("{} is missing", missing.join(", ")))
+            .with_remedy(caps.remedy(&missing));
+    }
+    match host.attempt(Attempt::Icmp) {
+        Ok(()) => check(Status::Ok, "may be listened to".to_owned()),
+        Err(e) => {
+            let check = less(refusal("raw sockets for ICMP", &e));
+            match e.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => check.with_remedy(remedy_of_refusal(&e)),
+                _ => check,
+            }
+        }
+    }
+}
+
 /// Paths of cgroups.
 pub(super) fn cgroup2(host: &impl Host) -> Check {
     let check = |status, detail: String| Check::new("cgroup2", "cgroup v2", status, detail);
@@ -393,7 +416,7 @@ fn refusal(what: &str, e: &io::Error) -> String {
 
 fn remedy_of_refusal(e: &io::Error) -> &'static str {
     match e.raw_os_error() {
-        Some(libc::EPERM) => {
+        Some(libc::EPERM | libc::EACCES) => {
             "a container, a user namespace, seccomp or a security module is in the way: run in the \
              host's own namespaces, as its root"
         }

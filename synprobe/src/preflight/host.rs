@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use super::attempt;
-use crate::kernel;
+use crate::{diag::icmp::IcmpErrors, kernel};
 
 /// Something that can only be known by trying it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Attempt {
     RingBuffer,
     /// Ask sock_diag for TCP sockets in no state at all.
     SockDiag,
+    /// Open the raw sockets that ICMP errors come to.
+    Icmp,
 }
 
 /// What the checks ask of a host.
@@ -68,6 +70,7 @@ impl Host for ThisHost {
             Attempt::Fentry(id) => attempt::load(attempt::TRACING, attempt::TRACE_FENTRY, id),
             Attempt::RingBuffer => attempt::ring_buffer(),
             Attempt::SockDiag => attempt::sock_diag(),
+            Attempt::Icmp => IcmpErrors::open_here().map(drop),
         }
     }
 }

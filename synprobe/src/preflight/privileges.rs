@@ -16,6 +16,7 @@ pub(super) type Cap = (&'static str, u32);
 const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", 1);
 const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", 2);
 pub(super) const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", 12);
+pub(super) const CAP_NET_RAW: Cap = ("CAP_NET_RAW", 13);
 const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", 19);
 pub(super) const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", 21);
 const CAP_PERFMON: Cap = ("CAP_PERFMON", 38);
@@ -23,7 +24,7 @@ const CAP_BPF: Cap = ("CAP_BPF", 39);
 
 /// Everything at once, because setcap replaces what was set before.
 const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net_admin,\
-    cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep \"$(command -v synprobe)\"";
+    cap_net_raw,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep \"$(command -v synprobe)\"";
 
 impl Privileges {
     /// From /proc/self/status.

@@ -240,6 +240,11 @@ fn the_least_privileges_run_with_less() {
     let host = Made::good().file(STATUS, status(1000, caps(&[38, 39])));
     assert_eq!(host.less("sched_cls").lost.as_deref(), Some("the lab"));
     host.less("namespaces");
+    let check = host.less("icmp");
+    assert_eq!(check.detail, "CAP_NET_RAW is missing");
+    assert!(check.remedy.is_some_and(|r| r.contains("cap_net_raw")));
+    // What may not be tried is not tried.
+    assert!(!host.tried.borrow().contains(&Attempt::Icmp));
     assert!(
         host.less("processes")
             .detail
@@ -386,6 +391,17 @@ fn refused_program_types() {
     Made::good()
         .refusing(Attempt::SockDiag, libc::ENOENT)
         .less("sock_diag");
+    let check = Made::good()
+        .refusing(Attempt::Icmp, libc::EPERM)
+        .less("icmp");
+    assert_eq!(
+        check.detail,
+        "raw sockets for ICMP: refused by this host (EPERM)"
+    );
+    assert_eq!(
+        check.lost.as_deref(),
+        Some("which router or host sent an ICMP error")
+    );
 }
 
 #[test]
