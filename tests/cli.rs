@@ -3,9 +3,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     os::{fd::AsRawFd, unix::process::CommandExt},
-    process::{Child, ChildStdout, ExitCode},
+    process::{Child, ChildStdout, Command, ExitCode},
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
@@ -29,13 +29,14 @@ const HOST: i32 = 3;
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 17] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
         ("closed-pipe", closed_pipe),
         ("duration", duration),
         ("count", count),
+        ("few-descriptors", few_descriptors),
         ("listeners-full-queue", full_queue),
         ("diagnose-full-queue", diagnose_full_queue),
         ("diagnose-nothing", diagnose_nothing),
@@ -275,6 +276,64 @@ fn count() -> Result<()> {
 }
 
 /// A namespace of the lab as an argument: it has no name, but it has a descriptor.
+/// A process in a network namespace of its own.
+struct Inhabitant(Child);
+
+impl Inhabitant {
+    fn new() -> Result<Self> {
+        let mut sleep = Command::new("sleep");
+        sleep.arg("120");
+        // SAFETY: unshare() is one system call, and its error is read from errno: neither allocates.
+        unsafe {
+            sleep.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        Ok(Self(sleep.spawn().context("a process elsewhere")?))
+    }
+}
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every namespace takes descriptors: the soft limit is raised, and at the hard one it is said once.
+fn few_descriptors() -> Result<()> {
+    const FEW: u64 = 100;
+    let elsewhere: Vec<Inhabitant> = (0..40).map(|_| Inhabitant::new()).collect::<Result<_>>()?;
+    for (hard, warnings) in [(FEW, 1), (4096, 0)] {
+        let mut watch = command(&["watch", "--duration", "1s"])?;
+        let limit = libc::rlimit {
+            rlim_cur: FEW,
+            rlim_max: hard,
+        };
+        // SAFETY: setrlimit() is one system call with a value that the closure owns.
+        unsafe {
+            watch.pre_exec(
+                move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                },
+            );
+        }
+        let ran = ended(watch.spawn()?)?;
+        ensure!(ran.code == Some(DONE), "{ran:?}");
+        let said = ran
+            .err
+            .lines()
+            .filter(|l| l.starts_with("[WARN") && l.contains("100 file descriptors"));
+        ensure!(said.count() == warnings, "hard limit {hard}: {}", ran.err);
+        ensure!(!ran.err.contains("Too many open files"), "{}", ran.err);
+    }
+    drop(elsewhere);
+    Ok(())
+}
+
 fn netns_path(ns: &Ns) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
 }

@@ -15,6 +15,7 @@ use crate::{
         PreflightArgs, SelectArgs, States, StatesArgs, TuningArgs, WatchArgs,
     },
     connect::{self, Only},
+    descriptors,
     filter::Selection,
     lab, listeners,
     netns::{NetNs, NetnsError},
@@ -59,6 +60,8 @@ impl fmt::Display for Failure {
 /// [`Failure`]: one line and the exit code.
 pub fn run(command: &Command) -> Result<(), Failure> {
     check_output()?;
+    // Where it cannot be, what then finds no room says so.
+    let _ = descriptors::raise();
     match command {
         Command::Watch(args) => watch(args),
         Command::Diagnose(args) => diagnose(args),

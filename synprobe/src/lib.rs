@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod connect;
 pub mod decode;
+mod descriptors;
 pub mod diag;
 pub mod errno;
 pub mod filter;

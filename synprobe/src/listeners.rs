@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, fmt::Write as _, io, net::SocketAddr, sync::Arc};
 
 use crate::{
+    descriptors,
     diag::{
         counters::{CounterReader, Counters},
         listeners::Listeners,
@@ -63,6 +64,9 @@ pub fn look(only: Option<NetNs>, ports: &PortSet) -> Looked {
         Some(netns) => vec![netns],
         None => {
             let found = netns::discover();
+            if found.exhausted {
+                looked.failures.push(descriptors::advice());
+            }
             if found.denied > 0 {
                 looked.failures.push(format!(
                     "{} namespaces may not be entered: run as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE",

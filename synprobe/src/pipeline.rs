@@ -13,16 +13,12 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
     io,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use synprobe_ebpf::{event::KIND_NAMES, stats::Stats};
-use thiserror::Error;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep},
@@ -31,19 +27,22 @@ use tokio::{
 use crate::{
     decode::{Event, decode},
     diag::{icmp::IcmpErrors, monotonic_ns},
-    filter::Selection,
     host::HostNames,
     model::{Body, ByRole, End, Line, Start, TcpState},
-    netns::NetNs,
     notice::Notice,
-    preflight::{HostError, Ready},
-    probe::{LoadError, LoadOptions, Probes, hooks::DROPS, losses},
+    preflight::Ready,
+    probe::{LoadOptions, Probes, hooks::DROPS, kernel_log},
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, TrackConfig, Tracker, Tuple},
-    verdict::{Judge, Mode, Scene},
+    verdict::{Judge, Scene},
     view::{View, WallClock},
 };
+use losses::Losses;
+pub use options::{OnReady, Stop, WatchError, WatchOptions};
+
+mod losses;
+mod options;
 
 /// Records taken from the ring before lines are shown.
 const BATCH: usize = 4096;
@@ -53,60 +52,6 @@ const TICK: Duration = Duration::from_secs(1);
 const SURVEY_PAUSE: u32 = 100;
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
-
-/// Why ICMP errors are lost: evidence, as all drop records.
-const UNHEARD: &str =
-    "drop records: ICMP errors that came faster than they were read, or were damaged";
-
-/// How a run was asked for.
-pub struct WatchOptions {
-    /// What to see.
-    pub selection: Selection,
-    /// When handshakes are judged, and so which lines there are.
-    pub mode: Mode,
-    /// Every transition, not only the handshake's.
-    pub all_states: bool,
-    /// Size of the ring, bytes; a power of two.
-    pub ring_bytes: u32,
-    /// Bound of the table.
-    pub max_handshakes: usize,
-    /// Bound of the table of peers that have shown life.
-    pub max_peers: usize,
-    /// Ends the run.
-    pub duration: Option<Duration>,
-    /// Ends the run after so many `handshake` lines.
-    pub count: Option<u64>,
-    /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
-    pub log_level: u8,
-    /// The namespaces that were asked for (`--netns`), or that only the caller can name.
-    pub namespaces: Vec<NetNs>,
-}
-
-/// Why a run could not be, or could not go on.
-#[derive(Debug, Error)]
-pub enum WatchError {
-    /// This host cannot run it.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The kernel refused the programs.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The output cannot be written.
-    #[error("standard output: {0}")]
-    Output(io::Error),
-    /// Anything else the system refused.
-    #[error("{0}: {1}")]
-    System(&'static str, io::Error),
-    /// The kernel side's counters cannot be read.
-    #[error("the kernel side's counters: {0}")]
-    Stats(#[from] aya::maps::MapError),
-}
-
-/// Resolves when the run is to end.
-pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Called once everything is attached: from here on nothing is missed.
-pub type OnReady = Box<dyn FnOnce()>;
 
 /// Watches until the options, `stop` or the view's reader end it.
 ///
@@ -159,20 +104,9 @@ struct Run<'v> {
     survey: SurveyState,
     /// Namespaces that events have named.
     named: HashSet<u32>,
-    seen: Seen,
+    losses: Losses,
     began: Instant,
     began_ns: u64,
-}
-
-/// The kernel side's counters, as last reported.
-#[derive(Default)]
-struct Seen {
-    stats: Stats,
-    skipped: u64,
-    drops_skipped: u64,
-    /// Losses that the kernel side does not count as produced: it was not looking.
-    unlooked: u64,
-    undecodable: u64,
 }
 
 struct SurveyState {
@@ -200,7 +134,7 @@ impl<'v> Run<'v> {
         let ring = Ring::new(ring, options.ring_bytes)
             .map_err(|e| WatchError::System("ring buffer", e))?;
         if options.log_level > 0 {
-            forward_kernel_log(&mut probes);
+            kernel_log::forward(&mut probes);
         }
         let attached: Vec<&str> = probes.attached().collect();
         let mut scene = Scene::default();
@@ -245,7 +179,7 @@ impl<'v> Run<'v> {
                 due: Instant::now(),
             },
             named: HashSet::new(),
-            seen: Seen::default(),
+            losses: Losses::default(),
             began: Instant::now(),
             began_ns,
         })
@@ -299,7 +233,7 @@ impl<'v> Run<'v> {
 
     /// Ring → decode → track → view, until the ring is empty or, under load, for one batch.
     fn drain(&mut self) -> Result<usize, WatchError> {
-        let (tracker, seen, named) = (&mut self.tracker, &mut self.seen, &mut self.named);
+        let (tracker, named) = (&mut self.tracker, &mut self.named);
         let (scene, notice) = (&mut self.judge.scene, &self.notice);
         let mut failed = false;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
@@ -314,14 +248,7 @@ impl<'v> Run<'v> {
                 }
                 tracker.observe(Observation::Event(event));
             }
-            Err(error) => {
-                seen.undecodable += 1;
-                tracker.observe(Observation::Lost {
-                    at_ns: monotonic_ns(),
-                    events: 1,
-                    reason: format!("a record cannot be decoded: {error}"),
-                });
-            }
+            Err(error) => tracker.observe(Losses::undecodable(&error)),
         });
         if failed {
             // An ICMP error came before what it did.
@@ -355,15 +282,8 @@ impl<'v> Run<'v> {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         self.count_losses()?;
-        let runs = self.seen.stats.drop_runs;
-        if let Some(reason) = self.probes.relieve(runs, Instant::now()) {
-            // How many are missed nobody knows: one stands for all.
-            self.seen.unlooked += 1;
-            self.tracker.observe(Observation::Lost {
-                at_ns: monotonic_ns(),
-                events: 1,
-                reason,
-            });
+        if let Some(lost) = self.losses.relieve(&mut self.probes) {
+            self.tracker.observe(lost);
         }
         self.names.tidy();
         self.listen_to_icmp();
@@ -445,47 +365,10 @@ impl<'v> Run<'v> {
         }
     }
 
-    /// Reports what the kernel side could not hand over since the last time.
     fn count_losses(&mut self) -> Result<(), WatchError> {
-        let stats = self.probes.stats()?;
-        let skipped = self.probes.skipped();
-        let at_ns = monotonic_ns();
-        let mut lost = Vec::new();
-        for (kind, name) in KIND_NAMES.iter().enumerate() {
-            let before = &self.seen.stats;
-            let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
-            let unread = stats.unread[kind].saturating_sub(before.unread[kind]);
-            lost.push((
-                dropped,
-                format!("{name} records: the ring was full (a larger --ring-size helps)"),
-            ));
-            lost.push((
-                unread,
-                format!("{name} records: a kernel member could not be read"),
-            ));
+        for lost in self.losses.since_last(&self.probes, &self.icmp)? {
+            self.tracker.observe(lost);
         }
-        let skips = skipped.saturating_sub(self.seen.skipped);
-        lost.push((
-            skips,
-            "events while the same program was running on that CPU".to_owned(),
-        ));
-        let drops_skipped = self.probes.drops_skipped();
-        let skips = drops_skipped.saturating_sub(self.seen.drops_skipped);
-        let [unlooked, held_back] = losses::of_drops(&self.seen.stats, &stats, skips);
-        self.seen.unlooked += unlooked.0;
-        lost.extend([unlooked, held_back]);
-        let unheard = self.icmp.iter().map(|errors| errors.drops()).sum();
-        self.seen.unlooked += unheard;
-        lost.push((unheard, UNHEARD.to_owned()));
-        for (events, reason) in lost.into_iter().filter(|(events, _)| *events > 0) {
-            self.tracker.observe(Observation::Lost {
-                at_ns,
-                events,
-                reason,
-            });
-        }
-        (self.seen.stats, self.seen.skipped) = (stats, skipped);
-        self.seen.drops_skipped = drops_skipped;
         self.show_news()
     }
 
@@ -529,10 +412,7 @@ impl<'v> Run<'v> {
             handshakes: totals.handshakes,
             duration_us: (monotonic_ns() - self.began_ns) / 1000,
             evicted: totals.evicted,
-            produced: self.seen.stats.produced.iter().sum::<u64>()
-                + self.seen.skipped
-                + self.seen.unlooked
-                + totals.untold,
+            produced: self.losses.produced() + totals.untold,
             peers_unlisted: totals.peers_unlisted,
             peers_distinct: ByRole {
                 client: totals.peers_distinct.client.count,
@@ -556,22 +436,4 @@ async fn at(deadline: Option<tokio::time::Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// The kernel side's own log goes to the agent's.
-fn forward_kernel_log(probes: &mut Probes) {
-    let logger = match aya_log::EbpfLogger::init(probes.ebpf()) {
-        Ok(logger) => logger,
-        Err(error) => return log::warn!("the kernel side's log cannot be read: {error}"),
-    };
-    // SAFETY: the logger's descriptor is the map's own, which it keeps open and never replaces.
-    let Ok(mut logger) = (unsafe { tokio::io::unix::AsyncFd::register(logger) }) else {
-        return;
-    };
-    tokio::spawn(async move {
-        while let Ok(mut ready) = logger.readable_mut().await {
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
-        }
-    });
 }

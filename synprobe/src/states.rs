@@ -13,6 +13,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    descriptors,
     diag::{
         listeners::Listeners,
         owner::{Bounds, OwnerCache},
@@ -81,6 +82,9 @@ pub fn count(only: Option<NetNs>) -> Counted {
         Some(netns) => vec![netns],
         None => {
             let found = netns::discover();
+            if found.exhausted {
+                counted.failures.push(descriptors::advice());
+            }
             if found.denied > 0 {
                 counted.failures.push(format!(
                     "the namespaces of {} processes may not be looked at: that takes CAP_SYS_ADMIN, CAP_SYS_PTRACE and every capability that those processes have",

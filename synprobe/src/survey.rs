@@ -13,6 +13,7 @@ use synprobe_ebpf::event::state;
 use tokio::sync::mpsc;
 
 use crate::{
+    descriptors,
     diag::{
         addresses::addresses,
         counters::{self, CounterReader},
@@ -113,6 +114,8 @@ pub struct Surveyor {
     refused: HashSet<u32>,
     owners: Owners,
     discovered: Option<Instant>,
+    /// Whether it was said that there are no more file descriptors.
+    exhausted: bool,
 }
 
 impl Surveyor {
@@ -125,6 +128,7 @@ impl Surveyor {
             refused: HashSet::new(),
             owners: Owners::default(),
             discovered: None,
+            exhausted: false,
         }
     }
 
@@ -224,7 +228,11 @@ impl Surveyor {
                 station.moved = true;
             }
             if !self.only {
-                found.extend(netns::discover().namespaces);
+                let discovery = netns::discover();
+                if discovery.exhausted {
+                    self.no_descriptors();
+                }
+                found.extend(discovery.namespaces);
             }
             // Our sockets would keep a namespace alive that everybody else has left.
             for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
@@ -240,18 +248,23 @@ impl Surveyor {
                 found.extend(netns::find(*inode));
             }
         }
+        // What is known is let go before more is opened.
+        found.retain(|netns| !self.stations.contains_key(&netns.inode()));
         let mut new = Vec::new();
         for netns in found {
             let inode = netns.inode();
             if self.stations.contains_key(&inode) {
                 continue;
             }
+            if descriptors::scarce() {
+                self.no_descriptors();
+                break;
+            }
             match SockDiag::open(&netns) {
                 Ok(sock_diag) => {
-                    let counters = CounterReader::open(&netns).ok();
-                    let routes = Routes::open(&netns).ok();
-                    let icmp = IcmpErrors::open(&netns)
-                        .inspect_err(|e| log::info!("ICMP errors of {}: {e}", netns.name()));
+                    let counters = self.less_without("counters", CounterReader::open, &netns);
+                    let routes = self.less_without("routes", Routes::open, &netns);
+                    let icmp = self.less_without("ICMP errors", IcmpErrors::open, &netns);
                     self.stations.insert(
                         inode,
                         Station {
@@ -262,7 +275,7 @@ impl Surveyor {
                             sock_diag,
                             counters,
                             routes,
-                            icmp: icmp.ok().map(Arc::new),
+                            icmp: icmp.map(Arc::new),
                             begun: false,
                             given: given.contains(&inode),
                             in_use: Instant::now(),
@@ -270,6 +283,7 @@ impl Surveyor {
                     );
                     new.push(inode);
                 }
+                Err(error) if descriptors::used_up(&error) => self.no_descriptors(),
                 Err(error) => {
                     if self.refused.insert(inode) {
                         log::warn!("namespace {} cannot be looked into: {error}", netns.name());
@@ -278,6 +292,30 @@ impl Surveyor {
             }
         }
         new
+    }
+
+    /// What a namespace is watched without if it must be.
+    fn less_without<T>(
+        &mut self,
+        what: &str,
+        open: impl FnOnce(&NetNs) -> io::Result<T>,
+        netns: &NetNs,
+    ) -> Option<T> {
+        let opened = open(netns);
+        if let Err(error) = &opened {
+            log::info!("{what} of namespace {}: {error}", netns.name());
+            if descriptors::used_up(error) {
+                self.no_descriptors();
+            }
+        }
+        opened.ok()
+    }
+
+    /// Says so, once.
+    fn no_descriptors(&mut self) {
+        if !std::mem::replace(&mut self.exhausted, true) {
+            log::warn!("{}", descriptors::advice());
+        }
     }
 
     fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {

@@ -19,6 +19,7 @@ use super::poll::{self, interest};
 use super::scenario::Run;
 use super::socket::settle;
 use super::{Client, Lab, Made, MadeHandshake, Outcome, PORT, Role};
+use crate::descriptors;
 
 /// Connections that are established.
 pub(super) const ESTABLISHED: usize = 500;
@@ -124,7 +125,8 @@ fn each_read(
 
 /// What every riddle sets up first: descriptors, the networks as the client's own, patience.
 pub(super) fn prepare(lab: &Lab) -> Result<()> {
-    raise_descriptors()?;
+    // A riddle needs both ends of each connection.
+    descriptors::raise().context("raising the limit of file descriptors")?;
     lab.server.set_sysctl("ipv4/tcp_synack_retries", "5")?;
     lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
     Ok(())
@@ -347,22 +349,4 @@ pub(super) fn end(run: Run<'_>, crowd: Crowd, stood: bool) -> Result<Made> {
         }
     }
     Ok(made)
-}
-
-/// A riddle needs both ends of each connection.
-fn raise_descriptors() -> Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the limit is alive for the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error()).context("asking for the limit of descriptors");
-    }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the limit is alive for the call.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(io::Error::last_os_error()).context("raising the limit of descriptors");
-    }
-    Ok(())
 }

@@ -240,21 +240,6 @@ impl Client {
     }
 }
 
-/// Lets the process have as many descriptors as it is allowed: a crowd needs more than the usual 1024.
-pub(super) fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the limit is alive for both calls. If they fail, making a socket says what is missing.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
-    }
-}
-
 /// Waits until every open is decided, `until` has passed, or `stop` is set.
 pub fn settle<'a>(
     clients: impl IntoIterator<Item = &'a mut Client>,

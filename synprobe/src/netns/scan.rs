@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{NAME_DIRS, NetNs, NetnsError};
+use crate::descriptors;
 
 /// Where Docker keeps the namespaces of its containers.
 const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
@@ -21,6 +22,8 @@ pub struct Discovery {
     pub denied: usize,
     /// Names and processes that were gone, or were no namespace, by the time they were opened.
     pub vanished: usize,
+    /// There were more, for which this process has no file descriptors.
+    pub exhausted: bool,
 }
 
 impl Discovery {
@@ -33,6 +36,10 @@ impl Discovery {
             }
             Ok(_) => {}
             Err(error) => return self.skip(&error),
+        }
+        if descriptors::scarce() {
+            self.exhausted = true;
+            return;
         }
         match NetNs::open(path, None) {
             Ok(ns) => {

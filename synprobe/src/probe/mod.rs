@@ -6,6 +6,7 @@ pub mod btf;
 pub mod hooks;
 mod info;
 pub mod kallsyms;
+pub mod kernel_log;
 mod load;
 pub mod losses;
 pub mod offsets;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::descriptors;
 use crate::lab::scenario::{HEALTHY, Run, Scenario};
-use crate::lab::socket::{raise_descriptor_limit, settle};
+use crate::lab::socket::settle;
 use crate::lab::{
     Client, Counters, Fault, Lab, Lose, Made, Outcome, PORT, Seen, Side, poll, syn_ack,
 };
@@ -45,7 +46,8 @@ impl Scenario for FlashCrowd {
 
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
         let mut run = Run::new(self, lab, stop);
-        raise_descriptor_limit();
+        // A crowd needs more than the usual 1024.
+        descriptors::raise()?;
         lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
         let cookies = lab.server.try_sysctl("ipv4/tcp_syncookies", "1")?;
         let listener = lab.listen(PORT, BACKLOG)?;

@@ -1,0 +1,110 @@
+//! What was not seen: counted once, each with its reason.
+
+use std::{sync::Arc, time::Instant};
+
+use aya::maps::MapError;
+use synprobe_ebpf::{event::KIND_NAMES, stats::Stats};
+
+use crate::{
+    diag::{icmp::IcmpErrors, monotonic_ns},
+    probe::{Probes, losses},
+    track::Observation,
+};
+
+/// Why ICMP errors are lost: evidence, as all drop records.
+const UNHEARD: &str =
+    "drop records: ICMP errors that came faster than they were read, or were damaged";
+
+/// The counters of what was lost, as last told.
+#[derive(Default)]
+pub struct Losses {
+    stats: Stats,
+    skipped: u64,
+    drops_skipped: u64,
+    /// Losses that the kernel side does not count as produced: it was not looking.
+    unlooked: u64,
+}
+
+impl Losses {
+    /// What the kernel side, and the sockets that ICMP errors come to, could not hand over since the
+    /// last time.
+    ///
+    /// # Errors
+    /// When the kernel side's counters cannot be read.
+    pub fn since_last(
+        &mut self,
+        probes: &Probes,
+        icmp: &[Arc<IcmpErrors>],
+    ) -> Result<Vec<Observation>, MapError> {
+        let stats = probes.stats()?;
+        let skipped = probes.skipped();
+        let drops_skipped = probes.drops_skipped();
+        let mut lost = Vec::new();
+        for (kind, name) in KIND_NAMES.iter().enumerate() {
+            let before = &self.stats;
+            let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
+            let unread = stats.unread[kind].saturating_sub(before.unread[kind]);
+            lost.push((
+                dropped,
+                format!("{name} records: the ring was full (a larger --ring-size helps)"),
+            ));
+            lost.push((
+                unread,
+                format!("{name} records: a kernel member could not be read"),
+            ));
+        }
+        lost.push((
+            skipped.saturating_sub(self.skipped),
+            "events while the same program was running on that CPU".to_owned(),
+        ));
+        let skips = drops_skipped.saturating_sub(self.drops_skipped);
+        let [unlooked, held_back] = losses::of_drops(&self.stats, &stats, skips);
+        let unheard = icmp.iter().map(|errors| errors.drops()).sum();
+        self.unlooked += unlooked.0 + unheard;
+        lost.extend([unlooked, held_back, (unheard, UNHEARD.to_owned())]);
+        (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
+        lost.retain(|(events, _)| *events > 0);
+        let said = lost
+            .into_iter()
+            .map(|(events, reason)| said(events, reason));
+        Ok(said.collect())
+    }
+
+    /// Leaves drops alone while there are too many of them ([`Probes::relieve`]), and says so.
+    pub fn relieve(&mut self, probes: &mut Probes) -> Option<Observation> {
+        let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
+        // How many are missed nobody knows: one stands for all.
+        self.unlooked += 1;
+        Some(said(1, reason))
+    }
+
+    /// A record cannot be decoded. The kernel side has counted it.
+    pub fn undecodable(error: &impl std::fmt::Display) -> Observation {
+        said(1, format!("a record cannot be decoded: {error}"))
+    }
+
+    /// All that there was to see, as far as was told: what the kernel side produced and what it did
+    /// not look at.
+    pub fn produced(&self) -> u64 {
+        self.stats.produced.iter().sum::<u64>() + self.skipped + self.unlooked
+    }
+}
+
+fn said(events: u64, reason: String) -> Observation {
+    Observation::Lost {
+        at_ns: monotonic_ns(),
+        events,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unheard_icmp_errors_are_known_as_losses_of_evidence() {
+        let reason = UNHEARD.to_owned();
+        assert!(crate::model::Lost { events: 1, reason }.is_of_drops());
+    }
+}

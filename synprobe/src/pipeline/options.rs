@@ -1,0 +1,59 @@
+//! How a run is asked for, and why it cannot be.
+
+use std::{future::Future, io, pin::Pin, time::Duration};
+
+use thiserror::Error;
+
+use crate::{
+    filter::Selection, netns::NetNs, preflight::HostError, probe::LoadError, verdict::Mode,
+};
+
+/// How a run was asked for.
+pub struct WatchOptions {
+    /// What to see.
+    pub selection: Selection,
+    /// When handshakes are judged, and so which lines there are.
+    pub mode: Mode,
+    /// Every transition, not only the handshake's.
+    pub all_states: bool,
+    /// Size of the ring, bytes; a power of two.
+    pub ring_bytes: u32,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
+    /// Ends the run.
+    pub duration: Option<Duration>,
+    /// Ends the run after so many `handshake` lines.
+    pub count: Option<u64>,
+    /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
+    pub log_level: u8,
+    /// The namespaces that were asked for (`--netns`), or that only the caller can name.
+    pub namespaces: Vec<NetNs>,
+}
+
+/// Why a run could not be, or could not go on.
+#[derive(Debug, Error)]
+pub enum WatchError {
+    /// This host cannot run it.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The kernel refused the programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The output cannot be written.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+    /// Anything else the system refused.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// The kernel side's counters cannot be read.
+    #[error("the kernel side's counters: {0}")]
+    Stats(#[from] aya::maps::MapError),
+}
+
+/// Resolves when the run is to end.
+pub type Stop = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Called once everything is attached: from here on nothing is missed.
+pub type OnReady = Box<dyn FnOnce()>;
