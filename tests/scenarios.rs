@@ -217,7 +217,7 @@ fn counters_agree(lines: &Lines, rehearsed: &Rehearsed, side: Side) -> Result<()
                 "unreachable",
                 "timed_out",
                 "abandoned",
-            ]),
+            ]) - lines.without_port(netns),
             mib.get("ActiveOpens"),
         ),
         (
@@ -227,6 +227,12 @@ fn counters_agree(lines: &Lines, rehearsed: &Rehearsed, side: Side) -> Result<()
         ),
     ];
     for (what, seen, counted) in equalities {
+        let unsent = side == Side::Server && again.sent("synack") == 0 && server(&["dropped"]) > 0;
+        if unsent && what.starts_with("rto") && seen < counted {
+            // A SYN-ACK that cannot be sent raises no event, and its half-open is dropped after a second:
+            // on a busy host it may come and go between two looks (README, limits).
+            bail!(Undecided(format!("{what}: {seen} seen, {counted} counted")));
+        }
         ensure!(
             seen == counted,
             "{what}: {seen} seen, {counted} counted; {again:?}; moved: {:?}",
