@@ -321,7 +321,12 @@ fn sent_again(family: Family) -> Result<()> {
         ensure!(off.unsigned_abs() < STAMP_US, "gap {off} us off: {again:?}");
     }
     let (end_ns, handshake) = only(&watched, Role::Server)?;
-    ended_as(handshake, Outcome::Reset, DwellSource::SockDiag)?;
+    // Where the RST itself is seen (Linux 6.11) nothing is left to be looked for.
+    let source = match handshake.facts.reset_seen {
+        true => DwellSource::RequestSock,
+        false => DwellSource::SockDiag,
+    };
+    ended_as(handshake, Outcome::Reset, source)?;
     ensure!(handshake.retransmits == 2, "{handshake:?}");
     let start_ns = end_ns - handshake.dwell_us.context("a dwell")? * 1000;
     let start_off = off_us(start_ns / 1000, 0, first);

@@ -29,7 +29,7 @@ const HOST: i32 = 3;
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 17] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         ("count", count),
         ("few-descriptors", few_descriptors),
         ("listeners-full-queue", full_queue),
+        ("diagnose-full-queue", diagnose_full_queue),
+        ("diagnose-nothing", diagnose_nothing),
+        ("explain", explain),
         ("listeners-nobody", nobody_listens),
         ("listeners-not-root", listeners_not_root),
         ("sigint", || ends_with_the_summary(libc::SIGINT)),
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 /// Arguments, and words that the one line must have.
-const WRONG: [(&[&str], &[&str]); 14] = [
+const WRONG: [(&[&str], &[&str]); 16] = [
     (&["watch", "--port", "0"], &["\"0\"", "1 to 65535"]),
     (&["watch", "--port", "70000"], &["\"70000\"", "1 to 65535"]),
     (
@@ -82,6 +85,11 @@ const WRONG: [(&[&str], &[&str]); 14] = [
         &["no-such-scenario", "healthy", "synack-lost"],
     ),
     (&["lab"], &["SCENARIO"]),
+    (
+        &["explain", "no-such-verdict"],
+        &["no-such-verdict", "synack-lost"],
+    ),
+    (&["diagnose", "--duration", "0"], &["\"0\"", "30s"]),
 ];
 
 fn bad_usage() -> Result<()> {
@@ -342,6 +350,89 @@ fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
 }
 
 /// Four connections that nobody accepts fill a queue of three; a fifth is refused.
+/// A server that does not accept, a client that is turned away, and the listener gone before the end.
+fn diagnose_full_queue() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let full = lab.listen(PORT, 3)?;
+    let vanishing = lab.listen(PORT + 1, 3)?;
+    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(connect()?);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let netns = netns_path(&lab.server);
+    for format in ["json", "text"] {
+        let before = tcp_ext(&lab.server, "ListenOverflows")?;
+        let child = command(&["diagnose", "--duration", "6s", "--format", format])?
+            .args(["--netns", &netns])
+            .spawn()?;
+        // Its SYNs go on being refused, at 0, 1, 2 s …; one of them while it is watched.
+        clients.push(connect()?);
+        while tcp_ext(&lab.server, "ListenOverflows")? < before + 3 {
+            ensure!(
+                Instant::now() < until + Duration::from_secs(20),
+                "not refused"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ran = ended(child)?;
+        ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+        if format == "json" {
+            let lines = schema::check(ran.out.lines())?;
+            let problem = lines
+                .iter()
+                .find(|l| l["type"] == "problem" && l["role"] == "server")
+                .with_context(|| format!("no problem: {ran:?}"))?;
+            ensure!(problem["verdict"] == "accept-queue-full", "{problem}");
+            ensure!(problem["confidence"] == "certain", "{problem}");
+            ensure!(problem["pid"] == std::process::id(), "{problem}");
+            ensure!(lines.iter().any(|l| l["type"] == "listener"), "{ran:?}");
+        } else {
+            for word in [
+                "1. accept-queue-full, certain: server 0.0.0.0:8080",
+                "ESTABLISHED 4",
+            ] {
+                ensure!(ran.out.contains(word), "no {word}: {}", ran.out);
+            }
+        }
+    }
+    drop((full, vanishing));
+    Ok(())
+}
+
+fn diagnose_nothing() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let netns = netns_path(&lab.server);
+    let ran = run(&["diagnose", "--duration", "1s", "--netns", &netns])?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    ensure!(ran.out.contains("Nothing wrong was found."), "{ran:?}");
+    Ok(())
+}
+
+fn explain() -> Result<()> {
+    let list = run(&["explain"])?;
+    ensure!(
+        list.code == Some(DONE) && list.out.lines().count() >= 17,
+        "{list:?}"
+    );
+    for line in list.out.lines() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let long = run(&["explain", name])?;
+        ensure!(long.code == Some(DONE), "{long:?}");
+        for head in [
+            "What it means",
+            "How it is told",
+            "What to try",
+            "How to see it made",
+        ] {
+            ensure!(long.out.contains(head), "{name}: no {head}");
+        }
+    }
+    Ok(())
+}
+
 fn full_queue() -> Result<()> {
     let lab = Lab::new(Family::V4)?;
     let _full = lab.listen(PORT, 3)?;

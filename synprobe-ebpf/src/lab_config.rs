@@ -54,8 +54,10 @@ pub struct FaultRule {
     pub flags_value: u8,
     /// One of the `PAYLOAD_*` constants.
     pub payload: u8,
+    /// 1: dropped by this host, and known to be (TC_ACT_SHOT); 0: made to look lost on its way.
+    pub dropped_here: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: [u8; 3],
 }
 
 /// What one rule has done.

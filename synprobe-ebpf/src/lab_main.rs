@@ -6,7 +6,7 @@
 #![no_main]
 
 use aya_ebpf::{
-    bindings::TC_ACT_OK,
+    bindings::{TC_ACT_OK, TC_ACT_SHOT},
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::bpf_skb_change_type,
     macros::{btf_map, classifier},
@@ -46,7 +46,11 @@ struct Segment {
 
 #[classifier]
 pub fn lose(ctx: TcContext) -> i32 {
-    if parse(&ctx).is_some_and(|mut segment| is_lost(&mut segment)) {
+    let lost = parse(&ctx).and_then(|mut segment| fate(&mut segment));
+    if lost == Some(true) {
+        return TC_ACT_SHOT;
+    }
+    if lost == Some(false) {
         // What is lost here is to look lost on its way, and not dropped by this host, as TC_ACT_SHOT
         // would: the IP layer discards another host's packet before it looks at it (ip_rcv_core() and
         // ip6_rcv_core(): SKB_DROP_REASON_OTHERHOST), as it does behind a hub.
@@ -101,12 +105,11 @@ fn mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
+/// Whether this host is to drop it; `None`: it is not lost at all.
 #[inline(always)]
-fn is_lost(segment: &mut Segment) -> bool {
+fn fate(segment: &mut Segment) -> Option<bool> {
     for index in 0..FAULT_RULES as u32 {
-        let Some(rule) = RULES.get(index) else {
-            return false;
-        };
+        let rule = RULES.get(index)?;
         if !matches(rule, segment) {
             continue;
         }
@@ -119,9 +122,9 @@ fn is_lost(segment: &mut Segment) -> bool {
             _ => false,
         };
         count(index, lost);
-        return lost;
+        return lost.then_some(rule.dropped_here != 0);
     }
-    false
+    None
 }
 
 #[inline(always)]

@@ -23,6 +23,9 @@ const KEPT: usize = 4096;
 /// How long a counter file stays open after its last use.
 const OPEN: Duration = Duration::from_secs(10);
 
+/// Settings by namespace and name, and when each was read.
+type Settings = HashMap<(u32, &'static str), (Option<u64>, Instant)>;
+
 /// The running host.
 pub struct HostNames {
     /// Namespaces that the caller holds anyway.
@@ -31,7 +34,7 @@ pub struct HostNames {
     paths: RefCell<HashMap<u64, Option<Arc<str>>>>,
     namespaces: RefCell<HashMap<u32, Option<Arc<str>>>>,
     counters: RefCell<HashMap<u32, (Option<CounterReader>, Instant)>>,
-    settings: RefCell<HashMap<(u32, &'static str), (Option<u64>, Instant)>>,
+    settings: RefCell<Settings>,
 }
 
 impl HostNames {

@@ -351,8 +351,9 @@ fn settings(netns: &NetNs) -> [Option<u64>; 2] {
 /// What one namespace showed.
 struct Seen {
     half_opens: sock_diag::Snapshot,
-    /// SYN_SENT, in the first round.
+    /// SYN_SENT, in the first round, and when they were all read.
     begun: Vec<Row>,
+    begun_ns: u64,
     listeners: Listeners,
     counters: Option<counters::Counters>,
     counted_ns: u64,
@@ -376,6 +377,7 @@ impl Seen {
         Ok(Self {
             half_opens,
             begun,
+            begun_ns: monotonic_ns(),
             listeners,
             counters,
             counted_ns,
@@ -464,6 +466,7 @@ fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
         after_ns: dump.after_ns,
         rows: dump.rows.iter().map(as_row).collect(),
         syn_sent: seen.begun.iter().map(as_row).collect(),
+        syn_sent_ns: seen.begun_ns,
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
         syn_retrans: seen.counter("TCPSynRetrans").map(|value| Count {

@@ -153,7 +153,7 @@ pub fn queue_full(family: Family) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, BACKLOG)?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, bare_ack(), Lose::First(1), PORT)?;
+    fault.drop_here(0, bare_ack(), Lose::First(1), PORT)?;
     let before = lab.counters()?;
     let mut watch = Watch::on(&lab)?;
     let half_open = connected(&lab)?;

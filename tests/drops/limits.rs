@@ -65,7 +65,7 @@ pub fn filters(family: Family) -> Result<()> {
     ];
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, 0)?;
+    fault.drop_here(0, syn(), Lose::All, 0)?;
     for (selection, wanted) in cases {
         let before = fault.count(0)?.dropped;
         let words = selection.describe();
@@ -97,7 +97,7 @@ pub fn flood() -> Result<()> {
     const SYNS: u64 = 5000;
     let lab = Lab::new(Family::V4)?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT)?;
+    fault.drop_here(0, syn(), Lose::All, PORT)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let watch = Watch::on(&lab)?;
@@ -132,7 +132,7 @@ pub fn flood() -> Result<()> {
 pub fn stepping_aside() -> Result<()> {
     let lab = Lab::new(Family::V4)?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT)?;
+    fault.drop_here(0, syn(), Lose::All, PORT)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let drop_one = |seq: u32| -> Result<()> {

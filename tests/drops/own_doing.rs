@@ -23,7 +23,7 @@ pub fn classifier(family: Family) -> Result<()> {
     const SYNS: u16 = 300;
     let lab = Lab::new(family)?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT)?;
+    fault.drop_here(0, syn(), Lose::All, PORT)?;
     let capture = Capture::start(&lab.server)?;
     let mut watch = Watch::on(&lab)?;
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
@@ -61,7 +61,7 @@ pub fn without_receiver() -> Result<()> {
     }
     let _listener = lab.listen(PORT, 64)?;
     let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT + 1)?;
+    fault.drop_here(0, syn(), Lose::All, PORT + 1)?;
     let here = Selection {
         netns: Some([lab.server.inode(); 2]),
         ..Selection::default()

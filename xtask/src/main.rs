@@ -1,7 +1,9 @@
-//! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask bench`.
+//! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask matrix`,
+//! `cargo xtask bench`.
 
 mod bench;
 mod ebpf;
+mod matrix;
 mod test;
 mod workspace;
 
@@ -23,6 +25,8 @@ enum Verb {
     Ebpf(ebpf::EbpfArgs),
     /// Run all tests; arguments go to `cargo test`
     Test(test::TestArgs),
+    /// Hold what is said against what was done, many times: the confusion matrix of docs/verdicts.md
+    Matrix(matrix::MatrixArgs),
     /// Measure what watching costs, on this machine and in one run
     Bench(bench::BenchArgs),
     /// The bench's load, in a process and a network namespace of its own
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Ebpf(args) => ebpf::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Matrix(args) => matrix::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
     };

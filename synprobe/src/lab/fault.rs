@@ -163,6 +163,22 @@ impl<'ns> Fault<'ns> {
             .context("setting a fault")
     }
 
+    /// As [`Self::set`], but this host itself drops the segments, and the kernel says so
+    /// (`skb:kfree_skb`, TC_INGRESS).
+    pub fn drop_here(
+        &mut self,
+        slot: u32,
+        segments: FaultRule,
+        lose: Lose,
+        port: u16,
+    ) -> Result<()> {
+        let segments = FaultRule {
+            dropped_here: 1,
+            ..segments
+        };
+        self.set(slot, segments, lose, port)
+    }
+
     /// Takes rule `slot` out of force; its counts stay.
     pub fn lift(&mut self, slot: u32) -> Result<()> {
         self.rules

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use synprobe_ebpf::event::{DropRecord, SynAckRecord};
+use synprobe_ebpf::event::{AF_INET, AF_INET6, DropRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     errno,
+    filter::printable,
     model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
 };
 
@@ -49,7 +50,8 @@ impl Open {
 impl Tracker {
     /// The half-opens that there are now, by namespace and port.
     pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
-        let mut ports: HashMap<(u32, u16), (HalfOpens, HashSet<[u8; 16]>)> = HashMap::new();
+        type Sources = HashSet<[u8; 16]>;
+        let mut ports = HashMap::<(u32, u16), (HalfOpens, Sources)>::new();
         for (tuple, open) in self.half_opens.iter() {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;
@@ -121,7 +123,7 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         let at_ns = r.header.ts_ns;
         if r.flags & RST != 0 {
-            return self.reset_by_peer(tuple, r.flow.family, at_ns);
+            return self.reset_by_peer(tuple, at_ns);
         }
         let Some(open) = self.half_opens.get_mut(&tuple) else {
             if r.flags & (SYN | ACK) == ACK {
@@ -145,15 +147,25 @@ impl Tracker {
             return;
         }
         let at_ns = r.header.ts_ns;
-        let mut open = self.new_half_open(tuple, r.flow.family, None, at_ns);
+        let mut open = self.new_half_open(tuple, self.family_of(&tuple), None, at_ns);
         open.facts.acked = true;
         open.facts.defer_accept = Some(r.defer_accept != 0);
         open.queued(queue(r));
         self.keep_half_open(tuple, open, at_ns);
     }
 
+    /// The family of the socket that a half-open would become: its listener's. A packet does not tell.
+    fn family_of(&self, tuple: &Tuple) -> u16 {
+        let bound = self.owners.of(tuple).map(|listener| listener.local_addr);
+        if printable(bound.unwrap_or(tuple.peer_addr)).is_ipv4() {
+            AF_INET
+        } else {
+            AF_INET6
+        }
+    }
+
     /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
-    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
+    fn reset_by_peer(&mut self, tuple: Tuple, at_ns: u64) {
         if self.killed_by_rst(tuple.netns) != Some(true) {
             // Perhaps the counter was never read before; when it is found to be gone, this is why.
             if let Some(open) = self.half_opens.get_mut(&tuple) {
@@ -164,7 +176,9 @@ impl Tracker {
         let open = match self.half_opens.remove(&tuple) {
             Some(open) => open,
             // It lived for less than a second, and nothing told that it began.
-            None if self.wants(&tuple, None) => self.new_half_open(tuple, family, None, at_ns),
+            None if self.wants(&tuple, None) => {
+                self.new_half_open(tuple, self.family_of(&tuple), None, at_ns)
+            }
             None => return,
         };
         self.reconcile.ended(tuple, at_ns);

@@ -266,6 +266,11 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         self.map.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter().map(|(k, (_, v))| (k, v))
@@ -302,6 +307,6 @@ mod tests {
             table.insert(key, ());
             table.remove(&key);
         }
-        assert!(table.order.len() <= 1026 && table.len() == 0);
+        assert!(table.order.len() <= 1026 && table.is_empty());
     }
 }

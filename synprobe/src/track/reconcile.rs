@@ -12,7 +12,7 @@ use super::{
     schedule::{SynAckSchedule, SynSchedule},
 };
 use crate::{
-    filter::printable,
+    filter::{mapped, printable},
     model::{DwellSource, Outcome, Role, TcpState},
 };
 
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub rows: Vec<HalfOpenRow>,
     /// Active opens in SYN_SENT; asked for once, at the start.
     pub syn_sent: Vec<HalfOpenRow>,
+    /// After the last row of those.
+    pub syn_sent_ns: u64,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
     /// `TCPSynRetrans`, likewise.
@@ -283,9 +285,10 @@ impl Tracker {
         // One that began since then is known by its socket.
         let known = self.clients.iter().any(|(_, open)| {
             open.connection.peer_port == Some(row.tuple.peer_port)
+                && mapped(open.connection.peer_addr) == row.tuple.peer_addr
                 && open
                     .start
-                    .is_some_and(|start| start.at_ns <= snapshot.after_ns)
+                    .is_some_and(|start| start.at_ns <= snapshot.syn_sent_ns)
                 && open
                     .connection
                     .local_port
@@ -306,9 +309,11 @@ impl Tracker {
         let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
         let late_us = if n == 0 { 0 } else { age_us / 8 };
         let start = Start {
-            at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
+            at_ns: snapshot.syn_sent_ns.saturating_sub(age_us * 1000),
             source: DwellSource::SockDiag,
-            error_us: late_us + ticks_us(self.config.hz) + snapshot.took_us(),
+            error_us: late_us
+                + ticks_us(self.config.hz)
+                + snapshot.syn_sent_ns.saturating_sub(snapshot.after_ns) / 1000,
         };
         self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
     }

@@ -1,6 +1,6 @@
 //! This host itself threw the packet away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Explanation, Finding, Scene, Verdict,
@@ -70,8 +70,19 @@ impl Verdict for DroppedHere {
 
     fn facts_of_many(&self, group: &[&Handshake], scene: &Scene) -> Option<Vec<Evidence>> {
         // By what was dropped, where and why: packets, connections.
-        let mut kinds: BTreeMap<(u32, Packet, bool, String, &str), (u64, u64)> = BTreeMap::new();
+        type Kind<'s> = (u32, Packet, bool, String, &'s str);
+        let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
+        // A connection whose half-open was made anew, again and again, has its packets counted once.
+        let mut first: HashMap<_, &Handshake> = HashMap::new();
         for h in group {
+            let c = &h.connection;
+            let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);
+            let known = first.entry(ends).or_insert(h);
+            if h.facts.began_ns < known.facts.began_ns {
+                *known = h;
+            }
+        }
+        for h in first.into_values() {
             for d in decisive(h, scene) {
                 let key = (d.netns, d.packet, d.incoming, d.cause(), d.words);
                 let (packets, connections) = kinds.entry(key).or_default();
@@ -96,7 +107,7 @@ impl Verdict for DroppedHere {
             let packet: Packet = packet;
             Evidence {
                 fact: format!(
-                    "this host dropped {packets} {}s {way}, of {connections} of them: {words} \
+                    "this host dropped {packets} {}s {way}, of {connections} connections: {words} \
                      ({cause}){elsewhere}",
                     packet.name()
                 ),

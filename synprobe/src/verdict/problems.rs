@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Scene, find, scene::Packet};
+use super::{
+    Scene, find,
+    scene::{ListenerLooks, Packet},
+};
 use crate::{
     human,
     model::{Confidence, Evidence, Handshake, Outcome, PeerShare, Problem, Role},
@@ -19,6 +22,9 @@ const SHARED: usize = 6;
 const EXAMPLES: usize = 2;
 /// The name under which handshakes stand of which too little is known.
 const INSUFFICIENT: &str = "insufficient";
+
+/// The verdict that a listener may have without a single half-open to tell of it.
+const QUEUE_FULL: &str = "accept-queue-full";
 
 /// What makes two handshakes part of one problem.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +68,15 @@ pub fn problems(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Problem> {
         .map(|(key, group)| problem(&key, &group, scene))
         .collect();
     problems.extend(refused_at_the_door(handshakes, scene));
+    let told: HashSet<(u32, Option<u16>)> = problems
+        .iter()
+        .filter(|p| p.verdict == QUEUE_FULL)
+        .map(|p| (p.netns, p.local_port))
+        .collect();
+    let silent = scene
+        .listeners()
+        .filter(|l| l.was_full() && !told.contains(&(l.last.netns, Some(l.last.local_port))));
+    problems.extend(silent.map(|l| full_listener(l, scene)));
     problems.sort_by_key(|p| {
         (
             p.verdict == INSUFFICIENT,
@@ -286,6 +301,55 @@ fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Prob
         .collect()
 }
 
+/// A listener whose queue is full and that has no half-open: SYNs are dropped without a word, and
+/// neither a handshake nor a packet drop tells of them.
+fn full_listener(looks: &ListenerLooks, scene: &Scene) -> Problem {
+    let l = &looks.last;
+    let overflows = scene.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
+    let mut evidence = vec![pro(looks.how_full())];
+    let fact = match overflows {
+        0 => Evidence {
+            fact:
+                "ListenOverflows of its namespace did not move in this run: nobody was turned away"
+                    .to_owned(),
+            supports: false,
+        },
+        n => pro(format!(
+            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+        )),
+    };
+    evidence.push(fact);
+    Problem {
+        rank: 0,
+        verdict: QUEUE_FULL.to_owned(),
+        confidence: match overflows {
+            0 => Confidence::Likely,
+            _ => Confidence::Certain,
+        },
+        role: Role::Server,
+        netns: l.netns,
+        netns_name: l.netns_name.clone(),
+        local_addr: Some(l.local_addr),
+        local_port: Some(l.local_port),
+        peer_port: None,
+        pid: l.pid,
+        comm: l.comm.clone(),
+        handshakes: overflows,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(match (&l.comm, l.pid) {
+            (Some(comm), Some(pid)) => format!(
+                "see why {} does not accept(): cat /proc/{pid}/stack; synprobe listeners --port {}",
+                human::safe(comm),
+                l.local_port
+            ),
+            _ => format!("synprobe listeners --port {}", l.local_port),
+        }),
+    }
+}
+
 fn peers(of: impl Iterator<Item = IpAddr>) -> (Vec<PeerShare>, u64) {
     let mut counts: HashMap<IpAddr, u64> = HashMap::new();
     for peer in of {
@@ -431,6 +495,26 @@ mod tests {
             p.evidence[0].fact,
             "this host dropped 12 SYNs of 3 connections that came in: this host's netfilter rules \
              (NETFILTER_DROP at nft_do_chain)"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_is_a_problem_though_no_handshake_tells() {
+        let problems = found(&ended(Vec::new(), looked(&listener(129, 0), 40, 0)));
+        assert_eq!(problems.len(), 1);
+        let p = &problems[0];
+        assert_eq!(
+            (p.verdict.as_str(), p.confidence, p.local_port, p.handshakes),
+            ("accept-queue-full", Confidence::Certain, Some(8080), 40)
+        );
+        let unmoved = found(&ended(Vec::new(), looked(&listener(129, 0), 0, 0)));
+        assert_eq!(unmoved[0].confidence, Confidence::Likely);
+        // Once, where handshakes tell of it too.
+        let mut h = half_open(Outcome::Open);
+        (h.facts.acked, h.facts.queue_was_full) = (true, true);
+        assert_eq!(
+            found(&ended(vec![h], looked(&listener(129, 1), 40, 0))).len(),
+            1
         );
     }
 

@@ -24,7 +24,12 @@ impl Verdict for ServerQueueFull {
             .moved(listener.last.netns, |c| c.listen_overflows)
             .unwrap_or(0);
         // A queue that is full for a moment is caught by its counters, not by a look now and then.
-        let overflowed = overflows > 0 && listener.dropped() > 0 && h.retransmits > 0;
+        // A repeated SYN counts as a drop of its listener too, and overflows are the whole namespace's:
+        // only where no other listener can have caused them.
+        let another = scene
+            .listeners()
+            .any(|l| l.last.netns == listener.last.netns && l.was_full());
+        let overflowed = overflows > 0 && !another && listener.dropped() > 0 && h.retransmits > 0;
         if !listener.was_full() && !overflowed {
             return None;
         }

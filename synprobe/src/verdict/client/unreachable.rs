@@ -45,7 +45,13 @@ impl Verdict for Unreachable {
             None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
         };
         let peer = h.connection.peer_addr;
+        let own = word.is_some_and(|word| word.from == h.connection.local_addr);
+        if own {
+            finding =
+                finding.pro("this host itself says so: its neighbour on the link did not answer");
+        }
         let whom = match word {
+            _ if own => format!("ip neigh show {peer}; "),
             Some(word) if word.from != peer => format!("ask the router {}; ", word.from),
             _ => String::new(),
         };

@@ -1,0 +1,193 @@
+//! What is said of handshakes whose cause the lab knows: every scenario once in IPv4 and once in IPv6,
+//! with healthy traffic beside it, as `diagnose` judges it. `cargo xtask matrix` does the same many
+//! times.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use synprobe::{
+    lab::{self, Family, Lab, Scenario, Variation},
+    model::{Body, Confidence, Lost, Problem, Role},
+    rehearsal::{HEALTHY, INSUFFICIENT, Matrix, Rehearsed, Said, Setup, rehearse},
+    states::Counted,
+    verdict::Mode,
+    view::{JsonView, Page, View, WallClock},
+};
+use synprobe_tests::{
+    harness::{self, Case, Undecided},
+    schema,
+    watching::AMPLE_RING,
+};
+
+fn main() -> ExitCode {
+    let mut scenarios = lab::all().to_vec();
+    // The longest first: the others run beside it.
+    scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
+    let mut cases = Vec::new();
+    for scenario in scenarios {
+        for family in [Family::V4, Family::V6] {
+            if scenario.supports(family) {
+                cases.push(Case::for_family(scenario.name(), family, |family| {
+                    told(scenario, family)
+                }));
+            }
+        }
+    }
+    cases.push(Case::new("a-ring-that-is-too-small", too_small_a_ring));
+    harness::main_with(cases, 10)
+}
+
+fn rehearsed(
+    scenario: &'static dyn Scenario,
+    family: Family,
+    ring_bytes: u32,
+    background: bool,
+) -> Result<(Rehearsed, String)> {
+    let setup = Setup {
+        ring_bytes,
+        max_handshakes: 100_000,
+        max_peers: 32_768,
+        log_level: 0,
+        all_states: false,
+        mode: Mode::AtTheEnd,
+    };
+    let mut lab = Lab::new(family)?;
+    lab.variation = Variation {
+        seed: 7,
+        background,
+    };
+    let mut view = JsonView::new(Vec::new());
+    let never = Box::pin(std::future::pending());
+    let rehearsed = rehearse(harness::host()?, scenario, lab, &setup, &mut view, never)?;
+    let json = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
+    Ok((rehearsed, json))
+}
+
+fn lost(rehearsed: &Rehearsed) -> Vec<Lost> {
+    let of = |body: &Body| match body {
+        Body::Lost(lost) if !lost.is_of_drops() => Some(lost.clone()),
+        _ => None,
+    };
+    rehearsed.lines.iter().filter_map(|l| of(&l.body)).collect()
+}
+
+fn problems(rehearsed: &Rehearsed) -> Vec<&Problem> {
+    let mut found = Vec::new();
+    for line in &rehearsed.lines {
+        if let Body::Problem(problem) = &line.body {
+            found.push(problem.as_ref());
+        }
+    }
+    found
+}
+
+fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
+    let (rehearsed, json) = rehearsed(scenario, family, AMPLE_RING, true)?;
+    schema::check(json.lines())?;
+    if let Some(lost) = lost(&rehearsed).first() {
+        // It is less sure of itself then, as it should be; that has a test of its own.
+        bail!(Undecided(format!("{} lost: {}", lost.events, lost.reason)));
+    }
+    let said = rehearsed.said();
+    let mut matrix = Matrix::default();
+    said.iter().for_each(|s| matrix.add(s));
+    let wrong: Vec<&Said> = said
+        .iter()
+        .filter(|s| !s.is_right() && s.verdict != INSUFFICIENT)
+        .collect();
+    ensure!(
+        wrong.iter().all(|s| s.confidence != Confidence::Certain),
+        "said with certainty, and wrong:\n{matrix}\n{:#?}",
+        wrong.first()
+    );
+    let mut causes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for s in said.iter().filter(|s| s.cause != HEALTHY) {
+        let (all, right) = causes.entry(s.cause).or_default();
+        *all += 1;
+        *right += usize::from(s.is_right());
+    }
+    for (cause, (all, right)) in causes {
+        ensure!(
+            right > 0,
+            "of {all} handshakes with {cause} not one is told so:\n{matrix}"
+        );
+    }
+    if scenario.is_riddle() {
+        riddle(scenario, &rehearsed)?;
+    }
+    harness::figure(format!(
+        "{} {}: {} handshakes with a known cause, {} without enough evidence, {} wrong",
+        scenario.name(),
+        harness::family_name(family),
+        matrix.handshakes(),
+        matrix.insufficient(),
+        wrong.len()
+    ));
+    Ok(())
+}
+
+/// The worst problem of the riddle's server is what was done to it, with half-opens by the hundred.
+fn riddle(scenario: &'static dyn Scenario, rehearsed: &Rehearsed) -> Result<()> {
+    let made = &rehearsed.made.handshakes;
+    let cause = made
+        .iter()
+        .filter(|m| m.role == Role::Server)
+        .find_map(|m| m.cause.filter(|cause| *cause != HEALTHY))
+        .context("the riddle has a cause")?;
+    let problems = problems(rehearsed);
+    let worst = problems
+        .iter()
+        .find(|p| p.role == Role::Server && p.local_port == Some(lab::PORT))
+        .with_context(|| format!("no problem of the server: {problems:#?}"))?;
+    ensure!(
+        worst.verdict == cause && worst.handshakes >= 100,
+        "{}: {} is called {} ({} handshakes): {:#?}",
+        scenario.name(),
+        cause,
+        worst.verdict,
+        worst.handshakes,
+        worst.evidence
+    );
+    ensure!(!worst.evidence.is_empty() && worst.remedy.is_some());
+    ensure!(
+        worst.peers.len() == 5 && worst.peers_more > 0,
+        "{:?}",
+        worst.peers
+    );
+    Ok(())
+}
+
+/// Records are lost: nothing is certain any more, and the page says why.
+fn too_small_a_ring() -> Result<()> {
+    // Two thousand records within a tenth of a second, into room for thirty.
+    let scenario = lab::find("flash-crowd").context("the scenario")?;
+    let (rehearsed, json) = rehearsed(scenario, Family::V4, 4096, false)?;
+    schema::check(json.lines())?;
+    if lost(&rehearsed).is_empty() {
+        bail!(Undecided("nothing was lost".to_owned()));
+    }
+    let mut judged = 0;
+    for line in &rehearsed.lines {
+        if let Body::Handshake(h) = &line.body {
+            judged += usize::from(h.verdict.is_some());
+            ensure!(h.confidence != Confidence::Certain, "{h:#?}");
+            ensure!(
+                h.verdict.is_none() || h.evidence.iter().any(|e| !e.supports),
+                "it does not say why it is less sure: {h:#?}"
+            );
+        }
+    }
+    ensure!(judged > 0, "no handshake has a verdict");
+    let sure = problems(&rehearsed)
+        .iter()
+        .any(|p| p.confidence == Confidence::Certain);
+    ensure!(!sure, "a problem is certain");
+    let mut page = Page::default();
+    page.show(&rehearsed.lines, WallClock::now())?;
+    let text = page.text(&Counted::default(), false);
+    ensure!(
+        text.contains("What could not be seen") && text.contains("the ring was full"),
+        "{text}"
+    );
+    Ok(())
+}
