@@ -280,17 +280,17 @@ fn count() -> Result<()> {
 struct Inhabitant(Child);
 
 impl Inhabitant {
+    /// A child is born where its parent's thread is. To move only then would leave it for long with
+    /// copies of the descriptors that other tests have: it would own their listeners too.
     fn new() -> Result<Self> {
-        let mut sleep = Command::new("sleep");
-        sleep.arg("120");
-        // SAFETY: unshare() is one system call, and its error is read from errno: neither allocates.
-        unsafe {
-            sleep.pre_exec(|| match libc::unshare(libc::CLONE_NEWNET) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
-        Ok(Self(sleep.spawn().context("a process elsewhere")?))
+        Ns::new_anonymous("elsewhere")?
+            .run(|| {
+                Command::new("sleep")
+                    .arg("120")
+                    .spawn()
+                    .context("a process elsewhere")
+            })
+            .map(Self)
     }
 }
 

@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use synprobe::{
-    lab::{Counters, Family, Lab, LabCounters, PORT, Server},
-    model::{Outcome, Role},
+    lab::{
+        Counters, Family, Lab, LabCounters, PORT, RawSender, Server,
+        packet::{Segment, flags},
+    },
+    model::{Body, Line, Outcome, Role},
 };
 use synprobe_tests::{
     harness::{self, Case, family_name, figure},
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         cases.push(Case::for_family("ring-too-small", family, too_small));
         cases.push(Case::for_family("ring-ample", family, ample));
     }
+    cases.push(Case::for_family("icmp-storm", Family::V4, icmp_storm));
     // Each is a storm already.
     harness::main_with(cases, 2)
 }
@@ -89,6 +93,61 @@ fn ample(family: Family) -> Result<()> {
         4 * CONNECTIONS
     );
     Ok(())
+}
+
+/// ICMP errors that nobody could read in time are a loss like others, of evidence.
+fn icmp_storm(family: Family) -> Result<()> {
+    const ERRORS: usize = 3000;
+    let lab = Lab::new(family)?;
+    let error = icmp_error(&lab)?;
+    let router = RawSender::open(&lab.server, false)?;
+    let to = SocketAddr::new(lab.client_ip(), 0);
+    let (_, watched) = watch(options_for(&lab)?, |live| {
+        // They are listened to from the first survey on.
+        let until = Instant::now() + Duration::from_secs(30);
+        let told = |line: &Line| matches!(&line.body, Body::Lost(l) if l.reason.contains("ICMP"));
+        while !live.lines().iter().any(told) {
+            ensure!(Instant::now() < until, "no line tells of lost ICMP errors");
+            (0..ERRORS).try_for_each(|_| router.packet(&error, to))?;
+        }
+        Ok(())
+    })?;
+    let end = &watched.end;
+    let said: u64 = watched.lost().map(|lost| lost.events).sum();
+    ensure!(
+        end.lost == said && end.events + end.lost == end.produced,
+        "{said} said: {end:?}"
+    );
+    for lost in watched.lost() {
+        ensure!(lost.is_of_drops(), "no handshake was lost: {lost:?}");
+    }
+    Ok(())
+}
+
+/// The server's port unreachable, about a SYN of the client, IPv4.
+fn icmp_error(lab: &Lab) -> Result<Vec<u8>> {
+    let segment = |source, destination| Segment {
+        source: SocketAddr::new(source, PORT),
+        destination: SocketAddr::new(destination, PORT),
+        seq: 1,
+        ack: 0,
+        flags: flags::SYN,
+        payload_len: 0,
+    };
+    let (client, server) = (lab.client_ip(), lab.server_ip());
+    let syn = segment(client, server).to_ip().context("one family")?;
+    let mut packet = segment(server, client).to_ip().context("one family")?;
+    packet.truncate(20);
+    packet[9] = libc::IPPROTO_ICMP as u8;
+    packet.extend([3, 3, 0, 0, 0, 0, 0, 0]);
+    packet.extend(syn);
+    let words = packet[20..].chunks_exact(2);
+    let sum: u32 = words
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+        .sum();
+    let folded = !(((sum >> 16) + (sum & 0xffff)) as u16);
+    packet[22..24].copy_from_slice(&folded.to_be_bytes());
+    Ok(packet)
 }
 
 fn conserved([moved, after]: &[LabCounters; 2], watched: &Watched) -> Result<()> {

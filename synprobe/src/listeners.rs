@@ -9,10 +9,10 @@ use crate::{
         listeners::Listeners,
         monotonic_ns,
         owner::{Bounds, OwnerCache},
-        queues::{Look, Settings, Who},
+        queues::{Look, Settings, Who, syn_queues},
         sock_diag::SockDiag,
     },
-    filter::PortSet,
+    filter::{PortSet, printable},
     human::safe,
     model::{Body, LimitedBy, Line, Listener},
     netns::{self, NetNs},
@@ -29,6 +29,19 @@ pub struct Namespace {
     pub overflows: Option<u64>,
     /// See there.
     pub syn_cookies: Option<u64>,
+    /// Listeners that share an address (SO_REUSEPORT), and what waits in their SYN queues together.
+    pub shared: Vec<Shared>,
+}
+
+/// Sockets whose SYN queues cannot be told apart.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Where they listen.
+    pub local: SocketAddr,
+    /// How many there are.
+    pub members: usize,
+    /// What they have together.
+    pub half_opens: u32,
 }
 
 /// What was seen, and which namespaces could not be looked into.
@@ -138,7 +151,19 @@ fn look_into(
         found.by_inode.get(&inode).cloned().map(Who::of)
     });
     let counter = |name| counters.as_ref().and_then(|c| c.get(name));
+    let groups = syn_queues(&listeners, &half_opens.rows).shared;
+    let shared = groups.into_iter().filter_map(|group| {
+        let one = listeners
+            .iter()
+            .find(|l| group.members.contains(&l.inode))?;
+        wanted(one.local_port).then(|| Shared {
+            local: SocketAddr::new(printable(one.local_addr), one.local_port),
+            members: group.members.len(),
+            half_opens: group.half_opens,
+        })
+    });
     let namespace = Namespace {
+        shared: shared.collect(),
         name,
         settings,
         overflows: counter("ListenOverflows"),
@@ -236,6 +261,13 @@ pub fn text(looked: &Looked, asked: Option<&str>, colour: bool) -> String {
             unknown(settings.tcp_max_syn_backlog),
             unknown(settings.tcp_syncookies),
         );
+        for shared in &namespace.shared {
+            let _ = writeln!(
+                text,
+                "  {}: {} half-opens in the SYN queues of {} sockets together (SO_REUSEPORT)",
+                shared.local, shared.half_opens, shared.members,
+            );
+        }
     }
     text
 }
@@ -298,6 +330,7 @@ mod tests {
                 },
                 overflows: Some(7),
                 syn_cookies: None,
+                shared: Vec::new(),
             }],
             lines,
             ..Looked::default()
@@ -325,6 +358,27 @@ LISTENER    PROCESS  SYN-Q/MAX  ACCEPT-Q/MAX  LIMITED BY      DROPS
 host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 512, tcp_syncookies 1
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_group_has_together_is_told_below_the_table() {
+        let member = || Listener {
+            syn_queue: None,
+            ..listener(0, 0)
+        };
+        let mut looked = looked(vec![member(), member()]);
+        looked.namespaces[0].shared = vec![Shared {
+            local: "0.0.0.0:8080".parse().unwrap(),
+            members: 2,
+            half_opens: 307,
+        }];
+        let text = text(&looked, None, false);
+        assert_eq!(text.matches("?/128").count(), 2, "{text}");
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "  0.0.0.0:8080: 307 half-opens in the SYN queues of 2 sockets together (SO_REUSEPORT)"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The accept queue and its limit are the kernel's own figures. It tells nothing of the SYN queue's
 //! length (`icsk_accept_queue.qlen`): that is counted, half-open by half-open, from its dump of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -95,32 +95,61 @@ impl Limits {
     }
 }
 
-/// Half-opens by the inode of their listener.
-///
-/// Members of a SO_REUSEPORT group are not in it: the kernel spreads SYNs among them by a hash of its
-/// own, and a half-open does not tell whose it is. For every other listener there is a number, 0
-/// included.
+/// How long the SYN queues are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SynQueues {
+    /// By the inode of the listener, where it is known: 0 included.
+    pub own: HashMap<u32, u32>,
+    /// Those that nobody can tell apart.
+    pub shared: Vec<Shared>,
+}
+
+/// The SYN queues of a SO_REUSEPORT group in which something waits: the kernel spreads SYNs among the
+/// members by a hash of its own, and a half-open does not tell whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Inodes of the members, ascending.
+    pub members: Vec<u32>,
+    /// What they have together.
+    pub half_opens: u32,
+}
+
+/// Counts them. A member of a group has a queue of known length only while the group has no half-open
+/// at all: it is empty.
 #[must_use]
-pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> HashMap<u32, u32> {
-    let alone = |addr: &[u8; 16], port, ifindex| match listeners.group(addr, port, ifindex)[..] {
-        [one] => Some(one.inode),
-        _ => None,
-    };
-    let mut queues: HashMap<u32, u32> = listeners
-        .iter()
-        .filter_map(|l| Some((alone(&l.local_addr, l.local_port, l.ifindex)?, 0)))
-        .collect();
+pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> SynQueues {
     // A flood goes to few addresses, and the search allocates.
-    let mut found = HashMap::new();
+    let mut found: HashMap<_, (Vec<u32>, u32)> = HashMap::new();
     for row in half_opens.iter().filter(|row| is_queued(row)) {
-        let inode = *found
-            .entry((row.local_addr, row.local_port, row.ifindex))
-            .or_insert_with(|| alone(&row.local_addr, row.local_port, row.ifindex));
-        if let Some(count) = inode.and_then(|inode| queues.get_mut(&inode)) {
-            *count += 1;
+        let to = (row.local_addr, row.local_port, row.ifindex);
+        let (_, count) = found.entry(to).or_insert_with(|| {
+            let group = listeners.group(&row.local_addr, row.local_port, row.ifindex);
+            (group.iter().map(|l| l.inode).collect(), 0)
+        });
+        *count += 1;
+    }
+    // Several addresses of this host may lead to one group.
+    let mut groups: BTreeMap<Vec<u32>, u32> = BTreeMap::new();
+    for (members, count) in found.into_values() {
+        *groups.entry(members).or_default() += count;
+    }
+    let mut own: HashMap<u32, u32> = listeners.iter().map(|l| (l.inode, 0)).collect();
+    let mut shared = Vec::new();
+    for (members, half_opens) in groups {
+        match members[..] {
+            [one] => *own.entry(one).or_default() += half_opens,
+            // Their listener was closed meanwhile.
+            [] => (),
+            _ => shared.push(Shared {
+                members,
+                half_opens,
+            }),
         }
     }
-    queues
+    for member in shared.iter().flat_map(|group| &group.members) {
+        own.remove(member);
+    }
+    SynQueues { own, shared }
 }
 
 /// Whether a row of a SYN_RECV dump waits in a SYN queue. Full sockets do not: simultaneous opens have
@@ -169,7 +198,7 @@ pub struct Look<'a> {
 impl Look<'_> {
     /// A line for each listener, in no order. `name` is what people call the namespace.
     pub fn lines(&self, name: &Arc<str>, who: impl Fn(u32) -> Option<Who>) -> Vec<Listener> {
-        let syn_queues = syn_queues(self.listeners, self.half_opens);
+        let syn_queues = syn_queues(self.listeners, self.half_opens).own;
         let counter = |name| self.counters.and_then(|c| c.get(name));
         let line = |l: &super::listeners::Listener| {
             let limits = Limits::of(l.accept_queue_max, self.settings);

@@ -240,18 +240,35 @@ mod kernel {
 
     #[test]
     #[ignore = "needs root"]
-    fn members_of_a_reuseport_group_have_no_syn_queue_of_their_own() {
+    fn the_syn_queues_of_a_reuseport_group_are_known_together_and_when_empty() {
         let mut bench = Bench::new();
         let _group = bench
             .ns
             .run(|| [8080, 8080, 8081].map(|port| listening(port, 16, true)))
             .unwrap();
+        let figures = |bench: &mut Bench| {
+            let mut lines = bench.look();
+            lines.sort_by_key(|l| l.local_port);
+            let figures = lines.iter().map(|l| (l.local_port, l.syn_queue));
+            figures.collect::<Vec<_>>()
+        };
+        bench.flood(8081, 4);
+        assert_eq!(
+            figures(&mut bench),
+            [(8080, Some(0)), (8080, Some(0)), (8081, Some(4))]
+        );
         bench.flood(8080, 5);
-        bench.flood(8081, 5);
-        let mut lines = bench.look();
-        lines.sort_by_key(|l| l.local_port);
-        let figures: Vec<_> = lines.iter().map(|l| (l.local_port, l.syn_queue)).collect();
-        assert_eq!(figures, [(8080, None), (8080, None), (8081, Some(5))]);
+        assert_eq!(
+            figures(&mut bench),
+            [(8080, None), (8080, None), (8081, Some(4))]
+        );
+        let half_opens = bench.sock_diag.half_opens().unwrap().rows;
+        let listeners = Listeners::read(&mut bench.sock_diag).unwrap();
+        let queues = syn_queues(&listeners, &half_opens);
+        let [group] = &queues.shared[..] else {
+            panic!("{queues:?}");
+        };
+        assert_eq!((group.members.len(), group.half_opens), (2, 5));
     }
 
     /// A listener on every IPv4 address of the calling thread's namespace.
