@@ -61,7 +61,8 @@ fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Res
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     let lines = Lines(schema::check(text.lines())?);
 
-    if rehearsed.end.lost > 0 {
+    // Of a riddle, watched from the middle on, no total is held against anything.
+    if rehearsed.end.lost > 0 && !rehearsed.riddle {
         let lost: Vec<_> = lines.of("lost").map(|line| &line["reason"]).collect();
         return Err(Undecided(format!("{} records lost: {lost:?}", rehearsed.end.lost)).into());
     }

@@ -1,0 +1,217 @@
+//! What `listeners`, `diagnose` and `explain` print.
+
+use std::{
+    os::unix::process::CommandExt,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use synprobe::lab::{Client, Family, Lab, Ns, PORT, Seen, settle};
+use synprobe_tests::{
+    binary::{command, ended, run},
+    schema,
+};
+
+use super::{DONE, NOBODY, netns_path};
+
+/// A counter of TcpExt as the namespace's own /proc/net/netstat has it.
+fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
+    let text = ns.read_proc("net/netstat")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next(), lines.next());
+    let (names, values) = names.zip(values).context("TcpExt")?;
+    let mut columns = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = columns.find(|(n, _)| *n == name).context("the counter")?;
+    Ok(value.parse()?)
+}
+
+/// A server that does not accept, a client that is turned away, and the listener gone before the end.
+pub fn diagnose_full_queue() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let full = lab.listen(PORT, 3)?;
+    let vanishing = lab.listen(PORT + 1, 3)?;
+    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(connect()?);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let netns = netns_path(&lab.server);
+    for format in ["json", "text"] {
+        let before = tcp_ext(&lab.server, "ListenOverflows")?;
+        let child = command(&["diagnose", "--duration", "6s", "--format", format])?
+            .args(["--netns", &netns])
+            .spawn()?;
+        // Its SYNs go on being refused, at 0, 1, 2 s …; one of them while it is watched.
+        clients.push(connect()?);
+        while tcp_ext(&lab.server, "ListenOverflows")? < before + 3 {
+            ensure!(
+                Instant::now() < until + Duration::from_secs(20),
+                "not refused"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let ran = ended(child)?;
+        ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+        if format == "json" {
+            let lines = schema::check(ran.out.lines())?;
+            let problem = lines
+                .iter()
+                .find(|l| l["type"] == "problem" && l["role"] == "server")
+                .with_context(|| format!("no problem: {ran:?}"))?;
+            ensure!(problem["verdict"] == "accept-queue-full", "{problem}");
+            ensure!(problem["confidence"] == "certain", "{problem}");
+            ensure!(problem["pid"] == std::process::id(), "{problem}");
+            ensure!(lines.iter().any(|l| l["type"] == "listener"), "{ran:?}");
+        } else {
+            for word in [
+                "1. accept-queue-full, certain: server 0.0.0.0:8080",
+                "ESTABLISHED 4",
+            ] {
+                ensure!(ran.out.contains(word), "no {word}: {}", ran.out);
+            }
+        }
+    }
+    drop((full, vanishing));
+    Ok(())
+}
+
+pub fn diagnose_nothing() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let netns = netns_path(&lab.server);
+    let ran = run(&["diagnose", "--duration", "1s", "--netns", &netns])?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    ensure!(ran.out.contains("Nothing wrong was found."), "{ran:?}");
+    Ok(())
+}
+
+pub fn explain() -> Result<()> {
+    let list = run(&["explain"])?;
+    ensure!(
+        list.code == Some(DONE) && list.out.lines().count() >= 17,
+        "{list:?}"
+    );
+    for line in list.out.lines() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let long = run(&["explain", name])?;
+        ensure!(long.code == Some(DONE), "{long:?}");
+        for head in [
+            "What it means",
+            "How it is told",
+            "What to try",
+            "How to see it made",
+        ] {
+            ensure!(long.out.contains(head), "{name}: no {head}");
+        }
+    }
+    Ok(())
+}
+
+/// Four connections that nobody accepts fill a queue of three; a fifth is refused.
+pub fn full_queue() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let _full = lab.listen(PORT, 3)?;
+    let _empty = lab.listen(PORT + 1, 7)?;
+    let connect = || {
+        Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))
+            .context("connecting to the full queue")
+    };
+    let mut queued = Vec::new();
+    for _ in 0..4 {
+        queued.push(connect()?);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    settle(&mut queued, &AtomicBool::new(false), until)?;
+    ensure!(queued.iter().all(|c| c.seen == Seen::Connected));
+    // The veth pair is synchronous: its SYN is refused when connect() returns.
+    let shut_out = connect()?;
+    while tcp_ext(&lab.server, "ListenOverflows")? == 0 {
+        ensure!(Instant::now() < until, "the fifth was never refused");
+        std::thread::yield_now();
+    }
+    // It would try again meanwhile, and the counter move.
+    drop(shut_out);
+
+    let netns = netns_path(&lab.server);
+    let ran = run(&["listeners", "--format", "json", "--netns", &netns])?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    let lines = schema::check(ran.out.lines())?;
+    let [full, empty] = &lines[..] else {
+        anyhow::bail!("not two listeners: {ran:?}");
+    };
+    let overflows = tcp_ext(&lab.server, "ListenOverflows")?;
+    let drops = tcp_ext(&lab.server, "ListenDrops")?;
+    let expected = serde_json::json!({
+        "local_addr": "0.0.0.0", "local_port": PORT, "netns": lab.server.inode(),
+        "pid": std::process::id(), "syn_queue": 0, "syn_queue_max": 3, "accept_queue": 4,
+        "accept_queue_max": 3, "limited_by": "listen_backlog", "overflows": overflows,
+        "syn_cookies": 0, "drops": drops,
+    });
+    for (name, value) in expected.as_object().context("an object")? {
+        ensure!(full[name] == *value, "{name} is not {value}: {full}");
+    }
+    ensure!(full["type"] == "listener", "{full}");
+    ensure!(
+        empty["local_port"] == PORT + 1,
+        "the fullest first: {empty}"
+    );
+    ensure!(empty["accept_queue"] == 0 && empty["drops"] == 0, "{empty}");
+
+    let ran = run(&["listeners", "--netns", &netns])?;
+    let rows: Vec<&str> = ran.out.lines().collect();
+    ensure!(
+        rows[1].contains("4/3") && rows[1].ends_with("FULL"),
+        "{ran:?}"
+    );
+    ensure!(
+        rows[2].contains("0/7") && !rows[2].contains("FULL"),
+        "{ran:?}"
+    );
+    let below = format!("ListenOverflows {overflows}, SyncookiesSent 0; somaxconn");
+    ensure!(ran.out.contains(&below), "{ran:?}");
+    ensure!(!ran.out.contains('\x1b'), "no colour in a pipe: {ran:?}");
+    Ok(())
+}
+
+/// No listener is no error.
+pub fn nobody_listens() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let _listener = lab.listen(PORT, 3)?;
+    let netns = netns_path(&lab.server);
+    let arguments = ["listeners", "--port", "9000-9010", "--netns", &netns];
+    let ran = run(&arguments)?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    ensure!(ran.out.contains("nobody listens on 9000-9010"), "{ran:?}");
+    let ran = run(&[&arguments[..], &["--format", "json"]].concat())?;
+    ensure!(ran.code == Some(DONE) && ran.out.is_empty(), "{ran:?}");
+    ensure!(
+        ran.one_line()?.contains("nobody listens on 9000-9010"),
+        "{ran:?}"
+    );
+    Ok(())
+}
+
+/// Without privileges its own namespace is shown, and what may not be entered is said.
+pub fn listeners_not_root() -> Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port().to_string();
+    let mut nobody = command(&["listeners", "--port", &port, "--format", "json"])?;
+    nobody.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let ran = ended(nobody.spawn()?)?;
+    ensure!(ran.code == Some(DONE), "{ran:?}");
+    let lines = schema::check(ran.out.lines())?;
+    let [line] = &lines[..] else {
+        anyhow::bail!("not one listener: {ran:?}");
+    };
+    ensure!(line["accept_queue"] == 0, "{line}");
+    ensure!(line["pid"].is_null(), "another user's: {line}");
+    for said in ran.err.lines() {
+        ensure!(
+            said.starts_with("synprobe: ") && said.contains("root"),
+            "{ran:?}"
+        );
+    }
+    Ok(())
+}
