@@ -25,8 +25,12 @@ impl Verdict for SlowPeer {
         if h.connection.role != Role::Server || h.outcome != Outcome::Established {
             return None;
         }
-        let usual = scene.usual_us(&h.connection);
         let dwell = h.dwell_us;
+        // Most handshakes end here: whatever is usual, this is not far over it.
+        if h.retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
+            return None;
+        }
+        let usual = scene.usual_us(&h.connection);
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), human::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
