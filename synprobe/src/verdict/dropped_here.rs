@@ -20,8 +20,10 @@ fn decisive<'s>(h: &Handshake, scene: &'s Scene) -> Vec<&'s Discard> {
     scene
         .discards_of(&h.connection, h.facts.began_ns.unwrap_or(0))
         .into_iter()
-        // A RST that is thrown away holds nothing up.
+        // A RST that is thrown away holds nothing up, nor does a repeated SYN of a peer whose half-open
+        // is there.
         .filter(|d| d.packet != Packet::Rst)
+        .filter(|d| !(h.connection.role == Role::Server && d.packet == Packet::Syn))
         .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&d.reason))
         .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
         .collect()
@@ -44,6 +46,12 @@ impl Verdict for DroppedHere {
         }
         let of_handshake = decisive(h, scene);
         let first = of_handshake.first()?;
+        // One packet that fell to a full queue does not explain why ten got no answer.
+        let lost: u64 = of_handshake.iter().map(|d| d.count).sum();
+        let sent = u64::from(h.retransmits).min(h.gaps_us.len() as u64) + 1;
+        if lost * 2 < sent {
+            return None;
+        }
         let mut finding = Finding::certain();
         for drop in &of_handshake {
             let elsewhere = if drop.netns == h.connection.netns {
@@ -212,6 +220,30 @@ mod tests {
             ..discard(&h, Packet::Syn, 1)
         });
         assert_eq!(said(&h, scene).0.as_deref(), Some("unreachable"));
+    }
+
+    #[test]
+    fn a_packet_now_and_then_does_not_explain_why_none_is_answered() {
+        let mut h = half_open(Outcome::Open);
+        (h.retransmits, h.retransmits_by_peer) = (9, 6);
+        h.gaps_us = vec![1_000_000; 9];
+        let mut one = discard(&h, Packet::SynAck, 1);
+        let (verdict, _) = said(&h, {
+            let mut scene = Scene::default();
+            scene.discarded(one.clone());
+            scene
+        });
+        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        one.count = 9;
+        let (verdict, _) = said(&h, {
+            let mut scene = Scene::default();
+            scene.discarded(one);
+            scene
+        });
+        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+        // Nor does a repeated SYN that was dropped: the half-open is there.
+        let (verdict, _) = said(&h, dropping(&h, Packet::Syn));
+        assert_eq!(verdict.as_deref(), Some("synack-lost"));
     }
 
     #[test]
