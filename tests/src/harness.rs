@@ -15,7 +15,7 @@ use synprobe::{
 const THREADS: usize = 8;
 
 /// How often a test is begun anew when the host came in between.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 6;
 
 /// The host came in between: what the test is about did not come to pass, or the run says itself that
 /// it has not seen everything. Such a run decides nothing; the test is begun anew, a few times.
