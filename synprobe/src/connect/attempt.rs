@@ -87,8 +87,9 @@ pub fn try_all(
         if let Some(peer) = peers.get(tried.len())
             && (last_failed || due <= Instant::now())
         {
-            due = Instant::now() + STAGGER;
             let (result, socket) = begin(*peer, ways);
+            // From the connect() itself: what was looked up before it takes none of the stagger.
+            due = Instant::now() + STAGGER;
             if let Some(socket) = socket {
                 open.push(Open {
                     socket,
