@@ -2,7 +2,9 @@
 //!
 //! `TCPSynRetrans` of a namespace rises with every SYN and SYN-ACK that is sent again, just before the
 //! tracepoint is raised (`__tcp_retransmit_skb()`, `tcp_rtx_synack()`). What the kernel counted and no
-//! record told of was missed, by whatever fault, and is reported: nothing is lost in silence.
+//! record told of was missed, by whatever fault, and is reported: nothing is lost in silence. A socket
+//! counts too (`tcp_sock.total_retrans`, `request_sock.num_retrans`), and its own next record shows what
+//! was missed of it, also where a filter makes the namespace's sum useless.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -30,6 +32,8 @@ struct Tally {
     first: Option<(u64, u64)>,
     /// Missing ones that were reported.
     reported: u64,
+    /// Missing ones that a socket's own count has shown: some or all of those above.
+    by_socket: u64,
 }
 
 impl Tally {
@@ -59,6 +63,7 @@ impl Census {
         let missing = match tally.first {
             None => {
                 tally.first = Some((count.value, tally.seen_by(count.before_ns)));
+                (tally.reported, tally.by_socket) = (0, 0);
                 0
             }
             Some((first, seen)) => {
@@ -69,6 +74,15 @@ impl Census {
         };
         tally.recent.retain(|at| *at > count.before_ns);
         let news = missing.saturating_sub(tally.reported);
+        tally.reported += news;
+        news
+    }
+
+    /// A socket's own count shows so many that no event told of. How many of them were not reported.
+    pub fn missed(&mut self, netns: u32, events: u64) -> u64 {
+        let tally = self.tallies.entry(netns).or_default();
+        tally.by_socket += events;
+        let news = tally.by_socket.saturating_sub(tally.reported);
         tally.reported += news;
         news
     }
@@ -111,6 +125,16 @@ mod tests {
         assert_eq!(read(&mut census, 6 * S, 1032), 0, "not again");
         census.event(1, 7 * S);
         assert_eq!(read(&mut census, 8 * S, 1034), 1);
+    }
+
+    #[test]
+    fn what_a_socket_shows_and_the_namespace_counts_is_missing_once() {
+        let mut census = Census::default();
+        assert_eq!(read(&mut census, S, 1000), 0);
+        assert_eq!(census.missed(1, 2), 2);
+        assert_eq!(read(&mut census, 2 * S, 1003), 1, "two are known");
+        assert_eq!(census.missed(1, 1), 0, "the third's socket tells late");
+        assert_eq!(census.missed(1, 1), 1);
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl Tracker {
             error_us: 0,
         };
         let mut open = Open::new(connection, TcpState::SynSent, Some(start), at_ns);
+        open.counted = Some(0);
         // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
         // match: nothing is said before the port is known.
         open.undecided = r.flow.local_port == 0 && !self.wants(&Tuple::from(&r.flow), Some(0));
@@ -142,6 +143,9 @@ impl Tracker {
             open.last_tx_ns = None;
         }
         open.time_outs = n;
+        // This one is counted already, unless it failed early.
+        let missed = self.count(&mut open, r.total_retrans).saturating_sub(1);
+        self.missed(tuple.netns, at_ns, missed);
         if open.last_tx_ns.is_none() {
             // The first transmission that is seen of one that was there before.
             open.retransmits = n - 1;
@@ -178,6 +182,16 @@ impl Tracker {
         self.evicted(evicted, at_ns);
     }
 
+    /// How far the socket's own count has gone on since it was last told. Before 6.17 attempts that
+    /// failed are counted and raise no event, and it proves nothing.
+    fn count(&self, open: &mut Open, total_retrans: u32) -> u32 {
+        let before = open.counted.replace(total_retrans);
+        match before.filter(|_| self.config.sees_failures) {
+            Some(before) => total_retrans.saturating_sub(before),
+            None => 0,
+        }
+    }
+
     /// SYN_SENT→SYN_RECV: both ends opened at once (RFC 9293 section 3.5); still one handshake, ours
     /// to lead.
     pub(super) fn simultaneous(&mut self, r: &StateRecord) {
@@ -209,12 +223,15 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         // The first dump may have been read before this, and be taken in after it.
         self.reconcile.ended(tuple, at_ns);
-        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
         if open.undecided {
             return;
         }
+        let missed = self.count(&mut open, r.total_retrans);
+        self.missed(tuple.netns, at_ns, missed);
+        open.retransmits += missed;
         let end = if new == TcpState::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
             established(r, &open)

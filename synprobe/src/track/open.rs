@@ -119,6 +119,8 @@ pub struct Open {
     pub last_tx_ns: Option<u64>,
     /// Sent again, all in all.
     pub retransmits: u32,
+    /// `tcp_sock.total_retrans` at the last record that told it; `None`: it was there before.
+    pub counted: Option<u32>,
     /// Of them, because the peer repeated its SYN.
     pub by_peer: u32,
     /// Ordinal of the last time-out that was seen.
@@ -161,6 +163,7 @@ impl Open {
             start,
             last_tx_ns: start.filter(|s| s.error_us == 0).map(|s| s.at_ns),
             retransmits: 0,
+            counted: None,
             by_peer: 0,
             time_outs: 0,
             gaps_us: Vec::new(),

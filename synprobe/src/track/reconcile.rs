@@ -188,14 +188,23 @@ impl Tracker {
             count.value = count.value.saturating_sub(snapshot.retrans_fail);
         }
         let missing = self.census.reading(snapshot.netns, count);
-        if missing > 0 {
-            self.totals.untold += missing;
+        self.untold(snapshot.netns, count.after_ns, missing, "TCPSynRetrans");
+    }
+
+    /// A socket's own count is ahead of the events by so many.
+    pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
+        let news = self.census.missed(netns, events.into());
+        self.untold(netns, at_ns, news, "the socket");
+    }
+
+    fn untold(&mut self, netns: u32, at_ns: u64, events: u64, counter: &str) {
+        if events > 0 {
+            self.totals.untold += events;
             self.observe(Observation::Lost {
-                at_ns: count.after_ns,
-                events: missing,
+                at_ns,
+                events,
                 reason: format!(
-                    "retransmissions in namespace {}: TCPSynRetrans counted them and no event told",
-                    snapshot.netns
+                    "retransmissions in namespace {netns}: {counter} counted them and no event told"
                 ),
             });
         }

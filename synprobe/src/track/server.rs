@@ -81,6 +81,8 @@ impl Tracker {
         let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
         let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
+        // What the request had counted (tcp_create_openreq_child()).
+        self.sent_again_unseen(&open, r.total_retrans, at_ns);
         open.retransmits = open.retransmits.max(r.total_retrans);
         if outcome == Outcome::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
@@ -221,6 +223,7 @@ impl Tracker {
         }
         // The transmission before this one was seen only if it was the first, or if none is missing.
         let sent_before = u32::from(r.num_retrans);
+        self.sent_again_unseen(&open, sent_before, at_ns);
         if sent_before == 0 {
             open.last_tx_ns = Some(began_ns);
         } else if open.retransmits != sent_before {
@@ -250,6 +253,17 @@ impl Tracker {
         line.gives_up_us = Some(gives_up_us);
         self.say_retransmit(at_ns, line, 1);
         self.keep_half_open(tuple, open, at_ns);
+    }
+
+    /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
+    fn sent_again_unseen(&mut self, open: &Open, counted: u32, at_ns: u64) {
+        let begun = |start: Start| {
+            start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
+        };
+        if open.start.is_some_and(begun) {
+            let missed = counted.saturating_sub(open.retransmits);
+            self.missed(open.connection.netns, at_ns, missed);
+        }
     }
 
     /// Puts a half-open (back) into the table.

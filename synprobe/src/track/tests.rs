@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod facts;
+mod untold;
 
 const MS: u64 = 1_000_000;
 const SEC: u64 = 1_000_000_000;
@@ -197,6 +198,7 @@ fn syn_again(at: u64, sock: u64, n: u8, rto_jiffies: u32) -> Event {
         segs: 1,
         state: 2,
         retransmits: n,
+        total_retrans: n.into(),
         rto_jiffies,
         sysctl_syn_retries: 6,
         sysctl_syn_linear: 4,
