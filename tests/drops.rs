@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{
     decode::{Event, decode},
-    filter::Selection,
+    filter::{Detail, Selection},
     lab::{
         CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, PORT, Seen, capture::Recording,
         packet::Segment, settle,
@@ -96,7 +96,7 @@ impl Watch {
         let host = harness::host()?;
         let both = [lab.client.inode(), lab.server.inode()];
         selection.netns.get_or_insert(both);
-        let filter = selection.to_kernel(false, host.ephemeral_ports);
+        let filter = selection.to_kernel(Detail::default(), host.ephemeral_ports);
         let (probes, mut ring) = Probes::load(&LoadOptions {
             ring_bytes: AMPLE_RING,
             filter: &filter,

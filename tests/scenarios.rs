@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use synprobe::{
+    filter::Detail,
     lab::{self, Counters, Family, Lab, Scenario, Side},
     rehearsal::{Rehearsed, Setup, rehearse},
     view::JsonView,
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     for scenario in scenarios {
         for family in Family::ALL.into_iter().filter(|f| scenario.supports(*f)) {
             cases.push(Case::for_family(scenario.name(), family, |family| {
-                run(scenario, family, false)
+                run(scenario, family, Detail::Handshakes)
             }));
         }
     }
@@ -32,20 +33,20 @@ fn main() -> ExitCode {
         if let Some(scenario) = lab::find(name) {
             let title = format!("{name}-all-states");
             cases.push(Case::for_family(&title, Family::V6, |family| {
-                run(scenario, family, true)
+                run(scenario, family, Detail::AllStates)
             }));
         }
     }
     harness::main_with(cases, 12)
 }
 
-fn run(scenario: &'static dyn Scenario, family: Family, all_states: bool) -> Result<()> {
+fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Result<()> {
     let setup = Setup {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
         max_peers: 32_768,
         log_level: 0,
-        all_states,
+        detail,
         mode: synprobe::verdict::Mode::AtOnce,
     };
     let mut view = JsonView::new(Vec::new());

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
+    filter::Detail,
     lab::{self, Family, Lab, Scenario, Variation},
     model::{Body, Confidence, Lost, Problem, Role},
     rehearsal::{HEALTHY, INSUFFICIENT, Matrix, Rehearsed, Said, Setup, rehearse},
@@ -48,7 +49,7 @@ fn rehearsed(
         max_handshakes: 100_000,
         max_peers: 32_768,
         log_level: 0,
-        all_states: false,
+        detail: Detail::Handshakes,
         mode: Mode::AtTheEnd,
     };
     let mut lab = Lab::new(family)?;

@@ -250,4 +250,7 @@ pub struct Filter {
     /// turn out not to match (the agent then forgets it); 0: a local port that is wanted cannot be
     /// an ephemeral one.
     pub unbound: u32,
+    /// Not 0: a handshake that takes less than so many microseconds and needs no retransmission is
+    /// only counted ([`histogram`](crate::histogram)), and its beginning gives no record.
+    pub slow_us: u32,
 }

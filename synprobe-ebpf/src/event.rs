@@ -132,6 +132,10 @@ pub struct StateRecord {
     pub _pad: [u8; 6],
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
+    /// As in [`RetransmitRecord`], where SYN_SENT is left.
+    pub retrans_stamp_ms: u32,
+    /// Zero.
+    pub _pad2: u32,
 }
 
 /// `tcp:tcp_retransmit_skb`: a segment of a full socket was sent again (or, from 6.17, could not be).
@@ -342,7 +346,7 @@ macro_rules! wire {
 const _: () = assert!(core::mem::size_of::<Header>() == 16);
 const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 wire! {
-    StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16;
+    StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16 + 8;
     RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8 + 8;
     SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
     ResetRecord, KIND_RESET, 64 + 8 + 8;

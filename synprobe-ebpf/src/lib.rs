@@ -7,5 +7,6 @@
 
 pub mod config;
 pub mod event;
+pub mod histogram;
 pub mod lab_config;
 pub mod stats;

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use synprobe_ebpf::{
     config::{ALL_REASON_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    histogram::{Histogram, OTHERS, SLOTS},
     stats::Stats,
 };
 
@@ -39,6 +40,11 @@ pub struct DropSecond {
     pub records: u64,
 }
 
+/// Healthy handshakes of the quiet mode, by role and port, per CPU: an array and no hash map, whose
+/// buckets CPUs would contend for.
+#[map]
+pub static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(SLOTS + OTHERS, 0);
+
 /// Where the running kernel keeps its members.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<Offsets> = Global::new(Offsets::from_array([MISSING; MEMBERS.len()]));
@@ -53,6 +59,7 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
     peers: 0,
     all_states: 0,
     unbound: 0,
+    slow_us: 0,
 });
 
 /// Three port bitmaps (`PORTS_EITHER`, `PORTS_LOCAL`, `PORTS_PEER`): one load for one port or for

@@ -88,6 +88,12 @@ pub struct WatchArgs {
     /// Which transitions to print
     #[arg(long, value_enum, default_value_t)]
     pub states: States,
+    /// Print only handshakes that were sent again, failed, or were slow; the kernel counts the others
+    #[arg(long, conflicts_with = "states")]
+    pub quiet: bool,
+    /// Below this a handshake that needed no retransmission is not worth a line, such as 300ms
+    #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
+    pub slow: Duration,
     /// How the kernel hands its records over
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -105,6 +111,13 @@ pub struct DiagnoseArgs {
     /// A page for eyes, or one JSON object a line (docs/events.md)
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Below this a handshake that needed no retransmission is only counted, in the kernel
+    #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s")]
+    pub slow: Duration,
+    /// Look at every handshake, also those that go well: at a higher price, what is usual is known
+    /// too, and with it slow-peer below --slow, flash-crowd, and the processes that connect
+    #[arg(long, conflicts_with = "slow")]
+    pub every: bool,
     /// How the kernel hands its records over
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -306,6 +319,15 @@ fn duration(text: &str) -> Result<Duration, String> {
         Err(wrong())
     } else {
         Ok(duration)
+    }
+}
+
+/// As [`duration`], within what the kernel side can count.
+fn slow(text: &str) -> Result<Duration, String> {
+    let slow = duration(text)?;
+    match slow.as_micros() {
+        1_000..=3_600_000_000 => Ok(slow),
+        _ => Err(format!("\"{text}\" is not between 1ms and 1h")),
     }
 }
 

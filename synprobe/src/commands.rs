@@ -16,7 +16,7 @@ use crate::{
     },
     connect::{self, Only},
     descriptors,
-    filter::Selection,
+    filter::{Detail, Selection},
     lab, listeners,
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
@@ -99,7 +99,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtOnce,
-        all_states: args.states == States::All,
+        detail: watched(args),
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
@@ -113,6 +113,14 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+fn watched(args: &WatchArgs) -> Detail {
+    match (args.quiet, args.states) {
+        (true, _) => Detail::Quiet { slow: args.slow },
+        (false, States::All) => Detail::AllStates,
+        (false, States::Handshake) => Detail::Handshakes,
+    }
+}
+
 fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
@@ -120,7 +128,11 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtTheEnd,
-        all_states: false,
+        detail: if args.every {
+            Detail::Handshakes
+        } else {
+            Detail::Quiet { slow: args.slow }
+        },
         ring_bytes: ring_bytes(&args.tuning)?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
@@ -276,7 +288,7 @@ fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
         max_handshakes: args.max_handshakes as usize,
         max_peers: args.max_peers as usize,
         log_level: log_level(args),
-        all_states: false,
+        detail: Detail::Handshakes,
         mode: Mode::AtOnce,
     })
 }

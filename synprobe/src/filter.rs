@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -106,6 +107,34 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
         .map_err(|_| FilterError::Cidr(text.to_owned()))
 }
 
+/// How much of a handshake comes out of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Every transition of every connection.
+    AllStates,
+    /// Every transition of every handshake.
+    #[default]
+    Handshakes,
+    /// Only handshakes worth a line: sent again, failed, or slower than this. The others are counted
+    /// in the kernel.
+    Quiet {
+        /// Below this a handshake that needed no retransmission went well.
+        slow: Duration,
+    },
+}
+
+impl Detail {
+    /// Of the quiet mode: below so many microseconds a handshake went well.
+    pub fn slow_us(self) -> Option<u32> {
+        match self {
+            Self::Quiet { slow } => {
+                Some(u32::try_from(slow.as_micros()).unwrap_or(u32::MAX).max(1))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Everything that narrows what is watched; the default is all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
@@ -160,7 +189,7 @@ impl Selection {
     /// For the kernel. `ephemeral` is the range from which local ports are chosen
     /// (`net.ipv4.ip_local_port_range`): only if a wanted local port can be one of them must clients
     /// without a port pass.
-    pub fn to_kernel(&self, all_states: bool, ephemeral: (u16, u16)) -> KernelFilter {
+    pub fn to_kernel(&self, detail: Detail, ephemeral: (u16, u16)) -> KernelFilter {
         let mut ports = vec![0; 3 * PORT_WORDS];
         let mut by = 0;
         let sets = [
@@ -188,8 +217,9 @@ impl Selection {
             },
             ports: by,
             peers: u32::from(!self.peers.is_empty()),
-            all_states: u32::from(all_states),
+            all_states: u32::from(detail == Detail::AllStates),
             unbound: u32::from(unbound),
+            slow_us: detail.slow_us().unwrap_or(0),
         };
         KernelFilter {
             filter,
@@ -289,7 +319,7 @@ mod tests {
             ports: "1,63,64,8080,65535".parse().unwrap(),
             ..Default::default()
         };
-        let kernel = selection.to_kernel(false, (32768, 60999));
+        let kernel = selection.to_kernel(Detail::default(), (32768, 60999));
         for port in 1..=u16::MAX {
             let bit = kernel.ports[usize::from(port) / 64] >> (port % 64) & 1;
             assert_eq!(bit == 1, selection.ports.contains(port), "port {port}");
@@ -304,7 +334,13 @@ mod tests {
             local_ports: "40000".parse().unwrap(),
             ..Default::default()
         };
-        assert_eq!(selection.to_kernel(false, (32768, 60999)).filter.unbound, 1);
+        assert_eq!(
+            selection
+                .to_kernel(Detail::default(), (32768, 60999))
+                .filter
+                .unbound,
+            1
+        );
         assert!(selection.matches(None, Some(80), "10.0.0.1".parse().unwrap(), 1));
         assert!(!selection.matches(Some(40001), Some(80), "10.0.0.1".parse().unwrap(), 1));
     }

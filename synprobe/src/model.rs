@@ -3,6 +3,7 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod completed;
 mod connect;
 mod end;
 mod facts;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
+pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt};
 pub use end::End;
 pub use facts::{Facts, HalfOpens, Queue};
@@ -456,6 +458,8 @@ pub enum Body {
     Peer(Box<Peer>),
     /// `listener`
     Listener(Box<Listener>),
+    /// `completed`
+    Completed(Box<Completed>),
     /// `problem`
     Problem(Box<Problem>),
     /// `connect`

@@ -122,7 +122,7 @@ impl<'v> Run<'v> {
     ) -> Result<Self, WatchError> {
         let filter = options
             .selection
-            .to_kernel(options.all_states, host.ephemeral_ports);
+            .to_kernel(options.detail, host.ephemeral_ports);
         let (mut probes, ring) = Probes::load(&LoadOptions {
             ring_bytes: options.ring_bytes,
             filter: &filter,
@@ -147,7 +147,7 @@ impl<'v> Run<'v> {
                 synack_rto_max: host.kernel.at_least(6, 19),
                 sees_failures: host.kernel.at_least(6, 17),
                 sees_resets: attached.contains(&"tcp_receive_reset"),
-                all_states: options.all_states,
+                detail: options.detail,
                 max_handshakes: options.max_handshakes,
                 max_peers: options.max_peers,
                 began_ns,
@@ -395,6 +395,11 @@ impl<'v> Run<'v> {
         self.listen_to_icmp();
         self.drain_all()?;
         self.count_losses()?;
+        if self.options.detail.slow_us().is_some() {
+            for (role, port, counts) in self.probes.counted()? {
+                self.tracker.counted(role, port, &counts);
+            }
+        }
         self.tracker.finish(monotonic_ns());
         let mut lines = self.judge.finish(self.tracker.take_lines());
         lines.push(Line {
@@ -412,6 +417,7 @@ impl<'v> Run<'v> {
             handshakes: totals.handshakes,
             duration_us: (monotonic_ns() - self.began_ns) / 1000,
             evicted: totals.evicted,
+            counted: totals.counted,
             produced: self.losses.produced() + totals.untold,
             peers_unlisted: totals.peers_unlisted,
             peers_distinct: ByRole {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
 use crate::{
-    filter::Selection,
+    filter::{Detail, Selection},
     lab::{Lab, LabCounters, Made, Scenario, Side},
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, OnReady, Stop, WatchError, WatchOptions},
@@ -57,8 +57,8 @@ pub struct Setup {
     pub max_peers: usize,
     /// Level of the kernel side's own log.
     pub log_level: u8,
-    /// Every transition.
-    pub all_states: bool,
+    /// How much of a handshake comes out of the kernel.
+    pub detail: Detail,
     /// When handshakes are judged.
     pub mode: Mode,
 }
@@ -92,7 +92,7 @@ pub fn rehearse(
             ..Selection::default()
         },
         mode: setup.mode,
-        all_states: setup.all_states,
+        detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,
         max_peers: setup.max_peers,

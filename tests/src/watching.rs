@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use synprobe::{
-    filter::Selection,
+    filter::{Detail, Selection},
     lab::Lab,
     model::{Body, End, Handshake, Line, Lost, Outcome, Retransmit, Role, State},
     pipeline::{self, Stop, WatchOptions},
@@ -114,7 +114,7 @@ pub fn options(selection: Selection) -> WatchOptions {
     WatchOptions {
         selection,
         mode: Mode::AtOnce,
-        all_states: false,
+        detail: Detail::Handshakes,
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
         max_peers: 32_768,

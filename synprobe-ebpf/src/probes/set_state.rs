@@ -16,6 +16,7 @@ use synprobe_ebpf::{
 
 use super::{IPPROTO_TCP, finish};
 use crate::{
+    counted,
     emit::emit,
     filter::{flow_passes, listener_passes, role_passes, setting},
     sock::{Fault, Kptr, Ports, fill_flow, place},
@@ -32,6 +33,11 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
     if !of_interest(old, new) {
+        return Ok(());
+    }
+    let quiet = setting!(slow_us) != 0;
+    // The beginning of what will most likely go well: nothing is even read.
+    if quiet && (new == state::SYN_SENT || old == state::LISTEN && new == state::SYN_RECV) {
         return Ok(());
     }
     let sk = Kptr::new(ctx.arg(0));
@@ -56,6 +62,9 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
     if listener && !listener_passes(sk, ports)? || !listener && !flow_passes(sk, ports)? {
         return Ok(());
     }
+    if quiet && new == state::ESTABLISHED && went_well(sk, old, ports)? {
+        return Ok(());
+    }
     debug!(ctx, "sock {:x}: {} -> {}", sk.address(), old, new);
     emit(|r: &mut StateRecord, header| {
         r.header = header;
@@ -77,10 +86,38 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
             r.total_retrans = sk.read(place!(total_retrans))?;
             r.srtt_us = sk.read(place!(srtt))?;
             r.total_rto_time_ms = sk.read_or(place!(total_rto_time), 0)?;
+            if old == state::SYN_SENT {
+                r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
+            }
         }
         Ok(())
     });
     Ok(())
+}
+
+/// Counts a handshake that needs no line: answered at once, and timed by the connection's own first
+/// RTT sample. One without a sample, or a server's with a sample of whole milliseconds, may have come
+/// through a SYN cookie: the agent decides.
+#[inline(always)]
+fn went_well(sk: Kptr, old: u8, ports: Ports) -> Result<bool, Fault> {
+    let (role, port) = match old {
+        state::SYN_SENT => (ROLE_CLIENT, ports.peer),
+        state::SYN_RECV => (ROLE_SERVER, ports.local),
+        _ => return Ok(false),
+    };
+    let srtt_us: u32 = sk.read(place!(srtt))?;
+    let dwell_us = srtt_us >> 3;
+    if srtt_us == 0 || dwell_us >= setting!(slow_us) {
+        return Ok(false);
+    }
+    if role == ROLE_SERVER && srtt_us % 8000 == 0 {
+        return Ok(false);
+    }
+    if sk.read::<u32>(place!(total_retrans))? != 0 {
+        return Ok(false);
+    }
+    // What a role filter excludes is neither counted nor told.
+    Ok(!role_passes(role) || counted::count(role, port, dwell_us))
 }
 
 /// Handshake transitions and a listener's; all of them with `--states all`. Repeats of one state

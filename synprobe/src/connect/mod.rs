@@ -96,7 +96,7 @@ pub fn connect(
         selection: selection(&resolved, &netns)
             .map_err(|e| WatchError::System("the target's filter", io::Error::other(e)))?,
         mode: setup.mode,
-        all_states: setup.all_states,
+        detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,
         max_peers: setup.max_peers,

@@ -17,6 +17,8 @@ pub struct End {
     pub duration_us: u64,
     /// Handshakes evicted from the bounded table.
     pub evicted: u64,
+    /// Handshakes that went well and were only counted, in the kernel (the quiet mode).
+    pub counted: u64,
     /// Records that were due: those that the kernel side says it produced, and events at which the
     /// kernel skipped a program.
     pub produced: u64,

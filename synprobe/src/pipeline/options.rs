@@ -5,7 +5,11 @@ use std::{future::Future, io, pin::Pin, time::Duration};
 use thiserror::Error;
 
 use crate::{
-    filter::Selection, netns::NetNs, preflight::HostError, probe::LoadError, verdict::Mode,
+    filter::{Detail, Selection},
+    netns::NetNs,
+    preflight::HostError,
+    probe::LoadError,
+    verdict::Mode,
 };
 
 /// How a run was asked for.
@@ -14,8 +18,8 @@ pub struct WatchOptions {
     pub selection: Selection,
     /// When handshakes are judged, and so which lines there are.
     pub mode: Mode,
-    /// Every transition, not only the handshake's.
-    pub all_states: bool,
+    /// How much of a handshake comes out of the kernel.
+    pub detail: Detail,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
     /// Bound of the table.

@@ -7,7 +7,11 @@ use aya::{
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
-use synprobe_ebpf::{config::MEMBERS, stats::Stats};
+use synprobe_ebpf::{
+    config::{MEMBERS, ROLE_CLIENT, ROLE_SERVER},
+    histogram::{BUCKETS, Histogram, OTHERS, SLOTS},
+    stats::Stats,
+};
 use thiserror::Error;
 
 use super::{
@@ -16,7 +20,7 @@ use super::{
     info::runs_and_misses,
     reasons::Reasons,
 };
-use crate::filter::KernelFilter;
+use crate::{filter::KernelFilter, model::Role};
 
 /// The compiled object, as `cargo xtask ebpf` left it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/synprobe.bpf.o");
@@ -28,6 +32,17 @@ struct PodStats(Stats);
 
 // SAFETY: repr(transparent) over a repr(C) struct of u64 arrays: any bytes are a valid value.
 unsafe impl Pod for PodStats {}
+
+/// [`Histogram`] as the map holds it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PodHistogram(Histogram);
+
+// SAFETY: repr(transparent) over a repr(C) struct of integers: any bytes are a valid value.
+unsafe impl Pod for PodHistogram {}
+
+/// One slot of one CPU: role, port, and the counts by bucket.
+pub type CountedSlot = (Role, Option<u16>, [u64; BUCKETS]);
 
 /// What the loader needs to know.
 pub struct LoadOptions<'a> {
@@ -72,6 +87,7 @@ pub struct Probes {
     /// Keeps programs and links alive.
     ebpf: Ebpf,
     stats: PerCpuArray<MapData, PodStats>,
+    histograms: PerCpuArray<MapData, PodHistogram>,
     attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
     aside: Aside,
 }
@@ -92,6 +108,7 @@ impl Probes {
             filter.filter.peers,
             filter.filter.all_states,
             filter.filter.unbound,
+            filter.filter.slow_us,
         ];
         let places = options.places.as_slice();
         let with_receiver = options
@@ -127,6 +144,11 @@ impl Probes {
             .take_map("STATS")
             .ok_or(LoadError::Absent("map STATS"))?;
         let stats = PerCpuArray::try_from(stats).map_err(|e| LoadError::Map("STATS", e))?;
+        let histograms = ebpf
+            .take_map("HISTOGRAMS")
+            .ok_or(LoadError::Absent("map HISTOGRAMS"))?;
+        let histograms =
+            PerCpuArray::try_from(histograms).map_err(|e| LoadError::Map("HISTOGRAMS", e))?;
 
         // All are loaded before the first is attached: nothing is seen by half.
         let mut loaded = Vec::new();
@@ -148,6 +170,7 @@ impl Probes {
             Self {
                 ebpf,
                 stats,
+                histograms,
                 attached,
                 aside: Aside::watching(Instant::now(), 0),
             },
@@ -171,6 +194,33 @@ impl Probes {
             sum.add(&cpu.0);
         }
         Ok(sum)
+    }
+
+    /// The handshakes that were only counted: by role and port (`None`: those that found no room), CPU
+    /// by CPU.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn counted(&self) -> Result<Vec<CountedSlot>, aya::maps::MapError> {
+        let mut counted = Vec::new();
+        for index in 0..SLOTS + OTHERS {
+            for PodHistogram(slot) in self.histograms.get(&index, 0)?.iter() {
+                let (role, port) = match index.checked_sub(SLOTS) {
+                    Some(other) => (other + 1, None),
+                    None => (slot.key >> 16, Some(slot.key as u16)),
+                };
+                let role = match role {
+                    ROLE_CLIENT => Role::Client,
+                    ROLE_SERVER => Role::Server,
+                    _ => continue,
+                };
+                if slot.counts.iter().any(|count| *count > 0) {
+                    counted.push((role, port, slot.counts));
+                }
+            }
+        }
+        Ok(counted)
     }
 
     /// How often the kernel skipped one of the programs because it was already running on that CPU

@@ -101,10 +101,12 @@ impl Tracker {
             Some(open) => open,
             None => match self.earlier.remove(tuple) {
                 Some(open) => open,
-                // Its beginning was lost.
+                // Its beginning was lost, or gave no record (the quiet mode).
                 None => {
                     let connection = self.new_connection(tuple, Role::Client, family);
-                    Open::new(connection, TcpState::SynSent, None, at_ns)
+                    let mut open = Open::new(connection, TcpState::SynSent, None, at_ns);
+                    self.recall(sock, tuple, &mut open);
+                    open
                 }
             },
         };
@@ -131,7 +133,7 @@ impl Tracker {
             .start
             .is_none_or(|start| start.error_us > STAMP_ERROR_US)
         {
-            open.start = first_syn(r);
+            open.start = first_syn(r.retrans_stamp_ms, at_ns);
         }
         if !open.announced {
             self.announce_if_due(&open);
@@ -229,9 +231,22 @@ impl Tracker {
         if open.undecided {
             return;
         }
+        if open.counted.is_none() {
+            open.retransmits = open.retransmits.max(r.total_retrans);
+        }
         let missed = self.count(&mut open, r.total_retrans);
         self.missed(tuple.netns, at_ns, missed);
         open.retransmits += missed;
+        if open.start.is_none() && tuple.local_port != 0 {
+            open.start = match sample_us(r, &open) {
+                Some(us) => Some(Start {
+                    at_ns: at_ns.saturating_sub(us * 1000),
+                    source: DwellSource::RttSample,
+                    error_us: 0,
+                }),
+                None => first_syn(r.retrans_stamp_ms, at_ns),
+            };
+        }
         let end = if new == TcpState::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
             established(r, &open)
@@ -284,12 +299,16 @@ impl Tracker {
 /// SYN's transmission, also where the SYN was sent long after connect() (TCP_FASTOPEN_CONNECT).
 fn established(r: &StateRecord, open: &Open) -> Ending {
     let end = Ending::new(Outcome::Established, r.header.ts_ns);
-    let sampled = r.total_retrans == 0 && r.srtt_us != 0 && open.state == TcpState::SynSent;
-    if sampled {
-        end.dwell(u64::from(r.srtt_us >> 3), DwellSource::RttSample)
-    } else {
-        end
+    match sample_us(r, open) {
+        Some(us) => end.dwell(us, DwellSource::RttSample),
+        None => end,
     }
+}
+
+/// The time from the SYN to its answer, microseconds, where no retransmission makes it doubtful.
+fn sample_us(r: &StateRecord, open: &Open) -> Option<u64> {
+    let sampled = r.total_retrans == 0 && r.srtt_us != 0 && open.state == TcpState::SynSent;
+    sampled.then_some(u64::from(r.srtt_us >> 3))
 }
 
 /// An application that closes so soon after an ICMP error closes because of it.
@@ -300,11 +319,11 @@ const STAMP_ERROR_US: u64 = 1000;
 const OLDEST_MS: u32 = 5 * 3600 * 1000;
 
 /// When the first SYN was sent, by the socket's own word.
-fn first_syn(r: &RetransmitRecord) -> Option<Start> {
-    let now_ms = (r.header.ts_ns / 1_000_000) as u32;
-    let age_ms = now_ms.wrapping_sub(r.retrans_stamp_ms);
-    (r.retrans_stamp_ms != 0 && age_ms <= OLDEST_MS).then(|| Start {
-        at_ns: r.header.ts_ns.saturating_sub(u64::from(age_ms) * 1_000_000),
+fn first_syn(retrans_stamp_ms: u32, now_ns: u64) -> Option<Start> {
+    let now_ms = (now_ns / 1_000_000) as u32;
+    let age_ms = now_ms.wrapping_sub(retrans_stamp_ms);
+    (retrans_stamp_ms != 0 && age_ms <= OLDEST_MS).then(|| Start {
+        at_ns: now_ns.saturating_sub(u64::from(age_ms) * 1_000_000),
         source: DwellSource::SockDiag,
         error_us: STAMP_ERROR_US,
     })

@@ -7,6 +7,7 @@ use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 use super::{Tracker, Tuple, retransmit_line};
 use crate::{
     errno,
+    filter::Detail,
     model::{Connection, RetransmitKind, Role, TcpState, Trigger},
 };
 
@@ -121,7 +122,7 @@ impl Tracker {
         } else {
             self.owners.closed(r);
         }
-        if self.config.all_states && self.config.selection.wants(Role::Server) {
+        if self.config.detail == Detail::AllStates && self.config.selection.wants(Role::Server) {
             let tuple = Tuple::from(&r.flow);
             let connection = self.new_connection(&tuple, Role::Server, r.flow.family);
             self.say_state(&connection, r.header.ts_ns, old, new, None);
@@ -130,7 +131,7 @@ impl Tracker {
 
     /// A transition that is no handshake's (`--states all`).
     pub(super) fn other_transition(&mut self, r: &StateRecord, old: TcpState, new: TcpState) {
-        if !self.config.all_states {
+        if self.config.detail != Detail::AllStates {
             return;
         }
         let tuple = Tuple::from(&r.flow);

@@ -10,6 +10,7 @@ mod facts;
 mod open;
 mod owners;
 pub mod peers;
+mod quiet;
 mod reconcile;
 pub mod schedule;
 mod server;
@@ -28,7 +29,7 @@ use peers::{Estimate, Peers};
 
 use crate::{
     decode::Event,
-    filter::Selection,
+    filter::{Detail, Selection},
     model::{
         Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost,
         Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
@@ -47,8 +48,8 @@ pub struct TrackConfig {
     /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
     /// look alike.
     pub sees_resets: bool,
-    /// Every transition, not only the handshake's.
-    pub all_states: bool,
+    /// How much of a handshake comes out of the kernel.
+    pub detail: Detail,
     /// Bound of the table.
     pub max_handshakes: usize,
     /// Bound of the table of peers that have shown life; silent ones have their own.
@@ -110,6 +111,8 @@ pub struct Totals {
     pub untold: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
+    /// Handshakes that went well and were only counted, in the kernel.
+    pub counted: u64,
     /// Handshakes and retransmissions of peers that made room in the peer table.
     pub peers_unlisted: u64,
     /// Different peers, by role; known once the run is over.
@@ -137,6 +140,8 @@ pub struct Tracker {
     owners: Owners,
     peers: Peers,
     reconcile: reconcile::Reconcile,
+    rumours: Bounded<u64, quiet::Rumour>,
+    tallies: quiet::Tallies,
     census: census::Census,
     totals: Totals,
     lines: Vec<Line>,
@@ -160,6 +165,8 @@ impl Tracker {
             owners: Owners::default(),
             peers: Peers::new(config.max_peers),
             reconcile: reconcile::Reconcile::default(),
+            rumours: Bounded::new(REMEMBERED),
+            tallies: quiet::Tallies::default(),
             census: census::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),
@@ -225,6 +232,13 @@ impl Tracker {
             client: self.peers.distinct(Role::Client),
             server: self.peers.distinct(Role::Server),
         };
+        self.totals.counted = self.tallies.by_kernel();
+        for completed in self.tallies.lines() {
+            self.lines.push(Line {
+                mono_ns: at_ns,
+                body: Body::Completed(Box::new(completed)),
+            });
+        }
         for peer in self.peers.table() {
             self.lines.push(Line {
                 mono_ns: at_ns,
@@ -253,20 +267,25 @@ impl Tracker {
             Event::Retransmit(r, TcpState::SynSent) => self.syn_again(r),
             Event::Retransmit(r, state) => self.segment_again(r, *state),
             Event::SynAck(r, trigger) => self.synack_again(r, *trigger),
-            Event::Reset(r, _) => {
+            Event::Reset(r, state) => {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.reset_seen = true;
+                } else if *state == TcpState::SynSent {
+                    self.rumour(r.sock, &r.flow).reset_seen = true;
                 }
             }
             Event::Drop(r) => self.discarded(r),
-            Event::Error(r, _) => {
+            Event::Error(r, state) => {
+                let error = if r.sk_err != 0 {
+                    r.sk_err
+                } else {
+                    r.sk_err_soft
+                };
+                let told_ns = (error != 0).then_some(r.header.ts_ns);
                 if let Some(open) = self.clients.get_mut(&r.sock) {
-                    open.soft_error = if r.sk_err != 0 {
-                        r.sk_err
-                    } else {
-                        r.sk_err_soft
-                    };
-                    open.told_ns = (open.soft_error != 0).then_some(r.header.ts_ns);
+                    (open.soft_error, open.told_ns) = (error, told_ns);
+                } else if *state == TcpState::SynSent {
+                    self.rumour(r.sock, &r.flow).error = told_ns.map(|at_ns| (error, at_ns));
                 }
             }
         }
@@ -365,6 +384,7 @@ impl Tracker {
         };
         self.totals.handshakes += 1;
         self.peers.ended(&handshake);
+        self.tally(&handshake);
         self.lines.push(Line {
             mono_ns: end.at_ns,
             body: Body::Handshake(Box::new(handshake)),
@@ -402,7 +422,7 @@ impl Tracker {
 
     /// Keeps whose it was, for the retransmissions that may follow.
     fn remember(&mut self, sock: u64, connection: &Connection, at_ns: u64) {
-        if self.config.all_states {
+        if self.config.detail == Detail::AllStates {
             self.entered.insert(sock, at_ns);
         }
         self.established.insert(sock, Arc::new(connection.clone()));

@@ -279,6 +279,9 @@ impl Tracker {
         ) {
             return;
         }
+        if !self.end_gives_a_record(row, start, snapshot.before_ns) {
+            return;
+        }
         let mut open = self.new_half_open(tuple, row.family, Some(start), snapshot.before_ns);
         open.retransmits = u32::from(row.retrans);
         open.gives_up = dies;
@@ -324,6 +327,10 @@ impl Tracker {
                 + ticks_us(self.config.hz)
                 + snapshot.syn_sent_ns.saturating_sub(snapshot.after_ns) / 1000,
         };
+        if row.retrans == 0 && self.config.detail.slow_us().is_some() {
+            // It may yet go well, and nothing would tell.
+            return;
+        }
         self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
     }
 
@@ -363,6 +370,9 @@ impl Tracker {
             open.facts.reset_seen = true;
             let end = Ending::new(Outcome::Reset, rst_ns).fact("its RST was seen, and it is gone");
             return self.end(open, TcpState::Close, &end);
+        }
+        if self.may_have_gone_well(&open) {
+            return;
         }
         let mut earliest_ns = open.alive_ns;
         let (outcome, fact) = if fate == Fate::Connected {

@@ -61,7 +61,7 @@ fn config() -> TrackConfig {
         synack_rto_max: false,
         sees_failures: true,
         sees_resets: true,
-        all_states: false,
+        detail: Detail::Handshakes,
         max_handshakes: 1000,
         max_peers: 1000,
         began_ns: T0,

@@ -91,6 +91,7 @@ fn general(out: &mut BytesMut, line: &Line, time: &str) -> io::Result<()> {
         Body::Handshake(b) => envelope(out, "handshake", line, time, b),
         Body::Peer(b) => envelope(out, "peer", line, time, b),
         Body::Listener(b) => envelope(out, "listener", line, time, b),
+        Body::Completed(b) => envelope(out, "completed", line, time, b),
         Body::Problem(b) => envelope(out, "problem", line, time, b),
         Body::Connect(b) => envelope(out, "connect", line, time, b),
         Body::Lost(b) => envelope(out, "lost", line, time, b),

@@ -104,7 +104,9 @@ impl Page {
         let _ = writeln!(
             text,
             "{} handshakes ended or were open, {} of them in trouble; {} kernel records",
-            end.handshakes, self.judged, end.events
+            end.handshakes + end.counted,
+            self.judged,
+            end.events
         );
     }
 

@@ -134,6 +134,7 @@ fn end(peers_unlisted: u64) -> Line {
             handshakes: 900,
             duration_us: 60_000_000,
             evicted: 0,
+            counted: 0,
             produced: 1000,
             peers_unlisted,
             peers_distinct: ByRole {

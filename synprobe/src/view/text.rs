@@ -9,8 +9,8 @@ use super::{View, WallClock};
 use crate::{
     human,
     model::{
-        Body, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer, Retransmit,
-        RetransmitKind, Role, Start, State, TcpState, Trigger,
+        Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer,
+        Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
 };
 
@@ -271,6 +271,25 @@ impl<W: Write> TextView<W> {
         Ok(())
     }
 
+    fn completed(&mut self, c: &Completed) -> io::Result<()> {
+        let port = match (c.port, c.role) {
+            (Some(port), Role::Client) => format!("to port {port}"),
+            (Some(port), Role::Server) => format!("on port {port}"),
+            (None, _) => "on other ports".to_owned(),
+        };
+        let mut text = format!(
+            "{:<6}  {port:<14}  {} completed, p50 {}, p99 {}",
+            c.role.name(),
+            c.handshakes,
+            human::maybe(c.dwell_p50_us),
+            human::maybe(c.dwell_p99_us),
+        );
+        if c.untimed > 0 {
+            text += &format!(", {} of unknown time", c.untimed);
+        }
+        writeln!(self.out, "{}", self.paint(Colour::Dim, &text))
+    }
+
     fn end(&mut self, e: &End) -> io::Result<()> {
         if self.peers > PEERS_LISTED {
             writeln!(self.out, "and {} more peers", self.peers - PEERS_LISTED)?;
@@ -298,8 +317,12 @@ impl<W: Write> TextView<W> {
         } else {
             Colour::Red
         };
+        let counted = match e.counted {
+            0 => String::new(),
+            n => format!(" with a line and {n} that went well"),
+        };
         let text = format!(
-            "\n{} handshakes in {}: {} kernel records, {} lost, {} handshakes evicted",
+            "\n{} handshakes{counted} in {}: {} kernel records, {} lost, {} handshakes evicted",
             e.handshakes,
             human::duration(e.duration_us),
             e.events,
@@ -329,6 +352,7 @@ impl<W: Write> TextView<W> {
             Body::Handshake(h) => self.handshake(&time, h),
             Body::Peer(p) => self.peer(p),
             // Those who print them print a page, not lines.
+            Body::Completed(c) => self.completed(c),
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, l.reason);

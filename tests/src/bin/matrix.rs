@@ -9,12 +9,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use synprobe::{
+    filter::Detail,
     lab::{self, Family, Lab, Scenario, Variation},
     preflight::{self, Ready},
     rehearsal::{Matrix, Said, Setup, rehearse},
@@ -38,6 +39,9 @@ struct Args {
     /// The seed of the first run; the others count on from it
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// In the quiet mode: what goes well is only counted
+    #[arg(long)]
+    quiet: bool,
     /// Print each handshake of which something wrong, or nothing, was said
     #[arg(long)]
     verbose: bool,
@@ -75,13 +79,19 @@ fn run(args: &Args) -> Result<bool> {
     if jobs.is_empty() {
         bail!("no scenario's name contains \"{}\"", args.only);
     }
+    let detail = match args.quiet {
+        true => Detail::Quiet {
+            slow: Duration::from_secs(1),
+        },
+        false => Detail::Handshakes,
+    };
     let began = Instant::now();
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Results::default()));
     thread::scope(|scope| {
         for _ in 0..args.jobs.clamp(1, jobs.len()) {
             scope.spawn(|| {
                 while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    take(&results, job, one(&host, job));
+                    take(&results, job, one(&host, job, detail));
                 }
             });
         }
@@ -109,12 +119,12 @@ fn jobs(args: &Args) -> Vec<Job> {
     jobs
 }
 
-fn one(host: &Ready, job: &Job) -> Result<Vec<Said>> {
+fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
     let setup = Setup {
         ring_bytes: 8 << 20,
         max_handshakes: 100_000,
         log_level: 0,
-        all_states: false,
+        detail,
         mode: Mode::AtTheEnd,
         max_peers: 32_768,
     };

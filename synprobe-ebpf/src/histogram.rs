@@ -1,0 +1,92 @@
+//! How long healthy handshakes took, counted in the kernel: the layout, and the arithmetic that both
+//! sides share.
+
+/// Slots by key, a power of two.
+pub const SLOTS: u32 = 256;
+/// Slots behind them for what found no room: one for each role, in the order of the `ROLE_*` numbers.
+pub const OTHERS: u32 = 2;
+/// Slots that a key may stand in, from its first one on.
+pub const PROBES: u32 = 8;
+/// Four buckets for each doubling, from 1 µs to 33 s; what took longer is in the last.
+pub const BUCKETS: usize = 96;
+
+/// One slot of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Histogram {
+    /// [`key()`]; 0: free, or one of the [`OTHERS`].
+    pub key: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// Handshakes by [`bucket()`].
+    pub counts: [u64; BUCKETS],
+}
+
+/// The key of a role (`ROLE_CLIENT`, `ROLE_SERVER`) and a port; never 0.
+#[inline(always)]
+pub const fn key(role: u32, port: u16) -> u32 {
+    (role << 16) | port as u32
+}
+
+/// The first slot of a key (Fibonacci hashing: neighbouring ports land far apart).
+#[inline(always)]
+pub const fn first_slot(key: u32) -> u32 {
+    key.wrapping_mul(0x9e37_79b1) >> 24
+}
+
+const _: () = assert!(SLOTS == 1 << 8);
+
+/// The bucket of a time in microseconds.
+#[inline(always)]
+pub const fn bucket(us: u32) -> usize {
+    if us < 4 {
+        return us as usize;
+    }
+    // The instruction set has no count of leading zeros.
+    let (mut rest, mut log2) = (us, 0);
+    let mut step = 16;
+    while step > 0 {
+        if rest >> step != 0 {
+            rest >>= step;
+            log2 += step;
+        }
+        step >>= 1;
+    }
+    let bucket = (log2 as usize - 1) * 4 + ((us >> (log2 - 2)) & 3) as usize;
+    if bucket < BUCKETS {
+        bucket
+    } else {
+        BUCKETS - 1
+    }
+}
+
+/// The first time, in microseconds, that is in a bucket.
+pub const fn from_us(bucket: usize) -> u32 {
+    if bucket < 4 {
+        return bucket as u32;
+    }
+    let log2 = bucket / 4 + 1;
+    (4 + bucket as u32 % 4) << (log2 - 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_a_quarter_of_a_doubling_and_leave_no_gap() {
+        for b in 0..BUCKETS {
+            assert_eq!(bucket(from_us(b)), b);
+            if b > 0 {
+                assert_eq!(bucket(from_us(b) - 1), b - 1);
+            }
+        }
+        assert_eq!(bucket(u32::MAX), BUCKETS - 1);
+        assert_eq!(from_us(BUCKETS - 1), 7 << 22);
+    }
+
+    #[test]
+    fn a_first_slot_is_a_slot() {
+        assert!((0..=u16::MAX).all(|port| first_slot(key(1, port)) < SLOTS));
+    }
+}

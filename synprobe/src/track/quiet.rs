@@ -1,0 +1,199 @@
+//! The quiet mode: what goes well gives no record and is counted in the kernel, so the table must hold
+//! nothing that may end without one.
+
+use std::collections::BTreeMap;
+
+use synprobe_ebpf::{
+    event::Flow,
+    histogram::{BUCKETS, bucket},
+};
+
+use super::{
+    HalfOpenRow, Tracker, Tuple,
+    open::{Open, Start},
+};
+use crate::model::{Bucket, Completed, Handshake, Outcome, Role};
+
+/// What came before the first record that makes a handshake known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rumour {
+    peer: ([u8; 16], u16),
+    /// A RST was seen coming.
+    pub reset_seen: bool,
+    /// An error was reported to the socket, and when.
+    pub error: Option<(u32, u64)>,
+}
+
+/// Completed handshakes of one role and port.
+#[derive(Clone, Debug)]
+struct Tally {
+    counts: [u64; BUCKETS],
+    untimed: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            counts: [0; BUCKETS],
+            untimed: 0,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Tallies {
+    by_port: BTreeMap<(Role, Option<u16>), Tally>,
+    /// Those that the kernel counted and no record told of.
+    by_kernel: u64,
+}
+
+impl Tallies {
+    /// What the kernel counted, of one CPU; `None`: of ports that found no room.
+    pub fn kernel(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
+        let tally = self.by_port.entry((role, port)).or_default();
+        for (sum, count) in tally.counts.iter_mut().zip(counts) {
+            *sum += count;
+        }
+        self.by_kernel += counts.iter().sum::<u64>();
+    }
+
+    /// One that a record told of.
+    pub fn told(&mut self, h: &Handshake) {
+        let port = match h.connection.role {
+            Role::Client => h.connection.peer_port,
+            Role::Server => h.connection.local_port,
+        };
+        let tally = self.by_port.entry((h.connection.role, port)).or_default();
+        match h.dwell_us {
+            Some(us) => tally.counts[bucket(u32::try_from(us).unwrap_or(u32::MAX))] += 1,
+            None => tally.untimed += 1,
+        }
+    }
+
+    pub fn by_kernel(&self) -> u64 {
+        self.by_kernel
+    }
+
+    /// As lines.
+    pub fn lines(&self) -> impl Iterator<Item = Completed> {
+        self.by_port.iter().map(|((role, port), tally)| {
+            let timed: u64 = tally.counts.iter().sum();
+            Completed {
+                role: *role,
+                port: *port,
+                handshakes: timed + tally.untimed,
+                untimed: tally.untimed,
+                dwell_p50_us: quantile(&tally.counts, 0.5),
+                dwell_p99_us: quantile(&tally.counts, 0.99),
+                buckets: buckets(&tally.counts),
+            }
+        })
+    }
+}
+
+fn buckets(counts: &[u64; BUCKETS]) -> Vec<Bucket> {
+    let filled = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    filled
+        .map(|(at, count)| Bucket {
+            from_us: synprobe_ebpf::histogram::from_us(at).into(),
+            handshakes: *count,
+        })
+        .collect()
+}
+
+/// The end of the bucket in which it lies: no less than the true value, and less than a quarter more.
+fn quantile(counts: &[u64; BUCKETS], share: f64) -> Option<u64> {
+    let total: u64 = counts.iter().sum();
+    let rank = ((total as f64 * share).ceil() as u64).max(1);
+    let mut seen = 0;
+    let at = counts.iter().position(|count| {
+        seen += count;
+        seen >= rank
+    });
+    at.filter(|_| total > 0)
+        .map(|at| u64::from(synprobe_ebpf::histogram::from_us((at + 1).min(BUCKETS - 1))))
+}
+
+impl Tracker {
+    /// Of a handshake that no record has made known: kept for the one that may follow.
+    pub(super) fn rumour(&mut self, sock: u64, flow: &Flow) -> &mut Rumour {
+        let peer = (flow.peer_addr, flow.peer_port);
+        if self.rumours.get(&sock).is_none_or(|r| r.peer != peer) {
+            let rumour = Rumour {
+                peer,
+                ..Rumour::default()
+            };
+            self.rumours.insert(sock, rumour);
+        }
+        // Just put there.
+        self.rumours.get_or_default(sock)
+    }
+
+    /// What is known of it beside its first record.
+    pub(super) fn recall(&mut self, sock: u64, tuple: &Tuple, open: &mut Open) {
+        let Some(rumour) = self.rumours.remove(&sock) else {
+            return;
+        };
+        if rumour.peer == (tuple.peer_addr, tuple.peer_port) {
+            open.reset_seen = rumour.reset_seen;
+            if let Some((error, at_ns)) = rumour.error {
+                (open.soft_error, open.told_ns) = (error, Some(at_ns));
+            }
+        }
+    }
+
+    /// Whether the end of a half-open like this gives a record for sure. Below the bound and without a
+    /// retransmission it may not.
+    pub(super) fn end_gives_a_record(&self, row: &HalfOpenRow, start: Start, now_ns: u64) -> bool {
+        row.retrans > 0
+            || self.config.detail.slow_us().is_none_or(|slow_us| {
+                let youngest_ns = start.at_ns + start.error_us * 1000;
+                now_ns.saturating_sub(youngest_ns) >= u64::from(slow_us) * 1000
+            })
+    }
+
+    /// Whether one that has vanished may have gone well: the kernel has counted it then.
+    pub(super) fn may_have_gone_well(&self, open: &Open) -> bool {
+        self.config.detail.slow_us().is_some_and(|slow_us| {
+            let young = |start: Start| {
+                let age_ns = open.alive_ns.saturating_sub(start.at_ns);
+                age_ns < u64::from(slow_us) * 1000 + start.error_us * 1000
+            };
+            open.retransmits == 0 && open.start.is_none_or(young)
+        })
+    }
+
+    /// What the kernel has counted of one role and port on one CPU.
+    pub fn counted(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
+        self.tallies.kernel(role, port, counts);
+    }
+
+    /// A handshake that has its line is in the histogram too, which so has all that completed.
+    pub(super) fn tally(&mut self, h: &Handshake) {
+        if self.config.detail.slow_us().is_some() && h.outcome == Outcome::Established {
+            self.tallies.told(h);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_no_less_than_the_truth_and_at_most_a_quarter_more() {
+        let mut counts = [0; BUCKETS];
+        for us in 1..=1000_u32 {
+            counts[bucket(us)] += 1;
+        }
+        for (share, truth) in [(0.5, 500), (0.99, 990)] {
+            let got = quantile(&counts, share).unwrap();
+            assert!(
+                (truth..=truth + truth / 4 + 1).contains(&got),
+                "{share}: {got}"
+            );
+        }
+        assert_eq!(quantile(&[0; BUCKETS], 0.5), None);
+    }
+}
