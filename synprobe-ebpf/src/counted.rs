@@ -39,8 +39,5 @@ fn slot<'a>(index: u32) -> Option<&'a mut Histogram> {
 
 #[inline(always)]
 fn add(slot: &mut Histogram, at: usize) -> bool {
-    slot.counts
-        .get_mut(at)
-        .map(|count| *count += 1)
-        .is_some()
+    slot.counts.get_mut(at).map(|count| *count += 1).is_some()
 }

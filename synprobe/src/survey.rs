@@ -351,9 +351,9 @@ fn settings(netns: &NetNs) -> [Option<u64>; 2] {
 /// What one namespace showed.
 struct Seen {
     half_opens: sock_diag::Snapshot,
-    /// SYN_SENT, in the first round, and when they were all read.
-    begun: Vec<Row>,
-    begun_ns: u64,
+    /// SYN_SENT.
+    clients: Vec<Row>,
+    is_first: bool,
     listeners: Listeners,
     counters: Option<counters::Counters>,
     counted_ns: u64,
@@ -361,23 +361,26 @@ struct Seen {
 
 impl Seen {
     fn of(station: &mut Station) -> io::Result<Self> {
-        let half_opens = station.sock_diag.half_opens()?;
+        // One walk for both: most of its price is the walk.
+        let mut clients = Vec::new();
+        let mut half_opens = sock_diag::Snapshot::default();
+        let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
+        let dump = station.sock_diag.dump_with(&query, |row| {
+            match row.state {
+                state::SYN_SENT => &mut clients,
+                _ => &mut half_opens.rows,
+            }
+            .push(*row);
+        })?;
+        (half_opens.before_ns, half_opens.after_ns) = (dump.before_ns, dump.after_ns);
         let reader = station.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
         let listeners = Listeners::read(&mut station.sock_diag)?;
-        let mut begun = Vec::new();
-        if !station.begun {
-            station.begun = true;
-            let query = Query::states(mask::SYN_SENT);
-            station
-                .sock_diag
-                .dump_with(&query, |row| begun.push(*row))?;
-        }
         Ok(Self {
             half_opens,
-            begun,
-            begun_ns: monotonic_ns(),
+            clients,
+            is_first: !std::mem::replace(&mut station.begun, true),
             listeners,
             counters,
             counted_ns,
@@ -465,8 +468,12 @@ fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
         before_ns: dump.before_ns,
         after_ns: dump.after_ns,
         rows: dump.rows.iter().map(as_row).collect(),
-        syn_sent: seen.begun.iter().map(as_row).collect(),
-        syn_sent_ns: seen.begun_ns,
+        syn_sent: match seen.is_first {
+            true => seen.clients.iter().map(as_row).collect(),
+            false => Vec::new(),
+        },
+        syn_sent_ns: dump.after_ns,
+        clients: Some(seen.clients.iter().map(as_row).collect()),
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
         syn_retrans: seen.counter("TCPSynRetrans").map(|value| Count {

@@ -5,6 +5,7 @@
 
 mod census;
 mod client;
+mod clients_gone;
 mod data;
 mod facts;
 mod open;

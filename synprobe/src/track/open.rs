@@ -145,6 +145,8 @@ pub struct Open {
     pub gives_up: Option<(u64, u64)>,
     /// The last moment at which it was known to be alive.
     pub alive_ns: u64,
+    /// Dumps in a row that did not show it.
+    pub absences: u8,
     /// What verdicts are drawn from.
     pub facts: Facts,
 }
@@ -176,6 +178,7 @@ impl Open {
             base_us: None,
             gives_up: None,
             alive_ns,
+            absences: 0,
             facts: Facts::default(),
         }
     }

@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub syn_sent: Vec<HalfOpenRow>,
     /// After the last row of those.
     pub syn_sent_ns: u64,
+    /// All in SYN_SENT, in every round; `None`: not asked for.
+    pub clients: Option<Vec<HalfOpenRow>>,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
     /// `TCPSynRetrans`, likewise.
@@ -171,6 +173,7 @@ impl Tracker {
             self.on_syn_sent(row, snapshot);
         }
         self.on_gone(snapshot);
+        self.clients_gone(snapshot);
         self.take_census(snapshot);
     }
 
@@ -188,24 +191,30 @@ impl Tracker {
             count.value = count.value.saturating_sub(snapshot.retrans_fail);
         }
         let missing = self.census.reading(snapshot.netns, count);
-        self.untold(snapshot.netns, count.after_ns, missing, "TCPSynRetrans");
+        let what = "retransmissions";
+        self.untold(
+            snapshot.netns,
+            count.after_ns,
+            missing,
+            what,
+            "TCPSynRetrans",
+        );
     }
 
     /// A socket's own count is ahead of the events by so many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
         let news = self.census.missed(netns, events.into());
-        self.untold(netns, at_ns, news, "the socket");
+        self.untold(netns, at_ns, news, "retransmissions", "the socket");
     }
 
-    fn untold(&mut self, netns: u32, at_ns: u64, events: u64, counter: &str) {
+    /// Something else than an event told of these.
+    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: &str, by: &str) {
         if events > 0 {
             self.totals.untold += events;
             self.observe(Observation::Lost {
                 at_ns,
                 events,
-                reason: format!(
-                    "retransmissions in namespace {netns}: {counter} counted them and no event told"
-                ),
+                reason: format!("{what} in namespace {netns}: {by} shows them and no event told"),
             });
         }
     }

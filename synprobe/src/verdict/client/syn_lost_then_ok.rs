@@ -2,7 +2,7 @@
 
 use crate::{
     human,
-    model::{Handshake, Outcome, Role},
+    model::{Confidence, Handshake, Outcome, Role},
     verdict::{Explanation, Finding, Scene, Verdict},
 };
 
@@ -30,6 +30,14 @@ impl Verdict for SynLostThenOk {
                 human::duration(us)
             )
         }));
+        if let Some(n @ 1..) = scene.peer_overflows(c) {
+            // A queue that was full between two looks.
+            finding.confidence = Confidence::Likely;
+            finding = finding.contra(format!(
+                "the peer is this host, and ListenOverflows there rose by {n}: its own queue may have \
+                 dropped the SYN"
+            ));
+        }
         finding =
             finding.contra("whether the SYN or its SYN-ACK was lost cannot be seen from this end");
         let (peer, port) = (c.peer_addr, c.peer_port.unwrap_or(0));
@@ -46,7 +54,8 @@ impl Verdict for SynLostThenOk {
                       second, and then it worked. The application sees a connect that takes 1, 2 or more \
                       seconds. Loss on the path, or a server that drops SYNs at a full accept queue now \
                       and then.",
-            told_by: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain. Which of the two packets \
+            told_by: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain (likely where the peer is \
+                      this host and its ListenOverflows rose). Which of the two packets \
                       was lost is not to be seen from this end; on the server's it is.",
             remedy: "Look for loss on the path and overflows on the server.\n    mtr -T -P <port> <peer>\n    \
                      nstat -az TcpExtListenOverflows   (on the peer)",
@@ -58,7 +67,7 @@ impl Verdict for SynLostThenOk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::verdict::testbed::*;
 
     #[test]
     fn a_second_syn_makes_it() {
@@ -68,6 +77,18 @@ mod tests {
         assert_eq!(said.verdict.as_deref(), Some("syn-lost-then-ok"));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
+    }
+
+    #[test]
+    fn a_queue_of_this_host_that_overflowed_takes_the_certainty() {
+        let mut h = active(Outcome::Established);
+        (h.retransmits, h.connection.peer_port) = (1, Some(8080));
+        for (overflows, confidence) in [(0, Confidence::Certain), (9, Confidence::Likely)] {
+            let mut scene = looked(&listener(3, 0), overflows, 0);
+            scene.has_addresses(NETNS, vec![h.connection.peer_addr]);
+            let got = said(&h, scene);
+            assert_eq!(got, (Some("syn-lost-then-ok".into()), confidence));
+        }
     }
 
     #[test]

@@ -196,6 +196,17 @@ impl Looks {
             .find_map(|netns| self.listener(netns, addr, port))
     }
 
+    /// How many SYNs and final ACKs found an accept queue full, in the namespaces that have this address;
+    /// `None`: no namespace that is known has it.
+    pub(super) fn overflows_at(&self, own: u32, addr: IpAddr) -> Option<u64> {
+        let theirs = self.addresses.iter().filter(|(_, all)| all.contains(&addr));
+        let own = addr.is_loopback().then_some(own);
+        let netns = theirs.map(|(netns, _)| *netns).chain(own);
+        netns
+            .map(|netns| self.moved(netns, |c| c.listen_overflows).unwrap_or(0))
+            .max()
+    }
+
     pub(super) fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
         let (first, last) = self.counters.get(&netns)?;
         Some(pick(last)?.saturating_sub(pick(first)?))

@@ -205,6 +205,11 @@ impl Scene {
         self.looks.on_this_host(c.netns, c.peer_addr, c.peer_port?)
     }
 
+    /// `ListenOverflows` of the peer in this run, where the peer is this host.
+    pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
+        self.looks.overflows_at(c.netns, c.peer_addr)
+    }
+
     /// How far one of a namespace's counters moved in this run.
     pub fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
         self.looks.moved(netns, pick)

@@ -1,0 +1,78 @@
+//! Active opens whose end no event told: sock_diag does not show them any more.
+//!
+//! The local port is chosen after the only event that an unanswered first SYN gives, so most can be
+//! looked for by their peer alone, and never one by one: where a peer's sockets in SYN_SENT are fewer
+//! than ours and more than none, which of them is gone is not known yet.
+
+use std::collections::HashMap;
+
+use super::{Ending, Snapshot, Tracker, open::Open};
+use crate::{
+    filter::mapped,
+    model::{Outcome, Role, TcpState},
+};
+
+/// Dumps in a row that do not show it: one may pass a row over (`tcp_diag_dump()`).
+const ABSENCES: u8 = 2;
+
+/// A peer's sockets in SYN_SENT, by local port.
+type Shown = HashMap<([u8; 16], u16), Vec<u16>>;
+
+impl Tracker {
+    /// Ends those that are gone, and says that their end was lost.
+    pub(super) fn clients_gone(&mut self, snapshot: &Snapshot) {
+        let Some(rows) = &snapshot.clients else {
+            return;
+        };
+        let mut shown = Shown::new();
+        for row in rows {
+            let peer = (row.tuple.peer_addr, row.tuple.peer_port);
+            shown.entry(peer).or_default().push(row.tuple.local_port);
+        }
+        let due = |open: &Open| {
+            open.connection.role == Role::Client
+                && open.connection.netns == snapshot.netns
+                && open.state == TcpState::SynSent
+                && open.alive_ns < snapshot.before_ns
+        };
+        let (mut absent, mut present) = (Vec::new(), Vec::new());
+        for (sock, open) in self.clients.iter().filter(|(_, open)| due(open)) {
+            let c = &open.connection;
+            let peer = (mapped(c.peer_addr), c.peer_port.unwrap_or(0));
+            let there = shown.get(&peer).is_some_and(|ports| match c.local_port {
+                Some(port) => ports.contains(&port),
+                None => !ports.is_empty(),
+            });
+            if !there {
+                absent.push(*sock);
+            } else if open.absences > 0 {
+                present.push(*sock);
+            }
+        }
+        for sock in present {
+            if let Some(open) = self.clients.get_mut(&sock) {
+                open.absences = 0;
+            }
+        }
+        let mut gone = 0;
+        for sock in absent {
+            let Some(open) = self.clients.get_mut(&sock) else {
+                continue;
+            };
+            open.absences += 1;
+            if open.absences < ABSENCES {
+                continue;
+            }
+            if let Some(open) = self.clients.remove(&sock).filter(|open| !open.undecided) {
+                gone += 1;
+                self.announce_if_due(&open);
+                let mut end = Ending::new(Outcome::Open, open.alive_ns)
+                    .fact("its end was not seen: sock_diag does not show it any more");
+                end.error_us = snapshot.before_ns.saturating_sub(open.alive_ns) / 1000;
+                self.say_handshake(open, &end);
+            }
+        }
+        let what = "ends of active opens";
+        self.untold(snapshot.netns, snapshot.after_ns, gone, what, "sock_diag");
+    }
+}
