@@ -112,7 +112,8 @@ pub struct StateRecord {
     /// cgroup v2 id of the caller; only with `tgid`.
     pub cgroup: u64,
     /// Process (thread group) id of the caller; 0 unless the transition runs in its context
-    /// (CLOSE→SYN_SENT, and →LISTEN).
+    /// (CLOSE→SYN_SENT, and →LISTEN), or, in the quiet mode, SYN_SENT is left and who called connect()
+    /// is still known.
     pub tgid: u32,
     /// `sk_err` at the transition, a positive errno or 0.
     pub sk_err: u32,
@@ -132,6 +133,9 @@ pub struct StateRecord {
     pub _pad: [u8; 6],
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
+    /// When connect() was called, CLOCK_MONOTONIC nanoseconds, where SYN_SENT is left in the quiet mode
+    /// and that is still known; else 0.
+    pub began_ns: u64,
     /// As in [`RetransmitRecord`], where SYN_SENT is left.
     pub retrans_stamp_ms: u32,
     /// Zero.
@@ -346,7 +350,7 @@ macro_rules! wire {
 const _: () = assert!(core::mem::size_of::<Header>() == 16);
 const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 wire! {
-    StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16 + 8;
+    StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16 + 16;
     RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8 + 8;
     SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
     ResetRecord, KIND_RESET, 64 + 8 + 8;

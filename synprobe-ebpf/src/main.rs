@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 
+mod callers;
 mod counted;
 mod emit;
 mod filter;

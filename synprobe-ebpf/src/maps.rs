@@ -1,9 +1,10 @@
 //! Every map and every read-only global, each with its reason.
 
+use crate::callers::Caller;
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{LpmTrie, PerCpuArray, RingBuf},
+    maps::{Array, LpmTrie, PerCpuArray, RingBuf},
 };
 use synprobe_ebpf::{
     config::{ALL_REASON_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
@@ -44,6 +45,14 @@ pub struct DropSecond {
 /// buckets CPUs would contend for.
 #[map]
 pub static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(SLOTS + OTHERS, 0);
+
+/// Who called connect() last, by a hash of the socket's address: the quiet mode's memory, an array, so
+/// that nothing has to be taken out again and nothing grows.
+#[map]
+pub static CALLERS: Array<Caller> = Array::with_max_entries(CALLER_SLOTS, 0);
+
+/// Slots of [`CALLERS`], a power of two: connects under way at a time, about.
+pub const CALLER_SLOTS: u32 = 8192;
 
 /// Where the running kernel keeps its members.
 #[unsafe(no_mangle)]

@@ -139,6 +139,7 @@ impl<'v> Run<'v> {
         let attached: Vec<&str> = probes.attached().collect();
         let mut scene = Scene::default();
         scene.sees_discards = attached.contains(&DROPS);
+        scene.counted_clients = options.detail.slow_us().map_or(0, |_| u64::MAX);
         let names = HostNames::new(&options.namespaces);
         let began_ns = monotonic_ns();
         let tracker = Tracker::new(
@@ -399,6 +400,7 @@ impl<'v> Run<'v> {
             for (role, port, counts) in self.probes.counted()? {
                 self.tracker.counted(role, port, &counts);
             }
+            self.judge.scene.counted_clients = self.tracker.counted_clients();
         }
         self.tracker.finish(monotonic_ns());
         let mut lines = self.judge.finish(self.tracker.take_lines());

@@ -16,7 +16,7 @@ use synprobe_ebpf::{
 
 use super::{IPPROTO_TCP, finish};
 use crate::{
-    counted,
+    callers, counted,
     emit::emit,
     filter::{flow_passes, listener_passes, role_passes, setting},
     sock::{Fault, Kptr, Ports, fill_flow, place},
@@ -37,7 +37,10 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
     }
     let quiet = setting!(slow_us) != 0;
     // The beginning of what will most likely go well: nothing is even read.
-    if quiet && (new == state::SYN_SENT || old == state::LISTEN && new == state::SYN_RECV) {
+    if quiet && new == state::SYN_SENT {
+        return callers::remember(ctx.arg(0));
+    }
+    if quiet && old == state::LISTEN && new == state::SYN_RECV {
         return Ok(());
     }
     let sk = Kptr::new(ctx.arg(0));
@@ -86,6 +89,9 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
             r.total_retrans = sk.read(place!(total_retrans))?;
             r.srtt_us = sk.read(place!(srtt))?;
             r.total_rto_time_ms = sk.read_or(place!(total_rto_time), 0)?;
+            if quiet && old == state::SYN_SENT {
+                callers::recall(r);
+            }
             if old == state::SYN_SENT {
                 r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
             }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     errno,
     filter::printable,
-    model::{DwellSource, Outcome, Process, RetransmitKind, Role, TcpState},
+    model::{Connection, DwellSource, Outcome, Process, RetransmitKind, Role, TcpState},
 };
 
 impl Tracker {
@@ -24,12 +24,7 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         let mut connection = self.new_connection(&tuple, Role::Client, r.flow.family);
         if r.tgid != 0 {
-            let process = Process {
-                pid: r.tgid,
-                comm: comm(&r.comm),
-            };
-            connection.set_process(Some(&process));
-            connection.cgroup = self.names.cgroup(r.cgroup);
+            self.called_by(&mut connection, r);
         }
         let start = Start {
             at_ns,
@@ -52,6 +47,16 @@ impl Tracker {
             self.end_unseen(before, at_ns);
         }
         self.evicted(evicted, at_ns);
+    }
+
+    /// Names the process that called connect().
+    fn called_by(&self, connection: &mut Connection, r: &StateRecord) {
+        let process = Process {
+            pid: r.tgid,
+            comm: comm(&r.comm),
+        };
+        connection.set_process(Some(&process));
+        connection.cgroup = self.names.cgroup(r.cgroup);
     }
 
     /// Whether a connection is one that was asked for; `local` overrides the tuple's port.
@@ -231,12 +236,22 @@ impl Tracker {
         if open.undecided {
             return;
         }
+        if r.tgid != 0 && open.connection.pid.is_none() {
+            self.called_by(&mut open.connection, r);
+        }
         if open.counted.is_none() {
             open.retransmits = open.retransmits.max(r.total_retrans);
         }
         let missed = self.count(&mut open, r.total_retrans);
         self.missed(tuple.netns, at_ns, missed);
         open.retransmits += missed;
+        if r.began_ns != 0 && open.start.is_none_or(|start| start.error_us > 0) {
+            open.start = Some(Start {
+                at_ns: r.began_ns,
+                source: DwellSource::Events,
+                error_us: 0,
+            });
+        }
         if open.start.is_none() && tuple.local_port != 0 {
             open.start = match sample_us(r, &open) {
                 Some(us) => Some(Start {

@@ -46,6 +46,8 @@ pub(super) struct Tallies {
     by_port: BTreeMap<(Role, Option<u16>), Tally>,
     /// Those that the kernel counted and no record told of.
     by_kernel: u64,
+    /// Active opens among them.
+    clients_by_kernel: u64,
 }
 
 impl Tallies {
@@ -55,7 +57,11 @@ impl Tallies {
         for (sum, count) in tally.counts.iter_mut().zip(counts) {
             *sum += count;
         }
-        self.by_kernel += counts.iter().sum::<u64>();
+        let count: u64 = counts.iter().sum();
+        self.by_kernel += count;
+        if role == Role::Client {
+            self.clients_by_kernel += count;
+        }
     }
 
     /// One that a record told of.
@@ -162,6 +168,11 @@ impl Tracker {
             };
             open.retransmits == 0 && open.start.is_none_or(young)
         })
+    }
+
+    /// Active opens that the kernel has counted.
+    pub fn counted_clients(&self) -> u64 {
+        self.tallies.clients_by_kernel
     }
 
     /// What the kernel has counted of one role and port on one CPU.

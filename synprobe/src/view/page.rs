@@ -13,8 +13,25 @@ use crate::{
 
 /// Width of the text.
 const WIDTH: usize = 100;
+/// Problems, worst first, that are told in full.
+const IN_FULL: usize = 8;
+/// Those after them that have a line each.
+const IN_A_LINE: usize = 12;
 /// Half-opens of before the run are worth a word.
 const THERE_BEFORE: u64 = 1;
+
+fn head(p: &Problem) -> String {
+    let sure = match p.confidence {
+        Confidence::Certain => "certain",
+        Confidence::Likely => "likely",
+        Confidence::Insufficient => "not enough evidence",
+    };
+    let name = match p.verdict.as_str() {
+        "insufficient" => "no verdict",
+        name => name,
+    };
+    format!("{}. {name}, {sure}: {}", p.rank, place(p))
+}
 
 /// Gathers the lines of a run; [`Page::text`] makes the page of them.
 #[derive(Default)]
@@ -68,9 +85,10 @@ impl Page {
         if real.count() == 0 {
             text.push_str("\nNothing wrong was found.\n");
         }
-        for problem in &self.problems {
+        for problem in self.problems.iter().take(IN_FULL) {
             self.problem(&mut text, problem, colour);
         }
+        self.the_others(&mut text);
         self.blind_spots(&mut text, states, colour);
         text
     }
@@ -110,24 +128,37 @@ impl Page {
         );
     }
 
+    /// A line for each of those that are less bad, and a count of the rest.
+    fn the_others(&self, text: &mut String) {
+        let others = self.problems.get(IN_FULL..).unwrap_or_default();
+        if others.is_empty() {
+            return;
+        }
+        text.push('\n');
+        for p in others.iter().take(IN_A_LINE) {
+            let _ = writeln!(text, "{}", head(p));
+        }
+        let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
+        for p in others.iter().skip(IN_A_LINE) {
+            *rest.entry(&p.verdict).or_default() += 1;
+        }
+        if !rest.is_empty() {
+            let rest: Vec<_> = rest.iter().map(|(v, n)| format!("{v} ×{n}")).collect();
+            let _ = writeln!(
+                text,
+                "and more of the kind: {} (--format json has all)",
+                rest.join(", ")
+            );
+        }
+    }
+
     fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
         let code = match (p.verdict.as_str(), p.confidence) {
             ("insufficient" | "defer-accept", _) => "2",
             (_, Confidence::Certain) => "1;31",
             _ => "1;33",
         };
-        let sure = match p.confidence {
-            Confidence::Certain => "certain",
-            Confidence::Likely => "likely",
-            Confidence::Insufficient => "not enough evidence",
-        };
-        let name = if p.verdict == "insufficient" {
-            "no verdict".to_owned()
-        } else {
-            p.verdict.clone()
-        };
-        let head = format!("{}. {name}, {sure}: {}", p.rank, place(p));
-        let _ = writeln!(text, "\n{}", paint(colour, code, &head));
+        let _ = writeln!(text, "\n{}", paint(colour, code, &head(p)));
         for e in &p.evidence {
             fact(text, e);
         }
@@ -162,6 +193,13 @@ impl Page {
             spots.push(format!(
                 "{events} lost: {reason}; verdicts are less sure for it"
             ));
+        }
+        if self.end.as_ref().is_some_and(|end| end.counted > 0) {
+            spots.push(
+                "handshakes that went well were only counted, not looked at: what is usual for a peer, and \
+                 so what is slow for it, is not known (--every looks at all)"
+                    .to_owned(),
+            );
         }
         if self.there_before >= THERE_BEFORE {
             spots.push(format!(

@@ -28,7 +28,9 @@ impl Verdict for ScanFanout {
         let closed = f.closed();
         let wide = closed.addresses >= SPREAD || closed.ports >= SPREAD;
         let let_in = f.destinations() - closed.destinations;
-        let few = let_in * LET_IN <= f.destinations();
+        // Whose they are is not known: as if they were all its own, each to another destination.
+        let counted = usize::try_from(scene.counted_clients).unwrap_or(usize::MAX);
+        let few = let_in.saturating_add(counted).saturating_mul(LET_IN) <= f.destinations();
         let once = closed.attempts <= AGAIN * closed.destinations as u64;
         if !wide || !few || !once {
             return None;

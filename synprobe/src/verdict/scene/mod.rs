@@ -54,6 +54,9 @@ pub struct Scene {
     pub lost: u64,
     /// Packet drops that went by unlooked at.
     pub discards_missed: bool,
+    /// Active opens that the kernel only counted, because they went well; all there can be while that is
+    /// not known.
+    pub counted_clients: u64,
     /// Whether this kernel tells what this host throws away.
     pub sees_discards: bool,
     discards: Discards,
