@@ -2,7 +2,7 @@
 //! line all the same, and nothing else has one. Held against the kernel's counters and against what the
 //! scenarios made.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -147,7 +147,12 @@ fn trouble_has_its_line(lines: &[Value], rehearsed: &Rehearsed) -> Result<()> {
             made.outcome.name()
         );
         let count = seen.remove(&key).unwrap_or(0);
-        let wanted: &RangeInclusive<u64> = &made.count;
+        let wanted = match made.outcome {
+            // Half-opens whose SYN-ACK cannot be sent are gone within the second, without an event:
+            // younger than what the quiet mode takes up.
+            Outcome::Dropped => 0..=*made.count.end(),
+            _ => made.count.clone(),
+        };
         ensure!(
             wanted.contains(&count),
             "made {wanted:?} of {key}, seen {count}; {seen:?}"

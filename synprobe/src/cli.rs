@@ -156,9 +156,10 @@ pub struct SelectArgs {
 /// How the kernel hands its records over.
 #[derive(Debug, Args)]
 pub struct TuningArgs {
-    /// Size of the ring buffer between kernel and agent, such as 16M; rounded up to a power of two
-    #[arg(long, value_name = "BYTES", value_parser = bytes, default_value = "16M")]
-    pub ring_size: u32,
+    /// Size of the ring buffer between kernel and agent, rounded up to a power of two; without it 16M,
+    /// and 1M where only trouble gives a record
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub ring_size: Option<u32>,
     /// Handshakes under way that are remembered; the oldest makes room, and that is said
     #[arg(long, value_name = "N", default_value = "1000000",
           value_parser = clap::value_parser!(u32).range(1..))]

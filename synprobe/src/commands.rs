@@ -100,7 +100,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         selection,
         mode: Mode::AtOnce,
         detail: watched(args),
-        ring_bytes: ring_bytes(&args.tuning)?,
+        ring_bytes: ring_bytes(&args.tuning, watched(args))?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
         duration: args.duration,
@@ -125,15 +125,15 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
     let only = namespaces.first().cloned();
+    let detail = match args.every {
+        true => Detail::Handshakes,
+        false => Detail::Quiet { slow: args.slow },
+    };
     let options = WatchOptions {
         selection,
         mode: Mode::AtTheEnd,
-        detail: if args.every {
-            Detail::Handshakes
-        } else {
-            Detail::Quiet { slow: args.slow }
-        },
-        ring_bytes: ring_bytes(&args.tuning)?,
+        detail,
+        ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
         duration: Some(args.duration),
@@ -284,7 +284,7 @@ fn own_netns() -> Result<NetNs, NetnsError> {
 
 fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
     Ok(Setup {
-        ring_bytes: ring_bytes(args)?,
+        ring_bytes: ring_bytes(args, Detail::Handshakes)?,
         max_handshakes: args.max_handshakes as usize,
         max_peers: args.max_peers as usize,
         log_level: log_level(args),
@@ -405,17 +405,23 @@ fn no_netns(error: &NetnsError) -> Failure {
     Failure(error.to_string(), code)
 }
 
-fn ring_bytes(args: &TuningArgs) -> Result<u32, Failure> {
-    let usable = ring::usable_size(args.ring_size).ok_or_else(|| {
+fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
+    let Some(wish) = args.ring_size else {
+        return Ok(match detail {
+            Detail::Quiet { .. } => 1 << 20,
+            _ => 16 << 20,
+        });
+    };
+    let usable = ring::usable_size(wish).ok_or_else(|| {
         Failure(
             "the ring cannot be that large: 1G at the most".to_owned(),
             USAGE,
         )
     })?;
-    if usable != args.ring_size {
+    if usable != wish {
         eprintln!(
             "synprobe: ring size {} rounded up to {usable}: the kernel wants a power of two of whole pages",
-            args.ring_size
+            wish
         );
     }
     Ok(usable)

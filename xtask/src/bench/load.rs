@@ -1,7 +1,8 @@
 //! The load: connections over 127.0.0.0/8, each opened, accepted and closed, as fast as it goes.
 //!
 //! It lives in a process of its own, whose network namespace is its own too: its settings touch
-//! nobody, nobody's firewall touches it, and both vanish with it.
+//! nobody, nobody's firewall touches it, and both vanish with it. Each thread has a listener of its own,
+//! at [`PORT`] and upwards, and calls it by as many addresses as there are to be peers.
 
 use std::{
     fs,
@@ -29,7 +30,8 @@ const SETTINGS: [(&str, &str); 2] = [
     ("ip_local_port_range", "1024 65535"),
 ];
 
-/// `cargo xtask bench-load`: reads milliseconds, a line each, and answers with a [`Sample`] each.
+/// `cargo xtask bench-load`: reads milliseconds and a number of peers, a line each, and answers with a
+/// [`Sample`] each.
 #[derive(Args)]
 pub struct LoadArgs {
     #[arg(long)]
@@ -81,13 +83,22 @@ impl Load {
         })
     }
 
-    /// Makes load for so long.
+    /// Makes load for so long, with one peer.
     ///
     /// # Errors
     ///
     /// When the load failed; it has said why on standard error.
     pub fn run(&mut self, length: Duration) -> Result<Sample> {
-        writeln!(self.input, "{}", length.as_millis())?;
+        self.run_with(length, 1)
+    }
+
+    /// Likewise, with so many peers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Load::run`].
+    pub fn run_with(&mut self, length: Duration, peers: u16) -> Result<Sample> {
+        writeln!(self.input, "{} {peers}", length.as_millis())?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         serde_json::from_str(&line).context("the load has failed")
@@ -101,20 +112,22 @@ impl Load {
 /// When the namespace cannot be made or a connection fails.
 pub fn load(args: &LoadArgs) -> Result<()> {
     enter_namespace()?;
-    let addresses = (0..args.threads).map(|i| Ipv4Addr::new(127, 0, 1, i));
-    let listeners = addresses
-        .map(|address| TcpListener::bind(SocketAddrV4::new(address, PORT)))
+    let ports = (0..args.threads).map(|i| PORT + u16::from(i));
+    let listeners = ports
+        .map(|port| TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))
         .collect::<io::Result<Vec<_>>>()
         .context("listening")?;
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
-        let length = Duration::from_millis(line?.trim().parse()?);
+        let line = line?;
+        let (millis, peers) = line.trim().split_once(' ').context("two numbers")?;
+        let (length, peers) = (Duration::from_millis(millis.parse()?), peers.parse()?);
         let began = Instant::now();
         let deadline = began + length;
         let results: Vec<io::Result<u64>> = thread::scope(|scope| {
             let threads: Vec<_> = listeners
                 .iter()
-                .map(|listener| scope.spawn(move || connect_until(listener, deadline)))
+                .map(|listener| scope.spawn(move || connect_until(listener, deadline, peers)))
                 .collect();
             let joined = threads.into_iter().map(|thread| {
                 let died = || io::Error::other("a thread of the load has died");
@@ -138,10 +151,12 @@ pub fn load(args: &LoadArgs) -> Result<()> {
 }
 
 /// Opens, accepts, closes; the client first, as most clients do.
-fn connect_until(listener: &TcpListener, deadline: Instant) -> io::Result<u64> {
-    let address = listener.local_addr()?;
+fn connect_until(listener: &TcpListener, deadline: Instant, peers: u16) -> io::Result<u64> {
+    let port = listener.local_addr()?.port();
     let mut connections = 0;
     while Instant::now() < deadline {
+        let [high, low] = ((connections % u64::from(peers)) as u16).to_be_bytes();
+        let address = SocketAddrV4::new(Ipv4Addr::new(127, 1, high, low), port);
         let client = TcpStream::connect(address)?;
         let (server, _) = listener.accept()?;
         drop(client);

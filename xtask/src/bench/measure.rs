@@ -10,14 +10,18 @@ use super::{
     Bench, bpf,
     load::{Load, PORT, Sample},
     process::{Ended, Watcher},
-    report::{Agent, KernelCost, Loss, Machine, Peer, ProgramCost, Report, Spread, Throughput},
+    report::{
+        Agent, Growth, KernelCost, Loss, Machine, Peer, ProgramCost, Report, Spread, Throughput,
+    },
 };
 use crate::workspace::target_dir;
 
-/// How long the load is highest, looking for records that are lost.
-const LOSS: Duration = Duration::from_secs(10);
 /// The kernel's cost is the median of so many turns.
-const TURNS: u32 = 3;
+const TURNS: u32 = 7;
+/// How long an idle agent is looked at.
+const IDLE: Duration = Duration::from_secs(20);
+/// Turns of each point of a curve.
+const CURVE_TURNS: u32 = 3;
 /// A port nobody in the load uses.
 const NOBODYS_PORT: &str = "9";
 
@@ -57,11 +61,14 @@ pub fn everything(bench: &Bench) -> Result<Report> {
     };
     let mut throughput = Vec::new();
     for &threads in &threads {
-        throughput.push(alternate(bench, threads)?);
+        for quiet in [true, false] {
+            throughput.push(alternate(bench, threads, quiet)?);
+        }
     }
     let mut load = Load::start(bench.cpus)?;
     load.run(Duration::from_millis(200))?;
     let (connection_ns, kernel, peer) = kernel_costs(bench, &mut load)?;
+    let growth = growth(bench, &mut load)?;
     say("records lost at the highest rate");
     let (loss, under_load) = highest_rate(bench, &mut load)?;
     say("the agent, idle");
@@ -71,6 +78,7 @@ pub fn everything(bench: &Bench) -> Result<Report> {
         throughput,
         connection_ns,
         kernel,
+        growth,
         loss,
         agent,
         tcpstates: peer,
@@ -102,9 +110,11 @@ fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
 }
 
 /// Connections a second with and without the agent, in pairs.
-fn alternate(bench: &Bench, threads: usize) -> Result<Throughput> {
+fn alternate(bench: &Bench, threads: usize, quiet: bool) -> Result<Throughput> {
+    let args: &[&str] = if quiet { &["--quiet"] } else { &[] };
     say(&format!(
-        "connections a second from {threads} threads, with and without watch"
+        "connections a second from {threads} threads, with and without watch {}",
+        args.join(" ")
     ));
     let mut load = Load::start(threads)?;
     load.run(Duration::from_millis(500))?;
@@ -114,7 +124,7 @@ fn alternate(bench: &Bench, threads: usize) -> Result<Throughput> {
         // Neither side is always first.
         for watched in [round % 2 == 0, round % 2 != 0] {
             let watcher = if watched {
-                Some(watch(bench, &[])?)
+                Some(watch(bench, args)?)
             } else {
                 None
             };
@@ -129,6 +139,7 @@ fn alternate(bench: &Bench, threads: usize) -> Result<Throughput> {
     }
     Ok(Throughput {
         threads,
+        quiet,
         without: Spread::of(without),
         with: Spread::of(with),
         ratio: Spread::of(ratios),
@@ -148,8 +159,9 @@ struct Turns {
 /// agent was asked to watch.
 fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Option<Peer>)> {
     say("kernel time of each program");
-    let port = PORT.to_string();
-    let asked: [(&str, Vec<&str>); 3] = [
+    let port = format!("{PORT}-{}", usize::from(PORT) + bench.cpus);
+    let asked: [(&str, Vec<&str>); 4] = [
+        ("quiet", vec!["--quiet"]),
         ("no filter", vec![]),
         ("a port that matches", vec!["--port", &port]),
         ("a port that does not", vec!["--port", NOBODYS_PORT]),
@@ -213,14 +225,52 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
     Ok((connection_ns, costs, peer))
 }
 
+/// The quiet mode's kernel time by the number of peers and of listed ports.
+fn growth(bench: &Bench, load: &mut Load) -> Result<Vec<Growth>> {
+    say("how the kernel time grows");
+    let counting = bpf::count_run_time().context("counting the programs' run time")?;
+    let last = usize::from(PORT) + bench.cpus - 1;
+    let listed = |n: usize| format!("{}-{last}", last + 1 - n.max(bench.cpus));
+    let points = [1, 10, 100, 1000].map(|n| ("peers", usize::from(n), n, None));
+    let ports = [1, 16, 1024].map(|n| ("listed ports", n, 1, Some(listed(n))));
+    let mut growth = Vec::new();
+    for (what, n, peers, ports) in points.into_iter().chain(ports) {
+        let mut args = vec!["--quiet"];
+        if let Some(ports) = &ports {
+            args.extend(["--port", ports]);
+        }
+        let mut turns = Turns::default();
+        for _ in 0..CURVE_TURNS {
+            turn_with(&mut turns, watch(bench, &args)?, bench.length, load, peers)?;
+        }
+        growth.push(Growth {
+            what: what.to_owned(),
+            n,
+            ns_per_connection: median(&mut turns.ns_per_connection).unwrap_or(f64::NAN),
+        });
+    }
+    drop(counting);
+    Ok(growth)
+}
+
 fn turn(turns: &mut Turns, watcher: Watcher, length: Duration, load: &mut Load) -> Result<()> {
+    turn_with(turns, watcher, length, load, 1)
+}
+
+fn turn_with(
+    turns: &mut Turns,
+    watcher: Watcher,
+    length: Duration,
+    load: &mut Load,
+    peers: u16,
+) -> Result<()> {
     let counters = |watcher: &Watcher| -> BTreeMap<u32, bpf::Program> {
         let ids = watcher.process.programs().into_iter();
         ids.filter_map(|id| Some((id, bpf::program(id).ok()?)))
             .collect()
     };
     let before = counters(&watcher);
-    let sample = load.run(length)?;
+    let sample = load.run_with(length, peers)?;
     let mut ns = 0;
     for (id, after) in counters(&watcher) {
         let (ns_before, runs_before) = before.get(&id).map_or((0, 0), |p| (p.run_ns, p.runs));
@@ -259,7 +309,7 @@ struct UnderLoad {
 fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
     let before = load.run(bench.length)?.rate();
     let watcher = watch(bench, &[])?;
-    let sample = load.run(LOSS)?;
+    let sample = load.run(bench.loss)?;
     let ready_after = watcher.ready_after;
     // What the ring still holds is drained in this time, or at the end.
     thread::sleep(Duration::from_millis(200));
@@ -296,10 +346,14 @@ fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
 }
 
 fn idle(bench: &Bench, load: UnderLoad) -> Result<Agent> {
-    let watcher = watch(bench, &[])?;
-    let before = watcher.process.cpu()?;
+    let watcher = watch(bench, &["--quiet"])?;
+    // What starting leaves to do is done by then.
     thread::sleep(bench.length);
+    let (before, woken) = (watcher.process.cpu()?, watcher.process.wakeups()?);
+    thread::sleep(IDLE);
     let cpu = watcher.process.cpu()?.saturating_sub(before);
+    let woken = watcher.process.wakeups()?.saturating_sub(woken);
+    let now = watcher.process.memory()?;
     let peak = watcher.process.peak_memory()?;
     let ended = watcher.end()?;
     let end: Value = serde_json::from_str(&ended.last).unwrap_or_default();
@@ -309,7 +363,9 @@ fn idle(bench: &Bench, load: UnderLoad) -> Result<Agent> {
         cpu_ns_per_line: cpu_ns / load.ended.lines as f64,
         cpu_ns_per_connection: cpu_ns / load.sample.connections as f64,
         cores_under_load: load.ended.cpu.as_secs_f64() / load.sample.seconds,
-        cores_idle: cpu.as_secs_f64() / bench.length.as_secs_f64(),
+        cores_idle: cpu.as_secs_f64() / IDLE.as_secs_f64(),
+        wakeups_idle: woken as f64 / IDLE.as_secs_f64(),
+        bytes_idle: now,
         records_while_idle: end.get("events").and_then(Value::as_u64).unwrap_or(0),
         peak_bytes_under_load: load.peak,
         peak_bytes_idle: peak,

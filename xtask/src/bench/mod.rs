@@ -33,6 +33,9 @@ pub struct BenchArgs {
     /// Pairs of runs with and without `synprobe watch`
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(7..=1000))]
     rounds: u32,
+    /// How long the load is highest, looking for records that are lost
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    loss_seconds: u64,
 }
 
 /// What every measurement needs.
@@ -45,6 +48,8 @@ pub struct Bench {
     length: Duration,
     /// Pairs.
     rounds: u32,
+    /// How long the load is highest.
+    loss: Duration,
     /// The CPUs of this machine.
     cpus: usize,
 }
@@ -71,6 +76,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         tcpstates: measure::find_tcpstates(),
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
+        loss: Duration::from_secs(args.loss_seconds),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
     let report = measure::everything(&bench)?;

@@ -92,11 +92,35 @@ impl Running {
 
     /// The most memory it has had, bytes.
     pub fn peak_memory(&self) -> Result<u64> {
+        self.status("VmHWM:").map(|kib| kib * 1024)
+    }
+
+    /// The memory it has now, bytes.
+    pub fn memory(&self) -> Result<u64> {
+        self.status("VmRSS:").map(|kib| kib * 1024)
+    }
+
+    fn status(&self, name: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path).context(path)?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-        Ok(kib.context("no VmHWM")? * 1024)
+        let line = status.lines().find_map(|l| l.strip_prefix(name));
+        let number = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
+        number.with_context(|| format!("no {name}"))
+    }
+
+    /// How often its threads have gone to sleep and been woken again.
+    pub fn wakeups(&self) -> Result<u64> {
+        let folder = format!("/proc/{}/task", self.pid());
+        let mut sum = 0;
+        for task in fs::read_dir(folder)? {
+            let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+            let name = "voluntary_ctxt_switches:";
+            let count = status.lines().find_map(|l| l.strip_prefix(name));
+            sum += count
+                .and_then(|n| n.trim().parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        Ok(sum)
     }
 
     /// Ids of the eBPF programs it holds, directly or by a link.

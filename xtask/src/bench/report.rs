@@ -15,6 +15,8 @@ pub struct Report {
     pub connection_ns: f64,
     /// Kernel time, by what was watched; `tcpstates` last.
     pub kernel: Vec<KernelCost>,
+    /// The quiet mode's kernel time, by what there is more of.
+    pub growth: Vec<Growth>,
     /// At the highest rate.
     pub loss: Loss,
     /// The agent's own cost.
@@ -65,12 +67,25 @@ impl Spread {
 pub struct Throughput {
     /// Of the load.
     pub threads: usize,
+    /// `--quiet`, or everything streamed.
+    pub quiet: bool,
     /// Nobody watching.
     pub without: Spread,
     /// `synprobe watch`, JSON to a file.
     pub with: Spread,
     /// With ÷ without, pair by pair.
     pub ratio: Spread,
+}
+
+/// A point of a curve that should be flat.
+#[derive(Serialize)]
+pub struct Growth {
+    /// Of what there is more.
+    pub what: String,
+    /// How many.
+    pub n: usize,
+    /// Kernel time in the quiet mode, both ends.
+    pub ns_per_connection: f64,
 }
 
 /// Kernel time of one way to watch.
@@ -139,6 +154,10 @@ pub struct Agent {
     pub records_while_idle: u64,
     /// VmHWM.
     pub peak_bytes_under_load: u64,
+    /// How often it woke up in a second, with no load of ours.
+    pub wakeups_idle: f64,
+    /// VmRSS, quiet.
+    pub bytes_idle: u64,
     /// VmHWM.
     pub peak_bytes_idle: u64,
     /// From its start to being attached.
@@ -182,6 +201,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     throughput(out, &report.throughput)?;
     kernel(out, report)?;
+    growth(out, &report.growth)?;
     loss(out, &report.loss)?;
     agent(out, report)
 }
@@ -193,13 +213,14 @@ fn throughput(out: &mut String, rows: &[Throughput]) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "  threads   without      with   with/without   (lowest … highest)"
+        "  threads   mode      without      with   with/without   (lowest … highest)"
     )?;
     for row in rows {
         writeln!(
             out,
-            "  {:>7} {:>9.0} {:>9.0} {:>14.3}   ({:.3} … {:.3})",
+            "  {:>7}   {:<7} {:>9.0} {:>9.0} {:>14.3}   ({:.3} … {:.3})",
             row.threads,
+            if row.quiet { "quiet" } else { "stream" },
             row.without.median,
             row.with.median,
             row.ratio.median,
@@ -252,6 +273,21 @@ fn kernel(out: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(
             out,
             "  tcpstates is not installed (Debian: libbpf-tools) or does not run: nothing to compare with"
+        )?;
+    }
+    Ok(())
+}
+
+fn growth(out: &mut String, points: &[Growth]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\nQuiet, kernel time a connection by what there is more of"
+    )?;
+    for point in points {
+        writeln!(
+            out,
+            "  {:>6} {:<14} {:>7.0} ns",
+            point.n, point.what, point.ns_per_connection
         )?;
     }
     Ok(())
@@ -319,15 +355,15 @@ fn agent(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "  cores busy            {:>8.3} under load, {:.4} idle (with {} records of others)",
-        agent.cores_under_load, agent.cores_idle, agent.records_while_idle
+        "  cores busy            {:>8.3} under load; quiet and idle {:.5}, {:.1} wake-ups a second (with {} records of others)",
+        agent.cores_under_load, agent.cores_idle, agent.wakeups_idle, agent.records_while_idle
     )?;
     writeln!(
         out,
-        "  peak memory           {:>8.1} MiB under load, {:.1} MiB idle ({:.1} times)",
+        "  memory                {:>8.1} MiB at most under load; quiet and idle {:.1} MiB, {:.1} at most",
         mib(agent.peak_bytes_under_load),
+        mib(agent.bytes_idle),
         mib(agent.peak_bytes_idle),
-        agent.peak_bytes_under_load as f64 / agent.peak_bytes_idle as f64
     )?;
     writeln!(
         out,
