@@ -27,6 +27,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Hold what is said against what was done, many times: the confusion matrix of docs/verdicts.md
     Matrix(matrix::MatrixArgs),
+    /// Watch every scenario, healthy load and floods in turn for a set time: memory flat, nothing left over
+    Soak(matrix::SoakArgs),
     /// Measure what watching costs, on this machine and in one run
     Bench(bench::BenchArgs),
     /// The bench's load, in a process and a network namespace of its own
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Ebpf(args) => ebpf::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
+        Verb::Soak(args) => matrix::soak(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
     };

@@ -1,0 +1,238 @@
+//! `cargo xtask soak`: an agent in the quiet mode beside every scenario, healthy load and floods in turn,
+//! for a set time. Its memory must be flat, its records must add up, and its table must end empty.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde_json::Value;
+use synprobe::lab::{self, Family, Lab, Variation};
+use synprobe_tests::binary;
+
+/// A soak.
+#[derive(Parser)]
+struct Args {
+    /// How long, seconds
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Scenarios under way at a time
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
+}
+
+/// Between two looks at the agent.
+const LOOK: Duration = Duration::from_secs(2);
+/// Labs are gone, and what they leave half-open meets a closed listener: seen to be gone at the next
+/// looks at sock_diag.
+const SETTLE: Duration = Duration::from_secs(15);
+/// The memory counts as flat within this share and these bytes: the allocator's own coming and going.
+const FLAT: (f64, u64) = (1.10, 4 << 20);
+
+/// The agent, looked at.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Duration,
+    bytes: u64,
+    cpu: Duration,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("soak: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    let path = std::env::temp_dir().join(format!("synprobe-soak-{}", std::process::id()));
+    let output = File::create_new(&path)?;
+    let reader = File::open(&path)?;
+    // It goes with the last who has it open.
+    fs::remove_file(&path)?;
+    let program = std::env::current_exe()?.with_file_name("synprobe");
+    let mut agent = Command::new(&program)
+        .args(["watch", "--quiet", "--format", "json"])
+        .stdout(output)
+        .stderr(Stdio::inherit())
+        .spawn()
+        .with_context(|| format!("{}: is it built?", program.display()))?;
+    let soaked = soak(args, &agent);
+    if soaked.is_err() {
+        let _ = agent.kill();
+    } else {
+        binary::signal(&agent, libc::SIGINT)?;
+    }
+    let status = agent.wait()?;
+    let (looks, scenarios) = soaked?;
+    ensure!(status.success(), "the agent: {status}");
+    judge(&looks, scenarios, reader)
+}
+
+/// Scenario after scenario, riddles and floods among them; each has healthy traffic beside it.
+fn soak(args: &Args, agent: &Child) -> Result<(Vec<Look>, usize)> {
+    let began = Instant::now();
+    let length = Duration::from_secs(args.seconds);
+    let (over, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed = Mutex::new(Vec::new());
+    let mut looks = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = one(n, &over) {
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.push(error);
+                    }
+                }
+            });
+        }
+        while began.elapsed() < length {
+            thread::sleep(LOOK.min(length));
+            match look(agent, began) {
+                Ok(look) => looks.push(look),
+                Err(_) => break,
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    thread::sleep(SETTLE);
+    looks.push(look(agent, began).context("the agent is gone")?);
+    // A busy host may spoil a scenario; what the agent says of it must hold all the same.
+    for error in failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        eprintln!("soak: a scenario was spoilt: {error:#}");
+    }
+    Ok((looks, next.into_inner()))
+}
+
+fn one(n: usize, over: &AtomicBool) -> Result<()> {
+    let scenarios = lab::all();
+    let scenario = scenarios[n % scenarios.len()];
+    let family = [Family::V4, Family::V6][n / scenarios.len() % 2];
+    if !scenario.supports(family) {
+        return Ok(());
+    }
+    let mut lab = Lab::new(family)?;
+    lab.variation = Variation {
+        seed: n as u64,
+        background: true,
+    };
+    scenario
+        .run(&lab, over)
+        .map(drop)
+        .with_context(|| format!("{} {family:?}", scenario.name()))
+}
+
+fn look(agent: &Child, began: Instant) -> Result<Look> {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.id()))?;
+    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib: u64 = rss
+        .and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok())
+        .context("no VmRSS")?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.id()))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    // utime and stime, in USER_HZ: 100 everywhere.
+    let cpu = Duration::from_millis((ticks(12) + ticks(13)) * 10);
+    Ok(Look {
+        at: began.elapsed(),
+        bytes: kib * 1024,
+        cpu,
+    })
+}
+
+fn judge(looks: &[Look], scenarios: usize, output: File) -> Result<()> {
+    let (mut open, mut lost, mut handshakes, mut end) = (Vec::new(), Vec::new(), 0_u64, None);
+    for line in BufReader::new(output).lines() {
+        let line: Value = serde_json::from_str(&line?)?;
+        match line["type"].as_str() {
+            Some("handshake") => {
+                handshakes += 1;
+                let unseen = line["evidence"].as_array().is_some_and(|all| {
+                    let said = |e: &Value| e["fact"].as_str().map(str::to_owned);
+                    all.iter()
+                        .filter_map(said)
+                        .any(|f| f.contains("was not seen"))
+                });
+                if line["outcome"] == "open" && !unseen {
+                    open.push(line);
+                }
+            }
+            Some("lost") => lost.push(line),
+            Some("end") => end = Some(line),
+            _ => (),
+        }
+    }
+    let end = end.context("no end line")?;
+    let number = |name: &str| end[name].as_u64().with_context(|| format!("{name}: {end}"));
+    let (first, last) = (
+        looks.first().context("no look")?,
+        looks.last().context("no look")?,
+    );
+    let warm = looks.get(looks.len() / 4).unwrap_or(first);
+    let most = looks.iter().skip(looks.len() / 4).map(|l| l.bytes).max();
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    println!(
+        "{scenarios} scenarios in {:.0} s: {handshakes} handshakes with a line and {} only counted, {} records, {} lost",
+        last.at.as_secs_f64(),
+        number("counted")?,
+        number("events")?,
+        number("lost")?
+    );
+    println!(
+        "memory {:.1} MiB at first, {:.1} warm, {:.1} at most since, {:.1} at the end",
+        mib(first.bytes),
+        mib(warm.bytes),
+        mib(most.unwrap_or(0)),
+        mib(last.bytes)
+    );
+    println!(
+        "agent {:.2} % of a core",
+        (last.cpu.saturating_sub(first.cpu)).as_secs_f64() * 100.0
+            / (last.at - first.at).as_secs_f64()
+    );
+    for line in &lost {
+        println!("lost {}: {}", line["events"], line["reason"]);
+    }
+    println!("left in the table at the end: {}", open.len());
+    ensure!(
+        number("produced")? == number("events")? + number("lost")?,
+        "received and lost are not what was produced: {end}"
+    );
+    ensure!(
+        handshakes == number("handshakes")?,
+        "{handshakes} handshake lines: {end}"
+    );
+    ensure!(
+        open.is_empty(),
+        "{} handshakes left in the table that the kernel does not have, such as {}",
+        open.len(),
+        open[0]
+    );
+    let bound = (warm.bytes as f64 * FLAT.0) as u64 + FLAT.1;
+    ensure!(
+        last.bytes <= bound,
+        "memory grew from {} to {} bytes after the warm-up",
+        warm.bytes,
+        last.bytes
+    );
+    Ok(())
+}
