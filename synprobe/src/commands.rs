@@ -106,6 +106,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         duration: args.duration,
         count: args.count,
         log_level: log_level(&args.tuning),
+        give_up_privileges: true,
         namespaces,
     };
     let mut view = view(args.format, args.select.netns.is_none());
@@ -127,6 +128,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
         duration: Some(args.duration),
         count: None,
         log_level: log_level(&args.tuning),
+        give_up_privileges: true,
         namespaces,
     };
     if args.format == Format::Json {
