@@ -13,7 +13,7 @@ pub mod diag;
 pub mod errno;
 pub mod filter;
 mod host;
-mod human;
+pub mod human;
 pub mod kernel;
 pub mod lab;
 pub mod listeners;

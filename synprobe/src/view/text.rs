@@ -331,7 +331,7 @@ impl<W: Write> TextView<W> {
             // Those who print them print a page, not lines.
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
-                let text = format!("{time}  LOST {}: {}", l.events, l.reason);
+                let text = format!("{time}  LOST {}: {}", l.events, human::safe(&l.reason));
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))
             }
             Body::End(e) => self.end(e),
