@@ -20,7 +20,7 @@ pub const SYS_ADMIN: u32 = 21;
 pub const SYSLOG: u32 = 34;
 /// Loading programs that trace. To begin with only.
 pub const PERFMON: u32 = 38;
-/// Loading programs and maps; before Linux 6.0 also reading a map and attaching a program again.
+/// Loading programs and maps. Kept: older kernels may ask for it to read a map or attach a program again.
 pub const BPF: u32 = 39;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two words.
