@@ -17,14 +17,14 @@ use crate::{
     connect::{self, Only},
     descriptors,
     filter::{Detail, Selection},
-    lab, listeners,
+    human, lab, listeners,
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
     rehearsal::{self, Setup},
     ring, states,
     verdict::{self, Mode},
-    view::{JsonView, Page, TextView, View, WallClock},
+    view::{self, JsonView, Page, TextView, View, WallClock},
 };
 
 /// A run-time failure.
@@ -106,6 +106,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         duration: args.duration,
         count: args.count,
         log_level: log_level(&args.tuning),
+        give_up_privileges: true,
         namespaces,
     };
     let mut view = view(args.format, args.select.netns.is_none());
@@ -139,6 +140,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
         duration: Some(args.duration),
         count: None,
         log_level: log_level(&args.tuning),
+        give_up_privileges: true,
         namespaces,
     };
     if args.format == Format::Json {
@@ -148,7 +150,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
         return Ok(());
     }
     if io::stderr().is_terminal() {
-        let shown = crate::human::duration(args.duration.as_micros() as u64);
+        let shown = human::duration(args.duration.as_micros() as u64);
         eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
     }
     let mut page = Page::default();
@@ -297,7 +299,7 @@ fn count_states(args: &StatesArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
     let counted = states::count(only.map_err(|e| no_netns(&e))?);
     for failure in &counted.failures {
-        eprintln!("synprobe: {failure}");
+        eprintln!("synprobe: {}", human::safe(failure));
     }
     if counted.namespaces.is_empty() && !counted.failures.is_empty() {
         return Err(Failure("no namespace could be counted".to_owned(), FAILED));
@@ -313,7 +315,7 @@ fn list_listeners(args: &ListenersArgs) -> Result<(), Failure> {
     let selection = args.selection();
     let looked = listeners::look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
     for failure in &looked.failures {
-        eprintln!("synprobe: {failure}");
+        eprintln!("synprobe: {}", human::safe(failure));
     }
     if looked.nothing {
         return Err(Failure(
@@ -357,7 +359,7 @@ fn check_host(args: &PreflightArgs) -> Result<(), Failure> {
 }
 
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_string(value).map_err(|e| Failure(e.to_string(), FAILED))?;
+    let mut line = view::to_json(value).map_err(|e| Failure(e.to_string(), FAILED))?;
     line.push('\n');
     print(&line)
 }
@@ -433,7 +435,12 @@ fn log_level(args: &TuningArgs) -> u8 {
         // Libraries have their own idea of what is worth a line: their warnings will do.
         .filter_level(args.log_level.min(log::LevelFilter::Warn))
         .filter_module("synprobe", args.log_level)
-        .format_timestamp(None)
+        // A process names itself, and a namespace may be called by the name of a process.
+        .format(|line, record| {
+            let text = record.args().to_string();
+            let (level, target) = (record.level(), record.target());
+            writeln!(line, "[{level:<5} {target}] {}", human::safe(&text))
+        })
         .init();
     // LevelFilter and aya_log's levels number alike: off 0, error 1 … trace 5.
     args.log_level as u8

@@ -43,13 +43,28 @@ pub fn ladder(gaps_us: &[u64]) -> String {
     text
 }
 
-/// Text that a stranger chose (a process names itself), made safe for a terminal.
+/// Text that a stranger chose (a process names itself), made safe for a terminal: nothing in it moves
+/// the cursor, ends the line, or shows it in another order than it is written.
 pub fn safe(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|c| c.is_control()) {
-        Cow::Owned(text.chars().flat_map(|c| c.escape_default()).collect())
-    } else {
-        Cow::Borrowed(text)
+    if !text.chars().any(is_hazardous) {
+        return Cow::Borrowed(text);
     }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_hazardous(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a character does something where others are only shown: C0, DEL and C1 controls, line and
+/// paragraph separators, marks of writing direction, and what has no width.
+pub fn is_hazardous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 #[cfg(test)]
@@ -88,6 +103,8 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(safe("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(safe("a\u{9b}2J\u{202e}b\n"), "a\\u{9b}2J\\u{202e}b\\n");
         assert_eq!(safe("nginx: worker"), "nginx: worker");
+        assert_eq!(safe("größe '→' \"\\\""), "größe '→' \"\\\"");
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use synprobe::{cli::Cli, commands};
+use synprobe::{cli::Cli, commands, human};
 
 fn main() -> ExitCode {
     // clap ends a wrong command line itself: one message on standard error, exit code 2.
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match commands::run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("synprobe: {failure}");
+            eprintln!("synprobe: {}", human::safe(&failure.to_string()));
             ExitCode::from(failure.code())
         }
     }

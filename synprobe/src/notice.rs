@@ -23,7 +23,7 @@ impl Notice {
     pub fn new(reasons: Arc<Reasons>) -> Self {
         Self {
             reasons,
-            symbols: Kallsyms::new(),
+            symbols: Kallsyms::open(),
             icmp: Buffer::default(),
         }
     }

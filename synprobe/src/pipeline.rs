@@ -29,8 +29,10 @@ use crate::{
     diag::{icmp::IcmpErrors, monotonic_ns},
     host::HostNames,
     model::{Body, ByRole, End, Line, Start, TcpState},
+    netns::NetNs,
     notice::Notice,
     preflight::Ready,
+    privileges,
     probe::{LoadOptions, Probes, hooks::DROPS, kernel_log},
     ring::Ring,
     survey::{Report, Request, Surveyor},
@@ -156,6 +158,11 @@ impl<'v> Run<'v> {
             },
             Box::new(Rc::clone(&names)),
         );
+        let notice = Notice::new(Arc::clone(&host.reasons));
+        if options.give_up_privileges {
+            // Every other thread is begun below: it has what is left.
+            give_up_privileges(&options);
+        }
         let (requests, to_serve) = mpsc::channel(1);
         let (from_serve, reports) = mpsc::channel(1);
         let surveyor = Surveyor::new(
@@ -165,7 +172,7 @@ impl<'v> Run<'v> {
         tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
         Ok(Self {
             judge: Judge::new(options.mode, scene),
-            notice: Notice::new(Arc::clone(&host.reasons)),
+            notice,
             icmp: Vec::new(),
             options,
             probes,
@@ -431,6 +438,18 @@ impl<'v> Run<'v> {
                 server: four_digits(totals.peers_distinct.server.error),
             },
         }
+    }
+}
+
+fn give_up_privileges(options: &WatchOptions) {
+    let here = NetNs::current().ok();
+    let only = options.selection.netns.is_some();
+    let all_here = options
+        .namespaces
+        .iter()
+        .all(|netns| here.as_ref() == Some(netns));
+    if let Err(error) = privileges::give_up(!(only && all_here)) {
+        log::warn!("privileges that are not needed any more cannot be given up: {error}");
     }
 }
 

@@ -99,6 +99,8 @@ pub fn rehearse(
         duration: riddle.then_some(LOOK),
         count: None,
         log_level: setup.log_level,
+        // The scenario needs them, and its threads are begun by the pipeline's.
+        give_up_privileges: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
     let mut recorder = Recorder {

@@ -191,7 +191,8 @@ pub fn text(counted: &Counted) -> String {
         let _ = writeln!(
             text,
             "{gap}namespace {} ({}): {total} TCP sockets",
-            ns.name, ns.netns
+            crate::human::safe(&ns.name),
+            ns.netns
         );
         let mut states: Vec<_> = ns.states.iter().collect();
         states.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), **name));

@@ -59,7 +59,7 @@ pub fn half_open(family: Family) -> Result<()> {
     wait("the answer to the ACK", stray)?;
     wait("one half-open", || Ok(lab.half_opens(PORT)? == 1))?;
 
-    let symbols = Kallsyms::new();
+    let symbols = Kallsyms::open();
     // The request is gone before the RST itself is.
     let due = [(flags::SYN, 2), (flags::SYN, 2), (flags::RST, 1)];
     for (record, (flags, qlen)) in watch.seen.iter().zip(due) {

@@ -121,6 +121,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         duration: None,
         count: None,
         log_level: 0,
+        give_up_privileges: true,
         namespaces: Vec::new(),
     }
 }

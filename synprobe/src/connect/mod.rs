@@ -103,6 +103,7 @@ pub fn connect(
         duration: None,
         count: None,
         log_level: setup.log_level,
+        give_up_privileges: true,
         namespaces: vec![netns.clone()],
     };
     // Closing our end of the pipe ends every attempt.

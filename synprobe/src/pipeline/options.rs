@@ -32,6 +32,9 @@ pub struct WatchOptions {
     pub count: Option<u64>,
     /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
     pub log_level: u8,
+    /// Once attached, give up every capability that is not needed any more ([`crate::privileges`]): for
+    /// the calling thread, and those that it begins.
+    pub give_up_privileges: bool,
     /// The namespaces that were asked for (`--netns`), or that only the caller can name.
     pub namespaces: Vec<NetNs>,
 }

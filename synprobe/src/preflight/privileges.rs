@@ -1,6 +1,7 @@
 //! What this process may do, and what follows from it.
 
 use super::{Check, Host, Status, host::text};
+use crate::privileges as cap;
 
 /// What this process may do.
 pub(super) struct Privileges {
@@ -13,18 +14,18 @@ pub(super) struct Privileges {
 
 /// A capability: its name and its bit (include/uapi/linux/capability.h).
 pub(super) type Cap = (&'static str, u32);
-const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", 1);
-const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", 2);
+const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", cap::DAC_OVERRIDE);
+const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", cap::DAC_READ_SEARCH);
 pub(super) const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", 12);
-pub(super) const CAP_NET_RAW: Cap = ("CAP_NET_RAW", 13);
-const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", 19);
-pub(super) const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", 21);
-const CAP_PERFMON: Cap = ("CAP_PERFMON", 38);
-const CAP_BPF: Cap = ("CAP_BPF", 39);
+pub(super) const CAP_NET_RAW: Cap = ("CAP_NET_RAW", cap::NET_RAW);
+const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", cap::SYS_PTRACE);
+pub(super) const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", cap::SYS_ADMIN);
+const CAP_PERFMON: Cap = ("CAP_PERFMON", cap::PERFMON);
+const CAP_BPF: Cap = ("CAP_BPF", cap::BPF);
 
 /// Everything at once, because setcap replaces what was set before.
 const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net_admin,\
-    cap_net_raw,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search=ep \"$(command -v synprobe)\"";
+    cap_net_raw,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search,cap_syslog=ep \"$(command -v synprobe)\"";
 
 impl Privileges {
     /// From /proc/self/status.

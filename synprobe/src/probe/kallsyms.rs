@@ -1,6 +1,10 @@
 //! The kernel's own names for its addresses, from `/proc/kallsyms`.
 
-use std::{fs, io, sync::OnceLock};
+use std::{
+    fs::File,
+    io::{self, Read},
+    sync::OnceLock,
+};
 
 /// Where the kernel lists its symbols, those of modules and of BPF programs included.
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -10,13 +14,21 @@ const LONGEST: u64 = 1 << 20;
 
 /// The kernel's functions, read when the first one is asked for: some hundred thousand of them, which
 /// most runs never need.
-#[derive(Debug, Default)]
-pub struct Kallsyms(OnceLock<Option<Table>>);
+#[derive(Debug)]
+pub struct Kallsyms {
+    /// Whoever opens it decides whether addresses are shown, and not who reads: it is opened while there
+    /// is the privilege.
+    file: io::Result<File>,
+    table: OnceLock<Option<Table>>,
+}
 
 impl Kallsyms {
     /// Nothing is read yet.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn open() -> Self {
+        Self {
+            file: File::open(KALLSYMS),
+            table: OnceLock::new(),
+        }
     }
 
     /// The function that an address is in, as `nft_do_chain`: without the suffixes that the compiler
@@ -25,7 +37,7 @@ impl Kallsyms {
     /// `None` where it is in none that is known, and for every address where the kernel hides them
     /// (`kernel.kptr_restrict`).
     pub fn name(&self, address: u64) -> Option<&str> {
-        let table = self.0.get_or_init(|| match fs::read_to_string(KALLSYMS) {
+        let table = self.table.get_or_init(|| match self.read() {
             Ok(text) => Table::parse(&text),
             Err(error) => {
                 log::info!("{KALLSYMS}: {error}: places in the kernel have no names");
@@ -35,13 +47,24 @@ impl Kallsyms {
         table.as_ref()?.name(address)
     }
 
+    fn read(&self) -> io::Result<String> {
+        let mut text = String::new();
+        match &self.file {
+            Ok(file) => (&*file).read_to_string(&mut text).map(|_| text),
+            Err(error) => Err(error.kind().into()),
+        }
+    }
+
     /// Those of a text, for tests of what is told with them.
     ///
     /// # Errors
     /// Where it tells no address.
     pub fn from_text(text: &str) -> io::Result<Self> {
         let table = Table::parse(text).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self(OnceLock::from(Some(table))))
+        Ok(Self {
+            file: Err(io::ErrorKind::NotFound.into()),
+            table: OnceLock::from(Some(table)),
+        })
     }
 }
 
@@ -153,8 +176,8 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
     #[test]
     #[ignore = "needs root"]
     fn the_running_kernels_functions_have_their_names() {
-        let text = fs::read_to_string(KALLSYMS).unwrap();
-        let all = Kallsyms::new();
+        let text = std::fs::read_to_string(KALLSYMS).unwrap();
+        let all = Kallsyms::open();
         for function in ["tcp_v4_rcv", "tcp_v6_rcv", "nf_hook_slow"] {
             let line = text
                 .lines()

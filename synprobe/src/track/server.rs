@@ -205,7 +205,7 @@ impl Tracker {
     pub(super) fn synack_again(&mut self, r: &SynAckRecord, trigger: Trigger) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
-        let began_ns = r.snt_synack_us * 1000;
+        let began_ns = r.snt_synack_us.saturating_mul(1000);
         let known = self.half_opens.remove(&tuple);
         let start = Start {
             at_ns: began_ns,

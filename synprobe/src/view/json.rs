@@ -12,9 +12,13 @@ use std::{
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
+use serde_json::{Serializer, ser::Formatter};
 
 use super::{View, WallClock};
-use crate::model::{Body, Connection, Family, Handshake, Line, State};
+use crate::{
+    human::is_hazardous,
+    model::{Body, Connection, Family, Handshake, Line, State},
+};
 
 /// What every line starts with.
 #[derive(Serialize)]
@@ -113,7 +117,53 @@ fn envelope<B: Serialize>(
         mono_ns: line.mono_ns,
         body,
     };
-    Ok(serde_json::to_writer(out.writer(), &envelope)?)
+    write(out, &envelope)
+}
+
+fn write(out: &mut BytesMut, value: &impl Serialize) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(out.writer(), Harmless))?;
+    Ok(())
+}
+
+/// One value as a line of its own, without the end of line.
+///
+/// # Errors
+///
+/// When it is no JSON.
+pub fn to_json(value: &impl Serialize) -> io::Result<String> {
+    let mut out = BytesMut::new();
+    write(&mut out, value)?;
+    String::from_utf8(out.to_vec()).map_err(io::Error::other)
+}
+
+/// Compact JSON that is harmless on a terminal too: beyond what JSON asks for, every character that does
+/// something there is escaped.
+struct Harmless;
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        // What is below a space has been escaped already.
+        if text.is_ascii() && !text.contains('\x7f') {
+            return out.write_all(text.as_bytes());
+        }
+        let mut units = [0; 2];
+        for part in text.split_inclusive(is_hazardous) {
+            let last = part.chars().next_back().filter(|c| is_hazardous(*c));
+            let plain = last.map_or(part, |c| &part[..part.len() - c.len_utf8()]);
+            out.write_all(plain.as_bytes())?;
+            for unit in last
+                .iter()
+                .flat_map(|c| c.encode_utf16(&mut units).to_vec())
+            {
+                write!(out, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A line under way. Field names are given with their punctuation: `,"name":`.
@@ -173,7 +223,7 @@ impl<'a> Fields<'a> {
     /// Somebody else's text, or anything with a structure.
     fn value(self, name: &str, value: &impl Serialize) -> io::Result<Self> {
         self.out.put_slice(name.as_bytes());
-        serde_json::to_writer((&mut *self.out).writer(), value)?;
+        write(self.out, value)?;
         Ok(self)
     }
 

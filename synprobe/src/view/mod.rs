@@ -8,7 +8,7 @@ mod text;
 
 use std::io;
 
-pub use json::JsonView;
+pub use json::{JsonView, to_json};
 pub use page::Page;
 pub use text::TextView;
 

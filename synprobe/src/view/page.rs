@@ -283,7 +283,7 @@ fn entry(text: &mut String, label: &str, body: &str) {
     let mut line = format!("  {label:<8}");
     let indent = line.chars().count();
     let mut column = indent;
-    for word in body.split(' ') {
+    for word in human::safe(body).split(' ') {
         let len = word.chars().count();
         if column > indent && column + 1 + len > WIDTH {
             let _ = writeln!(text, "{}", mem::take(&mut line).trim_end());

@@ -355,7 +355,7 @@ impl<W: Write> TextView<W> {
             Body::Completed(c) => self.completed(c),
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
-                let text = format!("{time}  LOST {}: {}", l.events, l.reason);
+                let text = format!("{time}  LOST {}: {}", l.events, human::safe(&l.reason));
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))
             }
             Body::End(e) => self.end(e),

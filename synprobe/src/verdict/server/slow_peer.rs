@@ -39,7 +39,7 @@ impl Verdict for SlowPeer {
             };
             Finding::certain().pro(format!(
                 "completed after {shown} and {} SYN-ACKs, {by_peer}",
-                h.retransmits + 1
+                h.retransmits.saturating_add(1)
             ))
         } else {
             let dwell = dwell?;

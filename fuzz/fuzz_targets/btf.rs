@@ -1,0 +1,20 @@
+//! Any bytes in the place of the kernel's type information give an answer or a typed error, for every
+//! member, prototype and enumerator that is asked for.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use synprobe::probe::{btf::Btf, hooks::HOOKS, offsets, reasons::Reasons};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(btf) = Btf::parse(data) else { return };
+    let _ = offsets::resolve(&btf);
+    for hook in HOOKS {
+        if let Ok(prototype) = btf.tracepoint_prototype(hook.name) {
+            let _ = (prototype.to_string(), hook.choose(&prototype));
+        }
+    }
+    let _ = Reasons::from_btf(&btf).to_kernel(true);
+    let _ = btf.struct_size("sock");
+    let _ = btf.function_id("tcp_conn_request");
+});

@@ -1,0 +1,219 @@
+//! The agent as a process of its own, its lines as they come.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::fd::AsRawFd,
+    process::{Child, Command},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+use synprobe::lab::Ns;
+use synprobe_tests::{
+    binary::{command, ended, signal},
+    harness::Undecided,
+    schema,
+};
+
+/// Far longer than anything here takes on the slowest host.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Said {
+    lines: Mutex<Vec<Value>>,
+    more: Condvar,
+}
+
+impl Said {
+    fn lines(&self) -> MutexGuard<'_, Vec<Value>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run; killed with the value.
+pub struct Agent {
+    /// `None` once it was waited for.
+    child: Option<Child>,
+    said: Arc<Said>,
+    reader: Option<JoinHandle<Result<Vec<String>>>>,
+    errors: Option<JoinHandle<String>>,
+}
+
+/// What a run came to.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub err: String,
+    pub lines: Vec<Value>,
+}
+
+impl Agent {
+    /// `watch --format json` with these arguments.
+    pub fn watch(arguments: &[&str]) -> Result<Self> {
+        Self::of(command(
+            &[&["watch", "--format", "json"], arguments].concat(),
+        )?)
+    }
+
+    /// Any command that prints JSON lines; nothing is missed once this returns.
+    pub fn of(mut command: Command) -> Result<Self> {
+        let mut child = command.spawn().context("starting synprobe")?;
+        let out = child.stdout.take().context("standard output")?;
+        let mut err = child.stderr.take().context("standard error")?;
+        let said = Arc::new(Said::default());
+        let heard = Arc::clone(&said);
+        let reader = std::thread::spawn(move || {
+            let mut raw = Vec::new();
+            for line in BufReader::new(out).lines() {
+                let line = line?;
+                let value = serde_json::from_str(&line).with_context(|| line.clone());
+                // Whoever waits is to see a broken line too.
+                heard
+                    .lines()
+                    .push(value.unwrap_or_else(|e| Value::String(format!("{e:#}"))));
+                raw.push(line);
+                heard.more.notify_all();
+            }
+            heard.more.notify_all();
+            Ok(raw)
+        });
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // What was read until an error is all there is.
+            let _ = err.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let agent = Self {
+            child: Some(child),
+            said,
+            reader: Some(reader),
+            errors: Some(errors),
+        };
+        agent.wait_for("the start line", |line| line["type"] == "start")?;
+        Ok(agent)
+    }
+
+    fn child(&self) -> Result<&Child> {
+        self.child.as_ref().context("it has ended")
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child()?.id())
+    }
+
+    pub fn signal(&self, number: libc::c_int) -> Result<()> {
+        signal(self.child()?, number)
+    }
+
+    pub fn lines(&self) -> Vec<Value> {
+        self.said.lines().clone()
+    }
+
+    /// Waits for a line.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let until = Instant::now() + PATIENCE;
+        let mut lines = self.said.lines();
+        let mut looked_at = 0;
+        loop {
+            if let Some(found) = lines[looked_at..].iter().find(|line| wanted(line)) {
+                return Ok(found.clone());
+            }
+            looked_at = lines.len();
+            let left = until.saturating_duration_since(Instant::now());
+            let over = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
+            if left.is_zero() || over {
+                let last: Vec<_> = lines.iter().rev().take(5).collect();
+                bail!("{what}: no such line; the last ones, latest first: {last:#?}");
+            }
+            // The reader's end has no line of its own.
+            let step = left.min(Duration::from_millis(200));
+            lines = self
+                .said
+                .more
+                .wait_timeout(lines, step)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Ends it as Ctrl-C does; every line holds to the contract, and the last is the summary.
+    pub fn end(self) -> Result<Ended> {
+        self.signal(libc::SIGINT)?;
+        let ended = self.ended()?;
+        let last = ended.lines.last().context("a line")?;
+        ensure!(last["type"] == "end", "no summary: {last}; {}", ended.err);
+        ensure!(ended.code == Some(0), "{:?}: {}", ended.code, ended.err);
+        Ok(ended)
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Result<Ended> {
+        let child = self.child.take().context("it has ended")?;
+        let ran = ended(child)?;
+        let reader = self.reader.take().context("a reader")?;
+        let raw = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
+        let errors = self.errors.take().context("a reader")?;
+        Ok(Ended {
+            code: ran.code,
+            err: errors.join().map_err(|_| anyhow!("a reader panicked"))?,
+            lines: schema::check(raw.iter().map(String::as_str))?,
+        })
+    }
+
+    /// Figures of /proc/PID/status, in KiB.
+    pub fn status_kib(&self, field: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let figure = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+        Ok(figure.with_context(|| field.to_owned())?.parse()?)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; one that is stopped dies too.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Ended {
+    pub fn handshakes(&self) -> impl Iterator<Item = &Value> {
+        self.lines.iter().filter(|l| l["type"] == "handshake")
+    }
+
+    /// The summary.
+    pub fn summary(&self) -> Result<&Value> {
+        self.lines.last().context("a line")
+    }
+
+    /// Refuses a run that says itself that something passed it by.
+    pub fn complete(self) -> Result<Self> {
+        match self.summary()?["lost"].as_u64() {
+            Some(0) => Ok(self),
+            _ => {
+                let lost: Vec<_> = self.lines.iter().filter(|l| l["type"] == "lost").collect();
+                Err(Undecided(format!("{lost:?}")).into())
+            }
+        }
+    }
+}
+
+/// A namespace of the lab as an argument: it has no name, but it has a descriptor.
+pub fn netns_path(ns: &Ns) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
+}
+
+/// Waits until it is so. Only for what has no event to wait for.
+pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while !is_so()? {
+        ensure!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
