@@ -338,6 +338,8 @@ impl<'v> Run<'v> {
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
         self.drain_all()?;
+        // What did not fit into the ring is known to be lost before something else shows it.
+        self.count_losses()?;
         for mut snapshot in snapshots {
             let missing = self.tracker.missing(&snapshot);
             if !missing.is_empty() {

@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Instant};
 
 use aya::maps::MapError;
-use synprobe_ebpf::{event::KIND_NAMES, stats::Stats};
+use synprobe_ebpf::{
+    event::{KIND_NAMES, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
+    stats::Stats,
+};
 
 use crate::{
     diag::{icmp::IcmpErrors, monotonic_ns},
     probe::{Probes, losses},
-    track::Observation,
+    track::{Missed, Observation},
 };
 
 /// Why ICMP errors are lost: evidence, as all drop records.
@@ -44,29 +47,33 @@ impl Losses {
             let before = &self.stats;
             let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
             let unread = stats.unread[kind].saturating_sub(before.unread[kind]);
-            lost.push((
-                dropped,
-                format!("{name} records: the ring was full (a larger --ring-size helps)"),
-            ));
-            lost.push((
-                unread,
-                format!("{name} records: a kernel member could not be read"),
-            ));
+            let of = match kind as u16 {
+                KIND_STATE => Missed::States,
+                KIND_RETRANSMIT | KIND_SYNACK => Missed::Retransmissions,
+                _ => Missed::Others,
+            };
+            let full = format!("{name} records: the ring was full (a larger --ring-size helps)");
+            lost.push((dropped, full, of));
+            let unreadable = format!("{name} records: a kernel member could not be read");
+            lost.push((unread, unreadable, of));
         }
         lost.push((
             skipped.saturating_sub(self.skipped),
             "events while the same program was running on that CPU".to_owned(),
+            Missed::Any,
         ));
         let skips = drops_skipped.saturating_sub(self.drops_skipped);
         let [unlooked, held_back] = losses::of_drops(&self.stats, &stats, skips);
         let unheard = icmp.iter().map(|errors| errors.drops()).sum();
         self.unlooked += unlooked.0 + unheard;
-        lost.extend([unlooked, held_back, (unheard, UNHEARD.to_owned())]);
+        for (events, reason) in [unlooked, held_back, (unheard, UNHEARD.to_owned())] {
+            lost.push((events, reason, Missed::Others));
+        }
         (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
-        lost.retain(|(events, _)| *events > 0);
+        lost.retain(|(events, ..)| *events > 0);
         let said = lost
             .into_iter()
-            .map(|(events, reason)| said(events, reason));
+            .map(|(events, reason, of)| said(events, reason, of));
         Ok(said.collect())
     }
 
@@ -75,12 +82,16 @@ impl Losses {
         let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
         // How many are missed nobody knows: one stands for all.
         self.unlooked += 1;
-        Some(said(1, reason))
+        Some(said(1, reason, Missed::Others))
     }
 
     /// A record cannot be decoded. The kernel side has counted it.
     pub fn undecodable(error: &impl std::fmt::Display) -> Observation {
-        said(1, format!("a record cannot be decoded: {error}"))
+        said(
+            1,
+            format!("a record cannot be decoded: {error}"),
+            Missed::Any,
+        )
     }
 
     /// All that there was to see, as far as was told: what the kernel side produced and what it did
@@ -90,11 +101,12 @@ impl Losses {
     }
 }
 
-fn said(events: u64, reason: String) -> Observation {
+fn said(events: u64, reason: String, of: Missed) -> Observation {
     Observation::Lost {
         at_ns: monotonic_ns(),
         events,
         reason,
+        of,
     }
 }
 

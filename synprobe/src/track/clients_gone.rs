@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Snapshot, Tracker, open::Open};
+use super::{Ending, Snapshot, Tracker, open::Open, reconcile::Excused};
 use crate::{
     filter::mapped,
     model::{Outcome, Role, TcpState},
@@ -72,6 +72,7 @@ impl Tracker {
                 self.say_handshake(open, &end);
             }
         }
+        let gone = Excused::take(&mut self.excused.states, gone);
         let what = "ends of active opens";
         self.untold(snapshot.netns, snapshot.after_ns, gone, what, "sock_diag");
     }

@@ -96,7 +96,23 @@ pub enum Observation {
         events: u64,
         /// Of what kind, and why.
         reason: String,
+        /// Which records they may have been, where that is known.
+        of: Missed,
     },
+}
+
+/// Which records were lost: what a socket or a counter shows of the same is not lost once more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missed {
+    /// Others, or nobody knows.
+    #[default]
+    Others,
+    /// Transitions.
+    States,
+    /// SYNs and SYN-ACKs, and segments, sent again.
+    Retransmissions,
+    /// Any of these.
+    Any,
 }
 
 /// The running totals.
@@ -143,6 +159,7 @@ pub struct Tracker {
     reconcile: reconcile::Reconcile,
     rumours: Bounded<u64, quiet::Rumour>,
     tallies: quiet::Tallies,
+    excused: reconcile::Excused,
     census: census::Census,
     totals: Totals,
     lines: Vec<Line>,
@@ -168,6 +185,7 @@ impl Tracker {
             reconcile: reconcile::Reconcile::default(),
             rumours: Bounded::new(REMEMBERED),
             tallies: quiet::Tallies::default(),
+            excused: reconcile::Excused::default(),
             census: census::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),
@@ -189,8 +207,15 @@ impl Tracker {
                 at_ns,
                 events,
                 reason,
+                of,
             } => {
                 self.totals.lost += events;
+                if matches!(of, Missed::States | Missed::Any) {
+                    self.excused.states += events;
+                }
+                if matches!(of, Missed::Retransmissions | Missed::Any) {
+                    self.excused.retransmissions += events;
+                }
                 self.lines.push(Line {
                     mono_ns: at_ns,
                     body: Body::Lost(Lost { events, reason }),

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Count, Ending, Observation, Tracker, Tuple,
+    Count, Ending, Missed, Observation, Tracker, Tuple,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
@@ -79,6 +79,22 @@ pub enum Fate {
     Connected,
     /// It is not there.
     Gone,
+}
+
+/// Records that are known to be lost: what else shows that they are missing is no news.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Excused {
+    pub states: u64,
+    pub retransmissions: u64,
+}
+
+impl Excused {
+    /// How many of them are news.
+    pub fn take(excuse: &mut u64, events: u64) -> u64 {
+        let excused = events.min(*excuse);
+        *excuse -= excused;
+        events - excused
+    }
 }
 
 /// State that the comparison needs from one dump to the next.
@@ -191,6 +207,7 @@ impl Tracker {
             count.value = count.value.saturating_sub(snapshot.retrans_fail);
         }
         let missing = self.census.reading(snapshot.netns, count);
+        let missing = Excused::take(&mut self.excused.retransmissions, missing);
         let what = "retransmissions";
         self.untold(
             snapshot.netns,
@@ -204,6 +221,7 @@ impl Tracker {
     /// A socket's own count is ahead of the events by so many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
         let news = self.census.missed(netns, events.into());
+        let news = Excused::take(&mut self.excused.retransmissions, news);
         self.untold(netns, at_ns, news, "retransmissions", "the socket");
     }
 
@@ -214,6 +232,7 @@ impl Tracker {
             self.observe(Observation::Lost {
                 at_ns,
                 events,
+                of: Missed::Others,
                 reason: format!("{what} in namespace {netns}: {by} shows them and no event told"),
             });
         }
