@@ -1,10 +1,12 @@
 //! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask matrix`,
-//! `cargo xtask bench`.
+//! `cargo xtask bench`, `cargo xtask dist`, `cargo xtask vm`.
 
 mod bench;
+mod dist;
 mod ebpf;
 mod matrix;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +31,10 @@ enum Verb {
     Matrix(matrix::MatrixArgs),
     /// Measure what watching costs, on this machine and in one run
     Bench(bench::BenchArgs),
+    /// Build the binary that is copied to other hosts: static, without dynamic libraries
+    Dist(dist::DistArgs),
+    /// Run the kernel tests on the kernels of tests/kernels.toml, each in an emulated machine
+    Vm(vm::VmArgs),
     /// The bench's load, in a process and a network namespace of its own
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
+        Verb::Vm(args) => vm::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
     };
     match result {
