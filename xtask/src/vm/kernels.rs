@@ -22,6 +22,9 @@ pub struct List {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Kernel {
     pub name: String,
+    /// Only when it is asked for.
+    #[serde(default)]
+    pub on_demand: bool,
     #[serde(flatten)]
     pub source: Source,
 }

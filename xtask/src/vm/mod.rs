@@ -44,6 +44,9 @@ pub struct VmArgs {
     /// Only this kernel; may be given again
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Those too that are there on demand
+    #[arg(long)]
+    all: bool,
     /// Files of tests to run in each
     #[arg(
         long,
@@ -60,7 +63,7 @@ pub struct VmArgs {
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Minutes that a guest may take
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 30)]
     minutes: u64,
     /// Fetch and unpack the kernels, and boot none
     #[arg(long)]
@@ -103,7 +106,10 @@ pub fn run(args: &VmArgs) -> Result<()> {
     let wanted: Vec<_> = list
         .kernels
         .iter()
-        .filter(|kernel| args.only.is_empty() || args.only.contains(&kernel.name))
+        .filter(|kernel| match args.only.as_slice() {
+            [] => args.all || !kernel.on_demand,
+            only => only.contains(&kernel.name),
+        })
         .collect();
     let mut found = Vec::new();
     for kernel in &wanted {
