@@ -51,8 +51,6 @@ impl Suite {
             format!("Dir::State::Lists={}", place("lists")),
             "Dir::State::Status=/dev/null".to_owned(),
             format!("Dir::Cache={}", place("cache")),
-            // What a system runs after updates is about its own lists.
-            "APT::Update::Pre-Invoke::=".to_owned(),
             "APT::Architecture=amd64".to_owned(),
             "APT::Sandbox::User=root".to_owned(),
             // A suite that is no longer maintained stays as it is; its signature is still checked.
@@ -67,7 +65,12 @@ impl Suite {
         ];
         let options = options.iter().map(|o| format!("-o{o}")).collect();
         let suite = Self { home, options };
-        output(suite.apt("apt-get").arg("update"))?;
+        let updated = suite.apt("apt-get").arg("update").output()?;
+        if !updated.status.success() {
+            let said = String::from_utf8_lossy(&updated.stderr);
+            let errors: Vec<_> = said.lines().filter(|l| l.starts_with("E:")).collect();
+            bail!("apt-get update: {}: {}", updated.status, errors.join("; "));
+        }
         Ok(suite)
     }
 
