@@ -228,7 +228,7 @@ fn unreachable(family: Family) -> Result<()> {
         lab.server.set_sysctl("ipv6/icmp/ratelimit", "0")?;
     }
     lab.server.set_sysctl("ipv4/ip_forward", "1")?;
-    lab.server.set_sysctl("ipv4/icmp_ratelimit", "0")?;
+    lab.server.set_sysctl("ipv4/icmp_ratemask", "0")?;
     let beyond = beyond_server(v6, 0);
     let len = if v6 { 128 } else { 32 };
     add_route(&lab.client, (beyond, len), Route::Via(lab.server_ip()))?;

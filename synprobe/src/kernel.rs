@@ -45,6 +45,18 @@ impl KernelVersion {
     pub fn at_least(&self, major: u32, minor: u32) -> bool {
         (self.major, self.minor) >= (major, minor)
     }
+
+    /// Whether `inet_csk_reqsk_queue_is_full()` compares with `>=`, so that a SYN queue takes as many
+    /// as the backlog says and not one more. Read in 5.15; 5.10, 6.1 and later compare with `>`.
+    pub fn syn_queue_is_full_at_its_limit(&self) -> bool {
+        (self.major, self.minor) == (5, 15)
+    }
+
+    /// Whether the SYN-ACK's time-out is bounded by the listener's RTO maximum (after 6.18), and not
+    /// by 120 s.
+    pub fn listener_bounds_syn_ack_timeout(&self) -> bool {
+        self.at_least(6, 19)
+    }
 }
 
 impl fmt::Display for KernelVersion {
@@ -183,6 +195,17 @@ pub fn hz_of_config(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_the_version_tells() {
+        let of = |r| KernelVersion::parse(r).unwrap();
+        assert!(of("5.15.0-91-generic").syn_queue_is_full_at_its_limit());
+        for other in ["5.10.0-46-cloud-amd64", "6.1.0-56-cloud-amd64", "6.18.44"] {
+            assert!(!of(other).syn_queue_is_full_at_its_limit(), "{other}");
+        }
+        assert!(!of("6.18.44").listener_bounds_syn_ack_timeout());
+        assert!(of("7.2.13+deb14-cloud-amd64").listener_bounds_syn_ack_timeout());
+    }
 
     #[test]
     fn releases() {

@@ -327,6 +327,7 @@ mod tests {
                     somaxconn: Some(4096),
                     tcp_max_syn_backlog: Some(512),
                     tcp_syncookies: Some(1),
+                    full_at_backlog: false,
                 },
                 overflows: Some(7),
                 syn_cookies: None,

@@ -147,7 +147,7 @@ impl<'v> Run<'v> {
         let tracker = Tracker::new(
             TrackConfig {
                 hz: host.hz,
-                synack_rto_max: host.kernel.at_least(6, 19),
+                synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
                 sees_failures: host.kernel.at_least(6, 17),
                 sees_resets: attached.contains(&"tcp_receive_reset"),
                 detail: options.detail,

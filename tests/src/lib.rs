@@ -3,6 +3,7 @@
 
 pub mod binary;
 pub mod harness;
+pub mod kernel;
 
 pub mod schema;
 pub mod watching;

@@ -1,10 +1,12 @@
 //! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask matrix`,
-//! `cargo xtask bench`.
+//! `cargo xtask bench`, `cargo xtask dist`, `cargo xtask vm`.
 
 mod bench;
+mod dist;
 mod ebpf;
 mod matrix;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Verb {
     Soak(matrix::SoakArgs),
     /// Measure what watching costs, on this machine and in one run
     Bench(bench::BenchArgs),
+    /// Build the binary that is copied to other hosts: static, without dynamic libraries
+    Dist(dist::DistArgs),
+    /// Run the kernel tests on the kernels of tests/kernels.toml, each in an emulated machine
+    Vm(vm::VmArgs),
     /// The bench's load, in a process and a network namespace of its own
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Verb::Matrix(args) => matrix::run(&args),
         Verb::Soak(args) => matrix::soak(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
+        Verb::Vm(args) => vm::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
     };
     match result {

@@ -14,6 +14,7 @@ use super::owner::Owner;
 use super::row::Row;
 use super::sysctl::sysctl_numbers;
 use crate::filter::printable;
+use crate::kernel;
 use crate::model::{LimitedBy, Listener, Process};
 use crate::netns::NetNs;
 
@@ -26,6 +27,9 @@ pub struct Settings {
     pub tcp_max_syn_backlog: Option<u32>,
     /// `net.ipv4.tcp_syncookies`: 0 never, 1 when the SYN queue is full, 2 always.
     pub tcp_syncookies: Option<u32>,
+    /// Whether this kernel is one whose SYN queue is full at the backlog and not above it:
+    /// [`KernelVersion::syn_queue_is_full_at_its_limit`].
+    pub full_at_backlog: bool,
 }
 
 impl Settings {
@@ -42,6 +46,8 @@ impl Settings {
         let [somaxconn, backlog, cookies] = sysctl_numbers(netns, names)?;
         let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
         Ok(Self {
+            full_at_backlog: kernel::version()
+                .is_ok_and(|version| version.syn_queue_is_full_at_its_limit()),
             somaxconn: small(somaxconn),
             tcp_max_syn_backlog: small(backlog),
             tcp_syncookies: small(cookies),
@@ -52,8 +58,8 @@ impl Settings {
 /// The SYN queue's limit, and what limits the two queues of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// As the accept queue's limit, it counts as full only above it: one more fits. (5.15 alone
-    /// compares with >=: there none more fits.)
+    /// As the accept queue's limit, it counts as full only above it: one more fits. On a kernel that
+    /// compares with >= (5.15) this is one less than the backlog, so that the same holds.
     pub syn_queue_max: Option<u32>,
     /// The setting to raise first.
     pub limited_by: Option<LimitedBy>,
@@ -72,12 +78,13 @@ impl Limits {
     #[must_use]
     pub fn of(backlog: u32, settings: &Settings) -> Self {
         let without_cookies = settings.tcp_max_syn_backlog.map(|max| max - (max >> 2));
+        let of_backlog = backlog.saturating_sub(u32::from(settings.full_at_backlog));
         let syn_queue_max = match settings.tcp_syncookies {
-            Some(0) => without_cookies.map(|max| max.min(backlog)),
-            Some(_) => Some(backlog),
+            Some(0) => without_cookies.map(|max| max.min(of_backlog)),
+            Some(_) => Some(of_backlog),
             None => None,
         };
-        let limited_by = if syn_queue_max.is_some_and(|max| max < backlog) {
+        let limited_by = if syn_queue_max.is_some_and(|max| max < of_backlog) {
             Some(LimitedBy::TcpMaxSynBacklog)
         } else {
             settings.somaxconn.map(|somaxconn| {

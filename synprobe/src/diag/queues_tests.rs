@@ -5,6 +5,7 @@ fn settings(somaxconn: u32, max_syn_backlog: u32, cookies: u32) -> Settings {
         somaxconn: Some(somaxconn),
         tcp_max_syn_backlog: Some(max_syn_backlog),
         tcp_syncookies: Some(cookies),
+        full_at_backlog: false,
     }
 }
 
@@ -41,6 +42,20 @@ fn without_cookies_three_quarters_of_tcp_max_syn_backlog_limit_the_syn_queue() {
     // At 3 and less a quarter is nothing.
     assert_eq!(limits(128, &settings(4096, 3, 0)), (Some(3), syn_backlog));
     assert_eq!(limits(128, &settings(4096, 0, 0)), (Some(0), syn_backlog));
+}
+
+#[test]
+fn linux_5_15_takes_one_half_open_less() {
+    let settings = |cookies, max_syn_backlog| Settings {
+        full_at_backlog: true,
+        ..settings(4096, max_syn_backlog, cookies)
+    };
+    let listen = Some(LimitedBy::ListenBacklog);
+    assert_eq!(limits(128, &settings(1, 8)), (Some(127), listen));
+    assert_eq!(limits(128, &settings(0, 4096)), (Some(127), listen));
+    // The rule of tcp_max_syn_backlog is the same on every kernel.
+    let syn_backlog = Some(LimitedBy::TcpMaxSynBacklog);
+    assert_eq!(limits(128, &settings(0, 8)), (Some(6), syn_backlog));
 }
 
 #[test]

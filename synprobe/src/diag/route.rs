@@ -23,6 +23,8 @@ const RTMSG: usize = 12;
 const NDMSG: usize = 12;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
+/// `RTA_VIA` (include/uapi/linux/rtnetlink.h); libc has it for glibc only.
+const RTA_VIA: u16 = 18;
 
 /// The way to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,7 +287,7 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
             libc::RTA_GATEWAY => route.gateway = address(value),
             libc::RTA_PREFSRC => route.source = address(value),
             // `struct rtvia`: a gateway of the other family (5.2).
-            libc::RTA_VIA => route.gateway = address(value.get(2..)?),
+            RTA_VIA => route.gateway = address(value.get(2..)?),
             _ => (),
         }
     }

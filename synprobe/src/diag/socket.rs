@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
 static RCVBUF: libc::c_int = 1 << 20;
 /// The kernel answers from within send() and recv(); a silence of this many seconds is a fault.
-const TIMEOUT_S: libc::time_t = 5;
+const TIMEOUT_S: i32 = 5;
 
 /// Receives one datagram. TimedOut when there is none; InvalidData when it does not fit.
 pub(super) fn receive<'a>(
@@ -69,7 +69,7 @@ pub(super) fn open_netlink(protocol: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: it was just opened, and nothing else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     let timeout = libc::timeval {
-        tv_sec: TIMEOUT_S,
+        tv_sec: TIMEOUT_S.into(),
         tv_usec: 0,
     };
     // SAFETY: each option is read from a live value of the size given.

@@ -34,7 +34,8 @@ pub fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
 pub fn wait(rows: &mut [libc::pollfd], deadline: Instant) -> io::Result<usize> {
     let left = deadline.saturating_duration_since(Instant::now());
     let left = libc::timespec {
-        tv_sec: left.as_secs() as libc::time_t,
+        // The name of the field's type is deprecated where musl is the C library.
+        tv_sec: left.as_secs() as _,
         tv_nsec: left.subsec_nanos() as libc::c_long,
     };
     // SAFETY: rows and time-out are alive, the count is the slice's own, and a null mask is allowed.

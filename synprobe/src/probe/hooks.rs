@@ -95,13 +95,13 @@ pub const HOOKS: &[Hook] = &[
         name: "tcp_retransmit_skb",
         variants: &[
             Variant {
-                program: "retransmit_skb_err",
-                args: &[SOCK, "const struct sk_buff *", "int"],
-                lost: "",
-            },
-            Variant {
                 program: "retransmit_skb",
                 args: &[SOCK, "const struct sk_buff *"],
+                lost: "SYNs and data that could not be sent again (Linux 6.17)",
+            },
+            Variant {
+                program: "retransmit_skb_err",
+                args: &[SOCK, "const struct sk_buff *", "int"],
                 lost: "",
             },
         ],

@@ -301,6 +301,25 @@ mod tests {
         }
     }
 
+    /// Before 6.1 a request has no time-out of its own, and the loader's zero stands for it; the cap is
+    /// the listener's only after 6.18.
+    #[test]
+    fn kernels_without_a_request_time_out_use_the_constant() {
+        let record = SynAckRecord {
+            sysctl_synack_retries: 5,
+            max_ack_backlog: 128,
+            rto_max_jiffies: 500,
+            ..SynAckRecord::default()
+        };
+        assert_eq!(SynAckSchedule::of(&record, 250, false), synack(5));
+        let own = SynAckRecord {
+            timeout_jiffies: 750,
+            ..record
+        };
+        assert_eq!(SynAckSchedule::of(&own, 250, false).gap_us(1), 6 * S);
+        assert_eq!(SynAckSchedule::of(&own, 250, true).gap_us(1), 2 * S);
+    }
+
     #[test]
     fn a_half_open_dies_at_the_expiry_after_its_retries() {
         assert_eq!(synack(5).ahead_us(0), (Some(S), 63 * S));

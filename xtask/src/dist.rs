@@ -1,0 +1,90 @@
+//! `cargo xtask dist`: the one file to copy to a host nobody here has seen.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use object::{
+    Endianness, elf,
+    read::elf::{ElfFile64, ProgramHeader},
+};
+
+use crate::workspace::{cargo, output, root, run as run_command, target_dir};
+
+/// The C library that a program can be linked with whole, its name resolution included.
+pub const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// `cargo xtask dist`
+#[derive(Args)]
+pub struct DistArgs {}
+
+/// Builds it and says where it is.
+///
+/// # Errors
+///
+/// When it cannot be built, or asks for a dynamic library.
+pub fn run(_: &DistArgs) -> Result<()> {
+    let binary = build()?;
+    let bytes = fs::metadata(&binary)?.len();
+    println!(
+        "{}: {:.1} MB, no dynamic libraries",
+        binary.display(),
+        bytes as f64 / 1e6
+    );
+    Ok(())
+}
+
+/// Builds it.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build() -> Result<PathBuf> {
+    need_target()?;
+    run_command(
+        Command::new(cargo())
+            .current_dir(root())
+            .args(["build", "--locked", "--profile", "dist", "--target", TARGET])
+            .args(["-p", "synprobe"]),
+    )?;
+    let binary = target_dir().join(TARGET).join("dist/synprobe");
+    stands_alone(&binary).with_context(|| binary.display().to_string())?;
+    Ok(binary)
+}
+
+/// The target's standard library has to be there before anything is built with it.
+pub fn need_target() -> Result<()> {
+    let libraries = output(
+        Command::new(cargo().with_file_name("rustc"))
+            .current_dir(root())
+            .args(["--print", "target-libdir", "--target", TARGET]),
+    )?;
+    ensure!(
+        Path::new(&libraries).exists(),
+        "no standard library for {TARGET}: rustup target add {TARGET}"
+    );
+    Ok(())
+}
+
+/// Neither a loader is asked for nor a library.
+fn stands_alone(binary: &Path) -> Result<()> {
+    let data = fs::read(binary)?;
+    let file = ElfFile64::<Endianness>::parse(&*data)?;
+    let endian = file.endian();
+    for header in file.elf_program_headers() {
+        if header.interpreter(endian, &*data)?.is_some() {
+            bail!("it asks for a program loader");
+        }
+        for entry in header.dynamic(endian, &*data)?.unwrap_or_default() {
+            ensure!(
+                entry.d_tag.get(endian) != elf::DT_NEEDED,
+                "it asks for a dynamic library"
+            );
+        }
+    }
+    Ok(())
+}

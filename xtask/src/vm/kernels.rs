@@ -1,0 +1,123 @@
+//! `tests/kernels.toml`: which kernels there are to boot.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::workspace::root;
+
+const LIST: &str = "tests/kernels.toml";
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    archives: BTreeMap<String, String>,
+    #[serde(rename = "kernel")]
+    pub kernels: Vec<Kernel>,
+}
+
+/// One kernel.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Kernel {
+    pub name: String,
+    /// Only when it is asked for.
+    #[serde(default)]
+    pub on_demand: bool,
+    #[serde(flatten)]
+    pub source: Source,
+}
+
+/// Where it comes from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Source {
+    /// A package of a suite.
+    Package {
+        #[serde(default = "debian")]
+        archive: String,
+        suite: String,
+        package: String,
+    },
+    /// A file.
+    Path {
+        image: PathBuf,
+        modules: Option<PathBuf>,
+    },
+}
+
+fn debian() -> String {
+    "debian".to_owned()
+}
+
+impl List {
+    /// Reads it; every archive that is named is there, and every name is one.
+    pub fn read() -> Result<Self> {
+        let text = fs::read_to_string(root().join(LIST)).context(LIST)?;
+        Self::parse(&text).context(LIST)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let list: Self = toml::from_str(text)?;
+        for kernel in &list.kernels {
+            ensure!(
+                !kernel.name.is_empty()
+                    && kernel
+                        .name
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
+                "not a name: {:?}",
+                kernel.name
+            );
+            if let Source::Package { archive, .. } = &kernel.source {
+                list.archive(archive)?;
+            }
+        }
+        Ok(list)
+    }
+
+    /// Address of an archive.
+    pub fn archive(&self, key: &str) -> Result<&str> {
+        let address = self.archives.get(key);
+        Ok(address.with_context(|| format!("no archive {key:?} in [archives]"))?)
+    }
+}
+
+impl Source {
+    /// A path of the file, from its folder.
+    pub fn place(path: &PathBuf) -> PathBuf {
+        root().join("tests").join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Result;
+
+    use super::{List, Source};
+
+    #[test]
+    fn the_list_in_the_tree_has_four_kernels_and_more() -> Result<()> {
+        assert!(List::read()?.kernels.len() >= 4);
+        Ok(())
+    }
+
+    #[test]
+    fn a_kernel_may_be_a_path() -> Result<()> {
+        let text = "[archives]\n[[kernel]]\nname = \"mine\"\nimage = \"/boot/vmlinuz\"\n";
+        let list = List::parse(text)?;
+        assert!(matches!(
+            list.kernels[0].source,
+            Source::Path { modules: None, .. }
+        ));
+        Ok(())
+    }
+
+    #[test]
+    fn an_archive_that_is_not_there_is_named() {
+        let text = "[archives]\n[[kernel]]\nname = \"a\"\nsuite = \"sid\"\npackage = \"l\"\n";
+        let error = List::parse(text).map(|_| ()).map_err(|e| e.to_string());
+        assert_eq!(error, Err("no archive \"debian\" in [archives]".to_owned()));
+    }
+}

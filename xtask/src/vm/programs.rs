@@ -1,0 +1,136 @@
+//! What is carried into the guests: the binary as it is given out, the tests, and init.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::guest::Job;
+use crate::{
+    dist::{self, TARGET},
+    workspace::{cargo, root},
+};
+
+/// Seconds of the guest's clock that all tests of one file may take together.
+const PATIENCE: u64 = 3600;
+/// Scenarios of a thousand sockets, of which a guest does one family: each is half a minute of a
+/// real processor, and the families differ in nothing that a kernel's version decides.
+const CROWDED: &[&str] = &[
+    "riddle-accept-queue",
+    "riddle-asymmetric-nat",
+    "riddle-firewall",
+    "riddle-flood",
+    "riddle-synack-lost",
+];
+/// Where cargo would have put the tests: they look for the binary one folder up.
+const TESTS: &str = "synprobe/deps";
+const BINARY: &str = "synprobe/synprobe";
+
+/// All of it, read.
+pub struct Programs {
+    init: Vec<u8>,
+    synprobe: Vec<u8>,
+    /// By name.
+    tests: Vec<(String, Vec<u8>)>,
+}
+
+impl Programs {
+    /// Builds them.
+    pub fn build(tests: &[String]) -> Result<Self> {
+        let synprobe = fs::read(dist::build()?)?;
+        let mut command = Command::new(cargo());
+        command
+            .current_dir(root())
+            .args(["build", "--locked", "--profile", "guest"])
+            .args(["--target", TARGET, "-p", "synprobe-tests"])
+            .args(["--bin", "guest-init"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .stderr(std::process::Stdio::inherit());
+        for test in tests {
+            command.args(["--test", test]);
+        }
+        let output = command.output().context("cargo build")?;
+        ensure!(output.status.success(), "cargo build: {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut built = Vec::new();
+        for line in text.lines() {
+            let message: Value = serde_json::from_str(line)?;
+            if let (Some(name), Some(path)) = (
+                message["target"]["name"].as_str(),
+                message["executable"].as_str(),
+            ) {
+                built.push((name.to_owned(), PathBuf::from(path)));
+            }
+        }
+        let read = |wanted: &str| -> Result<Vec<u8>> {
+            let found = built.iter().find(|(name, _)| name == wanted);
+            let (_, path) = found.with_context(|| format!("cargo built no {wanted}"))?;
+            Ok(fs::read(path)?)
+        };
+        let mut programs = Self {
+            init: read("guest-init")?,
+            synprobe,
+            tests: Vec::new(),
+        };
+        for test in tests {
+            programs.tests.push((test.clone(), read(test)?));
+        }
+        Ok(programs)
+    }
+
+    /// PID 1.
+    pub fn init(&self) -> &[u8] {
+        &self.init
+    }
+
+    /// Folders to make, and each program with its place.
+    pub fn places(&self) -> (Vec<&'static str>, Vec<(String, &[u8])>) {
+        let mut places = vec![(BINARY.to_owned(), self.synprobe.as_slice())];
+        for (name, bytes) in &self.tests {
+            places.push((format!("{TESTS}/{name}"), bytes));
+        }
+        (vec!["synprobe", TESTS], places)
+    }
+
+    /// What the guest does: the binary says what the kernel allows and runs a scenario by itself,
+    /// then the tests.
+    pub fn jobs(&self, threads: usize, filter: &[String]) -> Vec<Job> {
+        let own = |name: &str, arguments: &[&str]| Job {
+            name: name.to_owned(),
+            seconds: 120,
+            command: [&format!("/{BINARY}")]
+                .into_iter()
+                .cloned()
+                .chain(arguments.iter().map(|a| (*a).to_owned()))
+                .collect(),
+            counts: false,
+        };
+        let mut jobs = vec![
+            own("preflight", &["preflight"]),
+            own("lab", &["lab", "synack-lost"]),
+        ];
+        for (name, _) in &self.tests {
+            let mut command = vec![
+                format!("/{TESTS}/{name}"),
+                "--test-threads".to_owned(),
+                threads.to_string(),
+            ];
+            if filter.is_empty() {
+                for family in ["ipv6", "mapped"] {
+                    for scenario in CROWDED {
+                        command.push("--skip".to_owned());
+                        command.push(format!("{scenario}::{family}"));
+                    }
+                }
+            }
+            command.extend_from_slice(filter);
+            jobs.push(Job {
+                name: name.clone(),
+                seconds: PATIENCE,
+                command,
+                counts: true,
+            });
+        }
+        jobs
+    }
+}
