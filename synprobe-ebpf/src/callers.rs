@@ -1,5 +1,5 @@
-//! Who called connect() and when, for the quiet mode: remembered when the SYN is sent, asked for when it came to
-//! nothing. Any other transition may run on anybody's stack.
+//! Who called connect() and when, for the quiet mode: remembered when the SYN is sent, asked for when
+//! it came to nothing. Any other transition may run on anybody's stack.
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
@@ -7,21 +7,9 @@ use aya_ebpf::helpers::{
 use synprobe_ebpf::event::StateRecord;
 
 use crate::{
-    maps::{CALLER_SLOTS, CALLERS},
+    maps::{CALLER_SLOTS, CALLERS, Caller},
     sock::Fault,
 };
-
-/// The last caller whose socket's address leads to this slot.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Caller {
-    /// See [`sealed`].
-    seal: u64,
-    cgroup: u64,
-    comm: [u64; 2],
-    tgid: u64,
-    at_ns: u64,
-}
 
 /// Binds a caller to its socket: two CPUs may write one slot at once, and a mixture of two callers must
 /// not be taken for either.

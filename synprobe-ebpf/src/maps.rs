@@ -1,6 +1,5 @@
 //! Every map and every read-only global, each with its reason.
 
-use crate::callers::Caller;
 use aya_ebpf::{
     Global,
     macros::map,
@@ -50,6 +49,22 @@ pub static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(SL
 /// that nothing has to be taken out again and nothing grows.
 #[map]
 pub static CALLERS: Array<Caller> = Array::with_max_entries(CALLER_SLOTS, 0);
+
+/// The last caller whose socket's address leads to this slot.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Caller {
+    /// Binds it to its socket (`callers::sealed`).
+    pub seal: u64,
+    /// Its cgroup v2 id.
+    pub cgroup: u64,
+    /// Its `comm`, NUL-padded.
+    pub comm: [u64; 2],
+    /// Its process (thread group) id.
+    pub tgid: u64,
+    /// When connect() was called, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+}
 
 /// Slots of [`CALLERS`], a power of two: connects under way at a time, about.
 pub const CALLER_SLOTS: u32 = 8192;
