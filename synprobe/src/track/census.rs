@@ -93,6 +93,22 @@ impl Census {
     }
 }
 
+/// Records that are known to be lost: what else shows that they are missing is no news.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Excused {
+    pub states: u64,
+    pub retransmissions: u64,
+}
+
+impl Excused {
+    /// How many of them are news.
+    pub fn take(excuse: &mut u64, events: u64) -> u64 {
+        let excused = events.min(*excuse);
+        *excuse -= excused;
+        events - excused
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Snapshot, Tracker, open::Open, reconcile::Excused};
+use super::{Ending, Snapshot, Tracker, census::Excused, open::Open};
 use crate::{
     filter::mapped,
     model::{Outcome, Role, TcpState},

@@ -8,6 +8,7 @@ mod client;
 mod clients_gone;
 mod data;
 mod facts;
+mod observation;
 mod open;
 mod owners;
 pub mod peers;
@@ -21,12 +22,13 @@ mod tests;
 use std::sync::Arc;
 
 pub use census::Count;
+pub use observation::{Missed, Observation, Totals};
 pub use open::{Bounded, Tuple};
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use open::Open;
-use peers::{Estimate, Peers};
+use peers::Peers;
 
 use crate::{
     decode::Event,
@@ -79,63 +81,6 @@ pub trait Names {
     fn now_ns(&self) -> u64;
 }
 
-/// Something that was seen.
-#[derive(Debug)]
-pub enum Observation {
-    /// A kernel event.
-    Event(Event),
-    /// Half-opens as sock_diag shows them.
-    Snapshot(Snapshot),
-    /// Listeners and their owners, found at the start or since.
-    Listeners(Vec<Listener>),
-    /// Records were lost.
-    Lost {
-        /// When that was noticed.
-        at_ns: u64,
-        /// How many.
-        events: u64,
-        /// Of what kind, and why.
-        reason: String,
-        /// Which records they may have been, where that is known.
-        of: Missed,
-    },
-}
-
-/// Which records were lost: what a socket or a counter shows of the same is not lost once more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Missed {
-    /// Others, or nobody knows.
-    #[default]
-    Others,
-    /// Transitions.
-    States,
-    /// SYNs and SYN-ACKs, and segments, sent again.
-    Retransmissions,
-    /// Any of these.
-    Any,
-}
-
-/// The running totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Totals {
-    /// Kernel records taken in.
-    pub events: u64,
-    /// Records lost.
-    pub lost: u64,
-    /// `handshake` lines.
-    pub handshakes: u64,
-    /// Of those lost, the ones of which only the kernel's counter told.
-    pub untold: u64,
-    /// Handshakes evicted from the table.
-    pub evicted: u64,
-    /// Handshakes that went well and were only counted, in the kernel.
-    pub counted: u64,
-    /// Handshakes and retransmissions of peers that made room in the peer table.
-    pub peers_unlisted: u64,
-    /// Different peers, by role; known once the run is over.
-    pub peers_distinct: ByRole<Estimate>,
-}
-
 /// See the module.
 pub struct Tracker {
     config: TrackConfig,
@@ -159,7 +104,7 @@ pub struct Tracker {
     reconcile: reconcile::Reconcile,
     rumours: Bounded<u64, quiet::Rumour>,
     tallies: quiet::Tallies,
-    excused: reconcile::Excused,
+    excused: census::Excused,
     census: census::Census,
     totals: Totals,
     lines: Vec<Line>,
@@ -185,7 +130,7 @@ impl Tracker {
             reconcile: reconcile::Reconcile::default(),
             rumours: Bounded::new(REMEMBERED),
             tallies: quiet::Tallies::default(),
-            excused: reconcile::Excused::default(),
+            excused: census::Excused::default(),
             census: census::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Count, Ending, Missed, Observation, Tracker, Tuple,
+    census::Excused,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
@@ -79,22 +80,6 @@ pub enum Fate {
     Connected,
     /// It is not there.
     Gone,
-}
-
-/// Records that are known to be lost: what else shows that they are missing is no news.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Excused {
-    pub states: u64,
-    pub retransmissions: u64,
-}
-
-impl Excused {
-    /// How many of them are news.
-    pub fn take(excuse: &mut u64, events: u64) -> u64 {
-        let excused = events.min(*excuse);
-        *excuse -= excused;
-        events - excused
-    }
 }
 
 /// State that the comparison needs from one dump to the next.

@@ -1,0 +1,61 @@
+//! What the tracker takes in, and the totals that it keeps.
+
+use super::{Listener, Snapshot, peers::Estimate};
+use crate::{decode::Event, model::ByRole};
+
+/// Something that was seen.
+#[derive(Debug)]
+pub enum Observation {
+    /// A kernel event.
+    Event(Event),
+    /// Half-opens as sock_diag shows them.
+    Snapshot(Snapshot),
+    /// Listeners and their owners, found at the start or since.
+    Listeners(Vec<Listener>),
+    /// Records were lost.
+    Lost {
+        /// When that was noticed.
+        at_ns: u64,
+        /// How many.
+        events: u64,
+        /// Of what kind, and why.
+        reason: String,
+        /// Which records they may have been, where that is known.
+        of: Missed,
+    },
+}
+
+/// Which records were lost: what a socket or a counter shows of the same is not lost once more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missed {
+    /// Others, or nobody knows.
+    #[default]
+    Others,
+    /// Transitions.
+    States,
+    /// SYNs and SYN-ACKs, and segments, sent again.
+    Retransmissions,
+    /// Any of these.
+    Any,
+}
+
+/// The running totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Kernel records taken in.
+    pub events: u64,
+    /// Records lost.
+    pub lost: u64,
+    /// `handshake` lines.
+    pub handshakes: u64,
+    /// Of those lost, the ones of which only the kernel's counter told.
+    pub untold: u64,
+    /// Handshakes evicted from the table.
+    pub evicted: u64,
+    /// Handshakes that went well and were only counted, in the kernel.
+    pub counted: u64,
+    /// Handshakes and retransmissions of peers that made room in the peer table.
+    pub peers_unlisted: u64,
+    /// Different peers, by role; known once the run is over.
+    pub peers_distinct: ByRole<Estimate>,
+}
