@@ -9,22 +9,37 @@ use crate::maps::HISTOGRAMS;
 /// Counts a handshake; false: the kernel gave no slot, and a record has to tell of it.
 #[inline(always)]
 pub fn count(role: u32, port: u16, dwell_us: u32) -> bool {
-    let key = key(role, port);
-    // The compiler knows that it is in bounds and the verifier does not: the check must stay.
+    let Some(slot) = slot_of(role, port) else {
+        return false;
+    };
+    // Opaque, and after the last call: the compiler would leave the check out, for it knows that the
+    // bucket is in bounds, or use a copy from the stack, of which the verifier of 6.1 and earlier knows
+    // no bounds.
     let at = black_box(bucket(dwell_us));
+    match slot.counts.get_mut(at) {
+        Some(count) => {
+            *count += 1;
+            true
+        }
+        None => false,
+    }
+}
+
+/// The slot that has this key, or takes it now; where there is none, that of all others.
+#[inline(always)]
+fn slot_of<'a>(role: u32, port: u16) -> Option<&'a mut Histogram> {
+    let key = key(role, port);
     let first = first_slot(key);
     let mut step = 0;
     while step < PROBES {
-        let Some(slot) = slot((first + step) & (SLOTS - 1)) else {
-            return false;
-        };
+        let slot = slot((first + step) & (SLOTS - 1))?;
         if slot.key == key || slot.key == 0 {
             slot.key = key;
-            return add(slot, at);
+            return Some(slot);
         }
         step += 1;
     }
-    slot(SLOTS + role - 1).is_some_and(|others| add(others, at))
+    slot(SLOTS + role - 1)
 }
 
 #[inline(always)]
@@ -35,9 +50,4 @@ fn slot<'a>(index: u32) -> Option<&'a mut Histogram> {
     HISTOGRAMS
         .get_ptr_mut(index)
         .map(|slot| unsafe { &mut *slot })
-}
-
-#[inline(always)]
-fn add(slot: &mut Histogram, at: usize) -> bool {
-    slot.counts.get_mut(at).map(|count| *count += 1).is_some()
 }
