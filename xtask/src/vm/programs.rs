@@ -92,8 +92,8 @@ impl Programs {
         (vec!["synprobe", TESTS], places)
     }
 
-    /// What the guest does: the binary says what the kernel allows and runs a scenario by itself,
-    /// then the tests.
+    /// What the guest does: the binary says what the kernel allows, runs a scenario by itself and
+    /// diagnoses; then the tests.
     pub fn jobs(&self, threads: usize, filter: &[String]) -> Vec<Job> {
         let own = |name: &str, arguments: &[&str]| Job {
             name: name.to_owned(),
@@ -108,6 +108,8 @@ impl Programs {
         let mut jobs = vec![
             own("preflight", &["preflight"]),
             own("lab", &["lab", "synack-lost"]),
+            // The quiet mode is another path through the verifier, each kernel's own.
+            own("diagnose", &["diagnose", "--duration", "2s"]),
         ];
         for (name, _) in &self.tests {
             let mut command = vec![
