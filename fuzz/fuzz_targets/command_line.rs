@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
                 _ => return,
             };
             let _ = selection.describe();
-            let _ = selection.to_kernel(true, (32_768, 60_999));
+            let _ = selection.to_kernel(synprobe::filter::Detail::default(), (32_768, 60_999));
         }
         Err(refused) => assert!(!refused.to_string().is_empty()),
     }

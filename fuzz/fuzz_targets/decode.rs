@@ -3,12 +3,12 @@
 
 #![no_main]
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use libfuzzer_sys::fuzz_target;
 use synprobe::{
     decode::decode,
-    filter::Selection,
+    filter::{Detail, Selection},
     track::{Names, Observation, TrackConfig, Tracker},
     verdict::{Judge, Mode, Scene},
     view::{JsonView, TextView, View, WallClock},
@@ -45,7 +45,13 @@ fuzz_target!(|data: &[u8]| {
         synack_rto_max: true,
         sees_failures: true,
         sees_resets: true,
-        all_states: true,
+        // Both ways to watch, by the length of the input.
+        detail: match data.len() % 2 {
+            0 => Detail::AllStates,
+            _ => Detail::Quiet {
+                slow: Duration::from_secs(1),
+            },
+        },
         max_handshakes: 8,
         max_peers: 4,
         began_ns: 0,
