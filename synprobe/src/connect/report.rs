@@ -151,7 +151,7 @@ fn attempt(
 /// Without a local port there was no first SYN.
 fn syns(handshake: &Handshake) -> u32 {
     let first = u32::from(!handshake.facts.unbound && handshake.connection.local_port.is_some());
-    first + handshake.retransmits
+    handshake.retransmits.saturating_add(first)
 }
 
 fn outcome(end: End) -> Outcome {

@@ -174,7 +174,7 @@ impl Tracker {
         let (next_us, gives_up_us) = schedule.ahead_us(n, elapsed_us);
         open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(n + 1)));
         if r.err == 0 {
-            open.retransmits += 1;
+            open.retransmits = open.retransmits.saturating_add(1);
         }
         let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Syn, r.segs);
         line.attempt = Some(n);
@@ -244,7 +244,7 @@ impl Tracker {
         }
         let missed = self.count(&mut open, r.total_retrans);
         self.missed(tuple.netns, at_ns, missed);
-        open.retransmits += missed;
+        open.retransmits = open.retransmits.saturating_add(missed);
         if r.began_ns != 0 && open.start.is_none_or(|start| start.error_us > 0) {
             open.start = Some(Start {
                 at_ns: r.began_ns,

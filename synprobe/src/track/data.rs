@@ -47,7 +47,7 @@ impl Tracker {
         let handshake = state == TcpState::SynRecv;
         let connection = match self.clients.get_mut(&r.sock).filter(|_| handshake) {
             Some(open) => {
-                open.retransmits += u32::from(r.err == 0);
+                open.retransmits = open.retransmits.saturating_add(u32::from(r.err == 0));
                 open.connection.clone()
             }
             None => self.connection_of(r.sock, &tuple, r.flow.family),

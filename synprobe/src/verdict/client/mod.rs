@@ -46,6 +46,6 @@ fn peer(h: &Handshake) -> String {
 fn syns(h: &Handshake) -> String {
     match h.retransmits {
         0 => "1 SYN".to_owned(),
-        n => format!("{} SYNs", n + 1),
+        n => format!("{} SYNs", n.saturating_add(1)),
     }
 }

@@ -21,7 +21,7 @@ impl Verdict for SynLostThenOk {
         }
         let mut finding = Finding::certain().pro(format!(
             "connected on SYN {}; it took {}",
-            h.retransmits + 1,
+            h.retransmits.saturating_add(1),
             super::took(h)
         ));
         finding = finding.maybe_pro(scene.usual_us(c).map(|(us, n)| {

@@ -23,7 +23,7 @@ impl Verdict for PeerSilent {
             .pro(format!(
                 "the SYN-ACK was sent {}; since its SYN the peer has sent nothing: no ACK, no second SYN, \
                  no RST",
-                times(h.retransmits + 1)
+                times(h.retransmits.saturating_add(1))
             ))
             .contra(
                 "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \

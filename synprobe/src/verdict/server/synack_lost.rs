@@ -41,7 +41,7 @@ impl Verdict for SynackLost {
         }
         finding = finding.pro(format!(
             "the SYN-ACK was sent {}, and no ACK came",
-            times(h.retransmits + 1)
+            times(h.retransmits.saturating_add(1))
         ));
         finding = if scene.sees_discards && !scene.discards_missed {
             finding.pro("this host did not drop any of them")
