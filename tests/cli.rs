@@ -7,8 +7,8 @@ mod pages;
 use std::{
     fs,
     io::{self, BufRead, BufReader},
-    os::{fd::AsRawFd, unix::process::CommandExt},
-    process::{Child, ChildStdout, Command, ExitCode},
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdout, ExitCode},
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
@@ -17,8 +17,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe::lab::{Client, Family, Lab, Ns, PORT, Seen, Server, settle};
 use synprobe_tests::{
-    binary::{self, Ran, command, ended, run, signal},
+    binary::{self, Ran, command, ended, netns_path, run, signal},
     harness::{self, Case},
+    inhabitant::Inhabitant,
     schema,
 };
 
@@ -278,36 +279,11 @@ fn count() -> Result<()> {
     Ok(())
 }
 
-/// A process in a network namespace of its own.
-struct Inhabitant(Child);
-
-impl Inhabitant {
-    /// A child is born where its parent's thread is. To move only then would leave it for long with
-    /// copies of the descriptors that other tests have: it would own their listeners too.
-    fn new() -> Result<Self> {
-        Ns::new_anonymous("elsewhere")?
-            .run(|| {
-                Command::new("sleep")
-                    .arg("120")
-                    .spawn()
-                    .context("a process elsewhere")
-            })
-            .map(Self)
-    }
-}
-
-impl Drop for Inhabitant {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Every namespace takes descriptors: the soft limit is raised, and at the hard one it is said once.
 fn few_descriptors() -> Result<()> {
     const FEW: u64 = 100;
-    let elsewhere: Vec<Inhabitant> = (0..40).map(|_| Inhabitant::new()).collect::<Result<_>>()?;
+    let inhabitant = |_| Inhabitant::of(&Ns::new_anonymous("elsewhere")?);
+    let elsewhere: Vec<Inhabitant> = (0..40).map(inhabitant).collect::<Result<_>>()?;
     for (hard, warnings) in [(FEW, 1), (4096, 0)] {
         let mut watch = command(&["watch", "--duration", "1s"])?;
         let limit = libc::rlimit {
@@ -334,11 +310,6 @@ fn few_descriptors() -> Result<()> {
     }
     drop(elsewhere);
     Ok(())
-}
-
-/// A namespace of the lab as an argument: it has no name, but it has a descriptor.
-fn netns_path(ns: &Ns) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
 }
 
 fn ends_with_the_summary(number: libc::c_int) -> Result<()> {

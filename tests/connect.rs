@@ -6,7 +6,7 @@ use std::{
     fs, io,
     io::{BufRead, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use synprobe::lab::{
     beyond_server, listen, syn,
 };
 use synprobe_tests::{
-    binary::{self, command, ended, signal},
+    binary::{self, command, ended, netns_path, signal},
     harness::{self, Case, Undecided},
     schema,
 };
@@ -52,12 +52,7 @@ fn main() -> ExitCode {
 
 /// The binary, to connect from the lab's client namespace.
 fn connect(lab: &Lab, target: &str, arguments: &[&str]) -> Result<Command> {
-    // By path: the namespace has no name, but it has a descriptor.
-    let netns = format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        lab.client.fd().as_raw_fd()
-    );
+    let netns = netns_path(&lab.client);
     command(&[&["connect", target, "--netns", &netns], arguments].concat())
 }
 

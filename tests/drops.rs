@@ -38,7 +38,7 @@ use synprobe_ebpf::{
 };
 use synprobe_tests::{
     harness::{self, Case},
-    watching::AMPLE_RING,
+    watching::load_options,
 };
 
 /// Long enough for the slowest of the kernel's timers that a test waits for.
@@ -98,12 +98,8 @@ impl Watch {
         selection.netns.get_or_insert(both);
         let filter = selection.to_kernel(Detail::default(), host.ephemeral_ports);
         let (probes, mut ring) = Probes::load(&LoadOptions {
-            ring_bytes: AMPLE_RING,
-            filter: &filter,
-            places: host.places,
             hooks,
-            reasons: &host.reasons,
-            log_level: 0,
+            ..load_options(host, &filter)
         })?;
         ensure!(
             probes.attached().any(|hook| hook == DROPS),

@@ -96,11 +96,12 @@ fn check_output() -> Result<(), Failure> {
 fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
+    let detail = watched(args);
     let options = WatchOptions {
         selection,
         mode: Mode::AtOnce,
-        detail: watched(args),
-        ring_bytes: ring_bytes(&args.tuning, watched(args))?,
+        detail,
+        ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
         duration: args.duration,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    io, mem,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -149,7 +149,7 @@ impl Surveyor {
     pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathWanted]) -> Report {
         let new = self.discover(named);
         let mut round = Round::default();
-        let stations = std::mem::take(&mut self.stations);
+        let stations = mem::take(&mut self.stations);
         let mut inodes = HashSet::new();
         let mut took = Duration::ZERO;
         for (inode, mut station) in stations {
@@ -313,7 +313,7 @@ impl Surveyor {
 
     /// Says so, once.
     fn no_descriptors(&mut self) {
-        if !std::mem::replace(&mut self.exhausted, true) {
+        if !mem::replace(&mut self.exhausted, true) {
             log::warn!("{}", descriptors::advice());
         }
     }
@@ -351,8 +351,7 @@ fn settings(netns: &NetNs) -> [Option<u64>; 2] {
 /// What one namespace showed.
 struct Seen {
     half_opens: sock_diag::Snapshot,
-    /// SYN_SENT.
-    clients: Vec<Row>,
+    syn_sent: Vec<Row>,
     is_first: bool,
     listeners: Listeners,
     counters: Option<counters::Counters>,
@@ -362,25 +361,20 @@ struct Seen {
 impl Seen {
     fn of(station: &mut Station) -> io::Result<Self> {
         // One walk for both: most of its price is the walk.
-        let mut clients = Vec::new();
-        let mut half_opens = sock_diag::Snapshot::default();
         let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
-        let dump = station.sock_diag.dump_with(&query, |row| {
-            match row.state {
-                state::SYN_SENT => &mut clients,
-                _ => &mut half_opens.rows,
-            }
-            .push(*row);
-        })?;
-        (half_opens.before_ns, half_opens.after_ns) = (dump.before_ns, dump.after_ns);
+        let mut half_opens = station.sock_diag.dump(&query)?;
+        let (syn_sent, rows) = mem::take(&mut half_opens.rows)
+            .into_iter()
+            .partition(|row| row.state == state::SYN_SENT);
+        half_opens.rows = rows;
         let reader = station.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
         let listeners = Listeners::read(&mut station.sock_diag)?;
         Ok(Self {
             half_opens,
-            clients,
-            is_first: !std::mem::replace(&mut station.begun, true),
+            syn_sent,
+            is_first: !mem::replace(&mut station.begun, true),
             listeners,
             counters,
             counted_ns,
@@ -434,7 +428,7 @@ impl Round {
             syncookies_recv: seen.counter("SyncookiesRecv"),
             req_q_full_drop: seen.counter("TCPReqQFullDrop"),
         });
-        if std::mem::take(&mut station.moved) {
+        if mem::take(&mut station.moved) {
             match addresses(&station.netns) {
                 Ok(addresses) => self.addresses.push((netns, addresses)),
                 Err(error) => {
@@ -468,12 +462,8 @@ fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
         before_ns: dump.before_ns,
         after_ns: dump.after_ns,
         rows: dump.rows.iter().map(as_row).collect(),
-        syn_sent: match seen.is_first {
-            true => seen.clients.iter().map(as_row).collect(),
-            false => Vec::new(),
-        },
-        syn_sent_ns: dump.after_ns,
-        clients: Some(seen.clients.iter().map(as_row).collect()),
+        syn_sent: Some(seen.syn_sent.iter().map(as_row).collect()),
+        is_first: seen.is_first,
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
         syn_retrans: seen.counter("TCPSynRetrans").map(|value| Count {

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    os::fd::AsRawFd,
     process::{Child, Command},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -11,9 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
-use synprobe::lab::Ns;
 use synprobe_tests::{
-    binary::{command, ended, signal},
+    binary::{command, ended, signal, status_kib},
     harness::Undecided,
     schema,
 };
@@ -164,10 +162,7 @@ impl Agent {
 
     /// Figures of /proc/PID/status, in KiB.
     pub fn status_kib(&self, field: &str) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let figure = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
-        Ok(figure.with_context(|| field.to_owned())?.parse()?)
+        status_kib(self.pid()?, field)
     }
 }
 
@@ -201,11 +196,6 @@ impl Ended {
             }
         }
     }
-}
-
-/// A namespace of the lab as an argument: it has no name, but it has a descriptor.
-pub fn netns_path(ns: &Ns) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
 }
 
 /// Waits until it is so. Only for what has no event to wait for.

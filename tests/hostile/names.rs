@@ -16,11 +16,9 @@ use synprobe::{
     lab::{Client, Family, Lab, PORT},
 };
 use synprobe_tests::{
-    binary::{Ran, command, ended, run, signal},
+    binary::{Ran, command, ended, netns_path, run, signal},
     schema,
 };
-
-use super::agent::netns_path;
 
 /// Set in the process that plays the server, to its backlog.
 pub const AS_SERVER: &str = "SYNPROBE_TEST_AS_SERVER";

@@ -12,12 +12,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use synprobe::lab::{Family, Lab, PORT, Server};
 use synprobe_tests::{
-    binary::{self, command, ended},
+    binary::{self, command, ended, netns_path, status_kib},
     harness::figure,
     schema,
 };
 
-use super::agent::{PATIENCE, netns_path};
+use super::agent::PATIENCE;
 
 /// What it may take beyond what it had, KiB: what was read from the ring and not written yet.
 const BOUND_KIB: u64 = 16 * 1024;
@@ -30,14 +30,6 @@ fn connect_until(lab: &Lab, made: &AtomicU64, stop: &AtomicBool) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Resident memory of a process, KiB.
-fn resident(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let figure = line.and_then(|line| line.split_whitespace().next());
-    Ok(figure.context("VmRSS")?.parse()?)
 }
 
 /// The pipe fills, the agent waits, the ring fills: memory stands still and the kernel counts.
@@ -62,13 +54,13 @@ pub fn nobody_reads() -> Result<()> {
                 ensure!(Instant::now() < patience, "no load");
                 std::thread::sleep(Duration::from_millis(20));
             }
-            let before = resident(pid)?;
+            let before = status_kib(pid, "VmRSS")?;
             let goal = made.load(Ordering::Relaxed) + 10_000;
             while made.load(Ordering::Relaxed) < goal {
                 ensure!(Instant::now() < patience, "no load");
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Ok(resident(pid)?.saturating_sub(before))
+            Ok(status_kib(pid, "VmRSS")?.saturating_sub(before))
         };
         let grown = watch();
         stop.store(true, Ordering::Relaxed);

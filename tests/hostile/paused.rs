@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use synprobe::lab::{Client, Family, Lab, PORT, Server};
-use synprobe_tests::harness::figure;
+use synprobe_tests::{binary::netns_path, harness::figure};
 
-use super::agent::{Agent, netns_path};
+use super::agent::Agent;
 
 /// Of the loss, and afterwards.
 const BEFORE: u64 = 20;

@@ -5,24 +5,26 @@ use std::{
     fs, io,
     net::SocketAddr,
     os::unix::process::CommandExt,
-    process::{Child, Command},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use synprobe::{
-    filter::Selection,
+    filter::{Detail, Selection},
     lab::{Family, Lab, Ns, PORT, RawSender},
     privileges::{self as cap, bits},
     probe::{LoadOptions, Probes, hooks::DROPS, kallsyms::Kallsyms},
 };
 use synprobe_tests::{
-    binary::{command, ended},
+    binary::{command, ended, netns_path},
     harness::{self, Case, Undecided},
+    inhabitant::Inhabitant,
+    watching::load_options,
 };
 
-use super::agent::{Agent, netns_path, until};
+use super::agent::{Agent, until};
 
 const NOBODY: u32 = 65_534;
 /// Nothing else on the host uses it.
@@ -97,15 +99,10 @@ pub fn attached_again() -> Result<()> {
     let stray = SocketAddr::new(lab.client_ip(), 40_000);
     let with_less = || -> Result<()> {
         let host = harness::host()?;
-        let filter = Selection::default()
-            .to_kernel(synprobe::filter::Detail::default(), host.ephemeral_ports);
+        let filter = Selection::default().to_kernel(Detail::default(), host.ephemeral_ports);
         let (mut probes, _ring) = Probes::load(&LoadOptions {
             ring_bytes: 4096,
-            filter: &filter,
-            places: host.places,
-            hooks: &host.hooks,
-            reasons: &host.reasons,
-            log_level: 0,
+            ..load_options(host, &filter)
         })?;
         ensure!(probes.attached().any(|hook| hook == DROPS), "no {DROPS}");
         let now = Instant::now();
@@ -153,29 +150,6 @@ pub fn symbols() -> Result<()> {
         ensure!(late.is_none(), "CAP_SYSLOG makes no difference: {late:?}");
     }
     Ok(())
-}
-
-/// A process of its own in a namespace, for the namespace to be found by.
-struct Inhabitant(Child);
-
-impl Inhabitant {
-    fn of(ns: &Ns) -> Result<Self> {
-        ns.run(|| {
-            Command::new("sleep")
-                .arg("120")
-                .spawn()
-                .context("a process elsewhere")
-        })
-        .map(Self)
-    }
-}
-
-impl Drop for Inhabitant {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Makes a command run as nobody, with these capabilities and no others.

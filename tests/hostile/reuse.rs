@@ -11,14 +11,14 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use synprobe::{
     decode::{Event, decode},
-    filter::Selection,
+    filter::{Detail, Selection},
     lab::{Client, Family, Fault, Lab, Lose, PORT, RawSender, Seen, Server, syn},
     model::{Handshake, Outcome, Role, TcpState},
-    probe::{LoadOptions, Probes},
+    probe::Probes,
 };
 use synprobe_tests::{
     harness::{self, Undecided, figure},
-    watching::{AMPLE_RING, Watched, options_for, watch},
+    watching::{Watched, load_options, options_for, watch},
 };
 
 const CONNECTS: u16 = 4000;
@@ -64,15 +64,8 @@ fn addresses(lab: &Lab, make: impl FnOnce() -> Result<()>) -> Result<(u64, u64)>
         netns: Some([lab.client.inode(); 2]),
         ..Selection::default()
     };
-    let filter = selection.to_kernel(synprobe::filter::Detail::default(), host.ephemeral_ports);
-    let (mut probes, mut ring) = Probes::load(&LoadOptions {
-        ring_bytes: AMPLE_RING,
-        filter: &filter,
-        places: host.places,
-        hooks: &host.hooks,
-        reasons: &host.reasons,
-        log_level: 0,
-    })?;
+    let filter = selection.to_kernel(Detail::default(), host.ephemeral_ports);
+    let (mut probes, mut ring) = Probes::load(&load_options(host, &filter))?;
     make()?;
     probes.detach();
     let (mut begun, mut addresses) = (0, HashSet::new());

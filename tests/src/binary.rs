@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::OnceLock,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use synprobe::lab::Ns;
 
 /// How long a run may take that should be over at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -158,6 +159,19 @@ pub fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error().into()),
     }
+}
+
+/// A namespace as an argument: it has no name, but it has a descriptor.
+pub fn netns_path(ns: &Ns) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
+}
+
+/// A figure of `/proc/PID/status` that is given in KiB, such as `VmRSS`.
+pub fn status_kib(pid: u32, field: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let figure = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+    Ok(figure.with_context(|| field.to_owned())?.parse()?)
 }
 
 /// Ids of the eBPF programs that a process holds, by itself or through links.

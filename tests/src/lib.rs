@@ -3,8 +3,8 @@
 
 pub mod binary;
 pub mod harness;
+pub mod inhabitant;
 pub mod kernel;
-
 pub mod schema;
 pub mod watching;
 pub mod wire;

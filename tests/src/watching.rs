@@ -9,10 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use synprobe::{
-    filter::{Detail, Selection},
+    filter::{Detail, KernelFilter, Selection},
     lab::Lab,
     model::{Body, End, Handshake, Line, Lost, Outcome, Retransmit, Role, State},
     pipeline::{self, Stop, WatchOptions},
+    preflight::Ready,
+    probe::LoadOptions,
     verdict::Mode,
     view::{JsonView, View, WallClock},
 };
@@ -123,6 +125,18 @@ pub fn options(selection: Selection) -> WatchOptions {
         log_level: 0,
         give_up_privileges: true,
         namespaces: Vec::new(),
+    }
+}
+
+/// To load the programs without the pipeline behind them: all hooks of the host, nothing lost.
+pub fn load_options<'a>(host: &'a Ready, filter: &'a KernelFilter) -> LoadOptions<'a> {
+    LoadOptions {
+        ring_bytes: AMPLE_RING,
+        filter,
+        places: host.places,
+        hooks: &host.hooks,
+        reasons: &host.reasons,
+        log_level: 0,
     }
 }
 

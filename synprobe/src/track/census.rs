@@ -100,13 +100,13 @@ pub(super) struct Excused {
     pub retransmissions: u64,
 }
 
-impl Excused {
-    /// How many of them are news.
-    pub fn take(excuse: &mut u64, events: u64) -> u64 {
-        let excused = events.min(*excuse);
-        *excuse -= excused;
-        events - excused
-    }
+/// What no event told of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Untold {
+    /// SYNs and SYN-ACKs sent again: whose count shows it.
+    Retransmissions(&'static str),
+    /// That an active open is over.
+    ClientEnds,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Tracker {
         let (replaced, evicted) = self.clients.insert(r.sock, open);
         if let Some(before) = replaced {
             // The address was used again and the end of its last use was not seen.
-            self.end_unseen(before, at_ns);
+            self.end_unseen(before, at_ns, "its socket was used again");
         }
         self.evicted(evicted, at_ns);
     }
@@ -70,10 +70,10 @@ impl Tracker {
     }
 
     /// Its end was lost: the line says that it was open when last seen.
-    fn end_unseen(&mut self, open: Open, at_ns: u64) {
+    pub(super) fn end_unseen(&mut self, open: Open, at_ns: u64, shown_by: &str) {
         if !open.undecided {
             let mut end = Ending::new(Outcome::Open, open.alive_ns)
-                .fact("its end was not seen: its socket was used again");
+                .fact(format!("its end was not seen: {shown_by}"));
             end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
             self.announce_if_due(&open);
             self.say_handshake(open, &end);

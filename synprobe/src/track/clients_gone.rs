@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::{Ending, Snapshot, Tracker, census::Excused, open::Open};
+use super::{Snapshot, Tracker, census::Untold, open::Open};
 use crate::{
     filter::mapped,
-    model::{Outcome, Role, TcpState},
+    model::{Role, TcpState},
 };
 
 /// Dumps in a row that do not show it: one may pass a row over (`tcp_diag_dump()`).
@@ -21,7 +21,7 @@ type Shown = HashMap<([u8; 16], u16), Vec<u16>>;
 impl Tracker {
     /// Ends those that are gone, and says that their end was lost.
     pub(super) fn clients_gone(&mut self, snapshot: &Snapshot) {
-        let Some(rows) = &snapshot.clients else {
+        let Some(rows) = &snapshot.syn_sent else {
             return;
         };
         let mut shown = Shown::new();
@@ -35,7 +35,7 @@ impl Tracker {
                 && open.state == TcpState::SynSent
                 && open.alive_ns < snapshot.before_ns
         };
-        let (mut absent, mut present) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
         for (sock, open) in self.clients.iter().filter(|(_, open)| due(open)) {
             let c = &open.connection;
             let peer = (mapped(c.peer_addr), c.peer_port.unwrap_or(0));
@@ -43,37 +43,27 @@ impl Tracker {
                 Some(port) => ports.contains(&port),
                 None => !ports.is_empty(),
             });
-            if !there {
-                absent.push(*sock);
-            } else if open.absences > 0 {
-                present.push(*sock);
-            }
-        }
-        for sock in present {
-            if let Some(open) = self.clients.get_mut(&sock) {
-                open.absences = 0;
+            if !there || open.absences > 0 {
+                changed.push((*sock, there));
             }
         }
         let mut gone = 0;
-        for sock in absent {
+        for (sock, there) in changed {
             let Some(open) = self.clients.get_mut(&sock) else {
                 continue;
             };
-            open.absences += 1;
-            if open.absences < ABSENCES {
-                continue;
-            }
-            if let Some(open) = self.clients.remove(&sock).filter(|open| !open.undecided) {
-                gone += 1;
-                self.announce_if_due(&open);
-                let mut end = Ending::new(Outcome::Open, open.alive_ns)
-                    .fact("its end was not seen: sock_diag does not show it any more");
-                end.error_us = snapshot.before_ns.saturating_sub(open.alive_ns) / 1000;
-                self.say_handshake(open, &end);
+            open.absences = if there { 0 } else { open.absences + 1 };
+            if open.absences == ABSENCES
+                && let Some(open) = self.clients.remove(&sock)
+            {
+                gone += u64::from(!open.undecided);
+                self.end_unseen(
+                    open,
+                    snapshot.before_ns,
+                    "sock_diag does not show it any more",
+                );
             }
         }
-        let gone = Excused::take(&mut self.excused.states, gone);
-        let what = "ends of active opens";
-        self.untold(snapshot.netns, snapshot.after_ns, gone, what, "sock_diag");
+        self.untold(snapshot.netns, snapshot.after_ns, gone, Untold::ClientEnds);
     }
 }

@@ -242,7 +242,7 @@ impl Tracker {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.reset_seen = true;
                 } else if *state == TcpState::SynSent {
-                    self.rumour(r.sock, &r.flow).reset_seen = true;
+                    self.rumour(r.sock, &r.flow, |rumour| rumour.reset_seen = true);
                 }
             }
             Event::Drop(r) => self.discarded(r),
@@ -256,7 +256,9 @@ impl Tracker {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     (open.soft_error, open.told_ns) = (error, told_ns);
                 } else if *state == TcpState::SynSent {
-                    self.rumour(r.sock, &r.flow).error = told_ns.map(|at_ns| (error, at_ns));
+                    self.rumour(r.sock, &r.flow, |rumour| {
+                        rumour.error = told_ns.map(|at_ns| (error, at_ns));
+                    });
                 }
             }
         }

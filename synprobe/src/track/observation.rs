@@ -26,10 +26,9 @@ pub enum Observation {
 }
 
 /// Which records were lost: what a socket or a counter shows of the same is not lost once more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
-    /// Others, or nobody knows.
-    #[default]
+    /// Others.
     Others,
     /// Transitions.
     States,

@@ -257,17 +257,6 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         self.map.get_mut(key).map(|(_, v)| v)
     }
 
-    /// What stands there, or its default, put there.
-    pub fn get_or_default(&mut self, key: K) -> &mut V
-    where
-        V: Default,
-    {
-        if !self.map.contains_key(&key) {
-            self.insert(key, V::default());
-        }
-        &mut self.map.entry(key).or_default().1
-    }
-
     /// What stands there.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.map.get(key).map(|(_, v)| v)

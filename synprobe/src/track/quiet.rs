@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use synprobe_ebpf::{
     event::Flow,
-    histogram::{BUCKETS, bucket},
+    histogram::{BUCKETS, bucket, from_us},
 };
 
 use super::{
     HalfOpenRow, Tracker, Tuple,
     open::{Open, Start},
 };
-use crate::model::{Bucket, Completed, Handshake, Outcome, Role};
+use crate::model::{Bucket, ByRole, Completed, Handshake, Outcome, Role};
 
 /// What came before the first record that makes a handshake known.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rumour {
     peer: ([u8; 16], u16),
     /// A RST was seen coming.
@@ -45,9 +45,7 @@ impl Default for Tally {
 pub(super) struct Tallies {
     by_port: BTreeMap<(Role, Option<u16>), Tally>,
     /// Those that the kernel counted and no record told of.
-    by_kernel: u64,
-    /// Active opens among them.
-    clients_by_kernel: u64,
+    by_kernel: ByRole<u64>,
 }
 
 impl Tallies {
@@ -57,11 +55,7 @@ impl Tallies {
         for (sum, count) in tally.counts.iter_mut().zip(counts) {
             *sum += count;
         }
-        let count: u64 = counts.iter().sum();
-        self.by_kernel += count;
-        if role == Role::Client {
-            self.clients_by_kernel += count;
-        }
+        *self.by_kernel.get_mut(role) += counts.iter().sum::<u64>();
     }
 
     /// One that a record told of.
@@ -78,7 +72,7 @@ impl Tallies {
     }
 
     pub fn by_kernel(&self) -> u64 {
-        self.by_kernel
+        self.by_kernel.client + self.by_kernel.server
     }
 
     /// As lines.
@@ -102,7 +96,7 @@ fn buckets(counts: &[u64; BUCKETS]) -> Vec<Bucket> {
     let filled = counts.iter().enumerate().filter(|(_, count)| **count > 0);
     filled
         .map(|(at, count)| Bucket {
-            from_us: synprobe_ebpf::histogram::from_us(at).into(),
+            from_us: from_us(at).into(),
             handshakes: *count,
         })
         .collect()
@@ -118,22 +112,21 @@ fn quantile(counts: &[u64; BUCKETS], share: f64) -> Option<u64> {
         seen >= rank
     });
     at.filter(|_| total > 0)
-        .map(|at| u64::from(synprobe_ebpf::histogram::from_us((at + 1).min(BUCKETS - 1))))
+        .map(|at| u64::from(from_us((at + 1).min(BUCKETS - 1))))
 }
 
 impl Tracker {
     /// Of a handshake that no record has made known: kept for the one that may follow.
-    pub(super) fn rumour(&mut self, sock: u64, flow: &Flow) -> &mut Rumour {
+    pub(super) fn rumour(&mut self, sock: u64, flow: &Flow, heard: impl FnOnce(&mut Rumour)) {
         let peer = (flow.peer_addr, flow.peer_port);
-        if self.rumours.get(&sock).is_none_or(|r| r.peer != peer) {
-            let rumour = Rumour {
-                peer,
-                ..Rumour::default()
-            };
-            self.rumours.insert(sock, rumour);
-        }
-        // Just put there.
-        self.rumours.get_or_default(sock)
+        let before = self.rumours.remove(&sock).filter(|r| r.peer == peer);
+        let mut rumour = before.unwrap_or(Rumour {
+            peer,
+            reset_seen: false,
+            error: None,
+        });
+        heard(&mut rumour);
+        self.rumours.insert(sock, rumour);
     }
 
     /// What is known of it beside its first record.
@@ -172,7 +165,7 @@ impl Tracker {
 
     /// Active opens that the kernel has counted.
     pub fn counted_clients(&self) -> u64 {
-        self.tallies.clients_by_kernel
+        self.tallies.by_kernel.client
     }
 
     /// What the kernel has counted of one role and port on one CPU.

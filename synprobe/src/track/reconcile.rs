@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Count, Ending, Missed, Observation, Tracker, Tuple,
-    census::Excused,
+    census::Untold,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
@@ -41,12 +41,10 @@ pub struct Snapshot {
     pub after_ns: u64,
     /// The half-opens.
     pub rows: Vec<HalfOpenRow>,
-    /// Active opens in SYN_SENT; asked for once, at the start.
-    pub syn_sent: Vec<HalfOpenRow>,
-    /// After the last row of those.
-    pub syn_sent_ns: u64,
-    /// All in SYN_SENT, in every round; `None`: not asked for.
-    pub clients: Option<Vec<HalfOpenRow>>,
+    /// Active opens in SYN_SENT; `None`: not asked for.
+    pub syn_sent: Option<Vec<HalfOpenRow>>,
+    /// The namespace's first: what it shows may have been there before the run.
+    pub is_first: bool,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
     /// `TCPSynRetrans`, likewise.
@@ -170,7 +168,8 @@ impl Tracker {
                 self.on_row(row, snapshot);
             }
         }
-        for row in &snapshot.syn_sent {
+        let syn_sent = snapshot.syn_sent.as_deref();
+        for row in syn_sent.filter(|_| snapshot.is_first).unwrap_or_default() {
             self.on_syn_sent(row, snapshot);
         }
         self.on_gone(snapshot);
@@ -192,26 +191,36 @@ impl Tracker {
             count.value = count.value.saturating_sub(snapshot.retrans_fail);
         }
         let missing = self.census.reading(snapshot.netns, count);
-        let missing = Excused::take(&mut self.excused.retransmissions, missing);
-        let what = "retransmissions";
+        let at_ns = count.after_ns;
         self.untold(
             snapshot.netns,
-            count.after_ns,
+            at_ns,
             missing,
-            what,
-            "TCPSynRetrans",
+            Untold::Retransmissions("TCPSynRetrans"),
         );
     }
 
     /// A socket's own count is ahead of the events by so many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
         let news = self.census.missed(netns, events.into());
-        let news = Excused::take(&mut self.excused.retransmissions, news);
-        self.untold(netns, at_ns, news, "retransmissions", "the socket");
+        self.untold(netns, at_ns, news, Untold::Retransmissions("the socket"));
     }
 
-    /// Something else than an event told of these.
-    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: &str, by: &str) {
+    /// Something else than an event told of these: lost, unless they are known to be.
+    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Untold) {
+        let (excuse, what, by) = match what {
+            Untold::Retransmissions(by) => {
+                (&mut self.excused.retransmissions, "retransmissions", by)
+            }
+            Untold::ClientEnds => (
+                &mut self.excused.states,
+                "ends of active opens",
+                "sock_diag",
+            ),
+        };
+        let excused = events.min(*excuse);
+        *excuse -= excused;
+        let events = events - excused;
         if events > 0 {
             self.totals.untold += events;
             self.observe(Observation::Lost {
@@ -307,13 +316,17 @@ impl Tracker {
 
     /// An active open that was there before the run: its timer tells how long it has been.
     fn on_syn_sent(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
+        if row.retrans == 0 && self.config.detail.slow_us().is_some() {
+            // It may yet go well, and nothing would tell.
+            return;
+        }
         // One that began since then is known by its socket.
         let known = self.clients.iter().any(|(_, open)| {
             open.connection.peer_port == Some(row.tuple.peer_port)
                 && mapped(open.connection.peer_addr) == row.tuple.peer_addr
                 && open
                     .start
-                    .is_some_and(|start| start.at_ns <= snapshot.syn_sent_ns)
+                    .is_some_and(|start| start.at_ns <= snapshot.after_ns)
                 && open
                     .connection
                     .local_port
@@ -334,16 +347,10 @@ impl Tracker {
         let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
         let late_us = if n == 0 { 0 } else { age_us / 8 };
         let start = Start {
-            at_ns: snapshot.syn_sent_ns.saturating_sub(age_us * 1000),
+            at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
             source: DwellSource::SockDiag,
-            error_us: late_us
-                + ticks_us(self.config.hz)
-                + snapshot.syn_sent_ns.saturating_sub(snapshot.after_ns) / 1000,
+            error_us: late_us + ticks_us(self.config.hz),
         };
-        if row.retrans == 0 && self.config.detail.slow_us().is_some() {
-            // It may yet go well, and nothing would tell.
-            return;
-        }
         self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
     }
 

@@ -150,16 +150,15 @@ impl Formatter for Harmless {
         if text.is_ascii() && !text.contains('\x7f') {
             return out.write_all(text.as_bytes());
         }
-        let mut units = [0; 2];
+
         for part in text.split_inclusive(is_hazardous) {
             let last = part.chars().next_back().filter(|c| is_hazardous(*c));
             let plain = last.map_or(part, |c| &part[..part.len() - c.len_utf8()]);
             out.write_all(plain.as_bytes())?;
-            for unit in last
-                .iter()
-                .flat_map(|c| c.encode_utf16(&mut units).to_vec())
-            {
-                write!(out, "\\u{unit:04x}")?;
+            if let Some(c) = last {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}")?;
+                }
             }
         }
         Ok(())

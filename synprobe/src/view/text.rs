@@ -351,8 +351,8 @@ impl<W: Write> TextView<W> {
             Body::Retransmit(r) => self.retransmit(&time, r),
             Body::Handshake(h) => self.handshake(&time, h),
             Body::Peer(p) => self.peer(p),
-            // Those who print them print a page, not lines.
             Body::Completed(c) => self.completed(c),
+            // Those who print them print a page, not lines.
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, human::safe(&l.reason));

@@ -137,11 +137,7 @@ fn one(n: usize, over: &AtomicBool) -> Result<()> {
 }
 
 fn look(agent: &Child, began: Instant) -> Result<Look> {
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.id()))?;
-    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    let kib: u64 = rss
-        .and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok())
-        .context("no VmRSS")?;
+    let kib = binary::status_kib(agent.id(), "VmRSS")?;
     let stat = fs::read_to_string(format!("/proc/{}/stat", agent.id()))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
     let ticks = |at: usize| {
