@@ -5,7 +5,7 @@
 mod pages;
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     os::unix::process::CommandExt,
     process::{Child, ChildStdout, ExitCode},
@@ -26,6 +26,7 @@ use synprobe_tests::{
 /// `nobody`, on every system.
 const NOBODY: u32 = 65_534;
 const DONE: i32 = 0;
+const FAILED: i32 = 1;
 const USAGE: i32 = 2;
 const HOST: i32 = 3;
 
@@ -33,11 +34,12 @@ const HOST: i32 = 3;
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, Test); 18] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
         ("closed-pipe", closed_pipe),
+        ("no-output", no_output),
         ("duration", duration),
         ("count", count),
         ("few-descriptors", few_descriptors),
@@ -251,6 +253,27 @@ fn closed_pipe() -> Result<()> {
     let mut child = command(&["lab", "refused", "--format", "json"])?.spawn()?;
     drop(child.stdout.take());
     let ran = ended(child)?;
+    ensure!(ran.code == Some(DONE), "{ran:?}");
+    Ok(())
+}
+
+/// A closed standard output is refused; /dev/null is somebody's wish, however it was opened.
+fn no_output() -> Result<()> {
+    let mut closed = command(&["preflight"])?;
+    // SAFETY: close() may be called between fork and exec, and the descriptor is the child's own.
+    unsafe {
+        closed.pre_exec(|| match libc::close(libc::STDOUT_FILENO) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    let ran = ended(closed.spawn()?)?;
+    ensure!(
+        ran.code == Some(FAILED) && ran.err.contains("standard output is closed"),
+        "{ran:?}"
+    );
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let ran = ended(command(&["preflight"])?.stdout(null).spawn()?)?;
     ensure!(ran.code == Some(DONE), "{ran:?}");
     Ok(())
 }

@@ -2,9 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
     io::{self, BufWriter, IsTerminal, Write},
-    os::fd::AsFd,
 };
 
 use serde::Serialize;
@@ -74,19 +72,9 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// A program that is started without a standard output gets /dev/null for it, open for reading and
-/// writing, from the Rust runtime: what it prints would vanish in silence.
+/// What is printed must not vanish in silence.
 fn check_output() -> Result<(), Failure> {
-    let out = io::stdout();
-    // SAFETY: fcntl(F_GETFL) takes no pointer.
-    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
-    let is_null = || {
-        let file = File::from(out.as_fd().try_clone_to_owned().ok()?);
-        let null = std::fs::metadata("/dev/null").ok()?;
-        use std::os::unix::fs::MetadataExt;
-        Some(file.metadata().ok()?.rdev() == null.rdev())
-    };
-    if flags & libc::O_ACCMODE == libc::O_RDWR && is_null() == Some(true) {
+    if descriptors::output_was_closed() {
         let line = "standard output is closed: give it a place to go, such as a file or | cat";
         return Err(Failure(line.to_owned(), FAILED));
     }

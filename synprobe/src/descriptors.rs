@@ -6,6 +6,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// Of each watched namespace: itself, sock_diag, routes, two files of counters, two sockets for ICMP.
@@ -57,6 +58,27 @@ pub fn advice() -> String {
          LimitNOFILE= of the service, or watch one with --netns"
     )
 }
+
+static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program was started without a standard output (`>&-`). The Rust runtime puts /dev/null in
+/// its place before `main`, and that looks like the /dev/null that a service manager gives on purpose.
+pub fn output_was_closed() -> bool {
+    OUTPUT_WAS_CLOSED.load(Ordering::Relaxed)
+}
+
+extern "C" fn look_at_output() {
+    // SAFETY: fcntl(F_GETFD) takes no pointer.
+    if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
+        OUTPUT_WAS_CLOSED.store(true, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: the C library calls each function in this section once, before `main`; this one needs nothing
+// that is set up later.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = look_at_output;
 
 fn get() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {

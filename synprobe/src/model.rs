@@ -313,6 +313,18 @@ pub enum DwellSource {
     SockDiag,
 }
 
+impl DwellSource {
+    /// The name in the output contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::RttSample => "rtt_sample",
+            Self::RequestSock => "request_sock",
+            Self::SockDiag => "sock_diag",
+        }
+    }
+}
+
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -323,6 +335,17 @@ pub enum Confidence {
     Likely,
     /// Not enough evidence.
     Insufficient,
+}
+
+impl Confidence {
+    /// The name in the output contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Insufficient => "insufficient",
+        }
+    }
 }
 
 /// One fact that speaks for or against.

@@ -19,10 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     decode::{Event, decode},
@@ -36,7 +33,7 @@ use crate::{
     probe::{LoadOptions, Probes, hooks::DROPS, kernel_log},
     ring::Ring,
     survey::{Report, Request, Surveyor},
-    track::{Fate, Observation, TrackConfig, Tracker, Tuple},
+    track::{Fate, Observation, Snapshot, TrackConfig, Tracker, Tuple},
     verdict::{Judge, Scene},
     view::{View, WallClock},
 };
@@ -46,10 +43,13 @@ pub use options::{OnReady, Stop, WatchError, WatchOptions};
 mod losses;
 mod options;
 
-/// Records taken from the ring before lines are shown.
-const BATCH: usize = 4096;
+/// Records taken from the ring before lines are shown: few enough that those are still in the cache.
+const BATCH: usize = 512;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
+/// Likewise in the quiet mode, while no record comes and no handshake is under way. The first record ends
+/// it: what goes badly is sent again after a second, and that gives one.
+const CALM: Duration = Duration::from_secs(3);
 /// A survey may take this share of one core: its pause is so many times what it took.
 const SURVEY_PAUSE: u32 = 100;
 /// An event whose program runs while a dump is read reaches the ring within this time.
@@ -104,6 +104,8 @@ struct Run<'v> {
     requests: mpsc::Sender<Request>,
     reports: mpsc::Receiver<Report>,
     survey: SurveyState,
+    /// When the next tick is.
+    tick: Instant,
     /// Namespaces that events have named.
     named: HashSet<u32>,
     losses: Losses,
@@ -114,6 +116,8 @@ struct Run<'v> {
 struct SurveyState {
     under_way: bool,
     due: Instant,
+    /// Nothing is under way, as far as the last one showed, and no record has come since it began.
+    calm: bool,
 }
 
 impl<'v> Run<'v> {
@@ -185,7 +189,9 @@ impl<'v> Run<'v> {
             survey: SurveyState {
                 under_way: false,
                 due: Instant::now(),
+                calm: false,
             },
+            tick: Instant::now(),
             named: HashSet::new(),
             losses: Losses::default(),
             began: Instant::now(),
@@ -210,18 +216,13 @@ impl<'v> Run<'v> {
     }
 
     async fn until(&mut self, mut stop: Stop) -> Result<(), WatchError> {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let deadline = self
-            .options
-            .duration
-            .map(|d| tokio::time::Instant::from_std(self.began + d));
+        let deadline = self.options.duration.map(|d| self.began + d);
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = at(deadline) => break,
-                _ = tick.tick() => self.tick()?,
+                () = at(Some(self.tick)) => self.tick()?,
                 Some(report) = self.reports.recv() => self.report(report).await?,
                 ready = self.ring.ready() => {
                     ready.map_err(|e| WatchError::System("ring buffer", e))?;
@@ -244,9 +245,14 @@ impl<'v> Run<'v> {
         let (tracker, named) = (&mut self.tracker, &mut self.named);
         let (scene, notice) = (&mut self.judge.scene, &self.notice);
         let mut failed = false;
+        let mut last = 0;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
             Ok(event) => {
-                named.insert(event.flow().netns);
+                let netns = event.flow().netns;
+                if last != netns {
+                    named.insert(netns);
+                    last = netns;
+                }
                 match &event {
                     Event::Drop(discarded) => notice.discarded(discarded, scene),
                     Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close) => {
@@ -258,6 +264,10 @@ impl<'v> Run<'v> {
             }
             Err(error) => tracker.observe(Losses::undecodable(&error)),
         });
+        if records > 0 && self.survey.calm {
+            self.survey.calm = false;
+            (self.tick, self.survey.due) = (Instant::now(), Instant::now());
+        }
         if failed {
             // An ICMP error came before what it did.
             self.listen_to_icmp();
@@ -272,9 +282,14 @@ impl<'v> Run<'v> {
         }
     }
 
-    fn drain_all(&mut self) -> Result<(), WatchError> {
-        while self.drain()? == BATCH {}
-        Ok(())
+    /// Whether there was anything.
+    fn drain_all(&mut self) -> Result<bool, WatchError> {
+        let mut records = self.drain()?;
+        let any = records > 0;
+        while records == BATCH {
+            records = self.drain()?;
+        }
+        Ok(any)
     }
 
     fn show(&mut self, lines: Vec<Line>) -> Result<(), WatchError> {
@@ -289,6 +304,7 @@ impl<'v> Run<'v> {
     }
 
     fn tick(&mut self) -> Result<(), WatchError> {
+        self.tick = Instant::now() + if self.survey.calm { CALM } else { TICK };
         self.count_losses()?;
         if let Some(lost) = self.losses.relieve(&mut self.probes) {
             self.tracker.observe(lost);
@@ -337,7 +353,8 @@ impl<'v> Run<'v> {
         self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
-        self.drain_all()?;
+        let came = self.drain_all()?;
+        let empty = snapshots.iter().all(Snapshot::is_empty);
         // What did not fit into the ring is known to be lost before something else shows it.
         self.count_losses()?;
         for mut snapshot in snapshots {
@@ -361,6 +378,10 @@ impl<'v> Run<'v> {
         self.survey = SurveyState {
             under_way: false,
             due: Instant::now() + took * SURVEY_PAUSE,
+            calm: self.options.detail.slow_us().is_some()
+                && !came
+                && empty
+                && self.tracker.open() == 0,
         };
         Ok(())
     }
@@ -460,9 +481,9 @@ fn four_digits(share: f64) -> f64 {
     (share * 1e4).round() / 1e4
 }
 
-async fn at(deadline: Option<tokio::time::Instant>) {
+async fn at(deadline: Option<Instant>) {
     match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -43,6 +43,11 @@ impl Losses {
         let skipped = probes.skipped();
         let drops_skipped = probes.drops_skipped();
         let mut lost = Vec::new();
+        let mut add = |events: u64, reason: &dyn Fn() -> String, of: Missed| {
+            if events > 0 {
+                lost.push(said(events, reason(), of));
+            }
+        };
         for (kind, name) in KIND_NAMES.iter().enumerate() {
             let before = &self.stats;
             let dropped = stats.dropped[kind].saturating_sub(before.dropped[kind]);
@@ -52,29 +57,23 @@ impl Losses {
                 KIND_RETRANSMIT | KIND_SYNACK => Missed::Retransmissions,
                 _ => Missed::Others,
             };
-            let full = format!("{name} records: the ring was full (a larger --ring-size helps)");
-            lost.push((dropped, full, of));
-            let unreadable = format!("{name} records: a kernel member could not be read");
-            lost.push((unread, unreadable, of));
+            let full = || format!("{name} records: the ring was full (a larger --ring-size helps)");
+            add(dropped, &full, of);
+            let unreadable = || format!("{name} records: a kernel member could not be read");
+            add(unread, &unreadable, of);
         }
-        lost.push((
-            skipped.saturating_sub(self.skipped),
-            "events while the same program was running on that CPU".to_owned(),
-            Missed::Any,
-        ));
+        let skips = || "events while the same program was running on that CPU".to_owned();
+        add(skipped.saturating_sub(self.skipped), &skips, Missed::Any);
         let skips = drops_skipped.saturating_sub(self.drops_skipped);
         let [unlooked, held_back] = losses::of_drops(&self.stats, &stats, skips);
         let unheard = icmp.iter().map(|errors| errors.drops()).sum();
         self.unlooked += unlooked.0 + unheard;
-        for (events, reason) in [unlooked, held_back, (unheard, UNHEARD.to_owned())] {
-            lost.push((events, reason, Missed::Others));
+        for (events, reason) in [unlooked, held_back] {
+            add(events, &|| reason.clone(), Missed::Others);
         }
+        add(unheard, &|| UNHEARD.to_owned(), Missed::Others);
         (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
-        lost.retain(|(events, ..)| *events > 0);
-        let said = lost
-            .into_iter()
-            .map(|(events, reason, of)| said(events, reason, of));
-        Ok(said.collect())
+        Ok(lost)
     }
 
     /// Leaves drops alone while there are too many of them ([`Probes::relieve`]), and says so.

@@ -3,6 +3,7 @@
 //! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
 //! has no clock: time comes with the observations. Its table is bounded.
 
+mod bounded;
 mod census;
 mod client;
 mod clients_gone;
@@ -21,9 +22,10 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use bounded::Bounded;
 pub use census::Count;
 pub use observation::{Missed, Observation, Totals};
-pub use open::{Bounded, Tuple};
+pub use open::Tuple;
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
@@ -171,7 +173,9 @@ impl Tracker {
 
     /// What was said since the last call.
     pub fn take_lines(&mut self) -> Vec<Line> {
-        std::mem::take(&mut self.lines)
+        // Under load the next batch is as large.
+        let room = Vec::with_capacity(self.lines.len());
+        std::mem::replace(&mut self.lines, room)
     }
 
     /// The running totals.

@@ -63,6 +63,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether it shows no handshake under way.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.syn_sent.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
+impl Snapshot {
     /// A row was read at some moment of the dump; on a busy host that is a long one.
     fn took_us(&self) -> u64 {
         self.after_ns.saturating_sub(self.before_ns) / 1000

@@ -47,22 +47,26 @@ impl Judge {
     }
 
     /// Takes lines as the tracker says them; gives back those that can be printed.
-    pub fn pass(&mut self, lines: Vec<Line>) -> Vec<Line> {
+    pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
             self.scene.note(line);
         }
         match self.mode {
-            Mode::AtOnce => lines.into_iter().map(|line| self.judged(line)).collect(),
+            Mode::AtOnce => {
+                lines.iter_mut().for_each(|line| self.judge(line));
+                lines
+            }
             Mode::AtTheEnd => {
                 let mut printed = Vec::new();
-                for line in lines {
+                for mut line in lines {
                     match &line.body {
                         Body::State(_) | Body::Retransmit(_) => (),
                         Body::Handshake(h) if went_well(h, &self.scene) => (),
                         Body::Handshake(_) if self.held.len() < HELD => self.held.push(line),
                         Body::Handshake(_) => {
                             self.hurried += 1;
-                            printed.push(self.judged(line));
+                            self.judge(&mut line);
+                            printed.push(line);
                         }
                         _ => printed.push(line),
                     }
@@ -78,8 +82,8 @@ impl Judge {
             .into_iter()
             .partition(|line| matches!(line.body, Body::Peer(_)));
         let mut printed = self.pass(rest);
-        let held = std::mem::take(&mut self.held);
-        let judged: Vec<Line> = held.into_iter().map(|line| self.judged(line)).collect();
+        let mut judged = std::mem::take(&mut self.held);
+        judged.iter_mut().for_each(|line| self.judge(line));
         if self.mode == Mode::AtTheEnd {
             let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
             let of = |line: &Line| match &line.body {
@@ -114,7 +118,7 @@ impl Judge {
         self.hurried
     }
 
-    fn judged(&mut self, mut line: Line) -> Line {
+    fn judge(&mut self, line: &mut Line) {
         if let Body::Handshake(h) = &mut line.body {
             judge(h, &self.scene);
             if let Some(verdict) = &h.verdict {
@@ -127,7 +131,6 @@ impl Judge {
                 }
             }
         }
-        line
     }
 }
 

@@ -4,21 +4,19 @@
 //! field: a general serializer looks at every byte of every field name, and that was half of what the
 //! agent cost. A test holds the two against each other.
 
-use std::{
-    fmt::{self, Write as _},
-    io::{self, Write},
-    net::IpAddr,
-};
+use std::io::{self, Write};
 
-use bytes::{BufMut, BytesMut};
+use fields::Fields;
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
-use super::{View, WallClock};
+use super::{Stamps, View, WallClock};
 use crate::{
     human::is_hazardous,
-    model::{Body, Connection, Family, Handshake, Line, State},
+    model::{Body, Line},
 };
+
+mod fields;
 
 /// What every line starts with.
 #[derive(Serialize)]
@@ -35,7 +33,7 @@ struct Envelope<'a, B> {
 pub struct JsonView<W> {
     out: W,
     /// Lines on their way: they are made of small pieces, and a file wants large ones.
-    lines: BytesMut,
+    lines: Vec<u8>,
 }
 
 /// Lines are handed on when there are so many bytes.
@@ -46,7 +44,7 @@ impl<W: Write> JsonView<W> {
     pub fn new(out: W) -> Self {
         Self {
             out,
-            lines: BytesMut::with_capacity(2 * CHUNK),
+            lines: Vec::with_capacity(2 * CHUNK),
         }
     }
 
@@ -64,16 +62,18 @@ impl<W: Write> JsonView<W> {
 
 impl<W: Write> View for JsonView<W> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        let mut stamps = Stamps::new(clock);
         for line in lines {
-            let time = clock.rfc3339(line.mono_ns);
+            let (out, mono_ns) = (&mut self.lines, line.mono_ns);
+            let time = stamps.rfc3339(mono_ns);
             match &line.body {
-                Body::State(b) => Fields::begin(&mut self.lines, "state", line, &time).state(b)?,
+                Body::State(b) => Fields::begin(out, "state", time, mono_ns).state(b)?,
                 Body::Handshake(b) => {
-                    Fields::begin(&mut self.lines, "handshake", line, &time).handshake(b)?;
+                    Fields::begin(out, "handshake", time, mono_ns).handshake(b)?
                 }
-                _ => general(&mut self.lines, line, &time)?,
+                _ => general(out, line, time)?,
             }
-            self.lines.put_u8(b'\n');
+            out.push(b'\n');
             if self.lines.len() >= CHUNK {
                 self.hand_on()?;
             }
@@ -87,7 +87,7 @@ impl<W: Write> View for JsonView<W> {
 }
 
 /// Any line, by serde.
-fn general(out: &mut BytesMut, line: &Line, time: &str) -> io::Result<()> {
+fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
     match &line.body {
         Body::Start(b) => envelope(out, "start", line, time, b),
         Body::State(b) => envelope(out, "state", line, time, b),
@@ -104,7 +104,7 @@ fn general(out: &mut BytesMut, line: &Line, time: &str) -> io::Result<()> {
 }
 
 fn envelope<B: Serialize>(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     kind: &'static str,
     line: &Line,
     time: &str,
@@ -120,8 +120,8 @@ fn envelope<B: Serialize>(
     write(out, &envelope)
 }
 
-fn write(out: &mut BytesMut, value: &impl Serialize) -> io::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(out.writer(), Harmless))?;
+fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(out, Harmless))?;
     Ok(())
 }
 
@@ -131,9 +131,9 @@ fn write(out: &mut BytesMut, value: &impl Serialize) -> io::Result<()> {
 ///
 /// When it is no JSON.
 pub fn to_json(value: &impl Serialize) -> io::Result<String> {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     write(&mut out, value)?;
-    String::from_utf8(out.to_vec()).map_err(io::Error::other)
+    String::from_utf8(out).map_err(io::Error::other)
 }
 
 /// Compact JSON that is harmless on a terminal too: beyond what JSON asks for, every character that does
@@ -165,126 +165,6 @@ impl Formatter for Harmless {
     }
 }
 
-/// A line under way. Field names are given with their punctuation: `,"name":`.
-struct Fields<'a> {
-    out: &'a mut BytesMut,
-}
-
-impl<'a> Fields<'a> {
-    fn begin(out: &'a mut BytesMut, kind: &str, line: &Line, time: &str) -> Self {
-        out.put_slice(b"{\"v\":1,\"type\":\"");
-        out.put_slice(kind.as_bytes());
-        out.put_slice(b"\",\"time\":\"");
-        out.put_slice(time.as_bytes());
-        out.put_u8(b'"');
-        Self { out }.number(",\"mono_ns\":", line.mono_ns)
-    }
-
-    fn raw(self, name: &str, value: &str) -> Self {
-        self.out.put_slice(name.as_bytes());
-        self.out.put_slice(value.as_bytes());
-        self
-    }
-
-    fn number(self, name: &str, value: impl Into<u64>) -> Self {
-        self.out.put_slice(name.as_bytes());
-        let (mut digits, mut left, mut at) = ([0; 20], value.into(), 20);
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-            if left == 0 {
-                break;
-            }
-        }
-        self.out.put_slice(&digits[at..]);
-        self
-    }
-
-    fn maybe(self, name: &str, value: Option<impl Into<u64>>) -> Self {
-        match value {
-            Some(value) => self.number(name, value),
-            None => self.raw(name, "null"),
-        }
-    }
-
-    /// A word of ours, which needs no escapes.
-    fn word(self, name: &str, value: &str) -> Self {
-        self.raw(name, "\"").raw(value, "\"")
-    }
-
-    fn addr(self, name: &str, value: IpAddr) -> Result<Self, fmt::Error> {
-        self.out.put_slice(name.as_bytes());
-        write!(self.out, "\"{value}\"")?;
-        Ok(self)
-    }
-
-    /// Somebody else's text, or anything with a structure.
-    fn value(self, name: &str, value: &impl Serialize) -> io::Result<Self> {
-        self.out.put_slice(name.as_bytes());
-        write(self.out, value)?;
-        Ok(self)
-    }
-
-    fn connection(self, c: &Connection) -> io::Result<Self> {
-        let family = match c.family {
-            Family::Ipv4 => "ipv4",
-            Family::Ipv6 => "ipv6",
-        };
-        let named = self
-            .number(",\"id\":", c.id)
-            .word(",\"role\":", c.role.name())
-            .word(",\"family\":", family)
-            .raw(
-                if c.v4_mapped {
-                    ",\"v4_mapped\":true"
-                } else {
-                    ""
-                },
-                "",
-            );
-        let placed = named
-            .addr(",\"local_addr\":", c.local_addr)
-            .map_err(io::Error::other)?
-            .maybe(",\"local_port\":", c.local_port)
-            .addr(",\"peer_addr\":", c.peer_addr)
-            .map_err(io::Error::other)?
-            .maybe(",\"peer_port\":", c.peer_port)
-            .number(",\"netns\":", c.netns);
-        placed
-            .value(",\"netns_name\":", &c.netns_name)?
-            .maybe(",\"pid\":", c.pid)
-            .value(",\"comm\":", &c.comm)?
-            .value(",\"cgroup\":", &c.cgroup)
-    }
-
-    fn state(self, s: &State) -> io::Result<()> {
-        self.connection(&s.connection)?
-            .word(",\"old\":", s.old.name())
-            .word(",\"new\":", s.new.name())
-            .maybe(",\"dwell_us\":", s.dwell_us)
-            .raw("}", "");
-        Ok(())
-    }
-
-    fn handshake(self, h: &Handshake) -> io::Result<()> {
-        self.connection(&h.connection)?
-            .word(",\"outcome\":", h.outcome.name())
-            .maybe(",\"dwell_us\":", h.dwell_us)
-            .value(",\"dwell_source\":", &h.dwell_source)?
-            .maybe(",\"dwell_error_us\":", h.dwell_error_us)
-            .number(",\"retransmits\":", h.retransmits)
-            .number(",\"retransmits_by_peer\":", h.retransmits_by_peer)
-            .value(",\"error\":", &h.error)?
-            .value(",\"verdict\":", &h.verdict)?
-            .value(",\"confidence\":", &h.confidence)?
-            .value(",\"evidence\":", &h.evidence)?
-            .value(",\"remedy\":", &h.remedy)?
-            .raw("}", "");
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 pub(super) mod held_against_serde {
     use super::*;
@@ -296,7 +176,7 @@ pub(super) mod held_against_serde {
         view.show(std::slice::from_ref(line), WallClock::default())
             .unwrap();
         let by_hand = String::from_utf8(view.into_inner()).unwrap();
-        let mut by_serde = BytesMut::new();
+        let mut by_serde = Vec::new();
         general(&mut by_serde, line, &time).unwrap();
         assert_eq!(by_hand.trim_end(), std::str::from_utf8(&by_serde).unwrap());
     }

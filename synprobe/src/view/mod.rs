@@ -39,13 +39,50 @@ impl WallClock {
     }
 
     /// RFC 3339, UTC, microseconds.
-    pub fn rfc3339(&self, mono_ns: u64) -> String {
-        let ns = i128::from(mono_ns) + self.offset_ns;
-        let micros = i64::try_from(ns.div_euclid(1000)).unwrap_or(0);
-        match jiff::Timestamp::from_microsecond(micros) {
-            Ok(time) => format!("{time:.6}"),
-            Err(_) => "1970-01-01T00:00:00.000000Z".to_owned(),
+    pub fn rfc3339(self, mono_ns: u64) -> String {
+        Stamps::new(self).rfc3339(mono_ns).to_owned()
+    }
+}
+
+/// Times of many lines: of those within one second only the last digits differ.
+struct Stamps {
+    clock: WallClock,
+    /// The second that `text` stands for, since 1970.
+    second: Option<i64>,
+    text: String,
+}
+
+/// `2026-01-02T03:04:05`
+const UP_TO_THE_SECOND: usize = 19;
+
+impl Stamps {
+    fn new(clock: WallClock) -> Self {
+        Self {
+            clock,
+            second: None,
+            text: String::new(),
         }
+    }
+
+    /// RFC 3339, UTC, microseconds.
+    fn rfc3339(&mut self, mono_ns: u64) -> &str {
+        let ns = i128::from(mono_ns) + self.clock.offset_ns;
+        let micros = i64::try_from(ns).unwrap_or(0).div_euclid(1000);
+        let second = micros.div_euclid(1_000_000);
+        if self.second != Some(second) {
+            // Beyond the year 9999 there is no such text.
+            let time = jiff::Timestamp::from_second(second).unwrap_or_default();
+            self.text = format!("{time:.6}");
+            self.second = Some(second);
+        }
+        self.text.truncate(UP_TO_THE_SECOND);
+        // The sum is the digits behind the point, with a one before them for the zeros' sake.
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(1_000_000 + micros.rem_euclid(1_000_000) as u32);
+        self.text.push('.');
+        self.text.push_str(digits.get(1..).unwrap_or_default());
+        self.text.push('Z');
+        &self.text
     }
 }
 

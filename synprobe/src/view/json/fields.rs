@@ -1,0 +1,134 @@
+//! Lines written field by field, without looking at what is known beforehand.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use super::write;
+use crate::model::{Connection, Family, Handshake, State};
+
+/// A line under way. Field names are given with their punctuation: `,"name":`.
+pub(super) struct Fields<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Fields<'a> {
+    /// What every line starts with.
+    pub(super) fn begin(out: &'a mut Vec<u8>, kind: &str, time: &str, mono_ns: u64) -> Self {
+        Self { out }
+            .word("{\"v\":1,\"type\":", kind)
+            .word(",\"time\":", time)
+            .number(",\"mono_ns\":", mono_ns)
+    }
+
+    // Inlined, a name of known length is stored and not copied by a call.
+    #[inline(always)]
+    fn raw(self, text: &str) -> Self {
+        self.out.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    #[inline(always)]
+    fn number(self, name: &str, value: impl Into<u64>) -> Self {
+        self.raw(name).raw(itoa::Buffer::new().format(value.into()))
+    }
+
+    #[inline(always)]
+    fn maybe(self, name: &str, value: Option<impl Into<u64>>) -> Self {
+        match value {
+            Some(value) => self.number(name, value),
+            None => self.raw(name).raw("null"),
+        }
+    }
+
+    /// A word of ours, which needs no escapes.
+    #[inline(always)]
+    fn word(self, name: &str, value: &str) -> Self {
+        self.raw(name).raw("\"").raw(value).raw("\"")
+    }
+
+    fn addr(self, name: &str, value: IpAddr) -> io::Result<Self> {
+        let IpAddr::V4(v4) = value else {
+            let quoted = self.raw(name);
+            write!(quoted.out, "\"{value}\"")?;
+            return Ok(quoted);
+        };
+        let [a, b, c, d] = v4.octets();
+        Ok(self
+            .raw(name)
+            .number("\"", a)
+            .number(".", b)
+            .number(".", c)
+            .number(".", d)
+            .raw("\""))
+    }
+
+    /// Somebody else's text.
+    fn text(self, name: &str, value: Option<&str>) -> io::Result<Self> {
+        let harmless = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+        match value {
+            None => Ok(self.raw(name).raw("null")),
+            Some(text) if text.bytes().all(harmless) => Ok(self.word(name, text)),
+            Some(text) => {
+                let named = self.raw(name);
+                write(named.out, &text)?;
+                Ok(named)
+            }
+        }
+    }
+
+    fn connection(self, c: &Connection) -> io::Result<Self> {
+        let family = match c.family {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        let mapped = match c.v4_mapped {
+            true => ",\"v4_mapped\":true",
+            false => "",
+        };
+        self.number(",\"id\":", c.id)
+            .word(",\"role\":", c.role.name())
+            .word(",\"family\":", family)
+            .raw(mapped)
+            .addr(",\"local_addr\":", c.local_addr)?
+            .maybe(",\"local_port\":", c.local_port)
+            .addr(",\"peer_addr\":", c.peer_addr)?
+            .maybe(",\"peer_port\":", c.peer_port)
+            .number(",\"netns\":", c.netns)
+            .text(",\"netns_name\":", c.netns_name.as_deref())?
+            .maybe(",\"pid\":", c.pid)
+            .text(",\"comm\":", c.comm.as_deref())?
+            .text(",\"cgroup\":", c.cgroup.as_deref())
+    }
+
+    pub(super) fn state(self, s: &State) -> io::Result<()> {
+        self.connection(&s.connection)?
+            .word(",\"old\":", s.old.name())
+            .word(",\"new\":", s.new.name())
+            .maybe(",\"dwell_us\":", s.dwell_us)
+            .raw("}");
+        Ok(())
+    }
+
+    pub(super) fn handshake(self, h: &Handshake) -> io::Result<()> {
+        let judged = self
+            .connection(&h.connection)?
+            .word(",\"outcome\":", h.outcome.name())
+            .maybe(",\"dwell_us\":", h.dwell_us)
+            .text(",\"dwell_source\":", h.dwell_source.map(|s| s.name()))?
+            .maybe(",\"dwell_error_us\":", h.dwell_error_us)
+            .number(",\"retransmits\":", h.retransmits)
+            .number(",\"retransmits_by_peer\":", h.retransmits_by_peer)
+            .text(",\"error\":", h.error.as_deref())?
+            .text(",\"verdict\":", h.verdict.as_deref())?
+            .word(",\"confidence\":", h.confidence.name())
+            .raw(",\"evidence\":");
+        match h.evidence.is_empty() {
+            true => judged.out.extend_from_slice(b"[]"),
+            false => write(judged.out, &h.evidence)?,
+        }
+        judged.text(",\"remedy\":", h.remedy.as_deref())?.raw("}");
+        Ok(())
+    }
+}
