@@ -45,6 +45,9 @@ mod options;
 
 /// Records taken from the ring before lines are shown: few enough that those are still in the cache.
 const BATCH: usize = 512;
+/// Handshakes that are still open at the end and judged together: enough to know a flood by, and their
+/// lines fit into memory.
+const LAST_BATCH: usize = 65_536;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// Likewise in the quiet mode, while no record comes and no handshake is under way. The first record ends
@@ -432,7 +435,11 @@ impl<'v> Run<'v> {
             }
             self.judge.scene.counted_clients = self.tracker.counted_clients();
         }
-        self.tracker.finish(monotonic_ns());
+        let at_ns = monotonic_ns();
+        while self.tracker.end_open(at_ns, LAST_BATCH) {
+            self.show_news()?;
+        }
+        self.tracker.finish(at_ns);
         let mut lines = self.judge.finish(self.tracker.take_lines());
         lines.push(Line {
             mono_ns: monotonic_ns(),

@@ -363,10 +363,11 @@ impl Seen {
         // One walk for both: most of its price is the walk.
         let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
         let mut half_opens = station.sock_diag.dump(&query)?;
-        let (syn_sent, rows) = mem::take(&mut half_opens.rows)
-            .into_iter()
-            .partition(|row| row.state == state::SYN_SENT);
-        half_opens.rows = rows;
+        // In place: of half-opens there may be a million.
+        let syn_sent = half_opens
+            .rows
+            .extract_if(.., |row| row.state == state::SYN_SENT)
+            .collect();
         let reader = station.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();

@@ -47,7 +47,7 @@ pub use made::{
 };
 pub use net::{
     CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, Route, SERVER_MAC, SERVER_V4, SERVER_V6,
-    add_route, beyond_server, has_ipv6,
+    add_route, beyond_server, has_ipv6, sink, spoofed,
 };
 pub use ns::Ns;
 pub use raw::RawSender;

@@ -48,6 +48,9 @@ const ETHTOOL_STSO: u32 = 0x1f;
 const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_SGRO: u32 = 0x2c;
 
+/// The link of [`sink`].
+const SINK: &str = "sink";
+
 /// `n`th address (from 0) of the subnet beyond the client that nobody answers for.
 pub fn spoofed(v6: bool, n: u16) -> IpAddr {
     let host = n + 1;
@@ -191,6 +194,32 @@ fn add_pair(link: &Link<'_>) -> Result<()> {
     Netlink::open(libc::NETLINK_ROUTE, 0)?
         .request(message)
         .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
+}
+
+/// Makes a link of which nothing comes back and on which nothing is refused, and sends to it what goes to
+/// `(address, prefix length)`. Between two hosts of ours there is a queue, and a SYN-ACK for which it has
+/// no room ends its half-open: a thousand are sent again at once, and nine hundred would be gone.
+pub fn sink(ns: &Ns, to: (IpAddr, u8)) -> Result<()> {
+    ns.run(|| {
+        let message = Message::new(
+            libc::RTM_NEWLINK,
+            libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+            &link_header(
+                0,
+                libc::IFF_UP | libc::IFF_NOARP,
+                libc::IFF_UP | libc::IFF_NOARP,
+            ),
+        )
+        .attr(libc::IFLA_IFNAME, format!("{SINK}\0").as_bytes())
+        .nest(libc::IFLA_LINKINFO, &[], |m| {
+            // It takes what is redirected to it, and swallows the rest (ifb_xmit()).
+            m.attr(libc::IFLA_INFO_KIND, b"ifb")
+        });
+        Netlink::open(libc::NETLINK_ROUTE, 0)?
+            .request(message)
+            .context("making an ifb link (needs CAP_NET_ADMIN and the ifb driver)")
+    })?;
+    add_route(ns, to, Route::Link(SINK))
 }
 
 fn bring_up(name: &str) -> Result<()> {

@@ -35,13 +35,18 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
     }
 
     /// Puts a value in, as the youngest; gives back what it replaced, and what had to go for it.
-    pub fn insert(&mut self, key: K, value: V) -> (Option<V>, Option<V>) {
+    pub fn insert(&mut self, key: K, value: V) -> (Option<V>, Option<(K, V)>) {
         let replaced = self.map.insert(key, value);
         let evicted = match self.map.len() > self.limit {
-            true => self.map.pop_front().map(|(_, v)| v),
+            true => self.map.pop_front(),
             false => None,
         };
         (replaced, evicted)
+    }
+
+    /// Takes the oldest out.
+    pub fn pop(&mut self) -> Option<(K, V)> {
+        self.map.pop_front()
     }
 
     /// What stands there.
@@ -77,12 +82,6 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter()
     }
-
-    /// Empties it.
-    pub fn drain(&mut self) -> Vec<V> {
-        let all = std::mem::take(&mut self.map);
-        all.into_iter().map(|(_, v)| v).collect()
-    }
 }
 
 #[cfg(test)]
@@ -95,7 +94,7 @@ mod tests {
         assert_eq!(table.insert(1, 'a'), (None, None));
         assert_eq!(table.insert(2, 'b'), (None, None));
         assert_eq!(table.insert(1, 'c'), (Some('a'), None), "now the youngest");
-        assert_eq!(table.insert(3, 'd'), (None, Some('b')));
+        assert_eq!(table.insert(3, 'd'), (None, Some((2, 'b'))));
         assert_eq!(
             (table.get(&1), table.get(&2), table.len()),
             (Some(&'c'), None, 2)

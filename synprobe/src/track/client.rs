@@ -46,7 +46,7 @@ impl Tracker {
             // The address was used again and the end of its last use was not seen.
             self.end_unseen(before, at_ns, "its socket was used again");
         }
-        self.evicted(evicted, at_ns);
+        self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
 
     /// Names the process that called connect().
@@ -96,7 +96,7 @@ impl Tracker {
         let mut open = Open::new(connection, TcpState::SynSent, Some(start), seen_ns);
         open.retransmits = n;
         let (_, evicted) = self.earlier.insert(tuple, open);
-        self.evicted(evicted, seen_ns);
+        self.evicted(evicted.map(|(_, open)| open), seen_ns);
     }
 
     /// Completes what a handshake knows of itself, once the kernel has chosen the local port; drops
@@ -186,7 +186,7 @@ impl Tracker {
         line.error = (r.err != 0).then(|| errno::transmit_error(r.err));
         self.say_retransmit(at_ns, line, 1);
         let (_, evicted) = self.clients.insert(r.sock, open);
-        self.evicted(evicted, at_ns);
+        self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
 
     /// How far the socket's own count has gone on since it was last told. Before 6.17 attempts that
@@ -221,7 +221,7 @@ impl Tracker {
         open.alive_ns = at_ns;
         self.children.insert(r.sock, Child::Simultaneous);
         let (_, evicted) = self.clients.insert(r.sock, open);
-        self.evicted(evicted, at_ns);
+        self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
 
     /// The end of an active open.

@@ -52,11 +52,10 @@ impl Tracker {
     pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
         type Sources = HashSet<[u8; 16]>;
         let mut ports = HashMap::<(u32, u16), (HalfOpens, Sources)>::new();
-        for (tuple, open) in self.half_opens.iter() {
+        for (tuple, silent) in self.half_opens.silent() {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;
-            let f = &open.facts;
-            if f.counted && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
+            if silent {
                 now.silent += 1;
                 sources.insert(tuple.peer_addr);
             }
@@ -125,17 +124,17 @@ impl Tracker {
         if r.flags & RST != 0 {
             return self.reset_by_peer(tuple, at_ns);
         }
-        let Some(open) = self.half_opens.get_mut(&tuple) else {
-            if r.flags & (SYN | ACK) == ACK {
-                self.refused_ack(tuple, r);
+        let acked = r.flags & (SYN | ACK) == ACK;
+        let known = self.half_opens.update(&tuple, |open| {
+            open.alive_ns = open.alive_ns.max(at_ns);
+            if acked {
+                open.facts.acked = true;
+                open.facts.defer_accept = Some(r.defer_accept != 0);
+                open.queued(queue(r));
             }
-            return;
-        };
-        open.alive_ns = open.alive_ns.max(at_ns);
-        if r.flags & (SYN | ACK) == ACK {
-            open.facts.acked = true;
-            open.facts.defer_accept = Some(r.defer_accept != 0);
-            open.queued(queue(r));
+        });
+        if known.is_none() && acked {
+            self.refused_ack(tuple, r);
         }
     }
 
@@ -168,9 +167,8 @@ impl Tracker {
     fn reset_by_peer(&mut self, tuple: Tuple, at_ns: u64) {
         if self.killed_by_rst(tuple.netns) != Some(true) {
             // Perhaps the counter was never read before; when it is found to be gone, this is why.
-            if let Some(open) = self.half_opens.get_mut(&tuple) {
-                open.rst_ns = Some(at_ns);
-            }
+            self.half_opens
+                .update(&tuple, |open| open.rst_ns = Some(at_ns));
             return;
         }
         let open = match self.half_opens.remove(&tuple) {

@@ -9,6 +9,7 @@ mod client;
 mod clients_gone;
 mod data;
 mod facts;
+mod half_opens;
 mod observation;
 mod open;
 mod owners;
@@ -29,6 +30,7 @@ pub use open::Tuple;
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
+use half_opens::HalfOpens;
 use open::Open;
 use peers::Peers;
 
@@ -93,7 +95,7 @@ pub struct Tracker {
     /// Active opens that were there before the run, by tuple: sock_diag does not tell their address.
     earlier: Bounded<Tuple, Open>,
     /// Passive opens by tuple: their request_sock has another address than the child.
-    half_opens: Bounded<Tuple, Open>,
+    half_opens: HalfOpens,
     /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
     children: Bounded<u64, server::Child>,
     /// Connections whose handshake is over, for the retransmissions that follow.
@@ -122,7 +124,7 @@ impl Tracker {
             next_id: 1,
             clients: Bounded::new(config.max_handshakes),
             earlier: Bounded::new(config.max_handshakes),
-            half_opens: Bounded::new(config.max_handshakes),
+            half_opens: HalfOpens::new(config.max_handshakes),
             children: Bounded::new(config.max_handshakes),
             established: Bounded::new(REMEMBERED),
             segments: Bounded::new(REMEMBERED),
@@ -188,20 +190,33 @@ impl Tracker {
         self.clients.len() + self.earlier.len() + self.half_opens.len()
     }
 
-    /// Ends the run: a line for each handshake that is still open, then the peers.
-    pub fn finish(&mut self, at_ns: u64) {
-        let mut still: Vec<Open> = self.clients.drain();
-        still.extend(self.earlier.drain());
-        still.extend(self.half_opens.drain());
+    /// Ends what is still open, with a line each: no more than `most` of them, for under a flood all
+    /// their lines would not fit into memory. Whether there were any.
+    pub fn end_open(&mut self, at_ns: u64, most: usize) -> bool {
+        let mut still = Vec::new();
+        while still.len() < most
+            && let Some(open) = self
+                .clients
+                .pop()
+                .map(|(_, open)| open)
+                .or_else(|| self.earlier.pop().map(|(_, open)| open))
+                .or_else(|| self.half_opens.pop())
+        {
+            still.push(open);
+        }
         still.sort_by_key(|open| open.connection.id);
-        for open in still {
-            if open.undecided {
-                continue;
-            }
+        let any = !still.is_empty();
+        for open in still.into_iter().filter(|open| !open.undecided) {
             self.announce_if_due(&open);
             let end = Ending::new(Outcome::Open, at_ns);
             self.say_handshake(open, &end);
         }
+        any
+    }
+
+    /// Ends the run: a line for each handshake that is still open, then the peers.
+    pub fn finish(&mut self, at_ns: u64) {
+        while self.end_open(at_ns, usize::MAX) {}
         self.totals.peers_unlisted = self.peers.unlisted();
         self.totals.peers_distinct = ByRole {
             client: self.peers.distinct(Role::Client),

@@ -102,7 +102,7 @@ pub struct Start {
 }
 
 /// One handshake under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Open {
     /// Whose.
     pub connection: Connection,

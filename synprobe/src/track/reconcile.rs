@@ -158,10 +158,10 @@ impl Tracker {
         let shown: std::collections::HashSet<&Tuple> =
             snapshot.rows.iter().map(|row| &row.tuple).collect();
         self.half_opens
-            .iter()
-            .filter(|(tuple, open)| {
+            .alive()
+            .filter(|(tuple, alive_ns)| {
                 tuple.netns == snapshot.netns
-                    && open.alive_ns < snapshot.before_ns
+                    && *alive_ns < snapshot.before_ns
                     && !shown.contains(tuple)
             })
             .map(|(tuple, _)| *tuple)
@@ -251,8 +251,10 @@ impl Tracker {
         }
         let mut start = estimate(row, snapshot.after_ns, self.config.hz);
         start.error_us += snapshot.took_us();
-        let known = self.half_opens.get(&tuple).and_then(|open| open.start);
-        let passed = known.and_then(|start| time_outs(start, row, snapshot));
+        let known = self.half_opens.get(&tuple);
+        let passed = known
+            .as_ref()
+            .and_then(|open| time_outs(open.start?, row, snapshot));
         // With its retries used up it dies when the timer fires that is armed now.
         let tries = u32::from(row.retrans).max(passed.unwrap_or(0));
         let last = snapshot
@@ -265,7 +267,7 @@ impl Tracker {
                 gap_us,
             )
         });
-        if let Some(open) = self.half_opens.get_mut(&tuple) {
+        if let Some(mut open) = known {
             // A start later than the one known, beyond both bounds, is another half-open of a peer
             // that used its port again.
             let slack = (start.error_us + open.start.map_or(0, |s| s.error_us)) * 1000 + 50_000_000;
@@ -286,19 +288,15 @@ impl Tracker {
                     }
                     known => known.or(dies),
                 };
-                if !open.announced && settled(open, snapshot.after_ns) {
+                if settled(&open, snapshot.after_ns) {
+                    self.announce_if_due(&open);
                     open.announced = true;
-                    let open = open.clone();
-                    self.announce_if_due(&Open {
-                        announced: false,
-                        ..open
-                    });
                 }
+                self.half_opens.update(&tuple, |known| *known = open);
                 return;
             }
-            if let Some(before) = self.half_opens.remove(&tuple) {
-                self.gone(before, Fate::Gone, snapshot.before_ns);
-            }
+            self.half_opens.remove(&tuple);
+            self.gone(open, Fate::Gone, snapshot.before_ns);
         }
         if !self.config.selection.matches(
             Some(tuple.local_port),
@@ -365,16 +363,13 @@ impl Tracker {
         for (tuple, fate) in &snapshot.fates {
             let at_ns = snapshot.asked_ns;
             // One that began anew since it was asked for is not the one that is gone.
-            let Some(open) = self
-                .half_opens
-                .get_mut(tuple)
-                .filter(|o| o.alive_ns < at_ns)
-            else {
+            let Some(open) = self.half_opens.get(tuple).filter(|o| o.alive_ns < at_ns) else {
                 continue;
             };
             if *fate == Fate::HalfOpen {
-                open.alive_ns = at_ns;
-            } else if let Some(open) = self.half_opens.remove(tuple) {
+                self.half_opens.update(tuple, |open| open.alive_ns = at_ns);
+            } else {
+                self.half_opens.remove(tuple);
                 self.gone(open, *fate, at_ns);
             }
         }

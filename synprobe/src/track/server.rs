@@ -268,7 +268,7 @@ impl Tracker {
 
     /// Puts a half-open (back) into the table.
     pub(super) fn keep_half_open(&mut self, tuple: Tuple, open: Open, at_ns: u64) {
-        let (_, evicted) = self.half_opens.insert(tuple, open);
+        let evicted = self.half_opens.insert(tuple, open);
         self.evicted(evicted, at_ns);
     }
 

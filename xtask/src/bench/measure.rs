@@ -1,13 +1,13 @@
 //! The measurements. Whatever is compared alternates, so that a busy moment hits both sides.
 
 use std::time::Duration;
-use std::{collections::BTreeMap, env, fs, path::PathBuf, thread};
+use std::{collections::BTreeMap, fs, thread};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    Bench, bpf,
+    Bench, bpf, flood,
     load::{Load, PORT, Sample},
     process::{Ended, Watcher},
     report::{
@@ -24,24 +24,6 @@ const IDLE: Duration = Duration::from_secs(20);
 const CURVE_TURNS: u32 = 3;
 /// A port nobody in the load uses.
 const NOBODYS_PORT: &str = "9";
-
-/// `tcpstates` of libbpf-tools: Debian leaves the name, others add a prefix or a suffix. The one of
-/// bcc's Python tools is another program and is not looked for.
-pub fn find_tcpstates() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
-        .collect();
-    let names = ["tcpstates", "bpf-tcpstates", "tcpstates-libbpf"];
-    let mut files = names
-        .iter()
-        .flat_map(|name| folders.iter().map(move |f| f.join(name)));
-    files.find(is_elf)
-}
-
-fn is_elf(file: &PathBuf) -> bool {
-    fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
-}
 
 /// Everything, in order.
 ///
@@ -67,10 +49,13 @@ pub fn everything(bench: &Bench) -> Result<Report> {
     }
     let mut load = Load::start(bench.cpus)?;
     load.run(Duration::from_millis(200))?;
-    let (connection_ns, kernel, peer) = kernel_costs(bench, &mut load)?;
+    let (connection_ns, kernel, peers) = kernel_costs(bench, &mut load)?;
     let growth = growth(bench, &mut load)?;
     say("records lost at the highest rate");
     let (loss, under_load) = highest_rate(bench, &mut load)?;
+    drop(load);
+    let flooded = flood::flood(bench)?;
+    let half_opens = flood::half_opens(bench)?;
     say("the agent, idle");
     let agent = idle(bench, under_load)?;
     Ok(Report {
@@ -80,12 +65,14 @@ pub fn everything(bench: &Bench) -> Result<Report> {
         kernel,
         growth,
         loss,
+        flood: flooded,
+        half_opens,
         agent,
-        tcpstates: peer,
+        peers,
     })
 }
 
-fn say(what: &str) {
+pub fn say(what: &str) {
     eprintln!("xtask: measuring {what}");
 }
 
@@ -105,7 +92,7 @@ fn others() -> Result<BTreeMap<String, u32>> {
     Ok(others)
 }
 
-fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
+pub fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
     Watcher::synprobe(&bench.synprobe, args, &target_dir().join("bench"))
 }
 
@@ -156,8 +143,8 @@ struct Turns {
 }
 
 /// CPU time of a connection that nobody watches; then the kernel time of each program, by what the
-/// agent was asked to watch.
-fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Option<Peer>)> {
+/// agent was asked to watch, and of those beside it.
+fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Vec<Peer>)> {
     say("kernel time of each program");
     let port = format!("{PORT}-{}", usize::from(PORT) + bench.cpus);
     let asked: [(&str, Vec<&str>); 4] = [
@@ -167,14 +154,16 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
         ("a port that does not", vec!["--port", NOBODYS_PORT]),
     ];
     let mut turns: Vec<Turns> = asked.iter().map(|_| Turns::default()).collect();
-    let mut peers = Turns::default();
-    let tcpstates = bench.tcpstates.as_deref().filter(|path| {
-        let trial = Watcher::tcpstates(path, &target_dir().join("bench")).and_then(Watcher::end);
+    let folder = target_dir().join("bench");
+    let mut peers: Vec<_> = bench.peers.iter().collect();
+    peers.retain(|peer| {
+        let trial = Watcher::peer(&peer.path, peer.args, &folder).and_then(Watcher::end);
         if let Err(error) = &trial {
-            eprintln!("xtask: tcpstates is left out: {error:#}");
+            eprintln!("xtask: {} is left out: {error:#}", peer.name);
         }
         trial.is_ok()
     });
+    let mut peers_turns: Vec<Turns> = peers.iter().map(|_| Turns::default()).collect();
     let counting = bpf::count_run_time().context("counting the programs' run time")?;
     let mut unwatched = Vec::new();
     for _ in 0..TURNS {
@@ -182,15 +171,14 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
         for ((_, args), turns) in asked.iter().zip(&mut turns) {
             turn(turns, watch(bench, args)?, bench.length, load)?;
         }
-        if let Some(path) = tcpstates {
-            let watcher = Watcher::tcpstates(path, &target_dir().join("bench"))?;
-            turn(&mut peers, watcher, bench.length, load)?;
+        for (peer, turns) in peers.iter().zip(&mut peers_turns) {
+            let watcher = Watcher::peer(&peer.path, peer.args, &folder)?;
+            turn(turns, watcher, bench.length, load)?;
         }
     }
     drop(counting);
 
     let connection_ns = median(&mut unwatched).unwrap_or(f64::NAN);
-    let peer_ns = median(&mut peers.ns_per_connection);
     let cost = |name: &str, mut turns: Turns| {
         let ns = median(&mut turns.ns_per_connection).unwrap_or(f64::NAN);
         let programs = turns
@@ -206,7 +194,6 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
             programs: programs.collect(),
             ns_per_connection: ns,
             of_a_connection: ns / connection_ns,
-            of_tcpstates: peer_ns.map(|peer| ns / peer),
         }
     };
     let mut costs: Vec<_> = asked
@@ -214,15 +201,17 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
         .zip(turns)
         .map(|((name, _), turns)| cost(name, turns))
         .collect();
-    let peer = tcpstates.map(|path| Peer {
-        path: path.display().to_string(),
-        cpu_ns_per_line: median(&mut peers.cpu_ns_per_line).unwrap_or(f64::NAN),
-        cpu_ns_per_connection: median(&mut peers.cpu_ns_per_connection).unwrap_or(f64::NAN),
-    });
-    if peer.is_some() {
-        costs.push(cost("tcpstates", peers));
+    let mut found = Vec::new();
+    for (peer, mut turns) in peers.into_iter().zip(peers_turns) {
+        found.push(Peer {
+            name: peer.name.to_owned(),
+            path: peer.path.display().to_string(),
+            cpu_ns_per_line: median(&mut turns.cpu_ns_per_line).unwrap_or(f64::NAN),
+            cpu_ns_per_connection: median(&mut turns.cpu_ns_per_connection).unwrap_or(f64::NAN),
+        });
+        costs.push(cost(peer.name, turns));
     }
-    Ok((connection_ns, costs, peer))
+    Ok((connection_ns, costs, found))
 }
 
 /// The quiet mode's kernel time by the number of peers and of listed ports.
@@ -246,6 +235,19 @@ fn growth(bench: &Bench, load: &mut Load) -> Result<Vec<Growth>> {
         growth.push(Growth {
             what: what.to_owned(),
             n,
+            ns_per_connection: median(&mut turns.ns_per_connection).unwrap_or(f64::NAN),
+        });
+    }
+    for threads in 1..=bench.cpus {
+        let mut load = Load::start(threads)?;
+        let mut turns = Turns::default();
+        for _ in 0..CURVE_TURNS {
+            let watcher = watch(bench, &["--quiet"])?;
+            turn(&mut turns, watcher, bench.length, &mut load)?;
+        }
+        growth.push(Growth {
+            what: "load threads".to_owned(),
+            n: threads,
             ns_per_connection: median(&mut turns.ns_per_connection).unwrap_or(f64::NAN),
         });
     }

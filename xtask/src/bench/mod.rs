@@ -3,12 +3,14 @@
 //! Machines differ, and so do their quiet and busy hours, so every figure stands beside something
 //! measured in the same run: the same load unwatched, and `tcpstates` where it is installed.
 //! [`load`] makes the connections in a namespace of its own, [`process`] owns what is started,
-//! [`bpf`] asks the kernel what its programs took, [`measure`] puts them together, [`report`]
-//! prints.
+//! [`flood`] has SYNs made that no application makes, [`bpf`] asks the kernel what its programs took,
+//! [`peer`] finds what stands beside us, [`measure`] puts them together, [`report`] prints.
 
 mod bpf;
+mod flood;
 mod load;
 mod measure;
+mod peer;
 mod process;
 mod report;
 
@@ -18,6 +20,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 pub use load::{LoadArgs, load};
+use peer::Peer;
 
 use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 
@@ -42,8 +45,8 @@ pub struct BenchArgs {
 pub struct Bench {
     /// The agent's release build.
     synprobe: PathBuf,
-    /// libbpf-tools' `tcpstates`, if installed.
-    tcpstates: Option<PathBuf>,
+    /// Others that do a part of it, where installed.
+    peers: Vec<Peer>,
     /// How long each measurement lasts.
     length: Duration,
     /// Pairs.
@@ -73,7 +76,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     )?;
     let bench = Bench {
         synprobe: target_dir().join("release/synprobe"),
-        tcpstates: measure::find_tcpstates(),
+        peers: peer::find(),
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
         loss: Duration::from_secs(args.loss_seconds),

@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// A started program may take this long to be ready.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -206,13 +207,14 @@ impl Watcher {
         })
     }
 
-    /// Starts `tcpstates`.
+    /// Starts somebody else's program.
     ///
     /// # Errors
     ///
     /// When it does not start.
-    pub fn tcpstates(program: &Path, folder: &Path) -> Result<Self> {
+    pub fn peer(program: &Path, args: &[&str], folder: &Path) -> Result<Self> {
         let mut command = Command::new(program);
+        command.args(args);
         // It counts there what it could not print.
         command.stderr(Stdio::null());
         // SAFETY: the closure makes system calls on constants only.
@@ -283,6 +285,7 @@ impl Watcher {
             lines,
             losses,
             last: last.to_owned(),
+            output: self.output,
         })
     }
 }
@@ -299,6 +302,28 @@ pub struct Ended {
     pub losses: Vec<String>,
     /// The last of them.
     pub last: String,
+    output: File,
+}
+
+impl Ended {
+    /// Its lines of one type.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read again, or one is no JSON.
+    pub fn of_type(&self, kind: &str) -> Result<Vec<Value>> {
+        let mut reader = BufReader::with_capacity(1 << 20, self.output.try_clone()?);
+        reader.rewind()?;
+        let begins = format!("{{\"v\":1,\"type\":\"{kind}\",");
+        let mut found = Vec::new();
+        for line in reader.lines() {
+            let line = line?;
+            if line.starts_with(&begins) {
+                found.push(serde_json::from_str(&line)?);
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// How many lines a file has, and those of type `lost`.

@@ -13,17 +13,30 @@ pub struct Report {
     pub throughput: Vec<Throughput>,
     /// CPU time of one connection, both ends, nobody watching.
     pub connection_ns: f64,
-    /// Kernel time, by what was watched; `tcpstates` last.
+    /// Kernel time, by what was watched; programs of others last.
     pub kernel: Vec<KernelCost>,
     /// The quiet mode's kernel time, by what there is more of.
     pub growth: Vec<Growth>,
     /// At the highest rate.
     pub loss: Loss,
+    /// Under a SYN flood.
+    pub flood: Flood,
+    /// With a million half-opens.
+    pub half_opens: HalfOpens,
     /// The agent's own cost.
     pub agent: Agent,
-    /// `tcpstates`, where installed.
-    pub tcpstates: Option<Peer>,
+    /// Programs of others, where installed.
+    pub peers: Vec<Peer>,
 }
+
+impl Report {
+    /// The one that targets are held against.
+    fn tcpstates(&self) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.name == TCPSTATES)
+    }
+}
+
+const TCPSTATES: &str = "tcpstates";
 
 /// Where the bench ran.
 #[derive(Serialize)]
@@ -99,8 +112,6 @@ pub struct KernelCost {
     pub ns_per_connection: f64,
     /// The same, as a share of the connection's own CPU time.
     pub of_a_connection: f64,
-    /// The same, as a share of what `tcpstates` took in the same run.
-    pub of_tcpstates: Option<f64>,
 }
 
 /// Kernel time of one program.
@@ -137,6 +148,38 @@ pub struct Loss {
     pub file_bytes: u64,
 }
 
+/// Under a SYN flood, quiet.
+#[derive(Serialize)]
+pub struct Flood {
+    /// For so long.
+    pub seconds: f64,
+    /// From addresses that nobody has.
+    pub syns_per_second: f64,
+    /// Cores the agent kept busy.
+    pub cores: f64,
+    /// Ends of honest connections at another port.
+    pub honest: u64,
+    /// Those that the agent has counted: must be all.
+    pub honest_seen: u64,
+    /// VmRSS after the first seconds.
+    pub bytes_warm: u64,
+    /// VmRSS at the end.
+    pub bytes: u64,
+}
+
+/// Many half-opens, quiet.
+#[derive(Serialize)]
+pub struct HalfOpens {
+    /// That the kernel has.
+    pub there: u64,
+    /// That the agent has a line for.
+    pub tracked: u64,
+    /// VmRSS while they are tracked.
+    pub bytes: u64,
+    /// VmHWM: while a dump of them is read.
+    pub peak_bytes: u64,
+}
+
 /// The agent's own cost.
 #[derive(Serialize)]
 pub struct Agent {
@@ -167,6 +210,8 @@ pub struct Agent {
 /// What stands beside it.
 #[derive(Serialize)]
 pub struct Peer {
+    /// As people call it.
+    pub name: String,
     /// The program.
     pub path: String,
     /// CPU time per line of text written to a file.
@@ -203,6 +248,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     kernel(out, report)?;
     growth(out, &report.growth)?;
     loss(out, &report.loss)?;
+    flood(out, &report.flood, &report.half_opens)?;
     agent(out, report)
 }
 
@@ -246,9 +292,10 @@ fn kernel(out: &mut String, report: &Report) -> std::fmt::Result {
         "  {:<22} {:>13} {:>15} {:>12}",
         "watched", "ns/connection", "of a connection", "of tcpstates"
     )?;
+    let peer = report.kernel.iter().find(|cost| cost.watched == TCPSTATES);
     for cost in &report.kernel {
-        let of_peer = match cost.of_tcpstates {
-            Some(ratio) => format!("1/{:.1}", 1.0 / ratio),
+        let of_peer = match peer {
+            Some(peer) => format!("1/{:.1}", peer.ns_per_connection / cost.ns_per_connection),
             None => "-".to_owned(),
         };
         writeln!(
@@ -269,7 +316,7 @@ fn kernel(out: &mut String, report: &Report) -> std::fmt::Result {
             )?;
         }
     }
-    if report.tcpstates.is_none() {
+    if peer.is_none() {
         writeln!(
             out,
             "  tcpstates is not installed (Debian: libbpf-tools) or does not run: nothing to compare with"
@@ -327,9 +374,34 @@ fn loss(out: &mut String, loss: &Loss) -> std::fmt::Result {
     )
 }
 
+fn flood(out: &mut String, flood: &Flood, half_opens: &HalfOpens) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\nA SYN flood for {:.0} s, quiet\n  {:.0} SYNs a second; {:.2} % of a core, memory {:.1} MiB after the first seconds, {:.1} at the end",
+        flood.seconds,
+        flood.syns_per_second,
+        flood.cores * 100.0,
+        mib(flood.bytes_warm),
+        mib(flood.bytes)
+    )?;
+    writeln!(
+        out,
+        "  {} of {} ends of honest connections at another port counted",
+        flood.honest_seen, flood.honest
+    )?;
+    writeln!(
+        out,
+        "\nHalf-opens, quiet\n  {} there, {} tracked: {:.1} MiB, {:.1} at most",
+        half_opens.there,
+        half_opens.tracked,
+        mib(half_opens.bytes),
+        mib(half_opens.peak_bytes)
+    )
+}
+
 fn agent(out: &mut String, report: &Report) -> std::fmt::Result {
     let agent = &report.agent;
-    let beside = |ours: f64, theirs: fn(&Peer) -> f64| match &report.tcpstates {
+    let beside = |ours: f64, theirs: fn(&Peer) -> f64| match report.tcpstates() {
         Some(peer) => format!(
             " ({:.2} of tcpstates' {:.0})",
             ours / theirs(peer),

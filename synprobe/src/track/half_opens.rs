@@ -1,0 +1,336 @@
+//! The half-opens under way. Under a flood there are a million of them, each looked at once in seconds:
+//! they rest in a quarter of the room that they take while they are worked on.
+
+use std::sync::Arc;
+
+use synprobe_ebpf::event::{AF_INET, AF_INET6};
+
+use super::{
+    Bounded, Tuple,
+    open::{Open, Start},
+};
+use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState};
+
+/// The table of them.
+pub struct HalfOpens {
+    table: Bounded<Tuple, Resting>,
+    /// The last one's, which is mostly the next one's too.
+    owner: Arc<Owner>,
+}
+
+/// What the half-opens of one listener have in common.
+#[derive(Debug, Default, PartialEq)]
+struct Owner {
+    netns_name: Option<Arc<str>>,
+    pid: Option<u32>,
+    comm: Option<Arc<str>>,
+    cgroup: Option<Arc<str>>,
+}
+
+/// One of them at rest.
+enum Resting {
+    Small(Small),
+    /// It has something that few have.
+    Whole(Box<Open>),
+}
+
+/// SYN-ACKs that are sent again by default (`tcp_synack_retries`).
+const GAPS: usize = 5;
+
+/// Nothing but what nearly all have. 0 stands for a time that is not known.
+struct Small {
+    owner: Arc<Owner>,
+    id: u64,
+    start_ns: u64,
+    last_tx_ns: u64,
+    alive_ns: u64,
+    gives_up_ns: u64,
+    start_error_us: u32,
+    last_gap_us: u32,
+    gaps_us: [u32; GAPS],
+    queue: Queue,
+    retransmits: u16,
+    by_peer: u16,
+    time_outs: u16,
+    gaps: u8,
+    absences: u8,
+    start_source: Option<DwellSource>,
+    defer_accept: Option<bool>,
+    v4_mapped: bool,
+    announced: bool,
+    reset_seen: bool,
+    acked: bool,
+    counted: bool,
+    queued: bool,
+    queue_was_full: bool,
+}
+
+impl Small {
+    /// As far as that goes: what does not fit is left out.
+    fn of(open: &Open, owner: Arc<Owner>) -> Self {
+        let mut gaps_us = [0; GAPS];
+        for (to, from) in gaps_us.iter_mut().zip(&open.gaps_us) {
+            *to = *from as u32;
+        }
+        let (gives_up_ns, last_gap_us) = open.gives_up.unwrap_or_default();
+        Self {
+            owner,
+            id: open.connection.id,
+            start_ns: open.start.map_or(0, |start| start.at_ns),
+            last_tx_ns: open.last_tx_ns.unwrap_or(0),
+            alive_ns: open.alive_ns,
+            gives_up_ns,
+            start_error_us: open.start.map_or(0, |start| start.error_us as u32),
+            last_gap_us: last_gap_us as u32,
+            gaps_us,
+            queue: open.facts.queue.unwrap_or_default(),
+            retransmits: open.retransmits as u16,
+            by_peer: open.by_peer as u16,
+            time_outs: open.facts.time_outs as u16,
+            gaps: open.gaps_us.len() as u8,
+            absences: open.absences,
+            start_source: open.start.map(|start| start.source),
+            defer_accept: open.facts.defer_accept,
+            v4_mapped: open.connection.v4_mapped,
+            announced: open.announced,
+            reset_seen: open.reset_seen,
+            acked: open.facts.acked,
+            counted: open.facts.counted,
+            queued: open.facts.queue.is_some(),
+            queue_was_full: open.facts.queue_was_full,
+        }
+    }
+
+    fn open(&self, tuple: &Tuple) -> Open {
+        let ipv4 = tuple.flow().family == AF_INET;
+        let family = match ipv4 && !self.v4_mapped {
+            true => AF_INET,
+            false => AF_INET6,
+        };
+        let connection = Connection {
+            netns_name: self.owner.netns_name.clone(),
+            pid: self.owner.pid,
+            comm: self.owner.comm.clone(),
+            cgroup: self.owner.cgroup.clone(),
+            ..tuple.connection(self.id, Role::Server, family)
+        };
+        let start = self.start_source.map(|source| Start {
+            at_ns: self.start_ns,
+            source,
+            error_us: self.start_error_us.into(),
+        });
+        let known = |ns: u64| (ns != 0).then_some(ns);
+        let mut open = Open::new(connection, TcpState::SynRecv, start, self.alive_ns);
+        open.last_tx_ns = known(self.last_tx_ns);
+        open.gives_up = known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into()));
+        let gaps = self.gaps_us.iter().take(self.gaps.into());
+        open.gaps_us = gaps.map(|gap| u64::from(*gap)).collect();
+        open.retransmits = self.retransmits.into();
+        open.by_peer = self.by_peer.into();
+        open.absences = self.absences;
+        open.announced = self.announced;
+        open.reset_seen = self.reset_seen;
+        open.facts = Facts {
+            acked: self.acked,
+            defer_accept: self.defer_accept,
+            queue: self.queued.then_some(self.queue),
+            queue_was_full: self.queue_was_full,
+            counted: self.counted,
+            time_outs: self.time_outs.into(),
+            ..Facts::default()
+        };
+        open
+    }
+}
+
+impl Resting {
+    fn open(&self, tuple: &Tuple) -> Open {
+        match self {
+            Self::Small(small) => small.open(tuple),
+            Self::Whole(open) => Open::clone(open),
+        }
+    }
+
+    fn into_open(self, tuple: &Tuple) -> Open {
+        match self {
+            Self::Small(small) => small.open(tuple),
+            Self::Whole(open) => *open,
+        }
+    }
+
+    fn alive_ns(&self) -> u64 {
+        match self {
+            Self::Small(small) => small.alive_ns,
+            Self::Whole(open) => open.alive_ns,
+        }
+    }
+}
+
+impl HalfOpens {
+    /// At most `limit` of them.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            table: Bounded::new(limit),
+            owner: Arc::default(),
+        }
+    }
+
+    /// Puts one in, as the youngest; gives back the one that had to go for it.
+    pub fn insert(&mut self, tuple: Tuple, open: Open) -> Option<Open> {
+        let resting = self.rest(&tuple, open);
+        let (_, evicted) = self.table.insert(tuple, resting);
+        evicted.map(|(tuple, resting)| resting.into_open(&tuple))
+    }
+
+    /// Takes it out.
+    pub fn remove(&mut self, tuple: &Tuple) -> Option<Open> {
+        let resting = self.table.remove(tuple)?;
+        Some(resting.into_open(tuple))
+    }
+
+    /// Takes the oldest out.
+    pub fn pop(&mut self) -> Option<Open> {
+        let (tuple, resting) = self.table.pop()?;
+        Some(resting.into_open(&tuple))
+    }
+
+    /// What stands there, to look at.
+    pub fn get(&self, tuple: &Tuple) -> Option<Open> {
+        Some(self.table.get(tuple)?.open(tuple))
+    }
+
+    /// Works on what stands there, if there is something.
+    pub fn update<R>(&mut self, tuple: &Tuple, work: impl FnOnce(&mut Open) -> R) -> Option<R> {
+        let mut open = self.get(tuple)?;
+        let result = work(&mut open);
+        let resting = self.rest(tuple, open);
+        if let Some(place) = self.table.get_mut(tuple) {
+            *place = resting;
+        }
+        Some(result)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Each, and when it was last known to be alive.
+    pub fn alive(&self) -> impl Iterator<Item = (&Tuple, u64)> {
+        let all = self.table.iter();
+        all.map(|(tuple, resting)| (tuple, resting.alive_ns()))
+    }
+
+    /// Each, and whether its peer has not sent anything since its SYN, though the SYN-ACK was sent again.
+    pub fn silent(&self) -> impl Iterator<Item = (&Tuple, bool)> {
+        self.table.iter().map(|(tuple, resting)| {
+            let silent = match resting {
+                Resting::Small(s) => s.counted && s.retransmits > 0 && s.by_peer == 0 && !s.acked,
+                Resting::Whole(o) => {
+                    o.facts.counted && o.retransmits > 0 && o.by_peer == 0 && !o.facts.acked
+                }
+            };
+            (tuple, silent)
+        })
+    }
+
+    fn rest(&mut self, tuple: &Tuple, open: Open) -> Resting {
+        let c = &open.connection;
+        let same = self.owner.netns_name == c.netns_name
+            && self.owner.pid == c.pid
+            && self.owner.comm == c.comm
+            && self.owner.cgroup == c.cgroup;
+        if !same {
+            self.owner = Arc::new(Owner {
+                netns_name: c.netns_name.clone(),
+                pid: c.pid,
+                comm: c.comm.clone(),
+                cgroup: c.cgroup.clone(),
+            });
+        }
+        let small = Small::of(&open, Arc::clone(&self.owner));
+        match small.open(tuple) == open {
+            true => Resting::Small(small),
+            false => Resting::Whole(Box::new(open)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapped(host: u8) -> [u8; 16] {
+        crate::filter::mapped(std::net::Ipv4Addr::new(10, 0, 0, host).into())
+    }
+
+    /// Of a million, with their keys and links, 200 MiB: docs/performance.md.
+    #[test]
+    fn at_rest_they_are_small() {
+        let size = size_of::<Resting>();
+        assert!(size <= 112, "{size} bytes, and {} awake", size_of::<Open>());
+    }
+
+    #[test]
+    fn they_come_out_as_they_went_in() {
+        let tuple = Tuple {
+            netns: 1,
+            local_addr: mapped(1),
+            peer_addr: mapped(2),
+            local_port: 80,
+            peer_port: 1024,
+        };
+        let start = Start {
+            at_ns: 1_000_000_007,
+            source: DwellSource::RequestSock,
+            error_us: 0,
+        };
+        let plain = Open::new(
+            tuple.connection(7, Role::Server, AF_INET),
+            TcpState::SynRecv,
+            Some(start),
+            2_000_000_000,
+        );
+        let mut again = plain.clone();
+        again.transmitted(2_000_000_000);
+        again.retransmits = 1;
+        again.gives_up = Some((63_000_000_000, 32_000_000));
+        again.facts.queue = Some(Queue::default());
+        again.facts.defer_accept = Some(false);
+        (again.facts.counted, again.facts.time_outs) = (true, 1);
+        let changed: [fn(&mut Open); 12] = [
+            |o| o.connection.v4_mapped = true,
+            |o| o.connection.comm = Some("server".into()),
+            |o| o.connection.pid = Some(1),
+            |o| o.start = None,
+            |o| o.gaps_us = vec![1; GAPS + 1],
+            |o| o.gaps_us = vec![u64::MAX],
+            |o| o.retransmits = u32::MAX,
+            |o| o.rst_ns = Some(9),
+            |o| o.soft_error = 113,
+            |o| o.facts.soft_error = Some("EHOSTUNREACH".to_owned()),
+            |o| o.last_tx_ns = Some(0),
+            |o| {
+                o.start = o.start.map(|s| Start {
+                    error_us: 1 << 33,
+                    ..s
+                })
+            },
+        ];
+        let mut table = HalfOpens::new(4);
+        for base in [&plain, &again] {
+            for change in changed {
+                let mut open = base.clone();
+                change(&mut open);
+                table.insert(tuple, open.clone());
+                assert_eq!(table.get(&tuple).as_ref(), Some(&open));
+                table.update(&tuple, |o| o.alive_ns += 1);
+                open.alive_ns += 1;
+                assert_eq!(table.remove(&tuple), Some(open));
+            }
+        }
+        table.insert(tuple, again);
+        let small = matches!(table.table.get(&tuple), Some(Resting::Small(_)));
+        assert!(small, "one that was sent again is nothing special");
+    }
+}
