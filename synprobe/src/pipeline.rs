@@ -48,6 +48,8 @@ const BATCH: usize = 512;
 /// Handshakes that are still open at the end and judged together: enough to know a flood by, and their
 /// lines fit into memory.
 const LAST_BATCH: usize = 65_536;
+/// A dump of more leaves enough memory behind to be given back.
+const MANY_ROWS: usize = 50_000;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// Likewise in the quiet mode, while no record comes and no handshake is under way. The first record ends
@@ -76,6 +78,8 @@ pub fn watch(
         .map_err(|e| WatchError::System("async runtime", e))?;
     let end = runtime.block_on(async {
         let mut run = Run::start(options, host, view)?;
+        // Reading BTF took twice of what is needed from now on.
+        give_back_memory();
         ready();
         let done = match run.greet(host) {
             Ok(()) => run.until(stop).await,
@@ -360,8 +364,9 @@ impl<'v> Run<'v> {
         let empty = snapshots.iter().all(Snapshot::is_empty);
         // What did not fit into the ring is known to be lost before something else shows it.
         self.count_losses()?;
+        let rows: usize = snapshots.iter().map(|snapshot| snapshot.rows.len()).sum();
         for mut snapshot in snapshots {
-            let missing = self.tracker.missing(&snapshot);
+            let missing = self.tracker.missing(&mut snapshot);
             if !missing.is_empty() {
                 snapshot.asked_ns = monotonic_ns();
                 snapshot.fates = self.ask(missing).await;
@@ -378,6 +383,9 @@ impl<'v> Run<'v> {
             .half_opens(self.tracker.half_opens_by_port());
         let took = took + began.elapsed();
         self.show_news()?;
+        if rows > MANY_ROWS {
+            give_back_memory();
+        }
         self.survey = SurveyState {
             under_way: false,
             due: Instant::now() + took * SURVEY_PAUSE,
@@ -480,6 +488,15 @@ fn give_up_privileges(options: &WatchOptions) {
         .all(|netns| here.as_ref() == Some(netns));
     if let Err(error) = privileges::give_up(!(only && all_here)) {
         log::warn!("privileges that are not needed any more cannot be given up: {error}");
+    }
+}
+
+/// Gives back what was freed: the C library keeps it between what is still in use.
+fn give_back_memory() {
+    // SAFETY: malloc_trim() takes a number and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -52,10 +52,11 @@ impl Tracker {
     pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
         type Sources = HashSet<[u8; 16]>;
         let mut ports = HashMap::<(u32, u16), (HalfOpens, Sources)>::new();
-        for (tuple, silent) in self.half_opens.silent() {
+        for (tuple, open) in self.half_opens.iter() {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;
-            if silent {
+            let f = &open.facts;
+            if f.counted && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
                 now.silent += 1;
                 sources.insert(tuple.peer_addr);
             }

@@ -49,20 +49,42 @@ struct Small {
     last_gap_us: u32,
     gaps_us: [u32; GAPS],
     queue: Queue,
-    retransmits: u16,
-    by_peer: u16,
-    time_outs: u16,
-    gaps: u8,
-    absences: u8,
-    start_source: Option<DwellSource>,
-    defer_accept: Option<bool>,
-    v4_mapped: bool,
-    announced: bool,
-    reset_seen: bool,
-    acked: bool,
-    counted: bool,
-    queued: bool,
-    queue_was_full: bool,
+    little: Little,
+}
+
+/// Small numbers, one behind the other. What has more bits than its place loses them.
+#[derive(Clone, Copy, Default)]
+struct Little(u32);
+
+impl Little {
+    fn put(&mut self, bits: u32, value: u32) {
+        self.0 = self.0 << bits | value & ((1 << bits) - 1);
+    }
+
+    /// Last in, first out.
+    fn take(&mut self, bits: u32) -> u32 {
+        let value = self.0 & ((1 << bits) - 1);
+        self.0 >>= bits;
+        value
+    }
+
+    fn flag(&mut self) -> bool {
+        self.take(1) == 1
+    }
+}
+
+const SOURCES: [Option<DwellSource>; 5] = [
+    None,
+    Some(DwellSource::Events),
+    Some(DwellSource::RttSample),
+    Some(DwellSource::RequestSock),
+    Some(DwellSource::SockDiag),
+];
+const MAYBE: [Option<bool>; 3] = [None, Some(false), Some(true)];
+
+/// Where a value stands among those that there are.
+fn place<T: PartialEq>(all: &[T], value: &T) -> u32 {
+    all.iter().position(|v| v == value).unwrap_or(0) as u32
 }
 
 impl Small {
@@ -73,6 +95,26 @@ impl Small {
             *to = *from as u32;
         }
         let (gives_up_ns, last_gap_us) = open.gives_up.unwrap_or_default();
+        let facts = &open.facts;
+        let mut little = Little::default();
+        little.put(5, open.retransmits);
+        little.put(5, open.by_peer);
+        little.put(5, facts.time_outs);
+        little.put(3, open.gaps_us.len() as u32);
+        little.put(2, open.absences.into());
+        little.put(3, place(&SOURCES, &open.start.map(|start| start.source)));
+        little.put(2, place(&MAYBE, &facts.defer_accept));
+        for flag in [
+            open.connection.v4_mapped,
+            open.announced,
+            open.reset_seen,
+            facts.acked,
+            facts.counted,
+            facts.queue.is_some(),
+            facts.queue_was_full,
+        ] {
+            little.put(1, flag.into());
+        }
         Self {
             owner,
             id: open.connection.id,
@@ -83,27 +125,30 @@ impl Small {
             start_error_us: open.start.map_or(0, |start| start.error_us as u32),
             last_gap_us: last_gap_us as u32,
             gaps_us,
-            queue: open.facts.queue.unwrap_or_default(),
-            retransmits: open.retransmits as u16,
-            by_peer: open.by_peer as u16,
-            time_outs: open.facts.time_outs as u16,
-            gaps: open.gaps_us.len() as u8,
-            absences: open.absences,
-            start_source: open.start.map(|start| start.source),
-            defer_accept: open.facts.defer_accept,
-            v4_mapped: open.connection.v4_mapped,
-            announced: open.announced,
-            reset_seen: open.reset_seen,
-            acked: open.facts.acked,
-            counted: open.facts.counted,
-            queued: open.facts.queue.is_some(),
-            queue_was_full: open.facts.queue_was_full,
+            queue: facts.queue.unwrap_or_default(),
+            little,
         }
     }
 
     fn open(&self, tuple: &Tuple) -> Open {
+        let mut little = self.little;
+        let queue_was_full = little.flag();
+        let queue = little.flag().then_some(self.queue);
+        let counted = little.flag();
+        let acked = little.flag();
+        let reset_seen = little.flag();
+        let announced = little.flag();
+        let v4_mapped = little.flag();
+        let defer_accept = MAYBE.get(little.take(2) as usize).copied().flatten();
+        let source = SOURCES.get(little.take(3) as usize).copied().flatten();
+        let absences = little.take(2) as u8;
+        let gaps = little.take(3) as usize;
+        let time_outs = little.take(5);
+        let by_peer = little.take(5);
+        let retransmits = little.take(5);
+
         let ipv4 = tuple.flow().family == AF_INET;
-        let family = match ipv4 && !self.v4_mapped {
+        let family = match ipv4 && !v4_mapped {
             true => AF_INET,
             false => AF_INET6,
         };
@@ -114,32 +159,33 @@ impl Small {
             cgroup: self.owner.cgroup.clone(),
             ..tuple.connection(self.id, Role::Server, family)
         };
-        let start = self.start_source.map(|source| Start {
+        let start = source.map(|source| Start {
             at_ns: self.start_ns,
             source,
             error_us: self.start_error_us.into(),
         });
         let known = |ns: u64| (ns != 0).then_some(ns);
-        let mut open = Open::new(connection, TcpState::SynRecv, start, self.alive_ns);
-        open.last_tx_ns = known(self.last_tx_ns);
-        open.gives_up = known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into()));
-        let gaps = self.gaps_us.iter().take(self.gaps.into());
-        open.gaps_us = gaps.map(|gap| u64::from(*gap)).collect();
-        open.retransmits = self.retransmits.into();
-        open.by_peer = self.by_peer.into();
-        open.absences = self.absences;
-        open.announced = self.announced;
-        open.reset_seen = self.reset_seen;
-        open.facts = Facts {
-            acked: self.acked,
-            defer_accept: self.defer_accept,
-            queue: self.queued.then_some(self.queue),
-            queue_was_full: self.queue_was_full,
-            counted: self.counted,
-            time_outs: self.time_outs.into(),
-            ..Facts::default()
-        };
-        open
+        let gaps = self.gaps_us.iter().take(gaps);
+        Open {
+            last_tx_ns: known(self.last_tx_ns),
+            gives_up: known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into())),
+            gaps_us: gaps.map(|gap| u64::from(*gap)).collect(),
+            retransmits,
+            by_peer,
+            absences,
+            announced,
+            reset_seen,
+            facts: Facts {
+                acked,
+                defer_accept,
+                queue,
+                queue_was_full,
+                counted,
+                time_outs,
+                ..Facts::default()
+            },
+            ..Open::new(connection, TcpState::SynRecv, start, self.alive_ns)
+        }
     }
 }
 
@@ -221,17 +267,10 @@ impl HalfOpens {
         all.map(|(tuple, resting)| (tuple, resting.alive_ns()))
     }
 
-    /// Each, and whether its peer has not sent anything since its SYN, though the SYN-ACK was sent again.
-    pub fn silent(&self) -> impl Iterator<Item = (&Tuple, bool)> {
-        self.table.iter().map(|(tuple, resting)| {
-            let silent = match resting {
-                Resting::Small(s) => s.counted && s.retransmits > 0 && s.by_peer == 0 && !s.acked,
-                Resting::Whole(o) => {
-                    o.facts.counted && o.retransmits > 0 && o.by_peer == 0 && !o.facts.acked
-                }
-            };
-            (tuple, silent)
-        })
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&Tuple, Open)> {
+        let all = self.table.iter();
+        all.map(|(tuple, resting)| (tuple, resting.open(tuple)))
     }
 
     fn rest(&mut self, tuple: &Tuple, open: Open) -> Resting {
@@ -268,7 +307,7 @@ mod tests {
     #[test]
     fn at_rest_they_are_small() {
         let size = size_of::<Resting>();
-        assert!(size <= 112, "{size} bytes, and {} awake", size_of::<Open>());
+        assert!(size <= 96, "{size} bytes, and {} awake", size_of::<Open>());
     }
 
     #[test]

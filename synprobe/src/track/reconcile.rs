@@ -154,15 +154,17 @@ impl Tracker {
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
     /// has to be asked for: absence from a dump proves nothing.
-    pub fn missing(&self, snapshot: &Snapshot) -> Vec<Tuple> {
-        let shown: std::collections::HashSet<&Tuple> =
-            snapshot.rows.iter().map(|row| &row.tuple).collect();
+    pub fn missing(&self, snapshot: &mut Snapshot) -> Vec<Tuple> {
+        // There may be a million: sorted where they are, and not listed once more.
+        snapshot.rows.sort_unstable_by_key(|row| row.tuple);
+        let shown = |tuple: &Tuple| {
+            let at = snapshot.rows.binary_search_by_key(tuple, |row| row.tuple);
+            at.is_ok()
+        };
         self.half_opens
             .alive()
             .filter(|(tuple, alive_ns)| {
-                tuple.netns == snapshot.netns
-                    && *alive_ns < snapshot.before_ns
-                    && !shown.contains(tuple)
+                tuple.netns == snapshot.netns && *alive_ns < snapshot.before_ns && !shown(tuple)
             })
             .map(|(tuple, _)| *tuple)
             .collect()
