@@ -4,9 +4,9 @@ use std::mem::size_of;
 
 use synprobe::decode::{DecodeError, Event, decode};
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_RESET,
-    KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, MAX_RECORD, ResetRecord, RetransmitRecord,
-    StateRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_REQUEST,
+    KIND_RESET, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, MAX_RECORD, RequestRecord, ResetRecord,
+    RetransmitRecord, StateRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 
 /// Inputs of each kind: arbitrary bytes, and valid records with bytes changed.
@@ -36,13 +36,14 @@ impl XorShift {
     }
 }
 
-const SIZES: [(u16, usize); 6] = [
+const SIZES: [(u16, usize); 7] = [
     (KIND_STATE, size_of::<StateRecord>()),
     (KIND_RETRANSMIT, size_of::<RetransmitRecord>()),
     (KIND_SYNACK, size_of::<SynAckRecord>()),
     (KIND_RESET, size_of::<ResetRecord>()),
     (KIND_ERROR, size_of::<ErrorRecord>()),
     (KIND_DROP, size_of::<DropRecord>()),
+    (KIND_REQUEST, size_of::<RequestRecord>()),
 ];
 
 /// The record's own bytes: what the kernel side puts into the ring.
@@ -61,6 +62,7 @@ fn encode_event(event: &Event) -> Vec<u8> {
         Event::Reset(r, _) => encode(r),
         Event::Error(r, _) => encode(r),
         Event::Drop(r) => encode(r),
+        Event::Request(r, _) => encode(r),
     }
 }
 
@@ -83,6 +85,9 @@ fn valid((kind, size): (u16, usize), random: &mut XorShift) -> Vec<u8> {
         KIND_RESET => state(std::mem::offset_of!(ResetRecord, state), random),
         KIND_ERROR => state(std::mem::offset_of!(ErrorRecord, state), random),
         KIND_DROP => {}
+        KIND_REQUEST => {
+            bytes[std::mem::offset_of!(RequestRecord, moment)] = 1 + random.below(3) as u8;
+        }
         _ => {
             let trigger = [TRIGGER_TIMER, TRIGGER_PEER][random.below(2)];
             bytes[std::mem::offset_of!(SynAckRecord, trigger)] = trigger;
@@ -112,6 +117,7 @@ fn is_valid(bytes: &[u8]) -> bool {
             KIND_RESET => is_state(std::mem::offset_of!(ResetRecord, state)),
             KIND_ERROR => is_state(std::mem::offset_of!(ErrorRecord, state)),
             KIND_DROP => true,
+            KIND_REQUEST => (1..=3).contains(&bytes[std::mem::offset_of!(RequestRecord, moment)]),
             _ => matches!(
                 bytes[std::mem::offset_of!(SynAckRecord, trigger)],
                 TRIGGER_TIMER | TRIGGER_PEER

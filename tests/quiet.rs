@@ -47,6 +47,7 @@ fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         log_level: 0,
         detail: Detail::Quiet { slow: SLOW },
         mode: Mode::AtOnce,
+        wish: synprobe::probe::exact::Wish::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());

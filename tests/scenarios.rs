@@ -49,6 +49,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
         log_level: 0,
         detail,
         mode: synprobe::verdict::Mode::AtOnce,
+        wish: synprobe::probe::exact::Wish::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());

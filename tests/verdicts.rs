@@ -51,6 +51,7 @@ fn rehearsed(
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtTheEnd,
+        wish: synprobe::probe::exact::Wish::default(),
     };
     let mut lab = Lab::new(family)?;
     lab.variation = Variation {

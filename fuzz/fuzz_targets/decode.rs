@@ -9,6 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use synprobe::{
     decode::decode,
     filter::{Detail, Selection},
+    probe::exact::Source,
     track::{Names, Observation, TrackConfig, Tracker},
     verdict::{Judge, Mode, Scene},
     view::{JsonView, TextView, View, WallClock},
@@ -45,6 +46,11 @@ fuzz_target!(|data: &[u8]| {
         synack_rto_max: true,
         sees_failures: true,
         sees_resets: true,
+        // Both kinds of source too.
+        source: match data.len() % 4 {
+            0 | 1 => Source::Tracepoints,
+            _ => Source::Fentry,
+        },
         // Both ways to watch, by the length of the input.
         detail: match data.len() % 2 {
             0 => Detail::AllStates,

@@ -11,6 +11,9 @@ pub const MISSING: u32 = u32::MAX;
 /// without one of them it is not used.
 pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
 
+/// [`Member::feature`] of what only the programs of the exact mode read.
+pub const EXACT_FEATURE: &str = "the end of a half-open at the moment it happens (exact mode)";
+
 /// How a member is read, and so how its place is written down in [`Offsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -175,6 +178,14 @@ members! {
     listener = "request_sock": "__req_common.skc_listener", Bytes(8), true, "";
     /// NULL while the request's timer is not armed.
     timer_pprev = "request_sock": "rsk_timer.entry.pprev", Bytes(8), true, "";
+    /// The request's SYN-ACK timer, which begins with this (`struct timer_list`, always).
+    rsk_timer = "request_sock": "rsk_timer.entry.next", Bytes(8), false, EXACT_FEATURE;
+    /// What a timer calls.
+    timer_function = "timer_list": "function", Bytes(8), false, EXACT_FEATURE;
+    /// NULL once a request was taken out of the table of connections.
+    node_pprev = "sock": "__sk_common.skc_nulls_node.pprev", Bytes(8), false, EXACT_FEATURE;
+    /// What a socket has discarded.
+    drops = "sock": "sk_drops.counter", Bytes(4), false, EXACT_FEATURE;
     /// The final ACK came and was not taken.
     acked = "inet_request_sock": "acked", Bits, true, "";
     /// First SYN-ACK, µs.
@@ -229,6 +240,25 @@ pub const ALL_REASON_WORDS: usize = 3 * REASON_WORDS;
 
 /// `drop` records that one CPU writes in a second, at most.
 pub const DROPS_PER_SECOND: u64 = 1000;
+
+/// Functions by which a half-open's end is told apart: the addresses of each, and of the part of it
+/// that the compiler has moved away (`.cold`). In the order of `HOW_*`, from 1 on.
+pub const HOW_FUNCTIONS: [&str; 4] = [
+    "tcp_check_req",
+    "tcp_req_err",
+    "tcp_abort",
+    "reqsk_timer_handler",
+];
+/// Places of each of [`HOW_FUNCTIONS`], at the most.
+pub const PLACES_EACH: usize = 2;
+/// Words of the exact mode's settings: see the `EXACT_*` indices; then beginning and end of each place.
+pub const EXACT_WORDS: usize = EXACT_RANGES + HOW_FUNCTIONS.len() * PLACES_EACH * 2;
+/// Index in the exact mode's settings: 1 where beginnings are told too.
+pub const EXACT_BEGINS: usize = 0;
+/// Index: the address of `reqsk_timer_handler()`.
+pub const EXACT_HANDLER: usize = 1;
+/// Index of the first range of addresses; one that is not there is empty.
+pub const EXACT_RANGES: usize = 2;
 
 /// What to let through.
 #[repr(C)]

@@ -16,8 +16,10 @@ pub const KIND_RESET: u16 = 4;
 pub const KIND_ERROR: u16 = 5;
 /// [`Header::kind`] of a [`DropRecord`].
 pub const KIND_DROP: u16 = 6;
+/// [`Header::kind`] of a [`RequestRecord`].
+pub const KIND_REQUEST: u16 = 7;
 /// One more than the highest kind: the length of every per-kind counter array.
-pub const KINDS: usize = 7;
+pub const KINDS: usize = 8;
 
 /// Names of the kinds, as `lost` lines print them; index = kind.
 pub const KIND_NAMES: [&str; KINDS] = [
@@ -28,6 +30,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
     "reset",
     "error",
     "drop",
+    "request",
 ];
 
 /// `AF_INET` of `linux/socket.h`.
@@ -322,6 +325,80 @@ pub struct DropRecord {
     pub _pad: [u8; 5],
 }
 
+/// [`RequestRecord::moment`]: a SYN was taken, its half-open is made (`inet_csk_reqsk_queue_hash_add()`).
+pub const REQUEST_BEGUN: u8 = 1;
+/// [`RequestRecord::moment`]: a half-open ended without becoming a connection.
+pub const REQUEST_ENDED: u8 = 2;
+/// [`RequestRecord::moment`]: a SYN was not taken: no half-open was made, and no cookie sent.
+pub const REQUEST_REFUSED: u8 = 3;
+
+/// [`RequestRecord::how`]: not told.
+pub const HOW_UNKNOWN: u8 = 0;
+/// [`RequestRecord::how`]: the peer's RST, or an impossible SYN of its (`tcp_check_req()`).
+pub const HOW_PACKET: u8 = 1;
+/// [`RequestRecord::how`]: an ICMP error (`tcp_req_err()`).
+pub const HOW_ICMP: u8 = 2;
+/// [`RequestRecord::how`]: closed by a tool such as `ss -K` (`tcp_abort()`).
+pub const HOW_ABORTED: u8 = 3;
+/// [`RequestRecord::how`]: its own timer gave it up (`reqsk_timer_handler()`).
+pub const HOW_TIMER: u8 = 4;
+
+/// [`RequestRecord::queue`]: neither queue was full.
+pub const QUEUE_NEITHER: u8 = 0;
+/// [`RequestRecord::queue`]: the accept queue was full.
+pub const QUEUE_ACCEPT: u8 = 1;
+/// [`RequestRecord::queue`]: the SYN queue was full.
+pub const QUEUE_SYN: u8 = 2;
+
+/// A half-open began or ended, or a SYN was not taken: what no tracepoint of TCP tells. By fentry and
+/// fexit, or by the tracepoints of the request's own timer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestRecord {
+    /// Kind [`KIND_REQUEST`].
+    pub header: Header,
+    /// The half-open connection, or the SYN's.
+    pub flow: Flow,
+    /// Address of the `struct request_sock`; 0 for [`REQUEST_REFUSED`].
+    pub req: u64,
+    /// As in [`SynAckRecord`]; 0 while no SYN-ACK was built.
+    pub snt_synack_us: u64,
+    /// As in [`SynAckRecord`].
+    pub timeout_jiffies: u32,
+    /// As in [`SynAckRecord`].
+    pub qlen: u32,
+    /// As in [`SynAckRecord`].
+    pub young: u32,
+    /// As in [`SynAckRecord`].
+    pub ack_backlog: u32,
+    /// As in [`SynAckRecord`].
+    pub max_ack_backlog: u32,
+    /// As in [`SynAckRecord`].
+    pub rto_max_jiffies: u32,
+    /// `REQUEST_*`.
+    pub moment: u8,
+    /// Of [`REQUEST_ENDED`]: `HOW_*`.
+    pub how: u8,
+    /// Time-outs so far; of [`HOW_TIMER`], before the last one.
+    pub num_timeout: u8,
+    /// SYN-ACKs sent again.
+    pub num_retrans: u8,
+    /// As in [`SynAckRecord`].
+    pub acked: u8,
+    /// As in [`SynAckRecord`].
+    pub syn_retries: u8,
+    /// As in [`SynAckRecord`].
+    pub sysctl_synack_retries: u8,
+    /// As in [`SynAckRecord`].
+    pub defer_accept: u8,
+    /// `sk_state` of the listener.
+    pub listener_state: u8,
+    /// Of [`REQUEST_REFUSED`]: `QUEUE_*`.
+    pub queue: u8,
+    /// Zero.
+    pub _pad: [u8; 6],
+}
+
 /// A record type: its kind, so that neither side can pair them wrongly.
 ///
 /// # Safety
@@ -356,6 +433,7 @@ wire! {
     ResetRecord, KIND_RESET, 64 + 8 + 8;
     ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;
     DropRecord, KIND_DROP, 64 + 8 + 16 + 16 + 16;
+    RequestRecord, KIND_REQUEST, 64 + 16 + 24 + 8 + 8;
 }
 /// The longest record, bytes.
 pub const MAX_RECORD: usize = core::mem::size_of::<StateRecord>();

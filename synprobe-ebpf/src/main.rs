@@ -6,6 +6,7 @@ mod callers;
 mod counted;
 mod emit;
 mod filter;
+mod how;
 mod maps;
 mod probes;
 mod sock;

@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{Array, LpmTrie, PerCpuArray, RingBuf},
 };
 use synprobe_ebpf::{
-    config::{ALL_REASON_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    config::{ALL_REASON_WORDS, EXACT_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    event::RequestRecord,
     histogram::{Histogram, OTHERS, SLOTS},
     stats::Stats,
 };
@@ -68,6 +69,31 @@ pub struct Caller {
 
 /// Slots of [`CALLERS`], a power of two: connects under way at a time, about.
 pub const CALLER_SLOTS: u32 = 8192;
+
+/// What the exact mode's programs tell each other on one CPU, within one packet or one time-out.
+#[map]
+pub static EXACT_NOTES: PerCpuArray<ExactNotes> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`EXACT_NOTES`].
+#[repr(C)]
+pub struct ExactNotes {
+    /// The child that was made last: what ends its request is no failure.
+    pub child: u64,
+    /// The request's timer whose function runs.
+    pub timer: u64,
+    /// Its request as it was when the function began: afterwards it may be freed.
+    pub request: RequestRecord,
+    /// The SYN that is dealt with.
+    pub syn: u64,
+    /// `sk_drops` of its listener before.
+    pub drops: u32,
+    /// A `QUEUE_*`, before.
+    pub queue: u32,
+}
+
+/// The exact mode's settings: the `EXACT_*` indices of `config`.
+#[unsafe(no_mangle)]
+pub static EXACT: Global<[u64; EXACT_WORDS]> = Global::new([0; EXACT_WORDS]);
 
 /// Where the running kernel keeps its members.
 #[unsafe(no_mangle)]

@@ -9,6 +9,7 @@ use crate::{
     connect::Target,
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
+    probe::exact::Wish,
 };
 
 /// Watches every TCP handshake on this host, times it truthfully, and says why it is stuck.
@@ -59,6 +60,28 @@ pub enum States {
     Handshake,
     /// Every one
     All,
+}
+
+/// What tells that a half-open has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// The kernel's functions (fentry) where this host allows them, else as `tracepoints`
+    #[default]
+    Auto,
+    /// A look at the kernel's tables once a second; nothing but TCP's tracepoints is used
+    Tracepoints,
+    /// An event at that very moment: fentry, or else the tracepoints of all timers, which cost more
+    Exact,
+}
+
+impl From<ModeArg> for Wish {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Auto => Self::Auto,
+            ModeArg::Tracepoints => Self::Tracepoints,
+            ModeArg::Exact => Self::Exact,
+        }
+    }
 }
 
 /// This host's role in a handshake.
@@ -169,6 +192,9 @@ pub struct TuningArgs {
     #[arg(long, value_name = "N", default_value = "32768",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_peers: u32,
+    /// What tells that a half-open has ended
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: ModeArg,
     /// Diagnostics on standard error, the kernel side's included: off, error, warn, info, debug, trace
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub log_level: log::LevelFilter,

@@ -88,6 +88,7 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtOnce,
+        wish: args.tuning.mode.into(),
         detail,
         ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,
@@ -122,6 +123,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtTheEnd,
+        wish: args.tuning.mode.into(),
         detail,
         ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,
@@ -281,6 +283,7 @@ fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
         log_level: log_level(args),
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
+        wish: args.mode.into(),
     })
 }
 

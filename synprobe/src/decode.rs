@@ -3,9 +3,10 @@
 use std::mem::size_of;
 
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_RESET,
-    KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, ResetRecord, RetransmitRecord, StateRecord,
-    SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_REQUEST,
+    KIND_RESET, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, REQUEST_BEGUN, REQUEST_ENDED,
+    REQUEST_REFUSED, RequestRecord, ResetRecord, RetransmitRecord, StateRecord, SynAckRecord,
+    TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 use thiserror::Error;
 
@@ -26,6 +27,19 @@ pub enum Event {
     Error(ErrorRecord, TcpState),
     /// A packet of a handshake was thrown away.
     Drop(DropRecord),
+    /// A half-open began or ended, or a SYN was refused (the exact mode).
+    Request(RequestRecord, Moment),
+}
+
+/// What a [`RequestRecord`] tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A SYN was taken.
+    Begun,
+    /// A half-open ended, and became no connection.
+    Ended,
+    /// A SYN was not taken.
+    Refused,
 }
 
 impl Event {
@@ -43,6 +57,7 @@ impl Event {
             Self::Reset(r, _) => &r.flow,
             Self::Error(r, _) => &r.flow,
             Self::Drop(r) => &r.flow,
+            Self::Request(r, _) => &r.flow,
         }
     }
 
@@ -55,6 +70,7 @@ impl Event {
             Self::Reset(r, _) => &r.header,
             Self::Error(r, _) => &r.header,
             Self::Drop(r) => &r.header,
+            Self::Request(r, _) => &r.header,
         }
     }
 }
@@ -98,6 +114,9 @@ pub enum DecodeError {
     /// A number that is no trigger.
     #[error("SYN-ACK trigger {0}")]
     Trigger(u8),
+    /// A number that is no moment of a half-open's life.
+    #[error("moment {0} of a half-open")]
+    Moment(u8),
 }
 
 /// Decodes one record.
@@ -149,6 +168,17 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let r: DropRecord = read(bytes)?;
             check_family(kind, &r.flow)?;
             Ok(Event::Drop(r))
+        }
+        KIND_REQUEST => {
+            let r: RequestRecord = read(bytes)?;
+            check_family(kind, &r.flow)?;
+            let moment = match r.moment {
+                REQUEST_BEGUN => Moment::Begun,
+                REQUEST_ENDED => Moment::Ended,
+                REQUEST_REFUSED => Moment::Refused,
+                other => return Err(DecodeError::Moment(other)),
+            };
+            Ok(Event::Request(r, moment))
         }
         other => Err(DecodeError::Kind(other)),
     }

@@ -427,6 +427,10 @@ pub struct Peer {
     pub fast_retransmits: u64,
     /// Loss-recovery retransmissions.
     pub recovery_retransmits: u64,
+    /// Server: its SYNs that were not taken because the accept queue was full; `None`: not known.
+    pub syns_refused_accept_queue: Option<u64>,
+    /// Likewise, because the SYN queue was.
+    pub syns_refused_syn_queue: Option<u64>,
     /// Verdict → count.
     pub verdicts: BTreeMap<String, u64>,
 }
@@ -440,6 +444,10 @@ pub struct Start {
     pub kernel: String,
     /// What is in use, by name.
     pub features: Vec<String>,
+    /// What tells of a half-open's end: `tracepoints`, `exact (fentry)` or `exact (timer)`.
+    pub mode: String,
+    /// Why it is not fentry, where that was wanted.
+    pub mode_why: Option<String>,
     /// What this host lacks, and so what is not known.
     pub missing: Vec<String>,
     /// The filters, as given.

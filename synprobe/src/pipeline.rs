@@ -25,12 +25,17 @@ use crate::{
     decode::{Event, decode},
     diag::{icmp::IcmpErrors, monotonic_ns},
     host::HostNames,
-    model::{Body, ByRole, End, Line, Start, TcpState},
+    model::{Body, ByRole, End, Line, Role, Start, TcpState},
     netns::NetNs,
     notice::Notice,
     preflight::Ready,
     privileges,
-    probe::{LoadOptions, Probes, hooks::DROPS, kernel_log},
+    probe::{
+        LoadOptions, Probes,
+        exact::{Decision, Wish},
+        hooks::DROPS,
+        kernel_log,
+    },
     ring::Ring,
     survey::{Report, Request, Surveyor},
     track::{Fate, Observation, Snapshot, TrackConfig, Tracker, Tuple},
@@ -115,6 +120,8 @@ struct Run<'v> {
     tick: Instant,
     /// Namespaces that events have named.
     named: HashSet<u32>,
+    /// What was decided to tell of a half-open's end.
+    exact: Decision,
     losses: Losses,
     began: Instant,
     began_ns: u64,
@@ -136,7 +143,14 @@ impl<'v> Run<'v> {
         let filter = options
             .selection
             .to_kernel(options.detail, host.ephemeral_ports);
+        // An active open always ends with an event.
+        let wish = match options.selection.wants(Role::Server) {
+            true => options.wish,
+            false => Wish::Tracepoints,
+        };
+        let exact = host.exact_by(wish, options.detail)?;
         let (mut probes, ring) = Probes::load(&LoadOptions {
+            exact: &exact,
             ring_bytes: options.ring_bytes,
             filter: &filter,
             places: host.places,
@@ -161,6 +175,7 @@ impl<'v> Run<'v> {
                 synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
                 sees_failures: host.kernel.at_least(6, 17),
                 sees_resets: attached.contains(&"tcp_receive_reset"),
+                source: probes.source().0,
                 detail: options.detail,
                 max_handshakes: options.max_handshakes,
                 max_peers: options.max_peers,
@@ -200,6 +215,7 @@ impl<'v> Run<'v> {
             },
             tick: Instant::now(),
             named: HashSet::new(),
+            exact,
             losses: Losses::default(),
             began: Instant::now(),
             began_ns,
@@ -208,12 +224,24 @@ impl<'v> Run<'v> {
 
     /// The `start` line.
     fn greet(&mut self, host: &Ready) -> Result<(), WatchError> {
-        let features = self.probes.attached().map(str::to_owned);
+        let hooks = self.probes.attached().chain(self.probes.exact_hooks());
+        let (source, why) = self.probes.source();
+        let unknown = match source.is_exact() {
+            true => self.exact.parts.lost.as_slice(),
+            false => &[],
+        };
         let start = Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: host.kernel.release.clone(),
-            features: features.chain(["sock_diag".to_owned()]).collect(),
-            missing: host.missing.iter().map(|&m| m.to_owned()).collect(),
+            features: hooks.chain(["sock_diag"]).map(str::to_owned).collect(),
+            mode: source.name().to_owned(),
+            mode_why: why.or(self.exact.why.as_deref()).map(str::to_owned),
+            missing: host
+                .missing
+                .iter()
+                .chain(unknown)
+                .map(|&m| m.to_owned())
+                .collect(),
             filters: self.options.selection.describe(),
         };
         self.show(vec![Line {

@@ -20,8 +20,10 @@ pub use host::{Attempt, Host, ThisHost};
 use privileges::Privileges;
 
 use crate::{
+    filter::Detail,
     kernel::KernelVersion,
     probe::{
+        exact::{Decision, Exact, Refusal, Wish},
         hooks::{Chosen, HOOKS, Hook},
         reasons::Reasons,
     },
@@ -217,11 +219,26 @@ pub struct Ready {
     pub missing: Vec<&'static str>,
     /// Each hook that this kernel has, with the program that fits its prototype.
     pub hooks: Vec<Chosen>,
+    /// What can tell of a half-open's end.
+    pub exact: Exact,
     /// Its names for why it drops packets.
     pub reasons: Arc<Reasons>,
     /// The range that local ports are chosen from in this network namespace; all ports where it
     /// cannot be told.
     pub ephemeral_ports: (u16, u16),
+}
+
+impl Ready {
+    /// What tells of a half-open's end, as it was asked for. Beginnings are told where every handshake is.
+    ///
+    /// # Errors
+    /// Where it is to be exact and this host does not let it.
+    pub fn exact_by(&self, wish: Wish, detail: Detail) -> Result<Decision, HostError> {
+        let begins = detail.slow_us().is_none();
+        self.exact
+            .choose(wish, begins)
+            .map_err(|Refusal(why)| HostError(Box::new(checks::not_exact(why))))
+    }
 }
 
 /// Why nothing can be watched on this host: one line, the remedy included. Exit code [`EXIT_HOST`].
@@ -265,7 +282,9 @@ pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, Hos
     }
     fatal(checks::raw_tracepoint(host, &caps))?;
     fatal(checks::ring_buffer(host, &caps, &kernel))?;
+    let exact = checks::exact(host, &caps, Some(&btf), &resolved.missing).1;
     Ok(Ready {
+        exact,
         hz: found(checks::hz(host))?,
         kernel,
         places: resolved.places,
@@ -301,10 +320,11 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
     let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
     let (check, btf) = checks::btf(host);
     list.push(check);
+    let mut missing = Vec::new();
     if let Some(btf) = &btf {
         let (check, resolved) = checks::members(btf);
         list.push(check);
-        let missing = resolved.map(|r| r.missing).unwrap_or_default();
+        missing = resolved.map(|r| r.missing).unwrap_or_default();
         list.extend(hooks.iter().map(|hook| checks::hook(btf, hook, &missing).0));
     }
     list.push(checks::raw_tracepoint(host, &caps));
@@ -313,7 +333,7 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
     }
     list.extend([
         checks::sched_cls(host, &caps),
-        checks::fentry(host, &caps, btf.as_ref()),
+        checks::exact(host, &caps, btf.as_ref(), &missing).0,
         checks::jit(host),
         checks::sock_diag(host),
         checks::icmp(host, &caps),

@@ -25,6 +25,7 @@ use crate::{
     model::{Body, End, Line, RetransmitKind, Role},
     pipeline::{self, OnReady, Stop, WatchError, WatchOptions},
     preflight::Ready,
+    probe::exact::Wish,
     verdict::Mode,
     view::{View, WallClock},
 };
@@ -61,6 +62,8 @@ pub struct Setup {
     pub detail: Detail,
     /// When handshakes are judged.
     pub mode: Mode,
+    /// What is to tell of a half-open's end.
+    pub wish: Wish,
 }
 
 /// How long a riddle is looked at.
@@ -92,6 +95,7 @@ pub fn rehearse(
             ..Selection::default()
         },
         mode: setup.mode,
+        wish: setup.wish,
         detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

@@ -14,7 +14,10 @@ use synprobe::{
     model::{Body, End, Handshake, Line, Lost, Outcome, Retransmit, Role, State},
     pipeline::{self, Stop, WatchOptions},
     preflight::Ready,
-    probe::LoadOptions,
+    probe::{
+        LoadOptions,
+        exact::{Decision, Wish},
+    },
     verdict::Mode,
     view::{JsonView, View, WallClock},
 };
@@ -120,6 +123,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
         max_peers: 32_768,
+        wish: Wish::default(),
         duration: None,
         count: None,
         log_level: 0,
@@ -136,8 +140,15 @@ pub fn load_options<'a>(host: &'a Ready, filter: &'a KernelFilter) -> LoadOption
         places: host.places,
         hooks: &host.hooks,
         reasons: &host.reasons,
+        exact: nothing_exact(),
         log_level: 0,
     }
+}
+
+/// The tracepoints of TCP, and nothing else.
+fn nothing_exact() -> &'static Decision {
+    static NOTHING: std::sync::OnceLock<Decision> = std::sync::OnceLock::new();
+    NOTHING.get_or_init(Decision::default)
 }
 
 /// Options that watch both namespaces of a lab, and nothing else on the host.

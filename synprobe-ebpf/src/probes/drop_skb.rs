@@ -192,7 +192,7 @@ fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, Fault> {
 
 /// Whether this CPU may write one more record in this second.
 #[inline(always)]
-fn within_limit() -> bool {
+pub(super) fn within_limit() -> bool {
     let Some(second) = DROP_SECOND.get_ptr_mut(0) else {
         return false;
     };
@@ -210,8 +210,8 @@ fn within_limit() -> bool {
 
 /// A TCP segment: where its headers are, and what decides about it. The rest is read only into a
 /// record: a BPF program has 512 bytes of stack.
-struct Segment {
-    family: u16,
+pub(super) struct Segment {
+    pub(super) family: u16,
     ip: Kptr,
     tcp: Kptr,
     /// Both in host order.
@@ -226,7 +226,7 @@ impl Segment {
     /// `None` for everything but TCP directly above IPv4 or IPv6: IPv6 extension headers are not
     /// followed, and a fragment other than the first has no TCP header.
     #[inline(always)]
-    fn of(skb: Kptr) -> Result<Option<Self>, Fault> {
+    pub(super) fn of(skb: Kptr) -> Result<Option<Self>, Fault> {
         let protocol = u16::from_be(skb.read(place!(skb_protocol))?);
         if protocol != ETH_P_IP && protocol != ETH_P_IPV6 {
             return Ok(None);
@@ -278,7 +278,7 @@ impl Segment {
     }
 
     #[inline(always)]
-    fn source(&self) -> Result<[u8; 16], Fault> {
+    pub(super) fn source(&self) -> Result<[u8; 16], Fault> {
         match self.family {
             AF_INET => Ok(mapped(self.ip.read(12)?)),
             _ => self.ip.read(8),
@@ -286,7 +286,7 @@ impl Segment {
     }
 
     #[inline(always)]
-    fn destination(&self) -> Result<[u8; 16], Fault> {
+    pub(super) fn destination(&self) -> Result<[u8; 16], Fault> {
         match self.family {
             AF_INET => Ok(mapped(self.ip.read(16)?)),
             _ => self.ip.read(24),
@@ -295,7 +295,7 @@ impl Segment {
 
     /// The ports as this host's end has them.
     #[inline(always)]
-    fn ports(&self, incoming: bool) -> Ports {
+    pub(super) fn ports(&self, incoming: bool) -> Ports {
         let (local, peer) = match incoming {
             true => (self.destination_port, self.source_port),
             false => (self.source_port, self.destination_port),

@@ -3,11 +3,14 @@
 mod drop_skb;
 mod error_report;
 mod receive_reset;
+mod request;
+mod request_functions;
+mod request_timer;
 mod retransmit_skb;
 mod retransmit_synack;
 mod set_state;
 
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::warn;
 use synprobe_ebpf::event::state;
 
@@ -21,7 +24,7 @@ const IPPROTO_TCP: u16 = 6;
 
 /// The one exit of every probe.
 #[inline(always)]
-fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
+fn finish(ctx: &impl EbpfContext, kind: u16, result: Result<(), Fault>) -> i32 {
     if let Err(errno) = result {
         emit::unread(kind);
         warn!(

@@ -96,6 +96,7 @@ pub fn connect(
         selection: selection(&resolved, &netns)
             .map_err(|e| WatchError::System("the target's filter", io::Error::other(e)))?,
         mode: setup.mode,
+        wish: setup.wish,
         detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
-    event::{KIND_NAMES, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
+    event::{KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
     stats::Stats,
 };
 
@@ -55,6 +55,7 @@ impl Losses {
             let of = match kind as u16 {
                 KIND_STATE => Missed::States,
                 KIND_RETRANSMIT | KIND_SYNACK => Missed::Retransmissions,
+                KIND_REQUEST => Missed::Requests,
                 _ => Missed::Others,
             };
             let full = || format!("{name} records: the ring was full (a larger --ring-size helps)");

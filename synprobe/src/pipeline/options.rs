@@ -8,7 +8,7 @@ use crate::{
     filter::{Detail, Selection},
     netns::NetNs,
     preflight::HostError,
-    probe::LoadError,
+    probe::{LoadError, exact::Wish},
     verdict::Mode,
 };
 
@@ -20,6 +20,8 @@ pub struct WatchOptions {
     pub mode: Mode,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
+    /// What is to tell of a half-open's end.
+    pub wish: Wish,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
     /// Bound of the table.

@@ -16,6 +16,7 @@ use crate::{
     kernel::{self, KernelVersion},
     probe::{
         btf::{Btf, BtfError, KERNEL_BTF, Prototype},
+        exact::{Exact, Refusal},
         hooks::{Chosen, Hook},
         offsets::{OffsetsError, Resolved, resolve},
     },
@@ -267,27 +268,66 @@ pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
     }
 }
 
-/// fentry: a second source for what reconciling with sock_diag tells too. Nothing is lost without.
-pub(super) fn fentry(host: &impl Host, caps: &Privileges, btf: Option<&Btf>) -> Check {
-    let check = |status, detail: String| Check::new("fentry", "fentry", status, detail);
-    let function = btf.and_then(|btf| btf.function_id("tcp_conn_request").ok());
-    match function {
+/// What can tell of a half-open's end as it happens. Without, it is missed at a look at sock_diag.
+pub(super) fn exact(
+    host: &impl Host,
+    caps: &Privileges,
+    btf: Option<&Btf>,
+    missing: &[&'static Member],
+) -> (Check, Exact) {
+    let check = |status, detail: String| Check::new("fentry", "exact mode", status, detail);
+    let Some(btf) = btf else {
+        let why = "there is no BTF".to_owned();
+        let none = || Err(Refusal(why.clone()));
+        let (fentry, timer) = (none(), none());
+        return (
+            check(Status::Note, format!("off: {why}")),
+            Exact { fentry, timer },
+        );
+    };
+    // Any function that the programs are for will do.
+    let fentry = match btf.function_id("tcp_conn_request") {
+        _ if !caps.may_probe() => Err("loading needs CAP_BPF and CAP_PERFMON".to_owned()),
+        Err(error) => Err(error.to_string()),
+        Ok(id) => host
+            .attempt(Attempt::Fentry(id))
+            .map_err(|e| refusal("fentry programs", &e)),
+    };
+    let exact = Exact::of(btf, missing, fentry);
+    let check = match (&exact.fentry, &exact.timer) {
         _ if !caps.may_probe() => check(
             Status::Untested,
             "loading needs CAP_BPF and CAP_PERFMON; not needed".to_owned(),
         ),
-        None => check(
-            Status::Note,
-            "no function to try it on; not needed".to_owned(),
-        ),
-        Some(id) => match host.attempt(Attempt::Fentry(id)) {
-            Ok(()) => check(Status::Ok, "programs may be loaded; not needed".to_owned()),
-            Err(e) => check(
-                Status::Note,
-                format!("{}; not needed", refusal("fentry programs", &e)),
+        (Ok(parts), _) if parts.lost.is_empty() => {
+            check(Status::Ok, "on, by fentry (--mode auto)".to_owned())
+        }
+        (Ok(parts), _) => check(
+            Status::Ok,
+            format!(
+                "on, by fentry (--mode auto), without: {}",
+                parts.lost.join(", ")
             ),
-        },
-    }
+        ),
+        (Err(Refusal(why)), timer) => {
+            let check = check(Status::Note, format!("off: {why}; not needed"));
+            match timer {
+                Ok(_) => check.with_remedy(
+                    "allow BPF_PROG_TYPE_TRACING; or ask for it: --mode exact then takes the \
+                     timers' tracepoints, which cost more",
+                ),
+                Err(_) => check,
+            }
+        }
+    };
+    (check, exact)
+}
+
+/// `--mode exact`, and nothing tells.
+pub(super) fn not_exact(why: String) -> Check {
+    let detail = format!("--mode exact: {why}");
+    Check::new("fentry", "exact mode", Status::Missing, detail)
+        .with_remedy("use --mode auto, or allow BPF_PROG_TYPE_TRACING")
 }
 
 /// Without the JIT, programs are interpreted.

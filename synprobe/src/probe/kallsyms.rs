@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufRead, Read},
     sync::OnceLock,
 };
 
@@ -66,6 +66,46 @@ impl Kallsyms {
             table: OnceLock::from(Some(table)),
         })
     }
+}
+
+/// Where functions lie, by name: beginning and end of each, the function itself before the parts that
+/// the compiler has split from it (`.cold`); nothing for one that is not there, and for all where the
+/// kernel hides addresses.
+///
+/// # Errors
+/// Those of reading the list.
+pub fn places(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
+    places_in(io::BufReader::new(File::open(KALLSYMS)?), names)
+}
+
+fn places_in(list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
+    let mut found = vec![Vec::<(u64, u64)>::new(); names.len()];
+    // The kernel's own symbols come first, by address: a function ends where the next symbol begins.
+    let mut last: Option<(u64, usize)> = None;
+    for line in list.split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(address), Some(kind), Some(name), None) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            // Of a module, whose list comes last.
+            continue;
+        };
+        let address = u64::from_str_radix(address, 16).unwrap_or(0);
+        if let Some((begin, which)) = last.filter(|(begin, _)| address > *begin) {
+            found[which].push((begin, address));
+            last = None;
+        }
+        let plain = name.split('.').next().unwrap_or_default();
+        if let "t" | "T" = kind
+            && address != 0
+            && let Some(which) = names.iter().position(|wanted| *wanted == plain)
+        {
+            last = Some((address, which));
+        }
+    }
+    Ok(found)
 }
 
 /// Functions by address.
@@ -155,6 +195,36 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
             name(0xffff_ffff_c030_0001),
             Some("bpf_prog_6deef7357e7b4530_sd_fw")
         );
+    }
+
+    #[test]
+    fn functions_have_places() {
+        const LIST: &str = "\
+ffffffff81000000 T _stext
+ffffffff81a00000 t __pfx_tcp_check_req
+ffffffff81a00010 T tcp_check_req
+ffffffff81a00200 d a_table
+ffffffff81a00300 T tcp_req_err
+ffffffff81c00000 t tcp_check_req.cold
+ffffffff81c00040 T _etext
+ffffffffc0200000 t tcp_abort\t[some_module]
+";
+        let all = places_in(
+            LIST.as_bytes(),
+            &["tcp_check_req", "tcp_req_err", "tcp_abort"],
+        );
+        let [check, err, abort] = &all.unwrap()[..] else {
+            panic!("one each");
+        };
+        let both = [
+            (0xffff_ffff_81a0_0010, 0xffff_ffff_81a0_0200),
+            (0xffff_ffff_81c0_0000, 0xffff_ffff_81c0_0040),
+        ];
+        assert_eq!(check, &both);
+        assert_eq!(err, &[(0xffff_ffff_81a0_0300, 0xffff_ffff_81c0_0000)]);
+        assert!(abort.is_empty());
+        let hidden = "0000000000000000 T tcp_check_req\n0000000000000000 T _etext\n";
+        assert!(places_in(hidden.as_bytes(), &["tcp_check_req"]).unwrap()[0].is_empty());
     }
 
     #[test]

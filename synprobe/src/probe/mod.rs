@@ -3,6 +3,7 @@
 
 pub mod aside;
 pub mod btf;
+pub mod exact;
 pub mod hooks;
 mod info;
 pub mod kallsyms;

@@ -98,6 +98,7 @@ impl Census {
 pub(super) struct Excused {
     pub states: u64,
     pub retransmissions: u64,
+    pub requests: u64,
 }
 
 /// What no event told of.
@@ -107,6 +108,8 @@ pub(super) enum Untold {
     Retransmissions(&'static str),
     /// That an active open is over.
     ClientEnds,
+    /// Ends of half-opens, in the exact mode.
+    HalfOpenEnds,
 }
 
 #[cfg(test)]

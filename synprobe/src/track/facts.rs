@@ -41,7 +41,7 @@ impl Open {
         self.by_peer = self.by_peer.max(earlier);
     }
 
-    fn queued(&mut self, queue: Queue) {
+    pub(super) fn queued(&mut self, queue: Queue) {
         self.facts.queue_was_full |= queue.accept_queue_is_full();
         self.facts.queue = Some(queue);
     }
@@ -166,7 +166,8 @@ impl Tracker {
 
     /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
     fn reset_by_peer(&mut self, tuple: Tuple, at_ns: u64) {
-        if self.killed_by_rst(tuple.netns) != Some(true) {
+        // In the exact mode its end was told before, by an event of its own.
+        if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
             // Perhaps the counter was never read before; when it is found to be gone, this is why.
             self.half_opens
                 .update(&tuple, |open| open.rst_ns = Some(at_ns));

@@ -16,6 +16,7 @@ mod owners;
 pub mod peers;
 mod quiet;
 mod reconcile;
+mod request;
 pub mod schedule;
 mod server;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::{
         Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost,
         Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
     },
+    probe::exact::Source,
 };
 
 /// What is known of the host, and how the run was asked for.
@@ -55,6 +57,8 @@ pub struct TrackConfig {
     /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
     /// look alike.
     pub sees_resets: bool,
+    /// What tells of a half-open's end.
+    pub source: Source,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
     /// Bound of the table.
@@ -130,7 +134,7 @@ impl Tracker {
             segments: Bounded::new(REMEMBERED),
             entered: Bounded::new(REMEMBERED),
             owners: Owners::default(),
-            peers: Peers::new(config.max_peers),
+            peers: Peers::new(config.max_peers).telling_refusals(config.source == Source::Fentry),
             reconcile: reconcile::Reconcile::default(),
             rumours: Bounded::new(REMEMBERED),
             tallies: quiet::Tallies::default(),
@@ -161,6 +165,9 @@ impl Tracker {
                 self.totals.lost += events;
                 if matches!(of, Missed::States | Missed::Any) {
                     self.excused.states += events;
+                }
+                if matches!(of, Missed::Requests | Missed::Any) {
+                    self.excused.requests += events;
                 }
                 if matches!(of, Missed::Retransmissions | Missed::Any) {
                     self.excused.retransmissions += events;
@@ -265,6 +272,7 @@ impl Tracker {
                 }
             }
             Event::Drop(r) => self.discarded(r),
+            Event::Request(r, moment) => self.request(r, *moment),
             Event::Error(r, state) => {
                 let error = if r.sk_err != 0 {
                     r.sk_err

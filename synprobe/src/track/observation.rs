@@ -34,6 +34,8 @@ pub enum Missed {
     States,
     /// SYNs and SYN-ACKs, and segments, sent again.
     Retransmissions,
+    /// Beginnings and ends of half-opens (the exact mode).
+    Requests,
     /// Any of these.
     Any,
 }

@@ -57,6 +57,8 @@ struct Totals {
     dwells: Dwells,
     dwell_max_us: Option<u64>,
     verdicts: BTreeMap<String, u64>,
+    /// SYNs that were not taken: the accept queue was full, the SYN queue was.
+    refused: [u64; 2],
     /// Whether a packet came from it beyond one SYN.
     alive: bool,
     standing: Standing,
@@ -77,6 +79,15 @@ impl Totals {
             _ => Standing::Trouble,
         }
     }
+}
+
+/// Why a SYN was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullQueue {
+    /// Too many connections wait for accept().
+    Accept,
+    /// Too many are half-open.
+    Syn,
 }
 
 type Key = (IpAddr, Role);
@@ -128,6 +139,8 @@ pub struct Peers<S = RandomState> {
     distinct: ByRole<Distinct<S>>,
     /// Whether one had to go: from then on only the estimate knows how many there were.
     incomplete: ByRole<bool>,
+    /// Whether SYNs that were not taken are told of.
+    tells_refusals: bool,
 }
 
 impl<S: BuildHasher + Default> Peers<S> {
@@ -145,6 +158,7 @@ impl<S: BuildHasher + Default> Peers<S> {
             others: Others::default(),
             distinct: ByRole::default(),
             incomplete: ByRole::default(),
+            tells_refusals: false,
         }
     }
 }
@@ -301,12 +315,25 @@ impl<S: BuildHasher> Peers<S> {
         self.count((peer, role), |totals| totals.alive = true);
     }
 
+    /// Whether SYNs that were not taken are told of: else their numbers are not known.
+    pub fn telling_refusals(mut self, tells: bool) -> Self {
+        self.tells_refusals = tells;
+        self
+    }
+
+    /// A SYN of this peer's was not taken.
+    pub fn refused(&mut self, peer: IpAddr, queue: FullQueue) {
+        self.count((peer, Role::Server), |totals| {
+            totals.refused[queue as usize] += 1;
+        });
+    }
+
     /// The table, most trouble first: failures, then what is still open, then retransmissions.
     pub fn table(&self) -> Vec<Peer> {
         let mut table: Vec<Peer> = self
             .totals
             .iter()
-            .map(|(key, totals)| row(key, totals))
+            .map(|(key, totals)| row(key, totals, self.tells_refusals))
             .collect();
         let resent = |p: &Peer| p.syn_retransmits + p.synack_retransmits + p.rto_retransmits;
         table.sort_by(|a, b| {
@@ -331,12 +358,16 @@ fn shows_life(handshake: &Handshake) -> bool {
         || facts.syn_after_reset > 0
 }
 
-fn row((peer_addr, role): &Key, totals: &Totals) -> Peer {
+fn row((peer_addr, role): &Key, totals: &Totals, tells_refusals: bool) -> Peer {
     let quantile = |q: f64| {
         // The middle of a bucket may lie above the largest value in it.
         Some(totals.dwells.quantile(q)?.min(totals.dwell_max_us?))
     };
     let resent = |kind: RetransmitKind| totals.retransmits[kind as usize];
+    let refused = |queue: FullQueue| {
+        let known = tells_refusals && *role == Role::Server;
+        known.then_some(totals.refused[queue as usize])
+    };
     Peer {
         peer_addr: *peer_addr,
         role: *role,
@@ -353,6 +384,8 @@ fn row((peer_addr, role): &Key, totals: &Totals) -> Peer {
         tlp_retransmits: resent(RetransmitKind::Tlp),
         fast_retransmits: resent(RetransmitKind::Fast),
         recovery_retransmits: resent(RetransmitKind::Recovery),
+        syns_refused_accept_queue: refused(FullQueue::Accept),
+        syns_refused_syn_queue: refused(FullQueue::Syn),
         verdicts: totals.verdicts.clone(),
     }
 }

@@ -116,6 +116,13 @@ impl Reconcile {
         }
     }
 
+    /// A RST ended a half-open, as an event has told: what the counter shows of it is accounted for.
+    pub(super) fn reset_accounted(&mut self, netns: u32) {
+        if let Some(accounted) = self.embryonic.get_mut(&netns) {
+            *accounted += 1;
+        }
+    }
+
     /// Whether a connection of this moment may have come through a SYN cookie: the counter moved
     /// since it was last looked at, or the connection is older than the last time it was seen to.
     pub(super) fn cookies_in_use(
@@ -224,6 +231,11 @@ impl Tracker {
             Untold::ClientEnds => (
                 &mut self.excused.states,
                 "ends of active opens",
+                "sock_diag",
+            ),
+            Untold::HalfOpenEnds => (
+                &mut self.excused.requests,
+                "ends of half-opens",
                 "sock_diag",
             ),
         };
@@ -388,6 +400,7 @@ impl Tracker {
 
     /// A half-open ended without an event, between its last sighting and `latest_ns`.
     pub(super) fn gone(&mut self, mut open: Open, fate: Fate, latest_ns: u64) {
+        self.end_untold(&open, fate, latest_ns);
         if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
         {
@@ -440,6 +453,14 @@ impl Tracker {
         end.source = Some(DwellSource::SockDiag);
         end.error_us = latest_ns.saturating_sub(earliest_ns) / 1000;
         self.end(open, new, &end);
+    }
+
+    /// In the exact mode an event was due.
+    fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
+        let due = self.config.source.is_exact() && fate == Fate::Gone && !open.may_have_moved;
+        if due && !self.may_have_gone_well(open) {
+            self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
+        }
     }
 
     /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be

@@ -183,14 +183,19 @@ impl SynAckSchedule {
         doubled(self.base_us, num_timeout, self.max_us)
     }
 
+    /// Whether the time-out after `num_timeout` earlier ones ends it (`syn_ack_recalc()`).
+    pub fn is_over(&self, num_timeout: u32) -> bool {
+        let deferring = self.acked && num_timeout < self.defer_accept;
+        num_timeout >= self.retries && !deferring
+    }
+
     /// With the timer armed anew after `num_timeout` expiries: time to the next SYN-ACK that it
     /// sends (`None`: there is none), and to the end. `syn_ack_recalc()`.
     pub fn ahead_us(&self, num_timeout: u32) -> (Option<u64>, u64) {
         let (mut fired, mut waited, mut next) = (num_timeout, 0, None);
         for _ in 0..MAX_STEPS {
             waited += self.gap_us(fired);
-            let deferring = self.acked && fired < self.defer_accept;
-            if fired >= self.retries && !deferring {
+            if self.is_over(fired) {
                 break;
             }
             let resend = self.defer_accept == 0 || !self.acked || fired + 1 >= self.defer_accept;

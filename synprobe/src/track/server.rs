@@ -171,7 +171,12 @@ impl Tracker {
 
     /// The half-open that stands in the table, if it is the one that began then. Otherwise its end was
     /// not seen: the peer used the same port again.
-    fn same_generation(&mut self, known: Option<Open>, began_ns: u64, at_ns: u64) -> Option<Open> {
+    pub(super) fn same_generation(
+        &mut self,
+        known: Option<Open>,
+        began_ns: u64,
+        at_ns: u64,
+    ) -> Option<Open> {
         let open = known?;
         let same = open.start.is_none_or(|start| {
             let slack_ns = SAME_START_NS + start.error_us * 1000;
@@ -256,7 +261,7 @@ impl Tracker {
     }
 
     /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
-    fn sent_again_unseen(&mut self, open: &Open, counted: u32, at_ns: u64) {
+    pub(super) fn sent_again_unseen(&mut self, open: &Open, counted: u32, at_ns: u64) {
         let begun = |start: Start| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod facts;
+mod request;
 mod untold;
 
 const MS: u64 = 1_000_000;
@@ -61,6 +62,7 @@ fn config() -> TrackConfig {
         synack_rto_max: false,
         sees_failures: true,
         sees_resets: true,
+        source: Source::Tracepoints,
         detail: Detail::Handshakes,
         max_handshakes: 1000,
         max_peers: 1000,

@@ -327,6 +327,8 @@ mod tests {
             version: "0.1.0".into(),
             kernel: "6.18.44".into(),
             features: Vec::new(),
+            mode: "tracepoints".into(),
+            mode_why: None,
             missing: vec!["network namespaces".into()],
             filters: [("port".to_owned(), "8080".to_owned())].into(),
         };

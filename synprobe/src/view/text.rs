@@ -257,8 +257,8 @@ impl<W: Write> TextView<W> {
             filters.join(", ")
         };
         let head = format!(
-            "synprobe {} on Linux {}: {what}; times are UTC",
-            s.version, s.kernel
+            "synprobe {} on Linux {}: {what}; mode {}; times are UTC",
+            s.version, s.kernel, s.mode
         );
         writeln!(self.out, "{}", self.paint(Colour::Dim, &head))?;
         for missing in &s.missing {

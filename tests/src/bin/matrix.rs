@@ -126,6 +126,7 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,
+        wish: synprobe::probe::exact::Wish::default(),
         max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;

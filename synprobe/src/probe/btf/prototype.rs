@@ -29,6 +29,18 @@ impl Prototype {
     }
 }
 
+impl Prototype {
+    /// As [`Prototype::takes`], of the first arguments; more may follow.
+    pub fn begins_with(&self, args: &[&str]) -> bool {
+        self.args.len() >= args.len()
+            && self
+                .args
+                .iter()
+                .zip(args)
+                .all(|(have, want)| unqualified(have).eq(unqualified(want)))
+    }
+}
+
 impl fmt::Display for Prototype {
     /// The arguments: `(const struct sock *, int)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,156 @@
+//! The functions that make and end a half-open, by fentry and fexit: the exact mode where the kernel
+//! allows them. All are called across files of the kernel, so that no compiler has inlined them
+//! (docs/kernel-facts.md, section 3), and only arguments are read that every version has.
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+use synprobe_ebpf::{
+    config::{MISSING, ROLE_SERVER},
+    event::{KIND_REQUEST, QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_REFUSED, RequestRecord},
+};
+
+use super::{
+    drop_skb::{Segment, within_limit},
+    finish,
+    request::{begun, ended, notes, timer_entered, timer_left},
+};
+use crate::{
+    emit::{emit, held_back},
+    filter::{packet_passes, role_passes},
+    how,
+    sock::{Fault, Kptr, netns, place},
+};
+
+/// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was taken.
+#[fentry(function = "inet_csk_reqsk_queue_hash_add")]
+pub fn request_made(ctx: FEntryContext) -> i32 {
+    if let Some(notes) = notes() {
+        notes.syn = 0;
+    }
+    let result = begun(Kptr::new(ctx.arg(1)));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `bool inet_csk_reqsk_queue_drop(sk, req)`: true where it took the request out of the table. What
+/// became a connection was out of it before (`inet_ehash_nolisten()`).
+#[fexit(function = "inet_csk_reqsk_queue_drop")]
+pub fn request_dropped(ctx: FExitContext) -> i32 {
+    // The value behind the arguments is what the function returned; only the low byte of a bool counts.
+    if ctx.arg::<u64>(2) & 0xff == 0 {
+        return 0;
+    }
+    // The caller holds a reference.
+    let result = ended(Kptr::new(ctx.arg(1)), || how::of(ctx.as_ptr()));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `reqsk_timer_handler(timer)`.
+#[fentry(function = "reqsk_timer_handler")]
+pub fn request_timer_begins(ctx: FEntryContext) -> i32 {
+    let result = timer_entered(ctx.arg(0));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// Likewise, done.
+#[fexit(function = "reqsk_timer_handler")]
+pub fn request_timer_ends(ctx: FExitContext) -> i32 {
+    let result = timer_left(ctx.arg(0));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `tcp_conn_request(rsk_ops, af_ops, sk, skb)`: a SYN has come.
+#[fentry(function = "tcp_conn_request")]
+pub fn syn_comes(ctx: FEntryContext) -> i32 {
+    let result = try_syn_comes(Kptr::new(ctx.arg(2)), ctx.arg(3));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+#[inline(always)]
+fn try_syn_comes(sk: Kptr, skb: u64) -> Result<(), Fault> {
+    let Some(notes) = notes() else {
+        return Ok(());
+    };
+    notes.syn = 0;
+    if place!(drops) == MISSING || !role_passes(ROLE_SERVER) {
+        return Ok(());
+    }
+    notes.drops = sk.read(place!(drops))?;
+    notes.queue = u32::from(full_queue(sk)?);
+    notes.syn = skb;
+    Ok(())
+}
+
+/// Likewise, done. No request was made (`request_made` has not run), and the listener has counted a
+/// drop (`tcp_listendrop()`): neither a cookie nor a Fast Open child does that.
+#[fexit(function = "tcp_conn_request")]
+pub fn syn_done(ctx: FExitContext) -> i32 {
+    let result = try_syn_done(Kptr::new(ctx.arg(2)), ctx.arg(3));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+#[inline(always)]
+fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), Fault> {
+    let Some(notes) = notes() else {
+        return Ok(());
+    };
+    if notes.syn != skb {
+        return Ok(());
+    }
+    notes.syn = 0;
+    if sk.read::<u32>(place!(drops))? == notes.drops {
+        return Ok(());
+    }
+    let Some(segment) = Segment::of(Kptr::new(skb))? else {
+        return Ok(());
+    };
+    let netns = netns(sk)?;
+    let ports = segment.ports(true);
+    if !packet_passes(ports, netns, || segment.source())? {
+        return Ok(());
+    }
+    if !within_limit() {
+        held_back(KIND_REQUEST);
+        return Ok(());
+    }
+    let queue = match notes.queue as u8 {
+        QUEUE_NEITHER => full_queue(sk)?,
+        queue => queue,
+    };
+    emit(|r: &mut RequestRecord, header| {
+        r.header = header;
+        r.moment = REQUEST_REFUSED;
+        r.queue = queue;
+        r.flow.local_addr = segment.destination()?;
+        r.flow.peer_addr = segment.source()?;
+        r.flow.local_port = ports.local;
+        r.flow.peer_port = ports.peer;
+        r.flow.family = sk.read(place!(family))?;
+        r.flow.netns = netns;
+        r.listener_state = sk.read(place!(state))?;
+        r.qlen = sk.read(place!(qlen))?;
+        r.young = sk.read(place!(young))?;
+        r.ack_backlog = sk.read(place!(ack_backlog))?;
+        r.max_ack_backlog = sk.read(place!(max_ack_backlog))?;
+        r.defer_accept = sk.read(place!(defer_accept))?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Which queue takes no more: `sk_acceptq_is_full()`, `inet_csk_reqsk_queue_is_full()`. In 5.15 the
+/// latter is full at its limit already, elsewhere above it; a SYN that is dropped at the limit was
+/// refused by `tcp_max_syn_backlog`, which limits the same queue.
+#[inline(always)]
+fn full_queue(sk: Kptr) -> Result<u8, Fault> {
+    let max: u32 = sk.read(place!(max_ack_backlog))?;
+    if sk.read::<u32>(place!(ack_backlog))? > max {
+        return Ok(QUEUE_ACCEPT);
+    }
+    Ok(match sk.read::<u32>(place!(qlen))? >= max {
+        true => QUEUE_SYN,
+        false => QUEUE_NEITHER,
+    })
+}

@@ -1,0 +1,116 @@
+//! The request's own timer, by `timer:timer_*`: the exact mode where fentry is refused.
+//!
+//! A half-open lives exactly as long as its timer (docs/kernel-facts.md, section 3). The tracepoints are
+//! raised for every timer of the host: what is no request's is turned away by the function that it calls.
+
+use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
+use synprobe_ebpf::{
+    config::EXACT_HANDLER,
+    event::{KIND_REQUEST, state},
+};
+
+use super::{
+    finish,
+    request::{begun, ended, notes, of_timer, timer_entered, timer_left},
+};
+use crate::{
+    how,
+    sock::{Fault, Kptr, peer_addr, place},
+};
+
+/// `timer_start(timer, …)`: armed. `snt_synack` is 0 between the making of a request and its first
+/// SYN-ACK, and never again.
+#[raw_tracepoint(tracepoint = "timer_start")]
+pub fn request_armed(ctx: RawTracePointContext) -> i32 {
+    let result = of_request(ctx.arg(0)).and_then(|request| match request {
+        Some(req) if req.read::<u64>(place!(snt_synack))? == 0 => begun(req),
+        _ => Ok(()),
+    });
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `timer_cancel(timer)`: disarmed, to be armed anew, or because it fires, or because the request ended.
+#[raw_tracepoint(tracepoint = "timer_cancel")]
+pub fn request_disarmed(ctx: RawTracePointContext) -> i32 {
+    let result = try_disarmed(&ctx);
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+#[inline(always)]
+fn try_disarmed(ctx: &RawTracePointContext) -> Result<(), Fault> {
+    let Some(req) = of_request(ctx.arg(0))? else {
+        return Ok(());
+    };
+    // Still in the table: it goes on, or its timer's function is about to decide.
+    if req.read::<u64>(place!(node_pprev))? != 0 {
+        return Ok(());
+    }
+    if became_a_connection(req)? {
+        return Ok(());
+    }
+    ended(req, || how::of(ctx.as_ptr()))
+}
+
+/// `timer_expire_entry(timer, …)`: its function is about to run.
+#[raw_tracepoint(tracepoint = "timer_expire_entry")]
+pub fn request_fires(ctx: RawTracePointContext) -> i32 {
+    let timer: u64 = ctx.arg(0);
+    let result = of_request(timer).and_then(|request| match request {
+        Some(_) => timer_entered(timer),
+        None => Ok(()),
+    });
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `timer_expire_exit(timer)`: its function has run, and the timer may be freed.
+#[raw_tracepoint(tracepoint = "timer_expire_exit")]
+pub fn request_fired(ctx: RawTracePointContext) -> i32 {
+    let result = timer_left(ctx.arg(0));
+    finish(&ctx, KIND_REQUEST, result)
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`: a child is made of a request, which is disarmed next.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn request_child(ctx: RawTracePointContext) -> i32 {
+    if ctx.arg::<u32>(1) as u8 == state::LISTEN
+        && ctx.arg::<u32>(2) as u8 == state::SYN_RECV
+        && let Some(notes) = notes()
+    {
+        notes.child = ctx.arg(0);
+    }
+    0
+}
+
+/// The request that a timer belongs to; `None` for every other timer.
+#[inline(always)]
+fn of_request(timer: u64) -> Result<Option<Kptr>, Fault> {
+    let function: u64 = Kptr::new(timer).read(place!(timer_function))?;
+    Ok((function == how::setting(EXACT_HANDLER)).then(|| of_timer(timer)))
+}
+
+/// Whether the child that this CPU made last is this request's: between the two nothing else is received
+/// on it. Under Fast Open, and with a SYN cookie, a child has no request that would be disarmed, so the
+/// note is held against the request.
+#[inline(always)]
+fn became_a_connection(req: Kptr) -> Result<bool, Fault> {
+    let Some(notes) = notes() else {
+        return Ok(false);
+    };
+    if notes.child == 0 {
+        return Ok(false);
+    }
+    let child = Kptr::new(notes.child);
+    if child.read::<u16>(place!(dport))? != req.read::<u16>(place!(dport))?
+        || child.read::<u16>(place!(num))? != req.read::<u16>(place!(num))?
+        || child.read::<u8>(place!(state))? != state::SYN_RECV
+    {
+        return Ok(false);
+    }
+    let theirs = peer_addr(child, child.read(place!(family))?)?;
+    let ours = peer_addr(req, req.read(place!(family))?)?;
+    if u128::from_ne_bytes(theirs) != u128::from_ne_bytes(ours) {
+        return Ok(false);
+    }
+    notes.child = 0;
+    Ok(true)
+}

@@ -1,0 +1,381 @@
+//! The exact mode: what tells of a half-open's end as it happens, and which of two sources does.
+//!
+//! Both give the same records ([`RequestRecord`](synprobe_ebpf::event::RequestRecord)): the functions
+//! that make and end a half-open, by fentry and fexit, where the kernel allows BPF_PROG_TYPE_TRACING;
+//! else, and only where it was asked for, the tracepoints of all timers, for the request's own is among
+//! them.
+
+use synprobe_ebpf::config::{
+    EXACT_BEGINS, EXACT_FEATURE, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS, HOW_FUNCTIONS, Member,
+    PLACES_EACH,
+};
+
+use super::{btf::Btf, kallsyms};
+
+/// What was asked for (`--mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Exact where fentry is allowed, else the tracepoints of TCP alone.
+    #[default]
+    Auto,
+    /// The tracepoints of TCP alone.
+    Tracepoints,
+    /// Exact, by whichever source there is.
+    Exact,
+}
+
+/// What tells of a half-open's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing does: it is missed at the next look at sock_diag.
+    #[default]
+    Tracepoints,
+    /// The kernel's functions.
+    Fentry,
+    /// The request's own timer.
+    Timer,
+}
+
+impl Source {
+    /// As lines and people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoints => "tracepoints",
+            Self::Fentry => "exact (fentry)",
+            Self::Timer => "exact (timer)",
+        }
+    }
+
+    /// Whether a half-open's end is told as it happens.
+    pub fn is_exact(self) -> bool {
+        self != Self::Tracepoints
+    }
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To a raw tracepoint.
+    Tracepoint,
+    /// To a function's entry.
+    Entry,
+    /// To its return; what it returns is read behind so many arguments.
+    Exit,
+}
+
+/// One program of a source.
+#[derive(Debug)]
+pub struct Part {
+    /// Its name in the object.
+    pub program: &'static str,
+    /// How it is attached.
+    pub way: Way,
+    /// To which tracepoint or function.
+    pub hook: &'static str,
+    /// The prototypes that it was written for, as BTF prints them; what follows the arguments that it
+    /// reads may differ.
+    args: &'static [&'static str],
+    /// What the function must return; empty: anything.
+    returns: &'static str,
+    /// It tells of beginnings, and is not wanted where those are not.
+    pub begins: bool,
+    /// What is not known without it; empty: without it the source is of no use.
+    pub feature: &'static str,
+}
+
+const REQUEST: &[&str] = &["struct sock *", "struct request_sock *"];
+const TIMER: &[&str] = &["struct timer_list *"];
+const SYN: &[&str] = &[
+    "struct request_sock_ops *",
+    "struct tcp_request_sock_ops *",
+    "struct sock *",
+    "struct sk_buff *",
+];
+/// Only function hooks know it.
+const REFUSED_SYNS: &str = "SYNs that a full queue refuses, by peer";
+
+/// By the kernel's functions, in the order in which they are attached.
+const FUNCTIONS: &[Part] = &[
+    Part {
+        program: "request_timer_begins",
+        way: Way::Entry,
+        hook: "reqsk_timer_handler",
+        args: TIMER,
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_timer_ends",
+        way: Way::Exit,
+        hook: "reqsk_timer_handler",
+        args: TIMER,
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_dropped",
+        way: Way::Exit,
+        hook: "inet_csk_reqsk_queue_drop",
+        args: REQUEST,
+        returns: "bool",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_made",
+        way: Way::Entry,
+        hook: "inet_csk_reqsk_queue_hash_add",
+        args: REQUEST,
+        returns: "",
+        begins: false,
+        feature: "each SYN as it arrives",
+    },
+    Part {
+        program: "syn_comes",
+        way: Way::Entry,
+        hook: "tcp_conn_request",
+        args: SYN,
+        returns: "",
+        begins: false,
+        feature: REFUSED_SYNS,
+    },
+    Part {
+        program: "syn_done",
+        way: Way::Exit,
+        hook: "tcp_conn_request",
+        args: SYN,
+        returns: "",
+        begins: false,
+        feature: REFUSED_SYNS,
+    },
+];
+
+/// By the request's timer. A child that is made must be known before its request is disarmed.
+const TIMERS: &[Part] = &[
+    Part {
+        program: "request_child",
+        way: Way::Tracepoint,
+        hook: "inet_sock_set_state",
+        args: &["struct sock *", "int", "int"],
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_fires",
+        way: Way::Tracepoint,
+        hook: "timer_expire_entry",
+        args: TIMER,
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_fired",
+        way: Way::Tracepoint,
+        hook: "timer_expire_exit",
+        args: TIMER,
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_disarmed",
+        way: Way::Tracepoint,
+        hook: "timer_cancel",
+        args: TIMER,
+        returns: "",
+        begins: false,
+        feature: "",
+    },
+    Part {
+        program: "request_armed",
+        way: Way::Tracepoint,
+        hook: "timer_start",
+        args: TIMER,
+        returns: "",
+        begins: true,
+        feature: "each SYN as it arrives",
+    },
+];
+
+impl Part {
+    /// Whether this kernel has the hook, as the program expects it; else why not.
+    fn fits(&self, btf: &Btf) -> Result<(), String> {
+        let prototype = match self.way {
+            Way::Tracepoint => btf.tracepoint_prototype(self.hook),
+            Way::Entry | Way::Exit => btf.function_prototype(self.hook),
+        };
+        let prototype = prototype.map_err(|e| e.to_string())?;
+        let fits = prototype.begins_with(self.args)
+            && (self.returns.is_empty() || self.returns == prototype.returns);
+        fits.then_some(())
+            .ok_or_else(|| format!("{} is {prototype} here", self.hook))
+    }
+}
+
+/// The programs of a source that this kernel has hooks for.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// In the order in which they are attached.
+    pub parts: Vec<&'static Part>,
+    /// What cannot be known for want of the others, each once.
+    pub lost: Vec<&'static str>,
+}
+
+impl Parts {
+    fn of(all: &'static [Part], btf: &Btf, missing: &[&Member]) -> Result<Self, String> {
+        if let Some(member) = missing
+            .iter()
+            .find(|m| m.feature == EXACT_FEATURE && (m.path != "sk_drops.counter"))
+        {
+            return Err(format!(
+                "this kernel has no {}.{}",
+                member.container, member.path
+            ));
+        }
+        let mut found = Self::default();
+        let mut lose = |feature| {
+            if !found.lost.contains(&feature) {
+                found.lost.push(feature);
+            }
+        };
+        let counts_drops = !missing.iter().any(|m| m.path == "sk_drops.counter");
+        if !counts_drops {
+            lose(REFUSED_SYNS);
+        }
+        for part in all {
+            match part.fits(btf) {
+                Ok(()) => found.parts.push(part),
+                Err(why) if part.feature.is_empty() => return Err(why),
+                Err(why) => {
+                    log::info!("{}: {why}", part.program);
+                    lose(part.feature);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Why a source is not there, in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+/// Both sources on this host, as far as can be told without loading them.
+#[derive(Clone, Debug)]
+pub struct Exact {
+    /// By fentry.
+    pub fentry: Result<Parts, Refusal>,
+    /// By the timer.
+    pub timer: Result<Parts, Refusal>,
+}
+
+/// What is used.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// The source.
+    pub source: Source,
+    /// Its programs.
+    pub parts: Parts,
+    /// Why it is not fentry, where that was wanted.
+    pub why: Option<String>,
+    /// Whether another source may take its place without a word.
+    pub may_fall_back: bool,
+    /// What the programs need to know: the `EXACT_*` indices of `config`.
+    pub words: Words,
+}
+
+/// See [`Decision::words`].
+#[derive(Clone, Copy, Debug)]
+pub struct Words(pub [u64; EXACT_WORDS]);
+
+impl Default for Words {
+    fn default() -> Self {
+        Self([0; EXACT_WORDS])
+    }
+}
+
+impl Exact {
+    /// By this kernel's type information; `fentry`: whether programs of that type may be loaded, else why
+    /// not.
+    pub fn of(btf: &Btf, missing: &[&Member], fentry: Result<(), String>) -> Self {
+        Self {
+            fentry: fentry
+                .and_then(|()| Parts::of(FUNCTIONS, btf, missing))
+                .map_err(Refusal),
+            timer: Parts::of(TIMERS, btf, missing)
+                .map(|mut parts| {
+                    parts.lost.push(REFUSED_SYNS);
+                    parts
+                })
+                .map_err(Refusal),
+        }
+    }
+
+    /// The source for a wish. `begins`: whether beginnings are to be told.
+    ///
+    /// # Errors
+    /// Where it is to be exact and cannot be: why, with what was tried.
+    pub fn choose(&self, wish: Wish, begins: bool) -> Result<Decision, Refusal> {
+        match (wish, &self.fentry) {
+            (Wish::Tracepoints, _) => Ok(Decision::default()),
+            (_, Ok(parts)) => {
+                let decided = Decision::new(Source::Fentry, parts, begins, None);
+                Ok(Decision {
+                    may_fall_back: wish == Wish::Auto,
+                    ..decided
+                })
+            }
+            (Wish::Auto, Err(Refusal(why))) => Ok(Decision {
+                why: Some(why.clone()),
+                ..Decision::default()
+            }),
+            (Wish::Exact, Err(Refusal(why))) => {
+                let refusal = |timer: &str| Refusal(format!("{why}; the request's timer: {timer}"));
+                let parts = self
+                    .timer
+                    .as_ref()
+                    .map_err(|Refusal(timer)| refusal(timer))?;
+                let decided = Decision::new(Source::Timer, parts, begins, Some(why.clone()));
+                match decided.words.0[EXACT_HANDLER] {
+                    0 => Err(refusal(
+                        "/proc/kallsyms hides addresses (kernel.kptr_restrict)",
+                    )),
+                    _ => Ok(decided),
+                }
+            }
+        }
+    }
+}
+
+impl Decision {
+    fn new(source: Source, parts: &Parts, begins: bool, why: Option<String>) -> Self {
+        let mut parts = parts.clone();
+        parts.parts.retain(|part| begins || !part.begins);
+        let mut words = Words::default();
+        words.0[EXACT_BEGINS] = begins.into();
+        match kallsyms::places(&HOW_FUNCTIONS) {
+            Ok(all) => {
+                for (at, places) in all.iter().enumerate() {
+                    for (n, (begin, end)) in places.iter().take(PLACES_EACH).enumerate() {
+                        let word = EXACT_RANGES + (at * PLACES_EACH + n) * 2;
+                        (words.0[word], words.0[word + 1]) = (*begin, *end);
+                    }
+                }
+                let handler = all.last().and_then(|places| places.first());
+                words.0[EXACT_HANDLER] = handler.map_or(0, |(begin, _)| *begin);
+            }
+            Err(error) => log::info!("/proc/kallsyms: {error}: who ends a half-open is not told"),
+        }
+        Self {
+            source,
+            parts,
+            why,
+            may_fall_back: false,
+            words,
+        }
+    }
+}

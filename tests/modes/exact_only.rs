@@ -1,0 +1,343 @@
+//! What only the exact mode can tell.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use synprobe::{
+    diag::monotonic_ns,
+    filter::{Detail, Selection},
+    lab::{Client, Family, Lab, PORT, RawSender, capture::Capture, packet::flags},
+    model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
+    pipeline::WatchOptions,
+    probe::exact::{Source, Wish},
+};
+use synprobe_tests::{
+    harness::{self, Case, figure},
+    watching::{Live, Watched, options, watch},
+    wire::{SYN_ACK, Wire},
+};
+
+/// Long enough for the slowest of the kernel's timers that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between what is told and what was on the wire: they are noted one after the other.
+const TOLERANCE_US: u64 = 2_000;
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        Case::new("auto-without-noise", auto),
+        Case::new("quiet-says-every-failure", quiet),
+    ];
+    for family in Family::ALL {
+        cases.push(Case::for_family("young-reset", family, young_reset));
+        cases.push(Case::for_family("expiry", family, expiry));
+        cases.push(Case::for_family("listener-closed", family, listener_closed));
+        // Only functions tell it: where the host refuses fentry there is no such test.
+        let fentry = harness::host().is_ok_and(|host| host.exact.fentry.is_ok());
+        if fentry {
+            cases.push(Case::for_family(
+                "accept-queue-refuses",
+                family,
+                accept_queue,
+            ));
+            cases.push(Case::for_family("syn-queue-refuses", family, syn_queue));
+        }
+    }
+    cases
+}
+
+/// Watches the server's side of a lab.
+fn of_server(lab: &Lab) -> WatchOptions {
+    let mut options = options(Selection {
+        netns: Some([lab.server.inode(); 2]),
+        ..Selection::default()
+    });
+    options.namespaces = vec![lab.server.netns()];
+    options.wish = Wish::Exact;
+    options
+}
+
+/// A peer in the client's namespace at whose address nobody answers.
+fn stranger(lab: &Lab, n: u16) -> SocketAddr {
+    let ip: IpAddr = match lab.family.wire_is_v6() {
+        true => Ipv6Addr::new(0xfd00, 0x5950, 0xf, 0, 0, 0, 0, n + 1).into(),
+        false => Ipv4Addr::new(198, 18, 128 + (n >> 8) as u8, n as u8).into(),
+    };
+    SocketAddr::new(ip, 40_000 + n)
+}
+
+/// Its line, as soon as it is said.
+fn ended(live: &Live, peer: SocketAddr) -> Result<(Line, Handshake)> {
+    let line = live.wait_for("its end", PATIENCE, |line| match &line.body {
+        Body::Handshake(h) => h.connection.peer_port == Some(peer.port()),
+        _ => false,
+    })?;
+    match &line.body {
+        Body::Handshake(h) => Ok((line.clone(), (**h).clone())),
+        _ => unreachable!("it was a handshake"),
+    }
+}
+
+/// Polls until a half-open is there, or is not; gives the last moment before and the first after.
+fn until_half_opens(lab: &Lab, wanted: usize) -> Result<(u64, u64)> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before_ns = monotonic_ns();
+    loop {
+        let asked_ns = monotonic_ns();
+        if lab.half_opens(PORT)? == wanted {
+            return Ok((before_ns, monotonic_ns()));
+        }
+        before_ns = asked_ns;
+        ensure!(
+            Instant::now() < deadline,
+            "{wanted} half-opens: not in time"
+        );
+    }
+}
+
+fn exact_end(h: &Handshake, outcome: Outcome) -> Result<u64> {
+    ensure!(h.outcome == outcome, "{h:#?}");
+    ensure!(h.dwell_error_us.is_none(), "{h:#?}");
+    ensure!(h.dwell_source == Some(DwellSource::RequestSock), "{h:#?}");
+    h.dwell_us.context("a dwell")
+}
+
+/// Ended by a RST within its first second: one line, with a dwell as on the wire.
+fn young_reset(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let capture = Capture::start(&lab.server)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 1));
+    let before = lab.counters()?;
+    let (line, watched) = watch(of_server(&lab), |live| {
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        sender.rst(peer, server, 78)?;
+        ended(live, peer)
+    })?;
+    let (line, h) = line;
+    let watched = watched.complete()?;
+    let dwell_us = exact_end(&h, Outcome::Reset)?;
+    ensure!(watched.handshakes().count() == 1, "{:#?}", watched.lines);
+    let resets = lab.counters()?.since(&before).server.get("EmbryonicRsts");
+    ensure!(resets == 1, "{resets} EmbryonicRsts");
+
+    let wire = Wire::of(capture)?;
+    let sent_ns = wire.first(SYN_ACK, true, PORT, peer.port())?;
+    let reset_ns = wire.first(flags::RST, false, PORT, peer.port())?;
+    let wire_us = reset_ns.saturating_sub(sent_ns) / 1000;
+    ensure!(wire_us < 1_000_000, "the RST came after {wire_us} µs");
+    ensure!(
+        dwell_us.abs_diff(wire_us) <= TOLERANCE_US,
+        "{dwell_us} µs told, {wire_us} µs on the wire"
+    );
+    ensure!(line.mono_ns.abs_diff(reset_ns) <= TOLERANCE_US * 1000);
+    figure(format!(
+        "young-reset: {dwell_us} µs told, {wire_us} µs on the wire"
+    ));
+    Ok(())
+}
+
+/// The last time-out ends it at that moment: between the last look that shows it and the first that
+/// does not.
+fn expiry(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    lab.server.set_sysctl("ipv4/tcp_synack_retries", "1")?;
+    let _listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 2));
+    let before = lab.counters()?;
+    let (((shown_ns, gone_ns), (line, h)), watched) = watch(of_server(&lab), |live| {
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        Ok((until_half_opens(&lab, 0)?, ended(live, peer)?))
+    })?;
+    let watched = watched.complete()?;
+    exact_end(&h, Outcome::Expired)?;
+    ensure!(h.error.is_none() && h.retransmits == 1, "{h:#?}");
+    ensure!(
+        (shown_ns..=gone_ns + TOLERANCE_US * 1000).contains(&line.mono_ns),
+        "it ended at {}, between {shown_ns} and {gone_ns}",
+        line.mono_ns
+    );
+    ensure!(watched.count(Role::Server, Outcome::Expired) == 1);
+    let moved = lab.counters()?.since(&before);
+    ensure!(moved.server.get("TCPTimeouts") == 2, "{moved:?}");
+    ensure!(moved.server.get("EmbryonicRsts") == 0, "{moved:?}");
+    Ok(())
+}
+
+/// Its listener is gone: the next packet, or its timer, ends it.
+fn listener_closed(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 3));
+    let (((shown_ns, gone_ns), (line, h)), watched) = watch(of_server(&lab), |live| {
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        drop(listener);
+        Ok((until_half_opens(&lab, 0)?, ended(live, peer)?))
+    })?;
+    watched.complete()?;
+    exact_end(&h, Outcome::Dropped)?;
+    let fact = h
+        .evidence
+        .iter()
+        .any(|e| e.fact == "its listener is closed");
+    ensure!(fact, "{h:#?}");
+    ensure!(
+        (shown_ns..=gone_ns + TOLERANCE_US * 1000).contains(&line.mono_ns),
+        "it ended at {}, between {shown_ns} and {gone_ns}",
+        line.mono_ns
+    );
+    Ok(())
+}
+
+/// What a wish comes to, and what is said of it.
+fn auto() -> Result<()> {
+    let host = harness::host()?;
+    let decided = host.exact_by(Wish::Auto, Detail::Handshakes)?;
+    let lab = Lab::new(Family::V4)?;
+    let mut auto = of_server(&lab);
+    auto.wish = Wish::Auto;
+    let ((), watched) = watch(auto, |_| Ok(()))?;
+    let Some(Body::Start(start)) = watched.lines.first().map(|line| &line.body) else {
+        anyhow::bail!("no start line: {:?}", watched.lines);
+    };
+    ensure!(start.mode == decided.source.name(), "{start:?}");
+    match &host.exact.fentry {
+        Ok(_) => ensure!(decided.source == Source::Fentry && start.mode_why.is_none()),
+        Err(refusal) => {
+            ensure!(decided.source == Source::Tracepoints, "auto took the timer");
+            ensure!(start.mode_why.as_deref() == Some(&*refusal.0), "{start:?}");
+        }
+    }
+    let exact = host.exact_by(Wish::Exact, Detail::Handshakes)?;
+    ensure!(exact.source.is_exact());
+    let none = host.exact_by(Wish::Tracepoints, Detail::Handshakes)?;
+    ensure!(none.source == Source::Tracepoints && none.why.is_none());
+    Ok(())
+}
+
+/// The quiet mode: a failure within the first second has its line, a healthy handshake no record.
+fn quiet() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 4));
+    let mut options = of_server(&lab);
+    options.detail = Detail::Quiet {
+        slow: Duration::from_secs(1),
+    };
+    const HEALTHY: u64 = 50;
+    let (line, watched) = watch(options, |live| {
+        let mut clients = Vec::new();
+        for _ in 0..HEALTHY {
+            clients.push(Client::connect(&lab.client, lab.server_addr(PORT), |_| {
+                Ok(())
+            })?);
+            while listener.accept().is_err() {}
+        }
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        sender.rst(peer, server, 78)?;
+        ended(live, peer)
+    })?;
+    let watched = watched.complete()?;
+    exact_end(&line.1, Outcome::Reset)?;
+    // The RST is told twice where the packet itself is (skb:kfree_skb).
+    ensure!(watched.end.events <= 2, "{:#?}", watched.end);
+    ensure!(watched.end.counted == HEALTHY, "{:#?}", watched.end);
+    Ok(())
+}
+
+fn peer_line(watched: &Watched, peer: SocketAddr) -> Result<Peer> {
+    let found = watched.lines.iter().find_map(|line| match &line.body {
+        Body::Peer(p) if p.peer_addr == peer.ip() && p.role == Role::Server => Some((**p).clone()),
+        _ => None,
+    });
+    found.with_context(|| format!("no line of {peer}: {:#?}", watched.lines))
+}
+
+/// SYNs that find the accept queue full: by peer.
+fn accept_queue(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let listener = lab.listen(PORT, 1)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 5));
+    let before = lab.counters()?;
+    let ((), watched) = watch(of_server(&lab), |_| {
+        // One more than the backlog fits.
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            clients.push(Client::connect(&lab.client, lab.server_addr(PORT), |_| {
+                Ok(())
+            })?);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while lab.established(PORT)? != 2 {
+            ensure!(Instant::now() < deadline, "the accept queue is not full");
+        }
+        for seq in 0..7 {
+            sender.syn(peer, server, 1_000 + seq)?;
+        }
+        refused(&lab, &before, "ListenOverflows", 7)
+    })?;
+    drop(listener);
+    let line = peer_line(&watched.complete()?, peer)?;
+    ensure!(line.syns_refused_accept_queue == Some(7), "{line:#?}");
+    ensure!(
+        line.syns_refused_syn_queue == Some(0) && line.attempts == 0,
+        "{line:#?}"
+    );
+    Ok(())
+}
+
+/// SYNs that find the SYN queue full, without cookies: by peer.
+fn syn_queue(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    lab.server.set_sysctl("ipv4/tcp_syncookies", "0")?;
+    let _listener = lab.listen(PORT, 2)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let server = SocketAddr::new(lab.server_ip(), PORT);
+    let before = lab.counters()?;
+    let peer = stranger(&lab, 50);
+    let ((), watched) = watch(of_server(&lab), |_| {
+        for n in 0..3 {
+            sender.syn(stranger(&lab, 10 + n), server, 1)?;
+        }
+        until_half_opens(&lab, 3)?;
+        for seq in 0..7 {
+            sender.syn(peer, server, 1_000 + seq)?;
+        }
+        refused(&lab, &before, "TCPReqQFullDrop", 7)
+    })?;
+    let line = peer_line(&watched.complete()?, peer)?;
+    ensure!(line.syns_refused_syn_queue == Some(7), "{line:#?}");
+    ensure!(
+        line.syns_refused_accept_queue == Some(0) && line.attempts == 0,
+        "{line:#?}"
+    );
+    Ok(())
+}
+
+/// Waits until the kernel has counted so many.
+fn refused(
+    lab: &Lab,
+    before: &synprobe::lab::LabCounters,
+    counter: &str,
+    wanted: u64,
+) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let counted = lab.counters()?.since(before).server.get(counter);
+        if counted == wanted {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{counter}: {counted} counted");
+    }
+}
