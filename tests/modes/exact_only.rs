@@ -1,7 +1,9 @@
 //! What only the exact mode can tell.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -34,6 +36,16 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::for_family("young-reset", family, young_reset));
         cases.push(Case::for_family("expiry", family, expiry));
         cases.push(Case::for_family("listener-closed", family, listener_closed));
+        cases.push(Case::for_family(
+            "listener-closed-then-ack",
+            family,
+            closed_then_ack,
+        ));
+        cases.push(Case::for_family(
+            "closed-by-a-tool",
+            family,
+            closed_by_a_tool,
+        ));
         // Only functions tell it: where the host refuses fentry there is no such test.
         let fentry = harness::host().is_ok_and(|host| host.exact.fentry.is_ok());
         if fentry {
@@ -195,6 +207,110 @@ fn listener_closed(family: Family) -> Result<()> {
         line.mono_ns
     );
     Ok(())
+}
+
+/// Its listener is gone, and a packet of the peer's ends it at once.
+fn closed_then_ack(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let listener = lab.listen(PORT, 64)?;
+    let capture = Capture::start(&lab.server)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 6));
+    let ((line, h), watched) = watch(of_server(&lab), |live| {
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        drop(listener);
+        sender.ack(peer, server, 78, 1)?;
+        ended(live, peer)
+    })?;
+    watched.complete()?;
+    exact_end(&h, Outcome::Dropped)?;
+    ensure!(h.evidence[0].fact == "its listener is closed", "{h:#?}");
+    let wire = Wire::of(capture)?;
+    let ack_ns = wire.first(flags::ACK, false, PORT, peer.port())?;
+    ensure!(line.mono_ns.abs_diff(ack_ns) <= TOLERANCE_US * 1000);
+    Ok(())
+}
+
+/// SOCK_DESTROY, as `ss -K` sends it.
+fn closed_by_a_tool(family: Family) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 7));
+    let (told, watched) = watch(of_server(&lab), |live| {
+        sender.syn(peer, server, 77)?;
+        until_half_opens(&lab, 1)?;
+        let before_ns = monotonic_ns();
+        match lab.server.run(|| Ok(destroy(server, peer)))? {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+            done => done.context("SOCK_DESTROY")?,
+        }
+        Ok(Some((before_ns, monotonic_ns(), ended(live, peer)?)))
+    })?;
+    let Some((before_ns, after_ns, (line, h))) = told else {
+        figure("closed-by-a-tool: this kernel has no SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)");
+        return Ok(());
+    };
+    watched.complete()?;
+    exact_end(&h, Outcome::Dropped)?;
+    ensure!(
+        h.evidence[0].fact == "it was closed by a tool (ss -K)",
+        "{h:#?}"
+    );
+    ensure!((before_ns..=after_ns).contains(&line.mono_ns), "{line:?}");
+    Ok(())
+}
+
+/// include/uapi/linux/{sock_diag,inet_diag}.h: a header, then `struct inet_diag_req_v2`.
+fn destroy(local: SocketAddr, peer: SocketAddr) -> io::Result<()> {
+    const SOCK_DESTROY: u16 = 21;
+    const LEN: usize = 16 + 56;
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let mut m = [0_u8; LEN];
+    m[..4].copy_from_slice(&(LEN as u32).to_ne_bytes());
+    m[4..6].copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
+    m[6..8].copy_from_slice(&flags.to_ne_bytes());
+    m[16] = match local {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    } as u8;
+    m[17] = libc::IPPROTO_TCP as u8;
+    m[20..24].copy_from_slice(&u32::MAX.to_ne_bytes());
+    m[24..26].copy_from_slice(&local.port().to_be_bytes());
+    m[26..28].copy_from_slice(&peer.port().to_be_bytes());
+    let mut address = |at: usize, ip: IpAddr| match ip {
+        IpAddr::V4(v4) => m[at..at + 4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => m[at..at + 16].copy_from_slice(&v6.octets()),
+    };
+    address(28, local.ip());
+    address(44, peer.ip());
+    // No interface, no cookie (INET_DIAG_NOCOOKIE).
+    m[64..].copy_from_slice(&[0xff; 8]);
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is new, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut answer = [0_u8; 256];
+    // SAFETY: both buffers are alive for the length that is said. The kernel answers within the send.
+    let got = unsafe {
+        if libc::send(fd.as_raw_fd(), m.as_ptr().cast(), m.len(), 0) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
+    };
+    // NLMSG_ERROR: a negative errno behind the header, 0 for an acknowledgement.
+    match (got >= 20, answer[16..20].first_chunk()) {
+        (true, Some(code)) => match i32::from_ne_bytes(*code) {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(-code)),
+        },
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// What a wish comes to, and what is said of it.

@@ -10,9 +10,9 @@ mod retransmit_skb;
 mod retransmit_synack;
 mod set_state;
 
-use aya_ebpf::EbpfContext;
+use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::warn;
-use synprobe_ebpf::event::state;
+use synprobe_ebpf::event::{KIND_REQUEST, state};
 
 use crate::{
     emit,
@@ -24,13 +24,23 @@ const IPPROTO_TCP: u16 = 6;
 
 /// The one exit of every probe.
 #[inline(always)]
-fn finish(ctx: &impl EbpfContext, kind: u16, result: Result<(), Fault>) -> i32 {
+fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
     if let Err(errno) = result {
         emit::unread(kind);
         warn!(
             ctx,
             "kind {}: a kernel member could not be read: {}", kind, errno
         );
+    }
+    0
+}
+
+/// Likewise, of the exact mode's many programs, each of which would have a copy of the log's code:
+/// counted, and told in a `lost` line.
+#[inline(always)]
+fn finish_request(result: Result<(), Fault>) -> i32 {
+    if result.is_err() {
+        emit::unread(KIND_REQUEST);
     }
     0
 }

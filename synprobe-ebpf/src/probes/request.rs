@@ -55,9 +55,13 @@ pub fn ended(req: Kptr, how: impl FnOnce() -> u8) -> Result<(), Fault> {
     if !flow_passes(req, ports)? {
         return Ok(());
     }
+    // By its timer: told when the timer's function returns.
+    let by_timer = |timer: u64| timer != 0 && of_timer(timer).address() == req.address();
+    if notes().is_some_and(|notes| by_timer(notes.timer)) {
+        return Ok(());
+    }
     let how = how();
     if how == HOW_TIMER {
-        // Told when the timer's function returns.
         return Ok(());
     }
     emit(|r: &mut RequestRecord, header| {

@@ -14,7 +14,7 @@ use synprobe_ebpf::{
 
 use super::{
     drop_skb::{Segment, within_limit},
-    finish,
+    finish_request,
     request::{begun, ended, notes, timer_entered, timer_left},
 };
 use crate::{
@@ -31,7 +31,7 @@ pub fn request_made(ctx: FEntryContext) -> i32 {
         notes.syn = 0;
     }
     let result = begun(Kptr::new(ctx.arg(1)));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `bool inet_csk_reqsk_queue_drop(sk, req)`: true where it took the request out of the table. What
@@ -44,28 +44,28 @@ pub fn request_dropped(ctx: FExitContext) -> i32 {
     }
     // The caller holds a reference.
     let result = ended(Kptr::new(ctx.arg(1)), || how::of(ctx.as_ptr()));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `reqsk_timer_handler(timer)`.
 #[fentry(function = "reqsk_timer_handler")]
 pub fn request_timer_begins(ctx: FEntryContext) -> i32 {
     let result = timer_entered(ctx.arg(0));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// Likewise, done.
 #[fexit(function = "reqsk_timer_handler")]
 pub fn request_timer_ends(ctx: FExitContext) -> i32 {
     let result = timer_left(ctx.arg(0));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `tcp_conn_request(rsk_ops, af_ops, sk, skb)`: a SYN has come.
 #[fentry(function = "tcp_conn_request")]
 pub fn syn_comes(ctx: FEntryContext) -> i32 {
     let result = try_syn_comes(Kptr::new(ctx.arg(2)), ctx.arg(3));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 #[inline(always)]
@@ -88,7 +88,7 @@ fn try_syn_comes(sk: Kptr, skb: u64) -> Result<(), Fault> {
 #[fexit(function = "tcp_conn_request")]
 pub fn syn_done(ctx: FExitContext) -> i32 {
     let result = try_syn_done(Kptr::new(ctx.arg(2)), ctx.arg(3));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 #[inline(always)]

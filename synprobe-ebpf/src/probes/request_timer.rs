@@ -4,13 +4,10 @@
 //! raised for every timer of the host: what is no request's is turned away by the function that it calls.
 
 use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
-use synprobe_ebpf::{
-    config::EXACT_HANDLER,
-    event::{KIND_REQUEST, state},
-};
+use synprobe_ebpf::{config::EXACT_HANDLER, event::state};
 
 use super::{
-    finish,
+    finish_request,
     request::{begun, ended, notes, of_timer, timer_entered, timer_left},
 };
 use crate::{
@@ -26,14 +23,14 @@ pub fn request_armed(ctx: RawTracePointContext) -> i32 {
         Some(req) if req.read::<u64>(place!(snt_synack))? == 0 => begun(req),
         _ => Ok(()),
     });
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `timer_cancel(timer)`: disarmed, to be armed anew, or because it fires, or because the request ended.
 #[raw_tracepoint(tracepoint = "timer_cancel")]
 pub fn request_disarmed(ctx: RawTracePointContext) -> i32 {
     let result = try_disarmed(&ctx);
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 #[inline(always)]
@@ -59,14 +56,14 @@ pub fn request_fires(ctx: RawTracePointContext) -> i32 {
         Some(_) => timer_entered(timer),
         None => Ok(()),
     });
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `timer_expire_exit(timer)`: its function has run, and the timer may be freed.
 #[raw_tracepoint(tracepoint = "timer_expire_exit")]
 pub fn request_fired(ctx: RawTracePointContext) -> i32 {
     let result = timer_left(ctx.arg(0));
-    finish(&ctx, KIND_REQUEST, result)
+    finish_request(result)
 }
 
 /// `inet_sock_set_state(sk, oldstate, newstate)`: a child is made of a request, which is disarmed next.

@@ -379,3 +379,67 @@ impl Decision {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Result<Parts, Refusal> {
+        Ok(Parts::default())
+    }
+
+    fn refused(why: &str) -> Result<Parts, Refusal> {
+        Err(Refusal(why.to_owned()))
+    }
+
+    #[test]
+    fn auto_takes_fentry_or_says_nothing() {
+        let (fentry, timer) = (found(), found());
+        let decided = Exact { fentry, timer }.choose(Wish::Auto, true).unwrap();
+        assert_eq!(decided.source, Source::Fentry);
+        assert!(decided.why.is_none() && decided.may_fall_back);
+
+        let (fentry, timer) = (refused("EPERM"), found());
+        let decided = Exact { fentry, timer }.choose(Wish::Auto, true).unwrap();
+        assert_eq!(decided.source, Source::Tracepoints);
+        assert_eq!(decided.why.as_deref(), Some("EPERM"));
+        assert!(decided.parts.parts.is_empty());
+    }
+
+    #[test]
+    fn exact_never_falls_back_and_says_why_it_cannot_be() {
+        let (fentry, timer) = (found(), found());
+        let decided = Exact { fentry, timer }.choose(Wish::Exact, false).unwrap();
+        assert!(!decided.may_fall_back && decided.words.0[EXACT_BEGINS] == 0);
+
+        let (fentry, timer) = (refused("EPERM"), refused("no timer_start"));
+        let Refusal(why) = Exact { fentry, timer }
+            .choose(Wish::Exact, true)
+            .unwrap_err();
+        assert_eq!(why, "EPERM; the request's timer: no timer_start");
+    }
+
+    #[test]
+    fn tracepoints_are_had_wherever_one_asks_for_them() {
+        for fentry in [found(), refused("EPERM")] {
+            let timer = found();
+            let decided = Exact { fentry, timer }
+                .choose(Wish::Tracepoints, true)
+                .unwrap();
+            assert_eq!(decided.source, Source::Tracepoints);
+            assert!(decided.why.is_none());
+        }
+    }
+
+    #[test]
+    fn the_programs_of_a_beginning_are_left_out_where_it_is_not_told() {
+        let parts = Parts {
+            parts: TIMERS.iter().collect(),
+            lost: Vec::new(),
+        };
+        let all = Decision::new(Source::Timer, &parts, true, None);
+        let fewer = Decision::new(Source::Timer, &parts, false, None);
+        assert_eq!(all.parts.parts.len(), fewer.parts.parts.len() + 1);
+        assert_eq!(all.words.0[EXACT_BEGINS], 1);
+    }
+}

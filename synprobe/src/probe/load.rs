@@ -5,10 +5,7 @@ use std::{os::fd::AsFd, time::Instant};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{
-        FEntry, FExit, ProgramError, RawTracePoint, fentry::FEntryLinkId, fexit::FExitLinkId,
-        raw_trace_point::RawTracePointLinkId,
-    },
+    programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
 use synprobe_ebpf::{
     config::{MEMBERS, ROLE_CLIENT, ROLE_SERVER},
@@ -19,7 +16,8 @@ use thiserror::Error;
 
 use super::{
     aside::{Aside, Move, PAUSE},
-    exact::{Decision, Part, Source, Way},
+    attach::{Attached, attach_exact, detach_exact},
+    exact::{Decision, Source},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook},
     info::runs_and_misses,
     reasons::Reasons,
@@ -97,21 +95,6 @@ pub struct Probes {
     attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
     aside: Aside,
     exact: Attached,
-}
-
-/// What tells of a half-open's end, at work.
-#[derive(Default)]
-struct Attached {
-    source: Source,
-    links: Vec<(&'static Part, ExactLink)>,
-    /// Why it is another source than was decided.
-    why: Option<String>,
-}
-
-enum ExactLink {
-    Tracepoint(RawTracePointLinkId),
-    Entry(FEntryLinkId),
-    Exit(FExitLinkId),
 }
 
 impl Probes {
@@ -357,97 +340,6 @@ fn program<'a>(ebpf: &'a mut Ebpf, chosen: &Chosen) -> Result<&'a mut RawTracePo
     program
         .try_into()
         .map_err(|_| LoadError::Absent(chosen.program))
-}
-
-/// Loads all programs of a source, then attaches them, in their order. Where one that it cannot be
-/// without is refused, the tracepoints of TCP must do, if that is what the decision allows.
-fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attached, LoadError> {
-    let mut attached = Attached {
-        source: decision.source,
-        ..Attached::default()
-    };
-    let mut failed = None;
-    let mut loaded = Vec::new();
-    // fentry needs the number of the function's type.
-    let btf = match decision.source {
-        Source::Fentry => Some(aya::Btf::from_sys_fs().map_err(aya::EbpfError::from)?),
-        _ => None,
-    };
-    for &part in &decision.parts.parts {
-        match load_part(ebpf, part, btf.as_ref()) {
-            Ok(()) => loaded.push(part),
-            Err(error) if part.feature.is_empty() => failed = failed.or(Some((part, error))),
-            Err(error) => log::info!("{} is not used: {error}", part.program),
-        }
-    }
-    for part in loaded {
-        if failed.is_some() {
-            break;
-        }
-        match attach_part(ebpf, part) {
-            Ok(link) => attached.links.push((part, link)),
-            Err(error) if part.feature.is_empty() => failed = Some((part, error)),
-            Err(error) => log::info!("{} is not used: {error}", part.program),
-        }
-    }
-    let Some((part, error)) = failed else {
-        return Ok(attached);
-    };
-    detach_exact(ebpf, std::mem::take(&mut attached.links));
-    if !decision.may_fall_back {
-        return Err(LoadError::Program {
-            hook: part.hook,
-            error: Box::new(error),
-        });
-    }
-    Ok(Attached {
-        source: Source::Tracepoints,
-        links: Vec::new(),
-        why: Some(format!("{}: {error}", part.hook)),
-    })
-}
-
-fn load_part(ebpf: &mut Ebpf, part: &Part, btf: Option<&aya::Btf>) -> Result<(), ProgramError> {
-    let program = ebpf
-        .program_mut(part.program)
-        .ok_or(ProgramError::NotLoaded)?;
-    match (part.way, btf) {
-        (Way::Entry, Some(btf)) => <&mut FEntry>::try_from(program)?.load(part.hook, btf),
-        (Way::Exit, Some(btf)) => <&mut FExit>::try_from(program)?.load(part.hook, btf),
-        _ => <&mut RawTracePoint>::try_from(program)?.load(),
-    }
-}
-
-fn attach_part(ebpf: &mut Ebpf, part: &Part) -> Result<ExactLink, ProgramError> {
-    let program = ebpf
-        .program_mut(part.program)
-        .ok_or(ProgramError::NotLoaded)?;
-    Ok(match part.way {
-        Way::Tracepoint => {
-            ExactLink::Tracepoint(<&mut RawTracePoint>::try_from(program)?.attach(part.hook)?)
-        }
-        Way::Entry => ExactLink::Entry(<&mut FEntry>::try_from(program)?.attach()?),
-        Way::Exit => ExactLink::Exit(<&mut FExit>::try_from(program)?.attach()?),
-    })
-}
-
-/// The last first: what a program relies on goes after it.
-fn detach_exact(ebpf: &mut Ebpf, links: Vec<(&'static Part, ExactLink)>) {
-    for (part, link) in links.into_iter().rev() {
-        let Some(program) = ebpf.program_mut(part.program) else {
-            continue;
-        };
-        let detached = match link {
-            ExactLink::Tracepoint(link) => {
-                <&mut RawTracePoint>::try_from(program).and_then(|p| p.detach(link))
-            }
-            ExactLink::Entry(link) => <&mut FEntry>::try_from(program).and_then(|p| p.detach(link)),
-            ExactLink::Exit(link) => <&mut FExit>::try_from(program).and_then(|p| p.detach(link)),
-        };
-        if let Err(error) = detached {
-            log::warn!("{} cannot be detached: {error}", part.program);
-        }
-    }
 }
 
 fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {

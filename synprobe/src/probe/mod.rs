@@ -2,6 +2,7 @@
 //! programs and maps.
 
 pub mod aside;
+mod attach;
 pub mod btf;
 pub mod exact;
 pub mod hooks;

@@ -97,7 +97,7 @@ pub(super) struct Reconcile {
     looked_at: HashSet<u32>,
     /// `EmbryonicRsts` that are accounted for: those up to the last dump, and those given to a
     /// half-open since.
-    embryonic: HashMap<u32, u64>,
+    pub(super) embryonic: HashMap<u32, u64>,
     cookies: HashMap<u32, Cookies>,
 }
 
@@ -113,13 +113,6 @@ impl Reconcile {
     pub(super) fn ended(&mut self, tuple: Tuple, at_ns: u64) {
         if self.collecting {
             self.ended.insert(tuple, at_ns);
-        }
-    }
-
-    /// A RST ended a half-open, as an event has told: what the counter shows of it is accounted for.
-    pub(super) fn reset_accounted(&mut self, netns: u32) {
-        if let Some(accounted) = self.embryonic.get_mut(&netns) {
-            *accounted += 1;
         }
     }
 
@@ -453,14 +446,6 @@ impl Tracker {
         end.source = Some(DwellSource::SockDiag);
         end.error_us = latest_ns.saturating_sub(earliest_ns) / 1000;
         self.end(open, new, &end);
-    }
-
-    /// In the exact mode an event was due.
-    fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
-        let due = self.config.source.is_exact() && fate == Fate::Gone && !open.may_have_moved;
-        if due && !self.may_have_gone_well(open) {
-            self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
-        }
     }
 
     /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be

@@ -10,6 +10,7 @@ use synprobe_ebpf::event::{
 
 use super::{
     Ending, Tracker, Tuple,
+    census::Untold,
     open::{Open, Start},
     peers::FullQueue,
     reconcile::Fate,
@@ -86,6 +87,14 @@ impl Tracker {
         self.end(open, TcpState::Close, &end);
     }
 
+    /// An end that a look at sock_diag shows: in the exact mode an event was due.
+    pub(super) fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
+        let due = self.config.source.is_exact() && fate == Fate::Gone && !open.may_have_moved;
+        if due && !self.may_have_gone_well(open) {
+            self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
+        }
+    }
+
     /// What the request had counted.
     fn account(&mut self, open: &mut Open, r: &RequestRecord) {
         let sent_again = u32::from(r.num_retrans);
@@ -113,7 +122,11 @@ impl Tracker {
         let dropped = |fact: &str| Ending::new(Outcome::Dropped, at_ns).fact(fact);
         match r.how {
             HOW_PACKET => {
-                self.reconcile.reset_accounted(open.connection.netns);
+                // What the counter shows of it is accounted for.
+                let accounted = self.reconcile.embryonic.get_mut(&open.connection.netns);
+                if let Some(accounted) = accounted {
+                    *accounted += 1;
+                }
                 open.facts.reset_seen = true;
                 Ending::new(Outcome::Reset, at_ns)
             }

@@ -246,7 +246,17 @@ impl<W: Write> TextView<W> {
             (0, _) => Colour::Yellow,
             _ => Colour::Red,
         };
-        writeln!(self.out, "{}", self.paint(colour, &text))
+        writeln!(self.out, "{}", self.paint(colour, &text))?;
+        for (refused, queue) in [
+            (p.syns_refused_accept_queue, "accept"),
+            (p.syns_refused_syn_queue, "SYN"),
+        ] {
+            if let Some(n @ 1..) = refused {
+                let text = format!("    {n} of its SYNs refused: the {queue} queue was full");
+                writeln!(self.out, "{}", self.paint(Colour::Red, &text))?;
+            }
+        }
+        Ok(())
     }
 
     fn start(&mut self, s: &Start) -> io::Result<()> {
