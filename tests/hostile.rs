@@ -1,8 +1,6 @@
 //! Hostile conditions: few privileges, killed, stopped, unread, on a full disk, beside another agent,
 //! beside processes whose names are meant to do harm.
 
-#[path = "hostile/agent.rs"]
-mod agent;
 #[path = "hostile/killed.rs"]
 mod killed;
 #[path = "hostile/names.rs"]

@@ -10,11 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use synprobe_tests::{
+    agent::until,
     binary::{command, run, signal},
     harness::figure,
 };
-
-use super::agent::until;
 
 const ROUNDS: u64 = 24;
 

@@ -12,12 +12,11 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use synprobe::lab::{Family, Lab, PORT, Server};
 use synprobe_tests::{
+    agent::PATIENCE,
     binary::{self, command, ended, netns_path, status_kib},
     harness::figure,
     schema,
 };
-
-use super::agent::PATIENCE;
 
 /// What it may take beyond what it had, KiB: what was read from the ring and not written yet.
 const BOUND_KIB: u64 = 16 * 1024;

@@ -8,9 +8,7 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use synprobe::lab::{Client, Family, Lab, PORT, Server};
-use synprobe_tests::{binary::netns_path, harness::figure};
-
-use super::agent::Agent;
+use synprobe_tests::{agent::Agent, binary::netns_path, harness::figure};
 
 /// Of the loss, and afterwards.
 const BEFORE: u64 = 20;

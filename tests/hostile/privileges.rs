@@ -18,13 +18,12 @@ use synprobe::{
     probe::{LoadOptions, Probes, hooks::DROPS, kallsyms::Kallsyms},
 };
 use synprobe_tests::{
+    agent::{Agent, until},
     binary::{command, ended, netns_path},
     harness::{self, Case, Undecided},
     inhabitant::Inhabitant,
     watching::load_options,
 };
-
-use super::agent::{Agent, until};
 
 const NOBODY: u32 = 65_534;
 /// Nothing else on the host uses it.

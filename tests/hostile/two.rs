@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe_tests::{
+    agent::Agent,
     binary::{command, ended},
     harness::Undecided,
     schema,
 };
-
-use super::agent::Agent;
 
 /// What both must say alike.
 fn gist(lines: &[Value], namespaces: &[u64]) -> BTreeMap<String, u64> {

@@ -1,7 +1,7 @@
 //! A test's `main`: kernel tests run side by side, each in namespaces of its own, and where the host
 //! refuses them each is listed as ignored, with the reason.
 
-use std::{fmt, process::ExitCode, sync::OnceLock};
+use std::{fmt, process::ExitCode, sync::OnceLock, time::Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -9,6 +9,8 @@ use synprobe::{
     lab,
     preflight::{self, HostError, Ready},
 };
+
+use crate::guest::is_guest;
 
 /// Most of a test is waiting for the kernel's timers, so more of them run at once than there are
 /// processors.
@@ -93,6 +95,17 @@ pub fn main(cases: Vec<Case>) -> ExitCode {
 pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(threads);
+    conclude(cases, &arguments)
+}
+
+/// Likewise, one after the other whatever the arguments say: for tests of what all have in common.
+pub fn main_alone(cases: Vec<Case>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    conclude(cases, &arguments)
+}
+
+fn conclude(cases: Vec<Case>, arguments: &Arguments) -> ExitCode {
     let refusal = host().err().map(|error| {
         let text = error.to_string();
         format!("needs root: {}", text.lines().next().unwrap_or_default())
@@ -112,10 +125,19 @@ pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
             }
         })
         .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(arguments, trials).exit_code()
 }
 
 fn decide(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
+    let began = Instant::now();
+    let decided = attempts(name, run);
+    if is_guest() {
+        println!("took: {name} {:.1} s", began.elapsed().as_secs_f64());
+    }
+    decided
+}
+
+fn attempts(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
     for attempt in 1.. {
         match run() {
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Undecided>().is_some() => {

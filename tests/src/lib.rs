@@ -1,7 +1,9 @@
 //! What the tests on the real kernel share: a harness that says why a test cannot run, the pipeline
 //! run beside the traffic it watches, the contract's schema, and the binary.
 
+pub mod agent;
 pub mod binary;
+pub mod guest;
 pub mod harness;
 pub mod inhabitant;
 pub mod kernel;

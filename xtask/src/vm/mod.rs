@@ -51,7 +51,7 @@ pub struct VmArgs {
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "scenarios",
+        default_value = "guest,scenarios",
         value_delimiter = ','
     )]
     tests: Vec<String>,
@@ -265,8 +265,9 @@ fn one(home: &Path, kernel: &Found, programs: &Programs, args: &VmArgs) -> Outco
 fn success(kernel: &Found, said: &Said, seconds: u64) -> String {
     let guest: f64 = said.jobs.iter().map(|(_, seconds, _)| seconds).sum();
     format!(
-        "vm: passed  {:6} Linux {}, {}: {} tests, {seconds} s ({guest:.0} s by its own clock)",
-        kernel.name, said.release, kernel.what, said.passed
+        "vm: passed  {:6} Linux {}, {}: {} tests, {seconds} s ({} s of a processor; {guest:.0} s by \
+         its own clock)",
+        kernel.name, said.release, kernel.what, said.passed, said.processor
     )
 }
 

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::Value;
-use synprobe_tests::{
+use crate::{
     binary::{command, ended, signal, status_kib},
     harness::Undecided,
     schema,
 };
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
 
 /// Far longer than anything here takes on the slowest host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,8 +42,11 @@ pub struct Agent {
 
 /// What a run came to.
 pub struct Ended {
+    /// The exit code; `None`: killed by a signal.
     pub code: Option<i32>,
+    /// Standard error.
     pub err: String,
+    /// Every line, held against the contract.
     pub lines: Vec<Value>,
 }
 
@@ -97,14 +100,17 @@ impl Agent {
         self.child.as_ref().context("it has ended")
     }
 
+    /// Its process id, while it runs.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.child()?.id())
     }
 
+    /// Sends it a signal.
     pub fn signal(&self, number: libc::c_int) -> Result<()> {
         signal(self.child()?, number)
     }
 
+    /// What it has said so far.
     pub fn lines(&self) -> Vec<Value> {
         self.said.lines().clone()
     }
@@ -177,6 +183,7 @@ impl Drop for Agent {
 }
 
 impl Ended {
+    /// Every `handshake` line.
     pub fn handshakes(&self) -> impl Iterator<Item = &Value> {
         self.lines.iter().filter(|l| l["type"] == "handshake")
     }

@@ -1,0 +1,35 @@
+//! What is done to the machine itself: its clock is set, a CPU is taken away from it. Only in guests of
+//! `cargo xtask vm`, which nobody shares; elsewhere there is no such test.
+
+#[path = "guest/clock.rs"]
+mod clock;
+#[path = "guest/cpus.rs"]
+mod cpus;
+
+use std::process::ExitCode;
+
+use synprobe_tests::{
+    binary,
+    guest::is_guest,
+    harness::{self, Case},
+};
+
+fn main() -> ExitCode {
+    if !is_guest() {
+        println!("none here: they set the clock and take CPUs away; cargo xtask vm --tests guest");
+        return harness::main(Vec::new());
+    }
+    let mut cases = vec![Case::new("clock-set-back-and-forth", clock::stepped)];
+    for (name, detail) in [("records", cpus::RECORDS), ("quiet", cpus::QUIET)] {
+        cases.push(Case::new(format!("cpu-taken-away::{name}"), move || {
+            cpus::taken_away(detail)
+        }));
+        cases.push(Case::new(format!("cpu-added::{name}"), move || {
+            cpus::added(detail)
+        }));
+    }
+    // They have one machine between them.
+    let code = harness::main_alone(cases);
+    binary::remove();
+    code
+}
