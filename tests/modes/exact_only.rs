@@ -223,6 +223,20 @@ fn closed_then_ack(family: Family) -> Result<()> {
         sender.ack(peer, server, 78, 1)?;
         ended(live, peer)
     })?;
+    let fentry = harness::host()?
+        .exact_by(Wish::Exact, Detail::Handshakes)?
+        .source
+        == Source::Fentry;
+    let untold = watched
+        .lost()
+        .any(|l| l.reason.starts_with("ends of half-opens"));
+    if fentry && untold {
+        // inet_csk_reqsk_queue_drop() is inlined into inet_csk_reqsk_queue_drop_and_put() there: the
+        // run says that an event was missing, and the look has found the end.
+        figure("listener-closed-then-ack: by a look, and said to be lost (5.10)");
+        ensure!(h.outcome == Outcome::Dropped, "{h:#?}");
+        return Ok(());
+    }
     watched.complete()?;
     exact_end(&h, Outcome::Dropped)?;
     ensure!(h.evidence[0].fact == "its listener is closed", "{h:#?}");

@@ -142,9 +142,9 @@ pub struct Open {
     pub alive_ns: u64,
     /// Dumps in a row that did not show it.
     pub absences: u8,
-    /// Its listener was closed and another may have taken it over (`tcp_migrate_req`): whether that was
-    /// its end no event tells.
-    pub may_have_moved: bool,
+    /// It ended with its listener then, CLOCK_MONOTONIC nanoseconds, unless another listener took it over
+    /// (`tcp_migrate_req`).
+    pub moved_ns: Option<u64>,
     /// What verdicts are drawn from.
     pub facts: Facts,
 }
@@ -177,7 +177,7 @@ impl Open {
             gives_up: None,
             alive_ns,
             absences: 0,
-            may_have_moved: false,
+            moved_ns: None,
             facts: Facts::default(),
         }
     }

@@ -401,6 +401,12 @@ impl Tracker {
             let end = Ending::new(Outcome::Reset, rst_ns).fact("its RST was seen, and it is gone");
             return self.end(open, TcpState::Close, &end);
         }
+        if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
+            && fate == Fate::Gone
+        {
+            let end = Ending::new(Outcome::Dropped, at_ns).fact("its listener is closed");
+            return self.end(open, TcpState::Close, &end);
+        }
         if self.may_have_gone_well(&open) {
             return;
         }

@@ -66,13 +66,6 @@ impl Tracker {
             Some(open) => open,
             None => self.new_half_open(tuple, r.flow.family, None, at_ns),
         };
-        let listens = r.listener_state == state::LISTEN;
-        if !listens && self.owners.listens(&open) {
-            // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req):
-            // then it lives on. A look at sock_diag will tell.
-            open.may_have_moved = true;
-            return self.keep_half_open(tuple, open, at_ns);
-        }
         if began_ns != 0 {
             open.start = Some(Start {
                 at_ns: began_ns,
@@ -81,6 +74,13 @@ impl Tracker {
             });
         }
         self.account(&mut open, r);
+        let listens = r.listener_state == state::LISTEN;
+        if !listens && self.owners.listens(&open) {
+            // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req):
+            // then it lives on. A look at sock_diag will tell.
+            open.moved_ns = Some(at_ns);
+            return self.keep_half_open(tuple, open, at_ns);
+        }
         self.reconcile.ended(tuple, at_ns);
         let mut end = self.ending(&mut open, r, listens);
         end.dwell_unknown = open.start.is_none();
@@ -89,7 +89,7 @@ impl Tracker {
 
     /// An end that a look at sock_diag shows: in the exact mode an event was due.
     pub(super) fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
-        let due = self.config.source.is_exact() && fate == Fate::Gone && !open.may_have_moved;
+        let due = self.config.source.is_exact() && fate == Fate::Gone && open.moved_ns.is_none();
         if due && !self.may_have_gone_well(open) {
             self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
         }

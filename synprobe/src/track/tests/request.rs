@@ -160,7 +160,13 @@ fn with_its_listener_it_may_have_moved_to_another() {
     later.fates = vec![(Tuple::from(&server_flow()), Fate::Gone)];
     b.snapshot(later);
     let lines = b.lines();
-    assert_eq!((handshakes(&lines).len(), lost(&lines)), (1, 0));
+    let all = handshakes(&lines);
+    assert_eq!((all.len(), lost(&lines)), (1, 0));
+    assert_eq!(
+        (all[0].dwell_us, all[0].dwell_error_us),
+        (Some(1_000_000), None)
+    );
+    assert_eq!(all[0].evidence[0].fact, "its listener is closed");
 }
 
 #[test]
