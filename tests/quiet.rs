@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe::{
     filter::Detail,
@@ -62,7 +62,7 @@ fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     counted_exactly(&lines, &rehearsed)
         .and_then(|()| trouble_has_its_line(&lines, &rehearsed))
         .and_then(|()| nothing_else_has(&lines))
-        .map_err(|error| anyhow!("{error:#}\nof these lines:\n{text}"))
+        .map_err(|error| harness::after_lines(&text, error))
 }
 
 fn of<'l>(lines: &'l [Value], kind: &'static str) -> impl Iterator<Item = &'l Value> {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use synprobe::{
     filter::Detail,
@@ -88,10 +88,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
         one_life_each(&lines)?;
         nothing_lost(&lines, &rehearsed)
     })();
-    held.map_err(|error| match error.downcast::<Undecided>() {
-        Ok(undecided) => undecided.into(),
-        Err(error) => anyhow!("{error:#}\nof these lines:\n{text}"),
-    })
+    held.map_err(|error| harness::after_lines(&text, error))
 }
 
 /// The lines of a run, as a reader of the JSON has them.

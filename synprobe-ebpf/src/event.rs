@@ -288,7 +288,8 @@ pub struct ErrorRecord {
 pub struct DropRecord {
     /// Kind [`KIND_DROP`].
     pub header: Header,
-    /// Addresses and ports from the packet's own headers; `netns` from its socket or device.
+    /// Addresses and ports from the packet's own headers; `netns` from its socket or device; `family`
+    /// from the listener where there is one, else from the headers.
     pub flow: Flow,
     /// Where in the kernel: an address for `/proc/kallsyms`.
     pub location: u64,

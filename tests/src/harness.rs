@@ -3,7 +3,7 @@
 
 use std::{fmt, process::ExitCode, sync::OnceLock, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
 use synprobe::{
     lab,
@@ -148,6 +148,14 @@ fn attempts(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// What went wrong, after the lines of the run: of a long log one reads the end.
+pub fn after_lines(lines: &str, error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Undecided>() {
+        Ok(undecided) => undecided.into(),
+        Err(error) => anyhow!("the run's lines:\n{lines}\n{error:#}"),
+    }
 }
 
 /// Says a figure that a test has measured, for whoever reads the log.

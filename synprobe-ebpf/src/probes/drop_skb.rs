@@ -134,6 +134,8 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
         }
         if let Some(listener) = listener {
             r.listener = 1;
+            // The packet does not tell what its connection's socket would be.
+            r.flow.family = listener.read(place!(family))?;
             r.qlen = listener.read(place!(qlen))?;
             r.young = listener.read(place!(young))?;
             r.ack_backlog = listener.read(place!(ack_backlog))?;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use synprobe_ebpf::event::{AF_INET, AF_INET6, DropRecord, SynAckRecord};
+use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     errno,
-    filter::printable,
     model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
 };
 
@@ -123,7 +122,7 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         let at_ns = r.header.ts_ns;
         if r.flags & RST != 0 {
-            return self.reset_by_peer(tuple, at_ns);
+            return self.reset_by_peer(tuple, r.flow.family, at_ns);
         }
         let acked = r.flags & (SYN | ACK) == ACK;
         let known = self.half_opens.update(&tuple, |open| {
@@ -147,25 +146,15 @@ impl Tracker {
             return;
         }
         let at_ns = r.header.ts_ns;
-        let mut open = self.new_half_open(tuple, self.family_of(&tuple), None, at_ns);
+        let mut open = self.new_half_open(tuple, r.flow.family, None, at_ns);
         open.facts.acked = true;
         open.facts.defer_accept = Some(r.defer_accept != 0);
         open.queued(queue(r));
         self.keep_half_open(tuple, open, at_ns);
     }
 
-    /// The family of the socket that a half-open would become: its listener's. A packet does not tell.
-    fn family_of(&self, tuple: &Tuple) -> u16 {
-        let bound = self.owners.of(tuple).map(|listener| listener.local_addr);
-        if printable(bound.unwrap_or(tuple.peer_addr)).is_ipv4() {
-            AF_INET
-        } else {
-            AF_INET6
-        }
-    }
-
     /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
-    fn reset_by_peer(&mut self, tuple: Tuple, at_ns: u64) {
+    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
         // In the exact mode its end was told before, by an event of its own.
         if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
             // Perhaps the counter was never read before; when it is found to be gone, this is why.
@@ -176,9 +165,7 @@ impl Tracker {
         let open = match self.half_opens.remove(&tuple) {
             Some(open) => open,
             // It lived for less than a second, and nothing told that it began.
-            None if self.wants(&tuple, None) => {
-                self.new_half_open(tuple, self.family_of(&tuple), None, at_ns)
-            }
+            None if self.wants(&tuple, None) => self.new_half_open(tuple, family, None, at_ns),
             None => return,
         };
         self.reconcile.ended(tuple, at_ns);

@@ -91,6 +91,8 @@ impl Scenario for RiddleSynAckLost {
         run.expect(Side::Server, "ListenDrops", 0..=0);
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);
         drop(calling);
+        // As in the riddle of the asymmetric way: no SYN-ACK after the fault.
+        drop(listener);
         riddle::end(run, crowd, stood)
     }
 }

@@ -100,6 +100,8 @@ fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
     // Another, younger than a second: nothing else tells of it.
     let mut other = server_flow();
     other.peer_port += 1;
+    // Its listener is an IPv6 one; nobody has looked at it yet.
+    other.family = AF_INET6;
     b.see(discarded(T0 + 1_012 * MS, ACK, |r| {
         r.flow = other;
         full(r);
@@ -113,6 +115,8 @@ fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
     }
     let counted: Vec<bool> = all.iter().map(|h| h.facts.counted).collect();
     assert_eq!(counted, [true, false]);
+    let mapped: Vec<bool> = all.iter().map(|h| h.connection.v4_mapped).collect();
+    assert_eq!(mapped, [false, true]);
 }
 
 #[test]
