@@ -1,6 +1,8 @@
 //! Hostile conditions: few privileges, killed, stopped, unread, on a full disk, beside another agent,
 //! beside processes whose names are meant to do harm.
 
+#[path = "hostile/confined.rs"]
+mod confined;
 #[path = "hostile/killed.rs"]
 mod killed;
 #[path = "hostile/names.rs"]
@@ -31,8 +33,9 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, Test); 15] = [
+    let tests: [(&str, Test); 16] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
+        ("calls-refused-when-attached", confined::refused),
         ("attached-again-with-less", privileges::attached_again),
         ("kernel-symbols-with-less", privileges::symbols),
         ("least-privileges", privileges::least),

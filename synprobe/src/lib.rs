@@ -26,6 +26,7 @@ pub mod privileges;
 pub mod probe;
 pub mod rehearsal;
 mod ring;
+mod seccomp;
 pub mod states;
 mod survey;
 pub mod track;

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::seccomp;
+
 /// A capability's bit (include/uapi/linux/capability.h).
 pub const DAC_OVERRIDE: u32 = 1;
 /// Files and directories of others; opening a cgroup by its number.
@@ -64,14 +66,16 @@ pub fn bits(capabilities: &[u32]) -> u64 {
 }
 
 /// Gives up all but [`to_keep`], for the calling thread and every thread that it begins from now on,
-/// and the way to get any back: no program that is executed may give more.
+/// and the way to get any back: no program that is executed may give more. Then the system calls that
+/// are of no use any more ([`seccomp::confine`]).
 ///
 /// # Errors
-/// Those of prctl(2) and capset(2), which a seccomp filter may forbid.
+/// Those of prctl(2), capset(2) and seccomp(2), which a seccomp filter may forbid.
 pub fn give_up(elsewhere: bool) -> io::Result<()> {
     // SAFETY: PR_SET_NO_NEW_PRIVS takes four numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
-    hold(to_keep(held()?, elsewhere))
+    hold(to_keep(held()?, elsewhere))?;
+    seccomp::confine(elsewhere)
 }
 
 /// The calling thread's permitted capabilities.
@@ -136,7 +140,14 @@ mod tests {
     fn a_thread_and_its_threads_keep_less_and_the_others_what_they_had() {
         let sets = || {
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
-            let wanted = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "NoNewPrivs:"];
+            let wanted = [
+                "CapInh:",
+                "CapPrm:",
+                "CapEff:",
+                "CapAmb:",
+                "NoNewPrivs:",
+                "Seccomp:",
+            ];
             wanted.map(|name| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name));
                 u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
@@ -152,7 +163,7 @@ mod tests {
             });
             thread.join().unwrap()
         });
-        assert_eq!(after, [0, kept, kept, 0, 1]);
+        assert_eq!(after, [0, kept, kept, 0, 1, 2]);
         assert_eq!(sets(), before);
     }
 }

@@ -40,15 +40,22 @@ const LEAST: [(&str, u32); 7] = [
 ];
 
 /// The sets and the flag of every thread that a process has now.
-fn threads(pid: u32) -> Result<Vec<[u64; 5]>> {
+fn threads(pid: u32) -> Result<Vec<[u64; 6]>> {
     let mut all = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may be over by now.
         let Ok(status) = fs::read_to_string(thread?.path().join("status")) else {
             continue;
         };
-        let mut sets = [0; 5];
-        let wanted = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "NoNewPrivs:"];
+        let mut sets = [0; 6];
+        let wanted = [
+            "CapInh:",
+            "CapPrm:",
+            "CapEff:",
+            "CapAmb:",
+            "NoNewPrivs:",
+            "Seccomp:",
+        ];
         for (set, name) in sets.iter_mut().zip(wanted) {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let Some(line) = line else { continue };
@@ -70,7 +77,8 @@ pub fn in_every_thread() -> Result<()> {
         let agent = Agent::watch(&["--netns", netns, "--port", "1"])?;
         let kept = cap::to_keep(mine, !own);
         ensure!(kept != mine && kept.count_ones() == 4 + u32::from(!own));
-        let due = [0, kept, kept, 0, 1];
+        // The last: a filter is at work.
+        let due = [0, kept, kept, 0, 1, 2];
         let mut most = 0;
         let began = Instant::now();
         // Two surveys: each has threads of its own.
