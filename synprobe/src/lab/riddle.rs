@@ -33,6 +33,9 @@ pub(super) const ROOMY_BACKLOG: i32 = 1024;
 /// How long the state is held unless it is stopped before.
 const HOLD: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(100);
+/// Between one message of everybody's and the next: work goes on, and an emulated processor has time for
+/// something else too.
+const TALK: Duration = Duration::from_secs(1);
 /// Connects that are under way at a time, so that they do not overflow the queue themselves.
 const AT_A_TIME: usize = 50;
 const MESSAGE: &[u8] = b"still here\n";
@@ -234,8 +237,12 @@ pub(super) fn hold(
     let began = Instant::now();
     let mut least = usize::MAX;
     let mut most = 0;
+    let mut talk = began;
     while !run.stopped() && began.elapsed() < HOLD {
-        crowd.chat()?;
+        if talk.elapsed() >= TALK || crowd.sent == 0 {
+            crowd.chat()?;
+            talk = Instant::now();
+        }
         tick(run, began.elapsed())?;
         let now = run.lab.half_opens(PORT)?;
         (least, most) = (least.min(now), most.max(now));

@@ -7,13 +7,15 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
     Bounded, Tuple,
+    locals::{Key, Locals},
     open::{Open, Start},
 };
 use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState};
 
 /// The table of them.
 pub struct HalfOpens {
-    table: Bounded<Tuple, Resting>,
+    table: Bounded<Key, Resting>,
+    locals: Locals,
     /// The last one's, which is mostly the next one's too.
     owner: Arc<Owner>,
 }
@@ -217,6 +219,7 @@ impl HalfOpens {
     pub fn new(limit: usize) -> Self {
         Self {
             table: Bounded::new(limit),
+            locals: Locals::default(),
             owner: Arc::default(),
         }
     }
@@ -224,33 +227,47 @@ impl HalfOpens {
     /// Puts one in, as the youngest; gives back the one that had to go for it.
     pub fn insert(&mut self, tuple: Tuple, open: Open) -> Option<Open> {
         let resting = self.rest(&tuple, open);
-        let (_, evicted) = self.table.insert(tuple, resting);
-        evicted.map(|(tuple, resting)| resting.into_open(&tuple))
+        let key = self.locals.take(&tuple);
+        let (replaced, evicted) = self.table.insert(key, resting);
+        if replaced.is_some() {
+            self.locals.give_back(&key);
+        }
+        evicted.map(|evicted| self.left(evicted))
     }
 
     /// Takes it out.
     pub fn remove(&mut self, tuple: &Tuple) -> Option<Open> {
-        let resting = self.table.remove(tuple)?;
-        Some(resting.into_open(tuple))
+        let key = self.locals.find(tuple)?;
+        let resting = self.table.remove(&key)?;
+        Some(self.left((key, resting)))
     }
 
     /// Takes the oldest out.
     pub fn pop(&mut self) -> Option<Open> {
-        let (tuple, resting) = self.table.pop()?;
-        Some(resting.into_open(&tuple))
+        let oldest = self.table.pop()?;
+        Some(self.left(oldest))
+    }
+
+    /// One that is in the table no more.
+    fn left(&mut self, (key, resting): (Key, Resting)) -> Open {
+        let tuple = self.locals.tuple(&key);
+        self.locals.give_back(&key);
+        resting.into_open(&tuple)
     }
 
     /// What stands there, to look at.
     pub fn get(&self, tuple: &Tuple) -> Option<Open> {
-        Some(self.table.get(tuple)?.open(tuple))
+        let key = self.locals.find(tuple)?;
+        Some(self.table.get(&key)?.open(tuple))
     }
 
     /// Works on what stands there, if there is something.
     pub fn update<R>(&mut self, tuple: &Tuple, work: impl FnOnce(&mut Open) -> R) -> Option<R> {
-        let mut open = self.get(tuple)?;
+        let key = self.locals.find(tuple)?;
+        let mut open = self.table.get(&key)?.open(tuple);
         let result = work(&mut open);
         let resting = self.rest(tuple, open);
-        if let Some(place) = self.table.get_mut(tuple) {
+        if let Some(place) = self.table.get_mut(&key) {
             *place = resting;
         }
         Some(result)
@@ -262,15 +279,17 @@ impl HalfOpens {
     }
 
     /// Each, and when it was last known to be alive.
-    pub fn alive(&self) -> impl Iterator<Item = (&Tuple, u64)> {
+    pub fn alive(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let all = self.table.iter();
-        all.map(|(tuple, resting)| (tuple, resting.alive_ns()))
+        all.map(|(key, resting)| (self.locals.tuple(key), resting.alive_ns()))
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (&Tuple, Open)> {
-        let all = self.table.iter();
-        all.map(|(tuple, resting)| (tuple, resting.open(tuple)))
+    pub fn iter(&self) -> impl Iterator<Item = (Tuple, Open)> {
+        self.table.iter().map(|(key, resting)| {
+            let tuple = self.locals.tuple(key);
+            (tuple, resting.open(&tuple))
+        })
     }
 
     fn rest(&mut self, tuple: &Tuple, open: Open) -> Resting {
@@ -306,8 +325,8 @@ mod tests {
     /// Of a million, with their keys and links, 200 MiB: docs/performance.md.
     #[test]
     fn at_rest_they_are_small() {
-        let size = size_of::<Resting>();
-        assert!(size <= 96, "{size} bytes, and {} awake", size_of::<Open>());
+        let size = size_of::<(Key, Resting)>();
+        assert!(size <= 120, "{size} bytes, and {} awake", size_of::<Open>());
     }
 
     #[test]
@@ -369,7 +388,8 @@ mod tests {
             }
         }
         table.insert(tuple, again);
-        let small = matches!(table.table.get(&tuple), Some(Resting::Small(_)));
+        let resting = table.locals.find(&tuple).map(|key| table.table.get(&key));
+        let small = matches!(resting, Some(Some(Resting::Small(_))));
         assert!(small, "one that was sent again is nothing special");
     }
 }

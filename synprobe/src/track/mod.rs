@@ -10,6 +10,7 @@ mod clients_gone;
 mod data;
 mod facts;
 mod half_opens;
+mod locals;
 mod observation;
 mod open;
 mod owners;

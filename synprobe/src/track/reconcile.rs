@@ -166,7 +166,7 @@ impl Tracker {
             .filter(|(tuple, alive_ns)| {
                 tuple.netns == snapshot.netns && *alive_ns < snapshot.before_ns && !shown(tuple)
             })
-            .map(|(tuple, _)| *tuple)
+            .map(|(tuple, _)| tuple)
             .collect()
     }
 

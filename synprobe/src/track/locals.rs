@@ -1,0 +1,141 @@
+//! The local ends of half-opens: a million of them have a handful, and a key that names its local end by
+//! a number is sixteen bytes shorter.
+
+use std::collections::HashMap;
+
+use super::Tuple;
+
+/// A local end: namespace, address, port.
+type Local = (u32, [u8; 16], u16);
+
+/// A half-open's key in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    local: u32,
+    peer_addr: [u8; 16],
+    peer_port: u16,
+}
+
+/// Each with its number, for as long as a half-open has it.
+#[derive(Default)]
+pub struct Locals {
+    numbers: HashMap<Local, u32>,
+    /// By number: how many half-opens have it.
+    ends: Vec<(Local, u32)>,
+    /// Numbers that nobody has.
+    free: Vec<u32>,
+    /// The last one's, which is mostly the next one's too.
+    last: u32,
+}
+
+fn local(tuple: &Tuple) -> Local {
+    (tuple.netns, tuple.local_addr, tuple.local_port)
+}
+
+impl Locals {
+    /// The key of a half-open that is or is not in the table; `None`: it cannot be.
+    pub fn find(&self, tuple: &Tuple) -> Option<Key> {
+        let wanted = local(tuple);
+        let number = match self.ends.get(self.last as usize) {
+            Some((last, had_by)) if *last == wanted && *had_by > 0 => self.last,
+            _ => *self.numbers.get(&wanted)?,
+        };
+        Some(Key {
+            local: number,
+            peer_addr: tuple.peer_addr,
+            peer_port: tuple.peer_port,
+        })
+    }
+
+    /// The key of a half-open that goes into the table. Each such key is given back in the end.
+    pub fn take(&mut self, tuple: &Tuple) -> Key {
+        let key = self.find(tuple).unwrap_or_else(|| {
+            let fresh = (local(tuple), 0);
+            let number = match self.free.pop() {
+                Some(number) => {
+                    self.ends[number as usize] = fresh;
+                    number
+                }
+                None => {
+                    self.ends.push(fresh);
+                    self.ends.len() as u32 - 1
+                }
+            };
+            self.numbers.insert(fresh.0, number);
+            Key {
+                local: number,
+                peer_addr: tuple.peer_addr,
+                peer_port: tuple.peer_port,
+            }
+        });
+        self.ends[key.local as usize].1 += 1;
+        self.last = key.local;
+        key
+    }
+
+    /// A half-open has left the table.
+    pub fn give_back(&mut self, key: &Key) {
+        let (end, had_by) = &mut self.ends[key.local as usize];
+        *had_by -= 1;
+        if *had_by == 0 {
+            self.numbers.remove(end);
+            self.free.push(key.local);
+        }
+    }
+
+    /// What the key of a half-open in the table stands for.
+    pub fn tuple(&self, key: &Key) -> Tuple {
+        let ((netns, local_addr, local_port), _) = self.ends[key.local as usize];
+        Tuple {
+            netns,
+            local_addr,
+            peer_addr: key.peer_addr,
+            local_port,
+            peer_port: key.peer_port,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(local_port: u16, peer_port: u16) -> Tuple {
+        Tuple {
+            netns: 1,
+            local_addr: [7; 16],
+            peer_addr: [9; 16],
+            local_port,
+            peer_port,
+        }
+    }
+
+    #[test]
+    fn a_number_stands_for_its_local_end_as_long_as_somebody_has_it() {
+        let mut locals = Locals::default();
+        let (first, second) = (tuple(80, 1), tuple(80, 2));
+        assert_eq!(locals.find(&first), None);
+        let keys = [locals.take(&first), locals.take(&second)];
+        assert_eq!(locals.find(&first), Some(keys[0]));
+        assert_eq!(keys.map(|key| locals.tuple(&key)), [first, second]);
+        locals.give_back(&keys[0]);
+        assert_eq!(locals.find(&second), Some(keys[1]));
+        locals.give_back(&keys[1]);
+        assert_eq!(locals.find(&second), None);
+        // The number is another's now.
+        let third = tuple(81, 1);
+        let key = locals.take(&third);
+        assert_eq!((locals.tuple(&key), locals.ends.len()), (third, 1));
+        assert_eq!(locals.find(&first), None);
+    }
+
+    #[test]
+    fn a_port_scan_leaves_nothing_behind() {
+        let mut locals = Locals::default();
+        for port in 1..=u16::MAX {
+            let key = locals.take(&tuple(port, 1));
+            locals.give_back(&key);
+        }
+        assert_eq!((locals.numbers.len(), locals.ends.len()), (0, 1));
+    }
+}
