@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use fields::Fields;
+use fields::{Fields, Said};
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
@@ -63,18 +63,20 @@ impl<W: Write> JsonView<W> {
 impl<W: Write> View for JsonView<W> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let mut stamps = Stamps::new(clock);
+        let mut said = Said::default();
         for line in lines {
             let (out, mono_ns) = (&mut self.lines, line.mono_ns);
             let time = stamps.rfc3339(mono_ns);
             match &line.body {
-                Body::State(b) => Fields::begin(out, "state", time, mono_ns).state(b)?,
+                Body::State(b) => Fields::begin(out, "state", time, mono_ns).state(b, &mut said)?,
                 Body::Handshake(b) => {
-                    Fields::begin(out, "handshake", time, mono_ns).handshake(b)?
+                    Fields::begin(out, "handshake", time, mono_ns).handshake(b, &mut said)?
                 }
                 _ => general(out, line, time)?,
             }
             out.push(b'\n');
             if self.lines.len() >= CHUNK {
+                said = Said::default();
                 self.hand_on()?;
             }
         }
@@ -169,15 +171,28 @@ impl Formatter for Harmless {
 pub(super) mod held_against_serde {
     use super::*;
 
-    /// Writes a line both ways; byte for byte the same.
-    pub fn assert_same(line: &Line) {
-        let time = WallClock::default().rfc3339(line.mono_ns);
-        let mut view = JsonView::new(Vec::new());
-        view.show(std::slice::from_ref(line), WallClock::default())
-            .unwrap();
-        let by_hand = String::from_utf8(view.into_inner()).unwrap();
-        let mut by_serde = Vec::new();
-        general(&mut by_serde, line, &time).unwrap();
-        assert_eq!(by_hand.trim_end(), std::str::from_utf8(&by_serde).unwrap());
+    /// Writes lines both ways, one by one and all in one go; byte for byte the same.
+    pub fn assert_same(lines: &[Line]) {
+        let by_serde = |line: &Line| {
+            let mut written = Vec::new();
+            let time = WallClock::default().rfc3339(line.mono_ns);
+            general(&mut written, line, &time).unwrap();
+            String::from_utf8(written).unwrap() + "\n"
+        };
+        let by_hand = |lines: &[Line]| {
+            let mut view = JsonView::new(Vec::new());
+            view.show(lines, WallClock::default()).unwrap();
+            String::from_utf8(view.into_inner()).unwrap()
+        };
+        for line in lines {
+            assert_eq!(by_hand(std::slice::from_ref(line)), by_serde(line));
+        }
+        // Enough for several pieces handed on.
+        let many: Vec<_> = lines.iter().cycle().take(2000).cloned().collect();
+        let written = by_hand(&many);
+        assert!(written.len() > 3 * CHUNK);
+        for (written, line) in written.split_inclusive('\n').zip(&many) {
+            assert_eq!(written, by_serde(line));
+        }
     }
 }

@@ -209,6 +209,7 @@ fn a_step_of_the_wall_clock_moves_times_and_not_durations() {
 #[test]
 fn lines_written_by_hand_are_what_serde_writes() {
     use super::json::held_against_serde::assert_same;
+    let mut lines = Vec::new();
     for (role, v4_mapped, port, text) in [
         (
             Role::Server,
@@ -239,7 +240,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
         };
         for outcome in Outcome::ALL {
             let dwell = port.map(u64::from);
-            assert_same(&at(
+            lines.push(at(
                 1_234_567,
                 Body::Handshake(Box::new(Handshake {
                     connection: connection.clone(),
@@ -267,7 +268,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
         }
         let new = TcpState::Established;
         let dwell_us = port.map(u64::from);
-        assert_same(&at(
+        lines.push(at(
             0,
             Body::State(State {
                 connection,
@@ -277,6 +278,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
             }),
         ));
     }
+    assert_same(&lines);
 }
 
 #[test]

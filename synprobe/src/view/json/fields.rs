@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     net::IpAddr,
+    ops::Range,
 };
 
 use super::write;
@@ -12,6 +13,11 @@ use crate::model::{Connection, Family, Handshake, State};
 pub(super) struct Fields<'a> {
     out: &'a mut Vec<u8>,
 }
+
+/// The connection that was written last, and where: a transition and the end of its handshake are said
+/// one after the other, and half of either is whose they are.
+#[derive(Default)]
+pub(super) struct Said<'l>(Option<(&'l Connection, Range<usize>)>);
 
 impl<'a> Fields<'a> {
     /// What every line starts with.
@@ -78,7 +84,18 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn connection(self, c: &Connection) -> io::Result<Self> {
+    fn connection<'l>(self, c: &'l Connection, said: &mut Said<'l>) -> io::Result<Self> {
+        if let Some((last, at)) = said.0.as_ref().filter(|(last, _)| *last == c) {
+            self.out.extend_from_within(at.clone());
+            return Ok(self);
+        }
+        let begin = self.out.len();
+        let written = self.whole_connection(c)?;
+        *said = Said(Some((c, begin..written.out.len())));
+        Ok(written)
+    }
+
+    fn whole_connection(self, c: &Connection) -> io::Result<Self> {
         let family = match c.family {
             Family::Ipv4 => "ipv4",
             Family::Ipv6 => "ipv6",
@@ -102,8 +119,8 @@ impl<'a> Fields<'a> {
             .text(",\"cgroup\":", c.cgroup.as_deref())
     }
 
-    pub(super) fn state(self, s: &State) -> io::Result<()> {
-        self.connection(&s.connection)?
+    pub(super) fn state<'l>(self, s: &'l State, said: &mut Said<'l>) -> io::Result<()> {
+        self.connection(&s.connection, said)?
             .word(",\"old\":", s.old.name())
             .word(",\"new\":", s.new.name())
             .maybe(",\"dwell_us\":", s.dwell_us)
@@ -111,9 +128,9 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    pub(super) fn handshake(self, h: &Handshake) -> io::Result<()> {
+    pub(super) fn handshake<'l>(self, h: &'l Handshake, said: &mut Said<'l>) -> io::Result<()> {
         let judged = self
-            .connection(&h.connection)?
+            .connection(&h.connection, said)?
             .word(",\"outcome\":", h.outcome.name())
             .maybe(",\"dwell_us\":", h.dwell_us)
             .text(",\"dwell_source\":", h.dwell_source.map(|s| s.name()))?
