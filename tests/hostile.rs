@@ -33,8 +33,9 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, Test); 16] = [
+    let tests: [(&str, Test); 17] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
+        ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
         ("attached-again-with-less", privileges::attached_again),
         ("kernel-symbols-with-less", privileges::symbols),

@@ -19,6 +19,7 @@ use crate::{
     netns::{NetNs, NetnsError},
     pipeline::{self, Stop, WatchError, WatchOptions},
     preflight::{self, Verdict},
+    priority,
     rehearsal::{self, Setup},
     ring, states,
     verdict::{self, Mode},
@@ -100,8 +101,20 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
         namespaces,
     };
     let mut view = view(args.format, args.select.netns.is_none());
+    raise_priority(detail);
     pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
     Ok(())
+}
+
+/// Where every transition is told, the ring fills as fast as the host connects.
+fn raise_priority(detail: Detail) {
+    if matches!(detail, Detail::Quiet { .. }) {
+        return;
+    }
+    // Without it more may be lost, which is said when it is.
+    if let Err(error) = priority::raise() {
+        log::debug!("the nice value stays: {error}");
+    }
 }
 
 fn watched(args: &WatchArgs) -> Detail {
@@ -145,6 +158,7 @@ fn diagnose(args: &DiagnoseArgs) -> Result<(), Failure> {
         eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
     }
     let mut page = Page::default();
+    raise_priority(detail);
     pipeline::watch(&host, options, &mut page, interrupted(), Box::new(|| ())).map_err(failure)?;
     let counted = states::count(only);
     print(&page.text(&counted, in_colour()))

@@ -22,6 +22,7 @@ pub mod netns;
 mod notice;
 pub mod pipeline;
 pub mod preflight;
+mod priority;
 pub mod privileges;
 pub mod probe;
 pub mod rehearsal;

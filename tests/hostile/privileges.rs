@@ -66,6 +66,52 @@ fn threads(pid: u32) -> Result<Vec<[u64; 6]>> {
     Ok(all)
 }
 
+/// Nice values of every thread that a process has now: field 19 of stat (proc_pid_stat(5)).
+fn nice_values(pid: u32) -> Result<BTreeSet<i64>> {
+    let mut all = BTreeSet::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else {
+            continue;
+        };
+        // The name is in parentheses, and may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").context("no name in stat")?;
+        let nice = fields.split(' ').nth(16).context("no nice value")?;
+        all.insert(nice.parse()?);
+    }
+    Ok(all)
+}
+
+/// More of the processor where every transition is told, and nowhere else; never against a wish.
+pub fn urgent() -> Result<()> {
+    // SAFETY: takes two numbers.
+    let own = i64::from(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
+    ensure!(
+        own == 0,
+        "these tests have a nice value of {own} themselves"
+    );
+    let port = QUIET_PORT.to_string();
+    for (arguments, wish, wanted) in [(&[][..], 0, -4), (&["--quiet"][..], 0, 0), (&[][..], 3, 3)] {
+        let mut command =
+            command(&[&["watch", "--format", "json", "--port", &port], arguments].concat())?;
+        // SAFETY: setpriority is async-signal-safe.
+        unsafe {
+            command.pre_exec(
+                move || match libc::setpriority(libc::PRIO_PROCESS, 0, wish) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                },
+            );
+        }
+        let agent = Agent::of(command)?;
+        let nice = nice_values(agent.pid()?)?;
+        ensure!(
+            nice == BTreeSet::from([wanted]),
+            "{arguments:?} with a nice value of {wish}: {nice:?}, not {wanted}"
+        );
+    }
+    Ok(())
+}
+
 /// From the first line on no thread holds more, those that are begun later included.
 pub fn in_every_thread() -> Result<()> {
     let lab = Lab::new(Family::V4)?;

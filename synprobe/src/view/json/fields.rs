@@ -85,7 +85,7 @@ impl<'a> Fields<'a> {
     }
 
     fn connection<'l>(self, c: &'l Connection, said: &mut Said<'l>) -> io::Result<Self> {
-        if let Some((last, at)) = said.0.as_ref().filter(|(last, _)| *last == c) {
+        if let Some((_, at)) = said.0.as_ref().filter(|(last, _)| *last == c) {
             self.out.extend_from_within(at.clone());
             return Ok(self);
         }
