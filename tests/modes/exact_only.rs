@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
@@ -11,13 +12,17 @@ use anyhow::{Context, Result, ensure};
 use synprobe::{
     diag::monotonic_ns,
     filter::{Detail, Selection},
-    lab::{Client, Family, Lab, PORT, RawSender, capture::Capture, packet::flags},
+    lab::{
+        Client, Family, Fault, Lab, Lose, PORT, RawSender, Seen, bare_ack, capture::Capture,
+        packet::flags, settle,
+    },
     model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
     probe::exact::{Source, Wish},
 };
 use synprobe_tests::{
     harness::{self, Case, figure},
+    kernel::Tells,
     watching::{Live, Watched, options, watch},
     wire::{SYN_ACK, Wire},
 };
@@ -33,6 +38,16 @@ pub fn cases() -> Vec<Case> {
         Case::new("quiet-says-every-failure", quiet),
     ];
     for family in Family::ALL {
+        for (mode, wish) in [("exact", Wish::Exact), ("tracepoints", Wish::Tracepoints)] {
+            // Before Linux 6.11 no tracepoint tells of the ACK.
+            let seen = harness::host().is_ok_and(|host| Tells::of(host).half_open_deaths);
+            if wish == Wish::Exact || seen {
+                let title = format!("aborted-on-overflow-{mode}");
+                cases.push(Case::for_family(&title, family, move |family| {
+                    aborted_on_overflow(family, wish)
+                }));
+            }
+        }
         cases.push(Case::for_family("young-reset", family, young_reset));
         cases.push(Case::for_family("expiry", family, expiry));
         cases.push(Case::for_family("listener-closed", family, listener_closed));
@@ -150,6 +165,55 @@ fn young_reset(family: Family) -> Result<()> {
     figure(format!(
         "young-reset: {dwell_us} µs told, {wire_us} µs on the wire"
     ));
+    Ok(())
+}
+
+/// With `tcp_abort_on_overflow` this host answers a final ACK at a full accept queue with a RST. The
+/// kernel counts it like a peer's; it is the application's doing.
+fn aborted_on_overflow(family: Family, wish: Wish) -> Result<()> {
+    let lab = Lab::new(family)?;
+    lab.server.set_sysctl("ipv4/tcp_abort_on_overflow", "1")?;
+    let _listener = lab.listen(PORT, 1)?;
+    let mut fault = Fault::attach(&lab.server)?;
+    fault.set(0, bare_ack(), Lose::First(1), PORT)?;
+    let before = lab.counters()?;
+    let mut options = of_server(&lab);
+    options.wish = wish;
+    let connected = || -> Result<Client> {
+        let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
+        settle(
+            [&mut client],
+            &AtomicBool::new(false),
+            Instant::now() + PATIENCE,
+        )?;
+        ensure!(client.seen == Seen::Connected, "{:?}", client.seen);
+        Ok(client)
+    };
+    let (h, watched) = watch(options, |live| {
+        let half_open = connected()?;
+        fault.lift(0)?;
+        // The backlog and one more.
+        let _queued = [connected()?, connected()?];
+        // A second later its SYN-ACK comes again, and is acknowledged again.
+        let (_, h) = ended(live, half_open.local)?;
+        let told = half_open.stream.take_error()?;
+        let reset = told.as_ref().and_then(io::Error::raw_os_error);
+        ensure!(
+            reset == Some(libc::ECONNRESET),
+            "the client was told {told:?}"
+        );
+        Ok(h)
+    })?;
+    watched.complete()?;
+    let resets = lab.counters()?.since(&before).server.get("EmbryonicRsts");
+    ensure!(resets == 1, "{resets} EmbryonicRsts");
+    ensure!(h.outcome == Outcome::Dropped, "{h:#?}");
+    ensure!(h.verdict.as_deref() == Some("accept-queue-full"), "{h:#?}");
+    let said = h
+        .evidence
+        .iter()
+        .any(|e| e.fact.contains("tcp_abort_on_overflow"));
+    ensure!(said, "{h:#?}");
     Ok(())
 }
 

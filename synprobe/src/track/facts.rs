@@ -46,6 +46,10 @@ impl Open {
     }
 }
 
+/// Why it ended where [`Tracker::reset_here`].
+pub(super) const RESET_HERE: &str =
+    "this host reset it: the accept queue was full, and tcp_abort_on_overflow is set";
+
 impl Tracker {
     /// The half-opens that there are now, by namespace and port.
     pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
@@ -125,6 +129,9 @@ impl Tracker {
             return self.reset_by_peer(tuple, r.flow.family, at_ns);
         }
         let acked = r.flags & (SYN | ACK) == ACK;
+        if acked && queue(r).accept_queue_is_full() && self.aborts(tuple.netns) {
+            return self.reset_for_its_ack(tuple, r);
+        }
         let known = self.half_opens.update(&tuple, |open| {
             open.alive_ns = open.alive_ns.max(at_ns);
             if acked {
@@ -153,6 +160,60 @@ impl Tracker {
         self.keep_half_open(tuple, open, at_ns);
     }
 
+    /// Whether this host itself has reset it: with `tcp_abort_on_overflow` a final ACK at a full accept queue
+    /// is answered with a RST (`tcp_check_req()`), and counted in `EmbryonicRsts` like a peer's.
+    pub(super) fn reset_here(&self, open: &Open) -> bool {
+        open.facts.queue_was_full && self.aborts(open.connection.netns)
+    }
+
+    fn aborts(&self, netns: u32) -> bool {
+        self.names.setting(netns, "net/ipv4/tcp_abort_on_overflow") == Some(1)
+    }
+
+    /// [`Tracker::reset_here`], seen to happen: the final ACK is thrown away once it was answered.
+    fn reset_for_its_ack(&mut self, tuple: Tuple, r: &DropRecord) {
+        let at_ns = r.header.ts_ns;
+        let noted = |open: &mut Open| {
+            open.alive_ns = open.alive_ns.max(at_ns);
+            open.facts.acked = true;
+            open.facts.defer_accept = Some(r.defer_accept != 0);
+            open.queued(queue(r));
+        };
+        // In the exact mode its end was told before, by an event of its own.
+        if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
+            self.half_opens.update(&tuple, noted);
+            return;
+        }
+        let Some(mut open) = self.taken_out(tuple, r.flow.family, at_ns) else {
+            return;
+        };
+        noted(&mut open);
+        self.ended_at(
+            tuple,
+            open,
+            Ending::new(Outcome::Dropped, at_ns).fact(RESET_HERE),
+        );
+    }
+
+    /// The half-open that stands in the table, or one that lived for less than a second: nothing told
+    /// that it began.
+    fn taken_out(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<Open> {
+        let known = self.half_opens.remove(&tuple);
+        known.or_else(|| {
+            let wanted = self.wants(&tuple, None);
+            wanted.then(|| self.new_half_open(tuple, family, None, at_ns))
+        })
+    }
+
+    fn ended_at(&mut self, tuple: Tuple, open: Open, mut end: Ending) {
+        self.reconcile.ended(tuple, end.at_ns);
+        if open.start.is_none() {
+            end.dwell_unknown = true;
+            end = end.fact("it lived for less than a second: when it began is not known");
+        }
+        self.end(open, TcpState::Close, &end);
+    }
+
     /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
     fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
         // In the exact mode its end was told before, by an event of its own.
@@ -162,21 +223,11 @@ impl Tracker {
                 .update(&tuple, |open| open.rst_ns = Some(at_ns));
             return;
         }
-        let open = match self.half_opens.remove(&tuple) {
-            Some(open) => open,
-            // It lived for less than a second, and nothing told that it began.
-            None if self.wants(&tuple, None) => self.new_half_open(tuple, family, None, at_ns),
-            None => return,
+        let Some(mut open) = self.taken_out(tuple, family, at_ns) else {
+            return;
         };
-        self.reconcile.ended(tuple, at_ns);
-        let mut open = open;
         open.facts.reset_seen = true;
-        let mut end = Ending::new(Outcome::Reset, at_ns);
-        if open.start.is_none() {
-            end.dwell_unknown = true;
-            end = end.fact("it lived for less than a second: when it began is not known");
-        }
-        self.end(open, TcpState::Close, &end);
+        self.ended_at(tuple, open, Ending::new(Outcome::Reset, at_ns));
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Count, Ending, Missed, Observation, Tracker, Tuple,
     census::Untold,
+    facts::RESET_HERE,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
@@ -424,6 +425,10 @@ impl Tracker {
             )
         } else {
             match self.killed_by_rst(open.connection.netns) {
+                Some(true) if self.reset_here(&open) => {
+                    open.facts.acked = true;
+                    (Outcome::Dropped, RESET_HERE.to_owned())
+                }
                 Some(true) => {
                     let fact = "EmbryonicRsts rose between the last sighting and its absence";
                     (Outcome::Reset, fact.to_owned())

@@ -11,6 +11,7 @@ use synprobe_ebpf::event::{
 use super::{
     Ending, Tracker, Tuple,
     census::Untold,
+    facts::RESET_HERE,
     open::{Open, Start},
     peers::FullQueue,
     reconcile::Fate,
@@ -126,6 +127,10 @@ impl Tracker {
                 let accounted = self.reconcile.embryonic.get_mut(&open.connection.netns);
                 if let Some(accounted) = accounted {
                     *accounted += 1;
+                }
+                if self.reset_here(open) {
+                    open.facts.acked = true;
+                    return dropped(RESET_HERE);
                 }
                 open.facts.reset_seen = true;
                 Ending::new(Outcome::Reset, at_ns)

@@ -27,6 +27,7 @@ const T0: u64 = 1_000 * SEC;
 struct Fake {
     cookies: Rc<Cell<u64>>,
     resets: Rc<Cell<u64>>,
+    aborts: Rc<Cell<bool>>,
     now_ns: Rc<Cell<u64>>,
 }
 
@@ -45,10 +46,10 @@ impl Names for Fake {
         })
     }
     fn setting(&self, _: u32, name: &'static str) -> Option<u64> {
-        Some(if name.ends_with("tcp_syn_retries") {
-            6
-        } else {
-            4
+        Some(match name {
+            "net/ipv4/tcp_syn_retries" => 6,
+            "net/ipv4/tcp_abort_on_overflow" => self.aborts.get().into(),
+            _ => 4,
         })
     }
     fn now_ns(&self) -> u64 {

@@ -49,27 +49,27 @@ pub fn everything(bench: &Bench) -> Result<Report> {
     }
     let mut load = Load::start(bench.cpus)?;
     load.run(Duration::from_millis(200))?;
-    let (connection_ns, kernel, peers) = kernel_costs(bench, &mut load)?;
+    let costs = costs(bench, &mut load)?;
     let growth = growth(bench, &mut load)?;
     say("records lost at the highest rate");
     let (loss, under_load) = highest_rate(bench, &mut load)?;
     drop(load);
     say("the agent, idle");
-    let agent = idle(bench, under_load)?;
+    let agent = idle(bench, under_load, &costs.streaming)?;
     // Last: the kernel is busy for a while with burying a million half-opens.
     let flooded = flood::flood(bench)?;
     let half_opens = flood::half_opens(bench)?;
     Ok(Report {
         machine,
         throughput,
-        connection_ns,
-        kernel,
+        connection_ns: costs.connection_ns,
+        kernel: costs.kernel,
         growth,
         loss,
         flood: flooded,
         half_opens,
         agent,
-        peers,
+        peers: costs.peers,
     })
 }
 
@@ -139,13 +139,33 @@ fn alternate(bench: &Bench, threads: usize, quiet: bool) -> Result<Throughput> {
 struct Turns {
     programs: BTreeMap<String, (u64, u64)>,
     ns_per_connection: Vec<f64>,
+    cpu_ns_per_record: Vec<f64>,
     cpu_ns_per_line: Vec<f64>,
     cpu_ns_per_connection: Vec<f64>,
 }
 
-/// CPU time of a connection that nobody watches; then the kernel time of each program, by what the
-/// agent was asked to watch, and of those beside it.
-fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>, Vec<Peer>)> {
+/// What was measured of everybody turn by turn, by the same load.
+struct Costs {
+    /// CPU time of a connection that nobody watches.
+    connection_ns: f64,
+    kernel: Vec<KernelCost>,
+    peers: Vec<Peer>,
+    streaming: Streaming,
+}
+
+/// What reading, judging and writing takes of the agent where everything is streamed.
+struct Streaming {
+    ns_per_record: f64,
+    ns_per_line: f64,
+    ns_per_connection: f64,
+}
+
+/// Everything streamed, among what the agent is asked for.
+const STREAMING: usize = 1;
+
+/// The kernel time of each program, by what the agent was asked to watch, and of those beside it; the CPU
+/// time of those who read them.
+fn costs(bench: &Bench, load: &mut Load) -> Result<Costs> {
     say("kernel time of each program");
     let port = format!("{PORT}-{}", usize::from(PORT) + bench.cpus);
     let asked: [(&str, Vec<&str>); 4] = [
@@ -180,6 +200,13 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
     drop(counting);
 
     let connection_ns = median(&mut unwatched).unwrap_or(f64::NAN);
+    let streamed = &mut turns[STREAMING];
+    let cpu = [
+        &mut streamed.cpu_ns_per_record,
+        &mut streamed.cpu_ns_per_line,
+        &mut streamed.cpu_ns_per_connection,
+    ];
+    let cpu = cpu.map(|values| median(values).unwrap_or(f64::NAN));
     let cost = |name: &str, mut turns: Turns| {
         let ns = median(&mut turns.ns_per_connection).unwrap_or(f64::NAN);
         let programs = turns
@@ -202,6 +229,12 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
         .zip(turns)
         .map(|((name, _), turns)| cost(name, turns))
         .collect();
+    let [ns_per_record, ns_per_line, ns_per_connection] = cpu;
+    let streaming = Streaming {
+        ns_per_record,
+        ns_per_line,
+        ns_per_connection,
+    };
     let mut found = Vec::new();
     for (peer, mut turns) in peers.into_iter().zip(peers_turns) {
         found.push(Peer {
@@ -212,7 +245,12 @@ fn kernel_costs(bench: &Bench, load: &mut Load) -> Result<(f64, Vec<KernelCost>,
         });
         costs.push(cost(peer.name, turns));
     }
-    Ok((connection_ns, costs, found))
+    Ok(Costs {
+        connection_ns,
+        kernel: costs,
+        peers: found,
+        streaming,
+    })
 }
 
 /// The quiet mode's kernel time by the number of peers and of listed ports.
@@ -290,6 +328,11 @@ fn turn_with(
     let connections = sample.connections as f64;
     let cpu = ended.cpu.as_nanos() as f64;
     turns.ns_per_connection.push(ns as f64 / connections);
+    // Of the agent alone.
+    let said: Option<Value> = serde_json::from_str(&ended.last).ok();
+    if let Some(records) = said.and_then(|end| end.get("events")?.as_f64()) {
+        turns.cpu_ns_per_record.push(cpu / records);
+    }
     turns.cpu_ns_per_line.push(cpu / ended.lines as f64);
     turns.cpu_ns_per_connection.push(cpu / connections);
     Ok(())
@@ -348,7 +391,7 @@ fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
     Ok((loss, under_load))
 }
 
-fn idle(bench: &Bench, load: UnderLoad) -> Result<Agent> {
+fn idle(bench: &Bench, load: UnderLoad, streaming: &Streaming) -> Result<Agent> {
     let watcher = watch(bench, &["--quiet"])?;
     // What starting leaves to do is done by then.
     thread::sleep(bench.length);
@@ -362,9 +405,10 @@ fn idle(bench: &Bench, load: UnderLoad) -> Result<Agent> {
     let end: Value = serde_json::from_str(&ended.last).unwrap_or_default();
     let cpu_ns = load.ended.cpu.as_nanos() as f64;
     Ok(Agent {
-        cpu_ns_per_record: cpu_ns / load.records as f64,
-        cpu_ns_per_line: cpu_ns / load.ended.lines as f64,
-        cpu_ns_per_connection: cpu_ns / load.sample.connections as f64,
+        cpu_ns_per_record: streaming.ns_per_record,
+        cpu_ns_per_line: streaming.ns_per_line,
+        cpu_ns_per_connection: streaming.ns_per_connection,
+        cpu_ns_per_record_at_length: cpu_ns / load.records as f64,
         cores_under_load: load.ended.cpu.as_secs_f64() / load.sample.seconds,
         cores_idle: cpu.as_secs_f64() / IDLE.as_secs_f64(),
         wakeups_idle: woken as f64 / IDLE.as_secs_f64(),

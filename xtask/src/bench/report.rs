@@ -183,12 +183,15 @@ pub struct HalfOpens {
 /// The agent's own cost.
 #[derive(Serialize)]
 pub struct Agent {
-    /// CPU time under load, per record read.
+    /// CPU time per record read where everything is streamed, in turns with those beside it.
     pub cpu_ns_per_record: f64,
     /// The same, per line written.
     pub cpu_ns_per_line: f64,
     /// The same, per connection.
     pub cpu_ns_per_connection: f64,
+    /// CPU time per record at the highest rate for as long as losses were looked for: what is written
+    /// then is more than page cache, and writing it back is in it.
+    pub cpu_ns_per_record_at_length: f64,
     /// Cores it kept busy under load.
     pub cores_under_load: f64,
     /// And with no load of ours.
@@ -418,6 +421,18 @@ fn agent(out: &mut String, report: &Report) -> std::fmt::Result {
         "  CPU a record read     {:>8.0} ns{}",
         agent.cpu_ns_per_record,
         beside(agent.cpu_ns_per_record, |p| p.cpu_ns_per_line)
+    )?;
+    writeln!(
+        out,
+        "  CPU a line written    {:>8.0} ns{}",
+        agent.cpu_ns_per_line,
+        beside(agent.cpu_ns_per_line, |p| p.cpu_ns_per_line)
+    )?;
+    writeln!(
+        out,
+        "  CPU a record          {:>8.0} ns for all of those {} s",
+        agent.cpu_ns_per_record_at_length,
+        report.loss.seconds.round()
     )?;
     writeln!(
         out,

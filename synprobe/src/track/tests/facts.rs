@@ -3,6 +3,7 @@
 use synprobe_ebpf::event::DropRecord;
 
 use super::*;
+use crate::track::facts;
 
 const RST: u8 = 4;
 const ACK: u8 = 16;
@@ -117,6 +118,41 @@ fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
     assert_eq!(counted, [true, false]);
     let mapped: Vec<bool> = all.iter().map(|h| h.connection.v4_mapped).collect();
     assert_eq!(mapped, [false, true]);
+}
+
+#[test]
+fn what_this_host_has_reset_itself_is_no_peers_doing() {
+    let full_ack = || discarded(T0 + 1_011 * MS, ACK, |r| r.ack_backlog = 129);
+    for (aborts, known, outcome) in [
+        (true, true, Outcome::Dropped),
+        (true, false, Outcome::Dropped),
+        (false, true, Outcome::Reset),
+    ] {
+        let mut b = bench();
+        listening(&mut b);
+        looked_before(&mut b);
+        b.host.aborts.set(aborts);
+        if known {
+            b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+        }
+        b.host.resets.set(1);
+        b.see(full_ack());
+        b.snapshot(gone_at(T0 + 2 * SEC, 1));
+        let h = b.one();
+        assert_eq!((h.outcome, h.dwell_us.is_some()), (outcome, known));
+        let said = h.evidence.iter().any(|e| e.fact == facts::RESET_HERE);
+        assert_eq!(said, aborts, "{:?}", h.evidence);
+    }
+    // The counter was read for the first time after it: a look finds it gone.
+    let mut b = bench();
+    listening(&mut b);
+    b.host.aborts.set(true);
+    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(full_ack());
+    looked_before(&mut b);
+    b.host.resets.set(1);
+    b.snapshot(gone_at(T0 + 2 * SEC, 1));
+    assert_eq!(b.one().outcome, Outcome::Dropped);
 }
 
 #[test]
