@@ -356,7 +356,8 @@ impl<'v> Run<'v> {
 
     fn request_survey(&mut self) {
         self.tracker.snapshot_begins();
-        let named = std::mem::take(&mut self.named);
+        let mut named = std::mem::take(&mut self.named);
+        named.extend(self.tracker.namespaces());
         let paths = self.judge.scene.wanted_paths();
         let request = Request::Survey { named, paths };
         self.survey.under_way = self.requests.try_send(request).is_ok();
@@ -404,7 +405,7 @@ impl<'v> Run<'v> {
             }
             self.tracker.observe(Observation::Snapshot(snapshot));
         }
-        self.tracker.snapshots_done();
+        self.tracker.snapshots_done(at_ns);
         let began = Instant::now();
         self.judge
             .scene

@@ -38,7 +38,7 @@ mod owners;
 
 /// How often namespaces are looked for anew.
 const DISCOVER: Duration = Duration::from_secs(10);
-/// A namespace that nobody lives in and no event names is let go after this.
+/// A namespace that nobody lives in, that no event names and no half-open is in is let go after this.
 const FORGET: Duration = Duration::from_secs(60);
 /// Half-opens asked for one by one in a round, at most; about a microsecond each, the rest waits for
 /// the next round.
@@ -234,12 +234,14 @@ impl Surveyor {
                 }
                 found.extend(discovery.namespaces);
             }
-            // Our sockets would keep a namespace alive that everybody else has left.
-            for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
-                if let Some(station) = self.stations.get_mut(&inode) {
-                    station.in_use = Instant::now();
-                }
+        }
+        for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
+            if let Some(station) = self.stations.get_mut(&inode) {
+                station.in_use = Instant::now();
             }
+        }
+        if due {
+            // Our sockets would keep a namespace alive that everybody else has left.
             self.stations
                 .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }

@@ -278,6 +278,11 @@ impl HalfOpens {
         self.table.len()
     }
 
+    /// Namespaces that have some; one may come several times.
+    pub fn namespaces(&self) -> impl Iterator<Item = u32> {
+        self.locals.namespaces()
+    }
+
     /// Each, and when it was last known to be alive.
     pub fn alive(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let all = self.table.iter();

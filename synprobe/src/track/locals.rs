@@ -83,6 +83,12 @@ impl Locals {
         }
     }
 
+    /// Namespaces of those that somebody has; one may come several times.
+    pub fn namespaces(&self) -> impl Iterator<Item = u32> {
+        let had = self.ends.iter().filter(|(_, had_by)| *had_by > 0);
+        had.map(|((netns, ..), _)| *netns)
+    }
+
     /// What the key of a half-open in the table stands for.
     pub fn tuple(&self, key: &Key) -> Tuple {
         let ((netns, local_addr, local_port), _) = self.ends[key.local as usize];
@@ -118,10 +124,12 @@ mod tests {
         let keys = [locals.take(&first), locals.take(&second)];
         assert_eq!(locals.find(&first), Some(keys[0]));
         assert_eq!(keys.map(|key| locals.tuple(&key)), [first, second]);
+        assert_eq!(locals.namespaces().collect::<Vec<_>>(), [1]);
         locals.give_back(&keys[0]);
         assert_eq!(locals.find(&second), Some(keys[1]));
         locals.give_back(&keys[1]);
         assert_eq!(locals.find(&second), None);
+        assert_eq!(locals.namespaces().count(), 0);
         // The number is another's now.
         let third = tuple(81, 1);
         let key = locals.take(&third);

@@ -145,12 +145,47 @@ impl Tracker {
         self.reconcile.collecting = true;
     }
 
+    /// Namespaces in which half-opens are under way: each has to be looked at until they are not.
+    pub fn namespaces(&self) -> impl Iterator<Item = u32> {
+        self.half_opens.namespaces()
+    }
+
     /// All dumps that were asked for are taken in.
-    pub fn snapshots_done(&mut self) {
+    pub fn snapshots_done(&mut self, now_ns: u64) {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
         let looked_at = std::mem::take(&mut self.reconcile.looked_at);
+        self.out_of_sight(&looked_at, now_ns);
         self.census.keep(|netns| looked_at.contains(netns));
+    }
+
+    /// Half-opens of namespaces that are gone, or that nobody could look at: each time its SYN-ACK is sent
+    /// again an event tells that a half-open lives, so one without any for long enough does not.
+    fn out_of_sight(&mut self, looked_at: &HashSet<u32>, now_ns: u64) {
+        if self.namespaces().all(|netns| looked_at.contains(&netns)) {
+            return;
+        }
+        let silent = |(tuple, alive_ns): (Tuple, u64)| {
+            let over = !looked_at.contains(&tuple.netns) && alive_ns + SILENT_NS < now_ns;
+            over.then_some(tuple)
+        };
+        let all: Vec<_> = self.half_opens.alive().filter_map(silent).collect();
+        for tuple in all {
+            let waits = |open: &Open| {
+                open.facts.defer_accept == Some(true) && open.alive_ns + DEFERRED_NS >= now_ns
+            };
+            if self.half_opens.get(&tuple).is_some_and(|open| waits(&open)) {
+                continue;
+            }
+            if let Some(open) = self.half_opens.remove(&tuple) {
+                let fact = "nobody can look into its network namespace, and its SYN-ACK has not been \
+                            sent again for longer than it could take";
+                let mut end = Ending::new(Outcome::Dropped, now_ns).fact(fact);
+                end.source = Some(DwellSource::SockDiag);
+                end.error_us = now_ns.saturating_sub(open.alive_ns) / 1000;
+                self.end(open, TcpState::Close, &end);
+            }
+        }
     }
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
@@ -469,6 +504,11 @@ impl Tracker {
         Some(rose)
     }
 }
+
+/// No time-out of a half-open is longer: TCP_RTO_MAX (120 s), and an eighth that its timer may be late.
+const SILENT_NS: u64 = 140_000_000_000;
+/// With TCP_DEFER_ACCEPT several of them pass without a SYN-ACK.
+const DEFERRED_NS: u64 = 600_000_000_000;
 
 /// A healthy handshake is over in a round trip: a half-open is worth a line once it is older than
 /// this, microseconds, or was sent again.

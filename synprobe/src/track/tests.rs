@@ -95,9 +95,10 @@ impl Bench {
     }
 
     fn snapshot(&mut self, snapshot: Snapshot) {
+        let at_ns = snapshot.after_ns;
         self.tracker.snapshot_begins();
         self.tracker.observe(Observation::Snapshot(snapshot));
-        self.tracker.snapshots_done();
+        self.tracker.snapshots_done(at_ns);
     }
 
     fn lines(&mut self) -> Vec<Line> {
@@ -693,7 +694,7 @@ fn a_row_read_just_before_its_end_does_not_come_back() {
         vec![row(1, 1000)],
         0,
     )));
-    b.tracker.snapshots_done();
+    b.tracker.snapshots_done(T0 + 10 * MS);
     assert_eq!(b.handshakes().len(), 1);
     assert_eq!(b.tracker.open(), 0);
 }

@@ -88,7 +88,7 @@ fn a_row_read_before_the_end_does_not_bring_it_back() {
     b.see(ended(began + 300 * MS, began, HOW_ABORTED, |_| ()));
     let snapshot = snapshot_at(began + 299 * MS, vec![row(0, 700)], 0);
     b.tracker.observe(Observation::Snapshot(snapshot));
-    b.tracker.snapshots_done();
+    b.tracker.snapshots_done(began + 300 * MS);
     let h = b.one();
     assert_eq!(h.outcome, Outcome::Dropped);
     assert!(h.evidence[0].fact.contains("ss -K"), "{:?}", h.evidence);
