@@ -165,16 +165,14 @@ impl Tracker {
         if self.namespaces().all(|netns| looked_at.contains(&netns)) {
             return;
         }
-        let silent = |(tuple, alive_ns): (Tuple, u64)| {
-            let over = !looked_at.contains(&tuple.netns) && alive_ns + SILENT_NS < now_ns;
-            over.then_some(tuple)
+        let unseen = |(tuple, alive_ns): (Tuple, u64)| {
+            let late = alive_ns + SILENT_NS < now_ns;
+            (late && !looked_at.contains(&tuple.netns)).then_some(tuple)
         };
-        let all: Vec<_> = self.half_opens.alive().filter_map(silent).collect();
+        let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
         for tuple in all {
-            let waits = |open: &Open| {
-                open.facts.defer_accept == Some(true) && open.alive_ns + DEFERRED_NS >= now_ns
-            };
-            if self.half_opens.get(&tuple).is_some_and(|open| waits(&open)) {
+            let over = |open: Open| open.alive_ns + patience_ns(&open) < now_ns;
+            if !self.half_opens.get(&tuple).is_some_and(over) {
                 continue;
             }
             if let Some(open) = self.half_opens.remove(&tuple) {
@@ -505,10 +503,19 @@ impl Tracker {
     }
 }
 
-/// No time-out of a half-open is longer: TCP_RTO_MAX (120 s), and an eighth that its timer may be late.
-const SILENT_NS: u64 = 140_000_000_000;
-/// With TCP_DEFER_ACCEPT several of them pass without a SYN-ACK.
+/// A half-open that nobody can look at is not given up before it was silent for so long.
+const SILENT_NS: u64 = 4_000_000_000;
+/// With TCP_DEFER_ACCEPT several time-outs pass without a SYN-ACK.
 const DEFERRED_NS: u64 = 600_000_000_000;
+
+/// For how long no event need tell of it: the time-out that it is in, twice over, for its first one may
+/// have been another than 1 s (`tcp_timeout_init()`).
+fn patience_ns(open: &Open) -> u64 {
+    match open.facts.defer_accept {
+        Some(true) => DEFERRED_NS,
+        _ => SILENT_NS + SynAckSchedule::PLAIN.gap_us(open.retransmits) * 2250,
+    }
+}
 
 /// A healthy handshake is over in a round trip: a half-open is worth a line once it is older than
 /// this, microseconds, or was sent again.

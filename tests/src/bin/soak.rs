@@ -16,7 +16,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::Value;
-use synprobe::lab::{self, Family, Lab, Variation};
+use synprobe::{
+    diag::{
+        row::mask,
+        sock_diag::{Query, SockDiag},
+    },
+    lab::{self, Family, Lab, Variation},
+    netns::NetNs,
+};
 use synprobe_tests::binary;
 
 /// A soak.
@@ -32,9 +39,12 @@ struct Args {
 
 /// Between two looks at the agent.
 const LOOK: Duration = Duration::from_secs(2);
-/// Labs are gone, and what they leave half-open meets a closed listener: seen to be gone at the next
-/// looks at sock_diag.
-const SETTLE: Duration = Duration::from_secs(15);
+/// Labs are gone, and what they leave half-open meets a closed listener when its timer fires: the last of
+/// them after 32 s and an eighth, in a namespace that only the agent holds.
+const LAST_TIMER: Duration = Duration::from_secs(40);
+/// What the kernel has no more is seen to be gone at the next looks at sock_diag; in a namespace that was
+/// gone before it was looked into, once its SYN-ACK is overdue.
+const SETTLE: Duration = Duration::from_secs(20);
 /// The memory counts as flat within this share and these bytes: the allocator's own coming and going.
 const FLAT: (f64, u64) = (1.10, 4 << 20);
 
@@ -109,6 +119,15 @@ fn soak(args: &Args, agent: &Child) -> Result<(Vec<Look>, usize)> {
         }
         over.store(true, Ordering::Relaxed);
     });
+    let until = Instant::now() + LAST_TIMER;
+    while half_opens(agent)? > 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(500));
+    }
+    let left = half_opens(agent)?;
+    ensure!(
+        left == 0,
+        "the kernel has {left} half-opens, with their listeners closed"
+    );
     thread::sleep(SETTLE);
     looks.push(look(agent, began).context("the agent is gone")?);
     // A busy host may spoil a scenario; what the agent says of it must hold all the same.
@@ -116,6 +135,28 @@ fn soak(args: &Args, agent: &Child) -> Result<(Vec<Look>, usize)> {
         eprintln!("soak: a scenario was spoilt: {error:#}");
     }
     Ok((looks, next.into_inner()))
+}
+
+/// Half-opens in all namespaces that the agent looks into, as the kernel has them now.
+fn half_opens(agent: &Child) -> Result<usize> {
+    let mut half_opens = 0;
+    for entry in fs::read_dir(format!("/proc/{}/fd", agent.id()))? {
+        let path = entry?.path();
+        // It may let one go at any time.
+        let Ok(target) = fs::read_link(&path) else {
+            continue;
+        };
+        if !target.to_string_lossy().starts_with("net:") {
+            continue;
+        }
+        if let Ok(file) = File::open(&path)
+            && let Ok(netns) = NetNs::from_fd(file.into())
+        {
+            let dump = SockDiag::open(&netns)?.dump(&Query::states(mask::SYN_RECV))?;
+            half_opens += dump.rows.len();
+        }
+    }
+    Ok(half_opens)
 }
 
 fn one(n: usize, over: &AtomicBool) -> Result<()> {
