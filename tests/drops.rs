@@ -215,7 +215,9 @@ fn are_those_of(
 
 /// What every record of a packet into the server has in common.
 fn came_into_server(lab: &Lab, record: &DropRecord) -> Result<()> {
-    let family = if lab.family.wire_is_v6() {
+    // The listener's, where one is the receiver, else the packet's.
+    let mapped = record.listener == 1 && lab.family == Family::V4Mapped;
+    let family = if lab.family.wire_is_v6() || mapped {
         AF_INET6
     } else {
         AF_INET
