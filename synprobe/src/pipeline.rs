@@ -456,11 +456,17 @@ impl<'v> Run<'v> {
         {
             self.report(report).await?;
         }
-        self.request_survey();
-        if self.survey.under_way
-            && let Some(report) = self.reports.recv().await
-        {
-            self.report(report).await?;
+        // What one dump does not show the next one decides.
+        for _ in 0..2 {
+            self.request_survey();
+            if self.survey.under_way
+                && let Some(report) = self.reports.recv().await
+            {
+                self.report(report).await?;
+            }
+            if !self.tracker.in_doubt() {
+                break;
+            }
         }
         self.probes.detach();
         self.listen_to_icmp();

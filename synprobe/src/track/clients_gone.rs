@@ -19,6 +19,11 @@ const ABSENCES: u8 = 2;
 type Shown = HashMap<([u8; 16], u16), Vec<u16>>;
 
 impl Tracker {
+    /// Whether the last dump did not show one, and another has to decide.
+    pub fn in_doubt(&self) -> bool {
+        self.clients.iter().any(|(_, open)| open.absences > 0)
+    }
+
     /// Ends those that are gone, and says that their end was lost.
     pub(super) fn clients_gone(&mut self, snapshot: &Snapshot) {
         let Some(rows) = &snapshot.syn_sent else {
