@@ -13,7 +13,6 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     process::ExitCode,
-    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -22,10 +21,7 @@ use anyhow::{Result, ensure};
 use synprobe::{
     decode::{Event, decode},
     filter::{Detail, Selection},
-    lab::{
-        CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, PORT, Seen, capture::Recording,
-        packet::Segment, settle,
-    },
+    lab::{CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, capture::Recording, packet::Segment},
     preflight::Ready,
     probe::{
         LoadOptions, Probes,
@@ -38,6 +34,7 @@ use synprobe_ebpf::{
 };
 use synprobe_tests::{
     harness::{self, Case},
+    traffic,
     watching::load_options,
 };
 
@@ -263,16 +260,8 @@ fn stranger(lab: &Lab, n: u16) -> SocketAddr {
     SocketAddr::new(ip, 40_000 + n)
 }
 
-/// An open whose application is told that it is connected.
 fn connected(lab: &Lab) -> Result<Client> {
-    let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
-    settle(
-        [&mut client],
-        &AtomicBool::new(false),
-        Instant::now() + PATIENCE,
-    )?;
-    ensure!(client.seen == Seen::Connected, "{:?}", client.seen);
-    Ok(client)
+    traffic::connected(lab, PATIENCE)
 }
 
 fn wait(what: &str, mut is_there: impl FnMut() -> Result<bool>) -> Result<()> {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    lab::{self, Family, Lab, Scenario},
+    lab::{Family, Lab, Scenario},
     model::{Body, Handshake, Line, Outcome, Role},
     probe::exact::{Source, Wish},
     rehearsal::{Rehearsed, Setup, rehearse},
@@ -33,11 +33,8 @@ const SAME_US: u64 = 2_000;
 const BETWEEN_LOOKS_US: u64 = 2_500_000;
 
 fn main() -> ExitCode {
-    let mut scenarios = lab::all().to_vec();
-    // The longest first: the others run beside it.
-    scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
-    for scenario in scenarios {
+    for scenario in harness::scenarios() {
         for family in [Family::V4, Family::V6] {
             if scenario.supports(family) {
                 cases.push(Case::for_family(scenario.name(), family, move |family| {

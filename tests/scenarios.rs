@@ -19,11 +19,8 @@ use synprobe_tests::{
 };
 
 fn main() -> ExitCode {
-    let mut scenarios = lab::all().to_vec();
-    // The longest first: the others run beside it.
-    scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
-    for scenario in scenarios {
+    for scenario in harness::scenarios() {
         for family in Family::ALL.into_iter().filter(|f| scenario.supports(*f)) {
             cases.push(Case::for_family(scenario.name(), family, |family| {
                 run(scenario, family, Detail::Handshakes)

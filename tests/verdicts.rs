@@ -21,11 +21,8 @@ use synprobe_tests::{
 };
 
 fn main() -> ExitCode {
-    let mut scenarios = lab::all().to_vec();
-    // The longest first: the others run beside it.
-    scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
-    for scenario in scenarios {
+    for scenario in harness::scenarios() {
         for family in [Family::V4, Family::V6] {
             if scenario.supports(family) {
                 cases.push(Case::for_family(scenario.name(), family, |family| {

@@ -449,21 +449,23 @@ impl<'v> Run<'v> {
         self.show(lines)
     }
 
-    /// One last look at what raises no event, then everything that is left, and the summary.
-    async fn finish(&mut self) -> Result<(), WatchError> {
+    /// Waits for the look that is under way, if one is.
+    async fn take_report(&mut self) -> Result<(), WatchError> {
         if self.survey.under_way
             && let Some(report) = self.reports.recv().await
         {
             self.report(report).await?;
         }
+        Ok(())
+    }
+
+    /// One last look at what raises no event, then everything that is left, and the summary.
+    async fn finish(&mut self) -> Result<(), WatchError> {
+        self.take_report().await?;
         // What one dump does not show the next one decides.
         for _ in 0..2 {
             self.request_survey();
-            if self.survey.under_way
-                && let Some(report) = self.reports.recv().await
-            {
-                self.report(report).await?;
-            }
+            self.take_report().await?;
             if !self.tracker.in_doubt() {
                 break;
             }

@@ -4,7 +4,6 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
@@ -13,8 +12,8 @@ use synprobe::{
     diag::monotonic_ns,
     filter::{Detail, Selection},
     lab::{
-        Client, Family, Fault, Lab, Lose, PORT, RawSender, Seen, bare_ack, capture::Capture,
-        packet::flags, settle,
+        Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture,
+        packet::flags,
     },
     model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
@@ -23,6 +22,7 @@ use synprobe::{
 use synprobe_tests::{
     harness::{self, Case, figure},
     kernel::Tells,
+    traffic,
     watching::{Live, Watched, options, watch},
     wire::{SYN_ACK, Wire},
 };
@@ -179,16 +179,7 @@ fn aborted_on_overflow(family: Family, wish: Wish) -> Result<()> {
     let before = lab.counters()?;
     let mut options = of_server(&lab);
     options.wish = wish;
-    let connected = || -> Result<Client> {
-        let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
-        settle(
-            [&mut client],
-            &AtomicBool::new(false),
-            Instant::now() + PATIENCE,
-        )?;
-        ensure!(client.seen == Seen::Connected, "{:?}", client.seen);
-        Ok(client)
-    };
+    let connected = || traffic::connected(&lab, PATIENCE);
     let (h, watched) = watch(options, |live| {
         let half_open = connected()?;
         fault.lift(0)?;

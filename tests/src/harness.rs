@@ -77,6 +77,13 @@ impl Case {
     }
 }
 
+/// Every scenario of the lab, the longest first: the others run beside it.
+pub fn scenarios() -> Vec<&'static dyn lab::Scenario> {
+    let mut scenarios = lab::all().to_vec();
+    scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
+    scenarios
+}
+
 /// How a family is called in a test's name.
 pub fn family_name(family: lab::Family) -> &'static str {
     match family {

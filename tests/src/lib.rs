@@ -8,5 +8,6 @@ pub mod harness;
 pub mod inhabitant;
 pub mod kernel;
 pub mod schema;
+pub mod traffic;
 pub mod watching;
 pub mod wire;

@@ -16,6 +16,16 @@ pub struct Key {
     peer_port: u16,
 }
 
+impl Key {
+    fn of(local: u32, tuple: &Tuple) -> Self {
+        Self {
+            local,
+            peer_addr: tuple.peer_addr,
+            peer_port: tuple.peer_port,
+        }
+    }
+}
+
 /// Each with its number, for as long as a half-open has it.
 #[derive(Default)]
 pub struct Locals {
@@ -40,11 +50,7 @@ impl Locals {
             Some((last, had_by)) if *last == wanted && *had_by > 0 => self.last,
             _ => *self.numbers.get(&wanted)?,
         };
-        Some(Key {
-            local: number,
-            peer_addr: tuple.peer_addr,
-            peer_port: tuple.peer_port,
-        })
+        Some(Key::of(number, tuple))
     }
 
     /// The key of a half-open that goes into the table. Each such key is given back in the end.
@@ -62,11 +68,7 @@ impl Locals {
                 }
             };
             self.numbers.insert(fresh.0, number);
-            Key {
-                local: number,
-                peer_addr: tuple.peer_addr,
-                peer_port: tuple.peer_port,
-            }
+            Key::of(number, tuple)
         });
         self.ends[key.local as usize].1 += 1;
         self.last = key.local;

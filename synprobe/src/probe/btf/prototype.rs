@@ -20,16 +20,9 @@ impl Prototype {
     /// Whether the arguments are these. `const` and `volatile` are ignored: a program that only
     /// reads is not affected by them.
     pub fn takes(&self, args: &[&str]) -> bool {
-        self.args.len() == args.len()
-            && self
-                .args
-                .iter()
-                .zip(args)
-                .all(|(have, want)| unqualified(have).eq(unqualified(want)))
+        self.args.len() == args.len() && self.begins_with(args)
     }
-}
 
-impl Prototype {
     /// As [`Prototype::takes`], of the first arguments; more may follow.
     pub fn begins_with(&self, args: &[&str]) -> bool {
         self.args.len() >= args.len()
