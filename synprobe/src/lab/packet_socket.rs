@@ -2,9 +2,11 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::net::INTERFACE;
 use super::ns::Ns;
@@ -42,8 +44,8 @@ impl PacketSocket {
             }
             // SAFETY: the descriptor was just made and belongs to nobody else.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            let on: libc::c_int = 1;
-            set_option(&fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on)?;
+            stamp_times(&fd)?;
+            until_times_are_stamped()?;
             set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)?;
             let name = CString::new(INTERFACE)?;
             // SAFETY: all-zero bytes are a valid sockaddr_ll.
@@ -140,6 +142,45 @@ impl PacketSocket {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+fn stamp_times(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on)
+}
+
+/// How long the kernel may take to begin.
+const STAMPS_BEGIN: Duration = Duration::from_secs(5);
+
+/// Waits until packets are stamped where they are handled. The first socket that asks for stamps has
+/// that switched on by deferred work (`net_enable_timestamp`), and until then a packet is given the
+/// time at which it is read (`__sock_recv_timestamp`). Needs the loopback device to be up.
+fn until_times_are_stamped() -> Result<()> {
+    let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket on loopback")?;
+    stamp_times(&receiver)?;
+    let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket on loopback")?;
+    sender.connect(receiver.local_addr()?)?;
+    receiver.set_read_timeout(Some(STAMPS_BEGIN))?;
+    let began = Instant::now();
+    while began.elapsed() < STAMPS_BEGIN {
+        sender.send(&[0])?;
+        let sent_ns = now_ns(libc::CLOCK_REALTIME);
+        // Another time than that of the sending, for the clock to tell them apart.
+        while now_ns(libc::CLOCK_REALTIME) == sent_ns {}
+        let mut control = [0u64; 16];
+        // SAFETY: all-zero bytes are a valid msghdr.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: all that the message points to is alive, with its own length.
+        if unsafe { libc::recvmsg(receiver.as_raw_fd(), &raw mut message, 0) } < 0 {
+            return Err(io::Error::last_os_error()).context("a datagram on loopback");
+        }
+        if time_stamp(&message).context("a datagram without a time stamp")? <= sent_ns {
+            return Ok(());
+        }
+    }
+    bail!("after {STAMPS_BEGIN:?} the kernel does not stamp the times of packets yet")
 }
 
 fn time_stamp(message: &libc::msghdr) -> Option<u64> {
