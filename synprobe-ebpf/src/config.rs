@@ -283,4 +283,6 @@ pub struct Filter {
     /// Not 0: a handshake that takes less than so many microseconds and needs no retransmission is
     /// only counted ([`histogram`](crate::histogram)), and its beginning gives no record.
     pub slow_us: u32,
+    /// 1: the program on `inet_sock_set_state` says when it is at work, for its stand-in.
+    pub stand_in: u32,
 }

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use synprobe_ebpf::{
     event::{Header, KINDS, Wire},
-    stats::Stats,
+    stats::{REGULAR, Stats},
 };
 
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
 };
 
 #[inline(always)]
-fn count(kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
-    with_stats(|stats| {
+fn count(slot: u32, kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
+    with_stats(slot, |stats| {
         if let Some(n) = pick(stats).get_mut(kind as usize) {
             *n += 1;
         }
@@ -23,14 +23,14 @@ fn count(kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
 
 /// Raises a counter that is not by kind.
 #[inline(always)]
-pub fn tally(pick: fn(&mut Stats) -> &mut u64) {
-    with_stats(|stats| *pick(stats) += 1);
+pub fn tally(slot: u32, pick: fn(&mut Stats) -> &mut u64) {
+    with_stats(slot, |stats| *pick(stats) += 1);
 }
 
 #[inline(always)]
-fn with_stats(change: impl FnOnce(&mut Stats)) {
-    if let Some(stats) = STATS.get_ptr_mut(0) {
-        // SAFETY: a per-CPU slot that only this CPU's programs write. From 6.1 a raw tracepoint program
+fn with_stats(slot: u32, change: impl FnOnce(&mut Stats)) {
+    if let Some(stats) = STATS.get_ptr_mut(slot) {
+        // SAFETY: a slot that only this CPU's programs write, each counter one of them. From 6.1 a raw tracepoint program
         // does not re-enter itself on a CPU; before, a softirq that interrupts one may cost a count,
         // never memory safety.
         change(unsafe { &mut *stats });
@@ -41,9 +41,18 @@ fn with_stats(change: impl FnOnce(&mut Stats)) {
 /// complete is discarded and counted as unread.
 #[inline(always)]
 pub fn emit<R: Wire + Default>(fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
-    count(R::KIND, |s| &mut s.produced);
+    emit_by(REGULAR, fill);
+}
+
+/// Likewise, by a program that counts in this slot.
+#[inline(always)]
+pub fn emit_by<R: Wire + Default>(
+    slot: u32,
+    fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>,
+) {
+    count(slot, R::KIND, |s| &mut s.produced);
     let Some(mut entry) = EVENTS.reserve::<R>(0) else {
-        count(R::KIND, |s| &mut s.dropped);
+        count(slot, R::KIND, |s| &mut s.dropped);
         return;
     };
     let record = entry.write(R::default());
@@ -62,21 +71,21 @@ pub fn emit<R: Wire + Default>(fill: impl FnOnce(&mut R, Header) -> Result<(), F
         Ok(()) => entry.submit(0),
         Err(_) => {
             entry.discard(0);
-            count(R::KIND, |s| &mut s.unread);
+            count(slot, R::KIND, |s| &mut s.unread);
         }
     }
 }
 
 /// Counts a record that was due but whose filter could not be evaluated.
 #[inline(always)]
-pub fn unread(kind: u16) {
-    count(kind, |s| &mut s.produced);
-    count(kind, |s| &mut s.unread);
+pub fn unread(slot: u32, kind: u16) {
+    count(slot, kind, |s| &mut s.produced);
+    count(slot, kind, |s| &mut s.unread);
 }
 
 /// Counts a record that was due but is beyond what may be written in a second.
 #[inline(always)]
 pub fn held_back(kind: u16) {
-    count(kind, |s| &mut s.produced);
-    tally(|s| &mut s.held_back);
+    count(REGULAR, kind, |s| &mut s.produced);
+    tally(REGULAR, |s| &mut s.held_back);
 }

@@ -1,6 +1,9 @@
 //! The eBPF object: thin entry points in [`probes`], everything they share beside it.
 #![no_std]
 #![no_main]
+// The target has no atomic types, but the instruction.
+#![feature(core_intrinsics)]
+#![allow(internal_features)]
 
 mod callers;
 mod counted;

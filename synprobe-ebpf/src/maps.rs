@@ -9,7 +9,7 @@ use synprobe_ebpf::{
     config::{ALL_REASON_WORDS, EXACT_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
     event::RequestRecord,
     histogram::{Histogram, OTHERS, SLOTS},
-    stats::Stats,
+    stats::{STATS_SLOTS, Stats},
 };
 
 /// The one way out: every record, in the order in which the kernel made them. The loader sets its
@@ -17,10 +17,14 @@ use synprobe_ebpf::{
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// What was produced, what did not fit, what could not be read: one slot, per CPU, so that counting
-/// needs no atomics.
+/// What was produced, what did not fit, what could not be read: per CPU, and for a program and its
+/// stand-in each a slot of its own, so that counting needs no atomics.
 #[map]
-pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(STATS_SLOTS, 0);
+
+/// 1 while the program on `inet_sock_set_state` is at work on this CPU, else 0.
+#[map]
+pub static AT_WORK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Peer networks that are let through (`--peer`), IPv4 as `::ffff:a.b.c.d/96+n`: one look-up serves
 /// both families. The loader sets its size; unused without `--peer`.
@@ -110,6 +114,7 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
     all_states: 0,
     unbound: 0,
     slow_us: 0,
+    stand_in: 0,
 });
 
 /// Three port bitmaps (`PORTS_EITHER`, `PORTS_LOCAL`, `PORTS_PEER`): one load for one port or for

@@ -2,6 +2,13 @@
 
 use crate::event::KINDS;
 
+/// Slot of the programs that do not re-enter themselves, and not each other for one kind.
+pub const REGULAR: u32 = 0;
+/// Slot of the stand-in, which runs while its principal is at work and may be counting.
+pub const STAND_IN: u32 = 1;
+/// Slots on every CPU.
+pub const STATS_SLOTS: u32 = 2;
+
 /// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +25,8 @@ pub struct Stats {
     pub drop_runs: u64,
     /// Those of them whose headers were looked at.
     pub drop_looks: u64,
+    /// Runs of a program's stand-in in its place: the kernel skipped the program, but nothing was lost.
+    pub stood_in: u64,
 }
 
 impl Stats {
@@ -34,5 +43,6 @@ impl Stats {
         self.held_back = self.held_back.wrapping_add(other.held_back);
         self.drop_runs = self.drop_runs.wrapping_add(other.drop_runs);
         self.drop_looks = self.drop_looks.wrapping_add(other.drop_looks);
+        self.stood_in = self.stood_in.wrapping_add(other.stood_in);
     }
 }

@@ -52,6 +52,12 @@ impl KernelVersion {
         (self.major, self.minor) == (5, 15)
     }
 
+    /// Whether a program on a tracepoint may be preempted, and is skipped on its CPU meanwhile: read in
+    /// 7.2 (`__DECLARE_TRACE()`), not so in 6.18; where between it began is not known.
+    pub fn preempts_tracepoints(&self) -> bool {
+        self.at_least(6, 19)
+    }
+
     /// Whether the SYN-ACK's time-out is bounded by the listener's RTO maximum (after 6.18), and not
     /// by 120 s.
     pub fn listener_bounds_syn_ack_timeout(&self) -> bool {

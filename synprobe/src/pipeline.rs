@@ -140,9 +140,12 @@ impl<'v> Run<'v> {
         host: &Ready,
         view: &'v mut dyn View,
     ) -> Result<Self, WatchError> {
-        let filter = options
+        let mut filter = options
             .selection
             .to_kernel(options.detail, host.ephemeral_ports);
+        if host.kernel.preempts_tracepoints() {
+            filter.filter.stand_in = 1;
+        }
         // An active open always ends with an event.
         let wish = match options.selection.wants(Role::Server) {
             true => options.wish,

@@ -17,9 +17,9 @@ use synprobe_tests::{
 };
 
 /// Every handshake has lines.
-pub const RECORDS: &[&str] = &["--ring-size", "16M"];
+pub const RECORDS: &[&str] = &["--ring-size", "16M", "--log-level", "info"];
 /// Every handshake is counted, in a map of the CPU that it was made on.
-pub const QUIET: &[&str] = &["--quiet"];
+pub const QUIET: &[&str] = &["--quiet", "--log-level", "info"];
 /// The one that comes and goes. Guests begin without it (`maxcpus=1`).
 const CPU: usize = 1;
 const SWITCH: &str = "/sys/devices/system/cpu/cpu1/online";
@@ -139,7 +139,13 @@ impl Traffic {
         );
         let end = ended.summary()?;
         ensure!(end["events"] == end["produced"], "{end}");
-        figure(format!("{} handshakes, counted exactly", self.made));
+        let stood_in = ended.err.lines().find(|l| l.contains("stand_in: "));
+        let stood_in = stood_in.and_then(|l| l.split("stand_in: ").nth(1));
+        figure(format!(
+            "{} handshakes, counted exactly; the stand-in: {}",
+            self.made,
+            stood_in.unwrap_or("none")
+        ));
         Ok(())
     }
 }

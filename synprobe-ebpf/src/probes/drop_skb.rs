@@ -17,6 +17,7 @@ use synprobe_ebpf::{
         ROLE_CLIENT, ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
+    stats::REGULAR,
 };
 
 use super::finish;
@@ -53,7 +54,7 @@ pub fn drop_skb(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
-    tally(|s| &mut s.drop_runs);
+    tally(REGULAR, |s| &mut s.drop_runs);
     let reason: u32 = ctx.arg(2);
     let wanted = listed(REASONS_WANTED, reason);
     if !wanted && (rx_sk == 0 || !listed(REASONS_HALF_OPEN, reason)) {
@@ -70,7 +71,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
             _ => return Ok(()),
         },
     };
-    tally(|s| &mut s.drop_looks);
+    tally(REGULAR, |s| &mut s.drop_looks);
     let skb = Kptr::new(ctx.arg(0));
     let Some(segment) = Segment::of(skb)? else {
         return Ok(());

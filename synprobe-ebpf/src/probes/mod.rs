@@ -12,7 +12,10 @@ mod set_state;
 
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::warn;
-use synprobe_ebpf::event::{KIND_REQUEST, state};
+use synprobe_ebpf::{
+    event::{KIND_REQUEST, state},
+    stats::REGULAR,
+};
 
 use crate::{
     emit,
@@ -25,8 +28,14 @@ const IPPROTO_TCP: u16 = 6;
 /// The one exit of every probe.
 #[inline(always)]
 fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
+    finish_by(REGULAR, ctx, kind, result)
+}
+
+/// Likewise, of a program that counts in this slot.
+#[inline(always)]
+fn finish_by(slot: u32, ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
     if let Err(errno) = result {
-        emit::unread(kind);
+        emit::unread(slot, kind);
         warn!(
             ctx,
             "kind {}: a kernel member could not be read: {}", kind, errno
@@ -40,7 +49,7 @@ fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i
 #[inline(always)]
 fn finish_request(result: Result<(), Fault>) -> i32 {
     if result.is_err() {
-        emit::unread(KIND_REQUEST);
+        emit::unread(REGULAR, KIND_REQUEST);
     }
     0
 }

@@ -2,6 +2,11 @@
 //!
 //! Raised by `inet_sk_set_state()` and `inet_sk_state_store()` (net/ipv4/af_inet.c) with
 //! `(sk, oldstate, newstate)` on every kernel since 4.16.
+//!
+//! From 6.1 on a CPU that is in the middle of a program skips it: for a connection that an interrupt
+//! makes, and from 7.x, where a tracepoint's programs can be preempted (`__DECLARE_TRACE()` holds
+//! `tracepoint_srcu` and no longer disables preemption), for all that others do until the interrupted
+//! one has its turn again. There the same program, loaded a second time, stands in for it.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
@@ -12,24 +17,63 @@ use aya_log_ebpf::debug;
 use synprobe_ebpf::{
     config::{ROLE_CLIENT, ROLE_SERVER},
     event::{KIND_STATE, StateRecord, state},
+    stats::{REGULAR, STAND_IN},
 };
 
-use super::{IPPROTO_TCP, finish};
+use super::{IPPROTO_TCP, finish_by};
 use crate::{
     callers, counted,
-    emit::emit,
+    emit::{emit_by, tally},
     filter::{flow_passes, listener_passes, role_passes, setting},
+    maps::AT_WORK,
     sock::{Fault, Kptr, Ports, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn set_state(ctx: RawTracePointContext) -> i32 {
-    let result = try_set_state(&ctx);
-    finish(&ctx, KIND_STATE, result)
+    if setting!(stand_in) == 0 {
+        return see(&ctx, REGULAR);
+    }
+    at_work(1);
+    let result = see(&ctx, REGULAR);
+    at_work(0);
+    result
+}
+
+/// Does what [`set_state`] does where the kernel skips that. What comes before it says that it is at
+/// work, or after, is lost: a few instructions.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn set_state_stand_in(ctx: RawTracePointContext) -> i32 {
+    let Some(at_work) = AT_WORK.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: a slot of this CPU's, which lives as long as the map.
+    if unsafe { at_work.read_volatile() } == 0 {
+        return 0;
+    }
+    tally(STAND_IN, |s| &mut s.stood_in);
+    see(&ctx, STAND_IN)
 }
 
 #[inline(always)]
-fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
+fn at_work(so: u64) {
+    if let Some(at_work) = AT_WORK.get_ptr_mut(0) {
+        // SAFETY: a slot of this CPU's, which lives as long as the map. Only one run of the program
+        // on a CPU writes it (before 6.1 a second within it may, and then nobody is skipped).
+        unsafe { at_work.write_volatile(so) };
+    }
+}
+
+/// `slot`: where it counts. A function of its own for both programs: two copies of its body in one
+/// object are more than LLVM 22 can describe (`DwarfDebug::finalizeModuleInfo()` crashes).
+#[inline(never)]
+fn see(ctx: &RawTracePointContext, slot: u32) -> i32 {
+    let result = try_set_state(ctx, slot);
+    finish_by(slot, ctx, KIND_STATE, result)
+}
+
+#[inline(always)]
+fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
     if !of_interest(old, new) {
@@ -69,7 +113,7 @@ fn try_set_state(ctx: &RawTracePointContext) -> Result<(), Fault> {
         return Ok(());
     }
     debug!(ctx, "sock {:x}: {} -> {}", sk.address(), old, new);
-    emit(|r: &mut StateRecord, header| {
+    emit_by(slot, |r: &mut StateRecord, header| {
         r.header = header;
         r.sock = sk.address();
         r.old = old;

@@ -39,8 +39,10 @@ impl Losses {
         probes: &Probes,
         icmp: &[Arc<IcmpErrors>],
     ) -> Result<Vec<Observation>, MapError> {
-        let stats = probes.stats()?;
+        // The skips before those who stood in are counted: what is said never has to be taken back.
         let skipped = probes.skipped();
+        let stats = probes.stats()?;
+        let skipped = skipped.saturating_sub(stats.stood_in).max(self.skipped);
         let drops_skipped = probes.drops_skipped();
         let mut lost = Vec::new();
         let mut add = |events: u64, reason: &dyn Fn() -> String, of: Missed| {

@@ -71,6 +71,11 @@ pub const DROPS: &str = "kfree_skb";
 /// The program for it that is told the receiving socket.
 pub const DROPS_WITH_RECEIVER: &str = "drop_skb_rx";
 
+/// Tracepoint of every transition.
+pub const STATES: &str = "inet_sock_set_state";
+/// The program that does there what the kernel keeps the regular one from.
+pub const STAND_IN: &str = "set_state_stand_in";
+
 const SOCK: &str = "const struct sock *";
 const SK_BUFF: &str = "struct sk_buff *";
 const REASON: &str = "enum skb_drop_reason";
@@ -138,7 +143,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         system: "sock",
-        name: "inet_sock_set_state",
+        name: STATES,
         variants: &[Variant {
             program: "set_state",
             args: &[SOCK, "const int", "const int"],

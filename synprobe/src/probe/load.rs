@@ -10,7 +10,7 @@ use aya::{
 use synprobe_ebpf::{
     config::{MEMBERS, ROLE_CLIENT, ROLE_SERVER},
     histogram::{BUCKETS, Histogram, OTHERS, SLOTS},
-    stats::Stats,
+    stats::{STATS_SLOTS, Stats},
 };
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ use super::{
     aside::{Aside, Move, PAUSE},
     attach::{Attached, attach_exact, detach_exact},
     exact::{Decision, Source},
-    hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook},
+    hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
     reasons::Reasons,
 };
@@ -93,6 +93,7 @@ pub struct Probes {
     stats: PerCpuArray<MapData, PodStats>,
     histograms: PerCpuArray<MapData, PodHistogram>,
     attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
+    stand_in: Option<RawTracePointLinkId>,
     aside: Aside,
     exact: Attached,
 }
@@ -114,6 +115,7 @@ impl Probes {
             filter.filter.all_states,
             filter.filter.unbound,
             filter.filter.slow_us,
+            filter.filter.stand_in,
         ];
         let places = options.places.as_slice();
         let with_receiver = options
@@ -171,6 +173,10 @@ impl Probes {
                 Err(error) => refused(chosen.hook, error)?,
             }
         }
+        let stand_in = match filter.filter.stand_in {
+            0 => None,
+            _ => attach_stand_in(&mut ebpf)?,
+        };
         let exact = attach_exact(&mut ebpf, options.exact)?;
         give_back_memory();
         Ok((
@@ -180,6 +186,7 @@ impl Probes {
                 stats,
                 histograms,
                 attached,
+                stand_in,
                 aside: Aside::watching(Instant::now(), 0),
             },
             ring,
@@ -216,8 +223,10 @@ impl Probes {
     /// When the map cannot be read.
     pub fn stats(&self) -> Result<Stats, aya::maps::MapError> {
         let mut sum = Stats::default();
-        for cpu in self.stats.get(&0, 0)?.iter() {
-            sum.add(&cpu.0);
+        for slot in 0..STATS_SLOTS {
+            for cpu in self.stats.get(&slot, 0)?.iter() {
+                sum.add(&cpu.0);
+            }
         }
         Ok(sum)
     }
@@ -251,8 +260,8 @@ impl Probes {
 
     /// How often the kernel skipped one of the programs because it was already running on that CPU
     /// (`bpf_prog_info.recursion_misses`; for raw tracepoints since 6.1, where the check came with it):
-    /// events that nobody saw. Apart from those of the program on [`DROPS`]: see
-    /// [`Self::drops_skipped`].
+    /// events that nobody saw, but for those where another stood in ([`Stats::stood_in`]). Apart from
+    /// those of the program on [`DROPS`]: see [`Self::drops_skipped`].
     pub fn skipped(&self) -> u64 {
         self.misses(|chosen| chosen.hook.name != DROPS)
     }
@@ -313,6 +322,15 @@ impl Probes {
     /// their counters to be read once more.
     pub fn detach(&mut self) {
         detach_exact(&mut self.ebpf, std::mem::take(&mut self.exact.links));
+        if let Some(link) = self.stand_in.take()
+            && let Ok(program) = by_name(&mut self.ebpf, STAND_IN)
+            && let Err(error) = program.detach(link)
+        {
+            log::warn!("{STAND_IN} cannot be detached: {error}");
+        }
+        if let Ok(stats) = self.stats() {
+            log::info!("{STAND_IN}: {} runs in place of another", stats.stood_in);
+        }
         for (chosen, link) in &mut self.attached {
             let program = program(&mut self.ebpf, chosen).ok();
             let counts = program
@@ -334,12 +352,24 @@ impl Probes {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, chosen: &Chosen) -> Result<&'a mut RawTracePoint, LoadError> {
-    let program = ebpf
-        .program_mut(chosen.program)
-        .ok_or(LoadError::Absent(chosen.program))?;
-    program
-        .try_into()
-        .map_err(|_| LoadError::Absent(chosen.program))
+    by_name(ebpf, chosen.program)
+}
+
+fn by_name<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Absent(name))?;
+    program.try_into().map_err(|_| LoadError::Absent(name))
+}
+
+/// Without it the kernel's skips are losses, and are said.
+fn attach_stand_in(ebpf: &mut Ebpf) -> Result<Option<RawTracePointLinkId>, LoadError> {
+    let program = by_name(ebpf, STAND_IN)?;
+    match program.load().and_then(|()| program.attach(STATES)) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) => {
+            log::info!("{STAND_IN} is not used: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn refused(hook: &'static Hook, error: ProgramError) -> Result<(), LoadError> {
