@@ -128,6 +128,7 @@ impl Tracker {
         if r.flags & RST != 0 {
             return self.reset_by_peer(tuple, r.flow.family, at_ns);
         }
+        self.deferrals.told(tuple.netns, r.defer_accept);
         let acked = r.flags & (SYN | ACK) == ACK;
         if acked && queue(r).accept_queue_is_full() && self.aborts(tuple.netns) {
             return self.reset_for_its_ack(tuple, r);

@@ -13,6 +13,7 @@ mod half_opens;
 mod locals;
 mod observation;
 mod open;
+mod out_of_sight;
 mod owners;
 pub mod peers;
 mod quiet;
@@ -34,6 +35,7 @@ pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use half_opens::HalfOpens;
 use open::Open;
+use out_of_sight::Deferrals;
 use peers::Peers;
 
 use crate::{
@@ -112,6 +114,7 @@ pub struct Tracker {
     peers: Peers,
     reconcile: reconcile::Reconcile,
     rumours: Bounded<u64, quiet::Rumour>,
+    deferrals: Deferrals,
     tallies: quiet::Tallies,
     excused: census::Excused,
     census: census::Census,
@@ -138,6 +141,7 @@ impl Tracker {
             peers: Peers::new(config.max_peers).telling_refusals(config.source == Source::Fentry),
             reconcile: reconcile::Reconcile::default(),
             rumours: Bounded::new(REMEMBERED),
+            deferrals: Deferrals::default(),
             tallies: quiet::Tallies::default(),
             excused: census::Excused::default(),
             census: census::Census::default(),

@@ -117,6 +117,12 @@ impl Reconcile {
         }
     }
 
+    /// Nothing is kept of namespaces that are gone: a host may make many every second.
+    fn keep(&mut self, looked_at: &HashSet<u32>) {
+        self.embryonic.retain(|netns, _| looked_at.contains(netns));
+        self.cookies.retain(|netns, _| looked_at.contains(netns));
+    }
+
     /// Whether a connection of this moment may have come through a SYN cookie: the counter moved
     /// since it was last looked at, or the connection is older than the last time it was seen to.
     pub(super) fn cookies_in_use(
@@ -155,35 +161,9 @@ impl Tracker {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
         let looked_at = std::mem::take(&mut self.reconcile.looked_at);
-        self.out_of_sight(&looked_at, now_ns);
+        self.end_out_of_sight(&looked_at, now_ns);
         self.census.keep(|netns| looked_at.contains(netns));
-    }
-
-    /// Half-opens of namespaces that are gone, or that nobody could look at: each time its SYN-ACK is sent
-    /// again an event tells that a half-open lives, so one without any for long enough does not.
-    fn out_of_sight(&mut self, looked_at: &HashSet<u32>, now_ns: u64) {
-        if self.namespaces().all(|netns| looked_at.contains(&netns)) {
-            return;
-        }
-        let unseen = |(tuple, alive_ns): (Tuple, u64)| {
-            let late = alive_ns + SILENT_NS < now_ns;
-            (late && !looked_at.contains(&tuple.netns)).then_some(tuple)
-        };
-        let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
-        for tuple in all {
-            let over = |open: Open| open.alive_ns + patience_ns(&open) < now_ns;
-            if !self.half_opens.get(&tuple).is_some_and(over) {
-                continue;
-            }
-            if let Some(open) = self.half_opens.remove(&tuple) {
-                let fact = "nobody can look into its network namespace, and its SYN-ACK has not been \
-                            sent again for longer than it could take";
-                let mut end = Ending::new(Outcome::Dropped, now_ns).fact(fact);
-                end.source = Some(DwellSource::SockDiag);
-                end.error_us = now_ns.saturating_sub(open.alive_ns) / 1000;
-                self.end(open, TcpState::Close, &end);
-            }
-        }
+        self.reconcile.keep(&looked_at);
     }
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
@@ -500,20 +480,6 @@ impl Tracker {
         let rose = now > *accounted;
         *accounted += u64::from(rose);
         Some(rose)
-    }
-}
-
-/// A half-open that nobody can look at is not given up before it was silent for so long.
-const SILENT_NS: u64 = 4_000_000_000;
-/// With TCP_DEFER_ACCEPT several time-outs pass without a SYN-ACK.
-const DEFERRED_NS: u64 = 600_000_000_000;
-
-/// For how long no event need tell of it: the time-out that it is in, twice over, for its first one may
-/// have been another than 1 s (`tcp_timeout_init()`).
-fn patience_ns(open: &Open) -> u64 {
-    match open.facts.defer_accept {
-        Some(true) => DEFERRED_NS,
-        _ => SILENT_NS + SynAckSchedule::PLAIN.gap_us(open.retransmits) * 2250,
     }
 }
 

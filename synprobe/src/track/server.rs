@@ -237,6 +237,7 @@ impl Tracker {
         let gap_us = open.transmitted(at_ns);
         open.retransmits = sent_before + 1;
         open.learn(r, trigger);
+        self.deferrals.told(tuple.netns, r.defer_accept);
         open.by_peer += u32::from(trigger == Trigger::Peer);
 
         let schedule = SynAckSchedule::of(r, self.config.hz, self.config.synack_rto_max);

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod facts;
+mod out_of_sight;
 mod request;
 mod untold;
 

@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const LAST_TIMER: Duration = Duration::from_secs(40);
 /// What the kernel has no more is seen to be gone at the next looks at sock_diag; in a namespace that was
 /// gone before it was looked into, once its SYN-ACK is overdue.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(25);
 /// The memory counts as flat within this share and these bytes: the allocator's own coming and going.
 const FLAT: (f64, u64) = (1.10, 4 << 20);
 

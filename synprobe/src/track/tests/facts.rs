@@ -6,9 +6,9 @@ use super::*;
 use crate::track::facts;
 
 const RST: u8 = 4;
-const ACK: u8 = 16;
+pub(super) const ACK: u8 = 16;
 
-fn discarded(at: u64, flags: u8, fill: impl FnOnce(&mut DropRecord)) -> Event {
+pub(super) fn discarded(at: u64, flags: u8, fill: impl FnOnce(&mut DropRecord)) -> Event {
     let mut r = DropRecord {
         header: header(at),
         flow: server_flow(),

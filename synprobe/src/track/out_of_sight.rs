@@ -1,0 +1,68 @@
+//! Half-opens that no dump can show, for their namespaces are gone or are nobody's to look into. Each
+//! time its SYN-ACK is sent again an event tells that one lives, so one without any for longer than the
+//! kernel's schedule allows does not.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Ending, Open, Tracker, Tuple, schedule::SynAckSchedule};
+use crate::model::{DwellSource, Outcome, TcpState};
+
+/// Not given up before it was silent for so long.
+const SILENT_NS: u64 = 4_000_000_000;
+
+/// `rskq_defer_accept` by namespace, the highest that a record told: only the time-out of that number
+/// sends a SYN-ACK again (`syn_ack_recalc()`).
+#[derive(Default)]
+pub(super) struct Deferrals(HashMap<u32, u8>);
+
+impl Deferrals {
+    pub(super) fn told(&mut self, netns: u32, defer_accept: u8) {
+        if defer_accept > 0 {
+            let most = self.0.entry(netns).or_default();
+            *most = defer_accept.max(*most);
+        }
+    }
+}
+
+impl Tracker {
+    /// `looked_at`: the namespaces that could be.
+    pub(super) fn end_out_of_sight(&mut self, looked_at: &HashSet<u32>, now_ns: u64) {
+        let in_use: HashSet<u32> = self.namespaces().collect();
+        self.deferrals.0.retain(|netns, _| in_use.contains(netns));
+        if in_use.iter().all(|netns| looked_at.contains(netns)) {
+            return;
+        }
+        let unseen = |(tuple, alive_ns): (Tuple, u64)| {
+            let late = alive_ns + SILENT_NS < now_ns;
+            (late && !looked_at.contains(&tuple.netns)).then_some(tuple)
+        };
+        let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
+        for tuple in all {
+            let deferred = self.deferrals.0.get(&tuple.netns).copied().unwrap_or(0);
+            let over = |open: Open| open.alive_ns + patience_ns(&open, deferred) < now_ns;
+            if !self.half_opens.get(&tuple).is_some_and(over) {
+                continue;
+            }
+            if let Some(open) = self.half_opens.remove(&tuple) {
+                let fact = "nobody can look into its network namespace, and its SYN-ACK has not been \
+                            sent again for longer than it could take";
+                let mut end = Ending::new(Outcome::Dropped, now_ns).fact(fact);
+                end.source = Some(DwellSource::SockDiag);
+                end.error_us = now_ns.saturating_sub(open.alive_ns) / 1000;
+                self.end(open, TcpState::Close, &end);
+            }
+        }
+    }
+}
+
+/// For how long no event need tell of it: the time-out that it is in, and those that may pass without a
+/// SYN-ACK; twice over, for its first one may have been another than 1 s (`tcp_timeout_init()`).
+fn patience_ns(open: &Open, deferred: u8) -> u64 {
+    let silent = match open.facts.defer_accept {
+        Some(true) => u32::from(deferred.saturating_sub(1)),
+        _ => 0,
+    };
+    let time_outs = open.retransmits..=open.retransmits.saturating_add(silent);
+    let gaps_us: u64 = time_outs.map(|n| SynAckSchedule::PLAIN.gap_us(n)).sum();
+    SILENT_NS + gaps_us * 2250
+}

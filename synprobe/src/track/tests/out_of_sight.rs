@@ -1,0 +1,40 @@
+//! Half-opens in namespaces that nobody can look into.
+
+use super::{
+    facts::{ACK, discarded},
+    *,
+};
+
+/// The last second at which it is open, and its end.
+fn open_until(b: &mut Bench) -> (u64, Handshake) {
+    for second in 1..1000 {
+        b.tracker.snapshots_done(T0 + second * SEC);
+        if let Some(h) = b.handshakes().pop() {
+            return (second - 1, h);
+        }
+    }
+    panic!("it is open for ever");
+}
+
+#[test]
+fn one_ends_when_its_syn_ack_is_overdue() {
+    // The time-out that it is in is one of 2 s, or of 4, had the first been one of 2.
+    let mut b = bench();
+    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
+    let (until, h) = open_until(&mut b);
+    assert!((5..=12).contains(&until), "{until} s");
+    assert_eq!(h.outcome, Outcome::Dropped);
+    assert_eq!(h.dwell_error_us, Some((until + 1) * 1_000_000));
+}
+
+#[test]
+fn one_that_waits_for_data_is_given_the_time_outs_that_say_nothing() {
+    // TCP_DEFER_ACCEPT of 3 s is two of them: 1 and 2 s pass before a SYN-ACK is seen; of 10 s, 1, 2, 4, 8.
+    for (deferred, least_s, most_s) in [(1, 4, 8), (2, 4, 12), (4, 16, 40)] {
+        let mut b = bench();
+        b.see(discarded(T0, ACK, |r| r.defer_accept = deferred));
+        let (until, h) = open_until(&mut b);
+        assert!((least_s..=most_s).contains(&until), "{until} s");
+        assert_eq!(h.outcome, Outcome::Dropped);
+    }
+}
