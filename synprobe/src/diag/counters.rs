@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::scratch::Scratch;
 use crate::netns::NetNs;
 
 /// The files, in the order in which their values are stored.
@@ -79,7 +80,7 @@ impl Counters {
         }
         let layout = match headers == known.headers {
             true => Arc::clone(known),
-            false => Arc::new(Layout::new(headers)?),
+            false => Layout::shared(headers)?,
         };
         Ok(Self { layout, values })
     }
@@ -121,7 +122,21 @@ impl Counters {
     }
 }
 
+/// The last one that was made. Namespaces of one kernel have the same columns: no need for each of a
+/// thousand to have its own list of them.
+static LAST: Mutex<Weak<Layout>> = Mutex::new(Weak::new());
+
 impl Layout {
+    fn shared(headers: Vec<u8>) -> io::Result<Arc<Self>> {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = last.upgrade().filter(|known| known.headers == headers) {
+            return Ok(same);
+        }
+        let layout = Arc::new(Self::new(headers)?);
+        *last = Arc::downgrade(&layout);
+        Ok(layout)
+    }
+
     fn new(headers: Vec<u8>) -> io::Result<Self> {
         let mut columns: HashMap<String, HashMap<String, usize>> = HashMap::new();
         let mut column = 0;
@@ -157,7 +172,6 @@ fn malformed(why: &str) -> io::Error {
 #[derive(Debug)]
 pub struct CounterReader {
     files: [File; 2],
-    text: Vec<u8>,
     layout: Arc<Layout>,
 }
 
@@ -173,7 +187,6 @@ impl CounterReader {
         };
         Ok(Self {
             files: netns.run(open)??,
-            text: Vec::new(),
             layout: Arc::default(),
         })
     }
@@ -184,15 +197,16 @@ impl CounterReader {
     /// # Errors
     /// InvalidData for a text of another form; whatever read() says.
     pub fn read(&mut self) -> io::Result<Counters> {
+        let mut text = Scratch::take();
         let mut len = 0;
         for file in &self.files {
             // From offset 0 the kernel prints it anew; the text comes a page at a time.
             let mut offset = 0;
             loop {
-                if self.text.len() < len + 4096 {
-                    self.text.resize(len + 16 * 1024, 0);
+                if text.len() < len + 4096 {
+                    text.resize(len + 16 * 1024, 0);
                 }
-                let got = match file.read_at(&mut self.text[len..], offset) {
+                let got = match file.read_at(&mut text[len..], offset) {
                     Ok(got) => got,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => return Err(error),
@@ -204,7 +218,7 @@ impl CounterReader {
                 offset += got as u64;
             }
         }
-        let counters = Counters::parse_like(&self.text[..len], &self.layout)?;
+        let counters = Counters::parse_like(&text[..len], &self.layout)?;
         self.layout = Arc::clone(&counters.layout);
         Ok(counters)
     }

@@ -15,6 +15,7 @@ pub mod queues;
 mod request;
 pub mod route;
 pub mod row;
+mod scratch;
 pub mod sock_diag;
 mod socket;
 pub mod sysctl;

@@ -9,12 +9,11 @@ use std::{
 
 use super::{
     nlmsg::{Attributes, HEADER, Message, Messages},
+    scratch::Scratch,
     socket::{invalid, open_netlink, receive},
 };
 use crate::netns::NetNs;
 
-/// Twice the largest answer.
-const BUFFER: usize = 64 * 1024;
 /// `NLMSG_ERROR`.
 const NLMSG_ERROR: u16 = 2;
 /// `struct rtmsg`.
@@ -75,7 +74,6 @@ impl RouteKind {
 #[derive(Debug)]
 pub struct Routes {
     fd: OwnedFd,
-    buffer: Vec<u8>,
     seq: u32,
 }
 
@@ -86,11 +84,7 @@ impl Routes {
     /// When the namespace may not be entered. Needs no privilege beyond that.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let fd = netns.run(|| open_netlink(libc::NETLINK_ROUTE))??;
-        Ok(Self {
-            fd,
-            buffer: vec![0; BUFFER],
-            seq: 0,
-        })
+        Ok(Self { fd, seq: 0 })
     }
 
     /// The way from `source` (any, where `None`) to `to`; `Ok(None)`: there is none.
@@ -229,8 +223,9 @@ impl Routes {
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
+        let mut scratch = Scratch::take();
         loop {
-            let datagram = receive(&self.fd, &mut self.buffer, 0)?;
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
             for message in Messages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {

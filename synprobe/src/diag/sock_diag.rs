@@ -18,6 +18,7 @@ use super::monotonic_ns;
 use super::nlmsg::{Message, Messages};
 use super::request::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
 use super::row::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
+use super::scratch::Scratch;
 use super::socket::{invalid, open_socket, receive};
 use crate::netns::NetNs;
 
@@ -29,9 +30,6 @@ const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 /// `NLM_F_DUMP_INTR`: the table changed under the dump.
 const NLM_F_DUMP_INTR: u16 = 0x10;
-
-/// Twice the largest datagram that `netlink_dump()` builds (32 KiB).
-const BUFFER: usize = 64 * 1024;
 
 /// Which sockets a dump takes. By family of the socket: an IPv6 one that talks to an IPv4 peer is
 /// [`Families::V6`], with mapped addresses.
@@ -117,7 +115,6 @@ pub struct StateCounts {
 #[derive(Debug)]
 pub struct SockDiag {
     fd: OwnedFd,
-    buffer: Vec<u8>,
     seq: u32,
     netns: u32,
     /// A dump was begun and not read to its end: its rest must be read before the next.
@@ -134,7 +131,6 @@ impl SockDiag {
         let fd = netns.run(open_socket)??;
         Ok(Self {
             fd,
-            buffer: vec![0; BUFFER],
             seq: 0,
             netns: netns.inode(),
             unfinished: false,
@@ -160,8 +156,9 @@ impl SockDiag {
             ..Dump::default()
         };
         let mut done = false;
+        let mut scratch = Scratch::take();
         while !done {
-            let datagram = receive(&self.fd, &mut self.buffer, 0)?;
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
             for message in Messages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
@@ -236,8 +233,9 @@ impl SockDiag {
     /// As [`SockDiag::dump_with`]; that nothing is there is `Ok(None)`.
     pub fn get(&mut self, flow: &Flow, ifindex: u32) -> io::Result<Option<Row>> {
         self.send(&self.get_request(flow, ifindex))?;
+        let mut scratch = Scratch::take();
         loop {
-            let datagram = receive(&self.fd, &mut self.buffer, 0)?;
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
             for message in Messages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
@@ -292,8 +290,9 @@ impl SockDiag {
     fn send(&mut self, request: &Request) -> io::Result<()> {
         if self.unfinished {
             // Reading is also what drives the rest of a dump, so this ends it.
+            let mut scratch = Scratch::take();
             loop {
-                match receive(&self.fd, &mut self.buffer, libc::MSG_DONTWAIT) {
+                match receive(&self.fd, &mut scratch, libc::MSG_DONTWAIT) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
                     // Too large or an overrun: lost, which is what it is for.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, Read},
+    io::{self, BufRead},
     sync::OnceLock,
 };
 
@@ -37,22 +37,18 @@ impl Kallsyms {
     /// `None` where it is in none that is known, and for every address where the kernel hides them
     /// (`kernel.kptr_restrict`).
     pub fn name(&self, address: u64) -> Option<&str> {
-        let table = self.table.get_or_init(|| match self.read() {
-            Ok(text) => Table::parse(&text),
-            Err(error) => {
+        let read = || match &self.file {
+            // Ten megabytes of text: never all of it at once.
+            Ok(file) => Table::parse(io::BufReader::new(file)),
+            Err(error) => Err(error.kind().into()),
+        };
+        let table = self.table.get_or_init(|| {
+            read().unwrap_or_else(|error| {
                 log::info!("{KALLSYMS}: {error}: places in the kernel have no names");
                 None
-            }
+            })
         });
         table.as_ref()?.name(address)
-    }
-
-    fn read(&self) -> io::Result<String> {
-        let mut text = String::new();
-        match &self.file {
-            Ok(file) => (&*file).read_to_string(&mut text).map(|_| text),
-            Err(error) => Err(error.kind().into()),
-        }
     }
 
     /// Those of a text, for tests of what is told with them.
@@ -60,7 +56,7 @@ impl Kallsyms {
     /// # Errors
     /// Where it tells no address.
     pub fn from_text(text: &str) -> io::Result<Self> {
-        let table = Table::parse(text).ok_or(io::ErrorKind::InvalidData)?;
+        let table = Table::parse(text.as_bytes())?.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self {
             file: Err(io::ErrorKind::NotFound.into()),
             table: OnceLock::from(Some(table)),
@@ -119,10 +115,11 @@ struct Table {
 
 impl Table {
     /// `None` where every address is hidden.
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(list: impl BufRead) -> io::Result<Option<Self>> {
         let mut names = String::new();
         let mut symbols = Vec::new();
-        for line in text.lines() {
+        for line in list.lines() {
+            let line = line?;
             let mut fields = line.split_ascii_whitespace();
             let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
                 (fields.next(), fields.next(), fields.next())
@@ -137,18 +134,19 @@ impl Table {
                 Some(at @ 1..) => &name[..at],
                 _ => name,
             };
-            let begin = u32::try_from(names.len()).ok()?;
+            let length = |names: &str| u32::try_from(names.len()).map_err(io::Error::other);
+            let begin = length(&names)?;
             names.push_str(plain);
-            symbols.push((address, begin, u32::try_from(names.len()).ok()?));
+            symbols.push((address, begin, length(&names)?));
         }
         // Stable: of several names for one address the first counts, as for the kernel itself
         // (kernel/kallsyms.c, get_symbol_pos).
         symbols.sort_by_key(|(address, ..)| *address);
         symbols.dedup_by_key(|(address, ..)| *address);
-        (!symbols.is_empty()).then(|| Self {
+        Ok((!symbols.is_empty()).then(|| Self {
             names: names.into_boxed_str(),
             symbols: symbols.into_boxed_slice(),
-        })
+        }))
     }
 
     fn name(&self, address: u64) -> Option<&str> {
@@ -238,9 +236,9 @@ ffffffffc0200000 t tcp_abort\t[some_module]
     #[test]
     fn hidden_addresses_give_no_names() {
         let hidden = "0000000000000000 T _stext\n0000000000000000 T tcp_v4_rcv\n";
-        assert!(Table::parse(hidden).is_none());
+        assert!(Table::parse(hidden.as_bytes()).unwrap().is_none());
         assert!(Kallsyms::from_text(hidden).is_err());
-        assert!(Table::parse("").is_none());
+        assert!(Table::parse("".as_bytes()).unwrap().is_none());
     }
 
     #[test]

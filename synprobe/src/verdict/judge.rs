@@ -1,6 +1,6 @@
 //! From lines without verdicts to lines with them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use super::{ALL, Scene, problems};
 use crate::{
@@ -31,7 +31,8 @@ pub struct Judge {
     held: Vec<Line>,
     /// Judged before the end for want of room.
     hurried: u64,
-    by_peer: Bounded<(IpAddr, Role), BTreeMap<String, u64>>,
+    /// Most have one verdict, and there are thousands: a map for each would be half a kilobyte.
+    by_peer: Bounded<(IpAddr, Role), Vec<(String, u64)>>,
 }
 
 impl Judge {
@@ -106,7 +107,7 @@ impl Judge {
             if let Body::Peer(peer) = &mut line.body
                 && let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role))
             {
-                peer.verdicts = counts.clone();
+                peer.verdicts = counts.iter().cloned().collect();
             }
             line
         }));
@@ -123,11 +124,13 @@ impl Judge {
             judge(h, &self.scene);
             if let Some(verdict) = &h.verdict {
                 let key = (h.connection.peer_addr, h.connection.role);
-                if self.by_peer.get(&key).is_none() {
-                    self.by_peer.insert(key, BTreeMap::new());
-                }
-                if let Some(counts) = self.by_peer.get_mut(&key) {
-                    *counts.entry(verdict.clone()).or_default() += 1;
+                let Some(counts) = self.by_peer.get_mut(&key) else {
+                    self.by_peer.insert(key, vec![(verdict.clone(), 1)]);
+                    return;
+                };
+                match counts.iter_mut().find(|(of, _)| of == verdict) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((verdict.clone(), 1)),
                 }
             }
         }

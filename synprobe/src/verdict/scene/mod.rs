@@ -128,6 +128,8 @@ impl Scene {
                 };
                 let mut all = self.unanswered.remove(&key).unwrap_or_default();
                 if all.len() < BEGINNINGS && !all.contains(&began) {
+                    // Of a flood's sources most have one.
+                    all.reserve_exact(1);
                     all.push(began);
                 }
                 self.unanswered.insert(key, all);
