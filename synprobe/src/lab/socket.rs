@@ -224,7 +224,10 @@ impl Client {
                     let mut row = [interest(self.stream.as_raw_fd(), libc::POLLIN)];
                     poll::wait(&mut row, deadline.min(Instant::now() + poll::SLICE))?;
                 }
-                Err(error) => return Err(error).context("reading until the end"),
+                Err(error) => {
+                    let ends = format!("{} to {}", self.local, self.peer);
+                    return Err(error).with_context(|| format!("reading until the end, {ends}"));
+                }
             }
         }
     }

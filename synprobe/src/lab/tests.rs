@@ -17,16 +17,17 @@ fn check_varied(name: &str, family: Family, variation: Variation) {
     }
     let before = lab.counters().unwrap();
     let start = Instant::now();
-    let made = scenario.run(&lab, &AtomicBool::new(false)).unwrap();
+    let made = scenario.run(&lab, &AtomicBool::new(false));
     let took = start.elapsed();
     let moved = lab.counters().unwrap().since(&before);
     eprintln!("{name} {family:?}: {took:.2?}");
-    for fault in &made.faults {
-        eprintln!("  lost {}: {:?}", fault.what, fault.count);
-    }
     for (side, counters) in [("client", &moved.client), ("server", &moved.server)] {
         let moved: Vec<_> = counters.moved().map(|(n, v)| format!("{n} {v}")).collect();
         eprintln!("  {side}: {}", moved.join(", "));
+    }
+    let made = made.unwrap_or_else(|error| panic!("{name} {family:?} {variation:?}: {error:#}"));
+    for fault in &made.faults {
+        eprintln!("  lost {}: {:?}", fault.what, fault.count);
     }
     assert!(!made.interrupted);
     assert!(!made.handshakes.is_empty());
