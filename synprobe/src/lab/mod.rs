@@ -51,7 +51,8 @@ pub use net::{
 };
 pub use ns::Ns;
 pub use raw::RawSender;
-pub use scenario::{Scenario, all, find};
+pub use scenario::Scenario;
+pub use scenarios::{all, find};
 pub use server::{Served, Server};
 pub(crate) use socket::with_sockaddr;
 pub use socket::{Client, Seen, listen, set_option, settle};

@@ -1,4 +1,4 @@
-//! What a scenario is, and the list of them.
+//! What a scenario is.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -11,7 +11,6 @@ use super::made::{
     Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role,
     Side,
 };
-use super::scenarios;
 use super::socket::{self, Client, Seen};
 use super::variation::{Background, Dice};
 use super::{Family, Fault, Lab, PORT};
@@ -44,19 +43,6 @@ pub trait Scenario: Sync {
     }
     /// Makes it happen. Returns promptly once `stop` is set.
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made>;
-}
-
-/// All scenarios, in the order in which they are listed.
-pub fn all() -> &'static [&'static dyn Scenario] {
-    scenarios::ALL
-}
-
-/// The scenario of that name.
-pub fn find(name: &str) -> Option<&'static dyn Scenario> {
-    all()
-        .iter()
-        .copied()
-        .find(|scenario| scenario.name() == name)
 }
 
 /// A scenario under way: the lab, when to stop, and what has been made so far.

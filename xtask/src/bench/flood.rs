@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::{
     Bench,
-    measure::{say, watch},
     process::{Running, Watcher},
     report::{Flood, HalfOpens},
+    say,
 };
 use crate::workspace::{cargo, root, run, target_dir};
 
@@ -84,7 +84,7 @@ impl Flooder {
 pub fn flood(bench: &Bench) -> Result<Flood> {
     say("the agent under a SYN flood");
     let mut flooder = Flooder::start()?;
-    let watcher = watch(bench, &["--quiet"])?;
+    let watcher = bench.watch(&["--quiet"])?;
     let warm_up: Flooded = flooder.ask("flood", WARM_UP.as_millis())?;
     let (cpu, warm) = (watcher.process.cpu()?, watcher.process.memory()?);
     let flooded: Flooded = flooder.ask("flood", bench.loss.as_millis())?;
@@ -113,7 +113,7 @@ pub fn flood(bench: &Bench) -> Result<Flood> {
 pub fn half_opens(bench: &Bench) -> Result<HalfOpens> {
     say("the agent with a million half-opens");
     let mut flooder = Flooder::start()?;
-    let watcher = watch(bench, &["--quiet"])?;
+    let watcher = bench.watch(&["--quiet"])?;
     let filled: Filled = flooder.ask("fill", HALF_OPENS.into())?;
     thread::sleep(SEEN);
     let bytes = watcher.process.memory()?;

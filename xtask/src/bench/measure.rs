@@ -13,6 +13,7 @@ use super::{
     report::{
         Agent, Growth, KernelCost, Loss, Machine, Peer, ProgramCost, Report, Spread, Throughput,
     },
+    say,
 };
 use crate::workspace::target_dir;
 
@@ -73,10 +74,6 @@ pub fn everything(bench: &Bench) -> Result<Report> {
     })
 }
 
-pub fn say(what: &str) {
-    eprintln!("xtask: measuring {what}");
-}
-
 fn release() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().to_owned()
@@ -91,10 +88,6 @@ fn others() -> Result<BTreeMap<String, u32>> {
         *others.entry(program.name).or_default() += 1;
     }
     Ok(others)
-}
-
-pub fn watch(bench: &Bench, args: &[&str]) -> Result<Watcher> {
-    Watcher::synprobe(&bench.synprobe, args, &target_dir().join("bench"))
 }
 
 /// Connections a second with and without the agent, in pairs.
@@ -112,7 +105,7 @@ fn alternate(bench: &Bench, threads: usize, quiet: bool) -> Result<Throughput> {
         // Neither side is always first.
         for watched in [round % 2 == 0, round % 2 != 0] {
             let watcher = if watched {
-                Some(watch(bench, args)?)
+                Some(bench.watch(args)?)
             } else {
                 None
             };
@@ -190,7 +183,7 @@ fn costs(bench: &Bench, load: &mut Load) -> Result<Costs> {
     for _ in 0..TURNS {
         unwatched.push(bench.cpus as f64 * 1e9 / load.run(bench.length)?.rate());
         for ((_, args), turns) in asked.iter().zip(&mut turns) {
-            turn(turns, watch(bench, args)?, bench.length, load)?;
+            turn(turns, bench.watch(args)?, bench.length, load)?;
         }
         for (peer, turns) in peers.iter().zip(&mut peers_turns) {
             let watcher = Watcher::peer(&peer.path, peer.args, &folder)?;
@@ -269,7 +262,7 @@ fn growth(bench: &Bench, load: &mut Load) -> Result<Vec<Growth>> {
         }
         let mut turns = Turns::default();
         for _ in 0..CURVE_TURNS {
-            turn_with(&mut turns, watch(bench, &args)?, bench.length, load, peers)?;
+            turn_with(&mut turns, bench.watch(&args)?, bench.length, load, peers)?;
         }
         growth.push(Growth {
             what: what.to_owned(),
@@ -281,7 +274,7 @@ fn growth(bench: &Bench, load: &mut Load) -> Result<Vec<Growth>> {
         let mut load = Load::start(threads)?;
         let mut turns = Turns::default();
         for _ in 0..CURVE_TURNS {
-            let watcher = watch(bench, &["--quiet"])?;
+            let watcher = bench.watch(&["--quiet"])?;
             turn(&mut turns, watcher, bench.length, &mut load)?;
         }
         growth.push(Growth {
@@ -354,7 +347,7 @@ struct UnderLoad {
 
 fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
     let before = load.run(bench.length)?.rate();
-    let watcher = watch(bench, &[])?;
+    let watcher = bench.watch(&[])?;
     let sample = load.run(bench.loss)?;
     let ready_after = watcher.ready_after;
     // What the ring still holds is drained in this time, or at the end.
@@ -392,7 +385,7 @@ fn highest_rate(bench: &Bench, load: &mut Load) -> Result<(Loss, UnderLoad)> {
 }
 
 fn idle(bench: &Bench, load: UnderLoad, streaming: &Streaming) -> Result<Agent> {
-    let watcher = watch(bench, &["--quiet"])?;
+    let watcher = bench.watch(&["--quiet"])?;
     // What starting leaves to do is done by then.
     thread::sleep(bench.length);
     let (before, woken) = (watcher.process.cpu()?, watcher.process.wakeups()?);

@@ -21,6 +21,7 @@ use clap::Args;
 
 pub use load::{LoadArgs, load};
 use peer::Peer;
+use process::Watcher;
 
 use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 
@@ -55,6 +56,17 @@ pub struct Bench {
     loss: Duration,
     /// The CPUs of this machine.
     cpus: usize,
+}
+
+impl Bench {
+    /// `synprobe watch` with these arguments, attached and under way.
+    fn watch(&self, args: &[&str]) -> Result<Watcher> {
+        Watcher::synprobe(&self.synprobe, args, &target_dir().join("bench"))
+    }
+}
+
+fn say(what: &str) {
+    eprintln!("xtask: measuring {what}");
 }
 
 /// Measures everything and prints it.

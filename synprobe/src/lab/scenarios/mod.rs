@@ -1,4 +1,4 @@
-//! One file a family of scenarios.
+//! One file a family of scenarios, and the list of them.
 
 mod abandoned;
 mod accept_queue_full;
@@ -30,7 +30,20 @@ mod unreachable;
 
 use super::Scenario;
 
-pub(super) static ALL: &[&dyn Scenario] = &[
+/// All scenarios, in the order in which they are listed.
+pub fn all() -> &'static [&'static dyn Scenario] {
+    ALL
+}
+
+/// The scenario of that name.
+pub fn find(name: &str) -> Option<&'static dyn Scenario> {
+    all()
+        .iter()
+        .copied()
+        .find(|scenario| scenario.name() == name)
+}
+
+static ALL: &[&dyn Scenario] = &[
     &healthy::Healthy,
     &syn_lost::SynLost,
     &synack_lost::SynAckLost,
