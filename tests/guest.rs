@@ -5,6 +5,8 @@
 mod clock;
 #[path = "guest/cpus.rs"]
 mod cpus;
+#[path = "guest/price.rs"]
+mod price;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
             cpus::added(detail)
         }));
     }
+    cases.push(Case::new("price-of-the-modes", price::of_the_modes));
     // They have one machine between them.
     let code = harness::main_alone(cases);
     binary::remove();

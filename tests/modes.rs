@@ -168,8 +168,10 @@ fn by_ends<'l>(
 /// The two agents' words.
 struct Comparison<'l> {
     by_tracepoints: BTreeMap<Ends, Vec<(u64, &'l Handshake)>>,
-    /// When the tracepoints' agent began: in the middle, of a riddle.
+    /// When all of the tracepoints' agent's programs were attached: in the middle, of a riddle.
     began_ns: u64,
+    /// When it first knew of an end: the programs are attached one after the other.
+    first_end_ns: u64,
     riddle: bool,
     tells: Tells,
     compared: u64,
@@ -182,9 +184,13 @@ impl<'l> Comparison<'l> {
             Body::Handshake(h) => Some((line.mono_ns, &**h)),
             _ => None,
         });
+        let by_tracepoints = by_ends(handshakes);
+        let ends = by_tracepoints.values().flatten().map(|(at_ns, _)| *at_ns);
+        let began_ns = rehearsed.lines.first().map_or(0, |line| line.mono_ns);
         Ok(Self {
-            by_tracepoints: by_ends(handshakes),
-            began_ns: rehearsed.lines.first().map_or(0, |line| line.mono_ns),
+            first_end_ns: ends.fold(began_ns, u64::min).saturating_sub(SAME_US * 1000),
+            by_tracepoints,
+            began_ns,
             riddle: rehearsed.riddle,
             tells: Tells::of(harness::host()?),
             compared: 0,
@@ -217,7 +223,7 @@ impl<'l> Comparison<'l> {
     ) -> Result<()> {
         if self.riddle {
             // The exact agent has watched from the beginning.
-            ours.retain(|(at_ns, _)| *at_ns >= self.began_ns);
+            ours.retain(|(at_ns, _)| *at_ns >= self.first_end_ns);
         }
         let several = ours.len() > theirs.len();
         let mut at = 0;
@@ -261,9 +267,11 @@ impl<'l> Comparison<'l> {
         if e.connection.role == Role::Server && young && ended_unseen && other {
             return Some("it came and went between two looks");
         }
-        if self.riddle && (e.outcome == Outcome::Open || at_ns >= self.began_ns) && beside.is_none()
-        {
-            return Some("the tracepoints' agent was gone already");
+        if self.riddle && beside.is_none() {
+            return Some(match e.outcome != Outcome::Open && at_ns < self.began_ns {
+                true => "the tracepoints' agent was attaching its programs",
+                false => "the tracepoints' agent was gone already",
+            });
         }
         None
     }

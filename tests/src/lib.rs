@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod empty_program;
 pub mod guest;
 pub mod harness;
 pub mod inhabitant;

@@ -15,10 +15,9 @@ mod peer_silent;
 mod ports_exhausted;
 mod refused;
 mod riddle_accept_queue;
-mod riddle_asymmetric_nat;
 mod riddle_firewall;
 mod riddle_flood;
-mod riddle_synack_lost;
+mod riddle_unanswered;
 mod rp_filter;
 mod scan;
 mod several;
@@ -68,8 +67,8 @@ static ALL: &[&dyn Scenario] = &[
     &rp_filter::RpFilter,
     &dnat_without_snat::DnatWithoutSnat,
     &riddle_accept_queue::RiddleAcceptQueue,
-    &riddle_synack_lost::RiddleSynAckLost,
+    &riddle_unanswered::RiddleSynAckLost,
     &riddle_flood::RiddleFlood,
     &riddle_firewall::RiddleFirewall,
-    &riddle_asymmetric_nat::RiddleAsymmetricNat,
+    &riddle_unanswered::RiddleAsymmetricNat,
 ];

@@ -1,0 +1,196 @@
+//! What the modes cost, in instructions: a guest's clock counts them (docs/kernels.md), so the CPU time
+//! of the thread that makes the traffic is how many the kernel executes for it, programs included, and
+//! has no noise of its own.
+
+use std::{
+    ffi::CStr,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use synprobe::{
+    filter::{Detail, Selection},
+    lab::{Client, Family, Lab, PORT, RawSender, set_option},
+    probe::exact::{Source, Wish},
+};
+use synprobe_tests::{
+    empty_program::EmptyProgram,
+    guest::is_guest,
+    harness::{self, figure},
+    watching::{options, watch},
+};
+
+/// Of each kind of traffic.
+const TIMES: u32 = 500;
+/// `--slow`'s default.
+const QUIET: Detail = Detail::Quiet {
+    slow: Duration::from_secs(1),
+};
+/// What a connection that goes well passes by, in the quiet mode.
+const QUIET_HOOKS: [&CStr; 2] = [c"inet_sock_set_state", c"kfree_skb"];
+/// The exact mode may take so much more of a connection than the tracepoints alone, percent: it has no
+/// program on what goes well but the one on a SYN's arrival.
+const MORE_OF_A_CONNECTION: u64 = 10;
+
+/// What the kernel executes for one of each.
+#[derive(Clone, Copy)]
+struct Cost {
+    connection: u64,
+    reset_half_open: u64,
+    refused_syn: u64,
+}
+
+/// By fentry: what it takes more than the tracepoints alone.
+pub fn of_the_modes() -> Result<()> {
+    ensure!(is_guest(), "only a guest's clock counts instructions");
+    let source = harness::host()?
+        .exact_by(Wish::Exact, Detail::Handshakes)?
+        .source;
+    ensure!(
+        source == Source::Fentry,
+        "the exact mode is {}",
+        source.name()
+    );
+
+    let nothing = cost()?;
+    let empty = {
+        let attached: Result<Vec<_>, _> =
+            QUIET_HOOKS.into_iter().map(EmptyProgram::attach).collect();
+        let _attached = attached?;
+        cost()?
+    };
+    for (name, detail) in [("quiet", QUIET), ("streamed", Detail::Handshakes)] {
+        let by_tracepoints = watched(Wish::Tracepoints, detail)?;
+        let exact = watched(Wish::Exact, detail)?;
+        let row = |what, of: fn(&Cost) -> u64| {
+            figure(format!(
+                "{name}, instructions for {what}: {} with nothing attached, {} with empty programs on the \
+                 same tracepoints, {} by tracepoints, {} by fentry",
+                of(&nothing),
+                of(&empty),
+                of(&by_tracepoints),
+                of(&exact)
+            ));
+        };
+        row("a connection, both ends", |c| c.connection);
+        row("a half-open that its peer resets", |c| c.reset_half_open);
+        row("a SYN refused at a full queue", |c| c.refused_syn);
+        let most = by_tracepoints.connection * (100 + MORE_OF_A_CONNECTION) / 100;
+        ensure!(
+            exact.connection <= most && by_tracepoints.connection >= nothing.connection,
+            "a connection takes {} instructions by fentry, {} by tracepoints, {} unwatched",
+            exact.connection,
+            by_tracepoints.connection,
+            nothing.connection
+        );
+    }
+    Ok(())
+}
+
+fn watched(wish: Wish, detail: Detail) -> Result<Cost> {
+    let mut options = options(Selection::default());
+    options.wish = wish;
+    options.detail = detail;
+    Ok(watch(options, |_| cost())?.0)
+}
+
+fn cost() -> Result<Cost> {
+    Ok(Cost {
+        connection: connections()?,
+        reset_half_open: reset_half_opens()?,
+        refused_syn: refused_syns()?,
+    })
+}
+
+/// CPU time of this thread for one of them, nanoseconds, which are instructions.
+fn each(mut make: impl FnMut(u32) -> Result<()>) -> Result<u64> {
+    // Caches of the kernel's, and the first of everything.
+    for n in 0..TIMES / 10 {
+        make(n)?;
+    }
+    let began = cpu_ns()?;
+    for n in 0..TIMES {
+        make(n)?;
+    }
+    Ok((cpu_ns()? - began) / u64::from(TIMES))
+}
+
+fn cpu_ns() -> io::Result<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes the timespec, which outlives the call.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0;
+    if failed {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+/// Opened, accepted and reset over loopback, one after the other.
+fn connections() -> Result<u64> {
+    let lab = Lab::new(Family::V4)?;
+    lab.client.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))?;
+        each(|_| {
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
+            let (accepted, _) = listener.accept()?;
+            let at_once = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            set_option(&client, libc::SOL_SOCKET, libc::SO_LINGER, &at_once)?;
+            drop(client);
+            drop(accepted);
+            Ok(())
+        })
+    })
+}
+
+fn stranger(n: u32) -> SocketAddr {
+    let [.., high, low] = n.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(198, 18, 128 + high, low), 40_000))
+}
+
+/// A SYN and a RST; the SYN-ACK goes to nobody.
+fn reset_half_opens() -> Result<u64> {
+    let lab = Lab::new(Family::V4)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let server = SocketAddr::new(lab.server_ip(), PORT);
+    lab.client.run(|| {
+        each(|n| {
+            sender.syn(stranger(n), server, 77)?;
+            sender.rst(stranger(n), server, 78)?;
+            Ok(())
+        })
+    })
+}
+
+/// SYNs at an accept queue that is full.
+fn refused_syns() -> Result<u64> {
+    let lab = Lab::new(Family::V4)?;
+    let _listener = lab.listen(PORT, 0)?;
+    let mut filling = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
+    let patience = std::time::Instant::now() + Duration::from_secs(5);
+    let never = std::sync::atomic::AtomicBool::new(false);
+    synprobe::lab::settle([&mut filling], &never, patience)?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let server = SocketAddr::new(lab.server_ip(), PORT);
+    let before = lab.counters()?;
+    let cost = lab.client.run(|| {
+        each(|n| {
+            sender.syn(stranger(n), server, 1_000)?;
+            Ok(())
+        })
+    })?;
+    let refused = lab.counters()?.since(&before).server.get("ListenOverflows");
+    ensure!(
+        refused == u64::from(TIMES + TIMES / 10),
+        "{refused} SYNs were refused"
+    );
+    Ok(cost)
+}
