@@ -2,7 +2,7 @@
 //! it came to nothing. Any other transition may run on anybody's stack.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated,
 };
 use synprobe_ebpf::event::StateRecord;
 
@@ -34,19 +34,26 @@ fn slot(sock: u64) -> u32 {
     ((sock >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & (CALLER_SLOTS - 1)
 }
 
+/// The current thread's `comm`, NUL-padded, to where it is to stay: a copy would go byte by byte.
+#[inline(always)]
+pub fn comm_into(to: *mut [u8; 16]) -> Result<(), Fault> {
+    // SAFETY: the helper writes sixteen bytes at most.
+    match unsafe { generated::bpf_get_current_comm(to.cast(), 16) } {
+        0 => Ok(()),
+        errno => Err(errno as Fault),
+    }
+}
+
 /// The current process opens this socket.
 #[inline(always)]
 pub fn remember(sock: u64) -> Result<(), Fault> {
-    let comm: [u8; 16] = bpf_get_current_comm()?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = comm;
+    let mut comm = [0; 2];
+    comm_into(comm.as_mut_ptr().cast())?;
     let mut caller = Caller {
         seal: 0,
         // SAFETY: a helper without arguments.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
-        comm: [
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        ],
+        comm,
         tgid: bpf_get_current_pid_tgid() >> 32,
         // SAFETY: likewise.
         at_ns: unsafe { bpf_ktime_get_ns() },

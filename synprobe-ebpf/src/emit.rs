@@ -40,22 +40,19 @@ fn with_stats(slot: u32, change: impl FnOnce(&mut Stats)) {
 /// Reserves a record of type `R`, lets `fill` write it, and submits it. A record that `fill` cannot
 /// complete is discarded and counted as unread.
 #[inline(always)]
-pub fn emit<R: Wire + Default>(fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
+pub fn emit<R: Wire>(fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
     emit_by(REGULAR, fill);
 }
 
 /// Likewise, by a program that counts in this slot.
 #[inline(always)]
-pub fn emit_by<R: Wire + Default>(
-    slot: u32,
-    fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>,
-) {
+pub fn emit_by<R: Wire>(slot: u32, fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
     count(slot, R::KIND, |s| &mut s.produced);
     let Some(mut entry) = EVENTS.reserve::<R>(0) else {
         count(slot, R::KIND, |s| &mut s.dropped);
         return;
     };
-    let record = entry.write(R::default());
+    let record = zeroed(entry.as_mut_ptr());
     let header = Header {
         kind: R::KIND,
         len: size_of::<R>() as u16,
@@ -74,6 +71,22 @@ pub fn emit_by<R: Wire + Default>(
             count(slot, R::KIND, |s| &mut s.unread);
         }
     }
+}
+
+/// Zeroes it word by word: what the compiler makes of a `Default` is a memset, which on this target is
+/// a loop over bytes.
+#[inline(always)]
+fn zeroed<'a, R: Wire>(record: *mut R) -> &'a mut R {
+    let words = record.cast::<u64>();
+    let mut n = 0;
+    while n < size_of::<R>() / size_of::<u64>() {
+        // SAFETY: inside the record, which is aligned to words and all integers (`Wire`). Volatile, or
+        // it would be a memset again.
+        unsafe { words.add(n).write_volatile(0) };
+        n += 1;
+    }
+    // SAFETY: valid for every byte pattern, and nobody else has it.
+    unsafe { &mut *record }
 }
 
 /// Counts a record that was due but whose filter could not be evaluated.

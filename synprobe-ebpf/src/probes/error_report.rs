@@ -38,8 +38,7 @@ fn try_error_report(ctx: &RawTracePointContext) -> Result<(), Fault> {
         r.header = header;
         r.sock = sk.address();
         r.state = sk_state;
-        r.sk_err = sk.read(place!(err))?;
-        r.sk_err_soft = sk.read(place!(err_soft))?;
+        (r.sk_err, r.sk_err_soft) = sk.read_both(place!(err), place!(err_soft))?;
         fill_flow(&mut r.flow, sk, ports)
     });
     Ok(())

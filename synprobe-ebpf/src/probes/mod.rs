@@ -11,7 +11,7 @@ mod retransmit_synack;
 mod set_state;
 
 use aya_ebpf::programs::RawTracePointContext;
-use aya_log_ebpf::warn;
+use aya_log_ebpf::debug;
 use synprobe_ebpf::{
     event::{KIND_REQUEST, state},
     stats::REGULAR,
@@ -36,7 +36,9 @@ fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i
 fn finish_by(slot: u32, ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
     if let Err(errno) = result {
         emit::unread(slot, kind);
-        warn!(
+        // That some could not be read is told with the losses; the code that says which is long, and the
+        // kernel checks it whenever it is not off.
+        debug!(
             ctx,
             "kind {}: a kernel member could not be read: {}", kind, errno
         );
