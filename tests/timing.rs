@@ -161,12 +161,13 @@ fn dwells_agree(
         );
         let off = off_us(dwell_us, from, to);
         let off_end = end_ns.abs_diff(to) / 1000;
-        // The packet had passed, and its end of the connection was late to look at it: then the end and
-        // the dwell are late by the same, and neither says anything of what is told.
-        let late_us = end_ns.saturating_sub(to) / 1000;
-        if off.unsigned_abs() >= TOLERANCE_US
-            && off > 0
-            && late_us.abs_diff(off.unsigned_abs()) < TOLERANCE_US
+        // The packet had passed, and its end of the connection was late to look at it, or paused in the
+        // midst of it: then the end is late, and the dwell by no more than the end, and neither says
+        // anything of what is told.
+        let late_us = (end_ns.saturating_sub(to) / 1000).cast_signed();
+        let tolerance_us = TOLERANCE_US.cast_signed();
+        if off.max(late_us) >= tolerance_us
+            && (1 - tolerance_us..late_us + tolerance_us).contains(&off)
         {
             let late = format!("the host took {late_us} us to look at a packet");
             return Err(Undecided(late).into());
