@@ -468,6 +468,15 @@ impl Lost {
     /// is evidence, never a handshake.
     pub const OF_DROPS: [&'static str; 2] = ["drop records", "packet drops"];
 
+    /// How many retransmissions of a namespace it tells of that had no event.
+    pub fn retransmissions_in(&self, netns: u32) -> u64 {
+        let those = format!("retransmissions in namespace {netns}:");
+        match self.reason.starts_with(&those) {
+            true => self.events,
+            false => 0,
+        }
+    }
+
     /// Whether nothing but such evidence was lost.
     pub fn is_of_drops(&self) -> bool {
         Self::OF_DROPS.iter().any(|of| self.reason.starts_with(of))
