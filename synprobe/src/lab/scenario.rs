@@ -13,7 +13,7 @@ use super::made::{
 };
 use super::socket::{self, Client, Seen};
 use super::variation::{Background, Dice};
-use super::{Family, Fault, Lab, PORT};
+use super::{Family, Fault, Lab, Lose, PORT, bare_ack};
 
 /// Nothing is wrong.
 pub(super) const HEALTHY: &str = "healthy";
@@ -76,6 +76,32 @@ impl<'a> Run<'a> {
     /// A client of the lab's server.
     pub(super) fn connect(&self, port: u16) -> Result<Client> {
         Client::connect(&self.lab.client, self.lab.server_addr(port), |_| Ok(()))
+    }
+
+    /// Fills the accept queue of `port`, which takes so many, with two half-opens at it that came while
+    /// there was room: their first final ACKs are lost. Gives these two, and those in the queue.
+    pub(super) fn fill_accept_queue(
+        &self,
+        port: u16,
+        takes: usize,
+        into_server: &mut Fault<'_>,
+    ) -> Result<([Client; 2], Vec<Client>)> {
+        let mut queued = Vec::new();
+        for _ in 1..takes {
+            queued.push(self.connect(port)?);
+        }
+        self.settle(&mut queued)?;
+        // Their final ACKs have come: only others are lost from here on.
+        self.wait_established(port, queued.len())?;
+        into_server.set(0, bare_ack(), Lose::First(1), port)?;
+        let mut half_open = [self.connect(port)?, self.connect(port)?];
+        self.settle(&mut half_open)?;
+        into_server.lift(0)?;
+        // The last place is taken before their SYN-ACKs are sent again, a second after the first.
+        let mut last = self.connect(port)?;
+        self.settle([&mut last])?;
+        queued.push(last);
+        Ok((half_open, queued))
     }
 
     /// Waits until every open is decided; a scenario that hangs is an error.

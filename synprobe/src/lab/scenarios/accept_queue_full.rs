@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::lab::scenario::{HEALTHY, Run, Scenario};
-use crate::lab::{Fault, Lab, Lose, Made, PORT, Server, Side, bare_ack};
+use crate::lab::{Fault, Lab, Made, PORT, Server, Side};
 
 const BACKLOG: i32 = 3;
 /// How many the accept queue takes: one more than the backlog.
@@ -33,19 +33,8 @@ impl Scenario for AcceptQueueFull {
         lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
         let listener = lab.listen(PORT, BACKLOG)?;
 
-        // Two become half-open while there is still room: their first final ACK is lost.
         let mut fault = Fault::attach(&lab.server)?;
-        fault.set(0, bare_ack(), Lose::First(1), PORT)?;
-        let mut half_open = [run.connect(PORT)?, run.connect(PORT)?];
-        run.settle(&mut half_open)?;
-        fault.lift(0)?;
-
-        // Four fill the queue.
-        let mut queued = Vec::new();
-        for _ in 0..QUEUED {
-            queued.push(run.connect(PORT)?);
-        }
-        run.settle(&mut queued)?;
+        let (half_open, queued) = run.fill_accept_queue(PORT, QUEUED, &mut fault)?;
 
         // Two find it full: their SYNs are not answered.
         let mut shut_out = [run.connect(PORT)?, run.connect(PORT)?];

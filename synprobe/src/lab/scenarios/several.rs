@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use crate::lab::scenario::{HEALTHY, Run, Scenario};
 use crate::lab::{
-    Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, bare_ack, set_option, syn_ack,
+    Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, set_option, syn_ack,
 };
 
 const LOST: u16 = PORT;
@@ -54,7 +54,6 @@ impl Scenario for Several {
         let mut into_client = Fault::attach(&lab.client)?;
         into_client.set(0, syn_ack(), Lose::All, LOST)?;
         let mut into_server = Fault::attach(&lab.server)?;
-        into_server.set(0, bare_ack(), Lose::First(1), FULL)?;
 
         // Given up 3 s after the first SYN.
         let one_retry: libc::c_int = 1;
@@ -64,16 +63,8 @@ impl Scenario for Several {
             })
         };
         let mut lost = [with_one_retry()?, with_one_retry()?];
-        // Half-open while there is still room, for their first final ACK is lost; then four fill
-        // the queue, and the SYN of one more is not answered.
-        let mut half_open = [run.connect(FULL)?, run.connect(FULL)?];
-        run.settle(&mut half_open)?;
-        into_server.lift(0)?;
-        let mut queued = Vec::new();
-        for _ in 0..QUEUED {
-            queued.push(run.connect(FULL)?);
-        }
-        run.settle(&mut queued)?;
+        // The SYN of one more is not answered.
+        let (half_open, queued) = run.fill_accept_queue(FULL, QUEUED, &mut into_server)?;
         let mut shut_out = [run.connect(FULL)?];
 
         let mut refused = Vec::new();
