@@ -4,26 +4,27 @@
 
 use std::{
     ffi::CStr,
-    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
 use synprobe::{
+    diag::thread_cpu,
     filter::{Detail, Selection},
-    lab::{Client, Family, Lab, PORT, RawSender},
+    lab::{Family, Lab, PORT, RawSender, spoofed},
     probe::exact::{Source, Wish},
 };
 use synprobe_tests::{
     empty_program::EmptyProgram,
     guest::is_guest,
     harness::{self, figure},
+    traffic::connected,
     watching::{options, watch},
 };
 
 /// Of each kind of traffic.
-const TIMES: u32 = 500;
+const TIMES: u16 = 500;
 /// `--slow`'s default.
 const QUIET: Detail = Detail::Quiet {
     slow: Duration::from_secs(1),
@@ -116,29 +117,17 @@ fn cost() -> Result<Cost> {
 }
 
 /// CPU time of this thread for one of them, nanoseconds, which are instructions.
-fn each(mut make: impl FnMut(u32) -> Result<()>) -> Result<u64> {
+fn each(mut make: impl FnMut(u16) -> Result<()>) -> Result<u64> {
     // Caches of the kernel's, and the first of everything.
     for n in 0..TIMES / 10 {
         make(n)?;
     }
-    let began = cpu_ns()?;
+    let began = thread_cpu();
     for n in 0..TIMES {
         make(n)?;
     }
-    Ok((cpu_ns()? - began) / u64::from(TIMES))
-}
-
-fn cpu_ns() -> io::Result<u64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes the timespec, which outlives the call.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } != 0;
-    if failed {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+    let took = thread_cpu() - began;
+    Ok(took.as_nanos() as u64 / u64::from(TIMES))
 }
 
 /// Opened, accepted and closed over loopback, one after the other.
@@ -158,9 +147,8 @@ fn connections() -> Result<u64> {
     })
 }
 
-fn stranger(n: u32) -> SocketAddr {
-    let [.., high, low] = n.to_be_bytes();
-    SocketAddr::from((Ipv4Addr::new(198, 18, 128 + high, low), 40_000))
+fn stranger(n: u16) -> SocketAddr {
+    SocketAddr::new(spoofed(false, n), 40_000)
 }
 
 /// A SYN and a RST; the SYN-ACK goes to nobody.
@@ -182,10 +170,7 @@ fn reset_half_opens() -> Result<u64> {
 fn refused_syns() -> Result<u64> {
     let lab = Lab::new(Family::V4)?;
     let _listener = lab.listen(PORT, 0)?;
-    let mut filling = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
-    let patience = std::time::Instant::now() + Duration::from_secs(5);
-    let never = std::sync::atomic::AtomicBool::new(false);
-    synprobe::lab::settle([&mut filling], &never, patience)?;
+    let _filling = connected(&lab, Duration::from_secs(5))?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let before = lab.counters()?;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use synprobe::{
     filter::{Detail, Selection},
     lab::{
         Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture,
-        packet::flags,
+        packet::flags, spoofed,
     },
     model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
@@ -88,11 +88,7 @@ fn of_server(lab: &Lab) -> WatchOptions {
 
 /// A peer in the client's namespace at whose address nobody answers.
 fn stranger(lab: &Lab, n: u16) -> SocketAddr {
-    let ip: IpAddr = match lab.family.wire_is_v6() {
-        true => Ipv6Addr::new(0xfd00, 0x5950, 0xf, 0, 0, 0, 0, n + 1).into(),
-        false => Ipv4Addr::new(198, 18, 128 + (n >> 8) as u8, n as u8).into(),
-    };
-    SocketAddr::new(ip, 40_000 + n)
+    SocketAddr::new(spoofed(lab.family.wire_is_v6(), n), 40_000 + n)
 }
 
 /// Its line, as soon as it is said.
