@@ -13,9 +13,29 @@ const LIST: &str = "tests/kernels.toml";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    archives: BTreeMap<String, String>,
+    archives: BTreeMap<String, Archive>,
     #[serde(rename = "kernel")]
     pub kernels: Vec<Kernel>,
+}
+
+/// Where packages come from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    pub address: String,
+    /// Where its keys are to be had, if the system's own are not those.
+    pub keys: Option<Keys>,
+}
+
+/// A package of keys, out of an archive whose keys are here.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    pub archive: String,
+    pub suite: String,
+    pub package: String,
+    /// In the package.
+    pub file: String,
 }
 
 /// One kernel.
@@ -74,13 +94,18 @@ impl List {
                 list.archive(archive)?;
             }
         }
+        for keys in list.archives.values().filter_map(|a| a.keys.as_ref()) {
+            // Trust begins with keys that are here.
+            let archive = list.archive(&keys.archive)?;
+            ensure!(archive.keys.is_none(), "{}: has no keys here", keys.archive);
+        }
         Ok(list)
     }
 
-    /// Address of an archive.
-    pub fn archive(&self, key: &str) -> Result<&str> {
-        let address = self.archives.get(key);
-        Ok(address.with_context(|| format!("no archive {key:?} in [archives]"))?)
+    /// An archive by its name in the list.
+    pub fn archive(&self, key: &str) -> Result<&Archive> {
+        let archive = self.archives.get(key);
+        archive.with_context(|| format!("no archive {key:?} in [archives]"))
     }
 }
 
@@ -112,6 +137,16 @@ mod tests {
             Source::Path { modules: None, .. }
         ));
         Ok(())
+    }
+
+    #[test]
+    fn trust_begins_with_keys_that_are_here() {
+        let text = "[archives]\n\
+                    a = { address = \"x\", keys = { archive = \"a\", suite = \"s\", \
+                    package = \"p\", file = \"f\" } }\n\
+                    [[kernel]]\nname = \"k\"\narchive = \"a\"\nsuite = \"s\"\npackage = \"l\"\n";
+        let error = List::parse(text).map(|_| ()).map_err(|e| e.to_string());
+        assert_eq!(error, Err("a: has no keys here".to_owned()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use clap::Args;
 use self::{
     guest::{Job, Said},
     initramfs::Initramfs,
-    kernels::{Kernel, List, Source},
+    kernels::{Archive, Kernel, List, Source},
     packages::Suite,
     programs::Programs,
 };
@@ -168,7 +168,7 @@ fn find(home: &Path, list: &List, kernel: &Kernel) -> Result<Found> {
             suite,
             package,
         } => {
-            let apt = Suite::fetch(home, list.archive(archive)?, suite)
+            let apt = suite_of(home, list.archive(archive)?, list, suite)
                 .with_context(|| format!("suite {suite}"))?;
             let unpacked = apt.unpack(package)?;
             Ok(Found {
@@ -179,6 +179,19 @@ fn find(home: &Path, list: &List, kernel: &Kernel) -> Result<Found> {
             })
         }
     }
+}
+
+/// One suite of an archive, with the archive's keys fetched first where those are not here.
+fn suite_of(home: &Path, archive: &Archive, list: &List, suite: &str) -> Result<Suite> {
+    let Some(keys) = &archive.keys else {
+        return Suite::fetch(home, &archive.address, suite, None);
+    };
+    let from = list.archive(&keys.archive)?;
+    let unpacked = Suite::fetch(home, &from.address, &keys.suite, None)
+        .and_then(|from| from.unpack(&keys.package))
+        .with_context(|| format!("its keys, {} of {}", keys.package, keys.suite))?;
+    let file = unpacked.folder.join(&keys.file);
+    Suite::fetch(home, &archive.address, suite, Some(&file))
 }
 
 /// `boot/vmlinuz-…`, or `vmlinuz` beside the modules (Debian, from 7.1 on).
@@ -209,10 +222,12 @@ fn all(home: &Path, found: &[Found], programs: &Programs, args: &VmArgs) -> Vec<
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(kernel) = found.get(index) else {
+                    // The newest take longest, and stand last.
+                    let taken = next.fetch_add(1, Ordering::Relaxed) + 1;
+                    let Some(index) = found.len().checked_sub(taken) else {
                         break;
                     };
+                    let kernel = &found[index];
                     let outcome = one(home, kernel, programs, args);
                     println!("{}", outcome.line);
                     let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -29,20 +29,25 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Fetches the suite's lists into `cache`.
+    /// Fetches the lists of one suite of an archive into `cache`. `keys`: a file of the keys that may
+    /// have signed them, the system's own unless given.
     ///
     /// # Errors
     ///
     /// When it cannot be reached, or is not what its keys say.
-    pub fn fetch(cache: &Path, archive: &str, suite: &str) -> Result<Self> {
+    pub fn fetch(cache: &Path, archive: &str, suite: &str, keys: Option<&Path>) -> Result<Self> {
         let home = cache.join("suites").join(suite.replace('/', "_"));
         for folder in ["lists/partial", "cache/archives/partial", "debs"] {
             fs::create_dir_all(home.join(folder))?;
         }
         let sources = home.join("sources.list");
+        let keys = keys.map(|keys| format!(" signed-by={}", keys.display()));
         fs::write(
             &sources,
-            format!("deb [arch=amd64] {archive} {suite} main\n"),
+            format!(
+                "deb [arch=amd64{}] {archive} {suite} main\n",
+                keys.unwrap_or_default()
+            ),
         )?;
         let place = |path: &str| home.join(path).display().to_string();
         let options = [
@@ -88,29 +93,39 @@ impl Suite {
     fn newest(&self, pattern: &str) -> Result<(String, String)> {
         let prefix = pattern.split('*').next().unwrap_or_default();
         let names = output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        let names: Vec<_> = names.lines().filter(|name| fits(pattern, name)).collect();
         let mut best: Option<(String, String)> = None;
-        for name in names.lines().filter(|name| fits(pattern, name)) {
-            let Some(version) = self.candidate(name)? else {
-                continue;
-            };
+        for (name, version) in self.candidates(&names)? {
             let newer = match &best {
                 None => true,
                 Some((_, best)) => compare(&version, best)? == Ordering::Greater,
             };
             if newer {
-                best = Some((name.to_owned(), version));
+                best = Some((name, version));
             }
         }
         best.with_context(|| format!("no package {pattern} in this suite"))
     }
 
-    /// The version that apt would take; `None`: it has none of this name.
-    fn candidate(&self, name: &str) -> Result<Option<String>> {
-        let policy = output(self.apt("apt-cache").args(["policy", name]))?;
-        let candidate = policy
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("Candidate: "));
-        Ok(candidate.filter(|v| *v != "(none)").map(str::to_owned))
+    /// Those of the names that the suite has a package of, each with the version that apt would take.
+    fn candidates(&self, names: &[&str]) -> Result<Vec<(String, String)>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let policy = output(self.apt("apt-cache").arg("policy").args(names))?;
+        let mut candidates = Vec::new();
+        let mut package = None;
+        for line in policy.lines() {
+            if let Some(name) = line.strip_suffix(':').filter(|n| !n.starts_with(' ')) {
+                package = Some(name);
+            } else if let Some(version) = line.trim().strip_prefix("Candidate: ")
+                && let Some(name) = package.take()
+                && version != "(none)"
+            {
+                candidates.push((name.to_owned(), version.to_owned()));
+            }
+        }
+        Ok(candidates)
     }
 
     /// Downloads the newest package that fits, with its modules where those are a package of their
@@ -125,8 +140,10 @@ impl Suite {
         let whole = folder.join(".whole");
         if !whole.exists() {
             self.unpack_one(&package, &folder)?;
-            if let Some(rest) = package.strip_prefix("linux-binary-") {
-                self.unpack_one(&format!("linux-modules-{rest}"), &folder)?;
+            let modules = modules_of(&package);
+            let modules: Vec<_> = modules.iter().map(String::as_str).collect();
+            for (modules, _) in self.candidates(&modules)? {
+                self.unpack_one(&modules, &folder)?;
             }
             fs::write(&whole, "")?;
         }
@@ -160,6 +177,16 @@ impl Suite {
         fs::remove_file(deb)?;
         Ok(())
     }
+}
+
+/// Packages in which the modules of a kernel's package may be, where they are not in it.
+fn modules_of(package: &str) -> Vec<String> {
+    let rest = ["linux-binary-", "linux-image-unsigned-", "linux-image-"]
+        .iter()
+        .find_map(|prefix| package.strip_prefix(prefix));
+    let kinds = ["linux-modules-", "linux-modules-extra-"];
+    rest.map(|rest| kinds.map(|kind| format!("{kind}{rest}")).to_vec())
+        .unwrap_or_default()
 }
 
 /// `*` stands for anything, also for nothing.
