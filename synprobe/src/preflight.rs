@@ -317,7 +317,12 @@ pub fn report() -> Report {
 pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
     let caps = Privileges::of(host);
     let (check, kernel) = checks::kernel(host);
+    let too_old = check.status == Status::Missing && kernel.is_some();
     let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
+    if too_old {
+        list.push(checks::not_looked_at());
+        return Report::new(list);
+    }
     let (check, btf) = checks::btf(host);
     list.push(check);
     let mut missing = Vec::new();

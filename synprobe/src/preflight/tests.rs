@@ -171,6 +171,11 @@ fn an_old_kernel() {
         "Linux 5.4.0-42-generic has no BPF ring buffer, which came with 5.8: \
          boot Linux 5.8 or later"
     );
+    // Its BTF has no tracepoints (they came in 5.5), which says nothing of the kernel.
+    let said = host
+        .file(KERNEL_BTF, Blob::kernel(|_| false, &[]).bytes())
+        .report();
+    assert!(!said.to_string().contains("has no tracepoint"), "{said}");
     assert!(
         Made {
             release: "strange",
