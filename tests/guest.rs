@@ -7,6 +7,8 @@ mod clock;
 mod cpus;
 #[path = "guest/price.rs"]
 mod price;
+#[path = "guest/queues.rs"]
+mod queues;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ fn main() -> ExitCode {
         cases.push(Case::new(format!("cpu-added::{name}"), move || {
             cpus::added(detail)
         }));
+    }
+    for cookies in [0, 1] {
+        let name = format!("syn-queue-limit::syncookies-{cookies}");
+        cases.push(Case::new(name, move || queues::syn_queue_limit(cookies)));
     }
     cases.push(Case::new("price-of-the-modes", price::of_the_modes));
     // They have one machine between them.

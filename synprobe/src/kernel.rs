@@ -1,6 +1,6 @@
 //! The running kernel: its version, and how long its jiffies are.
 
-use std::{ffi::CStr, fmt, io, mem::MaybeUninit, path::Path};
+use std::{fmt, fs, io, mem::MaybeUninit, path::Path};
 
 use thiserror::Error;
 
@@ -47,9 +47,18 @@ impl KernelVersion {
     }
 
     /// Whether `inet_csk_reqsk_queue_is_full()` compares with `>=`, so that a SYN queue takes as many
-    /// as the backlog says and not one more. Read in 5.15; 5.10, 6.1 and later compare with `>`.
+    /// as the backlog says and not one more. It did until "tcp/dccp: allow a connection when
+    /// sk_max_ack_backlog is zero" (6.13, and the stable releases of that January). To be asked of
+    /// [`upstream`], since distributions count otherwise.
     pub fn syn_queue_is_full_at_its_limit(&self) -> bool {
-        (self.major, self.minor) == (5, 15)
+        match (self.major, self.minor) {
+            (5, 10) => self.patch < 234,
+            (5, 15) => self.patch < 177,
+            (6, 1) => self.patch < 125,
+            (6, 6) => self.patch < 72,
+            (6, 12) => self.patch < 10,
+            _ => !self.at_least(6, 13),
+        }
     }
 
     /// Whether a program on a tracepoint may be preempted, and is skipped on its CPU meanwhile: read in
@@ -78,29 +87,57 @@ fn leading_number(text: &str) -> Option<u32> {
     text[..end].parse().ok()
 }
 
-/// The running kernel's release, as `uname(2)` gives it.
-///
-/// # Errors
-/// Those of `uname(2)`, which does not fail in practice.
-pub fn release() -> io::Result<String> {
+fn uname() -> io::Result<libc::utsname> {
     let mut name = MaybeUninit::<libc::utsname>::zeroed();
     // SAFETY: the pointer is valid for one utsname, which is all that uname() writes.
     if unsafe { libc::uname(name.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all zeroes is a valid utsname, and uname() has filled it.
-    let name = unsafe { name.assume_init() };
-    // SAFETY: the array lives in `name`, and uname() ends it with a NUL.
-    let release = unsafe { CStr::from_ptr(name.release.as_ptr()) };
-    Ok(release.to_string_lossy().into_owned())
+    Ok(unsafe { name.assume_init() })
 }
 
-/// The running kernel's version.
+fn field(text: &[libc::c_char]) -> String {
+    let bytes = text.iter().map(|c| c.cast_unsigned());
+    let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The running kernel's release, as `uname(2)` gives it.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] where the release is not one.
-pub fn version() -> io::Result<KernelVersion> {
-    KernelVersion::parse(&release()?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+/// Those of `uname(2)`, which does not fail in practice.
+pub fn release() -> io::Result<String> {
+    Ok(field(&uname()?.release))
+}
+
+/// The version that kernel.org gave what the running kernel is made from, where it can be told: Ubuntu
+/// tells it in `/proc/version_signature`, Debian in `uname -v`; both say 5.15.0 or 5.10.0 in the
+/// release, whatever fixes are in it. Of other kernels the release.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] where nothing is a version.
+pub fn upstream() -> io::Result<KernelVersion> {
+    let name = uname()?;
+    let signature = fs::read_to_string("/proc/version_signature").ok();
+    let (release, build) = (field(&name.release), field(&name.version));
+    upstream_of(&release, &build, signature.as_deref())
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn upstream_of(
+    release: &str,
+    build: &str,
+    signature: Option<&str>,
+) -> Result<KernelVersion, ReleaseError> {
+    let ubuntu = signature.and_then(|text| text.split_whitespace().nth(2));
+    let mut words = build.split_whitespace();
+    let debian = words.find(|word| *word == "Debian").and(words.next());
+    [ubuntu, debian]
+        .into_iter()
+        .flatten()
+        .find_map(|text| KernelVersion::parse(text).ok())
+        .map_or_else(|| KernelVersion::parse(release), Ok)
 }
 
 /// Nanoseconds of one tick of the kernel's coarse clock.
@@ -205,9 +242,15 @@ mod tests {
     #[test]
     fn what_only_the_version_tells() {
         let of = |r| KernelVersion::parse(r).unwrap();
-        assert!(of("5.15.0-91-generic").syn_queue_is_full_at_its_limit());
-        for other in ["5.10.0-46-cloud-amd64", "6.1.0-56-cloud-amd64", "6.18.44"] {
-            assert!(!of(other).syn_queue_is_full_at_its_limit(), "{other}");
+        for before in [
+            "5.10.233", "5.11.22", "5.15.176", "6.1.124", "6.6.71", "6.12.9", "6.11.11",
+        ] {
+            assert!(of(before).syn_queue_is_full_at_its_limit(), "{before}");
+        }
+        for since in [
+            "5.10.234", "5.15.177", "6.1.125", "6.6.72", "6.12.10", "6.13.0", "7.2.1",
+        ] {
+            assert!(!of(since).syn_queue_is_full_at_its_limit(), "{since}");
         }
         assert!(!of("6.18.44").listener_bounds_syn_ack_timeout());
         assert!(of("7.2.13+deb14-cloud-amd64").listener_bounds_syn_ack_timeout());
@@ -224,6 +267,22 @@ mod tests {
         for bad in ["", "six", "6", "6.", ".1", "99999999999.1"] {
             assert!(of(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn distributions_tell_elsewhere_what_their_kernel_is_made_from() {
+        let of = |release, build, signature| {
+            let v = upstream_of(release, build, signature).unwrap();
+            (v.major, v.minor, v.patch)
+        };
+        let debian = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-01)";
+        assert_eq!(of("6.1.0-56-cloud-amd64", debian, None), (6, 1, 192));
+        let ubuntu = "Ubuntu 5.15.0-204.214-generic 5.15.199\n";
+        let build = "#214-Ubuntu SMP Mon Nov 2 10:00:00 UTC 2026";
+        assert_eq!(of("5.15.0-204-generic", build, Some(ubuntu)), (5, 15, 199));
+        assert_eq!(of("6.18.44", "#1 SMP PREEMPT_DYNAMIC", None), (6, 18, 44));
+        assert_eq!(of("6.18.44", "#1 SMP Debian", Some("")), (6, 18, 44));
+        assert!(upstream_of("six", "", None).is_err());
     }
 
     #[test]
@@ -289,6 +348,6 @@ mod tests {
         if let Ok(text) = std::fs::read_to_string("/proc/timer_list") {
             assert_eq!(hz_of_timer_list(&text), tick);
         }
-        version().unwrap();
+        upstream().unwrap();
     }
 }

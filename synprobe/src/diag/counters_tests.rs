@@ -148,7 +148,7 @@ mod kernel {
         for n in 0..5 {
             forger.syn(testbed::nobody(n), to);
         }
-        // Backlog 1 takes two (qlen > max); 5.15 takes one (qlen >= max).
+        // Backlog 1 takes two (qlen > max); before 6.13 one (qlen >= max).
         let dropped = here.read().unwrap().get("TCPReqQFullDrop").unwrap();
         assert!((3..=4).contains(&dropped), "{dropped}");
         assert_eq!(elsewhere.read().unwrap().get("TCPReqQFullDrop"), Some(0));

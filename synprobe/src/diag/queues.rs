@@ -46,12 +46,23 @@ impl Settings {
         let [somaxconn, backlog, cookies] = sysctl_numbers(netns, names)?;
         let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
         Ok(Self {
-            full_at_backlog: kernel::version()
+            full_at_backlog: kernel::upstream()
                 .is_ok_and(|version| version.syn_queue_is_full_at_its_limit()),
             somaxconn: small(somaxconn),
             tcp_max_syn_backlog: small(backlog),
             tcp_syncookies: small(cookies),
         })
+    }
+
+    /// The same, put right by what a listener's SYN queue holds: a fix may be in a kernel whose version
+    /// does not tell of it (Ubuntu's 6.8.0-151 and 6.11.0-29).
+    #[must_use]
+    fn put_right_by(self, syn_queue: Option<u32>, backlog: u32) -> Self {
+        let holds_more = syn_queue.is_some_and(|length| length > backlog);
+        Self {
+            full_at_backlog: self.full_at_backlog && !holds_more,
+            ..self
+        }
     }
 }
 
@@ -59,7 +70,7 @@ impl Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// As the accept queue's limit, it counts as full only above it: one more fits. On a kernel that
-    /// compares with >= (5.15) this is one less than the backlog, so that the same holds.
+    /// compares with >= (before 6.13) this is one less than the backlog, so that the same holds.
     pub syn_queue_max: Option<u32>,
     /// The setting to raise first.
     pub limited_by: Option<LimitedBy>,
@@ -208,7 +219,9 @@ impl Look<'_> {
         let syn_queues = syn_queues(self.listeners, self.half_opens).own;
         let counter = |name| self.counters.and_then(|c| c.get(name));
         let line = |l: &super::listeners::Listener| {
-            let limits = Limits::of(l.accept_queue_max, self.settings);
+            let syn_queue = syn_queues.get(&l.inode).copied();
+            let settings = self.settings.put_right_by(syn_queue, l.accept_queue_max);
+            let limits = Limits::of(l.accept_queue_max, &settings);
             let who = who(l.inode).unwrap_or_default();
             let (pid, comm) = who.process.map(|p| (p.pid, p.comm)).unzip();
             Listener {
@@ -219,7 +232,7 @@ impl Look<'_> {
                 pid,
                 comm,
                 cgroup: who.cgroup,
-                syn_queue: syn_queues.get(&l.inode).copied(),
+                syn_queue,
                 syn_queue_max: limits.syn_queue_max,
                 accept_queue: Some(l.accept_queue),
                 accept_queue_max: Some(l.accept_queue_max),

@@ -29,6 +29,23 @@ fn with_cookies_the_backlog_limits_both_queues() {
 }
 
 #[test]
+fn what_holds_more_than_the_backlog_takes_one_more() {
+    let before = Settings {
+        full_at_backlog: true,
+        ..settings(4096, 512, 1)
+    };
+    for (syn_queue, max) in [(None, 63), (Some(64), 63), (Some(65), 64)] {
+        let settings = before.put_right_by(syn_queue, 64);
+        assert_eq!(limits(64, &settings).0, Some(max), "{syn_queue:?}");
+    }
+    assert!(
+        !settings(4096, 512, 1)
+            .put_right_by(Some(3), 64)
+            .full_at_backlog
+    );
+}
+
+#[test]
 fn without_cookies_three_quarters_of_tcp_max_syn_backlog_limit_the_syn_queue() {
     let syn_backlog = Some(LimitedBy::TcpMaxSynBacklog);
     // 7 are taken of 8 (docs/kernel-facts.md, section 6): full above 6.
