@@ -1,12 +1,15 @@
 //! `cargo xtask matrix`: what was done in the lab held against what `diagnose` says of it; and
-//! `cargo xtask soak`: an agent beside all of it for a set time.
+//! `cargo xtask soak`: the agent as it is given out beside all of it for a set time.
 
 use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::workspace::{cargo, root, run as run_command};
+use crate::{
+    dist,
+    workspace::{cargo, root, run as run_command, target_dir},
+};
 
 /// `cargo xtask matrix`
 #[derive(Args)]
@@ -30,7 +33,7 @@ pub struct SoakArgs {
 ///
 /// When something wrong was said with certainty, or a run failed.
 pub fn run(args: &MatrixArgs) -> Result<()> {
-    program("matrix", &args.args)
+    matrix(&args.args)
 }
 
 /// Soaks.
@@ -39,26 +42,26 @@ pub fn run(args: &MatrixArgs) -> Result<()> {
 ///
 /// When memory grew, records do not add up, or something was left in the table.
 pub fn soak(args: &SoakArgs) -> Result<()> {
+    let agent = dist::build()?;
+    // What makes the traffic is built as the tests are, and so mostly is there already.
     let mut build = Command::new(cargo());
-    build.args(["build", "--release", "--quiet", "-p", "synprobe"]);
+    build.args(["build", "--quiet", "--workspace", "--bin", "soak"]);
     run_command(build.current_dir(root()))?;
-    program("soak", &args.args)
+    let soak = target_dir().join("debug/soak");
+    run_command(
+        Command::new(soak)
+            .arg("--agent")
+            .arg(agent)
+            .args(&args.args),
+    )
 }
 
-fn program(name: &str, args: &[String]) -> Result<()> {
+fn matrix(args: &[String]) -> Result<()> {
     run_command(
         Command::new(cargo())
             .current_dir(root())
-            .args([
-                "run",
-                "--release",
-                "--quiet",
-                "-p",
-                "synprobe-tests",
-                "--bin",
-                name,
-                "--",
-            ])
+            .args(["run", "--release", "--quiet", "-p", "synprobe-tests"])
+            .args(["--bin", "matrix", "--"])
             .args(args),
     )
 }

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
     sync::{
         Mutex, PoisonError,
@@ -35,6 +36,9 @@ struct Args {
     /// Scenarios under way at a time
     #[arg(long, default_value_t = 4)]
     jobs: usize,
+    /// The synprobe to soak
+    #[arg(long, value_name = "PATH")]
+    agent: PathBuf,
 }
 
 /// Between two looks at the agent.
@@ -72,13 +76,12 @@ fn run(args: &Args) -> Result<()> {
     let reader = File::open(&path)?;
     // It goes with the last who has it open.
     fs::remove_file(&path)?;
-    let program = std::env::current_exe()?.with_file_name("synprobe");
-    let mut agent = Command::new(&program)
+    let mut agent = Command::new(&args.agent)
         .args(["watch", "--quiet", "--format", "json"])
         .stdout(output)
         .stderr(Stdio::inherit())
         .spawn()
-        .with_context(|| format!("{}: is it built?", program.display()))?;
+        .with_context(|| format!("{}: is it built?", args.agent.display()))?;
     let soaked = soak(args, &agent);
     if soaked.is_err() {
         let _ = agent.kill();
