@@ -3,6 +3,8 @@
 
 #[path = "cli/pages.rs"]
 mod pages;
+#[path = "cli/service.rs"]
+mod service;
 
 use std::{
     fs::{self, File},
@@ -34,7 +36,7 @@ const HOST: i32 = 3;
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 18] = [
+    let tests: [(&str, Test); 19] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         ("listeners-not-root", pages::listeners_not_root),
         ("sigint", || ends_with_the_summary(libc::SIGINT)),
         ("sigterm", || ends_with_the_summary(libc::SIGTERM)),
+        ("ready-when-attached", service::ready_when_attached),
         ("killed-watch-leaves-nothing", killed_watch),
         ("killed-lab-leaves-nothing", killed_lab),
     ];

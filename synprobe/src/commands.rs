@@ -5,6 +5,7 @@ use std::{
     io::{self, BufWriter, IsTerminal, Write},
 };
 
+use sd_notify::NotifyState;
 use serde::Serialize;
 
 use crate::{
@@ -102,8 +103,16 @@ fn watch(args: &WatchArgs) -> Result<(), Failure> {
     };
     let mut view = view(args.format, args.select.netns.is_none());
     raise_priority(detail);
-    pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ())).map_err(failure)?;
+    let ready = Box::new(tell_manager);
+    pipeline::watch(&host, options, &mut *view, interrupted(), ready).map_err(failure)?;
     Ok(())
+}
+
+/// Tells the service manager, if there is one, that everything is attached (sd_notify(3)).
+fn tell_manager() {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        log::warn!("the service manager cannot be told that this is ready: {error}");
+    }
 }
 
 /// Where every transition is told, the ring fills as fast as the host connects.

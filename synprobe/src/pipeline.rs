@@ -47,6 +47,8 @@ pub use options::{OnReady, Stop, WatchError, WatchOptions};
 
 mod losses;
 mod options;
+#[cfg(test)]
+mod tests;
 
 /// Records taken from the ring before lines are shown: few enough that those are still in the cache.
 const BATCH: usize = 512;
@@ -74,7 +76,7 @@ pub fn watch(
     host: &Ready,
     options: WatchOptions,
     view: &mut dyn View,
-    stop: Stop,
+    mut stop: Stop,
     ready: OnReady,
 ) -> Result<End, WatchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,6 +87,13 @@ pub fn watch(
         let mut run = Run::start(options, host, view)?;
         // Reading BTF took twice of what is needed from now on.
         give_back_memory();
+        // Whoever is told that it is ready may send the signal at once, and the first poll sets up what
+        // catches it.
+        tokio::select! {
+            biased;
+            () = &mut stop => stop = Box::pin(std::future::ready(())),
+            () = std::future::ready(()) => (),
+        }
         ready();
         let done = match run.greet(host) {
             Ok(()) => run.until(stop).await,

@@ -1,0 +1,50 @@
+use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
+
+use super::*;
+use crate::{
+    filter::{Detail, Selection},
+    preflight,
+    verdict::Mode,
+    view::JsonView,
+};
+
+fn options() -> WatchOptions {
+    WatchOptions {
+        selection: Selection::default(),
+        mode: Mode::AtOnce,
+        wish: Wish::default(),
+        detail: Detail::Handshakes,
+        ring_bytes: 1 << 20,
+        max_handshakes: 1000,
+        max_peers: 1000,
+        duration: None,
+        count: None,
+        log_level: 0,
+        give_up_privileges: false,
+        namespaces: Vec::new(),
+    }
+}
+
+/// What ends the run is listened for before anyone is told that the run has begun; and one that was ended
+/// while it attached still says so from its first line to its last.
+#[test]
+#[ignore = "needs root"]
+fn can_be_ended_as_soon_as_it_is_ready() {
+    let host = preflight::require().expect("root");
+    for ended_before in [false, true] {
+        let polled = Rc::new(Cell::new(false));
+        let seen = Rc::clone(&polled);
+        let stop = Box::pin(poll_fn(move |_| match seen.replace(true) || ended_before {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }));
+        let mut out = Vec::new();
+        let ready = Box::new(move || assert!(polled.get(), "nothing would have caught the signal"));
+        watch(&host, options(), &mut JsonView::new(&mut out), stop, ready).expect("it runs");
+        let lines = String::from_utf8(out).expect("JSON");
+        for kind in ["start", "end"] {
+            let said = format!("\"type\":\"{kind}\"");
+            assert_eq!(lines.matches(&said).count(), 1, "{kind}: {lines}");
+        }
+    }
+}
