@@ -74,32 +74,42 @@ pub fn places(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
     places_in(io::BufReader::new(File::open(KALLSYMS)?), names)
 }
 
-fn places_in(list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
+fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
     let mut found = vec![Vec::<(u64, u64)>::new(); names.len()];
     // The kernel's own symbols come first, by address: a function ends where the next symbol begins.
     let mut last: Option<(u64, usize)> = None;
-    for line in list.split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(address), Some(kind), Some(name), None) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            // Of a module, whose list comes last.
-            continue;
+    let mut line = Vec::new();
+    // Every start reads a hundred thousand lines: what is not asked for is passed over as it stands.
+    while list.read_until(b'\n', &mut line)? > 0 {
+        let text = line.trim_ascii_end();
+        let kind = text.iter().position(|byte| *byte == b' ').unwrap_or(0);
+        let name = text.get(kind + 3..).unwrap_or_default();
+        let address = || {
+            let digits = std::str::from_utf8(&text[..kind]).unwrap_or_default();
+            u64::from_str_radix(digits, 16).unwrap_or(0)
         };
-        let address = u64::from_str_radix(address, 16).unwrap_or(0);
-        if let Some((begin, which)) = last.filter(|(begin, _)| address > *begin) {
-            found[which].push((begin, address));
+        if let Some((begin, which)) = last
+            && let end = address()
+            && end > begin
+        {
+            found[which].push((begin, end));
             last = None;
         }
-        let plain = name.split('.').next().unwrap_or_default();
-        if let "t" | "T" = kind
-            && address != 0
-            && let Some(which) = names.iter().position(|wanted| *wanted == plain)
-        {
-            last = Some((address, which));
+        // Behind it is no function but of modules and of what ran at boot.
+        if name == b"_etext" {
+            break;
         }
+        let is_it = |wanted: &&str| {
+            let rest = name.strip_prefix(wanted.as_bytes());
+            rest.is_some_and(|rest| matches!(rest, [] | [b'.', ..]))
+        };
+        if let Some(which) = names.iter().position(is_it)
+            && let Some(b't' | b'T') = text.get(kind + 1)
+            && let begin @ 1.. = address()
+        {
+            last = Some((begin, which));
+        }
+        line.clear();
     }
     Ok(found)
 }
