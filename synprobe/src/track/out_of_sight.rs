@@ -25,16 +25,16 @@ impl Deferrals {
 }
 
 impl Tracker {
-    /// `looked_at`: the namespaces that could be.
-    pub(super) fn end_out_of_sight(&mut self, looked_at: &HashSet<u32>, now_ns: u64) {
+    /// `in_sight`: the namespaces that were looked into, now or a round ago.
+    pub(super) fn end_out_of_sight(&mut self, in_sight: &HashSet<u32>, now_ns: u64) {
         let in_use: HashSet<u32> = self.namespaces().collect();
         self.deferrals.0.retain(|netns, _| in_use.contains(netns));
-        if in_use.iter().all(|netns| looked_at.contains(netns)) {
+        if in_use.iter().all(|netns| in_sight.contains(netns)) {
             return;
         }
         let unseen = |(tuple, alive_ns): (Tuple, u64)| {
             let late = alive_ns + SILENT_NS < now_ns;
-            (late && !looked_at.contains(&tuple.netns)).then_some(tuple)
+            (late && !in_sight.contains(&tuple.netns)).then_some(tuple)
         };
         let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
         for tuple in all {

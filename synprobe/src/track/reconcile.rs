@@ -94,8 +94,9 @@ pub(super) struct Reconcile {
     /// Since when ends are collected: a dump is under way.
     collecting: bool,
     ended: HashMap<Tuple, u64>,
-    /// Namespaces of this round.
+    /// Namespaces of this round, and of the one before it.
     looked_at: HashSet<u32>,
+    looked_at_before: HashSet<u32>,
     /// `EmbryonicRsts` that are accounted for: those up to the last dump, and those given to a
     /// half-open since.
     pub(super) embryonic: HashMap<u32, u64>,
@@ -161,9 +162,12 @@ impl Tracker {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
         let looked_at = std::mem::take(&mut self.reconcile.looked_at);
-        self.end_out_of_sight(&looked_at, now_ns);
         self.census.keep(|netns| looked_at.contains(netns));
         self.reconcile.keep(&looked_at);
+        // One dump that failed puts no namespace out of sight: the next round tells.
+        let mut in_sight = std::mem::replace(&mut self.reconcile.looked_at_before, looked_at);
+        in_sight.extend(&self.reconcile.looked_at_before);
+        self.end_out_of_sight(&in_sight, now_ns);
     }
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each

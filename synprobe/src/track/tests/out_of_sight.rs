@@ -28,6 +28,18 @@ fn one_ends_when_its_syn_ack_is_overdue() {
 }
 
 #[test]
+fn one_dump_that_fails_ends_nothing() {
+    // Rounds are far apart where one takes long: a dump shows it, the next one fails a minute later.
+    let mut b = bench();
+    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
+    b.snapshot(snapshot_at(T0 + SEC, vec![row(1, 1000)], 0));
+    b.tracker.snapshots_done(T0 + 60 * SEC);
+    assert!(b.handshakes().is_empty(), "one look failed");
+    b.tracker.snapshots_done(T0 + 120 * SEC);
+    assert_eq!(b.handshakes().len(), 1);
+}
+
+#[test]
 fn one_that_waits_for_data_is_given_the_time_outs_that_say_nothing() {
     // TCP_DEFER_ACCEPT of 3 s is two of them: 1 and 2 s pass before a SYN-ACK is seen; of 10 s, 1, 2, 4, 8.
     for (deferred, least_s, most_s) in [(1, 4, 8), (2, 4, 12), (4, 16, 40)] {
