@@ -11,6 +11,10 @@ use anyhow::{Context, Result, anyhow};
 
 use super::poll::{self, interest};
 
+/// Connections accepted before those that have ended are closed: a server that has not run for a while
+/// finds more of them waiting than it may have descriptors.
+const ACCEPTED_AT_ONCE: u64 = 64;
+
 /// What the server did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
@@ -61,8 +65,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its errors matter to whoever calls stop(); here an earlier one is already on its way.
-        let _ = self.end();
+        // An earlier error is on its way, which may have come of this one.
+        if let Some(Err(error)) = self.end() {
+            eprintln!("the lab's server: {error}");
+        }
     }
 }
 
@@ -108,13 +114,21 @@ fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<Served> {
             }
         }
         for listener in listeners {
-            while let Some(stream) = accept(listener)? {
-                stream.set_nonblocking(true)?;
-                served.accepted += 1;
-                open.insert(stream.as_raw_fd(), stream);
-            }
+            served.accepted += accept_some(listener, &mut open)?;
         }
     }
+}
+
+/// How many it has accepted.
+fn accept_some(listener: &TcpListener, open: &mut HashMap<RawFd, TcpStream>) -> io::Result<u64> {
+    for accepted in 0..ACCEPTED_AT_ONCE {
+        let Some(stream) = accept(listener)? else {
+            return Ok(accepted);
+        };
+        stream.set_nonblocking(true)?;
+        open.insert(stream.as_raw_fd(), stream);
+    }
+    Ok(ACCEPTED_AT_ONCE)
 }
 
 fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
@@ -138,5 +152,23 @@ fn read_some(stream: &mut TcpStream, served: &mut Served) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_closed_before_all_are_accepted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        for _ in 0..=ACCEPTED_AT_ONCE {
+            drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        }
+        let mut open = HashMap::new();
+        assert_eq!(accept_some(&listener, &mut open).unwrap(), ACCEPTED_AT_ONCE);
+        assert_eq!(open.len() as u64, ACCEPTED_AT_ONCE);
+        assert_eq!(accept_some(&listener, &mut open).unwrap(), 1);
     }
 }
