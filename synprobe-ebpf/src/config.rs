@@ -251,14 +251,18 @@ pub const HOW_FUNCTIONS: [&str; 4] = [
 ];
 /// Places of each of [`HOW_FUNCTIONS`], at the most.
 pub const PLACES_EACH: usize = 2;
+/// The function whose caller is asked for when it has ended a half-open.
+pub const HOW_DROPPED: &str = "inet_csk_reqsk_queue_drop";
 /// Words of the exact mode's settings: see the `EXACT_*` indices; then beginning and end of each place.
 pub const EXACT_WORDS: usize = EXACT_RANGES + HOW_FUNCTIONS.len() * PLACES_EACH * 2;
 /// Index in the exact mode's settings: 1 where beginnings are told too.
 pub const EXACT_BEGINS: usize = 0;
 /// Index: the address of `reqsk_timer_handler()`.
 pub const EXACT_HANDLER: usize = 1;
+/// Index: the address of [`HOW_DROPPED`].
+pub const EXACT_DROPPED: usize = 2;
 /// Index of the first range of addresses; one that is not there is empty.
-pub const EXACT_RANGES: usize = 2;
+pub const EXACT_RANGES: usize = 3;
 
 /// What to let through.
 #[repr(C)]

@@ -5,14 +5,18 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_get_stack;
 use synprobe_ebpf::{
-    config::{EXACT_RANGES, EXACT_WORDS, HOW_FUNCTIONS, PLACES_EACH},
+    config::{EXACT_DROPPED, EXACT_RANGES, EXACT_WORDS, HOW_FUNCTIONS, PLACES_EACH},
     event::HOW_UNKNOWN,
 };
 
-use crate::maps::EXACT;
+use crate::{maps::EXACT, sock::Kptr};
 
 /// Frames that are looked at: from the tracepoint of the timer to `tcp_check_req()` there are nine.
 const DEPTH: usize = 16;
+
+/// Bytes of a function up to behind the call that a program is attached by: that, and an `endbr64`
+/// before it.
+const ENTRY: u64 = 9;
 
 /// One of the exact mode's settings: an `EXACT_*` index of `config`.
 #[inline(always)]
@@ -42,14 +46,50 @@ pub fn of(ctx: *mut c_void) -> u8 {
         return HOW_UNKNOWN;
     }
     for address in stack {
-        let mut place = 0;
-        while place < HOW_FUNCTIONS.len() * PLACES_EACH {
-            let range = EXACT_RANGES + place * 2;
-            if address >= setting(range) && address < setting(range + 1) {
-                return (place / PLACES_EACH) as u8 + 1;
-            }
-            place += 1;
+        let how = at(address);
+        if how != HOW_UNKNOWN {
+            return how;
         }
+    }
+    HOW_UNKNOWN
+}
+
+/// Likewise behind the end of `inet_csk_reqsk_queue_drop()`. Who has called it is asked first: a kernel
+/// that goes by frame pointers (CONFIG_UNWINDER_FRAME_POINTER, as Ubuntu's) leaves out the caller of a
+/// function that a program is attached to, for that one has set up no frame yet; and to walk the stack
+/// costs more.
+#[inline(always)]
+pub fn of_dropped(ctx: *mut c_void) -> u8 {
+    match caller(ctx) {
+        HOW_UNKNOWN => of(ctx),
+        how => how,
+    }
+}
+
+/// What the function returns to. On x86-64, from 5.10 to 7.2, there lie above a function's two arguments:
+/// what it has returned, its caller's frame pointer, the way back into the function where the kernel
+/// calls the trampoline instead of jumping to it (as 7.2 does), and the way back into its caller
+/// (`arch_prepare_bpf_trampoline()`).
+#[inline(always)]
+fn caller(ctx: *mut c_void) -> u8 {
+    let above = Kptr::new(ctx as u64 + 4 * size_of::<u64>() as u64);
+    let Ok([first, second]) = above.read::<[u64; 2]>(0) else {
+        return HOW_UNKNOWN;
+    };
+    let into = first.wrapping_sub(setting(EXACT_DROPPED));
+    at(if into <= ENTRY { second } else { first })
+}
+
+/// Which of [`HOW_FUNCTIONS`] is at the address.
+#[inline(always)]
+fn at(address: u64) -> u8 {
+    let mut place = 0;
+    while place < HOW_FUNCTIONS.len() * PLACES_EACH {
+        let range = EXACT_RANGES + place * 2;
+        if address >= setting(range) && address < setting(range + 1) {
+            return (place / PLACES_EACH) as u8 + 1;
+        }
+        place += 1;
     }
     HOW_UNKNOWN
 }

@@ -43,7 +43,7 @@ pub fn request_dropped(ctx: FExitContext) -> i32 {
         return 0;
     }
     // The caller holds a reference.
-    let result = ended(Kptr::new(ctx.arg(1)), || how::of(ctx.as_ptr()));
+    let result = ended(Kptr::new(ctx.arg(1)), || how::of_dropped(ctx.as_ptr()));
     finish_request(result)
 }
 
@@ -140,9 +140,9 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Which queue takes no more: `sk_acceptq_is_full()`, `inet_csk_reqsk_queue_is_full()`. In 5.15 the
-/// latter is full at its limit already, elsewhere above it; a SYN that is dropped at the limit was
-/// refused by `tcp_max_syn_backlog`, which limits the same queue.
+/// Which queue takes no more: `sk_acceptq_is_full()`, `inet_csk_reqsk_queue_is_full()`. The latter is
+/// full at its limit already before 6.13 and the stable releases of January 2025, above it since; a SYN
+/// that is dropped at the limit there was refused by `tcp_max_syn_backlog`, which limits the same queue.
 #[inline(always)]
 fn full_queue(sk: Kptr) -> Result<u8, Fault> {
     let max: u32 = sk.read(place!(max_ack_backlog))?;

@@ -6,8 +6,8 @@
 //! them.
 
 use synprobe_ebpf::config::{
-    EXACT_BEGINS, EXACT_FEATURE, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS, HOW_FUNCTIONS, Member,
-    PLACES_EACH,
+    EXACT_BEGINS, EXACT_DROPPED, EXACT_FEATURE, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS,
+    HOW_DROPPED, HOW_FUNCTIONS, Member, PLACES_EACH,
 };
 
 use super::{btf::Btf, kallsyms};
@@ -357,16 +357,21 @@ impl Decision {
         parts.parts.retain(|part| begins || !part.begins);
         let mut words = Words::default();
         words.0[EXACT_BEGINS] = begins.into();
-        match kallsyms::places(&HOW_FUNCTIONS) {
-            Ok(all) => {
+        // In one go: the list is long.
+        match kallsyms::places(&[&HOW_FUNCTIONS[..], &[HOW_DROPPED]].concat()) {
+            Ok(mut all) => {
+                let begin = |places: Option<&Vec<(u64, u64)>>| {
+                    let first = places.and_then(|places| places.first());
+                    first.map_or(0, |(begin, _)| *begin)
+                };
+                words.0[EXACT_DROPPED] = begin(all.pop().as_ref());
                 for (at, places) in all.iter().enumerate() {
                     for (n, (begin, end)) in places.iter().take(PLACES_EACH).enumerate() {
                         let word = EXACT_RANGES + (at * PLACES_EACH + n) * 2;
                         (words.0[word], words.0[word + 1]) = (*begin, *end);
                     }
                 }
-                let handler = all.last().and_then(|places| places.first());
-                words.0[EXACT_HANDLER] = handler.map_or(0, |(begin, _)| *begin);
+                words.0[EXACT_HANDLER] = begin(all.last());
             }
             Err(error) => log::info!("/proc/kallsyms: {error}: who ends a half-open is not told"),
         }
