@@ -289,7 +289,7 @@ pub(super) fn exact(
         let (fentry, timer) = (none(), none());
         return (
             check(Status::Note, format!("off: {why}")),
-            Exact { fentry, timer },
+            Exact::new(fentry, timer),
         );
     };
     // Any function that the programs are for will do.

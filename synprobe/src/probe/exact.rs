@@ -5,6 +5,8 @@
 //! else, and only where it was asked for, the tracepoints of all timers, for the request's own is among
 //! them.
 
+use std::sync::OnceLock;
+
 use synprobe_ebpf::config::{
     EXACT_BEGINS, EXACT_DROPPED, EXACT_FEATURE, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS,
     HOW_DROPPED, HOW_FUNCTIONS, Member, PLACES_EACH,
@@ -271,6 +273,8 @@ pub struct Exact {
     pub fentry: Result<Parts, Refusal>,
     /// By the timer.
     pub timer: Result<Parts, Refusal>,
+    /// Where the kernel's functions lie: read when they are first needed, for the list is long.
+    places: OnceLock<Words>,
 }
 
 /// What is used.
@@ -302,16 +306,24 @@ impl Exact {
     /// By this kernel's type information; `fentry`: whether programs of that type may be loaded, else why
     /// not.
     pub fn of(btf: &Btf, missing: &[&Member], fentry: Result<(), String>) -> Self {
-        Self {
-            fentry: fentry
+        let timer = Parts::of(TIMERS, btf, missing).map(|mut parts| {
+            parts.lost.push(REFUSED_SYNS);
+            parts
+        });
+        Self::new(
+            fentry
                 .and_then(|()| Parts::of(FUNCTIONS, btf, missing))
                 .map_err(Refusal),
-            timer: Parts::of(TIMERS, btf, missing)
-                .map(|mut parts| {
-                    parts.lost.push(REFUSED_SYNS);
-                    parts
-                })
-                .map_err(Refusal),
+            timer.map_err(Refusal),
+        )
+    }
+
+    /// Of what is known of each.
+    pub fn new(fentry: Result<Parts, Refusal>, timer: Result<Parts, Refusal>) -> Self {
+        Self {
+            fentry,
+            timer,
+            places: OnceLock::new(),
         }
     }
 
@@ -323,7 +335,7 @@ impl Exact {
         match (wish, &self.fentry) {
             (Wish::Tracepoints, _) => Ok(Decision::default()),
             (_, Ok(parts)) => {
-                let decided = Decision::new(Source::Fentry, parts, begins, None);
+                let decided = self.decide(Source::Fentry, parts, begins, None);
                 Ok(Decision {
                     may_fall_back: wish == Wish::Auto,
                     ..decided
@@ -339,7 +351,7 @@ impl Exact {
                     .timer
                     .as_ref()
                     .map_err(|Refusal(timer)| refusal(timer))?;
-                let decided = Decision::new(Source::Timer, parts, begins, Some(why.clone()));
+                let decided = self.decide(Source::Timer, parts, begins, Some(why.clone()));
                 match decided.words.0[EXACT_HANDLER] {
                     0 => Err(refusal(
                         "/proc/kallsyms hides addresses (kernel.kptr_restrict)",
@@ -349,14 +361,26 @@ impl Exact {
             }
         }
     }
-}
 
-impl Decision {
-    fn new(source: Source, parts: &Parts, begins: bool, why: Option<String>) -> Self {
+    fn decide(&self, source: Source, parts: &Parts, begins: bool, why: Option<String>) -> Decision {
         let mut parts = parts.clone();
         parts.parts.retain(|part| begins || !part.begins);
-        let mut words = Words::default();
+        let mut words = *self.places.get_or_init(Words::of_kernel);
         words.0[EXACT_BEGINS] = begins.into();
+        Decision {
+            source,
+            parts,
+            why,
+            may_fall_back: false,
+            words,
+        }
+    }
+}
+
+impl Words {
+    /// Those that are addresses of the kernel's; 0 where it does not tell them.
+    fn of_kernel() -> Self {
+        let mut words = Self::default();
         // In one go: the list is long.
         match kallsyms::places(&[&HOW_FUNCTIONS[..], &[HOW_DROPPED]].concat()) {
             Ok(mut all) => {
@@ -375,13 +399,7 @@ impl Decision {
             }
             Err(error) => log::info!("/proc/kallsyms: {error}: who ends a half-open is not told"),
         }
-        Self {
-            source,
-            parts,
-            why,
-            may_fall_back: false,
-            words,
-        }
+        words
     }
 }
 
@@ -400,12 +418,12 @@ mod tests {
     #[test]
     fn auto_takes_fentry_or_says_nothing() {
         let (fentry, timer) = (found(), found());
-        let decided = Exact { fentry, timer }.choose(Wish::Auto, true).unwrap();
+        let decided = Exact::new(fentry, timer).choose(Wish::Auto, true).unwrap();
         assert_eq!(decided.source, Source::Fentry);
         assert!(decided.why.is_none() && decided.may_fall_back);
 
         let (fentry, timer) = (refused("EPERM"), found());
-        let decided = Exact { fentry, timer }.choose(Wish::Auto, true).unwrap();
+        let decided = Exact::new(fentry, timer).choose(Wish::Auto, true).unwrap();
         assert_eq!(decided.source, Source::Tracepoints);
         assert_eq!(decided.why.as_deref(), Some("EPERM"));
         assert!(decided.parts.parts.is_empty());
@@ -414,11 +432,13 @@ mod tests {
     #[test]
     fn exact_never_falls_back_and_says_why_it_cannot_be() {
         let (fentry, timer) = (found(), found());
-        let decided = Exact { fentry, timer }.choose(Wish::Exact, false).unwrap();
+        let decided = Exact::new(fentry, timer)
+            .choose(Wish::Exact, false)
+            .unwrap();
         assert!(!decided.may_fall_back && decided.words.0[EXACT_BEGINS] == 0);
 
         let (fentry, timer) = (refused("EPERM"), refused("no timer_start"));
-        let Refusal(why) = Exact { fentry, timer }
+        let Refusal(why) = Exact::new(fentry, timer)
             .choose(Wish::Exact, true)
             .unwrap_err();
         assert_eq!(why, "EPERM; the request's timer: no timer_start");
@@ -428,7 +448,7 @@ mod tests {
     fn tracepoints_are_had_wherever_one_asks_for_them() {
         for fentry in [found(), refused("EPERM")] {
             let timer = found();
-            let decided = Exact { fentry, timer }
+            let decided = Exact::new(fentry, timer)
                 .choose(Wish::Tracepoints, true)
                 .unwrap();
             assert_eq!(decided.source, Source::Tracepoints);
@@ -442,8 +462,9 @@ mod tests {
             parts: TIMERS.iter().collect(),
             lost: Vec::new(),
         };
-        let all = Decision::new(Source::Timer, &parts, true, None);
-        let fewer = Decision::new(Source::Timer, &parts, false, None);
+        let exact = Exact::new(found(), found());
+        let all = exact.decide(Source::Timer, &parts, true, None);
+        let fewer = exact.decide(Source::Timer, &parts, false, None);
         assert_eq!(all.parts.parts.len(), fewer.parts.parts.len() + 1);
         assert_eq!(all.words.0[EXACT_BEGINS], 1);
     }
