@@ -119,7 +119,7 @@ fn icmp_storm(family: Family) -> Result<()> {
         "{said} said: {end:?}"
     );
     for lost in watched.lost() {
-        ensure!(lost.is_of_drops(), "no handshake was lost: {lost:?}");
+        ensure!(!lost.is_of_handshakes(), "no handshake was lost: {lost:?}");
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ fn rehearsed(
 
 fn lost(rehearsed: &Rehearsed) -> Vec<Lost> {
     let of = |body: &Body| match body {
-        Body::Lost(lost) if !lost.is_of_drops() => Some(lost.clone()),
+        Body::Lost(lost) if lost.is_of_handshakes() => Some(lost.clone()),
         _ => None,
     };
     rehearsed.lines.iter().filter_map(|l| of(&l.body)).collect()

@@ -8,6 +8,7 @@ mod connect;
 mod end;
 mod facts;
 mod listener;
+mod lost;
 mod problem;
 mod role;
 
@@ -20,6 +21,7 @@ pub use connect::{Connect, ConnectAttempt};
 pub use end::End;
 pub use facts::{Facts, HalfOpens, Queue};
 pub use listener::{LimitedBy, Listener};
+pub use lost::{Lost, Missed};
 pub use problem::{PeerShare, Problem};
 pub use role::{ByRole, Role};
 
@@ -452,35 +454,6 @@ pub struct Start {
     pub missing: Vec<String>,
     /// The filters, as given.
     pub filters: BTreeMap<String, String>,
-}
-
-/// Something was lost.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Lost {
-    /// How many since the last such line.
-    pub events: u64,
-    /// Of what kind, and why.
-    pub reason: String,
-}
-
-impl Lost {
-    /// How the reasons begin that are about packets which this host threw away: what is lost of those
-    /// is evidence, never a handshake.
-    pub const OF_DROPS: [&'static str; 2] = ["drop records", "packet drops"];
-
-    /// How many retransmissions of a namespace it tells of that had no event.
-    pub fn retransmissions_in(&self, netns: u32) -> u64 {
-        let those = format!("retransmissions in namespace {netns}:");
-        match self.reason.starts_with(&those) {
-            true => self.events,
-            false => 0,
-        }
-    }
-
-    /// Whether nothing but such evidence was lost.
-    pub fn is_of_drops(&self) -> bool {
-        Self::OF_DROPS.iter().any(|of| self.reason.starts_with(of))
-    }
 }
 
 /// What a line is about.

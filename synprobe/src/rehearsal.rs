@@ -1,12 +1,12 @@
 //! `synprobe lab`: a scenario of the [`lab`](crate::lab), watched by the same pipeline as `watch`, and
 //! what was made held against what was seen.
 
+mod comparison;
 mod matrix;
 
 use std::{
     fmt::Write as _,
     io,
-    ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,10 +19,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 
+use self::comparison::{Comparison, Told};
+
 use crate::{
     filter::{Detail, Selection},
     lab::{Lab, LabCounters, Made, Scenario, Side},
-    model::{Body, End, Line, RetransmitKind, Role},
+    model::{Body, End, Line, Missed, RetransmitKind, Role},
     pipeline::{self, OnReady, Stop, WatchError, WatchOptions},
     preflight::Ready,
     probe::exact::Wish,
@@ -222,32 +224,6 @@ impl View for Recorder<'_> {
     }
 }
 
-/// One comparison.
-struct Comparison {
-    what: String,
-    made: RangeInclusive<u64>,
-    seen: u64,
-    /// Not seen, and the run said so.
-    told_as_lost: u64,
-    /// Whose word `seen` is.
-    by: &'static str,
-}
-
-impl Comparison {
-    /// What was missed and told is no difference: nothing that the run says is wrong.
-    fn agrees(&self) -> bool {
-        self.made.contains(&self.seen) || self.made.contains(&(self.seen + self.told_as_lost))
-    }
-
-    fn mark(&self) -> String {
-        match (self.agrees(), self.made.contains(&self.seen)) {
-            (true, true) => "ok".to_owned(),
-            (true, false) => format!("ok, {} told as lost", self.told_as_lost),
-            (false, _) => "DIFFERS".to_owned(),
-        }
-    }
-}
-
 impl Rehearsed {
     /// Handshakes of a role that ended so.
     pub fn handshakes(&self, role: Role, outcome: crate::model::Outcome) -> u64 {
@@ -270,11 +246,11 @@ impl Rehearsed {
         self.lines.iter().map(segments).sum()
     }
 
-    /// Of what one side sent again, what had no event and was told as lost.
-    fn retransmits_told_as_lost(&self, side: Side) -> u64 {
-        let netns = self.namespaces[usize::from(side == Side::Server)];
+    /// What was told as lost of one side and kind.
+    fn told_as_lost(&self, side: Side, of: impl Fn(u32) -> Missed) -> u64 {
+        let of = of(self.namespaces[usize::from(side == Side::Server)]);
         let told = |line: &Line| match &line.body {
-            Body::Lost(lost) => lost.retransmissions_in(netns),
+            Body::Lost(lost) if lost.of == of => lost.events,
             _ => 0,
         };
         self.lines.iter().map(told).sum()
@@ -291,25 +267,25 @@ impl Rehearsed {
             what: "kernel records, received and lost".to_owned(),
             made: produced..=produced,
             seen: self.end.events + self.end.lost,
-            told_as_lost: 0,
+            told_as_lost: Told::Nothing,
             by: "synprobe",
         });
         all
     }
 
     /// What synprobe saw.
-    fn compare_totals(&self, all: &mut Vec<Comparison>) {
+    fn compare_totals(&self, comparisons: &mut Vec<Comparison>) {
         for role in [Role::Client, Role::Server] {
             for outcome in crate::model::Outcome::ALL {
                 let made = self.made.count(role, outcome);
                 let seen = self.handshakes(role, outcome);
                 if made != (0..=0) || seen > 0 {
                     let what = format!("{} handshakes {}", role.name(), outcome.name());
-                    all.push(Comparison {
+                    comparisons.push(Comparison {
                         what,
                         made,
                         seen,
-                        told_as_lost: 0,
+                        told_as_lost: Told::Nothing,
                         by: "synprobe",
                     });
                 }
@@ -322,32 +298,44 @@ impl Rehearsed {
             {
                 let seen = self.retransmits(expected.side, kind);
                 let what = format!("{} {} retransmissions", side(expected.side), expected.kind);
-                all.push(Comparison {
+                comparisons.push(Comparison {
                     what,
                     made: expected.count.clone(),
                     seen,
-                    told_as_lost: self.retransmits_told_as_lost(expected.side),
+                    told_as_lost: match kind {
+                        RetransmitKind::Syn | RetransmitKind::Synack => {
+                            Told::These(self.told_as_lost(expected.side, Missed::Handshakes))
+                        }
+                        _ => Told::Among(self.told_as_lost(expected.side, Missed::Data)),
+                    },
                     by: "synprobe",
                 });
             }
         }
         for which in [Side::Client, Side::Server] {
-            let seen = self.retransmits(which, RetransmitKind::Syn)
-                + self.retransmits(which, RetransmitKind::Synack);
-            // Those that could not be sent are in both counters; only SYNs are refused so in the lab.
-            let counters = self.side(which);
-            let counted = counters
-                .get("TCPSynRetrans")
-                .saturating_sub(counters.get("TCPRetransFail"));
-            if seen + counted > 0 {
-                let what = format!("{} SYNs and SYN-ACKs again, by TCPSynRetrans", side(which));
-                all.push(Comparison {
-                    what,
-                    made: counted..=counted,
-                    seen,
-                    told_as_lost: self.retransmits_told_as_lost(which),
-                    by: "synprobe",
-                });
+            let again = |kind| self.retransmits(which, kind);
+            let handshakes = again(RetransmitKind::Syn) + again(RetransmitKind::Synack);
+            let all: u64 = RetransmitKind::ALL.into_iter().map(again).sum();
+            let missed = self.told_as_lost(which, Missed::Handshakes);
+            let missed_all = missed + self.told_as_lost(which, Missed::Data);
+            for (what, name, seen, missed) in [
+                ("SYNs and SYN-ACKs", "TCPSynRetrans", handshakes, missed),
+                ("segments", "RetransSegs", all, missed_all),
+            ] {
+                // Those that could not be sent are in both counters; only SYNs are refused so in the lab.
+                let counters = self.side(which);
+                let counted = counters
+                    .get(name)
+                    .saturating_sub(counters.get("TCPRetransFail"));
+                if seen + counted > 0 {
+                    comparisons.push(Comparison {
+                        what: format!("{} {what} again, by {name}", side(which)),
+                        made: counted..=counted,
+                        seen,
+                        told_as_lost: Told::These(missed),
+                        by: "synprobe",
+                    });
+                }
             }
         }
     }
@@ -363,7 +351,7 @@ impl Rehearsed {
                     what,
                     made: expected.moved.clone(),
                     seen,
-                    told_as_lost: 0,
+                    told_as_lost: Told::Nothing,
                     by: "the kernel",
                 });
             }
@@ -451,38 +439,4 @@ pub fn host_error(error: &anyhow::Error) -> bool {
         error.downcast_ref::<WatchError>(),
         Some(WatchError::Host(_))
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Lost;
-
-    #[test]
-    fn what_was_missed_and_told_is_no_difference() {
-        let compared = |seen, told_as_lost| Comparison {
-            what: String::new(),
-            made: 11..=11,
-            seen,
-            told_as_lost,
-            by: "synprobe",
-        };
-        let mark = |seen, told_as_lost| compared(seen, told_as_lost).mark();
-        assert_eq!(mark(11, 0), "ok");
-        assert_eq!(mark(9, 2), "ok, 2 told as lost");
-        for (seen, told_as_lost) in [(9, 0), (9, 1), (9, 3), (12, 0), (12, 1)] {
-            assert_eq!(mark(seen, told_as_lost), "DIFFERS");
-        }
-    }
-
-    #[test]
-    fn what_was_missed_is_of_a_namespace() {
-        let lost = Lost {
-            events: 2,
-            reason: "retransmissions in namespace 4026532246: TCPSynRetrans shows them and no event told"
-                .to_owned(),
-        };
-        assert_eq!(lost.retransmissions_in(4_026_532_246), 2);
-        assert_eq!(lost.retransmissions_in(402_653_224), 0);
-    }
 }

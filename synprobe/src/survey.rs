@@ -29,7 +29,7 @@ use crate::{
     },
     model,
     netns::{self, NetNs},
-    track::{Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
+    track::{Again, Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
     verdict::scene::{Counters, Path, PathWanted},
 };
 use owners::Owners;
@@ -444,6 +444,13 @@ impl Round {
     }
 }
 
+fn sent_again(seen: &Seen) -> Option<Again> {
+    Some(Again {
+        handshake: seen.counter("TCPSynRetrans")?,
+        segments: seen.counter("RetransSegs")?,
+    })
+}
+
 fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
     let dump = &seen.half_opens;
     let as_row = |row: &Row| HalfOpenRow {
@@ -469,10 +476,10 @@ fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
         is_first: seen.is_first,
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
-        syn_retrans: seen.counter("TCPSynRetrans").map(|value| Count {
+        sent_again: sent_again(seen).map(|again| Count {
             before_ns: dump.after_ns,
             after_ns: seen.counted_ns,
-            value,
+            again,
         }),
         retrans_fail: seen.counter("TCPRetransFail").unwrap_or(0),
         embryonic_rsts: seen.counter("EmbryonicRsts"),

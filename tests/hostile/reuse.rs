@@ -44,7 +44,7 @@ fn cookie(client: &Client) -> Result<u64> {
 
 /// Refuses a run that has missed something, other than evidence: each RST here is a packet dropped.
 fn complete(watched: Watched) -> Result<Watched> {
-    let missed = watched.lost().find(|lost| !lost.is_of_drops()).cloned();
+    let missed = watched.lost().find(|lost| lost.is_of_handshakes()).cloned();
     match missed {
         None => Ok(watched),
         Some(lost) => Err(Undecided(format!("{lost:?}")).into()),

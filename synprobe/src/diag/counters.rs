@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::scratch::Scratch;
 use crate::netns::NetNs;
 
-/// The files, in the order in which their values are stored.
+/// The files, in the order in which they are read: what `TCPSynRetrans` counts `RetransSegs` counts just
+/// before, and what both hold must not seem to be in the latter alone.
 const FILES: [&str; 2] = [
-    "/proc/thread-self/net/netstat",
     "/proc/thread-self/net/snmp",
+    "/proc/thread-self/net/netstat",
 ];
 
 /// Names of the columns: the same at every reading, so shared by all of them.
@@ -182,8 +183,8 @@ impl CounterReader {
     /// EPERM when the namespace may not be entered; NotFound without `/proc`.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let open = || -> io::Result<[File; 2]> {
-            let [netstat, snmp] = FILES;
-            Ok([File::open(netstat)?, File::open(snmp)?])
+            let [first, second] = FILES;
+            Ok([File::open(first)?, File::open(second)?])
         };
         Ok(Self {
             files: netns.run(open)??,

@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
-    event::{KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
+    event::{KIND_DROP, KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
     stats::Stats,
 };
 
 use crate::{
     diag::{icmp::IcmpErrors, monotonic_ns},
+    model::{Lost, Missed},
     probe::{Probes, losses},
-    track::{Missed, Observation},
+    track::Observation,
 };
 
 /// Why ICMP errors are lost: evidence, as all drop records.
@@ -58,6 +59,7 @@ impl Losses {
                 KIND_STATE => Missed::States,
                 KIND_RETRANSMIT | KIND_SYNACK => Missed::Retransmissions,
                 KIND_REQUEST => Missed::Requests,
+                KIND_DROP => Missed::Drops,
                 _ => Missed::Others,
             };
             let full = || format!("{name} records: the ring was full (a larger --ring-size helps)");
@@ -72,9 +74,9 @@ impl Losses {
         let unheard = icmp.iter().map(|errors| errors.drops()).sum();
         self.unlooked += unlooked.0 + unheard;
         for (events, reason) in [unlooked, held_back] {
-            add(events, &|| reason.clone(), Missed::Others);
+            add(events, &|| reason.clone(), Missed::Drops);
         }
-        add(unheard, &|| UNHEARD.to_owned(), Missed::Others);
+        add(unheard, &|| UNHEARD.to_owned(), Missed::Drops);
         (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
         Ok(lost)
     }
@@ -84,7 +86,7 @@ impl Losses {
         let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
         // How many are missed nobody knows: one stands for all.
         self.unlooked += 1;
-        Some(said(1, reason, Missed::Others))
+        Some(said(1, reason, Missed::Drops))
     }
 
     /// A record cannot be decoded. The kernel side has counted it.
@@ -106,19 +108,6 @@ impl Losses {
 fn said(events: u64, reason: String, of: Missed) -> Observation {
     Observation::Lost {
         at_ns: monotonic_ns(),
-        events,
-        reason,
-        of,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unheard_icmp_errors_are_known_as_losses_of_evidence() {
-        let reason = UNHEARD.to_owned();
-        assert!(crate::model::Lost { events: 1, reason }.is_of_drops());
+        lost: Lost { events, reason, of },
     }
 }

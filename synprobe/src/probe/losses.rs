@@ -43,14 +43,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_known_as_losses_of_evidence() {
-        let none = Stats::default();
-        for (events, reason) in of_drops(&none, &none, 0) {
-            assert!(crate::model::Lost { events, reason }.is_of_drops());
-        }
-    }
-
-    #[test]
     fn skips_are_losses_in_proportion() {
         assert_eq!(records_among(0, 1000, 1000), 0);
         assert_eq!(records_among(5, 1000, 0), 0);

@@ -1,44 +1,117 @@
 //! Our count held against the kernel's, while we run.
 //!
-//! `TCPSynRetrans` of a namespace rises with every SYN and SYN-ACK that is sent again, just before the
-//! tracepoint is raised (`__tcp_retransmit_skb()`, `tcp_rtx_synack()`). What the kernel counted and no
-//! record told of was missed, by whatever fault, and is reported: nothing is lost in silence. A socket
-//! counts too (`tcp_sock.total_retrans`, `request_sock.num_retrans`), and its own next record shows what
-//! was missed of it, also where a filter makes the namespace's sum useless.
+//! `TCPSynRetrans` of a namespace rises with every SYN and SYN-ACK that is sent again, and `RetransSegs`
+//! with every segment, those included, just before the tracepoint is raised (`__tcp_retransmit_skb()`,
+//! `tcp_rtx_synack()`). What the kernel counted and no record told of was missed, by whatever fault, and
+//! is reported: nothing is lost in silence. A socket counts too (`tcp_sock.total_retrans`,
+//! `request_sock.num_retrans`), and its own next record shows what was missed of it, also where a filter
+//! makes the namespace's sums useless.
 
 use std::collections::{HashMap, VecDeque};
 
 /// An event whose counter was read may still be on its way through its program for so long.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
+/// Events remembered between two readings of a namespace; with more, the next one is a new base.
+const UNREAD: usize = 1 << 18;
 
-/// A reading of the counter.
+/// What was sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// SYNs and SYN-ACKs.
+    pub handshake: u64,
+    /// All segments, SYNs and SYN-ACKs among them.
+    pub segments: u64,
+}
+
+impl Again {
+    fn less(self, other: Self) -> Self {
+        Self {
+            handshake: self.handshake.saturating_sub(other.handshake),
+            segments: self.segments.saturating_sub(other.segments),
+        }
+    }
+}
+
+/// A reading of the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Before it was read, CLOCK_MONOTONIC nanoseconds.
+    /// Before they were read, CLOCK_MONOTONIC nanoseconds.
     pub before_ns: u64,
     /// After.
     pub after_ns: u64,
-    /// Its value.
-    pub value: u64,
+    /// `TCPSynRetrans` and `RetransSegs`. The latter is read first: what both hold is never in it alone.
+    pub again: Again,
+}
+
+/// What a reading shows to be missing, beyond what was known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// SYNs and SYN-ACKs.
+    pub handshake: u64,
+    /// Other segments.
+    pub data: u64,
+}
+
+/// An event since the last reading.
+struct Unread {
+    at_ns: u64,
+    handshake: bool,
+    segments: u32,
 }
 
 #[derive(Default)]
 struct Tally {
-    /// Events seen.
-    seen: u64,
-    /// Times of the last of them, since the last reading.
-    recent: VecDeque<u64>,
-    /// First reading, and the events that it certainly holds.
-    first: Option<(u64, u64)>,
+    /// What events told of.
+    seen: Again,
+    /// The last of them, since the last reading.
+    unread: VecDeque<Unread>,
+    /// First reading, and what it certainly holds of what events told.
+    first: Option<(Again, Again)>,
     /// Missing ones that were reported.
-    reported: u64,
-    /// Missing ones that a socket's own count has shown: some or all of those above.
+    reported: Missing,
+    /// Missing ones that a socket's own count has shown: some or all of those of handshakes above.
     by_socket: u64,
 }
 
 impl Tally {
-    fn seen_by(&self, at_ns: u64) -> u64 {
-        self.seen - self.recent.iter().filter(|at| **at > at_ns).count() as u64
+    fn event(&mut self, event: Unread) {
+        if self.unread.len() == UNREAD {
+            *self = Self::default();
+        }
+        self.seen.handshake += u64::from(event.handshake);
+        self.seen.segments += u64::from(event.segments);
+        self.unread.push_back(event);
+    }
+
+    fn seen_by(&self, at_ns: u64) -> Again {
+        let mut later = Again::default();
+        for event in self.unread.iter().filter(|event| event.at_ns > at_ns) {
+            later.handshake += u64::from(event.handshake);
+            later.segments += u64::from(event.segments);
+        }
+        self.seen.less(later)
+    }
+
+    fn reading(&mut self, count: Count) -> Missing {
+        let news = match self.first {
+            None => {
+                self.first = Some((count.again, self.seen_by(count.before_ns)));
+                (self.reported, self.by_socket) = Default::default();
+                Missing::default()
+            }
+            Some((first, seen)) => {
+                let told = self.seen_by(count.after_ns + ON_ITS_WAY_NS).less(seen);
+                let missing = count.again.less(first).less(told);
+                let handshake = missing.handshake.saturating_sub(self.reported.handshake);
+                self.reported.handshake += handshake;
+                let data = missing.segments.saturating_sub(self.reported.handshake);
+                let data = data.saturating_sub(self.reported.data);
+                self.reported.data += data;
+                Missing { handshake, data }
+            }
+        };
+        self.unread.retain(|event| event.at_ns > count.before_ns);
+        news
     }
 }
 
@@ -49,41 +122,28 @@ pub(super) struct Census {
 }
 
 impl Census {
-    /// A SYN or a SYN-ACK was sent again, or tried to be.
-    pub fn event(&mut self, netns: u32, at_ns: u64) {
-        let tally = self.tallies.entry(netns).or_default();
-        tally.seen += 1;
-        tally.recent.push_back(at_ns);
+    /// Segments were sent again, or tried to be: a SYN or a SYN-ACK, or others.
+    pub fn event(&mut self, netns: u32, at_ns: u64, handshake: bool, segments: u32) {
+        self.tallies.entry(netns).or_default().event(Unread {
+            at_ns,
+            handshake,
+            segments,
+        });
     }
 
     /// A reading; every event up to then has been taken in. How many more are missing than were known
     /// to be: never too many, and too few only while events are on their way.
-    pub fn reading(&mut self, netns: u32, count: Count) -> u64 {
-        let tally = self.tallies.entry(netns).or_default();
-        let missing = match tally.first {
-            None => {
-                tally.first = Some((count.value, tally.seen_by(count.before_ns)));
-                (tally.reported, tally.by_socket) = (0, 0);
-                0
-            }
-            Some((first, seen)) => {
-                let counted = count.value.saturating_sub(first);
-                let told = tally.seen_by(count.after_ns + ON_ITS_WAY_NS) - seen;
-                counted.saturating_sub(told)
-            }
-        };
-        tally.recent.retain(|at| *at > count.before_ns);
-        let news = missing.saturating_sub(tally.reported);
-        tally.reported += news;
-        news
+    pub fn reading(&mut self, netns: u32, count: Count) -> Missing {
+        self.tallies.entry(netns).or_default().reading(count)
     }
 
-    /// A socket's own count shows so many that no event told of. How many of them were not reported.
+    /// A socket's own count shows so many SYNs or SYN-ACKs that no event told of. How many of them were
+    /// not reported.
     pub fn missed(&mut self, netns: u32, events: u64) -> u64 {
         let tally = self.tallies.entry(netns).or_default();
         tally.by_socket += events;
-        let news = tally.by_socket.saturating_sub(tally.reported);
-        tally.reported += news;
+        let news = tally.by_socket.saturating_sub(tally.reported.handshake);
+        tally.reported.handshake += news;
         news
     }
 
@@ -93,65 +153,53 @@ impl Census {
     }
 }
 
-/// Records that are known to be lost: what else shows that they are missing is no news.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Excused {
-    pub states: u64,
-    pub retransmissions: u64,
-    pub requests: u64,
-}
-
-/// What no event told of.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Untold {
-    /// SYNs and SYN-ACKs sent again: whose count shows it.
-    Retransmissions(&'static str),
-    /// That an active open is over.
-    ClientEnds,
-    /// Ends of half-opens, in the exact mode.
-    HalfOpenEnds,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(census: &mut Census, at: u64, value: u64) -> u64 {
-        census.reading(
-            1,
-            Count {
-                before_ns: at,
-                after_ns: at + 1000,
-                value,
+    const S: u64 = 1_000_000_000;
+
+    fn at(at: u64, handshake: u64, segments: u64) -> Count {
+        Count {
+            before_ns: at,
+            after_ns: at + 1000,
+            again: Again {
+                handshake,
+                segments,
             },
-        )
+        }
     }
 
-    const S: u64 = 1_000_000_000;
+    /// Where nothing but SYNs is sent again.
+    fn syns(census: &mut Census, at_ns: u64, value: u64) -> u64 {
+        let missing = census.reading(1, at(at_ns, value, value));
+        assert_eq!(missing.data, 0);
+        missing.handshake
+    }
 
     #[test]
     fn what_the_kernel_counted_and_nobody_told_is_missing_once() {
         let mut census = Census::default();
-        census.event(1, S);
+        census.event(1, S, true, 1);
         assert_eq!(
-            read(&mut census, 2 * S, 1001),
+            syns(&mut census, 2 * S, 1001),
             0,
             "the first reading is the base"
         );
-        census.event(1, 3 * S);
-        assert_eq!(read(&mut census, 4 * S, 1002), 0);
-        assert_eq!(read(&mut census, 5 * S, 1032), 30);
-        assert_eq!(read(&mut census, 6 * S, 1032), 0, "not again");
-        census.event(1, 7 * S);
-        assert_eq!(read(&mut census, 8 * S, 1034), 1);
+        census.event(1, 3 * S, true, 1);
+        assert_eq!(syns(&mut census, 4 * S, 1002), 0);
+        assert_eq!(syns(&mut census, 5 * S, 1032), 30);
+        assert_eq!(syns(&mut census, 6 * S, 1032), 0, "not again");
+        census.event(1, 7 * S, true, 1);
+        assert_eq!(syns(&mut census, 8 * S, 1034), 1);
     }
 
     #[test]
     fn what_a_socket_shows_and_the_namespace_counts_is_missing_once() {
         let mut census = Census::default();
-        assert_eq!(read(&mut census, S, 1000), 0);
+        assert_eq!(syns(&mut census, S, 1000), 0);
         assert_eq!(census.missed(1, 2), 2);
-        assert_eq!(read(&mut census, 2 * S, 1003), 1, "two are known");
+        assert_eq!(syns(&mut census, 2 * S, 1003), 1, "two are known");
         assert_eq!(census.missed(1, 1), 0, "the third's socket tells late");
         assert_eq!(census.missed(1, 1), 1);
     }
@@ -160,10 +208,37 @@ mod tests {
     fn events_beside_the_reading_are_not_missing() {
         let mut census = Census::default();
         // Counted already, its record stamped after the reading; and one that came later.
-        census.event(1, 2 * S + 5_000);
-        census.event(1, 2 * S + 500_000_000);
-        assert_eq!(read(&mut census, 2 * S, 1), 0);
-        assert_eq!(read(&mut census, 3 * S, 2), 0);
-        assert_eq!(read(&mut census, 4 * S, 2), 0);
+        census.event(1, 2 * S + 5_000, true, 1);
+        census.event(1, 2 * S + 500_000_000, true, 1);
+        assert_eq!(syns(&mut census, 2 * S, 1), 0);
+        assert_eq!(syns(&mut census, 3 * S, 2), 0);
+        assert_eq!(syns(&mut census, 4 * S, 2), 0);
+    }
+
+    #[test]
+    fn data_is_told_apart_from_syns_and_counted_by_the_segment() {
+        let mut census = Census::default();
+        let missing = |handshake, data| Missing { handshake, data };
+        assert_eq!(census.reading(1, at(S, 10, 100)), missing(0, 0));
+        census.event(1, 2 * S, true, 1);
+        census.event(1, 2 * S, false, 7);
+        // One SYN and a probe more than events told of.
+        assert_eq!(census.reading(1, at(3 * S, 12, 110)), missing(1, 1));
+        assert_eq!(census.reading(1, at(4 * S, 12, 110)), missing(0, 0));
+        assert_eq!(census.reading(1, at(5 * S, 12, 115)), missing(0, 5));
+        // What a socket has told of is in both counters.
+        assert_eq!(census.missed(1, 2), 1);
+        assert_eq!(census.reading(1, at(6 * S, 13, 116)), missing(0, 0));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_bounded_and_begun_anew() {
+        let mut census = Census::default();
+        for n in 0..=UNREAD as u64 {
+            census.event(1, S + n, true, 1);
+        }
+        assert_eq!(census.tallies[&1].unread.len(), 1);
+        assert_eq!(syns(&mut census, 2 * S, 5_000_000), 0, "a new base");
+        assert_eq!(syns(&mut census, 3 * S, 5_000_002), 2);
     }
 }

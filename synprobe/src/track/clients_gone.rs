@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Snapshot, Tracker, census::Untold, open::Open};
+use super::{Snapshot, Tracker, open::Open, untold::Untold};
 use crate::{
     filter::mapped,
     model::{Role, TcpState},

@@ -23,12 +23,13 @@ pub mod schedule;
 mod server;
 #[cfg(test)]
 mod tests;
+mod untold;
 
 use std::sync::Arc;
 
 pub use bounded::Bounded;
-pub use census::Count;
-pub use observation::{Missed, Observation, Totals};
+pub use census::{Again, Count};
+pub use observation::{Observation, Totals};
 pub use open::Tuple;
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
@@ -42,7 +43,7 @@ use crate::{
     decode::Event,
     filter::{Detail, Selection},
     model::{
-        Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Lost,
+        Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Missed,
         Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
     },
     probe::exact::Source,
@@ -116,7 +117,7 @@ pub struct Tracker {
     rumours: Bounded<u64, quiet::Rumour>,
     deferrals: Deferrals,
     tallies: quiet::Tallies,
-    excused: census::Excused,
+    excused: untold::Excused,
     census: census::Census,
     totals: Totals,
     lines: Vec<Line>,
@@ -143,7 +144,7 @@ impl Tracker {
             rumours: Bounded::new(REMEMBERED),
             deferrals: Deferrals::default(),
             tallies: quiet::Tallies::default(),
-            excused: census::Excused::default(),
+            excused: untold::Excused::default(),
             census: census::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),
@@ -161,12 +162,8 @@ impl Tracker {
             }
             Observation::Snapshot(snapshot) => self.on_snapshot(&snapshot),
             Observation::Listeners(listeners) => self.owners.add(listeners),
-            Observation::Lost {
-                at_ns,
-                events,
-                reason,
-                of,
-            } => {
+            Observation::Lost { at_ns, lost } => {
+                let (of, events) = (lost.of, lost.events);
                 self.totals.lost += events;
                 if matches!(of, Missed::States | Missed::Any) {
                     self.excused.states += events;
@@ -179,7 +176,7 @@ impl Tracker {
                 }
                 self.lines.push(Line {
                     mono_ns: at_ns,
-                    body: Body::Lost(Lost { events, reason }),
+                    body: Body::Lost(lost),
                 });
             }
         }
@@ -250,12 +247,7 @@ impl Tracker {
     }
 
     fn on_event(&mut self, event: &Event) {
-        if matches!(
-            event,
-            Event::SynAck(..) | Event::Retransmit(_, TcpState::SynSent | TcpState::SynRecv)
-        ) {
-            self.census.event(event.flow().netns, event.at_ns());
-        }
+        self.count_again(event);
         match event {
             Event::State(r, old, new) => match (*old, *new) {
                 (_, TcpState::SynSent) => self.syn_sent(r, *old),

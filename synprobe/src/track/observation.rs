@@ -1,7 +1,10 @@
 //! What the tracker takes in, and the totals that it keeps.
 
 use super::{Listener, Snapshot, peers::Estimate};
-use crate::{decode::Event, model::ByRole};
+use crate::{
+    decode::Event,
+    model::{ByRole, Lost},
+};
 
 /// Something that was seen.
 #[derive(Debug)]
@@ -16,28 +19,9 @@ pub enum Observation {
     Lost {
         /// When that was noticed.
         at_ns: u64,
-        /// How many.
-        events: u64,
-        /// Of what kind, and why.
-        reason: String,
-        /// Which records they may have been, where that is known.
-        of: Missed,
+        /// What they were.
+        lost: Lost,
     },
-}
-
-/// Which records were lost: what a socket or a counter shows of the same is not lost once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missed {
-    /// Others.
-    Others,
-    /// Transitions.
-    States,
-    /// SYNs and SYN-ACKs, and segments, sent again.
-    Retransmissions,
-    /// Beginnings and ends of half-opens (the exact mode).
-    Requests,
-    /// Any of these.
-    Any,
 }
 
 /// The running totals.

@@ -7,8 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Count, Ending, Missed, Observation, Tracker, Tuple,
-    census::Untold,
+    Count, Ending, Tracker, Tuple,
     facts::RESET_HERE,
     open::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
@@ -48,8 +47,8 @@ pub struct Snapshot {
     pub is_first: bool,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
-    /// `TCPSynRetrans`, likewise.
-    pub syn_retrans: Option<Count>,
+    /// What was sent again, likewise.
+    pub sent_again: Option<Count>,
     /// `TCPRetransFail`, likewise.
     pub retrans_fail: u64,
     /// `tcp_synack_retries`, where it could be read.
@@ -202,66 +201,6 @@ impl Tracker {
         self.on_gone(snapshot);
         self.clients_gone(snapshot);
         self.take_census(snapshot);
-    }
-
-    /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
-    /// what it counted was asked for.
-    fn take_census(&mut self, snapshot: &Snapshot) {
-        let Some(mut count) = snapshot
-            .syn_retrans
-            .filter(|_| self.config.selection.is_whole())
-        else {
-            return;
-        };
-        if !self.config.sees_failures {
-            // Attempts that failed are counted and raise no event; data's are among them.
-            count.value = count.value.saturating_sub(snapshot.retrans_fail);
-        }
-        let missing = self.census.reading(snapshot.netns, count);
-        let at_ns = count.after_ns;
-        self.untold(
-            snapshot.netns,
-            at_ns,
-            missing,
-            Untold::Retransmissions("TCPSynRetrans"),
-        );
-    }
-
-    /// A socket's own count is ahead of the events by so many.
-    pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
-        let news = self.census.missed(netns, events.into());
-        self.untold(netns, at_ns, news, Untold::Retransmissions("the socket"));
-    }
-
-    /// Something else than an event told of these: lost, unless they are known to be.
-    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Untold) {
-        let (excuse, what, by) = match what {
-            Untold::Retransmissions(by) => {
-                (&mut self.excused.retransmissions, "retransmissions", by)
-            }
-            Untold::ClientEnds => (
-                &mut self.excused.states,
-                "ends of active opens",
-                "sock_diag",
-            ),
-            Untold::HalfOpenEnds => (
-                &mut self.excused.requests,
-                "ends of half-opens",
-                "sock_diag",
-            ),
-        };
-        let excused = events.min(*excuse);
-        *excuse -= excused;
-        let events = events - excused;
-        if events > 0 {
-            self.totals.untold += events;
-            self.observe(Observation::Lost {
-                at_ns,
-                events,
-                of: Missed::Others,
-                reason: format!("{what} in namespace {netns}: {by} shows them and no event told"),
-            });
-        }
     }
 
     fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {

@@ -10,12 +10,12 @@ use synprobe_ebpf::event::{
 
 use super::{
     Ending, Tracker, Tuple,
-    census::Untold,
     facts::RESET_HERE,
     open::{Open, Start},
     peers::FullQueue,
     reconcile::Fate,
     schedule::SynAckSchedule,
+    untold::Untold,
 };
 use crate::{
     decode::Moment,

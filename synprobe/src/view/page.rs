@@ -311,7 +311,7 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        model::PeerShare,
+        model::{Missed, PeerShare},
         states::{Counted, NetnsStates},
     };
 
@@ -367,6 +367,7 @@ mod tests {
         let lost = Lost {
             events: 5,
             reason: "state records: the ring was full (a larger --ring-size helps)".into(),
+            of: Missed::States,
         };
         let end = End {
             events: 1200,

@@ -185,9 +185,11 @@ fn an_end_that_no_event_told_is_lost_and_still_told() {
     b.see(request(began, Moment::Begun, |_| ()));
     b.tracker.observe(Observation::Lost {
         at_ns: began,
-        events: 1,
-        reason: "the ring was full".to_owned(),
-        of: Missed::Requests,
+        lost: crate::model::Lost {
+            events: 1,
+            reason: "the ring was full".to_owned(),
+            of: Missed::Requests,
+        },
     });
     b.see(request(began + SEC, Moment::Begun, |_| ()));
     assert_eq!(lost(&b.lines()), 1);

@@ -20,7 +20,7 @@ pub use looks::{Counters, ListenerLooks};
 
 use crate::{
     filter::mapped,
-    model::{Body, Connection, HalfOpens, Handshake, Line, Outcome, Role, TcpState},
+    model::{Body, Connection, HalfOpens, Handshake, Line, Missed, Outcome, Role, TcpState},
     track::Bounded,
 };
 
@@ -84,8 +84,8 @@ impl Scene {
                 self.fanouts.began(&s.connection, line.mono_ns)
             }
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
-            Body::Lost(l) if l.is_of_drops() => self.discards_missed = true,
-            Body::Lost(l) => self.lost += l.events,
+            Body::Lost(l) if l.of == Missed::Drops => self.discards_missed = true,
+            Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
             _ => (),
         }
     }

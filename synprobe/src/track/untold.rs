@@ -1,0 +1,116 @@
+//! What no event told of, and something else shows: lost, and said once.
+
+use super::{Observation, Snapshot, Tracker};
+use crate::{
+    decode::Event,
+    model::{Lost, Missed, TcpState},
+};
+
+/// Records that are known to be lost: what else shows that they are missing is no news.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Excused {
+    pub states: u64,
+    pub retransmissions: u64,
+    pub requests: u64,
+}
+
+/// What no event told of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Untold {
+    /// SYNs and SYN-ACKs sent again: whose count shows it.
+    Retransmissions(&'static str),
+    /// Other segments sent again.
+    Segments,
+    /// That an active open is over.
+    ClientEnds,
+    /// Ends of half-opens, in the exact mode.
+    HalfOpenEnds,
+}
+
+impl Tracker {
+    /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
+    /// what it counted was asked for.
+    pub(super) fn take_census(&mut self, snapshot: &Snapshot) {
+        let Some(mut count) = snapshot
+            .sent_again
+            .filter(|_| self.config.selection.is_whole())
+        else {
+            return;
+        };
+        if !self.config.sees_failures {
+            // Attempts that failed are counted and raise no event; which of them were SYNs, nobody tells.
+            for counted in [&mut count.again.handshake, &mut count.again.segments] {
+                *counted = counted.saturating_sub(snapshot.retrans_fail);
+            }
+        }
+        let (netns, at_ns) = (snapshot.netns, count.after_ns);
+        let missing = self.census.reading(netns, count);
+        let by = Untold::Retransmissions("TCPSynRetrans");
+        self.untold(netns, at_ns, missing.handshake, by);
+        self.untold(netns, at_ns, missing.data, Untold::Segments);
+    }
+
+    /// What an event tells that was sent again, for the census: where nobody reads the counters it
+    /// would only be kept.
+    pub(super) fn count_again(&mut self, event: &Event) {
+        let (handshake, segments) = match event {
+            Event::SynAck(..) => (true, 1),
+            Event::Retransmit(r, TcpState::SynSent | TcpState::SynRecv) => (true, r.segs),
+            Event::Retransmit(r, _) => (false, r.segs),
+            _ => return,
+        };
+        if self.config.selection.is_whole() {
+            let netns = event.flow().netns;
+            self.census.event(netns, event.at_ns(), handshake, segments);
+        }
+    }
+
+    /// A socket's own count is ahead of the events by so many.
+    pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
+        let news = self.census.missed(netns, events.into());
+        self.untold(netns, at_ns, news, Untold::Retransmissions("the socket"));
+    }
+
+    /// Something else than an event told of these: lost, unless they are known to be.
+    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Untold) {
+        let (excuse, named, by, of) = match what {
+            Untold::Retransmissions(by) => (
+                &mut self.excused.retransmissions,
+                "retransmissions",
+                by,
+                Missed::Handshakes(netns),
+            ),
+            Untold::Segments => (
+                &mut self.excused.retransmissions,
+                "segments sent again",
+                "RetransSegs",
+                Missed::Data(netns),
+            ),
+            Untold::ClientEnds => (
+                &mut self.excused.states,
+                "ends of active opens",
+                "sock_diag",
+                Missed::Others,
+            ),
+            Untold::HalfOpenEnds => (
+                &mut self.excused.requests,
+                "ends of half-opens",
+                "sock_diag",
+                Missed::Others,
+            ),
+        };
+        let excused = match what {
+            // A record that is known to be lost may have been of any number of segments.
+            Untold::Segments if *excuse > 0 => events,
+            _ => events.min(*excuse),
+        };
+        *excuse = excuse.saturating_sub(excused);
+        let events = events - excused;
+        if events > 0 {
+            self.totals.untold += events;
+            let reason = format!("{named} in namespace {netns}: {by} shows them and no event told");
+            let lost = Lost { events, reason, of };
+            self.observe(Observation::Lost { at_ns, lost });
+        }
+    }
+}
