@@ -235,8 +235,11 @@ impl Tracker {
             // A start later than the one known, beyond both bounds, is another half-open of a peer
             // that used its port again.
             let slack = (start.error_us + open.start.map_or(0, |s| s.error_us)) * 1000 + 50_000_000;
-            let newer =
-                passed.is_none() && open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
+            let later = open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
+            // `num_retrans` never falls.
+            let fell =
+                u32::from(row.retrans) < open.retransmits && open.alive_ns < snapshot.before_ns;
+            let newer = later && (passed.is_none() || fell);
             if let Some(passed) = passed.filter(|_| !newer) {
                 open.facts.time_outs = open.facts.time_outs.max(passed);
             }
@@ -260,7 +263,10 @@ impl Tracker {
                 return;
             }
             self.half_opens.remove(&tuple);
-            self.gone(open, Fate::Gone, snapshot.before_ns);
+            // It had ended by the time that its tuple was used again.
+            let again_ns = start.at_ns + start.error_us * 1000;
+            let latest_ns = again_ns.min(snapshot.before_ns).max(open.alive_ns);
+            self.gone(open, Fate::Gone, latest_ns);
         }
         if !self.config.selection.matches(
             Some(tuple.local_port),

@@ -740,6 +740,32 @@ fn ends_without_an_event_are_told_apart() {
 }
 
 #[test]
+fn one_whose_tuple_is_used_again_had_ended_by_then() {
+    let mut b = bench();
+    listening(&mut b);
+    b.snapshot(snapshot_at(T0, Vec::new(), 0));
+    let mut at = T0;
+    for n in 0..5 {
+        at += (1 << n) * SEC;
+        b.see(synack_again(at, T0, n, n, false));
+    }
+    // It expires after 63 s; the peer's next SYN comes 200 ms later, the look 700 ms after that.
+    let again = T0 + 63 * SEC + 200 * MS;
+    b.snapshot(snapshot_at(again + 699 * MS, vec![row(0, 300)], 0));
+    let lines = b.lines();
+    let ended = &handshakes(&lines)[0];
+    assert_eq!(ended.outcome, Outcome::Expired);
+    let (dwell_us, error_us) = (ended.dwell_us.unwrap(), ended.dwell_error_us.unwrap());
+    assert!(
+        (63_000_000..=63_210_000).contains(&dwell_us) && dwell_us - error_us <= 63_000_000,
+        "{dwell_us} ± {error_us}"
+    );
+    let begun = states(&lines).pop().unwrap();
+    assert_eq!((begun.0, begun.1, begun.2), ("LISTEN", "SYN_RECV", again));
+    assert_eq!(b.tracker.open(), 1);
+}
+
+#[test]
 fn what_began_after_the_look_up_is_not_gone() {
     let mut b = bench();
     b.see(synack_again(T0, T0 - SEC, 0, 0, false));
