@@ -18,11 +18,16 @@ pub struct List {
     pub kernels: Vec<Kernel>,
 }
 
-/// Where packages come from.
+/// Where packages come from: its address is this machine's to know ([`super::archives`]).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
-    pub address: String,
+    /// The one that the system's own packages come from.
+    #[serde(default)]
+    pub system: bool,
+    /// Its security updates, which have an address of their own.
+    #[serde(default)]
+    pub security: bool,
     /// Where its keys are to be had, if the system's own are not those.
     pub keys: Option<Keys>,
 }
@@ -142,7 +147,7 @@ mod tests {
     #[test]
     fn trust_begins_with_keys_that_are_here() {
         let text = "[archives]\n\
-                    a = { address = \"x\", keys = { archive = \"a\", suite = \"s\", \
+                    a = { keys = { archive = \"a\", suite = \"s\", \
                     package = \"p\", file = \"f\" } }\n\
                     [[kernel]]\nname = \"k\"\narchive = \"a\"\nsuite = \"s\"\npackage = \"l\"\n";
         let error = List::parse(text).map(|_| ()).map_err(|e| e.to_string());

@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: the kernel tests on the kernels that users have, each booted under software
 //! emulation. `tests/kernels.toml` lists them; docs/kernels.md says what came of it.
 
+mod archives;
 mod guest;
 mod initramfs;
 mod kernels;
@@ -23,9 +24,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use self::{
+    archives::Addresses,
     guest::{Job, Said},
     initramfs::Initramfs,
-    kernels::{Archive, Kernel, List, Source},
+    kernels::{Kernel, List, Source},
     packages::Suite,
     programs::Programs,
 };
@@ -65,6 +67,10 @@ pub struct VmArgs {
     /// Minutes that a guest may take
     #[arg(long, default_value_t = 30)]
     minutes: u64,
+    /// Where an archive of tests/kernels.toml is that this system's apt has no source of, or another
+    /// mirror; may be given again
+    #[arg(long, value_name = "NAME=URL", value_parser = archives::parse)]
+    archive: Vec<(String, String)>,
     /// Fetch and unpack the kernels, and boot none
     #[arg(long)]
     fetch: bool,
@@ -111,9 +117,10 @@ pub fn run(args: &VmArgs) -> Result<()> {
             only => only.contains(&kernel.name),
         })
         .collect();
+    let addresses = Addresses::of_this_system(&args.archive);
     let mut found = Vec::new();
     for kernel in &wanted {
-        match find(&home, &list, kernel) {
+        match find(&home, &list, &addresses, kernel) {
             Ok(kernel) => {
                 println!("vm: {}: {}", kernel.name, kernel.what);
                 found.push(kernel);
@@ -150,7 +157,7 @@ fn enough(there: usize, wanted: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn find(home: &Path, list: &List, kernel: &Kernel) -> Result<Found> {
+fn find(home: &Path, list: &List, addresses: &Addresses, kernel: &Kernel) -> Result<Found> {
     let name = kernel.name.clone();
     match &kernel.source {
         Source::Path { image, modules } => {
@@ -168,7 +175,7 @@ fn find(home: &Path, list: &List, kernel: &Kernel) -> Result<Found> {
             suite,
             package,
         } => {
-            let apt = suite_of(home, list.archive(archive)?, list, suite)
+            let apt = suite_of(home, archive, list, addresses, suite)
                 .with_context(|| format!("suite {suite}"))?;
             let unpacked = apt.unpack(package)?;
             Ok(Found {
@@ -182,16 +189,22 @@ fn find(home: &Path, list: &List, kernel: &Kernel) -> Result<Found> {
 }
 
 /// One suite of an archive, with the archive's keys fetched first where those are not here.
-fn suite_of(home: &Path, archive: &Archive, list: &List, suite: &str) -> Result<Suite> {
-    let Some(keys) = &archive.keys else {
-        return Suite::fetch(home, &archive.address, suite, None);
+fn suite_of(
+    home: &Path,
+    archive: &str,
+    list: &List,
+    addresses: &Addresses,
+    suite: &str,
+) -> Result<Suite> {
+    let address = |name: &str| addresses.of(name, list.archive(name)?);
+    let Some(keys) = &list.archive(archive)?.keys else {
+        return Suite::fetch(home, address(archive)?, suite, None);
     };
-    let from = list.archive(&keys.archive)?;
-    let unpacked = Suite::fetch(home, &from.address, &keys.suite, None)
+    let unpacked = Suite::fetch(home, address(&keys.archive)?, &keys.suite, None)
         .and_then(|from| from.unpack(&keys.package))
         .with_context(|| format!("its keys, {} of {}", keys.package, keys.suite))?;
     let file = unpacked.folder.join(&keys.file);
-    Suite::fetch(home, &archive.address, suite, Some(&file))
+    Suite::fetch(home, address(archive)?, suite, Some(&file))
 }
 
 /// `boot/vmlinuz-…`, or `vmlinuz` beside the modules (Debian, from 7.1 on).
