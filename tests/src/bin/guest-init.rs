@@ -54,7 +54,7 @@ fn run() -> Result<usize> {
         let job = Job::parse(line)?;
         count += 1;
         println!("{MARK} begin {}", job.name);
-        let began = Instant::now();
+        let (began, idle) = (Instant::now(), idle_seconds()?);
         let status = job.run().with_context(|| job.name.to_owned())?;
         println!(
             "{MARK} end {} {} {:.1}",
@@ -62,6 +62,8 @@ fn run() -> Result<usize> {
             if status.success() { "ok" } else { "failed" },
             began.elapsed().as_secs_f64()
         );
+        let idle = idle_seconds()? - idle;
+        println!("{MARK} idle {} {idle:.1}", job.name);
         if !status.success() {
             println!("{}: {status}", job.name);
             failed.push(job.name);
@@ -69,6 +71,14 @@ fn run() -> Result<usize> {
     }
     ensure!(failed.is_empty(), "{} failed", failed.join(", "));
     Ok(count)
+}
+
+/// How long all CPUs together have had nothing to do: what a job took beside it is what the emulator has
+/// to do.
+fn idle_seconds() -> Result<f64> {
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let idle = uptime.split_ascii_whitespace().nth(1);
+    Ok(idle.context("/proc/uptime")?.parse()?)
 }
 
 /// One line of `/jobs.list`: name, seconds it may take, program, arguments; a tab between them.
