@@ -57,6 +57,8 @@ const BATCH: usize = 512;
 const LAST_BATCH: usize = 65_536;
 /// A dump of more leaves enough memory behind to be given back.
 const MANY_ROWS: usize = 50_000;
+/// Half-opens that are counted by port between two looks as well.
+const FEW: usize = 10_000;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// Likewise in the quiet mode, while no record comes and no handshake is under way. The first record ends
@@ -360,6 +362,10 @@ impl<'v> Run<'v> {
         self.listen_to_icmp();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain()?;
+        // The next look may be far: where dumps are dear, the pauses are long.
+        if self.tracker.open() <= FEW {
+            self.count_half_opens();
+        }
         if !self.survey.under_way && self.survey.due <= Instant::now() {
             self.request_survey();
         }
@@ -419,9 +425,7 @@ impl<'v> Run<'v> {
         }
         self.tracker.snapshots_done(at_ns);
         let began = Instant::now();
-        self.judge
-            .scene
-            .half_opens(self.tracker.half_opens_by_port());
+        self.count_half_opens();
         let took = took + began.elapsed();
         self.show_news()?;
         if rows > MANY_ROWS {
@@ -436,6 +440,11 @@ impl<'v> Run<'v> {
                 && self.tracker.open() == 0,
         };
         Ok(())
+    }
+
+    fn count_half_opens(&mut self) {
+        let now = self.tracker.half_opens_by_port();
+        self.judge.scene.half_opens(now);
     }
 
     async fn ask(&mut self, tuples: Vec<Tuple>) -> Vec<(Tuple, Fate)> {

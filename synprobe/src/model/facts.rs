@@ -18,6 +18,11 @@ impl Queue {
     pub fn accept_queue_is_full(&self) -> bool {
         self.accept_queue > self.max
     }
+
+    /// How full the SYN queue is, of what fits (one more than its limit, or as many).
+    pub fn syn_fill(&self) -> f64 {
+        f64::from(self.qlen) / (f64::from(self.max) + 1.0)
+    }
 }
 
 /// See the module.

@@ -63,9 +63,12 @@ impl Verdict for SynFlood {
         }
         let netns = h.connection.netns;
         let crowd = scene.crowd(&h.connection)?;
+        let looked = scene.listener(&h.connection).and_then(|l| l.syn_fill());
+        // Its own last event may be later than the last look.
+        let at_event = h.facts.queue.map(|queue| queue.syn_fill());
         let facts = flood(
             crowd,
-            scene.listener(&h.connection).and_then(|l| l.syn_fill()),
+            [looked, at_event].into_iter().flatten().reduce(f64::max),
             scene.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
             scene.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
         )?;
@@ -108,7 +111,7 @@ impl Verdict for SynFlood {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, Outcome},
+        model::{Confidence, Outcome, Queue},
         verdict::testbed::*,
     };
 
@@ -143,6 +146,23 @@ mod tests {
     fn without_pressure_on_the_queue_it_is_not_said() {
         let (verdict, _) = said(&half_open(Outcome::Expired), crowd(200, 0, 0));
         assert_eq!(verdict.as_deref(), Some("peer-silent"));
+    }
+
+    #[test]
+    fn its_own_event_tells_of_the_pressure_before_a_look_does() {
+        let mut h = half_open(Outcome::Expired);
+        let queue = |qlen| {
+            Some(Queue {
+                qlen,
+                max: 128,
+                ..Queue::default()
+            })
+        };
+        h.facts.queue = queue(30);
+        let verdict = |h: &_| said(h, crowd(200, 0, 0)).0;
+        assert_eq!(verdict(&h).as_deref(), Some("peer-silent"));
+        h.facts.queue = queue(129);
+        assert_eq!(verdict(&h).as_deref(), Some("syn-flood"));
     }
 
     #[test]
