@@ -22,6 +22,9 @@ pub struct Crowd {
     pub silent_ended: u64,
     /// Half-opens that there are now.
     pub now: HalfOpens,
+    /// How full the SYN queue was at its fullest, of what fits, at the events of those that have ended:
+    /// the looks are farther apart.
+    pub fullest: Option<f64>,
     silent_sources: HashSet<[u8; 16]>,
     established_sources: HashSet<[u8; 16]>,
     first_ns: Option<u64>,
@@ -93,6 +96,9 @@ impl Crowds {
         let Some(crowd) = self.entry((c.netns, port)) else {
             return;
         };
+        if let Some(queue) = h.facts.queue {
+            crowd.fullest = Some(queue.syn_fill().max(crowd.fullest.unwrap_or(0.0)));
+        }
         let source = mapped(c.peer_addr);
         if h.outcome == Outcome::Established {
             crowd.established += 1;

@@ -64,11 +64,10 @@ impl Verdict for SynFlood {
         let netns = h.connection.netns;
         let crowd = scene.crowd(&h.connection)?;
         let looked = scene.listener(&h.connection).and_then(|l| l.syn_fill());
-        // Its own last event may be later than the last look.
-        let at_event = h.facts.queue.map(|queue| queue.syn_fill());
+        let fill = [looked, crowd.fullest].into_iter().flatten();
         let facts = flood(
             crowd,
-            [looked, at_event].into_iter().flatten().reduce(f64::max),
+            fill.reduce(f64::max),
             scene.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
             scene.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
         )?;
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_event_tells_of_the_pressure_before_a_look_does() {
+    fn events_tell_of_the_pressure_before_a_look_does() {
         let mut h = half_open(Outcome::Expired);
         let queue = |qlen| {
             Some(Queue {
@@ -159,10 +158,14 @@ mod tests {
             })
         };
         h.facts.queue = queue(30);
-        let verdict = |h: &_| said(h, crowd(200, 0, 0)).0;
-        assert_eq!(verdict(&h).as_deref(), Some("peer-silent"));
-        h.facts.queue = queue(129);
-        assert_eq!(verdict(&h).as_deref(), Some("syn-flood"));
+        let (verdict, _) = said(&h, crowd(200, 0, 0));
+        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        let mut scene = crowd(200, 0, 0);
+        let mut earlier = half_open(Outcome::Expired);
+        earlier.facts.queue = queue(129);
+        scene.note(&line(earlier));
+        let (verdict, _) = said(&h, scene);
+        assert_eq!(verdict.as_deref(), Some("syn-flood"));
     }
 
     #[test]
