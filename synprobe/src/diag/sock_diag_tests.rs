@@ -325,49 +325,4 @@ mod kernel {
         (0..half_opens).for_each(|n| forger.syn(nobody(n), to));
         listener
     }
-
-    /// Prints what a dump costs on this host; run it with `--nocapture`, in release.
-    #[test]
-    #[ignore = "needs root; a measurement"]
-    fn measure_dumps() {
-        let us = |dump: &Dump| (dump.after_ns - dump.before_ns) as f64 / 1e3;
-        let best = |sock_diag: &mut SockDiag, query: &Query| {
-            let dumps = (0..20).map(|_| sock_diag.dump_with(query, |_| {}).unwrap());
-            dumps.min_by(|a, b| us(a).total_cmp(&us(b))).unwrap()
-        };
-        for many in [0, 1_000, 100_000] {
-            let ns = testbed::netns_with_void();
-            let listener = crowded(&ns, many);
-            let mut sock_diag = SockDiag::open(&ns).unwrap();
-            for (what, states) in [("SYN_RECV", mask::SYN_RECV), ("LISTEN", mask::LISTEN)] {
-                for families in [Families::Both, Families::V4, Families::V6] {
-                    let dump = best(
-                        &mut sock_diag,
-                        &Query {
-                            families,
-                            ..Query::states(states)
-                        },
-                    );
-                    let rate = dump.rows as f64 / us(&dump);
-                    println!(
-                        "{what} {families:?}: {} rows in {:.0} us, {rate:.2} million rows/s",
-                        dump.rows,
-                        us(&dump)
-                    );
-                }
-            }
-            let flow = Flow {
-                local_addr: mapped(Ipv4Addr::LOCALHOST),
-                peer_addr: mapped(*nobody(0).ip()),
-                local_port: listener.local_addr().unwrap().port(),
-                peer_port: nobody(0).port(),
-                ..Flow::default()
-            };
-            let start = monotonic_ns();
-            for _ in 0..1000 {
-                sock_diag.get(&flow, 0).unwrap();
-            }
-            println!("get: {:.2} us", (monotonic_ns() - start) as f64 / 1e6);
-        }
-    }
 }
