@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::net::INTERFACE;
 use super::ns::Ns;
+use super::poll;
 use super::socket::set_option;
 
 /// Enough for everything that the lab sends before a thread comes round to reading it.
@@ -168,13 +169,15 @@ fn until_times_are_stamped() -> Result<()> {
     stamp_times(&receiver)?;
     let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket on loopback")?;
     sender.connect(receiver.local_addr()?)?;
-    receiver.set_read_timeout(Some(LOST_AFTER))?;
     let began = Instant::now();
     while began.elapsed() < STAMPS_BEGIN {
         sender.send(&[0])?;
         let sent_ns = now_ns(libc::CLOCK_REALTIME);
         // Another time than that of the sending, for the clock to tell them apart.
         while now_ns(libc::CLOCK_REALTIME) == sent_ns {}
+        if !poll::readable(&receiver, Instant::now() + LOST_AFTER)? {
+            continue;
+        }
         let mut control = [0u64; 16];
         // SAFETY: all-zero bytes are a valid msghdr.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -182,11 +185,7 @@ fn until_times_are_stamped() -> Result<()> {
         message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: all that the message points to is alive, with its own length.
         if unsafe { libc::recvmsg(receiver.as_raw_fd(), &raw mut message, 0) } < 0 {
-            let error = io::Error::last_os_error();
-            match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => continue,
-                _ => return Err(error).context("a datagram on loopback"),
-            }
+            return Err(io::Error::last_os_error()).context("a datagram on loopback");
         }
         if time_stamp(&message).context("a datagram without a time stamp")? <= sent_ns {
             return Ok(());
