@@ -17,11 +17,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use synprobe::lab::{Client, Family, Lab, Ns, PORT, Seen, Server, settle};
+use synprobe_lab::{Client, Family, Lab, Ns, PORT, Seen, Server, settle};
 use synprobe_tests::{
     binary::{self, Ran, command, ended, netns_path, run, signal},
     harness::{self, Case},
-    inhabitant::Inhabitant,
+    netns_process::Inhabitant,
     schema,
 };
 

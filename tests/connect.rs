@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use synprobe::lab::{
+use synprobe_lab::{
     Family, Fault, INTERFACE, Lab, Lose, PORT, Route, SERVER_V4, SERVER_V6, add_route,
     beyond_server, listen, syn,
 };

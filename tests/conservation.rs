@@ -9,16 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use synprobe::{
-    lab::{
-        Counters, Family, Lab, LabCounters, PORT, RawSender, Server,
-        packet::{Segment, flags},
-    },
-    model::{Body, Line, Outcome, Role},
+use synprobe::model::{Body, Line, Outcome, Role};
+use synprobe_lab::{
+    Counters, Family, Lab, LabCounters, PORT, RawSender, Server,
+    packet::{Segment, flags},
 };
 use synprobe_tests::{
     harness::{self, Case, family_name, figure},
-    watching::{AMPLE_RING, Watched, options_for, watch},
+    pipeline_run::{AMPLE_RING, Watched, options_for, watch},
 };
 
 /// Of each of the two storms in a run.

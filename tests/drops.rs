@@ -21,7 +21,6 @@ use anyhow::{Result, ensure};
 use synprobe::{
     decode::{Event, decode},
     filter::{Detail, Selection},
-    lab::{CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, capture::Recording, packet::Segment},
     preflight::Ready,
     probe::{
         LoadOptions, Probes,
@@ -32,10 +31,13 @@ use synprobe_ebpf::{
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP},
     stats::Stats,
 };
+use synprobe_lab::{
+    CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, capture::Recording, packet::Segment,
+};
 use synprobe_tests::{
     harness::{self, Case},
+    pipeline_run::load_options,
     traffic,
-    watching::load_options,
 };
 
 /// Long enough for the slowest of the kernel's timers that a test waits for.

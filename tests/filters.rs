@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::{PortSet, Selection, parse_cidr},
-    lab::{Client, Family, Lab, Seen, Server, settle},
     model::Role,
 };
+use synprobe_lab::{Client, Family, Lab, Seen, Server, settle};
 use synprobe_tests::{
     harness::{self, Case},
-    watching::{self, Watched, watch},
+    pipeline_run::{self, Watched, watch},
 };
 
 /// The server's ports, and those of the clients that call each of them.
@@ -246,7 +246,7 @@ fn answered(question: &Question, family: Family) -> Result<()> {
     // The host has other traffic; the lab's namespaces have none but ours.
     let both = [lab.client.inode(), lab.server.inode()];
     selection.netns.get_or_insert(both);
-    let mut options = watching::options(selection);
+    let mut options = pipeline_run::options(selection);
     options.namespaces = vec![lab.client.netns(), lab.server.netns()];
 
     let mut listeners = Vec::new();
@@ -298,7 +298,7 @@ fn call(lab: &Lab, end: End) -> Result<Client> {
     let own = SocketAddr::new(lab.as_sockets_write(lab.client_ip()), end.local);
     Client::connect(&lab.client, lab.server_addr(end.peer), |fd| {
         let on: libc::c_int = 1;
-        synprobe::lab::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
+        synprobe_lab::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
         synprobe_tests::wire::bind(fd, own)
     })
 }

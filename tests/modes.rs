@@ -11,18 +11,19 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    lab::{Family, Lab, Scenario},
     model::{Body, Handshake, Line, Outcome, Role},
-    probe::exact::{Source, Wish},
-    rehearsal::{Rehearsed, Setup, rehearse},
+    pipeline::Setup,
+    probe::half_open_source::{Source, Wish},
+    verbs::lab,
     verdict::Mode,
     view::JsonView,
 };
+use synprobe_lab::{Family, Lab, LabRun, Scenario};
 use synprobe_tests::{
     harness::{self, Case, Undecided, figure},
     kernel::Tells,
+    pipeline_run::{AMPLE_RING, Watched, options_for, watch},
     schema,
-    watching::{AMPLE_RING, Watched, options_for, watch},
 };
 
 /// Two programs see one event one after the other: between the times that they note lie microseconds,
@@ -70,10 +71,10 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     let (by_tracepoints, exact) = watch(options, |_| {
         let mut view = JsonView::new(Vec::new());
         let never = Box::pin(std::future::pending());
-        let rehearsed = rehearse(harness::host()?, scenario, lab, &setup, &mut view, never)?;
+        let run = lab::watched(harness::host()?, scenario, lab, &setup, &mut view, never)?;
         let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
         schema::check(text.lines())?;
-        Ok(rehearsed)
+        Ok(run)
     })?;
     let exact = exact.complete()?;
     let lost = by_tracepoints.end.lost;
@@ -89,7 +90,7 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
 
     let mut comparison = Comparison::new(&by_tracepoints)?;
     comparison.all(&exact)?;
-    if !by_tracepoints.riddle {
+    if !by_tracepoints.incident {
         counters_agree(&exact, &by_tracepoints)?;
     }
     figure(format!(
@@ -110,9 +111,9 @@ fn mode(lines: &[Line]) -> Result<&str> {
 }
 
 /// Exact equalities with the MIB that need no allowance for what was not seen.
-fn counters_agree(exact: &Watched, rehearsed: &Rehearsed) -> Result<()> {
-    let mib = &rehearsed.counters.server;
-    let server = rehearsed.namespaces[1];
+fn counters_agree(exact: &Watched, run: &LabRun) -> Result<()> {
+    let mib = &run.counters.server;
+    let server = run.namespaces[1];
     let count = |outcome: Outcome| {
         let such = exact.handshakes().filter(|(_, h)| {
             let c = &h.connection;
@@ -168,30 +169,30 @@ fn by_ends<'l>(
 /// The two agents' words.
 struct Comparison<'l> {
     by_tracepoints: BTreeMap<Ends, Vec<(u64, &'l Handshake)>>,
-    /// When all of the tracepoints' agent's programs were attached: in the middle, of a riddle.
+    /// When all of the tracepoints' agent's programs were attached: in the middle, of a incident.
     began_ns: u64,
     /// When it first knew of an end: the programs are attached one after the other.
     first_end_ns: u64,
-    riddle: bool,
+    incident: bool,
     tells: Tells,
     compared: u64,
     named: BTreeMap<&'static str, u64>,
 }
 
 impl<'l> Comparison<'l> {
-    fn new(rehearsed: &'l Rehearsed) -> Result<Self> {
-        let handshakes = rehearsed.lines.iter().filter_map(|line| match &line.body {
+    fn new(run: &'l LabRun) -> Result<Self> {
+        let handshakes = run.lines.iter().filter_map(|line| match &line.body {
             Body::Handshake(h) => Some((line.mono_ns, &**h)),
             _ => None,
         });
         let by_tracepoints = by_ends(handshakes);
         let ends = by_tracepoints.values().flatten().map(|(at_ns, _)| *at_ns);
-        let began_ns = rehearsed.lines.first().map_or(0, |line| line.mono_ns);
+        let began_ns = run.lines.first().map_or(0, |line| line.mono_ns);
         Ok(Self {
             first_end_ns: ends.fold(began_ns, u64::min).saturating_sub(SAME_US * 1000),
             by_tracepoints,
             began_ns,
-            riddle: rehearsed.riddle,
+            incident: run.incident,
             tells: Tells::of(harness::host()?),
             compared: 0,
             named: BTreeMap::new(),
@@ -221,7 +222,7 @@ impl<'l> Comparison<'l> {
         theirs: &[(u64, &Handshake)],
         mut ours: Vec<(u64, &Handshake)>,
     ) -> Result<()> {
-        if self.riddle {
+        if self.incident {
             // The exact agent has watched from the beginning.
             ours.retain(|(at_ns, _)| *at_ns >= self.first_end_ns);
         }
@@ -255,7 +256,7 @@ impl<'l> Comparison<'l> {
         beside: Option<&(u64, &Handshake)>,
     ) -> Option<&'static str> {
         // A look at a thousand half-opens is dear, and the pause after it the longer.
-        let young = e.dwell_us.is_some_and(|us| us < BETWEEN_LOOKS_US) || self.riddle;
+        let young = e.dwell_us.is_some_and(|us| us < BETWEEN_LOOKS_US) || self.incident;
         let young = young && e.retransmits == 0;
         let ended_unseen = match e.outcome {
             Outcome::Reset => !self.tells.half_open_deaths,
@@ -267,7 +268,7 @@ impl<'l> Comparison<'l> {
         if e.connection.role == Role::Server && young && ended_unseen && other {
             return Some("it came and went between two looks");
         }
-        if self.riddle && beside.is_none() {
+        if self.incident && beside.is_none() {
             return Some(match e.outcome != Outcome::Open && at_ns < self.began_ns {
                 true => "the tracepoints' agent was attaching its programs",
                 false => "the tracepoints' agent was gone already",
@@ -278,11 +279,11 @@ impl<'l> Comparison<'l> {
 
     /// `several`: the exact mode knows more half-opens of these ends than the tracepoints.
     fn one(&mut self, t: &Handshake, e: &Handshake, several: bool) -> Result<()> {
-        if self.riddle && t.outcome == Outcome::Open && e.outcome != Outcome::Open {
+        if self.incident && t.outcome == Outcome::Open && e.outcome != Outcome::Open {
             self.name("the tracepoints' agent was gone already");
             return Ok(());
         }
-        if self.riddle && e.outcome == Outcome::Open && t.outcome == Outcome::Open {
+        if self.incident && e.outcome == Outcome::Open && t.outcome == Outcome::Open {
             self.name("the tracepoints' agent was gone already");
             return Ok(());
         }
@@ -307,11 +308,14 @@ impl<'l> Comparison<'l> {
                 self.name("judged at once, by what each agent had seen of others by then");
             }
             // What was there before a run is judged by less.
-            _ if self.riddle => self.name("a verdict on what was there before the run"),
+            _ if self.incident => self.name("a verdict on what was there before the run"),
             _ => bail!("another verdict"),
         }
         if t.retransmits_by_peer != e.retransmits_by_peer {
-            ensure!(self.riddle, "sent again because the peer repeated its SYN");
+            ensure!(
+                self.incident,
+                "sent again because the peer repeated its SYN"
+            );
             self.name("of what was sent before the run a lower bound is told");
         }
         // Its SYN-ACK cannot be sent, so it is dropped after a second, and the next SYN makes the next

@@ -7,13 +7,9 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe::{
-    filter::Detail,
-    lab::{self, Family, Lab, Scenario},
-    model::Outcome,
-    rehearsal::{Rehearsed, Setup, rehearse},
-    verdict::Mode,
-    view::JsonView,
+    filter::Detail, model::Outcome, pipeline::Setup, verbs::lab, verdict::Mode, view::JsonView,
 };
+use synprobe_lab::{Family, Lab, LabRun, Scenario};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     schema,
@@ -22,7 +18,10 @@ use synprobe_tests::{
 const SLOW: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let mut scenarios: Vec<_> = lab::all().iter().filter(|s| !s.is_riddle()).collect();
+    let mut scenarios: Vec<_> = synprobe_lab::all()
+        .iter()
+        .filter(|s| !s.is_incident())
+        .collect();
     // The longest first: the others run beside it.
     scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
@@ -47,20 +46,20 @@ fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         log_level: 0,
         detail: Detail::Quiet { slow: SLOW },
         mode: Mode::AtOnce,
-        wish: synprobe::probe::exact::Wish::default(),
+        wish: synprobe::probe::half_open_source::Wish::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
     let host = harness::host()?;
-    let rehearsed = rehearse(host, scenario, Lab::new(family)?, &setup, &mut view, never)?;
+    let run = lab::watched(host, scenario, Lab::new(family)?, &setup, &mut view, never)?;
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     let lines = schema::check(text.lines())?;
-    if rehearsed.end.lost > 0 {
+    if run.end.lost > 0 {
         let lost: Vec<_> = of(&lines, "lost").map(|line| &line["reason"]).collect();
-        return Err(Undecided(format!("{} records lost: {lost:?}", rehearsed.end.lost)).into());
+        return Err(Undecided(format!("{} records lost: {lost:?}", run.end.lost)).into());
     }
-    counted_exactly(&lines, &rehearsed)
-        .and_then(|()| trouble_has_its_line(&lines, &rehearsed))
+    counted_exactly(&lines, &run)
+        .and_then(|()| trouble_has_its_line(&lines, &run))
         .and_then(|()| nothing_else_has(&lines))
         .map_err(|error| harness::after_lines(&text, error))
 }
@@ -74,14 +73,14 @@ fn sum<'l>(lines: impl Iterator<Item = &'l Value>, field: &str) -> u64 {
 }
 
 /// The histograms' sums are the kernel's own counts of opens that were not in vain.
-fn counted_exactly(lines: &[Value], rehearsed: &Rehearsed) -> Result<()> {
+fn counted_exactly(lines: &[Value], run: &LabRun) -> Result<()> {
     let completed = |role: &str| {
         sum(
             of(lines, "completed").filter(|c| c["role"] == role),
             "handshakes",
         )
     };
-    let [client, server] = [&rehearsed.counters.client, &rehearsed.counters.server];
+    let [client, server] = [&run.counters.client, &run.counters.server];
     let in_vain = of(lines, "handshake").filter(|h| {
         h["role"] == "client" && h["outcome"] != "established" && h["error"] != "EADDRNOTAVAIL"
     });
@@ -113,14 +112,14 @@ fn counted_exactly(lines: &[Value], rehearsed: &Rehearsed) -> Result<()> {
     );
     let again = of(lines, "retransmit").filter(|r| r["failed"] == false);
     let again = again.filter(|r| r["kind"] == "syn" || r["kind"] == "synack");
-    let sent = |c: &lab::Counters| c.get("TCPSynRetrans") - c.get("TCPRetransFail");
+    let sent = |c: &synprobe_lab::Counters| c.get("TCPSynRetrans") - c.get("TCPRetransFail");
     let (again, sent) = (again.count() as u64, sent(client) + sent(server));
     ensure!(again == sent, "{again} sent again: TCPSynRetrans {sent}");
     Ok(())
 }
 
 /// What came to nothing: end by end, as the applications know it.
-fn trouble_has_its_line(lines: &[Value], rehearsed: &Rehearsed) -> Result<()> {
+fn trouble_has_its_line(lines: &[Value], run: &LabRun) -> Result<()> {
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     let in_trouble = of(lines, "handshake").filter(|h| h["outcome"] != "established");
     for h in in_trouble {
@@ -135,7 +134,7 @@ fn trouble_has_its_line(lines: &[Value], rehearsed: &Rehearsed) -> Result<()> {
         );
         *seen.entry(key).or_default() += 1;
     }
-    let made = rehearsed.made.handshakes.iter();
+    let made = run.made.handshakes.iter();
     for made in made.filter(|made| made.outcome != Outcome::Established) {
         let port = |port: Option<u16>| port.map_or("null".to_owned(), |p| p.to_string());
         let key = format!(

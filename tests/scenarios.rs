@@ -5,17 +5,13 @@ use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use synprobe::{
-    filter::Detail,
-    lab::{self, Counters, Family, Lab, Scenario, Side},
-    rehearsal::{Rehearsed, Setup, rehearse},
-    view::JsonView,
-};
+use synprobe::{filter::Detail, pipeline::Setup, verbs::lab, view::JsonView};
+use synprobe_lab::{Counters, Family, Lab, LabRun, Scenario, Side};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     kernel::Tells,
+    pipeline_run::AMPLE_RING,
     schema,
-    watching::AMPLE_RING,
 };
 
 fn main() -> ExitCode {
@@ -28,7 +24,7 @@ fn main() -> ExitCode {
         }
     }
     for name in ["healthy", "refused", "lossy"] {
-        if let Some(scenario) = lab::find(name) {
+        if let Some(scenario) = synprobe_lab::find(name) {
             let title = format!("{name}-all-states");
             cases.push(Case::for_family(&title, Family::V6, |family| {
                 run(scenario, family, Detail::AllStates)
@@ -46,11 +42,11 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
         log_level: 0,
         detail,
         mode: synprobe::verdict::Mode::AtOnce,
-        wish: synprobe::probe::exact::Wish::default(),
+        wish: synprobe::probe::half_open_source::Wish::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
-    let rehearsed = rehearse(
+    let run = lab::watched(
         harness::host()?,
         scenario,
         Lab::new(family)?,
@@ -62,28 +58,25 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
     let lines = Lines(schema::check(text.lines())?);
 
     // Of a riddle, watched from the middle on, no total is held against anything.
-    if rehearsed.end.lost > 0 && !rehearsed.riddle {
+    if run.end.lost > 0 && !run.incident {
         let lost: Vec<_> = lines.of("lost").map(|line| &line["reason"]).collect();
-        return Err(Undecided(format!("{} records lost: {lost:?}", rehearsed.end.lost)).into());
+        return Err(Undecided(format!("{} records lost: {lost:?}", run.end.lost)).into());
     }
     let held = (|| {
-        let (report, agrees) = rehearsed.report();
+        let (report, agrees) = run.report();
         ensure!(agrees, "the scenario's own comparison: {report}");
-        ensure!(
-            !rehearsed.made.interrupted,
-            "nobody interrupted the scenario"
-        );
+        ensure!(!run.made.interrupted, "nobody interrupted the scenario");
         families_as_printed(&lines, family)?;
-        if rehearsed.riddle {
+        if run.incident {
             // The run began in the middle: what was made and what the kernel counted is more.
             return Ok(());
         }
         for side in [Side::Client, Side::Server] {
-            counters_agree(&lines, &rehearsed, side).with_context(|| format!("{side:?}"))?;
+            counters_agree(&lines, &run, side).with_context(|| format!("{side:?}"))?;
         }
-        what_was_made_was_seen(&lines, &rehearsed)?;
+        what_was_made_was_seen(&lines, &run)?;
         one_life_each(&lines)?;
-        nothing_lost(&lines, &rehearsed)
+        nothing_lost(&lines, &run)
     })();
     held.map_err(|error| harness::after_lines(&text, error))
 }
@@ -146,11 +139,11 @@ impl Again {
 }
 
 /// Exact equalities with the MIB; docs/kernel-facts.md says what each counter counts.
-fn counters_agree(lines: &Lines, rehearsed: &Rehearsed, side: Side) -> Result<()> {
-    let netns = rehearsed.namespaces[usize::from(side == Side::Server)];
+fn counters_agree(lines: &Lines, run: &LabRun, side: Side) -> Result<()> {
+    let netns = run.namespaces[usize::from(side == Side::Server)];
     let mib: &Counters = match side {
-        Side::Client => &rehearsed.counters.client,
-        Side::Server => &rehearsed.counters.server,
+        Side::Client => &run.counters.client,
+        Side::Server => &run.counters.server,
     };
     let again = Again::of(lines, netns);
     let client = |outcomes: &[&str]| lines.handshakes(netns, "client", outcomes);
@@ -261,7 +254,7 @@ struct End {
 }
 
 /// Handshake by handshake: outcome, errno and retransmissions as the applications know them.
-fn what_was_made_was_seen(lines: &Lines, rehearsed: &Rehearsed) -> Result<()> {
+fn what_was_made_was_seen(lines: &Lines, run: &LabRun) -> Result<()> {
     let mut seen: BTreeMap<End, Vec<&Value>> = BTreeMap::new();
     for line in lines.of("handshake") {
         let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
@@ -273,7 +266,7 @@ fn what_was_made_was_seen(lines: &Lines, rehearsed: &Rehearsed) -> Result<()> {
         };
         seen.entry(end).or_default().push(line);
     }
-    for made in &rehearsed.made.handshakes {
+    for made in &run.made.handshakes {
         let end = End {
             role: made.role.name().to_owned(),
             local: (made.local_addr.to_string(), made.local_port.map(u64::from)),
@@ -403,7 +396,7 @@ fn families_as_printed(lines: &Lines, family: Family) -> Result<()> {
     Ok(())
 }
 
-fn nothing_lost(lines: &Lines, rehearsed: &Rehearsed) -> Result<()> {
+fn nothing_lost(lines: &Lines, run: &LabRun) -> Result<()> {
     let lost: Vec<_> = lines.of("lost").collect();
     ensure!(lost.is_empty(), "lost: {lost:?}");
     let ends: Vec<_> = lines.of("end").collect();
@@ -411,7 +404,7 @@ fn nothing_lost(lines: &Lines, rehearsed: &Rehearsed) -> Result<()> {
         bail!("{} end lines", ends.len());
     };
     ensure!(
-        end["events"] == rehearsed.end.produced && end["produced"] == end["events"],
+        end["events"] == run.end.produced && end["produced"] == end["events"],
         "not every record arrived: {end}"
     );
     let handshakes = lines.of("handshake").count();

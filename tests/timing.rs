@@ -10,13 +10,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::Selection,
-    lab::{Client, Family, Lab, PORT, capture::Capture, set_option, settle, wire_peer::WirePeer},
     model::{Body, DwellSource, Handshake, Outcome, Retransmit, Role, Trigger},
     pipeline::WatchOptions,
 };
+use synprobe_lab::{
+    Client, Family, Lab, PORT, capture::Capture, raw_peer::WirePeer, set_option, settle,
+};
 use synprobe_tests::{
     harness::{self, Case, Undecided, family_name, figure},
-    watching::{self, Watched, watch},
+    pipeline_run::{self, Watched, watch},
     wire::{ACK, NEVER, SYN, SYN_ACK, Wire, listener, off_us},
 };
 
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
 
 /// Watches the namespace in which the kernel is; the other end is a raw peer.
 fn options(lab: &Lab) -> Result<WatchOptions> {
-    let mut options = watching::options(Selection {
+    let mut options = pipeline_run::options(Selection {
         netns: Some([lab.client.inode(); 2]),
         ..Selection::default()
     });
@@ -305,7 +307,7 @@ fn syn_gaps(plan: Plan, family: Family) -> Result<()> {
     gaps_agree(plan, &watched, &syns, family)?;
     ends(plan, &watched, Outcome::TimedOut)?;
     ensure!(
-        client.seen == synprobe::lab::Seen::Failed(libc::ETIMEDOUT),
+        client.seen == synprobe_lab::Seen::Failed(libc::ETIMEDOUT),
         "the application saw {:?}",
         client.seen
     );

@@ -7,17 +7,19 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    lab::{self, Family, Lab, Scenario, Variation},
-    model::{Body, Confidence, Lost, Problem, Role},
-    rehearsal::{HEALTHY, INSUFFICIENT, Matrix, Rehearsed, Said, Setup, rehearse},
-    states::Counted,
+    model::{Body, Confidence, Counted, Lost, Problem, Role},
+    pipeline::Setup,
+    verbs::lab,
     verdict::Mode,
     view::{JsonView, Page, View, WallClock},
 };
+use synprobe_lab::{
+    self, Family, HEALTHY, INSUFFICIENT, Lab, LabRun, Matrix, Said, Scenario, Variation,
+};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
+    pipeline_run::AMPLE_RING,
     schema,
-    watching::AMPLE_RING,
 };
 
 fn main() -> ExitCode {
@@ -35,12 +37,12 @@ fn main() -> ExitCode {
     harness::main_with(cases, 10)
 }
 
-fn rehearsed(
+fn run(
     scenario: &'static dyn Scenario,
     family: Family,
     ring_bytes: u32,
     background: bool,
-) -> Result<(Rehearsed, String)> {
+) -> Result<(LabRun, String)> {
     let setup = Setup {
         ring_bytes,
         max_handshakes: 100_000,
@@ -48,7 +50,7 @@ fn rehearsed(
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::exact::Wish::default(),
+        wish: synprobe::probe::half_open_source::Wish::default(),
     };
     let mut lab = Lab::new(family)?;
     lab.variation = Variation {
@@ -57,22 +59,22 @@ fn rehearsed(
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
-    let rehearsed = rehearse(harness::host()?, scenario, lab, &setup, &mut view, never)?;
+    let run = lab::watched(harness::host()?, scenario, lab, &setup, &mut view, never)?;
     let json = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
-    Ok((rehearsed, json))
+    Ok((run, json))
 }
 
-fn lost(rehearsed: &Rehearsed) -> Vec<Lost> {
+fn lost(run: &LabRun) -> Vec<Lost> {
     let of = |body: &Body| match body {
         Body::Lost(lost) if lost.is_of_handshakes() => Some(lost.clone()),
         _ => None,
     };
-    rehearsed.lines.iter().filter_map(|l| of(&l.body)).collect()
+    run.lines.iter().filter_map(|l| of(&l.body)).collect()
 }
 
-fn problems(rehearsed: &Rehearsed) -> Vec<&Problem> {
+fn problems(run: &LabRun) -> Vec<&Problem> {
     let mut found = Vec::new();
-    for line in &rehearsed.lines {
+    for line in &run.lines {
         if let Body::Problem(problem) = &line.body {
             found.push(problem.as_ref());
         }
@@ -81,13 +83,13 @@ fn problems(rehearsed: &Rehearsed) -> Vec<&Problem> {
 }
 
 fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
-    let (rehearsed, json) = rehearsed(scenario, family, AMPLE_RING, true)?;
+    let (run, json) = run(scenario, family, AMPLE_RING, true)?;
     schema::check(json.lines())?;
-    if let Some(lost) = lost(&rehearsed).first() {
+    if let Some(lost) = lost(&run).first() {
         // It is less sure of itself then, as it should be; that has a test of its own.
         bail!(Undecided(format!("{} lost: {}", lost.events, lost.reason)));
     }
-    let said = rehearsed.said();
+    let said = run.said();
     let mut matrix = Matrix::default();
     said.iter().for_each(|s| matrix.add(s));
     let wrong: Vec<&Said> = said
@@ -111,8 +113,8 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
             "of {all} handshakes with {cause} not one is told so:\n{matrix}"
         );
     }
-    if scenario.is_riddle() {
-        riddle(scenario, &rehearsed)?;
+    if scenario.is_incident() {
+        riddle(scenario, &run)?;
     }
     harness::figure(format!(
         "{} {}: {} handshakes with a known cause, {} without enough evidence, {} wrong",
@@ -126,17 +128,17 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
 }
 
 /// The worst problem of the riddle's server is what was done to it, with half-opens by the hundred.
-fn riddle(scenario: &'static dyn Scenario, rehearsed: &Rehearsed) -> Result<()> {
-    let made = &rehearsed.made.handshakes;
+fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
+    let made = &run.made.handshakes;
     let cause = made
         .iter()
         .filter(|m| m.role == Role::Server)
         .find_map(|m| m.cause.filter(|cause| *cause != HEALTHY))
         .context("the riddle has a cause")?;
-    let problems = problems(rehearsed);
+    let problems = problems(run);
     let worst = problems
         .iter()
-        .find(|p| p.role == Role::Server && p.local_port == Some(lab::PORT))
+        .find(|p| p.role == Role::Server && p.local_port == Some(synprobe_lab::PORT))
         .with_context(|| format!("no problem of the server: {problems:#?}"))?;
     ensure!(
         worst.verdict == cause && worst.handshakes >= 100,
@@ -159,14 +161,14 @@ fn riddle(scenario: &'static dyn Scenario, rehearsed: &Rehearsed) -> Result<()> 
 /// Records are lost: nothing is certain any more, and the page says why.
 fn too_small_a_ring() -> Result<()> {
     // Two thousand records within a tenth of a second, into room for thirty.
-    let scenario = lab::find("flash-crowd").context("the scenario")?;
-    let (rehearsed, json) = rehearsed(scenario, Family::V4, 4096, false)?;
+    let scenario = synprobe_lab::find("flash-crowd").context("the scenario")?;
+    let (run, json) = run(scenario, Family::V4, 4096, false)?;
     schema::check(json.lines())?;
-    if lost(&rehearsed).is_empty() {
+    if lost(&run).is_empty() {
         bail!(Undecided("nothing was lost".to_owned()));
     }
     let mut judged = 0;
-    for line in &rehearsed.lines {
+    for line in &run.lines {
         if let Body::Handshake(h) = &line.body {
             judged += usize::from(h.verdict.is_some());
             ensure!(h.confidence != Confidence::Certain, "{h:#?}");
@@ -177,12 +179,12 @@ fn too_small_a_ring() -> Result<()> {
         }
     }
     ensure!(judged > 0, "no handshake has a verdict");
-    let sure = problems(&rehearsed)
+    let sure = problems(&run)
         .iter()
         .any(|p| p.confidence == Confidence::Certain);
     ensure!(!sure, "a problem is certain");
     let mut page = Page::default();
-    page.show(&rehearsed.lines, WallClock::now())?;
+    page.show(&run.lines, WallClock::now())?;
     let text = page.text(&Counted::default(), false);
     ensure!(
         text.contains("What could not be seen") && text.contains("the ring was full"),

@@ -5,11 +5,7 @@
 
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
-use synprobe::{
-    cli::{Cli, Command},
-    filter::parse_cidr,
-    kernel::{self, KernelVersion},
-};
+use synprobe::{cli::{Cli, Command}, filter::parse_cidr, sys::kernel::{self, KernelVersion}};
 
 fuzz_target!(|text: &str| {
     match Cli::try_parse_from(std::iter::once("synprobe").chain(text.lines())) {

@@ -6,14 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use libfuzzer_sys::fuzz_target;
-use synprobe::{
-    decode::decode,
-    filter::{Detail, Selection},
-    probe::exact::Source,
-    track::{Names, Observation, TrackConfig, Tracker},
-    verdict::{Judge, Mode, Scene},
-    view::{JsonView, TextView, View, WallClock},
-};
+use synprobe::{decode::decode, filter::{Detail, Selection}, probe::half_open_source::Source, track::{Names, Observation, TrackConfig, Tracker}, verdict::{Judge, Mode, Scene}, view::{JsonView, TextView, View, WallClock}};
 
 /// A host that knows nothing.
 struct Nobody;

@@ -8,8 +8,8 @@ use synprobe_ebpf::{
 };
 
 use crate::{
+    kread::Fault,
     maps::{EVENTS, STATS},
-    sock::Fault,
 };
 
 #[inline(always)]

@@ -7,8 +7,8 @@ use synprobe_ebpf::config::{
 };
 
 use crate::{
+    kread::{self, Fault, Kptr, Ports, place},
     maps::{FILTER, PEERS, PORTS},
-    sock::{self, Fault, Kptr, Ports, place},
 };
 
 /// One setting of the filter: a constant once the verifier has seen it.
@@ -79,7 +79,7 @@ pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
     }
     if setting!(peers) != 0 {
         let family: u16 = sk.read(place!(family))?;
-        let peer = sock::peer_addr(sk, family)?;
+        let peer = kread::peer_addr(sk, family)?;
         return Ok(PEERS.get(Key::new(128, peer)).is_some());
     }
     Ok(true)
@@ -103,7 +103,7 @@ fn netns_passes(sk: Kptr) -> Result<bool, Fault> {
     if setting!(netns) == 0 {
         return Ok(true);
     }
-    Ok(netns_is_wanted(sock::netns(sk)?))
+    Ok(netns_is_wanted(kread::netns(sk)?))
 }
 
 #[inline(always)]

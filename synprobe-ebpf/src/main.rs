@@ -5,14 +5,14 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
-mod callers;
-mod counted;
+mod connect_callers;
+mod count_healthy;
 mod emit;
+mod ended_by;
 mod filter;
-mod how;
+mod kread;
 mod maps;
 mod probes;
-mod sock;
 
 #[cfg(not(test))]
 #[panic_handler]

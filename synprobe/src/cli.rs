@@ -9,7 +9,7 @@ use crate::{
     connect::Target,
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
-    probe::exact::Wish,
+    probe::half_open_source::Wish,
 };
 
 /// Watches every TCP handshake on this host, times it truthfully, and says why it is stuck.
@@ -38,6 +38,7 @@ pub enum Command {
     Listeners(ListenersArgs),
     /// Say what this host allows, what is missing, and the remedy
     Preflight(PreflightArgs),
+    #[cfg(feature = "lab")]
     /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
     Lab(LabArgs),
 }
@@ -260,6 +261,7 @@ pub struct PreflightArgs {
 }
 
 /// `synprobe lab`
+#[cfg(feature = "lab")]
 #[derive(Debug, Args)]
 pub struct LabArgs {
     /// Which handshake to make; see --list
@@ -280,6 +282,7 @@ pub struct LabArgs {
 }
 
 /// The lab's address family.
+#[cfg(feature = "lab")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum FamilyArg {
     /// IPv4

@@ -1,12 +1,7 @@
 //! What the user asked to see: parsed once, put into the kernel, and asked again in the agent for
 //! what does not come through the ring (sock_diag).
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use synprobe_ebpf::config::{
@@ -279,28 +274,10 @@ fn trie_key(net: &IpNet) -> (u32, [u8; 16]) {
     }
 }
 
-/// The address in a record as one prints it: IPv4 where it is v4-mapped.
-pub fn printable(addr: [u8; 16]) -> IpAddr {
-    let v6 = Ipv6Addr::from(addr);
-    v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
-}
-
-/// The inverse of [`printable`].
-pub fn mapped(addr: IpAddr) -> [u8; 16] {
-    match addr {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-/// The wildcard addresses, as they stand in a listener.
-pub fn is_wildcard(addr: [u8; 16]) -> bool {
-    addr == [0; 16] || addr == Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::addresses::mapped;
 
     #[test]
     fn ports_are_lists_and_ranges() {

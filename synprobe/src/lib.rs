@@ -5,31 +5,18 @@
 //! [`pipeline`].
 
 pub mod cli;
-pub mod commands;
 pub mod connect;
 pub mod decode;
-mod descriptors;
 pub mod diag;
-pub mod errno;
 pub mod filter;
-mod host;
-pub mod human;
-pub mod kernel;
-pub mod lab;
-pub mod listeners;
-pub mod model;
-pub mod netns;
-mod notice;
 pub mod pipeline;
+mod poller;
 pub mod preflight;
-mod priority;
-pub mod privileges;
 pub mod probe;
-pub mod rehearsal;
 mod ring;
-mod seccomp;
-pub mod states;
-mod survey;
 pub mod track;
+pub mod verbs;
 pub mod verdict;
 pub mod view;
+
+pub use synprobe_common::{model, sys, util};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use synprobe::lab::{Client, Family, Lab, Ns, PORT, Seen, settle};
+use synprobe_lab::{Client, Family, Lab, Ns, PORT, Seen, settle};
 use synprobe_tests::{
     binary::{command, ended, run},
     schema,

@@ -3,7 +3,7 @@
 use std::{net::TcpStream, os::unix::net::UnixDatagram, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use synprobe::lab::{Family, Lab, PORT};
+use synprobe_lab::{Family, Lab, PORT};
 use synprobe_tests::binary::{command, ended, netns_path, signal};
 
 use super::{DONE, USAGE};

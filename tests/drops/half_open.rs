@@ -6,15 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use synprobe::{
-    filter::Selection,
-    lab::{
-        Family, Fault, Lab, Lose, PORT, RawSender, bare_ack,
-        capture::{Capture, Recording},
-        packet::flags,
-        set_option,
-    },
-    probe::kallsyms::Kallsyms,
+use synprobe::{filter::Selection, probe::kallsyms::Kallsyms};
+use synprobe_lab::{
+    Family, Fault, Lab, Lose, PORT, RawSender, bare_ack,
+    capture::{Capture, Recording},
+    packet::flags,
+    set_option,
 };
 
 use super::{Watch, are_those_of, came_into_server, connected, stranger, wait};

@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{
     filter::{PortSet, Selection, parse_cidr},
-    lab::{Client, Family, Fault, Lab, Lose, Ns, PORT, RawSender, syn},
     model::Role,
-    probe::aside,
+    probe::drop_governor,
 };
 use synprobe_ebpf::config::DROPS_PER_SECOND;
+use synprobe_lab::{Client, Family, Fault, Lab, Lose, Ns, PORT, RawSender, syn};
 use synprobe_tests::harness::figure;
 
 use super::{Watch, segment, stranger, wait};
@@ -172,10 +172,15 @@ pub fn stepping_aside() -> Result<()> {
     ensure!(
         watch
             .probes
-            .relieve(runs, then + aside::PAUSE / 2)
+            .relieve(runs, then + drop_governor::PAUSE / 2)
             .is_none()
     );
-    ensure!(watch.probes.relieve(runs, then + aside::PAUSE).is_none());
+    ensure!(
+        watch
+            .probes
+            .relieve(runs, then + drop_governor::PAUSE)
+            .is_none()
+    );
     let again: Vec<_> = watch.probes.attached().collect();
     ensure!(again == hooks, "{again:?}");
     drop_one(3)?;

@@ -7,12 +7,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use synprobe::{
-    filter::Selection,
-    lab::{
-        Client, Family, Fault, Lab, Lose, PORT, RawSender, capture::Capture, packet::flags, syn,
-    },
-    probe::hooks::DROPS,
+use synprobe::{filter::Selection, probe::hooks::DROPS};
+use synprobe_lab::{
+    Client, Family, Fault, Lab, Lose, PORT, RawSender, capture::Capture, packet::flags, syn,
 };
 use synprobe_tests::harness;
 

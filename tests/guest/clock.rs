@@ -4,7 +4,7 @@ use std::{io, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use synprobe::lab::{Client, Family, Fault, Lab, Lose, PORT, capture::Capture, syn_ack};
+use synprobe_lab::{Client, Family, Fault, Lab, Lose, PORT, capture::Capture, syn_ack};
 use synprobe_tests::{
     agent::Agent,
     guest::is_guest,

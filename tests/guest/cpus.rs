@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
-use synprobe::lab::{Family, Lab, PORT, Server};
+use synprobe_lab::{Family, Lab, PORT, Server};
 use synprobe_tests::{
     agent::{Agent, Ended},
     guest::is_guest,

@@ -10,17 +10,17 @@ use std::{
 
 use anyhow::{Result, ensure};
 use synprobe::{
-    diag::thread_cpu,
     filter::{Detail, Selection},
-    lab::{Family, Lab, PORT, RawSender, spoofed},
-    probe::exact::{Source, Wish},
+    probe::half_open_source::{Source, Wish},
+    sys::clock::thread_cpu,
 };
+use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
 use synprobe_tests::{
     empty_program::EmptyProgram,
     guest::is_guest,
     harness::{self, figure},
+    pipeline_run::{options, watch},
     traffic::connected,
-    watching::{options, watch},
 };
 
 /// Of each kind of traffic.

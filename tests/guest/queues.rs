@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use synprobe::lab::{Family, Lab, PORT, RawSender, spoofed};
+use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
 use synprobe_tests::{
     binary::{netns_path, run},
     harness::figure,

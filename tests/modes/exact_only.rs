@@ -9,21 +9,21 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use synprobe::{
-    diag::monotonic_ns,
     filter::{Detail, Selection},
-    lab::{
-        Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture,
-        packet::flags, spoofed,
-    },
     model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
-    probe::exact::{Source, Wish},
+    probe::half_open_source::{Source, Wish},
+    sys::clock::monotonic_ns,
+};
+use synprobe_lab::{
+    Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture, packet::flags,
+    spoofed,
 };
 use synprobe_tests::{
     harness::{self, Case, figure},
     kernel::Tells,
+    pipeline_run::{Live, Watched, options, watch},
     traffic,
-    watching::{Live, Watched, options, watch},
     wire::{SYN_ACK, Wire},
 };
 
@@ -509,7 +509,7 @@ fn syn_queue(family: Family) -> Result<()> {
 /// Waits until the kernel has counted so many.
 fn refused(
     lab: &Lab,
-    before: &synprobe::lab::LabCounters,
+    before: &synprobe_lab::LabCounters,
     counter: &str,
     wanted: u64,
 ) -> Result<()> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use synprobe::lab::Ns;
+use synprobe_lab::Ns;
 
 /// How long a run may take that should be over at once.
 const PATIENCE: Duration = Duration::from_secs(60);

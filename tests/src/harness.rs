@@ -5,10 +5,7 @@ use std::{fmt, process::ExitCode, sync::OnceLock, time::Instant};
 
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Failed, Trial};
-use synprobe::{
-    lab,
-    preflight::{self, HostError, Ready},
-};
+use synprobe::preflight::{self, HostError, Ready};
 
 use crate::guest::is_guest;
 
@@ -65,11 +62,11 @@ impl Case {
     /// A test for one family of the lab.
     pub fn for_family(
         name: &str,
-        family: lab::Family,
-        run: impl Fn(lab::Family) -> Result<()> + Send + 'static,
+        family: synprobe_lab::Family,
+        run: impl Fn(synprobe_lab::Family) -> Result<()> + Send + 'static,
     ) -> Self {
         Self {
-            v6: family != lab::Family::V4,
+            v6: family != synprobe_lab::Family::V4,
             ..Self::new(format!("{name}::{}", family_name(family)), move || {
                 run(family)
             })
@@ -78,18 +75,18 @@ impl Case {
 }
 
 /// Every scenario of the lab, the longest first: the others run beside it.
-pub fn scenarios() -> Vec<&'static dyn lab::Scenario> {
-    let mut scenarios = lab::all().to_vec();
+pub fn scenarios() -> Vec<&'static dyn synprobe_lab::Scenario> {
+    let mut scenarios = synprobe_lab::all().to_vec();
     scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     scenarios
 }
 
 /// How a family is called in a test's name.
-pub fn family_name(family: lab::Family) -> &'static str {
+pub fn family_name(family: synprobe_lab::Family) -> &'static str {
     match family {
-        lab::Family::V4 => "ipv4",
-        lab::Family::V6 => "ipv6",
-        lab::Family::V4Mapped => "mapped",
+        synprobe_lab::Family::V4 => "ipv4",
+        synprobe_lab::Family::V6 => "ipv6",
+        synprobe_lab::Family::V4Mapped => "mapped",
     }
 }
 
@@ -117,7 +114,7 @@ fn conclude(cases: Vec<Case>, arguments: &Arguments) -> ExitCode {
         let text = error.to_string();
         format!("needs root: {}", text.lines().next().unwrap_or_default())
     });
-    let has_ipv6 = lab::has_ipv6();
+    let has_ipv6 = synprobe_lab::has_ipv6();
     let trials = cases
         .into_iter()
         .map(|case| {

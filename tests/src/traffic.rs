@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use synprobe::lab::{Client, Lab, PORT, Seen, settle};
+use synprobe_lab::{Client, Lab, PORT, Seen, settle};
 
 /// An open whose application is told that it is connected, before `patience` ends.
 pub fn connected(lab: &Lab, patience: Duration) -> Result<Client> {

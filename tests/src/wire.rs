@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use synprobe::lab::{
+use synprobe_lab::{
     Family, Lab, Ns, PORT,
     capture::{Capture, Captured, Recording},
     packet::{Segment, flags},
@@ -75,7 +75,7 @@ pub fn listener(lab: &Lab, ns: &Ns) -> Result<std::net::TcpListener> {
         Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 | Family::V4Mapped => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
-    synprobe::lab::listen(ns, any, PORT, 1024, lab.family == Family::V4Mapped)
+    synprobe_lab::listen(ns, any, PORT, 1024, lab.family == Family::V4Mapped)
 }
 
 /// Difference of a length told in microseconds and one between two moments on the wire, in

@@ -24,8 +24,8 @@ use super::finish;
 use crate::{
     emit::{emit, held_back, tally},
     filter::{packet_passes, role_passes},
+    kread::{Fault, Kptr, Ports, mapped, netns, netns_of_device, place},
     maps::{DROP_SECOND, REASONS},
-    sock::{Fault, Kptr, Ports, mapped, netns, netns_of_device, place},
 };
 
 const ETH_P_IP: u16 = 0x0800;

@@ -10,8 +10,8 @@ use super::{IPPROTO_TCP, finish};
 use crate::{
     emit::emit,
     filter::flow_passes,
+    kread::{Fault, Kptr, Ports, fill_flow, place},
     probes::handshaking,
-    sock::{Fault, Kptr, Ports, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "inet_sk_error_report")]

@@ -19,7 +19,7 @@ use synprobe_ebpf::{
 
 use crate::{
     emit,
-    sock::{Fault, Kptr, place},
+    kread::{Fault, Kptr, place},
 };
 
 /// `IPPROTO_TCP`; MPTCP (262), SCTP and DCCP share some of the hooks.

@@ -10,8 +10,8 @@ use super::finish;
 use crate::{
     emit::emit,
     filter::flow_passes,
+    kread::{Fault, Kptr, Ports, fill_flow},
     probes::handshaking,
-    sock::{Fault, Kptr, Ports, fill_flow},
 };
 
 #[raw_tracepoint(tracepoint = "tcp_receive_reset")]

@@ -12,10 +12,10 @@ use synprobe_ebpf::{
 
 use crate::{
     emit::emit,
+    ended_by,
     filter::{flow_passes, role_passes},
-    how,
+    kread::{Fault, Kptr, Ports, fill_flow, place},
     maps::{EXACT_NOTES, ExactNotes},
-    sock::{Fault, Kptr, Ports, fill_flow, place},
 };
 
 /// This CPU's notes. Whoever writes them runs with softirqs off, so nobody comes in between.
@@ -30,7 +30,7 @@ pub fn notes<'a>() -> Option<&'a mut ExactNotes> {
 /// A SYN was taken. Its SYN-ACK is built next, on this CPU.
 #[inline(always)]
 pub fn begun(req: Kptr) -> Result<(), Fault> {
-    if how::setting(EXACT_BEGINS) == 0 || !role_passes(ROLE_SERVER) {
+    if ended_by::setting(EXACT_BEGINS) == 0 || !role_passes(ROLE_SERVER) {
         return Ok(());
     }
     let ports = Ports::of(req)?;

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     emit::{emit, held_back},
+    ended_by,
     filter::{packet_passes, role_passes},
-    how,
-    sock::{Fault, Kptr, netns, place},
+    kread::{Fault, Kptr, netns, place},
 };
 
 /// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was taken.
@@ -43,7 +43,7 @@ pub fn request_dropped(ctx: FExitContext) -> i32 {
         return 0;
     }
     // The caller holds a reference.
-    let result = ended(Kptr::new(ctx.arg(1)), || how::of_dropped(ctx.as_ptr()));
+    let result = ended(Kptr::new(ctx.arg(1)), || ended_by::of_dropped(ctx.as_ptr()));
     finish_request(result)
 }
 

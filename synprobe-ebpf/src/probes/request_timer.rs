@@ -11,8 +11,8 @@ use super::{
     request::{begun, ended, notes, of_timer, timer_entered, timer_left},
 };
 use crate::{
-    how,
-    sock::{Fault, Kptr, peer_addr, place},
+    ended_by,
+    kread::{Fault, Kptr, peer_addr, place},
 };
 
 /// `timer_start(timer, …)`: armed. `snt_synack` is 0 between the making of a request and its first
@@ -45,7 +45,7 @@ fn try_disarmed(ctx: &RawTracePointContext) -> Result<(), Fault> {
     if became_a_connection(req)? {
         return Ok(());
     }
-    ended(req, || how::of(ctx.as_ptr()))
+    ended(req, || ended_by::of(ctx.as_ptr()))
 }
 
 /// `timer_expire_entry(timer, …)`: its function is about to run.
@@ -82,7 +82,7 @@ pub fn request_child(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn of_request(timer: u64) -> Result<Option<Kptr>, Fault> {
     let function: u64 = Kptr::new(timer).read(place!(timer_function))?;
-    Ok((function == how::setting(EXACT_HANDLER)).then(|| of_timer(timer)))
+    Ok((function == ended_by::setting(EXACT_HANDLER)).then(|| of_timer(timer)))
 }
 
 /// Whether the child that this CPU made last is this request's: between the two nothing else is received

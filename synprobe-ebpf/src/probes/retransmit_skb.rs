@@ -15,7 +15,7 @@ use super::finish;
 use crate::{
     emit::emit,
     filter::{flow_passes, role_passes},
-    sock::{Fault, Kptr, Ports, fill_flow, place},
+    kread::{Fault, Kptr, Ports, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]

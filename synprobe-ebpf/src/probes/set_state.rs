@@ -22,11 +22,11 @@ use synprobe_ebpf::{
 
 use super::{IPPROTO_TCP, finish_by};
 use crate::{
-    callers, counted,
+    connect_callers, count_healthy,
     emit::{emit_by, tally},
     filter::{flow_passes, listener_passes, role_passes, setting},
+    kread::{Fault, Kptr, Ports, fill_flow, place},
     maps::AT_WORK,
-    sock::{Fault, Kptr, Ports, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
@@ -85,7 +85,7 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
     let quiet = is_quiet();
     // The beginning of what will most likely go well: nothing is even read.
     if quiet && new == state::SYN_SENT {
-        return callers::remember(ctx.arg(0));
+        return connect_callers::remember(ctx.arg(0));
     }
     let sk = Kptr::new(ctx.arg(0));
     // SCTP, DCCP and MPTCP raise the same tracepoint; an MPTCP socket is no tcp_sock.
@@ -127,13 +127,13 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
             r.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
             // SAFETY: likewise.
             r.cgroup = unsafe { bpf_get_current_cgroup_id() };
-            callers::comm_into(&raw mut r.comm)?;
+            connect_callers::comm_into(&raw mut r.comm)?;
         } else if old != state::LISTEN {
             r.total_retrans = sk.read(place!(total_retrans))?;
             r.srtt_us = sk.read(place!(srtt))?;
             r.total_rto_time_ms = sk.read_or(place!(total_rto_time), 0)?;
             if quiet && old == state::SYN_SENT {
-                callers::recall(r);
+                connect_callers::recall(r);
             }
             if old == state::SYN_SENT {
                 r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
@@ -166,7 +166,7 @@ fn went_well(sk: Kptr, old: u8, ports: Ports) -> Result<bool, Fault> {
         return Ok(false);
     }
     // What a role filter excludes is neither counted nor told.
-    Ok(!role_passes(role) || counted::count(role, port, dwell_us))
+    Ok(!role_passes(role) || count_healthy::count(role, port, dwell_us))
 }
 
 #[inline(always)]

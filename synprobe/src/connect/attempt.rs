@@ -13,12 +13,10 @@ use super::{
     order::STAGGER,
     path::{PathInfo, Ways},
 };
-use crate::{
-    diag::monotonic_ns,
-    lab::{
-        poll::{interest, wait},
-        with_sockaddr,
-    },
+use crate::sys::sockopts::with_sockaddr;
+use crate::sys::{
+    clock::monotonic_ns,
+    poll::{interest, wait},
 };
 
 /// Longer than any wait that is bounded otherwise.
@@ -256,7 +254,7 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
-    use crate::netns::NetNs;
+    use crate::sys::netns::NetNs;
 
     /// A loopback address of this test's own: other tests' ports are not ours.
     const HERE: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 1);

@@ -7,7 +7,7 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use crate::lab::set_option;
+use crate::sys::sockopts::set_option;
 
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,13 +26,11 @@ pub use resolve::{Only, ResolveError};
 pub use target::{Host, Target, TargetError};
 
 use crate::{
-    diag::monotonic_ns,
     filter::{FilterError, Selection},
     model::{Body, End, Line, Role},
-    netns::NetNs,
-    pipeline::{self, Stop, WatchError, WatchOptions},
+    pipeline::{self, Setup, Stop, WatchError, WatchOptions},
     preflight::Ready,
-    rehearsal::Setup,
+    sys::{clock::monotonic_ns, netns::NetNs},
     view::{View, WallClock},
 };
 

@@ -7,8 +7,8 @@ use super::{
     report::{Detailed, Report},
 };
 use crate::{
-    human::{duration, ladder, safe},
     model::{Confidence, Outcome},
+    util::format::{duration, ladder, safe},
 };
 
 /// The first line: what is about to be tried.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::resolve::interface_name;
 use crate::{
     diag::route::{Route, RouteKind, Routes},
-    netns::NetNs,
+    sys::netns::NetNs,
 };
 
 /// The way to an address.

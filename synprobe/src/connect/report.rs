@@ -8,8 +8,8 @@ use super::{
     target::{Host, Target},
 };
 use crate::{
-    errno,
     model::{Body, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Role},
+    util::errno,
 };
 
 /// An attempt, with what only a page for people says.

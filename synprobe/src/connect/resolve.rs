@@ -267,7 +267,7 @@ mod tests {
     #[ignore = "needs root"]
     fn a_name_that_does_not_resolve_is_one_line() {
         // RFC 6761: `.invalid` never resolves; and in there no name server can be reached.
-        let alone = crate::netns::NetNs::new_anonymous().unwrap();
+        let alone = crate::sys::netns::NetNs::new_anonymous().unwrap();
         let error = alone.run(|| addrs("db.invalid:80", None)).unwrap();
         let error = error.unwrap_err();
         let line = error.to_string();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
-use crate::netns::NetNs;
+use crate::sys::netns::NetNs;
 
 /// Every address of every device in `netns`, loopback included, sorted, each once.
 ///
@@ -68,7 +68,7 @@ mod tests {
     fn a_namespace_has_its_own_addresses_and_no_others() {
         let ns = NetNs::new_anonymous().unwrap();
         let mut expected: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
-        if crate::lab::has_ipv6() {
+        if synprobe_lab::has_ipv6() {
             expected.push(Ipv6Addr::LOCALHOST.into());
         }
         assert_eq!(addresses(&ns).unwrap(), expected);
@@ -77,10 +77,13 @@ mod tests {
     #[test]
     #[ignore = "needs root"]
     fn both_ends_of_the_lab_have_the_addresses_they_were_given() {
-        let lab = crate::lab::Lab::new(crate::lab::Family::V4).unwrap();
-        let of = |ns: &crate::lab::Ns| addresses(&ns.netns()).unwrap();
+        let lab = synprobe_lab::Lab::new(synprobe_lab::Family::V4).unwrap();
+        let of = |ns: &synprobe_lab::Ns| addresses(&ns.netns()).unwrap();
         let (client, server) = (of(&lab.client), of(&lab.server));
-        let (c, s) = (crate::lab::CLIENT_V4.into(), crate::lab::SERVER_V4.into());
+        let (c, s) = (
+            synprobe_lab::CLIENT_V4.into(),
+            synprobe_lab::SERVER_V4.into(),
+        );
         assert!(client.contains(&c) && !client.contains(&s), "{client:?}");
         assert!(server.contains(&s) && !server.contains(&c), "{server:?}");
     }

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use crate::netns::NetNs;
+use crate::sys::netns::NetNs;
 
 /// The longest message there can be: its checksum is over all of it.
 const MESSAGE: usize = 65_535;
@@ -383,7 +383,7 @@ fn ports(tcp: &[u8]) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::packet::checksum;
+    use synprobe_lab::packet::checksum;
 
     /// Host unreachable, about 10.0.0.1:40000 to 10.9.9.9:8080; `cut` bytes short, `protocol` inside.
     fn v4(cut: usize, protocol: u8) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::io;
 
 use synprobe_ebpf::event::AF_INET;
 
-use super::row::{Row, is_v4_mapped, is_wildcard, mask};
+use super::inet_diag_msg::{Row, is_v4_mapped, is_wildcard, mask};
 use super::sock_diag::{Dump, Query, SockDiag};
 
 /// A socket in LISTEN.
@@ -288,7 +288,7 @@ mod tests {
         use std::os::fd::AsRawFd;
 
         use super::*;
-        use crate::netns::NetNs;
+        use crate::sys::netns::NetNs;
 
         #[test]
         #[ignore = "needs root"]

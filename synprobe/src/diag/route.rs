@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::{
-    nlmsg::{Attributes, HEADER, Message, Messages},
-    scratch::Scratch,
-    socket::{invalid, open_netlink, receive},
+    buffers::Scratch,
+    netlink::{Attributes, HEADER, Message, Messages},
+    netlink_socket::{invalid, open_netlink, receive},
 };
-use crate::netns::NetNs;
+use crate::sys::netns::NetNs;
 
 /// `NLMSG_ERROR`.
 const NLMSG_ERROR: u16 = 2;

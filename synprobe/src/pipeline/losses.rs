@@ -9,9 +9,10 @@ use synprobe_ebpf::{
 };
 
 use crate::{
-    diag::{icmp::IcmpErrors, monotonic_ns},
+    diag::icmp::IcmpErrors,
     model::{Lost, Missed},
     probe::{Probes, losses},
+    sys::clock::monotonic_ns,
     track::Observation,
 };
 

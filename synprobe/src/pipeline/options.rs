@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use crate::{
     filter::{Detail, Selection},
-    netns::NetNs,
     preflight::HostError,
-    probe::{LoadError, exact::Wish},
+    probe::{LoadError, half_open_source::Wish},
+    sys::netns::NetNs,
     verdict::Mode,
 };
 
@@ -34,11 +34,29 @@ pub struct WatchOptions {
     pub count: Option<u64>,
     /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
     pub log_level: u8,
-    /// Once attached, give up every capability that is not needed any more ([`crate::privileges`]): for
+    /// Once attached, give up every capability that is not needed any more ([`crate::sys::privileges`]): for
     /// the calling thread, and those that it begins.
     pub give_up_privileges: bool,
     /// The namespaces that were asked for (`--netns`), or that only the caller can name.
     pub namespaces: Vec<NetNs>,
+}
+
+/// What a run has beside its selection.
+pub struct Setup {
+    /// Size of the ring, bytes.
+    pub ring_bytes: u32,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life.
+    pub max_peers: usize,
+    /// Level of the kernel side's own log.
+    pub log_level: u8,
+    /// How much of a handshake comes out of the kernel.
+    pub detail: Detail,
+    /// When handshakes are judged.
+    pub mode: Mode,
+    /// What is to tell of a half-open's end.
+    pub wish: Wish,
 }
 
 /// Why a run could not be, or could not go on.

@@ -13,13 +13,13 @@ use super::{
     privileges::{CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Privileges},
 };
 use crate::{
-    kernel::{self, KernelVersion},
     probe::{
         btf::{Btf, BtfError, KERNEL_BTF, Prototype},
-        exact::{Exact, Refusal},
+        half_open_source::{Exact, Refusal},
         hooks::{Chosen, Hook},
         offsets::{OffsetsError, Resolved, resolve},
     },
+    sys::kernel::{self, KernelVersion},
 };
 
 /// `BPF_MAP_TYPE_RINGBUF` and CAP_BPF came with it.

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use super::attempt;
-use crate::{diag::icmp::IcmpErrors, kernel};
+use crate::{diag::icmp::IcmpErrors, sys::kernel};
 
 /// Something that can only be known by trying it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What this process may do, and what follows from it.
 
 use super::{Check, Host, Status, host::text};
-use crate::privileges as cap;
+use crate::sys::privileges as cap;
 
 /// What this process may do.
 pub(super) struct Privileges {

@@ -3,7 +3,10 @@
 use std::{cell::RefCell, collections::HashMap, io, path::Path};
 
 use super::*;
-use crate::probe::{btf::KERNEL_BTF, btf::blob::Blob, hooks::HOOKS};
+use crate::probe::{
+    btf::{KERNEL_BTF, blob::Blob},
+    hooks::HOOKS,
+};
 
 /// A host out of files.
 struct Made {

@@ -10,7 +10,7 @@ use aya::{
 
 use super::{
     LoadError,
-    exact::{Decision, Part, Source, Way},
+    half_open_source::{Decision, Part, Source, Way},
 };
 
 /// What tells of a half-open's end, at work.

@@ -15,12 +15,12 @@ use synprobe_ebpf::{
 use thiserror::Error;
 
 use super::{
-    aside::{Aside, Move, PAUSE},
     attach::{Attached, attach_exact, detach_exact},
-    exact::{Decision, Source},
+    drop_governor::{Aside, Move, PAUSE},
+    drop_reasons::Reasons,
+    half_open_source::{Decision, Source},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
-    reasons::Reasons,
 };
 use crate::{filter::KernelFilter, model::Role};
 

@@ -6,15 +6,14 @@ use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    open::{Open, Start},
+    handshake::{Open, Start},
     retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
 };
 use crate::{
-    errno,
-    filter::printable,
     model::{Connection, DwellSource, Outcome, Process, RetransmitKind, Role, TcpState},
+    util::{addresses::printable, errno},
 };
 
 impl Tracker {

@@ -7,12 +7,12 @@ use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    open::Open,
+    handshake::Open,
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
 };
 use crate::{
-    errno,
     model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
+    util::errno,
 };
 
 /// TCP flags.

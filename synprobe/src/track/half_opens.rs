@@ -6,11 +6,12 @@ use std::sync::Arc;
 use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
-    Bounded, Tuple,
-    locals::{Key, Locals},
-    open::{Open, Start},
+    Tuple,
+    handshake::{Open, Start},
+    local_ends::{Key, Locals},
 };
 use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState};
+use crate::util::bounded::Bounded;
 
 /// The table of them.
 pub struct HalfOpens {
@@ -324,7 +325,7 @@ mod tests {
     use super::*;
 
     fn mapped(host: u8) -> [u8; 16] {
-        crate::filter::mapped(std::net::Ipv4Addr::new(10, 0, 0, host).into())
+        crate::util::addresses::mapped(std::net::Ipv4Addr::new(10, 0, 0, host).into())
     }
 
     /// Of a million, with their keys and links, 200 MiB: docs/performance.md.

@@ -3,40 +3,38 @@
 //! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
 //! has no clock: time comes with the observations. Its table is bounded.
 
-mod bounded;
-mod census;
 mod client;
-mod clients_gone;
-mod data;
+mod data_retransmits;
 mod facts;
 mod half_opens;
-mod locals;
+mod handshake;
+mod local_ends;
+mod mib_audit;
 mod observation;
-mod open;
-mod out_of_sight;
+mod orphaned;
 mod owners;
 pub mod peers;
 mod quiet;
 mod reconcile;
-mod request;
+mod request_sock;
 pub mod schedule;
 mod server;
+mod syn_sent_gone;
 #[cfg(test)]
 mod tests;
-mod untold;
+mod unreported;
 
 use std::sync::Arc;
 
-pub use bounded::Bounded;
-pub use census::{Again, Count};
+pub use handshake::Tuple;
+pub use mib_audit::{Again, Count};
 pub use observation::{Observation, Totals};
-pub use open::Tuple;
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use half_opens::HalfOpens;
-use open::Open;
-use out_of_sight::Deferrals;
+use handshake::Open;
+use orphaned::Deferrals;
 use peers::Peers;
 
 use crate::{
@@ -46,7 +44,8 @@ use crate::{
         Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Missed,
         Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
     },
-    probe::exact::Source,
+    probe::half_open_source::Source,
+    util::bounded::Bounded,
 };
 
 /// What is known of the host, and how the run was asked for.
@@ -108,7 +107,7 @@ pub struct Tracker {
     children: Bounded<u64, server::Child>,
     /// Connections whose handshake is over, for the retransmissions that follow.
     established: Bounded<u64, Arc<Connection>>,
-    segments: Bounded<(u64, u32), data::Segment>,
+    segments: Bounded<(u64, u32), data_retransmits::Segment>,
     /// When a socket entered its present state (`--states all`).
     entered: Bounded<u64, u64>,
     owners: Owners,
@@ -117,8 +116,8 @@ pub struct Tracker {
     rumours: Bounded<u64, quiet::Rumour>,
     deferrals: Deferrals,
     tallies: quiet::Tallies,
-    excused: untold::Excused,
-    census: census::Census,
+    excused: unreported::Excused,
+    census: mib_audit::Census,
     totals: Totals,
     lines: Vec<Line>,
 }
@@ -144,8 +143,8 @@ impl Tracker {
             rumours: Bounded::new(REMEMBERED),
             deferrals: Deferrals::default(),
             tallies: quiet::Tallies::default(),
-            excused: untold::Excused::default(),
-            census: census::Census::default(),
+            excused: unreported::Excused::default(),
+            census: mib_audit::Census::default(),
             totals: Totals::default(),
             lines: Vec::new(),
             names,

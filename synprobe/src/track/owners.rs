@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use synprobe_ebpf::event::StateRecord;
 
-use super::{Tuple, client::comm, open::Open};
+use super::{Tuple, client::comm, handshake::Open};
 use crate::{
-    filter::{is_wildcard, mapped},
     model::Process,
+    util::addresses::{is_wildcard, mapped},
 };
 
 /// A listening socket and its owner.

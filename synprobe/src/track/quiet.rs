@@ -10,7 +10,7 @@ use synprobe_ebpf::{
 
 use super::{
     HalfOpenRow, Tracker, Tuple,
-    open::{Open, Start},
+    handshake::{Open, Start},
 };
 use crate::model::{Bucket, ByRole, Completed, Handshake, Outcome, Role};
 

@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Count, Ending, Tracker, Tuple,
     facts::RESET_HERE,
-    open::{Open, Start},
+    handshake::{Open, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
 use crate::{
-    filter::{mapped, printable},
     model::{DwellSource, Outcome, Role, TcpState},
+    util::addresses::{mapped, printable},
 };
 
 /// One half-open as sock_diag shows it.

@@ -7,14 +7,14 @@ use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    open::{Open, Start},
+    handshake::{Open, Start},
     reconcile::Fate,
     retransmit_line,
     schedule::SynAckSchedule,
 };
 use crate::{
-    errno,
     model::{DwellSource, Outcome, RetransmitKind, Role, TcpState, Trigger},
+    util::errno,
 };
 
 /// A full socket in SYN_RECV, by its address.

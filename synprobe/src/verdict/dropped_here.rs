@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Explanation, Finding, Scene, Verdict,
-    scene::{Discard, Packet},
+    context::{Discard, Packet},
 };
 use crate::model::{Evidence, Handshake, Outcome, Role};
 
@@ -149,7 +149,7 @@ impl Verdict for DroppedHere {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     fn dropping(h: &Handshake, packet: Packet) -> Scene {
         let mut scene = Scene::default();

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use super::{ALL, Scene, problems};
 use crate::{
-    human,
     model::{Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role},
-    track::Bounded,
+    util::{bounded::Bounded, format},
 };
 
 /// Handshakes in trouble that are kept for a judgement at the end; those beyond are judged at once.
@@ -205,7 +204,7 @@ fn judge(h: &mut Handshake, scene: &Scene) {
 fn undecided(h: &Handshake) -> String {
     let age = h
         .dwell_us
-        .map_or_else(|| "an unknown time".to_owned(), human::duration);
+        .map_or_else(|| "an unknown time".to_owned(), format::duration);
     match (h.outcome, h.retransmits) {
         (Outcome::Open, 0) => format!("open for {age} and not sent again yet: too young to tell"),
         (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {

@@ -6,18 +6,18 @@
 //! is made, nothing is said but what is known ([`Judge::judge`]).
 
 mod client;
+pub mod context;
 mod dropped_here;
 pub mod explain;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod judge;
 mod problems;
-pub mod scene;
 mod server;
-#[cfg(test)]
-pub(crate) mod testbed;
 
+pub use context::Scene;
 pub use judge::{Judge, Mode};
 pub use problems::problems;
-pub use scene::Scene;
 
 use crate::model::{Confidence, Evidence, Handshake};
 
@@ -169,5 +169,5 @@ pub fn find(name: &str) -> Option<&'static dyn Verdict> {
 
 /// `once`, `5 times`
 fn times(n: u32) -> String {
-    scene::times(u64::from(n))
+    context::times(u64::from(n))
 }

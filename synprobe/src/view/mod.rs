@@ -1,7 +1,9 @@
 //! How lines are shown. Every view reads the same model; none knows where a line comes from.
 
 mod json;
+pub mod listeners;
 mod page;
+pub mod states;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -35,7 +37,7 @@ impl WallClock {
         let realtime = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |d| d.as_nanos() as i128);
-        Self::new(realtime, crate::diag::monotonic_ns())
+        Self::new(realtime, crate::sys::clock::monotonic_ns())
     }
 
     /// RFC 3339, UTC, microseconds.

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _, io, mem};
 
 use super::{View, WallClock};
 use crate::{
-    human,
     model::{
-        Body, Confidence, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role, Start,
+        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role,
+        Start,
     },
-    states::Counted,
+    util::format,
 };
 
 /// Width of the text.
@@ -111,7 +111,7 @@ impl Page {
             "synprobe {} diagnose: {what}, Linux {}, {} of watching from {} on",
             start.version,
             start.kernel,
-            human::duration(end.duration_us),
+            format::duration(end.duration_us),
             self.began
                 .get(..19)
                 .unwrap_or(&self.began)
@@ -241,7 +241,7 @@ impl Page {
 /// Whose problem it is.
 fn place(p: &Problem) -> String {
     let process = match (&p.comm, p.pid) {
-        (Some(comm), Some(pid)) => format!(" ({}/{pid})", human::safe(comm)),
+        (Some(comm), Some(pid)) => format!(" ({}/{pid})", format::safe(comm)),
         _ => String::new(),
     };
     let what = match (p.role, p.local_addr, p.local_port, p.peer_port) {
@@ -253,8 +253,8 @@ fn place(p: &Problem) -> String {
         _ => "server".to_owned(),
     };
     match &p.netns_name {
-        Some(name) if name.starts_with("netns:") => format!("{what}, {}", human::safe(name)),
-        Some(name) if &**name != "host" => format!("{what}, netns {}", human::safe(name)),
+        Some(name) if name.starts_with("netns:") => format!("{what}, {}", format::safe(name)),
+        Some(name) if &**name != "host" => format!("{what}, netns {}", format::safe(name)),
         None => format!("{what}, netns {}", p.netns),
         _ => what,
     }
@@ -268,7 +268,7 @@ fn histogram(text: &mut String, states: &Counted) {
         let name = if netns.name == "host" {
             String::new()
         } else {
-            format!(" of netns {}", human::safe(&netns.name))
+            format!(" of netns {}", format::safe(&netns.name))
         };
         entry(text, "states", &format!("{}{name}", counts.join("  ")));
     }
@@ -283,7 +283,7 @@ fn entry(text: &mut String, label: &str, body: &str) {
     let mut line = format!("  {label:<8}");
     let indent = line.chars().count();
     let mut column = indent;
-    for word in human::safe(body).split(' ') {
+    for word in format::safe(body).split(' ') {
         let len = word.chars().count();
         if column > indent && column + 1 + len > WIDTH {
             let _ = writeln!(text, "{}", mem::take(&mut line).trim_end());
@@ -311,8 +311,8 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        model::{Counted, NetnsStates},
         model::{Missed, PeerShare},
-        states::{Counted, NetnsStates},
     };
 
     fn evidence(fact: &str, supports: bool) -> Evidence {

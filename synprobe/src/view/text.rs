@@ -7,11 +7,11 @@ use std::{
 
 use super::{View, WallClock};
 use crate::{
-    human,
     model::{
         Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer,
         Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
+    util::format,
 };
 
 /// Peers listed at the end; the others are counted.
@@ -81,7 +81,7 @@ impl<W: Write> TextView<W> {
         let width = self.endpoints;
         let netns = match &c.netns_name {
             Some(name) if self.namespaces && &**name != "host" => {
-                format!("netns {}", human::safe(name))
+                format!("netns {}", format::safe(name))
             }
             None if self.namespaces => format!("netns {}", c.netns),
             _ => String::new(),
@@ -109,7 +109,7 @@ impl<W: Write> TextView<W> {
         let dwell = if handshake {
             String::new()
         } else {
-            s.dwell_us.map_or(String::new(), human::duration)
+            s.dwell_us.map_or(String::new(), format::duration)
         };
         let details = join(&[&details, &process(&s.connection)]);
         self.row(time, &s.connection, (&event, Colour::Dim), &dwell, &details)
@@ -127,18 +127,18 @@ impl<W: Write> TextView<W> {
         let attempt = r.attempt.map_or(String::new(), |n| format!("#{n}"));
         let why = match (r.trigger, r.expected_gap_us) {
             (Some(Trigger::Peer), _) => "the peer repeated its SYN".to_owned(),
-            (_, Some(expected)) => format!("due after {}", human::duration(expected)),
+            (_, Some(expected)) => format!("due after {}", format::duration(expected)),
             _ => String::new(),
         };
         let ahead = match (r.next_us, r.gives_up_us) {
             (Some(next), Some(end)) => {
                 format!(
                     "next in {}, gives up in {}",
-                    human::duration(next),
-                    human::duration(end)
+                    format::duration(next),
+                    format::duration(end)
                 )
             }
-            (None, Some(end)) => format!("the last one: gives up in {}", human::duration(end)),
+            (None, Some(end)) => format!("the last one: gives up in {}", format::duration(end)),
             _ => String::new(),
         };
         let failed = match &r.error {
@@ -148,7 +148,7 @@ impl<W: Write> TextView<W> {
         let details = join(&[&attempt, &failed, &why, &ahead]);
         let gap = r
             .gap_us
-            .map_or(String::new(), |gap| format!("+{}", human::duration(gap)));
+            .map_or(String::new(), |gap| format!("+{}", format::duration(gap)));
         self.row(time, &r.connection, (event, Colour::Yellow), &gap, &details)
     }
 
@@ -163,11 +163,11 @@ impl<W: Write> TextView<W> {
             other => other.name().replace('_', " "),
         };
         let dwell = match (h.dwell_us, h.dwell_source) {
-            (Some(us), Some(DwellSource::SockDiag)) => format!("~{}", human::duration(us)),
-            (us, _) => human::maybe(us),
+            (Some(us), Some(DwellSource::SockDiag)) => format!("~{}", format::duration(us)),
+            (us, _) => format::maybe(us),
         };
         let bound = match h.dwell_error_us {
-            Some(us) => format!("± {}", human::duration(us)),
+            Some(us) => format!("± {}", format::duration(us)),
             None => String::new(),
         };
         let unknown = match h.dwell_us {
@@ -191,7 +191,7 @@ impl<W: Write> TextView<W> {
             &error,
             &verdict,
             &again,
-            &human::ladder(&h.gaps_us),
+            &format::ladder(&h.gaps_us),
             &process(&h.connection),
         ]);
         self.row(time, &h.connection, (&event, colour), &dwell, &details)
@@ -231,9 +231,9 @@ impl<W: Write> TextView<W> {
             p.established,
             p.failed,
             p.open,
-            human::maybe(p.dwell_p50_us),
-            human::maybe(p.dwell_p99_us),
-            human::maybe(p.dwell_max_us),
+            format::maybe(p.dwell_p50_us),
+            format::maybe(p.dwell_p99_us),
+            format::maybe(p.dwell_max_us),
             p.syn_retransmits,
             p.synack_retransmits,
             p.rto_retransmits,
@@ -291,8 +291,8 @@ impl<W: Write> TextView<W> {
             "{:<6}  {port:<14}  {} completed, p50 {}, p99 {}",
             c.role.name(),
             c.handshakes,
-            human::maybe(c.dwell_p50_us),
-            human::maybe(c.dwell_p99_us),
+            format::maybe(c.dwell_p50_us),
+            format::maybe(c.dwell_p99_us),
         );
         if c.untimed > 0 {
             text += &format!(", {} of unknown time", c.untimed);
@@ -334,7 +334,7 @@ impl<W: Write> TextView<W> {
         let text = format!(
             "\n{} handshakes{counted} in {}: {} kernel records, {} lost, {} handshakes evicted",
             e.handshakes,
-            human::duration(e.duration_us),
+            format::duration(e.duration_us),
             e.events,
             e.lost,
             e.evicted
@@ -365,7 +365,7 @@ impl<W: Write> TextView<W> {
             // Those who print them print a page, not lines.
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
-                let text = format!("{time}  LOST {}: {}", l.events, human::safe(&l.reason));
+                let text = format!("{time}  LOST {}: {}", l.events, format::safe(&l.reason));
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))
             }
             Body::End(e) => self.end(e),
@@ -414,7 +414,7 @@ fn endpoints(c: &Connection) -> String {
 
 fn process(c: &Connection) -> String {
     match (c.pid, &c.comm) {
-        (Some(pid), Some(comm)) => format!("{}/{pid}", human::safe(comm)),
+        (Some(pid), Some(comm)) => format!("{}/{pid}", format::safe(comm)),
         _ => String::new(),
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use synprobe::lab::{Counters, Family, Lab, PORT, RawSender, Server, sink, spoofed};
+use synprobe_lab::{Counters, Family, Lab, PORT, RawSender, Server, sink, spoofed};
 
 /// Where the honest ones go.
 const HONEST: u16 = PORT + 1;

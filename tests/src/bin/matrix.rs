@@ -16,12 +16,13 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use synprobe::{
     filter::Detail,
-    lab::{self, Family, Lab, Scenario, Variation},
+    pipeline::Setup,
     preflight::{self, Ready},
-    rehearsal::{Matrix, Said, Setup, rehearse},
+    verbs::lab,
     verdict::Mode,
     view::Discarded,
 };
+use synprobe_lab::{self, Family, Lab, Matrix, Said, Scenario, Variation};
 
 /// Runs the confusion matrix.
 #[derive(Debug, Parser)]
@@ -104,7 +105,7 @@ fn jobs(args: &Args) -> Vec<Job> {
     let wanted = |s: &&&dyn Scenario| s.name().contains(&args.only);
     let mut jobs = Vec::new();
     for n in 0..args.runs {
-        for scenario in lab::all().iter().filter(wanted) {
+        for scenario in synprobe_lab::all().iter().filter(wanted) {
             for family in [Family::V4, Family::V6] {
                 if scenario.supports(family) {
                     jobs.push(Job {
@@ -126,7 +127,7 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::exact::Wish::default(),
+        wish: synprobe::probe::half_open_source::Wish::default(),
         max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;
@@ -135,16 +136,17 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         background: true,
     };
     let never = Box::pin(std::future::pending());
-    let rehearsed =
-        rehearse(host, job.scenario, lab, &setup, &mut Discarded, never).with_context(|| {
+    let run = lab::watched(host, job.scenario, lab, &setup, &mut Discarded, never).with_context(
+        || {
             format!(
                 "{} {:?}, seed {}",
                 job.scenario.name(),
                 job.family,
                 job.seed
             )
-        })?;
-    Ok(rehearsed.said())
+        },
+    )?;
+    Ok(run.said())
 }
 
 fn take(results: &Mutex<Results>, job: &Job, said: Result<Vec<Said>>) {

@@ -19,12 +19,12 @@ use clap::Parser;
 use serde_json::Value;
 use synprobe::{
     diag::{
-        row::mask,
+        inet_diag_msg::mask,
         sock_diag::{Query, SockDiag},
     },
-    lab::{self, Family, Lab, Variation},
-    netns::NetNs,
+    sys::netns::NetNs,
 };
+use synprobe_lab::{self, Family, Lab, Variation};
 use synprobe_tests::binary;
 
 /// A soak.
@@ -163,7 +163,7 @@ fn half_opens(agent: &Child) -> Result<usize> {
 }
 
 fn one(n: usize, over: &AtomicBool) -> Result<()> {
-    let scenarios = lab::all();
+    let scenarios = synprobe_lab::all();
     let scenario = scenarios[n % scenarios.len()];
     let family = [Family::V4, Family::V6][n / scenarios.len() % 2];
     if !scenario.supports(family) {

@@ -12,10 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{
-    folder,
-    toolchain::{Record, Toolchain},
-};
+use super::toolchain::{Record, Toolchain};
 use crate::workspace::{cargo, is_root, output, root, run, target_dir};
 
 /// Compares, or tests.
@@ -46,9 +43,9 @@ pub fn check(
 fn compare(objects: &[(&str, Vec<u8>)]) -> Result<()> {
     let mut differing = Vec::new();
     for (name, bytes) in objects {
-        let committed = fs::read(folder().join(name)).unwrap_or_default();
+        let committed = fs::read(root().join(name)).unwrap_or_default();
         if committed != *bytes {
-            differing.push(format!("synprobe/bpf/{name}"));
+            differing.push((*name).to_owned());
         }
     }
     if !differing.is_empty() {
@@ -68,7 +65,7 @@ fn try_out(objects: &[(&str, Vec<u8>)]) -> Result<()> {
     let tree = target_dir().join("bpf-check/tree");
     copy_workspace(&tree)?;
     for (name, bytes) in objects {
-        let path = tree.join("synprobe/bpf").join(name);
+        let path = tree.join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
     }
     let cargo_there = || {

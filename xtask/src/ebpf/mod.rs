@@ -18,10 +18,10 @@ use clap::Args;
 use crate::workspace::root;
 use toolchain::{Record, Toolchain};
 
-/// A binary of `synprobe-ebpf`, and the file name of the object it becomes.
+/// A binary of `synprobe-ebpf`, and the object that it becomes: its path in the workspace.
 const OBJECTS: [(&str, &str); 2] = [
-    ("synprobe", "synprobe.bpf.o"),
-    ("lab", "synprobe-lab.bpf.o"),
+    ("synprobe", "synprobe/bpf/synprobe.bpf.o"),
+    ("lab", "synprobe-lab/bpf/synprobe-lab.bpf.o"),
 ];
 
 /// `cargo xtask ebpf`
@@ -46,14 +46,14 @@ pub fn run(args: &EbpfArgs) -> Result<()> {
         return check::check(recorded.as_ref(), &toolchain, &objects);
     }
     for (name, bytes) in &objects {
-        let path = folder().join(name);
+        let path = root().join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
-        eprintln!("xtask: synprobe/bpf/{name}: {} bytes", bytes.len());
+        eprintln!("xtask: {name}: {} bytes", bytes.len());
     }
     toolchain.record().write(&folder())
 }
 
-/// Where the committed objects are.
+/// Where the record of the toolchain is.
 fn folder() -> PathBuf {
     root().join("synprobe/bpf")
 }

@@ -16,11 +16,11 @@ const PATIENCE: u64 = 3600;
 /// Scenarios of a thousand sockets, of which a guest does one family: each is half a minute of a
 /// real processor, and the families differ in nothing that a kernel's version decides.
 const CROWDED: &[&str] = &[
-    "riddle-accept-queue",
-    "riddle-asymmetric-nat",
-    "riddle-firewall",
-    "riddle-flood",
-    "riddle-synack-lost",
+    "incident-accept-queue",
+    "incident-asymmetric-nat",
+    "incident-firewall",
+    "incident-flood",
+    "incident-synack-lost",
 ];
 /// Where cargo would have put the tests: they look for the binary one folder up.
 const TESTS: &str = "synprobe/deps";

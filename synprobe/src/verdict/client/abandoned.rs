@@ -1,8 +1,8 @@
 //! The application's own time-out.
 
 use crate::{
-    human,
     model::{Handshake, Outcome},
+    util::format,
     verdict::{Explanation, Finding, Scene, Verdict},
 };
 
@@ -20,7 +20,7 @@ impl Verdict for Abandoned {
         }
         let by_tool = h.error.as_deref() == Some("ECONNABORTED");
         let who = match &h.connection.comm {
-            Some(comm) => human::safe(comm).into_owned(),
+            Some(comm) => format::safe(comm).into_owned(),
             None => "the application".to_owned(),
         };
         let mut finding = Finding::certain().pro(if by_tool {
@@ -41,7 +41,7 @@ impl Verdict for Abandoned {
         finding = match h.facts.would_give_up_us {
             Some(us) => finding.pro(format!(
                 "the kernel's own limit was {}: the application is the more impatient of the two",
-                human::duration(us)
+                format::duration(us)
             )),
             None => finding.contra("when the kernel would have given up is not known"),
         };
@@ -72,7 +72,7 @@ impl Verdict for Abandoned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     fn abandoned() -> Handshake {
         let mut h = active(Outcome::Abandoned);

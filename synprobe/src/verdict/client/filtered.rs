@@ -1,8 +1,8 @@
 //! No answer of any kind.
 
 use crate::{
-    human,
     model::{Handshake, Outcome},
+    util::format,
     verdict::{Explanation, Finding, Scene, Verdict},
 };
 
@@ -30,14 +30,14 @@ impl Verdict for Filtered {
         finding = match (h.outcome, h.facts.would_give_up_us) {
             (Outcome::TimedOut, _) => finding.pro("the kernel gave up: ETIMEDOUT"),
             (_, Some(us)) => {
-                finding.pro(format!("the kernel goes on until {}", human::duration(us)))
+                finding.pro(format!("the kernel goes on until {}", format::duration(us)))
             }
             _ => finding,
         };
         finding = finding.maybe_contra(scene.usual_us(&h.connection).map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
-                human::duration(us)
+                format::duration(us)
             )
         }));
         finding = finding.contra(
@@ -72,7 +72,7 @@ impl Verdict for Filtered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     #[test]
     fn silence_until_the_end_or_so_far_makes_it() {

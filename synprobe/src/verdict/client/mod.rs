@@ -19,8 +19,8 @@ pub(super) use syn_lost_then_ok::SynLostThenOk;
 pub(super) use unreachable::Unreachable;
 
 use crate::{
-    human,
     model::{Handshake, Outcome, Role},
+    util::format,
 };
 
 /// Whether it is an active open that did not end in a connection.
@@ -31,7 +31,7 @@ fn failed(h: &Handshake) -> bool {
 /// Its dwell, in words.
 fn took(h: &Handshake) -> String {
     h.dwell_us
-        .map_or_else(|| "an unknown time".to_owned(), human::duration)
+        .map_or_else(|| "an unknown time".to_owned(), format::duration)
 }
 
 /// The peer's end, as one would type it.

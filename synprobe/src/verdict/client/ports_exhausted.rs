@@ -53,7 +53,7 @@ impl Verdict for PortsExhausted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     #[test]
     fn no_port_makes_it() {

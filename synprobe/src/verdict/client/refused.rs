@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Role},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     fn refused() -> Handshake {

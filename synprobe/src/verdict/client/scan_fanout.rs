@@ -37,7 +37,7 @@ impl Verdict for ScanFanout {
         }
         let who = f.comm.as_deref().map_or_else(
             || format!("process {}", f.pid),
-            |comm| format!("{}/{}", crate::human::safe(comm), f.pid),
+            |comm| format!("{}/{}", crate::util::format::safe(comm), f.pid),
         );
         Some(
             Finding::likely()
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Outcome},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     fn calling(addresses: u8, times: u32) -> Scene {

@@ -65,7 +65,7 @@ impl Verdict for ServerQueueFull {
             (Some(comm), Some(pid)) => {
                 format!(
                     "see why {} does not accept(): cat /proc/{pid}/stack; ",
-                    crate::human::safe(comm)
+                    crate::util::format::safe(comm)
                 )
             }
             _ => String::new(),
@@ -94,7 +94,7 @@ impl Verdict for ServerQueueFull {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     fn calling(full: bool, overflows: u64) -> Scene {
         let mut scene = looked(&listener(if full { 129 } else { 3 }, 0), overflows, 0);

@@ -1,8 +1,8 @@
 //! Connected, but not with the first SYN.
 
 use crate::{
-    human,
     model::{Confidence, Handshake, Outcome, Role},
+    util::format,
     verdict::{Explanation, Finding, Scene, Verdict},
 };
 
@@ -27,7 +27,7 @@ impl Verdict for SynLostThenOk {
         finding = finding.maybe_pro(scene.usual_us(c).map(|(us, n)| {
             format!(
                 "this peer usually takes {} (median of the last {n})",
-                human::duration(us)
+                format::duration(us)
             )
         }));
         if let Some(n @ 1..) = scene.peer_overflows(c) {
@@ -67,7 +67,7 @@ impl Verdict for SynLostThenOk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::testbed::*;
+    use crate::verdict::fixtures::*;
 
     #[test]
     fn a_second_syn_makes_it() {

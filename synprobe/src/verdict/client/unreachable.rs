@@ -40,7 +40,7 @@ impl Verdict for Unreachable {
                 "ICMP from {}: {}, {}",
                 word.from,
                 word.what,
-                crate::verdict::scene::times(word.count)
+                crate::verdict::context::times(word.count)
             )),
             None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
         };
@@ -84,8 +84,8 @@ mod tests {
     use crate::{
         model::Confidence,
         verdict::{
-            scene::{Ends, IcmpWord},
-            testbed::*,
+            context::{Ends, IcmpWord},
+            fixtures::*,
         },
     };
 

@@ -93,7 +93,7 @@ impl Verdict for AcceptQueueFull {
 fn remedy(h: &Handshake, limit: Option<LimitedBy>) -> String {
     let who = match (&h.connection.comm, h.connection.pid) {
         (Some(comm), Some(pid)) => {
-            let comm = crate::human::safe(comm);
+            let comm = crate::util::format::safe(comm);
             format!("see why {comm} does not accept(): cat /proc/{pid}/stack; ")
         }
         _ => "see why the application does not accept(); ".to_owned(),
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Queue},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     fn refused() -> Handshake {

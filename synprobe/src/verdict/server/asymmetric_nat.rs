@@ -84,8 +84,8 @@ mod tests {
     use crate::{
         model::Confidence,
         verdict::{
-            scene::{Path, PathWanted},
-            testbed::*,
+            context::{Path, PathWanted},
+            fixtures::*,
         },
     };
 

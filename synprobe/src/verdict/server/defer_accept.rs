@@ -55,7 +55,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Outcome},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     fn deferred(outcome: Outcome) -> Handshake {

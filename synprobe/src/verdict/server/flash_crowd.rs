@@ -66,7 +66,7 @@ impl Verdict for FlashCrowd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     fn crowd(completed: u32, cookies: u64) -> Scene {
         let mut scene = looked(&listener(0, 10), 0, cookies);

@@ -55,7 +55,7 @@ impl Verdict for PeerReset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     #[test]
     fn the_rst_itself_is_certain_the_counter_is_likely() {

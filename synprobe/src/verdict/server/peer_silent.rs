@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict, scene, times},
+    verdict::{Explanation, Finding, Scene, Verdict, context, times},
 };
 
 /// `peer-silent`
@@ -14,7 +14,7 @@ impl Verdict for PeerSilent {
     }
 
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
-        if !super::unfinished(h) || !scene::silent(h) {
+        if !super::unfinished(h) || !context::silent(h) {
             return None;
         }
         let usual = scene.usual_us(&h.connection);
@@ -32,7 +32,7 @@ impl Verdict for PeerSilent {
         let finding = match usual {
             Some((us, n)) => finding.contra(format!(
                 "the peer has completed {n} other handshakes lately, usually in {}: it is no scanner",
-                crate::human::duration(us)
+                crate::util::format::duration(us)
             )),
             None => finding,
         };
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Outcome},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     #[test]

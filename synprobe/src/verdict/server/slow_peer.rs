@@ -1,8 +1,8 @@
 //! Completed, but late.
 
 use crate::{
-    human,
     model::{Handshake, Outcome, Role},
+    util::format,
     verdict::{Explanation, Finding, Scene, Verdict, times},
 };
 
@@ -31,7 +31,7 @@ impl Verdict for SlowPeer {
             return None;
         }
         let usual = scene.usual_us(&h.connection);
-        let shown = dwell.map_or_else(|| "an unknown time".to_owned(), human::duration);
+        let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
                 0 => "each time because our timer fired".to_owned(),
@@ -52,7 +52,7 @@ impl Verdict for SlowPeer {
         let finding = finding.maybe_pro(usual.map(|(us, n)| {
             format!(
                 "this peer usually takes {} (median of the last {n})",
-                human::duration(us)
+                format::duration(us)
             )
         }));
         let peer = h.connection.peer_addr;
@@ -81,7 +81,7 @@ impl Verdict for SlowPeer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::testbed::*};
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     fn usually(dwell_us: u64) -> Scene {
         let mut scene = Scene::default();

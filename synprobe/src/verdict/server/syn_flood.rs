@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict, scene::Crowd},
+    verdict::{Explanation, Finding, Scene, Verdict, context::Crowd},
 };
 
 /// Fewer silent half-opens are no flood.
@@ -58,7 +58,7 @@ impl Verdict for SynFlood {
     }
 
     fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
-        if !super::unfinished(h) || !crate::verdict::scene::silent(h) {
+        if !super::unfinished(h) || !crate::verdict::context::silent(h) {
             return None;
         }
         let netns = h.connection.netns;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Outcome, Queue},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     /// So many silent sources, and so many of them that also came in.

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Outcome},
-        verdict::testbed::*,
+        verdict::fixtures::*,
     };
 
     fn repeating(outcome: Outcome) -> Handshake {

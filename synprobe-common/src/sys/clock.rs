@@ -1,0 +1,31 @@
+//! The clocks that the kernel side and the agent share.
+
+/// Now, on CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns()` and, divided by a
+/// thousand, of `tcp_request_sock.snt_synack`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime writes one timespec, which outlives the call. CLOCK_MONOTONIC always
+    // exists, so the result needs no look.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    // Neither part is ever negative on this clock.
+    (now.tv_sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec as u64)
+}
+
+/// What the calling thread has used of the CPU (CLOCK_THREAD_CPUTIME_ID).
+#[must_use]
+pub fn thread_cpu() -> std::time::Duration {
+    let mut used = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: clock_gettime writes one timespec, which outlives the call; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    // Neither part is ever negative on this clock.
+    std::time::Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+}

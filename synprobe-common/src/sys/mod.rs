@@ -1,0 +1,12 @@
+//! What the operating system offers, wrapped: no policy, no knowledge of handshakes.
+
+pub mod clock;
+pub mod fd_limit;
+pub mod kernel;
+pub mod netns;
+pub mod nice;
+pub mod poll;
+pub mod privileges;
+mod seccomp;
+pub mod sockopts;
+pub mod sysctl;

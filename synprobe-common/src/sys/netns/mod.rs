@@ -1,0 +1,351 @@
+//! Network namespaces: found by name, path, pid or inode, entered on a thread of their own.
+//!
+//! A namespace is known by the inode number of its `ns/net` file, which is `net.ns.inum` in the
+//! kernel and therefore what every record of the kernel side carries. The number says which one it
+//! is; only a descriptor lets us in. [`find`] goes from the one to the other.
+
+use std::ffi::c_int;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod scan;
+
+pub use scan::pids;
+pub use scan::{Discovery, discover, find};
+
+/// Where `ip netns` keeps its names. `/var/run` is `/run` on most hosts, and not on all.
+pub(crate) const NAME_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
+
+/// Why a network namespace cannot be had. Each is one line, with the remedy in it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// No such name under `/run/netns`.
+    #[error(
+        "no network namespace {name:?}: {known}; give a name, a path such as /proc/PID/ns/net, or a pid"
+    )]
+    UnknownName {
+        /// What was asked for.
+        name: String,
+        /// What there is, as words.
+        known: String,
+    },
+    /// No such process.
+    #[error(
+        "no process {pid} here; give the pid as this pid namespace numbers it, or a name under /run/netns"
+    )]
+    NoProcess {
+        /// What was asked for.
+        pid: u32,
+    },
+    /// No such path.
+    #[error(
+        "{} does not exist; give a name under /run/netns, a path such as /proc/PID/ns/net, or a pid",
+        path.display()
+    )]
+    NoPath {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// The file is none of nsfs: most often a name whose bind mount is not visible from here.
+    #[error(
+        "{} is not a namespace: its mount is gone, or is not visible from this mount namespace; \
+         give the pid of a process inside it instead",
+        path.display()
+    )]
+    NotANamespace {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A namespace of another kind.
+    #[error("{} is not a network namespace; that of the same process is its ns/net", path.display())]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// EACCES or EPERM.
+    #[error(
+        "may not open {}: {source}; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN",
+        path.display()
+    )]
+    Denied {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Any other failure to open it.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A fresh namespace could not be made.
+    #[error(
+        "cannot make a network namespace: {source}; run as root (CAP_SYS_ADMIN), and see \
+         /proc/sys/user/max_net_namespaces"
+    )]
+    Create {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A network namespace, held by a descriptor: it lives at least as long as this value and its clones.
+#[derive(Clone, Debug)]
+pub struct NetNs {
+    fd: Arc<OwnedFd>,
+    inode: u32,
+    name: Arc<str>,
+}
+
+/// Two handles are equal when they are of the same namespace, however it was found.
+impl PartialEq for NetNs {
+    fn eq(&self, other: &Self) -> bool {
+        self.inode == other.inode
+    }
+}
+
+impl Eq for NetNs {}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl NetNs {
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`NetnsError::Open`] when `/proc` is not mounted.
+    pub fn current() -> Result<Self, NetnsError> {
+        Self::open(Path::new("/proc/thread-self/ns/net"), None)
+    }
+
+    /// Takes over a descriptor of an `ns/net` file.
+    ///
+    /// # Errors
+    /// [`NetnsError::NotANamespace`] or [`NetnsError::WrongKind`] when it is of something else.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, NetnsError> {
+        Self::adopt(fd, Path::new("the descriptor"), None)
+    }
+
+    /// A fresh namespace with its loopback up and nothing else; it vanishes with the last handle,
+    /// socket or process in it.
+    ///
+    /// It is made on a thread that ends at once, so the caller stays where it is.
+    ///
+    /// # Errors
+    /// [`NetnsError::Create`] without CAP_SYS_ADMIN, or over `user.max_net_namespaces`.
+    pub fn new_anonymous() -> Result<Self, NetnsError> {
+        let create = |source| NetnsError::Create { source };
+        on_thread(|| {
+            // SAFETY: no memory is involved; only this short-lived thread changes its namespace.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return Err(create(io::Error::last_os_error()));
+            }
+            loopback_up().map_err(create)?;
+            Self::current()
+        })
+        .map_err(create)?
+    }
+
+    /// What `--netns` takes: a pid (all digits), a path (has a `/`), else a name under `/run/netns`.
+    ///
+    /// # Errors
+    /// One of [`NetnsError`], each of which says in one line what to give instead.
+    pub fn resolve(spec: &str) -> Result<Self, NetnsError> {
+        if !spec.is_empty() && spec.bytes().all(|b| b.is_ascii_digit()) {
+            // A number that no u32 holds is no pid either.
+            let pid: u32 = spec.parse().map_err(|_| unknown_name(spec))?;
+            return match Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")), None) {
+                // An exited process that nobody has waited for still has the link, and no target.
+                Err(NetnsError::NoPath { .. }) => Err(NetnsError::NoProcess { pid }),
+                Err(other) => Err(other),
+                Ok(ns) if ns.is_host() => Ok(ns.named("host")),
+                Ok(ns) => Ok(ns.named(&scan::name_of_pid(pid))),
+            };
+        }
+        if spec.contains('/') {
+            let path = Path::new(spec);
+            let ns = Self::open(path, None)?;
+            let named = path
+                .parent()
+                .is_some_and(|dir| NAME_DIRS.iter().any(|d| dir == Path::new(d)));
+            let shown = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .filter(|_| named);
+            return Ok(match ns.is_host() {
+                true => ns.named("host"),
+                false => ns.named(shown.unwrap_or(spec)),
+            });
+        }
+        if spec.is_empty() || spec == "." || spec == ".." {
+            return Err(unknown_name(spec));
+        }
+        for dir in NAME_DIRS {
+            match Self::open(&Path::new(dir).join(spec), Some(spec)) {
+                Err(NetnsError::NoPath { .. }) => {}
+                result => return result,
+            }
+        }
+        Err(unknown_name(spec))
+    }
+
+    /// Inode number of the namespace: `net.ns.inum`, the `netns` of every record.
+    #[must_use]
+    pub fn inode(&self) -> u32 {
+        self.inode
+    }
+
+    /// How to show it: its name under `/run/netns`, `host` for that of pid 1, `pid 1234 (comm)`, or
+    /// `netns:[4026532345]` where nothing better is known.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Moves the calling thread into this namespace, for good.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN, both here and in the user namespace that owns this one; none is
+    /// needed for where the thread is already.
+    pub fn enter_on_this_thread(&self) -> io::Result<()> {
+        if scan::inode_of(Path::new("/proc/thread-self/ns/net")) == Some(self.inode) {
+            return Ok(());
+        }
+        // SAFETY: the descriptor is open (we own it); no memory is involved.
+        match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Runs `inside` on a fresh thread in this namespace and waits for it. The caller's thread stays
+    /// where it is, so an executor's threads never find themselves elsewhere. Sockets and files that
+    /// the closure opens stay bound to this namespace and may be used from any thread after.
+    ///
+    /// # Errors
+    /// As [`NetNs::enter_on_this_thread`], or EAGAIN when no thread can be had.
+    pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> io::Result<T> {
+        on_thread(|| self.enter_on_this_thread().map(|()| inside()))?
+    }
+
+    fn is_host(&self) -> bool {
+        scan::host_path().and_then(|path| scan::inode_of(Path::new(path))) == Some(self.inode)
+    }
+
+    fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    fn open(path: &Path, name: Option<&str>) -> Result<Self, NetnsError> {
+        // A path from the command line may be a FIFO, and opening that would wait for ever.
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path);
+        let owned = || path.to_path_buf();
+        let file = opened.map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR) => {
+                NetnsError::NoPath { path: owned() }
+            }
+            Some(libc::EACCES | libc::EPERM) => NetnsError::Denied {
+                path: owned(),
+                source,
+            },
+            _ => NetnsError::Open {
+                path: owned(),
+                source,
+            },
+        })?;
+        Self::adopt(file.into(), path, name)
+    }
+
+    fn adopt(fd: OwnedFd, path: &Path, name: Option<&str>) -> Result<Self, NetnsError> {
+        let not_ns = || NetnsError::NotANamespace {
+            path: path.to_path_buf(),
+        };
+        // NS_GET_NSTYPE (4.11) answers for nsfs files alone: anything else is ENOTTY.
+        // SAFETY: the request takes no argument and writes no memory.
+        let kind: c_int = unsafe { libc::ioctl(fd.as_raw_fd(), libc::NS_GET_NSTYPE) };
+        if kind < 0 {
+            return Err(not_ns());
+        }
+        if kind != libc::CLONE_NEWNET {
+            return Err(NetnsError::WrongKind {
+                path: path.to_path_buf(),
+            });
+        }
+        let file = File::from(fd);
+        let ino = file.metadata().map_err(|_| not_ns())?.ino();
+        let inode = u32::try_from(ino).map_err(|_| not_ns())?;
+        let name = match name {
+            Some(name) => name.into(),
+            None => format!("netns:[{inode}]").into(),
+        };
+        Ok(Self {
+            fd: Arc::new(file.into()),
+            inode,
+            name,
+        })
+    }
+}
+
+fn unknown_name(name: &str) -> NetnsError {
+    let mut known: Vec<String> = NAME_DIRS
+        .iter()
+        .flat_map(|dir| scan::names_in(dir))
+        .collect();
+    known.sort();
+    known.dedup();
+    let known = match known.is_empty() {
+        true => "/run/netns has none".to_owned(),
+        false => format!("/run/netns has {}", known.join(", ")),
+    };
+    NetnsError::UnknownName {
+        name: name.to_owned(),
+        known,
+    }
+}
+
+/// Runs `work` on a scoped thread and hands its panic, if any, on to the caller.
+fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, work)?;
+        match thread.join() {
+            Ok(value) => Ok(value),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Sets `lo` up in the calling thread's namespace; a new one is born with it down.
+fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    // SAFETY: ifreq is plain integers; all zero is a valid value, and a NUL-terminated name.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // The request's type is one thing in glibc and another in musl.
+    let set_flags = libc::SIOCSIFFLAGS as libc::Ioctl;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), set_flags, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Looking for namespaces: by name, by process, by descriptor.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{NAME_DIRS, NetNs, NetnsError};
+use crate::sys::fd_limit;
+
+/// Where Docker keeps the namespaces of its containers.
+const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
+
+/// What [`discover`] saw.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// Every namespace that can be opened, each once, in the order found: the host's, the named
+    /// ones, then those of processes by ascending pid.
+    pub namespaces: Vec<NetNs>,
+    /// Names and processes passed over for lack of permission.
+    pub denied: usize,
+    /// Names and processes that were gone, or were no namespace, by the time they were opened.
+    pub vanished: usize,
+    /// There were more, for which this process has no file descriptors.
+    pub exhausted: bool,
+}
+
+impl Discovery {
+    fn offer(&mut self, path: &Path, seen: &mut HashSet<u32>, name: impl FnOnce() -> String) {
+        // stat() first: most processes share a namespace that is known already, and opening each
+        // would cost twice.
+        match fs::metadata(path) {
+            Ok(meta) if u32::try_from(meta.ino()).is_ok_and(|inode| seen.contains(&inode)) => {
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => return self.skip(&error),
+        }
+        if fd_limit::scarce() {
+            self.exhausted = true;
+            return;
+        }
+        match NetNs::open(path, None) {
+            Ok(ns) => {
+                if seen.insert(ns.inode()) {
+                    self.namespaces.push(ns.named(&name()));
+                }
+            }
+            Err(NetnsError::Denied { .. }) => self.denied += 1,
+            Err(_) => self.vanished += 1,
+        }
+    }
+
+    fn skip(&mut self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => self.denied += 1,
+            _ => self.vanished += 1,
+        }
+    }
+}
+
+/// Every network namespace that a name or a process shows. One held by a descriptor or a socket
+/// alone is not among them: ask [`find`] for its inode. Never fails: what cannot be opened is
+/// counted.
+#[must_use]
+pub fn discover() -> Discovery {
+    let mut found = Discovery::default();
+    let mut seen = HashSet::new();
+    match host_path() {
+        Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),
+        None => found.denied += 1,
+    }
+    for dir in NAME_DIRS {
+        for name in names_in(dir) {
+            found.offer(&Path::new(dir).join(&name), &mut seen, || name.clone());
+        }
+    }
+    for dir in DOCKER_DIRS {
+        for name in names_in(dir) {
+            found.offer(&Path::new(dir).join(&name), &mut seen, || {
+                format!("docker {name}")
+            });
+        }
+    }
+    for pid in pids() {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        found.offer(&path, &mut seen, || name_of_pid(pid));
+    }
+    found
+}
+
+/// The namespace with this inode number (`net.ns.inum`), or `None` when nothing visible holds it
+/// open or it may not be entered. Cheapest places first: this thread, pid 1, names, processes, then
+/// every thread, then every open descriptor. The last two walk all of `/proc`: remember the answer.
+#[must_use]
+pub fn find(inode: u32) -> Option<NetNs> {
+    let take = |path: &Path, name: &str| -> Option<NetNs> {
+        if inode_of(path)? != inode {
+            return None;
+        }
+        // Between the two looks the process may have moved: what was opened decides.
+        let ns = NetNs::open(path, Some(name)).ok()?;
+        (ns.inode() == inode).then_some(ns)
+    };
+    let unnamed = format!("netns:[{inode}]");
+    if let Some(ns) = host_path().and_then(|path| take(Path::new(path), "host")) {
+        return Some(ns);
+    }
+    for (dirs, prefix) in [(NAME_DIRS, ""), (DOCKER_DIRS, "docker ")] {
+        for dir in dirs {
+            for name in names_in(dir) {
+                let shown = format!("{prefix}{name}");
+                if let Some(ns) = take(&Path::new(dir).join(&name), &shown) {
+                    return Some(ns);
+                }
+            }
+        }
+    }
+    let pids: Vec<u32> = pids();
+    for pid in &pids {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        if inode_of(&path) == Some(inode)
+            && let Some(ns) = take(&path, &name_of_pid(*pid))
+        {
+            return Some(ns);
+        }
+    }
+    for pid in &pids {
+        for thread in names_in(&format!("/proc/{pid}/task")) {
+            let path = PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net"));
+            if let Some(ns) = take(&path, &unnamed) {
+                return Some(ns);
+            }
+        }
+    }
+    // A descriptor's link reads `net:[inode]`; that it is the namespace itself, and no file of that
+    // name, is then seen from what it opens as.
+    let link = PathBuf::from(format!("net:[{inode}]"));
+    for pid in &pids {
+        for fd in names_in(&format!("/proc/{pid}/fd")) {
+            let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
+            if fs::read_link(&path).is_ok_and(|target| target == link)
+                && let Some(ns) = take(&path, &unnamed)
+            {
+                return Some(ns);
+            }
+        }
+    }
+    None
+}
+
+/// The `ns/net` file of the host's namespace: that of pid 1, or where that may not be read (a
+/// hardened or supervised init) of kthreadd, which is in `init_net` on every kernel.
+pub(super) fn host_path() -> Option<&'static str> {
+    if inode_of(Path::new("/proc/1/ns/net")).is_some() {
+        return Some("/proc/1/ns/net");
+    }
+    // In a pid namespace below the host's, pid 2 is anybody.
+    let kthreadd = fs::read("/proc/2/comm").is_ok_and(|comm| comm == b"kthreadd\n")
+        && fs::read("/proc/2/cmdline").is_ok_and(|line| line.is_empty());
+    kthreadd.then_some("/proc/2/ns/net")
+}
+
+/// Inode of the file at `path`; `None` when it is gone or hidden, or no namespace's number.
+pub(super) fn inode_of(path: &Path) -> Option<u32> {
+    u32::try_from(fs::metadata(path).ok()?.ino()).ok()
+}
+
+/// `pid 1234 (comm)`, or `pid 1234` when it went away meanwhile.
+pub(super) fn name_of_pid(pid: u32) -> String {
+    match fs::read(format!("/proc/{pid}/comm")) {
+        Ok(comm) => format!("pid {pid} ({})", String::from_utf8_lossy(&comm).trim_end()),
+        Err(_) => format!("pid {pid}"),
+    }
+}
+
+/// Entries of a directory, sorted; none when it is missing, hidden or gone.
+pub(super) fn names_in(dir: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Processes (thread-group leaders) by ascending pid, as this pid namespace numbers them.
+pub fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}

@@ -1,0 +1,6 @@
+//! Small things that every part uses.
+
+pub mod addresses;
+pub mod bounded;
+pub mod errno;
+pub mod format;

@@ -1,0 +1,225 @@
+//! Reading kernel structures at the offsets that the loader found in the running kernel's BTF.
+
+use core::mem::offset_of;
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
+use synprobe_ebpf::{
+    config::{MISSING, Offsets, unpack_bits},
+    event::{AF_INET6, Flow},
+};
+
+use crate::maps::OFFSETS;
+
+/// A read that the kernel refused: the helper's negative errno.
+pub type Fault = i32;
+
+/// The place of one member: a constant once the verifier has seen it.
+macro_rules! place {
+    ($field:ident) => {
+        $crate::kread::place_at(::core::mem::offset_of!(
+            synprobe_ebpf::config::Offsets,
+            $field
+        ))
+    };
+}
+pub(crate) use place;
+
+/// See [`place!`].
+#[inline(always)]
+pub fn place_at(byte: usize) -> u32 {
+    let table: *const Offsets = (&raw const OFFSETS).cast();
+    // SAFETY: `byte` is the offset of a u32 member of the table (`place!`). Volatile, because the
+    // loader rewrites the table after compilation.
+    unsafe { table.cast::<u8>().add(byte).cast::<u32>().read_volatile() }
+}
+
+/// A pointer into kernel memory, only ever followed by `bpf_probe_read_kernel`.
+#[derive(Clone, Copy)]
+pub struct Kptr(*const u8);
+
+impl Kptr {
+    /// From a tracepoint's argument or a member read before.
+    #[inline(always)]
+    pub fn new(address: u64) -> Self {
+        Self(address as *const u8)
+    }
+
+    /// As a number: the object's identity.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Reads a required member.
+    #[inline(always)]
+    pub fn read<T>(self, place: u32) -> Result<T, Fault> {
+        // SAFETY: bpf_probe_read_kernel checks the address and fails instead of faulting; `T` is
+        // an integer or an array of bytes at every call.
+        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(place as usize).cast()) }
+    }
+
+    /// Reads two required members of one type: at once where this kernel keeps one behind the other, for
+    /// what a read costs is the call and not the bytes (some hundred instructions on 6.12).
+    #[inline(always)]
+    pub fn read_both<T: Copy>(self, first: u32, second: u32) -> Result<(T, T), Fault> {
+        if second == first.wrapping_add(size_of::<T>() as u32) {
+            let Both(first, second) = self.read(first)?;
+            return Ok((first, second));
+        }
+        Ok((self.read(first)?, self.read(second)?))
+    }
+
+    /// Reads an optional member; the default where this kernel has none.
+    #[inline(always)]
+    pub fn read_or<T>(self, place: u32, absent: T) -> Result<T, Fault> {
+        if place == MISSING {
+            return Ok(absent);
+        }
+        self.read(place)
+    }
+
+    /// Reads sixteen bytes to where they are to stay.
+    #[inline(always)]
+    fn read_addr(self, place: u32, to: *mut [u8; 16]) -> Result<(), Fault> {
+        // SAFETY: as for `read`; the helper writes so many bytes.
+        match unsafe {
+            generated::bpf_probe_read_kernel(
+                to.cast(),
+                16,
+                self.0.wrapping_add(place as usize).cast(),
+            )
+        } {
+            0 => Ok(()),
+            errno => Err(errno as Fault),
+        }
+    }
+
+    /// Reads a bitfield inside one byte.
+    #[inline(always)]
+    pub fn read_bits(self, place: u32) -> Result<u8, Fault> {
+        let (byte, shift, width) = unpack_bits(place);
+        let value: u8 = self.read(byte as u32)?;
+        Ok(((u32::from(value) >> shift) & ((1 << width) - 1)) as u8)
+    }
+}
+
+/// Two members, one behind the other.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Both<T>(T, T);
+
+/// `::ffff:a.b.c.d` in network order.
+#[inline(always)]
+pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = v4;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// Inode of the namespace of a `sock` (or of a `request_sock`: both start with a `sock_common`);
+/// 0 on a kernel without namespaces.
+#[inline(always)]
+pub fn netns(sk: Kptr) -> Result<u32, Fault> {
+    let place = place!(net);
+    if place == MISSING {
+        return Ok(0);
+    }
+    inode(Kptr::new(sk.read(place)?))
+}
+
+/// Inode of the namespace of a `net_device`; 0 on a kernel without namespaces.
+#[inline(always)]
+pub fn netns_of_device(dev: Kptr) -> Result<u32, Fault> {
+    let place = place!(dev_net);
+    if place == MISSING {
+        return Ok(0);
+    }
+    inode(Kptr::new(dev.read(place)?))
+}
+
+#[inline(always)]
+fn inode(net: Kptr) -> Result<u32, Fault> {
+    net.read(place!(ns_inum))
+}
+
+/// Peer address of a `sock` or `request_sock`, IPv4 mapped.
+#[inline(always)]
+pub fn peer_addr(sk: Kptr, family: u16) -> Result<[u8; 16], Fault> {
+    if family == AF_INET6 && place!(v6_daddr) != MISSING {
+        return sk.read(place!(v6_daddr));
+    }
+    Ok(mapped(sk.read(place!(daddr))?))
+}
+
+/// Fills in both addresses, likewise, where they are to stay: on this target a copy of an array of bytes
+/// goes byte by byte.
+#[inline(never)]
+fn fill_addrs(flow: &mut Flow, sk: Kptr, family: u16) -> Result<(), Fault> {
+    let (v6_peer, v6_local) = (place!(v6_daddr), place!(v6_rcv_saddr));
+    if family == AF_INET6 && v6_peer != MISSING && v6_local != MISSING {
+        sk.read_addr(v6_peer, &raw mut flow.peer_addr)?;
+        return sk.read_addr(v6_local, &raw mut flow.local_addr);
+    }
+    let (peer, local) = sk.read_both(place!(daddr), place!(rcv_saddr))?;
+    put_mapped(&raw mut flow.peer_addr, peer);
+    put_mapped(&raw mut flow.local_addr, local);
+    Ok(())
+}
+
+const _: () =
+    assert!(offset_of!(Flow, peer_addr) % 4 == 0 && offset_of!(Flow, local_addr) % 4 == 0);
+
+/// [`mapped`], in words; `v4` is in network order, and the address one of a [`Flow`]'s.
+#[inline(always)]
+fn put_mapped(addr: *mut [u8; 16], v4: u32) {
+    let words = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), v4];
+    let at = addr.cast::<u32>();
+    // SAFETY: sixteen bytes, and aligned, as a flow is and the assertion above says.
+    unsafe {
+        at.write(words[0]);
+        at.add(1).write(words[1]);
+        at.add(2).write(words[2]);
+        at.add(3).write(words[3]);
+    }
+}
+
+/// What the filter looks at first: the two ports, both in host order, in one place.
+#[derive(Clone, Copy)]
+pub struct Ports {
+    /// 0 while the kernel has not chosen it, and again once the port was given back.
+    pub local: u16,
+    /// 0 where the kernel does not tell it.
+    pub peer: u16,
+}
+
+impl Ports {
+    /// Of a `sock` or a `request_sock` (`ir_num` is `skc_num`).
+    #[inline(always)]
+    pub fn of(sk: Kptr) -> Result<Self, Fault> {
+        let (peer, local) = sk.read_both::<u16>(place!(dport), place!(num))?;
+        Ok(Self {
+            local,
+            peer: u16::from_be(peer),
+        })
+    }
+
+    /// As [`Ports::of`], but by `inet_sport`, which outlives the release of the port at *→CLOSE
+    /// (`tcp_set_state` → `inet_put_port` clears `skc_num`).
+    #[inline(always)]
+    pub fn of_closing(sk: Kptr) -> Result<Self, Fault> {
+        Ok(Self {
+            local: u16::from_be(sk.read(place!(sport))?),
+            peer: u16::from_be(sk.read(place!(dport))?),
+        })
+    }
+}
+
+/// Fills in whose packets these are.
+#[inline(always)]
+pub fn fill_flow(flow: &mut Flow, sk: Kptr, ports: Ports) -> Result<(), Fault> {
+    let family: u16 = sk.read(place!(family))?;
+    flow.family = family;
+    flow.local_port = ports.local;
+    flow.peer_port = ports.peer;
+    flow.netns = netns(sk)?;
+    fill_addrs(flow, sk, family)
+}

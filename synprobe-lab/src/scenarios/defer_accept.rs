@@ -1,0 +1,77 @@
+use std::io::Write;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::{Lab, Made, Outcome, PORT, Server, Side, set_option};
+
+/// What the listener asks for. The kernel makes of it the SYN-ACK timer's third expiry: 7 s.
+const SECONDS: libc::c_int = 5;
+/// When clients say their first word.
+const SPEAK: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1500)];
+
+/// The listener wants no connection on which nothing has been said.
+///
+/// The kernel ignores the final ACK, and the client is connected. The timer fires at 1 and 3 s and
+/// sends nothing; at 7 s it sends the SYN-ACK again, and the ACK that answers it is taken
+/// (syn_ack_recalc(), tcp_check_req()).
+pub(super) struct DeferAccept;
+
+impl Scenario for DeferAccept {
+    fn name(&self) -> &'static str {
+        "defer-accept"
+    }
+
+    fn summary(&self) -> &'static str {
+        "TCP_DEFER_ACCEPT: half-open until the client's first data after 0.4 and 1.5 s, or for 7 s"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        8
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        let listener = lab.listen(PORT, 128)?;
+        set_option(
+            &listener,
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            &SECONDS,
+        )
+        .context("setting TCP_DEFER_ACCEPT")?;
+        let server = Server::start(vec![listener])?;
+        let mut clients = [run.connect(PORT)?, run.connect(PORT)?, run.connect(PORT)?];
+        run.settle(&mut clients)?;
+        let [mut soon, mut late, silent] = clients;
+
+        let [first, second] = SPEAK;
+        run.pause(first)?;
+        soon.stream.write_all(b"hello\n")?;
+        run.pause(second.saturating_sub(first))?;
+        late.stream.write_all(b"hello\n")?;
+        for client in [soon, late] {
+            run.both_established(&client, HEALTHY, "defer-accept")?;
+            run.with_retransmits(0);
+            run.finish([client])?;
+        }
+        run.wait_no_half_opens(PORT)?;
+        run.client_ended(&silent, Outcome::Established)?;
+        run.with_cause(HEALTHY);
+        run.server_ended(&silent, Outcome::Established, 1..=1);
+        run.with_retransmits(1);
+        run.with_cause("defer-accept");
+        run.finish([silent])?;
+        server.stop()?;
+
+        run.expect(Side::Client, "ActiveOpens", 3..=3);
+        run.expect(Side::Client, "RetransSegs", 0..=0);
+        run.expect(Side::Server, "PassiveOpens", 3..=3);
+        run.expect(Side::Server, "TCPDeferAcceptDrop", 3..=3);
+        run.expect(Side::Server, "TCPSynRetrans", 1..=1);
+        run.expect_retransmits(Side::Server, "synack", 1..=1);
+        run.end()
+    }
+}

@@ -1,0 +1,53 @@
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::scenario::{Run, Scenario};
+use crate::socket::settle;
+use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
+
+const ATTEMPTS: u64 = 3;
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client with a short time-out, on a dead path.
+pub(super) struct Impatient;
+
+impl Scenario for Impatient {
+    fn name(&self) -> &'static str {
+        "impatient"
+    }
+
+    fn summary(&self) -> &'static str {
+        "every SYN is lost and the application gives up after 1 s, three times in a row"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        4
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        let _listener = lab.listen(PORT, 128)?;
+        let mut fault = Fault::attach(&lab.server)?;
+        fault.set(0, syn(), Lose::All, PORT)?;
+        let patience = Duration::from_millis(500)..=Duration::from_millis(1900);
+        for _ in 0..ATTEMPTS {
+            if run.stopped() {
+                break;
+            }
+            let mut client = run.connect(PORT)?;
+            let until = Instant::now() + run.vary(PATIENCE, patience.clone());
+            settle([&mut client], stop, until)?;
+            // The second SYN leaves at 1 s: whether it is before the application's own timer is open.
+            run.client_ended(&client, Outcome::Abandoned)?;
+            run.with_cause("abandoned");
+        }
+        run.report_fault(&fault, 0, "SYNs into the server")?;
+        run.expect(Side::Client, "ActiveOpens", ATTEMPTS..=ATTEMPTS);
+        run.expect(Side::Client, "AttemptFails", 0..=0);
+        run.expect(Side::Client, "TCPSynRetrans", 0..=ATTEMPTS);
+        run.expect_retransmits(Side::Client, "syn", 0..=ATTEMPTS);
+        run.end()
+    }
+}

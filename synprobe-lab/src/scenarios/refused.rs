@@ -1,0 +1,46 @@
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::scenario::{Run, Scenario};
+use crate::{Lab, Made, Outcome, PORT, Side};
+
+const CLIENTS: u64 = 5;
+
+/// Nobody listens.
+pub(super) struct Refused;
+
+impl Scenario for Refused {
+    fn name(&self) -> &'static str {
+        "refused"
+    }
+
+    fn summary(&self) -> &'static str {
+        "nobody listens on the port: each SYN is answered with RST, ECONNREFUSED"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        1
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        for _ in 0..CLIENTS {
+            if run.stopped() {
+                break;
+            }
+            let mut client = run.connect(PORT)?;
+            run.settle([&mut client])?;
+            run.client_ended(&client, Outcome::Refused)?;
+            run.with_retransmits(0);
+            run.with_cause("refused");
+            run.pause(Duration::from_millis(50))?;
+        }
+        run.expect(Side::Client, "ActiveOpens", CLIENTS..=CLIENTS);
+        run.expect(Side::Client, "AttemptFails", CLIENTS..=CLIENTS);
+        run.expect(Side::Client, "RetransSegs", 0..=0);
+        run.expect(Side::Server, "OutRsts", CLIENTS..=CLIENTS);
+        run.end()
+    }
+}

@@ -1,0 +1,104 @@
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::net::{Route, add_route, beyond_server, beyond_server_subnet};
+use crate::scenario::{Run, Scenario};
+use crate::socket::settle;
+use crate::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
+
+const ADDRESSES: u8 = 60;
+/// How long the scanner waits for an answer: past the second SYN at 1 s.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// Nobody listens on any of these.
+const PORTS: std::ops::Range<u16> = 20_000..20_200;
+
+/// One port of many addresses.
+pub(super) struct ScanHorizontal;
+
+impl Scenario for ScanHorizontal {
+    fn name(&self) -> &'static str {
+        "scan-horizontal"
+    }
+
+    fn summary(&self) -> &'static str {
+        "one process calls 60 addresses that do not answer, and gives up after 1.5 s"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        2
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        let v6 = lab.family.wire_is_v6();
+        let route = Route::Via(lab.server_ip());
+        add_route(&lab.client, beyond_server_subnet(v6), route)?;
+        let mut fault = Fault::attach(&lab.server)?;
+        fault.set(0, syn(), Lose::All, PORT)?;
+        let mut clients = Vec::new();
+        for n in 0..ADDRESSES {
+            if run.stopped() {
+                break;
+            }
+            let address = lab.as_sockets_write(beyond_server(v6, n));
+            let peer = SocketAddr::new(address, PORT);
+            clients.push(Client::connect(&lab.client, peer, |_| Ok(()))?);
+        }
+        let within = Duration::from_millis(1200)..=Duration::from_millis(1800);
+        let until = Instant::now() + run.vary(PATIENCE, within);
+        settle(&mut clients, stop, until)?;
+        for client in clients {
+            run.client_ended(&client, Outcome::Abandoned)?;
+            run.with_retransmits(1);
+            run.with_cause("scan-fanout");
+        }
+        run.report_fault(&fault, 0, "SYNs into the server")?;
+        let all = u64::from(ADDRESSES);
+        run.expect(Side::Client, "ActiveOpens", all..=all);
+        run.expect(Side::Client, "AttemptFails", 0..=0);
+        run.expect(Side::Client, "TCPSynRetrans", all..=all);
+        run.expect_retransmits(Side::Client, "syn", all..=all);
+        run.end()
+    }
+}
+
+/// Many ports of one address.
+pub(super) struct ScanVertical;
+
+impl Scenario for ScanVertical {
+    fn name(&self) -> &'static str {
+        "scan-vertical"
+    }
+
+    fn summary(&self) -> &'static str {
+        "one process calls 200 ports of one address, and each is refused"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        1
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        for port in PORTS {
+            if run.stopped() {
+                break;
+            }
+            let mut client = run.connect(port)?;
+            run.settle([&mut client])?;
+            run.client_ended(&client, Outcome::Refused)?;
+            run.with_retransmits(0);
+            run.with_cause("scan-fanout");
+            run.pause(Duration::from_millis(2))?;
+        }
+        let all = PORTS.len() as u64;
+        run.expect(Side::Client, "ActiveOpens", all..=all);
+        run.expect(Side::Client, "AttemptFails", all..=all);
+        run.expect(Side::Client, "RetransSegs", 0..=0);
+        run.expect(Side::Server, "OutRsts", all..=all);
+        run.end()
+    }
+}

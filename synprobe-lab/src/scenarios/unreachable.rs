@@ -1,0 +1,74 @@
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Result;
+
+use crate::net::{Route, add_route, beyond_server, beyond_server_subnet, has_ipv6};
+use crate::scenario::{Run, Scenario};
+use crate::{Client, Lab, Made, Outcome, PORT, Side};
+use std::net::SocketAddr;
+
+/// The server forwards, and knows that there is no way.
+///
+/// The ICMP error arrives while connect() still holds the socket, as it always does when both ends
+/// are on one host, so it is kept as a soft error; the answer to the second SYN ends the handshake.
+pub(super) struct Unreachable;
+
+impl Scenario for Unreachable {
+    fn name(&self) -> &'static str {
+        "unreachable"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a router answers with ICMP: host unreachable, no route, administratively prohibited"
+    }
+
+    fn nominal_seconds(&self) -> u32 {
+        2
+    }
+
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+        let mut run = Run::new(self, lab, stop);
+        let v6 = lab.family.wire_is_v6();
+        if has_ipv6() {
+            lab.server.set_sysctl("ipv6/conf/all/forwarding", "1")?;
+            lab.server.set_sysctl("ipv6/icmp/ratelimit", "0")?;
+        }
+        lab.server.set_sysctl("ipv4/ip_forward", "1")?;
+        // Not icmp_ratelimit: up to 6.12 at least a limit of 0 takes away what ip_error() may still send to
+        // the same peer (presumably inet_peer_xrlim_allow(): both count in one bucket).
+        lab.server.set_sysctl("ipv4/icmp_ratemask", "0")?;
+        let host_len = if v6 { 128 } else { 32 };
+        let route = Route::Via(lab.server_ip());
+        add_route(&lab.client, beyond_server_subnet(v6), route)?;
+        // The third address falls through to no route at all: the server has no default route.
+        let unreachable = beyond_server(v6, 0);
+        let prohibited = beyond_server(v6, 1);
+        let no_route = beyond_server(v6, 2);
+        add_route(
+            &lab.server,
+            (unreachable, host_len),
+            Route::Nowhere(libc::RTN_UNREACHABLE),
+        )?;
+        add_route(
+            &lab.server,
+            (prohibited, host_len),
+            Route::Nowhere(libc::RTN_PROHIBIT),
+        )?;
+
+        let mut clients = Vec::new();
+        for address in [unreachable, prohibited, no_route] {
+            let peer = SocketAddr::new(lab.as_sockets_write(address), PORT);
+            clients.push(Client::connect(&lab.client, peer, |_| Ok(()))?);
+        }
+        run.settle(&mut clients)?;
+        for client in &clients {
+            run.client_ended(client, Outcome::Unreachable)?;
+            run.with_cause("unreachable");
+        }
+        run.note("the first ICMP error is only remembered: connect() still held the socket");
+        run.expect(Side::Client, "ActiveOpens", 3..=3);
+        run.expect(Side::Client, "AttemptFails", 3..=3);
+        run.expect(Side::Client, "TCPSynRetrans", 0..=3);
+        run.end()
+    }
+}

@@ -1,0 +1,245 @@
+//! Real sockets of the lab, made inside a namespace and then used from any thread.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::ns::Ns;
+use synprobe_common::sys::{
+    poll::{self, interest},
+    sockopts::{set_option, with_sockaddr},
+};
+
+fn stream_socket(ns: &Ns, v6: bool) -> Result<OwnedFd> {
+    ns.run(|| {
+        let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+        let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: socket() takes no pointers.
+        let fd = unsafe { libc::socket(family, kind, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error()).context("making a socket");
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    })
+}
+
+/// A listener on every address of the namespace, non-blocking; `dual_stack` lets an IPv6 one take
+/// IPv4 peers too.
+pub fn listen(
+    ns: &Ns,
+    any: IpAddr,
+    port: u16,
+    backlog: i32,
+    dual_stack: bool,
+) -> Result<TcpListener> {
+    let fd = stream_socket(ns, any.is_ipv6())?;
+    let on: libc::c_int = 1;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
+    if any.is_ipv6() {
+        let only = libc::c_int::from(!dual_stack);
+        set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only)?;
+    }
+    let bound = with_sockaddr(SocketAddr::new(any, port), |address, len| {
+        // SAFETY: the address is alive for the call and its length is its own.
+        unsafe { libc::bind(fd.as_raw_fd(), address, len) }
+    });
+    // SAFETY: listen() takes no pointers.
+    if bound != 0 || unsafe { libc::listen(fd.as_raw_fd(), backlog) } != 0 {
+        return Err(io::Error::last_os_error())
+            .with_context(|| format!("listening on port {port}"));
+    }
+    Ok(fd.into())
+}
+
+/// What the application learned of its connect().
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Not yet decided.
+    Pending,
+    /// Connected.
+    Connected,
+    /// Failed with this errno.
+    Failed(i32),
+}
+
+/// An active open under way.
+pub struct Client {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Whom it calls.
+    pub peer: SocketAddr,
+    /// Its own address; the port is the one the kernel chose.
+    pub local: SocketAddr,
+    /// What is known so far.
+    pub seen: Seen,
+}
+
+impl Client {
+    /// Calls connect() without waiting. `prepare` may set options first.
+    pub fn connect(
+        ns: &Ns,
+        peer: SocketAddr,
+        prepare: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> Result<Self> {
+        let fd = stream_socket(ns, peer.is_ipv6())?;
+        prepare(&fd).context("setting a socket option")?;
+        let called = with_sockaddr(peer, |address, len| {
+            // SAFETY: the address is alive for the call and its length is its own.
+            unsafe { libc::connect(fd.as_raw_fd(), address, len) }
+        });
+        let mut seen = Seen::Connected;
+        if called != 0 {
+            let error = io::Error::last_os_error();
+            seen = match error.raw_os_error() {
+                Some(libc::EINPROGRESS) => Seen::Pending,
+                Some(errno) => Seen::Failed(errno),
+                None => return Err(error.into()),
+            };
+        }
+        let stream = TcpStream::from(fd);
+        let local = stream
+            .local_addr()
+            .context("asking for the local address")?;
+        Ok(Self {
+            stream,
+            peer,
+            local,
+            seen,
+        })
+    }
+
+    /// Likewise, from an address of the caller's choice and, unless 0, a port. The address need not
+    /// be one that a device has.
+    pub fn connect_from(ns: &Ns, local: SocketAddr, peer: SocketAddr) -> Result<Self> {
+        Self::connect(ns, peer, |fd| {
+            let on: libc::c_int = 1;
+            let (level, name) = match local.is_ipv6() {
+                true => (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+                false => (libc::IPPROTO_IP, libc::IP_FREEBIND),
+            };
+            set_option(fd, level, name, &on)?;
+            let bound = with_sockaddr(local, |address, len| {
+                // SAFETY: the address is alive for the call and its length is its own.
+                unsafe { libc::bind(fd.as_raw_fd(), address, len) }
+            });
+            match bound {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }
+
+    /// How many bytes were written and not acknowledged.
+    pub fn unacknowledged(&self) -> Result<u32> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is alive.
+        let asked = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        match asked {
+            0 => Ok(bytes as u32),
+            _ => Err(io::Error::last_os_error()).context("asking for unacknowledged data"),
+        }
+    }
+
+    /// Sends FIN and reads the peer's: afterwards no segment of this connection is outstanding.
+    pub fn finish(mut self, stop: &AtomicBool, deadline: Instant) -> Result<()> {
+        match self.stream.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+            done => done.context("closing a connection")?,
+        }
+        let mut scratch = [0; 512];
+        loop {
+            match self.stream.read(&mut scratch) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    if Instant::now() >= deadline {
+                        bail!("the peer of {} did not close in time", self.local);
+                    }
+                    let mut row = [interest(self.stream.as_raw_fd(), libc::POLLIN)];
+                    poll::wait(&mut row, deadline.min(Instant::now() + poll::SLICE))?;
+                }
+                Err(error) => {
+                    let ends = format!("{} to {}", self.local, self.peer);
+                    return Err(error).with_context(|| format!("reading until the end, {ends}"));
+                }
+            }
+        }
+    }
+
+    /// Closes with a RST instead of a FIN.
+    pub fn reset(self) -> Result<()> {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        set_option(&self.stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+            .context("setting SO_LINGER")
+    }
+}
+
+/// Waits until every open is decided, `until` has passed, or `stop` is set.
+pub fn settle<'a>(
+    clients: impl IntoIterator<Item = &'a mut Client>,
+    stop: &AtomicBool,
+    until: Instant,
+) -> Result<()> {
+    let mut pending: Vec<_> = clients
+        .into_iter()
+        .filter(|client| client.seen == Seen::Pending)
+        .collect();
+    while !pending.is_empty() && !stop.load(Ordering::Relaxed) && Instant::now() < until {
+        let mut rows: Vec<_> = pending
+            .iter()
+            .map(|client| interest(client.stream.as_raw_fd(), libc::POLLOUT))
+            .collect();
+        poll::wait(&mut rows, until.min(Instant::now() + poll::SLICE))?;
+        for (client, row) in pending.iter_mut().zip(&rows) {
+            if row.revents & (libc::POLLOUT | libc::POLLHUP) == 0 {
+                // An ICMP error that the kernel only remembers: SO_ERROR would take it away, and a
+                // connect() that blocks would go on.
+                if row.revents != 0 {
+                    drain_error_queue(&client.stream);
+                }
+                continue;
+            }
+            client.seen = match client.stream.take_error().context("asking for SO_ERROR")? {
+                None => Seen::Connected,
+                Some(error) => Seen::Failed(error.raw_os_error().unwrap_or(0)),
+            };
+        }
+        pending.retain(|client| client.seen == Seen::Pending);
+    }
+    Ok(())
+}
+
+/// Takes one message off the error queue, so that poll() has nothing more to say about it.
+fn drain_error_queue(stream: &TcpStream) {
+    let mut scratch = [0u8; 64];
+    // SAFETY: the buffer is alive and its length is its own. Should there be no message after all,
+    // nothing is lost.
+    unsafe {
+        libc::recv(
+            stream.as_raw_fd(),
+            scratch.as_mut_ptr().cast(),
+            scratch.len(),
+            libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT,
+        )
+    };
+}
+
+/// Waits for `pause`, or until `stop` is set: an application that has something else to do.
+pub fn pause(pause: Duration, stop: &AtomicBool) -> Result<()> {
+    let until = Instant::now() + pause;
+    while !stop.load(Ordering::Relaxed) && Instant::now() < until {
+        poll::wait(&mut [], until.min(Instant::now() + poll::SLICE))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! A namespace's own TCP counters: `/proc/net/netstat` and `/proc/net/snmp`.
+//!
+//! They are the kernel's figures, the oracle that ours are held against. They start at zero with the
+//! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
+//! that could not be sent, and SYN-ACKs.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::buffers::Scratch;
+use crate::sys::netns::NetNs;
+
+/// The files, in the order in which they are read: what `TCPSynRetrans` counts `RetransSegs` counts just
+/// before, and what both hold must not seem to be in the latter alone.
+const FILES: [&str; 2] = [
+    "/proc/thread-self/net/snmp",
+    "/proc/thread-self/net/netstat",
+];
+
+/// Names of the columns: the same at every reading, so shared by all of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Layout {
+    /// All header lines, as read: what a later reading is compared with.
+    headers: Vec<u8>,
+    /// Protocol (`Tcp`, `TcpExt`) and name to column.
+    columns: HashMap<String, HashMap<String, usize>>,
+}
+
+/// One reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    layout: Arc<Layout>,
+    /// `None`: negative, which only `Tcp: MaxConn` ever is (-1, no limit).
+    values: Vec<Option<u64>>,
+}
+
+impl Counters {
+    /// Reads a text in the form of `/proc/net/netstat`: pairs of lines that start with the same
+    /// protocol and a colon, names on the first, values on the second.
+    ///
+    /// # Errors
+    /// InvalidData when lines or columns do not pair up.
+    pub fn parse(text: &[u8]) -> io::Result<Self> {
+        Self::parse_like(text, &Arc::default())
+    }
+
+    /// As [`Counters::parse`]; names are taken from `known` when the header lines are the same.
+    fn parse_like(text: &[u8], known: &Arc<Layout>) -> io::Result<Self> {
+        let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?;
+        let mut headers = Vec::with_capacity(known.headers.len());
+        let mut values = Vec::with_capacity(256);
+        let mut lines = text.lines();
+        while let Some(names) = lines.next() {
+            let row = lines
+                .next()
+                .ok_or_else(|| malformed("a header without values"))?;
+            let (protocol, name_list) = split(names)?;
+            let (again, value_list) = split(row)?;
+            if protocol != again {
+                return Err(malformed("values of another protocol than their header"));
+            }
+            let first = values.len();
+            for value in value_list.split_ascii_whitespace() {
+                values.push(match value.starts_with('-') {
+                    true => None,
+                    false => Some(
+                        value
+                            .parse()
+                            .map_err(|_| malformed("a value is no number"))?,
+                    ),
+                });
+            }
+            if name_list.split_ascii_whitespace().count() != values.len() - first {
+                return Err(malformed("not one value for each name"));
+            }
+            headers.extend_from_slice(names.as_bytes());
+            headers.push(b'\n');
+        }
+        let layout = match headers == known.headers {
+            true => Arc::clone(known),
+            false => Layout::shared(headers)?,
+        };
+        Ok(Self { layout, values })
+    }
+
+    /// A counter of TCP by the kernel's name, of `TcpExt` or `Tcp` (no name is in both):
+    /// `get("TCPSynRetrans")`, `get("AttemptFails")`. `None` where this kernel has none such.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.get_in("TcpExt", name)
+            .or_else(|| self.get_in("Tcp", name))
+    }
+
+    /// A counter of any protocol: `get_in("IpExt", "InOctets")`.
+    #[must_use]
+    pub fn get_in(&self, protocol: &str, name: &str) -> Option<u64> {
+        let column = *self.layout.columns.get(protocol)?.get(name)?;
+        self.values.get(column).copied().flatten()
+    }
+
+    /// How much a TCP counter has grown since an earlier reading of the same namespace. `None` where
+    /// there is none such, or where it shrank: then it is a gauge (`CurrEstab`).
+    #[must_use]
+    pub fn since(&self, earlier: &Self, name: &str) -> Option<u64> {
+        self.get(name)?.checked_sub(earlier.get(name)?)
+    }
+
+    /// Every TCP counter that has grown since an earlier reading, by name, sorted.
+    #[must_use]
+    pub fn grown_since(&self, earlier: &Self) -> Vec<(&str, u64)> {
+        let mut grown: Vec<(&str, u64)> = ["TcpExt", "Tcp"]
+            .iter()
+            .filter_map(|protocol| self.layout.columns.get(*protocol))
+            .flat_map(HashMap::keys)
+            .filter_map(|name| Some((name.as_str(), self.since(earlier, name)?)))
+            .filter(|(_, growth)| *growth > 0)
+            .collect();
+        grown.sort_unstable();
+        grown
+    }
+}
+
+/// The last one that was made. Namespaces of one kernel have the same columns: no need for each of a
+/// thousand to have its own list of them.
+static LAST: Mutex<Weak<Layout>> = Mutex::new(Weak::new());
+
+impl Layout {
+    fn shared(headers: Vec<u8>) -> io::Result<Arc<Self>> {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = last.upgrade().filter(|known| known.headers == headers) {
+            return Ok(same);
+        }
+        let layout = Arc::new(Self::new(headers)?);
+        *last = Arc::downgrade(&layout);
+        Ok(layout)
+    }
+
+    fn new(headers: Vec<u8>) -> io::Result<Self> {
+        let mut columns: HashMap<String, HashMap<String, usize>> = HashMap::new();
+        let mut column = 0;
+        let text = std::str::from_utf8(&headers).map_err(|_| malformed("not text"))?;
+        for line in text.lines() {
+            let (protocol, names) = split(line)?;
+            let of_protocol = columns.entry(protocol.to_owned()).or_default();
+            for name in names.split_ascii_whitespace() {
+                of_protocol.insert(name.to_owned(), column);
+                column += 1;
+            }
+        }
+        Ok(Self { headers, columns })
+    }
+}
+
+fn split(line: &str) -> io::Result<(&str, &str)> {
+    line.split_once(':')
+        .ok_or_else(|| malformed("a line without a protocol"))
+}
+
+fn malformed(why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("/proc/net counters: {why}"),
+    )
+}
+
+/// The counters of one namespace, to be read again and again.
+///
+/// An open file of `/proc/net` stays with the namespace it was opened in, and keeps that namespace
+/// alive; so it is opened inside once, and read from any thread.
+#[derive(Debug)]
+pub struct CounterReader {
+    files: [File; 2],
+    layout: Arc<Layout>,
+}
+
+impl CounterReader {
+    /// Opens the files inside `netns`.
+    ///
+    /// # Errors
+    /// EPERM when the namespace may not be entered; NotFound without `/proc`.
+    pub fn open(netns: &NetNs) -> io::Result<Self> {
+        let open = || -> io::Result<[File; 2]> {
+            let [first, second] = FILES;
+            Ok([File::open(first)?, File::open(second)?])
+        };
+        Ok(Self {
+            files: netns.run(open)??,
+            layout: Arc::default(),
+        })
+    }
+
+    /// Reads them now. The kernel sums per-CPU counters while it prints, without a lock: two counters
+    /// of one reading may differ by the packets in between.
+    ///
+    /// # Errors
+    /// InvalidData for a text of another form; whatever read() says.
+    pub fn read(&mut self) -> io::Result<Counters> {
+        let mut text = Scratch::take();
+        let mut len = 0;
+        for file in &self.files {
+            // From offset 0 the kernel prints it anew; the text comes a page at a time.
+            let mut offset = 0;
+            loop {
+                if text.len() < len + 4096 {
+                    text.resize(len + 16 * 1024, 0);
+                }
+                let got = match file.read_at(&mut text[len..], offset) {
+                    Ok(got) => got,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                if got == 0 {
+                    break;
+                }
+                len += got;
+                offset += got as u64;
+            }
+        }
+        let counters = Counters::parse_like(&text[..len], &self.layout)?;
+        self.layout = Arc::clone(&counters.layout);
+        Ok(counters)
+    }
+}
+
+#[cfg(test)]
+mod tests;

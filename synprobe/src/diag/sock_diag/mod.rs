@@ -1,0 +1,345 @@
+//! A namespace's TCP sockets, asked of the kernel over NETLINK_SOCK_DIAG.
+//!
+//! A dump is a walk, not a snapshot: it reads the table bucket by bucket while connections come and
+//! go. What is in it was there at some moment between its two times. What is not in it may have been
+//! passed over all the same: within a bucket the kernel resumes by position, so a removal there hides
+//! a neighbour (`tcp_diag_dump()`, all versions), and NLM_F_DUMP_INTR does not tell. Where absence
+//! matters, [`SockDiag::get`] is the proof.
+//!
+//! The cost is that of the host's whole connection table (`tcp_ehash_entries` buckets), however few
+//! sockets this namespace has, unless only LISTEN is asked for.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
+
+use super::buffers::Scratch;
+use super::inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
+use super::inet_diag_req::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
+use super::netlink::{Message, Messages};
+use super::netlink_socket::{invalid, open_socket, receive};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::netns::NetNs;
+
+/// `NLMSG_ERROR`, also the answer to a request that finds nothing.
+const NLMSG_ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump, with a negative errno if it failed.
+const NLMSG_DONE: u16 = 3;
+/// `NLMSG_OVERRUN`: replies were lost.
+const NLMSG_OVERRUN: u16 = 4;
+/// `NLM_F_DUMP_INTR`: the table changed under the dump.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// Which sockets a dump takes. By family of the socket: an IPv6 one that talks to an IPv4 peer is
+/// [`Families::V6`], with mapped addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// AF_INET sockets alone.
+    V4,
+    /// AF_INET6 sockets alone.
+    V6,
+    /// Both, in one walk: half the cost of two.
+    Both,
+}
+
+/// What to dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Families.
+    pub families: Families,
+    /// States, of [`mask`].
+    pub states: u32,
+    /// Only this local port; 0: any. Compared in the kernel, so it makes the dump cheaper.
+    pub local_port: u16,
+    /// Only this peer port; 0: any.
+    pub peer_port: u16,
+    /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`), so ask only where
+    /// needed.
+    pub tcp_info: bool,
+    /// Also fill [`Row::drops`].
+    pub drops: bool,
+}
+
+impl Query {
+    /// All sockets of both families in these states.
+    #[must_use]
+    pub fn states(states: u32) -> Self {
+        Self {
+            families: Families::Both,
+            states,
+            local_port: 0,
+            peer_port: 0,
+            tcp_info: false,
+            drops: false,
+        }
+    }
+}
+
+/// How a dump went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dump {
+    /// CLOCK_MONOTONIC before the request was sent, nanoseconds.
+    pub before_ns: u64,
+    /// CLOCK_MONOTONIC after the last reply was read, nanoseconds.
+    pub after_ns: u64,
+    /// Rows seen.
+    pub rows: u64,
+    /// The kernel says that it is incomplete: ask again, or say so.
+    pub interrupted: bool,
+}
+
+/// A dump, kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// As [`Dump::before_ns`].
+    pub before_ns: u64,
+    /// As [`Dump::after_ns`].
+    pub after_ns: u64,
+    /// The sockets.
+    pub rows: Vec<Row>,
+    /// As [`Dump::interrupted`].
+    pub interrupted: bool,
+}
+
+/// Sockets by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Count for each state number of [`state`]; half-opens are under SYN_RECV.
+    pub by_state: [u64; state::NEW_SYN_RECV as usize + 1],
+    /// When, and whether complete.
+    pub dump: Dump,
+}
+
+/// A NETLINK_SOCK_DIAG socket bound to one namespace; usable from any thread.
+#[derive(Debug)]
+pub struct SockDiag {
+    fd: OwnedFd,
+    seq: u32,
+    netns: u32,
+    /// A dump was begun and not read to its end: its rest must be read before the next.
+    unfinished: bool,
+}
+
+impl SockDiag {
+    /// Opens the socket inside `netns`.
+    ///
+    /// # Errors
+    /// EPERM when the namespace may not be entered; EPROTONOSUPPORT or ENOENT (at the first request)
+    /// on a kernel without `CONFIG_INET_TCP_DIAG`. Needs no privilege beyond entering.
+    pub fn open(netns: &NetNs) -> io::Result<Self> {
+        let fd = netns.run(open_socket)??;
+        Ok(Self {
+            fd,
+            seq: 0,
+            netns: netns.inode(),
+            unfinished: false,
+        })
+    }
+
+    /// Inode number of the namespace it looks into.
+    #[must_use]
+    pub fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    /// Calls `each` for every socket that matches, in the kernel's order; allocates nothing.
+    ///
+    /// # Errors
+    /// What the kernel answered; TimedOut when it did not; InvalidData when its answer is malformed.
+    /// The socket stays usable.
+    pub fn dump_with(&mut self, query: &Query, mut each: impl FnMut(&Row)) -> io::Result<Dump> {
+        let before_ns = monotonic_ns();
+        self.send(&self.dump_request(query))?;
+        let mut dump = Dump {
+            before_ns,
+            ..Dump::default()
+        };
+        let mut done = false;
+        let mut scratch = Scratch::take();
+        while !done {
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
+            for message in Messages::new(datagram) {
+                let message = message.map_err(invalid)?;
+                if message.seq != self.seq {
+                    continue;
+                }
+                dump.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+                match message.kind {
+                    SOCK_DIAG_BY_FAMILY | TCPDIAG_GETSOCK => {
+                        each(&row(&message)?);
+                        dump.rows += 1;
+                    }
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        // Whatever it says, nothing follows it.
+                        self.unfinished = false;
+                        errno_of(&message)?;
+                        done = true;
+                    }
+                    NLMSG_OVERRUN => dump.interrupted = true,
+                    _ => {}
+                }
+            }
+        }
+        dump.after_ns = monotonic_ns();
+        Ok(dump)
+    }
+
+    /// As [`SockDiag::dump_with`], kept in a vector.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`].
+    pub fn dump(&mut self, query: &Query) -> io::Result<Snapshot> {
+        let mut rows = Vec::new();
+        let dump = self.dump_with(query, |row| rows.push(*row))?;
+        Ok(Snapshot {
+            before_ns: dump.before_ns,
+            after_ns: dump.after_ns,
+            rows,
+            interrupted: dump.interrupted,
+        })
+    }
+
+    /// Every half-open of both families: request_socks, and the few sockets that are truly in
+    /// SYN_RECV (TCP Fast Open, simultaneous open), which alone have an inode.
+    /// Those answered with a SYN cookie are never among them: the kernel keeps nothing of them.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`].
+    pub fn half_opens(&mut self) -> io::Result<Snapshot> {
+        self.dump(&Query::states(mask::SYN_RECV))
+    }
+
+    /// How many sockets are in each state, both families.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`].
+    pub fn count_states(&mut self) -> io::Result<StateCounts> {
+        let mut counts = StateCounts::default();
+        counts.dump = self.dump_with(&Query::states(mask::ALL), |row| {
+            if let Some(count) = counts.by_state.get_mut(usize::from(row.state)) {
+                *count += 1;
+            }
+        })?;
+        Ok(counts)
+    }
+
+    /// Looks up one connection exactly, through the hash: cheap, and unlike a dump it misses nothing.
+    /// Where there is none the kernel falls back to the listener that a packet of it would reach
+    /// (`inet_lookup()`): look at [`Row::state`]. `ifindex` is needed for link-local addresses and
+    /// sockets bound to a device, else 0.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`]; that nothing is there is `Ok(None)`.
+    pub fn get(&mut self, flow: &Flow, ifindex: u32) -> io::Result<Option<Row>> {
+        self.send(&self.get_request(flow, ifindex))?;
+        let mut scratch = Scratch::take();
+        loop {
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
+            for message in Messages::new(datagram) {
+                let message = message.map_err(invalid)?;
+                if message.seq != self.seq {
+                    continue;
+                }
+                match message.kind {
+                    SOCK_DIAG_BY_FAMILY => {
+                        self.unfinished = false;
+                        return row(&message).map(Some);
+                    }
+                    NLMSG_ERROR => {
+                        self.unfinished = false;
+                        return match errno_of(&message) {
+                            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+                            Err(error) => Err(error),
+                            Ok(()) => Ok(None),
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn dump_request(&self, query: &Query) -> Request {
+        let ext = u8::from(query.tcp_info) << (INET_DIAG_INFO - 1)
+            | u8::from(query.drops) << (INET_DIAG_SKMEMINFO - 1);
+        let mut request = match query.families {
+            Families::Both => Request::both(ext, query.states),
+            Families::V4 => Request::one(NLM_F_DUMP, AF_INET, ext, query.states),
+            Families::V6 => Request::one(NLM_F_DUMP, AF_INET6, ext, query.states),
+        };
+        request.id(0, &query.local_port.to_be_bytes());
+        request.id(2, &query.peer_port.to_be_bytes());
+        request
+    }
+
+    fn get_request(&self, flow: &Flow, ifindex: u32) -> Request {
+        // An IPv6 socket that talks IPv4 is hashed by its IPv4 addresses: AF_INET finds it too.
+        let mapped = is_v4_mapped(&flow.local_addr) && is_v4_mapped(&flow.peer_addr);
+        let family = if mapped { AF_INET } else { AF_INET6 };
+        let mut request = Request::one(0, family, 0, 0);
+        request.id(0, &flow.local_port.to_be_bytes());
+        request.id(2, &flow.peer_port.to_be_bytes());
+        let significant = if mapped { 12.. } else { 0.. };
+        request.id(4, &flow.local_addr[significant.clone()]);
+        request.id(20, &flow.peer_addr[significant]);
+        request.id(36, &ifindex.to_ne_bytes());
+        request
+    }
+
+    fn send(&mut self, request: &Request) -> io::Result<()> {
+        if self.unfinished {
+            // Reading is also what drives the rest of a dump, so this ends it.
+            let mut scratch = Scratch::take();
+            loop {
+                match receive(&self.fd, &mut scratch, libc::MSG_DONTWAIT) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
+                    // Too large or an overrun: lost, which is what it is for.
+                    Err(_) => {}
+                }
+            }
+        }
+        self.seq = self.seq.wrapping_add(1);
+        let mut bytes = request.bytes;
+        bytes[8..12].copy_from_slice(&self.seq.to_ne_bytes());
+        // SAFETY: the pointer and the length are of one live array of at least that length.
+        let sent = unsafe {
+            libc::send(
+                self.fd.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                request.len,
+                libc::MSG_NOSIGNAL,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+}
+
+fn row(message: &Message<'_>) -> io::Result<Row> {
+    Row::parse(message.payload).ok_or_else(|| {
+        invalid(format!(
+            "sock_diag sent a row of {} bytes that is none",
+            message.payload.len()
+        ))
+    })
+}
+
+/// The errno that a DONE or an ERROR carries: negative, 0 for success, absent from an old DONE.
+fn errno_of(message: &Message<'_>) -> io::Result<()> {
+    match message
+        .payload
+        .first_chunk()
+        .map(|code| i32::from_ne_bytes(*code))
+    {
+        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! Which process owns a socket. The kernel keeps no such link, so every process's descriptors are
+//! read until the socket turns up: costly, and therefore asked rarely, for many at once, and bounded.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::sys::netns::pids;
+
+/// How long "no process has it" is believed. Sockets of the kernel itself (NFS, iSCSI) have no owner
+/// ever, and would otherwise cost a whole scan each time.
+const BELIEVE_UNOWNED: Duration = Duration::from_secs(10);
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Process (thread group) id, as this pid namespace numbers it.
+    pub pid: u32,
+    /// Its `comm`, at most 15 bytes.
+    pub comm: String,
+}
+
+/// How much one scan may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Descriptors to read, about a microsecond each.
+    pub max_fds: usize,
+    /// Time to spend.
+    pub max_time: Duration,
+}
+
+impl Default for Bounds {
+    /// 200,000 descriptors, 250 ms.
+    fn default() -> Self {
+        Self {
+            max_fds: 200_000,
+            max_time: Duration::from_millis(250),
+        }
+    }
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Owners by inode of the socket.
+    pub by_inode: HashMap<u32, Owner>,
+    /// Every process was read, or every inode found: one that is missing has no visible owner. False
+    /// when a bound cut the scan short: ask again.
+    pub complete: bool,
+    /// Processes whose descriptors may not be read (CAP_SYS_PTRACE is missing).
+    pub denied: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: Owner,
+    /// Descriptor number: what makes checking it again one readlink().
+    fd: u32,
+}
+
+/// Looks up owners and remembers them. A remembered one is checked before it is told again.
+#[derive(Debug, Default)]
+pub struct OwnerCache {
+    held: HashMap<u32, Held>,
+    unowned: HashMap<u32, Instant>,
+}
+
+impl OwnerCache {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Owners of the sockets with these inodes. All that are not remembered are looked for in one pass
+    /// over `/proc`, by ascending pid, which ends with the last one found: of several processes that
+    /// share a socket (a pre-forked server) the lowest pid is told, most often the parent. A pid 1
+    /// that is an init comes last, since socket activation leaves it holding what others serve.
+    /// Sockets in the table of one thread alone (CLONE_FILES unshared) are not seen.
+    pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> Owners {
+        let start = Instant::now();
+        let mut owners = Owners {
+            complete: true,
+            ..Owners::default()
+        };
+        let mut wanted: HashSet<u32> = HashSet::new();
+        self.unowned
+            .retain(|_, since| start.duration_since(*since) < BELIEVE_UNOWNED);
+        for inode in inodes.iter().copied().filter(|inode| *inode != 0) {
+            match self.held.get_mut(&inode) {
+                Some(held) if link_inode(held.owner.pid, held.fd) == Some(inode) => {
+                    // exec() keeps the socket and changes the name.
+                    if let Some(comm) = comm(held.owner.pid) {
+                        held.owner.comm = comm;
+                    }
+                    owners.by_inode.insert(inode, held.owner.clone());
+                }
+                Some(_) => {
+                    self.held.remove(&inode);
+                    wanted.insert(inode);
+                }
+                None if self.unowned.contains_key(&inode) => {}
+                None => {
+                    wanted.insert(inode);
+                }
+            }
+        }
+        if !wanted.is_empty() {
+            self.scan(&mut wanted, bounds, start, &mut owners);
+        }
+        if owners.complete && owners.denied == 0 {
+            self.unowned
+                .extend(wanted.into_iter().map(|inode| (inode, start)));
+        }
+        owners
+    }
+
+    /// Forgets a socket that is closed.
+    pub fn forget(&mut self, inode: u32) {
+        self.held.remove(&inode);
+        self.unowned.remove(&inode);
+    }
+
+    fn scan(
+        &mut self,
+        wanted: &mut HashSet<u32>,
+        bounds: Bounds,
+        start: Instant,
+        owners: &mut Owners,
+    ) {
+        let mut left = bounds.max_fds;
+        for pid in scan_order(pids(), comm(1).as_deref()) {
+            let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    // Any other failure is a process that has just gone.
+                    owners.denied +=
+                        usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
+                    continue;
+                }
+            };
+            for entry in entries.flatten() {
+                if left == 0 || start.elapsed() > bounds.max_time {
+                    owners.complete = false;
+                    return;
+                }
+                left -= 1;
+                let Some(fd) = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok())
+                else {
+                    continue;
+                };
+                let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
+                    continue;
+                };
+                // Without a name it went away between two looks: another may hold the socket too.
+                let Some(comm) = comm(pid) else { break };
+                wanted.remove(&inode);
+                let owner = Owner { pid, comm };
+                owners.by_inode.insert(inode, owner.clone());
+                self.held.insert(inode, Held { owner, fd });
+                if wanted.is_empty() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Ascending, but an init last.
+fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
+    if pids.first() == Some(&1) && matches!(comm_of_1, Some("systemd" | "init")) {
+        pids.rotate_left(1);
+    }
+    pids
+}
+
+/// Inode of the socket behind a descriptor; `None` when it is gone, hidden or no socket.
+fn link_inode(pid: u32, fd: u32) -> Option<u32> {
+    let mut path = [0u8; 40];
+    // What does not fit is an error, and the array's last byte stays NUL.
+    let room = path.len() - 1;
+    write!(&mut path[..room], "/proc/{pid}/fd/{fd}").ok()?;
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    let mut target = [0u8; 32];
+    // SAFETY: the path is NUL-terminated; no more than the target's length is written.
+    let len = unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    parse_link(target.get(..usize::try_from(len).ok()?)?)
+}
+
+/// `socket:[12345]` → 12345.
+fn parse_link(target: &[u8]) -> Option<u32> {
+    let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// `comm` of a process; `None` when it is gone.
+#[must_use]
+pub fn comm(pid: u32) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    // It may hold any byte, newlines too; the last newline is the file's.
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    fn inode_of(listener: &TcpListener) -> u32 {
+        link_inode(std::process::id(), listener.as_raw_fd().try_into().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn links_that_are_no_socket() {
+        assert_eq!(parse_link(b"socket:[12345]"), Some(12345));
+        for link in [
+            "",
+            "socket:[",
+            "socket:[]",
+            "socket:[x]",
+            "socket:[99999999999]",
+            "pipe:[1]",
+            "/x",
+        ] {
+            assert_eq!(parse_link(link.as_bytes()), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn an_init_is_asked_last_and_a_containers_pid_1_first() {
+        assert_eq!(scan_order(vec![1, 7, 9], Some("systemd")), [7, 9, 1]);
+        assert_eq!(scan_order(vec![1, 7, 9], Some("nginx")), [1, 7, 9]);
+        assert_eq!(scan_order(vec![7, 9], Some("systemd")), [7, 9]);
+    }
+
+    #[test]
+    fn the_longest_path_fits() {
+        // Neither exists; what is tested is that neither panics.
+        assert_eq!(link_inode(u32::MAX, u32::MAX), None);
+        assert_eq!(comm(u32::MAX), None);
+    }
+
+    /// Bounds that no busy test host exceeds.
+    const WIDE: Bounds = Bounds {
+        max_fds: usize::MAX,
+        max_time: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn our_own_socket_is_ours_and_closed_it_is_nobodys() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = inode_of(&listener);
+        let mut cache = OwnerCache::new();
+        let owners = cache.find(&[inode, 0], WIDE);
+        assert!(owners.complete);
+        let owner = &owners.by_inode[&inode];
+        assert_eq!(owner.pid, std::process::id());
+        assert_eq!(Some(&owner.comm), comm(owner.pid).as_ref());
+        // From memory: a scan of nothing could not find it.
+        let none = Bounds {
+            max_fds: 0,
+            max_time: Duration::ZERO,
+        };
+        assert_eq!(cache.find(&[inode], none).by_inode, owners.by_inode);
+        drop(listener);
+        // Nobody's, or for a moment that of a child which another test has forked; never ours.
+        let owners = cache.find(&[inode], WIDE);
+        let stale = owners
+            .by_inode
+            .get(&inode)
+            .filter(|owner| owner.pid == std::process::id());
+        assert_eq!(stale, None);
+    }
+
+    #[test]
+    fn a_bound_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = inode_of(&listener);
+        let owners = OwnerCache::new().find(
+            &[inode],
+            Bounds {
+                max_fds: 1,
+                max_time: Duration::from_secs(60),
+            },
+        );
+        assert!(!owners.complete && owners.by_inode.is_empty());
+    }
+
+    mod kernel {
+        use super::*;
+        use crate::diag::fixtures::eventually;
+
+        /// Prints what a scan costs on this host; run it with `--nocapture`, in release.
+        #[test]
+        #[ignore = "needs root; a measurement"]
+        fn measure_scan() {
+            let start = Instant::now();
+            let owners = OwnerCache::new().find(&[u32::MAX], WIDE);
+            let took = start.elapsed();
+            let fds: usize = pids()
+                .iter()
+                .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok())
+                .map(Iterator::count)
+                .sum();
+            println!(
+                "{fds} descriptors in {took:?}, complete: {}",
+                owners.complete
+            );
+        }
+
+        #[test]
+        #[ignore = "needs root"]
+        fn a_shared_socket_is_the_lowest_pids() {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let inode = inode_of(&listener);
+            // A child that inherits it, as a pre-forked worker does, and lives until its input ends.
+            let mut worker = std::process::Command::new("cat")
+                .stdin(std::process::Stdio::piped())
+                .stdout(
+                    listener
+                        .try_clone()
+                        .map(std::os::fd::OwnedFd::from)
+                        .unwrap(),
+                )
+                .spawn()
+                .unwrap();
+            let shared = OwnerCache::new().find(&[inode], WIDE);
+            drop(listener);
+            eventually("the worker is the only owner", || {
+                let owners = OwnerCache::new().find(&[inode], WIDE);
+                let owner = Owner {
+                    pid: worker.id(),
+                    comm: "cat".to_owned(),
+                };
+                owners.by_inode.get(&inode) == Some(&owner)
+            });
+            let child = worker.id();
+            drop(worker.stdin.take());
+            worker.wait().unwrap();
+            // Pids may wrap round, so either of the two may be the lower.
+            assert_eq!(shared.by_inode[&inode].pid, child.min(std::process::id()));
+        }
+    }
+}

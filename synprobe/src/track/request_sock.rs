@@ -1,0 +1,187 @@
+//! The exact mode: half-opens that begin and end with an event, and SYNs that none was made of.
+//!
+//! The end comes with the request's own account (`snt_synack`, `num_retrans`), so it needs no beginning
+//! that was seen. It is final: the half-open leaves the table, and no look at sock_diag concludes upon it.
+
+use synprobe_ebpf::event::{
+    HOW_ABORTED, HOW_ICMP, HOW_PACKET, HOW_TIMER, QUEUE_ACCEPT, QUEUE_SYN, RequestRecord,
+    SynAckRecord, state,
+};
+
+use super::{
+    Ending, Tracker, Tuple,
+    facts::RESET_HERE,
+    handshake::{Open, Start},
+    peers::FullQueue,
+    reconcile::Fate,
+    schedule::SynAckSchedule,
+    unreported::Untold,
+};
+use crate::{
+    decode::Moment,
+    model::{DwellSource, Outcome, Queue, Role, TcpState},
+    util::addresses::printable,
+};
+
+/// The first SYN-ACK is built on the same CPU right after the SYN was taken, with softirqs off: only an
+/// interrupt, or whoever runs the machine, comes in between. Microseconds.
+const UNTIL_SYNACK_US: u64 = 5_000;
+
+impl Tracker {
+    /// What the exact mode tells of a half-open, or of a SYN that none was made of.
+    pub(super) fn request(&mut self, r: &RequestRecord, moment: Moment) {
+        if !self.config.selection.wants(Role::Server) {
+            return;
+        }
+        match moment {
+            Moment::Begun => self.request_begun(r),
+            Moment::Ended => self.request_ended(r),
+            Moment::Refused => self.syn_refused(r),
+        }
+    }
+
+    fn request_begun(&mut self, r: &RequestRecord) {
+        let (tuple, at_ns) = (Tuple::from(&r.flow), r.header.ts_ns);
+        if let Some(before) = self.half_opens.remove(&tuple) {
+            // Two of one tuple cannot be: the end of the first was missed.
+            let latest_ns = at_ns.max(before.alive_ns);
+            self.gone(before, Fate::Gone, latest_ns);
+        }
+        let start = Start {
+            at_ns,
+            source: DwellSource::Events,
+            error_us: UNTIL_SYNACK_US,
+        };
+        let open = self.new_half_open(tuple, r.flow.family, Some(start), at_ns);
+        self.keep_half_open(tuple, open, at_ns);
+    }
+
+    fn request_ended(&mut self, r: &RequestRecord) {
+        let (tuple, at_ns) = (Tuple::from(&r.flow), r.header.ts_ns);
+        let mut known = self.half_opens.remove(&tuple);
+        let began_ns = r.snt_synack_us.saturating_mul(1000);
+        if began_ns != 0 {
+            known = self.same_generation(known, began_ns, at_ns);
+        }
+        let mut open = match known {
+            Some(open) => open,
+            None => self.new_half_open(tuple, r.flow.family, None, at_ns),
+        };
+        if began_ns != 0 {
+            open.start = Some(Start {
+                at_ns: began_ns,
+                source: DwellSource::RequestSock,
+                error_us: 0,
+            });
+        }
+        self.account(&mut open, r);
+        let listens = r.listener_state == state::LISTEN;
+        if !listens && self.owners.listens(&open) {
+            // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req):
+            // then it lives on. A look at sock_diag will tell.
+            open.moved_ns = Some(at_ns);
+            return self.keep_half_open(tuple, open, at_ns);
+        }
+        self.reconcile.ended(tuple, at_ns);
+        let mut end = self.ending(&mut open, r, listens);
+        end.dwell_unknown = open.start.is_none();
+        self.end(open, TcpState::Close, &end);
+    }
+
+    /// An end that a look at sock_diag shows: in the exact mode an event was due.
+    pub(super) fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
+        let due = self.config.source.is_exact() && fate == Fate::Gone && open.moved_ns.is_none();
+        if due && !self.may_have_gone_well(open) {
+            self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
+        }
+    }
+
+    /// What the request had counted.
+    fn account(&mut self, open: &mut Open, r: &RequestRecord) {
+        let sent_again = u32::from(r.num_retrans);
+        self.sent_again_unseen(open, sent_again, r.header.ts_ns);
+        open.retransmits = open.retransmits.max(sent_again);
+        open.by_peer = open
+            .by_peer
+            .max(u32::from(r.num_retrans.saturating_sub(r.num_timeout)));
+        open.alive_ns = open.alive_ns.max(r.header.ts_ns);
+        open.facts.counted = true;
+        open.facts.acked |= r.acked != 0;
+        open.facts.defer_accept = Some(r.defer_accept != 0);
+        let fired = u32::from(r.how == HOW_TIMER);
+        open.facts.time_outs = open.facts.time_outs.max(u32::from(r.num_timeout) + fired);
+        open.queued(Queue {
+            qlen: r.qlen,
+            young: r.young,
+            accept_queue: r.ack_backlog,
+            max: r.max_ack_backlog,
+        });
+    }
+
+    fn ending(&mut self, open: &mut Open, r: &RequestRecord, listens: bool) -> Ending {
+        let at_ns = r.header.ts_ns;
+        let dropped = |fact: &str| Ending::new(Outcome::Dropped, at_ns).fact(fact);
+        match r.how {
+            HOW_PACKET => {
+                // What the counter shows of it is accounted for.
+                let accounted = self.reconcile.embryonic.get_mut(&open.connection.netns);
+                if let Some(accounted) = accounted {
+                    *accounted += 1;
+                }
+                if self.reset_here(open) {
+                    open.facts.acked = true;
+                    return dropped(RESET_HERE);
+                }
+                open.facts.reset_seen = true;
+                Ending::new(Outcome::Reset, at_ns)
+            }
+            _ if !listens => dropped("its listener is closed"),
+            HOW_TIMER => {
+                let schedule =
+                    SynAckSchedule::of(&as_synack(r), self.config.hz, self.config.synack_rto_max);
+                match schedule.is_over(u32::from(r.num_timeout)) {
+                    true => Ending::new(Outcome::Expired, at_ns),
+                    // reqsk_timer_handler() drops what it cannot send again.
+                    false => dropped("its SYN-ACK could not be sent again"),
+                }
+            }
+            HOW_ICMP => dropped("an ICMP error ended it"),
+            HOW_ABORTED => dropped("it was closed by a tool (ss -K)"),
+            _ => match self.killed_by_rst(open.connection.netns) {
+                Some(true) => Ending::new(Outcome::Reset, at_ns).fact("EmbryonicRsts rose"),
+                _ => dropped("it was removed, and this kernel does not tell by what"),
+            },
+        }
+    }
+
+    /// No half-open: it is the peer that is told of.
+    fn syn_refused(&mut self, r: &RequestRecord) {
+        let queue = match r.queue {
+            QUEUE_ACCEPT => FullQueue::Accept,
+            QUEUE_SYN => FullQueue::Syn,
+            // With cookies off, tcp_max_syn_backlog limits the SYN queue to less than its own limit.
+            _ => match self.names.setting(r.flow.netns, "net/ipv4/tcp_syncookies") {
+                Some(0) => FullQueue::Syn,
+                _ => return,
+            },
+        };
+        let peer = printable(r.flow.peer_addr);
+        self.peers.refused(peer, queue);
+    }
+}
+
+/// As its schedule is told by a retransmission.
+fn as_synack(r: &RequestRecord) -> SynAckRecord {
+    SynAckRecord {
+        timeout_jiffies: r.timeout_jiffies,
+        qlen: r.qlen,
+        young: r.young,
+        max_ack_backlog: r.max_ack_backlog,
+        rto_max_jiffies: r.rto_max_jiffies,
+        acked: r.acked,
+        syn_retries: r.syn_retries,
+        sysctl_synack_retries: r.sysctl_synack_retries,
+        defer_accept: r.defer_accept,
+        ..SynAckRecord::default()
+    }
+}

@@ -1,0 +1,74 @@
+//! Active opens whose end no event told: sock_diag does not show them any more.
+//!
+//! The local port is chosen after the only event that an unanswered first SYN gives, so most can be
+//! looked for by their peer alone, and never one by one: where a peer's sockets in SYN_SENT are fewer
+//! than ours and more than none, which of them is gone is not known yet.
+
+use std::collections::HashMap;
+
+use super::{Snapshot, Tracker, handshake::Open, unreported::Untold};
+use crate::{
+    model::{Role, TcpState},
+    util::addresses::mapped,
+};
+
+/// Dumps in a row that do not show it: one may pass a row over (`tcp_diag_dump()`).
+const ABSENCES: u8 = 2;
+
+/// A peer's sockets in SYN_SENT, by local port.
+type Shown = HashMap<([u8; 16], u16), Vec<u16>>;
+
+impl Tracker {
+    /// Whether the last dump did not show one, and another has to decide.
+    pub fn in_doubt(&self) -> bool {
+        self.clients.iter().any(|(_, open)| open.absences > 0)
+    }
+
+    /// Ends those that are gone, and says that their end was lost.
+    pub(super) fn clients_gone(&mut self, snapshot: &Snapshot) {
+        let Some(rows) = &snapshot.syn_sent else {
+            return;
+        };
+        let mut shown = Shown::new();
+        for row in rows {
+            let peer = (row.tuple.peer_addr, row.tuple.peer_port);
+            shown.entry(peer).or_default().push(row.tuple.local_port);
+        }
+        let due = |open: &Open| {
+            open.connection.role == Role::Client
+                && open.connection.netns == snapshot.netns
+                && open.state == TcpState::SynSent
+                && open.alive_ns < snapshot.before_ns
+        };
+        let mut changed = Vec::new();
+        for (sock, open) in self.clients.iter().filter(|(_, open)| due(open)) {
+            let c = &open.connection;
+            let peer = (mapped(c.peer_addr), c.peer_port.unwrap_or(0));
+            let there = shown.get(&peer).is_some_and(|ports| match c.local_port {
+                Some(port) => ports.contains(&port),
+                None => !ports.is_empty(),
+            });
+            if !there || open.absences > 0 {
+                changed.push((*sock, there));
+            }
+        }
+        let mut gone = 0;
+        for (sock, there) in changed {
+            let Some(open) = self.clients.get_mut(&sock) else {
+                continue;
+            };
+            open.absences = if there { 0 } else { open.absences + 1 };
+            if open.absences == ABSENCES
+                && let Some(open) = self.clients.remove(&sock)
+            {
+                gone += u64::from(!open.undecided);
+                self.end_unseen(
+                    open,
+                    snapshot.before_ns,
+                    "sock_diag does not show it any more",
+                );
+            }
+        }
+        self.untold(snapshot.netns, snapshot.after_ns, gone, Untold::ClientEnds);
+    }
+}

@@ -1,0 +1,18 @@
+//! `synprobe explain`: what a verdict means.
+
+use super::{Failure, USAGE, print};
+use crate::{cli::ExplainArgs, verdict};
+
+pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let Some(name) = &args.verdict else {
+        return print(&verdict::explain::list());
+    };
+    match verdict::find(name) {
+        Some(verdict) => print(&verdict::explain::long(verdict)),
+        None => {
+            let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();
+            let line = format!("no verdict \"{name}\": there are {}", names.join(", "));
+            Err(Failure(line, USAGE))
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `synprobe lab`: a handshake made to fail on purpose, and watched.
+
+mod run;
+
+use super::{FAILED, Failure, USAGE, failure, interrupted, print, setup, view};
+use crate::{
+    cli::{FamilyArg, Format, LabArgs},
+    preflight,
+};
+
+pub use run::{host_error, reader_gone, run as watched};
+
+pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
+    let Some(name) = args.scenario.as_deref().filter(|_| !args.list) else {
+        return print(&list_scenarios());
+    };
+    let Some(scenario) = synprobe_lab::find(name) else {
+        let names: Vec<_> = synprobe_lab::all().iter().map(|s| s.name()).collect();
+        let line = format!("no scenario \"{name}\": there are {}", names.join(", "));
+        return Err(Failure(line, USAGE));
+    };
+    let family = match args.family {
+        FamilyArg::Ipv4 => synprobe_lab::Family::V4,
+        FamilyArg::Ipv6 => synprobe_lab::Family::V6,
+        FamilyArg::Mapped => synprobe_lab::Family::V4Mapped,
+    };
+    let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
+    let lab = synprobe_lab::Lab::new(family).map_err(|e| failed(&e))?;
+    let setup = setup(&args.tuning)?;
+    let mut view = view(args.format, false);
+    let watched_run = match watched(&host, scenario, lab, &setup, &mut *view, interrupted()) {
+        Err(error) if reader_gone(&error) => return Ok(()),
+        watched_run => watched_run.map_err(|e| failed(&e))?,
+    };
+    let (report, agrees) = watched_run.report();
+    match args.format {
+        Format::Text => print(&report)?,
+        // Standard output carries the contract and nothing else.
+        Format::Json => eprint!("{report}"),
+    }
+    if agrees {
+        Ok(())
+    } else {
+        Err(Failure(
+            format!("scenario {name}: what was seen is not what was made"),
+            FAILED,
+        ))
+    }
+}
+
+fn list_scenarios() -> String {
+    let width = synprobe_lab::all()
+        .iter()
+        .map(|s| s.name().len())
+        .max()
+        .unwrap_or(0);
+    let line = |s: &&dyn synprobe_lab::Scenario| {
+        format!(
+            "{:<width$} {:>3} s  {}\n",
+            s.name(),
+            s.nominal_seconds(),
+            s.summary()
+        )
+    };
+    synprobe_lab::all().iter().map(line).collect()
+}

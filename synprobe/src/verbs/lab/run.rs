@@ -1,0 +1,196 @@
+//! A scenario of the [`synprobe_lab`], watched by the same pipeline as `watch`.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use synprobe_lab::{Lab, LabCounters, LabRun, Made, Scenario};
+use tokio::sync::oneshot;
+
+use crate::{
+    filter::Selection,
+    model::{End, Line},
+    pipeline::{self, OnReady, Setup, Stop, WatchError, WatchOptions},
+    preflight::Ready,
+    view::{View, WallClock},
+};
+
+/// How long an incident is looked at.
+const LOOK: Duration = Duration::from_secs(12);
+
+/// What a scenario made, the counters it began with, and those it ended with.
+type Worked = (Result<Made>, Result<LabCounters>);
+
+/// Runs a scenario under the pipeline. An incident is watched once its state is reached, as by somebody
+/// who is called when the trouble has begun.
+///
+/// # Errors
+///
+/// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
+pub fn run(
+    host: &Ready,
+    scenario: &'static dyn Scenario,
+    lab: Lab,
+    setup: &Setup,
+    view: &mut dyn View,
+    interrupted: Stop,
+) -> Result<LabRun> {
+    let namespaces = [lab.client.inode(), lab.server.inode()];
+    let before = lab.counters()?;
+    let incident = scenario.is_incident();
+    let options = WatchOptions {
+        selection: Selection {
+            netns: Some(namespaces),
+            ..Selection::default()
+        },
+        mode: setup.mode,
+        wish: setup.wish,
+        detail: setup.detail,
+        ring_bytes: setup.ring_bytes,
+        max_handshakes: setup.max_handshakes,
+        max_peers: setup.max_peers,
+        duration: incident.then_some(LOOK),
+        count: None,
+        log_level: setup.log_level,
+        // The scenario needs them, and its threads are begun by the pipeline's.
+        give_up_privileges: false,
+        namespaces: vec![lab.client.netns(), lab.server.netns()],
+    };
+    let mut recorder = Recorder {
+        view,
+        lines: Vec::new(),
+    };
+    let watched =
+        |stop: Stop, ready: OnReady| pipeline::watch(host, options, &mut recorder, stop, ready);
+    let (end, (made, after)) = match incident {
+        true => from_the_middle(scenario, lab, interrupted, watched)?,
+        false => from_the_beginning(scenario, lab, interrupted, watched)?,
+    };
+    let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
+    Ok(LabRun {
+        made,
+        counters: after?.since(&before),
+        lines: recorder.lines,
+        end,
+        namespaces,
+        incident,
+    })
+}
+
+/// The pipeline first: it ends with the scenario.
+fn from_the_beginning(
+    scenario: &'static dyn Scenario,
+    lab: Lab,
+    interrupted: Stop,
+    watch: impl FnOnce(Stop, OnReady) -> Result<End, WatchError>,
+) -> Result<(End, Worked)> {
+    let halt = Arc::new(AtomicBool::new(false));
+    let (done, is_done) = oneshot::channel::<()>();
+    let result = Arc::new(Mutex::new(None));
+    let (worker_halt, worker_result) = (Arc::clone(&halt), Arc::clone(&result));
+    let ready = Box::new(move || {
+        thread::spawn(move || {
+            let worked = work(scenario, &lab, &worker_halt);
+            *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some(worked);
+            // The pipeline holds both namespaces itself, for its last look at them.
+            let _ = done.send(());
+        });
+    });
+    let stop: Stop = Box::pin(async move {
+        let mut is_done = is_done;
+        tokio::select! {
+            _ = &mut is_done => return,
+            () = interrupted => halt.store(true, Ordering::Relaxed),
+        }
+        let _ = is_done.await;
+    });
+    let end = watch(stop, ready)?;
+    let worked = result
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+        // Nothing else ends the pipeline before it.
+        .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
+    Ok((end, worked))
+}
+
+/// The incident first: it ends with the pipeline.
+fn from_the_middle(
+    scenario: &'static dyn Scenario,
+    mut lab: Lab,
+    interrupted: Stop,
+    watch: impl FnOnce(Stop, OnReady) -> Result<End, WatchError>,
+) -> Result<(End, Worked)> {
+    let halt = Arc::new(AtomicBool::new(false));
+    let (ready, is_ready) = mpsc::channel();
+    lab.ready = Some(Arc::new(move || {
+        // Whoever waited may have gone.
+        let _ = ready.send(());
+    }));
+    let worker_halt = Arc::clone(&halt);
+    let worker = thread::spawn(move || work(scenario, &lab, &worker_halt));
+    // The sender goes with the lab: an incident that fails before its state stands is no wait.
+    let end = is_ready
+        .recv()
+        .is_ok()
+        .then(|| watch(interrupted, Box::new(|| ())));
+    halt.store(true, Ordering::Relaxed);
+    let worked = worker
+        .join()
+        .map_err(|_| anyhow!("scenario {} panicked", scenario.name()))?;
+    match end {
+        Some(end) => Ok((end?, worked)),
+        None => {
+            worked
+                .0
+                .with_context(|| format!("scenario {}", scenario.name()))?;
+            bail!("scenario {} ended before its state stood", scenario.name())
+        }
+    }
+}
+
+fn work(scenario: &dyn Scenario, lab: &Lab, halt: &AtomicBool) -> Worked {
+    let made = scenario.run(lab, halt);
+    (made, lab.counters())
+}
+
+/// Shows lines and keeps them.
+struct Recorder<'v> {
+    view: &'v mut dyn View,
+    lines: Vec<Line>,
+}
+
+impl View for Recorder<'_> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        self.lines.extend_from_slice(lines);
+        self.view.show(lines, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.view.flush()
+    }
+}
+
+/// Whether the reader of the output has gone, which is no failure.
+pub fn reader_gone(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<WatchError>(),
+        Some(WatchError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Whether an error is the host's and not the scenario's.
+pub fn host_error(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<WatchError>(),
+        Some(WatchError::Host(_))
+    )
+}

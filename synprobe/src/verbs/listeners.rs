@@ -1,0 +1,45 @@
+//! `synprobe listeners`: every listener with its two queues, the fullest first, and what limits them.
+
+use std::io;
+
+use super::{FAILED, Failure, failure, in_colour, no_netns, print, view};
+use crate::{
+    cli::{Format, ListenersArgs},
+    diag::listener_table::look,
+    pipeline::WatchError,
+    sys::netns::NetNs,
+    util::format,
+    view::{WallClock, listeners},
+};
+
+pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
+    let only = args.netns.as_deref().map(NetNs::resolve).transpose();
+    let selection = args.selection();
+    let looked = look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
+    for failure in &looked.failures {
+        eprintln!("synprobe: {}", format::safe(failure));
+    }
+    if looked.nothing {
+        return Err(Failure(
+            "no namespace could be looked into".to_owned(),
+            FAILED,
+        ));
+    }
+    let described = selection.describe();
+    let asked = described.get("local_port").map(String::as_str);
+    if args.format == Format::Text {
+        return print(&listeners::text(&looked, asked, in_colour()));
+    }
+    if looked.lines.is_empty() {
+        // Standard output carries the contract and nothing else.
+        eprintln!("synprobe: {}", listeners::nobody(asked));
+    }
+    let mut view = view(Format::Json, true);
+    let shown = view.show(&looked.lines, WallClock::now());
+    match shown.and_then(|()| view.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(failure(WatchError::Output(error)))
+        }
+        _ => Ok(()),
+    }
+}

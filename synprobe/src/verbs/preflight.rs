@@ -1,0 +1,23 @@
+//! `synprobe preflight`: what this host allows.
+
+use super::{Failure, HOST, print, print_json};
+use crate::{
+    cli::{Format, PreflightArgs},
+    preflight::{self, Verdict},
+};
+
+pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
+    let report = preflight::report();
+    match args.format {
+        Format::Text => print(&report.to_string())?,
+        Format::Json => print_json(&report)?,
+    }
+    match report.verdict() {
+        // Its last line has said so.
+        Verdict::CannotRun => Err(Failure(
+            "this host cannot run synprobe, see above".to_owned(),
+            HOST,
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,54 @@
+//! How long a peer's handshakes usually take.
+
+use std::net::IpAddr;
+
+use crate::{
+    model::{Connection, Role},
+    util::bounded::Bounded,
+};
+
+/// Peers remembered.
+const KEPT: usize = 8_192;
+/// Dwells remembered of each.
+const SAMPLES: usize = 16;
+/// Fewer are no measure.
+const ENOUGH: usize = 8;
+
+#[derive(Default)]
+struct Samples {
+    dwells_us: [u32; SAMPLES],
+    count: usize,
+}
+
+pub(super) struct Usual(Bounded<(IpAddr, Role), Samples>);
+
+impl Default for Usual {
+    fn default() -> Self {
+        Self(Bounded::new(KEPT))
+    }
+}
+
+impl Usual {
+    pub(super) fn note(&mut self, c: &Connection, dwell_us: u64) {
+        let key = (c.peer_addr, c.role);
+        if self.0.get(&key).is_none() {
+            self.0.insert(key, Samples::default());
+        }
+        if let Some(samples) = self.0.get_mut(&key) {
+            samples.dwells_us[samples.count % SAMPLES] =
+                u32::try_from(dwell_us).unwrap_or(u32::MAX);
+            samples.count += 1;
+        }
+    }
+
+    pub(super) fn median_us(&self, c: &Connection) -> Option<(u64, usize)> {
+        let samples = self.0.get(&(c.peer_addr, c.role))?;
+        let n = samples.count.min(SAMPLES);
+        if n < ENOUGH {
+            return None;
+        }
+        let mut sorted = samples.dwells_us;
+        sorted[..n].sort_unstable();
+        Some((u64::from(sorted[n / 2]), n))
+    }
+}

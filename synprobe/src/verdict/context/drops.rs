@@ -1,0 +1,178 @@
+//! Packets of handshakes that this host threw away (`skb:kfree_skb`, Linux 5.17).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crate::util::bounded::Bounded;
+use crate::verdict::context::Ends;
+
+/// Kinds of drops remembered for one connection.
+const KINDS: usize = 4;
+
+/// Which segment of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Packet {
+    /// SYN without ACK.
+    Syn,
+    /// SYN with ACK.
+    SynAck,
+    /// Neither SYN nor RST.
+    Ack,
+    /// RST.
+    Rst,
+}
+
+impl Packet {
+    /// From the TCP flags.
+    pub fn of(flags: u8) -> Self {
+        const SYN: u8 = 2;
+        const RST: u8 = 4;
+        const ACK: u8 = 16;
+        match flags & (SYN | RST | ACK) {
+            f if f & RST != 0 => Self::Rst,
+            f if f & SYN != 0 && f & ACK != 0 => Self::SynAck,
+            f if f & SYN != 0 => Self::Syn,
+            _ => Self::Ack,
+        }
+    }
+
+    /// RFC 9293's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "SYN",
+            Self::SynAck => "SYN-ACK",
+            Self::Ack => "ACK",
+            Self::Rst => "RST",
+        }
+    }
+}
+
+/// One kind of drop of one connection's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discard {
+    /// Namespace in which it happened.
+    pub netns: u32,
+    /// Who sent the packet.
+    pub from: SocketAddr,
+    /// Whom to.
+    pub to: SocketAddr,
+    /// Which segment.
+    pub packet: Packet,
+    /// It came in; otherwise this host was sending it.
+    pub incoming: bool,
+    /// The kernel's name for the reason, such as `NETFILTER_DROP`.
+    pub reason: &'static str,
+    /// The same in words.
+    pub words: &'static str,
+    /// Commands that show, or mend, what did it.
+    pub remedy: &'static str,
+    /// The kernel function, where it is known.
+    pub place: Option<Arc<str>>,
+    /// How many.
+    pub count: u64,
+    /// The last of them, CLOCK_MONOTONIC nanoseconds.
+    pub last_ns: u64,
+}
+
+impl Discard {
+    fn same_kind(&self, other: &Self) -> bool {
+        (self.netns, self.packet, self.incoming, self.reason)
+            == (other.netns, other.packet, other.incoming, other.reason)
+            && self.from == other.from
+    }
+
+    /// `NETFILTER_DROP at nft_do_chain`
+    pub fn cause(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{} at {place}", self.reason),
+            None => self.reason.to_owned(),
+        }
+    }
+
+    /// One sentence.
+    pub fn fact(&self) -> String {
+        let way = if self.incoming {
+            "that came in"
+        } else {
+            "on its way out"
+        };
+        format!(
+            "this host dropped the {} {way}, from {} to {}, {}: {} ({})",
+            self.packet.name(),
+            self.from,
+            self.to,
+            times(self.count),
+            self.words,
+            self.cause()
+        )
+    }
+
+    /// The remedy, with this packet's addresses.
+    pub fn remedy(&self) -> String {
+        let (local, peer) = if self.incoming {
+            (self.to.ip(), self.from.ip())
+        } else {
+            (self.from.ip(), self.to.ip())
+        };
+        self.remedy
+            .replace("<peer>", &peer.to_string())
+            .replace("<local>", &local.to_string())
+    }
+}
+
+/// `once`, `twice`, `5 times`
+pub fn times(n: u64) -> String {
+    match n {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        n => format!("{n} times"),
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Discards {
+    by_ends: Bounded<Ends, Vec<Discard>>,
+    total: u64,
+}
+
+impl Discards {
+    /// One more.
+    pub fn note(&mut self, discard: Discard) {
+        self.total += discard.count;
+        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
+        let ends = Ends::new(flat(discard.from), flat(discard.to));
+        let Some(kinds) = self.by_ends.get_mut(&ends) else {
+            self.by_ends.insert(ends, vec![discard]);
+            return;
+        };
+        if let Some(kind) = kinds.iter_mut().find(|k| k.same_kind(&discard)) {
+            kind.count += discard.count;
+            kind.last_ns = kind.last_ns.max(discard.last_ns);
+        } else if kinds.len() < KINDS {
+            kinds.push(discard);
+        }
+    }
+
+    /// What was dropped of a connection since a moment, most first.
+    pub fn of(&self, ends: &Ends, since_ns: u64) -> Vec<&Discard> {
+        let mut found: Vec<&Discard> = self
+            .by_ends
+            .get(ends)
+            .into_iter()
+            .flatten()
+            .filter(|d| d.last_ns >= since_ns)
+            .collect();
+        found.sort_by_key(|d| std::cmp::Reverse(d.count));
+        found
+    }
+
+    /// Every kind of every connection that is remembered.
+    pub fn iter(&self) -> impl Iterator<Item = &Discard> {
+        self.by_ends.iter().flat_map(|(_, kinds)| kinds)
+    }
+
+    /// All that were noted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}

@@ -1,0 +1,37 @@
+//! ICMP errors about handshakes: who said what.
+
+use std::net::IpAddr;
+
+use super::Ends;
+use crate::util::bounded::Bounded;
+
+/// An ICMP error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IcmpWord {
+    /// Who says so.
+    pub from: IpAddr,
+    /// What: `host unreachable (type 3, code 1)`.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+}
+
+#[derive(Default)]
+pub(super) struct IcmpBook(Bounded<Ends, IcmpWord>);
+
+impl IcmpBook {
+    pub(super) fn note(&mut self, ends: Ends, word: IcmpWord) {
+        match self.0.get_mut(&ends) {
+            Some(known) if known.what == word.what && known.from == word.from => {
+                known.count += word.count;
+            }
+            _ => {
+                self.0.insert(ends, word);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, ends: &Ends) -> Option<&IcmpWord> {
+        self.0.get(ends)
+    }
+}

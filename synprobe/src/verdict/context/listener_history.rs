@@ -1,0 +1,214 @@
+//! What repeated looks at the listeners and at the namespaces' counters showed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use crate::{
+    model::{Listener, Queue},
+    util::addresses::{is_wildcard, mapped},
+};
+
+/// One namespace's counters at one moment; `None` where it could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Inode of the namespace.
+    pub netns: u32,
+    /// `ListenOverflows`.
+    pub listen_overflows: Option<u64>,
+    /// `ListenDrops`.
+    pub listen_drops: Option<u64>,
+    /// `SyncookiesSent`.
+    pub syncookies_sent: Option<u64>,
+    /// `SyncookiesRecv`.
+    pub syncookies_recv: Option<u64>,
+    /// `TCPReqQFullDrop`.
+    pub req_q_full_drop: Option<u64>,
+}
+
+/// What was seen of one listener in this run.
+#[derive(Clone, Debug)]
+pub struct ListenerLooks {
+    /// As it was seen last.
+    pub last: Listener,
+    /// Looks at it.
+    pub looks: u64,
+    /// Looks that found its accept queue full.
+    pub full: u64,
+    /// The longest that its accept queue was.
+    pub longest: u32,
+    /// The longest that its SYN queue was.
+    pub syn_longest: u32,
+    /// Handshakes whose events found its accept queue full.
+    pub full_at_events: u64,
+    /// `drops` at the first look.
+    first_drops: Option<u64>,
+}
+
+impl ListenerLooks {
+    /// Whether its accept queue was ever seen to be full.
+    pub fn was_full(&self) -> bool {
+        self.full > 0 || self.full_at_events > 0
+    }
+
+    /// How that was seen.
+    pub fn how_full(&self) -> String {
+        let max = self.last.accept_queue_max.unwrap_or(0);
+        let events = match self.full_at_events {
+            0 => String::new(),
+            n => format!(", and at events of {n} handshakes"),
+        };
+        format!(
+            "listener {}: accept queue full in {} of {} looks{events}, up to {} of {max}",
+            self.name(),
+            self.full,
+            self.looks,
+            self.longest
+        )
+    }
+
+    /// Packets discarded at this very listener in this run.
+    pub fn dropped(&self) -> u64 {
+        match (self.first_drops, self.last.drops) {
+            (Some(first), Some(last)) => last.saturating_sub(first),
+            _ => 0,
+        }
+    }
+
+    /// Its name: `0.0.0.0:8080 (java/1234)`.
+    pub fn name(&self) -> String {
+        let l = &self.last;
+        let at = std::net::SocketAddr::new(l.local_addr, l.local_port);
+        match (&l.comm, l.pid) {
+            (Some(comm), Some(pid)) => format!("{at} ({}/{pid})", crate::util::format::safe(comm)),
+            _ => at.to_string(),
+        }
+    }
+
+    /// How full the SYN queue was at its fullest, of what fits.
+    pub fn syn_fill(&self) -> Option<f64> {
+        // It is full above its limit: one more fits.
+        let room = self.last.syn_queue_max.filter(|max| *max > 0)? + 1;
+        Some(f64::from(self.syn_longest) / f64::from(room))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Looks {
+    listeners: HashMap<(u32, u16, [u8; 16]), ListenerLooks>,
+    counters: HashMap<u32, (Counters, Counters)>,
+    addresses: HashMap<u32, HashSet<IpAddr>>,
+}
+
+impl Looks {
+    pub(super) fn note(&mut self, listeners: &[Listener], counters: &[Counters], _at_ns: u64) {
+        for l in listeners {
+            let key = (l.netns, l.local_port, mapped(l.local_addr));
+            let looks = self.listeners.entry(key).or_insert_with(|| ListenerLooks {
+                last: l.clone(),
+                looks: 0,
+                full: 0,
+                longest: 0,
+                syn_longest: 0,
+                full_at_events: 0,
+                first_drops: l.drops,
+            });
+            let queue = Queue {
+                accept_queue: l.accept_queue.unwrap_or(0),
+                max: l.accept_queue_max.unwrap_or(u32::MAX),
+                ..Queue::default()
+            };
+            looks.looks += 1;
+            looks.full += u64::from(queue.accept_queue_is_full());
+            looks.longest = looks.longest.max(queue.accept_queue);
+            looks.syn_longest = looks.syn_longest.max(l.syn_queue.unwrap_or(0));
+            looks.last = l.clone();
+        }
+        for now in counters {
+            self.counters
+                .entry(now.netns)
+                .and_modify(|(_, last)| *last = *now)
+                .or_insert((*now, *now));
+        }
+    }
+
+    pub(super) fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
+        self.addresses.entry(netns).or_default().extend(addresses);
+    }
+
+    /// Somebody was served at this address, so it is the namespace's.
+    pub(super) fn served(&mut self, netns: u32, local: IpAddr) {
+        self.addresses.entry(netns).or_default().insert(local);
+    }
+
+    /// An event found the accept queue of the listener that serves this address full.
+    pub(super) fn full_at_event(&mut self, netns: u32, addr: IpAddr, port: u16, queue: Queue) {
+        let exact = (netns, port, mapped(addr));
+        let found = if self.listeners.contains_key(&exact) {
+            self.listeners.get_mut(&exact)
+        } else {
+            let mut serves = self
+                .listeners
+                .iter_mut()
+                .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
+            serves.next().map(|(_, looks)| looks)
+        };
+        if let Some(looks) = found {
+            looks.full_at_events += 1;
+            looks.longest = looks.longest.max(queue.accept_queue);
+        }
+    }
+
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenerLooks> {
+        self.listeners.values()
+    }
+
+    pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerLooks> {
+        let exact = self.listeners.get(&(netns, port, mapped(addr)));
+        exact.or_else(|| {
+            let mut serves = self
+                .listeners
+                .iter()
+                .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
+            serves.next().map(|(_, looks)| looks)
+        })
+    }
+
+    /// The listener at an address of this host, in whichever namespace has it; its own first.
+    pub(super) fn on_this_host(&self, own: u32, addr: IpAddr, port: u16) -> Option<&ListenerLooks> {
+        let has = |netns: u32| {
+            addr.is_loopback() && netns == own
+                || self
+                    .addresses
+                    .get(&netns)
+                    .is_some_and(|all| all.contains(&addr))
+        };
+        let mut namespaces: Vec<u32> = self
+            .listeners
+            .keys()
+            .filter(|(netns, p, _)| *p == port && has(*netns))
+            .map(|(netns, ..)| *netns)
+            .collect();
+        namespaces.sort_by_key(|netns| (*netns != own, *netns));
+        namespaces
+            .into_iter()
+            .find_map(|netns| self.listener(netns, addr, port))
+    }
+
+    /// How many SYNs and final ACKs found an accept queue full, in the namespaces that have this address;
+    /// `None`: no namespace that is known has it.
+    pub(super) fn overflows_at(&self, own: u32, addr: IpAddr) -> Option<u64> {
+        let theirs = self.addresses.iter().filter(|(_, all)| all.contains(&addr));
+        let own = addr.is_loopback().then_some(own);
+        let netns = theirs.map(|(netns, _)| *netns).chain(own);
+        netns
+            .map(|netns| self.moved(netns, |c| c.listen_overflows).unwrap_or(0))
+            .max()
+    }
+
+    pub(super) fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
+        let (first, last) = self.counters.get(&netns)?;
+        Some(pick(last)?.saturating_sub(pick(first)?))
+    }
+}

@@ -1,0 +1,276 @@
+//! What is known around a handshake: its listener's queues, what this host threw away, what others
+//! went through meanwhile. Everything here is bounded, and all of it was seen in this run.
+
+mod baseline;
+mod drops;
+mod fanout;
+mod icmp;
+mod listener_history;
+mod paths;
+mod port_stats;
+
+use std::net::IpAddr;
+
+pub use drops::{Discard, Discards, Packet, times};
+pub use fanout::Fanout;
+pub use icmp::IcmpWord;
+pub use listener_history::{Counters, ListenerLooks};
+pub use paths::{Hops, Path, PathWanted};
+pub use port_stats::{Crowd, silent};
+
+use crate::{
+    model::{Body, Connection, HalfOpens, Handshake, Line, Missed, Outcome, Role, TcpState},
+    util::{addresses::mapped, bounded::Bounded},
+};
+
+/// Both ends of a connection, in no order: a packet's and a socket's view are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends([([u8; 16], u16); 2]);
+
+impl Ends {
+    /// From two ends, addresses IPv4-mapped.
+    pub fn new(one: ([u8; 16], u16), other: ([u8; 16], u16)) -> Self {
+        if one <= other {
+            Self([one, other])
+        } else {
+            Self([other, one])
+        }
+    }
+
+    /// Of a connection whose ports are known.
+    pub fn of(c: &Connection) -> Option<Self> {
+        Some(Self::new(
+            (mapped(c.local_addr), c.local_port?),
+            (mapped(c.peer_addr), c.peer_port?),
+        ))
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Scene {
+    /// Records that were lost in this run.
+    pub lost: u64,
+    /// Packet drops that went by unlooked at.
+    pub discards_missed: bool,
+    /// Active opens that the kernel only counted, because they went well; all there can be while that is
+    /// not known.
+    pub counted_clients: u64,
+    /// Whether this kernel tells what this host throws away.
+    pub sees_discards: bool,
+    discards: Discards,
+    looks: listener_history::Looks,
+    crowds: port_stats::Crowds,
+    fanouts: fanout::Fanouts,
+    hops: Hops,
+    icmp: icmp::IcmpBook,
+    usual: baseline::Usual,
+    resets: Bounded<(u32, Ends), u32>,
+    /// Half-opens of the same two ends that came to nothing: when each began.
+    unanswered: Bounded<(u32, Ends), Vec<u64>>,
+}
+
+/// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
+const ONE_CONNECT_NS: u64 = 140_000_000_000;
+/// Beginnings remembered of one connection.
+const BEGINNINGS: usize = 8;
+
+impl Scene {
+    /// Takes in what a line tells about others.
+    pub fn note(&mut self, line: &Line) {
+        match &line.body {
+            Body::State(s) if s.new == TcpState::SynSent => {
+                self.fanouts.began(&s.connection, line.mono_ns)
+            }
+            Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
+            Body::Lost(l) if l.of == Missed::Drops => self.discards_missed = true,
+            Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
+            _ => (),
+        }
+    }
+
+    fn note_handshake(&mut self, h: &Handshake, at_ns: u64) {
+        let c = &h.connection;
+        match c.role {
+            Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
+            Role::Client => (),
+            Role::Server => {
+                self.crowds.note(h, at_ns);
+                self.looks.served(c.netns, c.local_addr);
+                if let (true, Some(queue), Some(port)) =
+                    (h.facts.queue_was_full, h.facts.queue, c.local_port)
+                {
+                    self.looks.full_at_event(c.netns, c.local_addr, port, queue);
+                }
+                if let Some(ends) = Ends::of(c) {
+                    self.note_end((c.netns, ends), h);
+                }
+            }
+        }
+        if h.outcome == Outcome::Established
+            && h.retransmits == 0
+            && let Some(dwell_us) = h.dwell_us
+        {
+            self.usual.note(c, dwell_us);
+        }
+    }
+
+    fn note_end(&mut self, key: (u32, Ends), h: &Handshake) {
+        match h.outcome {
+            Outcome::Reset => {
+                let before = self.resets.get(&key).copied().unwrap_or(0);
+                self.resets.insert(key, before + 1);
+            }
+            Outcome::Expired | Outcome::Dropped | Outcome::Open => {
+                let Some(began) = h.facts.began_ns else {
+                    return;
+                };
+                let mut all = self.unanswered.remove(&key).unwrap_or_default();
+                if all.len() < BEGINNINGS && !all.contains(&began) {
+                    // Of a flood's sources most have one.
+                    all.reserve_exact(1);
+                    all.push(began);
+                }
+                self.unanswered.insert(key, all);
+            }
+            _ => (),
+        }
+    }
+
+    /// Takes in a packet of a handshake that this host threw away.
+    pub fn discarded(&mut self, discard: Discard) {
+        self.discards.note(discard);
+    }
+
+    /// Takes in where a peer's SYN came from.
+    pub fn came_from(
+        &mut self,
+        netns: u32,
+        peer: IpAddr,
+        local: IpAddr,
+        ifindex: u32,
+        mac: [u8; 6],
+    ) {
+        self.hops.came_from(netns, peer, local, ifindex, mac);
+    }
+
+    /// Takes in an ICMP error.
+    pub fn told(&mut self, ends: Ends, word: IcmpWord) {
+        self.icmp.note(ends, word);
+    }
+
+    /// Takes in one look at the listeners and counters.
+    pub fn look(
+        &mut self,
+        listeners: &[crate::model::Listener],
+        counters: &[Counters],
+        at_ns: u64,
+    ) {
+        self.looks.note(listeners, counters, at_ns);
+    }
+
+    /// The addresses of a namespace.
+    pub fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
+        self.looks.has_addresses(netns, addresses);
+    }
+
+    /// The half-opens that there are now, by namespace and port.
+    pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
+        self.crowds.now(now);
+    }
+
+    /// Ways back to peers that should be looked up; each is asked for once.
+    pub fn wanted_paths(&mut self) -> Vec<PathWanted> {
+        self.hops.wanted()
+    }
+
+    /// A way back that was looked up.
+    pub fn path(&mut self, wanted: &PathWanted, path: Path) {
+        self.hops.found(wanted, path);
+    }
+
+    /// Packets of a connection that this host threw away since a moment.
+    pub fn discards_of(&self, c: &Connection, since_ns: u64) -> Vec<&Discard> {
+        Ends::of(c).map_or(Vec::new(), |ends| self.discards.of(&ends, since_ns))
+    }
+
+    /// All packets thrown away, most first.
+    pub fn discards(&self) -> &Discards {
+        &self.discards
+    }
+
+    /// What was seen of the listener that serves a connection.
+    pub fn listener(&self, c: &Connection) -> Option<&ListenerLooks> {
+        self.looks.listener(c.netns, c.local_addr, c.local_port?)
+    }
+
+    /// What was seen of the listener that a client calls, where that is on this host.
+    pub fn called_listener(&self, c: &Connection) -> Option<&ListenerLooks> {
+        self.looks.on_this_host(c.netns, c.peer_addr, c.peer_port?)
+    }
+
+    /// `ListenOverflows` of the peer in this run, where the peer is this host.
+    pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
+        self.looks.overflows_at(c.netns, c.peer_addr)
+    }
+
+    /// How far one of a namespace's counters moved in this run.
+    pub fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
+        self.looks.moved(netns, pick)
+    }
+
+    /// Listeners that were looked at.
+    pub fn listeners(&self) -> impl Iterator<Item = &ListenerLooks> {
+        self.looks.listeners()
+    }
+
+    /// Those who came to a connection's port.
+    pub fn crowd(&self, c: &Connection) -> Option<&Crowd> {
+        self.crowds.of(c.netns, c.local_port?)
+    }
+
+    /// The crowd of every listening port.
+    pub fn crowds(&self) -> impl Iterator<Item = (&(u32, u16), &Crowd)> {
+        self.crowds.iter()
+    }
+
+    /// What the caller's process has called.
+    pub fn fanout(&self, c: &Connection) -> Option<&Fanout> {
+        self.fanouts.of(c)
+    }
+
+    /// Where the peer's SYNs came from and where the answers go, if the two differ.
+    pub fn crooked_path(&self, c: &Connection) -> Option<String> {
+        self.hops.crooked(c.netns, c.peer_addr)
+    }
+
+    /// What ICMP said of a connection.
+    pub fn icmp(&self, c: &Connection) -> Option<&IcmpWord> {
+        Ends::of(c).and_then(|ends| self.icmp.of(&ends))
+    }
+
+    /// How long this peer's handshakes usually take, µs, and of how many that is the median.
+    pub fn usual_us(&self, c: &Connection) -> Option<(u64, usize)> {
+        self.usual.median_us(c)
+    }
+
+    /// How many half-opens of the same two ends came to nothing within the time of one connect(): more
+    /// than one, and the peer has sent its SYN again after we had forgotten the first.
+    pub fn unanswered(&self, h: &Handshake) -> usize {
+        let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
+        let (Some(key), Some(began)) = (key, h.facts.began_ns) else {
+            return 0;
+        };
+        self.unanswered.get(&key).map_or(0, |all| {
+            let near = |at: &&u64| at.abs_diff(began) < ONE_CONNECT_NS;
+            all.iter().filter(near).count()
+        })
+    }
+
+    /// How often the same two ends had a half-open killed by RST.
+    pub fn resets(&self, c: &Connection) -> u32 {
+        Ends::of(c)
+            .and_then(|ends| self.resets.get(&(c.netns, ends)).copied())
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,140 @@
+//! The way in and the way back: which neighbour a peer's SYN came from, and which one the answer is
+//! given to.
+
+use std::{fmt, net::IpAddr};
+
+use crate::util::bounded::Bounded;
+
+/// Peers remembered.
+const KEPT: usize = 4096;
+/// Ways back asked for at a time.
+const ASKED: usize = 64;
+
+/// A neighbour's Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A way back to be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PathWanted {
+    /// In this namespace.
+    pub netns: u32,
+    /// To this peer.
+    pub peer: IpAddr,
+    /// From this address.
+    pub local: IpAddr,
+}
+
+/// The way that answers take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Index of the device.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: String,
+    /// The router, where the peer is not on the link.
+    pub gateway: Option<IpAddr>,
+    /// Ethernet address of the neighbour that gets the answer.
+    pub mac: Option<[u8; 6]>,
+}
+
+#[derive(Clone, Debug)]
+struct Way {
+    local: IpAddr,
+    ifindex: u32,
+    mac: [u8; 6],
+    asked: bool,
+    back: Option<Path>,
+}
+
+/// See the module.
+pub struct Hops(Bounded<(u32, IpAddr), Way>);
+
+impl Default for Hops {
+    fn default() -> Self {
+        Self(Bounded::new(KEPT))
+    }
+}
+
+impl Hops {
+    pub(super) fn came_from(
+        &mut self,
+        netns: u32,
+        peer: IpAddr,
+        local: IpAddr,
+        ifindex: u32,
+        mac: [u8; 6],
+    ) {
+        match self.0.get_mut(&(netns, peer)) {
+            Some(way) => (way.ifindex, way.mac) = (ifindex, mac),
+            None => {
+                let way = Way {
+                    local,
+                    ifindex,
+                    mac,
+                    asked: false,
+                    back: None,
+                };
+                self.0.insert((netns, peer), way);
+            }
+        }
+    }
+
+    pub(super) fn wanted(&mut self) -> Vec<PathWanted> {
+        let open: Vec<(u32, IpAddr)> = self
+            .0
+            .iter()
+            .filter(|(_, way)| !way.asked)
+            .map(|(key, _)| *key)
+            .take(ASKED)
+            .collect();
+        let mut wanted = Vec::new();
+        for key in open {
+            if let Some(way) = self.0.get_mut(&key) {
+                way.asked = true;
+                wanted.push(PathWanted {
+                    netns: key.0,
+                    peer: key.1,
+                    local: way.local,
+                });
+            }
+        }
+        wanted
+    }
+
+    pub(super) fn found(&mut self, wanted: &PathWanted, path: Path) {
+        if let Some(way) = self.0.get_mut(&(wanted.netns, wanted.peer)) {
+            way.back = Some(path);
+        }
+    }
+
+    /// How the two differ, in words.
+    pub(super) fn crooked(&self, netns: u32, peer: IpAddr) -> Option<String> {
+        let way = self.0.get(&(netns, peer))?;
+        let back = way.back.as_ref()?;
+        let via = match back.gateway {
+            Some(gateway) => format!("router {gateway}"),
+            None => "the peer directly".to_owned(),
+        };
+        if back.ifindex != way.ifindex {
+            return Some(format!(
+                "its SYN came in on interface {}, the answer leaves on {} ({}), to {via}",
+                way.ifindex, back.ifindex, back.interface
+            ));
+        }
+        let to = back.mac.filter(|mac| *mac != way.mac)?;
+        Some(format!(
+            "its SYN came from the neighbour {}, the answer goes to {} on {}, {via}",
+            Mac(way.mac),
+            Mac(to),
+            back.interface
+        ))
+    }
+}

@@ -1,0 +1,145 @@
+//! Who came to a listening port, and how they fared: what tells a flood from a crowd.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    model::{HalfOpens, Handshake, Outcome},
+    util::{addresses::mapped, bounded::Bounded},
+};
+
+/// Ports remembered.
+const PORTS: usize = 4096;
+/// Sources told apart at each; beyond it the numbers are lower bounds.
+const SOURCES: usize = 16_384;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    /// Handshakes that were established.
+    pub established: u64,
+    /// Half-opens whose peer stayed silent until they ended.
+    pub silent_ended: u64,
+    /// Half-opens that there are now.
+    pub now: HalfOpens,
+    /// How full the SYN queue was at its fullest, of what fits, at the events of those that have ended:
+    /// the looks are farther apart.
+    pub fullest: Option<f64>,
+    silent_sources: HashSet<[u8; 16]>,
+    established_sources: HashSet<[u8; 16]>,
+    first_ns: Option<u64>,
+    last_ns: u64,
+}
+
+impl Crowd {
+    /// Half-opens whose peer stayed silent, ended or not.
+    pub fn silent(&self) -> u64 {
+        self.silent_ended + self.now.silent
+    }
+
+    /// From how many addresses, at least.
+    pub fn silent_sources(&self) -> u64 {
+        (self.silent_sources.len() as u64).max(self.now.silent_sources)
+    }
+
+    /// How many of the silent addresses have ever come in.
+    pub fn returned(&self) -> u64 {
+        self.silent_sources
+            .intersection(&self.established_sources)
+            .count() as u64
+    }
+
+    /// Handshakes established a second.
+    pub fn rate(&self) -> f64 {
+        let span_ns = self
+            .last_ns
+            .saturating_sub(self.first_ns.unwrap_or(self.last_ns));
+        if self.established < 2 || span_ns == 0 {
+            return 0.0;
+        }
+        self.established as f64 * 1e9 / span_ns as f64
+    }
+}
+
+/// Whether a peer has not sent anything since its SYN, although it was given the time.
+pub fn silent(h: &Handshake) -> bool {
+    let f = &h.facts;
+    matches!(
+        h.outcome,
+        Outcome::Expired | Outcome::Dropped | Outcome::Open
+    ) && f.counted
+        && h.retransmits > 0
+        && h.retransmits_by_peer == 0
+        && !f.acked
+        && !f.reset_seen
+}
+
+pub(super) struct Crowds(Bounded<(u32, u16), Crowd>);
+
+impl Default for Crowds {
+    fn default() -> Self {
+        Self(Bounded::new(PORTS))
+    }
+}
+
+impl Crowds {
+    fn entry(&mut self, key: (u32, u16)) -> Option<&mut Crowd> {
+        if self.0.get(&key).is_none() {
+            self.0.insert(key, Crowd::default());
+        }
+        self.0.get_mut(&key)
+    }
+
+    pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
+        let c = &h.connection;
+        let Some(port) = c.local_port else { return };
+        let Some(crowd) = self.entry((c.netns, port)) else {
+            return;
+        };
+        if let Some(queue) = h.facts.queue {
+            crowd.fullest = Some(queue.syn_fill().max(crowd.fullest.unwrap_or(0.0)));
+        }
+        let source = mapped(c.peer_addr);
+        if h.outcome == Outcome::Established {
+            crowd.established += 1;
+            crowd.first_ns.get_or_insert(at_ns);
+            crowd.last_ns = crowd.last_ns.max(at_ns);
+            if crowd.established_sources.len() < SOURCES {
+                crowd.established_sources.insert(source);
+            }
+        } else if silent(h) {
+            // One that is still open is told again by what there is now; at the end there is no now.
+            crowd.silent_ended += 1;
+            if h.outcome == Outcome::Open {
+                crowd.now = HalfOpens::default();
+            }
+            if crowd.silent_sources.len() < SOURCES {
+                crowd.silent_sources.insert(source);
+            }
+        }
+    }
+
+    pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
+        let now: HashMap<_, _> = now.into_iter().collect();
+        let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
+        for key in known {
+            if !now.contains_key(&key)
+                && let Some(crowd) = self.0.get_mut(&key)
+            {
+                crowd.now = HalfOpens::default();
+            }
+        }
+        for (key, half_opens) in now {
+            if let Some(crowd) = self.entry(key) {
+                crowd.now = half_opens;
+            }
+        }
+    }
+
+    pub(super) fn of(&self, netns: u32, port: u16) -> Option<&Crowd> {
+        self.0.get(&(netns, port))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, u16), &Crowd)> {
+        self.0.iter()
+    }
+}

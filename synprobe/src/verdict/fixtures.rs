@@ -1,0 +1,176 @@
+//! Handshakes and scenes for the verdicts' tests.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    Judge, Mode, Scene,
+    context::{Counters, Discard, Packet},
+};
+use crate::model::{
+    Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, Outcome, Role, State,
+    TcpState,
+};
+
+pub const SEC: u64 = 1_000_000_000;
+pub const NETNS: u32 = 4_026_531_833;
+const T0: u64 = 1_000 * SEC;
+
+fn connection(role: Role, peer: &str, peer_port: u16) -> Connection {
+    let (local_port, peer_port) = match role {
+        Role::Server => (8080, peer_port),
+        Role::Client => (40_000, peer_port),
+    };
+    Connection {
+        id: 1,
+        role,
+        family: Family::Ipv4,
+        v4_mapped: false,
+        local_addr: "10.0.0.1".parse().unwrap(),
+        local_port: Some(local_port),
+        peer_addr: peer.parse().unwrap(),
+        peer_port: Some(peer_port),
+        netns: NETNS,
+        netns_name: Some("host".into()),
+        pid: Some(77),
+        comm: Some("app".into()),
+        cgroup: None,
+    }
+}
+
+fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
+    Handshake {
+        connection,
+        outcome,
+        dwell_us: Some(3_000_000),
+        dwell_source: None,
+        dwell_error_us: None,
+        retransmits: 0,
+        retransmits_by_peer: 0,
+        error: None,
+        verdict: None,
+        confidence: Confidence::Insufficient,
+        evidence: Vec::new(),
+        remedy: None,
+        gaps_us: Vec::new(),
+        facts: Facts {
+            began_ns: Some(T0),
+            counted: true,
+            ..Facts::default()
+        },
+    }
+}
+
+/// A half-open of 10.0.0.9, by default silent.
+pub fn half_open(outcome: Outcome) -> Handshake {
+    half_open_of("10.0.0.9", outcome)
+}
+
+/// A half-open of some peer, sent again twice.
+pub fn half_open_of(peer: &str, outcome: Outcome) -> Handshake {
+    let mut h = handshake(connection(Role::Server, peer, 55_555), outcome);
+    h.retransmits = 2;
+    h
+}
+
+/// An active open to 10.0.0.9:5432.
+pub fn active(outcome: Outcome) -> Handshake {
+    handshake(connection(Role::Client, "10.0.0.9", 5432), outcome)
+}
+
+/// What is said of a handshake, and how surely.
+pub fn said(h: &Handshake, scene: Scene) -> (Option<String>, Confidence) {
+    let h = judged(h, scene);
+    (h.verdict, h.confidence)
+}
+
+/// A handshake with its verdict.
+pub fn judged(h: &Handshake, scene: Scene) -> Handshake {
+    let mut judge = Judge::new(Mode::AtOnce, scene);
+    let lines = judge.pass(vec![line(h.clone())]);
+    match lines.into_iter().next().unwrap().body {
+        Body::Handshake(h) => *h,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn line(h: Handshake) -> Line {
+    Line {
+        mono_ns: T0 + 3 * SEC,
+        body: Body::Handshake(Box::new(h)),
+    }
+}
+
+/// A line that says that connect() was called.
+pub fn began(peer: IpAddr, port: u16, at_ns: u64) -> Line {
+    let connection = Connection {
+        peer_addr: peer,
+        peer_port: Some(port),
+        ..connection(Role::Client, "10.0.0.9", port)
+    };
+    Line {
+        mono_ns: at_ns,
+        body: Body::State(State {
+            connection,
+            old: TcpState::Close,
+            new: TcpState::SynSent,
+            dwell_us: None,
+        }),
+    }
+}
+
+/// A packet of the handshake that this host's netfilter dropped.
+pub fn discard(h: &Handshake, packet: Packet, count: u64) -> Discard {
+    let c = &h.connection;
+    let local = SocketAddr::new(c.local_addr, c.local_port.unwrap());
+    let peer = SocketAddr::new(c.peer_addr, c.peer_port.unwrap());
+    Discard {
+        netns: NETNS,
+        from: local,
+        to: peer,
+        packet,
+        incoming: false,
+        reason: "NETFILTER_DROP",
+        words: "this host's netfilter rules",
+        remedy: "nft list ruleset",
+        place: Some("nft_do_chain".into()),
+        count,
+        last_ns: T0 + SEC,
+    }
+}
+
+/// The listener on port 8080 with so many of 128 in its accept queue.
+pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
+    Listener {
+        local_addr: "0.0.0.0".parse().unwrap(),
+        local_port: 8080,
+        netns: NETNS,
+        netns_name: Some("host".into()),
+        pid: Some(77),
+        comm: Some("app".into()),
+        cgroup: None,
+        syn_queue: Some(syn_queue),
+        syn_queue_max: Some(128),
+        accept_queue: Some(accept_queue),
+        accept_queue_max: Some(128),
+        limited_by: None,
+        overflows: None,
+        syn_cookies: None,
+        drops: None,
+    }
+}
+
+/// A scene in which the listener was looked at three times, counters moving by so much.
+pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Scene {
+    let mut scene = Scene::default();
+    scene.sees_discards = true;
+    for n in 0..3 {
+        let counters = Counters {
+            netns: NETNS,
+            listen_overflows: Some(overflows * n / 2),
+            syncookies_sent: Some(cookies * n / 2),
+            ..Counters::default()
+        };
+        scene.look(std::slice::from_ref(listener), &[counters], T0 + n * SEC);
+    }
+    scene
+}

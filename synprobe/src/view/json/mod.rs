@@ -1,0 +1,198 @@
+//! NDJSON: docs/events.md to the letter.
+//!
+//! The lines that come by the hundred thousand a second (`state`, `handshake`) are written field by
+//! field: a general serializer looks at every byte of every field name, and that was half of what the
+//! agent cost. A test holds the two against each other.
+
+use std::io::{self, Write};
+
+use fields::{Fields, Said};
+use serde::Serialize;
+use serde_json::{Serializer, ser::Formatter};
+
+use super::{Stamps, View, WallClock};
+use crate::{
+    model::{Body, Line},
+    util::format::is_hazardous,
+};
+
+mod fields;
+
+/// What every line starts with.
+#[derive(Serialize)]
+struct Envelope<'a, B> {
+    v: u32,
+    r#type: &'static str,
+    time: &'a str,
+    mono_ns: u64,
+    #[serde(flatten)]
+    body: &'a B,
+}
+
+/// One JSON object a line.
+pub struct JsonView<W> {
+    out: W,
+    /// Lines on their way: they are made of small pieces, and a file wants large ones.
+    lines: Vec<u8>,
+}
+
+/// Lines are handed on when there are so many bytes.
+const CHUNK: usize = 64 * 1024;
+
+impl<W: Write> JsonView<W> {
+    /// Writes to `out`, in large pieces.
+    pub fn new(out: W) -> Self {
+        Self {
+            out,
+            lines: Vec::with_capacity(2 * CHUNK),
+        }
+    }
+
+    /// What was written to.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    fn hand_on(&mut self) -> io::Result<()> {
+        let result = self.out.write_all(&self.lines);
+        self.lines.clear();
+        result
+    }
+}
+
+impl<W: Write> View for JsonView<W> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        let mut stamps = Stamps::new(clock);
+        let mut said = Said::default();
+        for line in lines {
+            let (out, mono_ns) = (&mut self.lines, line.mono_ns);
+            let time = stamps.rfc3339(mono_ns);
+            match &line.body {
+                Body::State(b) => Fields::begin(out, "state", time, mono_ns).state(b, &mut said)?,
+                Body::Handshake(b) => {
+                    Fields::begin(out, "handshake", time, mono_ns).handshake(b, &mut said)?
+                }
+                _ => general(out, line, time)?,
+            }
+            out.push(b'\n');
+            if self.lines.len() >= CHUNK {
+                said = Said::default();
+                self.hand_on()?;
+            }
+        }
+        self.hand_on()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Any line, by serde.
+fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
+    match &line.body {
+        Body::Start(b) => envelope(out, "start", line, time, b),
+        Body::State(b) => envelope(out, "state", line, time, b),
+        Body::Retransmit(b) => envelope(out, "retransmit", line, time, b),
+        Body::Handshake(b) => envelope(out, "handshake", line, time, b),
+        Body::Peer(b) => envelope(out, "peer", line, time, b),
+        Body::Listener(b) => envelope(out, "listener", line, time, b),
+        Body::Completed(b) => envelope(out, "completed", line, time, b),
+        Body::Problem(b) => envelope(out, "problem", line, time, b),
+        Body::Connect(b) => envelope(out, "connect", line, time, b),
+        Body::Lost(b) => envelope(out, "lost", line, time, b),
+        Body::End(b) => envelope(out, "end", line, time, b),
+    }
+}
+
+fn envelope<B: Serialize>(
+    out: &mut Vec<u8>,
+    kind: &'static str,
+    line: &Line,
+    time: &str,
+    body: &B,
+) -> io::Result<()> {
+    let envelope = Envelope {
+        v: 1,
+        r#type: kind,
+        time,
+        mono_ns: line.mono_ns,
+        body,
+    };
+    write(out, &envelope)
+}
+
+fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(out, Harmless))?;
+    Ok(())
+}
+
+/// One value as a line of its own, without the end of line.
+///
+/// # Errors
+///
+/// When it is no JSON.
+pub fn to_json(value: &impl Serialize) -> io::Result<String> {
+    let mut out = Vec::new();
+    write(&mut out, value)?;
+    String::from_utf8(out).map_err(io::Error::other)
+}
+
+/// Compact JSON that is harmless on a terminal too: beyond what JSON asks for, every character that does
+/// something there is escaped.
+struct Harmless;
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: Write + ?Sized>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        // What is below a space has been escaped already.
+        if text.is_ascii() && !text.contains('\x7f') {
+            return out.write_all(text.as_bytes());
+        }
+
+        for part in text.split_inclusive(is_hazardous) {
+            let last = part.chars().next_back().filter(|c| is_hazardous(*c));
+            let plain = last.map_or(part, |c| &part[..part.len() - c.len_utf8()]);
+            out.write_all(plain.as_bytes())?;
+            if let Some(c) = last {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod held_against_serde {
+    use super::*;
+
+    /// Writes lines both ways, one by one and all in one go; byte for byte the same.
+    pub fn assert_same(lines: &[Line]) {
+        let by_serde = |line: &Line| {
+            let mut written = Vec::new();
+            let time = WallClock::default().rfc3339(line.mono_ns);
+            general(&mut written, line, &time).unwrap();
+            String::from_utf8(written).unwrap() + "\n"
+        };
+        let by_hand = |lines: &[Line]| {
+            let mut view = JsonView::new(Vec::new());
+            view.show(lines, WallClock::default()).unwrap();
+            String::from_utf8(view.into_inner()).unwrap()
+        };
+        for line in lines {
+            assert_eq!(by_hand(std::slice::from_ref(line)), by_serde(line));
+        }
+        // Enough for several pieces handed on.
+        let many: Vec<_> = lines.iter().cycle().take(2000).cloned().collect();
+        let written = by_hand(&many);
+        assert!(written.len() > 3 * CHUNK);
+        for (written, line) in written.split_inclusive('\n').zip(&many) {
+            assert_eq!(written, by_serde(line));
+        }
+    }
+}

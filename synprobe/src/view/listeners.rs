@@ -1,0 +1,244 @@
+//! The table of `synprobe listeners`.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use crate::{
+    model::{LimitedBy, Listener, ListenerTable},
+    util::format::safe,
+};
+
+fn is_full(l: &Listener) -> bool {
+    l.accept_queue > l.accept_queue_max
+}
+
+fn unknown<T: ToString>(value: Option<T>) -> String {
+    value.map_or("?".to_owned(), |value| value.to_string())
+}
+
+/// For eyes. `asked` says which ports were asked for, where any were.
+pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String {
+    let named = looked
+        .namespaces
+        .iter()
+        .any(|namespace| &*namespace.name != "host");
+    let mut rows = vec![
+        [
+            "LISTENER",
+            "PROCESS",
+            "NETNS",
+            "SYN-Q/MAX",
+            "ACCEPT-Q/MAX",
+            "LIMITED BY",
+            "DROPS",
+        ]
+        .map(str::to_owned),
+    ];
+    rows.extend(looked.listeners().map(row));
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max();
+    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut text = String::new();
+    let full = std::iter::once(false).chain(looked.listeners().map(is_full));
+    for (row, full) in rows.iter().zip(full) {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let _ = match column {
+                2 if !named => Ok(()),
+                // Numbers end in one column.
+                3 | 4 | 6 => write!(line, "{cell:>width$}  "),
+                _ => write!(line, "{cell:<width$}  "),
+            };
+        }
+        if full {
+            line.push_str("FULL");
+        }
+        let line = line.trim_end();
+        let _ = match full && colour {
+            true => writeln!(text, "\x1b[31m{line}\x1b[0m"),
+            false => writeln!(text, "{line}"),
+        };
+    }
+    if rows.len() == 1 {
+        let _ = writeln!(text, "{}", nobody(asked));
+    }
+    for (n, namespace) in looked.namespaces.iter().enumerate() {
+        let gap = if n == 0 { "\n" } else { "" };
+        let settings = &namespace.settings;
+        let _ = writeln!(
+            text,
+            "{gap}{}: ListenOverflows {}, SyncookiesSent {}; somaxconn {}, tcp_max_syn_backlog {}, tcp_syncookies {}",
+            safe(&namespace.name),
+            unknown(namespace.overflows),
+            unknown(namespace.syn_cookies),
+            unknown(settings.somaxconn),
+            unknown(settings.tcp_max_syn_backlog),
+            unknown(settings.tcp_syncookies),
+        );
+        for shared in &namespace.shared {
+            let _ = writeln!(
+                text,
+                "  {}: {} half-opens in the SYN queues of {} sockets together (SO_REUSEPORT)",
+                shared.local, shared.half_opens, shared.members,
+            );
+        }
+    }
+    text
+}
+
+/// What an empty table means.
+pub fn nobody(asked: Option<&str>) -> String {
+    match asked {
+        Some(ports) => format!("nobody listens on {ports}"),
+        None => "nobody listens on any port".to_owned(),
+    }
+}
+
+fn row(l: &Listener) -> [String; 7] {
+    let process = match (&l.comm, l.pid) {
+        (Some(comm), Some(pid)) => format!("{}/{pid}", safe(comm)),
+        _ => "?".to_owned(),
+    };
+    let netns = match l.netns_name.as_deref() {
+        Some("host") => String::new(),
+        Some(name) => safe(name).into_owned(),
+        None => l.netns.to_string(),
+    };
+    let limited_by = match l.limited_by {
+        Some(LimitedBy::ListenBacklog) => "listen backlog",
+        Some(LimitedBy::Somaxconn) => "somaxconn",
+        Some(LimitedBy::TcpMaxSynBacklog) => "tcp_max_syn_backlog",
+        None => "?",
+    };
+    let queue = |now, max| format!("{}/{}", unknown::<u32>(now), unknown::<u32>(max));
+    [
+        SocketAddr::new(l.local_addr, l.local_port).to_string(),
+        process,
+        netns,
+        queue(l.syn_queue, l.syn_queue_max),
+        queue(l.accept_queue, l.accept_queue_max),
+        limited_by.to_owned(),
+        unknown(l.drops),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        diag::listener_table::order,
+        model::{Body, LimitedBy, Line, ListenerNamespace, QueueSettings, SharedSynQueue},
+        verdict::fixtures::listener,
+    };
+
+    fn looked(listeners: Vec<Listener>) -> ListenerTable {
+        let line = |l| Line {
+            mono_ns: 1,
+            body: Body::Listener(Box::new(l)),
+        };
+        let mut lines: Vec<Line> = listeners.into_iter().map(line).collect();
+        lines.sort_by_key(order);
+        ListenerTable {
+            namespaces: vec![ListenerNamespace {
+                name: "host".into(),
+                settings: QueueSettings {
+                    somaxconn: Some(4096),
+                    tcp_max_syn_backlog: Some(512),
+                    tcp_syncookies: Some(1),
+                    full_at_backlog: false,
+                },
+                overflows: Some(7),
+                syn_cookies: None,
+                shared: Vec::new(),
+            }],
+            lines,
+            ..ListenerTable::default()
+        }
+    }
+
+    #[test]
+    fn the_fullest_comes_first_and_a_full_one_is_marked() {
+        let at = |accept, syn, port| Listener {
+            local_port: port,
+            limited_by: Some(LimitedBy::ListenBacklog),
+            drops: Some(u64::from(accept)),
+            ..listener(accept, syn)
+        };
+        // At the limit a queue is not full yet: one more fits.
+        let list = vec![at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];
+        let text = text(&looked(list), None, false);
+        let expected = "\
+LISTENER    PROCESS  SYN-Q/MAX  ACCEPT-Q/MAX  LIMITED BY      DROPS
+0.0.0.0:82  app/77       0/128       129/128  listen backlog    129  FULL
+0.0.0.0:81  app/77       0/128       128/128  listen backlog    128
+0.0.0.0:83  app/77      90/128         3/128  listen backlog      3
+0.0.0.0:80  app/77       0/128         0/128  listen backlog      0
+
+host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 512, tcp_syncookies 1
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_group_has_together_is_told_below_the_table() {
+        let member = || Listener {
+            syn_queue: None,
+            ..listener(0, 0)
+        };
+        let mut looked = looked(vec![member(), member()]);
+        looked.namespaces[0].shared = vec![SharedSynQueue {
+            local: "0.0.0.0:8080".parse().unwrap(),
+            members: 2,
+            half_opens: 307,
+        }];
+        let text = text(&looked, None, false);
+        assert_eq!(text.matches("?/128").count(), 2, "{text}");
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "  0.0.0.0:8080: 307 half-opens in the SYN queues of 2 sockets together (SO_REUSEPORT)"
+        );
+    }
+
+    #[test]
+    fn a_full_one_is_red_on_a_terminal_and_what_is_unknown_is_said() {
+        let full = Listener {
+            syn_queue: None,
+            pid: None,
+            comm: None,
+            ..listener(200, 0)
+        };
+        let text = text(&looked(vec![full]), None, true);
+        let line = text.lines().nth(1).unwrap();
+        assert!(line.starts_with("\x1b[31m0.0.0.0:8080  ?"), "{line:?}");
+        assert!(
+            line.contains("?/128") && line.ends_with("FULL\x1b[0m"),
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn a_namespace_is_named_unless_it_is_the_hosts() {
+        let elsewhere = Listener {
+            netns_name: Some("blue\x1b[0m".into()),
+            ..listener(0, 0)
+        };
+        let mut both = looked(vec![listener(5, 0), elsewhere]);
+        both.namespaces[0].name = "blue\x1b[0m".into();
+        let text = text(&both, None, false);
+        assert!(text.contains("NETNS") && text.contains("blue"), "{text}");
+        assert!(
+            !text.contains('\x1b'),
+            "a name is no escape sequence: {text:?}"
+        );
+    }
+
+    #[test]
+    fn an_empty_table_says_what_nobody_listens_on() {
+        let nothing = ListenerTable::default();
+        let text = text(&nothing, Some("8080,9000-9010"), false);
+        assert!(text.starts_with("LISTENER"), "{text}");
+        assert!(
+            text.ends_with("nobody listens on 8080,9000-9010\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! Hostile conditions: few privileges, killed, stopped, unread, on a full disk, beside another agent,
+//! beside processes whose names are meant to do harm.
+
+#[path = "robustness/confined.rs"]
+mod confined;
+#[path = "robustness/killed.rs"]
+mod killed;
+#[path = "robustness/names.rs"]
+mod names;
+#[path = "robustness/output.rs"]
+mod output;
+#[path = "robustness/paused.rs"]
+mod paused;
+#[path = "robustness/privileges.rs"]
+mod privileges;
+#[path = "robustness/reuse.rs"]
+mod reuse;
+#[path = "robustness/two.rs"]
+mod two;
+
+use std::{env, process::ExitCode};
+
+use anyhow::Result;
+use synprobe_tests::{
+    binary,
+    harness::{self, Case},
+};
+
+/// One condition.
+type Test = fn() -> Result<()>;
+
+fn main() -> ExitCode {
+    if env::var_os(names::AS_SERVER).is_some() {
+        return names::be_the_server();
+    }
+    let tests: [(&str, Test); 17] = [
+        ("given-up-in-every-thread", privileges::in_every_thread),
+        ("urgent-where-all-is-told", privileges::urgent),
+        ("calls-refused-when-attached", confined::refused),
+        ("attached-again-with-less", privileges::attached_again),
+        ("kernel-symbols-with-less", privileges::symbols),
+        ("least-privileges", privileges::least),
+        ("not-even-loaded", privileges::not_even_loaded),
+        ("hostile-names-lines", names::lines),
+        ("hostile-names-pages", names::pages),
+        ("killed-at-random", killed::at_random),
+        ("two-agents", two::undisturbed),
+        ("stopped-for-ten-seconds", paused::ten_seconds),
+        ("reader-stops-reading", output::nobody_reads),
+        ("full-device", output::full_device),
+        ("full-disk", output::full_disk),
+        ("reused-sockets", reuse::sockets),
+        ("reused-requests", reuse::requests),
+    ];
+    let mut cases: Vec<Case> = tests.map(|(name, test)| Case::new(name, test)).into();
+    cases.extend(privileges::each_is_needed());
+    // Some of them are a storm.
+    let code = harness::main_with(cases, 4);
+    binary::remove();
+    code
+}

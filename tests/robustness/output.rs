@@ -1,0 +1,186 @@
+//! Nowhere to write: a reader that stops reading, a device and a disk that are full.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    net::TcpStream,
+    process::Stdio,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use synprobe_lab::{Family, Lab, PORT, Server};
+use synprobe_tests::{
+    agent::PATIENCE,
+    binary::{self, command, ended, netns_path, status_kib},
+    harness::figure,
+    schema,
+};
+
+/// What it may take beyond what it had, KiB: what was read from the ring and not written yet.
+const BOUND_KIB: u64 = 16 * 1024;
+
+fn connect_until(lab: &Lab, made: &AtomicU64, stop: &AtomicBool) -> Result<()> {
+    lab.client.run(|| {
+        while !stop.load(Ordering::Relaxed) {
+            drop(TcpStream::connect(lab.server_addr(PORT))?);
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    })
+}
+
+/// The pipe fills, the agent waits, the ring fills: memory stands still and the kernel counts.
+pub fn nobody_reads() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
+    let netns = netns_path(&lab.client);
+    let mut watch = command(&["watch", "--format", "json", "--ring-size", "64K"])?;
+    let mut child = watch.args(["--netns", &netns]).spawn()?;
+    let pid = child.id();
+    let mut out = BufReader::new(child.stdout.take().context("standard output")?);
+    let mut text = String::new();
+    // Nothing is missed once the first line is there.
+    out.read_line(&mut text)?;
+    let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let grown = std::thread::scope(|scope| {
+        let load = scope.spawn(|| connect_until(&lab, &made, &stop));
+        let watch = || -> Result<u64> {
+            // The pipe holds 64 KiB, some seventy connections of it: it is full long before.
+            let patience = Instant::now() + PATIENCE;
+            while made.load(Ordering::Relaxed) < 2_000 {
+                ensure!(Instant::now() < patience, "no load");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let before = status_kib(pid, "VmRSS")?;
+            let goal = made.load(Ordering::Relaxed) + 10_000;
+            while made.load(Ordering::Relaxed) < goal {
+                ensure!(Instant::now() < patience, "no load");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(status_kib(pid, "VmRSS")?.saturating_sub(before))
+        };
+        let grown = watch();
+        stop.store(true, Ordering::Relaxed);
+        load.join().map_err(|_| anyhow!("it panicked"))??;
+        grown
+    })?;
+    ensure!(grown < BOUND_KIB, "{grown} KiB more while nobody reads");
+    // The reader is back: what was lost is said.
+    let reader = std::thread::spawn(move || out.read_to_string(&mut text).map(|_| text));
+    binary::signal(&child, libc::SIGINT)?;
+    let ran = ended(child)?;
+    let text = reader.join().map_err(|_| anyhow!("it panicked"))??;
+    ensure!(ran.code == Some(0) && ran.err.is_empty(), "{ran:?}");
+    let lines = schema::check(text.lines())?;
+    let end = lines.last().context("a line")?;
+    let (events, lost) = (end["events"].as_u64(), end["lost"].as_u64());
+    let (events, lost) = events.zip(lost).context("totals")?;
+    let made = made.load(Ordering::Relaxed);
+    ensure!(
+        end["type"] == "end" && end["produced"] == events + lost,
+        "{end}"
+    );
+    ensure!(lost > made, "{lost} lost of {made} connections: {end}");
+    server.stop()?;
+    figure(format!(
+        "nobody reads: {made} connections, {grown} KiB more memory, {lost} records lost and said"
+    ));
+    Ok(())
+}
+
+/// One line, and exit code 1.
+pub fn full_device() -> Result<()> {
+    let lab = Lab::new(Family::V4)?;
+    let _listener = lab.listen(PORT, 1)?;
+    let netns = netns_path(&lab.server);
+    let verbs: [&[&str]; 11] = [
+        &["watch", "--duration", "5s", "--netns", &netns],
+        &[
+            "watch",
+            "--duration",
+            "5s",
+            "--format",
+            "json",
+            "--netns",
+            &netns,
+        ],
+        &["diagnose", "--duration", "100ms", "--netns", &netns],
+        &[
+            "diagnose",
+            "--duration",
+            "5s",
+            "--format",
+            "json",
+            "--netns",
+            &netns,
+        ],
+        &["listeners", "--netns", &netns],
+        &["listeners", "--format", "json", "--netns", &netns],
+        &["states", "--netns", &netns],
+        &["states", "--format", "json", "--netns", &netns],
+        &["preflight"],
+        &["explain"],
+        &["lab", "--list"],
+    ];
+    for arguments in verbs {
+        let full = File::options().write(true).open("/dev/full")?;
+        let ran = ended(command(arguments)?.stdout(Stdio::from(full)).spawn()?)?;
+        ensure!(ran.code == Some(1), "{arguments:?}: {ran:?}");
+        let line = ran.one_line()?;
+        ensure!(
+            line.contains("standard output: No space left on device"),
+            "{arguments:?}: {line}"
+        );
+    }
+    Ok(())
+}
+
+/// A disk that fills while it is written to, in a mount namespace of its own.
+pub fn full_disk() -> Result<()> {
+    const SCRIPT: &str = "mount -t tmpfs -o size=64k none /tmp && cd /tmp && \"$@\" > lines; \
+        code=$?; tail -c 1 lines | od -An -c >&2; wc -c < lines >&2; exit $code";
+    let lab = Lab::new(Family::V4)?;
+    let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
+    let netns = netns_path(&lab.client);
+    // The binary lies in the folder that is mounted over.
+    let program = format!("/proc/self/fd/{}", 0);
+    let binary = File::open(binary::path()?)?;
+    let child = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", SCRIPT, "sh", &program])
+        .args([
+            "watch",
+            "--format",
+            "json",
+            "--duration",
+            "60s",
+            "--netns",
+            &netns,
+        ])
+        .stdin(Stdio::from(binary))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("unshare")?;
+    let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let ran = std::thread::scope(|scope| {
+        let load = scope.spawn(|| connect_until(&lab, &made, &stop));
+        let ran = ended(child);
+        stop.store(true, Ordering::Relaxed);
+        load.join().map_err(|_| anyhow!("it panicked"))??;
+        ran
+    })?;
+    ensure!(ran.code == Some(1), "{ran:?}");
+    let lines: Vec<&str> = ran.err.lines().collect();
+    let said = lines.iter().filter(|l| l.starts_with("synprobe:")).count();
+    ensure!(said == 1 && lines.len() == 3, "one line: {ran:?}");
+    ensure!(
+        lines[0] == "synprobe: standard output: No space left on device (os error 28)",
+        "{ran:?}"
+    );
+    // All that there was room for was written.
+    ensure!(lines[2].trim() == "65536", "{ran:?}");
+    server.stop()?;
+    Ok(())
+}
