@@ -13,7 +13,7 @@ use synprobe::{
     filter::Detail,
     model::{Body, Handshake, Line, Outcome, Role},
     pipeline::Setup,
-    probe::half_open_source::{Source, Wish},
+    probe::half_open_source::{RequestedMode, Source},
     verbs::lab,
     verdict::Mode,
     view::JsonView,
@@ -21,7 +21,7 @@ use synprobe::{
 use synprobe_lab::{Family, Lab, LabRun, Scenario};
 use synprobe_tests::{
     harness::{self, Case, Undecided, figure},
-    kernel::Tells,
+    kernel::Capabilities,
     pipeline_run::{AMPLE_RING, Watched, options_for, watch},
     schema,
 };
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 
 /// The exact mode is there: else there is nothing to test, and that is a failure.
 fn exact_source() -> Result<Source> {
-    let decided = harness::host()?.exact_by(Wish::Exact, Detail::Handshakes)?;
+    let decided = harness::host()?.exact_by(RequestedMode::Exact, Detail::Handshakes)?;
     Ok(decided.source)
 }
 
@@ -58,7 +58,7 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     let source = exact_source()?;
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
-    options.wish = Wish::Exact;
+    options.wish = RequestedMode::Exact;
     let setup = Setup {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
@@ -66,7 +66,7 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
-        wish: Wish::Tracepoints,
+        wish: RequestedMode::Tracepoints,
     };
     let (by_tracepoints, exact) = watch(options, |_| {
         let mut view = JsonView::new(Vec::new());
@@ -174,7 +174,7 @@ struct Comparison<'l> {
     /// When it first knew of an end: the programs are attached one after the other.
     first_end_ns: u64,
     incident: bool,
-    tells: Tells,
+    tells: Capabilities,
     compared: u64,
     named: BTreeMap<&'static str, u64>,
 }
@@ -193,7 +193,7 @@ impl<'l> Comparison<'l> {
             by_tracepoints,
             began_ns,
             incident: run.incident,
-            tells: Tells::of(harness::host()?),
+            tells: Capabilities::of(harness::host()?),
             compared: 0,
             named: BTreeMap::new(),
         })

@@ -46,7 +46,7 @@ fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         log_level: 0,
         detail: Detail::Quiet { slow: SLOW },
         mode: Mode::AtOnce,
-        wish: synprobe::probe::half_open_source::Wish::default(),
+        wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());

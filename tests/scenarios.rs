@@ -9,7 +9,7 @@ use synprobe::{filter::Detail, pipeline::Setup, verbs::lab, view::JsonView};
 use synprobe_lab::{Counters, Family, Lab, LabRun, Scenario, Side};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
-    kernel::Tells,
+    kernel::Capabilities,
     pipeline_run::AMPLE_RING,
     schema,
 };
@@ -42,7 +42,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
         log_level: 0,
         detail,
         mode: synprobe::verdict::Mode::AtOnce,
-        wish: synprobe::probe::half_open_source::Wish::default(),
+        wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
@@ -148,7 +148,7 @@ fn counters_agree(lines: &Lines, run: &LabRun, side: Side) -> Result<()> {
     let again = Again::of(lines, netns);
     let client = |outcomes: &[&str]| lines.handshakes(netns, "client", outcomes);
     let server = |outcomes: &[&str]| lines.handshakes(netns, "server", outcomes);
-    let tells = Tells::of(harness::host()?);
+    let tells = Capabilities::of(harness::host()?);
     // Only SYNs are ever refused by the own host in these scenarios.
     let failed = mib.get("TCPRetransFail");
     let untold = if tells.failed_sends { 0 } else { failed };

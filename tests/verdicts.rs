@@ -50,7 +50,7 @@ fn run(
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::half_open_source::Wish::default(),
+        wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let mut lab = Lab::new(family)?;
     lab.variation = Variation {

@@ -9,7 +9,7 @@ use crate::{
     connect::Target,
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
-    probe::half_open_source::Wish,
+    probe::half_open_source::RequestedMode,
 };
 
 /// Watches every TCP handshake on this host, times it truthfully, and says why it is stuck.
@@ -75,7 +75,7 @@ pub enum ModeArg {
     Exact,
 }
 
-impl From<ModeArg> for Wish {
+impl From<ModeArg> for RequestedMode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::Auto => Self::Auto,

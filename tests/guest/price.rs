@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{
     filter::{Detail, Selection},
-    probe::half_open_source::{Source, Wish},
+    probe::half_open_source::{RequestedMode, Source},
     sys::clock::thread_cpu,
 };
 use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
@@ -51,7 +51,7 @@ struct Cost {
 pub fn of_the_modes() -> Result<()> {
     ensure!(is_guest(), "only a guest's clock counts instructions");
     let source = harness::host()?
-        .exact_by(Wish::Exact, Detail::Handshakes)?
+        .exact_by(RequestedMode::Exact, Detail::Handshakes)?
         .source;
     ensure!(
         source == Source::Fentry,
@@ -70,8 +70,8 @@ pub fn of_the_modes() -> Result<()> {
         ("quiet", QUIET, QUIET_MORE),
         ("streamed", Detail::Handshakes, STREAMED_MORE),
     ] {
-        let by_tracepoints = watched(Wish::Tracepoints, detail)?;
-        let exact = watched(Wish::Exact, detail)?;
+        let by_tracepoints = watched(RequestedMode::Tracepoints, detail)?;
+        let exact = watched(RequestedMode::Exact, detail)?;
         let row = |what, of: fn(&Cost) -> u64| {
             figure(format!(
                 "{name}, instructions for {what}: {} with nothing attached, {} with empty programs on the \
@@ -101,7 +101,7 @@ pub fn of_the_modes() -> Result<()> {
     Ok(())
 }
 
-fn watched(wish: Wish, detail: Detail) -> Result<Cost> {
+fn watched(wish: RequestedMode, detail: Detail) -> Result<Cost> {
     let mut options = options(Selection::default());
     options.wish = wish;
     options.detail = detail;

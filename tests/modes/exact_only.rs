@@ -12,7 +12,7 @@ use synprobe::{
     filter::{Detail, Selection},
     model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
-    probe::half_open_source::{Source, Wish},
+    probe::half_open_source::{RequestedMode, Source},
     sys::clock::monotonic_ns,
 };
 use synprobe_lab::{
@@ -21,7 +21,7 @@ use synprobe_lab::{
 };
 use synprobe_tests::{
     harness::{self, Case, figure},
-    kernel::Tells,
+    kernel::Capabilities,
     pipeline_run::{Live, Watched, options, watch},
     traffic,
     wire::{SYN_ACK, Wire},
@@ -38,10 +38,13 @@ pub fn cases() -> Vec<Case> {
         Case::new("quiet-says-every-failure", quiet),
     ];
     for family in Family::ALL {
-        for (mode, wish) in [("exact", Wish::Exact), ("tracepoints", Wish::Tracepoints)] {
+        for (mode, wish) in [
+            ("exact", RequestedMode::Exact),
+            ("tracepoints", RequestedMode::Tracepoints),
+        ] {
             // Before Linux 6.11 no tracepoint tells of the ACK.
-            let seen = harness::host().is_ok_and(|host| Tells::of(host).half_open_deaths);
-            if wish == Wish::Exact || seen {
+            let seen = harness::host().is_ok_and(|host| Capabilities::of(host).half_open_deaths);
+            if wish == RequestedMode::Exact || seen {
                 let title = format!("aborted-on-overflow-{mode}");
                 cases.push(Case::for_family(&title, family, move |family| {
                     aborted_on_overflow(family, wish)
@@ -82,7 +85,7 @@ fn of_server(lab: &Lab) -> WatchOptions {
         ..Selection::default()
     });
     options.namespaces = vec![lab.server.netns()];
-    options.wish = Wish::Exact;
+    options.wish = RequestedMode::Exact;
     options
 }
 
@@ -166,7 +169,7 @@ fn young_reset(family: Family) -> Result<()> {
 
 /// With `tcp_abort_on_overflow` this host answers a final ACK at a full accept queue with a RST. The
 /// kernel counts it like a peer's; it is the application's doing.
-fn aborted_on_overflow(family: Family, wish: Wish) -> Result<()> {
+fn aborted_on_overflow(family: Family, wish: RequestedMode) -> Result<()> {
     let lab = Lab::new(family)?;
     lab.server.set_sysctl("ipv4/tcp_abort_on_overflow", "1")?;
     let _listener = lab.listen(PORT, 1)?;
@@ -275,7 +278,7 @@ fn closed_then_ack(family: Family) -> Result<()> {
         ended(live, peer)
     })?;
     let fentry = harness::host()?
-        .exact_by(Wish::Exact, Detail::Handshakes)?
+        .exact_by(RequestedMode::Exact, Detail::Handshakes)?
         .source
         == Source::Fentry;
     let untold = watched
@@ -381,10 +384,10 @@ fn destroy(local: SocketAddr, peer: SocketAddr) -> io::Result<()> {
 /// What a wish comes to, and what is said of it.
 fn auto() -> Result<()> {
     let host = harness::host()?;
-    let decided = host.exact_by(Wish::Auto, Detail::Handshakes)?;
+    let decided = host.exact_by(RequestedMode::Auto, Detail::Handshakes)?;
     let lab = Lab::new(Family::V4)?;
     let mut auto = of_server(&lab);
-    auto.wish = Wish::Auto;
+    auto.wish = RequestedMode::Auto;
     let ((), watched) = watch(auto, |_| Ok(()))?;
     let Some(Body::Start(start)) = watched.lines.first().map(|line| &line.body) else {
         anyhow::bail!("no start line: {:?}", watched.lines);
@@ -397,9 +400,9 @@ fn auto() -> Result<()> {
             ensure!(start.mode_why.as_deref() == Some(&*refusal.0), "{start:?}");
         }
     }
-    let exact = host.exact_by(Wish::Exact, Detail::Handshakes)?;
+    let exact = host.exact_by(RequestedMode::Exact, Detail::Handshakes)?;
     ensure!(exact.source.is_exact());
-    let none = host.exact_by(Wish::Tracepoints, Detail::Handshakes)?;
+    let none = host.exact_by(RequestedMode::Tracepoints, Detail::Handshakes)?;
     ensure!(none.source == Source::Tracepoints && none.why.is_none());
     Ok(())
 }

@@ -5,7 +5,7 @@ use synprobe::{preflight::Ready, probe::hooks};
 
 /// The running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tells {
+pub struct Capabilities {
     /// Retransmissions that failed raise `tcp_retransmit_skb` too, with their error: from 6.17.
     pub failed_sends: bool,
     /// Packets that the host drops have a reason: from 5.17.
@@ -17,7 +17,7 @@ pub struct Tells {
     pub soft_errors: bool,
 }
 
-impl Tells {
+impl Capabilities {
     /// By what the loader has found to attach to.
     pub fn of(host: &Ready) -> Self {
         let program = |name: &str| host.hooks.iter().any(|chosen| chosen.program == name);

@@ -15,7 +15,7 @@ use synprobe::{
     preflight::Ready,
     probe::{
         LoadOptions,
-        half_open_source::{Decision, Wish},
+        half_open_source::{Decision, RequestedMode},
     },
     verdict::Mode,
     view::{JsonView, View, WallClock},
@@ -123,7 +123,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
         max_peers: 32_768,
-        wish: Wish::default(),
+        wish: RequestedMode::default(),
         duration: None,
         count: None,
         log_level: 0,

@@ -8,17 +8,17 @@ use crate::{
     diag::icmp::{Buffer, IcmpErrors},
     probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
     util::addresses::{mapped, printable},
-    verdict::context::{Discard, Ends, IcmpWord, Packet, Scene},
+    verdict::context::{Context, DroppedPacket, Ends, IcmpReport, Packet},
 };
 
 /// Names for the numbers of this kernel.
-pub struct Notice {
+pub struct Enricher {
     reasons: Arc<Reasons>,
     symbols: Kallsyms,
     icmp: Buffer,
 }
 
-impl Notice {
+impl Enricher {
     /// With the kernel's reasons; its symbols are read when the first is asked for.
     pub fn new(reasons: Arc<Reasons>) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Notice {
     }
 
     /// A packet was thrown away: by this host itself, or by a half-open that has dealt with it.
-    pub fn discarded(&self, r: &DropRecord, scene: &mut Scene) {
+    pub fn discarded(&self, r: &DropRecord, context: &mut Context) {
         let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
         let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
         let packet = Packet::of(r.flags);
@@ -40,7 +40,7 @@ impl Notice {
             } else {
                 (local, peer)
             };
-            scene.discarded(Discard {
+            context.discarded(DroppedPacket {
                 netns: r.flow.netns,
                 from,
                 to,
@@ -54,20 +54,20 @@ impl Notice {
                 last_ns: r.header.ts_ns,
             });
         } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
-            scene.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+            context.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
     }
 
     /// Takes in the ICMP errors that came since the last time.
-    pub fn listen(&mut self, icmp: &IcmpErrors, scene: &mut Scene) {
+    pub fn listen(&mut self, icmp: &IcmpErrors, context: &mut Context) {
         let flat = |a: SocketAddr| (mapped(a.ip()), a.port());
         icmp.drain(&mut self.icmp, |error| {
-            let word = IcmpWord {
+            let word = IcmpReport {
                 from: error.from,
                 what: error.words(),
                 count: 1,
             };
-            scene.told(Ends::new(flat(error.local), flat(error.peer)), word);
+            context.told(Ends::new(flat(error.local), flat(error.peer)), word);
         });
     }
 }

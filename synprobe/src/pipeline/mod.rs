@@ -25,18 +25,18 @@ use crate::{
     decode::{Event, decode},
     diag::icmp::IcmpErrors,
     model::{Body, ByRole, End, Line, Role, Start, TcpState},
-    pipeline::{enrich::Notice, host_names::HostNames},
-    poller::{Report, Request, Surveyor},
+    pipeline::{enrich::Enricher, host_names::HostNames},
+    poller::{Poller, Report, Request},
     preflight::Ready,
     probe::{
         LoadOptions, Probes, bpf_log,
-        half_open_source::{Decision, Wish},
+        half_open_source::{Decision, RequestedMode},
         hooks::DROPS,
     },
     ring::Ring,
     sys::{clock::monotonic_ns, netns::NetNs, privileges},
     track::{Fate, Observation, Snapshot, TrackConfig, Tracker, Tuple},
-    verdict::{Judge, Scene},
+    verdict::{Context, Judge},
     view::{View, WallClock},
 };
 use losses::Losses;
@@ -106,7 +106,7 @@ pub fn watch(
             result => result.map(|()| run.totals()),
         }
     });
-    // The surveyor may be in the middle of a dump: it ends by itself, and nobody waits for it.
+    // The poller may be in the middle of a dump: it ends by itself, and nobody waits for it.
     runtime.shutdown_background();
     end
 }
@@ -118,14 +118,14 @@ struct Run<'v> {
     ring: Ring,
     tracker: Tracker,
     judge: Judge,
-    notice: Notice,
+    notice: Enricher,
     /// Where ICMP errors come in.
     icmp: Vec<Arc<IcmpErrors>>,
     names: Rc<HostNames>,
     view: &'v mut dyn View,
     requests: mpsc::Sender<Request>,
     reports: mpsc::Receiver<Report>,
-    survey: SurveyState,
+    survey: PollState,
     /// When the next tick is.
     tick: Instant,
     /// Namespaces that events have named.
@@ -137,7 +137,7 @@ struct Run<'v> {
     began_ns: u64,
 }
 
-struct SurveyState {
+struct PollState {
     under_way: bool,
     due: Instant,
     /// Nothing is under way, as far as the last one showed, and no record has come since it began.
@@ -159,7 +159,7 @@ impl<'v> Run<'v> {
         // An active open always ends with an event.
         let wish = match options.selection.wants(Role::Server) {
             true => options.wish,
-            false => Wish::Tracepoints,
+            false => RequestedMode::Tracepoints,
         };
         let exact = host.exact_by(wish, options.detail)?;
         let (mut probes, ring) = Probes::load(&LoadOptions {
@@ -177,9 +177,9 @@ impl<'v> Run<'v> {
             bpf_log::forward(&mut probes);
         }
         let attached: Vec<&str> = probes.attached().collect();
-        let mut scene = Scene::default();
-        scene.sees_discards = attached.contains(&DROPS);
-        scene.counted_clients = options.detail.slow_us().map_or(0, |_| u64::MAX);
+        let mut context = Context::default();
+        context.sees_drops = attached.contains(&DROPS);
+        context.counted_clients = options.detail.slow_us().map_or(0, |_| u64::MAX);
         let names = HostNames::new(&options.namespaces);
         let began_ns = monotonic_ns();
         let tracker = Tracker::new(
@@ -197,20 +197,20 @@ impl<'v> Run<'v> {
             },
             Box::new(Rc::clone(&names)),
         );
-        let notice = Notice::new(Arc::clone(&host.reasons));
+        let notice = Enricher::new(Arc::clone(&host.reasons));
         if options.give_up_privileges {
             // Every other thread is begun below: it has what is left.
             give_up_privileges(&options);
         }
         let (requests, to_serve) = mpsc::channel(1);
         let (from_serve, reports) = mpsc::channel(1);
-        let surveyor = Surveyor::new(
+        let poller = Poller::new(
             options.namespaces.clone(),
             options.selection.netns.is_some(),
         );
-        tokio::task::spawn_blocking(move || surveyor.serve(to_serve, from_serve));
+        tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
         Ok(Self {
-            judge: Judge::new(options.mode, scene),
+            judge: Judge::new(options.mode, context),
             notice,
             icmp: Vec::new(),
             options,
@@ -221,7 +221,7 @@ impl<'v> Run<'v> {
             view,
             requests,
             reports,
-            survey: SurveyState {
+            survey: PollState {
                 under_way: false,
                 due: Instant::now(),
                 calm: false,
@@ -291,7 +291,7 @@ impl<'v> Run<'v> {
     /// Ring → decode → track → view, until the ring is empty or, under load, for one batch.
     fn drain(&mut self) -> Result<usize, WatchError> {
         let (tracker, named) = (&mut self.tracker, &mut self.named);
-        let (scene, notice) = (&mut self.judge.scene, &self.notice);
+        let (context, notice) = (&mut self.judge.context, &self.notice);
         let mut failed = false;
         let mut last = 0;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
@@ -302,7 +302,7 @@ impl<'v> Run<'v> {
                     last = netns;
                 }
                 match &event {
-                    Event::Drop(discarded) => notice.discarded(discarded, scene),
+                    Event::Drop(discarded) => notice.discarded(discarded, context),
                     Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close) => {
                         failed = true;
                     }
@@ -326,7 +326,7 @@ impl<'v> Run<'v> {
 
     fn listen_to_icmp(&mut self) {
         for errors in &self.icmp {
-            self.notice.listen(errors, &mut self.judge.scene);
+            self.notice.listen(errors, &mut self.judge.context);
         }
     }
 
@@ -375,7 +375,7 @@ impl<'v> Run<'v> {
         self.tracker.snapshot_begins();
         let mut named = std::mem::take(&mut self.named);
         named.extend(self.tracker.namespaces());
-        let paths = self.judge.scene.wanted_paths();
+        let paths = self.judge.context.wanted_paths();
         let request = Request::Survey { named, paths };
         self.survey.under_way = self.requests.try_send(request).is_ok();
     }
@@ -396,12 +396,12 @@ impl<'v> Run<'v> {
             return Ok(());
         };
         self.tracker.observe(Observation::Listeners(listeners));
-        self.judge.scene.look(&queues, &counters, at_ns);
+        self.judge.context.look(&queues, &counters, at_ns);
         for (netns, addresses) in addresses {
-            self.judge.scene.has_addresses(netns, addresses);
+            self.judge.context.has_addresses(netns, addresses);
         }
         for (wanted, path) in paths {
-            self.judge.scene.path(&wanted, path);
+            self.judge.context.path(&wanted, path);
         }
         self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
@@ -430,7 +430,7 @@ impl<'v> Run<'v> {
         if rows > MANY_ROWS {
             give_back_memory();
         }
-        self.survey = SurveyState {
+        self.survey = PollState {
             under_way: false,
             due: Instant::now() + took * SURVEY_PAUSE,
             calm: self.options.detail.slow_us().is_some()
@@ -443,7 +443,7 @@ impl<'v> Run<'v> {
 
     fn count_half_opens(&mut self) {
         let now = self.tracker.half_opens_by_port();
-        self.judge.scene.half_opens(now);
+        self.judge.context.half_opens(now);
     }
 
     async fn ask(&mut self, tuples: Vec<Tuple>) -> Vec<(Tuple, Fate)> {
@@ -498,7 +498,7 @@ impl<'v> Run<'v> {
             for (role, port, counts) in self.probes.counted()? {
                 self.tracker.counted(role, port, &counts);
             }
-            self.judge.scene.counted_clients = self.tracker.counted_clients();
+            self.judge.context.counted_clients = self.tracker.counted_clients();
         }
         let at_ns = monotonic_ns();
         while self.tracker.end_open(at_ns, LAST_BATCH) {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     filter::{Detail, Selection},
     preflight::HostError,
-    probe::{LoadError, half_open_source::Wish},
+    probe::{LoadError, half_open_source::RequestedMode},
     sys::netns::NetNs,
     verdict::Mode,
 };
@@ -21,7 +21,7 @@ pub struct WatchOptions {
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
     /// What is to tell of a half-open's end.
-    pub wish: Wish,
+    pub wish: RequestedMode,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
     /// Bound of the table.
@@ -56,7 +56,7 @@ pub struct Setup {
     /// When handshakes are judged.
     pub mode: Mode,
     /// What is to tell of a half-open's end.
-    pub wish: Wish,
+    pub wish: RequestedMode,
 }
 
 /// Why a run could not be, or could not go on.

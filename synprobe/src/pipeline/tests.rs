@@ -12,7 +12,7 @@ fn options() -> WatchOptions {
     WatchOptions {
         selection: Selection::default(),
         mode: Mode::AtOnce,
-        wish: Wish::default(),
+        wish: RequestedMode::default(),
         detail: Detail::Handshakes,
         ring_bytes: 1 << 20,
         max_handshakes: 1000,

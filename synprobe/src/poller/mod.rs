@@ -30,8 +30,8 @@ use crate::{
         netns::{self, NetNs},
         sysctl::sysctl_numbers,
     },
-    track::{Again, Count, Fate, HalfOpenRow, Listener, Snapshot, Tuple},
-    verdict::context::{Counters, Path, PathWanted},
+    track::{CounterReading, Fate, HalfOpenRow, Listener, RetransCounts, Snapshot, Tuple},
+    verdict::context::{Counters, Path, PathQuestion},
 };
 use listener_owners::Owners;
 
@@ -52,7 +52,7 @@ pub enum Request {
         /// Namespaces that events have named: to be looked for.
         named: HashSet<u32>,
         /// Ways to be looked up.
-        paths: Vec<PathWanted>,
+        paths: Vec<PathQuestion>,
     },
     /// What became of these?
     Ask(Vec<Tuple>),
@@ -73,7 +73,7 @@ pub enum Report {
         /// Of the namespaces whose addresses were read in this round.
         addresses: Vec<(u32, Vec<IpAddr>)>,
         /// Those of the ways asked for that there are.
-        paths: Vec<(PathWanted, Path)>,
+        paths: Vec<(PathQuestion, Path)>,
         /// Where ICMP errors come in, of every namespace in which they may be listened for.
         icmp: Vec<Arc<IcmpErrors>>,
         /// When the queues were looked at, CLOCK_MONOTONIC, nanoseconds.
@@ -86,7 +86,7 @@ pub enum Report {
 }
 
 /// A namespace that is watched.
-struct Station {
+struct WatchedNetns {
     netns: NetNs,
     sock_diag: SockDiag,
     counters: Option<CounterReader>,
@@ -107,11 +107,11 @@ struct Station {
 }
 
 /// The state of the thread.
-pub struct Surveyor {
+pub struct Poller {
     /// Namespaces named by the caller; only these if `only`.
     given: Vec<NetNs>,
     only: bool,
-    stations: HashMap<u32, Station>,
+    watched: HashMap<u32, WatchedNetns>,
     refused: HashSet<u32>,
     owners: Owners,
     discovered: Option<Instant>,
@@ -119,13 +119,13 @@ pub struct Surveyor {
     exhausted: bool,
 }
 
-impl Surveyor {
+impl Poller {
     /// Watches `given`, and unless `only` every other namespace that can be found.
     pub fn new(given: Vec<NetNs>, only: bool) -> Self {
         Self {
             given,
             only,
-            stations: HashMap::new(),
+            watched: HashMap::new(),
             refused: HashSet::new(),
             owners: Owners::default(),
             discovered: None,
@@ -147,13 +147,13 @@ impl Surveyor {
     }
 
     /// One round.
-    pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathWanted]) -> Report {
+    pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathQuestion]) -> Report {
         let new = self.discover(named);
         let mut round = Round::default();
-        let stations = mem::take(&mut self.stations);
+        let watched = mem::take(&mut self.watched);
         let mut inodes = HashSet::new();
         let mut took = Duration::ZERO;
-        for (inode, mut station) in stations {
+        for (inode, mut station) in watched {
             // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
             let began = thread_cpu();
             let seen = Seen::of(&mut station);
@@ -173,7 +173,7 @@ impl Surveyor {
             let began = thread_cpu();
             round.take_in(&mut station, seen, &self.owners, is_new);
             took += thread_cpu().saturating_sub(began);
-            self.stations.insert(inode, station);
+            self.watched.insert(inode, station);
         }
         self.owners.retain(&inodes);
         Report::Survey {
@@ -184,7 +184,7 @@ impl Surveyor {
             addresses: round.addresses,
             paths: self.look_up(paths),
             icmp: self
-                .stations
+                .watched
                 .values()
                 .filter_map(|s| s.icmp.clone())
                 .collect(),
@@ -193,11 +193,11 @@ impl Surveyor {
         }
     }
 
-    fn look_up(&mut self, wanted: &[PathWanted]) -> Vec<(PathWanted, Path)> {
+    fn look_up(&mut self, wanted: &[PathQuestion]) -> Vec<(PathQuestion, Path)> {
         let mut found = Vec::new();
         for path in wanted {
             let routes = self
-                .stations
+                .watched
                 .get_mut(&path.netns)
                 .and_then(|s| s.routes.as_mut());
             let Some(routes) = routes else { continue };
@@ -223,7 +223,7 @@ impl Surveyor {
         let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
         if due {
             self.discovered = Some(Instant::now());
-            for station in self.stations.values_mut() {
+            for station in self.watched.values_mut() {
                 station.settings = settings(&station.netns);
                 station.limits = listen_queues::read_settings(&station.netns).unwrap_or_default();
                 station.moved = true;
@@ -237,26 +237,26 @@ impl Surveyor {
             }
         }
         for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
-            if let Some(station) = self.stations.get_mut(&inode) {
+            if let Some(station) = self.watched.get_mut(&inode) {
                 station.in_use = Instant::now();
             }
         }
         if due {
             // Our sockets would keep a namespace alive that everybody else has left.
-            self.stations
+            self.watched
                 .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }
         for inode in named {
-            if !self.only && !self.stations.contains_key(inode) && !self.refused.contains(inode) {
+            if !self.only && !self.watched.contains_key(inode) && !self.refused.contains(inode) {
                 found.extend(netns::find(*inode));
             }
         }
         // What is known is let go before more is opened.
-        found.retain(|netns| !self.stations.contains_key(&netns.inode()));
+        found.retain(|netns| !self.watched.contains_key(&netns.inode()));
         let mut new = Vec::new();
         for netns in found {
             let inode = netns.inode();
-            if self.stations.contains_key(&inode) {
+            if self.watched.contains_key(&inode) {
                 continue;
             }
             if fd_limit::scarce() {
@@ -268,9 +268,9 @@ impl Surveyor {
                     let counters = self.less_without("counters", CounterReader::open, &netns);
                     let routes = self.less_without("routes", Routes::open, &netns);
                     let icmp = self.less_without("ICMP errors", IcmpErrors::open, &netns);
-                    self.stations.insert(
+                    self.watched.insert(
                         inode,
-                        Station {
+                        WatchedNetns {
                             settings: settings(&netns),
                             limits: listen_queues::read_settings(&netns).unwrap_or_default(),
                             moved: true,
@@ -324,7 +324,7 @@ impl Surveyor {
     fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
         let mut fates = Vec::new();
         for tuple in tuples.iter().take(ASKED) {
-            let Some(station) = self.stations.get_mut(&tuple.netns) else {
+            let Some(station) = self.watched.get_mut(&tuple.netns) else {
                 continue;
             };
             // An error says nothing; the next round asks again.
@@ -362,7 +362,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(station: &mut Station) -> io::Result<Self> {
+    fn of(station: &mut WatchedNetns) -> io::Result<Self> {
         // One walk for both: most of its price is the walk.
         let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
         let mut half_opens = station.sock_diag.dump(&query)?;
@@ -401,7 +401,7 @@ struct Round {
 }
 
 impl Round {
-    fn take_in(&mut self, station: &mut Station, seen: Seen, owners: &Owners, is_new: bool) {
+    fn take_in(&mut self, station: &mut WatchedNetns, seen: Seen, owners: &Owners, is_new: bool) {
         let netns = station.netns.inode();
         if is_new {
             self.listeners.extend(seen.listeners.iter().map(|l| {
@@ -445,8 +445,8 @@ impl Round {
     }
 }
 
-fn sent_again(seen: &Seen) -> Option<Again> {
-    Some(Again {
+fn sent_again(seen: &Seen) -> Option<RetransCounts> {
+    Some(RetransCounts {
         handshake: seen.counter("TCPSynRetrans")?,
         segments: seen.counter("RetransSegs")?,
     })
@@ -477,7 +477,7 @@ fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
         is_first: seen.is_first,
         synack_retries: small(synack_retries),
         syn_linear: small(syn_linear).unwrap_or(0),
-        sent_again: sent_again(seen).map(|again| Count {
+        sent_again: sent_again(seen).map(|again| CounterReading {
             before_ns: dump.after_ns,
             after_ns: seen.counted_ns,
             again,

@@ -9,8 +9,8 @@ struct Told {
     addresses: Vec<(u32, Vec<IpAddr>)>,
 }
 
-fn round(surveyor: &mut Surveyor) -> Told {
-    match surveyor.survey(&HashSet::new(), &[]) {
+fn round(poller: &mut Poller) -> Told {
+    match poller.survey(&HashSet::new(), &[]) {
         Report::Survey {
             listeners,
             queues,
@@ -37,9 +37,9 @@ fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
     };
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let one = listen();
-    let mut surveyor = Surveyor::new(vec![ns.clone()], true);
+    let mut poller = Poller::new(vec![ns.clone()], true);
 
-    let told = round(&mut surveyor);
+    let told = round(&mut poller);
     let [queue] = &told.queues[..] else {
         panic!("{:?}", told.queues);
     };
@@ -67,7 +67,7 @@ fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
     let client = ns
         .run(|| std::net::TcpStream::connect(one.local_addr().unwrap()).unwrap())
         .unwrap();
-    let told = round(&mut surveyor);
+    let told = round(&mut poller);
     let mut queues: Vec<_> = told
         .queues
         .iter()

@@ -23,7 +23,7 @@ use crate::{
     filter::Detail,
     probe::{
         drop_reasons::Reasons,
-        half_open_source::{Decision, Exact, Refusal, Wish},
+        half_open_source::{Decision, Exact, Refusal, RequestedMode},
         hooks::{Chosen, HOOKS, Hook},
     },
     sys::kernel::KernelVersion,
@@ -233,7 +233,7 @@ impl Ready {
     ///
     /// # Errors
     /// Where it is to be exact and this host does not let it.
-    pub fn exact_by(&self, wish: Wish, detail: Detail) -> Result<Decision, HostError> {
+    pub fn exact_by(&self, wish: RequestedMode, detail: Detail) -> Result<Decision, HostError> {
         let begins = detail.slow_us().is_none();
         self.exact
             .choose(wish, begins)

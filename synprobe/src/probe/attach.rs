@@ -10,14 +10,14 @@ use aya::{
 
 use super::{
     LoadError,
-    half_open_source::{Decision, Part, Source, Way},
+    half_open_source::{AttachType, Decision, Program, Source},
 };
 
 /// What tells of a half-open's end, at work.
 #[derive(Default)]
 pub(super) struct Attached {
     pub(super) source: Source,
-    pub(super) links: Vec<(&'static Part, ExactLink)>,
+    pub(super) links: Vec<(&'static Program, ExactLink)>,
     /// Why it is another source than was decided.
     pub(super) why: Option<String>,
 }
@@ -76,32 +76,32 @@ pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attac
     })
 }
 
-fn load_part(ebpf: &mut Ebpf, part: &Part, btf: Option<&aya::Btf>) -> Result<(), ProgramError> {
+fn load_part(ebpf: &mut Ebpf, part: &Program, btf: Option<&aya::Btf>) -> Result<(), ProgramError> {
     let program = ebpf
         .program_mut(part.program)
         .ok_or(ProgramError::NotLoaded)?;
     match (part.way, btf) {
-        (Way::Entry, Some(btf)) => <&mut FEntry>::try_from(program)?.load(part.hook, btf),
-        (Way::Exit, Some(btf)) => <&mut FExit>::try_from(program)?.load(part.hook, btf),
+        (AttachType::Entry, Some(btf)) => <&mut FEntry>::try_from(program)?.load(part.hook, btf),
+        (AttachType::Exit, Some(btf)) => <&mut FExit>::try_from(program)?.load(part.hook, btf),
         _ => <&mut RawTracePoint>::try_from(program)?.load(),
     }
 }
 
-fn attach_part(ebpf: &mut Ebpf, part: &Part) -> Result<ExactLink, ProgramError> {
+fn attach_part(ebpf: &mut Ebpf, part: &Program) -> Result<ExactLink, ProgramError> {
     let program = ebpf
         .program_mut(part.program)
         .ok_or(ProgramError::NotLoaded)?;
     Ok(match part.way {
-        Way::Tracepoint => {
+        AttachType::Tracepoint => {
             ExactLink::Tracepoint(<&mut RawTracePoint>::try_from(program)?.attach(part.hook)?)
         }
-        Way::Entry => ExactLink::Entry(<&mut FEntry>::try_from(program)?.attach()?),
-        Way::Exit => ExactLink::Exit(<&mut FExit>::try_from(program)?.attach()?),
+        AttachType::Entry => ExactLink::Entry(<&mut FEntry>::try_from(program)?.attach()?),
+        AttachType::Exit => ExactLink::Exit(<&mut FExit>::try_from(program)?.attach()?),
     })
 }
 
 /// The last first: what a program relies on goes after it.
-pub(super) fn detach_exact(ebpf: &mut Ebpf, links: Vec<(&'static Part, ExactLink)>) {
+pub(super) fn detach_exact(ebpf: &mut Ebpf, links: Vec<(&'static Program, ExactLink)>) {
     for (part, link) in links.into_iter().rev() {
         let Some(program) = ebpf.program_mut(part.program) else {
             continue;

@@ -16,7 +16,7 @@ use super::{btf::Btf, kallsyms};
 
 /// What was asked for (`--mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Wish {
+pub enum RequestedMode {
     /// Exact where fentry is allowed, else the tracepoints of TCP alone.
     #[default]
     Auto,
@@ -56,7 +56,7 @@ impl Source {
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum AttachType {
     /// To a raw tracepoint.
     Tracepoint,
     /// To a function's entry.
@@ -67,11 +67,11 @@ pub enum Way {
 
 /// One program of a source.
 #[derive(Debug)]
-pub struct Part {
+pub struct Program {
     /// Its name in the object.
     pub program: &'static str,
     /// How it is attached.
-    pub way: Way,
+    pub way: AttachType,
     /// To which tracepoint or function.
     pub hook: &'static str,
     /// The prototypes that it was written for, as BTF prints them; what follows the arguments that it
@@ -97,55 +97,55 @@ const SYN: &[&str] = &[
 const REFUSED_SYNS: &str = "SYNs that a full queue refuses, by peer";
 
 /// By the kernel's functions, in the order in which they are attached.
-const FUNCTIONS: &[Part] = &[
-    Part {
+const FUNCTIONS: &[Program] = &[
+    Program {
         program: "request_timer_begins",
-        way: Way::Entry,
+        way: AttachType::Entry,
         hook: "reqsk_timer_handler",
         args: TIMER,
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_timer_ends",
-        way: Way::Exit,
+        way: AttachType::Exit,
         hook: "reqsk_timer_handler",
         args: TIMER,
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_dropped",
-        way: Way::Exit,
+        way: AttachType::Exit,
         hook: "inet_csk_reqsk_queue_drop",
         args: REQUEST,
         returns: "bool",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_made",
-        way: Way::Entry,
+        way: AttachType::Entry,
         hook: "inet_csk_reqsk_queue_hash_add",
         args: REQUEST,
         returns: "",
         begins: false,
         feature: "each SYN as it arrives",
     },
-    Part {
+    Program {
         program: "syn_comes",
-        way: Way::Entry,
+        way: AttachType::Entry,
         hook: "tcp_conn_request",
         args: SYN,
         returns: "",
         begins: false,
         feature: REFUSED_SYNS,
     },
-    Part {
+    Program {
         program: "syn_done",
-        way: Way::Exit,
+        way: AttachType::Exit,
         hook: "tcp_conn_request",
         args: SYN,
         returns: "",
@@ -155,46 +155,46 @@ const FUNCTIONS: &[Part] = &[
 ];
 
 /// By the request's timer. A child that is made must be known before its request is disarmed.
-const TIMERS: &[Part] = &[
-    Part {
+const TIMERS: &[Program] = &[
+    Program {
         program: "request_child",
-        way: Way::Tracepoint,
+        way: AttachType::Tracepoint,
         hook: "inet_sock_set_state",
         args: &["struct sock *", "int", "int"],
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_fires",
-        way: Way::Tracepoint,
+        way: AttachType::Tracepoint,
         hook: "timer_expire_entry",
         args: TIMER,
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_fired",
-        way: Way::Tracepoint,
+        way: AttachType::Tracepoint,
         hook: "timer_expire_exit",
         args: TIMER,
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_disarmed",
-        way: Way::Tracepoint,
+        way: AttachType::Tracepoint,
         hook: "timer_cancel",
         args: TIMER,
         returns: "",
         begins: false,
         feature: "",
     },
-    Part {
+    Program {
         program: "request_armed",
-        way: Way::Tracepoint,
+        way: AttachType::Tracepoint,
         hook: "timer_start",
         args: TIMER,
         returns: "",
@@ -203,12 +203,12 @@ const TIMERS: &[Part] = &[
     },
 ];
 
-impl Part {
+impl Program {
     /// Whether this kernel has the hook, as the program expects it; else why not.
     fn fits(&self, btf: &Btf) -> Result<(), String> {
         let prototype = match self.way {
-            Way::Tracepoint => btf.tracepoint_prototype(self.hook),
-            Way::Entry | Way::Exit => btf.function_prototype(self.hook),
+            AttachType::Tracepoint => btf.tracepoint_prototype(self.hook),
+            AttachType::Entry | AttachType::Exit => btf.function_prototype(self.hook),
         };
         let prototype = prototype.map_err(|e| e.to_string())?;
         let fits = prototype.begins_with(self.args)
@@ -222,13 +222,13 @@ impl Part {
 #[derive(Clone, Debug, Default)]
 pub struct Parts {
     /// In the order in which they are attached.
-    pub parts: Vec<&'static Part>,
+    pub parts: Vec<&'static Program>,
     /// What cannot be known for want of the others, each once.
     pub lost: Vec<&'static str>,
 }
 
 impl Parts {
-    fn of(all: &'static [Part], btf: &Btf, missing: &[&Member]) -> Result<Self, String> {
+    fn of(all: &'static [Program], btf: &Btf, missing: &[&Member]) -> Result<Self, String> {
         if let Some(member) = missing
             .iter()
             .find(|m| m.feature == EXACT_FEATURE && (m.path != "sk_drops.counter"))
@@ -274,7 +274,7 @@ pub struct Exact {
     /// By the timer.
     pub timer: Result<Parts, Refusal>,
     /// Where the kernel's functions lie: read when they are first needed, for the list is long.
-    places: OnceLock<Words>,
+    places: OnceLock<KernelParams>,
 }
 
 /// What is used.
@@ -289,14 +289,14 @@ pub struct Decision {
     /// Whether another source may take its place without a word.
     pub may_fall_back: bool,
     /// What the programs need to know: the `EXACT_*` indices of `config`.
-    pub words: Words,
+    pub words: KernelParams,
 }
 
 /// See [`Decision::words`].
 #[derive(Clone, Copy, Debug)]
-pub struct Words(pub [u64; EXACT_WORDS]);
+pub struct KernelParams(pub [u64; EXACT_WORDS]);
 
-impl Default for Words {
+impl Default for KernelParams {
     fn default() -> Self {
         Self([0; EXACT_WORDS])
     }
@@ -331,21 +331,21 @@ impl Exact {
     ///
     /// # Errors
     /// Where it is to be exact and cannot be: why, with what was tried.
-    pub fn choose(&self, wish: Wish, begins: bool) -> Result<Decision, Refusal> {
+    pub fn choose(&self, wish: RequestedMode, begins: bool) -> Result<Decision, Refusal> {
         match (wish, &self.fentry) {
-            (Wish::Tracepoints, _) => Ok(Decision::default()),
+            (RequestedMode::Tracepoints, _) => Ok(Decision::default()),
             (_, Ok(parts)) => {
                 let decided = self.decide(Source::Fentry, parts, begins, None);
                 Ok(Decision {
-                    may_fall_back: wish == Wish::Auto,
+                    may_fall_back: wish == RequestedMode::Auto,
                     ..decided
                 })
             }
-            (Wish::Auto, Err(Refusal(why))) => Ok(Decision {
+            (RequestedMode::Auto, Err(Refusal(why))) => Ok(Decision {
                 why: Some(why.clone()),
                 ..Decision::default()
             }),
-            (Wish::Exact, Err(Refusal(why))) => {
+            (RequestedMode::Exact, Err(Refusal(why))) => {
                 let refusal = |timer: &str| Refusal(format!("{why}; the request's timer: {timer}"));
                 let parts = self
                     .timer
@@ -365,7 +365,7 @@ impl Exact {
     fn decide(&self, source: Source, parts: &Parts, begins: bool, why: Option<String>) -> Decision {
         let mut parts = parts.clone();
         parts.parts.retain(|part| begins || !part.begins);
-        let mut words = *self.places.get_or_init(Words::of_kernel);
+        let mut words = *self.places.get_or_init(KernelParams::of_kernel);
         words.0[EXACT_BEGINS] = begins.into();
         Decision {
             source,
@@ -377,7 +377,7 @@ impl Exact {
     }
 }
 
-impl Words {
+impl KernelParams {
     /// Those that are addresses of the kernel's; 0 where it does not tell them.
     fn of_kernel() -> Self {
         let mut words = Self::default();
@@ -418,12 +418,16 @@ mod tests {
     #[test]
     fn auto_takes_fentry_or_says_nothing() {
         let (fentry, timer) = (found(), found());
-        let decided = Exact::new(fentry, timer).choose(Wish::Auto, true).unwrap();
+        let decided = Exact::new(fentry, timer)
+            .choose(RequestedMode::Auto, true)
+            .unwrap();
         assert_eq!(decided.source, Source::Fentry);
         assert!(decided.why.is_none() && decided.may_fall_back);
 
         let (fentry, timer) = (refused("EPERM"), found());
-        let decided = Exact::new(fentry, timer).choose(Wish::Auto, true).unwrap();
+        let decided = Exact::new(fentry, timer)
+            .choose(RequestedMode::Auto, true)
+            .unwrap();
         assert_eq!(decided.source, Source::Tracepoints);
         assert_eq!(decided.why.as_deref(), Some("EPERM"));
         assert!(decided.parts.parts.is_empty());
@@ -433,13 +437,13 @@ mod tests {
     fn exact_never_falls_back_and_says_why_it_cannot_be() {
         let (fentry, timer) = (found(), found());
         let decided = Exact::new(fentry, timer)
-            .choose(Wish::Exact, false)
+            .choose(RequestedMode::Exact, false)
             .unwrap();
         assert!(!decided.may_fall_back && decided.words.0[EXACT_BEGINS] == 0);
 
         let (fentry, timer) = (refused("EPERM"), refused("no timer_start"));
         let Refusal(why) = Exact::new(fentry, timer)
-            .choose(Wish::Exact, true)
+            .choose(RequestedMode::Exact, true)
             .unwrap_err();
         assert_eq!(why, "EPERM; the request's timer: no timer_start");
     }
@@ -449,7 +453,7 @@ mod tests {
         for fentry in [found(), refused("EPERM")] {
             let timer = found();
             let decided = Exact::new(fentry, timer)
-                .choose(Wish::Tracepoints, true)
+                .choose(RequestedMode::Tracepoints, true)
                 .unwrap();
             assert_eq!(decided.source, Source::Tracepoints);
             assert!(decided.why.is_none());

@@ -6,7 +6,7 @@ use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
     retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
@@ -30,7 +30,7 @@ impl Tracker {
             source: DwellSource::Events,
             error_us: 0,
         };
-        let mut open = Open::new(connection, TcpState::SynSent, Some(start), at_ns);
+        let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), at_ns);
         open.counted = Some(0);
         // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
         // match: nothing is said before the port is known.
@@ -69,7 +69,7 @@ impl Tracker {
     }
 
     /// Its end was lost: the line says that it was open when last seen.
-    pub(super) fn end_unseen(&mut self, open: Open, at_ns: u64, shown_by: &str) {
+    pub(super) fn end_unseen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
         if !open.undecided {
             let mut end = Ending::new(Outcome::Open, open.alive_ns)
                 .fact(format!("its end was not seen: {shown_by}"));
@@ -92,7 +92,7 @@ impl Tracker {
             return;
         }
         let connection = self.new_connection(&tuple, Role::Client, family);
-        let mut open = Open::new(connection, TcpState::SynSent, Some(start), seen_ns);
+        let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), seen_ns);
         open.retransmits = n;
         let (_, evicted) = self.earlier.insert(tuple, open);
         self.evicted(evicted.map(|(_, open)| open), seen_ns);
@@ -100,7 +100,13 @@ impl Tracker {
 
     /// Completes what a handshake knows of itself, once the kernel has chosen the local port; drops
     /// it where it turns out not to be one that was asked for.
-    fn take_client(&mut self, sock: u64, tuple: &Tuple, family: u16, at_ns: u64) -> Option<Open> {
+    fn take_client(
+        &mut self,
+        sock: u64,
+        tuple: &Tuple,
+        family: u16,
+        at_ns: u64,
+    ) -> Option<OpenHandshake> {
         let mut open = match self.clients.remove(&sock) {
             Some(open) => open,
             None => match self.earlier.remove(tuple) {
@@ -108,7 +114,7 @@ impl Tracker {
                 // Its beginning was lost, or gave no record (the quiet mode).
                 None => {
                     let connection = self.new_connection(tuple, Role::Client, family);
-                    let mut open = Open::new(connection, TcpState::SynSent, None, at_ns);
+                    let mut open = OpenHandshake::new(connection, TcpState::SynSent, None, at_ns);
                     self.recall(sock, tuple, &mut open);
                     open
                 }
@@ -190,7 +196,7 @@ impl Tracker {
 
     /// How far the socket's own count has gone on since it was last told. Before 6.17 attempts that
     /// failed are counted and raise no event, and it proves nothing.
-    fn count(&self, open: &mut Open, total_retrans: u32) -> u32 {
+    fn count(&self, open: &mut OpenHandshake, total_retrans: u32) -> u32 {
         let before = open.counted.replace(total_retrans);
         match before.filter(|_| self.config.sees_failures) {
             Some(before) => total_retrans.saturating_sub(before),
@@ -271,7 +277,7 @@ impl Tracker {
     }
 
     /// `sk_err` tells how (docs/kernel-facts.md, section 1).
-    fn closed_while_open(&self, r: &StateRecord, open: &Open) -> Ending {
+    fn closed_while_open(&self, r: &StateRecord, open: &OpenHandshake) -> Ending {
         let sk_err = i32::try_from(r.sk_err).unwrap_or(0);
         let unsent = open.connection.local_port.is_none() && open.retransmits == 0;
         let (outcome, error) = match sk_err {
@@ -311,7 +317,7 @@ impl Tracker {
 
 /// ESTABLISHED: without a retransmission the connection's own first RTT sample is the time from the
 /// SYN's transmission, also where the SYN was sent long after connect() (TCP_FASTOPEN_CONNECT).
-fn established(r: &StateRecord, open: &Open) -> Ending {
+fn established(r: &StateRecord, open: &OpenHandshake) -> Ending {
     let end = Ending::new(Outcome::Established, r.header.ts_ns);
     match sample_us(r, open) {
         Some(us) => end.dwell(us, DwellSource::RttSample),
@@ -320,7 +326,7 @@ fn established(r: &StateRecord, open: &Open) -> Ending {
 }
 
 /// The time from the SYN to its answer, microseconds, where no retransmission makes it doubtful.
-fn sample_us(r: &StateRecord, open: &Open) -> Option<u64> {
+fn sample_us(r: &StateRecord, open: &OpenHandshake) -> Option<u64> {
     let sampled = r.total_retrans == 0 && r.srtt_us != 0 && open.state == TcpState::SynSent;
     sampled.then_some(u64::from(r.srtt_us >> 3))
 }

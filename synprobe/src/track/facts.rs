@@ -7,7 +7,7 @@ use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    handshake::Open,
+    handshake::OpenHandshake,
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
 };
 use crate::{
@@ -20,7 +20,7 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-impl Open {
+impl OpenHandshake {
     /// What a SYN-ACK retransmission tells beside itself.
     pub(super) fn learn(&mut self, r: &SynAckRecord, trigger: Trigger) {
         self.facts.counted = true;
@@ -74,7 +74,7 @@ impl Tracker {
     }
 
     /// Everything that verdicts are drawn from.
-    pub(super) fn facts(&self, open: &Open, end: &Ending) -> Facts {
+    pub(super) fn facts(&self, open: &OpenHandshake, end: &Ending) -> Facts {
         let mut facts = open.facts.clone();
         facts.began_ns = open.start.map(|start| {
             // As early as it can have been.
@@ -98,7 +98,7 @@ impl Tracker {
 
     /// How long the kernel would have tried, from the first SYN: by its last retransmission, else by
     /// the namespace's settings (a socket's own, TCP_SYNCNT and TCP_USER_TIMEOUT, show only in one).
-    fn patience_us(&self, open: &Open) -> Option<u64> {
+    fn patience_us(&self, open: &OpenHandshake) -> Option<u64> {
         if let (Some((end_ns, _)), Some(start)) = (open.gives_up, open.start) {
             return Some(end_ns.saturating_sub(start.at_ns) / 1000);
         }
@@ -163,7 +163,7 @@ impl Tracker {
 
     /// Whether this host itself has reset it: with `tcp_abort_on_overflow` a final ACK at a full accept queue
     /// is answered with a RST (`tcp_check_req()`), and counted in `EmbryonicRsts` like a peer's.
-    pub(super) fn reset_here(&self, open: &Open) -> bool {
+    pub(super) fn reset_here(&self, open: &OpenHandshake) -> bool {
         open.facts.queue_was_full && self.aborts(open.connection.netns)
     }
 
@@ -174,7 +174,7 @@ impl Tracker {
     /// [`Tracker::reset_here`], seen to happen: the final ACK is thrown away once it was answered.
     fn reset_for_its_ack(&mut self, tuple: Tuple, r: &DropRecord) {
         let at_ns = r.header.ts_ns;
-        let noted = |open: &mut Open| {
+        let noted = |open: &mut OpenHandshake| {
             open.alive_ns = open.alive_ns.max(at_ns);
             open.facts.acked = true;
             open.facts.defer_accept = Some(r.defer_accept != 0);
@@ -198,7 +198,7 @@ impl Tracker {
 
     /// The half-open that stands in the table, or one that lived for less than a second: nothing told
     /// that it began.
-    fn taken_out(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<Open> {
+    fn taken_out(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<OpenHandshake> {
         let known = self.half_opens.remove(&tuple);
         known.or_else(|| {
             let wanted = self.wants(&tuple, None);
@@ -206,7 +206,7 @@ impl Tracker {
         })
     }
 
-    fn ended_at(&mut self, tuple: Tuple, open: Open, mut end: Ending) {
+    fn ended_at(&mut self, tuple: Tuple, open: OpenHandshake, mut end: Ending) {
         self.reconcile.ended(tuple, end.at_ns);
         if open.start.is_none() {
             end.dwell_unknown = true;

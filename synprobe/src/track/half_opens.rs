@@ -7,7 +7,7 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
     Tuple,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
     local_ends::{Key, Locals},
 };
 use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState};
@@ -34,7 +34,7 @@ struct Owner {
 enum Resting {
     Small(Small),
     /// It has something that few have.
-    Whole(Box<Open>),
+    Whole(Box<OpenHandshake>),
 }
 
 /// SYN-ACKs that are sent again by default (`tcp_synack_retries`).
@@ -92,7 +92,7 @@ fn place<T: PartialEq>(all: &[T], value: &T) -> u32 {
 
 impl Small {
     /// As far as that goes: what does not fit is left out.
-    fn of(open: &Open, owner: Arc<Owner>) -> Self {
+    fn of(open: &OpenHandshake, owner: Arc<Owner>) -> Self {
         let mut gaps_us = [0; GAPS];
         for (to, from) in gaps_us.iter_mut().zip(&open.gaps_us) {
             *to = *from as u32;
@@ -133,7 +133,7 @@ impl Small {
         }
     }
 
-    fn open(&self, tuple: &Tuple) -> Open {
+    fn open(&self, tuple: &Tuple) -> OpenHandshake {
         let mut little = self.little;
         let queue_was_full = little.flag();
         let queue = little.flag().then_some(self.queue);
@@ -169,7 +169,7 @@ impl Small {
         });
         let known = |ns: u64| (ns != 0).then_some(ns);
         let gaps = self.gaps_us.iter().take(gaps);
-        Open {
+        OpenHandshake {
             last_tx_ns: known(self.last_tx_ns),
             gives_up: known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into())),
             gaps_us: gaps.map(|gap| u64::from(*gap)).collect(),
@@ -187,20 +187,20 @@ impl Small {
                 time_outs,
                 ..Facts::default()
             },
-            ..Open::new(connection, TcpState::SynRecv, start, self.alive_ns)
+            ..OpenHandshake::new(connection, TcpState::SynRecv, start, self.alive_ns)
         }
     }
 }
 
 impl Resting {
-    fn open(&self, tuple: &Tuple) -> Open {
+    fn open(&self, tuple: &Tuple) -> OpenHandshake {
         match self {
             Self::Small(small) => small.open(tuple),
-            Self::Whole(open) => Open::clone(open),
+            Self::Whole(open) => OpenHandshake::clone(open),
         }
     }
 
-    fn into_open(self, tuple: &Tuple) -> Open {
+    fn into_open(self, tuple: &Tuple) -> OpenHandshake {
         match self {
             Self::Small(small) => small.open(tuple),
             Self::Whole(open) => *open,
@@ -226,7 +226,7 @@ impl HalfOpens {
     }
 
     /// Puts one in, as the youngest; gives back the one that had to go for it.
-    pub fn insert(&mut self, tuple: Tuple, open: Open) -> Option<Open> {
+    pub fn insert(&mut self, tuple: Tuple, open: OpenHandshake) -> Option<OpenHandshake> {
         let resting = self.rest(&tuple, open);
         let key = self.locals.take(&tuple);
         let (replaced, evicted) = self.table.insert(key, resting);
@@ -237,33 +237,37 @@ impl HalfOpens {
     }
 
     /// Takes it out.
-    pub fn remove(&mut self, tuple: &Tuple) -> Option<Open> {
+    pub fn remove(&mut self, tuple: &Tuple) -> Option<OpenHandshake> {
         let key = self.locals.find(tuple)?;
         let resting = self.table.remove(&key)?;
         Some(self.left((key, resting)))
     }
 
     /// Takes the oldest out.
-    pub fn pop(&mut self) -> Option<Open> {
+    pub fn pop(&mut self) -> Option<OpenHandshake> {
         let oldest = self.table.pop()?;
         Some(self.left(oldest))
     }
 
     /// One that is in the table no more.
-    fn left(&mut self, (key, resting): (Key, Resting)) -> Open {
+    fn left(&mut self, (key, resting): (Key, Resting)) -> OpenHandshake {
         let tuple = self.locals.tuple(&key);
         self.locals.give_back(&key);
         resting.into_open(&tuple)
     }
 
     /// What stands there, to look at.
-    pub fn get(&self, tuple: &Tuple) -> Option<Open> {
+    pub fn get(&self, tuple: &Tuple) -> Option<OpenHandshake> {
         let key = self.locals.find(tuple)?;
         Some(self.table.get(&key)?.open(tuple))
     }
 
     /// Works on what stands there, if there is something.
-    pub fn update<R>(&mut self, tuple: &Tuple, work: impl FnOnce(&mut Open) -> R) -> Option<R> {
+    pub fn update<R>(
+        &mut self,
+        tuple: &Tuple,
+        work: impl FnOnce(&mut OpenHandshake) -> R,
+    ) -> Option<R> {
         let key = self.locals.find(tuple)?;
         let mut open = self.table.get(&key)?.open(tuple);
         let result = work(&mut open);
@@ -291,14 +295,14 @@ impl HalfOpens {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (Tuple, Open)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Tuple, OpenHandshake)> {
         self.table.iter().map(|(key, resting)| {
             let tuple = self.locals.tuple(key);
             (tuple, resting.open(&tuple))
         })
     }
 
-    fn rest(&mut self, tuple: &Tuple, open: Open) -> Resting {
+    fn rest(&mut self, tuple: &Tuple, open: OpenHandshake) -> Resting {
         let c = &open.connection;
         let same = self.owner.netns_name == c.netns_name
             && self.owner.pid == c.pid
@@ -332,7 +336,11 @@ mod tests {
     #[test]
     fn at_rest_they_are_small() {
         let size = size_of::<(Key, Resting)>();
-        assert!(size <= 120, "{size} bytes, and {} awake", size_of::<Open>());
+        assert!(
+            size <= 120,
+            "{size} bytes, and {} awake",
+            size_of::<OpenHandshake>()
+        );
     }
 
     #[test]
@@ -349,7 +357,7 @@ mod tests {
             source: DwellSource::RequestSock,
             error_us: 0,
         };
-        let plain = Open::new(
+        let plain = OpenHandshake::new(
             tuple.connection(7, Role::Server, AF_INET),
             TcpState::SynRecv,
             Some(start),
@@ -362,7 +370,7 @@ mod tests {
         again.facts.queue = Some(Queue::default());
         again.facts.defer_accept = Some(false);
         (again.facts.counted, again.facts.time_outs) = (true, 1);
-        let changed: [fn(&mut Open); 12] = [
+        let changed: [fn(&mut OpenHandshake); 12] = [
             |o| o.connection.v4_mapped = true,
             |o| o.connection.comm = Some("server".into()),
             |o| o.connection.pid = Some(1),

@@ -93,7 +93,7 @@ pub struct Start {
 
 /// One handshake under way.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Open {
+pub struct OpenHandshake {
     /// Whose.
     pub connection: Connection,
     /// SYN_SENT or SYN_RECV.
@@ -139,7 +139,7 @@ pub struct Open {
     pub facts: Facts,
 }
 
-impl Open {
+impl OpenHandshake {
     /// A handshake that has just come to be known.
     pub fn new(
         connection: Connection,

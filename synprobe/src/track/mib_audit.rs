@@ -16,14 +16,14 @@ const UNREAD: usize = 1 << 18;
 
 /// What was sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Again {
+pub struct RetransCounts {
     /// SYNs and SYN-ACKs.
     pub handshake: u64,
     /// All segments, SYNs and SYN-ACKs among them.
     pub segments: u64,
 }
 
-impl Again {
+impl RetransCounts {
     fn less(self, other: Self) -> Self {
         Self {
             handshake: self.handshake.saturating_sub(other.handshake),
@@ -34,13 +34,13 @@ impl Again {
 
 /// A reading of the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct CounterReading {
     /// Before they were read, CLOCK_MONOTONIC nanoseconds.
     pub before_ns: u64,
     /// After.
     pub after_ns: u64,
     /// `TCPSynRetrans` and `RetransSegs`. The latter is read first: what both hold is never in it alone.
-    pub again: Again,
+    pub again: RetransCounts,
 }
 
 /// What a reading shows to be missing, beyond what was known.
@@ -62,11 +62,11 @@ struct Unread {
 #[derive(Default)]
 struct Tally {
     /// What events told of.
-    seen: Again,
+    seen: RetransCounts,
     /// The last of them, since the last reading.
     unread: VecDeque<Unread>,
     /// First reading, and what it certainly holds of what events told.
-    first: Option<(Again, Again)>,
+    first: Option<(RetransCounts, RetransCounts)>,
     /// Missing ones that were reported.
     reported: Missing,
     /// Missing ones that a socket's own count has shown: some or all of those of handshakes above.
@@ -83,8 +83,8 @@ impl Tally {
         self.unread.push_back(event);
     }
 
-    fn seen_by(&self, at_ns: u64) -> Again {
-        let mut later = Again::default();
+    fn seen_by(&self, at_ns: u64) -> RetransCounts {
+        let mut later = RetransCounts::default();
         for event in self.unread.iter().filter(|event| event.at_ns > at_ns) {
             later.handshake += u64::from(event.handshake);
             later.segments += u64::from(event.segments);
@@ -92,7 +92,7 @@ impl Tally {
         self.seen.less(later)
     }
 
-    fn reading(&mut self, count: Count) -> Missing {
+    fn reading(&mut self, count: CounterReading) -> Missing {
         let news = match self.first {
             None => {
                 self.first = Some((count.again, self.seen_by(count.before_ns)));
@@ -117,11 +117,11 @@ impl Tally {
 
 /// The tallies, by network namespace.
 #[derive(Default)]
-pub(super) struct Census {
+pub(super) struct MibAudit {
     tallies: HashMap<u32, Tally>,
 }
 
-impl Census {
+impl MibAudit {
     /// Segments were sent again, or tried to be: a SYN or a SYN-ACK, or others.
     pub fn event(&mut self, netns: u32, at_ns: u64, handshake: bool, segments: u32) {
         self.tallies.entry(netns).or_default().event(Unread {
@@ -133,7 +133,7 @@ impl Census {
 
     /// A reading; every event up to then has been taken in. How many more are missing than were known
     /// to be: never too many, and too few only while events are on their way.
-    pub fn reading(&mut self, netns: u32, count: Count) -> Missing {
+    pub fn reading(&mut self, netns: u32, count: CounterReading) -> Missing {
         self.tallies.entry(netns).or_default().reading(count)
     }
 
@@ -159,11 +159,11 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    fn at(at: u64, handshake: u64, segments: u64) -> Count {
-        Count {
+    fn at(at: u64, handshake: u64, segments: u64) -> CounterReading {
+        CounterReading {
             before_ns: at,
             after_ns: at + 1000,
-            again: Again {
+            again: RetransCounts {
                 handshake,
                 segments,
             },
@@ -171,74 +171,74 @@ mod tests {
     }
 
     /// Where nothing but SYNs is sent again.
-    fn syns(census: &mut Census, at_ns: u64, value: u64) -> u64 {
-        let missing = census.reading(1, at(at_ns, value, value));
+    fn syns(mib_audit: &mut MibAudit, at_ns: u64, value: u64) -> u64 {
+        let missing = mib_audit.reading(1, at(at_ns, value, value));
         assert_eq!(missing.data, 0);
         missing.handshake
     }
 
     #[test]
     fn what_the_kernel_counted_and_nobody_told_is_missing_once() {
-        let mut census = Census::default();
-        census.event(1, S, true, 1);
+        let mut mib_audit = MibAudit::default();
+        mib_audit.event(1, S, true, 1);
         assert_eq!(
-            syns(&mut census, 2 * S, 1001),
+            syns(&mut mib_audit, 2 * S, 1001),
             0,
             "the first reading is the base"
         );
-        census.event(1, 3 * S, true, 1);
-        assert_eq!(syns(&mut census, 4 * S, 1002), 0);
-        assert_eq!(syns(&mut census, 5 * S, 1032), 30);
-        assert_eq!(syns(&mut census, 6 * S, 1032), 0, "not again");
-        census.event(1, 7 * S, true, 1);
-        assert_eq!(syns(&mut census, 8 * S, 1034), 1);
+        mib_audit.event(1, 3 * S, true, 1);
+        assert_eq!(syns(&mut mib_audit, 4 * S, 1002), 0);
+        assert_eq!(syns(&mut mib_audit, 5 * S, 1032), 30);
+        assert_eq!(syns(&mut mib_audit, 6 * S, 1032), 0, "not again");
+        mib_audit.event(1, 7 * S, true, 1);
+        assert_eq!(syns(&mut mib_audit, 8 * S, 1034), 1);
     }
 
     #[test]
     fn what_a_socket_shows_and_the_namespace_counts_is_missing_once() {
-        let mut census = Census::default();
-        assert_eq!(syns(&mut census, S, 1000), 0);
-        assert_eq!(census.missed(1, 2), 2);
-        assert_eq!(syns(&mut census, 2 * S, 1003), 1, "two are known");
-        assert_eq!(census.missed(1, 1), 0, "the third's socket tells late");
-        assert_eq!(census.missed(1, 1), 1);
+        let mut mib_audit = MibAudit::default();
+        assert_eq!(syns(&mut mib_audit, S, 1000), 0);
+        assert_eq!(mib_audit.missed(1, 2), 2);
+        assert_eq!(syns(&mut mib_audit, 2 * S, 1003), 1, "two are known");
+        assert_eq!(mib_audit.missed(1, 1), 0, "the third's socket tells late");
+        assert_eq!(mib_audit.missed(1, 1), 1);
     }
 
     #[test]
     fn events_beside_the_reading_are_not_missing() {
-        let mut census = Census::default();
+        let mut mib_audit = MibAudit::default();
         // Counted already, its record stamped after the reading; and one that came later.
-        census.event(1, 2 * S + 5_000, true, 1);
-        census.event(1, 2 * S + 500_000_000, true, 1);
-        assert_eq!(syns(&mut census, 2 * S, 1), 0);
-        assert_eq!(syns(&mut census, 3 * S, 2), 0);
-        assert_eq!(syns(&mut census, 4 * S, 2), 0);
+        mib_audit.event(1, 2 * S + 5_000, true, 1);
+        mib_audit.event(1, 2 * S + 500_000_000, true, 1);
+        assert_eq!(syns(&mut mib_audit, 2 * S, 1), 0);
+        assert_eq!(syns(&mut mib_audit, 3 * S, 2), 0);
+        assert_eq!(syns(&mut mib_audit, 4 * S, 2), 0);
     }
 
     #[test]
     fn data_is_told_apart_from_syns_and_counted_by_the_segment() {
-        let mut census = Census::default();
+        let mut mib_audit = MibAudit::default();
         let missing = |handshake, data| Missing { handshake, data };
-        assert_eq!(census.reading(1, at(S, 10, 100)), missing(0, 0));
-        census.event(1, 2 * S, true, 1);
-        census.event(1, 2 * S, false, 7);
+        assert_eq!(mib_audit.reading(1, at(S, 10, 100)), missing(0, 0));
+        mib_audit.event(1, 2 * S, true, 1);
+        mib_audit.event(1, 2 * S, false, 7);
         // One SYN and a probe more than events told of.
-        assert_eq!(census.reading(1, at(3 * S, 12, 110)), missing(1, 1));
-        assert_eq!(census.reading(1, at(4 * S, 12, 110)), missing(0, 0));
-        assert_eq!(census.reading(1, at(5 * S, 12, 115)), missing(0, 5));
+        assert_eq!(mib_audit.reading(1, at(3 * S, 12, 110)), missing(1, 1));
+        assert_eq!(mib_audit.reading(1, at(4 * S, 12, 110)), missing(0, 0));
+        assert_eq!(mib_audit.reading(1, at(5 * S, 12, 115)), missing(0, 5));
         // What a socket has told of is in both counters.
-        assert_eq!(census.missed(1, 2), 1);
-        assert_eq!(census.reading(1, at(6 * S, 13, 116)), missing(0, 0));
+        assert_eq!(mib_audit.missed(1, 2), 1);
+        assert_eq!(mib_audit.reading(1, at(6 * S, 13, 116)), missing(0, 0));
     }
 
     #[test]
     fn what_nobody_reads_is_bounded_and_begun_anew() {
-        let mut census = Census::default();
+        let mut mib_audit = MibAudit::default();
         for n in 0..=UNREAD as u64 {
-            census.event(1, S + n, true, 1);
+            mib_audit.event(1, S + n, true, 1);
         }
-        assert_eq!(census.tallies[&1].unread.len(), 1);
-        assert_eq!(syns(&mut census, 2 * S, 5_000_000), 0, "a new base");
-        assert_eq!(syns(&mut census, 3 * S, 5_000_002), 2);
+        assert_eq!(mib_audit.tallies[&1].unread.len(), 1);
+        assert_eq!(syns(&mut mib_audit, 2 * S, 5_000_000), 0, "a new base");
+        assert_eq!(syns(&mut mib_audit, 3 * S, 5_000_002), 2);
     }
 }

@@ -27,13 +27,13 @@ mod unreported;
 use std::sync::Arc;
 
 pub use handshake::Tuple;
-pub use mib_audit::{Again, Count};
+pub use mib_audit::{CounterReading, RetransCounts};
 pub use observation::{Observation, Totals};
 pub use owners::{Listener, Owners};
 pub use reconcile::{Fate, HalfOpenRow, Snapshot};
 
 use half_opens::HalfOpens;
-use handshake::Open;
+use handshake::OpenHandshake;
 use orphaned::Deferrals;
 use peers::Peers;
 
@@ -98,12 +98,12 @@ pub struct Tracker {
     names: Box<dyn Names>,
     next_id: u64,
     /// Active opens by `struct sock`.
-    clients: Bounded<u64, Open>,
+    clients: Bounded<u64, OpenHandshake>,
     /// Active opens that were there before the run, by tuple: sock_diag does not tell their address.
-    earlier: Bounded<Tuple, Open>,
+    earlier: Bounded<Tuple, OpenHandshake>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: HalfOpens,
-    /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
+    /// Children in SYN_RECV (Fast OpenHandshake, simultaneous open) by `struct sock`.
     children: Bounded<u64, server::Child>,
     /// Connections whose handshake is over, for the retransmissions that follow.
     established: Bounded<u64, Arc<Connection>>,
@@ -113,11 +113,11 @@ pub struct Tracker {
     owners: Owners,
     peers: Peers,
     reconcile: reconcile::Reconcile,
-    rumours: Bounded<u64, quiet::Rumour>,
+    early_hints: Bounded<u64, quiet::EarlyHint>,
     deferrals: Deferrals,
     tallies: quiet::Tallies,
-    excused: unreported::Excused,
-    census: mib_audit::Census,
+    already_counted: unreported::AlreadyCounted,
+    mib_audit: mib_audit::MibAudit,
     totals: Totals,
     lines: Vec<Line>,
 }
@@ -140,11 +140,11 @@ impl Tracker {
             owners: Owners::default(),
             peers: Peers::new(config.max_peers).telling_refusals(config.source == Source::Fentry),
             reconcile: reconcile::Reconcile::default(),
-            rumours: Bounded::new(REMEMBERED),
+            early_hints: Bounded::new(REMEMBERED),
             deferrals: Deferrals::default(),
             tallies: quiet::Tallies::default(),
-            excused: unreported::Excused::default(),
-            census: mib_audit::Census::default(),
+            already_counted: unreported::AlreadyCounted::default(),
+            mib_audit: mib_audit::MibAudit::default(),
             totals: Totals::default(),
             lines: Vec::new(),
             names,
@@ -165,13 +165,13 @@ impl Tracker {
                 let (of, events) = (lost.of, lost.events);
                 self.totals.lost += events;
                 if matches!(of, Missed::States | Missed::Any) {
-                    self.excused.states += events;
+                    self.already_counted.states += events;
                 }
                 if matches!(of, Missed::Requests | Missed::Any) {
-                    self.excused.requests += events;
+                    self.already_counted.requests += events;
                 }
                 if matches!(of, Missed::Retransmissions | Missed::Any) {
-                    self.excused.retransmissions += events;
+                    self.already_counted.retransmissions += events;
                 }
                 self.lines.push(Line {
                     mono_ns: at_ns,
@@ -264,7 +264,7 @@ impl Tracker {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.reset_seen = true;
                 } else if *state == TcpState::SynSent {
-                    self.rumour(r.sock, &r.flow, |rumour| rumour.reset_seen = true);
+                    self.early_hint(r.sock, &r.flow, |early_hint| early_hint.reset_seen = true);
                 }
             }
             Event::Drop(r) => self.discarded(r),
@@ -279,8 +279,8 @@ impl Tracker {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     (open.soft_error, open.told_ns) = (error, told_ns);
                 } else if *state == TcpState::SynSent {
-                    self.rumour(r.sock, &r.flow, |rumour| {
-                        rumour.error = told_ns.map(|at_ns| (error, at_ns));
+                    self.early_hint(r.sock, &r.flow, |early_hint| {
+                        early_hint.error = told_ns.map(|at_ns| (error, at_ns));
                     });
                 }
             }
@@ -321,7 +321,7 @@ impl Tracker {
     }
 
     /// Prints the beginning of a handshake, unless that was done.
-    fn announce_if_due(&mut self, open: &Open) {
+    fn announce_if_due(&mut self, open: &OpenHandshake) {
         if open.announced || open.undecided {
             return;
         }
@@ -334,7 +334,7 @@ impl Tracker {
     }
 
     /// The one exit of every handshake: its last transition and its `handshake` line.
-    fn end(&mut self, open: Open, new: TcpState, end: &Ending) {
+    fn end(&mut self, open: OpenHandshake, new: TcpState, end: &Ending) {
         self.announce_if_due(&open);
         let dwell = end
             .dwell_us
@@ -344,7 +344,7 @@ impl Tracker {
         self.say_handshake(open, end);
     }
 
-    fn say_handshake(&mut self, open: Open, end: &Ending) {
+    fn say_handshake(&mut self, open: OpenHandshake, end: &Ending) {
         let start = open.start;
         let (dwell_us, source) = match end.dwell_us {
             _ if end.dwell_unknown => (None, None),
@@ -388,7 +388,7 @@ impl Tracker {
     }
 
     /// Something had to leave the table to make room: said, never silent.
-    fn evicted(&mut self, open: Option<Open>, at_ns: u64) {
+    fn evicted(&mut self, open: Option<OpenHandshake>, at_ns: u64) {
         let Some(open) = open.filter(|open| !open.undecided) else {
             return;
         };

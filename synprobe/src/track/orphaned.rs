@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Ending, Open, Tracker, Tuple, schedule::SynAckSchedule};
+use super::{Ending, OpenHandshake, Tracker, Tuple, schedule::SynAckSchedule};
 use crate::model::{DwellSource, Outcome, TcpState};
 
 /// Not given up before it was silent for so long.
@@ -39,7 +39,7 @@ impl Tracker {
         let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
         for tuple in all {
             let deferred = self.deferrals.0.get(&tuple.netns).copied().unwrap_or(0);
-            let over = |open: Open| open.alive_ns + patience_ns(&open, deferred) < now_ns;
+            let over = |open: OpenHandshake| open.alive_ns + patience_ns(&open, deferred) < now_ns;
             if !self.half_opens.get(&tuple).is_some_and(over) {
                 continue;
             }
@@ -57,7 +57,7 @@ impl Tracker {
 
 /// For how long no event need tell of it: the time-out that it is in, and those that may pass without a
 /// SYN-ACK; twice over, for its first one may have been another than 1 s (`tcp_timeout_init()`).
-fn patience_ns(open: &Open, deferred: u8) -> u64 {
+fn patience_ns(open: &OpenHandshake, deferred: u8) -> u64 {
     let silent = match open.facts.defer_accept {
         Some(true) => u32::from(deferred.saturating_sub(1)),
         _ => 0,

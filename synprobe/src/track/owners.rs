@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use synprobe_ebpf::event::StateRecord;
 
-use super::{Tuple, client::comm, handshake::Open};
+use super::{Tuple, client::comm, handshake::OpenHandshake};
 use crate::{
     model::Process,
     util::addresses::{is_wildcard, mapped},
@@ -71,7 +71,7 @@ impl Owners {
     }
 
     /// Whether anybody listens for a half-open.
-    pub(super) fn listens(&self, open: &Open) -> bool {
+    pub(super) fn listens(&self, open: &OpenHandshake) -> bool {
         let c = &open.connection;
         let key = (c.netns, c.local_port.unwrap_or(0));
         let local = mapped(c.local_addr);

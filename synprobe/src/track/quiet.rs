@@ -10,13 +10,13 @@ use synprobe_ebpf::{
 
 use super::{
     HalfOpenRow, Tracker, Tuple,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
 };
 use crate::model::{Bucket, ByRole, Completed, Handshake, Outcome, Role};
 
 /// What came before the first record that makes a handshake known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rumour {
+pub(super) struct EarlyHint {
     peer: ([u8; 16], u16),
     /// A RST was seen coming.
     pub reset_seen: bool,
@@ -117,26 +117,31 @@ fn quantile(counts: &[u64; BUCKETS], share: f64) -> Option<u64> {
 
 impl Tracker {
     /// Of a handshake that no record has made known: kept for the one that may follow.
-    pub(super) fn rumour(&mut self, sock: u64, flow: &Flow, heard: impl FnOnce(&mut Rumour)) {
+    pub(super) fn early_hint(
+        &mut self,
+        sock: u64,
+        flow: &Flow,
+        heard: impl FnOnce(&mut EarlyHint),
+    ) {
         let peer = (flow.peer_addr, flow.peer_port);
-        let before = self.rumours.remove(&sock).filter(|r| r.peer == peer);
-        let mut rumour = before.unwrap_or(Rumour {
+        let before = self.early_hints.remove(&sock).filter(|r| r.peer == peer);
+        let mut early_hint = before.unwrap_or(EarlyHint {
             peer,
             reset_seen: false,
             error: None,
         });
-        heard(&mut rumour);
-        self.rumours.insert(sock, rumour);
+        heard(&mut early_hint);
+        self.early_hints.insert(sock, early_hint);
     }
 
     /// What is known of it beside its first record.
-    pub(super) fn recall(&mut self, sock: u64, tuple: &Tuple, open: &mut Open) {
-        let Some(rumour) = self.rumours.remove(&sock) else {
+    pub(super) fn recall(&mut self, sock: u64, tuple: &Tuple, open: &mut OpenHandshake) {
+        let Some(early_hint) = self.early_hints.remove(&sock) else {
             return;
         };
-        if rumour.peer == (tuple.peer_addr, tuple.peer_port) {
-            open.reset_seen = rumour.reset_seen;
-            if let Some((error, at_ns)) = rumour.error {
+        if early_hint.peer == (tuple.peer_addr, tuple.peer_port) {
+            open.reset_seen = early_hint.reset_seen;
+            if let Some((error, at_ns)) = early_hint.error {
                 (open.soft_error, open.told_ns) = (error, Some(at_ns));
             }
         }
@@ -153,7 +158,7 @@ impl Tracker {
     }
 
     /// Whether one that has vanished may have gone well: the kernel has counted it then.
-    pub(super) fn may_have_gone_well(&self, open: &Open) -> bool {
+    pub(super) fn may_have_gone_well(&self, open: &OpenHandshake) -> bool {
         self.config.detail.slow_us().is_some_and(|slow_us| {
             let young = |start: Start| {
                 let age_ns = open.alive_ns.saturating_sub(start.at_ns);

@@ -7,9 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    Count, Ending, Tracker, Tuple,
+    CounterReading, Ending, Tracker, Tuple,
     facts::RESET_HERE,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub struct Snapshot {
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
     /// What was sent again, likewise.
-    pub sent_again: Option<Count>,
+    pub sent_again: Option<CounterReading>,
     /// `TCPRetransFail`, likewise.
     pub retrans_fail: u64,
     /// `tcp_synack_retries`, where it could be read.
@@ -161,7 +161,7 @@ impl Tracker {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
         let looked_at = std::mem::take(&mut self.reconcile.looked_at);
-        self.census.keep(|netns| looked_at.contains(netns));
+        self.mib_audit.keep(|netns| looked_at.contains(netns));
         self.reconcile.keep(&looked_at);
         // One dump that failed puts no namespace out of sight: the next round tells.
         let mut in_sight = std::mem::replace(&mut self.reconcile.looked_at_before, looked_at);
@@ -200,7 +200,7 @@ impl Tracker {
         }
         self.on_gone(snapshot);
         self.clients_gone(snapshot);
-        self.take_census(snapshot);
+        self.audit_counters(snapshot);
     }
 
     fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
@@ -355,7 +355,7 @@ impl Tracker {
     }
 
     /// A half-open ended without an event, between its last sighting and `latest_ns`.
-    pub(super) fn gone(&mut self, mut open: Open, fate: Fate, latest_ns: u64) {
+    pub(super) fn gone(&mut self, mut open: OpenHandshake, fate: Fate, latest_ns: u64) {
         self.end_untold(&open, fate, latest_ns);
         if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
@@ -436,7 +436,7 @@ impl Tracker {
 /// this, microseconds, or was sent again.
 const SETTLED_US: u64 = 250_000;
 
-fn settled(open: &Open, now_ns: u64) -> bool {
+fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
     open.retransmits > 0 || open.dwell_us(now_ns).is_none_or(|age| age >= SETTLED_US)
 }
 
@@ -461,7 +461,7 @@ const MOST_TIME_OUTS: u32 = 8;
 
 /// When the kernel's schedule ends it, if that lies between the last sighting and `now_ns`. The wheel
 /// is never early and up to an eighth of the time-out late.
-fn expiry_within(open: &Open, now_ns: u64) -> Option<u64> {
+fn expiry_within(open: &OpenHandshake, now_ns: u64) -> Option<u64> {
     let (nominal_ns, gap_us) = open.gives_up?;
     let late_ns = gap_us * 1000 / 8 + 100_000_000;
     (nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns).then_some(nominal_ns)

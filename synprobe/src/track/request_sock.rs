@@ -11,11 +11,11 @@ use synprobe_ebpf::event::{
 use super::{
     Ending, Tracker, Tuple,
     facts::RESET_HERE,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
     peers::FullQueue,
     reconcile::Fate,
     schedule::SynAckSchedule,
-    unreported::Untold,
+    unreported::Unreported,
 };
 use crate::{
     decode::Moment,
@@ -89,15 +89,15 @@ impl Tracker {
     }
 
     /// An end that a look at sock_diag shows: in the exact mode an event was due.
-    pub(super) fn end_untold(&mut self, open: &Open, fate: Fate, at_ns: u64) {
+    pub(super) fn end_untold(&mut self, open: &OpenHandshake, fate: Fate, at_ns: u64) {
         let due = self.config.source.is_exact() && fate == Fate::Gone && open.moved_ns.is_none();
         if due && !self.may_have_gone_well(open) {
-            self.untold(open.connection.netns, at_ns, 1, Untold::HalfOpenEnds);
+            self.untold(open.connection.netns, at_ns, 1, Unreported::HalfOpenEnds);
         }
     }
 
     /// What the request had counted.
-    fn account(&mut self, open: &mut Open, r: &RequestRecord) {
+    fn account(&mut self, open: &mut OpenHandshake, r: &RequestRecord) {
         let sent_again = u32::from(r.num_retrans);
         self.sent_again_unseen(open, sent_again, r.header.ts_ns);
         open.retransmits = open.retransmits.max(sent_again);
@@ -118,7 +118,7 @@ impl Tracker {
         });
     }
 
-    fn ending(&mut self, open: &mut Open, r: &RequestRecord, listens: bool) -> Ending {
+    fn ending(&mut self, open: &mut OpenHandshake, r: &RequestRecord, listens: bool) -> Ending {
         let at_ns = r.header.ts_ns;
         let dropped = |fact: &str| Ending::new(Outcome::Dropped, at_ns).fact(fact);
         match r.how {

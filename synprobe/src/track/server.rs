@@ -7,7 +7,7 @@ use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker, Tuple,
-    handshake::{Open, Start},
+    handshake::{OpenHandshake, Start},
     reconcile::Fate,
     retransmit_line,
     schedule::SynAckSchedule,
@@ -20,7 +20,7 @@ use crate::{
 /// A full socket in SYN_RECV, by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Child {
-    /// Of a listener: for the instant until its next transition, or, under TCP Fast Open, from the
+    /// Of a listener: for the instant until its next transition, or, under TCP Fast OpenHandshake, from the
     /// SYN on.
     Passive {
         /// When it was made.
@@ -38,7 +38,7 @@ const SAME_START_NS: u64 = 2_000_000;
 const UNDONE_NS: u64 = 1_000_000;
 
 impl Tracker {
-    /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast Open.
+    /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast OpenHandshake.
     pub(super) fn child_created(&mut self, r: &StateRecord) {
         self.children.insert(
             r.sock,
@@ -74,10 +74,10 @@ impl Tracker {
             (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,
             (TcpState::Close, libc::ETIMEDOUT) => Outcome::Expired,
             (TcpState::Close, _) => Outcome::Dropped,
-            // A Fast Open child that the application closed before the final ACK.
+            // A Fast OpenHandshake child that the application closed before the final ACK.
             _ => Outcome::Abandoned,
         };
-        // Under Fast Open the child is there from the SYN on, and its own time is the half-open's.
+        // Under Fast OpenHandshake the child is there from the SYN on, and its own time is the half-open's.
         let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
         let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
@@ -95,10 +95,10 @@ impl Tracker {
         &mut self,
         r: &StateRecord,
         tuple: Tuple,
-        known: Option<Open>,
+        known: Option<OpenHandshake>,
         fast_open: Option<u64>,
         end: Ending,
-    ) -> (Open, Ending) {
+    ) -> (OpenHandshake, Ending) {
         let at_ns = r.header.ts_ns;
         let sample_us = u64::from(r.srtt_us >> 3);
         let mut known = known;
@@ -157,7 +157,7 @@ impl Tracker {
     /// A connection made through a SYN cookie has no request_sock, and its first sample comes from a
     /// timestamp whose low bits encode options: whole milliseconds (`cookie_init_timestamp()`). A
     /// true sample has one chance in a thousand to look so; then the namespace's own counter decides.
-    fn may_be_cookie(&mut self, r: &StateRecord, known: &Option<Open>) -> bool {
+    fn may_be_cookie(&mut self, r: &StateRecord, known: &Option<OpenHandshake>) -> bool {
         if known.is_some() || !r.srtt_us.is_multiple_of(8000) {
             return false;
         }
@@ -173,10 +173,10 @@ impl Tracker {
     /// not seen: the peer used the same port again.
     pub(super) fn same_generation(
         &mut self,
-        known: Option<Open>,
+        known: Option<OpenHandshake>,
         began_ns: u64,
         at_ns: u64,
-    ) -> Option<Open> {
+    ) -> Option<OpenHandshake> {
         let open = known?;
         let same = open.start.is_none_or(|start| {
             let slack_ns = SAME_START_NS + start.error_us * 1000;
@@ -197,13 +197,13 @@ impl Tracker {
         family: u16,
         start: Option<Start>,
         alive_ns: u64,
-    ) -> Open {
+    ) -> OpenHandshake {
         let mut connection = self.new_connection(&tuple, Role::Server, family);
         if let Some(owner) = self.owners.of(&tuple) {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup.clone();
         }
-        Open::new(connection, TcpState::SynRecv, start, alive_ns)
+        OpenHandshake::new(connection, TcpState::SynRecv, start, alive_ns)
     }
 
     /// A SYN-ACK is sent again.
@@ -262,7 +262,7 @@ impl Tracker {
     }
 
     /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
-    pub(super) fn sent_again_unseen(&mut self, open: &Open, counted: u32, at_ns: u64) {
+    pub(super) fn sent_again_unseen(&mut self, open: &OpenHandshake, counted: u32, at_ns: u64) {
         let begun = |start: Start| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };
@@ -273,7 +273,7 @@ impl Tracker {
     }
 
     /// Puts a half-open (back) into the table.
-    pub(super) fn keep_half_open(&mut self, tuple: Tuple, open: Open, at_ns: u64) {
+    pub(super) fn keep_half_open(&mut self, tuple: Tuple, open: OpenHandshake, at_ns: u64) {
         let evicted = self.half_opens.insert(tuple, open);
         self.evicted(evicted, at_ns);
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Snapshot, Tracker, handshake::Open, unreported::Untold};
+use super::{Snapshot, Tracker, handshake::OpenHandshake, unreported::Unreported};
 use crate::{
     model::{Role, TcpState},
     util::addresses::mapped,
@@ -34,7 +34,7 @@ impl Tracker {
             let peer = (row.tuple.peer_addr, row.tuple.peer_port);
             shown.entry(peer).or_default().push(row.tuple.local_port);
         }
-        let due = |open: &Open| {
+        let due = |open: &OpenHandshake| {
             open.connection.role == Role::Client
                 && open.connection.netns == snapshot.netns
                 && open.state == TcpState::SynSent
@@ -69,6 +69,11 @@ impl Tracker {
                 );
             }
         }
-        self.untold(snapshot.netns, snapshot.after_ns, gone, Untold::ClientEnds);
+        self.untold(
+            snapshot.netns,
+            snapshot.after_ns,
+            gone,
+            Unreported::ClientEnds,
+        );
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// Records that are known to be lost: what else shows that they are missing is no news.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Excused {
+pub(super) struct AlreadyCounted {
     pub states: u64,
     pub retransmissions: u64,
     pub requests: u64,
@@ -16,7 +16,7 @@ pub(super) struct Excused {
 
 /// What no event told of.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Untold {
+pub(super) enum Unreported {
     /// SYNs and SYN-ACKs sent again: whose count shows it.
     Retransmissions(&'static str),
     /// Other segments sent again.
@@ -30,7 +30,7 @@ pub(super) enum Untold {
 impl Tracker {
     /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
     /// what it counted was asked for.
-    pub(super) fn take_census(&mut self, snapshot: &Snapshot) {
+    pub(super) fn audit_counters(&mut self, snapshot: &Snapshot) {
         let Some(mut count) = snapshot
             .sent_again
             .filter(|_| self.config.selection.is_whole())
@@ -44,13 +44,13 @@ impl Tracker {
             }
         }
         let (netns, at_ns) = (snapshot.netns, count.after_ns);
-        let missing = self.census.reading(netns, count);
-        let by = Untold::Retransmissions("TCPSynRetrans");
+        let missing = self.mib_audit.reading(netns, count);
+        let by = Unreported::Retransmissions("TCPSynRetrans");
         self.untold(netns, at_ns, missing.handshake, by);
-        self.untold(netns, at_ns, missing.data, Untold::Segments);
+        self.untold(netns, at_ns, missing.data, Unreported::Segments);
     }
 
-    /// What an event tells that was sent again, for the census: where nobody reads the counters it
+    /// What an event tells that was sent again, for the mib_audit: where nobody reads the counters it
     /// would only be kept.
     pub(super) fn count_again(&mut self, event: &Event) {
         let (handshake, segments) = match event {
@@ -61,51 +61,57 @@ impl Tracker {
         };
         if self.config.selection.is_whole() {
             let netns = event.flow().netns;
-            self.census.event(netns, event.at_ns(), handshake, segments);
+            self.mib_audit
+                .event(netns, event.at_ns(), handshake, segments);
         }
     }
 
     /// A socket's own count is ahead of the events by so many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
-        let news = self.census.missed(netns, events.into());
-        self.untold(netns, at_ns, news, Untold::Retransmissions("the socket"));
+        let news = self.mib_audit.missed(netns, events.into());
+        self.untold(
+            netns,
+            at_ns,
+            news,
+            Unreported::Retransmissions("the socket"),
+        );
     }
 
     /// Something else than an event told of these: lost, unless they are known to be.
-    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Untold) {
+    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Unreported) {
         let (excuse, named, by, of) = match what {
-            Untold::Retransmissions(by) => (
-                &mut self.excused.retransmissions,
+            Unreported::Retransmissions(by) => (
+                &mut self.already_counted.retransmissions,
                 "retransmissions",
                 by,
                 Missed::Handshakes(netns),
             ),
-            Untold::Segments => (
-                &mut self.excused.retransmissions,
+            Unreported::Segments => (
+                &mut self.already_counted.retransmissions,
                 "segments sent again",
                 "RetransSegs",
                 Missed::Data(netns),
             ),
-            Untold::ClientEnds => (
-                &mut self.excused.states,
+            Unreported::ClientEnds => (
+                &mut self.already_counted.states,
                 "ends of active opens",
                 "sock_diag",
                 Missed::Others,
             ),
-            Untold::HalfOpenEnds => (
-                &mut self.excused.requests,
+            Unreported::HalfOpenEnds => (
+                &mut self.already_counted.requests,
                 "ends of half-opens",
                 "sock_diag",
                 Missed::Others,
             ),
         };
-        let excused = match what {
+        let already_counted = match what {
             // A record that is known to be lost may have been of any number of segments.
-            Untold::Segments if *excuse > 0 => events,
+            Unreported::Segments if *excuse > 0 => events,
             _ => events.min(*excuse),
         };
-        *excuse = excuse.saturating_sub(excused);
-        let events = events - excused;
+        *excuse = excuse.saturating_sub(already_counted);
+        let events = events - already_counted;
         if events > 0 {
             self.totals.untold += events;
             let reason = format!("{named} in namespace {netns}: {by} shows them and no event told");

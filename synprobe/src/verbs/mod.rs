@@ -90,7 +90,7 @@ fn check_output() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells the service manager, if there is one, that everything is attached (sd_notify(3)).
+/// Capabilities the service manager, if there is one, that everything is attached (sd_notify(3)).
 fn tell_manager() {
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         log::warn!("the service manager cannot be told that this is ready: {error}");

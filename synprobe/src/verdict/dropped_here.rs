@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Explanation, Finding, Scene, Verdict,
-    context::{Discard, Packet},
+    Context, Explanation, Finding, Verdict,
+    context::{DroppedPacket, Packet},
 };
 use crate::model::{Evidence, Handshake, Outcome, Role};
 
@@ -15,10 +15,10 @@ const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 const NEIGHBOUR: &str = "NEIGH_";
 
 /// Packets of a handshake that this host threw away, and that held it up.
-fn decisive<'s>(h: &Handshake, scene: &'s Scene) -> Vec<&'s Discard> {
+fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
     let answered = h.outcome == Outcome::Unreachable;
-    scene
-        .discards_of(&h.connection, h.facts.began_ns.unwrap_or(0))
+    context
+        .drops_of(&h.connection, h.facts.began_ns.unwrap_or(0))
         .into_iter()
         // A RST that is thrown away holds nothing up, nor does a repeated SYN of a peer whose half-open
         // is there.
@@ -37,14 +37,14 @@ impl Verdict for DroppedHere {
         "dropped-here"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         // With its final ACK here, what was dropped before is history.
         let arrived = h.facts.acked && h.facts.queue_was_full;
         let well = h.outcome == Outcome::Established && h.retransmits == 0;
         if arrived || well || h.outcome == Outcome::Refused {
             return None;
         }
-        let of_handshake = decisive(h, scene);
+        let of_handshake = decisive(h, context);
         let first = of_handshake.first()?;
         // One packet that fell to a full queue does not explain why ten got no answer.
         let lost: u64 = of_handshake.iter().map(|d| d.count).sum();
@@ -76,7 +76,7 @@ impl Verdict for DroppedHere {
         Some(finding.remedy(first.remedy()))
     }
 
-    fn facts_of_many(&self, group: &[&Handshake], scene: &Scene) -> Option<Vec<Evidence>> {
+    fn facts_of_many(&self, group: &[&Handshake], context: &Context) -> Option<Vec<Evidence>> {
         // By what was dropped, where and why: packets, connections.
         type Kind<'s> = (u32, Packet, bool, String, &'s str);
         let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
@@ -91,7 +91,7 @@ impl Verdict for DroppedHere {
             }
         }
         for h in first.into_values() {
-            for d in decisive(h, scene) {
+            for d in decisive(h, context) {
                 let key = (d.netns, d.packet, d.incoming, d.cause(), d.words);
                 let (packets, connections) = kinds.entry(key).or_default();
                 *packets += d.count;
@@ -151,10 +151,10 @@ mod tests {
     use super::*;
     use crate::{model::Confidence, verdict::fixtures::*};
 
-    fn dropping(h: &Handshake, packet: Packet) -> Scene {
-        let mut scene = Scene::default();
-        scene.discarded(discard(h, packet, 3));
-        scene
+    fn dropping(h: &Handshake, packet: Packet) -> Context {
+        let mut context = Context::default();
+        context.discarded(discard(h, packet, 3));
+        context
     }
 
     #[test]
@@ -199,14 +199,14 @@ mod tests {
     fn what_comes_where_nobody_has_its_address_is_not_thrown_away() {
         let h = half_open(Outcome::Expired);
         for (netns, verdict) in [(NETNS, "dropped-here"), (7, "peer-silent")] {
-            let mut scene = Scene::default();
-            scene.discarded(Discard {
+            let mut context = Context::default();
+            context.discarded(DroppedPacket {
                 netns,
                 incoming: true,
                 reason: "IP_INADDRERRORS",
                 ..discard(&h, Packet::SynAck, 2)
             });
-            assert_eq!(said(&h, scene).0.as_deref(), Some(verdict));
+            assert_eq!(said(&h, context).0.as_deref(), Some(verdict));
         }
     }
 
@@ -214,12 +214,12 @@ mod tests {
     fn a_neighbour_that_does_not_answer_is_unreachable() {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EHOSTUNREACH".into());
-        let mut scene = Scene::default();
-        scene.discarded(Discard {
+        let mut context = Context::default();
+        context.discarded(DroppedPacket {
             reason: "NEIGH_FAILED",
             ..discard(&h, Packet::Syn, 1)
         });
-        assert_eq!(said(&h, scene).0.as_deref(), Some("unreachable"));
+        assert_eq!(said(&h, context).0.as_deref(), Some("unreachable"));
     }
 
     #[test]
@@ -229,16 +229,16 @@ mod tests {
         h.gaps_us = vec![1_000_000; 9];
         let mut one = discard(&h, Packet::SynAck, 1);
         let (verdict, _) = said(&h, {
-            let mut scene = Scene::default();
-            scene.discarded(one.clone());
-            scene
+            let mut context = Context::default();
+            context.discarded(one.clone());
+            context
         });
         assert_eq!(verdict.as_deref(), Some("synack-lost"));
         one.count = 9;
         let (verdict, _) = said(&h, {
-            let mut scene = Scene::default();
-            scene.discarded(one);
-            scene
+            let mut context = Context::default();
+            context.discarded(one);
+            context
         });
         assert_eq!(verdict.as_deref(), Some("dropped-here"));
         // Nor does a repeated SYN that was dropped: the half-open is there.

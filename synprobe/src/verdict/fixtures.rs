@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Judge, Mode, Scene,
-    context::{Counters, Discard, Packet},
+    Context, Judge, Mode,
+    context::{Counters, DroppedPacket, Packet},
 };
 use crate::model::{
     Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, Outcome, Role, State,
@@ -78,14 +78,14 @@ pub fn active(outcome: Outcome) -> Handshake {
 }
 
 /// What is said of a handshake, and how surely.
-pub fn said(h: &Handshake, scene: Scene) -> (Option<String>, Confidence) {
-    let h = judged(h, scene);
+pub fn said(h: &Handshake, context: Context) -> (Option<String>, Confidence) {
+    let h = judged(h, context);
     (h.verdict, h.confidence)
 }
 
 /// A handshake with its verdict.
-pub fn judged(h: &Handshake, scene: Scene) -> Handshake {
-    let mut judge = Judge::new(Mode::AtOnce, scene);
+pub fn judged(h: &Handshake, context: Context) -> Handshake {
+    let mut judge = Judge::new(Mode::AtOnce, context);
     let lines = judge.pass(vec![line(h.clone())]);
     match lines.into_iter().next().unwrap().body {
         Body::Handshake(h) => *h,
@@ -119,11 +119,11 @@ pub fn began(peer: IpAddr, port: u16, at_ns: u64) -> Line {
 }
 
 /// A packet of the handshake that this host's netfilter dropped.
-pub fn discard(h: &Handshake, packet: Packet, count: u64) -> Discard {
+pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
     let c = &h.connection;
     let local = SocketAddr::new(c.local_addr, c.local_port.unwrap());
     let peer = SocketAddr::new(c.peer_addr, c.peer_port.unwrap());
-    Discard {
+    DroppedPacket {
         netns: NETNS,
         from: local,
         to: peer,
@@ -159,10 +159,10 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     }
 }
 
-/// A scene in which the listener was looked at three times, counters moving by so much.
-pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Scene {
-    let mut scene = Scene::default();
-    scene.sees_discards = true;
+/// A context in which the listener was looked at three times, counters moving by so much.
+pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
+    let mut context = Context::default();
+    context.sees_drops = true;
     for n in 0..3 {
         let counters = Counters {
             netns: NETNS,
@@ -170,7 +170,7 @@ pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Scene {
             syncookies_sent: Some(cookies * n / 2),
             ..Counters::default()
         };
-        scene.look(std::slice::from_ref(listener), &[counters], T0 + n * SEC);
+        context.look(std::slice::from_ref(listener), &[counters], T0 + n * SEC);
     }
-    scene
+    context
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ALL, Scene, problems};
+use super::{ALL, Context, problems};
 use crate::{
     model::{Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role},
     util::{bounded::Bounded, format},
@@ -26,7 +26,7 @@ pub enum Mode {
 pub struct Judge {
     mode: Mode,
     /// What is known around the handshakes.
-    pub scene: Scene,
+    pub context: Context,
     held: Vec<Line>,
     /// Judged before the end for want of room.
     hurried: u64,
@@ -36,10 +36,10 @@ pub struct Judge {
 
 impl Judge {
     /// Knows nothing yet.
-    pub fn new(mode: Mode, scene: Scene) -> Self {
+    pub fn new(mode: Mode, context: Context) -> Self {
         Self {
             mode,
-            scene,
+            context,
             held: Vec::new(),
             hurried: 0,
             by_peer: Bounded::new(PEERS),
@@ -49,7 +49,7 @@ impl Judge {
     /// Takes lines as the tracker says them; gives back those that can be printed.
     pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
-            self.scene.note(line);
+            self.context.note(line);
         }
         match self.mode {
             Mode::AtOnce => {
@@ -61,7 +61,7 @@ impl Judge {
                 for mut line in lines {
                     match &line.body {
                         Body::State(_) | Body::Retransmit(_) => (),
-                        Body::Handshake(h) if went_well(h, &self.scene) => (),
+                        Body::Handshake(h) if went_well(h, &self.context) => (),
                         Body::Handshake(_) if self.held.len() < HELD => self.held.push(line),
                         Body::Handshake(_) => {
                             self.hurried += 1;
@@ -91,8 +91,8 @@ impl Judge {
                 _ => None,
             };
             let handshakes: Vec<Box<Handshake>> = judged.iter().filter_map(of).collect();
-            let found = problems(&handshakes, &self.scene);
-            let listeners = listeners(&found, &self.scene);
+            let found = problems(&handshakes, &self.context);
+            let listeners = listeners(&found, &self.context);
             let at_the_end = |body| Line {
                 mono_ns: at_ns.unwrap_or(0),
                 body,
@@ -120,7 +120,7 @@ impl Judge {
 
     fn judge(&mut self, line: &mut Line) {
         if let Body::Handshake(h) = &mut line.body {
-            judge(h, &self.scene);
+            judge(h, &self.context);
             if let Some(verdict) = &h.verdict {
                 let key = (h.connection.peer_addr, h.connection.role);
                 let Some(counts) = self.by_peer.get_mut(&key) else {
@@ -137,13 +137,13 @@ impl Judge {
 }
 
 /// The listeners that problems are about, and those that were full.
-fn listeners(problems: &[Problem], scene: &Scene) -> Vec<Listener> {
+fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     let concerned = |l: &Listener| {
         problems.iter().any(|p| {
             p.role == Role::Server && (p.netns, p.local_port) == (l.netns, Some(l.local_port))
         })
     };
-    let mut found: Vec<Listener> = scene
+    let mut found: Vec<Listener> = context
         .listeners()
         .filter(|looks| looks.was_full() || concerned(&looks.last))
         .map(|looks| looks.last.clone())
@@ -153,15 +153,15 @@ fn listeners(problems: &[Problem], scene: &Scene) -> Vec<Listener> {
 }
 
 /// Whether there is nothing to say of it.
-fn went_well(h: &Handshake, scene: &Scene) -> bool {
-    h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, scene).is_none())
+fn went_well(h: &Handshake, context: &Context) -> bool {
+    h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
 }
 
 /// Says why, in the handshake itself.
-fn judge(h: &mut Handshake, scene: &Scene) {
+fn judge(h: &mut Handshake, context: &Context) {
     let found = ALL
         .iter()
-        .find_map(|verdict| Some((verdict, verdict.check(h, scene)?)));
+        .find_map(|verdict| Some((verdict, verdict.check(h, context)?)));
     let Some((verdict, mut finding)) = found else {
         h.confidence = Confidence::Insufficient;
         if h.outcome != Outcome::Established {
@@ -172,10 +172,10 @@ fn judge(h: &mut Handshake, scene: &Scene) {
         }
         return;
     };
-    if scene.lost > 0 {
+    if context.lost > 0 {
         finding = finding.contra(format!(
             "{} records of this run were lost: what they told is not known",
-            scene.lost
+            context.lost
         ));
         finding.confidence = match (finding.confidence, finding.by_absence) {
             (Confidence::Certain, _) => Confidence::Likely,

@@ -1,7 +1,7 @@
 //! Why a handshake went as it did, with the facts for it and against it.
 //!
 //! A verdict is a pure function of what was seen: of one handshake ([`Handshake`], its `facts`
-//! included) and of what is known around it ([`Scene`]). One file each, behind [`Verdict`]; [`ALL`]
+//! included) and of what is known around it ([`Context`]). One file each, behind [`Verdict`]; [`ALL`]
 //! lists them, the strongest evidence first, and the first that the evidence makes is said. Where none
 //! is made, nothing is said but what is known ([`Judge::judge`]).
 
@@ -15,7 +15,7 @@ mod judge;
 mod problems;
 mod server;
 
-pub use context::Scene;
+pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::problems;
 
@@ -112,11 +112,11 @@ pub trait Verdict: Sync {
     }
 
     /// What speaks for it; `None` where it is not this.
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding>;
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding>;
 
     /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
     /// they share, and some examples, say enough.
-    fn facts_of_many(&self, _: &[&Handshake], _: &Scene) -> Option<Vec<Evidence>> {
+    fn facts_of_many(&self, _: &[&Handshake], _: &Context) -> Option<Vec<Evidence>> {
         None
     }
 

@@ -127,7 +127,7 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::half_open_source::Wish::default(),
+        wish: synprobe::probe::half_open_source::RequestedMode::default(),
         max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;

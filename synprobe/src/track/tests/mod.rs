@@ -810,7 +810,7 @@ fn a_child_that_was_never_one_is_no_handshake() {
 #[test]
 fn fast_open_and_simultaneous_open() {
     let mut b = bench();
-    // Fast Open: the child is there from the SYN on, and is killed by a RST.
+    // Fast OpenHandshake: the child is there from the SYN on, and is killed by a RST.
     b.see(state(T0, 0xc0, server_flow(), 10, 3, |_| ()));
     b.see(state(T0 + 40 * MS, 0xc0, server_flow(), 3, 7, |r| {
         r.sk_err = libc::ECONNRESET as u32

@@ -55,10 +55,10 @@ fn data_again(at: u64, segs: u32) -> Event {
 /// A look at the kernel's counters.
 fn counted(at: u64, handshake: u64, segments: u64) -> Snapshot {
     Snapshot {
-        sent_again: Some(Count {
+        sent_again: Some(CounterReading {
             before_ns: at,
             after_ns: at + MS,
-            again: Again {
+            again: RetransCounts {
                 handshake,
                 segments,
             },

@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome},
     util::format,
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `abandoned`
@@ -14,7 +14,7 @@ impl Verdict for Abandoned {
         "abandoned"
     }
 
-    fn check(&self, h: &Handshake, _: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
         if !super::failed(h) || h.outcome != Outcome::Abandoned {
             return None;
         }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn both_time_outs_are_said() {
-        let said = judged(&abandoned(), Scene::default());
+        let said = judged(&abandoned(), Context::default());
         assert_eq!(said.verdict.as_deref(), Some("abandoned"));
         assert_eq!(said.confidence, Confidence::Certain);
         let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
@@ -94,13 +94,16 @@ mod tests {
     #[test]
     fn the_kernels_own_end_is_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("filtered"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("filtered"));
     }
 
     #[test]
     fn a_reason_that_is_known_comes_first() {
         let mut h = abandoned();
         h.facts.soft_error = Some("ENETUNREACH".into());
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("unreachable"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("unreachable")
+        );
     }
 }

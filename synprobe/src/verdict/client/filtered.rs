@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome},
     util::format,
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// Open for so many retransmissions without an answer is enough to say so.
@@ -17,7 +17,7 @@ impl Verdict for Filtered {
         "filtered"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let so_far = h.outcome == Outcome::Open && h.retransmits >= ENOUGH;
         if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far {
             return None;
@@ -34,7 +34,7 @@ impl Verdict for Filtered {
             }
             _ => finding,
         };
-        finding = finding.maybe_contra(scene.usual_us(&h.connection).map(|(us, n)| {
+        finding = finding.maybe_contra(context.usual_us(&h.connection).map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
                 format::duration(us)
@@ -81,7 +81,7 @@ mod tests {
         open.retransmits = 3;
         for h in [ended, open] {
             assert_eq!(
-                said(&h, Scene::default()),
+                said(&h, Context::default()),
                 (Some("filtered".into()), Confidence::Likely)
             );
         }
@@ -91,17 +91,20 @@ mod tests {
     fn one_retransmission_is_not_enough() {
         let mut h = active(Outcome::Open);
         h.retransmits = 1;
-        assert_eq!(said(&h, Scene::default()), (None, Confidence::Insufficient));
+        assert_eq!(
+            said(&h, Context::default()),
+            (None, Confidence::Insufficient)
+        );
     }
 
     #[test]
     fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
         let mut h = active(Outcome::Abandoned);
         h.retransmits = 3;
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("abandoned"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("abandoned"));
         h.outcome = Outcome::Established;
         assert_eq!(
-            said(&h, Scene::default()).0.as_deref(),
+            said(&h, Context::default()).0.as_deref(),
             Some("syn-lost-then-ok")
         );
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `ports-exhausted`
@@ -13,7 +13,7 @@ impl Verdict for PortsExhausted {
         "ports-exhausted"
     }
 
-    fn check(&self, h: &Handshake, _: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
         let it = super::failed(h)
             && h.outcome == Outcome::Unreachable
             && h.facts.unbound
@@ -61,7 +61,7 @@ mod tests {
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Scene::default()),
+            said(&h, Context::default()),
             (Some("ports-exhausted".into()), Confidence::Certain)
         );
     }
@@ -70,9 +70,15 @@ mod tests {
     fn another_error_or_a_port_that_was_chosen_is_not_it() {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("unreachable"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("unreachable")
+        );
         h.error = Some("EHOSTUNREACH".into());
         h.facts.unbound = true;
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("unreachable"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("unreachable")
+        );
     }
 }

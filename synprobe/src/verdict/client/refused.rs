@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `refused`
@@ -13,7 +13,7 @@ impl Verdict for Refused {
         "refused"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::failed(h) || h.outcome != Outcome::Refused {
             return None;
         }
@@ -26,7 +26,7 @@ impl Verdict for Refused {
                 .contra("the RST itself was not seen: an ICMP port-unreachable would give the same error")
         };
         finding = finding.maybe_contra(
-            scene
+            context
                 .called_listener(&h.connection)
                 .map(|l| format!("a listener is on this host at that address: {}", l.name())),
         );
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_rst_makes_it() {
         assert_eq!(
-            said(&refused(), Scene::default()),
+            said(&refused(), Context::default()),
             (Some("refused".into()), Confidence::Certain)
         );
     }
@@ -79,13 +79,19 @@ mod tests {
     fn an_icmp_port_unreachable_is_not_it() {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("ECONNREFUSED".into());
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("unreachable"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("unreachable")
+        );
     }
 
     #[test]
     fn a_half_open_that_was_reset_is_not_it() {
         let h = half_open(Outcome::Reset);
         assert_eq!(h.connection.role, Role::Server);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-reset"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("peer-reset")
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// Fewer addresses, or ports, are no scan.
@@ -20,16 +20,16 @@ impl Verdict for ScanFanout {
         "scan-fanout"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::failed(h) {
             return None;
         }
-        let f = scene.fanout(&h.connection)?;
+        let f = context.fanout(&h.connection)?;
         let closed = f.closed();
         let wide = closed.addresses >= SPREAD || closed.ports >= SPREAD;
         let let_in = f.destinations() - closed.destinations;
         // Whose they are is not known: as if they were all its own, each to another destination.
-        let counted = usize::try_from(scene.counted_clients).unwrap_or(usize::MAX);
+        let counted = usize::try_from(context.counted_clients).unwrap_or(usize::MAX);
         let few = let_in.saturating_add(counted).saturating_mul(LET_IN) <= f.destinations();
         let once = closed.attempts <= AGAIN * closed.destinations as u64;
         if !wide || !few || !once {
@@ -87,15 +87,15 @@ mod tests {
         verdict::fixtures::*,
     };
 
-    fn calling(addresses: u8, times: u32) -> Scene {
-        let mut scene = Scene::default();
+    fn calling(addresses: u8, times: u32) -> Context {
+        let mut context = Context::default();
         for n in 0..addresses {
             for t in 0..times {
                 let at = 1_000 * SEC + u64::from(n) * SEC / 100 + u64::from(t);
-                scene.note(&began(Ipv4Addr::new(10, 1, 0, n).into(), 22, at));
+                context.note(&began(Ipv4Addr::new(10, 1, 0, n).into(), 22, at));
             }
         }
-        scene
+        context
     }
 
     fn refused() -> Handshake {
@@ -134,21 +134,21 @@ mod tests {
 
     #[test]
     fn a_crawler_that_is_let_in_is_no_scan() {
-        let mut scene = calling(60, 1);
+        let mut context = calling(60, 1);
         for n in 0..50 {
             let mut fine = active(Outcome::Established);
             fine.connection.peer_addr = Ipv4Addr::new(10, 1, 0, n).into();
             fine.connection.peer_port = Some(22);
-            scene.note(&line(fine));
+            context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), scene).0.as_deref(), Some("refused"));
+        assert_eq!(said(&refused(), context).0.as_deref(), Some("refused"));
     }
 
     #[test]
     fn one_destination_that_is_called_all_the_time_does_not_hide_it() {
-        let mut scene = calling(60, 1);
+        let mut context = calling(60, 1);
         for n in 0..200 {
-            scene.note(&began(
+            context.note(&began(
                 Ipv4Addr::new(10, 9, 9, 9).into(),
                 80,
                 1_000 * SEC + n,
@@ -156,8 +156,8 @@ mod tests {
             let mut fine = active(Outcome::Established);
             fine.connection.peer_addr = Ipv4Addr::new(10, 9, 9, 9).into();
             fine.connection.peer_port = Some(80);
-            scene.note(&line(fine));
+            context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), scene).0.as_deref(), Some("scan-fanout"));
+        assert_eq!(said(&refused(), context).0.as_deref(), Some("scan-fanout"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, Role},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `server-queue-full`
@@ -13,20 +13,20 @@ impl Verdict for ServerQueueFull {
         "server-queue-full"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
         let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
         if h.connection.role != Role::Client || answered || at_once {
             return None;
         }
-        let listener = scene.called_listener(&h.connection)?;
-        let overflows = scene
+        let listener = context.called_listener(&h.connection)?;
+        let overflows = context
             .moved(listener.last.netns, |c| c.listen_overflows)
             .unwrap_or(0);
         // A queue that is full for a moment is caught by its counters, not by a look now and then.
         // A repeated SYN counts as a drop of its listener too, and overflows are the whole namespace's:
         // only where no other listener can have caused them.
-        let another = scene
+        let another = context
             .listeners()
             .any(|l| l.last.netns == listener.last.netns && l.was_full());
         let overflowed = overflows > 0 && !another && listener.dropped() > 0 && h.retransmits > 0;
@@ -96,10 +96,10 @@ mod tests {
     use super::*;
     use crate::{model::Confidence, verdict::fixtures::*};
 
-    fn calling(full: bool, overflows: u64) -> Scene {
-        let mut scene = looked(&listener(if full { 129 } else { 3 }, 0), overflows, 0);
-        scene.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
-        scene
+    fn calling(full: bool, overflows: u64) -> Context {
+        let mut context = looked(&listener(if full { 129 } else { 3 }, 0), overflows, 0);
+        context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        context
     }
 
     fn waiting(outcome: Outcome) -> Handshake {
@@ -140,14 +140,14 @@ mod tests {
             Some("syn-lost-then-ok"),
             "another listener of the namespace may have overflowed"
         );
-        let mut scene = calling(false, 9);
+        let mut context = calling(false, 9);
         for drops in [2, 12] {
             let mut it = listener(3, 0);
             it.local_addr = "10.0.0.9".parse().unwrap();
             it.drops = Some(drops);
-            scene.look(&[it], &[], 0);
+            context.look(&[it], &[], 0);
         }
-        let got = said(&waiting(Outcome::Established), scene);
+        let got = said(&waiting(Outcome::Established), context);
         assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
     }
 

@@ -3,7 +3,7 @@
 use crate::{
     model::{Confidence, Handshake, Outcome, Role},
     util::format,
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `syn-lost-then-ok`
@@ -14,7 +14,7 @@ impl Verdict for SynLostThenOk {
         "syn-lost-then-ok"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let c = &h.connection;
         if c.role != Role::Client || h.outcome != Outcome::Established || h.retransmits == 0 {
             return None;
@@ -24,13 +24,13 @@ impl Verdict for SynLostThenOk {
             h.retransmits.saturating_add(1),
             super::took(h)
         ));
-        finding = finding.maybe_pro(scene.usual_us(c).map(|(us, n)| {
+        finding = finding.maybe_pro(context.usual_us(c).map(|(us, n)| {
             format!(
                 "this peer usually takes {} (median of the last {n})",
                 format::duration(us)
             )
         }));
-        if let Some(n @ 1..) = scene.peer_overflows(c) {
+        if let Some(n @ 1..) = context.peer_overflows(c) {
             // A queue that was full between two looks.
             finding.confidence = Confidence::Likely;
             finding = finding.contra(format!(
@@ -73,7 +73,7 @@ mod tests {
     fn a_second_syn_makes_it() {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
-        let said = judged(&h, Scene::default());
+        let said = judged(&h, Context::default());
         assert_eq!(said.verdict.as_deref(), Some("syn-lost-then-ok"));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
@@ -84,9 +84,9 @@ mod tests {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.connection.peer_port) = (1, Some(8080));
         for (overflows, confidence) in [(0, Confidence::Certain), (9, Confidence::Likely)] {
-            let mut scene = looked(&listener(3, 0), overflows, 0);
-            scene.has_addresses(NETNS, vec![h.connection.peer_addr]);
-            let got = said(&h, scene);
+            let mut context = looked(&listener(3, 0), overflows, 0);
+            context.has_addresses(NETNS, vec![h.connection.peer_addr]);
+            let got = said(&h, context);
             assert_eq!(got, (Some("syn-lost-then-ok".into()), confidence));
         }
     }
@@ -94,12 +94,12 @@ mod tests {
     #[test]
     fn the_first_syn_is_nothing_to_speak_of() {
         let h = active(Outcome::Established);
-        assert_eq!(said(&h, Scene::default()).0, None);
+        assert_eq!(said(&h, Context::default()).0, None);
     }
 
     #[test]
     fn a_server_that_was_late_is_a_slow_peer_for_itself() {
         let h = half_open(Outcome::Established);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `unreachable`
@@ -13,11 +13,11 @@ impl Verdict for Unreachable {
         "unreachable"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::failed(h) {
             return None;
         }
-        let word = scene.icmp(&h.connection);
+        let word = context.icmp(&h.connection);
         let ended_by_it = h.outcome == Outcome::Unreachable;
         // Noted, and not acted on by the kernel: it is still why nothing answered.
         let noted = h.facts.soft_error.as_deref().or(match h.outcome {
@@ -84,7 +84,7 @@ mod tests {
     use crate::{
         model::Confidence,
         verdict::{
-            context::{Ends, IcmpWord},
+            context::{Ends, IcmpReport},
             fixtures::*,
         },
     };
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn the_error_makes_it_and_the_packet_says_who() {
-        let mut scene = Scene::default();
-        let word = IcmpWord {
+        let mut context = Context::default();
+        let word = IcmpReport {
             from: "10.0.0.254".parse().unwrap(),
             what: "host unreachable (type 3 code 1)".into(),
             count: 1,
         };
-        scene.told(Ends::of(&unreachable().connection).unwrap(), word);
-        let said = judged(&unreachable(), scene);
+        context.told(Ends::of(&unreachable().connection).unwrap(), word);
+        let said = judged(&unreachable(), context);
         assert_eq!(said.verdict.as_deref(), Some("unreachable"));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
@@ -119,7 +119,7 @@ mod tests {
         h.error = Some("EHOSTUNREACH".into());
         h.facts.soft_error = Some("EHOSTUNREACH".into());
         assert_eq!(
-            said(&h, Scene::default()),
+            said(&h, Context::default()),
             (Some("unreachable".into()), Confidence::Likely)
         );
     }
@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn silence_and_a_lack_of_ports_are_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("filtered"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("filtered"));
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Scene::default()).0.as_deref(),
+            said(&h, Context::default()).0.as_deref(),
             Some("ports-exhausted")
         );
     }

@@ -20,15 +20,15 @@ struct Samples {
     count: usize,
 }
 
-pub(super) struct Usual(Bounded<(IpAddr, Role), Samples>);
+pub(super) struct Baseline(Bounded<(IpAddr, Role), Samples>);
 
-impl Default for Usual {
+impl Default for Baseline {
     fn default() -> Self {
         Self(Bounded::new(KEPT))
     }
 }
 
-impl Usual {
+impl Baseline {
     pub(super) fn note(&mut self, c: &Connection, dwell_us: u64) {
         let key = (c.peer_addr, c.role);
         if self.0.get(&key).is_none() {

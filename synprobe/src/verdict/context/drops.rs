@@ -48,7 +48,7 @@ impl Packet {
 
 /// One kind of drop of one connection's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discard {
+pub struct DroppedPacket {
     /// Namespace in which it happened.
     pub netns: u32,
     /// Who sent the packet.
@@ -73,7 +73,7 @@ pub struct Discard {
     pub last_ns: u64,
 }
 
-impl Discard {
+impl DroppedPacket {
     fn same_kind(&self, other: &Self) -> bool {
         (self.netns, self.packet, self.incoming, self.reason)
             == (other.netns, other.packet, other.incoming, other.reason)
@@ -130,14 +130,14 @@ pub fn times(n: u64) -> String {
 
 /// See the module.
 #[derive(Default)]
-pub struct Discards {
-    by_ends: Bounded<Ends, Vec<Discard>>,
+pub struct DroppedPackets {
+    by_ends: Bounded<Ends, Vec<DroppedPacket>>,
     total: u64,
 }
 
-impl Discards {
+impl DroppedPackets {
     /// One more.
-    pub fn note(&mut self, discard: Discard) {
+    pub fn note(&mut self, discard: DroppedPacket) {
         self.total += discard.count;
         let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
         let ends = Ends::new(flat(discard.from), flat(discard.to));
@@ -154,8 +154,8 @@ impl Discards {
     }
 
     /// What was dropped of a connection since a moment, most first.
-    pub fn of(&self, ends: &Ends, since_ns: u64) -> Vec<&Discard> {
-        let mut found: Vec<&Discard> = self
+    pub fn of(&self, ends: &Ends, since_ns: u64) -> Vec<&DroppedPacket> {
+        let mut found: Vec<&DroppedPacket> = self
             .by_ends
             .get(ends)
             .into_iter()
@@ -167,7 +167,7 @@ impl Discards {
     }
 
     /// Every kind of every connection that is remembered.
-    pub fn iter(&self) -> impl Iterator<Item = &Discard> {
+    pub fn iter(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.by_ends.iter().flat_map(|(_, kinds)| kinds)
     }
 

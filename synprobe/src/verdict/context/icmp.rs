@@ -7,7 +7,7 @@ use crate::util::bounded::Bounded;
 
 /// An ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IcmpWord {
+pub struct IcmpReport {
     /// Who says so.
     pub from: IpAddr,
     /// What: `host unreachable (type 3, code 1)`.
@@ -17,10 +17,10 @@ pub struct IcmpWord {
 }
 
 #[derive(Default)]
-pub(super) struct IcmpBook(Bounded<Ends, IcmpWord>);
+pub(super) struct IcmpReports(Bounded<Ends, IcmpReport>);
 
-impl IcmpBook {
-    pub(super) fn note(&mut self, ends: Ends, word: IcmpWord) {
+impl IcmpReports {
+    pub(super) fn note(&mut self, ends: Ends, word: IcmpReport) {
         match self.0.get_mut(&ends) {
             Some(known) if known.what == word.what && known.from == word.from => {
                 known.count += word.count;
@@ -31,7 +31,7 @@ impl IcmpBook {
         }
     }
 
-    pub(super) fn of(&self, ends: &Ends) -> Option<&IcmpWord> {
+    pub(super) fn of(&self, ends: &Ends) -> Option<&IcmpReport> {
         self.0.get(ends)
     }
 }

@@ -29,12 +29,12 @@ pub struct Counters {
 
 /// What was seen of one listener in this run.
 #[derive(Clone, Debug)]
-pub struct ListenerLooks {
+pub struct ListenerHistory {
     /// As it was seen last.
     pub last: Listener,
-    /// Looks at it.
+    /// ListenerHistories at it.
     pub looks: u64,
-    /// Looks that found its accept queue full.
+    /// ListenerHistories that found its accept queue full.
     pub full: u64,
     /// The longest that its accept queue was.
     pub longest: u32,
@@ -46,7 +46,7 @@ pub struct ListenerLooks {
     first_drops: Option<u64>,
 }
 
-impl ListenerLooks {
+impl ListenerHistory {
     /// Whether its accept queue was ever seen to be full.
     pub fn was_full(&self) -> bool {
         self.full > 0 || self.full_at_events > 0
@@ -95,25 +95,28 @@ impl ListenerLooks {
 }
 
 #[derive(Default)]
-pub(super) struct Looks {
-    listeners: HashMap<(u32, u16, [u8; 16]), ListenerLooks>,
+pub(super) struct ListenerHistories {
+    listeners: HashMap<(u32, u16, [u8; 16]), ListenerHistory>,
     counters: HashMap<u32, (Counters, Counters)>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
 }
 
-impl Looks {
+impl ListenerHistories {
     pub(super) fn note(&mut self, listeners: &[Listener], counters: &[Counters], _at_ns: u64) {
         for l in listeners {
             let key = (l.netns, l.local_port, mapped(l.local_addr));
-            let looks = self.listeners.entry(key).or_insert_with(|| ListenerLooks {
-                last: l.clone(),
-                looks: 0,
-                full: 0,
-                longest: 0,
-                syn_longest: 0,
-                full_at_events: 0,
-                first_drops: l.drops,
-            });
+            let looks = self
+                .listeners
+                .entry(key)
+                .or_insert_with(|| ListenerHistory {
+                    last: l.clone(),
+                    looks: 0,
+                    full: 0,
+                    longest: 0,
+                    syn_longest: 0,
+                    full_at_events: 0,
+                    first_drops: l.drops,
+                });
             let queue = Queue {
                 accept_queue: l.accept_queue.unwrap_or(0),
                 max: l.accept_queue_max.unwrap_or(u32::MAX),
@@ -160,11 +163,11 @@ impl Looks {
         }
     }
 
-    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenerLooks> {
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
         self.listeners.values()
     }
 
-    pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerLooks> {
+    pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerHistory> {
         let exact = self.listeners.get(&(netns, port, mapped(addr)));
         exact.or_else(|| {
             let mut serves = self
@@ -176,7 +179,12 @@ impl Looks {
     }
 
     /// The listener at an address of this host, in whichever namespace has it; its own first.
-    pub(super) fn on_this_host(&self, own: u32, addr: IpAddr, port: u16) -> Option<&ListenerLooks> {
+    pub(super) fn on_this_host(
+        &self,
+        own: u32,
+        addr: IpAddr,
+        port: u16,
+    ) -> Option<&ListenerHistory> {
         let has = |netns: u32| {
             addr.is_loopback() && netns == own
                 || self

@@ -11,12 +11,12 @@ mod port_stats;
 
 use std::net::IpAddr;
 
-pub use drops::{Discard, Discards, Packet, times};
+pub use drops::{DroppedPacket, DroppedPackets, Packet, times};
 pub use fanout::Fanout;
-pub use icmp::IcmpWord;
-pub use listener_history::{Counters, ListenerLooks};
-pub use paths::{Hops, Path, PathWanted};
-pub use port_stats::{Crowd, silent};
+pub use icmp::IcmpReport;
+pub use listener_history::{Counters, ListenerHistory};
+pub use paths::{Path, PathQuestion, Paths};
+pub use port_stats::{PortStats, silent};
 
 use crate::{
     model::{Body, Connection, HalfOpens, Handshake, Line, Missed, Outcome, Role, TcpState},
@@ -48,23 +48,23 @@ impl Ends {
 
 /// See the module.
 #[derive(Default)]
-pub struct Scene {
+pub struct Context {
     /// Records that were lost in this run.
     pub lost: u64,
     /// Packet drops that went by unlooked at.
-    pub discards_missed: bool,
+    pub drops_missed: bool,
     /// Active opens that the kernel only counted, because they went well; all there can be while that is
     /// not known.
     pub counted_clients: u64,
     /// Whether this kernel tells what this host throws away.
-    pub sees_discards: bool,
-    discards: Discards,
-    looks: listener_history::Looks,
-    crowds: port_stats::Crowds,
+    pub sees_drops: bool,
+    drops: DroppedPackets,
+    looks: listener_history::ListenerHistories,
+    ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
-    hops: Hops,
-    icmp: icmp::IcmpBook,
-    usual: baseline::Usual,
+    paths: Paths,
+    icmp: icmp::IcmpReports,
+    baseline: baseline::Baseline,
     resets: Bounded<(u32, Ends), u32>,
     /// Half-opens of the same two ends that came to nothing: when each began.
     unanswered: Bounded<(u32, Ends), Vec<u64>>,
@@ -75,7 +75,7 @@ const ONE_CONNECT_NS: u64 = 140_000_000_000;
 /// Beginnings remembered of one connection.
 const BEGINNINGS: usize = 8;
 
-impl Scene {
+impl Context {
     /// Takes in what a line tells about others.
     pub fn note(&mut self, line: &Line) {
         match &line.body {
@@ -83,7 +83,7 @@ impl Scene {
                 self.fanouts.began(&s.connection, line.mono_ns)
             }
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
-            Body::Lost(l) if l.of == Missed::Drops => self.discards_missed = true,
+            Body::Lost(l) if l.of == Missed::Drops => self.drops_missed = true,
             Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
             _ => (),
         }
@@ -95,7 +95,7 @@ impl Scene {
             Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
             Role::Client => (),
             Role::Server => {
-                self.crowds.note(h, at_ns);
+                self.ports.note(h, at_ns);
                 self.looks.served(c.netns, c.local_addr);
                 if let (true, Some(queue), Some(port)) =
                     (h.facts.queue_was_full, h.facts.queue, c.local_port)
@@ -111,7 +111,7 @@ impl Scene {
             && h.retransmits == 0
             && let Some(dwell_us) = h.dwell_us
         {
-            self.usual.note(c, dwell_us);
+            self.baseline.note(c, dwell_us);
         }
     }
 
@@ -138,8 +138,8 @@ impl Scene {
     }
 
     /// Takes in a packet of a handshake that this host threw away.
-    pub fn discarded(&mut self, discard: Discard) {
-        self.discards.note(discard);
+    pub fn discarded(&mut self, discard: DroppedPacket) {
+        self.drops.note(discard);
     }
 
     /// Takes in where a peer's SYN came from.
@@ -151,11 +151,11 @@ impl Scene {
         ifindex: u32,
         mac: [u8; 6],
     ) {
-        self.hops.came_from(netns, peer, local, ifindex, mac);
+        self.paths.came_from(netns, peer, local, ifindex, mac);
     }
 
     /// Takes in an ICMP error.
-    pub fn told(&mut self, ends: Ends, word: IcmpWord) {
+    pub fn told(&mut self, ends: Ends, word: IcmpReport) {
         self.icmp.note(ends, word);
     }
 
@@ -176,36 +176,36 @@ impl Scene {
 
     /// The half-opens that there are now, by namespace and port.
     pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
-        self.crowds.now(now);
+        self.ports.now(now);
     }
 
     /// Ways back to peers that should be looked up; each is asked for once.
-    pub fn wanted_paths(&mut self) -> Vec<PathWanted> {
-        self.hops.wanted()
+    pub fn wanted_paths(&mut self) -> Vec<PathQuestion> {
+        self.paths.wanted()
     }
 
     /// A way back that was looked up.
-    pub fn path(&mut self, wanted: &PathWanted, path: Path) {
-        self.hops.found(wanted, path);
+    pub fn path(&mut self, wanted: &PathQuestion, path: Path) {
+        self.paths.found(wanted, path);
     }
 
     /// Packets of a connection that this host threw away since a moment.
-    pub fn discards_of(&self, c: &Connection, since_ns: u64) -> Vec<&Discard> {
-        Ends::of(c).map_or(Vec::new(), |ends| self.discards.of(&ends, since_ns))
+    pub fn drops_of(&self, c: &Connection, since_ns: u64) -> Vec<&DroppedPacket> {
+        Ends::of(c).map_or(Vec::new(), |ends| self.drops.of(&ends, since_ns))
     }
 
     /// All packets thrown away, most first.
-    pub fn discards(&self) -> &Discards {
-        &self.discards
+    pub fn drops(&self) -> &DroppedPackets {
+        &self.drops
     }
 
     /// What was seen of the listener that serves a connection.
-    pub fn listener(&self, c: &Connection) -> Option<&ListenerLooks> {
+    pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         self.looks.listener(c.netns, c.local_addr, c.local_port?)
     }
 
     /// What was seen of the listener that a client calls, where that is on this host.
-    pub fn called_listener(&self, c: &Connection) -> Option<&ListenerLooks> {
+    pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         self.looks.on_this_host(c.netns, c.peer_addr, c.peer_port?)
     }
 
@@ -220,18 +220,18 @@ impl Scene {
     }
 
     /// Listeners that were looked at.
-    pub fn listeners(&self) -> impl Iterator<Item = &ListenerLooks> {
+    pub fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
         self.looks.listeners()
     }
 
     /// Those who came to a connection's port.
-    pub fn crowd(&self, c: &Connection) -> Option<&Crowd> {
-        self.crowds.of(c.netns, c.local_port?)
+    pub fn port_stats(&self, c: &Connection) -> Option<&PortStats> {
+        self.ports.of(c.netns, c.local_port?)
     }
 
-    /// The crowd of every listening port.
-    pub fn crowds(&self) -> impl Iterator<Item = (&(u32, u16), &Crowd)> {
-        self.crowds.iter()
+    /// The port_stats of every listening port.
+    pub fn ports(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
+        self.ports.iter()
     }
 
     /// What the caller's process has called.
@@ -241,17 +241,17 @@ impl Scene {
 
     /// Where the peer's SYNs came from and where the answers go, if the two differ.
     pub fn crooked_path(&self, c: &Connection) -> Option<String> {
-        self.hops.crooked(c.netns, c.peer_addr)
+        self.paths.crooked(c.netns, c.peer_addr)
     }
 
     /// What ICMP said of a connection.
-    pub fn icmp(&self, c: &Connection) -> Option<&IcmpWord> {
+    pub fn icmp(&self, c: &Connection) -> Option<&IcmpReport> {
         Ends::of(c).and_then(|ends| self.icmp.of(&ends))
     }
 
     /// How long this peer's handshakes usually take, µs, and of how many that is the median.
     pub fn usual_us(&self, c: &Connection) -> Option<(u64, usize)> {
-        self.usual.median_us(c)
+        self.baseline.median_us(c)
     }
 
     /// How many half-opens of the same two ends came to nothing within the time of one connect(): more

@@ -23,7 +23,7 @@ impl fmt::Display for Mac {
 
 /// A way back to be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PathWanted {
+pub struct PathQuestion {
     /// In this namespace.
     pub netns: u32,
     /// To this peer.
@@ -46,7 +46,7 @@ pub struct Path {
 }
 
 #[derive(Clone, Debug)]
-struct Way {
+struct PeerPath {
     local: IpAddr,
     ifindex: u32,
     mac: [u8; 6],
@@ -55,15 +55,15 @@ struct Way {
 }
 
 /// See the module.
-pub struct Hops(Bounded<(u32, IpAddr), Way>);
+pub struct Paths(Bounded<(u32, IpAddr), PeerPath>);
 
-impl Default for Hops {
+impl Default for Paths {
     fn default() -> Self {
         Self(Bounded::new(KEPT))
     }
 }
 
-impl Hops {
+impl Paths {
     pub(super) fn came_from(
         &mut self,
         netns: u32,
@@ -75,7 +75,7 @@ impl Hops {
         match self.0.get_mut(&(netns, peer)) {
             Some(way) => (way.ifindex, way.mac) = (ifindex, mac),
             None => {
-                let way = Way {
+                let way = PeerPath {
                     local,
                     ifindex,
                     mac,
@@ -87,7 +87,7 @@ impl Hops {
         }
     }
 
-    pub(super) fn wanted(&mut self) -> Vec<PathWanted> {
+    pub(super) fn wanted(&mut self) -> Vec<PathQuestion> {
         let open: Vec<(u32, IpAddr)> = self
             .0
             .iter()
@@ -99,7 +99,7 @@ impl Hops {
         for key in open {
             if let Some(way) = self.0.get_mut(&key) {
                 way.asked = true;
-                wanted.push(PathWanted {
+                wanted.push(PathQuestion {
                     netns: key.0,
                     peer: key.1,
                     local: way.local,
@@ -109,7 +109,7 @@ impl Hops {
         wanted
     }
 
-    pub(super) fn found(&mut self, wanted: &PathWanted, path: Path) {
+    pub(super) fn found(&mut self, wanted: &PathQuestion, path: Path) {
         if let Some(way) = self.0.get_mut(&(wanted.netns, wanted.peer)) {
             way.back = Some(path);
         }

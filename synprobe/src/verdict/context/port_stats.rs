@@ -1,4 +1,4 @@
-//! Who came to a listening port, and how they fared: what tells a flood from a crowd.
+//! Who came to a listening port, and how they fared: what tells a flood from a port_stats.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ const SOURCES: usize = 16_384;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Crowd {
+pub struct PortStats {
     /// Handshakes that were established.
     pub established: u64,
     /// Half-opens whose peer stayed silent until they ended.
@@ -30,7 +30,7 @@ pub struct Crowd {
     last_ns: u64,
 }
 
-impl Crowd {
+impl PortStats {
     /// Half-opens whose peer stayed silent, ended or not.
     pub fn silent(&self) -> u64 {
         self.silent_ended + self.now.silent
@@ -73,18 +73,18 @@ pub fn silent(h: &Handshake) -> bool {
         && !f.reset_seen
 }
 
-pub(super) struct Crowds(Bounded<(u32, u16), Crowd>);
+pub(super) struct AllPortStats(Bounded<(u32, u16), PortStats>);
 
-impl Default for Crowds {
+impl Default for AllPortStats {
     fn default() -> Self {
         Self(Bounded::new(PORTS))
     }
 }
 
-impl Crowds {
-    fn entry(&mut self, key: (u32, u16)) -> Option<&mut Crowd> {
+impl AllPortStats {
+    fn entry(&mut self, key: (u32, u16)) -> Option<&mut PortStats> {
         if self.0.get(&key).is_none() {
-            self.0.insert(key, Crowd::default());
+            self.0.insert(key, PortStats::default());
         }
         self.0.get_mut(&key)
     }
@@ -92,28 +92,28 @@ impl Crowds {
     pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
         let c = &h.connection;
         let Some(port) = c.local_port else { return };
-        let Some(crowd) = self.entry((c.netns, port)) else {
+        let Some(port_stats) = self.entry((c.netns, port)) else {
             return;
         };
         if let Some(queue) = h.facts.queue {
-            crowd.fullest = Some(queue.syn_fill().max(crowd.fullest.unwrap_or(0.0)));
+            port_stats.fullest = Some(queue.syn_fill().max(port_stats.fullest.unwrap_or(0.0)));
         }
         let source = mapped(c.peer_addr);
         if h.outcome == Outcome::Established {
-            crowd.established += 1;
-            crowd.first_ns.get_or_insert(at_ns);
-            crowd.last_ns = crowd.last_ns.max(at_ns);
-            if crowd.established_sources.len() < SOURCES {
-                crowd.established_sources.insert(source);
+            port_stats.established += 1;
+            port_stats.first_ns.get_or_insert(at_ns);
+            port_stats.last_ns = port_stats.last_ns.max(at_ns);
+            if port_stats.established_sources.len() < SOURCES {
+                port_stats.established_sources.insert(source);
             }
         } else if silent(h) {
             // One that is still open is told again by what there is now; at the end there is no now.
-            crowd.silent_ended += 1;
+            port_stats.silent_ended += 1;
             if h.outcome == Outcome::Open {
-                crowd.now = HalfOpens::default();
+                port_stats.now = HalfOpens::default();
             }
-            if crowd.silent_sources.len() < SOURCES {
-                crowd.silent_sources.insert(source);
+            if port_stats.silent_sources.len() < SOURCES {
+                port_stats.silent_sources.insert(source);
             }
         }
     }
@@ -123,23 +123,23 @@ impl Crowds {
         let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
         for key in known {
             if !now.contains_key(&key)
-                && let Some(crowd) = self.0.get_mut(&key)
+                && let Some(port_stats) = self.0.get_mut(&key)
             {
-                crowd.now = HalfOpens::default();
+                port_stats.now = HalfOpens::default();
             }
         }
         for (key, half_opens) in now {
-            if let Some(crowd) = self.entry(key) {
-                crowd.now = half_opens;
+            if let Some(port_stats) = self.entry(key) {
+                port_stats.now = half_opens;
             }
         }
     }
 
-    pub(super) fn of(&self, netns: u32, port: u16) -> Option<&Crowd> {
+    pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
         self.0.get(&(netns, port))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, u16), &Crowd)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
         self.0.iter()
     }
 }

@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Scene, find};
+use super::{Context, find};
 use crate::{
     model::{Confidence, Evidence, Handshake, Outcome, PeerShare, Problem, Role},
     util::format,
@@ -57,25 +57,25 @@ impl Key {
 }
 
 /// Groups judged handshakes; drops without a handshake (a SYN that this host refused) are problems too.
-pub fn problems(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Problem> {
+pub fn problems(handshakes: &[Box<Handshake>], context: &Context) -> Vec<Problem> {
     let mut groups: BTreeMap<Key, Vec<&Handshake>> = BTreeMap::new();
     for h in handshakes {
         groups.entry(Key::of(h)).or_default().push(h);
     }
     let mut problems: Vec<Problem> = groups
         .into_iter()
-        .map(|(key, group)| problem(&key, &group, scene))
+        .map(|(key, group)| problem(&key, &group, context))
         .collect();
-    problems.extend(without_handshake::refused_at_the_door(handshakes, scene));
+    problems.extend(without_handshake::refused_at_the_door(handshakes, context));
     let told: HashSet<(u32, Option<u16>)> = problems
         .iter()
         .filter(|p| p.verdict == QUEUE_FULL)
         .map(|p| (p.netns, p.local_port))
         .collect();
-    let silent = scene
+    let silent = context
         .listeners()
         .filter(|l| l.was_full() && !told.contains(&(l.last.netns, Some(l.last.local_port))));
-    problems.extend(silent.map(|l| without_handshake::full_listener(l, scene)));
+    problems.extend(silent.map(|l| without_handshake::full_listener(l, context)));
     problems.sort_by_key(|p| {
         (
             p.verdict == INSUFFICIENT,
@@ -99,12 +99,12 @@ fn weight(p: &Problem) -> u64 {
     // A handshake that came late to a good end is the lesser evil.
     let late = matches!(
         p.verdict.as_str(),
-        "slow-peer" | "syn-lost-then-ok" | "flash-crowd"
+        "slow-peer" | "syn-lost-then-ok" | "flash-port_stats"
     );
     p.handshakes * sure * if late { 1 } else { 4 }
 }
 
-fn problem(key: &Key, group: &[&Handshake], scene: &Scene) -> Problem {
+fn problem(key: &Key, group: &[&Handshake], context: &Context) -> Problem {
     let surest = group
         .iter()
         .copied()
@@ -124,11 +124,11 @@ fn problem(key: &Key, group: &[&Handshake], scene: &Scene) -> Problem {
             "seen itself in {certain} of them, the likeliest reason for the others"
         )));
     }
-    let of_many = find(&key.verdict).and_then(|v| v.facts_of_many(group, scene));
+    let of_many = find(&key.verdict).and_then(|v| v.facts_of_many(group, context));
     evidence.extend(of_many.unwrap_or_else(|| shared_facts(group)));
     let (peers, peers_more) = peers(group.iter().map(|h| h.connection.peer_addr));
     let c = &surest.connection;
-    let listener = scene.listener(c).filter(|_| key.role == Role::Server);
+    let listener = context.listener(c).filter(|_| key.role == Role::Server);
     Problem {
         rank: 0,
         verdict: key.verdict.clone(),
@@ -271,8 +271,8 @@ mod tests {
     };
 
     /// What is said at the end of a run that had these handshakes.
-    fn ended(handshakes: Vec<Handshake>, scene: Scene) -> Vec<Line> {
-        let mut judge = Judge::new(Mode::AtTheEnd, scene);
+    fn ended(handshakes: Vec<Handshake>, context: Context) -> Vec<Line> {
+        let mut judge = Judge::new(Mode::AtTheEnd, context);
         let early = judge.pass(handshakes.into_iter().map(line).collect());
         assert!(
             early.is_empty(),
@@ -361,16 +361,16 @@ mod tests {
 
     #[test]
     fn syns_that_never_became_a_half_open_are_a_problem_too() {
-        let mut scene = looked(&listener(0, 0), 0, 0);
+        let mut context = looked(&listener(0, 0), 0, 0);
         for port in 0..3 {
             let mut h = half_open(Outcome::Open);
             h.connection.peer_port = Some(2000 + port);
             let mut d = discard(&h, Packet::Syn, 4);
             std::mem::swap(&mut d.from, &mut d.to);
             d.incoming = true;
-            scene.discarded(d);
+            context.discarded(d);
         }
-        let problems = found(&ended(Vec::new(), scene));
+        let problems = found(&ended(Vec::new(), context));
         assert_eq!(problems.len(), 1);
         let p = &problems[0];
         assert_eq!(
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_healthy_run_has_no_problem() {
-        let lines = ended(vec![fine(), fine()], Scene::default());
+        let lines = ended(vec![fine(), fine()], Context::default());
         assert!(lines.is_empty());
     }
 }

@@ -7,16 +7,19 @@ use crate::{
     model::{Confidence, Evidence, Handshake, Problem, Role},
     util::format,
     verdict::{
-        Scene,
-        context::{Discard, ListenerLooks, Packet},
+        Context,
+        context::{DroppedPacket, ListenerHistory, Packet},
     },
 };
 
 /// SYNs that came in and were thrown away before any half-open could be: no handshake tells of them.
-pub(super) fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) -> Vec<Problem> {
+pub(super) fn refused_at_the_door(
+    handshakes: &[Box<Handshake>],
+    context: &Context,
+) -> Vec<Problem> {
     type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
-    let mut doors: BTreeMap<Door<'_>, Vec<&Discard>> = BTreeMap::new();
-    for d in scene.discards().iter() {
+    let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
+    for d in context.drops().iter() {
         if d.packet == Packet::Syn && d.incoming {
             doors
                 .entry((d.netns, d.reason, d.to.ip(), d.to.port()))
@@ -33,7 +36,7 @@ pub(super) fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) 
                     .iter()
                     .flat_map(|d| std::iter::repeat_n(d.from.ip(), d.count.min(1000) as usize)),
             );
-            let listener = scene
+            let listener = context
                 .listeners()
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
             let known = handshakes
@@ -78,9 +81,9 @@ pub(super) fn refused_at_the_door(handshakes: &[Box<Handshake>], scene: &Scene) 
 
 /// A listener whose queue is full and that has no half-open: SYNs are dropped without a word, and
 /// neither a handshake nor a packet drop tells of them.
-pub(super) fn full_listener(looks: &ListenerLooks, scene: &Scene) -> Problem {
+pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Problem {
     let l = &looks.last;
-    let overflows = scene.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
+    let overflows = context.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
     let mut evidence = vec![pro(looks.how_full())];
     let fact = match overflows {
         0 => Evidence {

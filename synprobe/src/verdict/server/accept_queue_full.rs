@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, LimitedBy, Outcome, Role},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `accept-queue-full`
@@ -13,14 +13,14 @@ impl Verdict for AcceptQueueFull {
         "accept-queue-full"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let f = &h.facts;
         if h.connection.role != Role::Server
             || h.outcome == Outcome::Established && h.retransmits == 0 && !f.acked
         {
             return None;
         }
-        let looks = scene.listener(&h.connection);
+        let looks = context.listener(&h.connection);
         let seen_full = looks.is_some_and(|l| l.was_full());
         // Its own final ACK was refused: only a full queue or TCP_DEFER_ACCEPT does that.
         let refused = f.acked && (f.queue_was_full || f.defer_accept == Some(false));
@@ -57,7 +57,7 @@ impl Verdict for AcceptQueueFull {
                 ))
             };
         }
-        let overflows = scene.moved(h.connection.netns, |c| c.listen_overflows);
+        let overflows = context.moved(h.connection.netns, |c| c.listen_overflows);
         finding = finding.maybe_pro(
             overflows
                 .filter(|n| *n > 0)

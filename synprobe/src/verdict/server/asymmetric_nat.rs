@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `asymmetric-nat`
@@ -13,13 +13,13 @@ impl Verdict for AsymmetricNat {
         "asymmetric-nat"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::unfinished(h) || h.facts.acked {
             return None;
         }
-        let crooked = scene.crooked_path(&h.connection);
+        let crooked = context.crooked_path(&h.connection);
         let resets = if h.outcome == Outcome::Reset {
-            scene.resets(&h.connection)
+            context.resets(&h.connection)
         } else {
             0
         };
@@ -84,7 +84,7 @@ mod tests {
     use crate::{
         model::Confidence,
         verdict::{
-            context::{Path, PathWanted},
+            context::{Path, PathQuestion},
             fixtures::*,
         },
     };
@@ -92,21 +92,21 @@ mod tests {
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 9];
     const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-    fn path(h: &Handshake, back: [u8; 6]) -> Scene {
-        let mut scene = Scene::default();
+    fn path(h: &Handshake, back: [u8; 6]) -> Context {
+        let mut context = Context::default();
         let c = &h.connection;
-        scene.came_from(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
-        let wanted: Vec<PathWanted> = scene.wanted_paths();
+        context.came_from(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
+        let wanted: Vec<PathQuestion> = context.wanted_paths();
         assert_eq!(wanted.len(), 1);
-        assert!(scene.wanted_paths().is_empty(), "asked for once");
+        assert!(context.wanted_paths().is_empty(), "asked for once");
         let back = Path {
             ifindex: 2,
             interface: "eth0".into(),
             gateway: None,
             mac: Some(back),
         };
-        scene.path(&wanted[0], back);
-        scene
+        context.path(&wanted[0], back);
+        context
     }
 
     fn repeating() -> Handshake {
@@ -143,10 +143,13 @@ mod tests {
     fn one_reset_is_the_peers_a_second_one_of_the_same_port_is_not() {
         let mut h = half_open(Outcome::Reset);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-reset"));
-        let mut scene = Scene::default();
-        scene.note(&line(h.clone()));
-        let got = said(&h, scene);
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("peer-reset")
+        );
+        let mut context = Context::default();
+        context.note(&line(h.clone()));
+        let got = said(&h, context);
         assert_eq!(got, (Some("asymmetric-nat".into()), Confidence::Likely));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Role},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `defer-accept`
@@ -17,7 +17,7 @@ impl Verdict for DeferAccept {
         false
     }
 
-    fn check(&self, h: &Handshake, _: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
         let f = &h.facts;
         let waits = h.connection.role == Role::Server
             && f.acked
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn an_ack_that_waits_for_data_makes_it() {
         for outcome in [Outcome::Open, Outcome::Established, Outcome::Expired] {
-            let got = said(&deferred(outcome), Scene::default());
+            let got = said(&deferred(outcome), Context::default());
             assert_eq!(
                 got,
                 (Some("defer-accept".into()), Confidence::Certain),
@@ -82,7 +82,7 @@ mod tests {
         let mut h = deferred(Outcome::Open);
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Scene::default()).0.as_deref(),
+            said(&h, Context::default()).0.as_deref(),
             Some("accept-queue-full")
         );
     }
@@ -91,6 +91,9 @@ mod tests {
     fn without_the_ack_the_option_says_nothing() {
         let mut h = deferred(Outcome::Expired);
         h.facts.acked = false;
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("peer-silent")
+        );
     }
 }

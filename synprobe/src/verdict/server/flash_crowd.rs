@@ -2,40 +2,43 @@
 
 use crate::{
     model::{Handshake, Outcome, Role},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
-/// Fewer handshakes are no crowd.
+/// Fewer handshakes are no port_stats.
 const CROWD: u64 = 100;
 
-/// `flash-crowd`
+/// `flash-port_stats`
 pub(in crate::verdict) struct FlashCrowd;
 
 impl Verdict for FlashCrowd {
     fn name(&self) -> &'static str {
-        "flash-crowd"
+        "flash-port_stats"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let late = h.retransmits > 0 || h.facts.cookie && h.dwell_us.is_none();
         if h.connection.role != Role::Server || h.outcome != Outcome::Established || !late {
             return None;
         }
-        let crowd = scene.crowd(&h.connection)?;
+        let port_stats = context.port_stats(&h.connection)?;
         let netns = h.connection.netns;
-        let cookies = scene.moved(netns, |c| c.syncookies_sent).unwrap_or(0);
-        let overflows = scene.moved(netns, |c| c.listen_overflows).unwrap_or(0);
+        let cookies = context.moved(netns, |c| c.syncookies_sent).unwrap_or(0);
+        let overflows = context.moved(netns, |c| c.listen_overflows).unwrap_or(0);
         let pressed = cookies > 0 || overflows > 0;
-        if crowd.established < CROWD || !pressed || crowd.silent() * 4 > crowd.established {
+        if port_stats.established < CROWD
+            || !pressed
+            || port_stats.silent() * 4 > port_stats.established
+        {
             return None;
         }
         Some(
             Finding::likely()
                 .pro(format!(
                     "{} handshakes completed at this port, {:.0} a second, and {} did not",
-                    crowd.established,
-                    crowd.rate(),
-                    crowd.silent()
+                    port_stats.established,
+                    port_stats.rate(),
+                    port_stats.silent()
                 ))
                 .pro(format!(
                     "the queues overflowed meanwhile: {cookies} SYN cookies, {overflows} ListenOverflows"
@@ -58,7 +61,7 @@ impl Verdict for FlashCrowd {
                       silent half-open for every four of them, and cookies or overflows counted.",
             remedy: "Queues as long as the burst, and an application that accepts as fast as it comes.\n    \
                      synprobe listeners\n    sysctl net.core.somaxconn",
-            reproduce: "synprobe lab flash-crowd",
+            reproduce: "synprobe lab flash-port_stats",
         }
     }
 }
@@ -68,33 +71,39 @@ mod tests {
     use super::*;
     use crate::{model::Confidence, verdict::fixtures::*};
 
-    fn crowd(completed: u32, cookies: u64) -> Scene {
-        let mut scene = looked(&listener(0, 10), 0, cookies);
+    fn port_stats(completed: u32, cookies: u64) -> Context {
+        let mut context = looked(&listener(0, 10), 0, cookies);
         for n in 0..completed {
             let mut h = half_open_of(
                 &format!("198.18.{}.{}", n / 250, n % 250),
                 Outcome::Established,
             );
             h.retransmits = 0;
-            scene.note(&line(h));
+            context.note(&line(h));
         }
-        scene
+        context
     }
 
     #[test]
     fn a_late_one_among_many_that_complete_makes_it() {
-        let got = said(&half_open(Outcome::Established), crowd(300, 9));
-        assert_eq!(got, (Some("flash-crowd".into()), Confidence::Likely));
+        let got = said(&half_open(Outcome::Established), port_stats(300, 9));
+        assert_eq!(got, (Some("flash-port_stats".into()), Confidence::Likely));
     }
 
     #[test]
     fn alone_it_is_a_slow_peer_and_silent_it_is_not_a_crowd() {
         let late = half_open(Outcome::Established);
-        assert_eq!(said(&late, crowd(5, 9)).0.as_deref(), Some("slow-peer"));
-        assert_eq!(said(&late, crowd(300, 0)).0.as_deref(), Some("slow-peer"));
+        assert_eq!(
+            said(&late, port_stats(5, 9)).0.as_deref(),
+            Some("slow-peer")
+        );
+        assert_eq!(
+            said(&late, port_stats(300, 0)).0.as_deref(),
+            Some("slow-peer")
+        );
         let silent = half_open(Outcome::Expired);
         assert_eq!(
-            said(&silent, crowd(300, 9)).0.as_deref(),
+            said(&silent, port_stats(300, 9)).0.as_deref(),
             Some("peer-silent")
         );
     }

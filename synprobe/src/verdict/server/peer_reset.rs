@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, Role},
-    verdict::{Explanation, Finding, Scene, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// `peer-reset`
@@ -13,7 +13,7 @@ impl Verdict for PeerReset {
         "peer-reset"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if h.connection.role != Role::Server || h.outcome != Outcome::Reset {
             return None;
         }
@@ -22,8 +22,8 @@ impl Verdict for PeerReset {
         } else {
             Finding::likely().pro("it was gone before its time, and EmbryonicRsts had risen")
         };
-        let crowd = scene.crowd(&h.connection);
-        let finding = finding.maybe_contra(crowd.filter(|c| c.returned() > 0).map(|_| {
+        let port_stats = context.port_stats(&h.connection);
+        let finding = finding.maybe_contra(port_stats.filter(|c| c.returned() > 0).map(|_| {
             "some of those who were reset or silent here have also come in: not all are spoofed"
                 .to_owned()
         }));
@@ -42,7 +42,7 @@ impl Verdict for PeerReset {
                       closed its socket meanwhile (a stale port, an impatient client), or a NAT answers \
                       from another address. One RST does not tell which; a peer that goes on sending its \
                       SYN does (asymmetric-nat).",
-            told_by: "The RST itself, seen when the kernel discards it at the half-open (Linux 6.11): \
+            told_by: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
                       certain. Where that is not to be seen: the half-open is gone from sock_diag before \
                       its time and the namespace's EmbryonicRsts rose: likely.",
             remedy: "Nothing on this host. For many at once, from many addresses: rate-limit SYNs before \
@@ -61,12 +61,12 @@ mod tests {
     fn the_rst_itself_is_certain_the_counter_is_likely() {
         let mut h = half_open(Outcome::Reset);
         assert_eq!(
-            said(&h, Scene::default()),
+            said(&h, Context::default()),
             (Some("peer-reset".into()), Confidence::Likely)
         );
         h.facts.reset_seen = true;
         assert_eq!(
-            said(&h, Scene::default()),
+            said(&h, Context::default()),
             (Some("peer-reset".into()), Confidence::Certain)
         );
     }
@@ -74,13 +74,16 @@ mod tests {
     #[test]
     fn an_expiry_is_not_it() {
         let h = half_open(Outcome::Expired);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("peer-silent")
+        );
     }
 
     #[test]
     fn a_client_that_was_refused_is_not_it() {
         let mut h = active(Outcome::Refused);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("refused"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("refused"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict, context, times},
+    verdict::{Context, Explanation, Finding, Verdict, context, times},
 };
 
 /// `peer-silent`
@@ -13,11 +13,11 @@ impl Verdict for PeerSilent {
         "peer-silent"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::unfinished(h) || !context::silent(h) {
             return None;
         }
-        let usual = scene.usual_us(&h.connection);
+        let baseline = context.usual_us(&h.connection);
         let finding = Finding::likely()
             .by_absence()
             .pro(format!(
@@ -29,7 +29,7 @@ impl Verdict for PeerSilent {
                 "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \
                  tell these apart; the peer's earlier successes and the other host's view would",
             );
-        let finding = match usual {
+        let finding = match baseline {
             Some((us, n)) => finding.contra(format!(
                 "the peer has completed {n} other handshakes lately, usually in {}: it is no scanner",
                 crate::util::format::duration(us)
@@ -71,20 +71,20 @@ mod tests {
 
     #[test]
     fn silence_makes_it_and_no_more_than_likely() {
-        let got = said(&half_open(Outcome::Expired), Scene::default());
+        let got = said(&half_open(Outcome::Expired), Context::default());
         assert_eq!(got, (Some("peer-silent".into()), Confidence::Likely));
     }
 
     #[test]
     fn earlier_successes_speak_against_a_scanner() {
-        let mut scene = Scene::default();
+        let mut context = Context::default();
         for _ in 0..9 {
             let mut fine = half_open(Outcome::Established);
             fine.retransmits = 0;
             fine.dwell_us = Some(20_000);
-            scene.note(&line(fine));
+            context.note(&line(fine));
         }
-        let said = judged(&half_open(Outcome::Expired), scene);
+        let said = judged(&half_open(Outcome::Expired), context);
         assert!(
             said.evidence.iter().any(|e| !e.supports
                 && e.fact
@@ -102,7 +102,7 @@ mod tests {
         unwatched.facts.counted = false;
         unwatched.facts.was_there = true;
         for h in [young, unwatched] {
-            let said = judged(&h, Scene::default());
+            let said = judged(&h, Context::default());
             assert_eq!(
                 (said.verdict, said.confidence),
                 (None, Confidence::Insufficient)
@@ -113,9 +113,9 @@ mod tests {
 
     #[test]
     fn silence_is_no_evidence_where_records_were_lost() {
-        let mut scene = Scene::default();
-        scene.lost = 1;
-        let got = said(&half_open(Outcome::Expired), scene);
+        let mut context = Context::default();
+        context.lost = 1;
+        let got = said(&half_open(Outcome::Expired), context);
         assert_eq!(got, (None, Confidence::Insufficient));
     }
 }

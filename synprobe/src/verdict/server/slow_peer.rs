@@ -3,10 +3,10 @@
 use crate::{
     model::{Handshake, Outcome, Role},
     util::format,
-    verdict::{Explanation, Finding, Scene, Verdict, times},
+    verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
-/// Far over a peer's usual: so many times the median.
+/// Far over a peer's baseline: so many times the median.
 const TIMES: u64 = 5;
 /// And by no less than this, µs.
 const OVER_US: u64 = 100_000;
@@ -21,16 +21,16 @@ impl Verdict for SlowPeer {
         "slow-peer"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if h.connection.role != Role::Server || h.outcome != Outcome::Established {
             return None;
         }
         let dwell = h.dwell_us;
-        // Most handshakes end here: whatever is usual, this is not far over it.
+        // Most handshakes end here: whatever is baseline, this is not far over it.
         if h.retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
             return None;
         }
-        let usual = scene.usual_us(&h.connection);
+        let baseline = context.usual_us(&h.connection);
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
@@ -43,13 +43,13 @@ impl Verdict for SlowPeer {
             ))
         } else {
             let dwell = dwell?;
-            let far = usual.is_some_and(|(us, _)| dwell > us * TIMES && dwell > us + OVER_US);
+            let far = baseline.is_some_and(|(us, _)| dwell > us * TIMES && dwell > us + OVER_US);
             if !far && dwell < SLOW_US {
                 return None;
             }
             Finding::likely().pro(format!("completed after {shown}, with one SYN-ACK"))
         };
-        let finding = finding.maybe_pro(usual.map(|(us, n)| {
+        let finding = finding.maybe_pro(baseline.map(|(us, n)| {
             format!(
                 "this peer usually takes {} (median of the last {n})",
                 format::duration(us)
@@ -64,7 +64,7 @@ impl Verdict for SlowPeer {
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "completed, but only after more SYN-ACKs or a round trip far over this peer's usual",
+            summary: "completed, but only after more SYN-ACKs or a round trip far over this peer's baseline",
             meaning: "The handshake came to a good end, late: a segment was lost once, or the way to this \
                       peer and back took far longer than it usually does. Each lost segment costs a second \
                       or more.",
@@ -83,14 +83,14 @@ mod tests {
     use super::*;
     use crate::{model::Confidence, verdict::fixtures::*};
 
-    fn usually(dwell_us: u64) -> Scene {
-        let mut scene = Scene::default();
+    fn usually(dwell_us: u64) -> Context {
+        let mut context = Context::default();
         for _ in 0..10 {
             let mut fine = half_open(Outcome::Established);
             (fine.retransmits, fine.dwell_us) = (0, Some(dwell_us));
-            scene.note(&line(fine));
+            context.note(&line(fine));
         }
-        scene
+        context
     }
 
     fn took(dwell_us: u64) -> Handshake {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn more_than_one_syn_ack_makes_it() {
-        let got = said(&half_open(Outcome::Established), Scene::default());
+        let got = said(&half_open(Outcome::Established), Context::default());
         assert_eq!(got, (Some("slow-peer".into()), Confidence::Certain));
     }
 
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(said(&took(400_000), usually(350_000)).0, None);
         assert_eq!(said(&took(90_000), usually(1_000)).0, None);
         assert_eq!(
-            said(&took(400_000), Scene::default()).0,
+            said(&took(400_000), Context::default()).0,
             None,
             "nothing to compare with"
         );
@@ -128,7 +128,7 @@ mod tests {
         h.facts.acked = true;
         h.facts.defer_accept = Some(true);
         assert_eq!(
-            said(&h, Scene::default()).0.as_deref(),
+            said(&h, Context::default()).0.as_deref(),
             Some("defer-accept")
         );
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict, context::Crowd},
+    verdict::{Context, Explanation, Finding, Verdict, context::PortStats},
 };
 
 /// Fewer silent half-opens are no flood.
@@ -17,11 +17,17 @@ const RETURN: u64 = 10;
 /// `syn-flood`
 pub(in crate::verdict) struct SynFlood;
 
-/// Whether the crowd at a listener is a flood: what speaks for it.
-fn flood(crowd: &Crowd, fill: Option<f64>, cookies: u64, full_drops: u64) -> Option<Vec<String>> {
-    let (silent, sources) = (crowd.silent(), crowd.silent_sources());
+/// Whether the port_stats at a listener is a flood: what speaks for it.
+fn flood(
+    port_stats: &PortStats,
+    fill: Option<f64>,
+    cookies: u64,
+    full_drops: u64,
+) -> Option<Vec<String>> {
+    let (silent, sources) = (port_stats.silent(), port_stats.silent_sources());
     let pressed = cookies > 0 || full_drops > 0 || fill.is_some_and(|fill| fill >= PRESSED);
-    if silent < SILENT || sources < SOURCES || !pressed || crowd.returned() * RETURN > sources {
+    if silent < SILENT || sources < SOURCES || !pressed || port_stats.returned() * RETURN > sources
+    {
         return None;
     }
     let mut facts = vec![
@@ -30,7 +36,7 @@ fn flood(crowd: &Crowd, fill: Option<f64>, cookies: u64, full_drops: u64) -> Opt
         ),
         format!(
             "{} of these addresses ever completed a handshake in this run",
-            crowd.returned()
+            port_stats.returned()
         ),
     ];
     if cookies > 0 {
@@ -57,19 +63,19 @@ impl Verdict for SynFlood {
         "syn-flood"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::unfinished(h) || !crate::verdict::context::silent(h) {
             return None;
         }
         let netns = h.connection.netns;
-        let crowd = scene.crowd(&h.connection)?;
-        let looked = scene.listener(&h.connection).and_then(|l| l.syn_fill());
-        let fill = [looked, crowd.fullest].into_iter().flatten();
+        let port_stats = context.port_stats(&h.connection)?;
+        let looked = context.listener(&h.connection).and_then(|l| l.syn_fill());
+        let fill = [looked, port_stats.fullest].into_iter().flatten();
         let facts = flood(
-            crowd,
+            port_stats,
             fill.reduce(f64::max),
-            scene.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
-            scene.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
+            context.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
+            context.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
         )?;
         let mut finding = Finding::likely().by_absence();
         for fact in facts {
@@ -96,7 +102,7 @@ impl Verdict for SynFlood {
             told_by: "At least 50 silent half-opens from at least 20 addresses at one port, of which at \
                       most one in ten ever completed a handshake in this run, and a SYN queue under \
                       pressure: cookies sent, SYNs dropped, or half full. Likely at the most: a path \
-                      that loses every ACK looks the same from here. A flash crowd has the rate and \
+                      that loses every ACK looks the same from here. A flash port_stats has the rate and \
                       completes.",
             remedy: "Keep SYN cookies on, shorten the half-opens' life, limit SYNs in front.\n    sysctl \
                      net.ipv4.tcp_syncookies=1\n    sysctl net.ipv4.tcp_synack_retries=2\n    nstat -az \
@@ -115,35 +121,35 @@ mod tests {
     };
 
     /// So many silent sources, and so many of them that also came in.
-    fn crowd(silent: u32, returned: u32, cookies: u64) -> Scene {
-        let mut scene = looked(&listener(0, 10), 0, cookies);
+    fn port_stats(silent: u32, returned: u32, cookies: u64) -> Context {
+        let mut context = looked(&listener(0, 10), 0, cookies);
         for n in 0..silent {
             let peer = format!("198.18.{}.{}", n / 250, n % 250);
-            scene.note(&line(half_open_of(&peer, Outcome::Expired)));
+            context.note(&line(half_open_of(&peer, Outcome::Expired)));
             if n < returned {
                 let mut fine = half_open_of(&peer, Outcome::Established);
                 fine.retransmits = 0;
-                scene.note(&line(fine));
+                context.note(&line(fine));
             }
         }
-        scene
+        context
     }
 
     #[test]
     fn many_silent_sources_and_cookies_make_it() {
-        let got = said(&half_open(Outcome::Expired), crowd(200, 0, 30));
+        let got = said(&half_open(Outcome::Expired), port_stats(200, 0, 30));
         assert_eq!(got, (Some("syn-flood".into()), Confidence::Likely));
     }
 
     #[test]
     fn a_few_silent_peers_are_just_that() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(30, 0, 30));
+        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(30, 0, 30));
         assert_eq!(verdict.as_deref(), Some("peer-silent"));
     }
 
     #[test]
     fn without_pressure_on_the_queue_it_is_not_said() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(200, 0, 0));
+        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(200, 0, 0));
         assert_eq!(verdict.as_deref(), Some("peer-silent"));
     }
 
@@ -158,19 +164,19 @@ mod tests {
             })
         };
         h.facts.queue = queue(30);
-        let (verdict, _) = said(&h, crowd(200, 0, 0));
+        let (verdict, _) = said(&h, port_stats(200, 0, 0));
         assert_eq!(verdict.as_deref(), Some("peer-silent"));
-        let mut scene = crowd(200, 0, 0);
+        let mut context = port_stats(200, 0, 0);
         let mut earlier = half_open(Outcome::Expired);
         earlier.facts.queue = queue(129);
-        scene.note(&line(earlier));
-        let (verdict, _) = said(&h, scene);
+        context.note(&line(earlier));
+        let (verdict, _) = said(&h, context);
         assert_eq!(verdict.as_deref(), Some("syn-flood"));
     }
 
     #[test]
     fn sources_that_come_in_are_a_crowd() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), crowd(200, 100, 30));
+        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(200, 100, 30));
         assert_eq!(verdict.as_deref(), Some("peer-silent"));
     }
 
@@ -179,7 +185,7 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, crowd(200, 0, 30)).0.as_deref(),
+            said(&h, port_stats(200, 0, 30)).0.as_deref(),
             Some("synack-lost")
         );
     }

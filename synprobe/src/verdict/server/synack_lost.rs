@@ -2,7 +2,7 @@
 
 use crate::{
     model::Handshake,
-    verdict::{Explanation, Finding, Scene, Verdict, times},
+    verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
 /// As long as a client repeats its SYN, seconds.
@@ -16,8 +16,8 @@ impl Verdict for SynackLost {
         "synack-lost"
     }
 
-    fn check(&self, h: &Handshake, scene: &Scene) -> Option<Finding> {
-        let again = scene.unanswered(h);
+    fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
+        let again = context.unanswered(h);
         if !super::unfinished(h)
             || h.retransmits_by_peer == 0 && again < 2
             || h.facts.acked
@@ -43,7 +43,7 @@ impl Verdict for SynackLost {
             "the SYN-ACK was sent {}, and no ACK came",
             times(h.retransmits.saturating_add(1))
         ));
-        finding = if scene.sees_discards && !scene.discards_missed {
+        finding = if context.sees_drops && !context.drops_missed {
             finding.pro("this host did not drop any of them")
         } else {
             finding.contra("whether this host dropped them itself is not to be seen here")
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_repeated_syn_makes_it() {
         for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
-            let got = said(&repeating(outcome), Scene::default());
+            let got = said(&repeating(outcome), Context::default());
             assert_eq!(got, (Some("synack-lost".into()), Confidence::Certain));
         }
     }
@@ -99,31 +99,34 @@ mod tests {
     fn a_syn_that_comes_again_after_the_half_open_has_ended_makes_it() {
         let mut first = half_open(Outcome::Expired);
         first.facts.began_ns = Some(990 * SEC);
-        let mut scene = Scene::default();
-        scene.note(&line(first));
+        let mut context = Context::default();
+        context.note(&line(first));
         let second = half_open(Outcome::Expired);
         assert_eq!(
-            said(&second, scene),
+            said(&second, context),
             (Some("synack-lost".into()), Confidence::Certain)
         );
         // Not an hour later.
         let mut first = half_open(Outcome::Expired);
         first.facts.began_ns = Some(SEC);
-        let mut scene = Scene::default();
-        scene.note(&line(first));
-        assert_eq!(said(&second, scene).0.as_deref(), Some("peer-silent"));
+        let mut context = Context::default();
+        context.note(&line(first));
+        assert_eq!(said(&second, context).0.as_deref(), Some("peer-silent"));
     }
 
     #[test]
     fn a_silent_peer_is_not_it() {
         let h = half_open(Outcome::Expired);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("peer-silent"));
+        assert_eq!(
+            said(&h, Context::default()).0.as_deref(),
+            Some("peer-silent")
+        );
     }
 
     #[test]
     fn one_that_completes_is_a_slow_peer() {
         let h = repeating(Outcome::Established);
-        assert_eq!(said(&h, Scene::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
     }
 
     #[test]
@@ -132,16 +135,16 @@ mod tests {
         h.facts.acked = true;
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Scene::default()).0.as_deref(),
+            said(&h, Context::default()).0.as_deref(),
             Some("accept-queue-full")
         );
     }
 
     #[test]
     fn lost_records_take_the_certainty() {
-        let mut scene = Scene::default();
-        scene.lost = 5;
-        let said = judged(&repeating(Outcome::Open), scene);
+        let mut context = Context::default();
+        context.lost = 5;
+        let said = judged(&repeating(Outcome::Open), context);
         assert_eq!(said.confidence, Confidence::Likely);
         assert!(
             said.evidence
