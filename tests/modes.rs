@@ -11,9 +11,9 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    model::{Body, Handshake, Line, Outcome, Role},
+    model::{Body, HalfOpenSource, Handshake, Line, Outcome, Role},
     pipeline::Setup,
-    probe::half_open_source::{RequestedMode, Source},
+    probe::half_open_source::RequestedMode,
     verbs::lab,
     verdict::Mode,
     view::JsonView,
@@ -69,9 +69,9 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         wish: RequestedMode::Tracepoints,
     };
     let (by_tracepoints, exact) = watch(options, |_| {
-        let mut view = JsonView::new(Vec::new());
         let never = Box::pin(std::future::pending());
-        let run = lab::watched(harness::host()?, scenario, lab, &setup, &mut view, never)?;
+        let view = JsonView::new(Vec::new());
+        let (run, view) = lab::watched(harness::host()?, scenario, lab, &setup, view, never)?;
         let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
         schema::check(text.lines())?;
         Ok(run)
@@ -86,7 +86,7 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         "not {}",
         source.name()
     );
-    ensure!(mode(&by_tracepoints.lines)? == Source::Tracepoints.name());
+    ensure!(mode(&by_tracepoints.lines)? == HalfOpenSource::Tracepoints.name());
 
     let mut comparison = Comparison::new(&by_tracepoints)?;
     comparison.all(&exact)?;

@@ -48,10 +48,10 @@ fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
         mode: Mode::AtOnce,
         wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
-    let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
     let host = harness::host()?;
-    let run = lab::watched(host, scenario, Lab::new(family)?, &setup, &mut view, never)?;
+    let view = JsonView::new(Vec::new());
+    let (run, view) = lab::watched(host, scenario, Lab::new(family)?, &setup, view, never)?;
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     let lines = schema::check(text.lines())?;
     if run.end.lost > 0 {

@@ -44,14 +44,14 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
         mode: synprobe::verdict::Mode::AtOnce,
         wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
-    let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
-    let run = lab::watched(
+    let view = JsonView::new(Vec::new());
+    let (run, view) = lab::watched(
         harness::host()?,
         scenario,
         Lab::new(family)?,
         &setup,
-        &mut view,
+        view,
         never,
     )?;
     let text = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;

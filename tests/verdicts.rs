@@ -11,7 +11,7 @@ use synprobe::{
     pipeline::Setup,
     verbs::lab,
     verdict::Mode,
-    view::{JsonView, Page, View, WallClock},
+    view::{JsonView, Page, View},
 };
 use synprobe_lab::{
     self, Family, HEALTHY, INSUFFICIENT, Lab, LabRun, Matrix, Said, Scenario, Variation,
@@ -57,9 +57,9 @@ fn run(
         seed: 7,
         background,
     };
-    let mut view = JsonView::new(Vec::new());
     let never = Box::pin(std::future::pending());
-    let run = lab::watched(harness::host()?, scenario, lab, &setup, &mut view, never)?;
+    let view = JsonView::new(Vec::new());
+    let (run, view) = lab::watched(harness::host()?, scenario, lab, &setup, view, never)?;
     let json = String::from_utf8(view.into_inner()).context("the lines are UTF-8")?;
     Ok((run, json))
 }
@@ -184,7 +184,7 @@ fn too_small_a_ring() -> Result<()> {
         .any(|p| p.confidence == Confidence::Certain);
     ensure!(!sure, "a problem is certain");
     let mut page = Page::default();
-    page.show(&run.lines, WallClock::now())?;
+    page.show(&run.lines, synprobe::sys::clock::wall_clock())?;
     let text = page.text(&Counted::default(), false);
     ensure!(
         text.contains("What could not be seen") && text.contains("the ring was full"),

@@ -1,15 +1,17 @@
 //! What the user asked to see: parsed once, put into the kernel, and asked again in the agent for
 //! what does not come through the ring (sock_diag).
 
-use std::{collections::BTreeMap, net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use synprobe_ebpf::config::{
     BY_EITHER_PORT, BY_LOCAL_PORT, BY_PEER_PORT, Filter, PORT_WORDS, ROLE_ANY, ROLE_CLIENT,
     ROLE_SERVER,
 };
 use thiserror::Error;
 
+pub use crate::model::Detail;
 use crate::model::Role;
 
 /// What is wrong with an argument, in one line.
@@ -27,7 +29,7 @@ pub enum FilterError {
 }
 
 /// A set of ports: a list of ports and ranges.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSet {
     ranges: Vec<(u16, u16)>,
 }
@@ -102,36 +104,8 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
         .map_err(|_| FilterError::Cidr(text.to_owned()))
 }
 
-/// How much of a handshake comes out of the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Detail {
-    /// Every transition of every connection.
-    AllStates,
-    /// Every transition of every handshake.
-    #[default]
-    Handshakes,
-    /// Only handshakes worth a line: sent again, failed, or slower than this. The others are counted
-    /// in the kernel.
-    Quiet {
-        /// Below this a handshake that needed no retransmission went well.
-        slow: Duration,
-    },
-}
-
-impl Detail {
-    /// Of the quiet mode: below so many microseconds a handshake went well.
-    pub fn slow_us(self) -> Option<u32> {
-        match self {
-            Self::Quiet { slow } => {
-                Some(u32::try_from(slow.as_micros()).unwrap_or(u32::MAX).max(1))
-            }
-            _ => None,
-        }
-    }
-}
-
 /// Everything that narrows what is watched; the default is all.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// Either end's port.
     pub ports: PortSet,

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod connect;
 pub mod decode;
 pub mod diag;
+pub mod engine;
 pub mod filter;
 pub mod pipeline;
 mod poller;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{
     filter::{Detail, Selection},
-    probe::half_open_source::{RequestedMode, Source},
+    probe::half_open_source::RequestedMode,
     sys::clock::thread_cpu,
 };
 use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
@@ -54,7 +54,7 @@ pub fn of_the_modes() -> Result<()> {
         .exact_by(RequestedMode::Exact, Detail::Handshakes)?
         .source;
     ensure!(
-        source == Source::Fentry,
+        source == HalfOpenSource::Fentry,
         "the exact mode is {}",
         source.name()
     );

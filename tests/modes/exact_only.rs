@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::{Detail, Selection},
-    model::{Body, DwellSource, Handshake, Line, Outcome, Peer, Role},
+    model::{Body, DwellSource, HalfOpenSource, Handshake, Line, Outcome, Peer, Role},
     pipeline::WatchOptions,
-    probe::half_open_source::{RequestedMode, Source},
+    probe::half_open_source::RequestedMode,
     sys::clock::monotonic_ns,
 };
 use synprobe_lab::{
@@ -280,7 +280,7 @@ fn closed_then_ack(family: Family) -> Result<()> {
     let fentry = harness::host()?
         .exact_by(RequestedMode::Exact, Detail::Handshakes)?
         .source
-        == Source::Fentry;
+        == HalfOpenSource::Fentry;
     let untold = watched
         .lost()
         .any(|l| l.reason.starts_with("ends of half-opens"));
@@ -394,16 +394,19 @@ fn auto() -> Result<()> {
     };
     ensure!(start.mode == decided.source.name(), "{start:?}");
     match &host.exact.fentry {
-        Ok(_) => ensure!(decided.source == Source::Fentry && start.mode_why.is_none()),
+        Ok(_) => ensure!(decided.source == HalfOpenSource::Fentry && start.mode_why.is_none()),
         Err(refusal) => {
-            ensure!(decided.source == Source::Tracepoints, "auto took the timer");
+            ensure!(
+                decided.source == HalfOpenSource::Tracepoints,
+                "auto took the timer"
+            );
             ensure!(start.mode_why.as_deref() == Some(&*refusal.0), "{start:?}");
         }
     }
     let exact = host.exact_by(RequestedMode::Exact, Detail::Handshakes)?;
     ensure!(exact.source.is_exact());
     let none = host.exact_by(RequestedMode::Tracepoints, Detail::Handshakes)?;
-    ensure!(none.source == Source::Tracepoints && none.why.is_none());
+    ensure!(none.source == HalfOpenSource::Tracepoints && none.why.is_none());
     Ok(())
 }
 

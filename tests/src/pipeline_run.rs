@@ -128,6 +128,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: true,
+        count_sockets: false,
         namespaces: Vec::new(),
     }
 }
@@ -176,11 +177,10 @@ pub fn watch<T>(
     };
     let (done, is_done) = oneshot::channel::<()>();
     let (ready, is_ready) = mpsc::channel::<()>();
-    let (made, recorder, end) = thread::scope(|scope| {
+    let (made, watched) = thread::scope(|scope| {
         let run = thread::Builder::new()
             .name("watch".into())
             .spawn_scoped(scope, move || {
-                let mut recorder = recorder;
                 let stop: Stop = Box::pin(async {
                     // A dropped sender ends the run as well.
                     let _ = is_done.await;
@@ -189,8 +189,7 @@ pub fn watch<T>(
                     // Nobody listens any more when the test has failed already.
                     let _ = ready.send(());
                 });
-                let end = pipeline::watch(host, options, &mut recorder, stop, tell);
-                (recorder, end)
+                pipeline::watch(host, options, recorder, stop, tell)
             })
             .context("starting the pipeline")?;
         // When the pipeline fails before it is ready, its error is the one to tell.
@@ -199,10 +198,12 @@ pub fn watch<T>(
             .is_ok()
             .then(|| traffic(&Live(Arc::clone(&shared))));
         drop(done);
-        let (recorder, end) = run.join().map_err(|_| anyhow!("the pipeline panicked"))?;
-        anyhow::Ok((made, recorder, end.context("the pipeline")?))
+        let watched = run.join().map_err(|_| anyhow!("the pipeline panicked"))?;
+        anyhow::Ok((made, watched.context("the pipeline")?))
     })?;
     let made = made.ok_or_else(|| anyhow!("the pipeline ended before it was ready"))??;
+    let end = watched.end;
+    let recorder = watched.view.context("every line was written")?;
     let json = String::from_utf8(recorder.json.into_inner()).context("the lines are UTF-8")?;
     let json: Vec<String> = json.lines().map(str::to_owned).collect();
     schema::check(json.iter().map(String::as_str))?;

@@ -2,10 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which limit binds a listener's queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitedBy {
     /// What the application gave to listen().
@@ -17,7 +17,7 @@ pub enum LimitedBy {
 }
 
 /// A `listener` line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {
     /// Address it is bound to.
     pub local_addr: IpAddr,
@@ -52,7 +52,7 @@ pub struct Listener {
 }
 
 /// A namespace's settings that limit the queues; `None` for one that could not be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueSettings {
     /// `net.core.somaxconn`: what listen()'s backlog is cut down to.
     pub somaxconn: Option<u32>,

@@ -1,9 +1,9 @@
 //! What was not seen.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which records were lost: what a socket or a counter shows of the same is not lost once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Missed {
     /// Others.
     Others,
@@ -21,6 +21,8 @@ pub enum Missed {
     Handshakes(u32),
     /// Likewise other segments, which are no handshake's.
     Data(u32),
+    /// Lines for one output, which was too slow for them: no record, and only that output lacks them.
+    Output,
 }
 
 /// Something was lost.
@@ -38,6 +40,6 @@ pub struct Lost {
 impl Lost {
     /// Whether a handshake may be told wrongly for it.
     pub fn is_of_handshakes(&self) -> bool {
-        !matches!(self.of, Missed::Drops | Missed::Data(_))
+        !matches!(self.of, Missed::Drops | Missed::Data(_) | Missed::Output)
     }
 }

@@ -10,14 +10,18 @@ mod facts;
 mod listener;
 mod listener_table;
 mod lost;
+mod observation;
 mod problem;
 mod role;
+mod run;
 mod state_counts;
+mod under_way;
 mod verdict;
+mod wall_clock;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt};
@@ -26,10 +30,17 @@ pub use facts::{Facts, HalfOpens, Queue};
 pub use listener::{LimitedBy, Listener, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
+pub use observation::{
+    Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings, ListenCounters, ListenerOwner,
+    PathQuestion, RetransCounts, RetransReading, ReturnPath, SocketDump, Tuple,
+};
 pub use problem::{PeerShare, Problem};
 pub use role::{ByRole, Role};
+pub use run::{Detail, HalfOpenSource};
 pub use state_counts::{Counted, Counts, NetnsStates, PortStates};
+pub use under_way::{PortState, UnderWay};
 pub use verdict::VerdictKind;
+pub use wall_clock::WallClock;
 
 /// A TCP state as `include/net/tcp_states.h` numbers it and RFC 9293 names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,7 +129,7 @@ pub enum Family {
 }
 
 /// A process: the caller of connect(), or a listener's owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Thread-group id.
     pub pid: u32,
@@ -454,7 +465,7 @@ pub struct Peer {
 }
 
 /// The start of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     /// synprobe's version.
     pub version: String,

@@ -1,9 +1,9 @@
 //! The two ends of a handshake.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which end of the handshake this host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Active open.

@@ -1,14 +1,14 @@
 //! What `synprobe states` shows.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Sockets by state name.
-pub type Counts = BTreeMap<&'static str, u64>;
+pub type Counts = BTreeMap<Cow<'static, str>, u64>;
 
 /// A listening port.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortStates {
     /// Bound address.
     pub local_addr: IpAddr,
@@ -32,7 +32,7 @@ pub struct PortStates {
 }
 
 /// One network namespace.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetnsStates {
     /// Inode.
     pub netns: u32,
@@ -45,7 +45,7 @@ pub struct NetnsStates {
 }
 
 /// What was counted, and which namespaces could not be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counted {
     /// Those with at least one TCP socket; all of them where one was asked for.
     pub namespaces: Vec<NetnsStates>,

@@ -29,3 +29,13 @@ pub fn thread_cpu() -> std::time::Duration {
     // Neither part is ever negative on this clock.
     std::time::Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
+
+/// Where in wall-clock time CLOCK_MONOTONIC stands now. To be read afresh: a step of the wall clock moves
+/// later lines and leaves durations alone.
+#[must_use]
+pub fn wall_clock() -> crate::model::WallClock {
+    let realtime = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as i128);
+    crate::model::WallClock::new(realtime, monotonic_ns())
+}

@@ -30,7 +30,10 @@ use crate::{
     model::{Body, End, Line, Role},
     pipeline::{self, Setup, Stop, WatchError, WatchOptions},
     preflight::Ready,
-    sys::{clock::monotonic_ns, netns::NetNs},
+    sys::{
+        clock::{monotonic_ns, wall_clock},
+        netns::NetNs,
+    },
     view::{View, WallClock},
 };
 
@@ -81,13 +84,13 @@ pub struct Connected {
 /// # Errors
 ///
 /// [`WatchError`].
-pub fn connect(
+pub fn connect<V: View + Send + 'static>(
     host: &Ready,
     resolved: Resolved,
     netns: NetNs,
     timeout: Duration,
     setup: &Setup,
-    view: &mut dyn View,
+    view: V,
     interrupted: Stop,
 ) -> Result<Connected, WatchError> {
     let options = WatchOptions {
@@ -103,6 +106,7 @@ pub fn connect(
         count: None,
         log_level: setup.log_level,
         give_up_privileges: true,
+        count_sockets: false,
         namespaces: vec![netns.clone()],
     };
     // Closing our end of the pipe ends every attempt.
@@ -130,12 +134,16 @@ pub fn connect(
         }
         let _ = is_done.await;
     });
-    let mut recorder = Recorder {
+    let recorder = Recorder {
         view,
         lines: Vec::new(),
         last: None,
     };
-    let end = pipeline::watch(host, options, &mut recorder, stop, ready)?;
+    let watched = pipeline::watch(host, options, recorder, stop, ready)?;
+    let end = watched.end;
+    let mut recorder = watched
+        .view
+        .ok_or_else(|| WatchError::Output(io::ErrorKind::TimedOut.into()))?;
     let (tried, at_ns) = result
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -156,7 +164,7 @@ pub fn connect(
     last.extend(recorder.last.take());
     recorder
         .view
-        .show(&last, WallClock::now())
+        .show(&last, wall_clock())
         .and_then(|()| recorder.view.flush())
         .map_err(WatchError::Output)?;
     Ok(Connected { report, end })
@@ -178,13 +186,13 @@ fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterErro
 }
 
 /// Shows lines and keeps them; the last one is held back for the `connect` line to come first.
-struct Recorder<'v> {
-    view: &'v mut dyn View,
+struct Recorder<V> {
+    view: V,
     lines: Vec<Line>,
     last: Option<Line>,
 }
 
-impl View for Recorder<'_> {
+impl<V: View> View for Recorder<V> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let shown = match lines.split_last() {
             Some((last, before)) if matches!(last.body, Body::End(_)) => {

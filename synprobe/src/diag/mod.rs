@@ -24,3 +24,26 @@ pub mod socket_owner;
 pub mod state_counts;
 #[cfg(test)]
 mod tests;
+
+/// The settings of a namespace that decide how its handshakes go.
+pub fn handshake_settings(netns: &crate::sys::netns::NetNs) -> crate::model::HandshakeSettings {
+    let names = [
+        "net/ipv4/tcp_syn_retries",
+        "net/ipv4/tcp_syn_linear_timeouts",
+        "net/ipv4/tcp_abort_on_overflow",
+        "net/ipv4/tcp_syncookies",
+    ];
+    let read = crate::sys::sysctl::sysctl_numbers(netns, names).unwrap_or_default();
+    let [
+        syn_retries,
+        syn_linear_timeouts,
+        abort_on_overflow,
+        syncookies,
+    ] = read;
+    crate::model::HandshakeSettings {
+        syn_retries,
+        syn_linear_timeouts,
+        abort_on_overflow,
+        syncookies,
+    }
+}

@@ -74,12 +74,12 @@ fn count_one(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> 
         let Some(state) = TcpState::from_kernel(row.state) else {
             return;
         };
-        *states.entry(state.name()).or_default() += 1;
+        *states.entry(state.name().into()).or_default() += 1;
         if state == TcpState::Listen || !ports.contains(&row.local_port) {
             return;
         }
         let port = by_port.entry(row.local_port).or_default();
-        *port.states.entry(state.name()).or_default() += 1;
+        *port.states.entry(state.name().into()).or_default() += 1;
         if state == TcpState::SynRecv {
             port.retransmits += u64::from(row.retrans);
             *port.peers.entry(row.peer_addr).or_default() += 1;

@@ -1,73 +1,130 @@
-//! From what the kernel and ICMP say in numbers to what the verdicts are drawn from.
+//! What belongs to this host is resolved here, before the engine sees an event: names, settings and counters
+//! of its namespace, and what a drop reason means on this kernel.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use synprobe_ebpf::event::DropRecord;
 
+use super::host_names::HostNames;
 use crate::{
-    diag::icmp::{Buffer, IcmpErrors},
+    decode::Event,
+    engine::{DropMeaning, Input},
     probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
-    util::addresses::{mapped, printable},
-    verdict::context::{Context, DroppedPacket, Ends, IcmpReport, Packet},
+    track::REMEMBERED_NAMES,
 };
 
-/// Names for the numbers of this kernel.
+/// Names that were told since all were forgotten: half of what the engine remembers, so that it still has
+/// each of them.
+const TOLD: usize = REMEMBERED_NAMES / 2;
+
+/// See the module.
 pub struct Enricher {
     reasons: Arc<Reasons>,
     symbols: Kallsyms,
-    icmp: Buffer,
+    names: HostNames,
+    namespaces: HashSet<u32>,
+    cgroups: HashSet<u64>,
+    /// The last event's, which is mostly the next one's too.
+    last_netns: u32,
+    /// By reason and place.
+    meanings: HashMap<(u32, u64), Option<Arc<DropMeaning>>>,
 }
 
 impl Enricher {
-    /// With the kernel's reasons; its symbols are read when the first is asked for.
-    pub fn new(reasons: Arc<Reasons>) -> Self {
+    /// With the kernel's drop reasons; its symbols are read when the first is asked for.
+    pub fn new(reasons: Arc<Reasons>, names: HostNames) -> Self {
         Self {
             reasons,
             symbols: Kallsyms::open(),
-            icmp: Buffer::default(),
+            names,
+            namespaces: HashSet::new(),
+            cgroups: HashSet::new(),
+            last_netns: 0,
+            meanings: HashMap::new(),
         }
     }
 
-    /// A packet was thrown away: by this host itself, or by a half-open that has dealt with it.
-    pub fn discarded(&self, r: &DropRecord, context: &mut Context) {
-        let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
-        let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
-        let packet = Packet::of(r.flags);
-        let incoming = r.ifindex != 0;
-        if let Some(meaning) = self.reasons.own_doing(r.reason) {
-            let (from, to) = if incoming {
-                (peer, local)
-            } else {
-                (local, peer)
-            };
-            context.discarded(DroppedPacket {
-                netns: r.flow.netns,
-                from,
-                to,
-                packet,
-                incoming,
-                reason: meaning.name,
-                words: meaning.words,
-                remedy: meaning.remedy,
-                place: self.symbols.name(r.location).map(Arc::from),
-                count: 1,
-                last_ns: r.header.ts_ns,
-            });
-        } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
-            context.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+    /// An event as an input, after everything that it needs and that was not told yet. `needs_counters`:
+    /// [`Engine::needs_counters`](crate::engine::Engine::needs_counters).
+    pub fn event(&mut self, event: Event, needs_counters: bool, feed: &mut impl FnMut(Input)) {
+        let netns = event.flow().netns;
+        if netns != self.last_netns {
+            self.namespace(netns, feed);
+            self.last_netns = netns;
         }
-    }
-
-    /// Takes in the ICMP errors that came since the last time.
-    pub fn listen(&mut self, icmp: &IcmpErrors, context: &mut Context) {
-        let flat = |a: SocketAddr| (mapped(a.ip()), a.port());
-        icmp.drain(&mut self.icmp, |error| {
-            let word = IcmpReport {
-                from: error.from,
-                what: error.words(),
-                count: 1,
-            };
-            context.told(Ends::new(flat(error.local), flat(error.peer)), word);
+        if let Event::State(r, ..) = &event
+            && r.cgroup != 0
+        {
+            self.cgroup(r.cgroup, feed);
+        }
+        if needs_counters {
+            feed(Input::Counters(netns, self.names.counters(netns)));
+        }
+        feed(match event {
+            Event::Drop(record) => {
+                let meaning = self.meaning(&record);
+                Input::Drop(record, meaning)
+            }
+            event => Input::Event(event),
         });
+    }
+
+    /// Tells a namespace's name and settings, unless that was done.
+    pub fn namespace(&mut self, inode: u32, feed: &mut impl FnMut(Input)) {
+        if self.namespaces.contains(&inode) {
+            return;
+        }
+        if self.namespaces.len() >= TOLD {
+            self.namespaces.clear();
+        }
+        self.namespaces.insert(inode);
+        let (name, settings) = self.names.namespace(inode);
+        feed(Input::NetnsName(inode, name));
+        feed(Input::Settings(inode, settings));
+    }
+
+    fn cgroup(&mut self, id: u64, feed: &mut impl FnMut(Input)) {
+        if self.cgroups.contains(&id) {
+            return;
+        }
+        if self.cgroups.len() >= TOLD {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(id);
+        feed(Input::CgroupPath(id, self.names.cgroup(id)));
+    }
+
+    /// The counters of a namespace, read now.
+    pub fn counters(&mut self, netns: u32) -> Input {
+        Input::Counters(netns, self.names.counters(netns))
+    }
+
+    /// Closes what was not used for a while.
+    pub fn tidy(&mut self) {
+        self.names.tidy();
+    }
+
+    fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
+        let key = (r.reason, r.location);
+        if let Some(known) = self.meanings.get(&key) {
+            return known.clone();
+        }
+        let meaning = self.reasons.own_doing(r.reason).map(|meaning| {
+            Arc::new(DropMeaning {
+                reason: Cow::Borrowed(meaning.name),
+                words: Cow::Borrowed(meaning.words),
+                remedy: Cow::Borrowed(meaning.remedy),
+                place: self.symbols.name(r.location).map(Arc::from),
+            })
+        });
+        if self.meanings.len() >= TOLD {
+            self.meanings.clear();
+        }
+        self.meanings.insert(key, meaning.clone());
+        meaning
     }
 }

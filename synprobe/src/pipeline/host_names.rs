@@ -1,124 +1,84 @@
-//! What the tracker asks of the host.
+//! What only the running host can tell: names, settings, counters.
 //!
 //! A descriptor inside a namespace keeps the namespace alive: none is kept for long ([`HostNames::tidy`]),
 //! or a container would outlive its end by ours.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    diag::{cgroup::Cgroups, counters::CounterReader},
-    sys::clock::monotonic_ns,
+    diag::{cgroup::Cgroups, counters::CounterReader, handshake_settings},
+    model::{HandshakeCounters, HandshakeSettings},
     sys::{
+        clock::monotonic_ns,
         netns::{self, NetNs},
-        sysctl::sysctl_numbers,
     },
-    track::Names,
 };
 
-/// Answers kept; cleared whole when there are more, which bounds memory and lets a new cgroup of an
-/// old id be found.
-const KEPT: usize = 4096;
 /// How long a counter file stays open after its last use.
 const OPEN: Duration = Duration::from_secs(10);
 
-/// Settings by namespace and name, and when each was read.
-type Settings = HashMap<(u32, &'static str), (Option<u64>, Instant)>;
-
-/// The running host.
+/// See the module.
 pub struct HostNames {
     /// Namespaces that the caller holds anyway.
     given: Vec<NetNs>,
-    cgroups: RefCell<Option<Cgroups>>,
-    paths: RefCell<HashMap<u64, Option<Arc<str>>>>,
-    namespaces: RefCell<HashMap<u32, Option<Arc<str>>>>,
-    counters: RefCell<HashMap<u32, (Option<CounterReader>, Instant)>>,
-    settings: RefCell<Settings>,
+    cgroups: Option<Cgroups>,
+    counters: HashMap<u32, (Option<CounterReader>, Instant)>,
 }
 
 impl HostNames {
     /// Opens the cgroup v2 mount, where there is one. `given` need not be looked for.
-    pub fn new(given: &[NetNs]) -> Rc<Self> {
-        Rc::new(Self {
+    pub fn new(given: &[NetNs]) -> Self {
+        Self {
             given: given.to_vec(),
-            cgroups: RefCell::new(Cgroups::open().ok()),
-            paths: RefCell::default(),
-            namespaces: RefCell::default(),
-            counters: RefCell::default(),
-            settings: RefCell::default(),
-        })
+            cgroups: Cgroups::open().ok(),
+            counters: HashMap::new(),
+        }
     }
 
     /// Closes what was not used for a while.
-    pub fn tidy(&self) {
-        self.counters
-            .borrow_mut()
-            .retain(|_, (_, used)| used.elapsed() < OPEN);
-        self.settings
-            .borrow_mut()
-            .retain(|_, (_, read)| read.elapsed() < OPEN);
+    pub fn tidy(&mut self) {
+        self.counters.retain(|_, (_, used)| used.elapsed() < OPEN);
     }
 
     fn find(&self, inode: u32) -> Option<NetNs> {
         let given = self.given.iter().find(|netns| netns.inode() == inode);
         given.cloned().or_else(|| netns::find(inode))
     }
-}
 
-/// Bounds a cache and answers from it.
-fn cached<K: std::hash::Hash + Eq, V: Clone>(
-    cache: &RefCell<HashMap<K, V>>,
-    key: K,
-    answer: impl FnOnce() -> V,
-) -> V {
-    let mut cache = cache.borrow_mut();
-    if cache.len() >= KEPT && !cache.contains_key(&key) {
-        cache.clear();
-    }
-    cache.entry(key).or_insert_with(answer).clone()
-}
-
-impl Names for Rc<HostNames> {
-    fn cgroup(&self, id: u64) -> Option<Arc<str>> {
-        cached(&self.paths, id, || {
-            self.cgroups.borrow_mut().as_mut()?.path(id).map(Arc::from)
-        })
+    /// What people call a namespace, and its settings.
+    pub fn namespace(&self, inode: u32) -> (Option<Arc<str>>, HandshakeSettings) {
+        let Some(netns) = self.find(inode) else {
+            return (None, HandshakeSettings::default());
+        };
+        (Some(netns.name().into()), handshake_settings(&netns))
     }
 
-    fn netns(&self, inode: u32) -> Option<Arc<str>> {
-        cached(&self.namespaces, inode, || {
-            self.find(inode).map(|netns| netns.name().into())
-        })
+    /// The path of a cgroup v2 id.
+    pub fn cgroup(&mut self, id: u64) -> Option<Arc<str>> {
+        self.cgroups.as_mut()?.path(id).map(Arc::from)
     }
 
-    fn counter(&self, inode: u32, name: &str) -> Option<u64> {
-        let mut counters = self.counters.borrow_mut();
-        let (reader, used) = counters.entry(inode).or_insert_with(|| {
+    /// The counters of a namespace as they are now.
+    pub fn counters(&mut self, inode: u32) -> HandshakeCounters {
+        if !self.counters.contains_key(&inode) {
             let reader = self
                 .find(inode)
                 .and_then(|netns| CounterReader::open(&netns).ok());
-            (reader, Instant::now())
+            self.counters.insert(inode, (reader, Instant::now()));
+        }
+        let read = self.counters.get_mut(&inode).and_then(|(reader, used)| {
+            *used = Instant::now();
+            reader.as_mut()?.read().ok()
         });
-        *used = Instant::now();
-        reader.as_mut()?.read().ok()?.get(name)
-    }
-
-    fn setting(&self, inode: u32, name: &'static str) -> Option<u64> {
-        let answer = || {
-            let netns = self.find(inode)?;
-            let [value] = sysctl_numbers(&netns, [name]).ok()?;
-            value
-        };
-        // Read anew once it is forgotten: settings change, if rarely.
-        cached(&self.settings, (inode, name), || (answer(), Instant::now())).0
-    }
-
-    fn now_ns(&self) -> u64 {
-        monotonic_ns()
+        let counter = |name| read.as_ref().and_then(|read| read.get(name));
+        HandshakeCounters {
+            at_ns: monotonic_ns(),
+            embryonic_rsts: counter("EmbryonicRsts"),
+            syncookies_recv: counter("SyncookiesRecv"),
+        }
     }
 }

@@ -10,10 +10,10 @@ use synprobe_ebpf::{
 
 use crate::{
     diag::icmp::IcmpErrors,
+    engine::Input,
     model::{Lost, Missed},
     probe::{Probes, losses},
     sys::clock::monotonic_ns,
-    track::Observation,
 };
 
 /// Why ICMP errors are lost: evidence, as all drop records.
@@ -40,7 +40,7 @@ impl Losses {
         &mut self,
         probes: &Probes,
         icmp: &[Arc<IcmpErrors>],
-    ) -> Result<Vec<Observation>, MapError> {
+    ) -> Result<Vec<Input>, MapError> {
         // The skips before those who stood in are counted: what is said never has to be taken back.
         let skipped = probes.skipped();
         let stats = probes.stats()?;
@@ -83,7 +83,7 @@ impl Losses {
     }
 
     /// Leaves drops alone while there are too many of them ([`Probes::relieve`]), and says so.
-    pub fn relieve(&mut self, probes: &mut Probes) -> Option<Observation> {
+    pub fn relieve(&mut self, probes: &mut Probes) -> Option<Input> {
         let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
         // How many are missed nobody knows: one stands for all.
         self.unlooked += 1;
@@ -91,7 +91,7 @@ impl Losses {
     }
 
     /// A record cannot be decoded. The kernel side has counted it.
-    pub fn undecodable(error: &impl std::fmt::Display) -> Observation {
+    pub fn undecodable(error: &impl std::fmt::Display) -> Input {
         said(
             1,
             format!("a record cannot be decoded: {error}"),
@@ -106,8 +106,8 @@ impl Losses {
     }
 }
 
-fn said(events: u64, reason: String, of: Missed) -> Observation {
-    Observation::Lost {
+fn said(events: u64, reason: String, of: Missed) -> Input {
+    Input::Lost {
         at_ns: monotonic_ns(),
         lost: Lost { events, reason, of },
     }

@@ -37,6 +37,8 @@ pub struct WatchOptions {
     /// Once attached, give up every capability that is not needed any more ([`crate::sys::privileges`]): for
     /// the calling thread, and those that it begins.
     pub give_up_privileges: bool,
+    /// Whether the sockets are counted by state when the run ends.
+    pub count_sockets: bool,
     /// The namespaces that were asked for (`--netns`), or that only the caller can name.
     pub namespaces: Vec<NetNs>,
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     filter::{Detail, Selection},
     preflight,
+    probe::half_open_source::RequestedMode,
     verdict::Mode,
     view::JsonView,
 };
@@ -21,6 +22,7 @@ fn options() -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: false,
+        count_sockets: false,
         namespaces: Vec::new(),
     }
 }
@@ -38,9 +40,10 @@ fn can_be_ended_as_soon_as_it_is_ready() {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }));
-        let mut out = Vec::new();
         let ready = Box::new(move || assert!(polled.get(), "nothing would have caught the signal"));
-        watch(&host, options(), &mut JsonView::new(&mut out), stop, ready).expect("it runs");
+        let view = JsonView::new(Vec::new());
+        let watched = watch(&host, options(), view, stop, ready).expect("it runs");
+        let out = watched.view.expect("it was written").into_inner();
         let lines = String::from_utf8(out).expect("JSON");
         for kind in ["start", "end"] {
             let said = format!("\"type\":\"{kind}\"");

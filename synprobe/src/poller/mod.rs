@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     io, mem,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,29 +12,21 @@ use synprobe_ebpf::event::state;
 use tokio::sync::mpsc;
 
 use crate::{
-    diag::{
-        addresses::addresses,
-        counters::{self, CounterReader},
-        icmp::IcmpErrors,
-        inet_diag_msg::{Row, mask},
-        listen_queues::{self, Look},
-        listeners::Listeners,
-        route::Routes,
-        sock_diag::{self, Query, SockDiag},
-    },
-    model,
+    diag::{counters::CounterReader, icmp::IcmpErrors, route::Routes, sock_diag::SockDiag},
+    model::{Fate, HandshakeSettings, PathQuestion, QueueSettings, ReturnPath, Tuple},
     sys::{
         clock::{monotonic_ns, thread_cpu},
         fd_limit,
         netns::{self, NetNs},
-        sysctl::sysctl_numbers,
     },
-    track::{CounterReading, Fate, HalfOpenRow, Listener, RetransCounts, Snapshot, Tuple},
-    verdict::context::{Counters, Path, PathQuestion},
 };
 use listener_owners::Owners;
+pub use messages::{Report, Request, Round};
+use watched_netns::{Seen, WatchedNetns};
 
 mod listener_owners;
+mod messages;
+mod watched_netns;
 
 /// How often namespaces are looked for anew.
 const DISCOVER: Duration = Duration::from_secs(10);
@@ -44,67 +35,6 @@ const FORGET: Duration = Duration::from_secs(60);
 /// Half-opens asked for one by one in a round, at most; about a microsecond each, the rest waits for
 /// the next round.
 const ASKED: usize = 65_536;
-
-/// What to do.
-pub enum Request {
-    /// Dump every namespace.
-    Survey {
-        /// Namespaces that events have named: to be looked for.
-        named: HashSet<u32>,
-        /// Ways to be looked up.
-        paths: Vec<PathQuestion>,
-    },
-    /// What became of these?
-    Ask(Vec<Tuple>),
-}
-
-/// What came of it.
-pub enum Report {
-    /// One round.
-    Survey {
-        /// One for each namespace.
-        snapshots: Vec<Snapshot>,
-        /// Listeners of namespaces that were not known before.
-        listeners: Vec<Listener>,
-        /// The queues of every listener there is.
-        queues: Vec<model::Listener>,
-        /// One for each namespace.
-        counters: Vec<Counters>,
-        /// Of the namespaces whose addresses were read in this round.
-        addresses: Vec<(u32, Vec<IpAddr>)>,
-        /// Those of the ways asked for that there are.
-        paths: Vec<(PathQuestion, Path)>,
-        /// Where ICMP errors come in, of every namespace in which they may be listened for.
-        icmp: Vec<Arc<IcmpErrors>>,
-        /// When the queues were looked at, CLOCK_MONOTONIC, nanoseconds.
-        at_ns: u64,
-        /// What the dumps took, time on the CPU.
-        took: Duration,
-    },
-    /// One for each that could be asked for.
-    Fates(Vec<(Tuple, Fate)>),
-}
-
-/// A namespace that is watched.
-struct WatchedNetns {
-    netns: NetNs,
-    sock_diag: SockDiag,
-    counters: Option<CounterReader>,
-    routes: Option<Routes>,
-    icmp: Option<Arc<IcmpErrors>>,
-    /// `tcp_synack_retries`, `tcp_syn_linear_timeouts`, as last read.
-    settings: [Option<u64>; 2],
-    /// What limits its queues, as last read.
-    limits: model::QueueSettings,
-    /// Its addresses are to be read again.
-    moved: bool,
-    /// Whether its SYN_SENT were asked for.
-    begun: bool,
-    /// Whether the caller holds the namespace anyway.
-    given: bool,
-    /// When it was last known to be somebody else's too.
-    in_use: Instant,
-}
 
 /// The state of the thread.
 pub struct Poller {
@@ -137,8 +67,10 @@ impl Poller {
     pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
         while let Some(request) = requests.blocking_recv() {
             let report = match request {
-                Request::Survey { named, paths } => self.survey(&named, &paths),
-                Request::Ask(tuples) => Report::Fates(self.ask(&tuples)),
+                Request::Round { named, paths } => {
+                    Report::Round(Box::new(self.round(&named, &paths)))
+                }
+                Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
             };
             if reports.blocking_send(report).is_err() {
                 return;
@@ -147,21 +79,24 @@ impl Poller {
     }
 
     /// One round.
-    pub fn survey(&mut self, named: &HashSet<u32>, paths: &[PathQuestion]) -> Report {
+    pub fn round(&mut self, named: &HashSet<u32>, paths: &[PathQuestion]) -> Round {
         let new = self.discover(named);
         let mut round = Round::default();
         let watched = mem::take(&mut self.watched);
         let mut inodes = HashSet::new();
         let mut took = Duration::ZERO;
-        for (inode, mut station) in watched {
+        for (inode, mut watched_netns) in watched {
             // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
             let began = thread_cpu();
-            let seen = Seen::of(&mut station);
+            let seen = Seen::of(&mut watched_netns);
             took += thread_cpu().saturating_sub(began);
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
-                    log::warn!("sockets of namespace {}: {error}", station.netns.name());
+                    log::warn!(
+                        "sockets of namespace {}: {error}",
+                        watched_netns.netns.name()
+                    );
                     continue;
                 }
             };
@@ -171,29 +106,25 @@ impl Poller {
             self.owners.learn(&all, is_new);
             inodes.extend(all);
             let began = thread_cpu();
-            round.take_in(&mut station, seen, &self.owners, is_new);
+            round.take_in(&mut watched_netns, &seen, &self.owners, is_new);
             took += thread_cpu().saturating_sub(began);
-            self.watched.insert(inode, station);
+            self.watched.insert(inode, watched_netns);
         }
         self.owners.retain(&inodes);
-        Report::Survey {
-            snapshots: round.snapshots,
-            listeners: round.listeners,
-            queues: round.queues,
-            counters: round.counters,
-            addresses: round.addresses,
+        Round {
             paths: self.look_up(paths),
             icmp: self
                 .watched
                 .values()
-                .filter_map(|s| s.icmp.clone())
+                .filter_map(|watched| watched.icmp.clone())
                 .collect(),
             at_ns: monotonic_ns(),
             took,
+            ..round
         }
     }
 
-    fn look_up(&mut self, wanted: &[PathQuestion]) -> Vec<(PathQuestion, Path)> {
+    fn look_up(&mut self, wanted: &[PathQuestion]) -> Vec<(PathQuestion, ReturnPath)> {
         let mut found = Vec::new();
         for path in wanted {
             let routes = self
@@ -205,7 +136,7 @@ impl Poller {
                 continue;
             };
             let mac = routes.next_hop(&route, path.peer).ok().flatten();
-            let back = Path {
+            let back = ReturnPath {
                 ifindex: route.ifindex,
                 interface: route.interface.unwrap_or_default(),
                 gateway: route.gateway,
@@ -223,10 +154,8 @@ impl Poller {
         let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
         if due {
             self.discovered = Some(Instant::now());
-            for station in self.watched.values_mut() {
-                station.settings = settings(&station.netns);
-                station.limits = listen_queues::read_settings(&station.netns).unwrap_or_default();
-                station.moved = true;
+            for watched_netns in self.watched.values_mut() {
+                watched_netns.read_settings();
             }
             if !self.only {
                 let discovery = netns::discover();
@@ -237,8 +166,8 @@ impl Poller {
             }
         }
         for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
-            if let Some(station) = self.watched.get_mut(&inode) {
-                station.in_use = Instant::now();
+            if let Some(watched_netns) = self.watched.get_mut(&inode) {
+                watched_netns.in_use = Instant::now();
             }
         }
         if due {
@@ -268,22 +197,22 @@ impl Poller {
                     let counters = self.less_without("counters", CounterReader::open, &netns);
                     let routes = self.less_without("routes", Routes::open, &netns);
                     let icmp = self.less_without("ICMP errors", IcmpErrors::open, &netns);
-                    self.watched.insert(
-                        inode,
-                        WatchedNetns {
-                            settings: settings(&netns),
-                            limits: listen_queues::read_settings(&netns).unwrap_or_default(),
-                            moved: true,
-                            netns,
-                            sock_diag,
-                            counters,
-                            routes,
-                            icmp: icmp.map(Arc::new),
-                            begun: false,
-                            given: given.contains(&inode),
-                            in_use: Instant::now(),
-                        },
-                    );
+                    let mut watched_netns = WatchedNetns {
+                        netns,
+                        sock_diag,
+                        counters,
+                        routes,
+                        icmp: icmp.map(Arc::new),
+                        synack_retries: None,
+                        settings: HandshakeSettings::default(),
+                        limits: QueueSettings::default(),
+                        is_stale: true,
+                        begun: false,
+                        given: given.contains(&inode),
+                        in_use: Instant::now(),
+                    };
+                    watched_netns.read_settings();
+                    self.watched.insert(inode, watched_netns);
                     new.push(inode);
                 }
                 Err(error) if fd_limit::used_up(&error) => self.no_descriptors(),
@@ -321,14 +250,14 @@ impl Poller {
         }
     }
 
-    fn ask(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
+    fn fates(&mut self, tuples: &[Tuple]) -> Vec<(Tuple, Fate)> {
         let mut fates = Vec::new();
         for tuple in tuples.iter().take(ASKED) {
-            let Some(station) = self.watched.get_mut(&tuple.netns) else {
+            let Some(watched_netns) = self.watched.get_mut(&tuple.netns) else {
                 continue;
             };
             // An error says nothing; the next round asks again.
-            let Ok(row) = station.sock_diag.get(&tuple.flow(), 0) else {
+            let Ok(row) = watched_netns.sock_diag.get(&tuple.flow(), 0) else {
                 continue;
             };
             let fate = match row.map(|row| row.state) {
@@ -340,152 +269,6 @@ impl Poller {
             fates.push((*tuple, fate));
         }
         fates
-    }
-}
-
-fn settings(netns: &NetNs) -> [Option<u64>; 2] {
-    let names = [
-        "net/ipv4/tcp_synack_retries",
-        "net/ipv4/tcp_syn_linear_timeouts",
-    ];
-    sysctl_numbers(netns, names).unwrap_or_default()
-}
-
-/// What one namespace showed.
-struct Seen {
-    half_opens: sock_diag::Snapshot,
-    syn_sent: Vec<Row>,
-    is_first: bool,
-    listeners: Listeners,
-    counters: Option<counters::Counters>,
-    counted_ns: u64,
-}
-
-impl Seen {
-    fn of(station: &mut WatchedNetns) -> io::Result<Self> {
-        // One walk for both: most of its price is the walk.
-        let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
-        let mut half_opens = station.sock_diag.dump(&query)?;
-        // In place: of half-opens there may be a million.
-        let syn_sent = half_opens
-            .rows
-            .extract_if(.., |row| row.state == state::SYN_SENT)
-            .collect();
-        let reader = station.counters.as_mut();
-        let counters = reader.and_then(|reader| reader.read().ok());
-        let counted_ns = monotonic_ns();
-        let listeners = Listeners::read(&mut station.sock_diag)?;
-        Ok(Self {
-            half_opens,
-            syn_sent,
-            is_first: !mem::replace(&mut station.begun, true),
-            listeners,
-            counters,
-            counted_ns,
-        })
-    }
-
-    fn counter(&self, name: &str) -> Option<u64> {
-        self.counters.as_ref()?.get(name)
-    }
-}
-
-/// What a round gathers.
-#[derive(Default)]
-struct Round {
-    snapshots: Vec<Snapshot>,
-    listeners: Vec<Listener>,
-    queues: Vec<model::Listener>,
-    counters: Vec<Counters>,
-    addresses: Vec<(u32, Vec<IpAddr>)>,
-}
-
-impl Round {
-    fn take_in(&mut self, station: &mut WatchedNetns, seen: Seen, owners: &Owners, is_new: bool) {
-        let netns = station.netns.inode();
-        if is_new {
-            self.listeners.extend(seen.listeners.iter().map(|l| {
-                let who = owners.who(l.inode).unwrap_or_default();
-                Listener {
-                    netns,
-                    local_addr: l.local_addr,
-                    local_port: l.local_port,
-                    process: who.process,
-                    cgroup: who.cgroup,
-                }
-            }));
-        }
-        let look = Look {
-            listeners: &seen.listeners,
-            half_opens: &seen.half_opens.rows,
-            counters: seen.counters.as_ref(),
-            settings: &station.limits,
-        };
-        let name: Arc<str> = station.netns.name().into();
-        let lines = look.lines(&name, |inode| owners.who(inode));
-        self.queues.extend(lines);
-        self.counters.push(Counters {
-            netns,
-            listen_overflows: seen.counter("ListenOverflows"),
-            listen_drops: seen.counter("ListenDrops"),
-            syncookies_sent: seen.counter("SyncookiesSent"),
-            syncookies_recv: seen.counter("SyncookiesRecv"),
-            req_q_full_drop: seen.counter("TCPReqQFullDrop"),
-        });
-        if mem::take(&mut station.moved) {
-            match addresses(&station.netns) {
-                Ok(addresses) => self.addresses.push((netns, addresses)),
-                Err(error) => {
-                    log::warn!("addresses of namespace {}: {error}", station.netns.name());
-                }
-            }
-        }
-        self.snapshots
-            .push(snapshot(netns, &station.settings, &seen));
-    }
-}
-
-fn sent_again(seen: &Seen) -> Option<RetransCounts> {
-    Some(RetransCounts {
-        handshake: seen.counter("TCPSynRetrans")?,
-        segments: seen.counter("RetransSegs")?,
-    })
-}
-
-fn snapshot(inode: u32, settings: &[Option<u64>; 2], seen: &Seen) -> Snapshot {
-    let dump = &seen.half_opens;
-    let as_row = |row: &Row| HalfOpenRow {
-        tuple: Tuple {
-            netns: inode,
-            local_addr: row.local_addr,
-            peer_addr: row.peer_addr,
-            local_port: row.local_port,
-            peer_port: row.peer_port,
-        },
-        family: row.family,
-        retrans: row.retrans,
-        expires_ms: row.expires_ms,
-    };
-    let [synack_retries, syn_linear] = *settings;
-    let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
-    Snapshot {
-        netns: inode,
-        before_ns: dump.before_ns,
-        after_ns: dump.after_ns,
-        rows: dump.rows.iter().map(as_row).collect(),
-        syn_sent: Some(seen.syn_sent.iter().map(as_row).collect()),
-        is_first: seen.is_first,
-        synack_retries: small(synack_retries),
-        syn_linear: small(syn_linear).unwrap_or(0),
-        sent_again: sent_again(seen).map(|again| CounterReading {
-            before_ns: dump.after_ns,
-            after_ns: seen.counted_ns,
-            again,
-        }),
-        retrans_fail: seen.counter("TCPRetransFail").unwrap_or(0),
-        embryonic_rsts: seen.counter("EmbryonicRsts"),
-        fates: Vec::new(),
-        asked_ns: 0,
     }
 }
 

@@ -2,29 +2,8 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use super::*;
 
-struct Told {
-    listeners: Vec<Listener>,
-    queues: Vec<model::Listener>,
-    counters: Vec<Counters>,
-    addresses: Vec<(u32, Vec<IpAddr>)>,
-}
-
-fn round(poller: &mut Poller) -> Told {
-    match poller.survey(&HashSet::new(), &[]) {
-        Report::Survey {
-            listeners,
-            queues,
-            counters,
-            addresses,
-            ..
-        } => Told {
-            listeners,
-            queues,
-            counters,
-            addresses,
-        },
-        Report::Fates(_) => unreachable!("a survey was asked for"),
-    }
+fn round(poller: &mut Poller) -> Round {
+    poller.round(&HashSet::new(), &[])
 }
 
 #[test]
@@ -46,8 +25,8 @@ fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
     assert_eq!((queue.netns, queue.local_port), (ns.inode(), port(&one)));
     assert_eq!((queue.syn_queue, queue.accept_queue), (Some(0), Some(0)));
     assert_eq!(queue.pid, Some(std::process::id()));
-    assert_eq!(told.listeners.len(), 1);
-    let process = told.listeners[0].process.as_ref();
+    assert_eq!(told.owners.len(), 1);
+    let process = told.owners[0].process.as_ref();
     assert_eq!(process.map(|p| p.pid), queue.pid);
     let [counters] = &told.counters[..] else {
         panic!("{:?}", told.counters);
@@ -77,6 +56,6 @@ fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
     let mut expected = vec![(port(&one), Some(1)), (port(&other), Some(0))];
     expected.sort_unstable();
     assert_eq!(queues, expected);
-    assert!(told.listeners.is_empty() && told.addresses.is_empty());
+    assert!(told.owners.is_empty() && told.addresses.is_empty());
     drop(client);
 }

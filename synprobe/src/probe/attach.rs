@@ -10,13 +10,14 @@ use aya::{
 
 use super::{
     LoadError,
-    half_open_source::{AttachType, Decision, Program, Source},
+    half_open_source::{AttachType, Decision, Program},
 };
+use crate::model::HalfOpenSource;
 
 /// What tells of a half-open's end, at work.
 #[derive(Default)]
 pub(super) struct Attached {
-    pub(super) source: Source,
+    pub(super) source: HalfOpenSource,
     pub(super) links: Vec<(&'static Program, ExactLink)>,
     /// Why it is another source than was decided.
     pub(super) why: Option<String>,
@@ -39,7 +40,7 @@ pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attac
     let mut loaded = Vec::new();
     // fentry needs the number of the function's type.
     let btf = match decision.source {
-        Source::Fentry => Some(aya::Btf::from_sys_fs().map_err(aya::EbpfError::from)?),
+        HalfOpenSource::Fentry => Some(aya::Btf::from_sys_fs().map_err(aya::EbpfError::from)?),
         _ => None,
     };
     for &part in &decision.parts.parts {
@@ -70,7 +71,7 @@ pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attac
         });
     }
     Ok(Attached {
-        source: Source::Tracepoints,
+        source: HalfOpenSource::Tracepoints,
         links: Vec::new(),
         why: Some(format!("{}: {error}", part.hook)),
     })

@@ -13,6 +13,7 @@ use synprobe_ebpf::config::{
 };
 
 use super::{btf::Btf, kallsyms};
+use crate::model::HalfOpenSource;
 
 /// What was asked for (`--mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,34 +25,6 @@ pub enum RequestedMode {
     Tracepoints,
     /// Exact, by whichever source there is.
     Exact,
-}
-
-/// What tells of a half-open's end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    /// Nothing does: it is missed at the next look at sock_diag.
-    #[default]
-    Tracepoints,
-    /// The kernel's functions.
-    Fentry,
-    /// The request's own timer.
-    Timer,
-}
-
-impl Source {
-    /// As lines and people call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tracepoints => "tracepoints",
-            Self::Fentry => "exact (fentry)",
-            Self::Timer => "exact (timer)",
-        }
-    }
-
-    /// Whether a half-open's end is told as it happens.
-    pub fn is_exact(self) -> bool {
-        self != Self::Tracepoints
-    }
 }
 
 /// How a program is attached.
@@ -281,7 +254,7 @@ pub struct Exact {
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
     /// The source.
-    pub source: Source,
+    pub source: HalfOpenSource,
     /// Its programs.
     pub parts: Parts,
     /// Why it is not fentry, where that was wanted.
@@ -335,7 +308,7 @@ impl Exact {
         match (wish, &self.fentry) {
             (RequestedMode::Tracepoints, _) => Ok(Decision::default()),
             (_, Ok(parts)) => {
-                let decided = self.decide(Source::Fentry, parts, begins, None);
+                let decided = self.decide(HalfOpenSource::Fentry, parts, begins, None);
                 Ok(Decision {
                     may_fall_back: wish == RequestedMode::Auto,
                     ..decided
@@ -351,7 +324,7 @@ impl Exact {
                     .timer
                     .as_ref()
                     .map_err(|Refusal(timer)| refusal(timer))?;
-                let decided = self.decide(Source::Timer, parts, begins, Some(why.clone()));
+                let decided = self.decide(HalfOpenSource::Timer, parts, begins, Some(why.clone()));
                 match decided.words.0[EXACT_HANDLER] {
                     0 => Err(refusal(
                         "/proc/kallsyms hides addresses (kernel.kptr_restrict)",
@@ -362,7 +335,13 @@ impl Exact {
         }
     }
 
-    fn decide(&self, source: Source, parts: &Parts, begins: bool, why: Option<String>) -> Decision {
+    fn decide(
+        &self,
+        source: HalfOpenSource,
+        parts: &Parts,
+        begins: bool,
+        why: Option<String>,
+    ) -> Decision {
         let mut parts = parts.clone();
         parts.parts.retain(|part| begins || !part.begins);
         let mut words = *self.places.get_or_init(KernelParams::of_kernel);
@@ -421,14 +400,14 @@ mod tests {
         let decided = Exact::new(fentry, timer)
             .choose(RequestedMode::Auto, true)
             .unwrap();
-        assert_eq!(decided.source, Source::Fentry);
+        assert_eq!(decided.source, HalfOpenSource::Fentry);
         assert!(decided.why.is_none() && decided.may_fall_back);
 
         let (fentry, timer) = (refused("EPERM"), found());
         let decided = Exact::new(fentry, timer)
             .choose(RequestedMode::Auto, true)
             .unwrap();
-        assert_eq!(decided.source, Source::Tracepoints);
+        assert_eq!(decided.source, HalfOpenSource::Tracepoints);
         assert_eq!(decided.why.as_deref(), Some("EPERM"));
         assert!(decided.parts.parts.is_empty());
     }
@@ -455,7 +434,7 @@ mod tests {
             let decided = Exact::new(fentry, timer)
                 .choose(RequestedMode::Tracepoints, true)
                 .unwrap();
-            assert_eq!(decided.source, Source::Tracepoints);
+            assert_eq!(decided.source, HalfOpenSource::Tracepoints);
             assert!(decided.why.is_none());
         }
     }
@@ -467,8 +446,8 @@ mod tests {
             lost: Vec::new(),
         };
         let exact = Exact::new(found(), found());
-        let all = exact.decide(Source::Timer, &parts, true, None);
-        let fewer = exact.decide(Source::Timer, &parts, false, None);
+        let all = exact.decide(HalfOpenSource::Timer, &parts, true, None);
+        let fewer = exact.decide(HalfOpenSource::Timer, &parts, false, None);
         assert_eq!(all.parts.parts.len(), fewer.parts.parts.len() + 1);
         assert_eq!(all.words.0[EXACT_BEGINS], 1);
     }

@@ -18,10 +18,11 @@ use super::{
     attach::{Attached, attach_exact, detach_exact},
     drop_governor::{Aside, Move, PAUSE},
     drop_reasons::Reasons,
-    half_open_source::{Decision, Source},
+    half_open_source::Decision,
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
 };
+use crate::model::HalfOpenSource;
 use crate::{filter::KernelFilter, model::Role};
 
 /// The compiled object, as `cargo xtask ebpf` left it.
@@ -199,7 +200,7 @@ impl Probes {
     }
 
     /// What tells of a half-open's end; and why it is not what was decided.
-    pub fn source(&self) -> (Source, Option<&str>) {
+    pub fn source(&self) -> (HalfOpenSource, Option<&str>) {
         (self.exact.source, self.exact.why.as_deref())
     }
 

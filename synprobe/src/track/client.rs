@@ -5,14 +5,14 @@ use std::sync::Arc;
 use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{
-    Ending, Tracker, Tuple,
+    Ending, Tracker,
     handshake::{OpenHandshake, Start},
     retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
 };
 use crate::{
-    model::{Connection, DwellSource, Outcome, Process, RetransmitKind, Role, TcpState},
+    model::{Connection, DwellSource, Outcome, Process, RetransmitKind, Role, TcpState, Tuple},
     util::{addresses::printable, errno},
 };
 
@@ -55,7 +55,7 @@ impl Tracker {
             comm: comm(&r.comm),
         };
         connection.set_process(Some(&process));
-        connection.cgroup = self.names.cgroup(r.cgroup);
+        connection.cgroup = self.host.cgroup_path(r.cgroup);
     }
 
     /// Whether a connection is one that was asked for; `local` overrides the tuple's port.

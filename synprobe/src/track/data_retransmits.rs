@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
-use super::{Tracker, Tuple, retransmit_line};
+use super::{Tracker, retransmit_line};
 use crate::{
     filter::Detail,
-    model::{Connection, RetransmitKind, Role, TcpState, Trigger},
+    model::{Connection, RetransmitKind, Role, TcpState, Trigger, Tuple},
     util::errno,
 };
 
@@ -117,7 +117,7 @@ impl Tracker {
     /// A listener comes or goes: whose half-opens are whose.
     pub(super) fn listener(&mut self, r: &StateRecord, old: TcpState, new: TcpState) {
         if new == TcpState::Listen {
-            let cgroup = self.names.cgroup(r.cgroup);
+            let cgroup = self.host.cgroup_path(r.cgroup);
             self.owners.opened(r, cgroup);
         } else {
             self.owners.closed(r);

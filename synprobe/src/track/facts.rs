@@ -6,18 +6,18 @@ use std::collections::{HashMap, HashSet};
 use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
-    Ending, Tracker, Tuple,
+    Ending, Tracker,
     handshake::OpenHandshake,
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
 };
 use crate::{
-    model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger},
+    model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger, Tuple},
     util::errno,
 };
 
 /// TCP flags.
 const SYN: u8 = 2;
-const RST: u8 = 4;
+pub(super) const RST: u8 = 4;
 const ACK: u8 = 16;
 
 impl OpenHandshake {
@@ -103,10 +103,8 @@ impl Tracker {
             return Some(end_ns.saturating_sub(start.at_ns) / 1000);
         }
         let netns = open.connection.netns;
-        let retries = self.names.setting(netns, "net/ipv4/tcp_syn_retries")?;
-        let linear = self
-            .names
-            .setting(netns, "net/ipv4/tcp_syn_linear_timeouts");
+        let settings = self.host.settings(netns);
+        let (retries, linear) = (settings.syn_retries?, settings.syn_linear_timeouts);
         let schedule = SynSchedule {
             base_us: TIMEOUT_INIT_US,
             linear: u32::try_from(linear.unwrap_or(0)).ok()?,
@@ -130,7 +128,7 @@ impl Tracker {
         }
         self.deferrals.told(tuple.netns, r.defer_accept);
         let acked = r.flags & (SYN | ACK) == ACK;
-        if acked && queue(r).accept_queue_is_full() && self.aborts(tuple.netns) {
+        if is_refused_ack(r) && self.aborts(tuple.netns) {
             return self.reset_for_its_ack(tuple, r);
         }
         let known = self.half_opens.update(&tuple, |open| {
@@ -168,7 +166,7 @@ impl Tracker {
     }
 
     fn aborts(&self, netns: u32) -> bool {
-        self.names.setting(netns, "net/ipv4/tcp_abort_on_overflow") == Some(1)
+        self.host.settings(netns).abort_on_overflow == Some(1)
     }
 
     /// [`Tracker::reset_here`], seen to happen: the final ACK is thrown away once it was answered.
@@ -230,6 +228,11 @@ impl Tracker {
         open.facts.reset_seen = true;
         self.ended_at(tuple, open, Ending::new(Outcome::Reset, at_ns));
     }
+}
+
+/// A final ACK that met a full accept queue.
+pub(super) fn is_refused_ack(r: &DropRecord) -> bool {
+    r.flags & (SYN | RST | ACK) == ACK && queue(r).accept_queue_is_full()
 }
 
 fn queue(r: &DropRecord) -> Queue {

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
-    Tuple,
     handshake::{OpenHandshake, Start},
     local_ends::{Key, Locals},
 };
-use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState};
+use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple};
 use crate::util::bounded::Bounded;
 
 /// The table of them.

@@ -1,84 +1,12 @@
 //! One handshake under way.
 
-use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
-
-use crate::{
-    model::{Connection, DwellSource, Facts, Family, Role, TcpState},
-    util::addresses::printable,
-};
+use crate::model::{Connection, DwellSource, Facts, TcpState};
 
 /// Gaps kept for the ladder; no schedule has more steps that a person would read.
 const LADDER: usize = 64;
-
-/// A connection as both a request_sock and its child see it: the family of the socket plays no part,
-/// addresses are v4-mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tuple {
-    /// Network namespace, inode.
-    pub netns: u32,
-    /// Local address.
-    pub local_addr: [u8; 16],
-    /// Peer address.
-    pub peer_addr: [u8; 16],
-    /// Local port, host order.
-    pub local_port: u16,
-    /// Peer port, host order.
-    pub peer_port: u16,
-}
-
-impl From<&Flow> for Tuple {
-    fn from(flow: &Flow) -> Self {
-        Self {
-            netns: flow.netns,
-            local_addr: flow.local_addr,
-            peer_addr: flow.peer_addr,
-            local_port: flow.local_port,
-            peer_port: flow.peer_port,
-        }
-    }
-}
-
-impl Tuple {
-    /// As the exact look-up of sock_diag takes it.
-    pub fn flow(&self) -> Flow {
-        let mapped = |addr: [u8; 16]| printable(addr).is_ipv4();
-        Flow {
-            local_addr: self.local_addr,
-            peer_addr: self.peer_addr,
-            local_port: self.local_port,
-            peer_port: self.peer_port,
-            family: if mapped(self.peer_addr) {
-                AF_INET
-            } else {
-                AF_INET6
-            },
-            netns: self.netns,
-            ..Flow::default()
-        }
-    }
-
-    /// The connection as lines print it. `family` is the socket's own.
-    pub fn connection(&self, id: u64, role: Role, family: u16) -> Connection {
-        let (local_addr, peer_addr) = (printable(self.local_addr), printable(self.peer_addr));
-        // The peer decides: a local wildcard is `::` on any IPv6 socket.
-        let ipv4 = peer_addr.is_ipv4();
-        Connection {
-            id,
-            role,
-            family: if ipv4 { Family::Ipv4 } else { Family::Ipv6 },
-            v4_mapped: ipv4 && family == AF_INET6,
-            local_addr,
-            local_port: (self.local_port != 0).then_some(self.local_port),
-            peer_addr,
-            peer_port: (self.peer_port != 0).then_some(self.peer_port),
-            netns: self.netns,
-            netns_name: None,
-            pid: None,
-            comm: None,
-            cgroup: None,
-        }
-    }
-}
+/// Two sightings of one first SYN-ACK differ by less than this, nanoseconds: the resolution of
+/// `snt_synack` and of the RTT sample, and the time between the sample and the event.
+const SAME_START_NS: u64 = 2_000_000;
 
 /// When it began, and how well that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +68,14 @@ pub struct OpenHandshake {
 }
 
 impl OpenHandshake {
+    /// Whether it may be the one that began then: a beginning within the bound of what is known of its own.
+    pub fn began_at(&self, began_ns: u64) -> bool {
+        self.start.is_none_or(|start| {
+            let slack_ns = SAME_START_NS + start.error_us * 1000;
+            start.at_ns.abs_diff(began_ns) <= slack_ns
+        })
+    }
+
     /// A handshake that has just come to be known.
     pub fn new(
         connection: Connection,

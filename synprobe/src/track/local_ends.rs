@@ -1,9 +1,8 @@
 //! The local ends of half-opens: a million of them have a handful, and a key that names its local end by
 //! a number is sixteen bytes shorter.
 
+use crate::model::Tuple;
 use std::collections::HashMap;
-
-use super::Tuple;
 
 /// A local end: namespace, address, port.
 type Local = (u32, [u8; 16], u16);

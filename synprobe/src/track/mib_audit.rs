@@ -7,41 +7,13 @@
 //! `request_sock.num_retrans`), and its own next record shows what was missed of it, also where a filter
 //! makes the namespace's sums useless.
 
+use crate::model::{RetransCounts, RetransReading};
 use std::collections::{HashMap, VecDeque};
 
 /// An event whose counter was read may still be on its way through its program for so long.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
 /// Events remembered between two readings of a namespace; with more, the next one is a new base.
 const UNREAD: usize = 1 << 18;
-
-/// What was sent again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetransCounts {
-    /// SYNs and SYN-ACKs.
-    pub handshake: u64,
-    /// All segments, SYNs and SYN-ACKs among them.
-    pub segments: u64,
-}
-
-impl RetransCounts {
-    fn less(self, other: Self) -> Self {
-        Self {
-            handshake: self.handshake.saturating_sub(other.handshake),
-            segments: self.segments.saturating_sub(other.segments),
-        }
-    }
-}
-
-/// A reading of the counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CounterReading {
-    /// Before they were read, CLOCK_MONOTONIC nanoseconds.
-    pub before_ns: u64,
-    /// After.
-    pub after_ns: u64,
-    /// `TCPSynRetrans` and `RetransSegs`. The latter is read first: what both hold is never in it alone.
-    pub again: RetransCounts,
-}
 
 /// What a reading shows to be missing, beyond what was known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +64,7 @@ impl Tally {
         self.seen.less(later)
     }
 
-    fn reading(&mut self, count: CounterReading) -> Missing {
+    fn reading(&mut self, count: RetransReading) -> Missing {
         let news = match self.first {
             None => {
                 self.first = Some((count.again, self.seen_by(count.before_ns)));
@@ -133,7 +105,7 @@ impl MibAudit {
 
     /// A reading; every event up to then has been taken in. How many more are missing than were known
     /// to be: never too many, and too few only while events are on their way.
-    pub fn reading(&mut self, netns: u32, count: CounterReading) -> Missing {
+    pub fn reading(&mut self, netns: u32, count: RetransReading) -> Missing {
         self.tallies.entry(netns).or_default().reading(count)
     }
 
@@ -159,8 +131,8 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    fn at(at: u64, handshake: u64, segments: u64) -> CounterReading {
-        CounterReading {
+    fn at(at: u64, handshake: u64, segments: u64) -> RetransReading {
+        RetransReading {
             before_ns: at,
             after_ns: at + 1000,
             again: RetransCounts {

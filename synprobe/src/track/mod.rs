@@ -8,6 +8,7 @@ mod data_retransmits;
 mod facts;
 mod half_opens;
 mod handshake;
+mod host_facts;
 mod local_ends;
 mod mib_audit;
 mod observation;
@@ -19,6 +20,7 @@ mod reconcile;
 mod request_sock;
 pub mod schedule;
 mod server;
+mod state_now;
 mod syn_sent_gone;
 #[cfg(test)]
 mod tests;
@@ -26,11 +28,12 @@ mod unreported;
 
 use std::sync::Arc;
 
-pub use handshake::Tuple;
-pub use mib_audit::{CounterReading, RetransCounts};
+use serde::{Deserialize, Serialize};
+
+pub use host_facts::REMEMBERED_NAMES;
 pub use observation::{Observation, Totals};
-pub use owners::{Listener, Owners};
-pub use reconcile::{Fate, HalfOpenRow, Snapshot};
+pub use owners::Owners;
+pub use reconcile::Fates;
 
 use half_opens::HalfOpens;
 use handshake::OpenHandshake;
@@ -39,17 +42,17 @@ use peers::Peers;
 
 use crate::{
     decode::Event,
-    filter::{Detail, Selection},
+    filter::Selection,
     model::{
-        Body, ByRole, Confidence, Connection, DwellSource, Evidence, Handshake, Line, Missed,
-        Outcome, Retransmit, RetransmitKind, Role, State, TcpState, Trigger,
+        Body, ByRole, Confidence, Connection, Detail, DwellSource, Evidence, HalfOpenSource,
+        Handshake, Line, Missed, Outcome, Retransmit, RetransmitKind, Role, State, TcpState,
+        Trigger, Tuple,
     },
-    probe::half_open_source::Source,
     util::bounded::Bounded,
 };
 
 /// What is known of the host, and how the run was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrackConfig {
     /// Jiffies a second (CONFIG_HZ).
     pub hz: u32,
@@ -61,7 +64,7 @@ pub struct TrackConfig {
     /// look alike.
     pub sees_resets: bool,
     /// What tells of a half-open's end.
-    pub source: Source,
+    pub source: HalfOpenSource,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
     /// Bound of the table.
@@ -70,32 +73,17 @@ pub struct TrackConfig {
     pub max_peers: usize,
     /// When the run began, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
+    /// Keys the hashes that estimate how many peers there were: who can choose source addresses must not
+    /// know it.
+    pub hash_seed: u64,
     /// What was asked for.
     pub selection: Selection,
-}
-
-/// Names that only the host can tell.
-pub trait Names {
-    /// The path of a cgroup v2 id.
-    fn cgroup(&self, id: u64) -> Option<Arc<str>>;
-
-    /// What people call a network namespace.
-    fn netns(&self, inode: u32) -> Option<Arc<str>>;
-
-    /// One of a namespace's counters (/proc/net/netstat), as it stands now.
-    fn counter(&self, netns: u32, name: &str) -> Option<u64>;
-
-    /// A namespace's setting below /proc/sys, such as `net/ipv4/tcp_syn_retries`.
-    fn setting(&self, netns: u32, name: &'static str) -> Option<u64>;
-
-    /// CLOCK_MONOTONIC, nanoseconds: when the answer above was given.
-    fn now_ns(&self) -> u64;
 }
 
 /// See the module.
 pub struct Tracker {
     config: TrackConfig,
-    names: Box<dyn Names>,
+    host: host_facts::HostFacts,
     next_id: u64,
     /// Active opens by `struct sock`.
     clients: Bounded<u64, OpenHandshake>,
@@ -103,7 +91,7 @@ pub struct Tracker {
     earlier: Bounded<Tuple, OpenHandshake>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: HalfOpens,
-    /// Children in SYN_RECV (Fast OpenHandshake, simultaneous open) by `struct sock`.
+    /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
     children: Bounded<u64, server::Child>,
     /// Connections whose handshake is over, for the retransmissions that follow.
     established: Bounded<u64, Arc<Connection>>,
@@ -127,7 +115,7 @@ const REMEMBERED: usize = 16_384;
 
 impl Tracker {
     /// An empty table.
-    pub fn new(config: TrackConfig, names: Box<dyn Names>) -> Self {
+    pub fn new(config: TrackConfig) -> Self {
         Self {
             next_id: 1,
             clients: Bounded::new(config.max_handshakes),
@@ -138,7 +126,8 @@ impl Tracker {
             segments: Bounded::new(REMEMBERED),
             entered: Bounded::new(REMEMBERED),
             owners: Owners::default(),
-            peers: Peers::new(config.max_peers).telling_refusals(config.source == Source::Fentry),
+            peers: Peers::new(config.max_peers, config.hash_seed)
+                .telling_refusals(config.source == HalfOpenSource::Fentry),
             reconcile: reconcile::Reconcile::default(),
             early_hints: Bounded::new(REMEMBERED),
             deferrals: Deferrals::default(),
@@ -147,7 +136,7 @@ impl Tracker {
             mib_audit: mib_audit::MibAudit::default(),
             totals: Totals::default(),
             lines: Vec::new(),
-            names,
+            host: host_facts::HostFacts::default(),
             config,
         }
     }
@@ -159,7 +148,7 @@ impl Tracker {
                 self.totals.events += 1;
                 self.on_event(&event);
             }
-            Observation::Snapshot(snapshot) => self.on_snapshot(&snapshot),
+            Observation::Dump(dump, fates) => self.on_dump(&dump, &fates),
             Observation::Listeners(listeners) => self.owners.add(listeners),
             Observation::Lost { at_ns, lost } => {
                 let (of, events) = (lost.of, lost.events);
@@ -290,7 +279,7 @@ impl Tracker {
     /// A connection under a new id.
     fn new_connection(&mut self, tuple: &Tuple, role: Role, family: u16) -> Connection {
         let mut connection = tuple.connection(self.new_id(), role, family);
-        connection.netns_name = self.names.netns(tuple.netns);
+        connection.netns_name = self.host.netns_name(tuple.netns);
         connection
     }
 

@@ -1,9 +1,9 @@
 //! What the tracker takes in, and the totals that it keeps.
 
-use super::{Listener, Snapshot, peers::Estimate};
+use super::{Fates, peers::Estimate};
 use crate::{
     decode::Event,
-    model::{ByRole, Lost},
+    model::{ByRole, ListenerOwner, Lost, SocketDump},
 };
 
 /// Something that was seen.
@@ -11,10 +11,10 @@ use crate::{
 pub enum Observation {
     /// A kernel event.
     Event(Event),
-    /// Half-opens as sock_diag shows them.
-    Snapshot(Snapshot),
+    /// Half-opens as sock_diag shows them, and what became of those that it does not show.
+    Dump(Box<SocketDump>, Fates),
     /// Listeners and their owners, found at the start or since.
-    Listeners(Vec<Listener>),
+    Listeners(Vec<ListenerOwner>),
     /// Records were lost.
     Lost {
         /// When that was noticed.

@@ -4,8 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Ending, OpenHandshake, Tracker, Tuple, schedule::SynAckSchedule};
-use crate::model::{DwellSource, Outcome, TcpState};
+use super::{Ending, OpenHandshake, Tracker, schedule::SynAckSchedule};
+use crate::model::{DwellSource, Outcome, TcpState, Tuple};
 
 /// Not given up before it was silent for so long.
 const SILENT_NS: u64 = 4_000_000_000;

@@ -1,39 +1,25 @@
 //! Whose listener it is.
 
+use crate::model::{ListenerOwner, Tuple};
 use std::{collections::HashMap, sync::Arc};
 
 use synprobe_ebpf::event::StateRecord;
 
-use super::{Tuple, client::comm, handshake::OpenHandshake};
+use super::{client::comm, handshake::OpenHandshake};
 use crate::{
     model::Process,
     util::addresses::{is_wildcard, mapped},
 };
 
-/// A listening socket and its owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Network namespace, inode.
-    pub netns: u32,
-    /// Bound address, IPv4 mapped.
-    pub local_addr: [u8; 16],
-    /// Port, host order.
-    pub local_port: u16,
-    /// Who listens, where known.
-    pub process: Option<Process>,
-    /// Its cgroup v2 path.
-    pub cgroup: Option<Arc<str>>,
-}
-
 /// The listeners, from a dump at the start and from their own transitions since.
 #[derive(Default)]
 pub struct Owners {
-    listeners: HashMap<(u32, u16), Vec<Listener>>,
+    listeners: HashMap<(u32, u16), Vec<ListenerOwner>>,
 }
 
 impl Owners {
     /// Listeners that were found; what is known of the same socket is replaced.
-    pub fn add(&mut self, listeners: Vec<Listener>) {
+    pub fn add(&mut self, listeners: Vec<ListenerOwner>) {
         for listener in listeners {
             let of_port = self
                 .listeners
@@ -50,7 +36,7 @@ impl Owners {
             pid: r.tgid,
             comm: comm(&r.comm),
         });
-        self.add(vec![Listener {
+        self.add(vec![ListenerOwner {
             netns: r.flow.netns,
             local_addr: r.flow.local_addr,
             local_port: r.flow.local_port,
@@ -82,7 +68,7 @@ impl Owners {
     }
 
     /// The listener that serves a connection: the one bound to its very address, else a wildcard.
-    pub fn of(&self, tuple: &Tuple) -> Option<&Listener> {
+    pub fn of(&self, tuple: &Tuple) -> Option<&ListenerOwner> {
         let of_port = self.listeners.get(&(tuple.netns, tuple.local_port))?;
         of_port
             .iter()

@@ -9,10 +9,10 @@ use synprobe_ebpf::{
 };
 
 use super::{
-    HalfOpenRow, Tracker, Tuple,
+    Tracker,
     handshake::{OpenHandshake, Start},
 };
-use crate::model::{Bucket, ByRole, Completed, Handshake, Outcome, Role};
+use crate::model::{Bucket, ByRole, Completed, HalfOpenRow, Handshake, Outcome, Role, Tuple};
 
 /// What came before the first record that makes a handshake known.
 #[derive(Clone, Copy, Debug)]

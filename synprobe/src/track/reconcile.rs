@@ -7,84 +7,24 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    CounterReading, Ending, Tracker, Tuple,
+    Ending, Tracker,
     facts::RESET_HERE,
     handshake::{OpenHandshake, Start},
     schedule::{SynAckSchedule, SynSchedule},
 };
 use crate::{
-    model::{DwellSource, Outcome, Role, TcpState},
+    model::{DwellSource, Fate, HalfOpenRow, Outcome, Role, SocketDump, TcpState, Tuple},
     util::addresses::{mapped, printable},
 };
 
-/// One half-open as sock_diag shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HalfOpenRow {
-    /// Whose.
-    pub tuple: Tuple,
-    /// The socket's family.
-    pub family: u16,
-    /// `idiag_retrans`: SYN-ACKs sent again (`num_retrans`).
-    pub retrans: u8,
-    /// `idiag_expires`: milliseconds to the SYN-ACK timer.
-    pub expires_ms: u32,
-}
-
-/// One namespace's half-opens and counters.
+/// What became of half-opens that a dump did not show ([`Tracker::missing`]), asked for one by one: a dump
+/// that is read while the table changes may pass a row over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The namespace, inode.
-    pub netns: u32,
-    /// Before the dump was asked for, CLOCK_MONOTONIC nanoseconds.
-    pub before_ns: u64,
-    /// After its last row.
-    pub after_ns: u64,
-    /// The half-opens.
-    pub rows: Vec<HalfOpenRow>,
-    /// Active opens in SYN_SENT; `None`: not asked for.
-    pub syn_sent: Option<Vec<HalfOpenRow>>,
-    /// The namespace's first: what it shows may have been there before the run.
-    pub is_first: bool,
-    /// `EmbryonicRsts`, where it could be read.
-    pub embryonic_rsts: Option<u64>,
-    /// What was sent again, likewise.
-    pub sent_again: Option<CounterReading>,
-    /// `TCPRetransFail`, likewise.
-    pub retrans_fail: u64,
-    /// `tcp_synack_retries`, where it could be read.
-    pub synack_retries: Option<u32>,
-    /// `tcp_syn_linear_timeouts`; 0 before 6.5.
-    pub syn_linear: u32,
-    /// What became of those that the dump did not show ([`Tracker::missing`]), asked for one by one:
-    /// a dump that is read while the table changes may pass a row over.
-    pub fates: Vec<(Tuple, Fate)>,
+pub struct Fates {
     /// When they were asked for, CLOCK_MONOTONIC nanoseconds.
     pub asked_ns: u64,
-}
-
-impl Snapshot {
-    /// Whether it shows no handshake under way.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.syn_sent.as_ref().is_none_or(Vec::is_empty)
-    }
-}
-
-impl Snapshot {
-    /// A row was read at some moment of the dump; on a busy host that is a long one.
-    fn took_us(&self) -> u64 {
-        self.after_ns.saturating_sub(self.before_ns) / 1000
-    }
-}
-
-/// What an exact look-up says of a half-open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is still half-open.
-    HalfOpen,
-    /// It is a connection now, or was one and is closing.
-    Connected,
-    /// It is not there.
-    Gone,
+    /// One for each that could be asked for.
+    pub of: Vec<(Tuple, Fate)>,
 }
 
 /// State that the comparison needs from one dump to the next.
@@ -171,7 +111,7 @@ impl Tracker {
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
     /// has to be asked for: absence from a dump proves nothing.
-    pub fn missing(&self, snapshot: &mut Snapshot) -> Vec<Tuple> {
+    pub fn missing(&self, snapshot: &mut SocketDump) -> Vec<Tuple> {
         // There may be a million: sorted where they are, and not listed once more.
         snapshot.rows.sort_unstable_by_key(|row| row.tuple);
         let shown = |tuple: &Tuple| {
@@ -187,7 +127,8 @@ impl Tracker {
             .collect()
     }
 
-    pub(super) fn on_snapshot(&mut self, snapshot: &Snapshot) {
+    /// Takes in what one namespace showed, and what became of those that it did not show.
+    pub fn on_dump(&mut self, snapshot: &SocketDump, fates: &Fates) {
         self.reconcile.looked_at.insert(snapshot.netns);
         if self.config.selection.wants(Role::Server) {
             for row in &snapshot.rows {
@@ -198,12 +139,12 @@ impl Tracker {
         for row in syn_sent.filter(|_| snapshot.is_first).unwrap_or_default() {
             self.on_syn_sent(row, snapshot);
         }
-        self.on_gone(snapshot);
+        self.on_gone(snapshot, fates);
         self.clients_gone(snapshot);
         self.audit_counters(snapshot);
     }
 
-    fn on_row(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
+    fn on_row(&mut self, row: &HalfOpenRow, snapshot: &SocketDump) {
         let tuple = row.tuple;
         if self
             .reconcile
@@ -290,7 +231,7 @@ impl Tracker {
     }
 
     /// An active open that was there before the run: its timer tells how long it has been.
-    fn on_syn_sent(&mut self, row: &HalfOpenRow, snapshot: &Snapshot) {
+    fn on_syn_sent(&mut self, row: &HalfOpenRow, snapshot: &SocketDump) {
         if row.retrans == 0 && self.config.detail.slow_us().is_some() {
             // It may yet go well, and nothing would tell.
             return;
@@ -329,9 +270,9 @@ impl Tracker {
         self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
     }
 
-    fn on_gone(&mut self, snapshot: &Snapshot) {
-        for (tuple, fate) in &snapshot.fates {
-            let at_ns = snapshot.asked_ns;
+    fn on_gone(&mut self, snapshot: &SocketDump, fates: &Fates) {
+        for (tuple, fate) in &fates.of {
+            let at_ns = fates.asked_ns;
             // One that began anew since it was asked for is not the one that is gone.
             let Some(open) = self.half_opens.get(tuple).filter(|o| o.alive_ns < at_ns) else {
                 continue;
@@ -424,7 +365,7 @@ impl Tracker {
     /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be
     /// told, because there is no earlier reading.
     pub(super) fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
-        let now = self.names.counter(netns, "EmbryonicRsts")?;
+        let now = self.host.counters(netns)?.embryonic_rsts?;
         let accounted = self.reconcile.embryonic.get_mut(&netns)?;
         let rose = now > *accounted;
         *accounted += u64::from(rose);
@@ -443,7 +384,7 @@ fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
 /// How many time-outs a half-open that began then has behind it, if its timer is one that the schedule
 /// of such a beginning arms later than the first. A time-out whose SYN-ACK could not be sent, or need
 /// not be (TCP_DEFER_ACCEPT), arms the timer anew and shows nowhere: `num_retrans` stays.
-fn time_outs(start: Start, row: &HalfOpenRow, snapshot: &Snapshot) -> Option<u32> {
+fn time_outs(start: Start, row: &HalfOpenRow, snapshot: &SocketDump) -> Option<u32> {
     let due_ns = snapshot.after_ns + u64::from(row.expires_ms) * 1_000_000;
     let due_us = due_ns.saturating_sub(start.at_ns) / 1000;
     let slack_us = start.error_us + snapshot.took_us() + 100_000;

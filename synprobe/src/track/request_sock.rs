@@ -9,17 +9,16 @@ use synprobe_ebpf::event::{
 };
 
 use super::{
-    Ending, Tracker, Tuple,
+    Ending, Tracker,
     facts::RESET_HERE,
     handshake::{OpenHandshake, Start},
     peers::FullQueue,
-    reconcile::Fate,
     schedule::SynAckSchedule,
     unreported::Unreported,
 };
 use crate::{
     decode::Moment,
-    model::{DwellSource, Outcome, Queue, Role, TcpState},
+    model::{DwellSource, Fate, Outcome, Queue, Role, TcpState, Tuple},
     util::addresses::printable,
 };
 
@@ -160,7 +159,7 @@ impl Tracker {
             QUEUE_ACCEPT => FullQueue::Accept,
             QUEUE_SYN => FullQueue::Syn,
             // With cookies off, tcp_max_syn_backlog limits the SYN queue to less than its own limit.
-            _ => match self.names.setting(r.flow.netns, "net/ipv4/tcp_syncookies") {
+            _ => match self.host.settings(r.flow.netns).syncookies {
                 Some(0) => FullQueue::Syn,
                 _ => return,
             },

@@ -6,21 +6,20 @@
 use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 
 use super::{
-    Ending, Tracker, Tuple,
+    Ending, Tracker,
     handshake::{OpenHandshake, Start},
-    reconcile::Fate,
     retransmit_line,
     schedule::SynAckSchedule,
 };
 use crate::{
-    model::{DwellSource, Outcome, RetransmitKind, Role, TcpState, Trigger},
+    model::{DwellSource, Fate, Outcome, RetransmitKind, Role, TcpState, Trigger, Tuple},
     util::errno,
 };
 
 /// A full socket in SYN_RECV, by its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Child {
-    /// Of a listener: for the instant until its next transition, or, under TCP Fast OpenHandshake, from the
+    /// Of a listener: for the instant until its next transition, or, under TCP Fast Open, from the
     /// SYN on.
     Passive {
         /// When it was made.
@@ -30,15 +29,12 @@ pub(super) enum Child {
     Simultaneous,
 }
 
-/// Two sightings of one first SYN-ACK differ by less than this, nanoseconds: the resolution of
-/// `snt_synack` and of the RTT sample, and the time between the sample and the event.
-const SAME_START_NS: u64 = 2_000_000;
 /// A child that is closed without an error so soon was never one: another CPU's took its place, or
 /// `tcp_v4_syn_recv_sock()` gave up.
 const UNDONE_NS: u64 = 1_000_000;
 
 impl Tracker {
-    /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast OpenHandshake.
+    /// LISTEN→SYN_RECV: the final ACK is here already, except under TCP Fast Open.
     pub(super) fn child_created(&mut self, r: &StateRecord) {
         self.children.insert(
             r.sock,
@@ -74,10 +70,10 @@ impl Tracker {
             (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,
             (TcpState::Close, libc::ETIMEDOUT) => Outcome::Expired,
             (TcpState::Close, _) => Outcome::Dropped,
-            // A Fast OpenHandshake child that the application closed before the final ACK.
+            // A Fast Open child that the application closed before the final ACK.
             _ => Outcome::Abandoned,
         };
-        // Under Fast OpenHandshake the child is there from the SYN on, and its own time is the half-open's.
+        // Under Fast Open the child is there from the SYN on, and its own time is the half-open's.
         let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
         let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
@@ -161,10 +157,13 @@ impl Tracker {
         if known.is_some() || !r.srtt_us.is_multiple_of(8000) {
             return false;
         }
-        let Some(now) = self.names.counter(r.flow.netns, "SyncookiesRecv") else {
+        let Some((now, noticed_ns)) = self
+            .host
+            .counters(r.flow.netns)
+            .and_then(|counters| Some((counters.syncookies_recv?, counters.at_ns)))
+        else {
             return true;
         };
-        let noticed_ns = self.names.now_ns();
         self.reconcile
             .cookies_in_use(r.flow.netns, now, noticed_ns, r.header.ts_ns)
     }
@@ -178,11 +177,7 @@ impl Tracker {
         at_ns: u64,
     ) -> Option<OpenHandshake> {
         let open = known?;
-        let same = open.start.is_none_or(|start| {
-            let slack_ns = SAME_START_NS + start.error_us * 1000;
-            start.at_ns.abs_diff(began_ns) <= slack_ns
-        });
-        if same {
+        if open.began_at(began_ns) {
             return Some(open);
         }
         let latest_ns = began_ns.clamp(open.alive_ns, at_ns.max(open.alive_ns));

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::{Snapshot, Tracker, handshake::OpenHandshake, unreported::Unreported};
+use super::{Tracker, handshake::OpenHandshake, unreported::Unreported};
 use crate::{
-    model::{Role, TcpState},
+    model::{Role, SocketDump, TcpState},
     util::addresses::mapped,
 };
 
@@ -25,7 +25,7 @@ impl Tracker {
     }
 
     /// Ends those that are gone, and says that their end was lost.
-    pub(super) fn clients_gone(&mut self, snapshot: &Snapshot) {
+    pub(super) fn clients_gone(&mut self, snapshot: &SocketDump) {
         let Some(rows) = &snapshot.syn_sent else {
             return;
         };

@@ -1,9 +1,9 @@
 //! What no event told of, and something else shows: lost, and said once.
 
-use super::{Observation, Snapshot, Tracker};
+use super::{Observation, Tracker};
 use crate::{
     decode::Event,
-    model::{Lost, Missed, TcpState},
+    model::{Lost, Missed, SocketDump, TcpState},
 };
 
 /// Records that are known to be lost: what else shows that they are missing is no news.
@@ -30,9 +30,9 @@ pub(super) enum Unreported {
 impl Tracker {
     /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
     /// what it counted was asked for.
-    pub(super) fn audit_counters(&mut self, snapshot: &Snapshot) {
+    pub(super) fn audit_counters(&mut self, snapshot: &SocketDump) {
         let Some(mut count) = snapshot
-            .sent_again
+            .retransmitted
             .filter(|_| self.config.selection.is_whole())
         else {
             return;

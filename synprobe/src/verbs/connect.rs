@@ -47,7 +47,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
             resolved.took_us,
         ))?;
     }
-    let mut view: Box<dyn View> = match args.format {
+    let view: Box<dyn View + Send> = match args.format {
         Format::Text => Box::new(connect::Silent),
         Format::Json => view(args.format, false),
     };
@@ -57,7 +57,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
         netns.clone(),
         args.timeout,
         &setup,
-        &mut *view,
+        view,
         interrupted(),
     );
     let connected = match connected {

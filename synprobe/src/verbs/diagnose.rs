@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     cli::{DiagnoseArgs, Format},
-    diag::state_counts::count,
     filter::Detail,
     pipeline::{self, WatchOptions},
     preflight,
@@ -20,7 +19,6 @@ use crate::{
 pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
-    let only = namespaces.first().cloned();
     let detail = match args.every {
         true => Detail::Handshakes,
         false => Detail::Quiet { slow: args.slow },
@@ -37,21 +35,28 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
         count: None,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
+        count_sockets: args.format == Format::Text,
         namespaces,
     };
     if args.format == Format::Json {
-        let mut view = view(args.format, true);
-        pipeline::watch(&host, options, &mut *view, interrupted(), Box::new(|| ()))
-            .map_err(failure)?;
+        let view = view(args.format, true);
+        pipeline::watch(&host, options, view, interrupted(), Box::new(|| ())).map_err(failure)?;
         return Ok(());
     }
     if io::stderr().is_terminal() {
         let shown = format::duration(args.duration.as_micros() as u64);
         eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
     }
-    let mut page = Page::default();
     raise_priority(detail);
-    pipeline::watch(&host, options, &mut page, interrupted(), Box::new(|| ())).map_err(failure)?;
-    let counted = count(only);
+    let watched = pipeline::watch(
+        &host,
+        options,
+        Page::default(),
+        interrupted(),
+        Box::new(|| ()),
+    )
+    .map_err(failure)?;
+    let counted = watched.socket_states.unwrap_or_default();
+    let page = watched.view.unwrap_or_default();
     print(&page.text(&counted, in_colour()))
 }

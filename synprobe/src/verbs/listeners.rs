@@ -7,9 +7,9 @@ use crate::{
     cli::{Format, ListenersArgs},
     diag::listener_table::look,
     pipeline::WatchError,
-    sys::netns::NetNs,
+    sys::{clock::wall_clock, netns::NetNs},
     util::format,
-    view::{WallClock, listeners},
+    view::listeners,
 };
 
 pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
         eprintln!("synprobe: {}", listeners::nobody(asked));
     }
     let mut view = view(Format::Json, true);
-    let shown = view.show(&looked.lines, WallClock::now());
+    let shown = view.show(&looked.lines, wall_clock());
     match shown.and_then(|()| view.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(failure(WatchError::Output(error)))

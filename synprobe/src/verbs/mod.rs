@@ -90,7 +90,7 @@ fn check_output() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Capabilities the service manager, if there is one, that everything is attached (sd_notify(3)).
+/// Tells the service manager, where there is one, that everything is attached (sd_notify(3)).
 fn tell_manager() {
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         log::warn!("the service manager cannot be told that this is ready: {error}");
@@ -195,15 +195,15 @@ fn log_level(args: &TuningArgs) -> u8 {
     args.log_level as u8
 }
 
-fn view(format: Format, all_namespaces: bool) -> Box<dyn View> {
+fn view(format: Format, all_namespaces: bool) -> Box<dyn View + Send> {
     let out = io::stdout();
     match format {
         Format::Text => Box::new(TextView::new(
-            BufWriter::new(out.lock()),
+            BufWriter::new(out),
             in_colour(),
             all_namespaces,
         )),
-        Format::Json => Box::new(JsonView::new(out.lock())),
+        Format::Json => Box::new(JsonView::new(out)),
     }
 }
 

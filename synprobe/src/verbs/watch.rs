@@ -28,12 +28,13 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
         count: args.count,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
+        count_sockets: false,
         namespaces,
     };
-    let mut view = view(args.format, args.select.netns.is_none());
+    let view = view(args.format, args.select.netns.is_none());
     raise_priority(detail);
     let ready = Box::new(tell_manager);
-    pipeline::watch(&host, options, &mut *view, interrupted(), ready).map_err(failure)?;
+    pipeline::watch(&host, options, view, interrupted(), ready).map_err(failure)?;
     Ok(())
 }
 

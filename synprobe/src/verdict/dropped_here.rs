@@ -24,7 +24,7 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
         // is there.
         .filter(|d| d.packet != Packet::Rst)
         .filter(|d| !(h.connection.role == Role::Server && d.packet == Packet::Syn))
-        .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&d.reason))
+        .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&&*d.reason))
         .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
         .collect()
 }
@@ -92,7 +92,7 @@ impl Verdict for DroppedHere {
         }
         for h in first.into_values() {
             for d in decisive(h, context) {
-                let key = (d.netns, d.packet, d.incoming, d.cause(), d.words);
+                let key = (d.netns, d.packet, d.incoming, d.cause(), &*d.words);
                 let (packets, connections) = kinds.entry(key).or_default();
                 *packets += d.count;
                 *connections += 1;
@@ -203,7 +203,7 @@ mod tests {
             context.discarded(DroppedPacket {
                 netns,
                 incoming: true,
-                reason: "IP_INADDRERRORS",
+                reason: "IP_INADDRERRORS".into(),
                 ..discard(&h, Packet::SynAck, 2)
             });
             assert_eq!(said(&h, context).0.as_deref(), Some(verdict));
@@ -216,7 +216,7 @@ mod tests {
         h.error = Some("EHOSTUNREACH".into());
         let mut context = Context::default();
         context.discarded(DroppedPacket {
-            reason: "NEIGH_FAILED",
+            reason: "NEIGH_FAILED".into(),
             ..discard(&h, Packet::Syn, 1)
         });
         assert_eq!(said(&h, context).0.as_deref(), Some("unreachable"));

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Context, Judge, Mode,
-    context::{Counters, DroppedPacket, Packet},
+    context::{DroppedPacket, Packet},
 };
 use crate::model::{
-    Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, Outcome, Role, State,
-    TcpState,
+    Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener,
+    Outcome, Role, State, TcpState,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -129,9 +129,9 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
         to: peer,
         packet,
         incoming: false,
-        reason: "NETFILTER_DROP",
-        words: "this host's netfilter rules",
-        remedy: "nft list ruleset",
+        reason: "NETFILTER_DROP".into(),
+        words: "this host's netfilter rules".into(),
+        remedy: "nft list ruleset".into(),
         place: Some("nft_do_chain".into()),
         count,
         last_ns: T0 + SEC,
@@ -164,11 +164,11 @@ pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
     let mut context = Context::default();
     context.sees_drops = true;
     for n in 0..3 {
-        let counters = Counters {
+        let counters = ListenCounters {
             netns: NETNS,
             listen_overflows: Some(overflows * n / 2),
             syncookies_sent: Some(cookies * n / 2),
-            ..Counters::default()
+            ..ListenCounters::default()
         };
         context.look(std::slice::from_ref(listener), &[counters], T0 + n * SEC);
     }

@@ -113,6 +113,11 @@ impl Judge {
         printed
     }
 
+    /// What is wrong as things stand now, worst first.
+    pub fn problems_now(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// Handshakes that had to be judged before the end.
     pub fn hurried(&self) -> u64 {
         self.hurried

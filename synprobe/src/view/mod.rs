@@ -15,35 +15,11 @@ pub use page::Page;
 pub use text::TextView;
 
 use crate::model::Line;
+pub use crate::model::WallClock;
 
-/// Where in wall-clock time CLOCK_MONOTONIC stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WallClock {
-    /// CLOCK_REALTIME − CLOCK_MONOTONIC, nanoseconds.
-    offset_ns: i128,
-}
-
-impl WallClock {
-    /// From two readings of the same moment, nanoseconds.
-    pub fn new(realtime_ns: i128, monotonic_ns: u64) -> Self {
-        Self {
-            offset_ns: realtime_ns - i128::from(monotonic_ns),
-        }
-    }
-
-    /// As the host's clocks stand now. Read afresh for each batch: a step of the wall clock moves
-    /// later lines and leaves durations alone.
-    pub fn now() -> Self {
-        let realtime = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as i128);
-        Self::new(realtime, crate::sys::clock::monotonic_ns())
-    }
-
-    /// RFC 3339, UTC, microseconds.
-    pub fn rfc3339(self, mono_ns: u64) -> String {
-        Stamps::new(self).rfc3339(mono_ns).to_owned()
-    }
+/// RFC 3339, UTC, microseconds: the wall-clock time of a moment of CLOCK_MONOTONIC.
+pub fn rfc3339(clock: WallClock, mono_ns: u64) -> String {
+    Stamps::new(clock).rfc3339(mono_ns).to_owned()
 }
 
 /// Times of many lines: of those within one second only the last digits differ.
@@ -68,7 +44,7 @@ impl Stamps {
 
     /// RFC 3339, UTC, microseconds.
     fn rfc3339(&mut self, mono_ns: u64) -> &str {
-        let ns = i128::from(mono_ns) + self.clock.offset_ns;
+        let ns = self.clock.realtime_ns(mono_ns);
         let micros = i64::try_from(ns).unwrap_or(0).div_euclid(1000);
         let second = micros.div_euclid(1_000_000);
         if self.second != Some(second) {
@@ -103,6 +79,16 @@ pub trait View {
     ///
     /// As [`Self::show`].
     fn flush(&mut self) -> io::Result<()>;
+}
+
+impl View for Box<dyn View + Send> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        (**self).show(lines, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
 }
 
 /// Shows nothing: for those who keep the lines themselves.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, io, mem};
 
-use super::{View, WallClock};
+use super::{View, WallClock, rfc3339};
 use crate::{
     model::{
         Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role,
@@ -52,7 +52,7 @@ impl View for Page {
             match &line.body {
                 Body::Start(start) => {
                     self.start = Some(start.clone());
-                    self.began = clock.rfc3339(line.mono_ns);
+                    self.began = rfc3339(clock, line.mono_ns);
                 }
                 Body::Problem(problem) => self.problems.push(problem.as_ref().clone()),
                 Body::Lost(lost) => self.lost.push(lost.clone()),
@@ -262,7 +262,7 @@ fn place(p: &Problem) -> String {
 
 fn histogram(text: &mut String, states: &Counted) {
     for netns in &states.namespaces {
-        let mut counts: Vec<(&str, u64)> = netns.states.iter().map(|(s, n)| (*s, *n)).collect();
+        let mut counts: Vec<(&str, u64)> = netns.states.iter().map(|(s, n)| (&**s, *n)).collect();
         counts.sort_by_key(|(state, n)| (std::cmp::Reverse(*n), *state));
         let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
         let name = if netns.name == "host" {
@@ -389,7 +389,9 @@ mod tests {
         let host = NetnsStates {
             netns: 7,
             name: "host".into(),
-            states: [("ESTABLISHED", 500), ("SYN_RECV", 307), ("LISTEN", 1)].into(),
+            states: [("ESTABLISHED", 500), ("SYN_RECV", 307), ("LISTEN", 1)]
+                .map(|(state, count)| (state.into(), count))
+                .into(),
             listeners: Vec::new(),
         };
         Counted {

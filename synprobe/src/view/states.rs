@@ -17,7 +17,7 @@ pub fn text(counted: &Counted) -> String {
             ns.netns
         );
         let mut states: Vec<_> = ns.states.iter().collect();
-        states.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), **name));
+        states.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), (*name).clone()));
         for (name, n) in states {
             let _ = writeln!(text, "  {name:<12} {n:>8}");
         }
@@ -43,7 +43,7 @@ pub fn text(counted: &Counted) -> String {
             let others: Vec<_> = l
                 .states
                 .iter()
-                .filter(|(name, _)| !matches!(**name, "ESTABLISHED" | "SYN_RECV"))
+                .filter(|(name, _)| !matches!(&***name, "ESTABLISHED" | "SYN_RECV"))
                 .map(|(name, n)| format!("{name} {n}"))
                 .collect();
             let line = format!(

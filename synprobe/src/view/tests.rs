@@ -202,8 +202,8 @@ fn json_has_the_contract_s_names_and_nulls() {
 #[test]
 fn a_step_of_the_wall_clock_moves_times_and_not_durations() {
     let back = WallClock::new(WALL_NS - 3_600_000_000_000, 0);
-    assert_eq!(clock().rfc3339(1_000), "2026-01-02T03:04:05.000001Z");
-    assert_eq!(back.rfc3339(1_000), "2026-01-02T02:04:05.000001Z");
+    assert_eq!(rfc3339(clock(), 1_000), "2026-01-02T03:04:05.000001Z");
+    assert_eq!(rfc3339(back, 1_000), "2026-01-02T02:04:05.000001Z");
 }
 
 #[test]

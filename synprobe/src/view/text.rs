@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use super::{View, WallClock};
+use super::{View, WallClock, rfc3339};
 use crate::{
     model::{
         Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer,
@@ -343,7 +343,7 @@ impl<W: Write> TextView<W> {
     }
 
     fn line(&mut self, line: &Line, clock: WallClock, over: &HashSet<u64>) -> io::Result<()> {
-        let full = clock.rfc3339(line.mono_ns);
+        let full = rfc3339(clock, line.mono_ns);
         // 2026-01-02T03:04:05.678901Z → 03:04:05.678
         let time = full.get(11..23).unwrap_or(&full).to_owned();
         match &line.body {

@@ -136,16 +136,15 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         background: true,
     };
     let never = Box::pin(std::future::pending());
-    let run = lab::watched(host, job.scenario, lab, &setup, &mut Discarded, never).with_context(
-        || {
+    let (run, _) =
+        lab::watched(host, job.scenario, lab, &setup, Discarded, never).with_context(|| {
             format!(
                 "{} {:?}, seed {}",
                 job.scenario.name(),
                 job.family,
                 job.seed
             )
-        },
-    )?;
+        })?;
     Ok(run.said())
 }
 

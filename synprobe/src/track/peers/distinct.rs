@@ -1,10 +1,7 @@
 //! How many different peers there were, where their number outgrows every table: a HyperLogLog sketch
 //! (Apache DataSketches) for each role.
 
-use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hash},
-};
+use std::hash::{BuildHasher, Hash};
 
 use datasketches::{
     common::NumStdDev,
@@ -23,24 +20,38 @@ pub struct Estimate {
     pub error: f64,
 }
 
-/// See the module. `S` hashes: by default with a key of its own in each run, for those who choose
-/// source addresses could else choose them so that few look like many, or many like few.
-pub struct Distinct<S = RandomState> {
-    sketch: Option<HllSketch>,
-    hasher: S,
-}
+/// Hashes with a key (SipHash): those who choose source addresses could else choose them so that few look
+/// like many, or many like few.
+#[derive(Clone, Copy, Debug)]
+struct Keyed(u64);
 
-impl<S: BuildHasher + Default> Default for Distinct<S> {
-    fn default() -> Self {
-        Self {
-            // The one error is a number of registers that the library does not know.
-            sketch: HllSketch::new(REGISTERS, HllType::Hll8).ok(),
-            hasher: S::default(),
-        }
+impl BuildHasher for Keyed {
+    // Its replacement takes no key, and the same key must give the same estimate in a replay.
+    #[allow(deprecated)]
+    type Hasher = std::hash::SipHasher;
+
+    #[allow(deprecated)]
+    fn build_hasher(&self) -> Self::Hasher {
+        std::hash::SipHasher::new_with_keys(self.0, !self.0)
     }
 }
 
-impl<S: BuildHasher> Distinct<S> {
+/// See the module.
+pub struct Distinct {
+    sketch: Option<HllSketch>,
+    hasher: Keyed,
+}
+
+impl Distinct {
+    /// Counts nothing yet.
+    pub fn new(hash_seed: u64) -> Self {
+        Self {
+            // The one error is a number of registers that the library does not know.
+            sketch: HllSketch::new(REGISTERS, HllType::Hll8).ok(),
+            hasher: Keyed(hash_seed),
+        }
+    }
+
     /// Takes one in; again makes no difference.
     pub fn add(&mut self, value: impl Hash) {
         if let Some(sketch) = &mut self.sketch {
@@ -64,8 +75,6 @@ impl<S: BuildHasher> Distinct<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasherDefault, DefaultHasher};
-
     use super::*;
 
     #[test]
@@ -74,7 +83,7 @@ mod tests {
         // standard errors that it states for itself.
         let (mut runs, mut within) = (0, [0; 3]);
         for key in 0_u64..20 {
-            let mut distinct = Distinct::<BuildHasherDefault<DefaultHasher>>::default();
+            let mut distinct = Distinct::new(7);
             let mut n = 0_u64;
             for size in [20_000, 50_000] {
                 while n < size {
@@ -101,7 +110,7 @@ mod tests {
 
     #[test]
     fn few_are_counted() {
-        let mut distinct = Distinct::<RandomState>::default();
+        let mut distinct = Distinct::new(1);
         assert_eq!(distinct.estimate(), Estimate::default());
         for n in 0..100 {
             distinct.add(n);

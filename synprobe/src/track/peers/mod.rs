@@ -10,11 +10,7 @@ mod distinct;
 mod dwells;
 
 use std::{
-    collections::{
-        BTreeMap, HashMap, VecDeque,
-        hash_map::{Entry, RandomState},
-    },
-    hash::BuildHasher,
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -125,8 +121,8 @@ impl Others {
     }
 }
 
-/// The peers of a run. `S` hashes for the estimator; the default has a key of its own in each run.
-pub struct Peers<S = RandomState> {
+/// The peers of a run.
+pub struct Peers {
     totals: HashMap<Key, Totals>,
     /// By standing.
     tickets: [VecDeque<Ticket>; 4],
@@ -136,17 +132,18 @@ pub struct Peers<S = RandomState> {
     probation: usize,
     serial: u64,
     others: Others,
-    distinct: ByRole<Distinct<S>>,
+    distinct: ByRole<Distinct>,
     /// Whether one had to go: from then on only the estimate knows how many there were.
     incomplete: ByRole<bool>,
     /// Whether SYNs that were not taken are told of.
     tells_refusals: bool,
 }
 
-impl<S: BuildHasher + Default> Peers<S> {
+impl Peers {
     /// At most `limit` peers that have shown life are told apart, and beside them as many silent ones,
     /// but no more than 8,192.
-    pub fn new(limit: usize) -> Self {
+    /// `hash_seed` keys the estimate of how many there were.
+    pub fn new(limit: usize, hash_seed: u64) -> Self {
         let limit = limit.max(1);
         Self {
             totals: HashMap::new(),
@@ -156,14 +153,17 @@ impl<S: BuildHasher + Default> Peers<S> {
             probation: PROBATION.min(limit),
             serial: 0,
             others: Others::default(),
-            distinct: ByRole::default(),
+            distinct: ByRole {
+                client: Distinct::new(hash_seed),
+                server: Distinct::new(!hash_seed),
+            },
             incomplete: ByRole::default(),
             tells_refusals: false,
         }
     }
 }
 
-impl<S: BuildHasher> Peers<S> {
+impl Peers {
     /// Handshakes and retransmissions of peers that made room.
     pub fn unlisted(&self) -> u64 {
         self.others.attempts + self.others.retransmits

@@ -1,12 +1,7 @@
-use std::{
-    hash::{BuildHasherDefault, DefaultHasher},
-    net::Ipv4Addr,
-};
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::model::{Confidence, Connection, DwellSource, Facts, Family};
-
-type Peers = super::Peers<BuildHasherDefault<DefaultHasher>>;
 
 fn handshake(n: u32, role: Role, outcome: Outcome) -> Handshake {
     Handshake {
@@ -69,7 +64,7 @@ fn attempts(peers: &Peers) -> u64 {
 
 #[test]
 fn the_oldest_silent_one_makes_room_for_the_next() {
-    let mut peers = Peers::new(3);
+    let mut peers = Peers::new(3, 7);
     for n in 1..=5 {
         server(&mut peers, n, Outcome::Expired);
     }
@@ -114,7 +109,7 @@ fn each_sign_of_life_protects_from_the_silent() {
         |p| p.ended(&handshake(1, Role::Client, Outcome::Refused)),
     ];
     for (sign, show) in signs.iter().enumerate() {
-        let mut peers = Peers::new(4);
+        let mut peers = Peers::new(4, 7);
         show(&mut peers);
         for n in 2..100 {
             server(&mut peers, n, Outcome::Expired);
@@ -130,7 +125,7 @@ fn each_sign_of_life_protects_from_the_silent() {
         |p| p.retransmitted(addr(1), Role::Client, RetransmitKind::Syn, 3),
     ];
     for (sign, show) in silent.iter().enumerate() {
-        let mut peers = Peers::new(4);
+        let mut peers = Peers::new(4, 7);
         show(&mut peers);
         for n in 2..100 {
             server(&mut peers, n, Outcome::Expired);
@@ -141,7 +136,7 @@ fn each_sign_of_life_protects_from_the_silent() {
 
 #[test]
 fn whoever_is_least_in_trouble_makes_room() {
-    let mut peers = Peers::new(3);
+    let mut peers = Peers::new(3, 7);
     server(&mut peers, 1, Outcome::Reset);
     server(&mut peers, 1, Outcome::Reset);
     server(&mut peers, 2, Outcome::Established);
@@ -172,7 +167,7 @@ fn whoever_is_least_in_trouble_makes_room() {
 
 #[test]
 fn the_number_of_peers_is_exact_until_one_makes_room() {
-    let mut peers = Peers::new(50);
+    let mut peers = Peers::new(50, 7);
     for n in 0..50 {
         server(&mut peers, n, Outcome::Expired);
         server(&mut peers, n, Outcome::Expired);
@@ -198,7 +193,7 @@ fn the_number_of_peers_is_exact_until_one_makes_room() {
 
 #[test]
 fn dead_tickets_do_not_gather() {
-    let mut peers = Peers::new(10);
+    let mut peers = Peers::new(10, 7);
     for n in 0..100_000 {
         server(&mut peers, n, Outcome::Expired);
         server(&mut peers, n, Outcome::Established);

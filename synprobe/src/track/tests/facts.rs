@@ -1,5 +1,6 @@
 //! What verdicts are drawn from, and packets that a half-open has dealt with.
 
+use crate::model::SocketDump;
 use synprobe_ebpf::event::DropRecord;
 
 use super::*;
@@ -254,7 +255,7 @@ fn a_half_open_whose_namespace_is_gone_does_not_stay_for_ever() {
     b.see(synack_again(T0 + SEC, T0, 0, 0, false));
     assert_eq!(b.tracker.namespaces().collect::<Vec<_>>(), [NETNS]);
     let elsewhere = |b: &mut Bench, at: u64| {
-        b.snapshot(Snapshot {
+        b.snapshot(SocketDump {
             netns: NETNS + 1,
             ..snapshot_at(at, Vec::new(), 0)
         });

@@ -10,7 +10,7 @@ use synprobe_ebpf::event::{
 use super::*;
 use crate::{
     filter::PortSet,
-    model::{Peer, Trigger},
+    model::{Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings, Peer, SocketDump, Trigger},
     util::addresses::mapped,
 };
 
@@ -33,29 +33,22 @@ struct Fake {
     now_ns: Rc<Cell<u64>>,
 }
 
-impl Names for Fake {
-    fn cgroup(&self, _: u64) -> Option<Arc<str>> {
-        None
+impl Fake {
+    fn counters(&self) -> HandshakeCounters {
+        HandshakeCounters {
+            at_ns: self.now_ns.get(),
+            embryonic_rsts: Some(self.resets.get()),
+            syncookies_recv: Some(self.cookies.get()),
+        }
     }
-    fn netns(&self, _: u32) -> Option<Arc<str>> {
-        Some("host".into())
-    }
-    fn counter(&self, _: u32, name: &str) -> Option<u64> {
-        Some(if name == "SyncookiesRecv" {
-            self.cookies.get()
-        } else {
-            self.resets.get()
-        })
-    }
-    fn setting(&self, _: u32, name: &'static str) -> Option<u64> {
-        Some(match name {
-            "net/ipv4/tcp_syn_retries" => 6,
-            "net/ipv4/tcp_abort_on_overflow" => self.aborts.get().into(),
-            _ => 4,
-        })
-    }
-    fn now_ns(&self) -> u64 {
-        self.now_ns.get()
+
+    fn settings(&self) -> HandshakeSettings {
+        HandshakeSettings {
+            syn_retries: Some(6),
+            syn_linear_timeouts: Some(4),
+            abort_on_overflow: Some(self.aborts.get().into()),
+            syncookies: Some(4),
+        }
     }
 }
 
@@ -65,11 +58,12 @@ fn config() -> TrackConfig {
         synack_rto_max: false,
         sees_failures: true,
         sees_resets: true,
-        source: Source::Tracepoints,
+        source: HalfOpenSource::Tracepoints,
         detail: Detail::Handshakes,
         max_handshakes: 1000,
         max_peers: 1000,
         began_ns: T0,
+        hash_seed: 7,
         selection: Selection::default(),
     }
 }
@@ -82,7 +76,7 @@ struct Bench {
 fn bench_with(config: TrackConfig) -> Bench {
     let host = Fake::default();
     Bench {
-        tracker: Tracker::new(config, Box::new(host.clone())),
+        tracker: Tracker::new(config),
         host,
     }
 }
@@ -92,15 +86,42 @@ fn bench() -> Bench {
 }
 
 impl Bench {
+    /// What the shell says before an event or a dump of this namespace.
+    fn host_says(&mut self, netns: u32) {
+        self.tracker.netns_is_called(netns, Some("host".into()));
+        self.tracker.settings_are(netns, self.host.settings());
+        self.tracker.counters_are(netns, self.host.counters());
+    }
+
     fn see(&mut self, event: Event) {
+        let netns = event.flow().netns;
+        // Only where the tracker asks for them are the counters new.
+        let asks = self.tracker.needs_counters(&event);
+        self.tracker.netns_is_called(netns, Some("host".into()));
+        self.tracker.settings_are(netns, self.host.settings());
+        if asks {
+            self.tracker.counters_are(netns, self.host.counters());
+        }
         self.tracker.observe(Observation::Event(event));
     }
 
-    fn snapshot(&mut self, snapshot: Snapshot) {
-        let at_ns = snapshot.after_ns;
+    fn snapshot(&mut self, dumped: impl Into<Dumped>) {
+        let dumped = dumped.into();
+        let at_ns = dumped.dump.after_ns;
         self.tracker.snapshot_begins();
-        self.tracker.observe(Observation::Snapshot(snapshot));
+        self.take_in(dumped);
         self.tracker.snapshots_done(at_ns);
+    }
+
+    fn take_in(&mut self, dumped: Dumped) {
+        let Dumped { dump, fates } = dumped;
+        self.host_says(dump.netns);
+        let fates = Fates {
+            asked_ns: dump.after_ns + MS,
+            of: fates,
+        };
+        self.tracker
+            .observe(Observation::Dump(Box::new(dump), fates));
     }
 
     fn lines(&mut self) -> Vec<Line> {
@@ -260,23 +281,38 @@ fn row(retrans: u8, expires_ms: u32) -> HalfOpenRow {
     }
 }
 
-fn snapshot_at(at: u64, rows: Vec<HalfOpenRow>, resets: u64) -> Snapshot {
-    Snapshot {
+/// A dump, and what became of those that it does not show.
+struct Dumped {
+    dump: SocketDump,
+    fates: Vec<(Tuple, Fate)>,
+}
+
+impl From<SocketDump> for Dumped {
+    fn from(dump: SocketDump) -> Self {
+        Self {
+            dump,
+            fates: Vec::new(),
+        }
+    }
+}
+
+fn snapshot_at(at: u64, rows: Vec<HalfOpenRow>, resets: u64) -> SocketDump {
+    SocketDump {
         netns: NETNS,
         before_ns: at,
         after_ns: at + MS,
         rows,
         embryonic_rsts: Some(resets),
         synack_retries: Some(5),
-        asked_ns: at + 2 * MS,
-        ..Snapshot::default()
+        ..SocketDump::default()
     }
 }
 
-fn gone_at(at: u64, resets: u64) -> Snapshot {
-    let mut snapshot = snapshot_at(at, Vec::new(), resets);
-    snapshot.fates = vec![(Tuple::from(&server_flow()), Fate::Gone)];
-    snapshot
+fn gone_at(at: u64, resets: u64) -> Dumped {
+    Dumped {
+        dump: snapshot_at(at, Vec::new(), resets),
+        fates: vec![(Tuple::from(&server_flow()), Fate::Gone)],
+    }
 }
 
 fn listening(b: &mut Bench) {
@@ -691,11 +727,7 @@ fn a_row_read_just_before_its_end_does_not_come_back() {
     for event in accepted(T0 + 10 * MS, 0xc0, 8, 1) {
         b.see(event);
     }
-    b.tracker.observe(Observation::Snapshot(snapshot_at(
-        T0 + 9 * MS,
-        vec![row(1, 1000)],
-        0,
-    )));
+    b.take_in(snapshot_at(T0 + 9 * MS, vec![row(1, 1000)], 0).into());
     b.tracker.snapshots_done(T0 + 10 * MS);
     assert_eq!(b.handshakes().len(), 1);
     assert_eq!(b.tracker.open(), 0);
@@ -810,7 +842,7 @@ fn a_child_that_was_never_one_is_no_handshake() {
 #[test]
 fn fast_open_and_simultaneous_open() {
     let mut b = bench();
-    // Fast OpenHandshake: the child is there from the SYN on, and is killed by a RST.
+    // Fast Open: the child is there from the SYN on, and is killed by a RST.
     b.see(state(T0, 0xc0, server_flow(), 10, 3, |_| ()));
     b.see(state(T0 + 40 * MS, 0xc0, server_flow(), 3, 7, |r| {
         r.sk_err = libc::ECONNRESET as u32

@@ -1,5 +1,6 @@
 //! The exact mode: half-opens whose end an event tells.
 
+use crate::model::ListenerOwner;
 use synprobe_ebpf::event::{
     DropRecord, HOW_ABORTED, HOW_PACKET, HOW_TIMER, HOW_UNKNOWN, QUEUE_ACCEPT, QUEUE_NEITHER,
     QUEUE_SYN, RequestRecord, state,
@@ -10,7 +11,7 @@ use crate::decode::Moment;
 
 fn exact() -> Bench {
     bench_with(TrackConfig {
-        source: Source::Fentry,
+        source: HalfOpenSource::Fentry,
         ..config()
     })
 }
@@ -87,7 +88,7 @@ fn a_row_read_before_the_end_does_not_bring_it_back() {
     b.tracker.snapshot_begins();
     b.see(ended(began + 300 * MS, began, HOW_ABORTED, |_| ()));
     let snapshot = snapshot_at(began + 299 * MS, vec![row(0, 700)], 0);
-    b.tracker.observe(Observation::Snapshot(snapshot));
+    b.take_in(snapshot.into());
     b.tracker.snapshots_done(began + 300 * MS);
     let h = b.one();
     assert_eq!(h.outcome, Outcome::Dropped);
@@ -146,19 +147,18 @@ fn with_its_listener_it_may_have_moved_to_another() {
     assert_eq!(b.one().evidence[0].fact, "its listener is closed");
 
     let mut b = exact();
-    b.tracker.observe(Observation::Listeners(vec![Listener {
-        netns: NETNS,
-        local_addr: server_flow().local_addr,
-        local_port: server_flow().local_port,
-        process: None,
-        cgroup: None,
-    }]));
+    b.tracker
+        .observe(Observation::Listeners(vec![ListenerOwner {
+            netns: NETNS,
+            local_addr: server_flow().local_addr,
+            local_port: server_flow().local_port,
+            process: None,
+            cgroup: None,
+        }]));
     b.see(ended(began + SEC, began, HOW_TIMER, gone));
     assert_eq!((b.handshakes().len(), b.tracker.open()), (0, 1));
     // It had not: a look shows that it is gone, and nothing was lost.
-    let mut later = snapshot_at(began + 2 * SEC, Vec::new(), 0);
-    later.fates = vec![(Tuple::from(&server_flow()), Fate::Gone)];
-    b.snapshot(later);
+    b.snapshot(gone_at(began + 2 * SEC, 0));
     let lines = b.lines();
     let all = handshakes(&lines);
     assert_eq!((all.len(), lost(&lines)), (1, 0));
@@ -174,9 +174,7 @@ fn an_end_that_no_event_told_is_lost_and_still_told() {
     let mut b = exact();
     let began = T0 + SEC;
     b.see(request(began, Moment::Begun, |_| ()));
-    let mut later = snapshot_at(began + 2 * SEC, Vec::new(), 0);
-    later.fates = vec![(Tuple::from(&server_flow()), Fate::Gone)];
-    b.snapshot(later);
+    b.snapshot(gone_at(began + 2 * SEC, 0));
     let lines = b.lines();
     assert_eq!((handshakes(&lines).len(), lost(&lines)), (1, 1));
 

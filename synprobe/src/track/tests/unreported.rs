@@ -1,7 +1,7 @@
 //! Retransmissions that no event told of.
 
 use super::*;
-use crate::model::{Lost, Missed};
+use crate::model::{Lost, Missed, RetransCounts, RetransReading, SocketDump};
 
 fn lost(lines: &[Line]) -> Vec<u64> {
     let lost = lines.iter().filter_map(|line| match &line.body {
@@ -53,9 +53,9 @@ fn data_again(at: u64, segs: u32) -> Event {
 }
 
 /// A look at the kernel's counters.
-fn counted(at: u64, handshake: u64, segments: u64) -> Snapshot {
-    Snapshot {
-        sent_again: Some(CounterReading {
+fn counted(at: u64, handshake: u64, segments: u64) -> SocketDump {
+    SocketDump {
+        retransmitted: Some(RetransReading {
             before_ns: at,
             after_ns: at + MS,
             again: RetransCounts {
@@ -118,7 +118,7 @@ fn before_6_17_what_could_not_be_sent_is_not_missed() {
         ..config()
     });
     b.snapshot(counted(T0, 0, 0));
-    b.snapshot(Snapshot {
+    b.snapshot(SocketDump {
         retrans_fail: 2,
         ..counted(T0 + SEC, 1, 2)
     });

@@ -28,10 +28,10 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let lab = synprobe_lab::Lab::new(family).map_err(|e| failed(&e))?;
     let setup = setup(&args.tuning)?;
-    let mut view = view(args.format, false);
-    let watched_run = match watched(&host, scenario, lab, &setup, &mut *view, interrupted()) {
+    let view = view(args.format, false);
+    let watched_run = match watched(&host, scenario, lab, &setup, view, interrupted()) {
         Err(error) if reader_gone(&error) => return Ok(()),
-        watched_run => watched_run.map_err(|e| failed(&e))?,
+        watched_run => watched_run.map_err(|e| failed(&e))?.0,
     };
     let (report, agrees) = watched_run.report();
     match args.format {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     filter::Selection,
-    model::{End, Line},
+    model::Line,
     pipeline::{self, OnReady, Setup, Stop, WatchError, WatchOptions},
     preflight::Ready,
     view::{View, WallClock},
@@ -35,14 +35,14 @@ type Worked = (Result<Made>, Result<LabCounters>);
 /// # Errors
 ///
 /// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
-pub fn run(
+pub fn run<V: View + Send + 'static>(
     host: &Ready,
     scenario: &'static dyn Scenario,
     lab: Lab,
     setup: &Setup,
-    view: &mut dyn View,
+    view: V,
     interrupted: Stop,
-) -> Result<LabRun> {
+) -> Result<(LabRun, V)> {
     let namespaces = [lab.client.inode(), lab.server.inode()];
     let before = lab.counters()?;
     let incident = scenario.is_incident();
@@ -62,36 +62,41 @@ pub fn run(
         log_level: setup.log_level,
         // The scenario needs them, and its threads are begun by the pipeline's.
         give_up_privileges: false,
+        count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
-    let mut recorder = Recorder {
+    let recorder = Recorder {
         view,
         lines: Vec::new(),
     };
     let watched =
-        |stop: Stop, ready: OnReady| pipeline::watch(host, options, &mut recorder, stop, ready);
-    let (end, (made, after)) = match incident {
+        |stop: Stop, ready: OnReady| pipeline::watch(host, options, recorder, stop, ready);
+    let (watched, (made, after)) = match incident {
         true => from_the_middle(scenario, lab, interrupted, watched)?,
         false => from_the_beginning(scenario, lab, interrupted, watched)?,
     };
     let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
-    Ok(LabRun {
+    let recorder = watched
+        .view
+        .ok_or_else(|| WatchError::Output(io::ErrorKind::TimedOut.into()))?;
+    let run = LabRun {
         made,
         counters: after?.since(&before),
         lines: recorder.lines,
-        end,
+        end: watched.end,
         namespaces,
         incident,
-    })
+    };
+    Ok((run, recorder.view))
 }
 
 /// The pipeline first: it ends with the scenario.
-fn from_the_beginning(
+fn from_the_beginning<W>(
     scenario: &'static dyn Scenario,
     lab: Lab,
     interrupted: Stop,
-    watch: impl FnOnce(Stop, OnReady) -> Result<End, WatchError>,
-) -> Result<(End, Worked)> {
+    watch: impl FnOnce(Stop, OnReady) -> Result<W, WatchError>,
+) -> Result<(W, Worked)> {
     let halt = Arc::new(AtomicBool::new(false));
     let (done, is_done) = oneshot::channel::<()>();
     let result = Arc::new(Mutex::new(None));
@@ -123,12 +128,12 @@ fn from_the_beginning(
 }
 
 /// The incident first: it ends with the pipeline.
-fn from_the_middle(
+fn from_the_middle<W>(
     scenario: &'static dyn Scenario,
     mut lab: Lab,
     interrupted: Stop,
-    watch: impl FnOnce(Stop, OnReady) -> Result<End, WatchError>,
-) -> Result<(End, Worked)> {
+    watch: impl FnOnce(Stop, OnReady) -> Result<W, WatchError>,
+) -> Result<(W, Worked)> {
     let halt = Arc::new(AtomicBool::new(false));
     let (ready, is_ready) = mpsc::channel();
     lab.ready = Some(Arc::new(move || {
@@ -163,12 +168,12 @@ fn work(scenario: &dyn Scenario, lab: &Lab, halt: &AtomicBool) -> Worked {
 }
 
 /// Shows lines and keeps them.
-struct Recorder<'v> {
-    view: &'v mut dyn View,
+struct Recorder<V> {
+    view: V,
     lines: Vec<Line>,
 }
 
-impl View for Recorder<'_> {
+impl<V: View> View for Recorder<V> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         self.lines.extend_from_slice(lines);
         self.view.show(lines, clock)

@@ -1,6 +1,6 @@
 //! Packets of handshakes that this host threw away (`skb:kfree_skb`, Linux 5.17).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use crate::util::bounded::Bounded;
 use crate::verdict::context::Ends;
@@ -60,11 +60,11 @@ pub struct DroppedPacket {
     /// It came in; otherwise this host was sending it.
     pub incoming: bool,
     /// The kernel's name for the reason, such as `NETFILTER_DROP`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The same in words.
-    pub words: &'static str,
+    pub words: Cow<'static, str>,
     /// Commands that show, or mend, what did it.
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
     /// The kernel function, where it is known.
     pub place: Option<Arc<str>>,
     /// How many.
@@ -75,8 +75,8 @@ pub struct DroppedPacket {
 
 impl DroppedPacket {
     fn same_kind(&self, other: &Self) -> bool {
-        (self.netns, self.packet, self.incoming, self.reason)
-            == (other.netns, other.packet, other.incoming, other.reason)
+        (self.netns, self.packet, self.incoming, &self.reason)
+            == (other.netns, other.packet, other.incoming, &other.reason)
             && self.from == other.from
     }
 
@@ -84,7 +84,7 @@ impl DroppedPacket {
     pub fn cause(&self) -> String {
         match &self.place {
             Some(place) => format!("{} at {place}", self.reason),
-            None => self.reason.to_owned(),
+            None => self.reason.to_string(),
         }
     }
 

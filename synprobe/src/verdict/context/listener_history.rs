@@ -6,26 +6,9 @@ use std::{
 };
 
 use crate::{
-    model::{Listener, Queue},
+    model::{ListenCounters, Listener, Queue},
     util::addresses::{is_wildcard, mapped},
 };
-
-/// One namespace's counters at one moment; `None` where it could not be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Inode of the namespace.
-    pub netns: u32,
-    /// `ListenOverflows`.
-    pub listen_overflows: Option<u64>,
-    /// `ListenDrops`.
-    pub listen_drops: Option<u64>,
-    /// `SyncookiesSent`.
-    pub syncookies_sent: Option<u64>,
-    /// `SyncookiesRecv`.
-    pub syncookies_recv: Option<u64>,
-    /// `TCPReqQFullDrop`.
-    pub req_q_full_drop: Option<u64>,
-}
 
 /// What was seen of one listener in this run.
 #[derive(Clone, Debug)]
@@ -97,12 +80,17 @@ impl ListenerHistory {
 #[derive(Default)]
 pub(super) struct ListenerHistories {
     listeners: HashMap<(u32, u16, [u8; 16]), ListenerHistory>,
-    counters: HashMap<u32, (Counters, Counters)>,
+    counters: HashMap<u32, (ListenCounters, ListenCounters)>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
 }
 
 impl ListenerHistories {
-    pub(super) fn note(&mut self, listeners: &[Listener], counters: &[Counters], _at_ns: u64) {
+    pub(super) fn note(
+        &mut self,
+        listeners: &[Listener],
+        counters: &[ListenCounters],
+        _at_ns: u64,
+    ) {
         for l in listeners {
             let key = (l.netns, l.local_port, mapped(l.local_addr));
             let looks = self
@@ -215,7 +203,11 @@ impl ListenerHistories {
             .max()
     }
 
-    pub(super) fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
+    pub(super) fn moved(
+        &self,
+        netns: u32,
+        pick: fn(&ListenCounters) -> Option<u64>,
+    ) -> Option<u64> {
         let (first, last) = self.counters.get(&netns)?;
         Some(pick(last)?.saturating_sub(pick(first)?))
     }

@@ -14,12 +14,15 @@ use std::net::IpAddr;
 pub use drops::{DroppedPacket, DroppedPackets, Packet, times};
 pub use fanout::Fanout;
 pub use icmp::IcmpReport;
-pub use listener_history::{Counters, ListenerHistory};
-pub use paths::{Path, PathQuestion, Paths};
+pub use listener_history::ListenerHistory;
+pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
 
 use crate::{
-    model::{Body, Connection, HalfOpens, Handshake, Line, Missed, Outcome, Role, TcpState},
+    model::{
+        Body, Connection, HalfOpens, Handshake, Line, ListenCounters, Missed, Outcome,
+        PathQuestion, ReturnPath, Role, TcpState,
+    },
     util::{addresses::mapped, bounded::Bounded},
 };
 
@@ -163,7 +166,7 @@ impl Context {
     pub fn look(
         &mut self,
         listeners: &[crate::model::Listener],
-        counters: &[Counters],
+        counters: &[ListenCounters],
         at_ns: u64,
     ) {
         self.looks.note(listeners, counters, at_ns);
@@ -185,7 +188,7 @@ impl Context {
     }
 
     /// A way back that was looked up.
-    pub fn path(&mut self, wanted: &PathQuestion, path: Path) {
+    pub fn path(&mut self, wanted: &PathQuestion, path: ReturnPath) {
         self.paths.found(wanted, path);
     }
 
@@ -215,7 +218,7 @@ impl Context {
     }
 
     /// How far one of a namespace's counters moved in this run.
-    pub fn moved(&self, netns: u32, pick: fn(&Counters) -> Option<u64>) -> Option<u64> {
+    pub fn moved(&self, netns: u32, pick: fn(&ListenCounters) -> Option<u64>) -> Option<u64> {
         self.looks.moved(netns, pick)
     }
 

@@ -3,7 +3,10 @@
 
 use std::{fmt, net::IpAddr};
 
-use crate::util::bounded::Bounded;
+use crate::{
+    model::{PathQuestion, ReturnPath},
+    util::bounded::Bounded,
+};
 
 /// Peers remembered.
 const KEPT: usize = 4096;
@@ -21,37 +24,13 @@ impl fmt::Display for Mac {
     }
 }
 
-/// A way back to be looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PathQuestion {
-    /// In this namespace.
-    pub netns: u32,
-    /// To this peer.
-    pub peer: IpAddr,
-    /// From this address.
-    pub local: IpAddr,
-}
-
-/// The way that answers take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
-    /// Index of the device.
-    pub ifindex: u32,
-    /// Its name.
-    pub interface: String,
-    /// The router, where the peer is not on the link.
-    pub gateway: Option<IpAddr>,
-    /// Ethernet address of the neighbour that gets the answer.
-    pub mac: Option<[u8; 6]>,
-}
-
 #[derive(Clone, Debug)]
 struct PeerPath {
     local: IpAddr,
     ifindex: u32,
     mac: [u8; 6],
     asked: bool,
-    back: Option<Path>,
+    back: Option<ReturnPath>,
 }
 
 /// See the module.
@@ -109,7 +88,7 @@ impl Paths {
         wanted
     }
 
-    pub(super) fn found(&mut self, wanted: &PathQuestion, path: Path) {
+    pub(super) fn found(&mut self, wanted: &PathQuestion, path: ReturnPath) {
         if let Some(way) = self.0.get_mut(&(wanted.netns, wanted.peer)) {
             way.back = Some(path);
         }

@@ -22,7 +22,7 @@ pub(super) fn refused_at_the_door(
     for d in context.drops().iter() {
         if d.packet == Packet::Syn && d.incoming {
             doors
-                .entry((d.netns, d.reason, d.to.ip(), d.to.port()))
+                .entry((d.netns, &*d.reason, d.to.ip(), d.to.port()))
                 .or_default()
                 .push(d);
         }

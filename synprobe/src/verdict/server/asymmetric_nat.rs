@@ -83,10 +83,8 @@ mod tests {
     use super::*;
     use crate::{
         model::Confidence,
-        verdict::{
-            context::{Path, PathQuestion},
-            fixtures::*,
-        },
+        model::{PathQuestion, ReturnPath},
+        verdict::fixtures::*,
     };
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -99,7 +97,7 @@ mod tests {
         let wanted: Vec<PathQuestion> = context.wanted_paths();
         assert_eq!(wanted.len(), 1);
         assert!(context.wanted_paths().is_empty(), "asked for once");
-        let back = Path {
+        let back = ReturnPath {
             ifindex: 2,
             interface: "eth0".into(),
             gateway: None,

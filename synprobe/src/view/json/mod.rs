@@ -175,7 +175,7 @@ pub(super) mod held_against_serde {
     pub fn assert_same(lines: &[Line]) {
         let by_serde = |line: &Line| {
             let mut written = Vec::new();
-            let time = WallClock::default().rfc3339(line.mono_ns);
+            let time = crate::view::rfc3339(WallClock::default(), line.mono_ns);
             general(&mut written, line, &time).unwrap();
             String::from_utf8(written).unwrap() + "\n"
         };

@@ -1,0 +1,39 @@
+//! Handshakes under way, as a live view shows them.
+
+use super::{Connection, Role, TcpState};
+
+/// A handshake under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnderWay {
+    /// Whose.
+    pub connection: Connection,
+    /// SYN_SENT or SYN_RECV.
+    pub state: TcpState,
+    /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known.
+    pub began_ns: Option<u64>,
+    /// Bound of the error of that, microseconds.
+    pub began_error_us: u64,
+    /// SYNs or SYN-ACKs that this host has retransmitted.
+    pub retransmits: u32,
+    /// SYN-ACKs among them that the peer's repeated SYN caused.
+    pub retransmits_by_peer: u32,
+    /// The gaps between its transmissions, microseconds.
+    pub gaps_us: Vec<u64>,
+    /// When the kernel gives it up, CLOCK_MONOTONIC nanoseconds, where that can be predicted.
+    pub gives_up_ns: Option<u64>,
+}
+
+/// The handshakes under way of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortState {
+    /// Network namespace, inode.
+    pub netns: u32,
+    /// This host's role.
+    pub role: Role,
+    /// The listening port: the local one of a server, the peer's of a client; `None` where it is not known.
+    pub port: Option<u16>,
+    /// How many are under way.
+    pub open: u64,
+    /// When the oldest of them began, CLOCK_MONOTONIC nanoseconds, where that is known.
+    pub oldest_ns: Option<u64>,
+}

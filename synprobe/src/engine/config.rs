@@ -1,0 +1,32 @@
+//! What the engine has to know before the first input.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    filter::Selection,
+    model::{Detail, Start},
+    track::TrackConfig,
+};
+
+/// How a run was set up: the first thing in a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// The `start` line.
+    pub start: Start,
+    /// What the tracker has to know of the host.
+    pub track: TrackConfig,
+    /// Whether this kernel reports the packets that this host drops (`skb:kfree_skb` with a reason, 5.17).
+    pub sees_drops: bool,
+}
+
+impl RunConfig {
+    /// What was asked for.
+    pub fn selection(&self) -> &Selection {
+        &self.track.selection
+    }
+
+    /// How much of a handshake comes out of the kernel.
+    pub fn detail(&self) -> Detail {
+        self.track.detail
+    }
+}

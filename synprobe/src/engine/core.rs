@@ -1,0 +1,328 @@
+//! The engine itself.
+
+use std::{mem, net::SocketAddr};
+
+use synprobe_ebpf::event::DropRecord;
+
+use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
+use crate::{
+    decode::Event,
+    model::{Body, ByRole, Counted, End, Line, PathQuestion, SocketDump, Start, Tuple, WallClock},
+    track::{Fates, Observation, Totals, Tracker},
+    util::addresses::{mapped, printable},
+    verdict::{
+        Context, Judge, Mode,
+        context::{DroppedPacket, Ends, IcmpReport, Packet},
+    },
+};
+
+/// Half-opens that are counted by port whenever it is asked for: more are only counted once a round.
+const FEW: usize = 10_000;
+
+/// Lines of one moment.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// In order.
+    pub lines: Vec<Line>,
+    /// Where in wall-clock time they lie.
+    pub clock: WallClock,
+}
+
+/// What the engine would like to know next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Which way answers to these peers take: [`Input::Path`].
+    pub paths: Vec<PathQuestion>,
+    /// What became of these half-opens: [`Input::Fates`].
+    pub fates: Vec<Tuple>,
+}
+
+/// See [the module](super).
+pub struct Engine {
+    start: Start,
+    began_ns: u64,
+    quiet: bool,
+    tracker: Tracker,
+    judge: Judge,
+    stats: HandshakeStats,
+    clock: WallClock,
+    /// A dump that waits for the answer to what it does not show.
+    dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
+    socket_states: Option<Counted>,
+    end: Option<End>,
+    batches: Vec<Batch>,
+}
+
+impl Engine {
+    /// Knows nothing yet. The first batch of lines is the `start` line.
+    pub fn new(config: &RunConfig, mode: Mode, clock: WallClock) -> Self {
+        let mut context = Context::default();
+        context.sees_drops = config.sees_drops;
+        let quiet = config.detail().slow_us().is_some();
+        // Until the kernel side's counts are in, there may be any number.
+        context.counted_clients = if quiet { u64::MAX } else { 0 };
+        let start = Line {
+            mono_ns: config.track.began_ns,
+            body: Body::Start(config.start.clone()),
+        };
+        Self {
+            start: config.start.clone(),
+            began_ns: config.track.began_ns,
+            quiet,
+            tracker: Tracker::new(config.track.clone()),
+            judge: Judge::new(mode, context),
+            stats: HandshakeStats::default(),
+            clock,
+            dump: None,
+            socket_states: None,
+            end: None,
+            batches: vec![Batch {
+                lines: vec![start],
+                clock,
+            }],
+        }
+    }
+
+    /// Takes in one input.
+    pub fn feed(&mut self, input: Input) {
+        match input {
+            Input::Event(Event::Drop(record)) => self.dropped(record, None),
+            Input::Event(event) => self.tracker.observe(Observation::Event(event)),
+            Input::Drop(record, meaning) => self.dropped(record, meaning.as_deref()),
+            Input::Lost { at_ns, lost } => {
+                self.stats.lost(&lost);
+                self.tracker.observe(Observation::Lost { at_ns, lost });
+            }
+            Input::NetnsName(inode, name) => self.tracker.netns_is_called(inode, name),
+            Input::CgroupPath(id, path) => self.tracker.cgroup_is_at(id, path),
+            Input::Settings(netns, settings) => self.tracker.settings_are(netns, settings),
+            Input::Counters(netns, counters) => self.tracker.counters_are(netns, counters),
+            Input::PollBegins => self.tracker.snapshot_begins(),
+            Input::Owners(owners) => self.tracker.observe(Observation::Listeners(owners)),
+            Input::Queues {
+                at_ns,
+                listeners,
+                counters,
+            } => self.judge.context.look(&listeners, &counters, at_ns),
+            Input::Addresses(netns, addresses) => {
+                self.judge.context.has_addresses(netns, addresses);
+            }
+            Input::Path(question, path) => self.judge.context.path(&question, path),
+            Input::Icmp {
+                local,
+                peer,
+                from,
+                what,
+            } => {
+                let flat = |a: SocketAddr| (mapped(a.ip()), a.port());
+                let report = IcmpReport {
+                    from,
+                    what,
+                    count: 1,
+                };
+                self.judge
+                    .context
+                    .told(Ends::new(flat(local), flat(peer)), report);
+            }
+            Input::Dump(dump) => self.dump(dump),
+            Input::Fates(fates) => self.fates(&fates),
+            Input::PollEnds { at_ns } => {
+                self.fates(&Fates::default());
+                self.tracker.snapshots_done(at_ns);
+                self.count_half_opens();
+            }
+            Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
+            Input::CountHalfOpens => (),
+            Input::Completed(role, port, counts) => self.tracker.counted(role, port, &counts),
+            Input::CompletedAll => {
+                self.judge.context.counted_clients = self.tracker.counted_clients();
+            }
+            Input::SocketStates(states) => self.socket_states = Some(*states),
+            Input::BatchEnds(offset_ns) => {
+                self.clock = WallClock::from_offset(offset_ns.into());
+                let lines = self.judge.pass(self.tracker.take_lines());
+                self.say(lines);
+            }
+            Input::EndOpen { at_ns, most } => {
+                self.fates(&Fates::default());
+                self.tracker.end_open(at_ns, most as usize);
+            }
+            Input::End { at_ns, produced } => self.finish(at_ns, produced),
+        }
+    }
+
+    /// What would be good to know. Paths are asked for once; the fates until they are answered, or the
+    /// round is over.
+    pub fn questions(&mut self) -> Questions {
+        Questions {
+            paths: self.judge.context.wanted_paths(),
+            fates: self
+                .dump
+                .as_ref()
+                .map_or_else(Vec::new, |(_, missing)| missing.clone()),
+        }
+    }
+
+    /// Whether the counters of the event's namespace are to be read and fed ([`Input::Counters`]) before it.
+    pub fn needs_counters(&self, event: &Event) -> bool {
+        self.tracker.needs_counters(event)
+    }
+
+    /// The lines since the last call, oldest first.
+    pub fn take_lines(&mut self) -> Vec<Batch> {
+        mem::take(&mut self.batches)
+    }
+
+    /// Whether something was fed that gives lines once the batch ends ([`Input::BatchEnds`]).
+    pub fn has_news(&self) -> bool {
+        self.tracker.has_lines()
+    }
+
+    /// Handshakes under way.
+    pub fn open(&self) -> usize {
+        self.tracker.open()
+    }
+
+    /// Whether the last round left something that another has to decide.
+    pub fn in_doubt(&self) -> bool {
+        self.tracker.in_doubt()
+    }
+
+    /// Namespaces in which half-opens are under way: each has to be polled until they are not.
+    pub fn namespaces(&self) -> impl Iterator<Item = u32> {
+        self.tracker.namespaces()
+    }
+
+    /// The running totals.
+    pub fn totals(&self) -> Totals {
+        self.tracker.totals()
+    }
+
+    /// The `end` line, once the run is over.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// Sockets by state at the end of the run, where they were counted.
+    pub fn socket_states(&self) -> Option<&Counted> {
+        self.socket_states.as_ref()
+    }
+
+    pub(super) fn parts(&self) -> (&Start, &Tracker, &Judge, &HandshakeStats) {
+        (&self.start, &self.tracker, &self.judge, &self.stats)
+    }
+
+    fn say(&mut self, lines: Vec<Line>) {
+        if lines.is_empty() {
+            return;
+        }
+        lines.iter().for_each(|line| self.stats.line(line));
+        self.batches.push(Batch {
+            lines,
+            clock: self.clock,
+        });
+    }
+
+    /// A dump that shows all that it should is taken in at once; else the rest is asked for.
+    fn dump(&mut self, mut dump: Box<SocketDump>) {
+        self.fates(&Fates::default());
+        self.tracker
+            .counters_of_dump(dump.netns, dump.after_ns, dump.embryonic_rsts);
+        let missing = self.tracker.missing(&mut dump);
+        if missing.is_empty() {
+            self.tracker
+                .observe(Observation::Dump(dump, Fates::default()));
+        } else {
+            self.dump = Some((dump, missing));
+        }
+    }
+
+    fn fates(&mut self, fates: &Fates) {
+        if let Some((dump, _)) = self.dump.take() {
+            self.tracker.observe(Observation::Dump(dump, fates.clone()));
+        }
+    }
+
+    /// A packet was dropped: by this host itself, or by a half-open that has dealt with it.
+    fn dropped(&mut self, r: DropRecord, meaning: Option<&DropMeaning>) {
+        let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
+        let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
+        let packet = Packet::of(r.flags);
+        let incoming = r.ifindex != 0;
+        let context = &mut self.judge.context;
+        if let Some(meaning) = meaning {
+            let (from, to) = if incoming {
+                (peer, local)
+            } else {
+                (local, peer)
+            };
+            context.discarded(DroppedPacket {
+                netns: r.flow.netns,
+                from,
+                to,
+                packet,
+                incoming,
+                reason: meaning.reason.clone(),
+                words: meaning.words.clone(),
+                remedy: meaning.remedy.clone(),
+                place: meaning.place.clone(),
+                count: 1,
+                last_ns: r.header.ts_ns,
+            });
+        } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
+            context.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+        }
+        self.tracker.observe(Observation::Event(Event::Drop(r)));
+    }
+
+    fn count_half_opens(&mut self) {
+        let now = self.tracker.half_opens_by_port();
+        self.judge.context.half_opens(now);
+    }
+
+    fn finish(&mut self, at_ns: u64, produced: u64) {
+        self.fates(&Fates::default());
+        self.tracker.finish(at_ns);
+        let mut lines = self.judge.finish(self.tracker.take_lines());
+        let end = self.totals_at(at_ns, produced);
+        lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::End(end.clone()),
+        });
+        self.end = Some(end);
+        self.say(lines);
+    }
+
+    /// What the `end` line would say now.
+    pub fn totals_at(&self, at_ns: u64, produced: u64) -> End {
+        let totals = self.tracker.totals();
+        End {
+            events: totals.events,
+            lost: totals.lost,
+            handshakes: totals.handshakes,
+            duration_us: at_ns.saturating_sub(self.began_ns) / 1000,
+            evicted: totals.evicted,
+            counted: totals.counted,
+            produced: produced + totals.untold,
+            peers_unlisted: totals.peers_unlisted,
+            peers_distinct: ByRole {
+                client: totals.peers_distinct.client.count,
+                server: totals.peers_distinct.server.count,
+            },
+            peers_distinct_error: ByRole {
+                client: four_digits(totals.peers_distinct.client.error),
+                server: four_digits(totals.peers_distinct.server.error),
+            },
+        }
+    }
+
+    /// Whether what goes well is only counted, in the kernel.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+/// More of an error's digits would say nothing.
+fn four_digits(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
+}

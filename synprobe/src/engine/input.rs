@@ -1,0 +1,118 @@
+//! What the engine takes in.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use synprobe_ebpf::{event::DropRecord, histogram::BUCKETS};
+
+use crate::{
+    decode::Event,
+    model::{
+        Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
+        Lost, PathQuestion, ReturnPath, Role, SocketDump,
+    },
+    track::Fates,
+};
+
+/// One thing that was seen, read or answered. Inputs are fed in the order in which they became known.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A record of the kernel side; not a drop.
+    Event(Event),
+    /// A record of a dropped packet, and what it means on the kernel that wrote it; `None`: the reason does
+    /// not say that this host is to blame.
+    Drop(DropRecord, Option<Arc<DropMeaning>>),
+    /// Something was lost.
+    Lost {
+        /// When that was noticed, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// What.
+        lost: Lost,
+    },
+    /// What people call a network namespace; `None`: it has no name.
+    NetnsName(u32, Option<Arc<str>>),
+    /// The path of a cgroup v2 id.
+    CgroupPath(u64, Option<Arc<str>>),
+    /// Settings of a namespace.
+    Settings(u32, HandshakeSettings),
+    /// Counters of a namespace: the answer to [`Engine::needs_counters`](super::Engine::needs_counters).
+    Counters(u32, HandshakeCounters),
+    /// The poller begins a round: from here on ends are remembered until [`Self::PollEnds`].
+    PollBegins,
+    /// Listeners and who has them.
+    Owners(Vec<ListenerOwner>),
+    /// The queues of the listeners, and counters of their namespaces.
+    Queues {
+        /// When they were read, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// Every listener of a namespace that was looked into.
+        listeners: Vec<Listener>,
+        /// One for each namespace.
+        counters: Vec<ListenCounters>,
+    },
+    /// The addresses of a namespace.
+    Addresses(u32, Vec<IpAddr>),
+    /// The answer to a question about the way back to a peer.
+    Path(PathQuestion, ReturnPath),
+    /// An ICMP error about a connection of this host.
+    Icmp {
+        /// This host's end.
+        local: SocketAddr,
+        /// The other end.
+        peer: SocketAddr,
+        /// Who sent the error.
+        from: IpAddr,
+        /// Type and code, in words.
+        what: String,
+    },
+    /// What sock_diag shows of one namespace. Half-opens that it does not show become questions.
+    Dump(Box<SocketDump>),
+    /// The answer: what became of them.
+    Fates(Fates),
+    /// The round is over.
+    PollEnds {
+        /// When, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+    },
+    /// The half-opens are to be counted by port.
+    CountHalfOpens,
+    /// What the kernel side has counted of one role and port since the run began (the quiet mode), all CPUs.
+    Completed(Role, Option<u16>, Box<[u64; BUCKETS]>),
+    /// All that the kernel side has counted is told.
+    CompletedAll,
+    /// Sockets by state, as they are at the end of the run.
+    SocketStates(Box<Counted>),
+    /// Whatever was fed is to be judged, and CLOCK_REALTIME − CLOCK_MONOTONIC, nanoseconds, for its lines.
+    BatchEnds(i64),
+    /// What is still open is to end with the run: no more than `most` of them.
+    EndOpen {
+        /// When, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// Their lines have to fit into memory.
+        most: u32,
+    },
+    /// The run is over.
+    End {
+        /// When, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// Records that were due, as the kernel side says.
+        produced: u64,
+    },
+}
+
+/// What a drop reason means: words and numbers of the kernel that dropped the packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropMeaning {
+    /// The kernel's name for the reason, such as `NETFILTER_DROP`.
+    pub reason: Cow<'static, str>,
+    /// The same in words.
+    pub words: Cow<'static, str>,
+    /// Commands that show, or mend, what did it.
+    pub remedy: Cow<'static, str>,
+    /// The kernel function, where it is known.
+    pub place: Option<Arc<str>>,
+}

@@ -1,0 +1,24 @@
+//! The core behind one door: [`Input`]s in, lines out.
+//!
+//! [`Engine`] does no I/O and has no clock, no randomness: time, names, answers and the seed of its hashes
+//! are inputs. So a recording is the sequence of inputs, and the same inputs give the same lines.
+//!
+//! ```text
+//!   kernel ring, sock_diag, names, clock ──► Input ──► Engine::feed ──► Engine::take_lines
+//!                                                        │    └───────► Engine::snapshot
+//!                       answers ◄── Engine::questions ◄──┘
+//! ```
+
+mod config;
+mod core;
+mod input;
+mod snapshot;
+mod stats;
+
+pub use self::{
+    config::RunConfig,
+    core::{Batch, Engine, Questions},
+    input::{DropMeaning, Input},
+    snapshot::EngineSnapshot,
+    stats::{HandshakeStats, PortKey},
+};

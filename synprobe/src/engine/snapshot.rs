@@ -1,0 +1,57 @@
+//! The state at any moment, without ending the run: what a live view or an exporter needs.
+
+use super::{Engine, HandshakeStats};
+use crate::{
+    model::{End, Listener, Peer, PortState, Problem, Start, UnderWay},
+    track::Totals,
+};
+
+/// See the module. Reading it changes nothing.
+#[derive(Clone, Debug)]
+pub struct EngineSnapshot {
+    /// The run.
+    pub start: Start,
+    /// The running totals.
+    pub totals: Totals,
+    /// Cumulative counts and histograms.
+    pub stats: HandshakeStats,
+    /// By namespace, role and port.
+    pub ports: Vec<PortState>,
+    /// The listeners, as last seen.
+    pub listeners: Vec<Listener>,
+    /// The peers, those in most trouble first.
+    pub peers: Vec<Peer>,
+    /// Handshakes under way, in the order in which they became known: no more than were asked for.
+    pub open: Vec<UnderWay>,
+    /// How many there are.
+    pub open_total: usize,
+    /// What is wrong as things stand now, worst first.
+    pub problems: Vec<Problem>,
+    /// The `end` line, once the run is over.
+    pub end: Option<End>,
+}
+
+impl Engine {
+    /// The state as it is now, with at most `most_open` of the handshakes under way.
+    pub fn snapshot(&self, most_open: usize) -> EngineSnapshot {
+        let (start, tracker, judge, stats) = self.parts();
+        let mut listeners: Vec<Listener> = judge
+            .context
+            .listeners()
+            .map(|history| history.last.clone())
+            .collect();
+        listeners.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
+        EngineSnapshot {
+            start: start.clone(),
+            totals: self.totals(),
+            stats: stats.clone(),
+            ports: tracker.ports(),
+            listeners,
+            peers: tracker.peers(),
+            open: tracker.under_way().take(most_open).collect(),
+            open_total: self.open(),
+            problems: judge.problems_now(),
+            end: self.end().cloned(),
+        }
+    }
+}

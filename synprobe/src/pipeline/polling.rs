@@ -1,0 +1,174 @@
+//! The poller's rounds: what the engine would like to know goes out, what was found comes back as inputs.
+
+use std::time::{Duration, Instant};
+
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    WatchError,
+    run::{Run, give_back_memory},
+};
+use crate::{
+    engine::Input,
+    model::{PathQuestion, Tuple},
+    poller::{Report, Request, Round},
+    sys::clock::monotonic_ns,
+    track::Fates,
+};
+
+/// A dump of more leaves enough memory behind to be given back.
+const MANY_ROWS: usize = 50_000;
+/// A round may take this share of one core: its pause is so many times what it took.
+const PAUSE: u32 = 100;
+/// An event whose program runs while a dump is read reaches the ring within this time.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Where the rounds stand.
+pub(super) struct Polling {
+    requests: mpsc::Sender<Request>,
+    reports: mpsc::Receiver<Report>,
+    under_way: bool,
+    due: Instant,
+    /// Nothing is under way, as far as the last one showed, and no record has come since it began.
+    pub calm: bool,
+    /// Asked by the engine, for the next round.
+    paths: Vec<PathQuestion>,
+}
+
+impl Polling {
+    pub fn new(requests: mpsc::Sender<Request>, reports: mpsc::Receiver<Report>) -> Self {
+        Self {
+            requests,
+            reports,
+            under_way: false,
+            due: Instant::now(),
+            calm: false,
+            paths: Vec::new(),
+        }
+    }
+
+    /// Something happens again.
+    pub fn wake(&mut self) {
+        self.calm = false;
+        self.due = Instant::now();
+    }
+
+    pub fn is_due(&self) -> bool {
+        !self.under_way && self.due <= Instant::now()
+    }
+
+    /// What a round found; `None`: the poller is gone.
+    pub async fn report(&mut self) -> Option<Report> {
+        self.reports.recv().await
+    }
+
+    async fn ask(&mut self, tuples: Vec<Tuple>) -> Fates {
+        let asked_ns = monotonic_ns();
+        let of = match self.requests.send(Request::Fates(tuples)).await {
+            Ok(()) => match self.reports.recv().await {
+                Some(Report::Fates(fates)) => fates,
+                _ => Vec::new(),
+            },
+            Err(_) => Vec::new(),
+        };
+        Fates { asked_ns, of }
+    }
+}
+
+impl Run {
+    /// Begins a round.
+    pub(super) fn request_poll(&mut self) {
+        self.core.feed(Input::PollBegins);
+        let mut named = std::mem::take(&mut self.named);
+        named.extend(self.core.engine.namespaces());
+        let mut paths = std::mem::take(&mut self.polling.paths);
+        paths.extend(self.core.engine.questions().paths);
+        let request = Request::Round { named, paths };
+        self.polling.under_way = self.polling.requests.try_send(request).is_ok();
+    }
+
+    /// Waits for the round that is under way, if one is.
+    pub(super) async fn take_report(&mut self) -> Result<(), WatchError> {
+        if self.polling.under_way
+            && let Some(report) = self.polling.report().await
+        {
+            self.take_in(report).await?;
+        }
+        Ok(())
+    }
+
+    /// What a round found → inputs.
+    pub(super) async fn take_in(&mut self, report: Report) -> Result<(), WatchError> {
+        let Report::Round(round) = report else {
+            return Ok(());
+        };
+        let Round {
+            dumps,
+            owners,
+            queues,
+            counters,
+            addresses,
+            settings,
+            paths,
+            icmp,
+            at_ns,
+            took,
+        } = *round;
+        let core = &mut self.core;
+        core.feed(Input::Owners(owners));
+        core.feed(Input::Queues {
+            at_ns,
+            listeners: queues,
+            counters,
+        });
+        for (netns, settings) in settings {
+            core.feed(Input::Settings(netns, settings));
+        }
+        for (netns, addresses) in addresses {
+            core.feed(Input::Addresses(netns, addresses));
+        }
+        for (question, path) in paths {
+            core.feed(Input::Path(question, path));
+        }
+        self.icmp = icmp;
+        // What happened before the dump ended is in the ring by now, or will be in a moment.
+        sleep(SETTLE).await;
+        let came = self.drain_all();
+        let empty = dumps.iter().all(|dump| dump.is_empty());
+        // What did not fit into the ring is known to be lost before something else shows it.
+        self.count_losses()?;
+        let rows: usize = dumps.iter().map(|dump| dump.rows.len()).sum();
+        for dump in dumps {
+            let netns = dump.netns;
+            if !dump.is_empty() {
+                let core = &mut self.core;
+                self.enricher
+                    .namespace(netns, &mut |input| core.feed(input));
+            }
+            self.core.feed(Input::Dump(Box::new(dump)));
+            let questions = self.core.engine.questions();
+            self.polling.paths.extend(questions.paths);
+            if !questions.fates.is_empty() {
+                let fates = self.polling.ask(questions.fates).await;
+                // Those that ended with an event are told by it.
+                sleep(SETTLE).await;
+                self.drain_all();
+                self.core.feed(self.enricher.counters(netns));
+                self.core.feed(Input::Fates(fates));
+            }
+        }
+        let began = Instant::now();
+        self.core.feed(Input::PollEnds { at_ns });
+        let took = took + began.elapsed();
+        self.core.end_batch();
+        if rows > MANY_ROWS {
+            give_back_memory();
+        }
+        let polling = &mut self.polling;
+        polling.under_way = false;
+        polling.due = Instant::now() + took * PAUSE;
+        polling.calm =
+            self.core.engine.is_quiet() && !came && empty && self.core.engine.open() == 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,429 @@
+//! One run on this host: ring, poller and clock → inputs; lines → subscribers.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Stop, WatchError, WatchOptions, enrich::Enricher, host_names::HostNames, losses::Losses,
+    polling::Polling, subscriber::Subscriber,
+};
+use crate::{
+    decode::{Event, decode},
+    diag::{
+        icmp::{self, IcmpErrors},
+        state_counts,
+    },
+    engine::{Engine, Input, RunConfig},
+    model::{Counted, End, Role, Start, TcpState, WallClock},
+    poller::Poller,
+    preflight::Ready,
+    probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode, hooks::DROPS},
+    ring::Ring,
+    sys::{
+        clock::{monotonic_ns, wall_clock},
+        netns::NetNs,
+        privileges,
+    },
+    track::TrackConfig,
+};
+
+/// Records taken from the ring before lines are made: few enough that those are still in the cache.
+const BATCH: usize = 512;
+/// Handshakes that are still open at the end and judged together: enough to know a flood by, and their
+/// lines fit into memory.
+const LAST_BATCH: u32 = 65_536;
+/// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
+const TICK: Duration = Duration::from_secs(1);
+/// The same in the quiet mode, while no record comes and no handshake is under way. The first record ends
+/// it: what goes badly is retransmitted after a second, and that gives one.
+const CALM: Duration = Duration::from_secs(3);
+/// A wall clock that moved by less than this against the monotonic one has only been read unevenly.
+const SAME_CLOCK_NS: i128 = 2_000;
+
+/// The engine, and who takes its inputs and its lines.
+pub(super) struct Core {
+    pub engine: Engine,
+    subscribers: Vec<Subscriber>,
+    clock: WallClock,
+}
+
+impl Core {
+    /// The one way into the engine.
+    pub fn feed(&mut self, input: Input) {
+        self.engine.feed(input);
+    }
+
+    /// What was fed so far is judged, and its lines go to the outputs.
+    pub fn end_batch(&mut self) {
+        if !self.engine.has_news() {
+            return;
+        }
+        self.read_clock();
+        self.publish(Subscriber::publish);
+    }
+
+    /// Tells the engine where the wall clock stands, which ends the batch.
+    fn read_clock(&mut self) {
+        let now = wall_clock();
+        if (now.offset_ns() - self.clock.offset_ns()).abs() > SAME_CLOCK_NS {
+            self.clock = now;
+        }
+        let offset_ns = i64::try_from(self.clock.offset_ns()).unwrap_or(0);
+        self.feed(Input::BatchEnds(offset_ns));
+    }
+
+    fn publish(&mut self, how: fn(&mut Subscriber, &Arc<crate::engine::Batch>)) {
+        for batch in self.engine.take_lines() {
+            let batch = Arc::new(batch);
+            self.subscribers
+                .iter_mut()
+                .for_each(|subscriber| how(subscriber, &batch));
+        }
+    }
+}
+
+/// All stages of one run.
+pub(super) struct Run {
+    pub(super) options: WatchOptions,
+    pub(super) core: Core,
+    pub(super) enricher: Enricher,
+    pub(super) polling: Polling,
+    /// Where ICMP errors come in.
+    pub(super) icmp: Vec<Arc<IcmpErrors>>,
+    icmp_buffer: icmp::Buffer,
+    probes: Probes,
+    ring: Ring,
+    /// When the next tick is.
+    pub(super) tick: Instant,
+    /// Namespaces that events have named.
+    pub(super) named: HashSet<u32>,
+    losses: Losses,
+    began: Instant,
+}
+
+impl Run {
+    pub fn start(options: WatchOptions, host: &Ready) -> Result<Self, WatchError> {
+        let mut filter = options
+            .selection
+            .to_kernel(options.detail, host.ephemeral_ports);
+        if host.kernel.preempts_tracepoints() {
+            filter.filter.stand_in = 1;
+        }
+        // An active open always ends with an event.
+        let wish = match options.selection.wants(Role::Server) {
+            true => options.wish,
+            false => RequestedMode::Tracepoints,
+        };
+        let exact = host.exact_by(wish, options.detail)?;
+        let (mut probes, ring) = Probes::load(&LoadOptions {
+            exact: &exact,
+            ring_bytes: options.ring_bytes,
+            filter: &filter,
+            places: host.places,
+            hooks: &host.hooks,
+            reasons: &host.reasons,
+            log_level: options.log_level,
+        })?;
+        let ring = Ring::new(ring, options.ring_bytes)
+            .map_err(|e| WatchError::System("ring buffer", e))?;
+        if options.log_level > 0 {
+            bpf_log::forward(&mut probes);
+        }
+        let config = config(&options, host, &probes, &exact);
+        let clock = wall_clock();
+        let engine = Engine::new(&config, options.mode, clock);
+        let names = HostNames::new(&options.namespaces);
+        let enricher = Enricher::new(Arc::clone(&host.reasons), names);
+        if options.give_up_privileges {
+            // Every other thread is begun later: it has what is left.
+            give_up_privileges(&options);
+        }
+        let (requests, to_serve) = mpsc::channel(1);
+        let (from_serve, reports) = mpsc::channel(1);
+        let poller = Poller::new(
+            options.namespaces.clone(),
+            options.selection.netns.is_some(),
+        );
+        tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
+        Ok(Self {
+            core: Core {
+                engine,
+                subscribers: Vec::new(),
+                clock,
+            },
+            enricher,
+            polling: Polling::new(requests, reports),
+            icmp: Vec::new(),
+            icmp_buffer: icmp::Buffer::default(),
+            options,
+            probes,
+            ring,
+            tick: Instant::now(),
+            named: HashSet::new(),
+            losses: Losses::default(),
+            began: Instant::now(),
+        })
+    }
+
+    /// One more output.
+    pub fn subscribe(&mut self, subscriber: Subscriber) {
+        self.core.subscribers.push(subscriber);
+    }
+
+    /// Runs until the options, `stop` or a failing output end it.
+    pub async fn until(
+        &mut self,
+        mut stop: Stop,
+        mut output_fails: oneshot::Receiver<()>,
+    ) -> Result<(), WatchError> {
+        // The `start` line.
+        self.core.publish(Subscriber::publish);
+        let deadline = self.options.duration.map(|d| self.began + d);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                () = at(deadline) => break,
+                Ok(()) = &mut output_fails => return Ok(()),
+                () = at(Some(self.tick)) => self.tick()?,
+                Some(report) = self.polling.report() => self.take_in(report).await?,
+                ready = self.ring.ready() => {
+                    ready.map_err(|e| WatchError::System("ring buffer", e))?;
+                    self.drain();
+                }
+            }
+            let handshakes = self.core.engine.totals().handshakes;
+            if self.options.count.is_some_and(|count| handshakes >= count) {
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    /// Ring → decode → engine, until the ring is empty or, under load, for one batch; how many records.
+    pub(super) fn drain(&mut self) -> usize {
+        let (core, enricher, named) = (&mut self.core, &mut self.enricher, &mut self.named);
+        let mut failed = false;
+        let mut last = 0;
+        let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(event) => {
+                let netns = event.flow().netns;
+                if last != netns {
+                    named.insert(netns);
+                    last = netns;
+                }
+                failed |= matches!(
+                    event,
+                    Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close)
+                );
+                let needs_counters = core.engine.needs_counters(&event);
+                enricher.event(event, needs_counters, &mut |input| core.feed(input));
+            }
+            Err(error) => core.feed(Losses::undecodable(&error)),
+        });
+        if records > 0 && self.polling.calm {
+            self.polling.wake();
+            self.tick = Instant::now();
+        }
+        if failed {
+            // An ICMP error came before what it did.
+            self.listen_to_icmp();
+        }
+        self.core.end_batch();
+        records
+    }
+
+    fn listen_to_icmp(&mut self) {
+        let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
+        for errors in &self.icmp {
+            errors.drain(buffer, |error| {
+                core.feed(Input::Icmp {
+                    local: error.local,
+                    peer: error.peer,
+                    from: error.from,
+                    what: error.words(),
+                });
+            });
+        }
+    }
+
+    /// Whether there was anything.
+    pub(super) fn drain_all(&mut self) -> bool {
+        let mut records = self.drain();
+        let any = records > 0;
+        while records == BATCH {
+            records = self.drain();
+        }
+        any
+    }
+
+    fn tick(&mut self) -> Result<(), WatchError> {
+        self.tick = Instant::now() + if self.polling.calm { CALM } else { TICK };
+        self.count_losses()?;
+        if let Some(lost) = self.losses.relieve(&mut self.probes) {
+            self.core.feed(lost);
+        }
+        self.enricher.tidy();
+        self.listen_to_icmp();
+        // Under load the ring may never be found empty, and then nobody wakes us.
+        self.drain();
+        // The next round may be far: where dumps are expensive, the pauses are long.
+        self.core.feed(Input::CountHalfOpens);
+        if self.polling.is_due() {
+            self.request_poll();
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_losses(&mut self) -> Result<(), WatchError> {
+        for lost in self.losses.since_last(&self.probes, &self.icmp)? {
+            self.core.feed(lost);
+        }
+        self.core.end_batch();
+        Ok(())
+    }
+
+    /// One last look at what raises no event, then everything that is left, and the summary.
+    async fn finish(&mut self) -> Result<(), WatchError> {
+        self.take_report().await?;
+        // What one dump does not show the next one decides.
+        for _ in 0..2 {
+            self.request_poll();
+            self.take_report().await?;
+            if !self.core.engine.in_doubt() {
+                break;
+            }
+        }
+        self.probes.detach();
+        self.listen_to_icmp();
+        self.drain_all();
+        self.count_losses()?;
+        if self.core.engine.is_quiet() {
+            for (role, port, counts) in self.probes.counted()? {
+                self.core
+                    .feed(Input::Completed(role, port, Box::new(counts)));
+            }
+            self.core.feed(Input::CompletedAll);
+        }
+        if self.options.count_sockets {
+            let only = self.options.namespaces.first().cloned();
+            let states = state_counts::count(only);
+            self.core.feed(Input::SocketStates(Box::new(states)));
+        }
+        let at_ns = monotonic_ns();
+        while self.core.engine.open() > 0 {
+            self.core.feed(Input::EndOpen {
+                at_ns,
+                most: LAST_BATCH,
+            });
+            self.core.read_clock();
+            self.core.publish(Subscriber::publish_last);
+        }
+        self.core.feed(Input::End {
+            at_ns: monotonic_ns(),
+            produced: self.losses.produced(),
+        });
+        self.core.publish(Subscriber::publish_last);
+        Ok(())
+    }
+
+    /// The totals: as the `end` line has them, or as they stand now where there is none.
+    pub fn end(&self) -> End {
+        let engine = &self.core.engine;
+        engine
+            .end()
+            .cloned()
+            .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.losses.produced()))
+    }
+
+    /// Sockets by state at the end of the run.
+    pub fn take_socket_states(&mut self) -> Option<Counted> {
+        self.core.engine.socket_states().cloned()
+    }
+}
+
+fn config(
+    options: &WatchOptions,
+    host: &Ready,
+    probes: &Probes,
+    exact: &crate::probe::half_open_source::Decision,
+) -> RunConfig {
+    let attached: Vec<&str> = probes.attached().collect();
+    let hooks = probes.attached().chain(probes.exact_hooks());
+    let (source, why) = probes.source();
+    let unknown = match source.is_exact() {
+        true => exact.parts.lost.as_slice(),
+        false => &[],
+    };
+    let start = Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: host.kernel.release.clone(),
+        features: hooks.chain(["sock_diag"]).map(str::to_owned).collect(),
+        mode: source.name().to_owned(),
+        mode_why: why.or(exact.why.as_deref()).map(str::to_owned),
+        missing: host
+            .missing
+            .iter()
+            .chain(unknown)
+            .map(|&m| m.to_owned())
+            .collect(),
+        filters: options.selection.describe(),
+    };
+    let track = TrackConfig {
+        hz: host.hz,
+        synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
+        sees_failures: host.kernel.at_least(6, 17),
+        sees_resets: attached.contains(&"tcp_receive_reset"),
+        source,
+        detail: options.detail,
+        max_handshakes: options.max_handshakes,
+        max_peers: options.max_peers,
+        began_ns: monotonic_ns(),
+        hash_seed: hash_seed(),
+        selection: options.selection.clone(),
+    };
+    RunConfig {
+        start,
+        track,
+        sees_drops: attached.contains(&DROPS),
+    }
+}
+
+/// Who can choose source addresses must not be able to choose how they are hashed.
+fn hash_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(monotonic_ns())
+}
+
+fn give_up_privileges(options: &WatchOptions) {
+    let here = NetNs::current().ok();
+    let only = options.selection.netns.is_some();
+    let all_here = options
+        .namespaces
+        .iter()
+        .all(|netns| here.as_ref() == Some(netns));
+    if let Err(error) = privileges::give_up(!(only && all_here)) {
+        log::warn!("privileges that are not needed any more cannot be given up: {error}");
+    }
+}
+
+/// Gives back what was freed: the C library keeps it between what is still in use.
+pub(super) fn give_back_memory() {
+    // SAFETY: malloc_trim() takes a number and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

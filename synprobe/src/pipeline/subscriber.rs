@@ -1,0 +1,315 @@
+//! Outputs subscribe to the engine's lines. Each has a thread and a bounded queue of its own: one that is slow
+//! loses its own lines, which is counted and reported, and holds nothing else up.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    engine::Batch,
+    model::{Body, Line, Lost, Missed},
+    view::View,
+};
+
+/// Lines that wait for one output, at most.
+const WAITING: usize = 65_536;
+/// An output that takes nothing for so long, once the run is over, is left behind.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The reason of the `lost` line of an output that was too slow.
+const TOO_SLOW: &str = "lines for this output: it was slower than they came";
+
+/// See the module.
+pub struct Subscriber {
+    queue: Arc<Queue>,
+    /// Lines that this output did not get, and was not told of yet.
+    lost: u64,
+}
+
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    batches: VecDeque<Arc<Batch>>,
+    /// In `batches`, and being written.
+    lines: usize,
+    /// No more will come.
+    closed: bool,
+    /// The output has failed or has written everything.
+    done: bool,
+    /// Raised with every batch that was written.
+    written: u64,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch; `None`: no more will come.
+    fn next(&self) -> Option<Arc<Batch>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(batch) = state.batches.pop_front() {
+                return Some(batch);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn written(&self, lines: usize) {
+        let mut state = self.lock();
+        state.lines -= lines;
+        state.written += 1;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until `enough`, as long as the output goes on writing; whether it came to that.
+    fn wait_until(&self, enough: impl Fn(&State) -> bool) -> bool {
+        let mut state = self.lock();
+        let (mut written, mut since) = (state.written, Instant::now());
+        while !enough(&state) {
+            if state.written != written {
+                (written, since) = (state.written, Instant::now());
+            }
+            let left = PATIENCE.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+}
+
+/// The other end of a [`Subscriber`]: the output's thread.
+pub struct Writing<V> {
+    queue: Arc<Queue>,
+    thread: thread::JoinHandle<(V, io::Result<()>)>,
+}
+
+impl Subscriber {
+    /// Begins the thread of an output. The receiver fires when the output fails.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no thread.
+    pub fn begin<V: View + Send + 'static>(
+        mut view: V,
+    ) -> io::Result<(Self, Writing<V>, oneshot::Receiver<()>)> {
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let (failed, fails) = oneshot::channel();
+        let ours = Arc::clone(&queue);
+        let thread = thread::Builder::new()
+            .name("output".into())
+            .spawn(move || {
+                let result = write(&mut view, &ours);
+                ours.lock().done = true;
+                ours.changed.notify_all();
+                if result.is_err() {
+                    // Nobody listens any more when the run is over.
+                    let _ = failed.send(());
+                }
+                (view, result)
+            })?;
+        let subscriber = Self {
+            queue: Arc::clone(&queue),
+            lost: 0,
+        };
+        Ok((subscriber, Writing { queue, thread }, fails))
+    }
+
+    /// Hands a batch over, or counts it as lost where too much waits already.
+    pub fn publish(&mut self, batch: &Arc<Batch>) {
+        let mut state = self.queue.lock();
+        if state.done {
+            return;
+        }
+        // One batch may be larger than what may wait.
+        if state.lines > 0 && state.lines + batch.lines.len() > WAITING {
+            self.lost += batch.lines.len() as u64;
+            return;
+        }
+        if self.lost > 0 {
+            let lost = loss(std::mem::take(&mut self.lost), batch);
+            state.lines += 1;
+            state.batches.push_back(Arc::new(lost));
+        }
+        state.lines += batch.lines.len();
+        state.batches.push_back(Arc::clone(batch));
+        drop(state);
+        self.queue.changed.notify_all();
+    }
+
+    /// As [`Self::publish`], once nothing has to be watched any more: waits for room as long as the output goes
+    /// on writing.
+    pub fn publish_last(&mut self, batch: &Arc<Batch>) {
+        let room = |state: &State| {
+            state.done || state.lines == 0 || state.lines + batch.lines.len() <= WAITING
+        };
+        self.queue.wait_until(room);
+        self.publish(batch);
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+/// A batch that says what the output did not get before this one.
+fn loss(lines: u64, before: &Batch) -> Batch {
+    let lost = Lost {
+        events: lines,
+        reason: TOO_SLOW.to_owned(),
+        of: Missed::Output,
+    };
+    Batch {
+        lines: vec![Line {
+            mono_ns: before.lines.first().map_or(0, |line| line.mono_ns),
+            body: Body::Lost(lost),
+        }],
+        clock: before.clock,
+    }
+}
+
+fn write(view: &mut impl View, queue: &Queue) -> io::Result<()> {
+    while let Some(batch) = queue.next() {
+        view.show(&batch.lines, batch.clock)?;
+        view.flush()?;
+        queue.written(batch.lines.len());
+    }
+    Ok(())
+}
+
+impl<V> Writing<V> {
+    /// Waits until everything is written, as long as the output goes on writing. The subscriber is gone by now.
+    ///
+    /// # Errors
+    ///
+    /// The output's own; `TimedOut` where it takes nothing any more: what waits is not written.
+    pub fn finish(self) -> (Option<V>, io::Result<()>) {
+        if !self.queue.wait_until(|state| state.done) {
+            let left = self.queue.lock().lines;
+            let error = format!("nothing was taken for 2 s: {left} lines are not written");
+            return (None, Err(io::Error::new(io::ErrorKind::TimedOut, error)));
+        }
+        match self.thread.join() {
+            Ok((view, result)) => (Some(view), result),
+            Err(_) => (None, Err(io::Error::other("the output panicked"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::model::WallClock;
+
+    /// Takes a batch only when it is allowed to.
+    struct Slow {
+        allowed: mpsc::Receiver<()>,
+        shown: Vec<Line>,
+    }
+
+    impl View for Slow {
+        fn show(&mut self, lines: &[Line], _: WallClock) -> io::Result<()> {
+            let _ = self.allowed.recv();
+            self.shown.extend_from_slice(lines);
+            Ok(())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn batch(lines: usize) -> Arc<Batch> {
+        let line = Line {
+            mono_ns: 7,
+            body: Body::Lost(Lost {
+                events: 1,
+                reason: "a test".to_owned(),
+                of: Missed::Others,
+            }),
+        };
+        Arc::new(Batch {
+            lines: vec![line; lines],
+            clock: WallClock::default(),
+        })
+    }
+
+    #[test]
+    fn a_slow_output_loses_its_own_lines_and_is_told_how_many() {
+        let (allow, allowed) = mpsc::channel();
+        let view = Slow {
+            allowed,
+            shown: Vec::new(),
+        };
+        let (mut subscriber, writing, _fails) = Subscriber::begin(view).unwrap();
+        let whole = batch(WAITING);
+        subscriber.publish(&whole);
+        // Nothing of it is written: there is no room, and nobody waits.
+        subscriber.publish(&batch(3));
+        subscriber.publish(&batch(4));
+        allow.send(()).unwrap();
+        assert!(writing.queue.wait_until(|state| state.lines == 0));
+        subscriber.publish(&batch(1));
+        allow.send(()).unwrap();
+        allow.send(()).unwrap();
+        drop(subscriber);
+        let (view, result) = writing.finish();
+        result.unwrap();
+        let shown = view.unwrap().shown;
+        assert_eq!(shown.len(), WAITING + 2);
+        let Body::Lost(lost) = &shown[WAITING].body else {
+            panic!("{:?}", shown[WAITING]);
+        };
+        assert_eq!((lost.events, lost.reason.as_str()), (7, TOO_SLOW));
+    }
+
+    #[test]
+    fn an_output_that_takes_nothing_is_left_behind() {
+        let (allow, allowed) = mpsc::channel();
+        let view = Slow {
+            allowed,
+            shown: Vec::new(),
+        };
+        let (mut subscriber, writing, _fails) = Subscriber::begin(view).unwrap();
+        subscriber.publish(&batch(5));
+        drop(subscriber);
+        let (view, result) = writing.finish();
+        assert!(view.is_none());
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(error.to_string().contains("5 lines"), "{error}");
+        drop(allow);
+    }
+}

@@ -1,0 +1,57 @@
+//! What the poller is asked, and what it answers.
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+
+use crate::{
+    diag::icmp::IcmpErrors,
+    model::{
+        Fate, HandshakeSettings, ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath,
+        SocketDump, Tuple,
+    },
+};
+
+/// What to do.
+pub enum Request {
+    /// Dump every namespace.
+    Round {
+        /// Namespaces that events have named: to be looked for.
+        named: HashSet<u32>,
+        /// Paths to be looked up.
+        paths: Vec<PathQuestion>,
+    },
+    /// What became of these half-opens?
+    Fates(Vec<Tuple>),
+}
+
+/// What came of it.
+pub enum Report {
+    /// One round.
+    Round(Box<Round>),
+    /// One for each that could be asked for.
+    Fates(Vec<(Tuple, Fate)>),
+}
+
+/// What a round found.
+#[derive(Default)]
+pub struct Round {
+    /// One for each namespace.
+    pub dumps: Vec<SocketDump>,
+    /// Listeners of namespaces that were not known before.
+    pub owners: Vec<ListenerOwner>,
+    /// The queues of every listener there is.
+    pub queues: Vec<Listener>,
+    /// One for each namespace.
+    pub counters: Vec<ListenCounters>,
+    /// Of the namespaces whose addresses were read in this round.
+    pub addresses: Vec<(u32, Vec<IpAddr>)>,
+    /// Of the namespaces whose settings were read in this round.
+    pub settings: Vec<(u32, HandshakeSettings)>,
+    /// Those of the paths asked for that there are.
+    pub paths: Vec<(PathQuestion, ReturnPath)>,
+    /// Where ICMP errors come in, of every namespace in which they may be listened for.
+    pub icmp: Vec<Arc<IcmpErrors>>,
+    /// When the queues were read, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+    /// What the dumps took, time on the CPU.
+    pub took: Duration,
+}

@@ -1,0 +1,192 @@
+//! One namespace that is watched: what stays open of it, and what one round reads.
+
+use std::{io, mem, sync::Arc, time::Instant};
+
+use synprobe_ebpf::event::state;
+
+use super::{Round, listener_owners::Owners};
+use crate::{
+    diag::{
+        addresses::addresses,
+        counters::{self, CounterReader},
+        handshake_settings,
+        icmp::IcmpErrors,
+        inet_diag_msg::{Row, mask},
+        listen_queues::{Look, read_settings},
+        listeners::Listeners,
+        route::Routes,
+        sock_diag::{self, Query, SockDiag},
+    },
+    model::{
+        HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner, QueueSettings,
+        RetransCounts, RetransReading, SocketDump, Tuple,
+    },
+    sys::{clock::monotonic_ns, netns::NetNs, sysctl::sysctl_numbers},
+};
+
+/// See the module.
+pub(super) struct WatchedNetns {
+    pub netns: NetNs,
+    pub sock_diag: SockDiag,
+    pub counters: Option<CounterReader>,
+    pub routes: Option<Routes>,
+    pub icmp: Option<Arc<IcmpErrors>>,
+    /// `tcp_synack_retries`, as last read.
+    pub synack_retries: Option<u64>,
+    /// What decides how its handshakes go, as last read.
+    pub settings: HandshakeSettings,
+    /// What limits its queues, as last read.
+    pub limits: QueueSettings,
+    /// Its settings and addresses are to be reported.
+    pub is_stale: bool,
+    /// Whether its SYN_SENT were asked for.
+    pub begun: bool,
+    /// Whether the caller holds the namespace anyway.
+    pub given: bool,
+    /// When it was last known to be somebody else's too.
+    pub in_use: Instant,
+}
+
+impl WatchedNetns {
+    /// Reads what changes seldom.
+    pub fn read_settings(&mut self) {
+        let retries = sysctl_numbers(&self.netns, ["net/ipv4/tcp_synack_retries"]);
+        self.synack_retries = retries.ok().and_then(|[retries]| retries);
+        self.settings = handshake_settings(&self.netns);
+        self.limits = read_settings(&self.netns).unwrap_or_default();
+        self.is_stale = true;
+    }
+}
+
+/// What one namespace showed.
+pub(super) struct Seen {
+    half_opens: sock_diag::Snapshot,
+    syn_sent: Vec<Row>,
+    is_first: bool,
+    pub listeners: Listeners,
+    counters: Option<counters::Counters>,
+    counted_ns: u64,
+}
+
+impl Seen {
+    pub fn of(watched: &mut WatchedNetns) -> io::Result<Self> {
+        // One walk for both: most of its price is the walk.
+        let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
+        let mut half_opens = watched.sock_diag.dump(&query)?;
+        // In place: of half-opens there may be a million.
+        let syn_sent = half_opens
+            .rows
+            .extract_if(.., |row| row.state == state::SYN_SENT)
+            .collect();
+        let reader = watched.counters.as_mut();
+        let counters = reader.and_then(|reader| reader.read().ok());
+        let counted_ns = monotonic_ns();
+        let listeners = Listeners::read(&mut watched.sock_diag)?;
+        Ok(Self {
+            half_opens,
+            syn_sent,
+            is_first: !mem::replace(&mut watched.begun, true),
+            listeners,
+            counters,
+            counted_ns,
+        })
+    }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        self.counters.as_ref()?.get(name)
+    }
+
+    fn retransmitted(&self) -> Option<RetransCounts> {
+        Some(RetransCounts {
+            handshake: self.counter("TCPSynRetrans")?,
+            segments: self.counter("RetransSegs")?,
+        })
+    }
+
+    fn dump(&self, watched: &WatchedNetns) -> SocketDump {
+        let netns = watched.netns.inode();
+        let dump = &self.half_opens;
+        let as_row = |row: &Row| HalfOpenRow {
+            tuple: Tuple {
+                netns,
+                local_addr: row.local_addr,
+                peer_addr: row.peer_addr,
+                local_port: row.local_port,
+                peer_port: row.peer_port,
+            },
+            family: row.family,
+            retrans: row.retrans,
+            expires_ms: row.expires_ms,
+        };
+        let small = |value: Option<u64>| value.and_then(|v| u32::try_from(v).ok());
+        SocketDump {
+            netns,
+            before_ns: dump.before_ns,
+            after_ns: dump.after_ns,
+            rows: dump.rows.iter().map(as_row).collect(),
+            syn_sent: Some(self.syn_sent.iter().map(as_row).collect()),
+            is_first: self.is_first,
+            synack_retries: small(watched.synack_retries),
+            syn_linear: small(watched.settings.syn_linear_timeouts).unwrap_or(0),
+            retransmitted: self.retransmitted().map(|again| RetransReading {
+                before_ns: dump.after_ns,
+                after_ns: self.counted_ns,
+                again,
+            }),
+            retrans_fail: self.counter("TCPRetransFail").unwrap_or(0),
+            embryonic_rsts: self.counter("EmbryonicRsts"),
+        }
+    }
+}
+
+impl Round {
+    /// Takes in what a namespace showed; `is_new`: nothing of it was reported before.
+    pub(super) fn take_in(
+        &mut self,
+        watched: &mut WatchedNetns,
+        seen: &Seen,
+        owners: &Owners,
+        is_new: bool,
+    ) {
+        let netns = watched.netns.inode();
+        if is_new {
+            self.owners.extend(seen.listeners.iter().map(|l| {
+                let who = owners.who(l.inode).unwrap_or_default();
+                ListenerOwner {
+                    netns,
+                    local_addr: l.local_addr,
+                    local_port: l.local_port,
+                    process: who.process,
+                    cgroup: who.cgroup,
+                }
+            }));
+        }
+        let look = Look {
+            listeners: &seen.listeners,
+            half_opens: &seen.half_opens.rows,
+            counters: seen.counters.as_ref(),
+            settings: &watched.limits,
+        };
+        let name: Arc<str> = watched.netns.name().into();
+        let lines = look.lines(&name, |inode| owners.who(inode));
+        self.queues.extend(lines);
+        self.counters.push(ListenCounters {
+            netns,
+            listen_overflows: seen.counter("ListenOverflows"),
+            listen_drops: seen.counter("ListenDrops"),
+            syncookies_sent: seen.counter("SyncookiesSent"),
+            syncookies_recv: seen.counter("SyncookiesRecv"),
+            req_q_full_drop: seen.counter("TCPReqQFullDrop"),
+        });
+        if mem::take(&mut watched.is_stale) {
+            self.settings.push((netns, watched.settings));
+            match addresses(&watched.netns) {
+                Ok(addresses) => self.addresses.push((netns, addresses)),
+                Err(error) => {
+                    log::warn!("addresses of namespace {}: {error}", watched.netns.name());
+                }
+            }
+        }
+        self.dumps.push(seen.dump(watched));
+    }
+}

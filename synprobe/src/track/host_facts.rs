@@ -1,0 +1,129 @@
+//! What the host has said of itself: names, settings, counters. The tracker asks nobody; whoever feeds it
+//! says these things before the event that needs them ([`Tracker::needs_counters`]).
+
+use std::sync::Arc;
+
+use synprobe_ebpf::event::{Flow, HOW_UNKNOWN};
+
+use super::{
+    Tracker,
+    facts::{RST, is_refused_ack},
+};
+use crate::{
+    decode::{Event, Moment},
+    model::{HandshakeCounters, HandshakeSettings, Role, TcpState, Tuple},
+    util::bounded::Bounded,
+};
+
+/// Namespaces and cgroups remembered. Whoever says them says each again after half as many others.
+pub const REMEMBERED_NAMES: usize = 8192;
+
+/// See the module.
+pub(super) struct HostFacts {
+    netns_names: Bounded<u32, Option<Arc<str>>>,
+    cgroup_paths: Bounded<u64, Option<Arc<str>>>,
+    settings: Bounded<u32, HandshakeSettings>,
+    counters: Bounded<u32, HandshakeCounters>,
+}
+
+impl Default for HostFacts {
+    fn default() -> Self {
+        Self {
+            netns_names: Bounded::new(REMEMBERED_NAMES),
+            cgroup_paths: Bounded::new(REMEMBERED_NAMES),
+            settings: Bounded::new(REMEMBERED_NAMES),
+            counters: Bounded::new(REMEMBERED_NAMES),
+        }
+    }
+}
+
+impl HostFacts {
+    pub fn netns_name(&self, inode: u32) -> Option<Arc<str>> {
+        self.netns_names.get(&inode).cloned().flatten()
+    }
+
+    pub fn cgroup_path(&self, id: u64) -> Option<Arc<str>> {
+        self.cgroup_paths.get(&id).cloned().flatten()
+    }
+
+    pub fn settings(&self, netns: u32) -> HandshakeSettings {
+        self.settings.get(&netns).copied().unwrap_or_default()
+    }
+
+    pub fn counters(&self, netns: u32) -> Option<&HandshakeCounters> {
+        self.counters.get(&netns)
+    }
+}
+
+impl Tracker {
+    /// What people call a network namespace; `None`: it has no name that this host knows.
+    pub fn netns_is_called(&mut self, inode: u32, name: Option<Arc<str>>) {
+        self.host.netns_names.insert(inode, name);
+    }
+
+    /// The path of a cgroup v2 id.
+    pub fn cgroup_is_at(&mut self, id: u64, path: Option<Arc<str>>) {
+        self.host.cgroup_paths.insert(id, path);
+    }
+
+    /// The settings of a namespace, as last read.
+    pub fn settings_are(&mut self, netns: u32, settings: HandshakeSettings) {
+        self.host.settings.insert(netns, settings);
+    }
+
+    /// The counters of a namespace, as last read.
+    pub fn counters_are(&mut self, netns: u32, counters: HandshakeCounters) {
+        self.host.counters.insert(netns, counters);
+    }
+
+    /// What a dump of the namespace's sockets tells of its counters.
+    pub fn counters_of_dump(&mut self, netns: u32, at_ns: u64, embryonic_rsts: Option<u64>) {
+        let known = self.host.counters(netns).copied().unwrap_or_default();
+        if known.at_ns < at_ns {
+            let counters = HandshakeCounters {
+                at_ns,
+                embryonic_rsts,
+                ..known
+            };
+            self.counters_are(netns, counters);
+        }
+    }
+
+    /// Whether this event means one thing or another by what the counters of its namespace say now: they
+    /// are to be read and said ([`Self::counters_are`]) before it is observed.
+    pub fn needs_counters(&self, event: &Event) -> bool {
+        if !self.config.selection.wants(Role::Server) {
+            return false;
+        }
+        match event {
+            // A RST that a half-open has dealt with killed it only if EmbryonicRsts rose.
+            Event::Drop(r) => r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r)),
+            Event::Request(r, Moment::Begun) => self.is_known(&r.flow),
+            Event::Request(r, Moment::Ended) => {
+                r.how == HOW_UNKNOWN || self.has_another(&r.flow, r.snt_synack_us * 1000)
+            }
+            // A half-open of the same tuple that began at another time has ended unseen.
+            Event::SynAck(r, _) => self.has_another(&r.flow, r.snt_synack_us.saturating_mul(1000)),
+            Event::State(r, TcpState::SynRecv, _)
+                if r.total_retrans == 0 && r.srtt_us >> 3 != 0 =>
+            {
+                let sample_ns = u64::from(r.srtt_us >> 3) * 1000;
+                let began_ns = r.header.ts_ns.saturating_sub(sample_ns);
+                // With a sample of whole milliseconds it may have come through a SYN cookie.
+                self.has_another(&r.flow, began_ns)
+                    || r.srtt_us.is_multiple_of(8000) && !self.is_known(&r.flow)
+            }
+            _ => false,
+        }
+    }
+
+    fn is_known(&self, flow: &Flow) -> bool {
+        self.half_opens.get(&Tuple::from(flow)).is_some()
+    }
+
+    /// Whether the table has a half-open of this tuple that began at another time.
+    fn has_another(&self, flow: &Flow, began_ns: u64) -> bool {
+        let known = self.half_opens.get(&Tuple::from(flow));
+        known.is_some_and(|open| !open.began_at(began_ns))
+    }
+}

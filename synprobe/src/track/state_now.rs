@@ -1,0 +1,68 @@
+//! The table as it stands, for those who look while the run goes on.
+
+use std::collections::BTreeMap;
+
+use super::{Tracker, handshake::OpenHandshake};
+use crate::model::{Peer, PortState, Role, UnderWay};
+
+impl Tracker {
+    /// Whether there is a line that nobody has taken.
+    pub fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
+    }
+
+    /// The peers, those in most trouble first.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.peers.table()
+    }
+
+    /// Every handshake under way; active opens first, each in the order in which it became known.
+    pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
+        let clients = self.clients.iter().map(|(_, open)| open.clone());
+        let earlier = self.earlier.iter().map(|(_, open)| open.clone());
+        let half_opens = self.half_opens.iter().map(|(_, open)| open);
+        clients
+            .chain(earlier)
+            .chain(half_opens)
+            .filter(|open| !open.undecided)
+            .map(under_way)
+    }
+
+    /// The handshakes under way by namespace, role and port.
+    pub fn ports(&self) -> Vec<PortState> {
+        let mut ports = BTreeMap::new();
+        for open in self.under_way() {
+            let c = &open.connection;
+            let port = match c.role {
+                Role::Client => c.peer_port,
+                Role::Server => c.local_port,
+            };
+            let state = ports.entry((c.netns, c.role, port)).or_insert(PortState {
+                netns: c.netns,
+                role: c.role,
+                port,
+                open: 0,
+                oldest_ns: None,
+            });
+            state.open += 1;
+            state.oldest_ns = match (state.oldest_ns, open.began_ns) {
+                (Some(oldest), Some(began)) => Some(oldest.min(began)),
+                (oldest, began) => oldest.or(began),
+            };
+        }
+        ports.into_values().collect()
+    }
+}
+
+fn under_way(open: OpenHandshake) -> UnderWay {
+    UnderWay {
+        began_ns: open.start.map(|start| start.at_ns),
+        began_error_us: open.start.map_or(0, |start| start.error_us),
+        gives_up_ns: open.gives_up.map(|(at_ns, _)| at_ns),
+        state: open.state,
+        retransmits: open.retransmits,
+        retransmits_by_peer: open.by_peer,
+        gaps_us: open.gaps_us,
+        connection: open.connection,
+    }
+}
