@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{
     filter::{Detail, Selection},
+    model::HalfOpenSource,
     probe::half_open_source::RequestedMode,
     sys::clock::thread_cpu,
 };
