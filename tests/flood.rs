@@ -4,7 +4,6 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     collections::HashMap,
-    hash::{BuildHasherDefault, DefaultHasher},
     net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicUsize, Ordering},
 };

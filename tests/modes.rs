@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 /// The exact mode is there: else there is nothing to test, and that is a failure.
-fn exact_source() -> Result<Source> {
+fn exact_source() -> Result<HalfOpenSource> {
     let decided = harness::host()?.exact_by(RequestedMode::Exact, Detail::Handshakes)?;
     Ok(decided.source)
 }
