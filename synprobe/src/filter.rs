@@ -52,6 +52,21 @@ impl PortSet {
         self.ranges.iter().any(|(a, b)| *a <= last && first <= *b)
     }
 
+    /// The ports that are in both sets.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both = |(a, b): &(u16, u16)| {
+            let (a, b) = (*a, *b);
+            other
+                .ranges
+                .iter()
+                .map(move |(c, d)| (a.max(*c), b.min(*d)))
+                .filter(|(first, last)| first <= last)
+        };
+        Self {
+            ranges: self.ranges.iter().flat_map(both).collect(),
+        }
+    }
+
     /// Adds another set's ports.
     pub fn extend(&mut self, other: &Self) {
         self.ranges.extend_from_slice(&other.ranges);

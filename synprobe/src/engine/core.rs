@@ -7,7 +7,9 @@ use synprobe_ebpf::event::DropRecord;
 use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
 use crate::{
     decode::Event,
-    model::{Body, ByRole, Counted, End, Line, PathQuestion, SocketDump, Start, Tuple, WallClock},
+    model::{
+        Body, ByRole, Counted, End, Line, Lost, PathQuestion, SocketDump, Start, Tuple, WallClock,
+    },
     track::{Fates, Observation, Totals, Tracker},
     util::addresses::{mapped, printable},
     verdict::{
@@ -89,7 +91,13 @@ impl Engine {
             Input::Event(Event::Drop(record)) => self.dropped(record, None),
             Input::Event(event) => self.tracker.observe(Observation::Event(event)),
             Input::Drop(record, meaning) => self.dropped(record, meaning.as_deref()),
-            Input::Lost { at_ns, lost } => {
+            Input::Lost {
+                at_ns,
+                events,
+                reason,
+                of,
+            } => {
+                let lost = Lost { events, reason, of };
                 self.stats.lost(&lost);
                 self.tracker.observe(Observation::Lost { at_ns, lost });
             }
@@ -133,7 +141,11 @@ impl Engine {
             }
             Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
             Input::CountHalfOpens => (),
-            Input::Completed(role, port, counts) => self.tracker.counted(role, port, &counts),
+            Input::Completed(role, port, counts) => {
+                if let Ok(counts) = counts.as_slice().try_into() {
+                    self.tracker.counted(role, port, counts);
+                }
+            }
             Input::CompletedAll => {
                 self.judge.context.counted_clients = self.tracker.counted_clients();
             }

@@ -7,31 +7,30 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use synprobe_ebpf::{event::DropRecord, histogram::BUCKETS};
+use synprobe_ebpf::event::DropRecord;
 
 use crate::{
     decode::Event,
     model::{
         Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
-        Lost, PathQuestion, ReturnPath, Role, SocketDump,
+        Missed, PathQuestion, ReturnPath, Role, SocketDump,
     },
     track::Fates,
 };
 
 /// One thing that was seen, read or answered. Inputs are fed in the order in which they became known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Input {
-    /// A record of the kernel side; not a drop.
-    Event(Event),
-    /// A record of a dropped packet, and what it means on the kernel that wrote it; `None`: the reason does
-    /// not say that this host is to blame.
-    Drop(DropRecord, Option<Arc<DropMeaning>>),
     /// Something was lost.
     Lost {
         /// When that was noticed, CLOCK_MONOTONIC nanoseconds.
         at_ns: u64,
-        /// What.
-        lost: Lost,
+        /// How many, and why: as in a `lost` line.
+        events: u64,
+        /// See there.
+        reason: String,
+        /// Which records they may have been.
+        of: Missed,
     },
     /// What people call a network namespace; `None`: it has no name.
     NetnsName(u32, Option<Arc<str>>),
@@ -80,8 +79,9 @@ pub enum Input {
     },
     /// The half-opens are to be counted by port.
     CountHalfOpens,
-    /// What the kernel side has counted of one role and port since the run began (the quiet mode), all CPUs.
-    Completed(Role, Option<u16>, Box<[u64; BUCKETS]>),
+    /// What the kernel side has counted of one role and port since the run began (the quiet mode): by bucket of
+    /// `synprobe_ebpf::histogram`, all CPUs.
+    Completed(Role, Option<u16>, Vec<u64>),
     /// All that the kernel side has counted is told.
     CompletedAll,
     /// Sockets by state, as they are at the end of the run.
@@ -102,6 +102,14 @@ pub enum Input {
         /// Records that were due, as the kernel side says.
         produced: u64,
     },
+    // The records come last: a recording keeps them as they are, and numbers the others.
+    /// A record of the kernel side; not a drop.
+    #[serde(skip)]
+    Event(Event),
+    /// A record of a dropped packet, and what it means on the kernel that wrote it; `None`: the reason does
+    /// not say that this host is to blame.
+    #[serde(skip)]
+    Drop(DropRecord, Option<Arc<DropMeaning>>),
 }
 
 /// What a drop reason means: words and numbers of the kernel that dropped the packet.

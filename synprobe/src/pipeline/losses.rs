@@ -11,7 +11,7 @@ use synprobe_ebpf::{
 use crate::{
     diag::icmp::IcmpErrors,
     engine::Input,
-    model::{Lost, Missed},
+    model::Missed,
     probe::{Probes, losses},
     sys::clock::monotonic_ns,
 };
@@ -109,6 +109,8 @@ impl Losses {
 fn said(events: u64, reason: String, of: Missed) -> Input {
     Input::Lost {
         at_ns: monotonic_ns(),
-        lost: Lost { events, reason, of },
+        events,
+        reason,
+        of,
     }
 }

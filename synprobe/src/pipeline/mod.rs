@@ -17,6 +17,7 @@
 mod enrich;
 mod host_names;
 mod losses;
+mod narrow;
 mod options;
 mod polling;
 mod run;

@@ -1,7 +1,7 @@
 //! One run on this host: ring, poller and clock → inputs; lines → subscribers.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -304,11 +304,7 @@ impl Run {
         self.drain_all();
         self.count_losses()?;
         if self.core.engine.is_quiet() {
-            for (role, port, counts) in self.probes.counted()? {
-                self.core
-                    .feed(Input::Completed(role, port, Box::new(counts)));
-            }
-            self.core.feed(Input::CompletedAll);
+            self.tell_completed()?;
         }
         if self.options.count_sockets {
             let only = self.options.namespaces.first().cloned();
@@ -329,6 +325,23 @@ impl Run {
             produced: self.losses.produced(),
         });
         self.core.publish(Subscriber::publish_last);
+        Ok(())
+    }
+
+    /// What the kernel side has only counted, all CPUs together.
+    fn tell_completed(&mut self) -> Result<(), WatchError> {
+        let mut sums = BTreeMap::new();
+        for (role, port, counts) in self.probes.counted()? {
+            let sum: &mut Vec<u64> = sums.entry((role, port)).or_default();
+            sum.resize(counts.len(), 0);
+            for (sum, count) in sum.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        for ((role, port), counts) in sums {
+            self.core.feed(Input::Completed(role, port, counts));
+        }
+        self.core.feed(Input::CompletedAll);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Lines that wait for one output, at most.
-const WAITING: usize = 65_536;
+const WAITING: usize = 32_768;
 /// An output that takes nothing for so long, once the run is over, is left behind.
 const PATIENCE: Duration = Duration::from_secs(2);
 

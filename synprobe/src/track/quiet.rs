@@ -27,14 +27,24 @@ pub(super) struct EarlyHint {
 /// Completed handshakes of one role and port.
 #[derive(Clone, Debug)]
 struct Tally {
-    counts: [u64; BUCKETS],
+    /// Those that a record told of.
+    told: [u64; BUCKETS],
+    /// Those that the kernel side only counted, as last read.
+    by_kernel: [u64; BUCKETS],
     untimed: u64,
+}
+
+impl Tally {
+    fn counts(&self) -> [u64; BUCKETS] {
+        std::array::from_fn(|at| self.told[at] + self.by_kernel[at])
+    }
 }
 
 impl Default for Tally {
     fn default() -> Self {
         Self {
-            counts: [0; BUCKETS],
+            told: [0; BUCKETS],
+            by_kernel: [0; BUCKETS],
             untimed: 0,
         }
     }
@@ -44,18 +54,18 @@ impl Default for Tally {
 #[derive(Default)]
 pub(super) struct Tallies {
     by_port: BTreeMap<(Role, Option<u16>), Tally>,
-    /// Those that the kernel counted and no record told of.
+    /// All that the kernel side only counted, as last read.
     by_kernel: ByRole<u64>,
 }
 
 impl Tallies {
-    /// What the kernel counted, of one CPU; `None`: of ports that found no room.
+    /// What the kernel side has counted since the run began; `None`: of ports that found no room.
     pub fn kernel(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
         let tally = self.by_port.entry((role, port)).or_default();
-        for (sum, count) in tally.counts.iter_mut().zip(counts) {
-            *sum += count;
-        }
-        *self.by_kernel.get_mut(role) += counts.iter().sum::<u64>();
+        let before: u64 = tally.by_kernel.iter().sum();
+        tally.by_kernel = *counts;
+        let all = self.by_kernel.get_mut(role);
+        *all = (*all + counts.iter().sum::<u64>()).saturating_sub(before);
     }
 
     /// One that a record told of.
@@ -66,7 +76,7 @@ impl Tallies {
         };
         let tally = self.by_port.entry((h.connection.role, port)).or_default();
         match h.dwell_us {
-            Some(us) => tally.counts[bucket(u32::try_from(us).unwrap_or(u32::MAX))] += 1,
+            Some(us) => tally.told[bucket(u32::try_from(us).unwrap_or(u32::MAX))] += 1,
             None => tally.untimed += 1,
         }
     }
@@ -78,15 +88,16 @@ impl Tallies {
     /// As lines.
     pub fn lines(&self) -> impl Iterator<Item = Completed> {
         self.by_port.iter().map(|((role, port), tally)| {
-            let timed: u64 = tally.counts.iter().sum();
+            let counts = tally.counts();
+            let timed: u64 = counts.iter().sum();
             Completed {
                 role: *role,
                 port: *port,
                 handshakes: timed + tally.untimed,
                 untimed: tally.untimed,
-                dwell_p50_us: quantile(&tally.counts, 0.5),
-                dwell_p99_us: quantile(&tally.counts, 0.99),
-                buckets: buckets(&tally.counts),
+                dwell_p50_us: quantile(&counts, 0.5),
+                dwell_p99_us: quantile(&counts, 0.99),
+                buckets: buckets(&counts),
             }
         })
     }
@@ -173,7 +184,7 @@ impl Tracker {
         self.tallies.by_kernel.client
     }
 
-    /// What the kernel has counted of one role and port on one CPU.
+    /// What the kernel side has counted of one role and port since the run began, on all CPUs.
     pub fn counted(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
         self.tallies.kernel(role, port, counts);
     }

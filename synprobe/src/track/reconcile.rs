@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Ending, Tracker,
     facts::RESET_HERE,
@@ -19,7 +21,7 @@ use crate::{
 
 /// What became of half-opens that a dump did not show ([`Tracker::missing`]), asked for one by one: a dump
 /// that is read while the table changes may pass a row over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fates {
     /// When they were asked for, CLOCK_MONOTONIC nanoseconds.
     pub asked_ns: u64,
