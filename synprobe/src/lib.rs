@@ -14,6 +14,7 @@ pub mod pipeline;
 mod poller;
 pub mod preflight;
 pub mod probe;
+pub mod recording;
 mod ring;
 pub mod track;
 pub mod verbs;

@@ -481,6 +481,23 @@ pub struct Start {
     pub missing: Vec<String>,
     /// The filters, as given.
     pub filters: BTreeMap<String, String>,
+    /// Which host it was.
+    #[serde(default)]
+    pub host: HostIdentity,
+    /// Only in a replay: the file's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_from: Option<String>,
+}
+
+/// Tells hosts apart; `None`: it could not be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostIdentity {
+    /// `uname -n`.
+    pub hostname: Option<String>,
+    /// `/etc/machine-id` (machine-id(5)).
+    pub machine_id: Option<String>,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: Option<String>,
 }
 
 /// What a line is about.

@@ -106,6 +106,7 @@ pub fn connect<V: View + Send + 'static>(
         count: None,
         log_level: setup.log_level,
         give_up_privileges: true,
+        record: None,
         count_sockets: false,
         namespaces: vec![netns.clone()],
     };

@@ -190,6 +190,16 @@ impl Engine {
         self.tracker.has_lines()
     }
 
+    /// Where in wall-clock time the lines of now lie.
+    pub fn clock(&self) -> WallClock {
+        self.clock
+    }
+
+    /// When the run began, CLOCK_MONOTONIC nanoseconds.
+    pub fn began_ns(&self) -> u64 {
+        self.began_ns
+    }
+
     /// Handshakes under way.
     pub fn open(&self) -> usize {
         self.tracker.open()

@@ -20,6 +20,8 @@ mod losses;
 mod narrow;
 mod options;
 mod polling;
+mod recorder;
+mod replay;
 mod run;
 mod subscriber;
 #[cfg(test)]
@@ -32,7 +34,10 @@ use crate::{
     preflight::Ready,
     view::View,
 };
+pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
+pub use recorder::{RecordError, RecordSummary, RecordTo};
+pub use replay::{Recording, ReplayError, ReplayOptions, Replayed, replay};
 use run::Run;
 use subscriber::{Subscriber, Writing};
 
@@ -40,6 +45,8 @@ use subscriber::{Subscriber, Writing};
 pub struct Watched<V> {
     /// The totals.
     pub end: End,
+    /// What was recorded, where that was asked for.
+    pub recorded: Option<RecordSummary>,
     /// Sockets by state at the end, where that was asked for.
     pub socket_states: Option<Counted>,
     /// The output, with everything that it was shown; `None`: its reader stopped reading.
@@ -81,11 +88,13 @@ pub fn watch<V: View + Send + 'static>(
         let result = run.until(stop, fails).await;
         let end = run.end();
         let socket_states = run.take_socket_states();
+        let recorded = run.finish_recording();
         // The subscriber goes with the run: the output writes what is left, and ends.
         drop(run);
         let (view, written) = finish(writing);
         result.and(written).map(|()| Watched {
             end,
+            recorded,
             socket_states,
             view,
         })

@@ -4,6 +4,7 @@ use std::{future::Future, io, pin::Pin, time::Duration};
 
 use thiserror::Error;
 
+use super::recorder::{RecordError, RecordTo};
 use crate::{
     filter::{Detail, Selection},
     preflight::HostError,
@@ -37,6 +38,8 @@ pub struct WatchOptions {
     /// Once attached, give up every capability that is not needed any more ([`crate::sys::privileges`]): for
     /// the calling thread, and those that it begins.
     pub give_up_privileges: bool,
+    /// Where the run is recorded.
+    pub record: Option<RecordTo>,
     /// Whether the sockets are counted by state when the run ends.
     pub count_sockets: bool,
     /// The namespaces that were asked for (`--netns`), or that only the caller can name.
@@ -73,6 +76,9 @@ pub enum WatchError {
     /// The output cannot be written.
     #[error("standard output: {0}")]
     Output(io::Error),
+    /// Nothing can be recorded.
+    #[error("the recording: {0}")]
+    Record(#[from] RecordError),
     /// Anything else the system refused.
     #[error("{0}: {1}")]
     System(&'static str, io::Error),

@@ -9,8 +9,13 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Stop, WatchError, WatchOptions, enrich::Enricher, host_names::HostNames, losses::Losses,
-    polling::Polling, subscriber::Subscriber,
+    Stop, WatchError, WatchOptions,
+    enrich::Enricher,
+    host_names::HostNames,
+    losses::Losses,
+    polling::Polling,
+    recorder::{Prepared, RecordSummary, RecordTo, Recorder},
+    subscriber::Subscriber,
 };
 use crate::{
     decode::{Event, decode},
@@ -26,6 +31,7 @@ use crate::{
     ring::Ring,
     sys::{
         clock::{monotonic_ns, wall_clock},
+        host_identity,
         netns::NetNs,
         privileges,
     },
@@ -49,17 +55,24 @@ const SAME_CLOCK_NS: i128 = 2_000;
 pub(super) struct Core {
     pub engine: Engine,
     subscribers: Vec<Subscriber>,
+    recorder: Option<Recorder>,
     clock: WallClock,
 }
 
 impl Core {
     /// The one way into the engine.
     pub fn feed(&mut self, input: Input) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&input);
+        }
         self.engine.feed(input);
     }
 
     /// What was fed so far is judged, and its lines go to the outputs.
     pub fn end_batch(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.moment_ends();
+        }
         if !self.engine.has_news() {
             return;
         }
@@ -104,6 +117,7 @@ pub(super) struct Run {
     pub(super) named: HashSet<u32>,
     losses: Losses,
     began: Instant,
+    segment_ends: SegmentEnds,
 }
 
 impl Run {
@@ -137,12 +151,20 @@ impl Run {
         let config = config(&options, host, &probes, &exact);
         let clock = wall_clock();
         let engine = Engine::new(&config, options.mode, clock);
+        // A file is created with all privileges, and written with those that are left.
+        let record = options
+            .record
+            .as_ref()
+            .map(|to| Prepared::new(to, &config, clock))
+            .transpose()?;
         let names = HostNames::new(&options.namespaces);
         let enricher = Enricher::new(Arc::clone(&host.reasons), names);
         if options.give_up_privileges {
             // Every other thread is begun later: it has what is left.
             give_up_privileges(&options);
         }
+        let segment_ends = SegmentEnds::new(options.record.as_ref());
+        let recorder = record.map(Prepared::begin).transpose()?;
         let (requests, to_serve) = mpsc::channel(1);
         let (from_serve, reports) = mpsc::channel(1);
         let poller = Poller::new(
@@ -154,6 +176,7 @@ impl Run {
             core: Core {
                 engine,
                 subscribers: Vec::new(),
+                recorder,
                 clock,
             },
             enricher,
@@ -167,6 +190,7 @@ impl Run {
             named: HashSet::new(),
             losses: Losses::default(),
             began: Instant::now(),
+            segment_ends,
         })
     }
 
@@ -190,6 +214,7 @@ impl Run {
                 () = &mut stop => break,
                 () = at(deadline) => break,
                 Ok(()) = &mut output_fails => return Ok(()),
+                () = self.segment_ends.wanted() => self.close_segment(),
                 () = at(Some(self.tick)) => self.tick()?,
                 Some(report) = self.polling.report() => self.take_in(report).await?,
                 ready = self.ring.ready() => {
@@ -269,6 +294,9 @@ impl Run {
             self.core.feed(lost);
         }
         self.enricher.tidy();
+        if let Some(recorder) = &mut self.core.recorder {
+            recorder.hand_over();
+        }
         self.listen_to_icmp();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain();
@@ -278,6 +306,12 @@ impl Run {
             self.request_poll();
         }
         Ok(())
+    }
+
+    fn close_segment(&mut self) {
+        if let Some(recorder) = &mut self.core.recorder {
+            recorder.close_segment();
+        }
     }
 
     pub(super) fn count_losses(&mut self) -> Result<(), WatchError> {
@@ -306,7 +340,7 @@ impl Run {
         if self.core.engine.is_quiet() {
             self.tell_completed()?;
         }
-        if self.options.count_sockets {
+        if self.options.count_sockets || self.options.record.is_some() {
             let only = self.options.namespaces.first().cloned();
             let states = state_counts::count(only);
             self.core.feed(Input::SocketStates(Box::new(states)));
@@ -354,9 +388,38 @@ impl Run {
             .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.losses.produced()))
     }
 
+    /// Ends the recording, if there is one.
+    pub fn finish_recording(&mut self) -> Option<RecordSummary> {
+        self.core.recorder.take().map(Recorder::finish)
+    }
+
     /// Sockets by state at the end of the run.
     pub fn take_socket_states(&mut self) -> Option<Counted> {
         self.core.engine.socket_states().cloned()
+    }
+}
+
+/// SIGUSR1 closes the segment of a rolling recording.
+struct SegmentEnds(Option<tokio::signal::unix::Signal>);
+
+impl SegmentEnds {
+    fn new(record: Option<&RecordTo>) -> Self {
+        let rolling = matches!(record, Some(RecordTo::Rolling { .. }));
+        let kind = tokio::signal::unix::SignalKind::user_defined1();
+        Self(
+            rolling
+                .then(|| tokio::signal::unix::signal(kind).ok())
+                .flatten(),
+        )
+    }
+
+    async fn wanted(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -386,6 +449,8 @@ fn config(
             .map(|&m| m.to_owned())
             .collect(),
         filters: options.selection.describe(),
+        host: host_identity::read(),
+        replayed_from: None,
     };
     let track = TrackConfig {
         hz: host.hz,

@@ -35,6 +35,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
         count: None,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
+        record: None,
         count_sockets: args.format == Format::Text,
         namespaces,
     };

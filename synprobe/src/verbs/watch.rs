@@ -28,6 +28,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
         count: args.count,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
+        record: None,
         count_sockets: false,
         namespaces,
     };

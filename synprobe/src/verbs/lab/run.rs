@@ -62,6 +62,7 @@ pub fn run<V: View + Send + 'static>(
         log_level: setup.log_level,
         // The scenario needs them, and its threads are begun by the pipeline's.
         give_up_privileges: false,
+        record: None,
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };

@@ -1,0 +1,431 @@
+//! A recording in place of the kernel: the same inputs, and so the same lines.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use super::narrow::{NothingInCommon, narrow, narrowed};
+use crate::{
+    engine::{Engine, Input, RunConfig},
+    filter::Selection,
+    model::{Counted, Detail, End, Missed, WallClock},
+    recording::{
+        Damage, Header, Item, OpenError, Reader,
+        inputs::{Decoded, InputDecoder},
+    },
+    verdict::Mode,
+    view::{View, rfc3339},
+};
+
+/// Handshakes that end with the recording, and are judged together.
+const LAST_BATCH: u32 = 65_536;
+
+/// How a recording is replayed.
+#[derive(Clone, Debug)]
+pub struct ReplayOptions {
+    /// The recording.
+    pub file: PathBuf,
+    /// Narrows what the recording holds.
+    pub selection: Selection,
+    /// Only this network namespace, by the name that the recorded host had for it, or by inode.
+    pub netns: Option<String>,
+    /// When handshakes are judged.
+    pub mode: Mode,
+    /// Ends the replay after this time of the recorded host.
+    pub duration: Option<Duration>,
+    /// Ends it after so many `handshake` lines.
+    pub count: Option<u64>,
+}
+
+/// Why a recording cannot be replayed. Each is one line.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// The file cannot be opened, or is no recording that this version reads.
+    #[error("{}: {error}", file.display())]
+    Open {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
+    /// The description of the run cannot be read.
+    #[error("{}: the description of the run cannot be read: {error}", file.display())]
+    Header {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: serde_json::Error,
+    },
+    /// What is asked for is not in it.
+    #[error(transparent)]
+    NothingInCommon(#[from] NothingInCommon),
+    /// No such namespace.
+    #[error("no network namespace \"{name}\" in the recording; it has {known}")]
+    NoNetns {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The output cannot be written.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+}
+
+/// A replay that is over.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The totals.
+    pub end: End,
+    /// Sockets by state at the end of the recorded run, where they were counted.
+    pub socket_states: Option<Counted>,
+    /// How much of each handshake was recorded.
+    pub detail: Detail,
+    /// What could not be read, in one line.
+    pub damage: Option<String>,
+    /// Inputs that were fed.
+    pub inputs: u64,
+}
+
+/// What a recording says of itself.
+pub struct Recording {
+    file: PathBuf,
+    header: Header,
+    reader: Reader<File>,
+    /// How the run was set up.
+    pub config: RunConfig,
+}
+
+impl Recording {
+    /// Opens a recording.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError`].
+    pub fn open(file: &Path) -> Result<Self, ReplayError> {
+        let open = |error| ReplayError::Open {
+            file: file.to_owned(),
+            error,
+        };
+        let opened = File::open(file).map_err(|e| open(e.into()))?;
+        let (header, reader) = Reader::open(opened).map_err(open)?;
+        let config = described(file, &header)?;
+        Ok(Self {
+            file: file.to_owned(),
+            header,
+            reader,
+            config,
+        })
+    }
+}
+
+fn described(file: &Path, header: &Header) -> Result<RunConfig, ReplayError> {
+    serde_json::from_slice(&header.meta).map_err(|error| ReplayError::Header {
+        file: file.to_owned(),
+        error,
+    })
+}
+
+/// Replays a recording into a view.
+///
+/// # Errors
+///
+/// [`ReplayError`]; a reader that closed its pipe is no error.
+pub fn replay(
+    recording: Recording,
+    options: &ReplayOptions,
+    view: &mut dyn View,
+) -> Result<Replayed, ReplayError> {
+    let mut asked = options.selection.clone();
+    if let Some(name) = &options.netns {
+        let inode = namespace(&options.file, name)?;
+        asked.netns = Some([inode; 2]);
+    }
+    let selection = narrowed(recording.config.selection(), &asked)?;
+    let mut replay = Replay {
+        is_narrowed: selection != *recording.config.selection(),
+        options,
+        selection,
+        view,
+        engine: None,
+        decoder: InputDecoder::default(),
+        at_ns: 0,
+        is_incomplete: false,
+        inputs: 0,
+        last: None,
+    };
+    match replay.run(recording) {
+        Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(replay.replayed(Detail::default(), None))
+        }
+        replayed => replayed,
+    }
+}
+
+struct Replay<'r> {
+    options: &'r ReplayOptions,
+    selection: Selection,
+    is_narrowed: bool,
+    view: &'r mut dyn View,
+    /// Begins with the first frame of a run.
+    engine: Option<Engine>,
+    decoder: InputDecoder,
+    /// The time of the last frame.
+    at_ns: u64,
+    /// Something is missing: what the kernel side said of its records does not hold for those that are here.
+    is_incomplete: bool,
+    inputs: u64,
+    /// The run before, where there are several.
+    last: Option<(End, Option<Counted>)>,
+}
+
+impl Replay<'_> {
+    fn run(&mut self, recording: Recording) -> Result<Replayed, ReplayError> {
+        let Recording {
+            file,
+            mut header,
+            mut reader,
+            mut config,
+        } = recording;
+        let detail = config.detail();
+        while let Some(item) = reader.next_item() {
+            match item {
+                Item::Frame { at_ns, frame } => {
+                    let decoded = self.decoder.frame(frame);
+                    self.at_ns = at_ns;
+                    if self.engine.is_none() {
+                        self.begin(&header, &config, at_ns);
+                    }
+                    match decoded {
+                        Some(Decoded::Input(input)) => self.input(input)?,
+                        Some(Decoded::Lost(inputs)) => self.missing(inputs),
+                        None => (),
+                    }
+                    if self.is_over() {
+                        break;
+                    }
+                }
+                Item::Gap { frames, .. } => {
+                    self.decoder.gap();
+                    self.missing(frames.unwrap_or(1));
+                }
+                Item::Segment {
+                    header: next,
+                    continues,
+                } => {
+                    self.decoder.gap();
+                    if next.is_lost() || next.run_id == header.run_id {
+                        if !continues {
+                            self.missing(1);
+                        }
+                        continue;
+                    }
+                    self.finish()?;
+                    config = described(&file, &next)?;
+                    header = next;
+                }
+            }
+        }
+        if self.engine.is_none() && self.last.is_none() {
+            self.begin(&header, &config, config.track.began_ns);
+        }
+        self.finish()?;
+        let unknown = self.decoder.unknown();
+        Ok(self.replayed(detail, damage(reader.damage(), unknown)))
+    }
+
+    fn begin(&mut self, header: &Header, config: &RunConfig, at_ns: u64) {
+        let mut config = config.clone();
+        config.start.replayed_from = self
+            .options
+            .file
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        if self.is_narrowed {
+            config.start.filters = self.selection.describe();
+            config.track.selection = self.selection.clone();
+        }
+        if header.segment > 0 {
+            // The end of a longer run: what was under way at its beginning was there before.
+            config.track.began_ns = at_ns;
+        }
+        let clock = WallClock::from_offset(header.realtime_offset_ns.into());
+        self.engine = Some(Engine::new(&config, self.options.mode, clock));
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), ReplayError> {
+        let input = match self.is_narrowed {
+            true => narrow(input, &self.selection),
+            false => Some(input),
+        };
+        let (Some(input), Some(engine)) = (input, &mut self.engine) else {
+            return Ok(());
+        };
+        self.inputs += 1;
+        let ends_batch = matches!(input, Input::BatchEnds(_) | Input::End { .. });
+        match input {
+            Input::End { at_ns, .. } if self.is_narrowed || self.is_incomplete => {
+                let produced = produced(engine);
+                engine.feed(Input::End { at_ns, produced });
+            }
+            input => engine.feed(input),
+        }
+        match ends_batch {
+            true => self.show(),
+            false => Ok(()),
+        }
+    }
+
+    fn show(&mut self) -> Result<(), ReplayError> {
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
+        for batch in engine.take_lines() {
+            self.view
+                .show(&batch.lines, batch.clock)
+                .and_then(|()| self.view.flush())
+                .map_err(ReplayError::Output)?;
+        }
+        Ok(())
+    }
+
+    /// Something is not in the recording: it was lost as far as the engine can tell.
+    fn missing(&mut self, frames: u64) {
+        self.is_incomplete = true;
+        if let Some(engine) = &mut self.engine {
+            engine.feed(Input::Lost {
+                at_ns: self.at_ns,
+                events: frames,
+                reason: "inputs that are missing from the recording".to_owned(),
+                of: Missed::Any,
+            });
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(engine) = &self.engine else {
+            return false;
+        };
+        let totals = engine.totals();
+        let began_ns = engine.began_ns();
+        self.options
+            .count
+            .is_some_and(|most| totals.handshakes >= most)
+            || self.options.duration.is_some_and(|most| {
+                u128::from(self.at_ns.saturating_sub(began_ns)) >= most.as_nanos()
+            })
+    }
+
+    /// Ends the run, if the recording did not.
+    fn finish(&mut self) -> Result<(), ReplayError> {
+        let at_ns = self.at_ns;
+        while let Some(engine) = &mut self.engine
+            && engine.end().is_none()
+        {
+            let offset_ns = engine.clock().offset_ns();
+            let offset_ns = i64::try_from(offset_ns).unwrap_or(0);
+            if engine.open() > 0 {
+                engine.feed(Input::EndOpen {
+                    at_ns,
+                    most: LAST_BATCH,
+                });
+                engine.feed(Input::BatchEnds(offset_ns));
+            } else {
+                let produced = produced(engine);
+                engine.feed(Input::End { at_ns, produced });
+            }
+            self.show()?;
+        }
+        if let Some(engine) = self.engine.take() {
+            let end = engine.end().cloned().unwrap_or_default();
+            self.last = Some((end, engine.socket_states().cloned()));
+        }
+        Ok(())
+    }
+
+    fn replayed(&mut self, detail: Detail, damage: Option<String>) -> Replayed {
+        let (end, socket_states) = self.last.take().unwrap_or_default();
+        Replayed {
+            end,
+            socket_states,
+            detail,
+            damage,
+            inputs: self.inputs,
+        }
+    }
+}
+
+/// Records that were due, as far as the inputs say: `events` and `lost` add up to it.
+fn produced(engine: &Engine) -> u64 {
+    let totals = engine.totals();
+    (totals.events + totals.lost).saturating_sub(totals.untold)
+}
+
+/// What could not be read, and up to when the recording is whole.
+fn damage(damage: &Damage, unknown: u64) -> Option<String> {
+    let mut parts = Vec::new();
+    if !damage.is_none() {
+        parts.push(damage.to_string());
+    }
+    if unknown > 0 {
+        parts.push(format!(
+            "{unknown} inputs of a kind that this version does not know"
+        ));
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let until = damage.whole_until_realtime_ns.map(|ns| {
+        let clock = WallClock::from_offset(ns.into());
+        format!("; whole up to {}", rfc3339(clock, 0))
+    });
+    Some(format!(
+        "the recording is damaged: {}{}",
+        parts.join(", "),
+        until.unwrap_or_default()
+    ))
+}
+
+/// The inode of a namespace that the recorded host called so.
+fn namespace(file: &Path, name: &str) -> Result<u32, ReplayError> {
+    let mut names = BTreeMap::new();
+    let Recording { mut reader, .. } = Recording::open(file)?;
+    let mut decoder = InputDecoder::default();
+    while let Some(item) = reader.next_item() {
+        if let Item::Frame { frame, .. } = item
+            && let Some(Decoded::Input(Input::NetnsName(inode, known))) = decoder.frame(frame)
+        {
+            names.insert(inode, known);
+        }
+    }
+    let by_number = name
+        .parse::<u32>()
+        .ok()
+        .filter(|inode| names.contains_key(inode));
+    let by_name = names
+        .iter()
+        .find(|(_, known)| known.as_deref() == Some(name))
+        .map(|(inode, _)| *inode);
+    by_number.or(by_name).ok_or_else(|| {
+        let known: Vec<String> = names
+            .iter()
+            .map(|(inode, name)| {
+                name.as_deref()
+                    .map_or_else(|| inode.to_string(), str::to_owned)
+            })
+            .collect();
+        ReplayError::NoNetns {
+            name: name.to_owned(),
+            known: match known.is_empty() {
+                true => "none".to_owned(),
+                false => known.join(", "),
+            },
+        }
+    })
+}
