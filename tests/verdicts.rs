@@ -13,9 +13,7 @@ use synprobe::{
     verdict::Mode,
     view::{JsonView, Page, View, WallClock},
 };
-use synprobe_lab::{
-    self, Family, HEALTHY, INSUFFICIENT, Lab, LabRun, Matrix, Said, Scenario, Variation,
-};
+use synprobe_lab::{self, Answer, Cause, Family, Lab, LabRun, Matrix, Said, Scenario, Variation};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     pipeline_run::AMPLE_RING,
@@ -94,15 +92,15 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     said.iter().for_each(|s| matrix.add(s));
     let wrong: Vec<&Said> = said
         .iter()
-        .filter(|s| !s.is_right() && s.verdict != INSUFFICIENT)
+        .filter(|s| !s.is_right() && s.answer != Answer::Insufficient)
         .collect();
     ensure!(
         wrong.iter().all(|s| s.confidence != Confidence::Certain),
         "said with certainty, and wrong:\n{matrix}\n{:#?}",
         wrong.first()
     );
-    let mut causes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for s in said.iter().filter(|s| s.cause != HEALTHY) {
+    let mut causes: BTreeMap<Cause, (usize, usize)> = BTreeMap::new();
+    for s in said.iter().filter(|s| s.cause != Cause::Healthy) {
         let (all, right) = causes.entry(s.cause).or_default();
         *all += 1;
         *right += usize::from(s.is_right());
@@ -110,7 +108,8 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     for (cause, (all, right)) in causes {
         ensure!(
             right > 0,
-            "of {all} handshakes with {cause} not one is told so:\n{matrix}"
+            "of {all} handshakes with {} not one is told so:\n{matrix}",
+            cause.name()
         );
     }
     if scenario.is_incident() {
@@ -133,7 +132,7 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
     let cause = made
         .iter()
         .filter(|m| m.role == Role::Server)
-        .find_map(|m| m.cause.filter(|cause| *cause != HEALTHY))
+        .find_map(|m| m.cause.filter(|cause| *cause != Cause::Healthy))
         .context("the riddle has a cause")?;
     let problems = problems(run);
     let worst = problems
@@ -141,11 +140,11 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
         .find(|p| p.role == Role::Server && p.local_port == Some(synprobe_lab::PORT))
         .with_context(|| format!("no problem of the server: {problems:#?}"))?;
     ensure!(
-        worst.verdict == cause && worst.handshakes >= 100,
+        worst.verdict.map(Cause::Verdict) == Some(cause) && worst.handshakes >= 100,
         "{}: {} is called {} ({} handshakes): {:#?}",
         scenario.name(),
-        cause,
-        worst.verdict,
+        cause.name(),
+        worst.verdict_name(),
         worst.handshakes,
         worst.evidence
     );

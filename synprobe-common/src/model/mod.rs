@@ -397,7 +397,7 @@ pub struct Handshake {
     /// Name of the errno that ended it.
     pub error: Option<String>,
     /// Why it went badly.
-    pub verdict: Option<String>,
+    pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
     /// The facts.
@@ -449,8 +449,9 @@ pub struct Peer {
     pub syns_refused_accept_queue: Option<u64>,
     /// Likewise, because the SYN queue was.
     pub syns_refused_syn_queue: Option<u64>,
-    /// Verdict → count.
-    pub verdicts: BTreeMap<String, u64>,
+    /// Verdict → count; printed in the order of their names.
+    #[serde(serialize_with = "verdict::serialize_counts")]
+    pub verdicts: BTreeMap<VerdictKind, u64>,
 }
 
 /// The start of a run.

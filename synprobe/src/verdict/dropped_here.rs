@@ -6,7 +6,7 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{DroppedPacket, Packet},
 };
-use crate::model::{Evidence, Handshake, Outcome, Role};
+use crate::model::{Evidence, Handshake, Outcome, Role, VerdictKind};
 
 /// Reasons for which a packet ends where nobody has its address. In the handshake's own namespace that
 /// is this host's doing; in another one it has merely come to the wrong place.
@@ -33,8 +33,8 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
 pub(super) struct DroppedHere;
 
 impl Verdict for DroppedHere {
-    fn name(&self) -> &'static str {
-        "dropped-here"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::DroppedHere
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -161,7 +161,7 @@ mod tests {
     fn a_drop_of_its_own_packets_makes_it() {
         let h = half_open(Outcome::Expired);
         let said = judged(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(said.verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(said.verdict, Some(VerdictKind::DroppedHere));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[0].fact,
@@ -176,7 +176,7 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 2;
         let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(verdict, Some(VerdictKind::DroppedHere));
     }
 
     #[test]
@@ -184,21 +184,24 @@ mod tests {
         let h = half_open(Outcome::Expired);
         let other = half_open_of("10.0.0.8", Outcome::Expired);
         assert_ne!(
-            said(&h, dropping(&other, Packet::SynAck)).0.as_deref(),
-            Some("dropped-here")
+            said(&h, dropping(&other, Packet::SynAck)).0,
+            Some(VerdictKind::DroppedHere)
         );
         let mut later = h.clone();
         later.facts.began_ns = Some(2_000 * SEC);
         assert_ne!(
-            said(&later, dropping(&h, Packet::SynAck)).0.as_deref(),
-            Some("dropped-here")
+            said(&later, dropping(&h, Packet::SynAck)).0,
+            Some(VerdictKind::DroppedHere)
         );
     }
 
     #[test]
     fn what_comes_where_nobody_has_its_address_is_not_thrown_away() {
         let h = half_open(Outcome::Expired);
-        for (netns, verdict) in [(NETNS, "dropped-here"), (7, "peer-silent")] {
+        for (netns, verdict) in [
+            (NETNS, VerdictKind::DroppedHere),
+            (7, VerdictKind::PeerSilent),
+        ] {
             let mut context = Context::default();
             context.discarded(DroppedPacket {
                 netns,
@@ -206,7 +209,7 @@ mod tests {
                 reason: "IP_INADDRERRORS",
                 ..discard(&h, Packet::SynAck, 2)
             });
-            assert_eq!(said(&h, context).0.as_deref(), Some(verdict));
+            assert_eq!(said(&h, context).0, Some(verdict));
         }
     }
 
@@ -219,7 +222,7 @@ mod tests {
             reason: "NEIGH_FAILED",
             ..discard(&h, Packet::Syn, 1)
         });
-        assert_eq!(said(&h, context).0.as_deref(), Some("unreachable"));
+        assert_eq!(said(&h, context).0, Some(VerdictKind::Unreachable));
     }
 
     #[test]
@@ -233,25 +236,25 @@ mod tests {
             context.discarded(one.clone());
             context
         });
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
         one.count = 9;
         let (verdict, _) = said(&h, {
             let mut context = Context::default();
             context.discarded(one);
             context
         });
-        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(verdict, Some(VerdictKind::DroppedHere));
         // Nor does a repeated SYN that was dropped: the half-open is there.
         let (verdict, _) = said(&h, dropping(&h, Packet::Syn));
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
     #[test]
     fn a_rst_that_is_dropped_holds_nothing_up() {
         let h = active(Outcome::TimedOut);
         assert_ne!(
-            said(&h, dropping(&h, Packet::Rst)).0.as_deref(),
-            Some("dropped-here")
+            said(&h, dropping(&h, Packet::Rst)).0,
+            Some(VerdictKind::DroppedHere)
         );
     }
 
@@ -260,7 +263,7 @@ mod tests {
         let mut h = half_open(Outcome::Open);
         (h.facts.acked, h.facts.queue_was_full) = (true, true);
         let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(verdict.as_deref(), Some("accept-queue-full"));
+        assert_eq!(verdict, Some(VerdictKind::AcceptQueueFull));
     }
 
     #[test]

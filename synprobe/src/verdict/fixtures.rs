@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{
     Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, Outcome, Role, State,
-    TcpState,
+    TcpState, VerdictKind,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -78,7 +78,7 @@ pub fn active(outcome: Outcome) -> Handshake {
 }
 
 /// What is said of a handshake, and how surely.
-pub fn said(h: &Handshake, context: Context) -> (Option<String>, Confidence) {
+pub fn said(h: &Handshake, context: Context) -> (Option<VerdictKind>, Confidence) {
     let h = judged(h, context);
     (h.verdict, h.confidence)
 }

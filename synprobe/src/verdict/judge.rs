@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::{ALL, Context, problems};
 use crate::{
-    model::{Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role},
+    model::{
+        Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role, VerdictKind,
+    },
     util::{bounded::Bounded, format},
 };
 
@@ -31,7 +33,7 @@ pub struct Judge {
     /// Judged before the end for want of room.
     hurried: u64,
     /// Most have one verdict, and there are thousands: a map for each would be half a kilobyte.
-    by_peer: Bounded<(IpAddr, Role), Vec<(String, u64)>>,
+    by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
 }
 
 impl Judge {
@@ -106,7 +108,7 @@ impl Judge {
             if let Body::Peer(peer) = &mut line.body
                 && let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role))
             {
-                peer.verdicts = counts.iter().cloned().collect();
+                peer.verdicts = counts.iter().copied().collect();
             }
             line
         }));
@@ -121,15 +123,15 @@ impl Judge {
     fn judge(&mut self, line: &mut Line) {
         if let Body::Handshake(h) = &mut line.body {
             judge(h, &self.context);
-            if let Some(verdict) = &h.verdict {
+            if let Some(verdict) = h.verdict {
                 let key = (h.connection.peer_addr, h.connection.role);
                 let Some(counts) = self.by_peer.get_mut(&key) else {
-                    self.by_peer.insert(key, vec![(verdict.clone(), 1)]);
+                    self.by_peer.insert(key, vec![(verdict, 1)]);
                     return;
                 };
-                match counts.iter_mut().find(|(of, _)| of == verdict) {
+                match counts.iter_mut().find(|(of, _)| *of == verdict) {
                     Some((_, count)) => *count += 1,
-                    None => counts.push((verdict.clone(), 1)),
+                    None => counts.push((verdict, 1)),
                 }
             }
         }
@@ -195,7 +197,7 @@ fn judge(h: &mut Handshake, context: &Context) {
     h.confidence = finding.confidence;
     h.evidence.append(&mut finding.evidence);
     if finding.confidence != Confidence::Insufficient {
-        h.verdict = Some(verdict.name().to_owned());
+        h.verdict = Some(verdict.kind());
         h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
     }
 }

@@ -19,7 +19,7 @@ pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::problems;
 
-use crate::model::{Confidence, Evidence, Handshake};
+use crate::model::{Confidence, Evidence, Handshake, VerdictKind};
 
 /// What a verdict found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,13 @@ impl Finding {
 
 /// One way for a handshake to go badly.
 pub trait Verdict: Sync {
+    /// Which one it is.
+    fn kind(&self) -> VerdictKind;
+
     /// Its name in the output contract and in `synprobe explain`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
 
     /// Whether it is something to mend.
     fn is_fault(&self) -> bool {
@@ -162,12 +167,23 @@ pub const ALL: &[&dyn Verdict] = &[
     &client::Filtered,
 ];
 
-/// The verdict of that name.
-pub fn find(name: &str) -> Option<&'static dyn Verdict> {
-    ALL.iter().copied().find(|verdict| verdict.name() == name)
+/// The verdict of that kind.
+pub fn find(kind: VerdictKind) -> Option<&'static dyn Verdict> {
+    ALL.iter().copied().find(|verdict| verdict.kind() == kind)
 }
 
 /// `once`, `5 times`
 fn times(n: u32) -> String {
     context::times(u64::from(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_order_of_the_kinds() {
+        let table: Vec<_> = ALL.iter().map(|verdict| verdict.kind()).collect();
+        assert_eq!(table, VerdictKind::ALL);
+    }
 }

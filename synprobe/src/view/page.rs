@@ -6,7 +6,7 @@ use super::{View, WallClock};
 use crate::{
     model::{
         Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role,
-        Start,
+        Start, VerdictKind,
     },
     util::format,
 };
@@ -26,10 +26,7 @@ fn head(p: &Problem) -> String {
         Confidence::Likely => "likely",
         Confidence::Insufficient => "not enough evidence",
     };
-    let name = match p.verdict.as_str() {
-        "insufficient" => "no verdict",
-        name => name,
-    };
+    let name = p.verdict.map_or("no verdict", VerdictKind::name);
     format!("{}. {name}, {sure}: {}", p.rank, place(p))
 }
 
@@ -81,7 +78,7 @@ impl Page {
         let mut text = String::new();
         self.head(&mut text, colour);
         histogram(&mut text, states);
-        let real = self.problems.iter().filter(|p| p.verdict != "insufficient");
+        let real = self.problems.iter().filter(|p| p.verdict.is_some());
         if real.count() == 0 {
             text.push_str("\nNothing wrong was found.\n");
         }
@@ -140,7 +137,7 @@ impl Page {
         }
         let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
         for p in others.iter().skip(IN_A_LINE) {
-            *rest.entry(&p.verdict).or_default() += 1;
+            *rest.entry(p.verdict_name()).or_default() += 1;
         }
         if !rest.is_empty() {
             let rest: Vec<_> = rest.iter().map(|(v, n)| format!("{v} ×{n}")).collect();
@@ -153,8 +150,8 @@ impl Page {
     }
 
     fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
-        let code = match (p.verdict.as_str(), p.confidence) {
-            ("insufficient" | "defer-accept", _) => "2",
+        let code = match (p.verdict, p.confidence) {
+            (None | Some(VerdictKind::DeferAccept), _) => "2",
             (_, Confidence::Certain) => "1;31",
             _ => "1;33",
         };
@@ -177,8 +174,8 @@ impl Page {
         if let Some(remedy) = &p.remedy {
             entry(text, "do", remedy);
         }
-        if p.verdict != "insufficient" {
-            entry(text, "more", &format!("synprobe explain {}", p.verdict));
+        if let Some(verdict) = p.verdict {
+            entry(text, "more", &format!("synprobe explain {verdict}"));
         }
     }
 
@@ -334,7 +331,7 @@ mod tests {
         };
         let problem = Problem {
             rank: 1,
-            verdict: "accept-queue-full".into(),
+            verdict: Some(VerdictKind::AcceptQueueFull),
             confidence: Confidence::Certain,
             role: Role::Server,
             netns: 7,

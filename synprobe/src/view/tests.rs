@@ -251,7 +251,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
                     retransmits: u32::MAX,
                     retransmits_by_peer: 0,
                     error: text.map(Into::into),
-                    verdict: text.map(Into::into),
+                    verdict: text.map(|_| VerdictKind::PeerSilent),
                     confidence: Confidence::Likely,
                     evidence: text
                         .map(|t| Evidence {

@@ -179,8 +179,8 @@ impl<W: Write> TextView<W> {
             (n, 0) => format!("{n} sent again"),
             (n, by) => format!("{n} sent again, {by} because the peer repeated its SYN"),
         };
-        let verdict = match (&h.verdict, h.confidence) {
-            (Some(verdict), Confidence::Certain) => verdict.clone(),
+        let verdict = match (h.verdict, h.confidence) {
+            (Some(verdict), Confidence::Certain) => verdict.name().to_owned(),
             (Some(verdict), _) => format!("likely {verdict}"),
             (None, _) => String::new(),
         };

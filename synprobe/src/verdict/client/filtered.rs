@@ -1,7 +1,7 @@
 //! No answer of any kind.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -13,8 +13,8 @@ const ENOUGH: u32 = 2;
 pub(in crate::verdict) struct Filtered;
 
 impl Verdict for Filtered {
-    fn name(&self) -> &'static str {
-        "filtered"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Filtered
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -82,7 +82,7 @@ mod tests {
         for h in [ended, open] {
             assert_eq!(
                 said(&h, Context::default()),
-                (Some("filtered".into()), Confidence::Likely)
+                (Some(VerdictKind::Filtered), Confidence::Likely)
             );
         }
     }
@@ -101,11 +101,11 @@ mod tests {
     fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
         let mut h = active(Outcome::Abandoned);
         h.retransmits = 3;
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("abandoned"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Abandoned));
         h.outcome = Outcome::Established;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("syn-lost-then-ok")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::SynLostThenOk)
         );
     }
 }

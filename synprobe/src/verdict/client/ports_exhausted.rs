@@ -1,7 +1,7 @@
 //! No local port is left.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct PortsExhausted;
 
 impl Verdict for PortsExhausted {
-    fn name(&self) -> &'static str {
-        "ports-exhausted"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PortsExhausted
     }
 
     fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
@@ -62,7 +62,7 @@ mod tests {
         h.facts.unbound = true;
         assert_eq!(
             said(&h, Context::default()),
-            (Some("ports-exhausted".into()), Confidence::Certain)
+            (Some(VerdictKind::PortsExhausted), Confidence::Certain)
         );
     }
 
@@ -71,14 +71,14 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
         h.error = Some("EHOSTUNREACH".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
     }
 }

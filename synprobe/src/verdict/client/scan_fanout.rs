@@ -1,7 +1,7 @@
 //! One process calls many, and few let it in.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -16,8 +16,8 @@ const AGAIN: u64 = 3;
 pub(in crate::verdict) struct ScanFanout;
 
 impl Verdict for ScanFanout {
-    fn name(&self) -> &'static str {
-        "scan-fanout"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::ScanFanout
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn many_destinations_and_few_answers_make_it() {
         let said = judged(&refused(), calling(60, 1));
-        assert_eq!(said.verdict.as_deref(), Some("scan-fanout"));
+        assert_eq!(said.verdict, Some(VerdictKind::ScanFanout));
         assert_eq!(said.confidence, Confidence::Likely);
         assert!(
             said.evidence[0]
@@ -119,16 +119,16 @@ mod tests {
     #[test]
     fn a_few_destinations_are_refused_and_nothing_more() {
         assert_eq!(
-            said(&refused(), calling(10, 1)).0.as_deref(),
-            Some("refused")
+            said(&refused(), calling(10, 1)).0,
+            Some(VerdictKind::Refused)
         );
     }
 
     #[test]
     fn an_application_that_retries_its_backends_is_no_scan() {
         assert_eq!(
-            said(&refused(), calling(40, 10)).0.as_deref(),
-            Some("refused")
+            said(&refused(), calling(40, 10)).0,
+            Some(VerdictKind::Refused)
         );
     }
 
@@ -141,7 +141,7 @@ mod tests {
             fine.connection.peer_port = Some(22);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0.as_deref(), Some("refused"));
+        assert_eq!(said(&refused(), context).0, Some(VerdictKind::Refused));
     }
 
     #[test]
@@ -158,6 +158,6 @@ mod tests {
             fine.connection.peer_port = Some(80);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0.as_deref(), Some("scan-fanout"));
+        assert_eq!(said(&refused(), context).0, Some(VerdictKind::ScanFanout));
     }
 }

@@ -1,7 +1,7 @@
 //! The server is on this host too, and its accept queue is full.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct ServerQueueFull;
 
 impl Verdict for ServerQueueFull {
-    fn name(&self) -> &'static str {
-        "server-queue-full"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::ServerQueueFull
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -120,7 +120,7 @@ mod tests {
             let got = said(&waiting(outcome), calling(true, 9));
             assert_eq!(
                 got,
-                (Some("server-queue-full".into()), Confidence::Certain),
+                (Some(VerdictKind::ServerQueueFull), Confidence::Certain),
                 "{outcome:?}"
             );
         }
@@ -129,15 +129,18 @@ mod tests {
     #[test]
     fn without_overflows_it_is_likely() {
         let got = said(&waiting(Outcome::TimedOut), calling(true, 0));
-        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+        );
     }
 
     #[test]
     fn a_queue_that_was_full_between_two_looks_is_told_by_its_counters() {
         let other = said(&waiting(Outcome::Established), calling(false, 9));
         assert_eq!(
-            other.0.as_deref(),
-            Some("syn-lost-then-ok"),
+            other.0,
+            Some(VerdictKind::SynLostThenOk),
             "another listener of the namespace may have overflowed"
         );
         let mut context = calling(false, 9);
@@ -148,15 +151,18 @@ mod tests {
             context.look(&[it], &[], 0);
         }
         let got = said(&waiting(Outcome::Established), context);
-        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+        );
     }
 
     #[test]
     fn a_queue_with_room_or_a_server_elsewhere_is_filtered() {
         let (verdict, _) = said(&waiting(Outcome::TimedOut), calling(false, 0));
-        assert_eq!(verdict.as_deref(), Some("filtered"));
+        assert_eq!(verdict, Some(VerdictKind::Filtered));
         let elsewhere = looked(&listener(129, 0), 9, 0);
         let (verdict, _) = said(&waiting(Outcome::TimedOut), elsewhere);
-        assert_eq!(verdict.as_deref(), Some("filtered"));
+        assert_eq!(verdict, Some(VerdictKind::Filtered));
     }
 }

@@ -1,7 +1,7 @@
 //! Connected, but not with the first SYN.
 
 use crate::{
-    model::{Confidence, Handshake, Outcome, Role},
+    model::{Confidence, Handshake, Outcome, Role, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -10,8 +10,8 @@ use crate::{
 pub(in crate::verdict) struct SynLostThenOk;
 
 impl Verdict for SynLostThenOk {
-    fn name(&self) -> &'static str {
-        "syn-lost-then-ok"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SynLostThenOk
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -74,7 +74,7 @@ mod tests {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
         let said = judged(&h, Context::default());
-        assert_eq!(said.verdict.as_deref(), Some("syn-lost-then-ok"));
+        assert_eq!(said.verdict, Some(VerdictKind::SynLostThenOk));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
     }
@@ -87,7 +87,7 @@ mod tests {
             let mut context = looked(&listener(3, 0), overflows, 0);
             context.has_addresses(NETNS, vec![h.connection.peer_addr]);
             let got = said(&h, context);
-            assert_eq!(got, (Some("syn-lost-then-ok".into()), confidence));
+            assert_eq!(got, (Some(VerdictKind::SynLostThenOk), confidence));
         }
     }
 
@@ -100,6 +100,6 @@ mod tests {
     #[test]
     fn a_server_that_was_late_is_a_slow_peer_for_itself() {
         let h = half_open(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
     }
 }

@@ -1,7 +1,7 @@
 //! An ICMP error, or no route.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct Unreachable;
 
 impl Verdict for Unreachable {
-    fn name(&self) -> &'static str {
-        "unreachable"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Unreachable
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -105,7 +105,7 @@ mod tests {
         };
         context.told(Ends::of(&unreachable().connection).unwrap(), word);
         let said = judged(&unreachable(), context);
-        assert_eq!(said.verdict.as_deref(), Some("unreachable"));
+        assert_eq!(said.verdict, Some(VerdictKind::Unreachable));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[1].fact,
@@ -120,20 +120,20 @@ mod tests {
         h.facts.soft_error = Some("EHOSTUNREACH".into());
         assert_eq!(
             said(&h, Context::default()),
-            (Some("unreachable".into()), Confidence::Likely)
+            (Some(VerdictKind::Unreachable), Confidence::Likely)
         );
     }
 
     #[test]
     fn silence_and_a_lack_of_ports_are_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("filtered"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Filtered));
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("ports-exhausted")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PortsExhausted)
         );
     }
 }

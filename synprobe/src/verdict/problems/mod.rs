@@ -9,7 +9,7 @@ use std::{
 
 use super::{Context, find};
 use crate::{
-    model::{Confidence, Evidence, Handshake, Outcome, PeerShare, Problem, Role},
+    model::{Confidence, Evidence, Handshake, Outcome, PeerShare, Problem, Role, VerdictKind},
     util::format,
 };
 
@@ -19,16 +19,12 @@ const PEERS: usize = 5;
 const SHARED: usize = 6;
 /// Facts quoted of single handshakes.
 const EXAMPLES: usize = 2;
-/// The name under which handshakes stand of which too little is known.
-const INSUFFICIENT: &str = "insufficient";
-
-/// The verdict that a listener may have without a single half-open to tell of it.
-const QUEUE_FULL: &str = "accept-queue-full";
 
 /// What makes two handshakes part of one problem.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Key {
-    verdict: String,
+    /// `None`: too little is known.
+    verdict: Option<VerdictKind>,
     role: Role,
     netns: u32,
     /// Server: the listening port. Client: the port called; `None` for a fan-out.
@@ -40,17 +36,16 @@ struct Key {
 impl Key {
     fn of(h: &Handshake) -> Self {
         let c = &h.connection;
-        let verdict = h.verdict.clone().unwrap_or_else(|| INSUFFICIENT.to_owned());
         let port = match c.role {
             Role::Server => c.local_port,
-            Role::Client if verdict == "scan-fanout" => None,
+            Role::Client if h.verdict == Some(VerdictKind::ScanFanout) => None,
             Role::Client => c.peer_port,
         };
         Self {
             role: c.role,
             netns: c.netns,
             pid: c.pid.filter(|_| c.role == Role::Client),
-            verdict,
+            verdict: h.verdict,
             port,
         }
     }
@@ -69,7 +64,7 @@ pub fn problems(handshakes: &[Box<Handshake>], context: &Context) -> Vec<Problem
     problems.extend(without_handshake::refused_at_the_door(handshakes, context));
     let told: HashSet<(u32, Option<u16>)> = problems
         .iter()
-        .filter(|p| p.verdict == QUEUE_FULL)
+        .filter(|p| p.verdict == Some(VerdictKind::AcceptQueueFull))
         .map(|p| (p.netns, p.local_port))
         .collect();
     let silent = context
@@ -78,8 +73,8 @@ pub fn problems(handshakes: &[Box<Handshake>], context: &Context) -> Vec<Problem
     problems.extend(silent.map(|l| without_handshake::full_listener(l, context)));
     problems.sort_by_key(|p| {
         (
-            p.verdict == INSUFFICIENT,
-            !find(&p.verdict).is_none_or(|v| v.is_fault()),
+            p.verdict.is_none(),
+            !p.verdict.and_then(find).is_none_or(|v| v.is_fault()),
             std::cmp::Reverse(weight(p)),
         )
     });
@@ -98,8 +93,8 @@ fn weight(p: &Problem) -> u64 {
     };
     // A handshake that came late to a good end is the lesser evil.
     let late = matches!(
-        p.verdict.as_str(),
-        "slow-peer" | "syn-lost-then-ok" | "flash-port_stats"
+        p.verdict,
+        Some(VerdictKind::SlowPeer | VerdictKind::SynLostThenOk | VerdictKind::FlashCrowd)
     );
     p.handshakes * sure * if late { 1 } else { 4 }
 }
@@ -124,14 +119,17 @@ fn problem(key: &Key, group: &[&Handshake], context: &Context) -> Problem {
             "seen itself in {certain} of them, the likeliest reason for the others"
         )));
     }
-    let of_many = find(&key.verdict).and_then(|v| v.facts_of_many(group, context));
+    let of_many = key
+        .verdict
+        .and_then(find)
+        .and_then(|v| v.facts_of_many(group, context));
     evidence.extend(of_many.unwrap_or_else(|| shared_facts(group)));
     let (peers, peers_more) = peers(group.iter().map(|h| h.connection.peer_addr));
     let c = &surest.connection;
     let listener = context.listener(c).filter(|_| key.role == Role::Server);
     Problem {
         rank: 0,
-        verdict: key.verdict.clone(),
+        verdict: key.verdict,
         confidence: surest.confidence,
         role: key.role,
         netns: key.netns,
@@ -322,7 +320,7 @@ mod tests {
         let problems = found(&lines);
         let told: Vec<_> = problems
             .iter()
-            .map(|p| (p.rank, p.verdict.as_str(), p.confidence, p.handshakes))
+            .map(|p| (p.rank, p.verdict_name(), p.confidence, p.handshakes))
             .collect();
         assert_eq!(
             told,
@@ -354,7 +352,7 @@ mod tests {
         let problems = found(&ended(all, looked(&listener(0, 100), 0, 30)));
         assert_eq!(problems.len(), 1);
         assert_eq!(
-            (problems[0].verdict.as_str(), problems[0].handshakes),
+            (problems[0].verdict_name(), problems[0].handshakes),
             ("syn-flood", 120)
         );
     }
@@ -374,7 +372,7 @@ mod tests {
         assert_eq!(problems.len(), 1);
         let p = &problems[0];
         assert_eq!(
-            (p.verdict.as_str(), p.confidence, p.local_port, p.handshakes),
+            (p.verdict_name(), p.confidence, p.local_port, p.handshakes),
             ("dropped-here", Confidence::Certain, Some(8080), 3)
         );
         assert_eq!(
@@ -390,7 +388,7 @@ mod tests {
         assert_eq!(problems.len(), 1);
         let p = &problems[0];
         assert_eq!(
-            (p.verdict.as_str(), p.confidence, p.local_port, p.handshakes),
+            (p.verdict_name(), p.confidence, p.local_port, p.handshakes),
             ("accept-queue-full", Confidence::Certain, Some(8080), 40)
         );
         let unmoved = found(&ended(Vec::new(), looked(&listener(129, 0), 0, 0)));

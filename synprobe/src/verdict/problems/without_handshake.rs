@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{QUEUE_FULL, peers, pro};
+use super::{peers, pro};
 use crate::{
-    model::{Confidence, Evidence, Handshake, Problem, Role},
+    model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},
     util::format,
     verdict::{
         Context,
@@ -50,7 +50,7 @@ pub(super) fn refused_at_the_door(
                 .map_or(String::new(), |p| format!(" at {p}"));
             Problem {
                 rank: 0,
-                verdict: "dropped-here".to_owned(),
+                verdict: Some(VerdictKind::DroppedHere),
                 confidence: Confidence::Certain,
                 role: Role::Server,
                 netns,
@@ -99,7 +99,7 @@ pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Probl
     evidence.push(fact);
     Problem {
         rank: 0,
-        verdict: QUEUE_FULL.to_owned(),
+        verdict: Some(VerdictKind::AcceptQueueFull),
         confidence: match overflows {
             0 => Confidence::Likely,
             _ => Confidence::Certain,

@@ -1,7 +1,7 @@
 //! The application does not accept().
 
 use crate::{
-    model::{Handshake, LimitedBy, Outcome, Role},
+    model::{Handshake, LimitedBy, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct AcceptQueueFull;
 
 impl Verdict for AcceptQueueFull {
-    fn name(&self) -> &'static str {
-        "accept-queue-full"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::AcceptQueueFull
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_refused_final_ack_makes_it() {
         let said = judged(&refused(), looked(&listener(129, 5), 40, 0));
-        assert_eq!(said.verdict.as_deref(), Some("accept-queue-full"));
+        assert_eq!(said.verdict, Some(VerdictKind::AcceptQueueFull));
         assert_eq!(said.confidence, Confidence::Certain);
         let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert!(
@@ -151,7 +151,10 @@ mod tests {
         h.facts.was_there = true;
         h.facts.counted = false;
         let got = said(&h, looked(&listener(129, 5), 40, 0));
-        assert_eq!(got, (Some("accept-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::AcceptQueueFull), Confidence::Likely)
+        );
         // The same at a queue with room.
         let (verdict, _) = said(&h, looked(&listener(3, 5), 0, 0));
         assert_eq!(verdict, None);
@@ -163,20 +166,20 @@ mod tests {
         h.facts.queue_was_full = false;
         h.facts.defer_accept = Some(true);
         let (verdict, _) = said(&h, looked(&listener(0, 5), 0, 0));
-        assert_eq!(verdict.as_deref(), Some("defer-accept"));
+        assert_eq!(verdict, Some(VerdictKind::DeferAccept));
     }
 
     #[test]
     fn it_is_not_peer_silent_and_not_synack_lost() {
         let mut h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
-            Some("peer-silent")
+            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            Some(VerdictKind::PeerSilent)
         );
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
-            Some("synack-lost")
+            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            Some(VerdictKind::SynackLost)
         );
     }
 }

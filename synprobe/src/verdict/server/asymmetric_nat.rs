@@ -1,7 +1,7 @@
 //! The SYN came to one address and the SYN-ACK leaves from another.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct AsymmetricNat;
 
 impl Verdict for AsymmetricNat {
-    fn name(&self) -> &'static str {
-        "asymmetric-nat"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::AsymmetricNat
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_crooked_path_and_repeated_syns_make_it() {
         let said = judged(&repeating(), path(&repeating(), PEER));
-        assert_eq!(said.verdict.as_deref(), Some("asymmetric-nat"));
+        assert_eq!(said.verdict, Some(VerdictKind::AsymmetricNat));
         assert_eq!(said.confidence, Confidence::Likely);
         assert!(
             said.evidence[1].fact.contains("02:00:00:00:00:09"),
@@ -129,27 +129,24 @@ mod tests {
     #[test]
     fn a_straight_path_is_synack_lost() {
         let (verdict, _) = said(&repeating(), path(&repeating(), ROUTER));
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
     #[test]
     fn a_crooked_path_alone_is_nothing() {
         let silent = half_open(Outcome::Expired);
         let (verdict, _) = said(&silent, path(&silent, PEER));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
     fn one_reset_is_the_peers_a_second_one_of_the_same_port_is_not() {
         let mut h = half_open(Outcome::Reset);
         h.facts.reset_seen = true;
-        assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-reset")
-        );
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::PeerReset));
         let mut context = Context::default();
         context.note(&line(h.clone()));
         let got = said(&h, context);
-        assert_eq!(got, (Some("asymmetric-nat".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::AsymmetricNat), Confidence::Likely));
     }
 }

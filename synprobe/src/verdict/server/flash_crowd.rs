@@ -1,19 +1,19 @@
 //! More clients at once than the queues were made for, and they complete.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// Fewer handshakes are no port_stats.
 const CROWD: u64 = 100;
 
-/// `flash-port_stats`
+/// `flash-crowd`
 pub(in crate::verdict) struct FlashCrowd;
 
 impl Verdict for FlashCrowd {
-    fn name(&self) -> &'static str {
-        "flash-port_stats"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::FlashCrowd
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -61,7 +61,7 @@ impl Verdict for FlashCrowd {
                       silent half-open for every four of them, and cookies or overflows counted.",
             remedy: "Queues as long as the burst, and an application that accepts as fast as it comes.\n    \
                      synprobe listeners\n    sysctl net.core.somaxconn",
-            reproduce: "synprobe lab flash-port_stats",
+            reproduce: "synprobe lab flash-crowd",
         }
     }
 }
@@ -87,24 +87,21 @@ mod tests {
     #[test]
     fn a_late_one_among_many_that_complete_makes_it() {
         let got = said(&half_open(Outcome::Established), port_stats(300, 9));
-        assert_eq!(got, (Some("flash-port_stats".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::FlashCrowd), Confidence::Likely));
     }
 
     #[test]
     fn alone_it_is_a_slow_peer_and_silent_it_is_not_a_crowd() {
         let late = half_open(Outcome::Established);
+        assert_eq!(said(&late, port_stats(5, 9)).0, Some(VerdictKind::SlowPeer));
         assert_eq!(
-            said(&late, port_stats(5, 9)).0.as_deref(),
-            Some("slow-peer")
-        );
-        assert_eq!(
-            said(&late, port_stats(300, 0)).0.as_deref(),
-            Some("slow-peer")
+            said(&late, port_stats(300, 0)).0,
+            Some(VerdictKind::SlowPeer)
         );
         let silent = half_open(Outcome::Expired);
         assert_eq!(
-            said(&silent, port_stats(300, 9)).0.as_deref(),
-            Some("peer-silent")
+            said(&silent, port_stats(300, 9)).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 }

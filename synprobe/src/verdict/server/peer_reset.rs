@@ -1,7 +1,7 @@
 //! RST in answer to our SYN-ACK.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct PeerReset;
 
 impl Verdict for PeerReset {
-    fn name(&self) -> &'static str {
-        "peer-reset"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PeerReset
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -62,12 +62,12 @@ mod tests {
         let mut h = half_open(Outcome::Reset);
         assert_eq!(
             said(&h, Context::default()),
-            (Some("peer-reset".into()), Confidence::Likely)
+            (Some(VerdictKind::PeerReset), Confidence::Likely)
         );
         h.facts.reset_seen = true;
         assert_eq!(
             said(&h, Context::default()),
-            (Some("peer-reset".into()), Confidence::Certain)
+            (Some(VerdictKind::PeerReset), Confidence::Certain)
         );
     }
 
@@ -75,8 +75,8 @@ mod tests {
     fn an_expiry_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-silent")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 
@@ -84,6 +84,6 @@ mod tests {
     fn a_client_that_was_refused_is_not_it() {
         let mut h = active(Outcome::Refused);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("refused"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Refused));
     }
 }

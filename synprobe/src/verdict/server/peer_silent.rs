@@ -1,7 +1,7 @@
 //! One SYN, then nothing.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict, context, times},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct PeerSilent;
 
 impl Verdict for PeerSilent {
-    fn name(&self) -> &'static str {
-        "peer-silent"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PeerSilent
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn silence_makes_it_and_no_more_than_likely() {
         let got = said(&half_open(Outcome::Expired), Context::default());
-        assert_eq!(got, (Some("peer-silent".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Completed, but late.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict, times},
 };
@@ -17,8 +17,8 @@ const SLOW_US: u64 = 1_000_000;
 pub(in crate::verdict) struct SlowPeer;
 
 impl Verdict for SlowPeer {
-    fn name(&self) -> &'static str {
-        "slow-peer"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SlowPeer
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -102,13 +102,13 @@ mod tests {
     #[test]
     fn more_than_one_syn_ack_makes_it() {
         let got = said(&half_open(Outcome::Established), Context::default());
-        assert_eq!(got, (Some("slow-peer".into()), Confidence::Certain));
+        assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Certain));
     }
 
     #[test]
     fn a_round_trip_far_over_the_usual_makes_it_likely() {
         let got = said(&took(400_000), usually(1_000));
-        assert_eq!(got, (Some("slow-peer".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Likely));
     }
 
     #[test]
@@ -128,8 +128,8 @@ mod tests {
         h.facts.acked = true;
         h.facts.defer_accept = Some(true);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("defer-accept")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::DeferAccept)
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The peer lives and does not get our SYN-ACK.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
@@ -12,8 +12,8 @@ const ONE_CONNECT_S: u32 = 140;
 pub(in crate::verdict) struct SynackLost;
 
 impl Verdict for SynackLost {
-    fn name(&self) -> &'static str {
-        "synack-lost"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SynackLost
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -91,7 +91,7 @@ mod tests {
     fn a_repeated_syn_makes_it() {
         for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
             let got = said(&repeating(outcome), Context::default());
-            assert_eq!(got, (Some("synack-lost".into()), Confidence::Certain));
+            assert_eq!(got, (Some(VerdictKind::SynackLost), Confidence::Certain));
         }
     }
 
@@ -104,29 +104,29 @@ mod tests {
         let second = half_open(Outcome::Expired);
         assert_eq!(
             said(&second, context),
-            (Some("synack-lost".into()), Confidence::Certain)
+            (Some(VerdictKind::SynackLost), Confidence::Certain)
         );
         // Not an hour later.
         let mut first = half_open(Outcome::Expired);
         first.facts.began_ns = Some(SEC);
         let mut context = Context::default();
         context.note(&line(first));
-        assert_eq!(said(&second, context).0.as_deref(), Some("peer-silent"));
+        assert_eq!(said(&second, context).0, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
     fn a_silent_peer_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-silent")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 
     #[test]
     fn one_that_completes_is_a_slow_peer() {
         let h = repeating(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
         h.facts.acked = true;
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("accept-queue-full")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::AcceptQueueFull)
         );
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::write;
-use crate::model::{Connection, Family, Handshake, State};
+use crate::model::{Connection, Family, Handshake, State, VerdictKind};
 
 /// A line under way. Field names are given with their punctuation: `,"name":`.
 pub(super) struct Fields<'a> {
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
             .number(",\"retransmits\":", h.retransmits)
             .number(",\"retransmits_by_peer\":", h.retransmits_by_peer)
             .text(",\"error\":", h.error.as_deref())?
-            .text(",\"verdict\":", h.verdict.as_deref())?
+            .text(",\"verdict\":", h.verdict.map(VerdictKind::name))?
             .word(",\"confidence\":", h.confidence.name())
             .raw(",\"evidence\":");
         match h.evidence.is_empty() {
