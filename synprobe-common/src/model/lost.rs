@@ -21,6 +21,8 @@ pub enum Missed {
     Handshakes(u32),
     /// Likewise other segments, which are no handshake's.
     Data(u32),
+    /// Handshakes evicted from the table: each has a line of its own, and no other one is affected.
+    Evicted,
 }
 
 /// Something was lost.
@@ -38,6 +40,6 @@ pub struct Lost {
 impl Lost {
     /// Whether a handshake may be told wrongly for it.
     pub fn is_of_handshakes(&self) -> bool {
-        !matches!(self.of, Missed::Drops | Missed::Data(_))
+        !matches!(self.of, Missed::Drops | Missed::Data(_) | Missed::Evicted)
     }
 }

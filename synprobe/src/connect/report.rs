@@ -240,6 +240,7 @@ pub(super) mod tests {
             body: Body::Handshake(Box::new(Handshake {
                 connection: connection(id, peer, local_port),
                 outcome,
+                open_reason: None,
                 dwell_us: Some(1234),
                 dwell_source: Some(DwellSource::Events),
                 dwell_error_us: None,

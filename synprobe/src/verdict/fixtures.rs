@@ -7,8 +7,8 @@ use super::{
     context::{Counters, DroppedPacket, Packet},
 };
 use crate::model::{
-    Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, Outcome, Role, State,
-    TcpState, VerdictKind,
+    Body, Confidence, Connection, Facts, Family, Handshake, Line, Listener, OpenReason, Outcome,
+    Role, State, TcpState, VerdictKind,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -41,6 +41,7 @@ fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
     Handshake {
         connection,
         outcome,
+        open_reason: (outcome == Outcome::Open).then_some(OpenReason::RunEnded),
         dwell_us: Some(3_000_000),
         dwell_source: None,
         dwell_error_us: None,

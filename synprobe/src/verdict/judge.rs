@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::{ALL, Context, problems};
 use crate::{
     model::{
-        Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role, VerdictKind,
+        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
+        VerdictKind,
     },
     util::{bounded::Bounded, format},
 };
@@ -161,12 +162,17 @@ fn went_well(h: &Handshake, context: &Context) -> bool {
 
 /// Says why, in the handshake itself.
 fn judge(h: &mut Handshake, context: &Context) {
+    if h.was_evicted() {
+        // The tracker says so in its evidence: how it went on is not known.
+        h.confidence = Confidence::Insufficient;
+        return;
+    }
     let found = ALL
         .iter()
         .find_map(|verdict| Some((verdict, verdict.check(h, context)?)));
     let Some((verdict, mut finding)) = found else {
         h.confidence = Confidence::Insufficient;
-        if h.outcome != Outcome::Established {
+        if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
                 fact: undecided(h),
                 supports: false,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, io, mem};
 use super::{View, WallClock};
 use crate::{
     model::{
-        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role,
-        Start, VerdictKind,
+        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, Outcome, Problem,
+        Role, Start, VerdictKind,
     },
     util::format,
 };
@@ -183,7 +183,8 @@ impl Page {
     fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
         let mut spots = Vec::new();
         let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
-        for one in &self.lost {
+        // Evicted handshakes have an entry of their own below.
+        for one in self.lost.iter().filter(|one| one.of != Missed::Evicted) {
             *lost.entry(&one.reason).or_default() += one.events;
         }
         for (reason, events) in lost {
@@ -221,7 +222,11 @@ impl Page {
             );
         }
         if let Some(end) = self.end.as_ref().filter(|end| end.evicted > 0) {
-            spots.push(format!("{} handshakes had to leave the table", end.evicted));
+            spots.push(format!(
+                "{} handshakes evicted from the full table: what became of them is not known (a larger \
+                 --max-handshakes keeps them)",
+                end.evicted
+            ));
         }
         spots.extend(states.failures.iter().cloned());
         if spots.is_empty() {
@@ -308,8 +313,8 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        model::PeerShare,
         model::{Counted, NetnsStates},
-        model::{Missed, PeerShare},
     };
 
     fn evidence(fact: &str, supports: bool) -> Evidence {

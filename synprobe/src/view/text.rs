@@ -8,8 +8,8 @@ use std::{
 use super::{View, WallClock};
 use crate::{
     model::{
-        Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer,
-        Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
+        Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, OpenReason,
+        Outcome, Peer, Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
     util::format,
 };
@@ -184,10 +184,16 @@ impl<W: Write> TextView<W> {
             (Some(verdict), _) => format!("likely {verdict}"),
             (None, _) => String::new(),
         };
+        let open = match h.open_reason {
+            Some(OpenReason::Evicted) => "evicted from the table",
+            Some(OpenReason::EndNotSeen) => "its end was not seen",
+            Some(OpenReason::RunEnded) | None => "",
+        };
         let error = h.error.clone().unwrap_or_default();
         let details = join(&[
             &bound,
             unknown,
+            open,
             &error,
             &verdict,
             &again,

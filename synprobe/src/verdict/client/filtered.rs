@@ -18,7 +18,7 @@ impl Verdict for Filtered {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let so_far = h.outcome == Outcome::Open && h.retransmits >= ENOUGH;
+        let so_far = h.is_still_open() && h.retransmits >= ENOUGH;
         if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far {
             return None;
         }

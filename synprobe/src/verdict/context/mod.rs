@@ -94,6 +94,10 @@ impl Context {
         match c.role {
             Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
             Role::Client => (),
+            // Its line is no outcome: it goes on under another id.
+            Role::Server if h.was_evicted() => {
+                self.ports.queue_seen(h);
+            }
             Role::Server => {
                 self.ports.note(h, at_ns);
                 self.looks.served(c.netns, c.local_addr);

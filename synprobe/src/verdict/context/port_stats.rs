@@ -89,16 +89,22 @@ impl AllPortStats {
         self.0.get_mut(&key)
     }
 
-    pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
+    /// Takes in how full a handshake's events found the SYN queue of its port.
+    pub(super) fn queue_seen(&mut self, h: &Handshake) -> Option<&mut PortStats> {
         let c = &h.connection;
-        let Some(port) = c.local_port else { return };
-        let Some(port_stats) = self.entry((c.netns, port)) else {
-            return;
-        };
+        let port_stats = self.entry((c.netns, c.local_port?))?;
         if let Some(queue) = h.facts.queue {
             port_stats.fullest = Some(queue.syn_fill().max(port_stats.fullest.unwrap_or(0.0)));
         }
-        let source = mapped(c.peer_addr);
+        Some(port_stats)
+    }
+
+    /// Takes in a handshake that has ended, or was open at the end of the run.
+    pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
+        let Some(port_stats) = self.queue_seen(h) else {
+            return;
+        };
+        let source = mapped(h.connection.peer_addr);
         if h.outcome == Outcome::Established {
             port_stats.established += 1;
             port_stats.first_ns.get_or_insert(at_ns);

@@ -77,7 +77,7 @@ impl Verdict for SynackLost {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, Outcome},
+        model::{Confidence, OpenReason, Outcome},
         verdict::fixtures::*,
     };
 
@@ -112,6 +112,35 @@ mod tests {
         let mut context = Context::default();
         context.note(&line(first));
         assert_eq!(said(&second, context).0, Some(VerdictKind::PeerSilent));
+    }
+
+    #[test]
+    fn issue14_1_an_eviction_is_no_repeated_syn() {
+        let mut context = Context::default();
+        for began in [980, 985, 990] {
+            let mut evicted = half_open(Outcome::Open);
+            evicted.open_reason = Some(OpenReason::Evicted);
+            evicted.facts.began_ns = Some(began * SEC);
+            context.note(&line(evicted));
+        }
+        let got = said(&half_open(Outcome::Expired), context);
+        assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
+    }
+
+    #[test]
+    fn issue14_1_an_evicted_half_open_gets_no_verdict() {
+        let mut evicted = repeating(Outcome::Open);
+        evicted.open_reason = Some(OpenReason::Evicted);
+        evicted.evidence.push(crate::model::Evidence {
+            fact: "evicted: the table holds 10 handshakes (--max-handshakes)".to_owned(),
+            supports: true,
+        });
+        let got = judged(&evicted, Context::default());
+        assert_eq!(
+            (got.verdict, got.confidence),
+            (None, Confidence::Insufficient)
+        );
+        assert_eq!(got.evidence, evicted.evidence, "one fact says it");
     }
 
     #[test]
