@@ -212,6 +212,11 @@ pub fn listeners_not_root() -> Result<()> {
             said.starts_with("synprobe: ") && said.contains("root"),
             "{ran:?}"
         );
+        // Issue 14, regression 3: what may not be entered was counted by process.
+        ensure!(
+            !said.contains("may not be entered") || said.contains("process"),
+            "{ran:?}"
+        );
     }
     Ok(())
 }
