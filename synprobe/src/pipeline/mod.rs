@@ -180,6 +180,7 @@ impl<'v> Run<'v> {
         let mut context = Context::default();
         context.sees_drops = attached.contains(&DROPS);
         context.counted_clients = options.detail.slow_us().map_or(0, |_| u64::MAX);
+        context.selection = options.selection.clone();
         let names = HostNames::new(&options.namespaces);
         let began_ns = monotonic_ns();
         let tracker = Tracker::new(

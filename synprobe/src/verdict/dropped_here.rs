@@ -76,6 +76,10 @@ impl Verdict for DroppedHere {
         Some(finding.remedy(first.remedy()))
     }
 
+    fn sums_handshakes(&self) -> bool {
+        true
+    }
+
     fn facts_of_many(&self, group: &[&Handshake], context: &Context) -> Option<Vec<Evidence>> {
         // By what was dropped, where and why: packets, connections.
         type Kind<'s> = (u32, Packet, bool, String, &'s str);

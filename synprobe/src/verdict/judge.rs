@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ALL, Context, problems};
+use super::{ALL, Context, ProblemGroups};
 use crate::{
     model::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
@@ -11,7 +11,8 @@ use crate::{
     util::{bounded::Bounded, format},
 };
 
-/// Handshakes in trouble that are kept for a judgement at the end; those beyond are judged at once.
+/// Handshakes in trouble that are held back to be judged at the end. Those beyond are judged at once, and
+/// counted in the same problems.
 const HELD: usize = 50_000;
 /// Peers whose verdicts are counted.
 const PEERS: usize = 65_536;
@@ -30,9 +31,12 @@ pub struct Judge {
     mode: Mode,
     /// What is known around the handshakes.
     pub context: Context,
+    /// Handshakes in trouble that are judged at the end.
     held: Vec<Line>,
-    /// Judged before the end for want of room.
-    hurried: u64,
+    /// How many of them at the most.
+    most_held: usize,
+    /// Those that are judged already, summed.
+    groups: ProblemGroups,
     /// Most have one verdict, and there are thousands: a map for each would be half a kilobyte.
     by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
 }
@@ -44,12 +48,20 @@ impl Judge {
             mode,
             context,
             held: Vec::new(),
-            hurried: 0,
+            most_held: HELD,
+            groups: ProblemGroups::default(),
             by_peer: Bounded::new(PEERS),
         }
     }
 
-    /// Takes lines as the tracker says them; gives back those that can be printed.
+    /// Holds back no more than so many.
+    #[cfg(test)]
+    pub(crate) fn holding(mut self, most: usize) -> Self {
+        self.most_held = most;
+        self
+    }
+
+    /// Takes in the tracker's lines; returns those that can be printed.
     pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
             self.context.note(line);
@@ -65,9 +77,10 @@ impl Judge {
                     match &line.body {
                         Body::State(_) | Body::Retransmit(_) => (),
                         Body::Handshake(h) if went_well(h, &self.context) => (),
-                        Body::Handshake(_) if self.held.len() < HELD => self.held.push(line),
+                        Body::Handshake(_) if self.held.len() < self.most_held => {
+                            self.held.push(line)
+                        }
                         Body::Handshake(_) => {
-                            self.hurried += 1;
                             self.judge(&mut line);
                             printed.push(line);
                         }
@@ -89,12 +102,9 @@ impl Judge {
         judged.iter_mut().for_each(|line| self.judge(line));
         if self.mode == Mode::AtTheEnd {
             let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
-            let of = |line: &Line| match &line.body {
-                Body::Handshake(h) => Some(h.clone()),
-                _ => None,
-            };
-            let handshakes: Vec<Box<Handshake>> = judged.iter().filter_map(of).collect();
-            let found = problems(&handshakes, &self.context);
+            let found = self
+                .groups
+                .problems(judged.iter().filter_map(handshake), &self.context);
             let listeners = listeners(&found, &self.context);
             let at_the_end = |body| Line {
                 mono_ns: at_ns.unwrap_or(0),
@@ -116,30 +126,50 @@ impl Judge {
         printed
     }
 
-    /// Handshakes that had to be judged before the end.
-    pub fn hurried(&self) -> u64 {
-        self.hurried
+    /// The problems as they stand now. Changes nothing: handshakes that are held back are judged for this
+    /// answer alone, by what is known now.
+    pub fn problems_now(&self) -> Vec<Problem> {
+        if self.held.is_empty() {
+            return self.groups.problems(std::iter::empty(), &self.context);
+        }
+        let mut groups = self.groups.clone();
+        let mut judged: Vec<Handshake> = self.held.iter().filter_map(handshake).cloned().collect();
+        for h in &mut judged {
+            if judge(h, &self.context) {
+                groups.add(h);
+            }
+        }
+        groups.problems(judged.iter(), &self.context)
     }
 
     fn judge(&mut self, line: &mut Line) {
-        if let Body::Handshake(h) = &mut line.body {
-            judge(h, &self.context);
-            if let Some(verdict) = h.verdict {
-                let key = (h.connection.peer_addr, h.connection.role);
-                let Some(counts) = self.by_peer.get_mut(&key) else {
-                    self.by_peer.insert(key, vec![(verdict, 1)]);
-                    return;
-                };
-                match counts.iter_mut().find(|(of, _)| *of == verdict) {
-                    Some((_, count)) => *count += 1,
-                    None => counts.push((verdict, 1)),
-                }
-            }
+        let Body::Handshake(h) = &mut line.body else {
+            return;
+        };
+        if judge(h, &self.context) {
+            self.groups.add(h);
+        }
+        let Some(verdict) = h.verdict else { return };
+        let key = (h.connection.peer_addr, h.connection.role);
+        let Some(counts) = self.by_peer.get_mut(&key) else {
+            self.by_peer.insert(key, vec![(verdict, 1)]);
+            return;
+        };
+        match counts.iter_mut().find(|(of, _)| *of == verdict) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((verdict, 1)),
         }
     }
 }
 
-/// The listeners that problems are about, and those that were full.
+fn handshake(line: &Line) -> Option<&Handshake> {
+    match &line.body {
+        Body::Handshake(h) => Some(h),
+        _ => None,
+    }
+}
+
+/// The listeners that problems are about, and those that were full and are asked for.
 fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     let concerned = |l: &Listener| {
         problems.iter().any(|p| {
@@ -148,8 +178,8 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     };
     let mut found: Vec<Listener> = context
         .listeners()
-        .filter(|looks| looks.was_full() || concerned(&looks.last))
-        .map(|looks| looks.last.clone())
+        .filter(|l| concerned(&l.last) || l.was_full() && context.selects_listener(&l.last))
+        .map(|l| l.last.clone())
         .collect();
     found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
     found
@@ -160,12 +190,12 @@ fn went_well(h: &Handshake, context: &Context) -> bool {
     h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
 }
 
-/// Says why, in the handshake itself.
-fn judge(h: &mut Handshake, context: &Context) {
+/// Puts the verdict into the handshake. Whether it is in trouble.
+fn judge(h: &mut Handshake, context: &Context) -> bool {
     if h.was_evicted() {
         // The tracker says so in its evidence: how it went on is not known.
         h.confidence = Confidence::Insufficient;
-        return;
+        return true;
     }
     let found = ALL
         .iter()
@@ -178,7 +208,7 @@ fn judge(h: &mut Handshake, context: &Context) {
                 supports: false,
             });
         }
-        return;
+        return h.outcome != Outcome::Established;
     };
     if context.lost > 0 {
         finding = finding.contra(format!(
@@ -206,6 +236,7 @@ fn judge(h: &mut Handshake, context: &Context) {
         h.verdict = Some(verdict.kind());
         h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
     }
+    true
 }
 
 /// Why nothing is said.

@@ -17,7 +17,7 @@ mod server;
 
 pub use context::Context;
 pub use judge::{Judge, Mode};
-pub use problems::problems;
+pub use problems::ProblemGroups;
 
 use crate::model::{Confidence, Evidence, Handshake, VerdictKind};
 
@@ -118,6 +118,11 @@ pub trait Verdict: Sync {
 
     /// What speaks for it; `None` where it is not this.
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding>;
+
+    /// Whether [`Verdict::facts_of_many`] sums over whole handshakes: then some are kept for it.
+    fn sums_handshakes(&self) -> bool {
+        false
+    }
 
     /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
     /// they share, and some examples, say enough.

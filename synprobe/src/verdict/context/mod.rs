@@ -19,7 +19,10 @@ pub use paths::{Path, PathQuestion, Paths};
 pub use port_stats::{PortStats, silent};
 
 use crate::{
-    model::{Body, Connection, HalfOpens, Handshake, Line, Missed, Outcome, Role, TcpState},
+    filter::Selection,
+    model::{
+        Body, Connection, HalfOpens, Handshake, Line, Listener, Missed, Outcome, Role, TcpState,
+    },
     util::{addresses::mapped, bounded::Bounded},
 };
 
@@ -58,6 +61,8 @@ pub struct Context {
     pub counted_clients: u64,
     /// Whether this kernel tells what this host throws away.
     pub sees_drops: bool,
+    /// What was asked for: no problem, listener or drop outside it is printed.
+    pub selection: Selection,
     drops: DroppedPackets,
     looks: listener_history::ListenerHistories,
     ports: port_stats::AllPortStats,
@@ -164,12 +169,7 @@ impl Context {
     }
 
     /// Takes in one look at the listeners and counters.
-    pub fn look(
-        &mut self,
-        listeners: &[crate::model::Listener],
-        counters: &[Counters],
-        at_ns: u64,
-    ) {
+    pub fn look(&mut self, listeners: &[Listener], counters: &[Counters], at_ns: u64) {
         self.looks.note(listeners, counters, at_ns);
     }
 
@@ -198,9 +198,30 @@ impl Context {
         Ends::of(c).map_or(Vec::new(), |ends| self.drops.of(&ends, since_ns))
     }
 
-    /// All packets thrown away, most first.
-    pub fn drops(&self) -> &DroppedPackets {
-        &self.drops
+    /// SYNs that came in, were asked for, and were dropped by this host.
+    pub fn dropped_syns(&self) -> impl Iterator<Item = &DroppedPacket> {
+        self.drops.iter().filter(|d| {
+            let (local, peer) = (d.to.port(), d.from.port());
+            d.packet == Packet::Syn
+                && d.incoming
+                && self.selection.wants(Role::Server)
+                && self
+                    .selection
+                    .matches(Some(local), Some(peer), d.from.ip(), d.netns)
+        })
+    }
+
+    /// Whether a listener is one that was asked for. A listener has no peer: where peers were asked for, a
+    /// handshake or a dropped SYN of theirs has to concern it.
+    pub fn selects_listener(&self, l: &Listener) -> bool {
+        let at = (l.netns, l.local_port);
+        let came = || {
+            let dropped = |d: &DroppedPacket| (d.netns, d.to.port()) == at;
+            self.ports.of(at.0, at.1).is_some() || self.dropped_syns().any(dropped)
+        };
+        self.selection
+            .selects_listener(l.local_port, l.netns)
+            .unwrap_or_else(came)
     }
 
     /// What was seen of the listener that serves a connection.
@@ -231,11 +252,6 @@ impl Context {
     /// Those who came to a connection's port.
     pub fn port_stats(&self, c: &Connection) -> Option<&PortStats> {
         self.ports.of(c.netns, c.local_port?)
-    }
-
-    /// The port_stats of every listening port.
-    pub fn ports(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
-        self.ports.iter()
     }
 
     /// What the caller's process has called.

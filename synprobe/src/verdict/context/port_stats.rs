@@ -144,8 +144,4 @@ impl AllPortStats {
     pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
         self.0.get(&(netns, port))
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
-        self.0.iter()
-    }
 }
