@@ -142,9 +142,9 @@ pub fn explain() -> Result<()> {
         ensure!(long.code == Some(DONE), "{long:?}");
         for head in [
             "What it means",
-            "How it is told",
+            "How it is detected",
             "What to try",
-            "How to see it made",
+            "How to reproduce it",
         ] {
             ensure!(long.out.contains(head), "{name}: no {head}");
         }

@@ -40,7 +40,7 @@ impl Enricher {
             } else {
                 (local, peer)
             };
-            context.discarded(DroppedPacket {
+            context.note_drop(DroppedPacket {
                 netns: r.flow.netns,
                 from,
                 to,
@@ -54,7 +54,7 @@ impl Enricher {
                 last_ns: r.header.ts_ns,
             });
         } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
-            context.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+            context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
     }
 
@@ -67,7 +67,7 @@ impl Enricher {
                 what: error.words(),
                 count: 1,
             };
-            context.told(Ends::new(flat(error.local), flat(error.peer)), word);
+            context.note_icmp(Ends::new(flat(error.local), flat(error.peer)), word);
         });
     }
 }

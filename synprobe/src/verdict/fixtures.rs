@@ -1,4 +1,4 @@
-//! Handshakes and scenes for the verdicts' tests.
+//! Handshakes and contexts for the verdicts' tests.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -66,7 +66,7 @@ pub fn half_open(outcome: Outcome) -> Handshake {
     half_open_of("10.0.0.9", outcome)
 }
 
-/// A half-open of some peer, sent again twice.
+/// A half-open of some peer; its SYN-ACK was retransmitted twice.
 pub fn half_open_of(peer: &str, outcome: Outcome) -> Handshake {
     let mut h = handshake(connection(Role::Server, peer, 55_555), outcome);
     h.retransmits = 2;
@@ -78,7 +78,7 @@ pub fn active(outcome: Outcome) -> Handshake {
     handshake(connection(Role::Client, "10.0.0.9", 5432), outcome)
 }
 
-/// What is said of a handshake, and how surely.
+/// A handshake's verdict and its confidence.
 pub fn said(h: &Handshake, context: Context) -> (Option<VerdictKind>, Confidence) {
     let h = judged(h, context);
     (h.verdict, h.confidence)
@@ -139,7 +139,7 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
     }
 }
 
-/// The listener on port 8080 with so many of 128 in its accept queue.
+/// The listener on port 8080 with `accept_queue` of 128 connections waiting.
 pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     Listener {
         local_addr: "0.0.0.0".parse().unwrap(),
@@ -160,7 +160,7 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     }
 }
 
-/// A context in which the listener was looked at three times, counters moving by so much.
+/// A context with three samples of the listener, between which the counters rose.
 pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
     let mut context = Context::default();
     context.sees_drops = true;

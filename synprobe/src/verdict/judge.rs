@@ -1,4 +1,4 @@
-//! From lines without verdicts to lines with them.
+//! When handshakes are judged, and which lines are printed.
 
 use std::net::IpAddr;
 
@@ -26,23 +26,23 @@ pub enum Mode {
     AtTheEnd,
 }
 
-/// See the module.
+/// Gives handshakes their verdicts, and sums them to problems.
 pub struct Judge {
     mode: Mode,
     /// What is known around the handshakes.
     pub context: Context,
     /// Handshakes in trouble that are judged at the end.
     held: Vec<Line>,
-    /// How many of them at the most.
+    /// The bound of `held`.
     most_held: usize,
-    /// Those that are judged already, summed.
+    /// Sums of the handshakes in trouble that are judged.
     groups: ProblemGroups,
-    /// Most have one verdict, and there are thousands: a map for each would be half a kilobyte.
+    /// Verdicts by peer. Most peers have one, so a list takes less memory than a map.
     by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
 }
 
 impl Judge {
-    /// Knows nothing yet.
+    /// A judge without handshakes.
     pub fn new(mode: Mode, context: Context) -> Self {
         Self {
             mode,
@@ -54,7 +54,7 @@ impl Judge {
         }
     }
 
-    /// Holds back no more than so many.
+    /// Changes the bound of the handshakes that are held back.
     #[cfg(test)]
     pub(crate) fn holding(mut self, most: usize) -> Self {
         self.most_held = most;
@@ -92,7 +92,7 @@ impl Judge {
         }
     }
 
-    /// The last lines: everything that was held back, then what it comes to.
+    /// The last lines: handshakes that were held back, then problems, listeners and peers.
     pub fn finish(&mut self, lines: Vec<Line>) -> Vec<Line> {
         let (about_peers, rest): (Vec<Line>, Vec<Line>) = lines
             .into_iter()
@@ -169,7 +169,7 @@ fn handshake(line: &Line) -> Option<&Handshake> {
     }
 }
 
-/// The listeners that problems are about, and those that were full and are asked for.
+/// Listeners that a problem concerns, and selected ones whose accept queue was full.
 fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     let concerned = |l: &Listener| {
         problems.iter().any(|p| {
@@ -185,12 +185,12 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     found
 }
 
-/// Whether there is nothing to say of it.
+/// Whether it completed and no verdict applies.
 fn went_well(h: &Handshake, context: &Context) -> bool {
     h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
 }
 
-/// Puts the verdict into the handshake. Whether it is in trouble.
+/// Gives the handshake its verdict. Returns whether it is in trouble.
 fn judge(h: &mut Handshake, context: &Context) -> bool {
     if h.was_evicted() {
         // The tracker says so in its evidence: how it went on is not known.
@@ -212,7 +212,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
     };
     if context.lost > 0 {
         finding = finding.contra(format!(
-            "{} records of this run were lost: what they told is not known",
+            "{} records of this run were lost: what they contained is not known",
             context.lost
         ));
         finding.confidence = match (finding.confidence, finding.by_absence) {
@@ -224,7 +224,8 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
     // An active open that is still open has not been answered, whenever it began.
     let unwatched = h.connection.role == Role::Server && h.facts.was_there && !h.facts.counted;
     if finding.by_absence && unwatched {
-        finding = finding.contra("it was there before the run: what came before is not known");
+        finding =
+            finding.contra("it existed before the run: what happened until then is not known");
         finding.confidence = match finding.confidence {
             Confidence::Certain => Confidence::Likely,
             _ => Confidence::Insufficient,
@@ -239,17 +240,19 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
     true
 }
 
-/// Why nothing is said.
+/// Why there is no verdict.
 fn undecided(h: &Handshake) -> String {
     let age = h
         .dwell_us
         .map_or_else(|| "an unknown time".to_owned(), format::duration);
     match (h.outcome, h.retransmits) {
-        (Outcome::Open, 0) => format!("open for {age} and not sent again yet: too young to tell"),
-        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
-            "it was there before the run, and nothing of it was seen since".to_owned()
+        (Outcome::Open, 0) => {
+            format!("open for {age}, and nothing retransmitted yet: too early to judge")
         }
-        (Outcome::Dropped, _) => "nothing that was seen tells why it was removed".to_owned(),
-        _ => "what was seen does not tell why".to_owned(),
+        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
+            "it existed before the run, and no event of it was seen since".to_owned()
+        }
+        (Outcome::Dropped, _) => "no event shows why it was removed".to_owned(),
+        _ => "the evidence does not show why".to_owned(),
     }
 }

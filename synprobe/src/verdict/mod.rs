@@ -1,9 +1,9 @@
 //! Why a handshake went as it did, with the facts for it and against it.
 //!
-//! A verdict is a pure function of what was seen: of one handshake ([`Handshake`], its `facts`
-//! included) and of what is known around it ([`Context`]). One file each, behind [`Verdict`]; [`ALL`]
-//! lists them, the strongest evidence first, and the first that the evidence makes is said. Where none
-//! is made, nothing is said but what is known ([`Judge::judge`]).
+//! A verdict is a pure function of one handshake ([`Handshake`], its `facts` included) and of what is known
+//! around it ([`Context`]). Each has a file of its own, behind [`Verdict`]. [`ALL`] lists them, the
+//! strongest evidence first; the first that applies is the handshake's. Where none applies, the line says
+//! which evidence is missing. [`Judge`] decides when that happens, and sums handshakes to problems.
 
 mod client;
 pub mod context;
@@ -28,19 +28,19 @@ pub struct Finding {
     pub confidence: Confidence,
     /// For and against.
     pub evidence: Vec<Evidence>,
-    /// Whether it rests on something that was not seen: then a lost record weighs more.
+    /// Whether it rests on the absence of an event: then a lost record weighs more.
     pub by_absence: bool,
     /// What to do, in commands.
     pub remedy: String,
 }
 
 impl Finding {
-    /// Seen.
+    /// Observed directly.
     pub fn certain() -> Self {
         Self::new(Confidence::Certain)
     }
 
-    /// The best explanation.
+    /// The best explanation of the evidence.
     pub fn likely() -> Self {
         Self::new(Confidence::Likely)
     }
@@ -54,7 +54,7 @@ impl Finding {
         }
     }
 
-    /// It rests on what was not seen.
+    /// It rests on the absence of an event.
     pub fn by_absence(mut self) -> Self {
         self.by_absence = true;
         self
@@ -94,7 +94,7 @@ impl Finding {
         }
     }
 
-    /// What to do.
+    /// Sets what to do, in commands.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
@@ -111,12 +111,12 @@ pub trait Verdict: Sync {
         self.kind().name()
     }
 
-    /// Whether it is something to mend.
+    /// Whether it is a fault; else it is intended behaviour.
     fn is_fault(&self) -> bool {
         true
     }
 
-    /// What speaks for it; `None` where it is not this.
+    /// The evidence, where the handshake has this verdict; else `None`.
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding>;
 
     /// Whether [`Verdict::facts_of_many`] sums over whole handshakes: then some are kept for it.
@@ -124,8 +124,8 @@ pub trait Verdict: Sync {
         false
     }
 
-    /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
-    /// they share, and some examples, say enough.
+    /// The facts of a group of handshakes with this verdict, added up. `None`: the problem quotes the facts
+    /// that they share, and some examples.
     fn facts_of_many(&self, _: &[&Handshake], _: &Context) -> Option<Vec<Evidence>> {
         None
     }
@@ -141,15 +141,15 @@ pub struct Explanation {
     pub summary: &'static str,
     /// What it means.
     pub meaning: &'static str,
-    /// How it is told, and what it cannot be told from.
-    pub told_by: &'static str,
+    /// How it is detected, and what looks the same.
+    pub detection: &'static str,
     /// What to try.
     pub remedy: &'static str,
-    /// How to see it made: a scenario of the lab.
+    /// The lab's scenario that makes it.
     pub reproduce: &'static str,
 }
 
-/// Every verdict, in the order in which they are tried: those that rest on something seen before those
+/// Every verdict, in the order in which they are tried: those that rest on an event before those
 /// that rest on its absence.
 pub const ALL: &[&dyn Verdict] = &[
     &dropped_here::DroppedHere,

@@ -70,7 +70,8 @@ impl Page {
     fn handshake(&mut self, h: &Handshake) {
         self.judged += 1;
         self.there_before += u64::from(h.facts.was_there);
-        self.undecided += u64::from(h.verdict.is_none() && h.outcome != Outcome::Established);
+        let failed = h.outcome != Outcome::Established && !h.was_evicted();
+        self.undecided += u64::from(h.verdict.is_none() && failed);
     }
 
     /// The page.

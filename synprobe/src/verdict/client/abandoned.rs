@@ -59,7 +59,7 @@ impl Verdict for Abandoned {
             meaning: "The application's own connect time-out ran out, or it was ended, while the kernel \
                       was still trying. No packet tells the peer. Connects that race each other (happy \
                       eyeballs) look so too, for the ones that lose.",
-            told_by: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
+            detection: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
                       did not answer in time is another question; an ICMP error that was noted \
                       meanwhile, a full queue on this host or a packet dropped here is said instead.",
             remedy: "See why there was no answer, and compare the two time-outs.\n    synprobe connect \

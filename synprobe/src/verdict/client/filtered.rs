@@ -6,7 +6,7 @@ use crate::{
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
-/// Open for so many retransmissions without an answer is enough to say so.
+/// Retransmissions without an answer after which an open handshake gets this verdict.
 const ENOUGH: u32 = 2;
 
 /// `filtered`
@@ -34,7 +34,7 @@ impl Verdict for Filtered {
             }
             _ => finding,
         };
-        finding = finding.maybe_contra(context.usual_us(&h.connection).map(|(us, n)| {
+        finding = finding.maybe_contra(context.typical_us(&h.connection).map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
                 format::duration(us)
@@ -57,8 +57,8 @@ impl Verdict for Filtered {
             summary: "no answer of any kind to our SYNs",
             meaning: "Nothing came back: no SYN-ACK, no RST, no ICMP error, until the retries ran out or \
                       so far. Mostly a firewall that drops silently or a host that is down; also a \
-                      server whose accept queue is full, for it drops SYNs without a word.",
-            told_by: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
+                      server whose accept queue is full, for it drops SYNs silently.",
+            detection: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
                       error or a packet dropped by this host. It rests on silence and so is likely at \
                       the most. Where the server is on this host too, its queue is looked at: \
                       server-queue-full.",

@@ -40,7 +40,7 @@ impl Verdict for PortsExhausted {
             summary: "no local port is left for this destination: connect() fails at once",
             meaning: "Every port of net.ipv4.ip_local_port_range is taken for this pair of addresses and \
                       this destination port, mostly by connections in TIME_WAIT. Nothing was sent.",
-            told_by: "CLOSE→SYN_SENT→CLOSE within microseconds with no local port chosen: the only way \
+            detection: "CLOSE→SYN_SENT→CLOSE within microseconds with no local port chosen: the only way \
                       for tcp_v4_connect() to fail before a port is chosen is \
                       inet_hash_connect(): certain.",
             remedy: "Fewer, longer connections; a wider range; more addresses.\n    sysctl \

@@ -44,8 +44,8 @@ impl Verdict for Refused {
             meaning: "The peer's host, or a device in its name, refused the connection at once. Mostly \
                       nobody listens on that port and address (a service that is down, or bound to \
                       another address), sometimes a firewall that rejects with RST.",
-            told_by: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
-                      port-unreachable gives the same errno without a RST and is told as unreachable.",
+            detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
+                      port-unreachable gives the same errno without a RST and is reported as unreachable.",
             remedy: "On the peer, see who listens.\n    ss -ltnp",
             reproduce: "synprobe lab refused",
         }

@@ -23,9 +23,9 @@ impl Verdict for ServerQueueFull {
         let overflows = context
             .moved(listener.last.netns, |c| c.listen_overflows)
             .unwrap_or(0);
-        // A queue that is full for a moment is caught by its counters, not by a look now and then.
-        // A repeated SYN counts as a drop of its listener too, and overflows are the whole namespace's:
-        // only where no other listener can have caused them.
+        // Counters catch a queue that is full for a moment; samples may miss it. A repeated SYN counts as a
+        // drop of its listener too, and overflows are the whole namespace's: they count only where no other
+        // listener can have caused them.
         let another = context
             .listeners()
             .any(|l| l.last.netns == listener.last.netns && l.was_full());
@@ -43,9 +43,9 @@ impl Verdict for ServerQueueFull {
             finding.pro(listener.how_full())
         } else {
             finding.contra(format!(
-                "listener {}: its accept queue was not full in any of {} looks",
+                "listener {}: its accept queue was not full in any of {} checks",
                 listener.name(),
-                listener.looks
+                listener.samples
             ))
         };
         finding = finding.maybe_pro(match listener.dropped() {
@@ -57,7 +57,7 @@ impl Verdict for ServerQueueFull {
         finding = match overflows {
             0 => finding.contra("ListenOverflows of its namespace did not move in this run"),
             n => finding.pro(format!(
-                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
             )),
         };
         finding = finding.pro(format!("{} in {}", super::syns(h), super::took(h)));
@@ -78,10 +78,10 @@ impl Verdict for ServerQueueFull {
         Explanation {
             summary: "the server is on this host, and its accept queue is full: SYNs get no answer",
             meaning: "The address that was called belongs to this host, and the listener there does not \
-                      accept(): the kernel drops SYNs without a word and the client waits in SYN_SENT. \
+                      accept(): the kernel drops SYNs silently and the client waits in SYN_SENT. \
                       From another host this looks like filtered.",
-            told_by: "The listener's accept queue seen to be full in sock_diag while the client waited. \
-                      With ListenOverflows of its namespace rising meanwhile, and SYNs sent again: \
+            detection: "The listener's accept queue seen to be full in sock_diag while the client waited. \
+                      With ListenOverflows of its namespace rising meanwhile, and SYNs retransmitted: \
                       certain; else likely. So is a queue that was full for a moment only: packets \
                       discarded at the listener and ListenOverflows counted in this run.",
             remedy: "The server's side has the reason: accept-queue-full.\n    synprobe listeners\n    \
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_was_full_between_two_looks_is_told_by_its_counters() {
+    fn a_queue_that_was_full_between_two_looks_is_detection_its_counters() {
         let other = said(&waiting(Outcome::Established), calling(false, 9));
         assert_eq!(
             other.0,

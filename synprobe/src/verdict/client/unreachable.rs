@@ -68,10 +68,10 @@ impl Verdict for Unreachable {
                       unreachable (it does not answer ARP, or there is no route), administratively \
                       prohibited (a firewall that rejects), port unreachable (a firewall's reject, or a \
                       host without TCP on that port).",
-            told_by: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
+            detection: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
                       agent's own raw socket (CAP_NET_RAW), says which error and who sent it. An error \
                       that the kernel noted (sk_err_soft) and did not act on, on a connection that went \
-                      unanswered: likely.",
+                      failed_half_opens: likely.",
             remedy: "Ask whoever sent it.\n    ip route get <peer>\n    traceroute -T -p <port> <peer>",
             reproduce: "synprobe lab unreachable",
         }
@@ -103,7 +103,7 @@ mod tests {
             what: "host unreachable (type 3 code 1)".into(),
             count: 1,
         };
-        context.told(Ends::of(&unreachable().connection).unwrap(), word);
+        context.note_icmp(Ends::of(&unreachable().connection).unwrap(), word);
         let said = judged(&unreachable(), context);
         assert_eq!(said.verdict, Some(VerdictKind::Unreachable));
         assert_eq!(said.confidence, Confidence::Certain);

@@ -46,6 +46,11 @@ impl FactCounts {
         }
     }
 
+    /// Different facts.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Keeps those that are shared most, and the first of those that are not.
     fn forget(&mut self, keep: usize) {
         let rank = |count: &Count| (Reverse(count.handshakes), count.order);

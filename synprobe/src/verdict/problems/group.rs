@@ -12,15 +12,26 @@ use crate::{
     verdict::{Context, find, times},
 };
 
-/// How much one group may keep.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+/// How much groups keep, or may keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
     /// Different facts.
     pub facts: usize,
     /// Different peers, and different connections.
     pub peers: usize,
     /// Whole handshakes.
     pub whole: usize,
+}
+
+impl Kept {
+    /// The sum of all groups, once one of them has changed.
+    pub fn with(self, before: Self, after: Self) -> Self {
+        Self {
+            facts: self.facts + after.facts - before.facts,
+            peers: self.peers + after.peers - before.peers,
+            whole: self.whole + after.whole - before.whole,
+        }
+    }
 }
 
 /// Different connections, by their hash. Bounded.
@@ -67,7 +78,7 @@ pub(super) struct Group {
     peers: PeerCounts,
     facts: FactCounts,
     /// The first of them, whole.
-    pub whole: Vec<Box<Handshake>>,
+    pub whole: Vec<Handshake>,
 }
 
 /// The surest first.
@@ -108,10 +119,19 @@ impl Group {
         }
     }
 
+    /// How much it keeps.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            facts: self.facts.len(),
+            peers: self.peers.len() + self.connections.seen.len(),
+            whole: self.whole.len(),
+        }
+    }
+
     /// Adds a judged handshake.
-    pub fn add(&mut self, h: &Handshake, limits: Limits) {
+    pub fn add(&mut self, h: &Handshake, limits: Kept) {
         if doubt(h.confidence) < doubt(self.surest.confidence) {
-            self.surest = Box::new(h.clone());
+            *self.surest = h.clone();
         }
         self.handshakes += 1;
         self.certain += u64::from(h.confidence == Confidence::Certain);
@@ -127,7 +147,7 @@ impl Group {
         self.peers.add(h.connection.peer_addr, 1, limits.peers);
         self.facts.add(&h.evidence, limits.facts);
         if self.whole.len() < limits.whole {
-            self.whole.push(Box::new(h.clone()));
+            self.whole.push(h.clone());
         }
     }
 

@@ -16,27 +16,40 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use group::{Group, Limits};
+use group::{Group, Kept};
 use key::Key;
 
 use super::{Context, find};
 use crate::model::{Confidence, Evidence, Handshake, Problem, VerdictKind};
 
-/// Problems that are told apart; what exceeds them is summed by verdict and role.
+/// Problems that are listed each; what exceeds them is summed by verdict and role.
 const GROUPS: usize = 4096;
-/// Facts kept in all groups together, and in one at the least and at the most.
-const FACTS: (usize, usize, usize) = (65_536, 16, 1024);
-/// Likewise peers. More than handshakes that are held: of those, the numbers are exact.
-const PEERS: (usize, usize, usize) = (262_144, 64, 65_536);
-/// Whole handshakes kept in all groups together, for verdicts that sum over them; and in one.
-const WHOLE: (usize, usize) = (4096, 256);
+/// What all groups together keep before each is held to [`FEW`]. There is room for all peers and
+/// connections of the handshakes that are held back, so their numbers are exact.
+const ALL: Kept = Kept {
+    facts: 65_536,
+    peers: 262_144,
+    whole: 4096,
+};
+/// The most that one group keeps.
+const MOST: Kept = Kept {
+    facts: 1024,
+    peers: 65_536,
+    whole: 256,
+};
+/// The most that one group keeps once all together have reached [`ALL`].
+const FEW: Kept = Kept {
+    facts: 16,
+    peers: 64,
+    whole: 0,
+};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ProblemGroups {
     groups: HashMap<Key, Group>,
-    /// Whole handshakes in all of them.
-    whole: usize,
+    /// In all of them together.
+    kept: Kept,
 }
 
 impl ProblemGroups {
@@ -48,28 +61,25 @@ impl ProblemGroups {
         }
         let limits = self.limits(&key);
         let group = self.groups.entry(key).or_insert_with(|| Group::new(h));
-        let before = group.whole.len();
+        let before = group.kept();
         group.add(h, limits);
-        self.whole += group.whole.len() - before;
+        self.kept = self.kept.with(before, group.kept());
     }
 
-    /// Each group's share of what all of them may keep.
-    fn limits(&self, key: &Key) -> Limits {
-        let share = |(all, least, most): (usize, usize, usize)| {
-            (all / self.groups.len().max(1)).clamp(least, most)
-        };
+    /// How much a group may keep.
+    fn limits(&self, key: &Key) -> Kept {
         let sums = key
             .verdict
             .and_then(find)
             .is_some_and(|v| v.sums_handshakes());
-        Limits {
-            facts: share(FACTS),
-            peers: share(PEERS),
-            whole: if sums && self.whole < WHOLE.0 {
-                WHOLE.1
-            } else {
-                0
-            },
+        let limit = |all: fn(&Kept) -> usize| match all(&self.kept) < all(&ALL) {
+            true => all(&MOST),
+            false => all(&FEW),
+        };
+        Kept {
+            facts: limit(|kept| kept.facts),
+            peers: limit(|kept| kept.peers),
+            whole: if sums { limit(|kept| kept.whole) } else { 0 },
         }
     }
 
@@ -94,7 +104,7 @@ impl ProblemGroups {
         let mut problems: Vec<Problem> = groups
             .into_iter()
             .map(|(key, group)| {
-                let kept: Vec<&Handshake> = group.whole.iter().map(Box::as_ref).collect();
+                let kept: Vec<&Handshake> = group.whole.iter().collect();
                 let held = whole.remove(key).unwrap_or_default();
                 // Those that are held are judged anew, and mostly more.
                 let whole = if held.len() < kept.len() { kept } else { held };
@@ -102,14 +112,14 @@ impl ProblemGroups {
             })
             .collect();
         problems.extend(without_handshake::refused_at_the_door(self, context));
-        let told: HashSet<(u32, Option<u16>)> = problems
+        let listed: HashSet<(u32, Option<u16>)> = problems
             .iter()
             .filter(|p| p.verdict == Some(VerdictKind::AcceptQueueFull))
             .map(|p| (p.netns, p.local_port))
             .collect();
         let silent = context.listeners().filter(|l| {
             let place = (l.last.netns, Some(l.last.local_port));
-            l.was_full() && !told.contains(&place) && context.selects_listener(&l.last)
+            l.was_full() && !listed.contains(&place) && context.selects_listener(&l.last)
         });
         problems.extend(silent.map(|l| without_handshake::full_listener(l, context)));
         problems.sort_by_key(|p| {

@@ -28,6 +28,11 @@ impl PeerCounts {
         }
     }
 
+    /// Different peers.
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// The peers with the most handshakes, most first, and how many more there are at least.
     pub fn most(&self) -> (Vec<PeerShare>, u64) {
         let mut counts: Vec<(IpAddr, u64)> = self.counts.iter().map(|(p, n)| (*p, *n)).collect();

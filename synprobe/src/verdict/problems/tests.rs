@@ -57,12 +57,12 @@ fn many_of_one_kind_are_one_problem_worst_first() {
         .count();
     assert_eq!(handshakes, 44, "those that went well are not among them");
     let problems = found(&lines);
-    let told: Vec<_> = problems
+    let named: Vec<_> = problems
         .iter()
         .map(|p| (p.rank, p.verdict_name(), p.confidence, p.handshakes))
         .collect();
     assert_eq!(
-        told,
+        named,
         [
             (1, "synack-lost", Confidence::Certain, 40),
             (2, "refused", Confidence::Certain, 3),
@@ -105,7 +105,7 @@ fn syns_that_never_became_a_half_open_are_a_problem_too() {
         let mut d = discard(&h, Packet::Syn, 4);
         std::mem::swap(&mut d.from, &mut d.to);
         d.incoming = true;
-        context.discarded(d);
+        context.note_drop(d);
     }
     let problems = found(&ended(Vec::new(), context));
     assert_eq!(problems.len(), 1);
@@ -202,7 +202,7 @@ fn issue14_2_sums_over_whole_handshakes_say_how_many_they_are_of() {
     for port in 0..400 {
         let mut h = half_open(Outcome::Expired);
         h.connection.peer_port = Some(1000 + port);
-        context.discarded(discard(&h, Packet::SynAck, 3));
+        context.note_drop(discard(&h, Packet::SynAck, 3));
         lines.push(line(h));
     }
     let mut judge = Judge::new(Mode::AtTheEnd, context).holding(100);
@@ -281,7 +281,7 @@ fn beside_the_selection(selection: Selection) -> Context {
     let mut d = discard(&h, Packet::Syn, 4);
     std::mem::swap(&mut d.from, &mut d.to);
     d.incoming = true;
-    context.discarded(d);
+    context.note_drop(d);
     context.selection = selection;
     context
 }
@@ -346,4 +346,29 @@ fn issue14_5_a_listener_is_a_selected_peer_s_problem_where_one_came_to_it() {
     let problems = found(&ended(vec![h], context));
     let verdicts: Vec<_> = problems.iter().map(Problem::verdict_name).collect();
     assert_eq!(verdicts, ["accept-queue-full", "peer-reset"]);
+}
+
+#[test]
+fn what_all_groups_keep_is_bounded() {
+    let mut groups = ProblemGroups::default();
+    for n in 0..400_000_u32 {
+        let peer = std::net::Ipv4Addr::from(n);
+        let mut h = half_open_of("10.0.0.9", Outcome::Expired);
+        h.connection.peer_addr = peer.into();
+        h.connection.local_port = Some((n % 16) as u16);
+        h.evidence = vec![pro(format!("fact {n}"))];
+        groups.add(&h);
+    }
+    let kept = groups.kept;
+    let few = 16 * FEW.peers;
+    assert!(kept.peers <= ALL.peers + 2 * few, "{kept:?}");
+    assert!(kept.facts <= ALL.facts, "{kept:?}");
+    let problems = groups.problems(std::iter::empty(), &Context::default());
+    assert_eq!(problems.iter().map(|p| p.handshakes).sum::<u64>(), 400_000);
+    let left_out = |p: &Problem| {
+        p.evidence
+            .iter()
+            .any(|e| e.fact.contains("not attributed to a peer"))
+    };
+    assert!(problems.iter().any(left_out), "{:#?}", problems[0]);
 }

@@ -69,10 +69,10 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
 
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a
 /// handshake nor a packet drop shows them.
-pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Problem {
-    let l = &looks.last;
+pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Problem {
+    let l = &history.last;
     let overflows = context.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
-    let mut evidence = vec![pro(looks.how_full())];
+    let mut evidence = vec![pro(history.how_full())];
     let fact = match overflows {
         0 => Evidence {
             fact:
@@ -81,7 +81,7 @@ pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Probl
             supports: false,
         },
         n => pro(format!(
-            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
         )),
     };
     evidence.push(fact);

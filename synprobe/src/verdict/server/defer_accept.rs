@@ -41,7 +41,7 @@ impl Verdict for DeferAccept {
                       said yet. The client is connected; the server stays half-open until data come, or \
                       for as long as the option says. Clients that connect ahead of need, health checks \
                       and port scanners show up so.",
-            told_by: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \
+            detection: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \
                       final ACK that was discarded (inet_request_sock.acked, or the packet itself), \
                       while the accept queue had room: certain.",
             remedy: "Nothing, unless the option was set by mistake.",

@@ -40,10 +40,10 @@ impl Verdict for PeerReset {
             meaning: "Somebody sent a SYN in the peer's name, and the peer's kernel knows nothing of it: \
                       its address is forged (it is the victim of a reflection), the application has \
                       closed its socket meanwhile (a stale port, an impatient client), or a NAT answers \
-                      from another address. One RST does not tell which; a peer that goes on sending its \
+                      from another address. One RST does not show which; a peer that goes on sending its \
                       SYN does (asymmetric-nat).",
-            told_by: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
-                      certain. Where that is not to be seen: the half-open is gone from sock_diag before \
+            detection: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
+                      certain. Where it cannot be seen: the half-open is gone from sock_diag before \
                       its time and the namespace's EmbryonicRsts rose: likely.",
             remedy: "Nothing on this host. For many at once, from many addresses: rate-limit SYNs before \
                      they reach it.",

@@ -17,7 +17,7 @@ impl Verdict for PeerSilent {
         if !super::unfinished(h) || !context::silent(h) {
             return None;
         }
-        let baseline = context.usual_us(&h.connection);
+        let baseline = context.typical_us(&h.connection);
         let finding = Finding::likely()
             .by_absence()
             .pro(format!(
@@ -49,7 +49,7 @@ impl Verdict for PeerSilent {
                       answer, a forged address, a host that died, or a path that loses every packet \
                       towards it or from it after the first. A living client whose SYN-ACK is lost would \
                       have repeated its SYN after a second.",
-            told_by: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
+            detection: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
                       final ACK was discarded, no RST seen. Likely at the most: it rests on silence. One \
                       host cannot tell a scanner from a dead path or from an ACK that is lost on its way \
                       here; whether this peer has come in before, and a capture on the other host, can. A \

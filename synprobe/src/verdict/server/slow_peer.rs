@@ -6,7 +6,7 @@ use crate::{
     verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
-/// Far over a peer's baseline: so many times the median.
+/// Far over a peer's baseline: this many times the median.
 const TIMES: u64 = 5;
 /// And by no less than this, µs.
 const OVER_US: u64 = 100_000;
@@ -26,11 +26,11 @@ impl Verdict for SlowPeer {
             return None;
         }
         let dwell = h.dwell_us;
-        // Most handshakes end here: whatever is baseline, this is not far over it.
+        // Most handshakes end here: whatever the baseline, this is not far over it.
         if h.retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
             return None;
         }
-        let baseline = context.usual_us(&h.connection);
+        let baseline = context.typical_us(&h.connection);
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
@@ -68,7 +68,7 @@ impl Verdict for SlowPeer {
             meaning: "The handshake came to a good end, late: a segment was lost once, or the way to this \
                       peer and back took far longer than it usually does. Each lost segment costs a second \
                       or more.",
-            told_by: "SYN-ACKs sent again before the final ACK: certain. Without one, the connection's own \
+            detection: "SYN-ACKs retransmitted before the final ACK: certain. Without one, the connection's own \
                       first round-trip sample, over a second, or over five times and 100 ms more than the \
                       median of this peer's last handshakes: likely.",
             remedy: "Look for loss and queues on the path.\n    mtr -T -P <port> <peer>\n    ss -ti dst \

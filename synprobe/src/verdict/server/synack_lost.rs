@@ -17,7 +17,7 @@ impl Verdict for SynackLost {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let again = context.unanswered(h);
+        let again = context.failed_half_opens(h);
         if !super::unfinished(h)
             || h.retransmits_by_peer == 0 && again < 2
             || h.facts.acked
@@ -34,8 +34,8 @@ impl Verdict for SynackLost {
         }
         if again >= 2 {
             finding = finding.pro(format!(
-                "the same port of the peer made {again} half-opens within {} s: it sent its SYN again after \
-                 the one before had ended",
+                "the same port of the peer made {again} half-opens within {} s: it repeated its SYN after the previous \
+                 one had ended",
                 ONE_CONNECT_S
             ));
         }
@@ -46,7 +46,7 @@ impl Verdict for SynackLost {
         finding = if context.sees_drops && !context.drops_missed {
             finding.pro("this host did not drop any of them")
         } else {
-            finding.contra("whether this host dropped them itself is not to be seen here")
+            finding.contra("whether this host dropped them itself cannot be seen here")
         };
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(
@@ -61,14 +61,14 @@ impl Verdict for SynackLost {
             meaning: "The peer is alive and wants the connection; its SYNs arrive here. Our answers do \
                       not arrive there: the return path is broken, a firewall between the two drops \
                       SYN-ACKs, or they take another route than the SYNs and die there.",
-            told_by: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
+            detection: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
                       fired (request_sock: num_retrans above num_timeout; the timer not running when it \
                       was sent): certain. Repeats of before the run are seen too, with the next \
                       retransmission. A peer whose round trip is longer than its own SYN time-out (1 s) \
                       looks the same until it completes.",
             remedy: "Follow the SYN-ACK: which interface, which router, where does it end?\n    ip route \
                      get <peer>\n    tcpdump -ni any 'host <peer> and tcp[tcpflags] & tcp-syn != 0'",
-            reproduce: "synprobe lab synack-lost\nsynprobe lab riddle-synack-lost",
+            reproduce: "synprobe lab synack-lost\nsynprobe lab incident-synack-lost",
         }
     }
 }
