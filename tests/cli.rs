@@ -36,7 +36,7 @@ const HOST: i32 = 3;
 type Test = fn() -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 19] = [
+    let tests: [(&str, Test); 20] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         ("listeners-full-queue", pages::full_queue),
         ("diagnose-full-queue", pages::diagnose_full_queue),
         ("diagnose-nothing", pages::diagnose_nothing),
+        ("issue14_5_selections", pages::issue14_5_selections),
         ("explain", pages::explain),
         ("listeners-nobody", pages::nobody_listens),
         ("listeners-not-root", pages::listeners_not_root),

@@ -66,6 +66,7 @@ fn handshake() -> Handshake {
             cgroup: None,
         },
         outcome: Outcome::Expired,
+        open_reason: None,
         dwell_us: Some(63_000_000),
         dwell_source: Some(DwellSource::SockDiag),
         dwell_error_us: None,

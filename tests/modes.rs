@@ -300,7 +300,7 @@ impl<'l> Comparison<'l> {
         }
         ensure!(t.error == e.error, "another error");
         ensure!(t.retransmits == e.retransmits, "sent again");
-        match (t.verdict.as_deref(), e.verdict.as_deref()) {
+        match (t.verdict, e.verdict) {
             (t, e) if t == e => (),
             // A line is judged when it is printed, by the queues at the last look and by what others
             // went through; no program of the exact mode has a part in these.

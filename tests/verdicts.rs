@@ -7,20 +7,21 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    model::{Body, Confidence, Counted, Lost, Problem, Role},
+    model::{Body, Confidence, Counted, Lost, Missed, Problem, Role, VerdictKind},
     pipeline::Setup,
     verbs::lab,
     verdict::Mode,
     view::{JsonView, Page, View},
 };
-use synprobe_lab::{
-    self, Family, HEALTHY, INSUFFICIENT, Lab, LabRun, Matrix, Said, Scenario, Variation,
-};
+use synprobe_lab::{self, Answer, Cause, Family, Lab, LabRun, Matrix, Said, Scenario, Variation};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     pipeline_run::AMPLE_RING,
     schema,
 };
+
+/// A table that evicts nothing.
+const AMPLE_TABLE: usize = 100_000;
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         }
     }
     cases.push(Case::new("a-ring-that-is-too-small", too_small_a_ring));
+    cases.push(Case::new("issue14_1_4-evictions", issue14_1_4_evictions));
     harness::main_with(cases, 10)
 }
 
@@ -41,11 +43,12 @@ fn run(
     scenario: &'static dyn Scenario,
     family: Family,
     ring_bytes: u32,
+    max_handshakes: usize,
     background: bool,
 ) -> Result<(LabRun, String)> {
     let setup = Setup {
         ring_bytes,
-        max_handshakes: 100_000,
+        max_handshakes,
         max_peers: 32_768,
         log_level: 0,
         detail: Detail::Handshakes,
@@ -83,7 +86,7 @@ fn problems(run: &LabRun) -> Vec<&Problem> {
 }
 
 fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
-    let (run, json) = run(scenario, family, AMPLE_RING, true)?;
+    let (run, json) = run(scenario, family, AMPLE_RING, AMPLE_TABLE, true)?;
     schema::check(json.lines())?;
     if let Some(lost) = lost(&run).first() {
         // It is less sure of itself then, as it should be; that has a test of its own.
@@ -94,15 +97,15 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     said.iter().for_each(|s| matrix.add(s));
     let wrong: Vec<&Said> = said
         .iter()
-        .filter(|s| !s.is_right() && s.verdict != INSUFFICIENT)
+        .filter(|s| !s.is_right() && s.answer != Answer::Insufficient)
         .collect();
     ensure!(
         wrong.iter().all(|s| s.confidence != Confidence::Certain),
         "said with certainty, and wrong:\n{matrix}\n{:#?}",
         wrong.first()
     );
-    let mut causes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for s in said.iter().filter(|s| s.cause != HEALTHY) {
+    let mut causes: BTreeMap<Cause, (usize, usize)> = BTreeMap::new();
+    for s in said.iter().filter(|s| s.cause != Cause::Healthy) {
         let (all, right) = causes.entry(s.cause).or_default();
         *all += 1;
         *right += usize::from(s.is_right());
@@ -110,7 +113,8 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     for (cause, (all, right)) in causes {
         ensure!(
             right > 0,
-            "of {all} handshakes with {cause} not one is told so:\n{matrix}"
+            "of {all} handshakes with {} not one is told so:\n{matrix}",
+            cause.name()
         );
     }
     if scenario.is_incident() {
@@ -133,7 +137,7 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
     let cause = made
         .iter()
         .filter(|m| m.role == Role::Server)
-        .find_map(|m| m.cause.filter(|cause| *cause != HEALTHY))
+        .find_map(|m| m.cause.filter(|cause| *cause != Cause::Healthy))
         .context("the riddle has a cause")?;
     let problems = problems(run);
     let worst = problems
@@ -141,11 +145,11 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
         .find(|p| p.role == Role::Server && p.local_port == Some(synprobe_lab::PORT))
         .with_context(|| format!("no problem of the server: {problems:#?}"))?;
     ensure!(
-        worst.verdict == cause && worst.handshakes >= 100,
+        worst.verdict.map(Cause::Verdict) == Some(cause) && worst.handshakes >= 100,
         "{}: {} is called {} ({} handshakes): {:#?}",
         scenario.name(),
-        cause,
-        worst.verdict,
+        cause.name(),
+        worst.verdict_name(),
         worst.handshakes,
         worst.evidence
     );
@@ -162,7 +166,7 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
 fn too_small_a_ring() -> Result<()> {
     // Two thousand records within a tenth of a second, into room for thirty.
     let scenario = synprobe_lab::find("flash-crowd").context("the scenario")?;
-    let (run, json) = run(scenario, Family::V4, 4096, false)?;
+    let (run, json) = run(scenario, Family::V4, 4096, AMPLE_TABLE, false)?;
     schema::check(json.lines())?;
     if lost(&run).is_empty() {
         bail!(Undecided("nothing was lost".to_owned()));
@@ -190,5 +194,32 @@ fn too_small_a_ring() -> Result<()> {
         text.contains("What could not be seen") && text.contains("the ring was full"),
         "{text}"
     );
+    Ok(())
+}
+
+/// Eviction is no evidence, and is reported as lost.
+fn issue14_1_4_evictions() -> Result<()> {
+    let scenario = synprobe_lab::find("syn-flood").context("the scenario")?;
+    let (run, json) = run(scenario, Family::V4, AMPLE_RING, 10, false)?;
+    schema::check(json.lines())?;
+    let (mut evicted, mut reported) = (0, 0);
+    for line in &run.lines {
+        match &line.body {
+            Body::Handshake(h) => {
+                evicted += u64::from(h.was_evicted());
+                ensure!(h.verdict != Some(VerdictKind::SynackLost), "{h:#?}");
+            }
+            Body::Lost(lost) if lost.of == Missed::Evicted => reported += lost.events,
+            _ => (),
+        }
+    }
+    let end = &run.end;
+    ensure!(evicted > 100, "only {evicted} evicted");
+    ensure!(
+        evicted == end.evicted && evicted == reported,
+        "{evicted} evicted, {reported} reported, {} in the summary",
+        end.evicted
+    );
+    ensure!(end.events + end.lost == end.produced, "{end:?}");
     Ok(())
 }

@@ -1,28 +1,60 @@
 //! What was done held against what was said of it: a confusion matrix.
 
-use crate::LabRun;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
 
-use crate::MadeHandshake;
-use synprobe_common::model::{Body, Confidence, Handshake, VerdictKind};
+use synprobe_common::model::{Body, Confidence, Handshake, Outcome, VerdictKind};
 
-/// The column of handshakes of which nothing was said, for nothing was wrong.
-pub const NOTHING: &str = "(nothing)";
-/// The column of those of which too little was known.
-pub const INSUFFICIENT: &str = "(insufficient)";
-/// The row of those with which nothing was wrong.
-pub const HEALTHY: &str = "healthy";
+use crate::{Cause, LabRun, MadeHandshake};
+
+/// What synprobe said of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Answer {
+    /// A verdict.
+    Verdict(VerdictKind),
+    /// Nothing, for nothing was wrong.
+    Nothing,
+    /// That the evidence does not suffice.
+    Insufficient,
+}
+
+impl Answer {
+    /// The name of its column.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verdict(kind) => kind.name(),
+            Self::Nothing => "(nothing)",
+            Self::Insufficient => "(insufficient)",
+        }
+    }
+
+    /// Of a printed handshake.
+    fn of(h: &Handshake) -> Self {
+        match (h.verdict, h.outcome) {
+            (Some(kind), _) => Self::Verdict(kind),
+            (None, Outcome::Established) => Self::Nothing,
+            (None, _) => Self::Insufficient,
+        }
+    }
+
+    /// Whether it names what the lab did.
+    fn is_right(self, cause: Cause) -> bool {
+        match cause {
+            Cause::Verdict(kind) => self == Self::Verdict(kind),
+            Cause::Healthy => self == Self::Nothing,
+        }
+    }
+}
 
 /// One handshake: what was done to it, what was said of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Said {
     /// The cause that the lab gave it.
-    pub cause: &'static str,
-    /// What was said: a verdict's name, [`NOTHING`] or [`INSUFFICIENT`].
-    pub verdict: String,
+    pub cause: Cause,
+    /// What was said.
+    pub answer: Answer,
     /// How surely.
     pub confidence: Confidence,
     /// Its line, for those who ask why; `None` where no line was printed.
@@ -32,7 +64,7 @@ pub struct Said {
 impl Said {
     /// Whether it is what was done.
     pub fn is_right(&self) -> bool {
-        self.verdict == self.cause || self.cause == HEALTHY && self.verdict == NOTHING
+        self.answer.is_right(self.cause)
     }
 }
 
@@ -74,14 +106,9 @@ impl LabRun {
             let Some(cause) = made[at].cause else {
                 continue;
             };
-            let verdict = match (&h.verdict, h.outcome) {
-                (Some(verdict), _) => verdict.clone(),
-                (None, synprobe_common::model::Outcome::Established) => NOTHING.to_owned(),
-                (None, _) => INSUFFICIENT.to_owned(),
-            };
             all.push(Said {
                 cause,
-                verdict,
+                answer: Answer::of(h),
                 confidence: h.confidence,
                 line: Some(h.clone()),
             });
@@ -92,7 +119,7 @@ impl LabRun {
             for _ in seen..*made.count.start() {
                 all.push(Said {
                     cause,
-                    verdict: NOTHING.to_owned(),
+                    answer: Answer::Nothing,
                     confidence: Confidence::Insufficient,
                     line: None,
                 });
@@ -125,7 +152,7 @@ impl fmt::Display for Cell {
 /// Rows: what was done. Columns: what was said.
 #[derive(Clone, Debug, Default)]
 pub struct Matrix {
-    rows: BTreeMap<&'static str, BTreeMap<String, Cell>>,
+    rows: BTreeMap<Cause, BTreeMap<Answer, Cell>>,
     /// Runs that went into it.
     pub runs: u64,
 }
@@ -137,7 +164,7 @@ impl Matrix {
             .rows
             .entry(said.cause)
             .or_default()
-            .entry(said.verdict.clone())
+            .entry(said.answer)
             .or_default();
         match said.confidence {
             Confidence::Certain => cell.certain += 1,
@@ -155,11 +182,8 @@ impl Matrix {
     pub fn wrong(&self) -> Cell {
         let mut wrong = Cell::default();
         for (cause, row) in &self.rows {
-            for (verdict, cell) in row {
-                let right = verdict == cause
-                    || verdict == INSUFFICIENT
-                    || *cause == HEALTHY && verdict == NOTHING;
-                if !right {
+            for (answer, cell) in row {
+                if *answer != Answer::Insufficient && !answer.is_right(*cause) {
                     wrong.certain += cell.certain;
                     wrong.others += cell.others;
                 }
@@ -170,37 +194,30 @@ impl Matrix {
 
     /// Those of which too little was known.
     pub fn insufficient(&self) -> u64 {
-        let cell =
-            |row: &BTreeMap<String, Cell>| row.get(INSUFFICIENT).copied().unwrap_or_default();
-        self.rows.values().map(|row| cell(row).others).sum()
+        let rows = self.rows.values();
+        let cells = rows.filter_map(|row| row.get(&Answer::Insufficient));
+        cells.map(|cell| cell.others).sum()
     }
 }
 
 /// As a table of Markdown; bold: said with certainty.
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used: BTreeSet<&str> = self
+        let columns: BTreeSet<Answer> = self
             .rows
             .values()
-            .flat_map(|row| row.keys().map(String::as_str))
+            .flat_map(BTreeMap::keys)
+            .copied()
             .collect();
-        let order = VerdictKind::ALL.iter().map(|v| v.name());
-        let columns: Vec<&str> = order
-            .clone()
-            .chain([NOTHING, INSUFFICIENT])
-            .filter(|name| used.contains(name))
-            .collect();
-        writeln!(f, "| done \\ said | {} |", columns.join(" | "))?;
+        let names: Vec<&str> = columns.iter().map(|answer| answer.name()).collect();
+        writeln!(f, "| done \\ said | {} |", names.join(" | "))?;
         writeln!(f, "|---|{}", "---:|".repeat(columns.len()))?;
-        for cause in order.chain([HEALTHY]) {
-            let Some(row) = self.rows.get(cause) else {
-                continue;
-            };
+        for (cause, row) in &self.rows {
             let cells: Vec<String> = columns
                 .iter()
-                .map(|column| row.get(*column).copied().unwrap_or_default().to_string())
+                .map(|column| row.get(column).copied().unwrap_or_default().to_string())
                 .collect();
-            writeln!(f, "| {cause} | {} |", cells.join(" | "))?;
+            writeln!(f, "| {} | {} |", cause.name(), cells.join(" | "))?;
         }
         Ok(())
     }
@@ -210,10 +227,12 @@ impl fmt::Display for Matrix {
 mod tests {
     use super::*;
 
-    fn said(cause: &'static str, verdict: &str, confidence: Confidence) -> Said {
+    const REFUSED: Cause = Cause::Verdict(VerdictKind::Refused);
+
+    fn said(cause: Cause, answer: Answer, confidence: Confidence) -> Said {
         Said {
             cause,
-            verdict: verdict.to_owned(),
+            answer,
             confidence,
             line: None,
         }
@@ -223,19 +242,27 @@ mod tests {
     fn what_is_off_the_diagonal_is_wrong_and_silence_is_not() {
         let mut matrix = Matrix::default();
         for one in [
-            said("refused", "refused", Confidence::Certain),
-            said("refused", INSUFFICIENT, Confidence::Insufficient),
-            said("healthy", NOTHING, Confidence::Insufficient),
+            said(
+                REFUSED,
+                Answer::Verdict(VerdictKind::Refused),
+                Confidence::Certain,
+            ),
+            said(REFUSED, Answer::Insufficient, Confidence::Insufficient),
+            said(Cause::Healthy, Answer::Nothing, Confidence::Insufficient),
         ] {
-            assert_eq!(one.is_right(), one.verdict != INSUFFICIENT);
+            assert_eq!(one.is_right(), one.answer != Answer::Insufficient);
             matrix.add(&one);
         }
         assert_eq!(
             (matrix.wrong(), matrix.insufficient()),
             (Cell::default(), 1)
         );
-        matrix.add(&said("refused", "filtered", Confidence::Certain));
-        matrix.add(&said("refused", NOTHING, Confidence::Insufficient));
+        matrix.add(&said(
+            REFUSED,
+            Answer::Verdict(VerdictKind::Filtered),
+            Confidence::Certain,
+        ));
+        matrix.add(&said(REFUSED, Answer::Nothing, Confidence::Insufficient));
         let wrong = Cell {
             certain: 1,
             others: 1,

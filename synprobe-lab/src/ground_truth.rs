@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use synprobe_common::model::VerdictKind;
 pub use synprobe_common::model::{Outcome, Role};
 
 use super::fault::FaultCount;
@@ -23,6 +24,31 @@ pub struct Error {
     pub errno: i32,
     /// Its name.
     pub name: &'static str,
+}
+
+/// What the lab did to a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// What this verdict names.
+    Verdict(VerdictKind),
+    /// Nothing.
+    Healthy,
+}
+
+impl Cause {
+    /// The verdict's name, or `healthy`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verdict(kind) => kind.name(),
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+impl From<VerdictKind> for Cause {
+    fn from(kind: VerdictKind) -> Self {
+        Self::Verdict(kind)
+    }
 }
 
 /// One end of one handshake; or several alike, where only their number is known.
@@ -46,9 +72,8 @@ pub struct MadeHandshake {
     pub error: Option<Error>,
     /// How often its SYN or SYN-ACK is sent again, where that is certain.
     pub retransmits: Option<u32>,
-    /// What was done to it: the name of the verdict that must be said of it, `healthy` where there is
-    /// nothing to say; `None` where that is not what the scenario is about.
-    pub cause: Option<&'static str>,
+    /// What was done to it; `None` where that is not what the scenario is about.
+    pub cause: Option<Cause>,
 }
 
 /// What one of the kernel's counters must have moved by.

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use super::net::{Route, add_route};
 use super::scenario::Run;
 use super::socket::settle;
-use super::{Client, Lab, Made, MadeHandshake, Outcome, PORT, Role};
+use super::{Cause, Client, Lab, Made, MadeHandshake, Outcome, PORT, Role};
 use synprobe_common::sys::fd_limit;
 use synprobe_common::sys::poll::{self, interest};
 
@@ -272,7 +272,7 @@ pub(super) fn may_be_seen(
     role: Role,
     (client, server): (SocketAddr, SocketAddr),
     count: u64,
-    cause: &'static str,
+    cause: impl Into<Cause>,
 ) {
     let (local, peer) = match role {
         Role::Client => (client, server),
@@ -288,7 +288,7 @@ pub(super) fn may_be_seen(
         count: 0..=count,
         error: None,
         retransmits: None,
-        cause: Some(cause),
+        cause: Some(cause.into()),
     });
 }
 
@@ -297,7 +297,7 @@ pub(super) fn both_may_be_seen(
     run: &mut Run<'_>,
     client: &Client,
     half_opens: u64,
-    [of_server, of_client]: [&'static str; 2],
+    [of_server, of_client]: [impl Into<Cause>; 2],
 ) {
     let ends = (client.local, client.peer);
     may_be_seen(run, Role::Server, ends, half_opens, of_server);

@@ -39,12 +39,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-pub use confusion_matrix::{Cell, HEALTHY, INSUFFICIENT, Matrix, NOTHING, Said};
+pub use confusion_matrix::{Answer, Cell, Matrix, Said};
 pub use counters::{Counters, LabCounters};
 pub use fault::{Fault, FaultCount, FaultRule, Lose, bare_ack, data, syn, syn_ack};
 pub use ground_truth::{
-    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role,
-    Side,
+    Cause, Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome,
+    Role, Side,
 };
 pub use jitter::{BACKGROUND_PORT, Variation};
 pub use lab_run::LabRun;

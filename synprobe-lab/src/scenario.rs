@@ -8,15 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::ground_truth::{
-    Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome, Role,
-    Side,
+    Cause, Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome,
+    Role, Side,
 };
 use super::jitter::{Background, Dice};
 use super::socket::{self, Client, Seen};
 use super::{Family, Fault, Lab, Lose, PORT, bare_ack};
-
-/// Nothing is wrong.
-pub(super) const HEALTHY: &str = "healthy";
 
 /// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
 /// anybody watches.
@@ -272,9 +269,9 @@ impl<'a> Run<'a> {
     }
 
     /// Says what was done to the handshake noted last: see [`MadeHandshake::cause`].
-    pub(super) fn with_cause(&mut self, cause: &'static str) {
+    pub(super) fn with_cause(&mut self, cause: impl Into<Cause>) {
         if let Some(made) = self.made.handshakes.last_mut() {
-            made.cause = Some(cause);
+            made.cause = Some(cause.into());
         }
     }
 
@@ -287,15 +284,15 @@ impl<'a> Run<'a> {
 
     /// Both ends of a handshake with which nothing is wrong.
     pub(super) fn both_healthy(&mut self, client: &Client) -> Result<()> {
-        self.both_established(client, HEALTHY, HEALTHY)
+        self.both_established(client, Cause::Healthy, Cause::Healthy)
     }
 
     /// Both ends of a handshake that completed, and what was done to the client's and the server's.
     pub(super) fn both_established(
         &mut self,
         client: &Client,
-        of_client: &'static str,
-        of_server: &'static str,
+        of_client: impl Into<Cause>,
+        of_server: impl Into<Cause>,
     ) -> Result<()> {
         self.client_ended(client, Outcome::Established)?;
         if client.seen == Seen::Connected {

@@ -32,14 +32,6 @@ fn check_varied(name: &str, family: Family, variation: Variation) {
     assert!(!made.interrupted);
     assert!(!made.handshakes.is_empty());
     assert_eq!(made.counters.is_empty(), variation.background);
-    // `None` where the kernel's timers decide.
-    let named: Vec<_> = synprobe_common::model::VerdictKind::ALL
-        .iter()
-        .map(|v| v.name())
-        .collect();
-    for cause in made.handshakes.iter().filter_map(|made| made.cause) {
-        assert!(cause == "healthy" || named.contains(&cause), "{cause}");
-    }
     let mut wrong = Vec::new();
     for expected in &made.counters {
         let counters = match expected.side {

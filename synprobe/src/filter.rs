@@ -159,6 +159,21 @@ impl Selection {
             && self.netns.is_none_or(|wanted| wanted.contains(&netns))
     }
 
+    /// Whether a listener is one that was asked for; `None`: only its peers can tell, for it has none of
+    /// its own.
+    pub fn selects_listener(&self, port: u16, netns: u32) -> Option<bool> {
+        let out = !self.wants(Role::Server)
+            || self.netns.is_some_and(|wanted| !wanted.contains(&netns))
+            || !(self.local_ports.is_empty() || self.local_ports.contains(port));
+        if out {
+            return Some(false);
+        }
+        let by_peer = !self.peers.is_empty()
+            || !self.peer_ports.is_empty()
+            || !(self.ports.is_empty() || self.ports.contains(port));
+        (!by_peer).then_some(true)
+    }
+
     /// Whether it leaves nothing out, but for whole namespaces.
     pub fn is_whole(&self) -> bool {
         let sets = [&self.ports, &self.local_ports, &self.peer_ports];

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::{Detail, Selection},
-    model::{Body, DwellSource, HalfOpenSource, Handshake, Line, Outcome, Peer, Role},
+    model::{Body, DwellSource, HalfOpenSource, Handshake, Line, Outcome, Peer, Role, VerdictKind},
     pipeline::WatchOptions,
     probe::half_open_source::RequestedMode,
     sys::clock::monotonic_ns,
@@ -198,7 +198,7 @@ fn aborted_on_overflow(family: Family, wish: RequestedMode) -> Result<()> {
     let resets = lab.counters()?.since(&before).server.get("EmbryonicRsts");
     ensure!(resets == 1, "{resets} EmbryonicRsts");
     ensure!(h.outcome == Outcome::Dropped, "{h:#?}");
-    ensure!(h.verdict.as_deref() == Some("accept-queue-full"), "{h:#?}");
+    ensure!(h.verdict == Some(VerdictKind::AcceptQueueFull), "{h:#?}");
     let said = h
         .evidence
         .iter()

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Confidence, Outcome};
+use super::{Confidence, Outcome, VerdictKind};
 
 /// One attempt to connect to one address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,7 +30,7 @@ pub struct ConnectAttempt {
     /// SYNs sent; `None`: its records were lost.
     pub syns: Option<u32>,
     /// Why it went badly.
-    pub verdict: Option<String>,
+    pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
     /// Local address.

@@ -23,6 +23,8 @@ pub enum Missed {
     Data(u32),
     /// Lines for one output, which was too slow for them: no record, and only that output lacks them.
     Output,
+    /// Handshakes evicted from the table: each has a line of its own, and no other one is affected.
+    Evicted,
 }
 
 /// Something was lost.
@@ -40,6 +42,9 @@ pub struct Lost {
 impl Lost {
     /// Whether a handshake may be told wrongly for it.
     pub fn is_of_handshakes(&self) -> bool {
-        !matches!(self.of, Missed::Drops | Missed::Data(_) | Missed::Output)
+        !matches!(
+            self.of,
+            Missed::Drops | Missed::Data(_) | Missed::Output | Missed::Evicted
+        )
     }
 }

@@ -294,7 +294,7 @@ pub enum Outcome {
     Expired,
     /// Half-open removed: listener closed, queue pruned.
     Dropped,
-    /// Still open when the run ended.
+    /// Open when last seen: [`OpenReason`] says why that is all that is known.
     Open,
 }
 
@@ -324,6 +324,29 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Dropped => "dropped",
             Self::Open => "open",
+        }
+    }
+}
+
+/// Why the line of a handshake says `open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenReason {
+    /// It was still open when the run ended.
+    RunEnded,
+    /// It was evicted from the bounded table (`--max-handshakes`).
+    Evicted,
+    /// It ended, and the event of its end was lost.
+    EndNotSeen,
+}
+
+impl OpenReason {
+    /// The name in the output contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RunEnded => "run_ended",
+            Self::Evicted => "evicted",
+            Self::EndNotSeen => "end_not_seen",
         }
     }
 }
@@ -395,6 +418,8 @@ pub struct Handshake {
     pub connection: Connection,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why the outcome is [`Outcome::Open`]; `None` for any other outcome.
+    pub open_reason: Option<OpenReason>,
     /// First SYN (client) or first SYN-ACK (server) → outcome, microseconds.
     pub dwell_us: Option<u64>,
     /// Where that comes from.
@@ -408,7 +433,7 @@ pub struct Handshake {
     /// Name of the errno that ended it.
     pub error: Option<String>,
     /// Why it went badly.
-    pub verdict: Option<String>,
+    pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
     /// The facts.
@@ -421,6 +446,18 @@ pub struct Handshake {
     /// What verdicts are drawn from.
     #[serde(skip)]
     pub facts: Facts,
+}
+
+impl Handshake {
+    /// Whether it was evicted from the table: then its line says nothing about how it went.
+    pub fn was_evicted(&self) -> bool {
+        self.open_reason == Some(OpenReason::Evicted)
+    }
+
+    /// Whether it was still open when the run ended.
+    pub fn is_still_open(&self) -> bool {
+        self.open_reason == Some(OpenReason::RunEnded)
+    }
 }
 
 /// Totals of one peer address in one role.
@@ -460,8 +497,9 @@ pub struct Peer {
     pub syns_refused_accept_queue: Option<u64>,
     /// Likewise, because the SYN queue was.
     pub syns_refused_syn_queue: Option<u64>,
-    /// Verdict → count.
-    pub verdicts: BTreeMap<String, u64>,
+    /// Verdict → count; printed in the order of their names.
+    #[serde(serialize_with = "verdict::serialize_counts")]
+    pub verdicts: BTreeMap<VerdictKind, u64>,
 }
 
 /// The start of a run.

@@ -4,7 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::{Confidence, Evidence, Role};
+use super::{
+    Confidence, Evidence, Role,
+    verdict::{self, VerdictKind},
+};
 
 /// A peer that a problem concerns.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,8 +23,9 @@ pub struct PeerShare {
 pub struct Problem {
     /// 1 is the worst.
     pub rank: u64,
-    /// Why.
-    pub verdict: String,
+    /// Why; `None`, printed as `insufficient`: too little is known.
+    #[serde(serialize_with = "verdict::serialize_or_insufficient")]
+    pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
     /// This host's role.
@@ -52,4 +56,12 @@ pub struct Problem {
     pub evidence: Vec<Evidence>,
     /// What to do, in commands.
     pub remedy: Option<String>,
+}
+
+impl Problem {
+    /// The verdict's name in the output contract; `insufficient` where there is none.
+    pub fn verdict_name(&self) -> &'static str {
+        self.verdict
+            .map_or(verdict::INSUFFICIENT, VerdictKind::name)
+    }
 }

@@ -1,6 +1,11 @@
 //! The names of the verdicts: compared as a type, printed as in the output contract.
 
+use std::{collections::BTreeMap, fmt};
+
 use serde::{Serialize, Serializer};
+
+/// The name in the output contract where no verdict can be given.
+pub const INSUFFICIENT: &str = "insufficient";
 
 macro_rules! verdicts {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
@@ -19,6 +24,12 @@ macro_rules! verdicts {
                 match self {
                     $(Self::$kind => $name,)*
                 }
+            }
+
+            /// The verdict of that name; `_` stands for `-`.
+            pub fn parse(name: &str) -> Option<Self> {
+                let name = name.replace('_', "-");
+                Self::ALL.iter().copied().find(|kind| kind.name() == name)
             }
         }
     };
@@ -66,5 +77,55 @@ verdicts! {
 impl Serialize for VerdictKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl fmt::Display for VerdictKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Prints a verdict's name; `insufficient` for none.
+pub(super) fn serialize_or_insufficient<S: Serializer>(
+    verdict: &Option<VerdictKind>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(verdict.map_or(INSUFFICIENT, VerdictKind::name))
+}
+
+/// Prints counts in the order of the verdicts' names.
+pub(super) fn serialize_counts<S: Serializer>(
+    counts: &BTreeMap<VerdictKind, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let by_name: BTreeMap<&str, u64> = counts.iter().map(|(kind, n)| (kind.name(), *n)).collect();
+    by_name.serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_with_either_separator() {
+        for kind in VerdictKind::ALL {
+            assert_eq!(VerdictKind::parse(kind.name()), Some(*kind));
+            let underscored = kind.name().replace('-', "_");
+            assert_eq!(VerdictKind::parse(&underscored), Some(*kind));
+        }
+        assert_eq!(VerdictKind::parse("no-such-verdict"), None);
+    }
+
+    #[test]
+    fn counts_are_printed_in_the_order_of_names() {
+        #[derive(Serialize)]
+        struct Counts(#[serde(serialize_with = "serialize_counts")] BTreeMap<VerdictKind, u64>);
+        let counts = VerdictKind::ALL.iter().map(|kind| (*kind, 1)).collect();
+        let json = serde_json::to_string(&Counts(counts)).unwrap();
+        let mut names: Vec<&str> = VerdictKind::ALL.iter().map(|kind| kind.name()).collect();
+        names.sort_unstable();
+        let expected: Vec<String> = names.iter().map(|name| format!("\"{name}\":1")).collect();
+        assert_eq!(json, format!("{{{}}}", expected.join(",")));
     }
 }

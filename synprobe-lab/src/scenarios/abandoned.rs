@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::scenario::{Run, Scenario};
 use crate::socket::settle;
@@ -53,7 +54,7 @@ impl Scenario for Abandoned {
             settle([&mut client], stop, start + patience)?;
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);
-            run.with_cause("abandoned");
+            run.with_cause(VerdictKind::Abandoned);
             resent += u64::from(retransmits);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;

@@ -2,8 +2,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::{Fault, Lab, Made, PORT, Server, Side};
 
 const BACKLOG: i32 = 3;
@@ -49,12 +51,12 @@ impl Scenario for AcceptQueueFull {
             run.with_retransmits(0);
         }
         for client in &half_open {
-            run.both_established(client, HEALTHY, "accept-queue-full")?;
+            run.both_established(client, Cause::Healthy, VerdictKind::AcceptQueueFull)?;
             // At 1 and 3 s, refused; at 7 s, taken.
             run.with_retransmits(3);
         }
         for client in &shut_out {
-            run.both_established(client, "server-queue-full", HEALTHY)?;
+            run.both_established(client, VerdictKind::ServerQueueFull, Cause::Healthy)?;
             run.with_retransmits(0);
         }
         run.finish(queued.into_iter().chain(half_open).chain(shut_out))?;

@@ -3,8 +3,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, bare_ack};
 
 /// Port, how many of the client's bare ACKs are lost.
@@ -67,16 +69,16 @@ impl Scenario for AckLost {
         let mut resent = 0;
         for (client, lost) in partly {
             run.wait_no_half_opens(client.peer.port())?;
-            run.both_established(&client, HEALTHY, "slow-peer")?;
+            run.both_established(&client, Cause::Healthy, VerdictKind::SlowPeer)?;
             run.with_retransmits(lost);
             resent += u64::from(lost);
             run.finish([client])?;
         }
         run.wait_no_half_opens(WHOLLY)?;
         run.client_ended(&wholly, Outcome::Established)?;
-        run.with_cause(HEALTHY);
+        run.with_cause(Cause::Healthy);
         run.server_ended(&wholly, Outcome::Expired, 1..=1);
-        run.with_cause("peer-silent");
+        run.with_cause(VerdictKind::PeerSilent);
         run.with_retransmits(2);
         resent += 2;
         // The server has forgotten it and would answer a FIN with RST; a RST it ignores.

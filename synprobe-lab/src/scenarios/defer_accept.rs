@@ -3,8 +3,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::{Lab, Made, Outcome, PORT, Server, Side, set_option};
 
 /// What the listener asks for. The kernel makes of it the SYN-ACK timer's third expiry: 7 s.
@@ -53,16 +55,16 @@ impl Scenario for DeferAccept {
         run.pause(second.saturating_sub(first))?;
         late.stream.write_all(b"hello\n")?;
         for client in [soon, late] {
-            run.both_established(&client, HEALTHY, "defer-accept")?;
+            run.both_established(&client, Cause::Healthy, VerdictKind::DeferAccept)?;
             run.with_retransmits(0);
             run.finish([client])?;
         }
         run.wait_no_half_opens(PORT)?;
         run.client_ended(&silent, Outcome::Established)?;
-        run.with_cause(HEALTHY);
+        run.with_cause(Cause::Healthy);
         run.server_ended(&silent, Outcome::Established, 1..=1);
         run.with_retransmits(1);
-        run.with_cause("defer-accept");
+        run.with_cause(VerdictKind::DeferAccept);
         run.finish([silent])?;
         server.stop()?;
 

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::router::Router;
 use crate::scenario::{Run, Scenario};
@@ -60,7 +61,7 @@ impl Scenario for DnatWithoutSnat {
         for client in &clients {
             run.client_ended(client, Outcome::TimedOut)?;
             run.with_retransmits(retries);
-            run.with_cause("filtered");
+            run.with_cause(VerdictKind::Filtered);
             let port = client.peer.port();
             let server = SocketAddr::new(lab.server_ip(), port);
             let peer = SocketAddr::new(client.local.ip().to_canonical(), client.local.port());
@@ -73,7 +74,7 @@ impl Scenario for DnatWithoutSnat {
             if let Some(made) = run.made.handshakes.last_mut() {
                 made.count = count;
             }
-            run.with_cause("asymmetric-nat");
+            run.with_cause(VerdictKind::AsymmetricNat);
         }
         drop(clients);
         run.wait_no_half_opens(LOST)?;

@@ -5,8 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::socket::settle;
 use crate::{Client, Counters, Fault, Lab, Lose, Made, Outcome, PORT, Seen, Side, syn_ack};
 use synprobe_common::sys::fd_limit;
@@ -91,7 +93,7 @@ impl Scenario for FlashCrowd {
                     run.server_ended(client, Outcome::Established, 1..=1);
                     // A final ACK may have been refused in the second wave: then nobody knows whose.
                     if n < queue && after == before {
-                        run.with_cause("flash-crowd");
+                        run.with_cause(VerdictKind::FlashCrowd);
                     }
                 }
                 for (client, at_once) in others.iter().zip(at_once) {
@@ -100,9 +102,9 @@ impl Scenario for FlashCrowd {
                         break;
                     }
                     run.with_cause(if at_once {
-                        HEALTHY
+                        Cause::Healthy
                     } else {
-                        "server-queue-full"
+                        Cause::Verdict(VerdictKind::ServerQueueFull)
                     });
                     // By cookie, most of them.
                     run.server_ended(client, Outcome::Established, 1..=1);

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::net::spoofed;
 use crate::scenario::{Run, Scenario};
@@ -62,10 +63,10 @@ impl Scenario for HalfOpenReset {
         settle([&mut real], stop, Instant::now() + GIVES_UP)?;
         run.client_ended(&real, Outcome::Abandoned)?;
         run.with_retransmits(0);
-        run.with_cause("abandoned");
+        run.with_cause(VerdictKind::Abandoned);
         run.server_ended(&real, Outcome::Reset, 1..=1);
         run.with_retransmits(2);
-        run.with_cause("peer-reset");
+        run.with_cause(VerdictKind::PeerReset);
         drop(real);
 
         let mut lift_at = Some(Instant::now() - GIVES_UP + FAULT_LIFTED);
@@ -81,7 +82,7 @@ impl Scenario for HalfOpenReset {
             sender.rst(source, server, seq.wrapping_add(1))?;
             run.peer_ended(server, source, Outcome::Reset);
             run.with_retransmits(retransmits);
-            run.with_cause("peer-reset");
+            run.with_cause(VerdictKind::PeerReset);
         }
         run.wait_no_half_opens(PORT)?;
         run.report_fault(&fault, 0, "SYN-ACKs into the client, for 2 s")?;

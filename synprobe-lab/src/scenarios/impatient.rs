@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::scenario::{Run, Scenario};
 use crate::socket::settle;
@@ -41,7 +42,7 @@ impl Scenario for Impatient {
             settle([&mut client], stop, until)?;
             // The second SYN leaves at 1 s: whether it is before the application's own timer is open.
             run.client_ended(&client, Outcome::Abandoned)?;
-            run.with_cause("abandoned");
+            run.with_cause(VerdictKind::Abandoned);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;
         run.expect(Side::Client, "ActiveOpens", ATTEMPTS..=ATTEMPTS);

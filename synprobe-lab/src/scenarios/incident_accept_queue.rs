@@ -2,6 +2,7 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
+use synprobe_common::model::VerdictKind;
 
 use crate::incident::{self, Crowd, ESTABLISHED, HALF_OPENS, NETWORKS, ShutOut};
 use crate::scenario::{Run, Scenario};
@@ -84,11 +85,23 @@ impl Scenario for IncidentAcceptQueue {
         for client in &calling {
             // Their own ends are established: to them all is well, but nothing is answered.
             let ends = (client.local, client.peer);
-            incident::may_be_seen(&mut run, Role::Server, ends, 1, "accept-queue-full");
+            incident::may_be_seen(
+                &mut run,
+                Role::Server,
+                ends,
+                1,
+                VerdictKind::AcceptQueueFull,
+            );
         }
         for client in shut_out.clients() {
             let ends = (client.local, client.peer);
-            incident::may_be_seen(&mut run, Role::Client, ends, 1, "server-queue-full");
+            incident::may_be_seen(
+                &mut run,
+                Role::Client,
+                ends,
+                1,
+                VerdictKind::ServerQueueFull,
+            );
         }
         run.note(
             "the kernel shortens the lives of half-opens that fill half a queue: some end after 7 s",

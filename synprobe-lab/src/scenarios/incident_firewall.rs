@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::incident::{self, HALF_OPENS, ROOMY_BACKLOG, ShutOut};
 use crate::nft::{self, Hook, Rule};
@@ -14,7 +15,7 @@ const HOSTS: usize = 40;
 /// Where the hosts of each network begin that are connected already, and how many they are.
 const CONNECTED: (u8, u8) = (100, 60);
 const SHUT_OUT: u8 = 200;
-const CAUSES: [&str; 2] = ["dropped-here", "dropped-here"];
+const CAUSES: [VerdictKind; 2] = [VerdictKind::DroppedHere, VerdictKind::DroppedHere];
 /// The kernel forgets a half-open after 1 s when it cannot send its SYN-ACK again, so it is the peers
 /// that keep the number up: their SYNs come every second.
 const PATIENT: &str = "40";

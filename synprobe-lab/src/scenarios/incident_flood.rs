@@ -3,9 +3,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
+use crate::Cause;
 use crate::incident::{self, HALF_OPENS, NETWORKS};
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::scenario::{Run, Scenario};
 use crate::{Client, Lab, Made, PORT, RawSender, Role, Side};
 
 /// More than three quarters of it are full: the kernel shortens the lives of half-opens.
@@ -24,7 +26,7 @@ const REAL_BITS: u8 = 7;
 const CONNECTED: (u8, u8) = (130, 60);
 const PASSING: u8 = 200;
 const PASSING_HOSTS: u16 = 50;
-const CAUSE: &str = "syn-flood";
+const CAUSE: VerdictKind = VerdictKind::SynFlood;
 
 /// A flood from the very networks of real clients.
 pub(super) struct IncidentFlood;
@@ -119,7 +121,7 @@ impl Scenario for IncidentFlood {
             incident::may_be_seen(&mut run, Role::Server, ends, 1, CAUSE);
         }
         for client in &passing {
-            incident::both_may_be_seen(&mut run, client, 1, [HEALTHY; 2]);
+            incident::both_may_be_seen(&mut run, client, 1, [Cause::Healthy; 2]);
         }
         run.note(
             "a new connect gets in here, as real clients do among the flood: the queue has room",

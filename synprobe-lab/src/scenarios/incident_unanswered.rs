@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::incident::{self, HALF_OPENS, ROOMY_BACKLOG, ShutOut};
 use crate::router::Router;
@@ -45,7 +46,7 @@ impl Scenario for IncidentSynAckLost {
 
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
         let trouble = || Ok((None, lab.server_addr(PORT)));
-        unanswered(Run::new(self, lab, stop), trouble, "synack-lost")
+        unanswered(Run::new(self, lab, stop), trouble, VerdictKind::SynackLost)
     }
 }
 
@@ -76,7 +77,11 @@ impl Scenario for IncidentAsymmetricNat {
             let address = router.address(lab, VIRTUAL_PORT);
             Ok((Some(router), address))
         };
-        unanswered(Run::new(self, lab, stop), trouble, "asymmetric-nat")
+        unanswered(
+            Run::new(self, lab, stop),
+            trouble,
+            VerdictKind::AsymmetricNat,
+        )
     }
 }
 
@@ -85,7 +90,7 @@ impl Scenario for IncidentAsymmetricNat {
 fn unanswered(
     mut run: Run<'_>,
     trouble: impl FnOnce() -> Result<(Option<Router>, SocketAddr)>,
-    cause: &'static str,
+    cause: VerdictKind,
 ) -> Result<Made> {
     let lab = run.lab;
     incident::prepare(lab)?;
@@ -131,7 +136,7 @@ fn unanswered(
         let ends = (client.local, lab.server_addr(PORT));
         incident::may_be_seen(&mut run, Role::Server, ends, 2, cause);
         let ends = (client.local, client.peer);
-        incident::may_be_seen(&mut run, Role::Client, ends, 1, "filtered");
+        incident::may_be_seen(&mut run, Role::Client, ends, 1, VerdictKind::Filtered);
     }
     for n in 0..PORTS {
         let what = format!("SYN-ACKs to port {} of two networks", FIRST_PORT + n);

@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::nft::{self, Hook, Rule};
 use crate::packet::flags;
@@ -20,7 +21,7 @@ const CLIENTS: u64 = 3;
 /// How long the applications wait: their SYNs leave at 0, 1, 2 and 3 s.
 const PATIENCE: Duration = Duration::from_millis(3500);
 const RETRIES: u64 = 3;
-const CAUSE: &str = "dropped-here";
+const CAUSE: VerdictKind = VerdictKind::DroppedHere;
 
 /// Rules of nf_tables on either host drop handshake segments.
 pub(super) struct OwnFirewall;

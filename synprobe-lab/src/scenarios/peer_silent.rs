@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::net::spoofed;
 use crate::scenario::{Run, Scenario};
@@ -43,7 +44,7 @@ impl Scenario for PeerSilent {
             sender.syn(peer, server, u32::from(n) << 24)?;
             run.peer_ended(server, peer, Outcome::Expired);
             run.with_retransmits(2);
-            run.with_cause("peer-silent");
+            run.with_cause(VerdictKind::PeerSilent);
             run.pause(SPACING)?;
         }
         run.wait_no_half_opens(PORT)?;

@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::scenario::{Run, Scenario};
 use crate::{Lab, Made, Outcome, PORT, Server, Side};
@@ -47,7 +48,7 @@ impl Scenario for PortsExhausted {
             } else {
                 run.client_ended(client, Outcome::Unreachable)?;
                 run.with_retransmits(0);
-                run.with_cause("ports-exhausted");
+                run.with_cause(VerdictKind::PortsExhausted);
             }
         }
         // Without a port nothing tells one of them from another: one entry stands for all.

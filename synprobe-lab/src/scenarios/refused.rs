@@ -2,6 +2,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::scenario::{Run, Scenario};
 use crate::{Lab, Made, Outcome, PORT, Side};
@@ -34,7 +35,7 @@ impl Scenario for Refused {
             run.settle([&mut client])?;
             run.client_ended(&client, Outcome::Refused)?;
             run.with_retransmits(0);
-            run.with_cause("refused");
+            run.with_cause(VerdictKind::Refused);
             run.pause(Duration::from_millis(50))?;
         }
         run.expect(Side::Client, "ActiveOpens", CLIENTS..=CLIENTS);

@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use synprobe_common::model::VerdictKind;
 
 use crate::net::{Route, add_route};
 use crate::scenario::{Run, Scenario};
@@ -75,7 +76,7 @@ impl Scenario for RpFilter {
         for client in &clients {
             run.client_ended(client, Outcome::Abandoned)?;
             run.with_retransmits(retries as u32);
-            run.with_cause("dropped-here");
+            run.with_cause(VerdictKind::DroppedHere);
         }
         drop(clients);
         honest.reset()?;

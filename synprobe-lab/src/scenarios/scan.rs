@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::net::{Route, add_route, beyond_server, beyond_server_subnet};
 use crate::scenario::{Run, Scenario};
@@ -53,7 +54,7 @@ impl Scenario for ScanHorizontal {
         for client in clients {
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(1);
-            run.with_cause("scan-fanout");
+            run.with_cause(VerdictKind::ScanFanout);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;
         let all = u64::from(ADDRESSES);
@@ -91,7 +92,7 @@ impl Scenario for ScanVertical {
             run.settle([&mut client])?;
             run.client_ended(&client, Outcome::Refused)?;
             run.with_retransmits(0);
-            run.with_cause("scan-fanout");
+            run.with_cause(VerdictKind::ScanFanout);
             run.pause(Duration::from_millis(2))?;
         }
         let all = PORTS.len() as u64;

@@ -2,8 +2,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, set_option, syn_ack};
 
 const LOST: u16 = PORT;
@@ -73,7 +75,7 @@ impl Scenario for Several {
         for client in &refused {
             run.client_ended(client, Outcome::Refused)?;
             run.with_retransmits(0);
-            run.with_cause("refused");
+            run.with_cause(VerdictKind::Refused);
         }
         for _ in 0..HEALTHY_ONES {
             let mut client = run.connect(WELL)?;
@@ -92,12 +94,12 @@ impl Scenario for Several {
             run.with_retransmits(0);
         }
         for client in &half_open {
-            run.both_established(client, HEALTHY, "accept-queue-full")?;
+            run.both_established(client, Cause::Healthy, VerdictKind::AcceptQueueFull)?;
             // At 1 s, refused; at 3 s, taken.
             run.with_retransmits(2);
         }
         for client in &shut_out {
-            run.both_established(client, "server-queue-full", HEALTHY)?;
+            run.both_established(client, VerdictKind::ServerQueueFull, Cause::Healthy)?;
             run.with_retransmits(0);
         }
         run.finish(queued.into_iter().chain(half_open).chain(shut_out))?;
@@ -108,9 +110,9 @@ impl Scenario for Several {
         for client in &lost {
             run.client_ended(client, Outcome::TimedOut)?;
             run.with_retransmits(1);
-            run.with_cause("filtered");
+            run.with_cause(VerdictKind::Filtered);
             run.server_ended(client, Outcome::Expired, 1..=1);
-            run.with_cause("synack-lost");
+            run.with_cause(VerdictKind::SynackLost);
         }
         run.report_fault(&into_client, 0, "SYN-ACKs from port 8080")?;
         run.report_fault(&into_server, 0, "the first final ACKs to port 8082")?;

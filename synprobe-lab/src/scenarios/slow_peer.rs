@@ -5,11 +5,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
+use crate::Cause;
 use crate::net::spoofed;
 use crate::packet::{Segment, flags};
 use crate::packet_socket::PacketSocket;
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::scenario::{Run, Scenario};
 use crate::{Lab, Made, Outcome, PORT, RawSender, Server, Side};
 use synprobe_common::sys::poll::{self, interest};
 
@@ -45,8 +47,11 @@ impl Scenario for SlowPeer {
             local: SocketAddr::new(spoofed(v6, 0), 0),
             server: SocketAddr::new(lab.server_ip(), PORT),
         };
-        let usual = (0..USUAL).map(|_| (1, USUALLY, HEALTHY));
-        let slow = [(1, ONCE, "slow-peer"), (3, Duration::ZERO, "slow-peer")];
+        let usual = (0..USUAL).map(|_| (1, USUALLY, Cause::Healthy));
+        let slow = [
+            (1, ONCE, Cause::Verdict(VerdictKind::SlowPeer)),
+            (3, Duration::ZERO, Cause::Verdict(VerdictKind::SlowPeer)),
+        ];
         for (port, (nth, after, cause)) in (40_000..).zip(usual.chain(slow)) {
             peer.local.set_port(port);
             if !peer.shake_hands(&run, nth, after)? {

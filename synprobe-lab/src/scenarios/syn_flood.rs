@@ -3,7 +3,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
+use crate::Cause;
 use crate::net::spoofed;
 use crate::scenario::{Run, Scenario};
 use crate::{Lab, Made, MadeHandshake, Outcome, PORT, RawSender, Role, Server, Side};
@@ -72,7 +74,7 @@ impl Scenario for SynFlood {
                 count: u64::from(n != full)..=1,
                 error: None,
                 retransmits: Some(1),
-                cause: Some("syn-flood"),
+                cause: Some(Cause::Verdict(VerdictKind::SynFlood)),
             });
         }
         let queued = u64::from(full)..=u64::from(full) + 1;

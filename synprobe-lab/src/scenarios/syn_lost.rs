@@ -1,8 +1,10 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{HEALTHY, Run, Scenario};
+use crate::Cause;
+use crate::scenario::{Run, Scenario};
 use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, syn};
 
 /// Port, SYNs lost of each handshake.
@@ -59,16 +61,16 @@ impl Scenario for SynLost {
         for (client, lost) in &clients {
             run.client_ended(client, Outcome::Established)?;
             run.with_retransmits(*lost);
-            run.with_cause("syn-lost-then-ok");
+            run.with_cause(VerdictKind::SynLostThenOk);
             run.server_ended(client, Outcome::Established, 1..=1);
             run.with_retransmits(0);
-            run.with_cause(HEALTHY);
+            run.with_cause(Cause::Healthy);
         }
         run.finish(clients.into_iter().map(|(client, _)| client))?;
         run.settle([&mut hopeless])?;
         run.client_ended(&hopeless, Outcome::TimedOut)?;
         run.with_retransmits(retries);
-        run.with_cause("filtered");
+        run.with_cause(VerdictKind::Filtered);
         server.stop()?;
 
         resent += u64::from(retries);

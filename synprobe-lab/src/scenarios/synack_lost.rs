@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::scenario::{Run, Scenario};
 use crate::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Side, set_option, syn_ack};
@@ -57,11 +58,11 @@ impl Scenario for SynAckLost {
         for (client, retries) in clients.iter().zip(retries) {
             run.client_ended(client, Outcome::TimedOut)?;
             run.with_retransmits(retries);
-            run.with_cause("filtered");
+            run.with_cause(VerdictKind::Filtered);
             // A half-open lives 7 s after its last SYN: the pauses of 4 and 8 s outlast it or not,
             // depending on whose timer fires first when both are due at once.
             run.server_ended(client, Outcome::Expired, 1..=4);
-            run.with_cause("synack-lost");
+            run.with_cause(VerdictKind::SynackLost);
         }
         let resent = u64::from(retries[0] + retries[1]);
         run.report_fault(&fault, 0, "SYN-ACKs into the client")?;

@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
+use synprobe_common::model::VerdictKind;
 
 use crate::net::{Route, add_route, beyond_server, beyond_server_subnet, has_ipv6};
 use crate::scenario::{Run, Scenario};
@@ -63,7 +64,7 @@ impl Scenario for Unreachable {
         run.settle(&mut clients)?;
         for client in &clients {
             run.client_ended(client, Outcome::Unreachable)?;
-            run.with_cause("unreachable");
+            run.with_cause(VerdictKind::Unreachable);
         }
         run.note("the first ICMP error is only remembered: connect() still held the socket");
         run.expect(Side::Client, "ActiveOpens", 3..=3);

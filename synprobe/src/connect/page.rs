@@ -7,7 +7,7 @@ use super::{
     report::{Detailed, Report},
 };
 use crate::{
-    model::{Confidence, Outcome},
+    model::{Confidence, Outcome, VerdictKind},
     util::format::{duration, ladder, safe},
 };
 
@@ -94,9 +94,9 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
     // That our own patience ended is no verdict on the connection.
     let own_doing = matches!(of.tried.end, End::TimedOut | End::Interrupted)
         && a.outcome == Outcome::Abandoned
-        && a.verdict.as_deref() == Some("abandoned");
+        && a.verdict == Some(VerdictKind::Abandoned);
     if let Some(h) = of.handshake.as_ref().filter(|_| !own_doing) {
-        if let Some(verdict) = &h.verdict {
+        if let Some(verdict) = h.verdict {
             let sure = match h.confidence {
                 Confidence::Certain => "certain",
                 Confidence::Likely => "likely",
@@ -207,7 +207,7 @@ mod tests {
             (h.retransmits, h.gaps_us) = (2, vec![1_010_000, 2_020_000]);
             h.dwell_us = Some(10_000_000);
             // As the tracker judges of any application that closes: here it is synprobe itself.
-            h.verdict = Some("abandoned".to_owned());
+            h.verdict = Some(VerdictKind::Abandoned);
             h.remedy = Some("see why: synprobe connect 10.0.0.1:80".to_owned());
         }
         let lines = [
@@ -245,7 +245,7 @@ mod tests {
         )];
         let mut refused = ended(1, A, Some(40_000), Outcome::Refused);
         if let Body::Handshake(h) = &mut refused.body {
-            (h.verdict, h.confidence) = (Some("refused".to_owned()), Confidence::Certain);
+            (h.verdict, h.confidence) = (Some(VerdictKind::Refused), Confidence::Certain);
             h.evidence = [("a RST came", true), ("it worked\u{1b} before", false)]
                 .map(|(fact, supports)| Evidence {
                     fact: fact.to_owned(),

@@ -135,7 +135,7 @@ fn attempt(
             // connect() itself failed, before the kernel had chosen a port to send from.
             None => tried.local.is_none().then_some(0),
         },
-        verdict: handshake.and_then(|h| h.verdict.clone()),
+        verdict: handshake.and_then(|h| h.verdict),
         confidence: handshake.map_or(Confidence::Insufficient, |h| h.confidence),
         local_addr: local
             .filter(|addr: &IpAddr| !addr.is_unspecified())
@@ -240,6 +240,7 @@ pub(super) mod tests {
             body: Body::Handshake(Box::new(Handshake {
                 connection: connection(id, peer, local_port),
                 outcome,
+                open_reason: None,
                 dwell_us: Some(1234),
                 dwell_source: Some(DwellSource::Events),
                 dwell_error_us: None,

@@ -34,12 +34,7 @@ pub fn look(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
             if found.exhausted {
                 looked.failures.push(fd_limit::advice());
             }
-            if found.denied > 0 {
-                looked.failures.push(format!(
-                    "{} namespaces may not be entered: run as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE",
-                    found.denied
-                ));
-            }
+            looked.failures.extend(found.denial());
             found.namespaces
         }
     };
@@ -60,7 +55,7 @@ pub fn look(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
     }
     if owners.denied && looked.listeners().any(|l| l.pid.is_none()) {
         looked.failures.push(
-            "whose listeners some are may not be seen: run as root, or with CAP_SYS_PTRACE"
+            "the owner of some listeners cannot be determined: run as root, or with CAP_SYS_PTRACE"
                 .to_owned(),
         );
     }

@@ -35,12 +35,7 @@ pub fn count(only: Option<NetNs>) -> Counted {
             if found.exhausted {
                 counted.failures.push(fd_limit::advice());
             }
-            if found.denied > 0 {
-                counted.failures.push(format!(
-                    "the namespaces of {} processes may not be looked at: that takes CAP_SYS_ADMIN, CAP_SYS_PTRACE and every capability that those processes have",
-                    found.denied
-                ));
-            }
+            counted.failures.extend(found.denial());
             found.namespaces
         }
     };

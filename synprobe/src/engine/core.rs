@@ -60,6 +60,7 @@ impl Engine {
     pub fn new(config: &RunConfig, mode: Mode, clock: WallClock) -> Self {
         let mut context = Context::default();
         context.sees_drops = config.sees_drops;
+        context.selection = config.selection().clone();
         let quiet = config.detail().slow_us().is_some();
         // Until the kernel side's counts are in, there may be any number.
         context.counted_clients = if quiet { u64::MAX } else { 0 };
@@ -108,10 +109,10 @@ impl Engine {
             Input::PollBegins => self.tracker.snapshot_begins(),
             Input::Owners(owners) => self.tracker.observe(Observation::Listeners(owners)),
             Input::Queues {
-                at_ns,
                 listeners,
                 counters,
-            } => self.judge.context.look(&listeners, &counters, at_ns),
+                ..
+            } => self.judge.context.look(&listeners, &counters),
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }
@@ -130,7 +131,7 @@ impl Engine {
                 };
                 self.judge
                     .context
-                    .told(Ends::new(flat(local), flat(peer)), report);
+                    .note_icmp(Ends::new(flat(local), flat(peer)), report);
             }
             Input::Dump(dump) => self.dump(dump),
             Input::Fates(fates) => self.fates(&fates),
@@ -278,7 +279,7 @@ impl Engine {
             } else {
                 (local, peer)
             };
-            context.discarded(DroppedPacket {
+            context.note_drop(DroppedPacket {
                 netns: r.flow.netns,
                 from,
                 to,
@@ -292,7 +293,7 @@ impl Engine {
                 last_ns: r.header.ts_ns,
             });
         } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
-            context.came_from(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+            context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
         self.tracker.observe(Observation::Event(Event::Drop(r)));
     }

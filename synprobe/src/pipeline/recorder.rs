@@ -89,7 +89,7 @@ pub struct RecordSummary {
 pub(super) struct Prepared(Store);
 
 enum Store {
-    File(Writer<File>),
+    File(Box<Writer<File>>),
     Rolling(Box<Rolling>),
 }
 
@@ -99,7 +99,9 @@ impl Prepared {
         let offset_ns = i64::try_from(clock.offset_ns()).unwrap_or(0);
         let header = Header::new(run_id(), offset_ns, serde_json::to_vec(config)?);
         Ok(Self(match to {
-            RecordTo::File(path) => Store::File(Writer::new(recording::create(path)?, &header)?),
+            RecordTo::File(path) => {
+                Store::File(Box::new(Writer::new(recording::create(path)?, &header)?))
+            }
             RecordTo::Rolling {
                 folder,
                 keep,

@@ -12,7 +12,10 @@ use super::{
     server::Child,
 };
 use crate::{
-    model::{Connection, DwellSource, Outcome, Process, RetransmitKind, Role, TcpState, Tuple},
+    model::{
+        Connection, DwellSource, OpenReason, Outcome, Process, RetransmitKind, Role, TcpState,
+        Tuple,
+    },
     util::{addresses::printable, errno},
 };
 
@@ -71,7 +74,7 @@ impl Tracker {
     /// Its end was lost: the line says that it was open when last seen.
     pub(super) fn end_unseen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
         if !open.undecided {
-            let mut end = Ending::new(Outcome::Open, open.alive_ns)
+            let mut end = Ending::open(OpenReason::EndNotSeen, open.alive_ns)
                 .fact(format!("its end was not seen: {shown_by}"));
             end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
             self.announce_if_due(&open);

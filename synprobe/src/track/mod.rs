@@ -39,14 +39,15 @@ use half_opens::HalfOpens;
 use handshake::OpenHandshake;
 use orphaned::Deferrals;
 use peers::Peers;
+use unreported::EVICTION_REPORT_NS;
 
 use crate::{
     decode::Event,
     filter::Selection,
     model::{
         Body, ByRole, Confidence, Connection, Detail, DwellSource, Evidence, HalfOpenSource,
-        Handshake, Line, Missed, Outcome, Retransmit, RetransmitKind, Role, State, TcpState,
-        Trigger, Tuple,
+        Handshake, Line, Missed, OpenReason, Outcome, Retransmit, RetransmitKind, Role, State,
+        TcpState, Trigger, Tuple,
     },
     util::bounded::Bounded,
 };
@@ -105,6 +106,7 @@ pub struct Tracker {
     deferrals: Deferrals,
     tallies: quiet::Tallies,
     already_counted: unreported::AlreadyCounted,
+    evictions: unreported::Evictions,
     mib_audit: mib_audit::MibAudit,
     totals: Totals,
     lines: Vec<Line>,
@@ -133,6 +135,7 @@ impl Tracker {
             deferrals: Deferrals::default(),
             tallies: quiet::Tallies::default(),
             already_counted: unreported::AlreadyCounted::default(),
+            evictions: unreported::Evictions::default(),
             mib_audit: mib_audit::MibAudit::default(),
             totals: Totals::default(),
             lines: Vec::new(),
@@ -205,7 +208,7 @@ impl Tracker {
         let any = !still.is_empty();
         for open in still.into_iter().filter(|open| !open.undecided) {
             self.announce_if_due(&open);
-            let end = Ending::new(Outcome::Open, at_ns);
+            let end = Ending::open(OpenReason::RunEnded, at_ns);
             self.say_handshake(open, &end);
         }
         any
@@ -214,6 +217,7 @@ impl Tracker {
     /// Ends the run: a line for each handshake that is still open, then the peers.
     pub fn finish(&mut self, at_ns: u64) {
         while self.end_open(at_ns, usize::MAX) {}
+        self.report_evictions(at_ns);
         self.totals.peers_unlisted = self.peers.unlisted();
         self.totals.peers_distinct = ByRole {
             client: self.peers.distinct(Role::Client),
@@ -353,6 +357,7 @@ impl Tracker {
         let facts = self.facts(&open, end);
         let handshake = Handshake {
             outcome: end.outcome,
+            open_reason: end.open_reason,
             dwell_us,
             dwell_source: dwell_us.and(source),
             dwell_error_us: dwell_us.and((error_us > 0).then_some(error_us)),
@@ -376,18 +381,23 @@ impl Tracker {
         });
     }
 
-    /// Something had to leave the table to make room: said, never silent.
+    /// Prints the line of a handshake that the full table evicted, and counts it as lost.
     fn evicted(&mut self, open: Option<OpenHandshake>, at_ns: u64) {
         let Some(open) = open.filter(|open| !open.undecided) else {
             return;
         };
         self.totals.evicted += 1;
         self.announce_if_due(&open);
-        let end = Ending::new(Outcome::Open, at_ns).fact(format!(
+        let end = Ending::open(OpenReason::Evicted, at_ns).fact(format!(
             "evicted: the table holds {} handshakes (--max-handshakes)",
             self.config.max_handshakes
         ));
         self.say_handshake(open, &end);
+        self.evictions.count += 1;
+        let since_ns = *self.evictions.since_ns.get_or_insert(at_ns);
+        if at_ns.saturating_sub(since_ns) >= EVICTION_REPORT_NS {
+            self.report_evictions(at_ns);
+        }
     }
 
     fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
@@ -417,6 +427,8 @@ impl Tracker {
 /// How a handshake ended.
 struct Ending {
     outcome: Outcome,
+    /// Of [`Outcome::Open`].
+    open_reason: Option<OpenReason>,
     at_ns: u64,
     error: Option<String>,
     /// Where the dwell is known by itself and not as a difference of times.
@@ -436,6 +448,7 @@ impl Ending {
     fn new(outcome: Outcome, at_ns: u64) -> Self {
         Self {
             outcome,
+            open_reason: None,
             at_ns,
             error: None,
             dwell_us: None,
@@ -444,6 +457,14 @@ impl Ending {
             start_error_us: 0,
             dwell_unknown: false,
             facts: Vec::new(),
+        }
+    }
+
+    /// It was open when last seen.
+    fn open(reason: OpenReason, at_ns: u64) -> Self {
+        Self {
+            open_reason: Some(reason),
+            ..Self::new(Outcome::Open, at_ns)
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     facts::RESET_HERE,
     handshake::{OpenHandshake, Start},
     schedule::{SynAckSchedule, SynSchedule},
+    unreported::EVICTION_REPORT_NS,
 };
 use crate::{
     model::{DwellSource, Fate, HalfOpenRow, Outcome, Role, SocketDump, TcpState, Tuple},
@@ -109,6 +110,10 @@ impl Tracker {
         let mut in_sight = std::mem::replace(&mut self.reconcile.looked_at_before, looked_at);
         in_sight.extend(&self.reconcile.looked_at_before);
         self.end_out_of_sight(&in_sight, now_ns);
+        let due = |since: u64| now_ns.saturating_sub(since) >= EVICTION_REPORT_NS;
+        if self.evictions.since_ns.is_some_and(due) {
+            self.report_evictions(now_ns);
+        }
     }
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each

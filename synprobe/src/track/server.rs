@@ -261,7 +261,9 @@ impl Tracker {
         let begun = |start: Start| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };
-        if open.start.is_some_and(begun) {
+        // The events of one that was evicted are forgotten, not lost.
+        let may_be_evicted = self.totals.evicted > 0 && open.retransmits == 0;
+        if open.start.is_some_and(begun) && !may_be_evicted {
             let missed = counted.saturating_sub(open.retransmits);
             self.missed(open.connection.netns, at_ns, missed);
         }

@@ -14,6 +14,17 @@ pub(super) struct AlreadyCounted {
     pub requests: u64,
 }
 
+/// Handshakes that the full table evicted since the last `lost` line about them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Evictions {
+    pub count: u64,
+    /// When the first of them was, CLOCK_MONOTONIC nanoseconds.
+    pub since_ns: Option<u64>,
+}
+
+/// Evictions are reported together, at most once in this time.
+pub(super) const EVICTION_REPORT_NS: u64 = 1_000_000_000;
+
 /// What no event told of.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unreported {
@@ -75,6 +86,20 @@ impl Tracker {
             news,
             Unreported::Retransmissions("the socket"),
         );
+    }
+
+    /// Reports the evictions since the last report as lost, if there are any.
+    pub(super) fn report_evictions(&mut self, at_ns: u64) {
+        let events = std::mem::take(&mut self.evictions).count;
+        if events > 0 {
+            self.totals.untold += events;
+            let lost = Lost {
+                events,
+                reason: "handshakes evicted from the table (--max-handshakes)".to_owned(),
+                of: Missed::Evicted,
+            };
+            self.observe(Observation::Lost { at_ns, lost });
+        }
     }
 
     /// Something else than an event told of these: lost, unless they are known to be.

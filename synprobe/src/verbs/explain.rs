@@ -1,13 +1,13 @@
 //! `synprobe explain`: what a verdict means.
 
 use super::{Failure, USAGE, print};
-use crate::{cli::ExplainArgs, verdict};
+use crate::{cli::ExplainArgs, model::VerdictKind, verdict};
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let Some(name) = &args.verdict else {
         return print(&verdict::explain::list());
     };
-    match verdict::find(name) {
+    match VerdictKind::parse(name).and_then(verdict::find) {
         Some(verdict) => print(&verdict::explain::long(verdict)),
         None => {
             let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();

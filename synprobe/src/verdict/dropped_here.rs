@@ -1,4 +1,4 @@
-//! This host itself threw the packet away.
+//! This host dropped the packet itself.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,22 +6,21 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{DroppedPacket, Packet},
 };
-use crate::model::{Evidence, Handshake, Outcome, Role};
+use crate::model::{Evidence, Handshake, Outcome, Role, VerdictKind};
 
-/// Reasons for which a packet ends where nobody has its address. In the handshake's own namespace that
-/// is this host's doing; in another one it has merely come to the wrong place.
+/// Reasons for dropping a packet whose address nobody has. In the handshake's own namespace this host is
+/// to blame; in another one the packet has merely come to the wrong place.
 const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
-/// How the reasons begin for which a neighbour did not answer: ICMP tells of those, and so does errno.
+/// How the reasons begin that mean an unanswered neighbour query: ICMP and errno report those too.
 const NEIGHBOUR: &str = "NEIGH_";
 
-/// Packets of a handshake that this host threw away, and that held it up.
+/// Packets of a handshake that this host dropped, and that held it up.
 fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
     let answered = h.outcome == Outcome::Unreachable;
     context
         .drops_of(&h.connection, h.facts.began_ns.unwrap_or(0))
         .into_iter()
-        // A RST that is thrown away holds nothing up, nor does a repeated SYN of a peer whose half-open
-        // is there.
+        // A dropped RST holds nothing up, nor does a dropped repetition of a SYN whose half-open exists.
         .filter(|d| d.packet != Packet::Rst)
         .filter(|d| !(h.connection.role == Role::Server && d.packet == Packet::Syn))
         .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&&*d.reason))
@@ -33,12 +32,12 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
 pub(super) struct DroppedHere;
 
 impl Verdict for DroppedHere {
-    fn name(&self) -> &'static str {
-        "dropped-here"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::DroppedHere
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        // With its final ACK here, what was dropped before is history.
+        // Once the final ACK has arrived, earlier drops do not matter.
         let arrived = h.facts.acked && h.facts.queue_was_full;
         let well = h.outcome == Outcome::Established && h.retransmits == 0;
         if arrived || well || h.outcome == Outcome::Refused {
@@ -46,7 +45,7 @@ impl Verdict for DroppedHere {
         }
         let of_handshake = decisive(h, context);
         let first = of_handshake.first()?;
-        // One packet that fell to a full queue does not explain why ten got no answer.
+        // One dropped packet does not explain why ten got no answer.
         let lost: u64 = of_handshake.iter().map(|d| d.count).sum();
         let sent = u64::from(h.retransmits).min(h.gaps_us.len() as u64) + 1;
         if lost * 2 < sent {
@@ -76,11 +75,15 @@ impl Verdict for DroppedHere {
         Some(finding.remedy(first.remedy()))
     }
 
+    fn sums_handshakes(&self) -> bool {
+        true
+    }
+
     fn facts_of_many(&self, group: &[&Handshake], context: &Context) -> Option<Vec<Evidence>> {
-        // By what was dropped, where and why: packets, connections.
+        // Packets and connections, by what was dropped, where and why.
         type Kind<'s> = (u32, Packet, bool, String, &'s str);
         let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
-        // A connection whose half-open was made anew, again and again, has its packets counted once.
+        // A connection with several half-opens has its packets counted once.
         let mut first: HashMap<_, &Handshake> = HashMap::new();
         for h in group {
             let c = &h.connection;
@@ -127,11 +130,11 @@ impl Verdict for DroppedHere {
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "this host itself threw a packet of the handshake away",
+            summary: "this host itself dropped a packet of the handshake",
             meaning: "The peer and the network are not to blame: a rule, a route or a setting of this \
                       very host discarded the SYN, the SYN-ACK or the final ACK. The kernel says which \
                       (the drop reason) and where (the function).",
-            told_by: "skb:kfree_skb with a reason that is this host's doing (Linux 5.17), for a packet \
+            detection: "skb:kfree_skb with a reason that is this host's doing (Linux 5.17), for a packet \
                       with the addresses and ports of this handshake, while it lasted. It is the \
                       strongest evidence there is. A drop in another network namespace of this host \
                       counts too, and is named.",
@@ -153,7 +156,7 @@ mod tests {
 
     fn dropping(h: &Handshake, packet: Packet) -> Context {
         let mut context = Context::default();
-        context.discarded(discard(h, packet, 3));
+        context.note_drop(discard(h, packet, 3));
         context
     }
 
@@ -161,7 +164,7 @@ mod tests {
     fn a_drop_of_its_own_packets_makes_it() {
         let h = half_open(Outcome::Expired);
         let said = judged(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(said.verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(said.verdict, Some(VerdictKind::DroppedHere));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[0].fact,
@@ -176,7 +179,7 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 2;
         let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(verdict, Some(VerdictKind::DroppedHere));
     }
 
     #[test]
@@ -184,29 +187,32 @@ mod tests {
         let h = half_open(Outcome::Expired);
         let other = half_open_of("10.0.0.8", Outcome::Expired);
         assert_ne!(
-            said(&h, dropping(&other, Packet::SynAck)).0.as_deref(),
-            Some("dropped-here")
+            said(&h, dropping(&other, Packet::SynAck)).0,
+            Some(VerdictKind::DroppedHere)
         );
         let mut later = h.clone();
         later.facts.began_ns = Some(2_000 * SEC);
         assert_ne!(
-            said(&later, dropping(&h, Packet::SynAck)).0.as_deref(),
-            Some("dropped-here")
+            said(&later, dropping(&h, Packet::SynAck)).0,
+            Some(VerdictKind::DroppedHere)
         );
     }
 
     #[test]
     fn what_comes_where_nobody_has_its_address_is_not_thrown_away() {
         let h = half_open(Outcome::Expired);
-        for (netns, verdict) in [(NETNS, "dropped-here"), (7, "peer-silent")] {
+        for (netns, verdict) in [
+            (NETNS, VerdictKind::DroppedHere),
+            (7, VerdictKind::PeerSilent),
+        ] {
             let mut context = Context::default();
-            context.discarded(DroppedPacket {
+            context.note_drop(DroppedPacket {
                 netns,
                 incoming: true,
                 reason: "IP_INADDRERRORS".into(),
                 ..discard(&h, Packet::SynAck, 2)
             });
-            assert_eq!(said(&h, context).0.as_deref(), Some(verdict));
+            assert_eq!(said(&h, context).0, Some(verdict));
         }
     }
 
@@ -215,11 +221,11 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EHOSTUNREACH".into());
         let mut context = Context::default();
-        context.discarded(DroppedPacket {
+        context.note_drop(DroppedPacket {
             reason: "NEIGH_FAILED".into(),
             ..discard(&h, Packet::Syn, 1)
         });
-        assert_eq!(said(&h, context).0.as_deref(), Some("unreachable"));
+        assert_eq!(said(&h, context).0, Some(VerdictKind::Unreachable));
     }
 
     #[test]
@@ -230,28 +236,28 @@ mod tests {
         let mut one = discard(&h, Packet::SynAck, 1);
         let (verdict, _) = said(&h, {
             let mut context = Context::default();
-            context.discarded(one.clone());
+            context.note_drop(one.clone());
             context
         });
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
         one.count = 9;
         let (verdict, _) = said(&h, {
             let mut context = Context::default();
-            context.discarded(one);
+            context.note_drop(one);
             context
         });
-        assert_eq!(verdict.as_deref(), Some("dropped-here"));
+        assert_eq!(verdict, Some(VerdictKind::DroppedHere));
         // Nor does a repeated SYN that was dropped: the half-open is there.
         let (verdict, _) = said(&h, dropping(&h, Packet::Syn));
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
     #[test]
     fn a_rst_that_is_dropped_holds_nothing_up() {
         let h = active(Outcome::TimedOut);
         assert_ne!(
-            said(&h, dropping(&h, Packet::Rst)).0.as_deref(),
-            Some("dropped-here")
+            said(&h, dropping(&h, Packet::Rst)).0,
+            Some(VerdictKind::DroppedHere)
         );
     }
 
@@ -260,7 +266,7 @@ mod tests {
         let mut h = half_open(Outcome::Open);
         (h.facts.acked, h.facts.queue_was_full) = (true, true);
         let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(verdict.as_deref(), Some("accept-queue-full"));
+        assert_eq!(verdict, Some(VerdictKind::AcceptQueueFull));
     }
 
     #[test]

@@ -7,15 +7,15 @@ use super::{ALL, Verdict};
 /// Width of the text.
 const WIDTH: usize = 88;
 
-/// The long form of one.
+/// The long form of one verdict.
 pub fn long(verdict: &dyn Verdict) -> String {
     let e = verdict.explain();
     let mut text = format!("{}: {}\n", verdict.name(), e.summary);
     for (head, body) in [
         ("What it means", e.meaning),
-        ("How it is told", e.told_by),
+        ("How it is detected", e.detection),
         ("What to try", e.remedy),
-        ("How to see it made", e.reproduce),
+        ("How to reproduce it", e.reproduce),
     ] {
         let _ = write!(text, "\n{head}\n");
         for line in body.lines() {
@@ -25,7 +25,7 @@ pub fn long(verdict: &dyn Verdict) -> String {
     text
 }
 
-/// A line for each.
+/// One line for each verdict.
 pub fn list() -> String {
     let width = ALL.iter().map(|v| v.name().len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -72,7 +72,7 @@ mod tests {
     fn every_verdict_is_explained_in_full() {
         for verdict in ALL {
             let e = verdict.explain();
-            for part in [e.summary, e.meaning, e.told_by, e.remedy, e.reproduce] {
+            for part in [e.summary, e.meaning, e.detection, e.remedy, e.reproduce] {
                 assert!(part.len() > 16, "{}: {part:?}", verdict.name());
             }
             assert!(e.reproduce.contains("synprobe lab "), "{}", verdict.name());

@@ -1,4 +1,4 @@
-//! Handshakes and scenes for the verdicts' tests.
+//! Handshakes and contexts for the verdicts' tests.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{
     Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener,
-    Outcome, Role, State, TcpState,
+    OpenReason, Outcome, Role, State, TcpState, VerdictKind,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -41,6 +41,7 @@ fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
     Handshake {
         connection,
         outcome,
+        open_reason: (outcome == Outcome::Open).then_some(OpenReason::RunEnded),
         dwell_us: Some(3_000_000),
         dwell_source: None,
         dwell_error_us: None,
@@ -65,7 +66,7 @@ pub fn half_open(outcome: Outcome) -> Handshake {
     half_open_of("10.0.0.9", outcome)
 }
 
-/// A half-open of some peer, sent again twice.
+/// A half-open of some peer; its SYN-ACK was retransmitted twice.
 pub fn half_open_of(peer: &str, outcome: Outcome) -> Handshake {
     let mut h = handshake(connection(Role::Server, peer, 55_555), outcome);
     h.retransmits = 2;
@@ -77,8 +78,8 @@ pub fn active(outcome: Outcome) -> Handshake {
     handshake(connection(Role::Client, "10.0.0.9", 5432), outcome)
 }
 
-/// What is said of a handshake, and how surely.
-pub fn said(h: &Handshake, context: Context) -> (Option<String>, Confidence) {
+/// A handshake's verdict and its confidence.
+pub fn said(h: &Handshake, context: Context) -> (Option<VerdictKind>, Confidence) {
     let h = judged(h, context);
     (h.verdict, h.confidence)
 }
@@ -138,7 +139,7 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
     }
 }
 
-/// The listener on port 8080 with so many of 128 in its accept queue.
+/// The listener on port 8080 with `accept_queue` of 128 connections waiting.
 pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     Listener {
         local_addr: "0.0.0.0".parse().unwrap(),
@@ -159,7 +160,7 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     }
 }
 
-/// A context in which the listener was looked at three times, counters moving by so much.
+/// A context with three samples of the listener, between which the counters rose.
 pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
     let mut context = Context::default();
     context.sees_drops = true;
@@ -170,7 +171,7 @@ pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
             syncookies_sent: Some(cookies * n / 2),
             ..ListenCounters::default()
         };
-        context.look(std::slice::from_ref(listener), &[counters], T0 + n * SEC);
+        context.look(std::slice::from_ref(listener), &[counters]);
     }
     context
 }

@@ -1,14 +1,18 @@
-//! From lines without verdicts to lines with them.
+//! When handshakes are judged, and which lines are printed.
 
 use std::net::IpAddr;
 
-use super::{ALL, Context, problems};
+use super::{ALL, Context, ProblemGroups};
 use crate::{
-    model::{Body, Confidence, Evidence, Handshake, Line, Listener, Outcome, Problem, Role},
+    model::{
+        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
+        VerdictKind,
+    },
     util::{bounded::Bounded, format},
 };
 
-/// Handshakes in trouble that are kept for a judgement at the end; those beyond are judged at once.
+/// Handshakes in trouble that are held back to be judged at the end. Those beyond are judged at once, and
+/// counted in the same problems.
 const HELD: usize = 50_000;
 /// Peers whose verdicts are counted.
 const PEERS: usize = 65_536;
@@ -22,31 +26,42 @@ pub enum Mode {
     AtTheEnd,
 }
 
-/// See the module.
+/// Gives handshakes their verdicts, and sums them to problems.
 pub struct Judge {
     mode: Mode,
     /// What is known around the handshakes.
     pub context: Context,
+    /// Handshakes in trouble that are judged at the end.
     held: Vec<Line>,
-    /// Judged before the end for want of room.
-    hurried: u64,
-    /// Most have one verdict, and there are thousands: a map for each would be half a kilobyte.
-    by_peer: Bounded<(IpAddr, Role), Vec<(String, u64)>>,
+    /// The bound of `held`.
+    most_held: usize,
+    /// Sums of the handshakes in trouble that are judged.
+    groups: ProblemGroups,
+    /// Verdicts by peer. Most peers have one, so a list takes less memory than a map.
+    by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
 }
 
 impl Judge {
-    /// Knows nothing yet.
+    /// A judge without handshakes.
     pub fn new(mode: Mode, context: Context) -> Self {
         Self {
             mode,
             context,
             held: Vec::new(),
-            hurried: 0,
+            most_held: HELD,
+            groups: ProblemGroups::default(),
             by_peer: Bounded::new(PEERS),
         }
     }
 
-    /// Takes lines as the tracker says them; gives back those that can be printed.
+    /// Changes the bound of the handshakes that are held back.
+    #[cfg(test)]
+    pub(crate) fn holding(mut self, most: usize) -> Self {
+        self.most_held = most;
+        self
+    }
+
+    /// Takes in the tracker's lines; returns those that can be printed.
     pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
             self.context.note(line);
@@ -62,9 +77,10 @@ impl Judge {
                     match &line.body {
                         Body::State(_) | Body::Retransmit(_) => (),
                         Body::Handshake(h) if went_well(h, &self.context) => (),
-                        Body::Handshake(_) if self.held.len() < HELD => self.held.push(line),
+                        Body::Handshake(_) if self.held.len() < self.most_held => {
+                            self.held.push(line)
+                        }
                         Body::Handshake(_) => {
-                            self.hurried += 1;
                             self.judge(&mut line);
                             printed.push(line);
                         }
@@ -76,7 +92,7 @@ impl Judge {
         }
     }
 
-    /// The last lines: everything that was held back, then what it comes to.
+    /// The last lines: handshakes that were held back, then problems, listeners and peers.
     pub fn finish(&mut self, lines: Vec<Line>) -> Vec<Line> {
         let (about_peers, rest): (Vec<Line>, Vec<Line>) = lines
             .into_iter()
@@ -86,12 +102,9 @@ impl Judge {
         judged.iter_mut().for_each(|line| self.judge(line));
         if self.mode == Mode::AtTheEnd {
             let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
-            let of = |line: &Line| match &line.body {
-                Body::Handshake(h) => Some(h.clone()),
-                _ => None,
-            };
-            let handshakes: Vec<Box<Handshake>> = judged.iter().filter_map(of).collect();
-            let found = problems(&handshakes, &self.context);
+            let found = self
+                .groups
+                .problems(judged.iter().filter_map(handshake), &self.context);
             let listeners = listeners(&found, &self.context);
             let at_the_end = |body| Line {
                 mono_ns: at_ns.unwrap_or(0),
@@ -106,42 +119,57 @@ impl Judge {
             if let Body::Peer(peer) = &mut line.body
                 && let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role))
             {
-                peer.verdicts = counts.iter().cloned().collect();
+                peer.verdicts = counts.iter().copied().collect();
             }
             line
         }));
         printed
     }
 
-    /// What is wrong as things stand now, worst first.
+    /// The problems as they stand now. Changes nothing: handshakes that are held back are judged for this
+    /// answer alone, by what is known now.
     pub fn problems_now(&self) -> Vec<Problem> {
-        Vec::new()
-    }
-
-    /// Handshakes that had to be judged before the end.
-    pub fn hurried(&self) -> u64 {
-        self.hurried
+        if self.held.is_empty() {
+            return self.groups.problems(std::iter::empty(), &self.context);
+        }
+        let mut groups = self.groups.clone();
+        let mut judged: Vec<Handshake> = self.held.iter().filter_map(handshake).cloned().collect();
+        for h in &mut judged {
+            if judge(h, &self.context) {
+                groups.add(h);
+            }
+        }
+        groups.problems(judged.iter(), &self.context)
     }
 
     fn judge(&mut self, line: &mut Line) {
-        if let Body::Handshake(h) = &mut line.body {
-            judge(h, &self.context);
-            if let Some(verdict) = &h.verdict {
-                let key = (h.connection.peer_addr, h.connection.role);
-                let Some(counts) = self.by_peer.get_mut(&key) else {
-                    self.by_peer.insert(key, vec![(verdict.clone(), 1)]);
-                    return;
-                };
-                match counts.iter_mut().find(|(of, _)| of == verdict) {
-                    Some((_, count)) => *count += 1,
-                    None => counts.push((verdict.clone(), 1)),
-                }
-            }
+        let Body::Handshake(h) = &mut line.body else {
+            return;
+        };
+        if judge(h, &self.context) {
+            self.groups.add(h);
+        }
+        let Some(verdict) = h.verdict else { return };
+        let key = (h.connection.peer_addr, h.connection.role);
+        let Some(counts) = self.by_peer.get_mut(&key) else {
+            self.by_peer.insert(key, vec![(verdict, 1)]);
+            return;
+        };
+        match counts.iter_mut().find(|(of, _)| *of == verdict) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((verdict, 1)),
         }
     }
 }
 
-/// The listeners that problems are about, and those that were full.
+fn handshake(line: &Line) -> Option<&Handshake> {
+    match &line.body {
+        Body::Handshake(h) => Some(h),
+        _ => None,
+    }
+}
+
+/// Listeners that a problem concerns, and selected ones whose accept queue was full.
 fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     let concerned = |l: &Listener| {
         problems.iter().any(|p| {
@@ -150,36 +178,41 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     };
     let mut found: Vec<Listener> = context
         .listeners()
-        .filter(|looks| looks.was_full() || concerned(&looks.last))
-        .map(|looks| looks.last.clone())
+        .filter(|l| concerned(&l.last) || l.was_full() && context.selects_listener(&l.last))
+        .map(|l| l.last.clone())
         .collect();
     found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
     found
 }
 
-/// Whether there is nothing to say of it.
+/// Whether it completed and no verdict applies.
 fn went_well(h: &Handshake, context: &Context) -> bool {
     h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
 }
 
-/// Says why, in the handshake itself.
-fn judge(h: &mut Handshake, context: &Context) {
+/// Gives the handshake its verdict. Returns whether it is in trouble.
+fn judge(h: &mut Handshake, context: &Context) -> bool {
+    if h.was_evicted() {
+        // The tracker says so in its evidence: how it went on is not known.
+        h.confidence = Confidence::Insufficient;
+        return true;
+    }
     let found = ALL
         .iter()
         .find_map(|verdict| Some((verdict, verdict.check(h, context)?)));
     let Some((verdict, mut finding)) = found else {
         h.confidence = Confidence::Insufficient;
-        if h.outcome != Outcome::Established {
+        if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
                 fact: undecided(h),
                 supports: false,
             });
         }
-        return;
+        return h.outcome != Outcome::Established;
     };
     if context.lost > 0 {
         finding = finding.contra(format!(
-            "{} records of this run were lost: what they told is not known",
+            "{} records of this run were lost: what they contained is not known",
             context.lost
         ));
         finding.confidence = match (finding.confidence, finding.by_absence) {
@@ -191,7 +224,8 @@ fn judge(h: &mut Handshake, context: &Context) {
     // An active open that is still open has not been answered, whenever it began.
     let unwatched = h.connection.role == Role::Server && h.facts.was_there && !h.facts.counted;
     if finding.by_absence && unwatched {
-        finding = finding.contra("it was there before the run: what came before is not known");
+        finding =
+            finding.contra("it existed before the run: what happened until then is not known");
         finding.confidence = match finding.confidence {
             Confidence::Certain => Confidence::Likely,
             _ => Confidence::Insufficient,
@@ -200,22 +234,25 @@ fn judge(h: &mut Handshake, context: &Context) {
     h.confidence = finding.confidence;
     h.evidence.append(&mut finding.evidence);
     if finding.confidence != Confidence::Insufficient {
-        h.verdict = Some(verdict.name().to_owned());
+        h.verdict = Some(verdict.kind());
         h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
     }
+    true
 }
 
-/// Why nothing is said.
+/// Why there is no verdict.
 fn undecided(h: &Handshake) -> String {
     let age = h
         .dwell_us
         .map_or_else(|| "an unknown time".to_owned(), format::duration);
     match (h.outcome, h.retransmits) {
-        (Outcome::Open, 0) => format!("open for {age} and not sent again yet: too young to tell"),
-        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
-            "it was there before the run, and nothing of it was seen since".to_owned()
+        (Outcome::Open, 0) => {
+            format!("open for {age}, and nothing retransmitted yet: too early to judge")
         }
-        (Outcome::Dropped, _) => "nothing that was seen tells why it was removed".to_owned(),
-        _ => "what was seen does not tell why".to_owned(),
+        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
+            "it existed before the run, and no event of it was seen since".to_owned()
+        }
+        (Outcome::Dropped, _) => "no event shows why it was removed".to_owned(),
+        _ => "the evidence does not show why".to_owned(),
     }
 }

@@ -1,9 +1,9 @@
 //! Why a handshake went as it did, with the facts for it and against it.
 //!
-//! A verdict is a pure function of what was seen: of one handshake ([`Handshake`], its `facts`
-//! included) and of what is known around it ([`Context`]). One file each, behind [`Verdict`]; [`ALL`]
-//! lists them, the strongest evidence first, and the first that the evidence makes is said. Where none
-//! is made, nothing is said but what is known ([`Judge::judge`]).
+//! A verdict is a pure function of one handshake ([`Handshake`], its `facts` included) and of what is known
+//! around it ([`Context`]). Each has a file of its own, behind [`Verdict`]. [`ALL`] lists them, the
+//! strongest evidence first; the first that applies is the handshake's. Where none applies, the line says
+//! which evidence is missing. [`Judge`] decides when that happens, and sums handshakes to problems.
 
 mod client;
 pub mod context;
@@ -17,9 +17,9 @@ mod server;
 
 pub use context::Context;
 pub use judge::{Judge, Mode};
-pub use problems::problems;
+pub use problems::ProblemGroups;
 
-use crate::model::{Confidence, Evidence, Handshake};
+use crate::model::{Confidence, Evidence, Handshake, VerdictKind};
 
 /// What a verdict found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,19 +28,19 @@ pub struct Finding {
     pub confidence: Confidence,
     /// For and against.
     pub evidence: Vec<Evidence>,
-    /// Whether it rests on something that was not seen: then a lost record weighs more.
+    /// Whether it rests on the absence of an event: then a lost record weighs more.
     pub by_absence: bool,
     /// What to do, in commands.
     pub remedy: String,
 }
 
 impl Finding {
-    /// Seen.
+    /// Observed directly.
     pub fn certain() -> Self {
         Self::new(Confidence::Certain)
     }
 
-    /// The best explanation.
+    /// The best explanation of the evidence.
     pub fn likely() -> Self {
         Self::new(Confidence::Likely)
     }
@@ -54,7 +54,7 @@ impl Finding {
         }
     }
 
-    /// It rests on what was not seen.
+    /// It rests on the absence of an event.
     pub fn by_absence(mut self) -> Self {
         self.by_absence = true;
         self
@@ -94,7 +94,7 @@ impl Finding {
         }
     }
 
-    /// What to do.
+    /// Sets what to do, in commands.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
         self
@@ -103,19 +103,29 @@ impl Finding {
 
 /// One way for a handshake to go badly.
 pub trait Verdict: Sync {
-    /// Its name in the output contract and in `synprobe explain`.
-    fn name(&self) -> &'static str;
+    /// Which one it is.
+    fn kind(&self) -> VerdictKind;
 
-    /// Whether it is something to mend.
+    /// Its name in the output contract and in `synprobe explain`.
+    fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// Whether it is a fault; else it is intended behaviour.
     fn is_fault(&self) -> bool {
         true
     }
 
-    /// What speaks for it; `None` where it is not this.
+    /// The evidence, where the handshake has this verdict; else `None`.
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding>;
 
-    /// What speaks for it where many handshakes have it: their facts added up. `None`: the facts that
-    /// they share, and some examples, say enough.
+    /// Whether [`Verdict::facts_of_many`] sums over whole handshakes: then some are kept for it.
+    fn sums_handshakes(&self) -> bool {
+        false
+    }
+
+    /// The facts of a group of handshakes with this verdict, added up. `None`: the problem quotes the facts
+    /// that they share, and some examples.
     fn facts_of_many(&self, _: &[&Handshake], _: &Context) -> Option<Vec<Evidence>> {
         None
     }
@@ -131,15 +141,15 @@ pub struct Explanation {
     pub summary: &'static str,
     /// What it means.
     pub meaning: &'static str,
-    /// How it is told, and what it cannot be told from.
-    pub told_by: &'static str,
+    /// How it is detected, and what looks the same.
+    pub detection: &'static str,
     /// What to try.
     pub remedy: &'static str,
-    /// How to see it made: a scenario of the lab.
+    /// The lab's scenario that makes it.
     pub reproduce: &'static str,
 }
 
-/// Every verdict, in the order in which they are tried: those that rest on something seen before those
+/// Every verdict, in the order in which they are tried: those that rest on an event before those
 /// that rest on its absence.
 pub const ALL: &[&dyn Verdict] = &[
     &dropped_here::DroppedHere,
@@ -162,12 +172,23 @@ pub const ALL: &[&dyn Verdict] = &[
     &client::Filtered,
 ];
 
-/// The verdict of that name.
-pub fn find(name: &str) -> Option<&'static dyn Verdict> {
-    ALL.iter().copied().find(|verdict| verdict.name() == name)
+/// The verdict of that kind.
+pub fn find(kind: VerdictKind) -> Option<&'static dyn Verdict> {
+    ALL.iter().copied().find(|verdict| verdict.kind() == kind)
 }
 
 /// `once`, `5 times`
 fn times(n: u32) -> String {
     context::times(u64::from(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_order_of_the_kinds() {
+        let table: Vec<_> = ALL.iter().map(|verdict| verdict.kind()).collect();
+        assert_eq!(table, VerdictKind::ALL);
+    }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, io, mem};
 use super::{View, WallClock, rfc3339};
 use crate::{
     model::{
-        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Outcome, Problem, Role,
-        Start,
+        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, Outcome, Problem,
+        Role, Start, VerdictKind,
     },
     util::format,
 };
@@ -26,10 +26,7 @@ fn head(p: &Problem) -> String {
         Confidence::Likely => "likely",
         Confidence::Insufficient => "not enough evidence",
     };
-    let name = match p.verdict.as_str() {
-        "insufficient" => "no verdict",
-        name => name,
-    };
+    let name = p.verdict.map_or("no verdict", VerdictKind::name);
     format!("{}. {name}, {sure}: {}", p.rank, place(p))
 }
 
@@ -73,7 +70,8 @@ impl Page {
     fn handshake(&mut self, h: &Handshake) {
         self.judged += 1;
         self.there_before += u64::from(h.facts.was_there);
-        self.undecided += u64::from(h.verdict.is_none() && h.outcome != Outcome::Established);
+        let failed = h.outcome != Outcome::Established && !h.was_evicted();
+        self.undecided += u64::from(h.verdict.is_none() && failed);
     }
 
     /// The page.
@@ -81,7 +79,7 @@ impl Page {
         let mut text = String::new();
         self.head(&mut text, colour);
         histogram(&mut text, states);
-        let real = self.problems.iter().filter(|p| p.verdict != "insufficient");
+        let real = self.problems.iter().filter(|p| p.verdict.is_some());
         if real.count() == 0 {
             text.push_str("\nNothing wrong was found.\n");
         }
@@ -140,7 +138,7 @@ impl Page {
         }
         let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
         for p in others.iter().skip(IN_A_LINE) {
-            *rest.entry(&p.verdict).or_default() += 1;
+            *rest.entry(p.verdict_name()).or_default() += 1;
         }
         if !rest.is_empty() {
             let rest: Vec<_> = rest.iter().map(|(v, n)| format!("{v} ×{n}")).collect();
@@ -153,8 +151,8 @@ impl Page {
     }
 
     fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
-        let code = match (p.verdict.as_str(), p.confidence) {
-            ("insufficient" | "defer-accept", _) => "2",
+        let code = match (p.verdict, p.confidence) {
+            (None | Some(VerdictKind::DeferAccept), _) => "2",
             (_, Confidence::Certain) => "1;31",
             _ => "1;33",
         };
@@ -177,8 +175,8 @@ impl Page {
         if let Some(remedy) = &p.remedy {
             entry(text, "do", remedy);
         }
-        if p.verdict != "insufficient" {
-            entry(text, "more", &format!("synprobe explain {}", p.verdict));
+        if let Some(verdict) = p.verdict {
+            entry(text, "more", &format!("synprobe explain {verdict}"));
         }
     }
 
@@ -186,7 +184,8 @@ impl Page {
     fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
         let mut spots = Vec::new();
         let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
-        for one in &self.lost {
+        // Evicted handshakes have an entry of their own below.
+        for one in self.lost.iter().filter(|one| one.of != Missed::Evicted) {
             *lost.entry(&one.reason).or_default() += one.events;
         }
         for (reason, events) in lost {
@@ -224,7 +223,11 @@ impl Page {
             );
         }
         if let Some(end) = self.end.as_ref().filter(|end| end.evicted > 0) {
-            spots.push(format!("{} handshakes had to leave the table", end.evicted));
+            spots.push(format!(
+                "{} handshakes evicted from the full table: what became of them is not known (a larger \
+                 --max-handshakes keeps them)",
+                end.evicted
+            ));
         }
         spots.extend(states.failures.iter().cloned());
         if spots.is_empty() {
@@ -311,8 +314,8 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        model::PeerShare,
         model::{Counted, NetnsStates},
-        model::{Missed, PeerShare},
     };
 
     fn evidence(fact: &str, supports: bool) -> Evidence {
@@ -331,10 +334,11 @@ mod tests {
             mode_why: None,
             missing: vec!["network namespaces".into()],
             filters: [("port".to_owned(), "8080".to_owned())].into(),
+            ..Start::default()
         };
         let problem = Problem {
             rank: 1,
-            verdict: "accept-queue-full".into(),
+            verdict: Some(VerdictKind::AcceptQueueFull),
             confidence: Confidence::Certain,
             role: Role::Server,
             netns: 7,

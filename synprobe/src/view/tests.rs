@@ -67,6 +67,7 @@ fn expired() -> Line {
         Body::Handshake(Box::new(Handshake {
             connection: connection(Role::Server),
             outcome: Outcome::Expired,
+            open_reason: None,
             dwell_us: Some(63_500_000),
             dwell_source: Some(DwellSource::SockDiag),
             dwell_error_us: Some(500_000),
@@ -245,13 +246,14 @@ fn lines_written_by_hand_are_what_serde_writes() {
                 Body::Handshake(Box::new(Handshake {
                     connection: connection.clone(),
                     outcome,
+                    open_reason: (outcome == Outcome::Open).then_some(OpenReason::EndNotSeen),
                     dwell_us: dwell,
                     dwell_source: dwell.map(|_| DwellSource::RequestSock),
                     dwell_error_us: dwell,
                     retransmits: u32::MAX,
                     retransmits_by_peer: 0,
                     error: text.map(Into::into),
-                    verdict: text.map(Into::into),
+                    verdict: text.map(|_| VerdictKind::PeerSilent),
                     confidence: Confidence::Likely,
                     evidence: text
                         .map(|t| Evidence {

@@ -8,8 +8,8 @@ use std::{
 use super::{View, WallClock, rfc3339};
 use crate::{
     model::{
-        Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, Outcome, Peer,
-        Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
+        Body, Completed, Confidence, Connection, DwellSource, End, Handshake, Line, OpenReason,
+        Outcome, Peer, Retransmit, RetransmitKind, Role, Start, State, TcpState, Trigger,
     },
     util::format,
 };
@@ -179,15 +179,21 @@ impl<W: Write> TextView<W> {
             (n, 0) => format!("{n} sent again"),
             (n, by) => format!("{n} sent again, {by} because the peer repeated its SYN"),
         };
-        let verdict = match (&h.verdict, h.confidence) {
-            (Some(verdict), Confidence::Certain) => verdict.clone(),
+        let verdict = match (h.verdict, h.confidence) {
+            (Some(verdict), Confidence::Certain) => verdict.name().to_owned(),
             (Some(verdict), _) => format!("likely {verdict}"),
             (None, _) => String::new(),
+        };
+        let open = match h.open_reason {
+            Some(OpenReason::Evicted) => "evicted from the table",
+            Some(OpenReason::EndNotSeen) => "its end was not seen",
+            Some(OpenReason::RunEnded) | None => "",
         };
         let error = h.error.clone().unwrap_or_default();
         let details = join(&[
             &bound,
             unknown,
+            open,
             &error,
             &verdict,
             &again,

@@ -170,8 +170,8 @@ fn odd(job: &Job, said: &Said) -> String {
         job.scenario.name(),
         job.family,
         job.seed,
-        said.verdict,
-        said.cause
+        said.answer.name(),
+        said.cause.name()
     );
     if let Some(h) = &said.line {
         let c = &h.connection;

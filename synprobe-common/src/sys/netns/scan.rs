@@ -18,8 +18,10 @@ pub struct Discovery {
     /// Every namespace that can be opened, each once, in the order found: the host's, the named
     /// ones, then those of processes by ascending pid.
     pub namespaces: Vec<NetNs>,
-    /// Names and processes passed over for lack of permission.
-    pub denied: usize,
+    /// Processes whose namespace may not be looked at; several may share one.
+    pub denied_processes: usize,
+    /// Named namespaces that may not be entered.
+    pub denied_names: usize,
     /// Names and processes that were gone, or were no namespace, by the time they were opened.
     pub vanished: usize,
     /// There were more, for which this process has no file descriptors.
@@ -27,7 +29,36 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    fn offer(&mut self, path: &Path, seen: &mut HashSet<u32>, name: impl FnOnce() -> String) {
+    /// Which namespaces were left out for lack of permission, in one sentence; `None`: none was.
+    pub fn denial(&self) -> Option<String> {
+        let processes = match self.denied_processes {
+            0 => None,
+            1 => Some("the namespace of 1 process".to_owned()),
+            n => Some(format!("the namespaces of {n} processes")),
+        };
+        let names = match self.denied_names {
+            0 => None,
+            1 => Some("1 named namespace".to_owned()),
+            n => Some(format!("{n} named namespaces")),
+        };
+        let left_out = match (processes, names) {
+            (Some(processes), Some(names)) => format!("{processes} and {names}"),
+            (one, other) => one.or(other)?,
+        };
+        Some(format!(
+            "{left_out} may not be entered: run as root, or with CAP_SYS_ADMIN, CAP_SYS_PTRACE and every \
+             capability that those processes have"
+        ))
+    }
+
+    /// `denied` counts a refusal: that of a name or that of a process.
+    fn offer(
+        &mut self,
+        path: &Path,
+        seen: &mut HashSet<u32>,
+        denied: fn(&mut Self) -> &mut usize,
+        name: impl FnOnce() -> String,
+    ) {
         // stat() first: most processes share a namespace that is known already, and opening each
         // would cost twice.
         match fs::metadata(path) {
@@ -35,7 +66,7 @@ impl Discovery {
                 return;
             }
             Ok(_) => {}
-            Err(error) => return self.skip(&error),
+            Err(error) => return self.skip(&error, denied),
         }
         if fd_limit::scarce() {
             self.exhausted = true;
@@ -47,14 +78,14 @@ impl Discovery {
                     self.namespaces.push(ns.named(&name()));
                 }
             }
-            Err(NetnsError::Denied { .. }) => self.denied += 1,
+            Err(NetnsError::Denied { .. }) => *denied(self) += 1,
             Err(_) => self.vanished += 1,
         }
     }
 
-    fn skip(&mut self, error: &io::Error) {
+    fn skip(&mut self, error: &io::Error, denied: fn(&mut Self) -> &mut usize) {
         match error.kind() {
-            io::ErrorKind::PermissionDenied => self.denied += 1,
+            io::ErrorKind::PermissionDenied => *denied(self) += 1,
             _ => self.vanished += 1,
         }
     }
@@ -67,25 +98,33 @@ impl Discovery {
 pub fn discover() -> Discovery {
     let mut found = Discovery::default();
     let mut seen = HashSet::new();
-    match host_path() {
-        Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),
-        None => found.denied += 1,
+    let names: fn(&mut Discovery) -> &mut usize = |found| &mut found.denied_names;
+    let processes: fn(&mut Discovery) -> &mut usize = |found| &mut found.denied_processes;
+    let host = host_path();
+    if let Some(path) = host {
+        found.offer(Path::new(path), &mut seen, processes, || "host".to_owned());
     }
     for dir in NAME_DIRS {
         for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, || name.clone());
+            found.offer(&Path::new(dir).join(&name), &mut seen, names, || {
+                name.clone()
+            });
         }
     }
     for dir in DOCKER_DIRS {
         for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, || {
+            found.offer(&Path::new(dir).join(&name), &mut seen, names, || {
                 format!("docker {name}")
             });
         }
     }
     for pid in pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        found.offer(&path, &mut seen, || name_of_pid(pid));
+        found.offer(&path, &mut seen, processes, || name_of_pid(pid));
+    }
+    if host.is_none() && found.denied_processes == 0 {
+        // Its process is hidden (hidepid).
+        found.denied_processes = 1;
     }
     found
 }
@@ -199,4 +238,31 @@ pub fn pids() -> Vec<u32> {
         .collect();
     pids.sort_unstable();
     pids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue14_3_what_may_not_be_entered_is_counted_as_processes() {
+        let mut found = Discovery::default();
+        assert_eq!(found.denial(), None);
+        let sentence = |found: &Discovery| {
+            let text = found.denial().unwrap();
+            text.split(" may not be entered: run as root")
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        found.denied_processes = 91;
+        assert_eq!(sentence(&found), "the namespaces of 91 processes");
+        found.denied_names = 1;
+        assert_eq!(
+            sentence(&found),
+            "the namespaces of 91 processes and 1 named namespace"
+        );
+        found.denied_processes = 0;
+        assert_eq!(sentence(&found), "1 named namespace");
+    }
 }

@@ -52,7 +52,6 @@ struct Totals {
     retransmits: [u64; RetransmitKind::ALL.len()],
     dwells: Dwells,
     dwell_max_us: Option<u64>,
-    verdicts: BTreeMap<String, u64>,
     /// SYNs that were not taken: the accept queue was full, the SYN queue was.
     refused: [u64; 2],
     /// Whether a packet came from it beyond one SYN.
@@ -289,9 +288,6 @@ impl Peers {
                 Outcome::Open => totals.open += 1,
                 _ => totals.failed += 1,
             }
-            if let Some(verdict) = &handshake.verdict {
-                *totals.verdicts.entry(verdict.clone()).or_default() += 1;
-            }
             if let Some(us) = handshake.dwell_us
                 && handshake.outcome != Outcome::Open
             {
@@ -386,7 +382,7 @@ fn row((peer_addr, role): &Key, totals: &Totals, tells_refusals: bool) -> Peer {
         recovery_retransmits: resent(RetransmitKind::Recovery),
         syns_refused_accept_queue: refused(FullQueue::Accept),
         syns_refused_syn_queue: refused(FullQueue::Syn),
-        verdicts: totals.verdicts.clone(),
+        verdicts: BTreeMap::new(),
     }
 }
 

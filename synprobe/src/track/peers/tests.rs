@@ -21,6 +21,7 @@ fn handshake(n: u32, role: Role, outcome: Outcome) -> Handshake {
             cgroup: None,
         },
         outcome,
+        open_reason: None,
         dwell_us: Some(1000),
         dwell_source: Some(DwellSource::Events),
         dwell_error_us: None,

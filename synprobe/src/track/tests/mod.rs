@@ -14,6 +14,7 @@ use crate::{
     util::addresses::mapped,
 };
 
+mod evicted;
 mod facts;
 mod orphaned;
 mod request_sock;

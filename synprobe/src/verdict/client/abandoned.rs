@@ -1,7 +1,7 @@
 //! The application's own time-out.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -10,8 +10,8 @@ use crate::{
 pub(in crate::verdict) struct Abandoned;
 
 impl Verdict for Abandoned {
-    fn name(&self) -> &'static str {
-        "abandoned"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Abandoned
     }
 
     fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
@@ -59,7 +59,7 @@ impl Verdict for Abandoned {
             meaning: "The application's own connect time-out ran out, or it was ended, while the kernel \
                       was still trying. No packet tells the peer. Connects that race each other (happy \
                       eyeballs) look so too, for the ones that lose.",
-            told_by: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
+            detection: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
                       did not answer in time is another question; an ICMP error that was noted \
                       meanwhile, a full queue on this host or a packet dropped here is said instead.",
             remedy: "See why there was no answer, and compare the two time-outs.\n    synprobe connect \
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn both_time_outs_are_said() {
         let said = judged(&abandoned(), Context::default());
-        assert_eq!(said.verdict.as_deref(), Some("abandoned"));
+        assert_eq!(said.verdict, Some(VerdictKind::Abandoned));
         assert_eq!(said.confidence, Confidence::Certain);
         let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert_eq!(facts[0], "app closed it after 1.00 s, while it was open");
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_kernels_own_end_is_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("filtered"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Filtered));
     }
 
     #[test]
@@ -102,8 +102,8 @@ mod tests {
         let mut h = abandoned();
         h.facts.soft_error = Some("ENETUNREACH".into());
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
     }
 }

@@ -1,24 +1,24 @@
 //! No answer of any kind.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
-/// Open for so many retransmissions without an answer is enough to say so.
+/// Retransmissions without an answer after which an open handshake gets this verdict.
 const ENOUGH: u32 = 2;
 
 /// `filtered`
 pub(in crate::verdict) struct Filtered;
 
 impl Verdict for Filtered {
-    fn name(&self) -> &'static str {
-        "filtered"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Filtered
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let so_far = h.outcome == Outcome::Open && h.retransmits >= ENOUGH;
+        let so_far = h.is_still_open() && h.retransmits >= ENOUGH;
         if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far {
             return None;
         }
@@ -34,7 +34,7 @@ impl Verdict for Filtered {
             }
             _ => finding,
         };
-        finding = finding.maybe_contra(context.usual_us(&h.connection).map(|(us, n)| {
+        finding = finding.maybe_contra(context.typical_us(&h.connection).map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
                 format::duration(us)
@@ -57,8 +57,8 @@ impl Verdict for Filtered {
             summary: "no answer of any kind to our SYNs",
             meaning: "Nothing came back: no SYN-ACK, no RST, no ICMP error, until the retries ran out or \
                       so far. Mostly a firewall that drops silently or a host that is down; also a \
-                      server whose accept queue is full, for it drops SYNs without a word.",
-            told_by: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
+                      server whose accept queue is full, for it drops SYNs silently.",
+            detection: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
                       error or a packet dropped by this host. It rests on silence and so is likely at \
                       the most. Where the server is on this host too, its queue is looked at: \
                       server-queue-full.",
@@ -82,7 +82,7 @@ mod tests {
         for h in [ended, open] {
             assert_eq!(
                 said(&h, Context::default()),
-                (Some("filtered".into()), Confidence::Likely)
+                (Some(VerdictKind::Filtered), Confidence::Likely)
             );
         }
     }
@@ -101,11 +101,11 @@ mod tests {
     fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
         let mut h = active(Outcome::Abandoned);
         h.retransmits = 3;
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("abandoned"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Abandoned));
         h.outcome = Outcome::Established;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("syn-lost-then-ok")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::SynLostThenOk)
         );
     }
 }

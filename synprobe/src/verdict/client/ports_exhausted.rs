@@ -1,7 +1,7 @@
 //! No local port is left.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct PortsExhausted;
 
 impl Verdict for PortsExhausted {
-    fn name(&self) -> &'static str {
-        "ports-exhausted"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PortsExhausted
     }
 
     fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
@@ -40,7 +40,7 @@ impl Verdict for PortsExhausted {
             summary: "no local port is left for this destination: connect() fails at once",
             meaning: "Every port of net.ipv4.ip_local_port_range is taken for this pair of addresses and \
                       this destination port, mostly by connections in TIME_WAIT. Nothing was sent.",
-            told_by: "CLOSE→SYN_SENT→CLOSE within microseconds with no local port chosen: the only way \
+            detection: "CLOSE→SYN_SENT→CLOSE within microseconds with no local port chosen: the only way \
                       for tcp_v4_connect() to fail before a port is chosen is \
                       inet_hash_connect(): certain.",
             remedy: "Fewer, longer connections; a wider range; more addresses.\n    sysctl \
@@ -62,7 +62,7 @@ mod tests {
         h.facts.unbound = true;
         assert_eq!(
             said(&h, Context::default()),
-            (Some("ports-exhausted".into()), Confidence::Certain)
+            (Some(VerdictKind::PortsExhausted), Confidence::Certain)
         );
     }
 
@@ -71,14 +71,14 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
         h.error = Some("EHOSTUNREACH".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
     }
 }

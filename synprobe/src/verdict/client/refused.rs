@@ -1,7 +1,7 @@
 //! RST in answer to our SYN.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct Refused;
 
 impl Verdict for Refused {
-    fn name(&self) -> &'static str {
-        "refused"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Refused
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -44,8 +44,8 @@ impl Verdict for Refused {
             meaning: "The peer's host, or a device in its name, refused the connection at once. Mostly \
                       nobody listens on that port and address (a service that is down, or bound to \
                       another address), sometimes a firewall that rejects with RST.",
-            told_by: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
-                      port-unreachable gives the same errno without a RST and is told as unreachable.",
+            detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
+                      port-unreachable gives the same errno without a RST and is reported as unreachable.",
             remedy: "On the peer, see who listens.\n    ss -ltnp",
             reproduce: "synprobe lab refused",
         }
@@ -71,7 +71,7 @@ mod tests {
     fn a_rst_makes_it() {
         assert_eq!(
             said(&refused(), Context::default()),
-            (Some("refused".into()), Confidence::Certain)
+            (Some(VerdictKind::Refused), Confidence::Certain)
         );
     }
 
@@ -80,8 +80,8 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("ECONNREFUSED".into());
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("unreachable")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::Unreachable)
         );
     }
 
@@ -89,9 +89,6 @@ mod tests {
     fn a_half_open_that_was_reset_is_not_it() {
         let h = half_open(Outcome::Reset);
         assert_eq!(h.connection.role, Role::Server);
-        assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-reset")
-        );
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::PeerReset));
     }
 }

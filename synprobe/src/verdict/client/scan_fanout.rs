@@ -1,13 +1,13 @@
-//! One process calls many, and few let it in.
+//! One process calls many destinations, and few accept it.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
 /// Fewer addresses, or ports, are no scan.
 const SPREAD: usize = 30;
-/// A scan is let in by one destination in so many, at the most.
+/// A scan is accepted by one destination in this many, at the most.
 const LET_IN: usize = 5;
 /// A scan does not come back: attempts for each destination, at the most.
 const AGAIN: u64 = 3;
@@ -16,8 +16,8 @@ const AGAIN: u64 = 3;
 pub(in crate::verdict) struct ScanFanout;
 
 impl Verdict for ScanFanout {
-    fn name(&self) -> &'static str {
-        "scan-fanout"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::ScanFanout
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -28,7 +28,7 @@ impl Verdict for ScanFanout {
         let closed = f.closed();
         let wide = closed.addresses >= SPREAD || closed.ports >= SPREAD;
         let let_in = f.destinations() - closed.destinations;
-        // Whose they are is not known: as if they were all its own, each to another destination.
+        // Which process made them is not known: as if all were its own, each to another destination.
         let counted = usize::try_from(context.counted_clients).unwrap_or(usize::MAX);
         let few = let_in.saturating_add(counted).saturating_mul(LET_IN) <= f.destinations();
         let once = closed.attempts <= AGAIN * closed.destinations as u64;
@@ -42,7 +42,7 @@ impl Verdict for ScanFanout {
         Some(
             Finding::likely()
                 .pro(format!(
-                    "{who} called {} destinations, {:.0} a second; {let_in} of them let it in",
+                    "{who} called {} destinations, {:.0} a second; {let_in} of them accepted a connection",
                     f.destinations(),
                     f.rate()
                 ))
@@ -52,7 +52,7 @@ impl Verdict for ScanFanout {
                     closed.ports,
                     closed.attempts as f64 / closed.destinations.max(1) as f64
                 ))
-                .contra("monitoring and service discovery call many too: what the process is, tells")
+                .contra("monitoring and service discovery call many too: look at what the process is")
                 .remedy(format!(
                     "ls -l /proc/{pid}/exe; tr '\\0' ' ' </proc/{pid}/cmdline; cat /proc/{pid}/cgroup; if \
                      nobody knows it, keep it from the network before anything else",
@@ -63,11 +63,11 @@ impl Verdict for ScanFanout {
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "one process calls many addresses or ports and few let it in: a scanner, or a worm",
+            summary: "one process calls many addresses or ports and few accept it: a scanner, or a worm",
             meaning: "A process of this host opens connections to many destinations, each once or twice, \
                       and hardly any of them completes. That is what a port scan, a worm or a badly \
                       configured discovery looks like from the host that it runs on.",
-            told_by: "At least 30 addresses, or 30 ports, that did not let one process in during this run, \
+            detection: "At least 30 addresses, or 30 ports, that accepted no connection of one process in this run, \
                       at most one destination in five that did, and at most three attempts for each of \
                       the others (an application that retries its dead backends is no scan). Likely at \
                       the most.",
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn many_destinations_and_few_answers_make_it() {
         let said = judged(&refused(), calling(60, 1));
-        assert_eq!(said.verdict.as_deref(), Some("scan-fanout"));
+        assert_eq!(said.verdict, Some(VerdictKind::ScanFanout));
         assert_eq!(said.confidence, Confidence::Likely);
         assert!(
             said.evidence[0]
@@ -119,16 +119,16 @@ mod tests {
     #[test]
     fn a_few_destinations_are_refused_and_nothing_more() {
         assert_eq!(
-            said(&refused(), calling(10, 1)).0.as_deref(),
-            Some("refused")
+            said(&refused(), calling(10, 1)).0,
+            Some(VerdictKind::Refused)
         );
     }
 
     #[test]
     fn an_application_that_retries_its_backends_is_no_scan() {
         assert_eq!(
-            said(&refused(), calling(40, 10)).0.as_deref(),
-            Some("refused")
+            said(&refused(), calling(40, 10)).0,
+            Some(VerdictKind::Refused)
         );
     }
 
@@ -141,7 +141,7 @@ mod tests {
             fine.connection.peer_port = Some(22);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0.as_deref(), Some("refused"));
+        assert_eq!(said(&refused(), context).0, Some(VerdictKind::Refused));
     }
 
     #[test]
@@ -158,6 +158,6 @@ mod tests {
             fine.connection.peer_port = Some(80);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0.as_deref(), Some("scan-fanout"));
+        assert_eq!(said(&refused(), context).0, Some(VerdictKind::ScanFanout));
     }
 }

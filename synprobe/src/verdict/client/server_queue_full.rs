@@ -1,7 +1,7 @@
 //! The server is on this host too, and its accept queue is full.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct ServerQueueFull;
 
 impl Verdict for ServerQueueFull {
-    fn name(&self) -> &'static str {
-        "server-queue-full"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::ServerQueueFull
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -23,9 +23,9 @@ impl Verdict for ServerQueueFull {
         let overflows = context
             .moved(listener.last.netns, |c| c.listen_overflows)
             .unwrap_or(0);
-        // A queue that is full for a moment is caught by its counters, not by a look now and then.
-        // A repeated SYN counts as a drop of its listener too, and overflows are the whole namespace's:
-        // only where no other listener can have caused them.
+        // Counters catch a queue that is full for a moment; samples may miss it. A repeated SYN counts as a
+        // drop of its listener too, and overflows are the whole namespace's: they count only where no other
+        // listener can have caused them.
         let another = context
             .listeners()
             .any(|l| l.last.netns == listener.last.netns && l.was_full());
@@ -43,9 +43,9 @@ impl Verdict for ServerQueueFull {
             finding.pro(listener.how_full())
         } else {
             finding.contra(format!(
-                "listener {}: its accept queue was not full in any of {} looks",
+                "listener {}: its accept queue was not full in any of {} checks",
                 listener.name(),
-                listener.looks
+                listener.samples
             ))
         };
         finding = finding.maybe_pro(match listener.dropped() {
@@ -57,7 +57,7 @@ impl Verdict for ServerQueueFull {
         finding = match overflows {
             0 => finding.contra("ListenOverflows of its namespace did not move in this run"),
             n => finding.pro(format!(
-                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
             )),
         };
         finding = finding.pro(format!("{} in {}", super::syns(h), super::took(h)));
@@ -78,10 +78,10 @@ impl Verdict for ServerQueueFull {
         Explanation {
             summary: "the server is on this host, and its accept queue is full: SYNs get no answer",
             meaning: "The address that was called belongs to this host, and the listener there does not \
-                      accept(): the kernel drops SYNs without a word and the client waits in SYN_SENT. \
+                      accept(): the kernel drops SYNs silently and the client waits in SYN_SENT. \
                       From another host this looks like filtered.",
-            told_by: "The listener's accept queue seen to be full in sock_diag while the client waited. \
-                      With ListenOverflows of its namespace rising meanwhile, and SYNs sent again: \
+            detection: "The listener's accept queue seen to be full in sock_diag while the client waited. \
+                      With ListenOverflows of its namespace rising meanwhile, and SYNs retransmitted: \
                       certain; else likely. So is a queue that was full for a moment only: packets \
                       discarded at the listener and ListenOverflows counted in this run.",
             remedy: "The server's side has the reason: accept-queue-full.\n    synprobe listeners\n    \
@@ -120,7 +120,7 @@ mod tests {
             let got = said(&waiting(outcome), calling(true, 9));
             assert_eq!(
                 got,
-                (Some("server-queue-full".into()), Confidence::Certain),
+                (Some(VerdictKind::ServerQueueFull), Confidence::Certain),
                 "{outcome:?}"
             );
         }
@@ -129,15 +129,18 @@ mod tests {
     #[test]
     fn without_overflows_it_is_likely() {
         let got = said(&waiting(Outcome::TimedOut), calling(true, 0));
-        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+        );
     }
 
     #[test]
-    fn a_queue_that_was_full_between_two_looks_is_told_by_its_counters() {
+    fn a_queue_that_was_full_between_two_looks_is_detection_its_counters() {
         let other = said(&waiting(Outcome::Established), calling(false, 9));
         assert_eq!(
-            other.0.as_deref(),
-            Some("syn-lost-then-ok"),
+            other.0,
+            Some(VerdictKind::SynLostThenOk),
             "another listener of the namespace may have overflowed"
         );
         let mut context = calling(false, 9);
@@ -145,18 +148,21 @@ mod tests {
             let mut it = listener(3, 0);
             it.local_addr = "10.0.0.9".parse().unwrap();
             it.drops = Some(drops);
-            context.look(&[it], &[], 0);
+            context.look(&[it], &[]);
         }
         let got = said(&waiting(Outcome::Established), context);
-        assert_eq!(got, (Some("server-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+        );
     }
 
     #[test]
     fn a_queue_with_room_or_a_server_elsewhere_is_filtered() {
         let (verdict, _) = said(&waiting(Outcome::TimedOut), calling(false, 0));
-        assert_eq!(verdict.as_deref(), Some("filtered"));
+        assert_eq!(verdict, Some(VerdictKind::Filtered));
         let elsewhere = looked(&listener(129, 0), 9, 0);
         let (verdict, _) = said(&waiting(Outcome::TimedOut), elsewhere);
-        assert_eq!(verdict.as_deref(), Some("filtered"));
+        assert_eq!(verdict, Some(VerdictKind::Filtered));
     }
 }

@@ -1,7 +1,7 @@
 //! Connected, but not with the first SYN.
 
 use crate::{
-    model::{Confidence, Handshake, Outcome, Role},
+    model::{Confidence, Handshake, Outcome, Role, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -10,8 +10,8 @@ use crate::{
 pub(in crate::verdict) struct SynLostThenOk;
 
 impl Verdict for SynLostThenOk {
-    fn name(&self) -> &'static str {
-        "syn-lost-then-ok"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SynLostThenOk
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -24,14 +24,14 @@ impl Verdict for SynLostThenOk {
             h.retransmits.saturating_add(1),
             super::took(h)
         ));
-        finding = finding.maybe_pro(context.usual_us(c).map(|(us, n)| {
+        finding = finding.maybe_pro(context.typical_us(c).map(|(us, n)| {
             format!(
                 "this peer usually takes {} (median of the last {n})",
                 format::duration(us)
             )
         }));
         if let Some(n @ 1..) = context.peer_overflows(c) {
-            // A queue that was full between two looks.
+            // Its queue may have been full between two samples.
             finding.confidence = Confidence::Likely;
             finding = finding.contra(format!(
                 "the peer is this host, and ListenOverflows there rose by {n}: its own queue may have \
@@ -50,13 +50,13 @@ impl Verdict for SynLostThenOk {
     fn explain(&self) -> Explanation {
         Explanation {
             summary: "connected, but only on a later SYN: each one lost costs a second or more",
-            meaning: "The first SYN, or the answer to it, was lost; the kernel sent it again after a \
-                      second, and then it worked. The application sees a connect that takes 1, 2 or more \
+            meaning: "The first SYN, or the answer to it, was lost; the kernel retransmitted it \
+                      after a second, and then it worked. The application sees a connect that takes 1, 2 or more \
                       seconds. Loss on the path, or a server that drops SYNs at a full accept queue now \
                       and then.",
-            told_by: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain (likely where the peer is \
+            detection: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain (likely where the peer is \
                       this host and its ListenOverflows rose). Which of the two packets \
-                      was lost is not to be seen from this end; on the server's it is.",
+                      was lost cannot be seen from this end; on the server's it can.",
             remedy: "Look for loss on the path and overflows on the server.\n    mtr -T -P <port> <peer>\n    \
                      nstat -az TcpExtListenOverflows   (on the peer)",
             reproduce: "synprobe lab syn-lost",
@@ -74,7 +74,7 @@ mod tests {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
         let said = judged(&h, Context::default());
-        assert_eq!(said.verdict.as_deref(), Some("syn-lost-then-ok"));
+        assert_eq!(said.verdict, Some(VerdictKind::SynLostThenOk));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
     }
@@ -87,7 +87,7 @@ mod tests {
             let mut context = looked(&listener(3, 0), overflows, 0);
             context.has_addresses(NETNS, vec![h.connection.peer_addr]);
             let got = said(&h, context);
-            assert_eq!(got, (Some("syn-lost-then-ok".into()), confidence));
+            assert_eq!(got, (Some(VerdictKind::SynLostThenOk), confidence));
         }
     }
 
@@ -100,6 +100,6 @@ mod tests {
     #[test]
     fn a_server_that_was_late_is_a_slow_peer_for_itself() {
         let h = half_open(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
     }
 }

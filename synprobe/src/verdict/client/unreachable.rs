@@ -1,7 +1,7 @@
 //! An ICMP error, or no route.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct Unreachable;
 
 impl Verdict for Unreachable {
-    fn name(&self) -> &'static str {
-        "unreachable"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::Unreachable
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -68,10 +68,10 @@ impl Verdict for Unreachable {
                       unreachable (it does not answer ARP, or there is no route), administratively \
                       prohibited (a firewall that rejects), port unreachable (a firewall's reject, or a \
                       host without TCP on that port).",
-            told_by: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
+            detection: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
                       agent's own raw socket (CAP_NET_RAW), says which error and who sent it. An error \
                       that the kernel noted (sk_err_soft) and did not act on, on a connection that went \
-                      unanswered: likely.",
+                      failed_half_opens: likely.",
             remedy: "Ask whoever sent it.\n    ip route get <peer>\n    traceroute -T -p <port> <peer>",
             reproduce: "synprobe lab unreachable",
         }
@@ -103,9 +103,9 @@ mod tests {
             what: "host unreachable (type 3 code 1)".into(),
             count: 1,
         };
-        context.told(Ends::of(&unreachable().connection).unwrap(), word);
+        context.note_icmp(Ends::of(&unreachable().connection).unwrap(), word);
         let said = judged(&unreachable(), context);
-        assert_eq!(said.verdict.as_deref(), Some("unreachable"));
+        assert_eq!(said.verdict, Some(VerdictKind::Unreachable));
         assert_eq!(said.confidence, Confidence::Certain);
         assert_eq!(
             said.evidence[1].fact,
@@ -120,20 +120,20 @@ mod tests {
         h.facts.soft_error = Some("EHOSTUNREACH".into());
         assert_eq!(
             said(&h, Context::default()),
-            (Some("unreachable".into()), Confidence::Likely)
+            (Some(VerdictKind::Unreachable), Confidence::Likely)
         );
     }
 
     #[test]
     fn silence_and_a_lack_of_ports_are_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("filtered"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Filtered));
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("ports-exhausted")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PortsExhausted)
         );
     }
 }

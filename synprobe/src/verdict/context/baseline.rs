@@ -1,4 +1,4 @@
-//! How long a peer's handshakes usually take.
+//! How long a peer's handshakes typically take.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::{
 const KEPT: usize = 8_192;
 /// Dwells remembered of each.
 const SAMPLES: usize = 16;
-/// Fewer are no measure.
+/// With fewer, there is no median.
 const ENOUGH: usize = 8;
 
 #[derive(Default)]

@@ -132,13 +132,11 @@ pub fn times(n: u64) -> String {
 #[derive(Default)]
 pub struct DroppedPackets {
     by_ends: Bounded<Ends, Vec<DroppedPacket>>,
-    total: u64,
 }
 
 impl DroppedPackets {
     /// One more.
     pub fn note(&mut self, discard: DroppedPacket) {
-        self.total += discard.count;
         let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
         let ends = Ends::new(flat(discard.from), flat(discard.to));
         let Some(kinds) = self.by_ends.get_mut(&ends) else {
@@ -166,13 +164,8 @@ impl DroppedPackets {
         found
     }
 
-    /// Every kind of every connection that is remembered.
+    /// Every kind of drop of every connection that is remembered.
     pub fn iter(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.by_ends.iter().flat_map(|(_, kinds)| kinds)
-    }
-
-    /// All that were noted.
-    pub fn total(&self) -> u64 {
-        self.total
     }
 }

@@ -1,4 +1,4 @@
-//! How many destinations a process calls, and how many of them let it in.
+//! How many destinations a process calls, and how many of them accept it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,10 +10,10 @@ use crate::{model::Connection, util::bounded::Bounded};
 
 /// Processes remembered.
 const PROCESSES: usize = 1024;
-/// Destinations told apart for each.
+/// Destinations remembered of each.
 const DESTINATIONS: usize = 4096;
 
-/// How a destination fared.
+/// Attempts at one destination.
 #[derive(Clone, Copy, Debug, Default)]
 struct Calls {
     attempts: u64,
@@ -33,7 +33,7 @@ pub struct Fanout {
     last_ns: u64,
 }
 
-/// Destinations that let nobody in.
+/// Destinations that accepted no connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
     /// Addresses and ports.
@@ -52,7 +52,7 @@ impl Fanout {
         self.destinations.len()
     }
 
-    /// Those of them that did not let it in once.
+    /// Those of them that never accepted a connection.
     pub fn closed(&self) -> Closed {
         let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
         let mut closed = Closed::default();
@@ -68,7 +68,7 @@ impl Fanout {
         closed
     }
 
-    /// Attempts a second, from the first to the last; 0 where there are too few to tell.
+    /// Attempts a second, from the first to the last; 0 where there are fewer than two.
     pub fn rate(&self) -> f64 {
         let span_ns = self.last_ns.saturating_sub(self.first_ns);
         if self.attempts < 2 || span_ns == 0 {

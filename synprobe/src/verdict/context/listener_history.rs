@@ -1,4 +1,4 @@
-//! What repeated looks at the listeners and at the namespaces' counters showed.
+//! Listeners and the namespaces' counters, sampled repeatedly.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,14 +10,14 @@ use crate::{
     util::addresses::{is_wildcard, mapped},
 };
 
-/// What was seen of one listener in this run.
+/// One listener in this run.
 #[derive(Clone, Debug)]
 pub struct ListenerHistory {
-    /// As it was seen last.
+    /// The last sample.
     pub last: Listener,
-    /// ListenerHistories at it.
-    pub looks: u64,
-    /// ListenerHistories that found its accept queue full.
+    /// How many samples there are.
+    pub samples: u64,
+    /// Samples in which its accept queue was full.
     pub full: u64,
     /// The longest that its accept queue was.
     pub longest: u32,
@@ -25,7 +25,7 @@ pub struct ListenerHistory {
     pub syn_longest: u32,
     /// Handshakes whose events found its accept queue full.
     pub full_at_events: u64,
-    /// `drops` at the first look.
+    /// `drops` of the first sample.
     first_drops: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ impl ListenerHistory {
         self.full > 0 || self.full_at_events > 0
     }
 
-    /// How that was seen.
+    /// In which samples and events, in words.
     pub fn how_full(&self) -> String {
         let max = self.last.accept_queue_max.unwrap_or(0);
         let events = match self.full_at_events {
@@ -43,10 +43,10 @@ impl ListenerHistory {
             n => format!(", and at events of {n} handshakes"),
         };
         format!(
-            "listener {}: accept queue full in {} of {} looks{events}, up to {} of {max}",
+            "listener {}: accept queue full in {} of {} checks{events}, up to {} of {max}",
             self.name(),
             self.full,
-            self.looks,
+            self.samples,
             self.longest
         )
     }
@@ -85,20 +85,15 @@ pub(super) struct ListenerHistories {
 }
 
 impl ListenerHistories {
-    pub(super) fn note(
-        &mut self,
-        listeners: &[Listener],
-        counters: &[ListenCounters],
-        _at_ns: u64,
-    ) {
+    pub(super) fn note(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
         for l in listeners {
             let key = (l.netns, l.local_port, mapped(l.local_addr));
-            let looks = self
+            let history = self
                 .listeners
                 .entry(key)
                 .or_insert_with(|| ListenerHistory {
                     last: l.clone(),
-                    looks: 0,
+                    samples: 0,
                     full: 0,
                     longest: 0,
                     syn_longest: 0,
@@ -110,11 +105,11 @@ impl ListenerHistories {
                 max: l.accept_queue_max.unwrap_or(u32::MAX),
                 ..Queue::default()
             };
-            looks.looks += 1;
-            looks.full += u64::from(queue.accept_queue_is_full());
-            looks.longest = looks.longest.max(queue.accept_queue);
-            looks.syn_longest = looks.syn_longest.max(l.syn_queue.unwrap_or(0));
-            looks.last = l.clone();
+            history.samples += 1;
+            history.full += u64::from(queue.accept_queue_is_full());
+            history.longest = history.longest.max(queue.accept_queue);
+            history.syn_longest = history.syn_longest.max(l.syn_queue.unwrap_or(0));
+            history.last = l.clone();
         }
         for now in counters {
             self.counters
@@ -128,7 +123,7 @@ impl ListenerHistories {
         self.addresses.entry(netns).or_default().extend(addresses);
     }
 
-    /// Somebody was served at this address, so it is the namespace's.
+    /// A connection was accepted at this address, so it is the namespace's.
     pub(super) fn served(&mut self, netns: u32, local: IpAddr) {
         self.addresses.entry(netns).or_default().insert(local);
     }
@@ -143,11 +138,11 @@ impl ListenerHistories {
                 .listeners
                 .iter_mut()
                 .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
-            serves.next().map(|(_, looks)| looks)
+            serves.next().map(|(_, history)| history)
         };
-        if let Some(looks) = found {
-            looks.full_at_events += 1;
-            looks.longest = looks.longest.max(queue.accept_queue);
+        if let Some(history) = found {
+            history.full_at_events += 1;
+            history.longest = history.longest.max(queue.accept_queue);
         }
     }
 
@@ -162,7 +157,7 @@ impl ListenerHistories {
                 .listeners
                 .iter()
                 .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
-            serves.next().map(|(_, looks)| looks)
+            serves.next().map(|(_, history)| history)
         })
     }
 

@@ -1,5 +1,5 @@
-//! What is known around a handshake: its listener's queues, what this host threw away, what others
-//! went through meanwhile. Everything here is bounded, and all of it was seen in this run.
+//! What is known around a handshake: its listener's queues, packets that this host dropped, and how other
+//! handshakes went. Everything here was observed in this run, and is bounded.
 
 mod baseline;
 mod drops;
@@ -19,14 +19,15 @@ pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
 
 use crate::{
+    filter::Selection,
     model::{
-        Body, Connection, HalfOpens, Handshake, Line, ListenCounters, Missed, Outcome,
+        Body, Connection, HalfOpens, Handshake, Line, ListenCounters, Listener, Missed, Outcome,
         PathQuestion, ReturnPath, Role, TcpState,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
 
-/// Both ends of a connection, in no order: a packet's and a socket's view are the same.
+/// Both ends of a connection, in no order: a packet and a socket have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ends([([u8; 16], u16); 2]);
 
@@ -49,28 +50,29 @@ impl Ends {
     }
 }
 
-/// See the module.
+/// What verdicts know beside the handshake itself.
 #[derive(Default)]
 pub struct Context {
     /// Records that were lost in this run.
     pub lost: u64,
-    /// Packet drops that went by unlooked at.
+    /// Whether packet drops were missed.
     pub drops_missed: bool,
-    /// Active opens that the kernel only counted, because they went well; all there can be while that is
-    /// not known.
+    /// Successful active opens that the kernel only counted; `u64::MAX` while their number is not known.
     pub counted_clients: u64,
-    /// Whether this kernel tells what this host throws away.
+    /// Whether this kernel reports the packets that it drops, with a reason.
     pub sees_drops: bool,
+    /// What the user asked for: no problem, listener or drop outside it is printed.
+    pub selection: Selection,
     drops: DroppedPackets,
-    looks: listener_history::ListenerHistories,
+    histories: listener_history::ListenerHistories,
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
     paths: Paths,
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
     resets: Bounded<(u32, Ends), u32>,
-    /// Half-opens of the same two ends that came to nothing: when each began.
-    unanswered: Bounded<(u32, Ends), Vec<u64>>,
+    /// Half-opens of the same two ends that did not complete: when each began.
+    failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
 }
 
 /// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
@@ -79,7 +81,7 @@ const ONE_CONNECT_NS: u64 = 140_000_000_000;
 const BEGINNINGS: usize = 8;
 
 impl Context {
-    /// Takes in what a line tells about others.
+    /// Takes in a line of the tracker.
     pub fn note(&mut self, line: &Line) {
         match &line.body {
             Body::State(s) if s.new == TcpState::SynSent => {
@@ -97,13 +99,18 @@ impl Context {
         match c.role {
             Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
             Role::Client => (),
+            // Its line is no outcome: it goes on under another id.
+            Role::Server if h.was_evicted() => {
+                self.ports.queue_seen(h);
+            }
             Role::Server => {
                 self.ports.note(h, at_ns);
-                self.looks.served(c.netns, c.local_addr);
+                self.histories.served(c.netns, c.local_addr);
                 if let (true, Some(queue), Some(port)) =
                     (h.facts.queue_was_full, h.facts.queue, c.local_port)
                 {
-                    self.looks.full_at_event(c.netns, c.local_addr, port, queue);
+                    self.histories
+                        .full_at_event(c.netns, c.local_addr, port, queue);
                 }
                 if let Some(ends) = Ends::of(c) {
                     self.note_end((c.netns, ends), h);
@@ -128,25 +135,25 @@ impl Context {
                 let Some(began) = h.facts.began_ns else {
                     return;
                 };
-                let mut all = self.unanswered.remove(&key).unwrap_or_default();
+                let mut all = self.failed_half_opens.remove(&key).unwrap_or_default();
                 if all.len() < BEGINNINGS && !all.contains(&began) {
                     // Of a flood's sources most have one.
                     all.reserve_exact(1);
                     all.push(began);
                 }
-                self.unanswered.insert(key, all);
+                self.failed_half_opens.insert(key, all);
             }
             _ => (),
         }
     }
 
-    /// Takes in a packet of a handshake that this host threw away.
-    pub fn discarded(&mut self, discard: DroppedPacket) {
-        self.drops.note(discard);
+    /// Takes in a packet of a handshake that this host dropped.
+    pub fn note_drop(&mut self, drop: DroppedPacket) {
+        self.drops.note(drop);
     }
 
-    /// Takes in where a peer's SYN came from.
-    pub fn came_from(
+    /// Takes in the interface and the neighbour from which a peer's SYN came.
+    pub fn note_syn_path(
         &mut self,
         netns: u32,
         peer: IpAddr,
@@ -154,87 +161,100 @@ impl Context {
         ifindex: u32,
         mac: [u8; 6],
     ) {
-        self.paths.came_from(netns, peer, local, ifindex, mac);
+        self.paths.note_syn_path(netns, peer, local, ifindex, mac);
     }
 
     /// Takes in an ICMP error.
-    pub fn told(&mut self, ends: Ends, word: IcmpReport) {
-        self.icmp.note(ends, word);
+    pub fn note_icmp(&mut self, ends: Ends, report: IcmpReport) {
+        self.icmp.note(ends, report);
     }
 
-    /// Takes in one look at the listeners and counters.
-    pub fn look(
-        &mut self,
-        listeners: &[crate::model::Listener],
-        counters: &[ListenCounters],
-        at_ns: u64,
-    ) {
-        self.looks.note(listeners, counters, at_ns);
+    /// Takes in a sample of the listeners and of the namespaces' counters.
+    pub fn look(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
+        self.histories.note(listeners, counters);
     }
 
-    /// The addresses of a namespace.
+    /// Takes in the addresses of a namespace.
     pub fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
-        self.looks.has_addresses(netns, addresses);
+        self.histories.has_addresses(netns, addresses);
     }
 
-    /// The half-opens that there are now, by namespace and port.
+    /// Takes in the current half-opens, by namespace and port.
     pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
         self.ports.now(now);
     }
 
-    /// Ways back to peers that should be looked up; each is asked for once.
+    /// Paths to peers that should be looked up. Each is returned once.
     pub fn wanted_paths(&mut self) -> Vec<PathQuestion> {
         self.paths.wanted()
     }
 
-    /// A way back that was looked up.
+    /// Takes in the answer to a [`PathQuestion`].
     pub fn path(&mut self, wanted: &PathQuestion, path: ReturnPath) {
         self.paths.found(wanted, path);
     }
 
-    /// Packets of a connection that this host threw away since a moment.
+    /// Packets of a connection that this host dropped since `since_ns`, CLOCK_MONOTONIC nanoseconds.
     pub fn drops_of(&self, c: &Connection, since_ns: u64) -> Vec<&DroppedPacket> {
         Ends::of(c).map_or(Vec::new(), |ends| self.drops.of(&ends, since_ns))
     }
 
-    /// All packets thrown away, most first.
-    pub fn drops(&self) -> &DroppedPackets {
-        &self.drops
+    /// Incoming SYNs of the selection that this host dropped.
+    pub fn dropped_syns(&self) -> impl Iterator<Item = &DroppedPacket> {
+        self.drops.iter().filter(|d| {
+            let (local, peer) = (d.to.port(), d.from.port());
+            d.packet == Packet::Syn
+                && d.incoming
+                && self.selection.wants(Role::Server)
+                && self
+                    .selection
+                    .matches(Some(local), Some(peer), d.from.ip(), d.netns)
+        })
     }
 
-    /// What was seen of the listener that serves a connection.
+    /// Whether a listener belongs to the selection. A listener has no peer: where the selection names peers,
+    /// one of their handshakes or dropped SYNs must have come to it.
+    pub fn selects_listener(&self, l: &Listener) -> bool {
+        let at = (l.netns, l.local_port);
+        let came = || {
+            let dropped = |d: &DroppedPacket| (d.netns, d.to.port()) == at;
+            self.ports.of(at.0, at.1).is_some() || self.dropped_syns().any(dropped)
+        };
+        self.selection
+            .selects_listener(l.local_port, l.netns)
+            .unwrap_or_else(came)
+    }
+
+    /// The listener that serves a connection.
     pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
-        self.looks.listener(c.netns, c.local_addr, c.local_port?)
+        self.histories
+            .listener(c.netns, c.local_addr, c.local_port?)
     }
 
-    /// What was seen of the listener that a client calls, where that is on this host.
+    /// The listener that a client calls, where that is on this host.
     pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
-        self.looks.on_this_host(c.netns, c.peer_addr, c.peer_port?)
+        self.histories
+            .on_this_host(c.netns, c.peer_addr, c.peer_port?)
     }
 
     /// `ListenOverflows` of the peer in this run, where the peer is this host.
     pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
-        self.looks.overflows_at(c.netns, c.peer_addr)
+        self.histories.overflows_at(c.netns, c.peer_addr)
     }
 
-    /// How far one of a namespace's counters moved in this run.
+    /// By how much a namespace's counter rose in this run.
     pub fn moved(&self, netns: u32, pick: fn(&ListenCounters) -> Option<u64>) -> Option<u64> {
-        self.looks.moved(netns, pick)
+        self.histories.moved(netns, pick)
     }
 
-    /// Listeners that were looked at.
+    /// All listeners.
     pub fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
-        self.looks.listeners()
+        self.histories.listeners()
     }
 
-    /// Those who came to a connection's port.
+    /// The statistics of a connection's listening port.
     pub fn port_stats(&self, c: &Connection) -> Option<&PortStats> {
         self.ports.of(c.netns, c.local_port?)
-    }
-
-    /// The port_stats of every listening port.
-    pub fn ports(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
-        self.ports.iter()
     }
 
     /// What the caller's process has called.
@@ -242,29 +262,30 @@ impl Context {
         self.fanouts.of(c)
     }
 
-    /// Where the peer's SYNs came from and where the answers go, if the two differ.
-    pub fn crooked_path(&self, c: &Connection) -> Option<String> {
-        self.paths.crooked(c.netns, c.peer_addr)
+    /// How the path of the peer's SYNs and that of the answers differ, in words; `None`: no difference is
+    /// known.
+    pub fn asymmetric_path(&self, c: &Connection) -> Option<String> {
+        self.paths.asymmetric(c.netns, c.peer_addr)
     }
 
-    /// What ICMP said of a connection.
+    /// The last ICMP error about a connection.
     pub fn icmp(&self, c: &Connection) -> Option<&IcmpReport> {
         Ends::of(c).and_then(|ends| self.icmp.of(&ends))
     }
 
     /// How long this peer's handshakes usually take, µs, and of how many that is the median.
-    pub fn usual_us(&self, c: &Connection) -> Option<(u64, usize)> {
+    pub fn typical_us(&self, c: &Connection) -> Option<(u64, usize)> {
         self.baseline.median_us(c)
     }
 
-    /// How many half-opens of the same two ends came to nothing within the time of one connect(): more
-    /// than one, and the peer has sent its SYN again after we had forgotten the first.
-    pub fn unanswered(&self, h: &Handshake) -> usize {
+    /// How many half-opens of the same two ends did not complete within the time of one connect(). With more
+    /// than one, the peer has repeated its SYN after the first had ended.
+    pub fn failed_half_opens(&self, h: &Handshake) -> usize {
         let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
         let (Some(key), Some(began)) = (key, h.facts.began_ns) else {
             return 0;
         };
-        self.unanswered.get(&key).map_or(0, |all| {
+        self.failed_half_opens.get(&key).map_or(0, |all| {
             let near = |at: &&u64| at.abs_diff(began) < ONE_CONNECT_NS;
             all.iter().filter(near).count()
         })

@@ -1,5 +1,5 @@
-//! The way in and the way back: which neighbour a peer's SYN came from, and which one the answer is
-//! given to.
+//! The paths of SYNs and of answers: from which neighbour a peer's SYN came, and to which one the answer
+//! goes.
 
 use std::{fmt, net::IpAddr};
 
@@ -10,7 +10,7 @@ use crate::{
 
 /// Peers remembered.
 const KEPT: usize = 4096;
-/// Ways back asked for at a time.
+/// Paths that are asked for at a time.
 const ASKED: usize = 64;
 
 /// A neighbour's Ethernet address.
@@ -43,7 +43,7 @@ impl Default for Paths {
 }
 
 impl Paths {
-    pub(super) fn came_from(
+    pub(super) fn note_syn_path(
         &mut self,
         netns: u32,
         peer: IpAddr,
@@ -95,7 +95,7 @@ impl Paths {
     }
 
     /// How the two differ, in words.
-    pub(super) fn crooked(&self, netns: u32, peer: IpAddr) -> Option<String> {
+    pub(super) fn asymmetric(&self, netns: u32, peer: IpAddr) -> Option<String> {
         let way = self.0.get(&(netns, peer))?;
         let back = way.back.as_ref()?;
         let via = match back.gateway {

@@ -1,4 +1,4 @@
-//! Who came to a listening port, and how they fared: what tells a flood from a port_stats.
+//! Who came to a listening port, and how it went: the difference between a flood and a crowd.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::{
 
 /// Ports remembered.
 const PORTS: usize = 4096;
-/// Sources told apart at each; beyond it the numbers are lower bounds.
+/// Sources remembered of each; beyond it the numbers are lower bounds.
 const SOURCES: usize = 16_384;
 
 /// See the module.
@@ -21,8 +21,8 @@ pub struct PortStats {
     pub silent_ended: u64,
     /// Half-opens that there are now.
     pub now: HalfOpens,
-    /// How full the SYN queue was at its fullest, of what fits, at the events of those that have ended:
-    /// the looks are farther apart.
+    /// The fullest that the SYN queue was at the events of handshakes, of what fits. Events come more often
+    /// than samples.
     pub fullest: Option<f64>,
     silent_sources: HashSet<[u8; 16]>,
     established_sources: HashSet<[u8; 16]>,
@@ -41,7 +41,7 @@ impl PortStats {
         (self.silent_sources.len() as u64).max(self.now.silent_sources)
     }
 
-    /// How many of the silent addresses have ever come in.
+    /// How many of the silent addresses have also completed a handshake.
     pub fn returned(&self) -> u64 {
         self.silent_sources
             .intersection(&self.established_sources)
@@ -60,7 +60,7 @@ impl PortStats {
     }
 }
 
-/// Whether a peer has not sent anything since its SYN, although it was given the time.
+/// Whether the peer has sent nothing since its SYN, and a retransmission gave it the time to.
 pub fn silent(h: &Handshake) -> bool {
     let f = &h.facts;
     matches!(
@@ -89,16 +89,22 @@ impl AllPortStats {
         self.0.get_mut(&key)
     }
 
-    pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
+    /// Takes in how full a handshake's events found the SYN queue of its port.
+    pub(super) fn queue_seen(&mut self, h: &Handshake) -> Option<&mut PortStats> {
         let c = &h.connection;
-        let Some(port) = c.local_port else { return };
-        let Some(port_stats) = self.entry((c.netns, port)) else {
-            return;
-        };
+        let port_stats = self.entry((c.netns, c.local_port?))?;
         if let Some(queue) = h.facts.queue {
             port_stats.fullest = Some(queue.syn_fill().max(port_stats.fullest.unwrap_or(0.0)));
         }
-        let source = mapped(c.peer_addr);
+        Some(port_stats)
+    }
+
+    /// Takes in a handshake that has ended, or was open at the end of the run.
+    pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
+        let Some(port_stats) = self.queue_seen(h) else {
+            return;
+        };
+        let source = mapped(h.connection.peer_addr);
         if h.outcome == Outcome::Established {
             port_stats.established += 1;
             port_stats.first_ns.get_or_insert(at_ns);
@@ -107,7 +113,7 @@ impl AllPortStats {
                 port_stats.established_sources.insert(source);
             }
         } else if silent(h) {
-            // One that is still open is told again by what there is now; at the end there is no now.
+            // One that is open at the end of the run is in `now` as well: it counts once.
             port_stats.silent_ended += 1;
             if h.outcome == Outcome::Open {
                 port_stats.now = HalfOpens::default();
@@ -137,9 +143,5 @@ impl AllPortStats {
 
     pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
         self.0.get(&(netns, port))
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, u16), &PortStats)> {
-        self.0.iter()
     }
 }

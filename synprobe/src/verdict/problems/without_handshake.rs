@@ -1,60 +1,48 @@
-//! What no handshake tells of: SYNs that never became a half-open.
+//! Problems that no handshake shows: SYNs that never became a half-open.
 
 use std::collections::BTreeMap;
 
-use super::{QUEUE_FULL, peers, pro};
+use super::{ProblemGroups, peers::PeerCounts, pro};
 use crate::{
-    model::{Confidence, Evidence, Handshake, Problem, Role},
+    model::{Confidence, Evidence, Problem, Role, VerdictKind},
     util::format,
     verdict::{
         Context,
-        context::{DroppedPacket, ListenerHistory, Packet},
+        context::{DroppedPacket, ListenerHistory},
     },
 };
 
-/// SYNs that came in and were thrown away before any half-open could be: no handshake tells of them.
-pub(super) fn refused_at_the_door(
-    handshakes: &[Box<Handshake>],
-    context: &Context,
-) -> Vec<Problem> {
+/// SYNs that came in and that this host dropped before there was a half-open: no handshake has them.
+pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> Vec<Problem> {
     type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
     let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
-    for d in context.drops().iter() {
-        if d.packet == Packet::Syn && d.incoming {
-            doors
-                .entry((d.netns, &*d.reason, d.to.ip(), d.to.port()))
-                .or_default()
-                .push(d);
-        }
+    for d in context.dropped_syns() {
+        doors
+            .entry((d.netns, &*d.reason, d.to.ip(), d.to.port()))
+            .or_default()
+            .push(d);
     }
     doors
         .into_iter()
         .map(|((netns, _, addr, port), drops)| {
             let count: u64 = drops.iter().map(|d| d.count).sum();
-            let (peers, peers_more) = peers(
-                drops
-                    .iter()
-                    .flat_map(|d| std::iter::repeat_n(d.from.ip(), d.count.min(1000) as usize)),
-            );
+            let mut peers = PeerCounts::default();
+            for d in &drops {
+                peers.add(d.from.ip(), d.count.min(1000), usize::MAX);
+            }
+            let (peers, peers_more) = peers.most();
             let listener = context
                 .listeners()
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
-            let known = handshakes
-                .iter()
-                .find(|h| h.connection.netns == netns)
-                .and_then(|h| h.connection.netns_name.clone());
+            let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
-            let place = first
-                .place
-                .as_ref()
-                .map_or(String::new(), |p| format!(" at {p}"));
             Problem {
                 rank: 0,
-                verdict: "dropped-here".to_owned(),
+                verdict: Some(VerdictKind::DroppedHere),
                 confidence: Confidence::Certain,
                 role: Role::Server,
                 netns,
-                netns_name: listener.and_then(|l| l.last.netns_name.clone()).or(known),
+                netns_name: netns_name.or_else(|| groups.netns_name(netns)),
                 local_addr: Some(addr),
                 local_port: Some(port),
                 peer_port: None,
@@ -66,10 +54,10 @@ pub(super) fn refused_at_the_door(
                 peers_more,
                 evidence: vec![
                     pro(format!(
-                        "this host dropped {count} SYNs of {} connections that came in: {} ({}{place})",
+                        "this host dropped {count} SYNs of {} connections that came in: {} ({})",
                         drops.len(),
                         first.words,
-                        first.reason
+                        first.cause()
                     )),
                     pro("no half-open exists for them: the listener never saw them".to_owned()),
                 ],
@@ -79,12 +67,12 @@ pub(super) fn refused_at_the_door(
         .collect()
 }
 
-/// A listener whose queue is full and that has no half-open: SYNs are dropped without a word, and
-/// neither a handshake nor a packet drop tells of them.
-pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Problem {
-    let l = &looks.last;
+/// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a
+/// handshake nor a packet drop shows them.
+pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Problem {
+    let l = &history.last;
     let overflows = context.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
-    let mut evidence = vec![pro(looks.how_full())];
+    let mut evidence = vec![pro(history.how_full())];
     let fact = match overflows {
         0 => Evidence {
             fact:
@@ -93,13 +81,13 @@ pub(super) fn full_listener(looks: &ListenerHistory, context: &Context) -> Probl
             supports: false,
         },
         n => pro(format!(
-            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped without a word"
+            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
         )),
     };
     evidence.push(fact);
     Problem {
         rank: 0,
-        verdict: QUEUE_FULL.to_owned(),
+        verdict: Some(VerdictKind::AcceptQueueFull),
         confidence: match overflows {
             0 => Confidence::Likely,
             _ => Confidence::Certain,

@@ -1,7 +1,7 @@
 //! The application does not accept().
 
 use crate::{
-    model::{Handshake, LimitedBy, Outcome, Role},
+    model::{Handshake, LimitedBy, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct AcceptQueueFull;
 
 impl Verdict for AcceptQueueFull {
-    fn name(&self) -> &'static str {
-        "accept-queue-full"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::AcceptQueueFull
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -20,12 +20,12 @@ impl Verdict for AcceptQueueFull {
         {
             return None;
         }
-        let looks = context.listener(&h.connection);
-        let seen_full = looks.is_some_and(|l| l.was_full());
+        let listener = context.listener(&h.connection);
+        let seen_full = listener.is_some_and(|l| l.was_full());
         // Its own final ACK was refused: only a full queue or TCP_DEFER_ACCEPT does that.
         let refused = f.acked && (f.queue_was_full || f.defer_accept == Some(false));
-        // The queue is full, and nothing tells that this peer is in any other trouble: its final ACK
-        // came before the run, or comes with its next SYN-ACK.
+        // The queue is full and nothing else is wrong: the final ACK came before the run, or comes after
+        // the next SYN-ACK.
         let waiting = !f.acked
             && (f.queue_was_full || seen_full)
             && h.outcome == Outcome::Open
@@ -46,14 +46,14 @@ impl Verdict for AcceptQueueFull {
                 queue.accept_queue, queue.max
             ));
         }
-        if let Some(l) = looks {
+        if let Some(l) = listener {
             finding = if l.was_full() {
                 finding.pro(l.how_full())
             } else {
                 finding.contra(format!(
-                    "listener {}: accept queue not full in any of {} looks",
+                    "listener {}: accept queue not full in any of {} checks",
                     l.name(),
-                    l.looks
+                    l.samples
                 ))
             };
         }
@@ -66,7 +66,7 @@ impl Verdict for AcceptQueueFull {
         if waiting {
             finding = finding.contra("its own final ACK was not seen to be refused in this run");
         }
-        let limit = looks.and_then(|l| l.last.limited_by);
+        let limit = listener.and_then(|l| l.last.limited_by);
         Some(finding.remedy(remedy(h, limit)))
     }
 
@@ -74,18 +74,18 @@ impl Verdict for AcceptQueueFull {
         Explanation {
             summary: "the application does not accept(): final ACKs and SYNs are dropped at a full queue",
             meaning: "The handshake is complete as far as the client knows, but the listener's accept \
-                      queue is full, so the kernel throws the final ACK away and goes on sending \
+                      queue is full, so the kernel drops the final ACK and goes on sending \
                       SYN-ACKs; new SYNs are not answered at all. Clients that are in work on. The \
                       application is too slow, stuck, or out of threads or descriptors; a longer \
                       backlog only buys time.",
-            told_by: "inet_request_sock.acked, or the ACK itself discarded with TCP_LISTEN_OVERFLOW \
+            detection: "inet_request_sock.acked, or the ACK itself discarded with TCP_LISTEN_OVERFLOW \
                       (Linux 6.15): certain. The queue seen to be full in sock_diag \
                       (sk_ack_backlog > sk_max_ack_backlog) while a half-open of before the run waits: \
                       likely. The limit is the lesser of listen()'s backlog and net.core.somaxconn. \
                       ListenOverflows counts a whole namespace.",
             remedy: "See what the application does, then which limit binds.\n    synprobe listeners\n    \
                      ss -ltnp\n    cat /proc/<pid>/stack; gdb -p <pid>\n    sysctl net.core.somaxconn",
-            reproduce: "synprobe lab accept-queue-full\nsynprobe lab riddle-accept-queue",
+            reproduce: "synprobe lab accept-queue-full\nsynprobe lab incident-accept-queue",
         }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_refused_final_ack_makes_it() {
         let said = judged(&refused(), looked(&listener(129, 5), 40, 0));
-        assert_eq!(said.verdict.as_deref(), Some("accept-queue-full"));
+        assert_eq!(said.verdict, Some(VerdictKind::AcceptQueueFull));
         assert_eq!(said.confidence, Confidence::Certain);
         let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert!(
@@ -141,7 +141,7 @@ mod tests {
             "{facts:?}"
         );
         assert!(facts.iter().any(|f| {
-            f.contains("full in 3 of 3 looks, and at events of 1 handshakes, up to 129 of 128")
+            f.contains("full in 3 of 3 checks, and at events of 1 handshakes, up to 129 of 128")
         }));
     }
 
@@ -151,7 +151,10 @@ mod tests {
         h.facts.was_there = true;
         h.facts.counted = false;
         let got = said(&h, looked(&listener(129, 5), 40, 0));
-        assert_eq!(got, (Some("accept-queue-full".into()), Confidence::Likely));
+        assert_eq!(
+            got,
+            (Some(VerdictKind::AcceptQueueFull), Confidence::Likely)
+        );
         // The same at a queue with room.
         let (verdict, _) = said(&h, looked(&listener(3, 5), 0, 0));
         assert_eq!(verdict, None);
@@ -163,20 +166,20 @@ mod tests {
         h.facts.queue_was_full = false;
         h.facts.defer_accept = Some(true);
         let (verdict, _) = said(&h, looked(&listener(0, 5), 0, 0));
-        assert_eq!(verdict.as_deref(), Some("defer-accept"));
+        assert_eq!(verdict, Some(VerdictKind::DeferAccept));
     }
 
     #[test]
     fn it_is_not_peer_silent_and_not_synack_lost() {
         let mut h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
-            Some("peer-silent")
+            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            Some(VerdictKind::PeerSilent)
         );
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0.as_deref(),
-            Some("synack-lost")
+            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            Some(VerdictKind::SynackLost)
         );
     }
 }

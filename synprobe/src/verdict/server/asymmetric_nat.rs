@@ -1,7 +1,7 @@
 //! The SYN came to one address and the SYN-ACK leaves from another.
 
 use crate::{
-    model::{Handshake, Outcome},
+    model::{Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,15 +9,15 @@ use crate::{
 pub(in crate::verdict) struct AsymmetricNat;
 
 impl Verdict for AsymmetricNat {
-    fn name(&self) -> &'static str {
-        "asymmetric-nat"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::AsymmetricNat
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::unfinished(h) || h.facts.acked {
             return None;
         }
-        let crooked = context.crooked_path(&h.connection);
+        let asymmetric = context.asymmetric_path(&h.connection);
         let resets = if h.outcome == Outcome::Reset {
             context.resets(&h.connection)
         } else {
@@ -25,11 +25,11 @@ impl Verdict for AsymmetricNat {
         };
         let repeats = h.retransmits_by_peer > 0;
         let mut finding = Finding::likely();
-        match (&crooked, resets) {
+        match (&asymmetric, resets) {
             // The peer's kernel refuses what our SYN-ACK says, and still wants the connection.
             (_, 2..) => {
                 finding = finding.pro(format!(
-                    "the same port of the peer sent its SYN again after its host had answered our SYN-ACK \
+                    "the same port of the peer repeated its SYN after its host had answered our SYN-ACK \
                      with RST: {resets} half-opens of these two ends were reset"
                 ));
             }
@@ -41,9 +41,9 @@ impl Verdict for AsymmetricNat {
             }
             _ => return None,
         }
-        let straight = crooked.is_none();
-        finding = finding.maybe_pro(crooked);
-        if straight {
+        let symmetric = asymmetric.is_none();
+        finding = finding.maybe_pro(asymmetric);
+        if symmetric {
             finding =
                 finding.contra("no difference between the way in and the way back was seen here");
         }
@@ -66,14 +66,14 @@ impl Verdict for AsymmetricNat {
                       balancer), and this host answers past it: the SYN-ACK reaches the peer from an \
                       address that it never called, or a stateful device that has not seen the SYN. The \
                       peer resets or ignores it and repeats its SYN.",
-            told_by: "The peer's repeated SYNs come from another neighbour (Ethernet address) or \
+            detection: "The peer's repeated SYNs come from another neighbour (Ethernet address) or \
                       interface than the one that the route back leads to; or the same port of the peer \
                       sends its SYN again after a RST, which neither a spoofed victim nor a stale port \
-                      does. Likely at the most: what the peer gets is not to be seen here. The neighbour \
+                      does. Likely at the most: what the peer gets cannot be seen here. The neighbour \
                       is known from Linux 6.11 on, on Ethernet.",
             remedy: "Make both directions take the same way: SNAT beside DNAT, or the router as the \
                      gateway for these peers.\n    ip route get <peer>\n    ip neigh",
-            reproduce: "synprobe lab dnat-without-snat\nsynprobe lab riddle-asymmetric-nat",
+            reproduce: "synprobe lab dnat-without-snat\nsynprobe lab incident-asymmetric-nat",
         }
     }
 }
@@ -93,7 +93,7 @@ mod tests {
     fn path(h: &Handshake, back: [u8; 6]) -> Context {
         let mut context = Context::default();
         let c = &h.connection;
-        context.came_from(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
+        context.note_syn_path(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
         let wanted: Vec<PathQuestion> = context.wanted_paths();
         assert_eq!(wanted.len(), 1);
         assert!(context.wanted_paths().is_empty(), "asked for once");
@@ -114,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_crooked_path_and_repeated_syns_make_it() {
+    fn an_asymmetric_path_and_repeated_syns_make_it() {
         let said = judged(&repeating(), path(&repeating(), PEER));
-        assert_eq!(said.verdict.as_deref(), Some("asymmetric-nat"));
+        assert_eq!(said.verdict, Some(VerdictKind::AsymmetricNat));
         assert_eq!(said.confidence, Confidence::Likely);
         assert!(
             said.evidence[1].fact.contains("02:00:00:00:00:09"),
@@ -127,27 +127,24 @@ mod tests {
     #[test]
     fn a_straight_path_is_synack_lost() {
         let (verdict, _) = said(&repeating(), path(&repeating(), ROUTER));
-        assert_eq!(verdict.as_deref(), Some("synack-lost"));
+        assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
     #[test]
-    fn a_crooked_path_alone_is_nothing() {
+    fn an_asymmetric_path_alone_is_nothing() {
         let silent = half_open(Outcome::Expired);
         let (verdict, _) = said(&silent, path(&silent, PEER));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
     fn one_reset_is_the_peers_a_second_one_of_the_same_port_is_not() {
         let mut h = half_open(Outcome::Reset);
         h.facts.reset_seen = true;
-        assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-reset")
-        );
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::PeerReset));
         let mut context = Context::default();
         context.note(&line(h.clone()));
         let got = said(&h, context);
-        assert_eq!(got, (Some("asymmetric-nat".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::AsymmetricNat), Confidence::Likely));
     }
 }

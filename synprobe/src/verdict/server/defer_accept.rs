@@ -1,7 +1,7 @@
 //! TCP_DEFER_ACCEPT waits for data.
 
 use crate::{
-    model::{Handshake, Role},
+    model::{Handshake, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct DeferAccept;
 
 impl Verdict for DeferAccept {
-    fn name(&self) -> &'static str {
-        "defer-accept"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::DeferAccept
     }
 
     fn is_fault(&self) -> bool {
@@ -41,7 +41,7 @@ impl Verdict for DeferAccept {
                       said yet. The client is connected; the server stays half-open until data come, or \
                       for as long as the option says. Clients that connect ahead of need, health checks \
                       and port scanners show up so.",
-            told_by: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \
+            detection: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \
                       final ACK that was discarded (inet_request_sock.acked, or the packet itself), \
                       while the accept queue had room: certain.",
             remedy: "Nothing, unless the option was set by mistake.",
@@ -71,7 +71,7 @@ mod tests {
             let got = said(&deferred(outcome), Context::default());
             assert_eq!(
                 got,
-                (Some("defer-accept".into()), Confidence::Certain),
+                (Some(VerdictKind::DeferAccept), Confidence::Certain),
                 "{outcome:?}"
             );
         }
@@ -82,8 +82,8 @@ mod tests {
         let mut h = deferred(Outcome::Open);
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("accept-queue-full")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::AcceptQueueFull)
         );
     }
 
@@ -92,8 +92,8 @@ mod tests {
         let mut h = deferred(Outcome::Expired);
         h.facts.acked = false;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-silent")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 }

@@ -1,19 +1,19 @@
 //! More clients at once than the queues were made for, and they complete.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
-/// Fewer handshakes are no port_stats.
+/// Fewer completed handshakes are no crowd.
 const CROWD: u64 = 100;
 
-/// `flash-port_stats`
+/// `flash-crowd`
 pub(in crate::verdict) struct FlashCrowd;
 
 impl Verdict for FlashCrowd {
-    fn name(&self) -> &'static str {
-        "flash-port_stats"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::FlashCrowd
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -57,11 +57,11 @@ impl Verdict for FlashCrowd {
             meaning: "A burst of real clients: reconnects after a failover, a cache that expired, a \
                       launch. The queues overflow for a moment, some handshakes need a second SYN-ACK or \
                       a SYN cookie, but they complete. The same rate without completions is a flood.",
-            told_by: "A late handshake at a port where at least 100 completed in this run, at most one \
+            detection: "A late handshake at a port where at least 100 completed in this run, at most one \
                       silent half-open for every four of them, and cookies or overflows counted.",
             remedy: "Queues as long as the burst, and an application that accepts as fast as it comes.\n    \
                      synprobe listeners\n    sysctl net.core.somaxconn",
-            reproduce: "synprobe lab flash-port_stats",
+            reproduce: "synprobe lab flash-crowd",
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::{model::Confidence, verdict::fixtures::*};
 
-    fn port_stats(completed: u32, cookies: u64) -> Context {
+    fn crowd(completed: u32, cookies: u64) -> Context {
         let mut context = looked(&listener(0, 10), 0, cookies);
         for n in 0..completed {
             let mut h = half_open_of(
@@ -86,25 +86,19 @@ mod tests {
 
     #[test]
     fn a_late_one_among_many_that_complete_makes_it() {
-        let got = said(&half_open(Outcome::Established), port_stats(300, 9));
-        assert_eq!(got, (Some("flash-port_stats".into()), Confidence::Likely));
+        let got = said(&half_open(Outcome::Established), crowd(300, 9));
+        assert_eq!(got, (Some(VerdictKind::FlashCrowd), Confidence::Likely));
     }
 
     #[test]
     fn alone_it_is_a_slow_peer_and_silent_it_is_not_a_crowd() {
         let late = half_open(Outcome::Established);
-        assert_eq!(
-            said(&late, port_stats(5, 9)).0.as_deref(),
-            Some("slow-peer")
-        );
-        assert_eq!(
-            said(&late, port_stats(300, 0)).0.as_deref(),
-            Some("slow-peer")
-        );
+        assert_eq!(said(&late, crowd(5, 9)).0, Some(VerdictKind::SlowPeer));
+        assert_eq!(said(&late, crowd(300, 0)).0, Some(VerdictKind::SlowPeer));
         let silent = half_open(Outcome::Expired);
         assert_eq!(
-            said(&silent, port_stats(300, 9)).0.as_deref(),
-            Some("peer-silent")
+            said(&silent, crowd(300, 9)).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 }

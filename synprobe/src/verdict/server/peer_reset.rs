@@ -1,7 +1,7 @@
 //! RST in answer to our SYN-ACK.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -9,8 +9,8 @@ use crate::{
 pub(in crate::verdict) struct PeerReset;
 
 impl Verdict for PeerReset {
-    fn name(&self) -> &'static str {
-        "peer-reset"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PeerReset
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -40,10 +40,10 @@ impl Verdict for PeerReset {
             meaning: "Somebody sent a SYN in the peer's name, and the peer's kernel knows nothing of it: \
                       its address is forged (it is the victim of a reflection), the application has \
                       closed its socket meanwhile (a stale port, an impatient client), or a NAT answers \
-                      from another address. One RST does not tell which; a peer that goes on sending its \
+                      from another address. One RST does not show which; a peer that goes on sending its \
                       SYN does (asymmetric-nat).",
-            told_by: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
-                      certain. Where that is not to be seen: the half-open is gone from sock_diag before \
+            detection: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
+                      certain. Where it cannot be seen: the half-open is gone from sock_diag before \
                       its time and the namespace's EmbryonicRsts rose: likely.",
             remedy: "Nothing on this host. For many at once, from many addresses: rate-limit SYNs before \
                      they reach it.",
@@ -62,12 +62,12 @@ mod tests {
         let mut h = half_open(Outcome::Reset);
         assert_eq!(
             said(&h, Context::default()),
-            (Some("peer-reset".into()), Confidence::Likely)
+            (Some(VerdictKind::PeerReset), Confidence::Likely)
         );
         h.facts.reset_seen = true;
         assert_eq!(
             said(&h, Context::default()),
-            (Some("peer-reset".into()), Confidence::Certain)
+            (Some(VerdictKind::PeerReset), Confidence::Certain)
         );
     }
 
@@ -75,8 +75,8 @@ mod tests {
     fn an_expiry_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-silent")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 
@@ -84,6 +84,6 @@ mod tests {
     fn a_client_that_was_refused_is_not_it() {
         let mut h = active(Outcome::Refused);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("refused"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Refused));
     }
 }

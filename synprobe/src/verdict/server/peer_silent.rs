@@ -1,7 +1,7 @@
 //! One SYN, then nothing.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict, context, times},
 };
 
@@ -9,15 +9,15 @@ use crate::{
 pub(in crate::verdict) struct PeerSilent;
 
 impl Verdict for PeerSilent {
-    fn name(&self) -> &'static str {
-        "peer-silent"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::PeerSilent
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         if !super::unfinished(h) || !context::silent(h) {
             return None;
         }
-        let baseline = context.usual_us(&h.connection);
+        let baseline = context.typical_us(&h.connection);
         let finding = Finding::likely()
             .by_absence()
             .pro(format!(
@@ -49,7 +49,7 @@ impl Verdict for PeerSilent {
                       answer, a forged address, a host that died, or a path that loses every packet \
                       towards it or from it after the first. A living client whose SYN-ACK is lost would \
                       have repeated its SYN after a second.",
-            told_by: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
+            detection: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
                       final ACK was discarded, no RST seen. Likely at the most: it rests on silence. One \
                       host cannot tell a scanner from a dead path or from an ACK that is lost on its way \
                       here; whether this peer has come in before, and a capture on the other host, can. A \
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn silence_makes_it_and_no_more_than_likely() {
         let got = said(&half_open(Outcome::Expired), Context::default());
-        assert_eq!(got, (Some("peer-silent".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Completed, but late.
 
 use crate::{
-    model::{Handshake, Outcome, Role},
+    model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
-/// Far over a peer's baseline: so many times the median.
+/// Far over a peer's baseline: this many times the median.
 const TIMES: u64 = 5;
 /// And by no less than this, µs.
 const OVER_US: u64 = 100_000;
@@ -17,8 +17,8 @@ const SLOW_US: u64 = 1_000_000;
 pub(in crate::verdict) struct SlowPeer;
 
 impl Verdict for SlowPeer {
-    fn name(&self) -> &'static str {
-        "slow-peer"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SlowPeer
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -26,11 +26,11 @@ impl Verdict for SlowPeer {
             return None;
         }
         let dwell = h.dwell_us;
-        // Most handshakes end here: whatever is baseline, this is not far over it.
+        // Most handshakes end here: whatever the baseline, this is not far over it.
         if h.retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
             return None;
         }
-        let baseline = context.usual_us(&h.connection);
+        let baseline = context.typical_us(&h.connection);
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
@@ -68,7 +68,7 @@ impl Verdict for SlowPeer {
             meaning: "The handshake came to a good end, late: a segment was lost once, or the way to this \
                       peer and back took far longer than it usually does. Each lost segment costs a second \
                       or more.",
-            told_by: "SYN-ACKs sent again before the final ACK: certain. Without one, the connection's own \
+            detection: "SYN-ACKs retransmitted before the final ACK: certain. Without one, the connection's own \
                       first round-trip sample, over a second, or over five times and 100 ms more than the \
                       median of this peer's last handshakes: likely.",
             remedy: "Look for loss and queues on the path.\n    mtr -T -P <port> <peer>\n    ss -ti dst \
@@ -102,13 +102,13 @@ mod tests {
     #[test]
     fn more_than_one_syn_ack_makes_it() {
         let got = said(&half_open(Outcome::Established), Context::default());
-        assert_eq!(got, (Some("slow-peer".into()), Confidence::Certain));
+        assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Certain));
     }
 
     #[test]
     fn a_round_trip_far_over_the_usual_makes_it_likely() {
         let got = said(&took(400_000), usually(1_000));
-        assert_eq!(got, (Some("slow-peer".into()), Confidence::Likely));
+        assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Likely));
     }
 
     #[test]
@@ -128,8 +128,8 @@ mod tests {
         h.facts.acked = true;
         h.facts.defer_accept = Some(true);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("defer-accept")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::DeferAccept)
         );
     }
 }

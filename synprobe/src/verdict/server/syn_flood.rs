@@ -1,7 +1,7 @@
 //! Many silent sources against one listener.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict, context::PortStats},
 };
 
@@ -11,13 +11,13 @@ const SILENT: u64 = 50;
 const SOURCES: u64 = 20;
 /// A SYN queue filled to this part is under pressure.
 const PRESSED: f64 = 0.5;
-/// Of a flood's sources hardly any ever come in: one in so many.
+/// At most one in this many of a flood's sources completes a handshake.
 const RETURN: u64 = 10;
 
 /// `syn-flood`
 pub(in crate::verdict) struct SynFlood;
 
-/// Whether the port_stats at a listener is a flood: what speaks for it.
+/// The facts that make the traffic of a port a flood; `None`: it is none.
 fn flood(
     port_stats: &PortStats,
     fill: Option<f64>,
@@ -59,8 +59,8 @@ fn flood(
 }
 
 impl Verdict for SynFlood {
-    fn name(&self) -> &'static str {
-        "syn-flood"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SynFlood
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
@@ -99,15 +99,15 @@ impl Verdict for SynFlood {
                       takes a place in the SYN queue for up to a minute; once it is full the kernel \
                       answers with SYN cookies, or drops SYNs where they are off. Real clients get in \
                       through cookies, with fewer TCP options.",
-            told_by: "At least 50 silent half-opens from at least 20 addresses at one port, of which at \
+            detection: "At least 50 silent half-opens from at least 20 addresses at one port, of which at \
                       most one in ten ever completed a handshake in this run, and a SYN queue under \
                       pressure: cookies sent, SYNs dropped, or half full. Likely at the most: a path \
-                      that loses every ACK looks the same from here. A flash port_stats has the rate and \
+                      that loses every ACK looks the same from here. A flash crowd has the rate and \
                       completes.",
             remedy: "Keep SYN cookies on, shorten the half-opens' life, limit SYNs in front.\n    sysctl \
                      net.ipv4.tcp_syncookies=1\n    sysctl net.ipv4.tcp_synack_retries=2\n    nstat -az \
                      TcpExtSyncookiesSent TcpExtTCPReqQFullDrop",
-            reproduce: "synprobe lab syn-flood\nsynprobe lab riddle-flood",
+            reproduce: "synprobe lab syn-flood\nsynprobe lab incident-flood",
         }
     }
 }
@@ -120,8 +120,8 @@ mod tests {
         verdict::fixtures::*,
     };
 
-    /// So many silent sources, and so many of them that also came in.
-    fn port_stats(silent: u32, returned: u32, cookies: u64) -> Context {
+    /// A port with `silent` silent sources, `returned` of which completed a handshake too.
+    fn flooded(silent: u32, returned: u32, cookies: u64) -> Context {
         let mut context = looked(&listener(0, 10), 0, cookies);
         for n in 0..silent {
             let peer = format!("198.18.{}.{}", n / 250, n % 250);
@@ -137,20 +137,20 @@ mod tests {
 
     #[test]
     fn many_silent_sources_and_cookies_make_it() {
-        let got = said(&half_open(Outcome::Expired), port_stats(200, 0, 30));
-        assert_eq!(got, (Some("syn-flood".into()), Confidence::Likely));
+        let got = said(&half_open(Outcome::Expired), flooded(200, 0, 30));
+        assert_eq!(got, (Some(VerdictKind::SynFlood), Confidence::Likely));
     }
 
     #[test]
     fn a_few_silent_peers_are_just_that() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(30, 0, 30));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(30, 0, 30));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
     fn without_pressure_on_the_queue_it_is_not_said() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(200, 0, 0));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(200, 0, 0));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
@@ -164,20 +164,20 @@ mod tests {
             })
         };
         h.facts.queue = queue(30);
-        let (verdict, _) = said(&h, port_stats(200, 0, 0));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
-        let mut context = port_stats(200, 0, 0);
+        let (verdict, _) = said(&h, flooded(200, 0, 0));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
+        let mut context = flooded(200, 0, 0);
         let mut earlier = half_open(Outcome::Expired);
         earlier.facts.queue = queue(129);
         context.note(&line(earlier));
         let (verdict, _) = said(&h, context);
-        assert_eq!(verdict.as_deref(), Some("syn-flood"));
+        assert_eq!(verdict, Some(VerdictKind::SynFlood));
     }
 
     #[test]
     fn sources_that_come_in_are_a_crowd() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), port_stats(200, 100, 30));
-        assert_eq!(verdict.as_deref(), Some("peer-silent"));
+        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(200, 100, 30));
+        assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
@@ -185,8 +185,8 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, port_stats(200, 0, 30)).0.as_deref(),
-            Some("synack-lost")
+            said(&h, flooded(200, 0, 30)).0,
+            Some(VerdictKind::SynackLost)
         );
     }
 }

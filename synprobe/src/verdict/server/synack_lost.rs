@@ -1,7 +1,7 @@
 //! The peer lives and does not get our SYN-ACK.
 
 use crate::{
-    model::Handshake,
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict, times},
 };
 
@@ -12,12 +12,12 @@ const ONE_CONNECT_S: u32 = 140;
 pub(in crate::verdict) struct SynackLost;
 
 impl Verdict for SynackLost {
-    fn name(&self) -> &'static str {
-        "synack-lost"
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SynackLost
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let again = context.unanswered(h);
+        let again = context.failed_half_opens(h);
         if !super::unfinished(h)
             || h.retransmits_by_peer == 0 && again < 2
             || h.facts.acked
@@ -34,8 +34,8 @@ impl Verdict for SynackLost {
         }
         if again >= 2 {
             finding = finding.pro(format!(
-                "the same port of the peer made {again} half-opens within {} s: it sent its SYN again after \
-                 the one before had ended",
+                "the same port of the peer made {again} half-opens within {} s: it repeated its SYN after the previous \
+                 one had ended",
                 ONE_CONNECT_S
             ));
         }
@@ -46,7 +46,7 @@ impl Verdict for SynackLost {
         finding = if context.sees_drops && !context.drops_missed {
             finding.pro("this host did not drop any of them")
         } else {
-            finding.contra("whether this host dropped them itself is not to be seen here")
+            finding.contra("whether this host dropped them itself cannot be seen here")
         };
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(
@@ -61,14 +61,14 @@ impl Verdict for SynackLost {
             meaning: "The peer is alive and wants the connection; its SYNs arrive here. Our answers do \
                       not arrive there: the return path is broken, a firewall between the two drops \
                       SYN-ACKs, or they take another route than the SYNs and die there.",
-            told_by: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
+            detection: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
                       fired (request_sock: num_retrans above num_timeout; the timer not running when it \
                       was sent): certain. Repeats of before the run are seen too, with the next \
                       retransmission. A peer whose round trip is longer than its own SYN time-out (1 s) \
                       looks the same until it completes.",
             remedy: "Follow the SYN-ACK: which interface, which router, where does it end?\n    ip route \
                      get <peer>\n    tcpdump -ni any 'host <peer> and tcp[tcpflags] & tcp-syn != 0'",
-            reproduce: "synprobe lab synack-lost\nsynprobe lab riddle-synack-lost",
+            reproduce: "synprobe lab synack-lost\nsynprobe lab incident-synack-lost",
         }
     }
 }
@@ -77,7 +77,7 @@ impl Verdict for SynackLost {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, Outcome},
+        model::{Confidence, OpenReason, Outcome},
         verdict::fixtures::*,
     };
 
@@ -91,7 +91,7 @@ mod tests {
     fn a_repeated_syn_makes_it() {
         for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
             let got = said(&repeating(outcome), Context::default());
-            assert_eq!(got, (Some("synack-lost".into()), Confidence::Certain));
+            assert_eq!(got, (Some(VerdictKind::SynackLost), Confidence::Certain));
         }
     }
 
@@ -104,29 +104,58 @@ mod tests {
         let second = half_open(Outcome::Expired);
         assert_eq!(
             said(&second, context),
-            (Some("synack-lost".into()), Confidence::Certain)
+            (Some(VerdictKind::SynackLost), Confidence::Certain)
         );
         // Not an hour later.
         let mut first = half_open(Outcome::Expired);
         first.facts.began_ns = Some(SEC);
         let mut context = Context::default();
         context.note(&line(first));
-        assert_eq!(said(&second, context).0.as_deref(), Some("peer-silent"));
+        assert_eq!(said(&second, context).0, Some(VerdictKind::PeerSilent));
+    }
+
+    #[test]
+    fn issue14_1_an_eviction_is_no_repeated_syn() {
+        let mut context = Context::default();
+        for began in [980, 985, 990] {
+            let mut evicted = half_open(Outcome::Open);
+            evicted.open_reason = Some(OpenReason::Evicted);
+            evicted.facts.began_ns = Some(began * SEC);
+            context.note(&line(evicted));
+        }
+        let got = said(&half_open(Outcome::Expired), context);
+        assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
+    }
+
+    #[test]
+    fn issue14_1_an_evicted_half_open_gets_no_verdict() {
+        let mut evicted = repeating(Outcome::Open);
+        evicted.open_reason = Some(OpenReason::Evicted);
+        evicted.evidence.push(crate::model::Evidence {
+            fact: "evicted: the table holds 10 handshakes (--max-handshakes)".to_owned(),
+            supports: true,
+        });
+        let got = judged(&evicted, Context::default());
+        assert_eq!(
+            (got.verdict, got.confidence),
+            (None, Confidence::Insufficient)
+        );
+        assert_eq!(got.evidence, evicted.evidence, "one fact says it");
     }
 
     #[test]
     fn a_silent_peer_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("peer-silent")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::PeerSilent)
         );
     }
 
     #[test]
     fn one_that_completes_is_a_slow_peer() {
         let h = repeating(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0.as_deref(), Some("slow-peer"));
+        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
     }
 
     #[test]
@@ -135,8 +164,8 @@ mod tests {
         h.facts.acked = true;
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Context::default()).0.as_deref(),
-            Some("accept-queue-full")
+            said(&h, Context::default()).0,
+            Some(VerdictKind::AcceptQueueFull)
         );
     }
 

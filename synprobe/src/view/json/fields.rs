@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::write;
-use crate::model::{Connection, Family, Handshake, State};
+use crate::model::{Connection, Family, Handshake, OpenReason, State, VerdictKind};
 
 /// A line under way. Field names are given with their punctuation: `,"name":`.
 pub(super) struct Fields<'a> {
@@ -132,13 +132,14 @@ impl<'a> Fields<'a> {
         let judged = self
             .connection(&h.connection, said)?
             .word(",\"outcome\":", h.outcome.name())
+            .text(",\"open_reason\":", h.open_reason.map(OpenReason::name))?
             .maybe(",\"dwell_us\":", h.dwell_us)
             .text(",\"dwell_source\":", h.dwell_source.map(|s| s.name()))?
             .maybe(",\"dwell_error_us\":", h.dwell_error_us)
             .number(",\"retransmits\":", h.retransmits)
             .number(",\"retransmits_by_peer\":", h.retransmits_by_peer)
             .text(",\"error\":", h.error.as_deref())?
-            .text(",\"verdict\":", h.verdict.as_deref())?
+            .text(",\"verdict\":", h.verdict.map(VerdictKind::name))?
             .word(",\"confidence\":", h.confidence.name())
             .raw(",\"evidence\":");
         match h.evidence.is_empty() {

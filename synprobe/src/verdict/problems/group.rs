@@ -1,0 +1,250 @@
+//! The running sums of one problem.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+};
+
+use super::{facts::FactCounts, key::Key, peers::PeerCounts, pro};
+use crate::{
+    model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role},
+    util::format,
+    verdict::{Context, find, times},
+};
+
+/// How much groups keep, or may keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    /// Different facts.
+    pub facts: usize,
+    /// Different peers, and different connections.
+    pub peers: usize,
+    /// Whole handshakes.
+    pub whole: usize,
+}
+
+impl Kept {
+    /// The sum of all groups, once one of them has changed.
+    pub fn with(self, before: Self, after: Self) -> Self {
+        Self {
+            facts: self.facts + after.facts - before.facts,
+            peers: self.peers + after.peers - before.peers,
+            whole: self.whole + after.whole - before.whole,
+        }
+    }
+}
+
+/// Different connections, by their hash. Bounded.
+#[derive(Clone, Debug, Default)]
+struct Connections {
+    seen: HashSet<u64>,
+    /// There was no place for one: their number is not known.
+    is_full: bool,
+}
+
+impl Connections {
+    fn add(&mut self, h: &Handshake, limit: usize) {
+        let c = &h.connection;
+        let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(ends);
+        match self.seen.len() < limit || self.seen.contains(&hash) {
+            true => {
+                self.seen.insert(hash);
+            }
+            false => self.is_full = true,
+        }
+    }
+
+    fn count(&self) -> Option<u64> {
+        (!self.is_full).then_some(self.seen.len() as u64)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// The first of those whose verdict is the surest.
+    pub surest: Box<Handshake>,
+    handshakes: u64,
+    certain: u64,
+    still_open: u64,
+    outcomes: BTreeMap<&'static str, u64>,
+    longest_us: Option<u64>,
+    /// The least and the most SYNs or SYN-ACKs that were retransmitted.
+    retransmits: (u32, u32),
+    /// Handshakes whose peer repeated its SYN.
+    repeated: u64,
+    connections: Connections,
+    peers: PeerCounts,
+    facts: FactCounts,
+    /// The first of them, whole.
+    pub whole: Vec<Handshake>,
+}
+
+/// The surest first.
+fn doubt(confidence: Confidence) -> u8 {
+    match confidence {
+        Confidence::Certain => 0,
+        Confidence::Likely => 1,
+        Confidence::Insufficient => 2,
+    }
+}
+
+/// The outcome, in words; why one is open makes a difference.
+fn outcome(h: &Handshake) -> &'static str {
+    match (h.outcome, h.open_reason) {
+        (_, Some(OpenReason::Evicted)) => "evicted",
+        (_, Some(OpenReason::EndNotSeen)) => "end not seen",
+        (Outcome::TimedOut, _) => "timed out",
+        (other, _) => other.name(),
+    }
+}
+
+impl Group {
+    /// Of the first handshake, which has still to be added.
+    pub fn new(first: &Handshake) -> Self {
+        Self {
+            surest: Box::new(first.clone()),
+            handshakes: 0,
+            certain: 0,
+            still_open: 0,
+            outcomes: BTreeMap::new(),
+            longest_us: None,
+            retransmits: (u32::MAX, 0),
+            repeated: 0,
+            connections: Connections::default(),
+            peers: PeerCounts::default(),
+            facts: FactCounts::default(),
+            whole: Vec::new(),
+        }
+    }
+
+    /// How much it keeps.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            facts: self.facts.len(),
+            peers: self.peers.len() + self.connections.seen.len(),
+            whole: self.whole.len(),
+        }
+    }
+
+    /// Adds a judged handshake.
+    pub fn add(&mut self, h: &Handshake, limits: Kept) {
+        if doubt(h.confidence) < doubt(self.surest.confidence) {
+            *self.surest = h.clone();
+        }
+        self.handshakes += 1;
+        self.certain += u64::from(h.confidence == Confidence::Certain);
+        self.still_open += u64::from(h.is_still_open());
+        *self.outcomes.entry(outcome(h)).or_default() += 1;
+        self.longest_us = self.longest_us.max(h.dwell_us);
+        let (least, most) = self.retransmits;
+        self.retransmits = (least.min(h.retransmits), most.max(h.retransmits));
+        self.repeated += u64::from(h.retransmits_by_peer > 0);
+        if h.connection.role == Role::Server {
+            self.connections.add(h, limits.peers);
+        }
+        self.peers.add(h.connection.peer_addr, 1, limits.peers);
+        self.facts.add(&h.evidence, limits.facts);
+        if self.whole.len() < limits.whole {
+            self.whole.push(h.clone());
+        }
+    }
+
+    /// As a problem. `whole`: those of its handshakes that are still there, from the first on.
+    pub fn problem(&self, key: &Key, whole: &[&Handshake], context: &Context) -> Problem {
+        let mut evidence = vec![pro(self.summary())];
+        if self.certain > 0 && self.certain < self.handshakes {
+            evidence.push(pro(format!(
+                "seen itself in {} of them, the likeliest reason for the others",
+                self.certain
+            )));
+        }
+        evidence.extend(self.quoted(key, whole, context));
+        evidence.extend(self.peers.left_out().map(pro));
+        if key.is_rest {
+            evidence.push(pro(
+                "these are of several ports, processes or namespaces: there are too many to list each"
+                    .to_owned(),
+            ));
+        }
+        let (peers, peers_more) = self.peers.most();
+        let surest = &self.surest;
+        let c = &surest.connection;
+        let is_server = key.role == Role::Server && !key.is_rest;
+        let listener = context.listener(c).filter(|_| is_server);
+        Problem {
+            rank: 0,
+            verdict: key.verdict,
+            confidence: surest.confidence,
+            role: key.role,
+            netns: c.netns,
+            netns_name: c.netns_name.clone(),
+            local_addr: is_server.then(|| listener.map_or(c.local_addr, |l| l.last.local_addr)),
+            local_port: key.port.filter(|_| key.role == Role::Server),
+            peer_port: key.port.filter(|_| key.role == Role::Client),
+            pid: c.pid.filter(|_| !key.is_rest),
+            comm: c.comm.clone().filter(|_| !key.is_rest),
+            handshakes: self.handshakes,
+            open: self.still_open,
+            peers,
+            peers_more,
+            evidence,
+            remedy: surest.remedy.clone(),
+        }
+    }
+
+    /// The verdict's own sums over whole handshakes, or the facts that they share.
+    fn quoted(&self, key: &Key, whole: &[&Handshake], context: &Context) -> Vec<Evidence> {
+        let summed = key
+            .verdict
+            .and_then(find)
+            .filter(|_| !whole.is_empty())
+            .and_then(|v| v.facts_of_many(whole, context));
+        let Some(mut summed) = summed else {
+            return self.facts.quoted(self.handshakes);
+        };
+        let counted = whole.len() as u64;
+        if counted < self.handshakes {
+            for e in &mut summed {
+                e.fact
+                    .push_str(&format!(" (counted in {counted} of the handshakes)"));
+            }
+        }
+        summed
+    }
+
+    /// `307 half-opens: 290 open, 17 expired; the longest 48.0 s; retransmitted 1 to 5 times`
+    fn summary(&self) -> String {
+        let mut outcomes: Vec<_> = self.outcomes.iter().collect();
+        outcomes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+        let outcomes: Vec<String> = outcomes.iter().map(|(o, n)| format!("{n} {o}")).collect();
+        let role = self.surest.connection.role;
+        let what = match (role, self.handshakes) {
+            (Role::Server, 1) => "half-open",
+            (Role::Server, _) => "half-opens",
+            (Role::Client, 1) => "connect",
+            (Role::Client, _) => "connects",
+        };
+        let of = match self.connections.count() {
+            // A peer that repeats its SYN after its half-open has ended makes another one.
+            Some(n) if role == Role::Server && n < self.handshakes => {
+                format!(" of {n} connections")
+            }
+            _ => String::new(),
+        };
+        let mut text = format!("{} {what}{of}: {}", self.handshakes, outcomes.join(", "));
+        if let Some(longest) = self.longest_us {
+            text.push_str(&format!("; the longest {}", format::duration(longest)));
+        }
+        match self.retransmits {
+            (_, 0) => (),
+            (a, b) if a == b => text.push_str(&format!("; retransmitted {}", times(a))),
+            (a, b) => text.push_str(&format!("; retransmitted {a} to {b} times")),
+        }
+        if self.repeated > 0 {
+            text.push_str(&format!("; {} whose peer repeated its SYN", self.repeated));
+        }
+        text
+    }
+}

@@ -1,0 +1,56 @@
+//! What makes two handshakes part of one problem.
+
+use crate::model::{Handshake, Role, VerdictKind};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// `None`: too little is known.
+    pub verdict: Option<VerdictKind>,
+    pub role: Role,
+    /// Inode of the network namespace; 0 in [`Key::rest`].
+    pub netns: u32,
+    /// Server: the listening port. Client: the port called; `None` for a fan-out.
+    pub port: Option<u16>,
+    /// Client: the caller.
+    pub pid: Option<u32>,
+    /// What found no place in a group of its own.
+    pub is_rest: bool,
+}
+
+impl Key {
+    /// The group of a judged handshake.
+    pub fn of(h: &Handshake) -> Self {
+        let c = &h.connection;
+        let port = match c.role {
+            Role::Server => c.local_port,
+            Role::Client if h.verdict == Some(VerdictKind::ScanFanout) => None,
+            Role::Client => c.peer_port,
+        };
+        Self {
+            verdict: h.verdict,
+            role: c.role,
+            netns: c.netns,
+            port,
+            pid: c.pid.filter(|_| c.role == Role::Client),
+            is_rest: false,
+        }
+    }
+
+    /// The group of those like it that find no place in one of their own.
+    pub fn rest(self) -> Self {
+        Self {
+            netns: 0,
+            port: None,
+            pid: None,
+            is_rest: true,
+            ..self
+        }
+    }
+
+    /// The order in which equally bad problems are printed.
+    pub fn order(&self) -> impl Ord + use<> {
+        let name = self.verdict.map(VerdictKind::name);
+        (name, self.role, self.netns, self.port, self.pid)
+    }
+}
