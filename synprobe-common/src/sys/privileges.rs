@@ -30,7 +30,7 @@ const VERSION_3: u32 = 0x2008_0522;
 
 /// `struct __user_cap_header_struct`.
 #[repr(C)]
-struct Header {
+struct CapHeader {
     version: u32,
     /// 0: the calling thread.
     pid: libc::c_int,
@@ -39,7 +39,7 @@ struct Header {
 /// `struct __user_cap_data_struct`, the lower 32 bits and then the upper.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Data {
+struct CapData {
     effective: u32,
     permitted: u32,
     inheritable: u32,
@@ -83,11 +83,11 @@ pub fn give_up(elsewhere: bool) -> io::Result<()> {
 /// # Errors
 /// Those of capget(2).
 pub fn held() -> io::Result<u64> {
-    let header = Header {
+    let header = CapHeader {
         version: VERSION_3,
         pid: 0,
     };
-    let mut data = [Data::default(); 2];
+    let mut data = [CapData::default(); 2];
     // SAFETY: both are alive for the call, and this version writes two words of each set.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
     Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
@@ -95,11 +95,11 @@ pub fn held() -> io::Result<u64> {
 
 /// Holds these and no others; none is inheritable, and so none is ambient.
 fn hold(set: u64) -> io::Result<()> {
-    let header = Header {
+    let header = CapHeader {
         version: VERSION_3,
         pid: 0,
     };
-    let word = |set: u64| Data {
+    let word = |set: u64| CapData {
         effective: set as u32,
         permitted: set as u32,
         inheritable: 0,

@@ -24,7 +24,7 @@ const NO_HURRY: Duration = Duration::from_secs(3600);
 
 /// How an attempt ended, as its own process saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum AttemptEnd {
     /// connect() succeeded.
     Connected,
     /// It failed with this errno.
@@ -45,7 +45,7 @@ pub struct Tried {
     /// The end was seen.
     pub ended_ns: u64,
     /// How it ended.
-    pub end: End,
+    pub end: AttemptEnd,
     /// Where it was made from; `None`: the kernel chose nothing.
     pub local: Option<SocketAddr>,
     /// The last ICMP error that it met.
@@ -55,7 +55,7 @@ pub struct Tried {
 }
 
 /// One under way.
-struct Open {
+struct PendingAttempt {
     socket: OwnedFd,
     /// Of the result.
     at: usize,
@@ -76,12 +76,12 @@ pub fn try_all(
     ways: &mut Ways,
 ) -> io::Result<Vec<Tried>> {
     let mut tried: Vec<Tried> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<PendingAttempt> = Vec::new();
     let mut due = Instant::now();
     loop {
         let last_failed = tried
             .last()
-            .is_some_and(|last| matches!(last.end, End::Failed(_)));
+            .is_some_and(|last| matches!(last.end, AttemptEnd::Failed(_)));
         if let Some(peer) = peers.get(tried.len())
             && (last_failed || due <= Instant::now())
         {
@@ -89,7 +89,7 @@ pub fn try_all(
             // From the connect() itself: what was looked up before it takes none of the stagger.
             due = Instant::now() + STAGGER;
             if let Some(socket) = socket {
-                open.push(Open {
+                open.push(PendingAttempt {
                     socket,
                     at: tried.len(),
                     deadline: Instant::now() + timeout,
@@ -124,7 +124,7 @@ pub fn try_all(
             {
                 result.end = end;
             } else if interrupted {
-                result.end = End::Interrupted;
+                result.end = AttemptEnd::Interrupted;
             } else if o.deadline > now {
                 return true;
             }
@@ -149,7 +149,7 @@ fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
         began_ns: monotonic_ns(),
         ended_ns: 0,
         // Until something else is seen.
-        end: End::TimedOut,
+        end: AttemptEnd::TimedOut,
         local: None,
         icmp: None,
         path,
@@ -172,8 +172,11 @@ fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
     });
     let (end, socket) = match called {
         Ok(Some(socket)) => return (result, Some(socket)),
-        Ok(None) => (End::Connected, None),
-        Err(error) => (End::Failed(error.raw_os_error().unwrap_or(libc::EIO)), None),
+        Ok(None) => (AttemptEnd::Connected, None),
+        Err(error) => (
+            AttemptEnd::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
+            None,
+        ),
     };
     (result.end, result.ended_ns) = (end, monotonic_ns());
     (result, socket)
@@ -181,7 +184,7 @@ fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
 
 /// What became of it; `None`: it is still under way. A socket with an ICMP error in its queue is ready
 /// although nothing is decided.
-fn look(socket: &OwnedFd, result: &mut Tried) -> Option<End> {
+fn look(socket: &OwnedFd, result: &mut Tried) -> Option<AttemptEnd> {
     /// `TCP_CLOSE` and `TCP_SYN_SENT` (include/net/tcp_states.h).
     const CLOSE: u8 = 7;
     const SYN_SENT: u8 = 2;
@@ -197,10 +200,10 @@ fn look(socket: &OwnedFd, result: &mut Tried) -> Option<End> {
     Some(match (error, state) {
         (0, Some(CLOSE)) => {
             let known = result.icmp.as_ref().map(|icmp| icmp.errno);
-            End::Failed(known.filter(|e| *e != 0).unwrap_or(libc::ECONNABORTED))
+            AttemptEnd::Failed(known.filter(|e| *e != 0).unwrap_or(libc::ECONNABORTED))
         }
-        (0, _) => End::Connected,
-        (error, _) => End::Failed(error),
+        (0, _) => AttemptEnd::Connected,
+        (error, _) => AttemptEnd::Failed(error),
     })
 }
 
@@ -289,8 +292,8 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::from((Ipv4Addr::new(127, 83, 0, 2), open.port()));
         let tried = try_them(&[closed, open], Duration::from_secs(5));
-        assert_eq!(tried[0].end, End::Failed(libc::ECONNREFUSED));
-        assert_eq!(tried[1].end, End::Connected);
+        assert_eq!(tried[0].end, AttemptEnd::Failed(libc::ECONNREFUSED));
+        assert_eq!(tried[1].end, AttemptEnd::Connected);
         assert_eq!(
             tried[1].local.map(|addr| addr.ip()),
             tried[1].path.source,
@@ -312,7 +315,7 @@ mod tests {
         let tried = try_them(&[silent, open.local_addr().unwrap()], timeout);
         assert_eq!(
             (tried[0].end, tried[1].end),
-            (End::TimedOut, End::Connected)
+            (AttemptEnd::TimedOut, AttemptEnd::Connected)
         );
         let stagger = Duration::from_nanos(tried[1].began_ns - tried[0].began_ns);
         assert!((STAGGER..STAGGER * 2).contains(&stagger), "{stagger:?}");
@@ -335,14 +338,18 @@ mod tests {
         );
         let tried = tried.unwrap();
         assert_eq!(tried.len(), 1, "the second is not begun");
-        assert_eq!(tried[0].end, End::Interrupted);
+        assert_eq!(tried[0].end, AttemptEnd::Interrupted);
     }
 
     #[test]
     fn what_connect_itself_refuses_is_over_at_once() {
         // A group: `tcp_v4_connect()` refuses it whatever the routes are, and nothing is sent.
         let tried = try_them(&["224.0.0.1:80".parse().unwrap()], Duration::from_secs(5));
-        assert_eq!(tried[0].end, End::Failed(libc::ENETUNREACH), "{tried:?}");
+        assert_eq!(
+            tried[0].end,
+            AttemptEnd::Failed(libc::ENETUNREACH),
+            "{tried:?}"
+        );
         assert!(tried[0].ended_ns >= tried[0].began_ns);
     }
 }

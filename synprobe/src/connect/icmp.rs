@@ -67,7 +67,7 @@ pub fn take(socket: &impl AsRawFd) -> Option<Icmp> {
 /// `struct sock_extended_err` and the address behind it (SO_EE_OFFENDER).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Kept {
+struct ErrorQueueEntry {
     error: libc::sock_extended_err,
     offender: libc::sockaddr_in6,
 }
@@ -107,14 +107,14 @@ fn take_one(socket: &impl AsRawFd) -> io::Result<Option<Icmp>> {
             let data = unsafe { libc::CMSG_DATA(header) };
             let room = control.as_ptr_range().end as usize - data as usize;
             // SAFETY: all zero is a valid value of these plain integers.
-            let mut kept: Kept = unsafe { mem::zeroed() };
+            let mut kept: ErrorQueueEntry = unsafe { mem::zeroed() };
             // SAFETY: no more than there is on both sides, which do not overlap. Behind what the
             // kernel wrote the buffer is zero.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     data,
                     (&raw mut kept).cast::<u8>(),
-                    room.min(size_of::<Kept>()),
+                    room.min(size_of::<ErrorQueueEntry>()),
                 );
             }
             found = read(&kept).or(found);
@@ -125,7 +125,7 @@ fn take_one(socket: &impl AsRawFd) -> io::Result<Option<Icmp>> {
     Ok(found)
 }
 
-fn read(kept: &Kept) -> Option<Icmp> {
+fn read(kept: &ErrorQueueEntry) -> Option<Icmp> {
     let v6 = match kept.error.ee_origin {
         libc::SO_EE_ORIGIN_ICMP => false,
         libc::SO_EE_ORIGIN_ICMP6 => true,

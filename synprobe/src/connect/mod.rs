@@ -21,9 +21,9 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use page::{heading, page};
-pub use report::Report;
+pub use report::ConnectReport;
 pub use resolve::{Only, ResolveError};
-pub use target::{Host, Target, TargetError};
+pub use target::{Target, TargetError, TargetHost};
 
 use crate::{
     filter::{FilterError, Selection},
@@ -36,7 +36,7 @@ use crate::{
 
 /// A target, resolved.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedTarget {
     /// What was asked for.
     pub target: Target,
     /// Its addresses, in the order in which they are tried.
@@ -54,14 +54,14 @@ pub fn resolve(
     target: Target,
     only: Option<Only>,
     netns: &NetNs,
-) -> io::Result<Result<Resolved, ResolveError>> {
+) -> io::Result<Result<ResolvedTarget, ResolveError>> {
     netns.run(move || {
         let began = Instant::now();
         let sorted = resolve::resolve(&target, only)?;
         let took_us = began.elapsed().as_micros() as u64;
-        Ok(Resolved {
+        Ok(ResolvedTarget {
             order: order::interleave(&sorted),
-            took_us: matches!(target.host, Host::Name(_)).then_some(took_us),
+            took_us: matches!(target.host, TargetHost::Name(_)).then_some(took_us),
             target,
         })
     })
@@ -70,7 +70,7 @@ pub fn resolve(
 /// What a run gave.
 pub struct Connected {
     /// Address by address.
-    pub report: Report,
+    pub report: ConnectReport,
     /// The totals.
     pub end: End,
 }
@@ -83,7 +83,7 @@ pub struct Connected {
 /// [`WatchError`].
 pub fn connect(
     host: &Ready,
-    resolved: Resolved,
+    resolved: ResolvedTarget,
     netns: NetNs,
     timeout: Duration,
     setup: &Setup,
@@ -130,7 +130,7 @@ pub fn connect(
         }
         let _ = is_done.await;
     });
-    let mut recorder = Recorder {
+    let mut recorder = LineCollector {
         view,
         lines: Vec::new(),
         last: None,
@@ -163,7 +163,7 @@ pub fn connect(
 }
 
 /// Our own handshakes, and any other process's with the same addresses and port.
-fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterError> {
+fn selection(resolved: &ResolvedTarget, netns: &NetNs) -> Result<Selection, FilterError> {
     Ok(Selection {
         peer_ports: resolved.target.port.to_string().parse()?,
         peers: resolved
@@ -178,13 +178,13 @@ fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterErro
 }
 
 /// Shows lines and keeps them; the last one is held back for the `connect` line to come first.
-struct Recorder<'v> {
+struct LineCollector<'v> {
     view: &'v mut dyn View,
     lines: Vec<Line>,
     last: Option<Line>,
 }
 
-impl View for Recorder<'_> {
+impl View for LineCollector<'_> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let shown = match lines.split_last() {
             Some((last, before)) if matches!(last.body, Body::End(_)) => {

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    attempt::End,
-    report::{Detailed, Report},
+    attempt::AttemptEnd,
+    report::{ConnectReport, Detailed},
 };
 use crate::{
     model::{Confidence, Outcome},
@@ -24,7 +24,7 @@ pub fn heading(host: &str, port: u16, addresses: usize, resolve_us: Option<u64>)
 }
 
 /// All that follows. `timeout` is the user's; `lost`: kernel records that did not arrive.
-pub fn page(report: &Report, timeout: Duration, lost: u64) -> String {
+pub fn page(report: &ConnectReport, timeout: Duration, lost: u64) -> String {
     let mut text = String::new();
     for attempt in &report.attempts {
         block(&mut text, attempt, report.connect.connected_us, timeout);
@@ -92,7 +92,7 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
     }
     say(way(of));
     // That our own patience ended is no verdict on the connection.
-    let own_doing = matches!(of.tried.end, End::TimedOut | End::Interrupted)
+    let own_doing = matches!(of.tried.end, AttemptEnd::TimedOut | AttemptEnd::Interrupted)
         && a.outcome == Outcome::Abandoned
         && a.verdict.as_deref() == Some("abandoned");
     if let Some(h) = of.handshake.as_ref().filter(|_| !own_doing) {
@@ -125,7 +125,7 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
         .as_ref()
         .map_or(String::new(), |e| format!(" ({e})"));
     let what = match (of.tried.end, a.outcome) {
-        (End::TimedOut, Outcome::Abandoned) => {
+        (AttemptEnd::TimedOut, Outcome::Abandoned) => {
             let kernel = match of.left_us {
                 Some(us) => format!("; the kernel would have gone on for {}", duration(us)),
                 None => String::new(),
@@ -133,8 +133,10 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
             let limit = duration(timeout.as_micros() as u64);
             format!("NO ANSWER within {limit} (synprobe's --timeout{kernel})")
         }
-        (End::Interrupted, Outcome::Abandoned) => format!("interrupted{took}, no answer so far"),
-        (End::Connected, _) => format!(
+        (AttemptEnd::Interrupted, Outcome::Abandoned) => {
+            format!("interrupted{took}, no answer so far")
+        }
+        (AttemptEnd::Connected, _) => format!(
             "CONNECTED{took}{}",
             if a.chosen {
                 ": the one an application gets"
@@ -199,8 +201,14 @@ mod tests {
     #[test]
     fn a_page_to_the_letter() {
         let tries = vec![
-            tried(A, Some("10.0.0.5:40000"), 0, 10_000, End::TimedOut),
-            tried(B, Some("[2001:db8::5]:40001"), 250, 252, End::Connected),
+            tried(A, Some("10.0.0.5:40000"), 0, 10_000, AttemptEnd::TimedOut),
+            tried(
+                B,
+                Some("[2001:db8::5]:40001"),
+                250,
+                252,
+                AttemptEnd::Connected,
+            ),
         ];
         let mut silent = ended(1, A, Some(40_000), Outcome::Abandoned);
         if let Body::Handshake(h) = &mut silent.body {
@@ -241,7 +249,7 @@ mod tests {
             Some("10.0.0.5:40000"),
             0,
             5,
-            End::Failed(libc::ECONNREFUSED),
+            AttemptEnd::Failed(libc::ECONNREFUSED),
         )];
         let mut refused = ended(1, A, Some(40_000), Outcome::Refused);
         if let Body::Handshake(h) = &mut refused.body {
@@ -265,7 +273,7 @@ mod tests {
     fn what_went_wrong_is_said() {
         let says = |end, outcome, handshake: bool, words: &str| {
             // What connect() itself refuses has no local port.
-            let refused = !handshake && matches!(end, End::Failed(_));
+            let refused = !handshake && matches!(end, AttemptEnd::Failed(_));
             let local = (!refused).then_some("10.0.0.5:40000");
             let tries = vec![tried(A, local, 0, 5, end)];
             let lines = [ended(1, A, Some(40_000), outcome)];
@@ -278,37 +286,37 @@ mod tests {
         };
         use Outcome::{Refused, TimedOut, Unreachable};
         says(
-            End::Failed(libc::ECONNREFUSED),
+            AttemptEnd::Failed(libc::ECONNREFUSED),
             Refused,
             true,
             "REFUSED by a RST after 1.23 ms (ECONNREFUSED), 1 SYN",
         );
         says(
-            End::Failed(libc::ETIMEDOUT),
+            AttemptEnd::Failed(libc::ETIMEDOUT),
             TimedOut,
             true,
             "NO ANSWER: the kernel gave up after 1.23 ms (ETIMEDOUT)",
         );
         says(
-            End::Failed(libc::EHOSTUNREACH),
+            AttemptEnd::Failed(libc::EHOSTUNREACH),
             Unreachable,
             true,
             "UNREACHABLE after 1.23 ms (EHOSTUNREACH), 1 SYN",
         );
         says(
-            End::Failed(libc::ENETUNREACH),
+            AttemptEnd::Failed(libc::ENETUNREACH),
             Unreachable,
             false,
             "UNREACHABLE (ENETUNREACH), refused by this host's own kernel before a SYN",
         );
         says(
-            End::Interrupted,
+            AttemptEnd::Interrupted,
             Outcome::Abandoned,
             true,
             "interrupted after 1.23 ms, no answer so far",
         );
         says(
-            End::TimedOut,
+            AttemptEnd::TimedOut,
             Outcome::Abandoned,
             false,
             "NO ANSWER within 1.00 s (synprobe's --timeout), SYNs not known",

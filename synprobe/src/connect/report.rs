@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    attempt::{End, Tried},
+    attempt::{AttemptEnd, Tried},
     resolve::interface_name,
-    target::{Host, Target},
+    target::{Target, TargetHost},
 };
 use crate::{
     model::{Body, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Role},
@@ -27,14 +27,14 @@ pub struct Detailed {
 
 /// The whole of it.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct ConnectReport {
     /// As it is printed in JSON, without the attempts.
     pub connect: Connect,
     /// The attempts.
     pub attempts: Vec<Detailed>,
 }
 
-impl Report {
+impl ConnectReport {
     /// The `connect` line.
     pub fn line(&self) -> Connect {
         Connect {
@@ -51,13 +51,13 @@ pub fn put_together(
     resolve_us: Option<u64>,
     tried: Vec<Tried>,
     lines: &[Line],
-) -> Report {
+) -> ConnectReport {
     let began_ns = tried.first().map_or(0, |first| first.began_ns);
     let since = |ns: u64| ns.saturating_sub(began_ns) / 1000;
     let chosen = tried
         .iter()
         .enumerate()
-        .filter(|(_, t)| t.end == End::Connected)
+        .filter(|(_, t)| t.end == AttemptEnd::Connected)
         .min_by_key(|(_, t)| t.ended_ns)
         .map(|(at, t)| (at, since(t.ended_ns)));
     let attempts = tried.into_iter().enumerate().map(|(at, tried)| {
@@ -78,12 +78,12 @@ pub fn put_together(
             handshake,
         }
     });
-    Report {
+    ConnectReport {
         attempts: attempts.collect(),
         connect: Connect {
             host: target.host_text(),
             port: target.port,
-            resolve_us: resolve_us.filter(|_| matches!(target.host, Host::Name(_))),
+            resolve_us: resolve_us.filter(|_| matches!(target.host, TargetHost::Name(_))),
             connected: chosen.is_some(),
             connected_us: chosen.map(|(_, us)| us),
             attempts: Vec::new(),
@@ -116,7 +116,7 @@ fn attempt(
 ) -> ConnectAttempt {
     let seen = outcome(tried.end);
     let failed_with = match tried.end {
-        End::Failed(number) => Some(errno::name(number.unsigned_abs())),
+        AttemptEnd::Failed(number) => Some(errno::name(number.unsigned_abs())),
         _ => None,
     };
     let local = tried.local.map(|addr| addr.ip().to_canonical());
@@ -154,13 +154,13 @@ fn syns(handshake: &Handshake) -> u32 {
     handshake.retransmits.saturating_add(first)
 }
 
-fn outcome(end: End) -> Outcome {
+fn outcome(end: AttemptEnd) -> Outcome {
     match end {
-        End::Connected => Outcome::Established,
-        End::Failed(libc::ECONNREFUSED) => Outcome::Refused,
-        End::Failed(libc::ETIMEDOUT) => Outcome::TimedOut,
-        End::Failed(_) => Outcome::Unreachable,
-        End::TimedOut | End::Interrupted => Outcome::Abandoned,
+        AttemptEnd::Connected => Outcome::Established,
+        AttemptEnd::Failed(libc::ECONNREFUSED) => Outcome::Refused,
+        AttemptEnd::Failed(libc::ETIMEDOUT) => Outcome::TimedOut,
+        AttemptEnd::Failed(_) => Outcome::Unreachable,
+        AttemptEnd::TimedOut | AttemptEnd::Interrupted => Outcome::Abandoned,
     }
 }
 
@@ -175,7 +175,8 @@ fn scope(peer: &SocketAddr) -> Option<String> {
 
 /// What the tracker knows of the kernel's schedule, or what the last retransmission predicted.
 fn left_us(tried: &Tried, handshake: Option<&Handshake>, lines: &[Line]) -> Option<u64> {
-    let handshake = handshake.filter(|_| matches!(tried.end, End::TimedOut | End::Interrupted))?;
+    let handshake = handshake
+        .filter(|_| matches!(tried.end, AttemptEnd::TimedOut | AttemptEnd::Interrupted))?;
     if let (Some(ends), Some(dwell)) = (handshake.facts.would_give_up_us, handshake.dwell_us) {
         return Some(ends.saturating_sub(dwell));
     }
@@ -198,7 +199,13 @@ pub(super) mod tests {
 
     const MS: u64 = 1_000_000;
 
-    pub fn tried(peer: &str, local: Option<&str>, began_ms: u64, ended_ms: u64, end: End) -> Tried {
+    pub fn tried(
+        peer: &str,
+        local: Option<&str>,
+        began_ms: u64,
+        ended_ms: u64,
+        end: AttemptEnd,
+    ) -> Tried {
         Tried {
             peer: peer.parse().unwrap(),
             began_ns: began_ms * MS,
@@ -278,15 +285,15 @@ pub(super) mod tests {
     const A: &str = "10.0.0.1:80";
     const B: &str = "10.0.0.2:80";
 
-    fn report(tried: Vec<Tried>, lines: &[Line]) -> Report {
+    fn report(tried: Vec<Tried>, lines: &[Line]) -> ConnectReport {
         put_together(&"db.internal:80".parse().unwrap(), Some(900), tried, lines)
     }
 
     #[test]
     fn the_first_to_be_connected_is_the_one_an_application_gets() {
         let tries = vec![
-            tried(A, Some("10.0.0.5:40000"), 100, 1200, End::Connected),
-            tried(B, Some("10.0.0.5:40001"), 350, 360, End::Connected),
+            tried(A, Some("10.0.0.5:40000"), 100, 1200, AttemptEnd::Connected),
+            tried(B, Some("10.0.0.5:40001"), 350, 360, AttemptEnd::Connected),
         ];
         let lines = [
             ended(1, B, Some(40_001), Outcome::Established),
@@ -314,7 +321,13 @@ pub(super) mod tests {
 
     #[test]
     fn another_s_handshake_with_the_same_peer_is_not_ours() {
-        let tries = vec![tried(A, Some("10.0.0.5:40000"), 0, 10, End::TimedOut)];
+        let tries = vec![tried(
+            A,
+            Some("10.0.0.5:40000"),
+            0,
+            10,
+            AttemptEnd::TimedOut,
+        )];
         let lines = [
             ended(1, A, Some(50_000), Outcome::Established),
             ended(2, A, None, Outcome::Unreachable),
@@ -324,7 +337,7 @@ pub(super) mod tests {
             (attempt.id, attempt.outcome, attempt.syns),
             (None, Outcome::Abandoned, None)
         );
-        let unbound = tried(A, None, 0, 0, End::Failed(libc::EADDRNOTAVAIL));
+        let unbound = tried(A, None, 0, 0, AttemptEnd::Failed(libc::EADDRNOTAVAIL));
         let attempt = report(vec![unbound], &lines).line().attempts.remove(0);
         assert_eq!((attempt.id, attempt.syns), (Some(2), Some(0)));
         assert_eq!(attempt.error.as_deref(), Some("EADDRNOTAVAIL"));
@@ -341,7 +354,7 @@ pub(super) mod tests {
         };
         let refused = Tried {
             icmp: Some(icmp),
-            ..tried(A, None, 0, 0, End::Failed(libc::ENETUNREACH))
+            ..tried(A, None, 0, 0, AttemptEnd::Failed(libc::ENETUNREACH))
         };
         let connect = report(vec![refused], &[]).line();
         assert!(!connect.connected && connect.connected_us.is_none());
@@ -358,7 +371,13 @@ pub(super) mod tests {
 
     #[test]
     fn how_long_the_kernel_would_have_gone_on() {
-        let tries = vec![tried(A, Some("10.0.0.5:40000"), 0, 10_000, End::TimedOut)];
+        let tries = vec![tried(
+            A,
+            Some("10.0.0.5:40000"),
+            0,
+            10_000,
+            AttemptEnd::TimedOut,
+        )];
         let mut lines = vec![
             syn_again(1, A, 1_000, 130_000_000),
             syn_again(1, A, 9_000, 58_000_000),
@@ -376,7 +395,7 @@ pub(super) mod tests {
             Some("10.0.0.5:40000"),
             0,
             10_000,
-            End::Failed(libc::ETIMEDOUT),
+            AttemptEnd::Failed(libc::ETIMEDOUT),
         )];
         assert_eq!(
             report(tries, &lines).attempts[0].left_us,

@@ -9,7 +9,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::target::{Host, Target};
+use super::target::{Target, TargetHost};
 
 /// Of netdb.h; the C library's own, and not in the libc crate.
 const EAI_NODATA: libc::c_int = -5;
@@ -75,8 +75,8 @@ impl ResolveError {
 /// [`ResolveError`].
 pub fn resolve(target: &Target, only: Option<Only>) -> Result<Vec<SocketAddr>, ResolveError> {
     match &target.host {
-        Host::Name(name) => by_name(name, target.port, only),
-        Host::Addr(addr, zone) => {
+        TargetHost::Name(name) => by_name(name, target.port, only),
+        TargetHost::Addr(addr, zone) => {
             if let Some(only) = only
                 && (only == Only::Ipv4) != addr.to_canonical().is_ipv4()
             {

@@ -45,7 +45,7 @@ pub enum TargetError {
 
 /// Whom to call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
+pub enum TargetHost {
     /// To be resolved.
     Name(String),
     /// As it is; an IPv6 address may have a zone: an interface's name or number.
@@ -56,7 +56,7 @@ pub enum Host {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Whom.
-    pub host: Host,
+    pub host: TargetHost,
     /// Port, host order.
     pub port: u16,
 }
@@ -65,9 +65,9 @@ impl Target {
     /// The host as it was given, without brackets.
     pub fn host_text(&self) -> String {
         match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Addr(addr, Some(zone)) => format!("{addr}%{zone}"),
-            Host::Addr(addr, None) => addr.to_string(),
+            TargetHost::Name(name) => name.clone(),
+            TargetHost::Addr(addr, Some(zone)) => format!("{addr}%{zone}"),
+            TargetHost::Addr(addr, None) => addr.to_string(),
         }
     }
 }
@@ -107,11 +107,11 @@ impl FromStr for Target {
         }
         let port = parse_port(port)?;
         let host = match host.parse::<IpAddr>() {
-            Ok(addr) => Host::Addr(addr, None),
+            Ok(addr) => TargetHost::Addr(addr, None),
             Err(_) if host.chars().any(|c| c.is_whitespace() || c.is_control()) => {
                 return Err(TargetError::Name(host.escape_default().to_string()));
             }
-            Err(_) => Host::Name(host.to_owned()),
+            Err(_) => TargetHost::Name(host.to_owned()),
         };
         Ok(Self { host, port })
     }
@@ -144,7 +144,7 @@ fn bracketed(text: &str) -> Result<Target, TargetError> {
         return Err(TargetError::NoZone(addr.into(), port));
     }
     Ok(Target {
-        host: Host::Addr(addr.into(), zone.map(str::to_owned)),
+        host: TargetHost::Addr(addr.into(), zone.map(str::to_owned)),
         port,
     })
 }
@@ -175,14 +175,14 @@ mod tests {
     fn hosts_and_ports() {
         let addr = |addr: &str, zone: Option<&str>, port| {
             Ok(Target {
-                host: Host::Addr(addr.parse().unwrap(), zone.map(str::to_owned)),
+                host: TargetHost::Addr(addr.parse().unwrap(), zone.map(str::to_owned)),
                 port,
             })
         };
         assert_eq!(
             target("db.internal:5432"),
             Ok(Target {
-                host: Host::Name("db.internal".to_owned()),
+                host: TargetHost::Name("db.internal".to_owned()),
                 port: 5432
             })
         );

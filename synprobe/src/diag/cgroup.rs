@@ -264,9 +264,9 @@ mod tests {
         use super::*;
 
         /// A cgroup that is removed with the value.
-        struct Made(PathBuf);
+        struct TestCgroup(PathBuf);
 
-        impl Made {
+        impl TestCgroup {
             fn below(cgroups: &Cgroups, name: &str) -> Self {
                 let path = cgroups
                     .mount()
@@ -276,7 +276,7 @@ mod tests {
             }
         }
 
-        impl Drop for Made {
+        impl Drop for TestCgroup {
             fn drop(&mut self) {
                 let _ = fs::remove_dir(&self.0);
             }
@@ -286,7 +286,7 @@ mod tests {
         #[ignore = "needs root and cgroup2"]
         fn id_to_path_and_back_by_handle_and_by_walk() {
             let mut cgroups = Cgroups::open().unwrap();
-            let made = Made::below(&cgroups, "synprobe-test-id");
+            let made = TestCgroup::below(&cgroups, "synprobe-test-id");
             let path = format!("/synprobe-test-id-{}", std::process::id());
             let id = cgroups.id(&path).unwrap();
             assert_eq!(

@@ -13,14 +13,14 @@ const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 
 /// A request: header and `inet_diag_req_v2` (56 bytes) or `inet_diag_req` (60). Whoever sends it sets `nlmsg_seq`.
-pub(super) struct Request {
+pub(super) struct InetDiagRequest {
     pub(super) bytes: [u8; HEADER + 60],
     pub(super) len: usize,
     /// Where `struct inet_diag_sockid` starts.
     id: usize,
 }
 
-impl Request {
+impl InetDiagRequest {
     /// `SOCK_DIAG_BY_FAMILY` with `struct inet_diag_req_v2`.
     pub(super) fn one(flags: u16, family: u16, ext: u8, states: u32) -> Self {
         let mut request = Self::new(SOCK_DIAG_BY_FAMILY, flags, HEADER + 56, HEADER + 8);

@@ -3,9 +3,9 @@
 use std::{cmp::Reverse, io, net::SocketAddr, sync::Arc};
 
 use super::{
-    counters::{CounterReader, Counters},
+    counters::{CounterReader, MibCounters},
     listen_queues::{Look, Who, read_settings, syn_queues},
-    listeners::Listeners,
+    listen_sockets::ListenSockets,
     sock_diag::SockDiag,
     socket_owner::{Bounds, OwnerCache},
 };
@@ -81,9 +81,9 @@ fn look_into(
 ) -> io::Result<(ListenerNamespace, Vec<Line>)> {
     let mut sock_diag = SockDiag::open(netns)?;
     let half_opens = sock_diag.half_opens()?;
-    let listeners = Listeners::read(&mut sock_diag)?;
+    let listeners = ListenSockets::read(&mut sock_diag)?;
     let counters = CounterReader::open(netns).and_then(|mut reader| reader.read());
-    let counters: Option<Counters> = counters.ok();
+    let counters: Option<MibCounters> = counters.ok();
     let settings = read_settings(netns).unwrap_or_default();
     let mono_ns = monotonic_ns();
     let wanted = |port| ports.is_empty() || ports.contains(port);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     buffers::Scratch,
-    netlink::{Attributes, HEADER, Message, Messages},
+    netlink::{HEADER, NetlinkAttributes, NetlinkMessage, NetlinkMessages},
     netlink_socket::{invalid, open_netlink, receive},
 };
 use crate::sys::netns::NetNs;
@@ -207,7 +207,7 @@ impl Routes {
         kind: u16,
         fixed: &[u8],
         attributes: &[(u16, Vec<u8>)],
-        take: impl Fn(&Message<'_>) -> Option<T>,
+        take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.seq = self.seq.wrapping_add(1);
         let request = request(kind, self.seq, fixed, attributes);
@@ -226,7 +226,7 @@ impl Routes {
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -276,7 +276,7 @@ fn request(kind: u16, seq: u32, fixed: &[u8], attributes: &[(u16, Vec<u8>)]) -> 
 fn parse_route(payload: &[u8]) -> Option<Route> {
     let fixed = payload.first_chunk::<RTMSG>()?;
     let mut route = nowhere(RouteKind::of(fixed[7]));
-    for (kind, value) in Attributes::new(payload.get(RTMSG..)?) {
+    for (kind, value) in NetlinkAttributes::new(payload.get(RTMSG..)?) {
         match kind {
             libc::RTA_OIF => route.ifindex = word(value, 0)?,
             libc::RTA_GATEWAY => route.gateway = address(value),
@@ -290,14 +290,14 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
 }
 
 fn parse_neighbour(payload: &[u8]) -> Option<[u8; 6]> {
-    Attributes::new(payload.get(NDMSG..)?)
+    NetlinkAttributes::new(payload.get(NDMSG..)?)
         .find(|(kind, _)| *kind == libc::NDA_LLADDR)
         .and_then(|(_, value)| value.try_into().ok())
 }
 
 fn parse_link(payload: &[u8]) -> Option<String> {
-    let (_, name) =
-        Attributes::new(payload.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+    let (_, name) = NetlinkAttributes::new(payload.get(IFINFOMSG..)?)
+        .find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
     let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
     Some(String::from_utf8_lossy(name.get(..end)?).into_owned())
 }

@@ -15,7 +15,7 @@ const BELIEVE_UNOWNED: Duration = Duration::from_secs(10);
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct SocketOwner {
     /// Process (thread group) id, as this pid namespace numbers it.
     pub pid: u32,
     /// Its `comm`, at most 15 bytes.
@@ -43,9 +43,9 @@ impl Default for Bounds {
 
 /// What a look-up found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owners {
+pub struct SocketOwners {
     /// Owners by inode of the socket.
-    pub by_inode: HashMap<u32, Owner>,
+    pub by_inode: HashMap<u32, SocketOwner>,
     /// Every process was read, or every inode found: one that is missing has no visible owner. False
     /// when a bound cut the scan short: ask again.
     pub complete: bool,
@@ -55,7 +55,7 @@ pub struct Owners {
 
 #[derive(Debug)]
 struct Held {
-    owner: Owner,
+    owner: SocketOwner,
     /// Descriptor number: what makes checking it again one readlink().
     fd: u32,
 }
@@ -79,11 +79,11 @@ impl OwnerCache {
     /// share a socket (a pre-forked server) the lowest pid is told, most often the parent. A pid 1
     /// that is an init comes last, since socket activation leaves it holding what others serve.
     /// Sockets in the table of one thread alone (CLONE_FILES unshared) are not seen.
-    pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> Owners {
+    pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> SocketOwners {
         let start = Instant::now();
-        let mut owners = Owners {
+        let mut owners = SocketOwners {
             complete: true,
-            ..Owners::default()
+            ..SocketOwners::default()
         };
         let mut wanted: HashSet<u32> = HashSet::new();
         self.unowned
@@ -128,7 +128,7 @@ impl OwnerCache {
         wanted: &mut HashSet<u32>,
         bounds: Bounds,
         start: Instant,
-        owners: &mut Owners,
+        owners: &mut SocketOwners,
     ) {
         let mut left = bounds.max_fds;
         for pid in scan_order(pids(), comm(1).as_deref()) {
@@ -160,7 +160,7 @@ impl OwnerCache {
                 // Without a name it went away between two looks: another may hold the socket too.
                 let Some(comm) = comm(pid) else { break };
                 wanted.remove(&inode);
-                let owner = Owner { pid, comm };
+                let owner = SocketOwner { pid, comm };
                 owners.by_inode.insert(inode, owner.clone());
                 self.held.insert(inode, Held { owner, fd });
                 if wanted.is_empty() {
@@ -336,7 +336,7 @@ mod tests {
             drop(listener);
             eventually("the worker is the only owner", || {
                 let owners = OwnerCache::new().find(&[inode], WIDE);
-                let owner = Owner {
+                let owner = SocketOwner {
                     pid: worker.id(),
                     comm: "cat".to_owned(),
                 };

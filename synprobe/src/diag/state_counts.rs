@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     inet_diag_msg::mask,
-    listeners::Listeners,
+    listen_sockets::ListenSockets,
     sock_diag::{Query, SockDiag},
     socket_owner::{Bounds, OwnerCache},
 };
@@ -66,7 +66,7 @@ struct OfPort {
 
 fn count_one(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> {
     let mut sock_diag = SockDiag::open(netns)?;
-    let listeners = Listeners::read(&mut sock_diag)?;
+    let listeners = ListenSockets::read(&mut sock_diag)?;
     let ports: BTreeSet<u16> = listeners.iter().map(|l| l.local_port).collect();
     let mut states = Counts::new();
     let mut by_port: HashMap<u16, OfPort> = HashMap::new();

@@ -19,7 +19,7 @@ use crate::{
         icmp::IcmpErrors,
         inet_diag_msg::{Row, mask},
         listen_queues::{self, Look},
-        listeners::Listeners,
+        listen_sockets::ListenSockets,
         route::Routes,
         sock_diag::{self, Query, SockDiag},
     },
@@ -353,11 +353,11 @@ fn settings(netns: &NetNs) -> [Option<u64>; 2] {
 
 /// What one namespace showed.
 struct Seen {
-    half_opens: sock_diag::Snapshot,
+    half_opens: sock_diag::SockDump,
     syn_sent: Vec<Row>,
     is_first: bool,
-    listeners: Listeners,
-    counters: Option<counters::Counters>,
+    listeners: ListenSockets,
+    counters: Option<counters::MibCounters>,
     counted_ns: u64,
 }
 
@@ -374,7 +374,7 @@ impl Seen {
         let reader = station.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
-        let listeners = Listeners::read(&mut station.sock_diag)?;
+        let listeners = ListenSockets::read(&mut station.sock_diag)?;
         Ok(Self {
             half_opens,
             syn_sent,

@@ -8,16 +8,16 @@ use std::{
 use synprobe_ebpf::config::Member;
 
 use super::{
-    Attempt, Check, Host, Status,
+    Attempt, Check, HostAccess, Status,
     host::text,
     privileges::{CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, Privileges},
 };
 use crate::{
     probe::{
         btf::{Btf, BtfError, KERNEL_BTF, Prototype},
-        half_open_source::{Exact, Refusal},
+        half_open_source::{HalfOpenSources, Refusal},
         hooks::{Chosen, Hook},
-        offsets::{OffsetsError, Resolved, resolve},
+        offsets::{MemberOffsets, OffsetsError, resolve},
     },
     sys::kernel::{self, KernelVersion},
 };
@@ -26,7 +26,7 @@ use crate::{
 const OLDEST: (u32, u32) = (5, 8);
 
 /// Linux 5.8 or later.
-pub(super) fn kernel(host: &impl Host) -> (Check, Option<KernelVersion>) {
+pub(super) fn kernel(host: &impl HostAccess) -> (Check, Option<KernelVersion>) {
     let missing = |detail: String| {
         let (major, minor) = OLDEST;
         Check::new("kernel", "kernel", Status::Missing, detail)
@@ -62,7 +62,7 @@ pub(super) fn not_looked_at() -> Check {
 }
 
 /// Confidentiality lockdown forbids bpf_probe_read_kernel() (LOCKDOWN_BPF_READ_KERNEL).
-pub(super) fn lockdown(host: &impl Host) -> Check {
+pub(super) fn lockdown(host: &impl HostAccess) -> Check {
     let check = |status, detail: &str| Check::new("lockdown", "lockdown", status, detail);
     match text(host, "/sys/kernel/security/lockdown") {
         Some(modes) if modes.contains("[confidentiality]") => check(
@@ -79,7 +79,7 @@ pub(super) fn lockdown(host: &impl Host) -> Check {
 }
 
 /// The kernel's type information.
-pub(super) fn btf(host: &impl Host) -> (Check, Option<Btf>) {
+pub(super) fn btf(host: &impl HostAccess) -> (Check, Option<Btf>) {
     let check = |status, detail: String| Check::new("btf", "BTF", status, detail);
     match Btf::from_read(host.read(Path::new(KERNEL_BTF))) {
         Ok(btf) => (check(Status::Ok, KERNEL_BTF.to_owned()), Some(btf)),
@@ -101,7 +101,7 @@ pub(super) fn btf(host: &impl Host) -> (Check, Option<Btf>) {
 }
 
 /// Every member that the programs read.
-pub(super) fn members(btf: &Btf) -> (Check, Option<Resolved>) {
+pub(super) fn members(btf: &Btf) -> (Check, Option<MemberOffsets>) {
     let check = |status, detail: String| Check::new("members", "kernel members", status, detail);
     match resolve(btf) {
         Ok(resolved) if resolved.missing.is_empty() => {
@@ -203,7 +203,7 @@ fn wanted(args: &[&str]) -> String {
 }
 
 /// The program type that everything hangs on.
-pub(super) fn raw_tracepoint(host: &impl Host, caps: &Privileges) -> Check {
+pub(super) fn raw_tracepoint(host: &impl HostAccess, caps: &Privileges) -> Check {
     let (id, title) = ("raw_tracepoint", "raw tracepoints");
     if !caps.may_probe() {
         return Check::new(
@@ -226,7 +226,11 @@ pub(super) fn raw_tracepoint(host: &impl Host, caps: &Privileges) -> Check {
 }
 
 /// The way from the kernel to the agent.
-pub(super) fn ring_buffer(host: &impl Host, caps: &Privileges, kernel: &KernelVersion) -> Check {
+pub(super) fn ring_buffer(
+    host: &impl HostAccess,
+    caps: &Privileges,
+    kernel: &KernelVersion,
+) -> Check {
     let (id, title) = ("ring_buffer", "ring buffer");
     if !caps.may_probe() {
         return Check::new(id, title, Status::Untested, "creating one needs CAP_BPF");
@@ -248,7 +252,7 @@ pub(super) fn ring_buffer(host: &impl Host, caps: &Privileges, kernel: &KernelVe
 }
 
 /// Classifiers: the lab puts its faults in with one.
-pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
+pub(super) fn sched_cls(host: &impl HostAccess, caps: &Privileges) -> Check {
     let (id, title) = ("sched_cls", "classifiers");
     let missing = caps.missing(&[CAP_NET_ADMIN, CAP_SYS_ADMIN]);
     if !missing.is_empty() {
@@ -277,11 +281,11 @@ pub(super) fn sched_cls(host: &impl Host, caps: &Privileges) -> Check {
 
 /// What can tell of a half-open's end as it happens. Without, it is missed at a look at sock_diag.
 pub(super) fn exact(
-    host: &impl Host,
+    host: &impl HostAccess,
     caps: &Privileges,
     btf: Option<&Btf>,
     missing: &[&'static Member],
-) -> (Check, Exact) {
+) -> (Check, HalfOpenSources) {
     let check = |status, detail: String| Check::new("fentry", "exact mode", status, detail);
     let Some(btf) = btf else {
         let why = "there is no BTF".to_owned();
@@ -289,7 +293,7 @@ pub(super) fn exact(
         let (fentry, timer) = (none(), none());
         return (
             check(Status::Note, format!("off: {why}")),
-            Exact::new(fentry, timer),
+            HalfOpenSources::new(fentry, timer),
         );
     };
     // Any function that the programs are for will do.
@@ -300,7 +304,7 @@ pub(super) fn exact(
             .attempt(Attempt::Fentry(id))
             .map_err(|e| refusal("fentry programs", &e)),
     };
-    let exact = Exact::of(btf, missing, fentry);
+    let exact = HalfOpenSources::of(btf, missing, fentry);
     let check = match (&exact.fentry, &exact.timer) {
         _ if !caps.may_probe() => check(
             Status::Untested,
@@ -338,7 +342,7 @@ pub(super) fn not_exact(why: String) -> Check {
 }
 
 /// Without the JIT, programs are interpreted.
-pub(super) fn jit(host: &impl Host) -> Check {
+pub(super) fn jit(host: &impl HostAccess) -> Check {
     let check = |status, detail: &str| Check::new("jit", "BPF JIT", status, detail);
     match text(host, "/proc/sys/net/core/bpf_jit_enable")
         .as_deref()
@@ -356,7 +360,7 @@ pub(super) fn jit(host: &impl Host) -> Check {
 }
 
 /// What was there before the agent, and what ended unseen.
-pub(super) fn sock_diag(host: &impl Host) -> Check {
+pub(super) fn sock_diag(host: &impl HostAccess) -> Check {
     let check = |status, detail: String| Check::new("sock_diag", "sock_diag", status, detail);
     match host.attempt(Attempt::SockDiag) {
         Ok(()) => check(Status::Ok, "answers for TCP".to_owned()),
@@ -367,7 +371,7 @@ pub(super) fn sock_diag(host: &impl Host) -> Check {
 }
 
 /// Raw sockets: `sk_err` tells that there was an ICMP error, not whose.
-pub(super) fn icmp(host: &impl Host, caps: &Privileges) -> Check {
+pub(super) fn icmp(host: &impl HostAccess, caps: &Privileges) -> Check {
     let check = |status, detail: String| Check::new("icmp", "ICMP errors", status, detail);
     let less = |detail| {
         check(Status::Degraded, detail).with_lost("which router or host sent an ICMP error")
@@ -390,7 +394,7 @@ pub(super) fn icmp(host: &impl Host, caps: &Privileges) -> Check {
 }
 
 /// Paths of cgroups.
-pub(super) fn cgroup2(host: &impl Host) -> Check {
+pub(super) fn cgroup2(host: &impl HostAccess) -> Check {
     let check = |status, detail: String| Check::new("cgroup2", "cgroup v2", status, detail);
     match mount_of(host, "cgroup2") {
         Some(path) => check(Status::Ok, format!("mounted on {}", path.display())),
@@ -402,7 +406,7 @@ pub(super) fn cgroup2(host: &impl Host) -> Check {
 
 /// The length of a jiffy: time-outs and timers are kept in jiffies, so without it every prediction
 /// would be a guess.
-pub(super) fn hz(host: &impl Host) -> (Check, Option<u32>) {
+pub(super) fn hz(host: &impl HostAccess) -> (Check, Option<u32>) {
     let check = |status, detail: String| Check::new("hz", "HZ", status, detail);
     let release = host.release().unwrap_or_default();
     let hz = kernel::hz(host.tick_ns(), &release, |path| host.read(path));
@@ -419,7 +423,7 @@ pub(super) fn hz(host: &impl Host) -> (Check, Option<u32>) {
 
 /// `net.ipv4.ip_local_port_range` of this network namespace; every port where it cannot be told,
 /// because taking too many ports for ephemeral ones loses nothing.
-pub(super) fn ephemeral_ports(host: &impl Host) -> (u16, u16) {
+pub(super) fn ephemeral_ports(host: &impl HostAccess) -> (u16, u16) {
     let range = text(host, "/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut ports = range.split_whitespace().map(str::parse);
     match (ports.next(), ports.next()) {
@@ -429,7 +433,7 @@ pub(super) fn ephemeral_ports(host: &impl Host) -> (u16, u16) {
 }
 
 /// Raw tracepoints are attached by bpf(2) alone.
-pub(super) fn tracefs(host: &impl Host) -> Check {
+pub(super) fn tracefs(host: &impl HostAccess) -> Check {
     let mounted = if mount_of(host, "tracefs").is_some() {
         "mounted"
     } else {
@@ -444,7 +448,7 @@ pub(super) fn tracefs(host: &impl Host) -> Check {
 }
 
 /// The first mount point of this type, from /proc/self/mounts.
-fn mount_of(host: &impl Host, fs: &str) -> Option<PathBuf> {
+fn mount_of(host: &impl HostAccess, fs: &str) -> Option<PathBuf> {
     text(host, "/proc/self/mounts")?.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let (point, kind) = (fields.next()?, fields.next()?);

@@ -23,7 +23,7 @@ pub enum Attempt {
 }
 
 /// What the checks ask of a host.
-pub trait Host {
+pub trait HostAccess {
     /// The contents of a file.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ pub trait Host {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisHost;
 
-impl Host for ThisHost {
+impl HostAccess for ThisHost {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
     }
@@ -76,7 +76,7 @@ impl Host for ThisHost {
 }
 
 /// A file of the host as text; `None` where it cannot be read.
-pub(super) fn text(host: &impl Host, path: &str) -> Option<String> {
+pub(super) fn text(host: &impl HostAccess, path: &str) -> Option<String> {
     host.read(Path::new(path))
         .ok()
         .map(|b| String::from_utf8_lossy(&b).into_owned())

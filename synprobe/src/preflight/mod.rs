@@ -16,14 +16,14 @@ use serde::Serialize;
 use synprobe_ebpf::config::MEMBERS;
 use thiserror::Error;
 
-pub use host::{Attempt, Host, ThisHost};
+pub use host::{Attempt, HostAccess, ThisHost};
 use privileges::Privileges;
 
 use crate::{
     filter::Detail,
     probe::{
         drop_reasons::Reasons,
-        half_open_source::{Decision, Exact, Refusal, RequestedMode},
+        half_open_source::{Decision, HalfOpenSources, Refusal, RequestedMode},
         hooks::{Chosen, HOOKS, Hook},
     },
     sys::kernel::KernelVersion,
@@ -49,7 +49,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As [`Report`] prints it.
+    /// As [`PreflightReport`] prints it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -104,7 +104,7 @@ impl Check {
 /// All checks taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Readiness {
     /// Everything is there.
     CanRun,
     /// Something can not be told here.
@@ -116,27 +116,27 @@ pub enum Verdict {
 /// What this host allows. Displayed: a line a check, the remedy on the line below, at the end the
 /// verdict.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    verdict: Verdict,
+pub struct PreflightReport {
+    verdict: Readiness,
     /// In the order in which they depend on each other.
     pub checks: Vec<Check>,
 }
 
-impl Report {
+impl PreflightReport {
     fn new(checks: Vec<Check>) -> Self {
         let any = |status| checks.iter().any(|c| c.status == status);
         let verdict = if any(Status::Missing) {
-            Verdict::CannotRun
+            Readiness::CannotRun
         } else if any(Status::Degraded) {
-            Verdict::CanRunWithLess
+            Readiness::CanRunWithLess
         } else {
-            Verdict::CanRun
+            Readiness::CanRun
         };
         Self { verdict, checks }
     }
 
     /// All checks taken together.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Readiness {
         self.verdict
     }
 
@@ -145,7 +145,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LABEL: usize = "untested".len();
         let width = self
@@ -183,15 +183,15 @@ impl fmt::Display for Report {
                 .join(", ")
         };
         match self.verdict {
-            Verdict::CanRun => write!(f, "synprobe can run here")?,
-            Verdict::CanRunWithLess => {
+            Readiness::CanRun => write!(f, "synprobe can run here")?,
+            Readiness::CanRunWithLess => {
                 write!(
                     f,
                     "synprobe can run here, with less: {}",
                     named(Status::Degraded)
                 )?;
             }
-            Verdict::CannotRun => {
+            Readiness::CannotRun => {
                 write!(f, "synprobe cannot run here: {}", named(Status::Missing))?;
             }
         }
@@ -220,7 +220,7 @@ pub struct Ready {
     /// Each hook that this kernel has, with the program that fits its prototype.
     pub hooks: Vec<Chosen>,
     /// What can tell of a half-open's end.
-    pub exact: Exact,
+    pub exact: HalfOpenSources,
     /// Its names for why it drops packets.
     pub reasons: Arc<Reasons>,
     /// The range that local ports are chosen from in this network namespace; all ports where it
@@ -267,7 +267,7 @@ pub fn require() -> Result<Ready, HostError> {
 ///
 /// # Errors
 /// The first check that fails.
-pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostError> {
+pub fn require_on(host: &impl HostAccess, hooks: &'static [Hook]) -> Result<Ready, HostError> {
     let kernel = found(checks::kernel(host))?;
     let caps = Privileges::of(host);
     fatal(privileges::privileges(&caps))?;
@@ -309,19 +309,19 @@ fn found<T>((check, found): (Check, Option<T>)) -> Result<T, HostError> {
 }
 
 /// Makes every check. Without root too: what could not be tested is said.
-pub fn report() -> Report {
+pub fn report() -> PreflightReport {
     report_on(&ThisHost, HOOKS)
 }
 
 /// [`report`], of any host.
-pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
+pub fn report_on(host: &impl HostAccess, hooks: &'static [Hook]) -> PreflightReport {
     let caps = Privileges::of(host);
     let (check, kernel) = checks::kernel(host);
     let too_old = check.status == Status::Missing && kernel.is_some();
     let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
     if too_old {
         list.push(checks::not_looked_at());
-        return Report::new(list);
+        return PreflightReport::new(list);
     }
     let (check, btf) = checks::btf(host);
     list.push(check);
@@ -348,5 +348,5 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
         checks::hz(host).0,
         checks::tracefs(host),
     ]);
-    Report::new(list)
+    PreflightReport::new(list)
 }

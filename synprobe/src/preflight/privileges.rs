@@ -1,6 +1,6 @@
 //! What this process may do, and what follows from it.
 
-use super::{Check, Host, Status, host::text};
+use super::{Check, HostAccess, Status, host::text};
 use crate::sys::privileges as cap;
 
 /// What this process may do.
@@ -29,7 +29,7 @@ const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net
 
 impl Privileges {
     /// From /proc/self/status.
-    pub(super) fn of(host: &impl Host) -> Self {
+    pub(super) fn of(host: &impl HostAccess) -> Self {
         let status = text(host, "/proc/self/status").unwrap_or_default();
         // The host's own user namespace maps every id to itself.
         let mapped = text(host, "/proc/self/uid_map")

@@ -7,14 +7,14 @@ use super::btf::{Btf, BtfError, Place};
 
 /// Every member's place, and what this kernel lacks.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct MemberOffsets {
     /// In the order of [`MEMBERS`]; [`MISSING`] for an optional member that is not there.
     pub places: [u32; MEMBERS.len()],
     /// The optional members that are not there; each tells the feature that is lost.
     pub missing: Vec<&'static Member>,
 }
 
-impl Resolved {
+impl MemberOffsets {
     /// The table as the programs take it.
     pub fn offsets(&self) -> Offsets {
         Offsets::from_array(self.places)
@@ -65,7 +65,7 @@ impl OffsetsError {
 /// [`OffsetsError`], which names the member: a required one that is missing, or any that is not
 /// readable the way the programs read it. An optional member of another shape is an error too: it
 /// would be misread, and the kernel has changed in a way that wants a look.
-pub fn resolve(btf: &Btf) -> Result<Resolved, OffsetsError> {
+pub fn resolve(btf: &Btf) -> Result<MemberOffsets, OffsetsError> {
     let mut places = [MISSING; MEMBERS.len()];
     let mut missing = Vec::new();
     for (slot, member) in places.iter_mut().zip(MEMBERS) {
@@ -80,7 +80,7 @@ pub fn resolve(btf: &Btf) -> Result<Resolved, OffsetsError> {
             Err(source) => return Err(OffsetsError::Btf { member, source }),
         }
     }
-    Ok(Resolved { places, missing })
+    Ok(MemberOffsets { places, missing })
 }
 
 /// The place as the programs take it, if they can read it.
@@ -130,7 +130,7 @@ mod tests {
     use crate::probe::btf::{KERNEL_BTF, blob::Blob};
     use synprobe_ebpf::config::unpack_bits;
 
-    fn kernel_without(without: impl Fn(&Member) -> bool) -> Result<Resolved, OffsetsError> {
+    fn kernel_without(without: impl Fn(&Member) -> bool) -> Result<MemberOffsets, OffsetsError> {
         resolve(&Btf::parse(Blob::kernel(without, &[]).bytes()).unwrap())
     }
 

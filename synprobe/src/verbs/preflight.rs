@@ -3,7 +3,7 @@
 use super::{Failure, HOST, print, print_json};
 use crate::{
     cli::{Format, PreflightArgs},
-    preflight::{self, Verdict},
+    preflight::{self, Readiness},
 };
 
 pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
@@ -14,7 +14,7 @@ pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
     }
     match report.verdict() {
         // Its last line has said so.
-        Verdict::CannotRun => Err(Failure(
+        Readiness::CannotRun => Err(Failure(
             "this host cannot run synprobe, see above".to_owned(),
             HOST,
         )),

@@ -31,13 +31,13 @@ struct Layout {
 
 /// One reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct MibCounters {
     layout: Arc<Layout>,
     /// `None`: negative, which only `Tcp: MaxConn` ever is (-1, no limit).
     values: Vec<Option<u64>>,
 }
 
-impl Counters {
+impl MibCounters {
     /// Reads a text in the form of `/proc/net/netstat`: pairs of lines that start with the same
     /// protocol and a colon, names on the first, values on the second.
     ///
@@ -47,7 +47,7 @@ impl Counters {
         Self::parse_like(text, &Arc::default())
     }
 
-    /// As [`Counters::parse`]; names are taken from `known` when the header lines are the same.
+    /// As [`MibCounters::parse`]; names are taken from `known` when the header lines are the same.
     fn parse_like(text: &[u8], known: &Arc<Layout>) -> io::Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?;
         let mut headers = Vec::with_capacity(known.headers.len());
@@ -197,7 +197,7 @@ impl CounterReader {
     ///
     /// # Errors
     /// InvalidData for a text of another form; whatever read() says.
-    pub fn read(&mut self) -> io::Result<Counters> {
+    pub fn read(&mut self) -> io::Result<MibCounters> {
         let mut text = Scratch::take();
         let mut len = 0;
         for file in &self.files {
@@ -219,7 +219,7 @@ impl CounterReader {
                 offset += got as u64;
             }
         }
-        let counters = Counters::parse_like(&text[..len], &self.layout)?;
+        let counters = MibCounters::parse_like(&text[..len], &self.layout)?;
         self.layout = Arc::clone(&counters.layout);
         Ok(counters)
     }

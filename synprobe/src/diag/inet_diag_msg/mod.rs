@@ -2,7 +2,7 @@
 
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
-use super::netlink::Attributes;
+use super::netlink::NetlinkAttributes;
 
 /// Length of `struct inet_diag_msg` (`linux/inet_diag.h`, unchanged since 3.3).
 pub(super) const MSG: usize = 72;
@@ -153,7 +153,7 @@ impl Row {
             inode: u32_at(b, 68),
             ..Self::default()
         };
-        for (kind, value) in Attributes::new(&payload[MSG..]) {
+        for (kind, value) in NetlinkAttributes::new(&payload[MSG..]) {
             match kind {
                 INET_DIAG_INFO => row.tcp_info = TcpInfo::parse(value),
                 INET_DIAG_SKMEMINFO => row.drops = word(value, SK_MEMINFO_DROPS),

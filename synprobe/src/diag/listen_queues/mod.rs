@@ -8,10 +8,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::cgroup;
-use super::counters::Counters;
+use super::counters::MibCounters;
 use super::inet_diag_msg::Row;
-use super::listeners::Listeners;
-use super::socket_owner::Owner;
+use super::listen_sockets::ListenSockets;
+use super::socket_owner::SocketOwner;
 use crate::model::{LimitedBy, Listener, Process, QueueSettings};
 use crate::sys::kernel;
 use crate::sys::netns::NetNs;
@@ -119,7 +119,7 @@ pub struct Shared {
 /// Counts them. A member of a group has a queue of known length only while the group has no half-open
 /// at all: it is empty.
 #[must_use]
-pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> SynQueues {
+pub fn syn_queues(listeners: &ListenSockets, half_opens: &[Row]) -> SynQueues {
     // A flood goes to few addresses, and the search allocates.
     let mut found: HashMap<_, (Vec<u32>, u32)> = HashMap::new();
     for row in half_opens.iter().filter(|row| is_queued(row)) {
@@ -173,7 +173,7 @@ pub struct Who {
 impl Who {
     /// Looks up the rest.
     #[must_use]
-    pub fn of(owner: Owner) -> Self {
+    pub fn of(owner: SocketOwner) -> Self {
         Self {
             cgroup: cgroup::of_pid(owner.pid).ok().map(Arc::from),
             process: Some(Process {
@@ -188,11 +188,11 @@ impl Who {
 #[derive(Clone, Copy)]
 pub struct Look<'a> {
     /// Who is in LISTEN.
-    pub listeners: &'a Listeners,
+    pub listeners: &'a ListenSockets,
     /// Its rows in SYN_RECV.
     pub half_opens: &'a [Row],
     /// Its counters.
-    pub counters: Option<&'a Counters>,
+    pub counters: Option<&'a MibCounters>,
     /// Its settings.
     pub settings: &'a QueueSettings,
 }
@@ -202,7 +202,7 @@ impl Look<'_> {
     pub fn lines(&self, name: &Arc<str>, who: impl Fn(u32) -> Option<Who>) -> Vec<Listener> {
         let syn_queues = syn_queues(self.listeners, self.half_opens).own;
         let counter = |name| self.counters.and_then(|c| c.get(name));
-        let line = |l: &super::listeners::Listener| {
+        let line = |l: &super::listen_sockets::ListenSocket| {
             let syn_queue = syn_queues.get(&l.inode).copied();
             let settings = put_right_by(*self.settings, syn_queue, l.accept_queue_max);
             let limits = Limits::of(l.accept_queue_max, &settings);

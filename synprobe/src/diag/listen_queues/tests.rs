@@ -120,7 +120,7 @@ mod kernel {
         fn look(&mut self) -> Vec<Listener> {
             let half_opens = self.sock_diag.half_opens().unwrap();
             let look = Look {
-                listeners: &Listeners::read(&mut self.sock_diag).unwrap(),
+                listeners: &ListenSockets::read(&mut self.sock_diag).unwrap(),
                 half_opens: &half_opens.rows,
                 counters: Some(&self.counters.read().unwrap()),
                 settings: &read_settings(&self.ns).unwrap(),
@@ -291,7 +291,7 @@ mod kernel {
             [(8080, None), (8080, None), (8081, Some(4))]
         );
         let half_opens = bench.sock_diag.half_opens().unwrap().rows;
-        let listeners = Listeners::read(&mut bench.sock_diag).unwrap();
+        let listeners = ListenSockets::read(&mut bench.sock_diag).unwrap();
         let queues = syn_queues(&listeners, &half_opens);
         let [group] = &queues.shared[..] else {
             panic!("{queues:?}");

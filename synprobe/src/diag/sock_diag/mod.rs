@@ -16,8 +16,8 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
 
 use super::buffers::Scratch;
 use super::inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
-use super::inet_diag_req::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
-use super::netlink::{Message, Messages};
+use super::inet_diag_req::{InetDiagRequest, NLM_F_DUMP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
+use super::netlink::{NetlinkMessage, NetlinkMessages};
 use super::netlink_socket::{invalid, open_socket, receive};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::netns::NetNs;
@@ -91,7 +91,7 @@ pub struct Dump {
 
 /// A dump, kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct SockDump {
     /// As [`Dump::before_ns`].
     pub before_ns: u64,
     /// As [`Dump::after_ns`].
@@ -159,7 +159,7 @@ impl SockDiag {
         let mut scratch = Scratch::take();
         while !done {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -189,10 +189,10 @@ impl SockDiag {
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].
-    pub fn dump(&mut self, query: &Query) -> io::Result<Snapshot> {
+    pub fn dump(&mut self, query: &Query) -> io::Result<SockDump> {
         let mut rows = Vec::new();
         let dump = self.dump_with(query, |row| rows.push(*row))?;
-        Ok(Snapshot {
+        Ok(SockDump {
             before_ns: dump.before_ns,
             after_ns: dump.after_ns,
             rows,
@@ -206,7 +206,7 @@ impl SockDiag {
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].
-    pub fn half_opens(&mut self) -> io::Result<Snapshot> {
+    pub fn half_opens(&mut self) -> io::Result<SockDump> {
         self.dump(&Query::states(mask::SYN_RECV))
     }
 
@@ -236,7 +236,7 @@ impl SockDiag {
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -260,24 +260,24 @@ impl SockDiag {
         }
     }
 
-    fn dump_request(&self, query: &Query) -> Request {
+    fn dump_request(&self, query: &Query) -> InetDiagRequest {
         let ext = u8::from(query.tcp_info) << (INET_DIAG_INFO - 1)
             | u8::from(query.drops) << (INET_DIAG_SKMEMINFO - 1);
         let mut request = match query.families {
-            Families::Both => Request::both(ext, query.states),
-            Families::V4 => Request::one(NLM_F_DUMP, AF_INET, ext, query.states),
-            Families::V6 => Request::one(NLM_F_DUMP, AF_INET6, ext, query.states),
+            Families::Both => InetDiagRequest::both(ext, query.states),
+            Families::V4 => InetDiagRequest::one(NLM_F_DUMP, AF_INET, ext, query.states),
+            Families::V6 => InetDiagRequest::one(NLM_F_DUMP, AF_INET6, ext, query.states),
         };
         request.id(0, &query.local_port.to_be_bytes());
         request.id(2, &query.peer_port.to_be_bytes());
         request
     }
 
-    fn get_request(&self, flow: &Flow, ifindex: u32) -> Request {
+    fn get_request(&self, flow: &Flow, ifindex: u32) -> InetDiagRequest {
         // An IPv6 socket that talks IPv4 is hashed by its IPv4 addresses: AF_INET finds it too.
         let mapped = is_v4_mapped(&flow.local_addr) && is_v4_mapped(&flow.peer_addr);
         let family = if mapped { AF_INET } else { AF_INET6 };
-        let mut request = Request::one(0, family, 0, 0);
+        let mut request = InetDiagRequest::one(0, family, 0, 0);
         request.id(0, &flow.local_port.to_be_bytes());
         request.id(2, &flow.peer_port.to_be_bytes());
         let significant = if mapped { 12.. } else { 0.. };
@@ -287,7 +287,7 @@ impl SockDiag {
         request
     }
 
-    fn send(&mut self, request: &Request) -> io::Result<()> {
+    fn send(&mut self, request: &InetDiagRequest) -> io::Result<()> {
         if self.unfinished {
             // Reading is also what drives the rest of a dump, so this ends it.
             let mut scratch = Scratch::take();
@@ -320,7 +320,7 @@ impl SockDiag {
     }
 }
 
-fn row(message: &Message<'_>) -> io::Result<Row> {
+fn row(message: &NetlinkMessage<'_>) -> io::Result<Row> {
     Row::parse(message.payload).ok_or_else(|| {
         invalid(format!(
             "sock_diag sent a row of {} bytes that is none",
@@ -330,7 +330,7 @@ fn row(message: &Message<'_>) -> io::Result<Row> {
 }
 
 /// The errno that a DONE or an ERROR carries: negative, 0 for success, absent from an old DONE.
-fn errno_of(message: &Message<'_>) -> io::Result<()> {
+fn errno_of(message: &NetlinkMessage<'_>) -> io::Result<()> {
     match message
         .payload
         .first_chunk()

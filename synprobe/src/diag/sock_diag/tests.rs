@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn requests_are_laid_out_as_the_kernel_reads_them() {
-    let request = Request::one(NLM_F_DUMP, AF_INET6, 2, mask::LISTEN);
+    let request = InetDiagRequest::one(NLM_F_DUMP, AF_INET6, 2, mask::LISTEN);
     let b = &request.bytes;
     assert_eq!(request.len, 72);
     assert_eq!(b[..4], 72u32.to_ne_bytes());
@@ -13,7 +13,7 @@ fn requests_are_laid_out_as_the_kernel_reads_them() {
     assert_eq!(b[24..64], [0; 40]);
     assert_eq!(b[64..72], [0xff; 8]);
 
-    let request = Request::both(2, mask::SYN_RECV);
+    let request = InetDiagRequest::both(2, mask::SYN_RECV);
     let b = &request.bytes;
     assert_eq!(request.len, 76);
     assert_eq!(b[4..6], 18u16.to_ne_bytes());
@@ -29,7 +29,7 @@ fn the_mask_of_all_states_has_each_once() {
 
 #[test]
 fn codes_of_done_and_error() {
-    let message = |payload| Message {
+    let message = |payload| NetlinkMessage {
         kind: NLMSG_DONE,
         flags: 0,
         seq: 0,
@@ -70,7 +70,7 @@ mod kernel {
         digits.unwrap().parse().unwrap()
     }
 
-    fn only(snapshot: &Snapshot, pick: impl Fn(&Row) -> bool) -> Row {
+    fn only(snapshot: &SockDump, pick: impl Fn(&Row) -> bool) -> Row {
         let rows: Vec<&Row> = snapshot.rows.iter().filter(|row| pick(row)).collect();
         assert_eq!(rows.len(), 1, "{snapshot:#?}");
         *rows[0]

@@ -22,7 +22,7 @@ pub struct Place {
 
 /// A member on the way to its place.
 #[derive(Clone, Copy)]
-struct Found {
+struct FoundMember {
     /// Bits from the start of the structure that was searched.
     bits: u64,
     /// Width that the member itself states; 0 where it states none.
@@ -68,7 +68,7 @@ impl Btf {
                 .ok_or_else(missing)?;
             bits += found.bits;
             if parts.peek().is_none() {
-                return self.finish(Found { bits, ..found });
+                return self.finish(FoundMember { bits, ..found });
             }
             scope = self.strip(found.type_id)?.ok_or_else(missing)?;
             if !scope.is_composite() {
@@ -97,7 +97,7 @@ impl Btf {
         part: &str,
         depth: u32,
         steps: &mut u32,
-    ) -> Result<Option<Found>, BtfError> {
+    ) -> Result<Option<FoundMember>, BtfError> {
         for i in 0..scope.len() as usize {
             *steps = steps.checked_sub(1).ok_or(BtfError::TooDeep(scope.id))?;
             let at = scope.at + TYPE_LEN + i * MEMBER_LEN;
@@ -109,7 +109,7 @@ impl Btf {
             let bits = u64::from(bits);
             let text = self.text(name)?;
             if text == part.as_bytes() {
-                return Ok(Some(Found {
+                return Ok(Some(FoundMember {
                     bits,
                     width,
                     type_id,
@@ -123,7 +123,7 @@ impl Btf {
             };
             let depth = depth.checked_sub(1).ok_or(BtfError::TooDeep(inner.id))?;
             if let Some(found) = self.find(inner, part, depth, steps)? {
-                return Ok(Some(Found {
+                return Ok(Some(FoundMember {
                     bits: found.bits + bits,
                     ..found
                 }));
@@ -132,8 +132,8 @@ impl Btf {
         Ok(None)
     }
 
-    fn finish(&self, found: Found) -> Result<Place, BtfError> {
-        let Found {
+    fn finish(&self, found: FoundMember) -> Result<Place, BtfError> {
+        let FoundMember {
             mut bits,
             mut width,
             type_id,

@@ -11,7 +11,7 @@ use synprobe_ebpf::config::{
 
 use super::btf::Btf;
 pub use table::Meaning;
-use table::{HALF_OPEN, OWN_DOING, Told};
+use table::{HALF_OPEN, OWN_DOING, RecordWhen};
 
 /// What the kernel puts before each name.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -99,9 +99,9 @@ impl Reasons {
             }
             match meaning.map(|meaning| meaning.told) {
                 None => {}
-                Some(Told::WithReceiver) if !with_receiver => {}
-                Some(Told::Always | Told::WithReceiver) => set(REASONS_WANTED),
-                Some(Told::ComingIn) => {
+                Some(RecordWhen::WithReceiver) if !with_receiver => {}
+                Some(RecordWhen::Always | RecordWhen::WithReceiver) => set(REASONS_WANTED),
+                Some(RecordWhen::ComingIn) => {
                     set(REASONS_WANTED);
                     set(REASONS_INCOMING);
                 }

@@ -11,12 +11,12 @@ pub struct Meaning {
     /// packet.
     pub remedy: &'static str,
     /// When it says so.
-    pub(super) told: Told,
+    pub(super) told: RecordWhen,
 }
 
 /// When a reason says that this host dropped a handshake's packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum RecordWhen {
     /// Always.
     Always,
     /// Always, and only of a packet that comes in, before the kernel has noted on which device.
@@ -31,7 +31,7 @@ const fn reason(name: &'static str, words: &'static str, remedy: &'static str) -
         name,
         words,
         remedy,
-        told: Told::Always,
+        told: RecordWhen::Always,
     }
 }
 
@@ -156,7 +156,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         name: "SOCKET_FILTER",
         words: "a BPF filter on the socket, or one on its cgroup's way in",
         remedy: "ss -tlnb; bpftool cgroup tree",
-        told: Told::WithReceiver,
+        told: RecordWhen::WithReceiver,
     },
     reason(
         "BPF_CGROUP_EGRESS",
@@ -268,7 +268,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         words: "a CPU's receive backlog is full (netdev_max_backlog)",
         remedy: "cat /proc/net/softnet_stat (second column: dropped); sysctl \
                  net.core.netdev_max_backlog; mpstat -P ALL 1",
-        told: Told::ComingIn,
+        told: RecordWhen::ComingIn,
     },
     reason(
         "SOCKET_BACKLOG",

@@ -17,7 +17,7 @@ pub(super) struct Fields<'a> {
 /// The connection that was written last, and where: a transition and the end of its handshake are said
 /// one after the other, and half of either is whose they are.
 #[derive(Default)]
-pub(super) struct Said<'l>(Option<(&'l Connection, Range<usize>)>);
+pub(super) struct LastConnection<'l>(Option<(&'l Connection, Range<usize>)>);
 
 impl<'a> Fields<'a> {
     /// What every line starts with.
@@ -84,14 +84,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn connection<'l>(self, c: &'l Connection, said: &mut Said<'l>) -> io::Result<Self> {
+    fn connection<'l>(self, c: &'l Connection, said: &mut LastConnection<'l>) -> io::Result<Self> {
         if let Some((_, at)) = said.0.as_ref().filter(|(last, _)| *last == c) {
             self.out.extend_from_within(at.clone());
             return Ok(self);
         }
         let begin = self.out.len();
         let written = self.whole_connection(c)?;
-        *said = Said(Some((c, begin..written.out.len())));
+        *said = LastConnection(Some((c, begin..written.out.len())));
         Ok(written)
     }
 
@@ -119,7 +119,7 @@ impl<'a> Fields<'a> {
             .text(",\"cgroup\":", c.cgroup.as_deref())
     }
 
-    pub(super) fn state<'l>(self, s: &'l State, said: &mut Said<'l>) -> io::Result<()> {
+    pub(super) fn state<'l>(self, s: &'l State, said: &mut LastConnection<'l>) -> io::Result<()> {
         self.connection(&s.connection, said)?
             .word(",\"old\":", s.old.name())
             .word(",\"new\":", s.new.name())
@@ -128,7 +128,11 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    pub(super) fn handshake<'l>(self, h: &'l Handshake, said: &mut Said<'l>) -> io::Result<()> {
+    pub(super) fn handshake<'l>(
+        self,
+        h: &'l Handshake,
+        said: &mut LastConnection<'l>,
+    ) -> io::Result<()> {
         let judged = self
             .connection(&h.connection, said)?
             .word(",\"outcome\":", h.outcome.name())

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use fields::{Fields, Said};
+use fields::{Fields, LastConnection};
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
@@ -63,7 +63,7 @@ impl<W: Write> JsonView<W> {
 impl<W: Write> View for JsonView<W> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let mut stamps = Stamps::new(clock);
-        let mut said = Said::default();
+        let mut said = LastConnection::default();
         for line in lines {
             let (out, mono_ns) = (&mut self.lines, line.mono_ns);
             let time = stamps.rfc3339(mono_ns);
@@ -76,7 +76,7 @@ impl<W: Write> View for JsonView<W> {
             }
             out.push(b'\n');
             if self.lines.len() >= CHUNK {
-                said = Said::default();
+                said = LastConnection::default();
                 self.hand_on()?;
             }
         }
