@@ -1,4 +1,4 @@
-//! Hosts made up for the purpose.
+//! The checks on fake hosts.
 
 use std::{cell::RefCell, collections::HashMap, io, path::Path};
 
@@ -8,7 +8,7 @@ use crate::probe::{
     hooks::HOOKS,
 };
 
-/// A host out of files.
+/// A host made of files.
 struct FakeHost {
     release: &'static str,
     files: HashMap<&'static str, Vec<u8>>,
@@ -238,7 +238,7 @@ fn without_privileges_the_rest_is_untested_and_untried() {
         text.lines()
             .last()
             .unwrap()
-            .contains("not tested for want of privileges"),
+            .contains("not tested without privileges"),
         "{text}"
     );
 }
@@ -278,9 +278,9 @@ fn a_prototype_that_grew_is_refused_in_words() {
         .fatal("tracepoint.inet_sock_set_state");
     assert!(
         line.starts_with(
-            "this kernel's tracepoint inet_sock_set_state hands over \
-             (const struct sock *, int, int, int), where \
-             (const struct sock *, const int, const int) is understood: "
+            "this kernel's tracepoint inet_sock_set_state passes \
+             (const struct sock *, int, int, int), expected \
+             (const struct sock *, const int, const int): "
         ),
         "{line}"
     );
@@ -353,8 +353,8 @@ fn drops_without_reason_receiver_or_members_are_told_in_words() {
     assert_eq!(program(&host, "kfree_skb"), None);
     assert_eq!(
         check.detail,
-        "this kernel's tracepoint kfree_skb hands over (struct sk_buff *, void *), without what \
-         Linux 5.17 added"
+        "this kernel's tracepoint kfree_skb passes (struct sk_buff *, void *), without the arguments \
+         that Linux 5.17 added"
     );
     assert_eq!(check.remedy.as_deref(), Some("boot Linux 5.17 or later"));
     let lost = "packets that this host itself drops, and why";
@@ -480,9 +480,9 @@ fn the_report_is_aligned_and_ends_with_the_verdict() {
     assert_eq!(
         report.to_string(),
         "ok        short           fine\n\
-         less      a longer title  gone; lost: much\n\
+         degraded  a longer title  gone; lost: much\n\
          \x20                         do this\n\
-         synprobe can run here, with less: a longer title\n"
+         synprobe can run here, degraded: a longer title\n"
     );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["verdict"], "can_run_with_less");
