@@ -18,7 +18,7 @@ use crate::{
         counters::{self, CounterReader},
         icmp::IcmpErrors,
         inet_diag_msg::{Row, mask},
-        listen_queues::{self, Look},
+        listen_queues::{self, ListenQueues},
         listen_sockets::ListenSockets,
         route::Routes,
         sock_diag::{self, Query, SockDiag},
@@ -415,7 +415,7 @@ impl Round {
                 }
             }));
         }
-        let look = Look {
+        let look = ListenQueues {
             listeners: &seen.listeners,
             half_opens: &seen.half_opens.rows,
             counters: seen.counters.as_ref(),

@@ -18,28 +18,40 @@ pub struct Discovery {
     /// Every namespace that can be opened, each once, in the order found: the host's, the named
     /// ones, then those of processes by ascending pid.
     pub namespaces: Vec<NetNs>,
-    /// Names and processes passed over for lack of permission.
-    pub denied: usize,
-    /// Names and processes that were gone, or were no namespace, by the time they were opened.
+    /// Processes whose namespace cannot be opened for lack of permission.
+    pub denied_processes: usize,
+    /// Names that cannot be opened for lack of permission.
+    pub denied_names: usize,
+    /// Names and processes that no longer existed, or were no namespace, when they were opened.
     pub vanished: usize,
-    /// There were more, for which this process has no file descriptors.
+    /// There were more, but this process has no file descriptors left.
     pub exhausted: bool,
 }
 
 impl Discovery {
-    fn offer(&mut self, path: &Path, seen: &mut HashSet<u32>, name: impl FnOnce() -> String) {
+    /// Adds the namespace at `path` unless it is known. Returns how many were denied: 0 or 1.
+    fn offer(
+        &mut self,
+        path: &Path,
+        seen: &mut HashSet<u32>,
+        name: impl FnOnce() -> String,
+    ) -> usize {
         // stat() first: most processes share a namespace that is known already, and opening each
         // would cost twice.
         match fs::metadata(path) {
             Ok(meta) if u32::try_from(meta.ino()).is_ok_and(|inode| seen.contains(&inode)) => {
-                return;
+                return 0;
             }
             Ok(_) => {}
-            Err(error) => return self.skip(&error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return 1,
+            Err(_) => {
+                self.vanished += 1;
+                return 0;
+            }
         }
         if fd_limit::scarce() {
             self.exhausted = true;
-            return;
+            return 0;
         }
         match NetNs::open(path, None) {
             Ok(ns) => {
@@ -47,45 +59,35 @@ impl Discovery {
                     self.namespaces.push(ns.named(&name()));
                 }
             }
-            Err(NetnsError::Denied { .. }) => self.denied += 1,
+            Err(NetnsError::Denied { .. }) => return 1,
             Err(_) => self.vanished += 1,
         }
-    }
-
-    fn skip(&mut self, error: &io::Error) {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => self.denied += 1,
-            _ => self.vanished += 1,
-        }
+        0
     }
 }
 
-/// Every network namespace that a name or a process shows. One held by a descriptor or a socket
-/// alone is not among them: ask [`find`] for its inode. Never fails: what cannot be opened is
+/// Every network namespace that a name or a process shows. One that only a descriptor or a socket
+/// holds is not included: [`find`] looks for it by inode. Never fails: what cannot be opened is
 /// counted.
 #[must_use]
 pub fn discover() -> Discovery {
     let mut found = Discovery::default();
     let mut seen = HashSet::new();
-    match host_path() {
+    found.denied_processes += match host_path() {
         Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),
-        None => found.denied += 1,
-    }
-    for dir in NAME_DIRS {
-        for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, || name.clone());
-        }
-    }
-    for dir in DOCKER_DIRS {
-        for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, || {
-                format!("docker {name}")
-            });
+        None => 1,
+    };
+    for (dirs, prefix) in [(NAME_DIRS, ""), (DOCKER_DIRS, "docker ")] {
+        for dir in dirs {
+            for name in names_in(dir) {
+                let path = Path::new(dir).join(&name);
+                found.denied_names += found.offer(&path, &mut seen, || format!("{prefix}{name}"));
+            }
         }
     }
     for pid in pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        found.offer(&path, &mut seen, || name_of_pid(pid));
+        found.denied_processes += found.offer(&path, &mut seen, || name_of_pid(pid));
     }
     found
 }

@@ -103,13 +103,13 @@ pub struct SynQueues {
     /// By the inode of the listener, where it is known: 0 included.
     pub own: HashMap<u32, u32>,
     /// Those that nobody can tell apart.
-    pub shared: Vec<Shared>,
+    pub shared: Vec<SharedQueue>,
 }
 
 /// The SYN queues of a SO_REUSEPORT group in which something waits: the kernel spreads SYNs among the
 /// members by a hash of its own, and a half-open does not tell whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shared {
+pub struct SharedQueue {
     /// Inodes of the members, ascending.
     pub members: Vec<u32>,
     /// What they have together.
@@ -142,7 +142,7 @@ pub fn syn_queues(listeners: &ListenSockets, half_opens: &[Row]) -> SynQueues {
             [one] => *own.entry(one).or_default() += half_opens,
             // Their listener was closed meanwhile.
             [] => (),
-            _ => shared.push(Shared {
+            _ => shared.push(SharedQueue {
                 members,
                 half_opens,
             }),
@@ -161,17 +161,17 @@ fn is_queued(row: &Row) -> bool {
     row.inode == 0 && row.cgroup.is_none()
 }
 
-/// Who listens, by the inode of the socket.
+/// The process that listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Who {
+pub struct ListenerProcess {
     /// The process.
     pub process: Option<Process>,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
 }
 
-impl Who {
-    /// Looks up the rest.
+impl ListenerProcess {
+    /// Adds the cgroup.
     #[must_use]
     pub fn of(owner: SocketOwner) -> Self {
         Self {
@@ -184,10 +184,10 @@ impl Who {
     }
 }
 
-/// What a namespace showed, all of about one moment.
+/// What was read from a namespace, all at about the same moment.
 #[derive(Clone, Copy)]
-pub struct Look<'a> {
-    /// Who is in LISTEN.
+pub struct ListenQueues<'a> {
+    /// Its sockets in LISTEN.
     pub listeners: &'a ListenSockets,
     /// Its rows in SYN_RECV.
     pub half_opens: &'a [Row],
@@ -197,9 +197,13 @@ pub struct Look<'a> {
     pub settings: &'a QueueSettings,
 }
 
-impl Look<'_> {
+impl ListenQueues<'_> {
     /// A line for each listener, in no order. `name` is what people call the namespace.
-    pub fn lines(&self, name: &Arc<str>, who: impl Fn(u32) -> Option<Who>) -> Vec<Listener> {
+    pub fn lines(
+        &self,
+        name: &Arc<str>,
+        who: impl Fn(u32) -> Option<ListenerProcess>,
+    ) -> Vec<Listener> {
         let syn_queues = syn_queues(self.listeners, self.half_opens).own;
         let counter = |name| self.counters.and_then(|c| c.get(name));
         let line = |l: &super::listen_sockets::ListenSocket| {

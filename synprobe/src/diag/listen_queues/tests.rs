@@ -119,7 +119,7 @@ mod kernel {
 
         fn look(&mut self) -> Vec<Listener> {
             let half_opens = self.sock_diag.half_opens().unwrap();
-            let look = Look {
+            let look = ListenQueues {
                 listeners: &ListenSockets::read(&mut self.sock_diag).unwrap(),
                 half_opens: &half_opens.rows,
                 counters: Some(&self.counters.read().unwrap()),
