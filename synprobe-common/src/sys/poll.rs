@@ -1,8 +1,10 @@
 //! Waiting for descriptors until a deadline.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    time::{Duration, Instant},
+};
 
 /// How long a wait may keep a set stop flag waiting.
 pub const SLICE: Duration = Duration::from_millis(25);

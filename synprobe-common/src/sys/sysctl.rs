@@ -1,8 +1,6 @@
 //! A namespace's settings: `/proc/sys/net`, which shows each reader those of its own namespace.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
 use crate::sys::netns::NetNs;
 

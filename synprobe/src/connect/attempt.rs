@@ -13,10 +13,10 @@ use super::{
     order::STAGGER,
     path::{PathInfo, Ways},
 };
-use crate::sys::sockopts::with_sockaddr;
 use crate::sys::{
     clock::monotonic_ns,
     poll::{interest, wait},
+    sockopts::with_sockaddr,
 };
 
 /// Longer than any wait that is bounded otherwise.

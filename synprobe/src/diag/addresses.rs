@@ -1,8 +1,10 @@
 //! The addresses of a namespace.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ptr;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ptr,
+};
 
 use crate::sys::netns::NetNs;
 

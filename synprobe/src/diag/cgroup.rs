@@ -1,15 +1,18 @@
 //! cgroup v2 ids (`bpf_get_current_cgroup_id()`, `INET_DIAG_CGROUP_ID`) to paths and back.
 
-use std::collections::HashMap;
-use std::ffi::{OsString, c_int};
-use std::fs::{self, File};
-use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    ffi::{OsString, c_int},
+    fs::{self, File},
+    io,
+    mem::size_of,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStringExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// `FILEID_KERNFS` (`linux/exportfs.h`, 5.5): the handle is the 64-bit kernfs id.
 const FILEID_KERNFS: c_int = 0xfe;

@@ -8,12 +8,13 @@
 //! connect() stays in SYN_SENT, and a SYN forged from there leaves its half-open in SYN_RECV. No RST
 //! ever comes.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
-use crate::sys::netns::NetNs;
-use crate::sys::sysctl::set_sysctl;
+use crate::sys::{netns::NetNs, sysctl::set_sysctl};
 
 /// Waits until something is so. For what another test's fork may delay: until its exec(), the child
 /// holds every descriptor that this process has.

@@ -1,12 +1,13 @@
 //! The listening sockets of a namespace, and which of them a connection belongs to.
 
-use std::collections::HashMap;
-use std::io;
+use std::{collections::HashMap, io};
 
 use synprobe_ebpf::event::AF_INET;
 
-use super::inet_diag_msg::{Row, is_v4_mapped, is_wildcard, mask};
-use super::sock_diag::{Dump, Query, SockDiag};
+use super::{
+    inet_diag_msg::{Row, is_v4_mapped, is_wildcard, mask},
+    sock_diag::{Dump, Query, SockDiag},
+};
 
 /// A socket in LISTEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,8 +285,7 @@ mod tests {
     }
 
     mod kernel {
-        use std::net::TcpListener;
-        use std::os::fd::AsRawFd;
+        use std::{net::TcpListener, os::fd::AsRawFd};
 
         use super::*;
         use crate::sys::netns::NetNs;

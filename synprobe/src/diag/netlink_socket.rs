@@ -1,8 +1,10 @@
 //! Netlink sockets: opened, and read a datagram at a time.
 
-use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
 /// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
 static RCVBUF: libc::c_int = 1 << 20;

@@ -1,11 +1,13 @@
 //! Which process owns a socket. The kernel keeps no such link, so every process's descriptors are
 //! read until the socket turns up: costly, and therefore asked rarely, for many at once, and bounded.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
-use std::fs;
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::CStr,
+    fs,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use crate::sys::netns::pids;
 
@@ -209,8 +211,7 @@ pub fn comm(pid: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
+    use std::{net::TcpListener, os::fd::AsRawFd};
 
     use super::*;
 

@@ -4,13 +4,17 @@
 //! kernel and therefore what every record of the kernel side carries. The number says which one it
 //! is; only a descriptor lets us in. [`find`] goes from the one to the other.
 
-use std::ffi::c_int;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    ffi::c_int,
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 mod scan;
 

@@ -1,10 +1,11 @@
 //! Looking for namespaces: by name, by process, by descriptor.
 
-use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use super::{NAME_DIRS, NetNs, NetnsError};
 use crate::sys::fd_limit;

@@ -4,11 +4,13 @@
 //! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
 //! that could not be sent, and SYN-ACKs.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use super::buffers::Scratch;
 use crate::sys::netns::NetNs;

@@ -3,20 +3,21 @@
 //! The accept queue and its limit are the kernel's own figures. It tells nothing of the SYN queue's
 //! length (`icsk_accept_queue.qlen`): that is counted, half-open by half-open, from its dump of them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+};
 
-use super::cgroup;
-use super::counters::MibCounters;
-use super::inet_diag_msg::Row;
-use super::listen_sockets::ListenSockets;
-use super::socket_owner::SocketOwner;
-use crate::model::{LimitedBy, Listener, Process, QueueSettings};
-use crate::sys::kernel;
-use crate::sys::netns::NetNs;
-use crate::sys::sysctl::sysctl_numbers;
-use crate::util::addresses::printable;
+use super::{
+    cgroup, counters::MibCounters, inet_diag_msg::Row, listen_sockets::ListenSockets,
+    socket_owner::SocketOwner,
+};
+use crate::{
+    model::{LimitedBy, Listener, Process, QueueSettings},
+    sys::{kernel, netns::NetNs, sysctl::sysctl_numbers},
+    util::addresses::printable,
+};
 
 /// Reads them inside `netns`.
 ///

@@ -82,15 +82,22 @@ fn what_could_not_be_read_is_not_known() {
 }
 
 mod kernel {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::{
+        net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream},
+        os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    };
+
+    use synprobe_lab as lab;
 
     use super::*;
-    use crate::diag::counters::CounterReader;
-    use crate::diag::fixtures::{Forger, connect_nonblocking, eventually, netns_with_void, nobody};
-    use crate::diag::sock_diag::SockDiag;
-    use crate::sys::sysctl::set_sysctl;
-    use synprobe_lab as lab;
+    use crate::{
+        diag::{
+            counters::CounterReader,
+            fixtures::{Forger, connect_nonblocking, eventually, netns_with_void, nobody},
+            sock_diag::SockDiag,
+        },
+        sys::sysctl::set_sysctl,
+    };
 
     /// A namespace, and everything that looks into it.
     struct Bench {

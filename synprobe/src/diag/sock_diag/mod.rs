@@ -9,18 +9,21 @@
 //! The cost is that of the host's whole connection table (`tcp_ehash_entries` buckets), however few
 //! sockets this namespace has, unless only LISTEN is asked for.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
 
-use super::buffers::Scratch;
-use super::inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
-use super::inet_diag_req::{InetDiagRequest, NLM_F_DUMP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
-use super::netlink::{NetlinkMessage, NetlinkMessages};
-use super::netlink_socket::{invalid, open_socket, receive};
-use crate::sys::clock::monotonic_ns;
-use crate::sys::netns::NetNs;
+use super::{
+    buffers::Scratch,
+    inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask},
+    inet_diag_req::{InetDiagRequest, NLM_F_DUMP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK},
+    netlink::{NetlinkMessage, NetlinkMessages},
+    netlink_socket::{invalid, open_socket, receive},
+};
+use crate::sys::{clock::monotonic_ns, netns::NetNs};
 
 /// `NLMSG_ERROR`, also the answer to a request that finds nothing.
 const NLMSG_ERROR: u16 = 2;

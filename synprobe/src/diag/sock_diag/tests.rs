@@ -45,15 +45,23 @@ fn codes_of_done_and_error() {
 }
 
 mod kernel {
-    use std::collections::HashSet;
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
+    use std::{
+        collections::HashSet,
+        net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener, TcpStream},
+        os::fd::AsRawFd,
+    };
 
-    use super::super::super::inet_diag_msg::is_wildcard;
-    use super::super::super::socket_owner::{Bounds, OwnerCache};
-    use super::*;
-    use crate::diag::fixtures::{self, Forger, nobody};
-    use crate::sys::sysctl::set_sysctl;
+    use super::{
+        super::super::{
+            inet_diag_msg::is_wildcard,
+            socket_owner::{Bounds, OwnerCache},
+        },
+        *,
+    };
+    use crate::{
+        diag::fixtures::{self, Forger, nobody},
+        sys::sysctl::set_sysctl,
+    };
 
     fn mapped(ip: Ipv4Addr) -> [u8; 16] {
         ip.to_ipv6_mapped().octets()
