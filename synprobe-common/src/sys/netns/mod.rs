@@ -4,6 +4,10 @@
 //! kernel and therefore what every record of the kernel side carries. The number says which one it
 //! is; only a descriptor lets us in. [`find`] goes from the one to the other.
 
+mod scan;
+#[cfg(test)]
+mod tests;
+
 use std::{
     ffi::c_int,
     fs::{File, OpenOptions},
@@ -15,8 +19,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-mod scan;
 
 pub use scan::pids;
 pub use scan::{Discovery, discover, find};
@@ -350,6 +352,3 @@ fn loopback_up() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,9 @@
 //! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
 //! that could not be sent, and SYN-ACKs.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fs::File,
@@ -226,6 +229,3 @@ impl CounterReader {
         Ok(counters)
     }
 }
-
-#[cfg(test)]
-mod tests;

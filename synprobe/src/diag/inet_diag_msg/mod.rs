@@ -1,5 +1,8 @@
 //! One socket as `inet_diag` tells it (`struct inet_diag_msg` and the attributes behind it).
 
+#[cfg(test)]
+mod tests;
+
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
 use super::netlink::NetlinkAttributes;
@@ -216,6 +219,3 @@ fn mapped_at(bytes: &[u8; MSG], at: usize) -> [u8; 16] {
     addr[12..].copy_from_slice(&bytes[at..at + 4]);
     addr
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,9 @@
 //! The accept queue and its limit are the kernel's own figures. It tells nothing of the SYN queue's
 //! length (`icsk_accept_queue.qlen`): that is counted, half-open by half-open, from its dump of them.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     io,
@@ -234,6 +237,3 @@ impl ListenQueues<'_> {
         self.listeners.iter().map(line).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

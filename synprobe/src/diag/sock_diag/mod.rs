@@ -9,6 +9,9 @@
 //! The cost is that of the host's whole connection table (`tcp_ehash_entries` buckets), however few
 //! sockets this namespace has, unless only LISTEN is asked for.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
@@ -343,6 +346,3 @@ fn errno_of(message: &NetlinkMessage<'_>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,8 @@
 //! field: a general serializer looks at every byte of every field name, and that was half of what the
 //! agent cost. A test holds the two against each other.
 
+mod fields;
+
 use std::io::{self, Write};
 
 use fields::{Fields, LastConnection};
@@ -15,8 +17,6 @@ use crate::{
     model::{Body, Line},
     util::format::is_hazardous,
 };
-
-mod fields;
 
 /// What every line starts with.
 #[derive(Serialize)]
