@@ -1,4 +1,4 @@
-//! How lines are shown. Every view reads the same model; none knows where a line comes from.
+//! Views: every one reads the same model, and none knows where a line comes from.
 
 mod json;
 pub mod listeners;
@@ -16,7 +16,7 @@ pub use text::TextView;
 
 use crate::model::Line;
 
-/// Where in wall-clock time CLOCK_MONOTONIC stands.
+/// The wall-clock time of CLOCK_MONOTONIC readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WallClock {
     /// CLOCK_REALTIME − CLOCK_MONOTONIC, nanoseconds.
@@ -31,8 +31,8 @@ impl WallClock {
         }
     }
 
-    /// As the host's clocks stand now. Read afresh for each batch: a step of the wall clock moves
-    /// later lines and leaves durations alone.
+    /// From the host's clocks now. Read again for each batch: a step of the wall clock moves later lines
+    /// and leaves durations unchanged.
     pub fn now() -> Self {
         let realtime = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -46,7 +46,7 @@ impl WallClock {
     }
 }
 
-/// Times of many lines: of those within one second only the last digits differ.
+/// Formats the times of many lines: within one second only the last digits change.
 struct Stamps {
     clock: WallClock,
     /// The second that `text` stands for, since 1970.
@@ -72,13 +72,13 @@ impl Stamps {
         let micros = i64::try_from(ns).unwrap_or(0).div_euclid(1000);
         let second = micros.div_euclid(1_000_000);
         if self.second != Some(second) {
-            // Beyond the year 9999 there is no such text.
+            // RFC 3339 ends with the year 9999.
             let time = jiff::Timestamp::from_second(second).unwrap_or_default();
             self.text = format!("{time:.6}");
             self.second = Some(second);
         }
         self.text.truncate(UP_TO_THE_SECOND);
-        // The sum is the digits behind the point, with a one before them for the zeros' sake.
+        // The leading 1 keeps the zeros of the fraction; it is cut off below.
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(1_000_000 + micros.rem_euclid(1_000_000) as u32);
         self.text.push('.');
@@ -88,16 +88,16 @@ impl Stamps {
     }
 }
 
-/// A way to show lines.
+/// An output for lines.
 pub trait View {
-    /// Shows a batch. The caller flushes.
+    /// Writes a batch. The caller flushes.
     ///
     /// # Errors
     ///
-    /// When the output cannot be written: a closed pipe is `BrokenPipe`.
+    /// The output cannot be written; a closed pipe gives `BrokenPipe`.
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()>;
 
-    /// Hands everything over to the operating system.
+    /// Writes everything that is buffered.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ pub trait View {
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// Shows nothing: for those who keep the lines themselves.
+/// Prints nothing: for callers that use the lines themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discarded;
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<W: Write> TextView<W> {
-    /// Time, role, endpoints, event, dwell, details: always in these columns.
+    /// Prints the columns: time, role, endpoints, event, dwell, details.
     fn row(
         &mut self,
         time: &str,
@@ -51,7 +51,7 @@ impl<W: Write> TextView<W> {
             format!("→{}", s.new.name())
         };
         let details = match (s.new, s.connection.role) {
-            (TcpState::SynRecv, Role::Server) => "half-open since then".to_owned(),
+            (TcpState::SynRecv, Role::Server) => "half-open".to_owned(),
             _ => String::new(),
         };
         let dwell = if handshake {
@@ -119,13 +119,16 @@ impl<W: Write> TextView<W> {
             None => String::new(),
         };
         let unknown = match h.dwell_us {
-            None => "its beginning was not seen",
+            None => "its start was not seen",
             Some(_) => "",
         };
         let again = match (h.retransmits, h.retransmits_by_peer) {
             (0, _) => String::new(),
-            (n, 0) => format!("{n} sent again"),
-            (n, by) => format!("{n} sent again, {by} because the peer repeated its SYN"),
+            (n, 0) => retransmissions(n),
+            (n, by) => format!(
+                "{}, {by} because the peer repeated its SYN",
+                retransmissions(n)
+            ),
         };
         let verdict = match (&h.verdict, h.confidence) {
             (Some(verdict), Confidence::Certain) => verdict.clone(),
@@ -164,6 +167,13 @@ fn endpoints(c: &Connection) -> String {
         end(c.local_addr, c.local_port),
         end(c.peer_addr, c.peer_port)
     )
+}
+
+fn retransmissions(n: u32) -> String {
+    match n {
+        1 => "1 retransmission".to_owned(),
+        n => format!("{n} retransmissions"),
+    }
 }
 
 fn process(c: &Connection) -> String {

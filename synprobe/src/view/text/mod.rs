@@ -26,7 +26,7 @@ enum Colour {
     Red,
 }
 
-/// See the module.
+/// Prints lines as text.
 pub struct TextView<W> {
     out: W,
     colour: bool,
@@ -36,8 +36,8 @@ pub struct TextView<W> {
 }
 
 impl<W: Write> TextView<W> {
-    /// Writes to `out`, which should be buffered; `colour` only for a terminal whose user did not set
-    /// NO_COLOR; `namespaces` names the namespace of each line, unless it is the host's own.
+    /// Writes to `out`, which should be buffered. `colour`: for a terminal whose user did not set
+    /// NO_COLOR. `namespaces`: print the namespace of each line, unless it is the host's own.
     pub fn new(out: W, colour: bool, namespaces: bool) -> Self {
         Self {
             out,
@@ -48,7 +48,7 @@ impl<W: Write> TextView<W> {
         }
     }
 
-    /// What was written to.
+    /// Returns the output.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -74,7 +74,7 @@ impl<W: Write> TextView<W> {
             Body::State(s) => {
                 let leaves = s.old.is_handshake();
                 let begins = s.new.is_handshake() && !leaves;
-                // A handshake's end is told by its own line, and so is one that is over at once.
+                // The handshake line reports the end, and also a handshake that ended at once.
                 if leaves && s.new != TcpState::SynRecv || begins && over.contains(&s.connection.id)
                 {
                     return Ok(());
@@ -85,7 +85,7 @@ impl<W: Write> TextView<W> {
             Body::Handshake(h) => self.handshake(&time, h),
             Body::Peer(p) => self.peer(p),
             Body::Completed(c) => self.completed(c),
-            // Those who print them print a page, not lines.
+            // The verbs that have them print a page or a table.
             Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, format::safe(&l.reason));

@@ -132,7 +132,7 @@ impl<W: Write> TextView<W> {
             };
             writeln!(
                 self.out,
-                "not in the table: {} handshakes and retransmissions of peers that made room; different peers: {}",
+                "not in the table: {} handshakes and retransmissions of evicted peers; distinct peers: {}",
                 e.peers_unlisted,
                 join(&[&distinct(Role::Client), &distinct(Role::Server)])
             )?;
@@ -144,7 +144,7 @@ impl<W: Write> TextView<W> {
         };
         let counted = match e.counted {
             0 => String::new(),
-            n => format!(" with a line and {n} that went well"),
+            n => format!(" printed, {n} healthy ones counted,"),
         };
         let text = format!(
             "\n{} handshakes{counted} in {}: {} kernel records, {} lost, {} handshakes evicted",
