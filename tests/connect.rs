@@ -190,7 +190,8 @@ fn silent(family: Family) -> Result<()> {
     );
     let ran = ended(connect(&lab, &target, &["--timeout", "1500ms"])?.spawn()?)?;
     ensure!(ran.code == Some(NOT_CONNECTED), "{ran:?}");
-    let words = "NO ANSWER within 1.50 s (synprobe's --timeout; the kernel would have gone on for ";
+    let words =
+        "NO ANSWER within 1.50 s (synprobe's --timeout; the kernel would have retried for another ";
     ensure!(ran.out.contains(words), "no {words}: {ran:?}");
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! What our own sockets saw and what the kernel's records say, put together address by address.
+//! Combines what the sockets saw with the kernel's records, for each address.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    attempt::{AttemptEnd, Tried},
+    attempt::{AttemptEnd, AttemptResult},
     resolve::interface_name,
     target::{Target, TargetHost},
 };
@@ -12,26 +12,26 @@ use crate::{
     util::errno,
 };
 
-/// An attempt, with what only a page for people says.
+/// An attempt, with what only the page shows.
 #[derive(Clone, Debug)]
-pub struct Detailed {
-    /// As it is printed in JSON.
+pub struct AttemptDetail {
+    /// As printed in JSON.
     pub attempt: ConnectAttempt,
-    /// What our own socket saw.
-    pub tried: Tried,
+    /// What the socket saw.
+    pub tried: AttemptResult,
     /// Its handshake.
     pub handshake: Option<Handshake>,
-    /// How much longer the kernel would have gone on, microseconds.
+    /// How much longer the kernel would have retried, microseconds.
     pub left_us: Option<u64>,
 }
 
-/// The whole of it.
+/// The result of all attempts.
 #[derive(Clone, Debug)]
 pub struct ConnectReport {
-    /// As it is printed in JSON, without the attempts.
+    /// As printed in JSON, without the attempts.
     pub connect: Connect,
     /// The attempts.
-    pub attempts: Vec<Detailed>,
+    pub attempts: Vec<AttemptDetail>,
 }
 
 impl ConnectReport {
@@ -44,12 +44,12 @@ impl ConnectReport {
     }
 }
 
-/// Puts it together. `lines` are those of the run; names of interfaces are looked up in the calling
+/// Builds the report. `lines`: the lines of the run. Names of interfaces are looked up in the calling
 /// thread's namespace.
-pub fn put_together(
+pub fn build_report(
     target: &Target,
     resolve_us: Option<u64>,
-    tried: Vec<Tried>,
+    tried: Vec<AttemptResult>,
     lines: &[Line],
 ) -> ConnectReport {
     let began_ns = tried.first().map_or(0, |first| first.began_ns);
@@ -71,7 +71,7 @@ pub fn put_together(
             &tried,
             handshake.as_ref(),
         );
-        Detailed {
+        AttemptDetail {
             left_us: left_us(&tried, handshake.as_ref(), lines),
             attempt,
             tried,
@@ -91,9 +91,9 @@ pub fn put_together(
     }
 }
 
-/// The handshake of an attempt: the one from its own port, or, where the kernel chose none, the one
-/// that has none either. No two attempts have the same peer.
-fn handshake_of<'l>(tried: &Tried, lines: &'l [Line]) -> Option<&'l Handshake> {
+/// The handshake of an attempt: the one from the same local port, or without a local port if the kernel
+/// chose none. No two attempts have the same peer.
+fn handshake_of<'l>(tried: &AttemptResult, lines: &'l [Line]) -> Option<&'l Handshake> {
     let (peer, port) = (tried.peer.ip().to_canonical(), tried.peer.port());
     let of_peer = lines.iter().filter_map(|line| match &line.body {
         Body::Handshake(h) => Some(&**h),
@@ -111,7 +111,7 @@ fn attempt(
     order: u32,
     chosen: bool,
     started_us: u64,
-    tried: &Tried,
+    tried: &AttemptResult,
     handshake: Option<&Handshake>,
 ) -> ConnectAttempt {
     let seen = outcome(tried.end);
@@ -132,7 +132,7 @@ fn attempt(
         dwell_us: handshake.and_then(|h| h.dwell_us),
         syns: match handshake {
             Some(handshake) => Some(syns(handshake)),
-            // connect() itself failed, before the kernel had chosen a port to send from.
+            // connect() failed before the kernel chose a local port.
             None => tried.local.is_none().then_some(0),
         },
         verdict: handshake.and_then(|h| h.verdict.clone()),
@@ -148,7 +148,7 @@ fn attempt(
     }
 }
 
-/// Without a local port there was no first SYN.
+/// SYNs sent. Without a local port there was no first SYN.
 fn syns(handshake: &Handshake) -> u32 {
     let first = u32::from(!handshake.facts.unbound && handshake.connection.local_port.is_some());
     handshake.retransmits.saturating_add(first)
@@ -173,8 +173,8 @@ fn scope(peer: &SocketAddr) -> Option<String> {
     }
 }
 
-/// What the tracker knows of the kernel's schedule, or what the last retransmission predicted.
-fn left_us(tried: &Tried, handshake: Option<&Handshake>, lines: &[Line]) -> Option<u64> {
+/// From the kernel's schedule that the tracker knows, or from the last retransmission's prediction.
+fn left_us(tried: &AttemptResult, handshake: Option<&Handshake>, lines: &[Line]) -> Option<u64> {
     let handshake = handshake
         .filter(|_| matches!(tried.end, AttemptEnd::TimedOut | AttemptEnd::Interrupted))?;
     if let (Some(ends), Some(dwell)) = (handshake.facts.would_give_up_us, handshake.dwell_us) {
@@ -205,8 +205,8 @@ pub(super) mod tests {
         began_ms: u64,
         ended_ms: u64,
         end: AttemptEnd,
-    ) -> Tried {
-        Tried {
+    ) -> AttemptResult {
+        AttemptResult {
             peer: peer.parse().unwrap(),
             began_ns: began_ms * MS,
             ended_ns: ended_ms * MS,
@@ -285,8 +285,8 @@ pub(super) mod tests {
     const A: &str = "10.0.0.1:80";
     const B: &str = "10.0.0.2:80";
 
-    fn report(tried: Vec<Tried>, lines: &[Line]) -> ConnectReport {
-        put_together(&"db.internal:80".parse().unwrap(), Some(900), tried, lines)
+    fn report(tried: Vec<AttemptResult>, lines: &[Line]) -> ConnectReport {
+        build_report(&"db.internal:80".parse().unwrap(), Some(900), tried, lines)
     }
 
     #[test]
@@ -352,7 +352,7 @@ pub(super) mod tests {
             from: Some("10.0.0.254".parse().unwrap()),
             errno: libc::EHOSTUNREACH,
         };
-        let refused = Tried {
+        let refused = AttemptResult {
             icmp: Some(icmp),
             ..tried(A, None, 0, 0, AttemptEnd::Failed(libc::ENETUNREACH))
         };

@@ -1,10 +1,10 @@
-//! What `synprobe connect` is given: `HOST:PORT`.
+//! The argument of `synprobe connect`: `HOST:PORT`.
 
 use std::{net::IpAddr, str::FromStr};
 
 use thiserror::Error;
 
-/// What is wrong with it, in one line with the remedy.
+/// What is wrong with the argument, in one line with the remedy.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {
     /// No port.
@@ -17,7 +17,9 @@ pub enum TargetError {
     #[error("\"{0}\" is not a port: give a number from 1 to 65535")]
     Port(String),
     /// A service's name instead of a port.
-    #[error("\"{0}\" is the name of a service: give its port as a number (getent services {0})")]
+    #[error(
+        "\"{0}\" is the name of a service: give the port as a number (see: getent services {0})"
+    )]
     Service(String),
     /// Nothing before the port.
     #[error("\"{0}\" has no host: give HOST:PORT, such as localhost{0}")]
@@ -32,18 +34,18 @@ pub enum TargetError {
     Brackets(String),
     /// A zone without an interface's name.
     #[error(
-        "\"{0}\" names no interface behind the %: give one such as [fe80::1%eth0]:22 (see: ip link)"
+        "\"{0}\" has no interface after the %: give one such as [fe80::1%eth0]:22 (see: ip link)"
     )]
     EmptyZone(String),
     /// A link-local address, which means something on one link only.
-    #[error("{0} is link-local: say on which interface, such as [{0}%eth0]:{1} (see: ip link)")]
+    #[error("{0} is link-local: add the interface, such as [{0}%eth0]:{1} (see: ip link)")]
     NoZone(IpAddr, u16),
     /// A character that no name has.
-    #[error("\"{0}\" is not a host's name: it has a space or a control character in it")]
+    #[error("\"{0}\" is not a host name: it contains a space or a control character")]
     Name(String),
 }
 
-/// Whom to call.
+/// The host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetHost {
     /// To be resolved.
@@ -52,10 +54,10 @@ pub enum TargetHost {
     Addr(IpAddr, Option<String>),
 }
 
-/// Whom to call, and where.
+/// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Whom.
+    /// The host.
     pub host: TargetHost,
     /// Port, host order.
     pub port: u16,

@@ -28,7 +28,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
         return print(&listeners::text(&table, asked, in_colour()));
     }
     if table.lines.is_empty() {
-        // Standard output carries the contract and nothing else.
+        // Standard output carries JSON only.
         eprintln!("synprobe: {}", listeners::no_listener(asked));
     }
     let mut view = view(Format::Json, true);

@@ -13,9 +13,8 @@ pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
         Format::Json => print_json(&report)?,
     }
     match report.verdict() {
-        // Its last line has said so.
         Readiness::CannotRun => Err(Failure(
-            "this host cannot run synprobe, see above".to_owned(),
+            "this host cannot run synprobe: see above".to_owned(),
             HOST,
         )),
         _ => Ok(()),

@@ -23,18 +23,18 @@ use crate::{
     view::{View, WallClock},
 };
 
-/// How long an incident is looked at.
+/// How long an incident is watched.
 const LOOK: Duration = Duration::from_secs(12);
 
-/// What a scenario made, the counters it began with, and those it ended with.
+/// What a scenario made, and the counters at its end.
 type Worked = (Result<Made>, Result<LabCounters>);
 
-/// Runs a scenario under the pipeline. An incident is watched once its state is reached, as by somebody
-/// who is called when the trouble has begun.
+/// Runs a scenario under the pipeline. The watch of an incident starts once its state is reached, as when
+/// an engineer is called to a problem that has begun.
 ///
 /// # Errors
 ///
-/// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
+/// A [`WatchError`] inside if the pipeline failed, another error if the scenario did.
 pub fn run(
     host: &Ready,
     scenario: &'static dyn Scenario,
@@ -60,16 +60,16 @@ pub fn run(
         duration: incident.then_some(LOOK),
         count: None,
         log_level: setup.log_level,
-        // The scenario needs them, and its threads are begun by the pipeline's.
+        // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
-    let mut recorder = Recorder {
+    let mut keep = KeepLines {
         view,
         lines: Vec::new(),
     };
     let watched =
-        |stop: Stop, ready: OnReady| pipeline::watch(host, options, &mut recorder, stop, ready);
+        |stop: Stop, ready: OnReady| pipeline::watch(host, options, &mut keep, stop, ready);
     let (end, (made, after)) = match incident {
         true => from_the_middle(scenario, lab, interrupted, watched)?,
         false => from_the_beginning(scenario, lab, interrupted, watched)?,
@@ -78,14 +78,14 @@ pub fn run(
     Ok(LabRun {
         made,
         counters: after?.since(&before),
-        lines: recorder.lines,
+        lines: keep.lines,
         end,
         namespaces,
         incident,
     })
 }
 
-/// The pipeline first: it ends with the scenario.
+/// Starts the pipeline, then the scenario. The pipeline ends with the scenario.
 fn from_the_beginning(
     scenario: &'static dyn Scenario,
     lab: Lab,
@@ -100,7 +100,7 @@ fn from_the_beginning(
         thread::spawn(move || {
             let worked = work(scenario, &lab, &worker_halt);
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some(worked);
-            // The pipeline holds both namespaces itself, for its last look at them.
+            // The pipeline has its own handles of both namespaces, for its last dump.
             let _ = done.send(());
         });
     });
@@ -117,12 +117,12 @@ fn from_the_beginning(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take()
-        // Nothing else ends the pipeline before it.
+        // Only a reader that has closed the pipe ends the pipeline earlier.
         .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
     Ok((end, worked))
 }
 
-/// The incident first: it ends with the pipeline.
+/// Starts the incident, then the pipeline. The incident ends with the pipeline.
 fn from_the_middle(
     scenario: &'static dyn Scenario,
     mut lab: Lab,
@@ -132,12 +132,12 @@ fn from_the_middle(
     let halt = Arc::new(AtomicBool::new(false));
     let (ready, is_ready) = mpsc::channel();
     lab.ready = Some(Arc::new(move || {
-        // Whoever waited may have gone.
+        // The receiver may have gone.
         let _ = ready.send(());
     }));
     let worker_halt = Arc::clone(&halt);
     let worker = thread::spawn(move || work(scenario, &lab, &worker_halt));
-    // The sender goes with the lab: an incident that fails before its state stands is no wait.
+    // The lab owns the sender: an incident that fails early ends the wait.
     let end = is_ready
         .recv()
         .is_ok()
@@ -152,7 +152,10 @@ fn from_the_middle(
             worked
                 .0
                 .with_context(|| format!("scenario {}", scenario.name()))?;
-            bail!("scenario {} ended before its state stood", scenario.name())
+            bail!(
+                "scenario {} ended before it reached its state",
+                scenario.name()
+            )
         }
     }
 }
@@ -162,13 +165,13 @@ fn work(scenario: &dyn Scenario, lab: &Lab, halt: &AtomicBool) -> Worked {
     (made, lab.counters())
 }
 
-/// Shows lines and keeps them.
-struct Recorder<'v> {
+/// Passes lines on to a view, and keeps them.
+struct KeepLines<'v> {
     view: &'v mut dyn View,
     lines: Vec<Line>,
 }
 
-impl View for Recorder<'_> {
+impl View for KeepLines<'_> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         self.lines.extend_from_slice(lines);
         self.view.show(lines, clock)
@@ -179,7 +182,7 @@ impl View for Recorder<'_> {
     }
 }
 
-/// Whether the reader of the output has gone, which is no failure.
+/// Whether the reader has closed the pipe, which is no failure.
 pub fn reader_gone(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<WatchError>(),
@@ -187,7 +190,7 @@ pub fn reader_gone(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Whether an error is the host's and not the scenario's.
+/// Whether the host, not the scenario, caused the error.
 pub fn host_error(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<WatchError>(),
