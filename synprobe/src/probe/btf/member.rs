@@ -1,4 +1,4 @@
-//! Members: from a structure's name and a path to a place in bytes and bits.
+//! Finds the offset of a member by structure name and path.
 
 use super::{Btf, BtfError, MAX_DEPTH, MEMBER_LEN, TYPE_LEN, Type, kind};
 
@@ -20,12 +20,12 @@ pub struct Place {
     pub size_bytes: u32,
 }
 
-/// A member on the way to its place.
+/// A member that was found.
 #[derive(Clone, Copy)]
 struct FoundMember {
-    /// Bits from the start of the structure that was searched.
+    /// Bits from the start of the searched structure.
     bits: u64,
-    /// Width that the member itself states; 0 where it states none.
+    /// Width in the member's own record; 0: none.
     width: u32,
     type_id: u32,
 }

@@ -1,4 +1,4 @@
-//! Prototypes of tracepoints and functions, in words.
+//! Prototypes of tracepoints and functions, as C types.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ fn unqualified(c_type: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Btf {
-    /// What a raw tracepoint hands to its programs: the arguments of `btf_trace_<name>`
+    /// The arguments that a raw tracepoint passes to its programs: the arguments of `btf_trace_<name>`
     /// (include/trace/bpf_probe.h) without the leading `void *__data`.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Btf {
         Err(BtfError::NoTracepoint(name.to_owned()))
     }
 
-    /// What a kernel function takes.
+    /// The prototype of a kernel function.
     ///
     /// # Errors
     /// [`BtfError::NoFunction`] where the kernel has none of this name, or has it only inlined.

@@ -1,7 +1,7 @@
-//! Why a kernel drops a packet, in words: `enum skb_drop_reason` (include/net/dropreason-core.h).
+//! Why the kernel drops a packet: `enum skb_drop_reason` (include/net/dropreason-core.h).
 //!
-//! The numbers change from version to version, the names do not: both the wanted reasons and what
-//! they mean go by name, and the running kernel's BTF gives the numbers.
+//! The numbers differ between versions, the names do not. So the table is keyed by name, and the running
+//! kernel's BTF gives the numbers.
 
 mod table;
 
@@ -13,7 +13,7 @@ use super::btf::Btf;
 pub use table::Meaning;
 use table::{HALF_OPEN, OWN_DOING, RecordWhen};
 
-/// What the kernel puts before each name.
+/// The prefix of the kernel's names.
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// The running kernel's drop reasons.
@@ -31,11 +31,11 @@ struct Reason {
 }
 
 impl Reasons {
-    /// Those of the kernel whose BTF this is; none where it has no reasons (before 5.17).
+    /// The reasons in the kernel's BTF; none before Linux 5.17.
     pub fn from_btf(btf: &Btf) -> Self {
         let all = btf.enumerators("skb_drop_reason").unwrap_or_default();
         Self::new(all.into_iter().filter_map(|(name, number)| {
-            // The mask of the upper half is no reason, and negative where the enum is signed.
+            // The subsystem mask is not a reason, and is negative in a signed enum.
             let number = u32::from(u16::try_from(number).ok()?);
             Some((number, name.strip_prefix(PREFIX)?.to_owned()))
         }))
@@ -61,13 +61,13 @@ impl Reasons {
         self.0.get(at)
     }
 
-    /// The kernel's name for a reason, without `SKB_DROP_REASON_`; `None` for a number that it does not
-    /// have, and for those of other subsystems (mac80211, openvswitch).
+    /// The kernel's name for a reason, without `SKB_DROP_REASON_`; `None` for an unknown number, and for
+    /// those of other subsystems (mac80211, openvswitch).
     pub fn name(&self, number: u32) -> Option<&str> {
         self.find(number).map(|reason| reason.name.as_str())
     }
 
-    /// What it means, where it says that this host itself drops the packet.
+    /// Its meaning, if it shows that this host dropped the packet.
     pub fn own_doing(&self, number: u32) -> Option<&'static Meaning> {
         self.find(number)?.meaning
     }
@@ -78,8 +78,8 @@ impl Reasons {
         Some(reason.number)
     }
 
-    /// What the kernel side gets: three bitmaps, one after the other. `with_receiver`: the program is
-    /// told which socket a packet was for.
+    /// The kernel side's form: three bitmaps, one after the other. `with_receiver`: the program receives
+    /// the socket that the packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
         for Reason {
@@ -89,7 +89,7 @@ impl Reasons {
         } in &self.0
         {
             let (word, bit) = (*number as usize / 64, number % 64);
-            // A kernel with more reasons than there is room for: the highest are not told.
+            // The bitmaps have no room for higher numbers: those reasons are not recorded.
             if word >= REASON_WORDS {
                 continue;
             }
@@ -97,7 +97,7 @@ impl Reasons {
             if HALF_OPEN.contains(&name.as_str()) {
                 set(REASONS_HALF_OPEN);
             }
-            match meaning.map(|meaning| meaning.told) {
+            match meaning.map(|meaning| meaning.record_when) {
                 None => {}
                 Some(RecordWhen::WithReceiver) if !with_receiver => {}
                 Some(RecordWhen::Always | RecordWhen::WithReceiver) => set(REASONS_WANTED),
