@@ -16,10 +16,10 @@ use std::{
 
 /// `FILEID_KERNFS` (`linux/exportfs.h`, 5.5): the handle is the 64-bit kernfs id.
 const FILEID_KERNFS: c_int = 0xfe;
-/// Paths to remember at most; more than a host has in use at a time.
+/// Cached paths, at most: more than a host uses at a time.
 const MAX_CACHED: usize = 16 * 1024;
-/// Least time between two walks of the tree: one may cost tens of milliseconds, and every event of a
-/// cgroup that is already gone would ask for another.
+/// Shortest time between two walks of the tree. A walk may take tens of milliseconds, and every event of a
+/// removed cgroup would start another.
 const WALK_EVERY: Duration = Duration::from_secs(1);
 
 /// A host's cgroup v2 tree.
@@ -27,7 +27,7 @@ const WALK_EVERY: Duration = Duration::from_secs(1);
 pub struct Cgroups {
     mount: PathBuf,
     dir: File,
-    /// A cgroup that is removed stays here: its late events still have its name.
+    /// A removed cgroup stays here, for its late events.
     paths: HashMap<u64, String>,
     walked: Option<Instant>,
 }
@@ -37,7 +37,7 @@ impl Cgroups {
     /// or anywhere else.
     ///
     /// # Errors
-    /// NotFound when it is not mounted; whatever opening the mount says.
+    /// NotFound: it is not mounted; or the error of opening the mount.
     pub fn open() -> io::Result<Self> {
         let mount = find_mount(&fs::read("/proc/self/mountinfo")?).ok_or_else(|| {
             io::Error::new(
@@ -60,9 +60,9 @@ impl Cgroups {
         &self.mount
     }
 
-    /// Path of a cgroup below the mount, `/` for the root; `None` when there is none such (any more),
-    /// or it is outside of what is mounted here. Without CAP_DAC_READ_SEARCH a cgroup younger than
-    /// a second may have no name yet.
+    /// Path of a cgroup below the mount, `/` for the root; `None`: it does not exist (any more), or is
+    /// outside the mount. Without CAP_DAC_READ_SEARCH a cgroup younger than a second may have no name
+    /// yet.
     pub fn path(&mut self, id: u64) -> Option<&str> {
         if !self.paths.contains_key(&id) {
             if self.paths.len() >= MAX_CACHED {
@@ -88,13 +88,13 @@ impl Cgroups {
     /// Id of the cgroup at a path below the mount, for filters.
     ///
     /// # Errors
-    /// NotFound when there is none such.
+    /// NotFound: it does not exist.
     pub fn id(&self, path: &str) -> io::Result<u64> {
         // On 64-bit hosts st_ino of a cgroup is its kernfs id.
         Ok(fs::metadata(self.mount.join(path.trim_start_matches('/')))?.ino())
     }
 
-    /// Opens the cgroup by its id and asks the kernel what the path is.
+    /// Opens the cgroup by its id and reads its path.
     fn by_handle(&self, id: u64) -> io::Result<Option<String>> {
         /// `struct file_handle` with its eight bytes.
         #[repr(C)]
@@ -125,7 +125,7 @@ impl Cgroups {
         Ok(self.below_mount(&path))
     }
 
-    /// Reads the whole tree: the way without CAP_DAC_READ_SEARCH.
+    /// Reads the whole tree, for processes without CAP_DAC_READ_SEARCH.
     fn walk(&mut self) {
         let mut todo = vec![self.mount.clone()];
         while let Some(dir) = todo.pop() {

@@ -22,21 +22,21 @@ pub struct ListenSocket {
     pub local_port: u16,
     /// Device it is bound to; 0: any.
     pub ifindex: u32,
-    /// Inode of the socket: what leads to its owner.
+    /// Inode of the socket, which leads to its owner.
     pub inode: u32,
-    /// Connections that wait for accept() (`sk_ack_backlog`).
+    /// Connections waiting for accept() (`sk_ack_backlog`).
     pub accept_queue: u32,
     /// Their limit (`sk_max_ack_backlog`, the lesser of listen()'s backlog and somaxconn); the queue
     /// counts as full only above it, so one more fits. The SYN queue has the same limit.
     pub accept_queue_max: u32,
     /// User id of the owner.
     pub uid: u32,
-    /// IPv6 alone (IPV6_V6ONLY): a wildcard that does not serve IPv4.
+    /// IPV6_V6ONLY: an IPv6 wildcard that does not serve IPv4.
     pub v6only: bool,
     /// cgroup v2 id of the socket; `None` before 5.8.
     pub cgroup: Option<u64>,
-    /// Packets discarded at it (`sk_drops`): every SYN and final ACK that one of its queues refused
-    /// among them (`tcp_listendrop()`). `None` where the kernel does not tell.
+    /// Packets dropped at it (`sk_drops`), including every SYN and final ACK that one of its queues refused
+    /// (`tcp_listendrop()`). `None`: the kernel does not report it.
     pub drops: Option<u32>,
 }
 
@@ -71,8 +71,8 @@ impl ListenSocket {
         if !exact && v4 && self.v6only || !v4 && is_v4_mapped(&self.local_addr) {
             return None;
         }
-        // Where the caller does not know the device (0), one that is bound to a device may serve, but
-        // one that is not surely does.
+        // If the device is unknown (0), a listener bound to a device may serve the address; an unbound
+        // one certainly does.
         let device = match (self.ifindex, ifindex) {
             (0, 0) => 2,
             (0, _) => 1,
@@ -89,12 +89,12 @@ impl ListenSocket {
 #[derive(Clone, Debug, Default)]
 pub struct ListenSockets {
     by_port: HashMap<u16, Vec<ListenSocket>>,
-    /// When, and whether complete.
+    /// When the dump was made, and whether it is complete.
     pub dump: Dump,
 }
 
 impl ListenSockets {
-    /// Asks the kernel. Cheap: only its table of listeners is walked.
+    /// Reads them from the kernel. Cheap: only its table of listeners is walked.
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].

@@ -1,5 +1,5 @@
-//! Netlink framing: messages in a datagram, attributes in a message. Total and bounds-checked: any
-//! bytes give an answer or an error, never a panic. Headers are in the host's byte order and start
+//! Netlink framing: messages in a datagram, attributes in a message. Any bytes give a result or an error,
+//! never a panic. Headers are in the host's byte order and start
 //! on multiples of four (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
 
 /// Length of `struct nlmsghdr`.
@@ -14,11 +14,11 @@ pub(super) struct NetlinkMessage<'a> {
     pub flags: u16,
     /// `nlmsg_seq`: the request this answers.
     pub seq: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
-/// A datagram does not hold what its headers promise.
+/// A datagram is shorter than its headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed netlink message: {left} bytes left, its header says {claimed}")]
 pub(super) struct MalformedMessage {
@@ -140,7 +140,7 @@ mod tests {
             let got: Vec<_> = NetlinkMessages::new(&datagram[..len]).collect();
             let whole = got.iter().filter(|m| m.is_ok()).count();
             assert_eq!(whole, usize::from(len >= 24), "cut at {len}");
-            // A cut within a message is told, one between messages cannot be.
+            // A cut within a message is an error, one between messages cannot be noticed.
             assert_eq!(
                 got.iter().any(Result::is_err),
                 len != 0 && len != 24,

@@ -1,5 +1,5 @@
-//! Which way packets to an address take, asked of the kernel over NETLINK_ROUTE: the device, the
-//! router, and the neighbour that is given them.
+//! The route that packets to an address take, from NETLINK_ROUTE: device, router, and the neighbour that
+//! receives them.
 
 use std::{
     io,
@@ -25,12 +25,12 @@ const IFINFOMSG: usize = 16;
 /// `RTA_VIA` (include/uapi/linux/rtnetlink.h); libc has it for glibc only.
 const RTA_VIA: u16 = 18;
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// What the kernel does with such packets.
+    /// The type of the route.
     pub kind: RouteKind,
-    /// Index of the device they leave by; 0 where none.
+    /// Index of the outgoing device; 0: none.
     pub ifindex: u32,
     /// Its name.
     pub interface: Option<String>,
@@ -47,7 +47,7 @@ pub enum RouteKind {
     Unicast,
     /// To this host itself.
     Local,
-    /// Thrown away without a word.
+    /// Dropped silently.
     Blackhole,
     /// Answered with ICMP host unreachable.
     Unreachable,
@@ -87,14 +87,14 @@ impl Routes {
         Ok(Self { fd, seq: 0 })
     }
 
-    /// The way from `source` (any, where `None`) to `to`; `Ok(None)`: there is none.
+    /// The route from `source` (`None`: any) to `to`; `Ok(None)`: there is none.
     ///
-    /// A source that this namespace does not own (no more, or a transparent proxy's) is left out of the
-    /// question: for IPv4 the kernel refuses it with the very errors that mean no route or blackhole
+    /// A source that is not an address of this namespace (it was removed, or belongs to a transparent
+    /// proxy) is left out: for IPv4 the kernel refuses it with the errors that mean no route or blackhole
     /// (`ip_route_output_key_hash_rcu()`: ENETUNREACH on 6.18, EINVAL before).
     ///
     /// # Errors
-    /// What the kernel answered beside "no route"; TimedOut, InvalidData as for sock_diag.
+    /// The kernel's error, except "no route"; TimedOut, InvalidData as for sock_diag.
     pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
         let to = to.to_canonical();
         let source = source
@@ -106,14 +106,14 @@ impl Routes {
                 error.raw_os_error(),
                 Some(libc::ENETUNREACH | libc::EINVAL)
             )
-            // With an address of its own the answer stands: a rule may send it nowhere.
+            // For a local address the answer is final: a rule may block it.
             && !self.is_local(source)?
         {
             answer = self.ask_route(to, None);
         }
         let mut route = match answer {
             Ok(route) => route,
-            // The kernel answers for a route to nowhere with what connect() would be given.
+            // For a route that rejects packets, the kernel returns the error that connect() would get.
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENETUNREACH) => return Ok(None),
                 Some(libc::EHOSTUNREACH) => return Ok(Some(nowhere(RouteKind::Unreachable))),
@@ -128,7 +128,7 @@ impl Routes {
         Ok(route)
     }
 
-    /// RTM_GETROUTE, with the kernel's errors as they are.
+    /// RTM_GETROUTE, with the kernel's errors unchanged.
     fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
         let mut fixed = [0; RTMSG];
         fixed[0] = family(to);
@@ -144,7 +144,7 @@ impl Routes {
         .map(Option::flatten)
     }
 
-    /// Whether what is sent to `addr` stays in this namespace.
+    /// Whether `addr` is an address of this namespace.
     fn is_local(&mut self, addr: IpAddr) -> io::Result<bool> {
         match self.ask_route(addr, None) {
             Ok(route) => Ok(route.is_some_and(|r| r.kind == RouteKind::Local)),
@@ -157,8 +157,8 @@ impl Routes {
         }
     }
 
-    /// The Ethernet address that packets of a route to `to` are given to; `None` on a device without
-    /// such addresses, or while the kernel does not know it.
+    /// The Ethernet address of the next hop of a route to `to`; `None`: the device has no such addresses,
+    /// or the kernel does not know it yet.
     ///
     /// # Errors
     /// As [`Routes::route`].
@@ -179,7 +179,7 @@ impl Routes {
         match answer {
             Ok(mac) => Ok(mac.flatten()),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            // Before 5.0 one neighbour cannot be asked for.
+            // Before Linux 5.0 the kernel has no lookup of one neighbour.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,5 +1,5 @@
-//! Which process owns a socket. The kernel keeps no such link, so every process's descriptors are
-//! read until the socket turns up: costly, and therefore asked rarely, for many at once, and bounded.
+//! Which process owns a socket. The kernel has no such link, so the descriptors of every process are read
+//! until the socket is found. That is costly: lookups are rare, for many sockets at once, and bounded.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,8 +11,8 @@ use std::{
 
 use crate::sys::netns::pids;
 
-/// How long "no process has it" is believed. Sockets of the kernel itself (NFS, iSCSI) have no owner
-/// ever, and would otherwise cost a whole scan each time.
+/// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
+/// and would otherwise cost a whole scan each time.
 const BELIEVE_UNOWNED: Duration = Duration::from_secs(10);
 
 /// A process that holds a socket.
@@ -48,21 +48,21 @@ impl Default for Bounds {
 pub struct SocketOwners {
     /// Owners by inode of the socket.
     pub by_inode: HashMap<u32, SocketOwner>,
-    /// Every process was read, or every inode found: one that is missing has no visible owner. False
-    /// when a bound cut the scan short: ask again.
+    /// Whether every process was read, or every inode found: one that is missing has no visible owner.
+    /// False: a bound ended the scan early.
     pub complete: bool,
-    /// Processes whose descriptors may not be read (CAP_SYS_PTRACE is missing).
+    /// Processes whose descriptors cannot be read (CAP_SYS_PTRACE is missing).
     pub denied: usize,
 }
 
 #[derive(Debug)]
 struct Held {
     owner: SocketOwner,
-    /// Descriptor number: what makes checking it again one readlink().
+    /// Descriptor number: checking it again takes one readlink().
     fd: u32,
 }
 
-/// Looks up owners and remembers them. A remembered one is checked before it is told again.
+/// Looks up owners and caches them. A cached owner is checked before it is returned.
 #[derive(Debug, Default)]
 pub struct OwnerCache {
     held: HashMap<u32, Held>,
@@ -70,17 +70,17 @@ pub struct OwnerCache {
 }
 
 impl OwnerCache {
-    /// An empty one.
+    /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Owners of the sockets with these inodes. All that are not remembered are looked for in one pass
-    /// over `/proc`, by ascending pid, which ends with the last one found: of several processes that
-    /// share a socket (a pre-forked server) the lowest pid is told, most often the parent. A pid 1
-    /// that is an init comes last, since socket activation leaves it holding what others serve.
-    /// Sockets in the table of one thread alone (CLONE_FILES unshared) are not seen.
+    /// Owners of the sockets with these inodes. Those that are not cached are searched in one pass over
+    /// `/proc`, by ascending pid. Of several processes that share a socket (a pre-forked server) the lowest
+    /// pid is returned, usually the parent. An init at pid 1 comes last: with socket activation it holds
+    /// sockets that others serve. Sockets in the table of a single thread (CLONE_FILES unshared) are not
+    /// found.
     pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> SocketOwners {
         let start = Instant::now();
         let mut owners = SocketOwners {
@@ -119,7 +119,7 @@ impl OwnerCache {
         owners
     }
 
-    /// Forgets a socket that is closed.
+    /// Removes a closed socket from the cache.
     pub fn forget(&mut self, inode: u32) {
         self.held.remove(&inode);
         self.unowned.remove(&inode);
@@ -137,7 +137,7 @@ impl OwnerCache {
             let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    // Any other failure is a process that has just gone.
+                    // Any other failure is a process that has ended.
                     owners.denied +=
                         usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
                     continue;
@@ -159,7 +159,7 @@ impl OwnerCache {
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
                 };
-                // Without a name it went away between two looks: another may hold the socket too.
+                // No name: the process has ended. Another may hold the socket too.
                 let Some(comm) = comm(pid) else { break };
                 wanted.remove(&inode);
                 let owner = SocketOwner { pid, comm };
@@ -173,7 +173,7 @@ impl OwnerCache {
     }
 }
 
-/// Ascending, but an init last.
+/// Ascending, with an init last.
 fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
     if pids.first() == Some(&1) && matches!(comm_of_1, Some("systemd" | "init")) {
         pids.rotate_left(1);
@@ -184,7 +184,7 @@ fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
 /// Inode of the socket behind a descriptor; `None` when it is gone, hidden or no socket.
 fn link_inode(pid: u32, fd: u32) -> Option<u32> {
     let mut path = [0u8; 40];
-    // What does not fit is an error, and the array's last byte stays NUL.
+    // Text that does not fit is an error; the array's last byte stays NUL.
     let room = path.len() - 1;
     write!(&mut path[..room], "/proc/{pid}/fd/{fd}").ok()?;
     let path = CStr::from_bytes_until_nul(&path).ok()?;
@@ -204,7 +204,7 @@ fn parse_link(target: &[u8]) -> Option<u32> {
 #[must_use]
 pub fn comm(pid: u32) -> Option<String> {
     let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    // It may hold any byte, newlines too; the last newline is the file's.
+    // A name may contain any byte, also newlines; the last newline belongs to the file.
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     Some(String::from_utf8_lossy(bytes).into_owned())
 }

@@ -1,4 +1,4 @@
-//! Looking for namespaces: by name, by process, by descriptor.
+//! Searches namespaces by name, process and descriptor.
 
 use std::{
     collections::HashSet,
@@ -13,7 +13,7 @@ use crate::sys::fd_limit;
 /// Where Docker keeps the namespaces of its containers.
 const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
 
-/// What [`discover`] saw.
+/// The result of [`discover`].
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
     /// Every namespace that can be opened, each once, in the order found: the host's, the named
@@ -93,16 +93,16 @@ pub fn discover() -> Discovery {
     found
 }
 
-/// The namespace with this inode number (`net.ns.inum`), or `None` when nothing visible holds it
-/// open or it may not be entered. Cheapest places first: this thread, pid 1, names, processes, then
-/// every thread, then every open descriptor. The last two walk all of `/proc`: remember the answer.
+/// The namespace with this inode number (`net.ns.inum`); `None`: nothing visible holds it open, or it
+/// cannot be opened. Cheap searches first: pid 1, names, processes, then every thread, then every
+/// descriptor. The last two walk all of `/proc`: cache the result.
 #[must_use]
 pub fn find(inode: u32) -> Option<NetNs> {
     let take = |path: &Path, name: &str| -> Option<NetNs> {
         if inode_of(path)? != inode {
             return None;
         }
-        // Between the two looks the process may have moved: what was opened decides.
+        // The process may have moved meanwhile: the opened file decides.
         let ns = NetNs::open(path, Some(name)).ok()?;
         (ns.inode() == inode).then_some(ns)
     };
@@ -137,8 +137,8 @@ pub fn find(inode: u32) -> Option<NetNs> {
             }
         }
     }
-    // A descriptor's link reads `net:[inode]`; that it is the namespace itself, and no file of that
-    // name, is then seen from what it opens as.
+    // A descriptor's link reads `net:[inode]`. Opening it shows whether it is a namespace or a file of
+    // that name.
     let link = PathBuf::from(format!("net:[{inode}]"));
     for pid in &pids {
         for fd in names_in(&format!("/proc/{pid}/fd")) {
@@ -153,24 +153,24 @@ pub fn find(inode: u32) -> Option<NetNs> {
     None
 }
 
-/// The `ns/net` file of the host's namespace: that of pid 1, or where that may not be read (a
-/// hardened or supervised init) of kthreadd, which is in `init_net` on every kernel.
+/// The `ns/net` file of the host's namespace: that of pid 1, or if it cannot be read (a hardened init) of
+/// kthreadd, which is in `init_net` on every kernel.
 pub(super) fn host_path() -> Option<&'static str> {
     if inode_of(Path::new("/proc/1/ns/net")).is_some() {
         return Some("/proc/1/ns/net");
     }
-    // In a pid namespace below the host's, pid 2 is anybody.
+    // In a child pid namespace, pid 2 may be any process.
     let kthreadd = fs::read("/proc/2/comm").is_ok_and(|comm| comm == b"kthreadd\n")
         && fs::read("/proc/2/cmdline").is_ok_and(|line| line.is_empty());
     kthreadd.then_some("/proc/2/ns/net")
 }
 
-/// Inode of the file at `path`; `None` when it is gone or hidden, or no namespace's number.
+/// Inode of the file at `path`; `None`: it does not exist, is hidden, or is beyond u32.
 pub(super) fn inode_of(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
-/// `pid 1234 (comm)`, or `pid 1234` when it went away meanwhile.
+/// `pid 1234 (comm)`, or `pid 1234` if it has ended.
 pub(super) fn name_of_pid(pid: u32) -> String {
     match fs::read(format!("/proc/{pid}/comm")) {
         Ok(comm) => format!("pid {pid} ({})", String::from_utf8_lossy(&comm).trim_end()),
@@ -178,7 +178,7 @@ pub(super) fn name_of_pid(pid: u32) -> String {
     }
 }
 
-/// Entries of a directory, sorted; none when it is missing, hidden or gone.
+/// Entries of a directory, sorted; none if it cannot be read.
 pub(super) fn names_in(dir: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();

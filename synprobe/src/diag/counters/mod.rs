@@ -1,8 +1,8 @@
-//! A namespace's own TCP counters: `/proc/net/netstat` and `/proc/net/snmp`.
+//! The TCP counters of a namespace: `/proc/net/netstat` and `/proc/net/snmp`.
 //!
-//! They are the kernel's figures, the oracle that ours are held against. They start at zero with the
-//! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
-//! that could not be sent, and SYN-ACKs.
+//! They start at zero with the namespace, and the agent's counts are checked against them. Few count
+//! exactly what their name says: `TCPSynRetrans`, for example, includes SYNs that could not be sent, and
+//! SYN-ACKs.
 
 #[cfg(test)]
 mod tests;
@@ -18,17 +18,17 @@ use std::{
 use super::buffers::Scratch;
 use crate::sys::netns::NetNs;
 
-/// The files, in the order in which they are read: what `TCPSynRetrans` counts `RetransSegs` counts just
-/// before, and what both hold must not seem to be in the latter alone.
+/// The files, in the order of reading. The kernel increments `RetransSegs` just before `TCPSynRetrans`: in
+/// the other order a retransmission could seem to be in `RetransSegs` alone.
 const FILES: [&str; 2] = [
     "/proc/thread-self/net/snmp",
     "/proc/thread-self/net/netstat",
 ];
 
-/// Names of the columns: the same at every reading, so shared by all of them.
+/// Names of the columns. They are the same at every reading, and shared.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Layout {
-    /// All header lines, as read: what a later reading is compared with.
+    /// All header lines as read, for comparison with the next reading.
     headers: Vec<u8>,
     /// Protocol (`Tcp`, `TcpExt`) and name to column.
     columns: HashMap<String, HashMap<String, usize>>,
@@ -47,7 +47,7 @@ impl MibCounters {
     /// protocol and a colon, names on the first, values on the second.
     ///
     /// # Errors
-    /// InvalidData when lines or columns do not pair up.
+    /// InvalidData: lines or columns do not match.
     pub fn parse(text: &[u8]) -> io::Result<Self> {
         Self::parse_like(text, &Arc::default())
     }
@@ -92,7 +92,7 @@ impl MibCounters {
     }
 
     /// A counter of TCP by the kernel's name, of `TcpExt` or `Tcp` (no name is in both):
-    /// `get("TCPSynRetrans")`, `get("AttemptFails")`. `None` where this kernel has none such.
+    /// `get("TCPSynRetrans")`, `get("AttemptFails")`. `None`: this kernel does not have it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<u64> {
         self.get_in("TcpExt", name)
@@ -106,8 +106,8 @@ impl MibCounters {
         self.values.get(column).copied().flatten()
     }
 
-    /// How much a TCP counter has grown since an earlier reading of the same namespace. `None` where
-    /// there is none such, or where it shrank: then it is a gauge (`CurrEstab`).
+    /// Growth of a TCP counter since an earlier reading of the same namespace. `None`: this kernel does not
+    /// have it, or it shrank, as a gauge does (`CurrEstab`).
     #[must_use]
     pub fn since(&self, earlier: &Self, name: &str) -> Option<u64> {
         self.get(name)?.checked_sub(earlier.get(name)?)
@@ -128,8 +128,7 @@ impl MibCounters {
     }
 }
 
-/// The last one that was made. Namespaces of one kernel have the same columns: no need for each of a
-/// thousand to have its own list of them.
+/// The latest layout. All namespaces of a kernel have the same columns, so a thousand readers share one.
 static LAST: Mutex<Weak<Layout>> = Mutex::new(Weak::new());
 
 impl Layout {
@@ -171,10 +170,10 @@ fn malformed(why: &str) -> io::Error {
     )
 }
 
-/// The counters of one namespace, to be read again and again.
+/// Reads the counters of one namespace repeatedly.
 ///
-/// An open file of `/proc/net` stays with the namespace it was opened in, and keeps that namespace
-/// alive; so it is opened inside once, and read from any thread.
+/// An open file of `/proc/net` belongs to the namespace where it was opened, and keeps it alive. So it is
+/// opened once inside, and read from any thread.
 #[derive(Debug)]
 pub struct CounterReader {
     files: [File; 2],
@@ -185,7 +184,7 @@ impl CounterReader {
     /// Opens the files inside `netns`.
     ///
     /// # Errors
-    /// EPERM when the namespace may not be entered; NotFound without `/proc`.
+    /// EPERM: the namespace cannot be entered; NotFound: no `/proc`.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let open = || -> io::Result<[File; 2]> {
             let [first, second] = FILES;
@@ -197,16 +196,16 @@ impl CounterReader {
         })
     }
 
-    /// Reads them now. The kernel sums per-CPU counters while it prints, without a lock: two counters
-    /// of one reading may differ by the packets in between.
+    /// Reads them. The kernel sums per-CPU counters without a lock while it prints: two counters of one
+    /// reading may differ by the packets in between.
     ///
     /// # Errors
-    /// InvalidData for a text of another form; whatever read() says.
+    /// InvalidData: the text has another form; or the error of read().
     pub fn read(&mut self) -> io::Result<MibCounters> {
         let mut text = Scratch::take();
         let mut len = 0;
         for file in &self.files {
-            // From offset 0 the kernel prints it anew; the text comes a page at a time.
+            // A read at offset 0 makes the kernel print it anew; the text comes page by page.
             let mut offset = 0;
             loop {
                 if text.len() < len + 4096 {

@@ -35,10 +35,10 @@ fn what_holds_more_than_the_backlog_takes_one_more() {
         ..settings(4096, 512, 1)
     };
     for (syn_queue, max) in [(None, 63), (Some(64), 63), (Some(65), 64)] {
-        let settings = put_right_by(before, syn_queue, 64);
+        let settings = corrected_by(before, syn_queue, 64);
         assert_eq!(limits(64, &settings).0, Some(max), "{syn_queue:?}");
     }
-    assert!(!put_right_by(settings(4096, 512, 1), Some(3), 64).full_at_backlog);
+    assert!(!corrected_by(settings(4096, 512, 1), Some(3), 64).full_at_backlog);
 }
 
 #[test]
@@ -141,7 +141,7 @@ mod kernel {
             lines.remove(0)
         }
 
-        /// Sends so many SYNs from nowhere.
+        /// Sends that many SYNs with forged sources.
         fn flood(&self, port: u16, syns: u32) {
             let forger = Forger::new(&self.ns);
             for n in 0..syns {

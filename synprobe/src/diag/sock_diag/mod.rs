@@ -1,13 +1,13 @@
-//! A namespace's TCP sockets, asked of the kernel over NETLINK_SOCK_DIAG.
+//! The TCP sockets of a namespace, from NETLINK_SOCK_DIAG.
 //!
-//! A dump is a walk, not a snapshot: it reads the table bucket by bucket while connections come and
-//! go. What is in it was there at some moment between its two times. What is not in it may have been
-//! passed over all the same: within a bucket the kernel resumes by position, so a removal there hides
-//! a neighbour (`tcp_diag_dump()`, all versions), and NLM_F_DUMP_INTR does not tell. Where absence
-//! matters, [`SockDiag::get`] is the proof.
+//! A dump is a walk, not a snapshot: it reads the table bucket by bucket while connections come and go.
+//! A socket in it existed at some moment between its two times. A socket that is missing may exist
+//! nevertheless: within a bucket the kernel resumes by position, so a removal hides a neighbour
+//! (`tcp_diag_dump()`, all versions), and NLM_F_DUMP_INTR does not show it. Where absence matters, use
+//! [`SockDiag::get`].
 //!
 //! The cost is that of the host's whole connection table (`tcp_ehash_entries` buckets), however few
-//! sockets this namespace has, unless only LISTEN is asked for.
+//! sockets the namespace has, unless only LISTEN is requested.
 
 #[cfg(test)]
 mod tests;
@@ -60,8 +60,7 @@ pub struct Query {
     pub local_port: u16,
     /// Only this peer port; 0: any.
     pub peer_port: u16,
-    /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`), so ask only where
-    /// needed.
+    /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`): only where needed.
     pub tcp_info: bool,
     /// Also fill [`Row::drops`].
     pub drops: bool,
@@ -82,7 +81,7 @@ impl Query {
     }
 }
 
-/// How a dump went.
+/// Times and completeness of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// CLOCK_MONOTONIC before the request was sent, nanoseconds.
@@ -91,11 +90,11 @@ pub struct Dump {
     pub after_ns: u64,
     /// Rows seen.
     pub rows: u64,
-    /// The kernel says that it is incomplete: ask again, or say so.
+    /// The kernel reports that the dump is incomplete.
     pub interrupted: bool,
 }
 
-/// A dump, kept.
+/// A dump and its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SockDump {
     /// As [`Dump::before_ns`].
@@ -123,7 +122,7 @@ pub struct SockDiag {
     fd: OwnedFd,
     seq: u32,
     netns: u32,
-    /// A dump was begun and not read to its end: its rest must be read before the next.
+    /// A dump was not read to its end: the rest must be read before the next request.
     unfinished: bool,
 }
 
@@ -131,7 +130,7 @@ impl SockDiag {
     /// Opens the socket inside `netns`.
     ///
     /// # Errors
-    /// EPERM when the namespace may not be entered; EPROTONOSUPPORT or ENOENT (at the first request)
+    /// EPERM: the namespace cannot be entered; EPROTONOSUPPORT or ENOENT (at the first request)
     /// on a kernel without `CONFIG_INET_TCP_DIAG`. Needs no privilege beyond entering.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let fd = netns.run(open_socket)??;
@@ -143,7 +142,7 @@ impl SockDiag {
         })
     }
 
-    /// Inode number of the namespace it looks into.
+    /// Inode number of its namespace.
     #[must_use]
     pub fn netns(&self) -> u32 {
         self.netns
@@ -152,8 +151,7 @@ impl SockDiag {
     /// Calls `each` for every socket that matches, in the kernel's order; allocates nothing.
     ///
     /// # Errors
-    /// What the kernel answered; TimedOut when it did not; InvalidData when its answer is malformed.
-    /// The socket stays usable.
+    /// The kernel's error; TimedOut: no answer; InvalidData: a malformed answer. The socket stays usable.
     pub fn dump_with(&mut self, query: &Query, mut each: impl FnMut(&Row)) -> io::Result<Dump> {
         let before_ns = monotonic_ns();
         self.send(&self.dump_request(query))?;
@@ -230,13 +228,13 @@ impl SockDiag {
         Ok(counts)
     }
 
-    /// Looks up one connection exactly, through the hash: cheap, and unlike a dump it misses nothing.
-    /// Where there is none the kernel falls back to the listener that a packet of it would reach
-    /// (`inet_lookup()`): look at [`Row::state`]. `ifindex` is needed for link-local addresses and
+    /// Looks up one connection through the hash: cheap, and unlike a dump it misses nothing. If there is
+    /// none, the kernel returns the listener that its packets would reach (`inet_lookup()`): check
+    /// [`Row::state`]. `ifindex` is needed for link-local addresses and
     /// sockets bound to a device, else 0.
     ///
     /// # Errors
-    /// As [`SockDiag::dump_with`]; that nothing is there is `Ok(None)`.
+    /// As [`SockDiag::dump_with`]; no such connection is `Ok(None)`.
     pub fn get(&mut self, flow: &Flow, ifindex: u32) -> io::Result<Option<Row>> {
         self.send(&self.get_request(flow, ifindex))?;
         let mut scratch = Scratch::take();
@@ -280,7 +278,7 @@ impl SockDiag {
     }
 
     fn get_request(&self, flow: &Flow, ifindex: u32) -> InetDiagRequest {
-        // An IPv6 socket that talks IPv4 is hashed by its IPv4 addresses: AF_INET finds it too.
+        // An IPv6 socket with IPv4 addresses is hashed by those: AF_INET finds it too.
         let mapped = is_v4_mapped(&flow.local_addr) && is_v4_mapped(&flow.peer_addr);
         let family = if mapped { AF_INET } else { AF_INET6 };
         let mut request = InetDiagRequest::one(0, family, 0, 0);
@@ -295,13 +293,13 @@ impl SockDiag {
 
     fn send(&mut self, request: &InetDiagRequest) -> io::Result<()> {
         if self.unfinished {
-            // Reading is also what drives the rest of a dump, so this ends it.
+            // Reading drives the rest of the dump, so this ends it.
             let mut scratch = Scratch::take();
             loop {
                 match receive(&self.fd, &mut scratch, libc::MSG_DONTWAIT) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
-                    // Too large or an overrun: lost, which is what it is for.
+                    // Too large or an overrun: the rest is discarded anyway.
                     Err(_) => {}
                 }
             }
@@ -329,7 +327,7 @@ impl SockDiag {
 fn row(message: &NetlinkMessage<'_>) -> io::Result<Row> {
     Row::parse(message.payload).ok_or_else(|| {
         invalid(format!(
-            "sock_diag sent a row of {} bytes that is none",
+            "sock_diag sent a malformed row of {} bytes",
             message.payload.len()
         ))
     })
