@@ -102,7 +102,7 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
         .map_err(|_| FilterError::Cidr(text.to_owned()))
 }
 
-/// How much of a handshake comes out of the kernel.
+/// How much of each handshake the kernel side reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
     /// Every transition of every connection.

@@ -41,11 +41,11 @@ pub enum ResolveError {
     /// No such interface.
     #[error("no interface \"{zone}\" for {addr}; interfaces: {known}")]
     Zone {
-        /// As it was given.
+        /// The zone of the argument.
         zone: String,
         /// The address.
         addr: IpAddr,
-        /// What there is, as words.
+        /// The existing interfaces, as text.
         known: String,
     },
     /// The name has no address.
@@ -56,7 +56,7 @@ pub enum ResolveError {
     Name {
         /// The name.
         name: String,
-        /// What the resolver said.
+        /// The resolver's message.
         why: String,
     },
 }

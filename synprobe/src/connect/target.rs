@@ -10,7 +10,7 @@ pub enum TargetError {
     /// No port.
     #[error("\"{0}\" has no port: give HOST:PORT, such as {0}:443")]
     NoPort(String),
-    /// An IPv6 address without brackets: where it ends and the port begins cannot be told.
+    /// An IPv6 address without brackets: the port cannot be separated.
     #[error("\"{0}\" is an IPv6 address: put it into brackets and add the port, such as [{0}]:443")]
     BareIpv6(String),
     /// Not a port.

@@ -67,7 +67,7 @@ impl ListenSocket {
             return None;
         }
         // A wildcard of AF_INET serves IPv4 alone; so does `::ffff:0.0.0.0`; `::` serves both unless
-        // told otherwise.
+        // IPV6_V6ONLY is set.
         if !exact && v4 && self.v6only || !v4 && is_v4_mapped(&self.local_addr) {
             return None;
         }

@@ -173,7 +173,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(NetlinkAttributes::new(&bytes[..len]).count() <= 2);
         }
-        // A zero length would loop for ever, were it believed.
+        // A zero length must not loop forever.
         assert_eq!(NetlinkAttributes::new(&[0; 32]).count(), 0);
     }
 }

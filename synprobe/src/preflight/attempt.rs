@@ -124,7 +124,7 @@ pub(super) fn sock_diag() -> io::Result<()> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else owns it.
+    // SAFETY: the descriptor was just opened, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // The kernel answers within the send, so the receive need not wait.
     // SAFETY: the pointer is valid for the length given.

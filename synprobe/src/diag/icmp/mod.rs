@@ -125,7 +125,7 @@ fn raw_socket(family: libc::c_int) -> io::Result<OwnedFd> {
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and belongs to nobody else.
+    // SAFETY: the descriptor was just opened, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     // Messages that arrive before both filters are set are rejected by the parser.
     if v4 {

@@ -175,7 +175,7 @@ impl SockDiag {
                         dump.rows += 1;
                     }
                     NLMSG_DONE | NLMSG_ERROR => {
-                        // Whatever it says, nothing follows it.
+                        // Nothing follows it.
                         self.unfinished = false;
                         errno_of(&message)?;
                         done = true;

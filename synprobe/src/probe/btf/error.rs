@@ -70,7 +70,7 @@ pub enum BtfError {
     NoMember {
         /// The outer structure.
         container: String,
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
     /// The path continues after a member that is not an embedded structure.
@@ -78,7 +78,7 @@ pub enum BtfError {
     NotEmbedded {
         /// The outer structure.
         container: String,
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
         /// The member that cannot be followed.
         part: String,

@@ -2,8 +2,8 @@
 
 use super::{Btf, BtfError, MAX_DEPTH, MEMBER_LEN, TYPE_LEN, Type, kind};
 
-/// Members looked at in one look-up. The largest kernel structures have a few hundred; a structure
-/// that nests itself anonymously would multiply without end.
+/// Members examined in one lookup, at most. The largest kernel structures have a few hundred; a structure
+/// that contains itself anonymously would never end.
 const MAX_STEPS: u32 = 1 << 18;
 
 /// Where a member lies in its outer structure.
@@ -32,7 +32,7 @@ struct FoundMember {
 
 impl Btf {
     /// The place of a member. `path` names members separated by dots; anonymous structures and
-    /// unions, typedefs and qualifiers are looked through. Every part but the last must be an
+    /// unions, typedefs and qualifiers are followed. Every part but the last must be an
     /// embedded structure. Of several structures with the same name, the first that has the path
     /// counts.
     ///

@@ -101,7 +101,7 @@ impl Btf {
         for i in 0..count {
             let type_id = self.word(proto.at + TYPE_LEN + i * 8 + 4)?;
             args.push(match type_id {
-                // A last parameter without name and type stands for the dots.
+                // A last parameter without name and type is the `...` of a variadic function.
                 0 if i + 1 == count => "...".to_owned(),
                 id => self.c_type(id, MAX_DEPTH)?,
             });

@@ -184,9 +184,9 @@ mod tests {
             for text in [meaning.words, meaning.remedy] {
                 assert!(!text.contains("  ") && text.trim() == text, "{text}");
             }
-            // Every hole is one that whoever prints it can fill.
-            for hole in meaning.remedy.split('<').skip(1) {
-                let name = hole.split('>').next();
+            // Every placeholder is one that the printing code fills.
+            for placeholder in meaning.remedy.split('<').skip(1) {
+                let name = placeholder.split('>').next();
                 assert!(
                     matches!(name, Some("peer" | "local" | "device" | "unit")),
                     "{}",
@@ -213,7 +213,7 @@ mod tests {
         }
         let unspecified = reasons.number("NOT_SPECIFIED").unwrap();
         assert_eq!(reasons.own_doing(unspecified), None);
-        // A reason that this kernel no longer has, or calls otherwise, would never be told.
+        // A reason that this kernel has removed or renamed would never be recorded.
         let unknown: Vec<_> = OWN_DOING
             .iter()
             .filter(|meaning| reasons.number(meaning.name).is_none())

@@ -7,8 +7,8 @@ pub struct Meaning {
     pub name: &'static str,
     /// What on this host drops the packet, in words.
     pub words: &'static str,
-    /// What to look at: commands. `<peer>`, `<local>` (addresses) and `<device>` stand for those of the
-    /// packet.
+    /// Commands that show the cause. `<peer>`, `<local>` (addresses) and `<device>` are replaced by those of
+    /// the packet.
     pub remedy: &'static str,
     /// When the reason is recorded.
     pub(super) record_when: RecordWhen,
