@@ -431,7 +431,7 @@ fn bad_input() -> Result<()> {
         ),
         ("[fe80::1]:22", &[], USAGE, &["link-local", "%eth0"]),
         ("[fe80::1%nosuch0]:22", &[], USAGE, &["nosuch0", "lab0"]),
-        ("198.18.0.2:80", &["-6"], USAGE, &["no IPv6 address"]),
+        ("198.18.0.2:80", &["-6"], USAGE, &["not an IPv6 address"]),
         (
             "db.invalid:80",
             &[],
