@@ -105,27 +105,6 @@ impl MibCounters {
         let column = *self.layout.columns.get(protocol)?.get(name)?;
         self.values.get(column).copied().flatten()
     }
-
-    /// Growth of a TCP counter since an earlier reading of the same namespace. `None`: this kernel does not
-    /// have it, or it shrank, as a gauge does (`CurrEstab`).
-    #[must_use]
-    pub fn since(&self, earlier: &Self, name: &str) -> Option<u64> {
-        self.get(name)?.checked_sub(earlier.get(name)?)
-    }
-
-    /// Every TCP counter that has grown since an earlier reading, by name, sorted.
-    #[must_use]
-    pub fn grown_since(&self, earlier: &Self) -> Vec<(&str, u64)> {
-        let mut grown: Vec<(&str, u64)> = ["TcpExt", "Tcp"]
-            .iter()
-            .filter_map(|protocol| self.layout.columns.get(*protocol))
-            .flat_map(HashMap::keys)
-            .filter_map(|name| Some((name.as_str(), self.since(earlier, name)?)))
-            .filter(|(_, growth)| *growth > 0)
-            .collect();
-        grown.sort_unstable();
-        grown
-    }
 }
 
 /// The latest layout. All namespaces of a kernel have the same columns, so a thousand readers share one.

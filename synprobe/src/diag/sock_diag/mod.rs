@@ -17,7 +17,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
+use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
 use super::{
     buffers::Scratch,
@@ -105,15 +105,6 @@ pub struct SockDump {
     pub rows: Vec<Row>,
     /// As [`Dump::interrupted`].
     pub interrupted: bool,
-}
-
-/// Sockets by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateCounts {
-    /// Count for each state number of [`state`]; half-opens are under SYN_RECV.
-    pub by_state: [u64; state::NEW_SYN_RECV as usize + 1],
-    /// When, and whether complete.
-    pub dump: Dump,
 }
 
 /// A NETLINK_SOCK_DIAG socket bound to one namespace; usable from any thread.
@@ -212,20 +203,6 @@ impl SockDiag {
     /// As [`SockDiag::dump_with`].
     pub fn half_opens(&mut self) -> io::Result<SockDump> {
         self.dump(&Query::states(mask::SYN_RECV))
-    }
-
-    /// How many sockets are in each state, both families.
-    ///
-    /// # Errors
-    /// As [`SockDiag::dump_with`].
-    pub fn count_states(&mut self) -> io::Result<StateCounts> {
-        let mut counts = StateCounts::default();
-        counts.dump = self.dump_with(&Query::states(mask::ALL), |row| {
-            if let Some(count) = counts.by_state.get_mut(usize::from(row.state)) {
-                *count += 1;
-            }
-        })?;
-        Ok(counts)
     }
 
     /// Looks up one connection through the hash: cheap, and unlike a dump it misses nothing. If there is

@@ -206,20 +206,8 @@ impl Btf {
         Ok(())
     }
 
-    /// The value of an enumerator; `None`: the enum or the enumerator does not exist.
-    /// A value of an unsigned 64-bit enum above `i64::MAX` wraps.
-    pub fn enumerator(&self, enum_name: &str, name: &str) -> Option<i64> {
-        let ids = self.named(enum_name, &[kind::ENUM, kind::ENUM64]).ok()?;
-        ids.into_iter().find_map(|id| {
-            let e = self.get(id).ok()?;
-            let mut all = self.values(e).map_while(Result::ok);
-            all.find(|(text, _)| *text == name.as_bytes())
-                .map(|(_, value)| value)
-        })
-    }
-
-    /// All enumerators of an enum in order, with values as in [`Btf::enumerator`]; none if the enum does
-    /// not exist.
+    /// All enumerators of an enum in order; none if the enum does not exist. A value of an unsigned 64-bit
+    /// enum above `i64::MAX` wraps.
     ///
     /// # Errors
     /// The type information is malformed.
@@ -249,18 +237,6 @@ impl Btf {
             };
             Ok((text, value))
         })
-    }
-
-    /// The size of a structure or union in bytes.
-    ///
-    /// # Errors
-    /// [`BtfError::NoStruct`] where there is none of this name.
-    pub fn struct_size(&self, name: &str) -> Result<u32, BtfError> {
-        let ids = self.named(name, &[kind::STRUCT, kind::UNION])?;
-        let Some(&id) = ids.first() else {
-            return Err(BtfError::NoStruct(name.to_owned()));
-        };
-        Ok(self.get(id)?.size_or_type)
     }
 
     /// The number of a kernel function's type, as `bpf(2)` wants it in `attach_btf_id`.
