@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_the_version_tells() {
+    fn behaviour_by_version() {
         let of = |r| KernelVersion::parse(r).unwrap();
         for before in [
             "5.10.233", "5.11.22", "5.15.176", "6.1.124", "6.6.71", "6.12.9", "6.11.11",
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_tells_the_same_in_both_ways() {
+    fn both_sources_agree_on_this_host() {
         let tick = hz_of_tick(tick_ns().unwrap());
         assert!(tick.is_some());
         if let Ok(text) = std::fs::read_to_string("/proc/timer_list") {

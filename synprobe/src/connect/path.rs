@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::resolve::interface_name;
 use crate::{
-    diag::route::{Route, RouteKind, Routes},
+    diag::route::{RouteInfo, RouteKind, Routes},
     sys::netns::NetNs,
 };
 
@@ -57,7 +57,7 @@ impl RouteLookup {
     }
 }
 
-fn path_info(route: Option<Route>) -> PathInfo {
+fn path_info(route: Option<RouteInfo>) -> PathInfo {
     let Some(route) = route else {
         return PathInfo {
             nowhere: Some("no route"),
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs root"]
-    fn where_there_is_no_route_that_is_said() {
+    fn a_missing_route_is_reported() {
         let alone = NetNs::new_anonymous().unwrap();
         let way = RouteLookup::open(&alone).to("198.18.0.1:80".parse().unwrap());
         assert_eq!(way.nowhere, Some("no route"));

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_remedy() {
+    fn errors_have_a_remedy() {
         let says = |text: &str, words: &[&str]| {
             let line = target(text).unwrap_err().to_string();
             assert!(!line.contains('\n'), "{line}");

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reuseport_group_is_told_whole_and_by_its_lowest_inode() {
+    fn a_reuseport_group_is_complete_and_found_by_its_lowest_inode() {
         let list = [
             listener("0.0.0.0", 9),
             listener("0.0.0.0", 7),

@@ -27,7 +27,7 @@ const RTA_VIA: u16 = 18;
 
 /// The route to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct RouteInfo {
     /// The type of the route.
     pub kind: RouteKind,
     /// Index of the outgoing device; 0: none.
@@ -95,7 +95,7 @@ impl Routes {
     ///
     /// # Errors
     /// The kernel's error, except "no route"; TimedOut, InvalidData as for sock_diag.
-    pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+    pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<RouteInfo>> {
         let to = to.to_canonical();
         let source = source
             .map(|s| s.to_canonical())
@@ -129,7 +129,7 @@ impl Routes {
     }
 
     /// RTM_GETROUTE, with the kernel's errors unchanged.
-    fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+    fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<RouteInfo>> {
         let mut fixed = [0; RTMSG];
         fixed[0] = family(to);
         fixed[1] = if to.is_ipv4() { 32 } else { 128 };
@@ -162,7 +162,7 @@ impl Routes {
     ///
     /// # Errors
     /// As [`Routes::route`].
-    pub fn next_hop(&mut self, route: &Route, to: IpAddr) -> io::Result<Option<[u8; 6]>> {
+    pub fn next_hop(&mut self, route: &RouteInfo, to: IpAddr) -> io::Result<Option<[u8; 6]>> {
         if route.kind != RouteKind::Unicast {
             return Ok(None);
         }
@@ -246,8 +246,8 @@ impl Routes {
     }
 }
 
-fn nowhere(kind: RouteKind) -> Route {
-    Route {
+fn nowhere(kind: RouteKind) -> RouteInfo {
+    RouteInfo {
         kind,
         ifindex: 0,
         interface: None,
@@ -273,7 +273,7 @@ fn request(kind: u16, seq: u32, fixed: &[u8], attributes: &[(u16, Vec<u8>)]) -> 
     bytes
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+fn parse_route(payload: &[u8]) -> Option<RouteInfo> {
     let fixed = payload.first_chunk::<RTMSG>()?;
     let mut route = nowhere(RouteKind::of(fixed[7]));
     for (kind, value) in NetlinkAttributes::new(payload.get(RTMSG..)?) {

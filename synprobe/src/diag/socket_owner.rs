@@ -256,7 +256,7 @@ mod tests {
     };
 
     #[test]
-    fn our_own_socket_is_ours_and_closed_it_is_nobodys() {
+    fn our_own_socket_is_ours_and_unowned_once_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = inode_of(&listener);
         let mut cache = OwnerCache::new();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_is_told() {
+    fn a_bound_makes_the_result_incomplete() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = inode_of(&listener);
         let owners = OwnerCache::new().find(

@@ -306,7 +306,7 @@ fn hooks_that_are_not_there() {
 }
 
 #[test]
-fn the_prototype_before_6_17_is_told_from_the_one_after() {
+fn the_prototypes_before_and_after_6_17_are_distinguished() {
     let (hook, sock, skb) = (
         "tcp_retransmit_skb",
         "const struct sock *",
@@ -330,7 +330,7 @@ fn the_prototype_before_6_17_is_told_from_the_one_after() {
 }
 
 #[test]
-fn drops_without_reason_receiver_or_members_are_told_in_words() {
+fn missing_reason_receiver_or_members_of_drops_are_reported() {
     let id = "tracepoint.kfree_skb";
     let with = |args: &[&str]| {
         let mut blob = Blob::kernel(|_| false, other_than("kfree_skb"));

@@ -282,7 +282,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
 }
 
 #[test]
-fn json_is_harmless_on_a_terminal_and_says_the_same() {
+fn json_is_safe_on_a_terminal_and_parses_to_the_same() {
     let named = "\u{1b}[2J\u{9b}1m\u{7f}\n\"\\,größe \u{202e}→\u{2028}";
     let line = super::to_json(&named).unwrap();
     assert_eq!(

@@ -100,13 +100,13 @@ mod kernel {
     };
 
     /// A namespace, and everything that looks into it.
-    struct Bench {
+    struct QueueBench {
         ns: NetNs,
         sock_diag: SockDiag,
         counters: CounterReader,
     }
 
-    impl Bench {
+    impl QueueBench {
         fn new() -> Self {
             let ns = netns_with_void();
             Self {
@@ -157,7 +157,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn somaxconn_below_the_backlog_is_what_limits() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.core.somaxconn", 5);
         let listener = bench.listen(8080, 64);
         let line = bench.only();
@@ -180,7 +180,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn a_full_accept_queue_holds_one_more_and_every_refusal_is_counted() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         let _listener = bench.listen(8080, 3);
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
         let queued: Vec<TcpStream> = bench
@@ -214,7 +214,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn a_syn_queue_with_cookies_is_full_at_one_above_the_backlog() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.ipv4.tcp_max_syn_backlog", 4);
         let _listener = bench.listen(8080, 10);
         bench.flood(8080, 30);
@@ -236,7 +236,7 @@ mod kernel {
             (64, 3, 4),
             (2, 8, 3),
         ] {
-            let mut bench = Bench::new();
+            let mut bench = QueueBench::new();
             bench.set("net.ipv4.tcp_syncookies", 0);
             bench.set("net.ipv4.tcp_max_syn_backlog", max);
             let _listener = bench.listen(8080, backlog);
@@ -260,7 +260,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn drops_and_half_opens_are_of_their_own_listener() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.ipv4.tcp_syncookies", 0);
         let _one = bench.listen(8080, 2);
         let _other = bench.listen(8081, 50);
@@ -276,12 +276,12 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn the_syn_queues_of_a_reuseport_group_are_known_together_and_when_empty() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         let _group = bench
             .ns
             .run(|| [8080, 8080, 8081].map(|port| listening(port, 16, true)))
             .unwrap();
-        let figures = |bench: &mut Bench| {
+        let figures = |bench: &mut QueueBench| {
             let mut lines = bench.look();
             lines.sort_by_key(|l| l.local_port);
             let figures = lines.iter().map(|l| (l.local_port, l.syn_queue));

@@ -97,7 +97,7 @@ mod kernel {
 
     #[test]
     #[ignore = "needs root"]
-    fn listener_both_ends_and_syn_sent_are_told_with_ports_inodes_and_owner() {
+    fn listener_both_ends_and_syn_sent_have_ports_inodes_and_owner() {
         let ns = fixtures::netns_with_void();
         let (listener, client, server, stuck) = ns
             .run(|| {
@@ -235,7 +235,7 @@ mod kernel {
 
     #[test]
     #[ignore = "needs root"]
-    fn half_opens_of_both_families_are_told_and_found() {
+    fn half_opens_of_both_families_are_dumped_and_found() {
         let ns = fixtures::netns_with_void();
         let (v4, v6) = ns
             .run(|| {

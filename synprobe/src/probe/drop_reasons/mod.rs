@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_stands_once_and_says_something() {
+    fn each_reason_is_listed_once_with_a_meaning() {
         let mut names = HashSet::new();
         for meaning in OWN_DOING {
             assert!(names.insert(meaning.name), "{} twice", meaning.name);

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_fentry_or_says_nothing() {
+    fn auto_uses_fentry_or_silently_the_tracepoints() {
         let (fentry, timer) = (found(), found());
         let decided = HalfOpenSources::new(fentry, timer)
             .choose(RequestedMode::Auto, true)
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_never_falls_back_and_says_why_it_cannot_be() {
+    fn exact_never_falls_back_and_names_the_reason() {
         let (fentry, timer) = (found(), found());
         let decided = HalfOpenSources::new(fentry, timer)
             .choose(RequestedMode::Exact, false)
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tracepoints_are_had_wherever_one_asks_for_them() {
+    fn tracepoints_are_available_everywhere() {
         for fentry in [found(), refused("EPERM")] {
             let timer = found();
             let decided = HalfOpenSources::new(fentry, timer)
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_of_a_beginning_are_left_out_where_it_is_not_told() {
+    fn programs_that_report_beginnings_are_left_out_where_not_wanted() {
         let parts = SourcePrograms {
             programs: TIMERS.iter().collect(),
             lost: Vec::new(),

@@ -87,7 +87,7 @@ fn states() -> Counted {
 }
 
 #[test]
-fn the_page_says_what_is_wrong_why_what_to_do_and_what_could_not_be_seen() {
+fn the_page_has_problems_evidence_remedies_and_blind_spots() {
     let mut page = Page::default();
     page.show(&lines(), WallClock::new(1_767_323_045_000_000_000, 0))
         .unwrap();
