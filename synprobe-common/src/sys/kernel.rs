@@ -183,7 +183,8 @@ pub fn hz(
         })
 }
 
-/// HZ from the resolution of CLOCK_MONOTONIC_COARSE, which is `TICK_NSEC`, a second divided by HZ (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
+/// HZ from the resolution of CLOCK_MONOTONIC_COARSE, which is `TICK_NSEC`: a second divided by HZ
+/// (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
 pub fn hz_of_tick(tick_ns: u64) -> Option<u32> {
     // Rounded as TICK_NSEC is, so that 300, 1024 and 1200 come out whole.
     let hz = 1_000_000_000u64

@@ -23,8 +23,6 @@ pub struct Discovery {
     pub denied_processes: usize,
     /// Names that cannot be opened for lack of permission.
     pub denied_names: usize,
-    /// Names and processes that no longer existed, or were no namespace, when they were opened.
-    pub vanished: usize,
     /// There were more, but this process has no file descriptors left.
     pub exhausted: bool,
 }
@@ -45,10 +43,8 @@ impl Discovery {
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return 1,
-            Err(_) => {
-                self.vanished += 1;
-                return 0;
-            }
+            // It no longer exists.
+            Err(_) => return 0,
         }
         if fd_limit::scarce() {
             self.exhausted = true;
@@ -61,7 +57,8 @@ impl Discovery {
                 }
             }
             Err(NetnsError::Denied { .. }) => return 1,
-            Err(_) => self.vanished += 1,
+            // It no longer exists, or is not a namespace.
+            Err(_) => {}
         }
         0
     }
