@@ -190,7 +190,8 @@ fn silent(family: Family) -> Result<()> {
     );
     let ran = ended(connect(&lab, &target, &["--timeout", "1500ms"])?.spawn()?)?;
     ensure!(ran.code == Some(NOT_CONNECTED), "{ran:?}");
-    let words = "NO ANSWER within 1.50 s (synprobe's --timeout; the kernel would have gone on for ";
+    let words =
+        "NO ANSWER within 1.50 s (synprobe's --timeout; the kernel would have retried for another ";
     ensure!(ran.out.contains(words), "no {words}: {ran:?}");
     Ok(())
 }
@@ -430,7 +431,7 @@ fn bad_input() -> Result<()> {
         ),
         ("[fe80::1]:22", &[], USAGE, &["link-local", "%eth0"]),
         ("[fe80::1%nosuch0]:22", &[], USAGE, &["nosuch0", "lab0"]),
-        ("198.18.0.2:80", &["-6"], USAGE, &["no IPv6 address"]),
+        ("198.18.0.2:80", &["-6"], USAGE, &["not an IPv6 address"]),
         (
             "db.invalid:80",
             &[],

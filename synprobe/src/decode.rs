@@ -1,4 +1,4 @@
-//! Bytes from the ring → [`Event`]. Total: every input gives an event or a typed error.
+//! Decodes records of the ring into [`Event`]s. Every input gives an event or a typed error.
 
 use std::mem::size_of;
 
@@ -12,43 +12,43 @@ use thiserror::Error;
 
 use crate::model::{TcpState, Trigger};
 
-/// What the kernel side saw.
+/// An event that the kernel side reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A transition: from, to.
     State(StateRecord, TcpState, TcpState),
-    /// A segment of a full socket was sent again, in this state.
+    /// A segment of a full socket was retransmitted, in this state.
     Retransmit(RetransmitRecord, TcpState),
-    /// A half-open's SYN-ACK was sent again.
+    /// The SYN-ACK of a half-open was retransmitted.
     SynAck(SynAckRecord, Trigger),
     /// A RST is about to take effect.
     Reset(ResetRecord, TcpState),
     /// An error was reported to the socket.
     Error(ErrorRecord, TcpState),
-    /// A packet of a handshake was thrown away.
+    /// A packet of a handshake was dropped.
     Drop(DropRecord),
     /// A half-open began or ended, or a SYN was refused (the exact mode).
     Request(RequestRecord, Moment),
 }
 
-/// What a [`RequestRecord`] tells of.
+/// What a [`RequestRecord`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// A SYN was taken.
+    /// A SYN was accepted.
     Begun,
-    /// A half-open ended, and became no connection.
+    /// A half-open ended without becoming a connection.
     Ended,
-    /// A SYN was not taken.
+    /// A SYN was refused.
     Refused,
 }
 
 impl Event {
-    /// When it happened, CLOCK_MONOTONIC nanoseconds.
+    /// Its time: CLOCK_MONOTONIC, nanoseconds.
     pub fn at_ns(&self) -> u64 {
         self.header().ts_ns
     }
 
-    /// Whose packets it is about.
+    /// The connection.
     pub fn flow(&self) -> &Flow {
         match self {
             Self::State(r, ..) => &r.flow,
@@ -75,24 +75,24 @@ impl Event {
     }
 }
 
-/// Why a record cannot be understood: the object and the agent are not of one build, or memory is
-/// broken. Counted as lost, never fatal.
+/// Why a record cannot be decoded: object and agent are of different builds, or memory is corrupt. It is
+/// counted as lost; the run goes on.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// Shorter than a header.
     #[error("{0} bytes: shorter than a header")]
     Short(usize),
-    /// No such kind.
+    /// The kind is unknown.
     #[error("unknown kind {0}")]
     Kind(u16),
-    /// The length is not the kind's.
-    #[error("kind {kind}: {got} bytes where {want} are due")]
+    /// The length does not fit the kind.
+    #[error("kind {kind}: {got} bytes, expected {want}")]
     Length {
         /// The kind.
         kind: u16,
-        /// Bytes there are.
+        /// Length of the record, bytes.
         got: usize,
-        /// Bytes there should be.
+        /// Length of the kind, bytes.
         want: usize,
     },
     /// The address family is neither IPv4 nor IPv6.
@@ -100,21 +100,21 @@ pub enum DecodeError {
     Family {
         /// The kind.
         kind: u16,
-        /// What stands there.
+        /// The value found.
         family: u16,
     },
-    /// A number that is no TCP state.
+    /// The number is not a TCP state.
     #[error("kind {kind}: TCP state {state}")]
     State {
         /// The kind.
         kind: u16,
-        /// What stands there.
+        /// The value found.
         state: u8,
     },
-    /// A number that is no trigger.
+    /// The number is not a trigger.
     #[error("SYN-ACK trigger {0}")]
     Trigger(u8),
-    /// A number that is no moment of a half-open's life.
+    /// The number is not a moment of a half-open.
     #[error("moment {0} of a half-open")]
     Moment(u8),
 }
@@ -123,7 +123,7 @@ pub enum DecodeError {
 ///
 /// # Errors
 ///
-/// [`DecodeError`] where the bytes are not a record of this build.
+/// [`DecodeError`]: the bytes are not a record of this build.
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let Some(kind) = bytes.first_chunk::<2>() else {
         return Err(DecodeError::Short(bytes.len()));

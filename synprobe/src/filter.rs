@@ -1,5 +1,5 @@
-//! What the user asked to see: parsed once, put into the kernel, and asked again in the agent for
-//! what does not come through the ring (sock_diag).
+//! The user's selection: parsed once, applied by the kernel side, and again by the agent for what does not
+//! come through the ring (sock_diag).
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
@@ -21,7 +21,7 @@ pub enum FilterError {
     #[error("\"{0}\" is not a port: give 1 to 65535, a range such as 8000-8100, or a list of them")]
     Port(String),
     /// First above last.
-    #[error("port range {0}-{1} runs backwards: did you mean {1}-{0}?")]
+    #[error("port range {0}-{1} is reversed: did you mean {1}-{0}?")]
     Range(u16, u16),
     /// Not a network.
     #[error("\"{0}\" is not an address or a CIDR: give one such as 10.0.0.0/8 or 2001:db8::/32")]
@@ -119,7 +119,7 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
         .map_err(|_| FilterError::Cidr(text.to_owned()))
 }
 
-/// Everything that narrows what is watched; the default is all.
+/// What is watched; the default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// Either end's port.
@@ -132,11 +132,11 @@ pub struct Selection {
     pub peers: Vec<IpNet>,
     /// This host's role.
     pub role: Option<Role>,
-    /// The network namespace, by inode; the lab has two. No more are told apart in the kernel.
+    /// The network namespace, by inode. The lab has two, the most that the kernel side can select.
     pub netns: Option<[u32; 2]>,
 }
 
-/// What the kernel side gets of it.
+/// The selection in the kernel side's form.
 pub struct KernelFilter {
     /// The scalar settings.
     pub filter: Filter,
@@ -147,8 +147,8 @@ pub struct KernelFilter {
 }
 
 impl Selection {
-    /// Whether a connection is one that was asked for. `local_port` is `None` while it is not known:
-    /// such a connection passes only if it still could match.
+    /// Whether a connection is selected. `local` is `None` while the local port is unknown: the connection
+    /// passes if it could still match.
     pub fn matches(&self, local: Option<u16>, peer: Option<u16>, addr: IpAddr, netns: u32) -> bool {
         let could = |set: &PortSet, port: Option<u16>| port.is_none_or(|p| set.contains(p));
         let is = |set: &PortSet, port: Option<u16>| port.is_some_and(|p| set.contains(p));
@@ -174,20 +174,19 @@ impl Selection {
         (!by_peer).then_some(true)
     }
 
-    /// Whether it leaves nothing out, but for whole namespaces.
+    /// Whether it selects everything, at least within a namespace.
     pub fn is_whole(&self) -> bool {
         let sets = [&self.ports, &self.local_ports, &self.peer_ports];
         sets.iter().all(|set| set.is_empty()) && self.peers.is_empty() && self.role.is_none()
     }
 
-    /// Whether a role is one that was asked for.
+    /// Whether a role is selected.
     pub fn wants(&self, role: Role) -> bool {
         self.role.is_none_or(|wanted| wanted == role)
     }
 
-    /// For the kernel. `ephemeral` is the range from which local ports are chosen
-    /// (`net.ipv4.ip_local_port_range`): only if a wanted local port can be one of them must clients
-    /// without a port pass.
+    /// The kernel side's form. `ephemeral`: `net.ipv4.ip_local_port_range`. Clients without a local port
+    /// pass only if a selected local port lies in that range.
     pub fn to_kernel(&self, detail: Detail, ephemeral: (u16, u16)) -> KernelFilter {
         let mut ports = vec![0; 3 * PORT_WORDS];
         let mut by = 0;
@@ -219,8 +218,8 @@ impl Selection {
             all_states: u32::from(detail == Detail::AllStates),
             unbound: u32::from(unbound),
             slow_us: detail.slow_us().unwrap_or(0),
-            // Where all is told, nothing may be missed; a connection that is only counted takes so
-            // little time that hardly anything comes in the midst of it.
+            // Not in the quiet mode: counting a connection is so short that events hardly ever arrive
+            // meanwhile.
             stand_in: u32::from(detail.slow_us().is_none()),
         };
         KernelFilter {
@@ -230,7 +229,7 @@ impl Selection {
         }
     }
 
-    /// The filters in words, for the `start` line.
+    /// The filters as text, for the `start` line.
     pub fn describe(&self) -> BTreeMap<String, String> {
         let mut words = BTreeMap::new();
         let ports = |set: &PortSet| {

@@ -1,22 +1,21 @@
-//! The ring buffer as batches of raw records.
+//! The ring buffer, read in batches of raw records.
 
 use std::{io, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Records are left to gather for so long after the first: the kernel wakes us only for a record
-/// that finds the ring read empty, so under load there are at most a hundred wake-ups a second.
+/// How long records gather after the first. The kernel wakes the reader only for a record that finds the
+/// ring empty, so under load there are at most a hundred wake-ups a second.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// The consumer's side.
+/// The reader of the ring.
 pub struct Ring {
     fd: AsyncFd<RingBuf<MapData>>,
-    /// A drain of more than this many bytes means load: the next one does not wait.
+    /// A drain of more bytes than this means load: the next one does not wait.
     busy_bytes: usize,
     last_bytes: usize,
-    /// The last drain left some: nobody will wake us for those, the kernel wakes a reader only for a
-    /// record that finds everything before it read.
+    /// The last drain left records. The kernel does not wake the reader for those.
     more: bool,
 }
 
@@ -37,7 +36,7 @@ impl Ring {
         })
     }
 
-    /// Waits until there is something, and a moment longer unless the ring fills fast.
+    /// Waits for a record, and for [`GATHER`] after it unless the ring fills fast.
     ///
     /// # Errors
     ///
@@ -54,8 +53,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands out every record there is, oldest first, until the ring is empty or `most` were taken;
-    /// how many they were.
+    /// Passes on the records, oldest first, until the ring is empty or `most` were taken. Returns their
+    /// number.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
         let ring = self.fd.get_mut();
         let (mut records, mut bytes) = (0, 0);
@@ -72,13 +71,13 @@ impl Ring {
     }
 }
 
-/// The size that is used for a wish: a power of two, a multiple of the page size (the kernel's
-/// conditions, `ringbuf_map_alloc()`), rounded up.
-pub fn usable_size(wish: u32) -> Option<u32> {
+/// The requested size, rounded up to a power of two and a multiple of the page size
+/// (`ringbuf_map_alloc()`). `None`: too large.
+pub fn usable_size(requested: u32) -> Option<u32> {
     // SAFETY: sysconf takes no pointer.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let page = u32::try_from(page).unwrap_or(4096);
-    wish.max(page).checked_next_power_of_two()
+    requested.max(page).checked_next_power_of_two()
 }
 
 #[cfg(test)]

@@ -226,11 +226,11 @@ pub fn nobody_listens() -> Result<()> {
     let arguments = ["listeners", "--port", "9000-9010", "--netns", &netns];
     let ran = run(&arguments)?;
     ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
-    ensure!(ran.out.contains("nobody listens on 9000-9010"), "{ran:?}");
+    ensure!(ran.out.contains("no listener on 9000-9010"), "{ran:?}");
     let ran = run(&[&arguments[..], &["--format", "json"]].concat())?;
     ensure!(ran.code == Some(DONE) && ran.out.is_empty(), "{ran:?}");
     ensure!(
-        ran.one_line()?.contains("nobody listens on 9000-9010"),
+        ran.one_line()?.contains("no listener on 9000-9010"),
         "{ran:?}"
     );
     Ok(())

@@ -153,7 +153,7 @@ pub fn stepping_aside() -> Result<()> {
     let storm = runs + 412_000;
     let then = then + Duration::from_secs(1);
     let said = watch.probes.relieve(storm, then);
-    let due = "packet drops: 412,000 a second on this host, more than it is worth to look at: not \
+    let due = "packet drops: 412,000 a second on this host, too many to watch: not \
                watched for 10 s";
     ensure!(said.as_deref() == Some(due), "{said:?}");
     let runs = watch.probes.stats()?.drop_runs;

@@ -1,6 +1,6 @@
-//! The clocks that the kernel side and the agent share.
+//! The clocks.
 
-/// Now, on CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns()` and, divided by a
+/// CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns()` and, divided by a
 /// thousand, of `tcp_request_sock.snt_synack`.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
@@ -9,7 +9,7 @@ pub fn monotonic_ns() -> u64 {
         tv_nsec: 0,
     };
     // SAFETY: clock_gettime writes one timespec, which outlives the call. CLOCK_MONOTONIC always
-    // exists, so the result needs no look.
+    // exists, so the result needs no check.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     // Neither part is ever negative on this clock.
     (now.tv_sec as u64)
@@ -17,7 +17,7 @@ pub fn monotonic_ns() -> u64 {
         .saturating_add(now.tv_nsec as u64)
 }
 
-/// What the calling thread has used of the CPU (CLOCK_THREAD_CPUTIME_ID).
+/// CPU time of the calling thread (CLOCK_THREAD_CPUTIME_ID).
 #[must_use]
 pub fn thread_cpu() -> std::time::Duration {
     let mut used = libc::timespec {

@@ -1,7 +1,7 @@
-//! File descriptors: how many there may be, and what to say when they are used up.
+//! The limit of file descriptors, and the advice when it is reached.
 //!
-//! Every network namespace that is watched takes [`PER_NAMESPACE`] of them, and the soft limit is 1024
-//! on most hosts.
+//! Every watched network namespace takes [`PER_NAMESPACE`] of them, and the soft limit is 1024 on most
+//! hosts.
 
 use std::{
     io,
@@ -9,14 +9,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Of each watched namespace: itself, sock_diag, routes, two files of counters, two sockets for ICMP.
+/// Descriptors of a watched namespace: itself, sock_diag, routes, two files of counters, two sockets for ICMP.
 pub const PER_NAMESPACE: u64 = 7;
 
-/// Kept for what is opened and closed again at once: files of /proc, sockets for one question.
+/// Descriptors kept free for short use: files of /proc, sockets for one query.
 const RESERVE: u64 = 32;
 
-/// Lets the process have as many as it is allowed: raises the soft limit (RLIMIT_NOFILE) to the hard
-/// one, which needs no privilege. The limit that holds from now on.
+/// Raises the soft limit (RLIMIT_NOFILE) to the hard limit, which needs no privilege. Returns the new
+/// limit.
 ///
 /// # Errors
 /// Those of getrlimit(2) and setrlimit(2).
@@ -32,37 +32,37 @@ pub fn raise() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Whether an error says that the process may have no more.
+/// Whether an error means that the limit is reached (EMFILE).
 pub fn used_up(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMFILE)
 }
 
-/// Whether nothing more may be kept open: what is left, of a small limit at most a quarter, is for
-/// what is closed again at once.
+/// Whether only the reserve is left: no further descriptor should be kept open. Of a small limit the
+/// reserve is at most a quarter.
 pub fn scarce() -> bool {
     let Ok(limit) = get() else { return false };
     let kept = limit.rlim_cur - RESERVE.min(limit.rlim_cur / 4);
-    // A new one gets the lowest number that is free: all below are taken.
+    // A new descriptor gets the lowest free number: all below it are in use.
     match io::stdin().as_fd().try_clone_to_owned() {
         Ok(fd) => u64::try_from(fd.as_raw_fd()).is_ok_and(|number| number >= kept),
         Err(error) => used_up(&error),
     }
 }
 
-/// What to say then: one line, the remedy included.
+/// The message for that case: one line, including the remedy.
 pub fn advice() -> String {
     let limit = get().map_or("?".to_owned(), |limit| limit.rlim_cur.to_string());
     format!(
-        "the {limit} file descriptors that synprobe may have do not suffice for every namespace: some \
-         are left out; each takes {PER_NAMESPACE}: raise the hard limit, with ulimit -Hn or \
-         LimitNOFILE= of the service, or watch one with --netns"
+        "{limit} file descriptors are too few for every namespace (each needs {PER_NAMESPACE}), so some \
+         are left out: raise the hard limit (ulimit -Hn, or LimitNOFILE= of the service), or select one \
+         with --netns"
     )
 }
 
 static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the program was started without a standard output (`>&-`). The Rust runtime puts /dev/null in
-/// its place before `main`, and that looks like the /dev/null that a service manager gives on purpose.
+/// Whether the program was started without a standard output (`>&-`). The Rust runtime opens
+/// /dev/null in its place before `main`, which looks like the /dev/null that a service manager provides.
 pub fn output_was_closed() -> bool {
     OUTPUT_WAS_CLOSED.load(Ordering::Relaxed)
 }

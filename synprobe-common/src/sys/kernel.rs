@@ -1,17 +1,17 @@
-//! The running kernel: its version, and how long its jiffies are.
+//! The running kernel: its version and its HZ.
 
 use std::{fmt, fs, io, mem::MaybeUninit, path::Path};
 
 use thiserror::Error;
 
-/// A kernel's version, from what `uname -r` says.
+/// A kernel's version, from `uname -r`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelVersion {
     /// First number.
     pub major: u32,
     /// Second number.
     pub minor: u32,
-    /// Third number, 0 where there is none. Distributions leave it at 0 and count elsewhere.
+    /// Third number; 0: none. Distributions often leave it at 0 and count in their own suffix.
     pub patch: u32,
     /// The whole release: `6.1.0-18-amd64`.
     pub release: String,
@@ -19,14 +19,14 @@ pub struct KernelVersion {
 
 /// A release that does not begin with a version.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is no kernel release")]
+#[error("`{0}` is not a kernel release")]
 pub struct ReleaseError(String);
 
 impl KernelVersion {
     /// From a release.
     ///
     /// # Errors
-    /// Where it does not begin with two numbers.
+    /// It does not begin with two numbers.
     pub fn parse(release: &str) -> Result<Self, ReleaseError> {
         let release = release.trim();
         let mut numbers = release.splitn(3, '.').map(leading_number);
@@ -46,10 +46,10 @@ impl KernelVersion {
         (self.major, self.minor) >= (major, minor)
     }
 
-    /// Whether `inet_csk_reqsk_queue_is_full()` compares with `>=`, so that a SYN queue takes as many
-    /// as the backlog says and not one more. It did until "tcp/dccp: allow a connection when
-    /// sk_max_ack_backlog is zero" (6.13, and the stable releases of that January). To be asked of
-    /// [`upstream`], since distributions count otherwise.
+    /// Whether `inet_csk_reqsk_queue_is_full()` compares with `>=`, so that a SYN queue takes exactly the
+    /// backlog and not one more. It did until "tcp/dccp: allow a connection when sk_max_ack_backlog is
+    /// zero" (6.13, and the stable releases of January 2025). Use it on [`upstream`]: distributions number
+    /// differently.
     pub fn syn_queue_is_full_at_its_limit(&self) -> bool {
         match (self.major, self.minor) {
             (5, 10) => self.patch < 234,
@@ -61,8 +61,8 @@ impl KernelVersion {
         }
     }
 
-    /// Whether a program on a tracepoint may be preempted, and is skipped on its CPU meanwhile: read in
-    /// 7.2 (`__DECLARE_TRACE()`), not so in 6.18; where between it began is not known.
+    /// Whether a program on a tracepoint may be preempted, and is skipped on its CPU meanwhile. True in 7.2
+    /// (`__DECLARE_TRACE()`), false in 6.18; the first version is not known.
     pub fn preempts_tracepoints(&self) -> bool {
         self.at_least(6, 19)
     }
@@ -106,17 +106,17 @@ fn field(text: &[libc::c_char]) -> String {
 /// The running kernel's release, as `uname(2)` gives it.
 ///
 /// # Errors
-/// Those of `uname(2)`, which does not fail in practice.
+/// The error of `uname(2)`, which does not fail in practice.
 pub fn release() -> io::Result<String> {
     Ok(field(&uname()?.release))
 }
 
-/// The version that kernel.org gave what the running kernel is made from, where it can be told: Ubuntu
-/// tells it in `/proc/version_signature`, Debian in `uname -v`; both say 5.15.0 or 5.10.0 in the
-/// release, whatever fixes are in it. Of other kernels the release.
+/// The kernel.org version that the running kernel is based on. Ubuntu has it in `/proc/version_signature`,
+/// Debian in `uname -v`: their release says 5.15.0 or 5.10.0 whatever fixes it includes. For other
+/// kernels, the version of the release.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] where nothing is a version.
+/// [`io::ErrorKind::InvalidData`]: no version was found.
 pub fn upstream() -> io::Result<KernelVersion> {
     let name = uname()?;
     let signature = fs::read_to_string("/proc/version_signature").ok();
@@ -143,7 +143,7 @@ fn upstream_of(
 /// Nanoseconds of one tick of the kernel's coarse clock.
 ///
 /// # Errors
-/// Those of `clock_getres(2)`.
+/// The error of `clock_getres(2)`.
 pub fn tick_ns() -> io::Result<u64> {
     let mut tick = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: the pointer is valid for one timespec, which is all that clock_getres() writes.
@@ -155,7 +155,7 @@ pub fn tick_ns() -> io::Result<u64> {
     Ok(tick.tv_sec as u64 * 1_000_000_000 + tick.tv_nsec as u64)
 }
 
-/// Jiffies a second. Three sources, the surest first: the tick of the coarse clock, the kernel's
+/// Jiffies a second. Three sources, the most reliable first: the tick of the coarse clock, the kernel's
 /// list of timers (needs root), the configuration the kernel was built with.
 ///
 /// `read` reads a file of this host.
@@ -183,8 +183,8 @@ pub fn hz(
         })
 }
 
-/// HZ from the resolution of CLOCK_MONOTONIC_COARSE: the kernel gives `TICK_NSEC`, a second
-/// divided by HZ, for it (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
+/// HZ from the resolution of CLOCK_MONOTONIC_COARSE, which is `TICK_NSEC`: a second divided by HZ
+/// (kernel/time/posix-timers.c, `KTIME_LOW_RES`).
 pub fn hz_of_tick(tick_ns: u64) -> Option<u32> {
     // Rounded as TICK_NSEC is, so that 300, 1024 and 1200 come out whole.
     let hz = 1_000_000_000u64
@@ -199,7 +199,7 @@ const KNOWN_HZ: [u32; 13] = [
     24, 32, 48, 64, 100, 128, 250, 256, 300, 500, 1000, 1024, 1200,
 ];
 
-/// HZ from `/proc/timer_list`: it tells the monotonic time and the jiffies, which begin at
+/// HZ from `/proc/timer_list`: it has the monotonic time and the jiffies, which start at
 /// `(u32)(-300 * HZ)` (include/linux/jiffies.h). 64-bit kernels only.
 pub fn hz_of_timer_list(text: &str) -> Option<u32> {
     let now_ns: u64 = text
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_the_version_tells() {
+    fn behaviour_by_version() {
         let of = |r| KernelVersion::parse(r).unwrap();
         for before in [
             "5.10.233", "5.11.22", "5.15.176", "6.1.124", "6.6.71", "6.12.9", "6.11.11",
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_tells_the_same_in_both_ways() {
+    fn both_sources_agree_on_this_host() {
         let tick = hz_of_tick(tick_ns().unwrap());
         assert!(tick.is_some());
         if let Ok(text) = std::fs::read_to_string("/proc/timer_list") {

@@ -1,4 +1,4 @@
-//! What the operating system offers, wrapped: no policy, no knowledge of handshakes.
+//! Wrappers of operating system interfaces, without policy and without knowledge of handshakes.
 
 pub mod clock;
 pub mod fd_limit;

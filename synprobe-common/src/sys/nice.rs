@@ -1,20 +1,20 @@
-//! The agent's share of a processor where every transition is told.
+//! The nice value of a run that reports every transition.
 
 use std::io;
 
-/// As much as auditd gives itself (`priority_boost`), for the same reason.
+/// The default of auditd (`priority_boost`), for the same reason.
 const BOOST: libc::c_int = 4;
 
-/// Lowers the nice value of the calling thread, and of all that it begins from now on, by 4: whoever reads
-/// every event competes with those who cause them, and a ring that nobody empties in time loses records.
-/// Where somebody has set a nice value already, it stays. Whether it was changed.
+/// Lowers the nice value of the calling thread, and of the threads that it starts, by 4. The reader of the
+/// events competes with the processes that cause them, and a ring that is not emptied in time loses
+/// records. A nice value other than 0 stays. Returns whether it was changed.
 ///
 /// # Errors
 ///
-/// Those of setpriority(2): EACCES without CAP_SYS_NICE.
+/// The error of setpriority(2): EACCES without CAP_SYS_NICE.
 pub fn raise() -> io::Result<bool> {
-    // SAFETY: takes two numbers. What it returns may be negative, so an error shows in errno alone; that
-    // of the calling thread itself can always be asked for.
+    // SAFETY: takes two numbers. The result may be negative, so only errno shows an error; for the calling
+    // thread itself there is none.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     if nice != 0 {
         return Ok(false);

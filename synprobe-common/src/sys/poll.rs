@@ -1,13 +1,15 @@
-//! Waiting for descriptors until a deadline.
+//! Waits for descriptors until a deadline.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    time::{Duration, Instant},
+};
 
-/// How long a wait may keep a set stop flag waiting.
+/// The longest delay until a wait notices a stop flag.
 pub const SLICE: Duration = Duration::from_millis(25);
 
-/// Waits until `fd` can be read; false when the deadline came first.
+/// Waits until `fd` is readable; false: the deadline passed.
 pub fn readable(fd: &impl AsFd, deadline: Instant) -> io::Result<bool> {
     let mut polled = [interest(fd.as_fd().as_raw_fd(), libc::POLLIN)];
     loop {
@@ -29,12 +31,12 @@ pub fn interest(fd: RawFd, events: libc::c_short) -> libc::pollfd {
     }
 }
 
-/// Waits for any of the rows, at the longest until `deadline`; how many are ready. A signal ends
-/// the wait with 0.
+/// Waits for any of the rows, at most until `deadline`. Returns how many are ready; a signal ends the wait
+/// with 0.
 pub fn wait(rows: &mut [libc::pollfd], deadline: Instant) -> io::Result<usize> {
     let left = deadline.saturating_duration_since(Instant::now());
     let left = libc::timespec {
-        // The name of the field's type is deprecated where musl is the C library.
+        // musl deprecates the name of the field's type.
         tv_sec: left.as_secs() as _,
         tv_nsec: left.subsec_nanos() as libc::c_long,
     };

@@ -1,28 +1,29 @@
-//! What a run gives up once its programs are attached. It reads what strangers' processes and packets
-//! say, and needs for that far less than it was started with.
+//! The privileges that a run gives up once its programs are attached. From then on it handles data of
+//! untrusted processes and packets, and needs far less than at the start.
 //!
-//! Capabilities are a thread's, and a new thread has those of the one that made it: to be called before
-//! any other thread is begun. docs/privileges.md says what each is for, and a test that each is needed.
+//! Capabilities belong to a thread, and a new thread inherits those of its creator: call this before
+//! starting other threads. docs/privileges.md explains each capability, and a test shows that each is
+//! needed.
 
 use std::io;
 
 use crate::sys::seccomp;
 
-/// A capability's bit (include/uapi/linux/capability.h).
+/// Bit of a capability (include/uapi/linux/capability.h): replaces [`DAC_READ_SEARCH`].
 pub const DAC_OVERRIDE: u32 = 1;
-/// Files and directories of others; opening a cgroup by its number.
+/// Reading files and directories of other users; opening a cgroup by its id.
 pub const DAC_READ_SEARCH: u32 = 2;
-/// Raw sockets, to which ICMP errors come.
+/// Raw sockets for ICMP errors.
 pub const NET_RAW: u32 = 13;
 /// Other processes' `/proc/PID/ns` and `/proc/PID/fd`.
 pub const SYS_PTRACE: u32 = 19;
 /// Entering another network namespace.
 pub const SYS_ADMIN: u32 = 21;
-/// Places in the kernel by name, where it hides its addresses. To begin with only.
+/// Addresses in /proc/kallsyms where the kernel hides them. Only at the start.
 pub const SYSLOG: u32 = 34;
-/// Loading programs that trace. To begin with only.
+/// Loading tracing programs. Only at the start.
 pub const PERFMON: u32 = 38;
-/// Loading programs and maps. Kept: older kernels may ask for it to read a map or attach a program again.
+/// Loading programs and maps. Kept: older kernels may require it to read a map or attach a program again.
 pub const BPF: u32 = 39;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits in two words.
@@ -30,7 +31,7 @@ const VERSION_3: u32 = 0x2008_0522;
 
 /// `struct __user_cap_header_struct`.
 #[repr(C)]
-struct Header {
+struct CapHeader {
     version: u32,
     /// 0: the calling thread.
     pid: libc::c_int,
@@ -39,38 +40,38 @@ struct Header {
 /// `struct __user_cap_data_struct`, the lower 32 bits and then the upper.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Data {
+struct CapData {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
-/// Of what is `held`, what a run needs to the end; `elsewhere`: in other network namespaces too.
+/// The subset of `held` that a run needs until its end. `elsewhere`: it enters other network namespaces.
 pub fn to_keep(held: u64, elsewhere: bool) -> u64 {
     let has = |cap: u32| held >> cap & 1 == 1;
     let mut keep = bits(&[BPF, NET_RAW, SYS_PTRACE, DAC_READ_SEARCH]);
-    // It stands for CAP_BPF where that is not there.
+    // It replaces CAP_BPF where that is not held.
     if elsewhere || !has(BPF) {
         keep |= bits(&[SYS_ADMIN]);
     }
-    // Likewise, for reading.
+    // It replaces CAP_DAC_READ_SEARCH where that is not held.
     if !has(DAC_READ_SEARCH) {
         keep |= bits(&[DAC_OVERRIDE]);
     }
     held & keep
 }
 
-/// A set of these.
+/// The set of these capabilities.
 pub fn bits(capabilities: &[u32]) -> u64 {
     capabilities.iter().fold(0, |set, cap| set | 1 << cap)
 }
 
-/// Gives up all but [`to_keep`], for the calling thread and every thread that it begins from now on,
-/// and the way to get any back: no program that is executed may give more. Then the system calls that
-/// are of no use any more ([`seccomp::confine`]).
+/// Gives up all capabilities but [`to_keep`], for the calling thread and every thread that it starts later,
+/// and sets no_new_privs, so that no executed program can regain any. Then it gives up the system calls
+/// that are no longer needed ([`seccomp::confine`]).
 ///
 /// # Errors
-/// Those of prctl(2), capset(2) and seccomp(2), which a seccomp filter may forbid.
+/// The errors of prctl(2), capset(2) and seccomp(2), which a seccomp filter may forbid.
 pub fn give_up(elsewhere: bool) -> io::Result<()> {
     // SAFETY: PR_SET_NO_NEW_PRIVS takes four numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
@@ -81,25 +82,25 @@ pub fn give_up(elsewhere: bool) -> io::Result<()> {
 /// The calling thread's permitted capabilities.
 ///
 /// # Errors
-/// Those of capget(2).
+/// The error of capget(2).
 pub fn held() -> io::Result<u64> {
-    let header = Header {
+    let header = CapHeader {
         version: VERSION_3,
         pid: 0,
     };
-    let mut data = [Data::default(); 2];
+    let mut data = [CapData::default(); 2];
     // SAFETY: both are alive for the call, and this version writes two words of each set.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
     Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
-/// Holds these and no others; none is inheritable, and so none is ambient.
+/// Sets exactly these; none is inheritable, so none is ambient.
 fn hold(set: u64) -> io::Result<()> {
-    let header = Header {
+    let header = CapHeader {
         version: VERSION_3,
         pid: 0,
     };
-    let word = |set: u64| Data {
+    let word = |set: u64| CapData {
         effective: set as u32,
         permitted: set as u32,
         inheritable: 0,
@@ -127,7 +128,7 @@ mod tests {
         let always = bits(&[BPF, NET_RAW, SYS_PTRACE, DAC_READ_SEARCH]);
         assert_eq!(to_keep(ALL, false), always);
         assert_eq!(to_keep(ALL, true), always | 1 << SYS_ADMIN);
-        // What stands for another stays in its place.
+        // A replacement is kept where the other is not held.
         let old_root = ALL & !bits(&[BPF, PERFMON, DAC_READ_SEARCH]);
         let instead = bits(&[NET_RAW, SYS_PTRACE, SYS_ADMIN, DAC_OVERRIDE]);
         assert_eq!(to_keep(old_root, false), instead);

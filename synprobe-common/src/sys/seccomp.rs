@@ -1,9 +1,9 @@
-//! System calls that a run has no use for once its programs are attached, and that whoever took it over
-//! would want first. docs/privileges.md has the list in words.
+//! System calls that a run no longer needs once its programs are attached, and that an attacker would use
+//! first. docs/privileges.md lists them.
 //!
-//! What is refused is listed, not what is allowed: what a libc or the async runtime calls changes with
-//! their versions, and a list of that which is wrong would end the agent when it is needed. A call that is
-//! refused fails with EPERM, as if a privilege were missing.
+//! The list has what is refused, not what is allowed. The calls of libc and the async runtime change with
+//! their versions, and an incomplete list of allowed calls would end the agent when it is needed. A
+//! refused call fails with EPERM, as if a privilege were missing.
 
 use std::{collections::BTreeMap, io};
 
@@ -12,7 +12,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
-/// Refused whatever the arguments are.
+/// Refused with any arguments.
 const NEVER: &[libc::c_long] = &[
     // Other programs, and other processes' memory and descriptors.
     libc::SYS_execve,
@@ -55,21 +55,21 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_clock_settime,
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
-    // What makes a flaw of the kernel's easier to use.
+    // Calls that help to exploit kernel bugs.
     libc::SYS_userfaultfd,
     libc::SYS_perf_event_open,
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_personality,
-    // It does what other calls do, past a filter.
+    // io_uring performs other calls without passing the filter.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_fanotify_init,
 ];
 
-/// Names that only the older architectures have.
+/// Calls that only older architectures have.
 #[cfg(target_arch = "x86_64")]
 const NEVER_HERE: &[libc::c_long] = &[
     libc::SYS_fork,
@@ -82,8 +82,8 @@ const NEVER_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const NEVER_HERE: &[libc::c_long] = &[];
 
-/// `enum bpf_cmd` (include/uapi/linux/bpf.h): programs and maps that were not there at the beginning,
-/// those of others, and what outlives the process. Reading maps and attaching what is loaded remain.
+/// `enum bpf_cmd` (include/uapi/linux/bpf.h): new programs and maps, those of other processes, and pins
+/// that outlive the process. Reading maps and attaching loaded programs stay allowed.
 const BPF_COMMANDS: &[u64] = &[
     0,  // BPF_MAP_CREATE
     5,  // BPF_PROG_LOAD
@@ -97,7 +97,7 @@ const BPF_COMMANDS: &[u64] = &[
     30, // BPF_LINK_GET_FD_BY_ID
 ];
 
-/// Sockets are of these families; a packet socket would read what others say.
+/// The allowed socket families. A packet socket could read other processes' traffic.
 const FAMILIES: &[libc::c_int] = &[
     libc::AF_UNIX,
     libc::AF_INET,
@@ -105,12 +105,12 @@ const FAMILIES: &[libc::c_int] = &[
     libc::AF_NETLINK,
 ];
 
-/// Binds the calling thread, and every thread that it begins from now on; `elsewhere`: it must enter
-/// other network namespaces.
+/// Applies to the calling thread and every thread that it starts later. `elsewhere`: it enters other
+/// network namespaces.
 ///
 /// # Errors
 ///
-/// Where the kernel has no seccomp filters, or one that is there already forbids another.
+/// The kernel has no seccomp filters, or an existing one forbids more.
 pub fn confine(elsewhere: bool) -> io::Result<()> {
     let Some(arch) = arch() else {
         return Err(io::ErrorKind::Unsupported.into());
@@ -126,7 +126,7 @@ pub fn confine(elsewhere: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// `None` where the filters are not known to be right.
+/// `None`: the filters are not tested on this architecture.
 fn arch() -> Option<TargetArch> {
     std::env::consts::ARCH.try_into().ok()
 }
@@ -146,7 +146,7 @@ fn refused(elsewhere: bool, arch: TargetArch) -> Result<BpfProgram, BackendError
         .map(|family| argument(0, SeccompCmpOp::Ne, *family as u64));
     let others = SeccompRule::new(others.collect::<Result<_, _>>()?)?;
     rules.insert(libc::SYS_socket, vec![others]);
-    // Threads only. A namespace of users cannot be had with a thread, nor one of processes.
+    // Threads only. CLONE_THREAD excludes new user and pid namespaces.
     let thread = libc::CLONE_THREAD as u64;
     let process = argument(0, SeccompCmpOp::MaskedEq(thread), 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
@@ -164,11 +164,11 @@ fn refused(elsewhere: bool, arch: TargetArch) -> Result<BpfProgram, BackendError
     SeccompFilter::new(rules, SeccompAction::Allow, errno, arch)?.try_into()
 }
 
-/// The same calls by the numbers of x32, which some kernels still take from 64-bit programs.
+/// The same calls by x32 numbers, which some kernels still accept from 64-bit programs.
 #[cfg(target_arch = "x86_64")]
 fn close_x32(rules: &mut BTreeMap<i64, Vec<SeccompRule>>) {
     const X32: i64 = 0x4000_0000;
-    // Those whose number there is another: execve, ptrace, kexec_load, process_vm_readv and _writev,
+    // Calls with a different number in x32: execve, ptrace, kexec_load, process_vm_readv and _writev,
     // execveat (arch/x86/entry/syscalls/syscall_64.tbl).
     const OWN: [i64; 6] = [520, 521, 528, 539, 540, 545];
     let same: Vec<_> = rules
@@ -179,15 +179,15 @@ fn close_x32(rules: &mut BTreeMap<i64, Vec<SeccompRule>>) {
     rules.extend(OWN.map(|call| (call | X32, Vec::new())));
 }
 
-/// clone3's flags are behind a pointer, where no filter sees them: as on a kernel that has no such call,
-/// a libc takes clone instead.
+/// The flags of clone3 are behind a pointer, which no filter can read. It returns ENOSYS, so that libc uses
+/// clone.
 fn not_there(arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let errno = SeccompAction::Errno(libc::ENOSYS as u32);
     SeccompFilter::new(rules, SeccompAction::Allow, errno, arch)?.try_into()
 }
 
-/// All of them are ints, so the upper half of the register says nothing.
+/// All arguments are ints, so the upper half of the register is ignored.
 fn argument(
     number: u8,
     operator: SeccompCmpOp,

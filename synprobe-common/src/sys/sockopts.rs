@@ -1,8 +1,8 @@
-//! Socket addresses and options, as the kernel takes them.
+//! Socket addresses and options in the kernel's form.
 
 use std::{io, net::SocketAddr, os::fd::AsRawFd};
 
-/// Calls `use_it` with the address as the kernel wants it (`struct sockaddr_in`, `sockaddr_in6`).
+/// Calls `use_it` with the address as `struct sockaddr_in` or `sockaddr_in6`.
 pub fn with_sockaddr<T>(
     address: SocketAddr,
     use_it: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> T,
@@ -44,7 +44,7 @@ pub fn with_sockaddr<T>(
 ///
 /// # Errors
 ///
-/// What the kernel answers.
+/// The error of setsockopt(2).
 pub fn set_option<T>(
     fd: &impl AsRawFd,
     level: libc::c_int,

@@ -1,8 +1,6 @@
-//! A namespace's settings: `/proc/sys/net`, which shows each reader those of its own namespace.
+//! The settings of a namespace: `/proc/sys/net`, which shows each reader its own namespace.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
 use crate::sys::netns::NetNs;
 
@@ -10,21 +8,21 @@ use crate::sys::netns::NetNs;
 /// `net/ipv4/tcp_syn_retries`.
 ///
 /// # Errors
-/// NotFound where this kernel has no such setting (before 6.5 there is no `tcp_syn_linear_timeouts`);
-/// InvalidInput for a name that leaves `/proc/sys`.
+/// NotFound: this kernel does not have the setting (before 6.5 there is no `tcp_syn_linear_timeouts`).
+/// InvalidInput: the name leaves `/proc/sys`.
 pub fn sysctl(netns: &NetNs, name: &str) -> io::Result<String> {
     let path = path_of(name)?;
-    // The lookup, not the open file, is what follows the thread's namespace.
+    // The path lookup, not the open file, depends on the thread's namespace.
     netns
         .run(|| fs::read_to_string(path))?
         .map(|value| value.trim_end().to_owned())
 }
 
-/// Reads several settings that are one number each, entering the namespace once. `None` for one that
-/// this kernel does not have or that is no number.
+/// Reads several settings of one number each, entering the namespace once. `None`: this kernel does not
+/// have it, or it is not a number.
 ///
 /// # Errors
-/// When the namespace cannot be entered; InvalidInput for a name that leaves `/proc/sys`.
+/// The namespace cannot be entered. InvalidInput: a name leaves `/proc/sys`.
 pub fn sysctl_numbers<const N: usize>(
     netns: &NetNs,
     names: [&str; N],
@@ -39,14 +37,14 @@ pub fn sysctl_numbers<const N: usize>(
 /// Writes one setting inside `netns`.
 ///
 /// # Errors
-/// As [`sysctl`]; InvalidInput also for a value that the kernel refuses.
+/// As [`sysctl`]; InvalidInput also if the kernel refuses the value.
 pub fn set_sysctl(netns: &NetNs, name: &str, value: &str) -> io::Result<()> {
     let path = path_of(name)?;
     netns.run(|| fs::write(path, value))?
 }
 
-/// `net.ipv4.x` → `/proc/sys/net/ipv4/x`. With a slash anywhere, dots are left alone: a device's name
-/// may have them (`net/ipv4/conf/eth0.100/rp_filter`).
+/// `net.ipv4.x` → `/proc/sys/net/ipv4/x`. In a name with slashes, dots stay: a device's name may have
+/// them (`net/ipv4/conf/eth0.100/rp_filter`).
 fn path_of(name: &str) -> io::Result<PathBuf> {
     let relative = match name.contains('/') {
         true => name.to_owned(),
@@ -58,7 +56,7 @@ fn path_of(name: &str) -> io::Result<PathBuf> {
     {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{name:?} is no sysctl; give one such as net.ipv4.tcp_syn_retries"),
+            format!("{name:?} is not a sysctl; give one such as net.ipv4.tcp_syn_retries"),
         ));
     }
     Ok(PathBuf::from("/proc/sys").join(relative))

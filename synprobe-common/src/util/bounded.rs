@@ -1,25 +1,24 @@
-//! The one kind of table that the agent keeps: it has a limit.
+//! The bounded table that the agent uses for everything that grows.
 
 use std::hash::Hash;
 
 use hashlink::LinkedHashMap;
 
-/// A map that never holds more than its limit: the oldest makes room.
+/// A map with a limit: when it is full, an insertion evicts the oldest entry.
 ///
-/// Entries are allocated one by one and stay where they are: a table of a million large ones is not
-/// copied as it grows, and has no room for a second million.
+/// Entries are allocated one by one and never move: a table of a million large entries is not copied when
+/// it grows.
 pub struct Bounded<K, V> {
     /// Oldest first.
     map: LinkedHashMap<K, V>,
     limit: usize,
 }
 
-/// A table that once was larger gives its memory back when it is a quarter full; below this many
-/// entries that is not worth the while.
-const WORTH_GIVING_BACK: usize = 16_384;
+/// A table with more capacity than this shrinks when it is a quarter full, entries.
+const SHRINK_ABOVE: usize = 16_384;
 
 impl<K: Eq + Hash + Copy, V> Default for Bounded<K, V> {
-    /// Room for what is worth remembering where nobody asked for more.
+    /// The limit for tables without a configured one.
     fn default() -> Self {
         Self::new(16_384)
     }
@@ -34,7 +33,7 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         }
     }
 
-    /// Puts a value in, as the youngest; gives back what it replaced, and what had to go for it.
+    /// Inserts a value as the youngest. Returns the value that it replaced, and the evicted entry.
     pub fn insert(&mut self, key: K, value: V) -> (Option<V>, Option<(K, V)>) {
         let replaced = self.map.insert(key, value);
         let evicted = match self.map.len() > self.limit {
@@ -44,41 +43,41 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         (replaced, evicted)
     }
 
-    /// Takes the oldest out.
+    /// Removes the oldest entry.
     pub fn pop(&mut self) -> Option<(K, V)> {
         self.map.pop_front()
     }
 
-    /// What stands there.
+    /// The value of a key.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.map.get_mut(key)
     }
 
-    /// What stands there.
+    /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.map.get(key)
     }
 
-    /// Takes it out.
+    /// Removes an entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let removed = self.map.remove(key);
-        if self.map.capacity() > WORTH_GIVING_BACK && self.map.capacity() / 4 > self.map.len() {
+        if self.map.capacity() > SHRINK_ABOVE && self.map.capacity() / 4 > self.map.len() {
             self.map.shrink_to_fit();
         }
         removed
     }
 
-    /// How many there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// All of them, the oldest first.
+    /// All entries, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.map.iter()
     }
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_makes_room() {
+    fn the_oldest_entry_is_evicted() {
         let mut table = Bounded::new(2);
         assert_eq!(table.insert(1, 'a'), (None, None));
         assert_eq!(table.insert(2, 'b'), (None, None));
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crowd_took_is_given_back() {
+    fn memory_is_returned_when_the_table_empties() {
         let mut table = Bounded::new(100_000);
         for key in 0..100_000 {
             table.insert(key, ());
@@ -111,7 +110,7 @@ mod tests {
             table.remove(&key);
         }
         assert_eq!(table.len(), 1000);
-        assert!(table.map.capacity() <= WORTH_GIVING_BACK);
+        assert!(table.map.capacity() <= SHRINK_ABOVE);
         assert_eq!(table.iter().next(), Some((&99_000, &())));
     }
 }

@@ -1,9 +1,8 @@
-//! Names of the errnos that a handshake can end with.
+//! Names of the errnos of failed handshakes.
 
 /// The name of a positive errno, as `errno(3)` has it; `E<number>` for one that is not in the table.
 pub fn name(errno: u32) -> String {
-    // Numbers as include/uapi/asm-generic/errno{-base,}.h has them; libc carries the right ones
-    // for the architecture.
+    // libc has the numbers of the architecture.
     let known = match i32::try_from(errno).unwrap_or(0) {
         libc::EPERM => "EPERM",
         libc::ENOENT => "ENOENT",
@@ -38,7 +37,7 @@ pub fn name(errno: u32) -> String {
     known.to_owned()
 }
 
-/// The name of what a transmission returned: a negative errno, or a positive `NET_XMIT_*`
+/// The name of a transmission's result: a negative errno, or a positive `NET_XMIT_*`
 /// (include/linux/netdevice.h).
 pub fn transmit_error(err: i32) -> String {
     match err {

@@ -1,8 +1,8 @@
-//! Numbers and names as an engineer in a hurry reads them.
+//! Formats of durations, backoffs and untrusted text.
 
 use std::borrow::Cow;
 
-/// A duration in the unit that fits: `64 µs`, `20.1 ms`, `2.04 s`, `131 s`.
+/// A duration in a fitting unit: `64 µs`, `20.1 ms`, `2.04 s`, `131 s`.
 pub fn duration(us: u64) -> String {
     let f = us as f64;
     match us {
@@ -16,18 +16,18 @@ pub fn duration(us: u64) -> String {
     }
 }
 
-/// As [`duration`]; `?` where it is not known.
+/// As [`duration`]; `?` if it is unknown.
 pub fn maybe(us: Option<u64>) -> String {
     us.map_or_else(|| "?".to_owned(), duration)
 }
 
-/// A backoff at a glance: one step a gap, each twice the one below it.
+/// A backoff as a bar for each gap; each height is twice the one below it.
 pub fn ladder(gaps_us: &[u64]) -> String {
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let step = |gap: &u64| match gap {
         0..500_000 => '·',
         gap => {
-            // The wheel is up to an eighth late: a gap counts as the power of two that it passed.
+            // The timer wheel is up to an eighth late: a gap counts as the power of two that it passed.
             let doublings = (gap / 850_000).max(1).ilog2() as usize;
             STEPS[doublings.min(STEPS.len() - 1)]
         }
@@ -43,8 +43,8 @@ pub fn ladder(gaps_us: &[u64]) -> String {
     text
 }
 
-/// Text that a stranger chose (a process names itself), made safe for a terminal: nothing in it moves
-/// the cursor, ends the line, or shows it in another order than it is written.
+/// Untrusted text (a process chooses its name), made safe for a terminal: nothing in it moves the cursor,
+/// ends the line, or changes the order of characters.
 pub fn safe(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hazardous) {
         return Cow::Borrowed(text);
@@ -59,8 +59,8 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character does something where others are only shown: C0, DEL and C1 controls, line and
-/// paragraph separators, marks of writing direction, and what has no width.
+/// Whether a character has an effect on a terminal: C0, DEL and C1 controls, line and paragraph separators,
+/// marks of writing direction, and characters without width.
 pub fn is_hazardous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

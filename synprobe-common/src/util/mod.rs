@@ -1,4 +1,4 @@
-//! Small things that every part uses.
+//! Small helpers that every part uses.
 
 pub mod addresses;
 pub mod bounded;

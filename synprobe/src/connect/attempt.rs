@@ -1,5 +1,5 @@
-//! The attempts themselves: sockets of our own, one for each address, begun one after the other as an
-//! application would, and each followed to its end.
+//! The attempts: one socket for each address, started one after the other as an application would, each
+//! followed to its end.
 
 use std::{
     io::{self, PipeReader},
@@ -11,85 +11,85 @@ use std::{
 use super::{
     icmp::{self, Icmp},
     order::STAGGER,
-    path::{PathInfo, Ways},
+    path::{PathInfo, RouteLookup},
 };
-use crate::sys::sockopts::with_sockaddr;
 use crate::sys::{
     clock::monotonic_ns,
     poll::{interest, wait},
+    sockopts::with_sockaddr,
 };
 
-/// Longer than any wait that is bounded otherwise.
-const NO_HURRY: Duration = Duration::from_secs(3600);
+/// A wait without another bound.
+const LONG_WAIT: Duration = Duration::from_secs(3600);
 
-/// How an attempt ended, as its own process saw it.
+/// How an attempt ended, as the socket saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum AttemptEnd {
     /// connect() succeeded.
     Connected,
     /// It failed with this errno.
     Failed(i32),
-    /// Our patience ended first, and the socket was closed.
+    /// `--timeout` passed first, and the socket was closed.
     TimedOut,
-    /// The user's did.
+    /// The user interrupted it.
     Interrupted,
 }
 
-/// An attempt that is over. Times are CLOCK_MONOTONIC, nanoseconds.
+/// An attempt that has ended. Times are CLOCK_MONOTONIC, nanoseconds.
 #[derive(Clone, Debug)]
-pub struct Tried {
-    /// Whom.
+pub struct AttemptResult {
+    /// The address.
     pub peer: SocketAddr,
-    /// connect() was called.
+    /// When connect() was called.
     pub began_ns: u64,
-    /// The end was seen.
+    /// When the end was seen.
     pub ended_ns: u64,
     /// How it ended.
-    pub end: End,
-    /// Where it was made from; `None`: the kernel chose nothing.
+    pub end: AttemptEnd,
+    /// The local address; `None`: the kernel chose none.
     pub local: Option<SocketAddr>,
-    /// The last ICMP error that it met.
+    /// The last ICMP error that it received.
     pub icmp: Option<Icmp>,
-    /// The way there.
+    /// The route.
     pub path: PathInfo,
 }
 
-/// One under way.
-struct Open {
+/// An attempt under way.
+struct PendingAttempt {
     socket: OwnedFd,
-    /// Of the result.
+    /// Index of the result.
     at: usize,
     deadline: Instant,
 }
 
-/// Tries every address to its end: at the latest `timeout` after its own beginning. The next one begins
-/// 250 ms after the one before it, at once if that one has failed. Everything ends when the other end of
-/// `halted` is closed. Sockets are made in the calling thread's namespace.
+/// Tries every address until it ends, at most `timeout` after its start. An attempt starts 250 ms after the
+/// one before it, or at once if that one has failed. Everything ends when the other end of `halted` is
+/// closed. Sockets are opened in the calling thread's namespace.
 ///
 /// # Errors
 ///
-/// When waiting is not possible; what an address answers is no error.
+/// poll() failed. A failed connection is a result, not an error.
 pub fn try_all(
     peers: &[SocketAddr],
     timeout: Duration,
     halted: &PipeReader,
-    ways: &mut Ways,
-) -> io::Result<Vec<Tried>> {
-    let mut tried: Vec<Tried> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+    routes: &mut RouteLookup,
+) -> io::Result<Vec<AttemptResult>> {
+    let mut tried: Vec<AttemptResult> = Vec::new();
+    let mut open: Vec<PendingAttempt> = Vec::new();
     let mut due = Instant::now();
     loop {
         let last_failed = tried
             .last()
-            .is_some_and(|last| matches!(last.end, End::Failed(_)));
+            .is_some_and(|last| matches!(last.end, AttemptEnd::Failed(_)));
         if let Some(peer) = peers.get(tried.len())
             && (last_failed || due <= Instant::now())
         {
-            let (result, socket) = begin(*peer, ways);
-            // From the connect() itself: what was looked up before it takes none of the stagger.
+            let (result, socket) = begin(*peer, routes);
+            // Counted from connect(): the lookups before it are not part of the stagger.
             due = Instant::now() + STAGGER;
             if let Some(socket) = socket {
-                open.push(Open {
+                open.push(PendingAttempt {
                     socket,
                     at: tried.len(),
                     deadline: Instant::now() + timeout,
@@ -107,7 +107,7 @@ pub fn try_all(
             .map(|o| o.deadline)
             .chain(more.then_some(due))
             .min()
-            .unwrap_or_else(|| Instant::now() + NO_HURRY);
+            .unwrap_or_else(|| Instant::now() + LONG_WAIT);
         let mut rows: Vec<libc::pollfd> = open
             .iter()
             .map(|o| interest(o.socket.as_raw_fd(), libc::POLLOUT))
@@ -120,11 +120,11 @@ pub fn try_all(
         open.retain(|o| {
             let result = &mut tried[o.at];
             if ready.next() == Some(true)
-                && let Some(end) = look(&o.socket, result)
+                && let Some(end) = poll_attempt(&o.socket, result)
             {
                 result.end = end;
             } else if interrupted {
-                result.end = End::Interrupted;
+                result.end = AttemptEnd::Interrupted;
             } else if o.deadline > now {
                 return true;
             }
@@ -137,19 +137,18 @@ pub fn try_all(
     }
 }
 
-/// Calls connect(). The socket is given back while its end is not known.
-fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
-    let path = ways.to(peer);
+/// Calls connect(). Returns the socket if the attempt has not ended.
+fn begin(peer: SocketAddr, routes: &mut RouteLookup) -> (AttemptResult, Option<OwnedFd>) {
+    let path = routes.to(peer);
     let socket = stream_socket(peer.is_ipv6());
     if let Ok(socket) = &socket {
         icmp::keep(socket);
     }
-    let mut result = Tried {
+    let mut result = AttemptResult {
         peer,
         began_ns: monotonic_ns(),
         ended_ns: 0,
-        // Until something else is seen.
-        end: End::TimedOut,
+        end: AttemptEnd::TimedOut,
         local: None,
         icmp: None,
         path,
@@ -172,16 +171,19 @@ fn begin(peer: SocketAddr, ways: &mut Ways) -> (Tried, Option<OwnedFd>) {
     });
     let (end, socket) = match called {
         Ok(Some(socket)) => return (result, Some(socket)),
-        Ok(None) => (End::Connected, None),
-        Err(error) => (End::Failed(error.raw_os_error().unwrap_or(libc::EIO)), None),
+        Ok(None) => (AttemptEnd::Connected, None),
+        Err(error) => (
+            AttemptEnd::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
+            None,
+        ),
     };
     (result.end, result.ended_ns) = (end, monotonic_ns());
     (result, socket)
 }
 
-/// What became of it; `None`: it is still under way. A socket with an ICMP error in its queue is ready
-/// although nothing is decided.
-fn look(socket: &OwnedFd, result: &mut Tried) -> Option<End> {
+/// How the attempt ended; `None`: it is under way. A socket with an ICMP error in its queue is ready
+/// before that.
+fn poll_attempt(socket: &OwnedFd, result: &mut AttemptResult) -> Option<AttemptEnd> {
     /// `TCP_CLOSE` and `TCP_SYN_SENT` (include/net/tcp_states.h).
     const CLOSE: u8 = 7;
     const SYN_SENT: u8 = 2;
@@ -190,17 +192,17 @@ fn look(socket: &OwnedFd, result: &mut Tried) -> Option<End> {
         result.icmp = icmp::take(socket).or(result.icmp.take());
         return None;
     }
-    // Before the queue is read: that clears it.
+    // Read before the error queue: reading the queue clears it.
     let error = socket_error(socket.as_raw_fd());
     result.icmp = icmp::take(socket).or(result.icmp.take());
     result.local = local(socket.as_raw_fd()).or(result.local);
     Some(match (error, state) {
         (0, Some(CLOSE)) => {
             let known = result.icmp.as_ref().map(|icmp| icmp.errno);
-            End::Failed(known.filter(|e| *e != 0).unwrap_or(libc::ECONNABORTED))
+            AttemptEnd::Failed(known.filter(|e| *e != 0).unwrap_or(libc::ECONNABORTED))
         }
-        (0, _) => End::Connected,
-        (error, _) => End::Failed(error),
+        (0, _) => AttemptEnd::Connected,
+        (error, _) => AttemptEnd::Failed(error),
     })
 }
 
@@ -212,7 +214,7 @@ fn stream_socket(v6: bool) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and belongs to nobody else.
+    // SAFETY: the descriptor was just opened, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -256,16 +258,16 @@ mod tests {
     use super::*;
     use crate::sys::netns::NetNs;
 
-    /// A loopback address of this test's own: other tests' ports are not ours.
+    /// A loopback address that only these tests use.
     const HERE: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 1);
 
-    fn ways() -> Ways {
-        Ways::open(&NetNs::current().unwrap())
+    fn routes() -> RouteLookup {
+        RouteLookup::open(&NetNs::current().unwrap())
     }
 
-    fn try_them(peers: &[SocketAddr], timeout: Duration) -> Vec<Tried> {
+    fn try_them(peers: &[SocketAddr], timeout: Duration) -> Vec<AttemptResult> {
         let (halted, _halt) = io::pipe().unwrap();
-        try_all(peers, timeout, &halted, &mut ways()).unwrap()
+        try_all(peers, timeout, &halted, &mut routes()).unwrap()
     }
 
     /// A listener whose queues are full drops every further SYN: silence without a namespace.
@@ -289,8 +291,8 @@ mod tests {
         let open = listener.local_addr().unwrap();
         let closed = SocketAddr::from((Ipv4Addr::new(127, 83, 0, 2), open.port()));
         let tried = try_them(&[closed, open], Duration::from_secs(5));
-        assert_eq!(tried[0].end, End::Failed(libc::ECONNREFUSED));
-        assert_eq!(tried[1].end, End::Connected);
+        assert_eq!(tried[0].end, AttemptEnd::Failed(libc::ECONNREFUSED));
+        assert_eq!(tried[1].end, AttemptEnd::Connected);
         assert_eq!(
             tried[1].local.map(|addr| addr.ip()),
             tried[1].path.source,
@@ -312,7 +314,7 @@ mod tests {
         let tried = try_them(&[silent, open.local_addr().unwrap()], timeout);
         assert_eq!(
             (tried[0].end, tried[1].end),
-            (End::TimedOut, End::Connected)
+            (AttemptEnd::TimedOut, AttemptEnd::Connected)
         );
         let stagger = Duration::from_nanos(tried[1].began_ns - tried[0].began_ns);
         assert!((STAGGER..STAGGER * 2).contains(&stagger), "{stagger:?}");
@@ -331,18 +333,22 @@ mod tests {
             &[silent, silent],
             Duration::from_secs(60),
             &halted,
-            &mut ways(),
+            &mut routes(),
         );
         let tried = tried.unwrap();
         assert_eq!(tried.len(), 1, "the second is not begun");
-        assert_eq!(tried[0].end, End::Interrupted);
+        assert_eq!(tried[0].end, AttemptEnd::Interrupted);
     }
 
     #[test]
     fn what_connect_itself_refuses_is_over_at_once() {
         // A group: `tcp_v4_connect()` refuses it whatever the routes are, and nothing is sent.
         let tried = try_them(&["224.0.0.1:80".parse().unwrap()], Duration::from_secs(5));
-        assert_eq!(tried[0].end, End::Failed(libc::ENETUNREACH), "{tried:?}");
+        assert_eq!(
+            tried[0].end,
+            AttemptEnd::Failed(libc::ENETUNREACH),
+            "{tried:?}"
+        );
         assert!(tried[0].ended_ns >= tried[0].began_ns);
     }
 }

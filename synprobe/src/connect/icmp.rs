@@ -1,5 +1,5 @@
-//! The ICMP errors that a connect met, and who sent them: a socket keeps them in its error queue when
-//! it is asked to (IP_RECVERR, `ip(7)`; for a TCP socket in SYN_SENT since Linux 5.8, 45af29ca761c).
+//! The ICMP errors that a connect received, and who sent them. A socket keeps them in its error queue if
+//! IP_RECVERR is set (`ip(7)`; for a TCP socket in SYN_SENT since Linux 5.8, 45af29ca761c).
 
 use std::{
     io, mem,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::sys::sockopts::set_option;
 
-/// One error.
+/// One ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Icmp {
     /// ICMPv6 and not ICMP.
@@ -20,12 +20,12 @@ pub struct Icmp {
     pub code: u8,
     /// Who sent it.
     pub from: Option<IpAddr>,
-    /// The errno that the kernel makes of it.
+    /// The errno that the kernel derives from it.
     pub errno: i32,
 }
 
 impl Icmp {
-    /// What it says (RFC 792, RFC 1812, RFC 4443).
+    /// Its meaning in words (RFC 792, RFC 1812, RFC 4443).
     pub fn text(&self) -> String {
         let known = match (self.v6, self.kind, self.code) {
             (false, 3, 0) => "network unreachable",
@@ -46,15 +46,15 @@ impl Icmp {
     }
 }
 
-/// Has a socket keep the errors it meets. A kernel that does not only leaves us without the sender.
+/// Sets IP_RECVERR. Without it only the sender is unknown.
 pub fn keep(socket: &impl AsRawFd) {
     let on: libc::c_int = 1;
     let _ = set_option(socket, libc::SOL_IP, libc::IP_RECVERR, &on);
     let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVERR, &on);
 }
 
-/// Takes out what was kept; the last one is given. Taking it out clears the socket's own error, so
-/// SO_ERROR has to be read first.
+/// Empties the error queue and returns the last error. This clears the socket's own error: read SO_ERROR
+/// first.
 pub fn take(socket: &impl AsRawFd) -> Option<Icmp> {
     let mut last = None;
     // The queue is bounded by the receive buffer.
@@ -67,13 +67,13 @@ pub fn take(socket: &impl AsRawFd) -> Option<Icmp> {
 /// `struct sock_extended_err` and the address behind it (SO_EE_OFFENDER).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Kept {
+struct ErrorQueueEntry {
     error: libc::sock_extended_err,
     offender: libc::sockaddr_in6,
 }
 
 fn take_one(socket: &impl AsRawFd) -> io::Result<Option<Icmp>> {
-    // The packet that met the error; only its existence matters.
+    // The packet that caused the error; its bytes are not needed.
     let mut packet = [0_u8; 1];
     let mut control = [0_u64; 32];
     let mut part = libc::iovec {
@@ -107,14 +107,14 @@ fn take_one(socket: &impl AsRawFd) -> io::Result<Option<Icmp>> {
             let data = unsafe { libc::CMSG_DATA(header) };
             let room = control.as_ptr_range().end as usize - data as usize;
             // SAFETY: all zero is a valid value of these plain integers.
-            let mut kept: Kept = unsafe { mem::zeroed() };
+            let mut kept: ErrorQueueEntry = unsafe { mem::zeroed() };
             // SAFETY: no more than there is on both sides, which do not overlap. Behind what the
             // kernel wrote the buffer is zero.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     data,
                     (&raw mut kept).cast::<u8>(),
-                    room.min(size_of::<Kept>()),
+                    room.min(size_of::<ErrorQueueEntry>()),
                 );
             }
             found = read(&kept).or(found);
@@ -125,7 +125,7 @@ fn take_one(socket: &impl AsRawFd) -> io::Result<Option<Icmp>> {
     Ok(found)
 }
 
-fn read(kept: &Kept) -> Option<Icmp> {
+fn read(kept: &ErrorQueueEntry) -> Option<Icmp> {
     let v6 = match kept.error.ee_origin {
         libc::SO_EE_ORIGIN_ICMP => false,
         libc::SO_EE_ORIGIN_ICMP6 => true,

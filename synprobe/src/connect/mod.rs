@@ -1,5 +1,5 @@
-//! `synprobe connect`: one connect, watched from inside. The same pipeline as `watch`, narrowed to the
-//! addresses of one target, with sockets of our own to watch.
+//! `synprobe connect`: connects to a target with its own sockets, and watches them. It uses the pipeline
+//! of `watch`, with a filter for the addresses of the target.
 
 mod attempt;
 mod icmp;
@@ -21,9 +21,9 @@ use std::{
 use tokio::sync::oneshot;
 
 pub use page::{heading, page};
-pub use report::Report;
+pub use report::ConnectReport;
 pub use resolve::{Only, ResolveError};
-pub use target::{Host, Target, TargetError};
+pub use target::{Target, TargetError, TargetHost};
 
 use crate::{
     filter::{FilterError, Selection},
@@ -39,12 +39,12 @@ use crate::{
 
 /// A target, resolved.
 #[derive(Clone, Debug)]
-pub struct Resolved {
-    /// What was asked for.
+pub struct ResolvedTarget {
+    /// The requested target.
     pub target: Target,
-    /// Its addresses, in the order in which they are tried.
+    /// Its addresses, in the order of the attempts.
     pub order: Vec<SocketAddr>,
-    /// How long that took, microseconds; `None` where nothing had to be resolved.
+    /// Duration of the lookup, microseconds; `None` for a literal address.
     pub took_us: Option<u64>,
 }
 
@@ -52,41 +52,41 @@ pub struct Resolved {
 ///
 /// # Errors
 ///
-/// Outside: the namespace cannot be entered. Inside: [`ResolveError`].
+/// Outer: the namespace cannot be entered. Inner: [`ResolveError`].
 pub fn resolve(
     target: Target,
     only: Option<Only>,
     netns: &NetNs,
-) -> io::Result<Result<Resolved, ResolveError>> {
+) -> io::Result<Result<ResolvedTarget, ResolveError>> {
     netns.run(move || {
         let began = Instant::now();
         let sorted = resolve::resolve(&target, only)?;
         let took_us = began.elapsed().as_micros() as u64;
-        Ok(Resolved {
+        Ok(ResolvedTarget {
             order: order::interleave(&sorted),
-            took_us: matches!(target.host, Host::Name(_)).then_some(took_us),
+            took_us: matches!(target.host, TargetHost::Name(_)).then_some(took_us),
             target,
         })
     })
 }
 
-/// What a run gave.
+/// The result of a run.
 pub struct Connected {
-    /// Address by address.
-    pub report: Report,
+    /// One entry for each address.
+    pub report: ConnectReport,
     /// The totals.
     pub end: End,
 }
 
-/// Tries every address under the pipeline. Lines are shown as they come, the `connect` line just before
-/// `end`.
+/// Tries every address under the pipeline. Lines are printed as they come; the `connect` line comes just
+/// before `end`.
 ///
 /// # Errors
 ///
 /// [`WatchError`].
 pub fn connect<V: View + Send + 'static>(
     host: &Ready,
-    resolved: Resolved,
+    resolved: ResolvedTarget,
     netns: NetNs,
     timeout: Duration,
     setup: &Setup,
@@ -110,18 +110,18 @@ pub fn connect<V: View + Send + 'static>(
         count_sockets: false,
         namespaces: vec![netns.clone()],
     };
-    // Closing our end of the pipe ends every attempt.
+    // Closing the pipe's write end ends every attempt.
     let (halted, halt) = io::pipe().map_err(|e| WatchError::System("a pipe", e))?;
     let (done, is_done) = oneshot::channel::<()>();
     let result = Arc::new(Mutex::new(None));
     let (worker_result, worker_netns) = (Arc::clone(&result), netns.clone());
     let order = resolved.order.clone();
-    let mut ways = path::Ways::open(&netns);
+    let mut routes = path::RouteLookup::open(&netns);
     let ready = Box::new(move || {
         thread::spawn(move || {
             let tried = worker_netns
                 .enter_on_this_thread()
-                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut ways));
+                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut routes));
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((tried, monotonic_ns()));
             let _ = done.send(());
@@ -135,44 +135,44 @@ pub fn connect<V: View + Send + 'static>(
         }
         let _ = is_done.await;
     });
-    let recorder = Recorder {
+    let collector = LineCollector {
         view,
         lines: Vec::new(),
         last: None,
     };
-    let watched = pipeline::watch(host, options, recorder, stop, ready)?;
+    let watched = pipeline::watch(host, options, collector, stop, ready)?;
     let end = watched.end;
-    let mut recorder = watched
+    let mut collector = watched
         .view
         .ok_or_else(|| WatchError::Output(io::ErrorKind::TimedOut.into()))?;
     let (tried, at_ns) = result
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take()
-        // Nothing but a reader that has gone ends the pipeline before it.
+        // Only a reader that has closed the pipe ends the pipeline earlier.
         .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
     let tried = tried.map_err(|e| WatchError::System("connecting", e))?;
-    let lines = std::mem::take(&mut recorder.lines);
+    let lines = std::mem::take(&mut collector.lines);
     let (target, took_us) = (&resolved.target, resolved.took_us);
     let report = netns
-        .run(|| report::put_together(target, took_us, tried, &lines))
+        .run(|| report::build_report(target, took_us, tried, &lines))
         .map_err(|e| WatchError::System("entering the namespace", e))?;
     let connect = Line {
         mono_ns: at_ns,
         body: Body::Connect(Box::new(report.line())),
     };
     let mut last = vec![connect];
-    last.extend(recorder.last.take());
-    recorder
+    last.extend(collector.last.take());
+    collector
         .view
         .show(&last, wall_clock())
-        .and_then(|()| recorder.view.flush())
+        .and_then(|()| collector.view.flush())
         .map_err(WatchError::Output)?;
     Ok(Connected { report, end })
 }
 
-/// Our own handshakes, and any other process's with the same addresses and port.
-fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterError> {
+/// Selects our own handshakes. Those of other processes with the same addresses and port match too.
+fn selection(resolved: &ResolvedTarget, netns: &NetNs) -> Result<Selection, FilterError> {
     Ok(Selection {
         peer_ports: resolved.target.port.to_string().parse()?,
         peers: resolved
@@ -186,14 +186,15 @@ fn selection(resolved: &Resolved, netns: &NetNs) -> Result<Selection, FilterErro
     })
 }
 
-/// Shows lines and keeps them; the last one is held back for the `connect` line to come first.
-struct Recorder<V> {
+/// Passes lines on to a view and keeps them. The `end` line is held back until the `connect` line is
+/// written.
+struct LineCollector<V> {
     view: V,
     lines: Vec<Line>,
     last: Option<Line>,
 }
 
-impl<V: View> View for Recorder<V> {
+impl<V: View> View for LineCollector<V> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let shown = match lines.split_last() {
             Some((last, before)) if matches!(last.body, Body::End(_)) => {
@@ -208,18 +209,5 @@ impl<V: View> View for Recorder<V> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.view.flush()
-    }
-}
-
-/// Shows nothing: the page comes at the end.
-pub struct Silent;
-
-impl View for Silent {
-    fn show(&mut self, _: &[Line], _: WallClock) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

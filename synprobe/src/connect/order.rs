@@ -1,14 +1,13 @@
-//! In which order an application tries the addresses of a name (RFC 8305, section 4), and when.
+//! The order and timing in which an application tries the addresses of a name (RFC 8305, section 4).
 
 use std::{net::SocketAddr, time::Duration};
 
-/// Between the beginnings of two attempts, unless the first has failed by then: the "Connection
+/// Time between the starts of two attempts, unless the first has failed by then: the "Connection
 /// Attempt Delay" that RFC 8305, section 8 recommends.
 pub const STAGGER: Duration = Duration::from_millis(250);
 
-/// The families by turns, beginning with the one of the first address (a "First Address Family Count"
-/// of 1); within a family, and so at the start, as the resolver sorted them (RFC 6724). An address
-/// that comes twice is tried once.
+/// Alternates the families, starting with that of the first address (a "First Address Family Count" of
+/// 1). Within a family the resolver's order stays (RFC 6724). Duplicates are removed.
 pub fn interleave(sorted: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut seen = Vec::new();
     for addr in sorted {

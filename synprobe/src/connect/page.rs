@@ -1,21 +1,21 @@
-//! The page for people: one block an address, then what an application would have got.
+//! The page: one block for each address, then the result that an application would get.
 
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    attempt::End,
-    report::{Detailed, Report},
+    attempt::AttemptEnd,
+    report::{AttemptDetail, ConnectReport},
 };
 use crate::{
     model::{Confidence, Outcome, VerdictKind},
     util::format::{duration, ladder, safe},
 };
 
-/// The first line: what is about to be tried.
+/// The first line: what will be tried.
 pub fn heading(host: &str, port: u16, addresses: usize, resolve_us: Option<u64>) -> String {
     let count = match addresses {
         1 => "1 address".to_owned(),
-        n => format!("{n} addresses, in the order an application would try them"),
+        n => format!("{n} addresses, in the order of an application"),
     };
     let resolved = resolve_us.map_or(String::new(), |us| {
         format!(", resolved in {}", duration(us))
@@ -23,8 +23,8 @@ pub fn heading(host: &str, port: u16, addresses: usize, resolve_us: Option<u64>)
     format!("{}, port {port}: {count}{resolved}\n", safe(host))
 }
 
-/// All that follows. `timeout` is the user's; `lost`: kernel records that did not arrive.
-pub fn page(report: &Report, timeout: Duration, lost: u64) -> String {
+/// The rest of the page. `timeout`: `--timeout`. `lost`: kernel records that were lost.
+pub fn page(report: &ConnectReport, timeout: Duration, lost: u64) -> String {
     let mut text = String::new();
     for attempt in &report.attempts {
         block(&mut text, attempt, report.connect.connected_us, timeout);
@@ -50,13 +50,13 @@ pub fn page(report: &Report, timeout: Duration, lost: u64) -> String {
     if lost > 0 {
         let _ = writeln!(
             text,
-            "{lost} kernel records were lost: times and counts above may be missing or short"
+            "{lost} kernel records were lost: times and counts above may be missing or too low"
         );
     }
     text
 }
 
-fn address(of: &Detailed) -> String {
+fn address(of: &AttemptDetail) -> String {
     let (attempt, port) = (&of.attempt, of.tried.peer.port());
     match (&attempt.scope, attempt.address.is_ipv6()) {
         (Some(scope), true) => format!("[{}%{}]:{port}", attempt.address, safe(scope)),
@@ -65,15 +65,15 @@ fn address(of: &Detailed) -> String {
     }
 }
 
-fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: Duration) {
+fn block(text: &mut String, of: &AttemptDetail, connected_us: Option<u64>, timeout: Duration) {
     let a = &of.attempt;
     let begun = match (a.started_us, connected_us) {
-        (0, _) => "begun at once".to_owned(),
+        (0, _) => "started at once".to_owned(),
         (at, Some(us)) if at > us => format!(
-            "begun after {}, when an application had its connection already",
+            "started after {}, when an application would already be connected",
             duration(at)
         ),
-        (at, _) => format!("begun after {}", duration(at)),
+        (at, _) => format!("started after {}", duration(at)),
     };
     let _ = writeln!(text, "\n{}  {}  {begun}", a.order, address(of));
     let mut say = |line: String| {
@@ -83,7 +83,7 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
     if let Some(icmp) = &a.icmp {
         let from = match a.icmp_from {
             Some(from) if Some(from) == a.local_addr => {
-                format!(" from {from}, which is this host: no neighbour answers for the next hop")
+                format!(" from {from}, this host: the next hop does not answer ARP or NDP")
             }
             Some(from) => format!(" from {from}"),
             None => String::new(),
@@ -91,8 +91,8 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
         say(format!("ICMP {icmp}{from}"));
     }
     say(way(of));
-    // That our own patience ended is no verdict on the connection.
-    let own_doing = matches!(of.tried.end, End::TimedOut | End::Interrupted)
+    // That --timeout passed is no verdict on the connection.
+    let own_doing = matches!(of.tried.end, AttemptEnd::TimedOut | AttemptEnd::Interrupted)
         && a.outcome == Outcome::Abandoned
         && a.verdict == Some(VerdictKind::Abandoned);
     if let Some(h) = of.handshake.as_ref().filter(|_| !own_doing) {
@@ -114,7 +114,7 @@ fn block(text: &mut String, of: &Detailed, connected_us: Option<u64>, timeout: D
     }
 }
 
-fn outcome(of: &Detailed, timeout: Duration) -> String {
+fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
     let a = &of.attempt;
     let took = match a.dwell_us {
         Some(us) => format!(" after {}", duration(us)),
@@ -125,19 +125,24 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
         .as_ref()
         .map_or(String::new(), |e| format!(" ({e})"));
     let what = match (of.tried.end, a.outcome) {
-        (End::TimedOut, Outcome::Abandoned) => {
+        (AttemptEnd::TimedOut, Outcome::Abandoned) => {
             let kernel = match of.left_us {
-                Some(us) => format!("; the kernel would have gone on for {}", duration(us)),
+                Some(us) => format!(
+                    "; the kernel would have retried for another {}",
+                    duration(us)
+                ),
                 None => String::new(),
             };
             let limit = duration(timeout.as_micros() as u64);
             format!("NO ANSWER within {limit} (synprobe's --timeout{kernel})")
         }
-        (End::Interrupted, Outcome::Abandoned) => format!("interrupted{took}, no answer so far"),
-        (End::Connected, _) => format!(
+        (AttemptEnd::Interrupted, Outcome::Abandoned) => {
+            format!("interrupted{took}, no answer so far")
+        }
+        (AttemptEnd::Connected, _) => format!(
             "CONNECTED{took}{}",
             if a.chosen {
-                ": the one an application gets"
+                ": the connection that an application gets"
             } else {
                 ""
             }
@@ -157,7 +162,7 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
                 .path
                 .nowhere
                 .map_or(String::new(), |w| format!(": {w}"));
-            format!("refused by this host's own kernel before a SYN{why}")
+            format!("refused by this host's kernel before a SYN was sent{why}")
         }
         (Some(1), _) => "1 SYN".to_owned(),
         (Some(n), _) => format!("{n} SYNs {}", ladder(gaps)),
@@ -165,7 +170,7 @@ fn outcome(of: &Detailed, timeout: Duration) -> String {
     format!("{what}, {}", syns.trim_end())
 }
 
-fn way(of: &Detailed) -> String {
+fn way(of: &AttemptDetail) -> String {
     let a = &of.attempt;
     let from = match (a.local_addr, a.local_port) {
         (Some(addr), Some(port)) if addr.is_ipv6() => format!("from [{addr}]:{port}"),
@@ -186,7 +191,7 @@ fn way(of: &Detailed) -> String {
 mod tests {
     use super::{
         super::report::{
-            put_together,
+            build_report,
             tests::{ended, syn_again, tried},
         },
         *,
@@ -199,14 +204,20 @@ mod tests {
     #[test]
     fn a_page_to_the_letter() {
         let tries = vec![
-            tried(A, Some("10.0.0.5:40000"), 0, 10_000, End::TimedOut),
-            tried(B, Some("[2001:db8::5]:40001"), 250, 252, End::Connected),
+            tried(A, Some("10.0.0.5:40000"), 0, 10_000, AttemptEnd::TimedOut),
+            tried(
+                B,
+                Some("[2001:db8::5]:40001"),
+                250,
+                252,
+                AttemptEnd::Connected,
+            ),
         ];
         let mut silent = ended(1, A, Some(40_000), Outcome::Abandoned);
         if let Body::Handshake(h) = &mut silent.body {
             (h.retransmits, h.gaps_us) = (2, vec![1_010_000, 2_020_000]);
             h.dwell_us = Some(10_000_000);
-            // As the tracker judges of any application that closes: here it is synprobe itself.
+            // The verdict for an application that closes. Here the application is synprobe.
             h.verdict = Some(VerdictKind::Abandoned);
             h.remedy = Some("see why: synprobe connect 10.0.0.1:80".to_owned());
         }
@@ -216,18 +227,18 @@ mod tests {
             ended(2, B, Some(40_001), Outcome::Established),
         ];
         let target = "db.internal:80".parse().unwrap();
-        let report = put_together(&target, Some(1_500), tries, &lines);
+        let report = build_report(&target, Some(1_500), tries, &lines);
         assert_eq!(
             heading("db.internal", 80, 2, report.connect.resolve_us)
                 + &page(&report, Duration::from_secs(10), 0),
-            "db.internal, port 80: 2 addresses, in the order an application would try them, resolved in 1.50 ms\n\
+            "db.internal, port 80: 2 addresses, in the order of an application, resolved in 1.50 ms\n\
              \n\
-             1  10.0.0.1:80  begun at once\n   \
-                NO ANSWER within 10.0 s (synprobe's --timeout; the kernel would have gone on for 57.0 s), 3 SYNs ▁▂ 1.0 2.0 s\n   \
+             1  10.0.0.1:80  started at once\n   \
+                NO ANSWER within 10.0 s (synprobe's --timeout; the kernel would have retried for another 57.0 s), 3 SYNs ▁▂ 1.0 2.0 s\n   \
                 from 10.0.0.5:40000 by eth0, gateway 10.0.0.254\n\
              \n\
-             2  [2001:db8::2]:80  begun after 250 ms\n   \
-                CONNECTED after 1.23 ms: the one an application gets, 1 SYN\n   \
+             2  [2001:db8::2]:80  started after 250 ms\n   \
+                CONNECTED after 1.23 ms: the connection that an application gets, 1 SYN\n   \
                 from [2001:db8::5]:40001 by eth0, gateway 10.0.0.254\n\
              \n\
              connected: [2001:db8::2]:80, 252 ms after the first attempt began\n"
@@ -241,7 +252,7 @@ mod tests {
             Some("10.0.0.5:40000"),
             0,
             5,
-            End::Failed(libc::ECONNREFUSED),
+            AttemptEnd::Failed(libc::ECONNREFUSED),
         )];
         let mut refused = ended(1, A, Some(40_000), Outcome::Refused);
         if let Body::Handshake(h) = &mut refused.body {
@@ -254,7 +265,7 @@ mod tests {
                 .into();
             h.remedy = Some("start the server".to_owned());
         }
-        let report = put_together(&A.parse().unwrap(), None, tries, &[refused]);
+        let report = build_report(&A.parse().unwrap(), None, tries, &[refused]);
         let page = page(&report, Duration::from_secs(1), 0);
         let why = "\n   why: refused (certain)\n     for: a RST came\n     \
                    against: it worked\\u{1b} before\n   try: start the server\n";
@@ -262,15 +273,15 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_said() {
+    fn every_failure_is_named() {
         let says = |end, outcome, handshake: bool, words: &str| {
             // What connect() itself refuses has no local port.
-            let refused = !handshake && matches!(end, End::Failed(_));
+            let refused = !handshake && matches!(end, AttemptEnd::Failed(_));
             let local = (!refused).then_some("10.0.0.5:40000");
             let tries = vec![tried(A, local, 0, 5, end)];
             let lines = [ended(1, A, Some(40_000), outcome)];
             let lines = if handshake { &lines[..] } else { &[] };
-            let report = put_together(&A.parse().unwrap(), None, tries, lines);
+            let report = build_report(&A.parse().unwrap(), None, tries, lines);
             let page = page(&report, Duration::from_secs(1), 7);
             assert!(page.contains(words), "{words}: {page}");
             assert!(page.contains("not connected: 1 address tried"), "{page}");
@@ -278,37 +289,37 @@ mod tests {
         };
         use Outcome::{Refused, TimedOut, Unreachable};
         says(
-            End::Failed(libc::ECONNREFUSED),
+            AttemptEnd::Failed(libc::ECONNREFUSED),
             Refused,
             true,
             "REFUSED by a RST after 1.23 ms (ECONNREFUSED), 1 SYN",
         );
         says(
-            End::Failed(libc::ETIMEDOUT),
+            AttemptEnd::Failed(libc::ETIMEDOUT),
             TimedOut,
             true,
             "NO ANSWER: the kernel gave up after 1.23 ms (ETIMEDOUT)",
         );
         says(
-            End::Failed(libc::EHOSTUNREACH),
+            AttemptEnd::Failed(libc::EHOSTUNREACH),
             Unreachable,
             true,
             "UNREACHABLE after 1.23 ms (EHOSTUNREACH), 1 SYN",
         );
         says(
-            End::Failed(libc::ENETUNREACH),
+            AttemptEnd::Failed(libc::ENETUNREACH),
             Unreachable,
             false,
-            "UNREACHABLE (ENETUNREACH), refused by this host's own kernel before a SYN",
+            "UNREACHABLE (ENETUNREACH), refused by this host's kernel before a SYN was sent",
         );
         says(
-            End::Interrupted,
+            AttemptEnd::Interrupted,
             Outcome::Abandoned,
             true,
             "interrupted after 1.23 ms, no answer so far",
         );
         says(
-            End::TimedOut,
+            AttemptEnd::TimedOut,
             Outcome::Abandoned,
             false,
             "NO ANSWER within 1.00 s (synprobe's --timeout), SYNs not known",

@@ -1,40 +1,40 @@
-//! Which way a connection goes: the route that the kernel chooses for it.
+//! The route that the kernel chooses for a connection.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::resolve::interface_name;
 use crate::{
-    diag::route::{Route, RouteKind, Routes},
+    diag::route::{RouteInfo, RouteKind, Routes},
     sys::netns::NetNs,
 };
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathInfo {
-    /// The interface it leaves by.
+    /// The outgoing interface.
     pub interface: Option<String>,
-    /// The next router; `None`: on the link, or not known.
+    /// The next router; `None`: on the link, or unknown.
     pub gateway: Option<IpAddr>,
     /// The local address that the kernel prefers.
     pub source: Option<IpAddr>,
-    /// Where it leads nowhere: what the routing table says.
+    /// Why there is no usable route, in words.
     pub nowhere: Option<&'static str>,
 }
 
-/// Asks for the way in one namespace.
-pub struct Ways(Option<Routes>);
+/// Looks up routes in one namespace.
+pub struct RouteLookup(Option<Routes>);
 
-impl Ways {
-    /// Opens the socket that asks; where that cannot be, no way is known.
+impl RouteLookup {
+    /// Opens the socket. If that fails, no route is known.
     pub fn open(netns: &NetNs) -> Self {
         let routes = Routes::open(netns);
         if let Err(error) = &routes {
-            log::warn!("routes cannot be asked for: {error}");
+            log::warn!("cannot look up routes: {error}");
         }
         Self(routes.ok())
     }
 
-    /// The way to an address. For one with a zone, in the calling thread's namespace, it is the zone.
+    /// The route to an address. For one with a zone, in the calling thread's namespace, it is the zone.
     pub fn to(&mut self, peer: SocketAddr) -> PathInfo {
         if let SocketAddr::V6(v6) = peer
             && v6.scope_id() != 0
@@ -48,16 +48,16 @@ impl Ways {
             return PathInfo::default();
         };
         match routes.route(peer.ip(), None) {
-            Ok(route) => told(route),
+            Ok(route) => path_info(route),
             Err(error) => {
-                log::warn!("the route to {} is not known: {error}", peer.ip());
+                log::warn!("cannot look up the route to {}: {error}", peer.ip());
                 PathInfo::default()
             }
         }
     }
 }
 
-fn told(route: Option<Route>) -> PathInfo {
+fn path_info(route: Option<RouteInfo>) -> PathInfo {
     let Some(route) = route else {
         return PathInfo {
             nowhere: Some("no route"),
@@ -83,7 +83,7 @@ mod tests {
 
     fn way(to: &str) -> PathInfo {
         let here = NetNs::current().unwrap();
-        Ways::open(&here).to(to.parse().unwrap())
+        RouteLookup::open(&here).to(to.parse().unwrap())
     }
 
     #[test]
@@ -103,14 +103,17 @@ mod tests {
             1,
         ));
         let here = NetNs::current().unwrap();
-        assert_eq!(Ways::open(&here).to(lo).interface.as_deref(), Some("lo"));
+        assert_eq!(
+            RouteLookup::open(&here).to(lo).interface.as_deref(),
+            Some("lo")
+        );
     }
 
     #[test]
     #[ignore = "needs root"]
-    fn where_there_is_no_route_that_is_said() {
+    fn a_missing_route_is_reported() {
         let alone = NetNs::new_anonymous().unwrap();
-        let way = Ways::open(&alone).to("198.18.0.1:80".parse().unwrap());
+        let way = RouteLookup::open(&alone).to("198.18.0.1:80".parse().unwrap());
         assert_eq!(way.nowhere, Some("no route"));
         assert_eq!((way.interface, way.source), (None, None));
     }

@@ -1,5 +1,5 @@
-//! From a name to its addresses, as the C library gives them to every application; and from a zone to
-//! its interface. Both in the calling thread's network namespace.
+//! Resolves a name to addresses with the C library, as applications do, and a zone to its interface. Both
+//! in the calling thread's network namespace.
 
 use std::{
     ffi::{CStr, CString},
@@ -9,12 +9,12 @@ use std::{
 
 use thiserror::Error;
 
-use super::target::{Host, Target};
+use super::target::{Target, TargetHost};
 
-/// Of netdb.h; the C library's own, and not in the libc crate.
+/// From netdb.h; the libc crate does not have it.
 const EAI_NODATA: libc::c_int = -5;
 
-/// The one family that is asked for.
+/// The only family that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Only {
     /// IPv4.
@@ -36,16 +36,16 @@ impl Only {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ResolveError {
     /// An address of the other family.
-    #[error("{0} is no {family} address: leave out the option for the family", family = .1.name())]
+    #[error("{0} is not an {family} address: leave out the option for the family", family = .1.name())]
     Family(IpAddr, Only),
     /// No such interface.
-    #[error("no interface \"{zone}\" for {addr}: there are {known}")]
+    #[error("no interface \"{zone}\" for {addr}; interfaces: {known}")]
     Zone {
-        /// As it was given.
+        /// The zone of the argument.
         zone: String,
         /// The address.
         addr: IpAddr,
-        /// What there is, as words.
+        /// The existing interfaces, as text.
         known: String,
     },
     /// The name has no address.
@@ -56,27 +56,27 @@ pub enum ResolveError {
     Name {
         /// The name.
         name: String,
-        /// What the resolver said.
+        /// The resolver's message.
         why: String,
     },
 }
 
 impl ResolveError {
-    /// Whether the command line is wrong, and not the world.
+    /// Whether the command line is wrong.
     pub fn is_usage(&self) -> bool {
         !matches!(self, Self::Name { .. })
     }
 }
 
-/// The addresses of a target, sorted as RFC 6724 has it: first the one to try first.
+/// The addresses of a target, sorted by RFC 6724: the one to try first comes first.
 ///
 /// # Errors
 ///
 /// [`ResolveError`].
 pub fn resolve(target: &Target, only: Option<Only>) -> Result<Vec<SocketAddr>, ResolveError> {
     match &target.host {
-        Host::Name(name) => by_name(name, target.port, only),
-        Host::Addr(addr, zone) => {
+        TargetHost::Name(name) => by_name(name, target.port, only),
+        TargetHost::Addr(addr, zone) => {
             if let Some(only) = only
                 && (only == Only::Ipv4) != addr.to_canonical().is_ipv4()
             {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(addrs("10.0.0.1:80", None), Ok(here("10.0.0.1:80")));
         assert_eq!(addrs("[::1]:80", Some(Only::Ipv6)), Ok(here("[::1]:80")));
         let line = addrs("[::1]:80", Some(Only::Ipv4)).unwrap_err();
-        assert!(line.is_usage() && line.to_string().contains("no IPv4 address"));
+        assert!(line.is_usage() && line.to_string().contains("not an IPv4 address"));
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! What `synprobe connect` is given: `HOST:PORT`.
+//! The argument of `synprobe connect`: `HOST:PORT`.
 
 use std::{net::IpAddr, str::FromStr};
 
 use thiserror::Error;
 
-/// What is wrong with it, in one line with the remedy.
+/// What is wrong with the argument, in one line with the remedy.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TargetError {
     /// No port.
     #[error("\"{0}\" has no port: give HOST:PORT, such as {0}:443")]
     NoPort(String),
-    /// An IPv6 address without brackets: where it ends and the port begins cannot be told.
+    /// An IPv6 address without brackets: the port cannot be separated.
     #[error("\"{0}\" is an IPv6 address: put it into brackets and add the port, such as [{0}]:443")]
     BareIpv6(String),
     /// Not a port.
     #[error("\"{0}\" is not a port: give a number from 1 to 65535")]
     Port(String),
     /// A service's name instead of a port.
-    #[error("\"{0}\" is the name of a service: give its port as a number (getent services {0})")]
+    #[error(
+        "\"{0}\" is the name of a service: give the port as a number (see: getent services {0})"
+    )]
     Service(String),
     /// Nothing before the port.
     #[error("\"{0}\" has no host: give HOST:PORT, such as localhost{0}")]
@@ -32,31 +34,31 @@ pub enum TargetError {
     Brackets(String),
     /// A zone without an interface's name.
     #[error(
-        "\"{0}\" names no interface behind the %: give one such as [fe80::1%eth0]:22 (see: ip link)"
+        "\"{0}\" has no interface after the %: give one such as [fe80::1%eth0]:22 (see: ip link)"
     )]
     EmptyZone(String),
     /// A link-local address, which means something on one link only.
-    #[error("{0} is link-local: say on which interface, such as [{0}%eth0]:{1} (see: ip link)")]
+    #[error("{0} is link-local: add the interface, such as [{0}%eth0]:{1} (see: ip link)")]
     NoZone(IpAddr, u16),
     /// A character that no name has.
-    #[error("\"{0}\" is not a host's name: it has a space or a control character in it")]
+    #[error("\"{0}\" is not a host name: it contains a space or a control character")]
     Name(String),
 }
 
-/// Whom to call.
+/// The host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
+pub enum TargetHost {
     /// To be resolved.
     Name(String),
     /// As it is; an IPv6 address may have a zone: an interface's name or number.
     Addr(IpAddr, Option<String>),
 }
 
-/// Whom to call, and where.
+/// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Whom.
-    pub host: Host,
+    /// The host.
+    pub host: TargetHost,
     /// Port, host order.
     pub port: u16,
 }
@@ -65,9 +67,9 @@ impl Target {
     /// The host as it was given, without brackets.
     pub fn host_text(&self) -> String {
         match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Addr(addr, Some(zone)) => format!("{addr}%{zone}"),
-            Host::Addr(addr, None) => addr.to_string(),
+            TargetHost::Name(name) => name.clone(),
+            TargetHost::Addr(addr, Some(zone)) => format!("{addr}%{zone}"),
+            TargetHost::Addr(addr, None) => addr.to_string(),
         }
     }
 }
@@ -107,11 +109,11 @@ impl FromStr for Target {
         }
         let port = parse_port(port)?;
         let host = match host.parse::<IpAddr>() {
-            Ok(addr) => Host::Addr(addr, None),
+            Ok(addr) => TargetHost::Addr(addr, None),
             Err(_) if host.chars().any(|c| c.is_whitespace() || c.is_control()) => {
                 return Err(TargetError::Name(host.escape_default().to_string()));
             }
-            Err(_) => Host::Name(host.to_owned()),
+            Err(_) => TargetHost::Name(host.to_owned()),
         };
         Ok(Self { host, port })
     }
@@ -144,7 +146,7 @@ fn bracketed(text: &str) -> Result<Target, TargetError> {
         return Err(TargetError::NoZone(addr.into(), port));
     }
     Ok(Target {
-        host: Host::Addr(addr.into(), zone.map(str::to_owned)),
+        host: TargetHost::Addr(addr.into(), zone.map(str::to_owned)),
         port,
     })
 }
@@ -175,14 +177,14 @@ mod tests {
     fn hosts_and_ports() {
         let addr = |addr: &str, zone: Option<&str>, port| {
             Ok(Target {
-                host: Host::Addr(addr.parse().unwrap(), zone.map(str::to_owned)),
+                host: TargetHost::Addr(addr.parse().unwrap(), zone.map(str::to_owned)),
                 port,
             })
         };
         assert_eq!(
             target("db.internal:5432"),
             Ok(Target {
-                host: Host::Name("db.internal".to_owned()),
+                host: TargetHost::Name("db.internal".to_owned()),
                 port: 5432
             })
         );
@@ -204,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_remedy() {
+    fn errors_have_a_remedy() {
         let says = |text: &str, words: &[&str]| {
             let line = target(text).unwrap_err().to_string();
             assert!(!line.contains('\n'), "{line}");

@@ -1,21 +1,23 @@
 //! The addresses of a namespace.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ptr;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ptr,
+};
 
 use crate::sys::netns::NetNs;
 
 /// Every address of every device in `netns`, loopback included, sorted, each once.
 ///
 /// # Errors
-/// When the namespace cannot be entered, or what getifaddrs(3) says.
+/// The namespace cannot be entered, or the error of getifaddrs(3).
 pub fn addresses(netns: &NetNs) -> io::Result<Vec<IpAddr>> {
     netns.run(of_this_thread)?
 }
 
-/// Those of the calling thread's namespace: getifaddrs() asks over a netlink socket that it opens
-/// itself, and a socket belongs to the namespace of the thread that opens it.
+/// The addresses of the calling thread's namespace: getifaddrs() opens a netlink socket, which belongs to
+/// the namespace of the thread.
 fn of_this_thread() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer, which outlives the call.

@@ -1,5 +1,5 @@
-//! Memory for what the kernel answers: a piece for each thread, and not for each socket and file of each
-//! namespace that is watched, of which a host may have thousands.
+//! Memory for the kernel's answers: one buffer for each thread, not for each socket and file of each
+//! watched namespace. A host may have thousands of those.
 
 use std::{
     cell::Cell,
@@ -15,13 +15,12 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Taken for one answer, and given back when it is dropped. Who asks in the midst of an answer has
-/// another.
+/// A buffer for one answer, returned to its thread on drop. A nested query gets a buffer of its own.
 pub(super) struct Scratch(Vec<u8>);
 
 impl Scratch {
     pub(super) fn take() -> Self {
-        // At a thread's end there may be none any more.
+        // While a thread ends, its spare buffer may be gone.
         let mut bytes = SPARE.try_with(Cell::take).unwrap_or_default();
         bytes.resize(bytes.len().max(BYTES), 0);
         Self(bytes)

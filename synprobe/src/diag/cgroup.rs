@@ -1,22 +1,25 @@
 //! cgroup v2 ids (`bpf_get_current_cgroup_id()`, `INET_DIAG_CGROUP_ID`) to paths and back.
 
-use std::collections::HashMap;
-use std::ffi::{OsString, c_int};
-use std::fs::{self, File};
-use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    ffi::{OsString, c_int},
+    fs::{self, File},
+    io,
+    mem::size_of,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStringExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// `FILEID_KERNFS` (`linux/exportfs.h`, 5.5): the handle is the 64-bit kernfs id.
 const FILEID_KERNFS: c_int = 0xfe;
-/// Paths to remember at most; more than a host has in use at a time.
+/// Cached paths, at most: more than a host uses at a time.
 const MAX_CACHED: usize = 16 * 1024;
-/// Least time between two walks of the tree: one may cost tens of milliseconds, and every event of a
-/// cgroup that is already gone would ask for another.
+/// Shortest time between two walks of the tree. A walk may take tens of milliseconds, and every event of a
+/// removed cgroup would start another.
 const WALK_EVERY: Duration = Duration::from_secs(1);
 
 /// A host's cgroup v2 tree.
@@ -24,7 +27,7 @@ const WALK_EVERY: Duration = Duration::from_secs(1);
 pub struct Cgroups {
     mount: PathBuf,
     dir: File,
-    /// A cgroup that is removed stays here: its late events still have its name.
+    /// A removed cgroup stays here, for its late events.
     paths: HashMap<u64, String>,
     walked: Option<Instant>,
 }
@@ -34,7 +37,7 @@ impl Cgroups {
     /// or anywhere else.
     ///
     /// # Errors
-    /// NotFound when it is not mounted; whatever opening the mount says.
+    /// NotFound: it is not mounted; or the error of opening the mount.
     pub fn open() -> io::Result<Self> {
         let mount = find_mount(&fs::read("/proc/self/mountinfo")?).ok_or_else(|| {
             io::Error::new(
@@ -57,9 +60,9 @@ impl Cgroups {
         &self.mount
     }
 
-    /// Path of a cgroup below the mount, `/` for the root; `None` when there is none such (any more),
-    /// or it is outside of what is mounted here. Without CAP_DAC_READ_SEARCH a cgroup younger than
-    /// a second may have no name yet.
+    /// Path of a cgroup below the mount, `/` for the root; `None`: it does not exist (any more), or is
+    /// outside the mount. Without CAP_DAC_READ_SEARCH a cgroup younger than a second may have no name
+    /// yet.
     pub fn path(&mut self, id: u64) -> Option<&str> {
         if !self.paths.contains_key(&id) {
             if self.paths.len() >= MAX_CACHED {
@@ -85,13 +88,13 @@ impl Cgroups {
     /// Id of the cgroup at a path below the mount, for filters.
     ///
     /// # Errors
-    /// NotFound when there is none such.
+    /// NotFound: it does not exist.
     pub fn id(&self, path: &str) -> io::Result<u64> {
         // On 64-bit hosts st_ino of a cgroup is its kernfs id.
         Ok(fs::metadata(self.mount.join(path.trim_start_matches('/')))?.ino())
     }
 
-    /// Opens the cgroup by its id and asks the kernel what the path is.
+    /// Opens the cgroup by its id and reads its path.
     fn by_handle(&self, id: u64) -> io::Result<Option<String>> {
         /// `struct file_handle` with its eight bytes.
         #[repr(C)]
@@ -122,7 +125,7 @@ impl Cgroups {
         Ok(self.below_mount(&path))
     }
 
-    /// Reads the whole tree: the way without CAP_DAC_READ_SEARCH.
+    /// Reads the whole tree, for processes without CAP_DAC_READ_SEARCH.
     fn walk(&mut self) {
         let mut todo = vec![self.mount.clone()];
         while let Some(dir) = todo.pop() {
@@ -264,9 +267,9 @@ mod tests {
         use super::*;
 
         /// A cgroup that is removed with the value.
-        struct Made(PathBuf);
+        struct TestCgroup(PathBuf);
 
-        impl Made {
+        impl TestCgroup {
             fn below(cgroups: &Cgroups, name: &str) -> Self {
                 let path = cgroups
                     .mount()
@@ -276,7 +279,7 @@ mod tests {
             }
         }
 
-        impl Drop for Made {
+        impl Drop for TestCgroup {
             fn drop(&mut self) {
                 let _ = fs::remove_dir(&self.0);
             }
@@ -286,7 +289,7 @@ mod tests {
         #[ignore = "needs root and cgroup2"]
         fn id_to_path_and_back_by_handle_and_by_walk() {
             let mut cgroups = Cgroups::open().unwrap();
-            let made = Made::below(&cgroups, "synprobe-test-id");
+            let made = TestCgroup::below(&cgroups, "synprobe-test-id");
             let path = format!("/synprobe-test-id-{}", std::process::id());
             let id = cgroups.id(&path).unwrap();
             assert_eq!(

@@ -1,22 +1,22 @@
-//! A namespace in which handshakes can be left hanging on purpose, without a firewall.
+//! A namespace in which handshakes hang on purpose, without a firewall.
 //!
 //! ```text
-//!   127.0.0.1 ── lo ── 198.18.0.0/15 (routed out of lo; nobody there, nobody answers)
+//!   127.0.0.1 ── lo ── 198.18.0.0/15 (routed to lo; no host answers)
 //! ```
 //!
-//! What is sent to 198.18.0.0/15 comes back in through lo, where it is not local and is dropped: a
-//! connect() stays in SYN_SENT, and a SYN forged from there leaves its half-open in SYN_RECV. No RST
-//! ever comes.
+//! Packets to 198.18.0.0/15 come back through lo, where the address is not local, and are dropped. A
+//! connect() stays in SYN_SENT, and a forged SYN leaves its half-open in SYN_RECV. No RST comes.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
-use crate::sys::netns::NetNs;
-use crate::sys::sysctl::set_sysctl;
+use crate::sys::{netns::NetNs, sysctl::set_sysctl};
 
-/// Waits until something is so. For what another test's fork may delay: until its exec(), the child
-/// holds every descriptor that this process has.
+/// Waits until a condition holds. A fork of another test may delay it: until its exec(), the child holds
+/// every descriptor of this process.
 pub(crate) fn eventually(what: &str, so: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !so() {

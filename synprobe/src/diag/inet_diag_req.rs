@@ -1,4 +1,4 @@
-//! Requests to sock_diag, as bytes.
+//! Requests to sock_diag.
 
 use super::netlink::HEADER;
 
@@ -12,15 +12,15 @@ const NLM_F_REQUEST: u16 = 1;
 /// `NLM_F_DUMP`: `NLM_F_ROOT | NLM_F_MATCH`.
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 
-/// A request: header and `inet_diag_req_v2` (56 bytes) or `inet_diag_req` (60). Whoever sends it sets `nlmsg_seq`.
-pub(super) struct Request {
+/// A request: header and `inet_diag_req_v2` (56 bytes) or `inet_diag_req` (60). The sender sets `nlmsg_seq`.
+pub(super) struct InetDiagRequest {
     pub(super) bytes: [u8; HEADER + 60],
     pub(super) len: usize,
     /// Where `struct inet_diag_sockid` starts.
     id: usize,
 }
 
-impl Request {
+impl InetDiagRequest {
     /// `SOCK_DIAG_BY_FAMILY` with `struct inet_diag_req_v2`.
     pub(super) fn one(flags: u16, family: u16, ext: u8, states: u32) -> Self {
         let mut request = Self::new(SOCK_DIAG_BY_FAMILY, flags, HEADER + 56, HEADER + 8);
@@ -48,7 +48,7 @@ impl Request {
         request.bytes[..4].copy_from_slice(&(len as u32).to_ne_bytes());
         request.bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         request.bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        // INET_DIAG_NOCOOKIE: any socket will do.
+        // INET_DIAG_NOCOOKIE: any socket matches.
         request.id(40, &[0xff; 8]);
         request
     }

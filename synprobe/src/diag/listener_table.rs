@@ -1,84 +1,65 @@
-//! Every listener with its two queues, the fullest first: one look at the kernel's tables.
+//! Every listener with its two queues, the fullest first, from one reading of the kernel's tables.
 
 use std::{cmp::Reverse, io, net::SocketAddr, sync::Arc};
 
 use super::{
-    counters::{CounterReader, Counters},
-    listen_queues::{Look, Who, read_settings, syn_queues},
-    listeners::Listeners,
+    counters::{CounterReader, MibCounters},
+    listen_queues::{ListenQueues, ListenerProcess, read_settings, syn_queues},
+    listen_sockets::ListenSockets,
+    namespaces::read_each,
     sock_diag::SockDiag,
     socket_owner::{Bounds, OwnerCache},
 };
 use crate::{
     filter::PortSet,
     model::{Body, Line, ListenerNamespace, ListenerTable, SharedSynQueue},
-    sys::{
-        clock::monotonic_ns,
-        fd_limit,
-        netns::{self, NetNs},
-    },
+    sys::{clock::monotonic_ns, netns::NetNs},
     util::addresses::printable,
 };
 
-/// Looks into one namespace, or every one that can be found; at the listeners on these ports, or all
-/// where `ports` is empty.
-pub fn look(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
-    let mut looked = ListenerTable {
+/// Reads the listeners on these ports (all, where `ports` is empty) in one namespace, or in every one that
+/// can be found.
+pub fn read_listeners(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
+    let mut table = ListenerTable {
         nothing: true,
         ..ListenerTable::default()
     };
-    let found = match only {
-        Some(netns) => vec![netns],
-        None => {
-            let found = netns::discover();
-            if found.exhausted {
-                looked.failures.push(fd_limit::advice());
-            }
-            looked.failures.extend(found.denial());
-            found.namespaces
+    let mut owners = ListenerOwners::default();
+    table.failures = read_each(only, |netns| {
+        let (namespace, lines) = read_namespace(netns, ports, &mut owners)?;
+        table.nothing = false;
+        if !lines.is_empty() {
+            table.namespaces.push(namespace);
+            table.lines.extend(lines);
         }
-    };
-    let mut owners = Ownership::default();
-    for netns in found {
-        match look_into(&netns, ports, &mut owners) {
-            Ok((namespace, lines)) => {
-                looked.nothing = false;
-                if !lines.is_empty() {
-                    looked.namespaces.push(namespace);
-                    looked.lines.extend(lines);
-                }
-            }
-            Err(error) => looked
-                .failures
-                .push(format!("namespace {}: {error}", netns.name())),
-        }
+        Ok(())
+    });
+    if owners.denied && table.listeners().any(|l| l.pid.is_none()) {
+        let line =
+            "the owner of some listeners cannot be determined: run as root, or with CAP_SYS_PTRACE";
+        table.failures.push(line.to_owned());
     }
-    if owners.denied && looked.listeners().any(|l| l.pid.is_none()) {
-        looked.failures.push(
-            "the owner of some listeners cannot be determined: run as root, or with CAP_SYS_PTRACE"
-                .to_owned(),
-        );
-    }
-    looked.lines.sort_by_key(order);
-    looked
+    table.lines.sort_by_key(order);
+    table
 }
 
+/// The owners found so far, and whether some processes could not be read.
 #[derive(Default)]
-struct Ownership {
+struct ListenerOwners {
     cache: OwnerCache,
     denied: bool,
 }
 
-fn look_into(
+fn read_namespace(
     netns: &NetNs,
     ports: &PortSet,
-    owners: &mut Ownership,
+    owners: &mut ListenerOwners,
 ) -> io::Result<(ListenerNamespace, Vec<Line>)> {
     let mut sock_diag = SockDiag::open(netns)?;
     let half_opens = sock_diag.half_opens()?;
-    let listeners = Listeners::read(&mut sock_diag)?;
+    let listeners = ListenSockets::read(&mut sock_diag)?;
     let counters = CounterReader::open(netns).and_then(|mut reader| reader.read());
-    let counters: Option<Counters> = counters.ok();
+    let counters: Option<MibCounters> = counters.ok();
     let settings = read_settings(netns).unwrap_or_default();
     let mono_ns = monotonic_ns();
     let wanted = |port| ports.is_empty() || ports.contains(port);
@@ -90,14 +71,14 @@ fn look_into(
     let found = owners.cache.find(&inodes, Bounds::default());
     owners.denied |= found.denied > 0;
     let name: Arc<str> = netns.name().into();
-    let look = Look {
+    let queues = ListenQueues {
         listeners: &listeners,
         half_opens: &half_opens.rows,
         counters: counters.as_ref(),
         settings: &settings,
     };
-    let lines = look.lines(&name, |inode| {
-        found.by_inode.get(&inode).cloned().map(Who::of)
+    let lines = queues.lines(&name, |inode| {
+        found.by_inode.get(&inode).cloned().map(ListenerProcess::of)
     });
     let counter = |name| counters.as_ref().and_then(|c| c.get(name));
     let groups = syn_queues(&listeners, &half_opens.rows).shared;
@@ -128,18 +109,56 @@ fn look_into(
     Ok((namespace, lines.collect()))
 }
 
-/// How much of what fits is taken, in parts of a million: one more than the limit fits.
+/// Fill level of a queue, parts per million. A queue takes one more than its limit.
 fn fill(queue: Option<u32>, max: Option<u32>) -> u64 {
     let parts = |(now, max): (u32, u32)| u64::from(now) * 1_000_000 / (u64::from(max) + 1);
     queue.zip(max).map_or(0, parts)
 }
 
-/// The fullest first, then who discarded most.
-pub(crate) fn order(line: &Line) -> impl Ord + use<> {
+/// Sort key: the fullest queue first, then the most drops.
+fn order(line: &Line) -> impl Ord + use<> {
     let Body::Listener(l) = &line.body else {
         return None;
     };
     let fullest = fill(l.accept_queue, l.accept_queue_max).max(fill(l.syn_queue, l.syn_queue_max));
     let place = (l.local_port, l.local_addr, l.netns);
     Some((Reverse((fullest, l.drops)), place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Listener;
+
+    #[test]
+    fn the_fullest_listener_comes_first() {
+        // A queue at its limit takes one more: it is not full yet.
+        let at = |accept_queue, syn_queue, port| Line {
+            mono_ns: 1,
+            body: Body::Listener(Box::new(Listener {
+                local_addr: [0, 0, 0, 0].into(),
+                local_port: port,
+                netns: 1,
+                netns_name: None,
+                pid: None,
+                comm: None,
+                cgroup: None,
+                syn_queue: Some(syn_queue),
+                syn_queue_max: Some(128),
+                accept_queue: Some(accept_queue),
+                accept_queue_max: Some(128),
+                limited_by: None,
+                overflows: None,
+                syn_cookies: None,
+                drops: Some(u64::from(accept_queue)),
+            })),
+        };
+        let mut lines = [at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];
+        lines.sort_by_key(order);
+        let ports = lines.iter().map(|line| match &line.body {
+            Body::Listener(listener) => listener.local_port,
+            _ => 0,
+        });
+        assert_eq!(ports.collect::<Vec<_>>(), [82, 81, 83, 80]);
+    }
 }

@@ -1,8 +1,8 @@
-//! What the kernel says when asked: its socket tables, its counters, its settings, and who owns what.
+//! Queries to the kernel: socket tables, counters, settings, routes, and the owners of sockets.
 //!
-//! The probes report what happens; this reports what is. It is how a half-open that was there before
-//! the run is known, how one that ended unseen is noticed, and how every figure is checked against
-//! the kernel's own.
+//! The probes report events; this module reads the current state. It finds the half-opens from before
+//! the run and those that ended without an event, and it reads the counters that the events are checked
+//! against.
 
 pub mod addresses;
 mod buffers;
@@ -14,8 +14,9 @@ pub mod icmp;
 pub mod inet_diag_msg;
 mod inet_diag_req;
 pub mod listen_queues;
+pub mod listen_sockets;
 pub mod listener_table;
-pub mod listeners;
+mod namespaces;
 mod netlink;
 mod netlink_socket;
 pub mod route;

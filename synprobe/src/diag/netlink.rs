@@ -1,5 +1,5 @@
-//! Netlink framing: messages in a datagram, attributes in a message. Total and bounds-checked: any
-//! bytes give an answer or an error, never a panic. Headers are in the host's byte order and start
+//! Netlink framing: messages in a datagram, attributes in a message. Any bytes give a result or an error,
+//! never a panic. Headers are in the host's byte order and start
 //! on multiples of four (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
 
 /// Length of `struct nlmsghdr`.
@@ -7,38 +7,38 @@ pub(super) const HEADER: usize = 16;
 
 /// One netlink message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Message<'a> {
+pub(super) struct NetlinkMessage<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
     /// `nlmsg_seq`: the request this answers.
     pub seq: u32,
-    /// What follows the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
-/// A datagram does not hold what its headers promise.
+/// A datagram is shorter than its headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed netlink message: {left} bytes left, its header says {claimed}")]
-pub(super) struct Malformed {
+pub(super) struct MalformedMessage {
     left: usize,
     claimed: u32,
 }
 
 /// The messages of one datagram, in order; ends after the first malformed one.
-pub(super) struct Messages<'a> {
+pub(super) struct NetlinkMessages<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Messages<'a> {
+impl<'a> NetlinkMessages<'a> {
     pub(super) fn new(datagram: &'a [u8]) -> Self {
         Self { rest: datagram }
     }
 }
 
-impl<'a> Iterator for Messages<'a> {
-    type Item = Result<Message<'a>, Malformed>;
+impl<'a> Iterator for NetlinkMessages<'a> {
+    type Item = Result<NetlinkMessage<'a>, MalformedMessage>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -47,18 +47,18 @@ impl<'a> Iterator for Messages<'a> {
         let left = self.rest.len();
         let Some(header) = self.rest.first_chunk::<HEADER>() else {
             self.rest = &[];
-            return Some(Err(Malformed { left, claimed: 0 }));
+            return Some(Err(MalformedMessage { left, claimed: 0 }));
         };
         let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
         let claimed = u32::from_ne_bytes([l0, l1, l2, l3]);
         let len = claimed as usize;
         let Some(payload) = self.rest.get(HEADER..len) else {
             self.rest = &[];
-            return Some(Err(Malformed { left, claimed }));
+            return Some(Err(MalformedMessage { left, claimed }));
         };
         // The last message of a datagram need not be padded.
         self.rest = self.rest.get(align4(len)..).unwrap_or(&[]);
-        Some(Ok(Message {
+        Some(Ok(NetlinkMessage {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             seq: u32::from_ne_bytes([s0, s1, s2, s3]),
@@ -69,17 +69,17 @@ impl<'a> Iterator for Messages<'a> {
 
 /// The attributes that follow a message's fixed part, as (type, value); ends at the first that does
 /// not fit, since nothing after it can be trusted.
-pub(super) struct Attributes<'a> {
+pub(super) struct NetlinkAttributes<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Attributes<'a> {
+impl<'a> NetlinkAttributes<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 }
 
-impl<'a> Iterator for Attributes<'a> {
+impl<'a> Iterator for NetlinkAttributes<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -116,11 +116,13 @@ mod tests {
     fn messages_follow_each_other_on_multiples_of_four() {
         let mut datagram = message(20, b"abc");
         datagram.extend(message(3, b""));
-        let got: Vec<_> = Messages::new(&datagram).map(Result::unwrap).collect();
+        let got: Vec<_> = NetlinkMessages::new(&datagram)
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(got.len(), 2);
         assert_eq!(
             got[0],
-            Message {
+            NetlinkMessage {
                 kind: 20,
                 flags: 2,
                 seq: 7,
@@ -135,10 +137,10 @@ mod tests {
         let mut datagram = message(20, b"abcdefgh");
         datagram.extend(message(20, b"ijkl"));
         for len in 0..datagram.len() {
-            let got: Vec<_> = Messages::new(&datagram[..len]).collect();
+            let got: Vec<_> = NetlinkMessages::new(&datagram[..len]).collect();
             let whole = got.iter().filter(|m| m.is_ok()).count();
             assert_eq!(whole, usize::from(len >= 24), "cut at {len}");
-            // A cut within a message is told, one between messages cannot be.
+            // A cut within a message is an error, one between messages cannot be noticed.
             assert_eq!(
                 got.iter().any(Result::is_err),
                 len != 0 && len != 24,
@@ -152,8 +154,8 @@ mod tests {
         for claimed in [0u32, 1, 15, u32::MAX, u32::MAX - 2] {
             let mut datagram = message(20, b"abcd");
             datagram[..4].copy_from_slice(&claimed.to_ne_bytes());
-            let got: Vec<_> = Messages::new(&datagram).collect();
-            assert_eq!(got, [Err(Malformed { left: 20, claimed })]);
+            let got: Vec<_> = NetlinkMessages::new(&datagram).collect();
+            assert_eq!(got, [Err(MalformedMessage { left: 20, claimed })]);
         }
     }
 
@@ -166,12 +168,12 @@ mod tests {
         bytes.extend(12u16.to_ne_bytes());
         bytes.extend(21u16.to_ne_bytes());
         bytes.extend(9u64.to_ne_bytes());
-        let got: Vec<_> = Attributes::new(&bytes).collect();
+        let got: Vec<_> = NetlinkAttributes::new(&bytes).collect();
         assert_eq!(got, [(11, &[1u8][..]), (21, &9u64.to_ne_bytes()[..])]);
         for len in 0..bytes.len() {
-            assert!(Attributes::new(&bytes[..len]).count() <= 2);
+            assert!(NetlinkAttributes::new(&bytes[..len]).count() <= 2);
         }
-        // A zero length would loop for ever, were it believed.
-        assert_eq!(Attributes::new(&[0; 32]).count(), 0);
+        // A zero length must not loop forever.
+        assert_eq!(NetlinkAttributes::new(&[0; 32]).count(), 0);
     }
 }

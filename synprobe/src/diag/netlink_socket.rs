@@ -1,15 +1,17 @@
-//! Netlink sockets: opened, and read a datagram at a time.
+//! Netlink sockets: opening, and reading one datagram at a time.
 
-use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
-/// What to ask of SO_RCVBUF: room for the kernel to work ahead of us.
+/// SO_RCVBUF, bytes: lets the kernel work ahead of the reader.
 static RCVBUF: libc::c_int = 1 << 20;
-/// The kernel answers from within send() and recv(); a silence of this many seconds is a fault.
+/// The kernel answers within send() and recv(): no answer for this many seconds is an error.
 const TIMEOUT_S: i32 = 5;
 
-/// Receives one datagram. TimedOut when there is none; InvalidData when it does not fit.
+/// Receives one datagram. TimedOut: there is none; InvalidData: it does not fit.
 pub(super) fn receive<'a>(
     fd: &OwnedFd,
     buffer: &'a mut [u8],
@@ -95,7 +97,7 @@ pub(super) fn open_netlink(protocol: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: sockaddr_nl is plain integers; all zero is the kernel's own address but for family.
     let mut kernel: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
     kernel.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-    // Connected, it takes nothing from other processes, which could otherwise forge rows.
+    // Connected to the kernel, it receives nothing from other processes, which could forge rows.
     // SAFETY: the address is read from a live value of the size given.
     check(unsafe {
         libc::connect(
@@ -107,7 +109,7 @@ pub(super) fn open_netlink(protocol: libc::c_int) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// An answer that makes no sense.
+/// A malformed answer.
 pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -1,5 +1,5 @@
-//! Which way packets to an address take, asked of the kernel over NETLINK_ROUTE: the device, the
-//! router, and the neighbour that is given them.
+//! The route that packets to an address take, from NETLINK_ROUTE: device, router, and the neighbour that
+//! receives them.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     buffers::Scratch,
-    netlink::{Attributes, HEADER, Message, Messages},
+    netlink::{HEADER, NetlinkAttributes, NetlinkMessage, NetlinkMessages},
     netlink_socket::{invalid, open_netlink, receive},
 };
 use crate::sys::netns::NetNs;
@@ -25,12 +25,12 @@ const IFINFOMSG: usize = 16;
 /// `RTA_VIA` (include/uapi/linux/rtnetlink.h); libc has it for glibc only.
 const RTA_VIA: u16 = 18;
 
-/// The way to an address.
+/// The route to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// What the kernel does with such packets.
+pub struct RouteInfo {
+    /// The type of the route.
     pub kind: RouteKind,
-    /// Index of the device they leave by; 0 where none.
+    /// Index of the outgoing device; 0: none.
     pub ifindex: u32,
     /// Its name.
     pub interface: Option<String>,
@@ -47,7 +47,7 @@ pub enum RouteKind {
     Unicast,
     /// To this host itself.
     Local,
-    /// Thrown away without a word.
+    /// Dropped silently.
     Blackhole,
     /// Answered with ICMP host unreachable.
     Unreachable,
@@ -87,15 +87,15 @@ impl Routes {
         Ok(Self { fd, seq: 0 })
     }
 
-    /// The way from `source` (any, where `None`) to `to`; `Ok(None)`: there is none.
+    /// The route from `source` (`None`: any) to `to`; `Ok(None)`: there is none.
     ///
-    /// A source that this namespace does not own (no more, or a transparent proxy's) is left out of the
-    /// question: for IPv4 the kernel refuses it with the very errors that mean no route or blackhole
+    /// A source that is not an address of this namespace (it was removed, or belongs to a transparent
+    /// proxy) is left out: for IPv4 the kernel refuses it with the errors that mean no route or blackhole
     /// (`ip_route_output_key_hash_rcu()`: ENETUNREACH on 6.18, EINVAL before).
     ///
     /// # Errors
-    /// What the kernel answered beside "no route"; TimedOut, InvalidData as for sock_diag.
-    pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+    /// The kernel's error, except "no route"; TimedOut, InvalidData as for sock_diag.
+    pub fn route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<RouteInfo>> {
         let to = to.to_canonical();
         let source = source
             .map(|s| s.to_canonical())
@@ -106,14 +106,14 @@ impl Routes {
                 error.raw_os_error(),
                 Some(libc::ENETUNREACH | libc::EINVAL)
             )
-            // With an address of its own the answer stands: a rule may send it nowhere.
+            // For a local address the answer is final: a rule may block it.
             && !self.is_local(source)?
         {
             answer = self.ask_route(to, None);
         }
         let mut route = match answer {
             Ok(route) => route,
-            // The kernel answers for a route to nowhere with what connect() would be given.
+            // For a route that rejects packets, the kernel returns the error that connect() would get.
             Err(error) => match error.raw_os_error() {
                 Some(libc::ENETUNREACH) => return Ok(None),
                 Some(libc::EHOSTUNREACH) => return Ok(Some(nowhere(RouteKind::Unreachable))),
@@ -128,8 +128,8 @@ impl Routes {
         Ok(route)
     }
 
-    /// RTM_GETROUTE, with the kernel's errors as they are.
-    fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<Route>> {
+    /// RTM_GETROUTE, with the kernel's errors unchanged.
+    fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<RouteInfo>> {
         let mut fixed = [0; RTMSG];
         fixed[0] = family(to);
         fixed[1] = if to.is_ipv4() { 32 } else { 128 };
@@ -144,7 +144,7 @@ impl Routes {
         .map(Option::flatten)
     }
 
-    /// Whether what is sent to `addr` stays in this namespace.
+    /// Whether `addr` is an address of this namespace.
     fn is_local(&mut self, addr: IpAddr) -> io::Result<bool> {
         match self.ask_route(addr, None) {
             Ok(route) => Ok(route.is_some_and(|r| r.kind == RouteKind::Local)),
@@ -157,12 +157,12 @@ impl Routes {
         }
     }
 
-    /// The Ethernet address that packets of a route to `to` are given to; `None` on a device without
-    /// such addresses, or while the kernel does not know it.
+    /// The Ethernet address of the next hop of a route to `to`; `None`: the device has no such addresses,
+    /// or the kernel does not know it yet.
     ///
     /// # Errors
     /// As [`Routes::route`].
-    pub fn next_hop(&mut self, route: &Route, to: IpAddr) -> io::Result<Option<[u8; 6]>> {
+    pub fn next_hop(&mut self, route: &RouteInfo, to: IpAddr) -> io::Result<Option<[u8; 6]>> {
         if route.kind != RouteKind::Unicast {
             return Ok(None);
         }
@@ -179,7 +179,7 @@ impl Routes {
         match answer {
             Ok(mac) => Ok(mac.flatten()),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            // Before 5.0 one neighbour cannot be asked for.
+            // Before Linux 5.0 the kernel has no lookup of one neighbour.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
             Err(error) => Err(error),
         }
@@ -207,7 +207,7 @@ impl Routes {
         kind: u16,
         fixed: &[u8],
         attributes: &[(u16, Vec<u8>)],
-        take: impl Fn(&Message<'_>) -> Option<T>,
+        take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.seq = self.seq.wrapping_add(1);
         let request = request(kind, self.seq, fixed, attributes);
@@ -226,7 +226,7 @@ impl Routes {
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -246,8 +246,8 @@ impl Routes {
     }
 }
 
-fn nowhere(kind: RouteKind) -> Route {
-    Route {
+fn nowhere(kind: RouteKind) -> RouteInfo {
+    RouteInfo {
         kind,
         ifindex: 0,
         interface: None,
@@ -273,10 +273,10 @@ fn request(kind: u16, seq: u32, fixed: &[u8], attributes: &[(u16, Vec<u8>)]) -> 
     bytes
 }
 
-fn parse_route(payload: &[u8]) -> Option<Route> {
+fn parse_route(payload: &[u8]) -> Option<RouteInfo> {
     let fixed = payload.first_chunk::<RTMSG>()?;
     let mut route = nowhere(RouteKind::of(fixed[7]));
-    for (kind, value) in Attributes::new(payload.get(RTMSG..)?) {
+    for (kind, value) in NetlinkAttributes::new(payload.get(RTMSG..)?) {
         match kind {
             libc::RTA_OIF => route.ifindex = word(value, 0)?,
             libc::RTA_GATEWAY => route.gateway = address(value),
@@ -290,14 +290,14 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
 }
 
 fn parse_neighbour(payload: &[u8]) -> Option<[u8; 6]> {
-    Attributes::new(payload.get(NDMSG..)?)
+    NetlinkAttributes::new(payload.get(NDMSG..)?)
         .find(|(kind, _)| *kind == libc::NDA_LLADDR)
         .and_then(|(_, value)| value.try_into().ok())
 }
 
 fn parse_link(payload: &[u8]) -> Option<String> {
-    let (_, name) =
-        Attributes::new(payload.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+    let (_, name) = NetlinkAttributes::new(payload.get(IFINFOMSG..)?)
+        .find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
     let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
     Some(String::from_utf8_lossy(name.get(..end)?).into_owned())
 }

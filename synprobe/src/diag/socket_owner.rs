@@ -1,21 +1,23 @@
-//! Which process owns a socket. The kernel keeps no such link, so every process's descriptors are
-//! read until the socket turns up: costly, and therefore asked rarely, for many at once, and bounded.
+//! Which process owns a socket. The kernel has no such link, so the descriptors of every process are read
+//! until the socket is found. That is costly: lookups are rare, for many sockets at once, and bounded.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
-use std::fs;
-use std::io::Write;
-use std::time::{Duration, Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::CStr,
+    fs,
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use crate::sys::netns::pids;
 
-/// How long "no process has it" is believed. Sockets of the kernel itself (NFS, iSCSI) have no owner
-/// ever, and would otherwise cost a whole scan each time.
+/// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
+/// and would otherwise cost a whole scan each time.
 const BELIEVE_UNOWNED: Duration = Duration::from_secs(10);
 
 /// A process that holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct SocketOwner {
     /// Process (thread group) id, as this pid namespace numbers it.
     pub pid: u32,
     /// Its `comm`, at most 15 bytes.
@@ -43,24 +45,24 @@ impl Default for Bounds {
 
 /// What a look-up found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owners {
+pub struct SocketOwners {
     /// Owners by inode of the socket.
-    pub by_inode: HashMap<u32, Owner>,
-    /// Every process was read, or every inode found: one that is missing has no visible owner. False
-    /// when a bound cut the scan short: ask again.
+    pub by_inode: HashMap<u32, SocketOwner>,
+    /// Whether every process was read, or every inode found: one that is missing has no visible owner.
+    /// False: a bound ended the scan early.
     pub complete: bool,
-    /// Processes whose descriptors may not be read (CAP_SYS_PTRACE is missing).
+    /// Processes whose descriptors cannot be read (CAP_SYS_PTRACE is missing).
     pub denied: usize,
 }
 
 #[derive(Debug)]
 struct Held {
-    owner: Owner,
-    /// Descriptor number: what makes checking it again one readlink().
+    owner: SocketOwner,
+    /// Descriptor number: checking it again takes one readlink().
     fd: u32,
 }
 
-/// Looks up owners and remembers them. A remembered one is checked before it is told again.
+/// Looks up owners and caches them. A cached owner is checked before it is returned.
 #[derive(Debug, Default)]
 pub struct OwnerCache {
     held: HashMap<u32, Held>,
@@ -68,22 +70,22 @@ pub struct OwnerCache {
 }
 
 impl OwnerCache {
-    /// An empty one.
+    /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Owners of the sockets with these inodes. All that are not remembered are looked for in one pass
-    /// over `/proc`, by ascending pid, which ends with the last one found: of several processes that
-    /// share a socket (a pre-forked server) the lowest pid is told, most often the parent. A pid 1
-    /// that is an init comes last, since socket activation leaves it holding what others serve.
-    /// Sockets in the table of one thread alone (CLONE_FILES unshared) are not seen.
-    pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> Owners {
+    /// Owners of the sockets with these inodes. Those that are not cached are searched in one pass over
+    /// `/proc`, by ascending pid. Of several processes that share a socket (a pre-forked server) the lowest
+    /// pid is returned, usually the parent. An init at pid 1 comes last: with socket activation it holds
+    /// sockets that others serve. Sockets in the table of a single thread (CLONE_FILES unshared) are not
+    /// found.
+    pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> SocketOwners {
         let start = Instant::now();
-        let mut owners = Owners {
+        let mut owners = SocketOwners {
             complete: true,
-            ..Owners::default()
+            ..SocketOwners::default()
         };
         let mut wanted: HashSet<u32> = HashSet::new();
         self.unowned
@@ -117,7 +119,7 @@ impl OwnerCache {
         owners
     }
 
-    /// Forgets a socket that is closed.
+    /// Removes a closed socket from the cache.
     pub fn forget(&mut self, inode: u32) {
         self.held.remove(&inode);
         self.unowned.remove(&inode);
@@ -128,14 +130,14 @@ impl OwnerCache {
         wanted: &mut HashSet<u32>,
         bounds: Bounds,
         start: Instant,
-        owners: &mut Owners,
+        owners: &mut SocketOwners,
     ) {
         let mut left = bounds.max_fds;
         for pid in scan_order(pids(), comm(1).as_deref()) {
             let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    // Any other failure is a process that has just gone.
+                    // Any other failure is a process that has ended.
                     owners.denied +=
                         usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
                     continue;
@@ -157,10 +159,10 @@ impl OwnerCache {
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
                 };
-                // Without a name it went away between two looks: another may hold the socket too.
+                // No name: the process has ended. Another may hold the socket too.
                 let Some(comm) = comm(pid) else { break };
                 wanted.remove(&inode);
-                let owner = Owner { pid, comm };
+                let owner = SocketOwner { pid, comm };
                 owners.by_inode.insert(inode, owner.clone());
                 self.held.insert(inode, Held { owner, fd });
                 if wanted.is_empty() {
@@ -171,7 +173,7 @@ impl OwnerCache {
     }
 }
 
-/// Ascending, but an init last.
+/// Ascending, with an init last.
 fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
     if pids.first() == Some(&1) && matches!(comm_of_1, Some("systemd" | "init")) {
         pids.rotate_left(1);
@@ -182,7 +184,7 @@ fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
 /// Inode of the socket behind a descriptor; `None` when it is gone, hidden or no socket.
 fn link_inode(pid: u32, fd: u32) -> Option<u32> {
     let mut path = [0u8; 40];
-    // What does not fit is an error, and the array's last byte stays NUL.
+    // Text that does not fit is an error; the array's last byte stays NUL.
     let room = path.len() - 1;
     write!(&mut path[..room], "/proc/{pid}/fd/{fd}").ok()?;
     let path = CStr::from_bytes_until_nul(&path).ok()?;
@@ -202,15 +204,14 @@ fn parse_link(target: &[u8]) -> Option<u32> {
 #[must_use]
 pub fn comm(pid: u32) -> Option<String> {
     let bytes = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    // It may hold any byte, newlines too; the last newline is the file's.
+    // A name may contain any byte, also newlines; the last newline belongs to the file.
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
+    use std::{net::TcpListener, os::fd::AsRawFd};
 
     use super::*;
 
@@ -255,7 +256,7 @@ mod tests {
     };
 
     #[test]
-    fn our_own_socket_is_ours_and_closed_it_is_nobodys() {
+    fn our_own_socket_is_ours_and_unowned_once_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = inode_of(&listener);
         let mut cache = OwnerCache::new();
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_is_told() {
+    fn a_bound_makes_the_result_incomplete() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = inode_of(&listener);
         let owners = OwnerCache::new().find(
@@ -336,7 +337,7 @@ mod tests {
             drop(listener);
             eventually("the worker is the only owner", || {
                 let owners = OwnerCache::new().find(&[inode], WIDE);
-                let owner = Owner {
+                let owner = SocketOwner {
                     pid: worker.id(),
                     comm: "cat".to_owned(),
                 };

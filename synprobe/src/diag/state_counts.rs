@@ -1,9 +1,9 @@
-//! Sockets by TCP state, per network namespace and per listening port, from sock_diag in one walk of the
-//! kernel's table.
+//! Sockets by TCP state, per network namespace and per listening port, from one sock_diag dump each.
 //!
-//! Half-opens (NEW_SYN_RECV) count as SYN_RECV, as `netstat` shows them.
+//! Half-opens (NEW_SYN_RECV) count as SYN_RECV, as in `netstat`.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap},
     io,
     net::IpAddr,
@@ -11,60 +11,45 @@ use std::{
 
 use super::{
     inet_diag_msg::mask,
-    listeners::Listeners,
+    listen_sockets::ListenSockets,
+    namespaces::read_each,
     sock_diag::{Query, SockDiag},
     socket_owner::{Bounds, OwnerCache},
 };
 use crate::{
     model::{Counted, Counts, NetnsStates, PortStates, TcpState},
-    sys::{
-        fd_limit,
-        netns::{self, NetNs},
-    },
+    sys::netns::NetNs,
     util::addresses::printable,
 };
 
-/// Counts one namespace, or every one that can be found.
+/// Counts the sockets of one namespace, or of every one that can be found.
 pub fn count(only: Option<NetNs>) -> Counted {
     let mut counted = Counted::default();
-    let asked = only.is_some();
-    let found = match only {
-        Some(netns) => vec![netns],
-        None => {
-            let found = netns::discover();
-            if found.exhausted {
-                counted.failures.push(fd_limit::advice());
-            }
-            counted.failures.extend(found.denial());
-            found.namespaces
-        }
-    };
+    let requested = only.is_some();
     let mut owners = OwnerCache::new();
-    for netns in found {
-        match count_one(&netns, &mut owners) {
-            Ok(states) if asked || !states.states.is_empty() => counted.namespaces.push(states),
-            Ok(_) => (),
-            Err(error) => counted
-                .failures
-                .push(format!("namespace {}: {error}", netns.name())),
+    counted.failures = read_each(only, |netns| {
+        let states = count_namespace(netns, &mut owners)?;
+        if requested || !states.states.is_empty() {
+            counted.namespaces.push(states);
         }
-    }
+        Ok(())
+    });
     counted
 }
 
 #[derive(Default)]
-struct OfPort {
+struct PortCounts {
     states: Counts,
     retransmits: u64,
     peers: HashMap<[u8; 16], u64>,
 }
 
-fn count_one(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> {
+fn count_namespace(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> {
     let mut sock_diag = SockDiag::open(netns)?;
-    let listeners = Listeners::read(&mut sock_diag)?;
+    let listeners = ListenSockets::read(&mut sock_diag)?;
     let ports: BTreeSet<u16> = listeners.iter().map(|l| l.local_port).collect();
     let mut states = Counts::new();
-    let mut by_port: HashMap<u16, OfPort> = HashMap::new();
+    let mut by_port: HashMap<u16, PortCounts> = HashMap::new();
     sock_diag.dump_with(&Query::states(mask::ALL), |row| {
         let Some(state) = TcpState::from_kernel(row.state) else {
             return;
@@ -95,7 +80,7 @@ fn count_one(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> 
                         .collect()
                 })
                 .unwrap_or_default();
-            peers.sort_by_key(|(addr, n)| (std::cmp::Reverse(*n), *addr));
+            peers.sort_by_key(|(addr, n)| (Reverse(*n), *addr));
             peers.truncate(3);
             PortStates {
                 local_addr: printable(l.local_addr),
@@ -112,13 +97,7 @@ fn count_one(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> 
         .collect();
     let half_open = |p: &PortStates| p.states.get("SYN_RECV").copied().unwrap_or(0);
     let all = |p: &PortStates| p.states.values().sum::<u64>();
-    rows.sort_by_key(|p| {
-        (
-            std::cmp::Reverse((half_open(p), all(p))),
-            p.local_port,
-            p.local_addr,
-        )
-    });
+    rows.sort_by_key(|p| (Reverse((half_open(p), all(p))), p.local_port, p.local_addr));
     Ok(NetnsStates {
         netns: netns.inode(),
         name: netns.name().to_owned(),

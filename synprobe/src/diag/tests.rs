@@ -110,7 +110,7 @@ fn no_way_from(ns: &Ns, source: IpAddr) {
 
 #[test]
 #[ignore = "needs root"]
-fn the_router_s_own_address_is_told() {
+fn the_address_of_the_router_is_reported() {
     for family in [Family::V4, Family::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
@@ -136,7 +136,7 @@ fn the_router_s_own_address_is_told() {
 }
 
 /// Sends ICMP errors to the client from the server.
-struct Router {
+struct FakeRouter {
     sender: RawSender,
     from: IpAddr,
     to: IpAddr,
@@ -150,7 +150,7 @@ enum Flaw {
     AboutUdp,
 }
 
-impl Router {
+impl FakeRouter {
     fn new(lab: &Lab) -> Self {
         Self {
             sender: RawSender::open(&lab.server, lab.family.wire_is_v6()).unwrap(),
@@ -219,11 +219,11 @@ fn hear(errors: &IcmpErrors, last: u16) -> Vec<IcmpError> {
 
 #[test]
 #[ignore = "needs root"]
-fn errors_about_udp_and_damaged_ones_are_not_told() {
+fn errors_about_udp_and_damaged_ones_are_not_reported() {
     for family in [Family::V4, Family::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
-        let router = Router::new(&lab);
+        let router = FakeRouter::new(&lab);
         router.says(1, Flaw::AboutUdp);
         router.says(2, Flaw::Checksum);
         router.says(3, Flaw::None);
@@ -249,7 +249,7 @@ fn errors_about_udp_take_no_room_and_what_found_none_is_counted() {
     for family in [Family::V4, Family::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
-        let router = Router::new(&lab);
+        let router = FakeRouter::new(&lab);
         for _ in 0..SENT {
             router.says(1, Flaw::AboutUdp);
         }

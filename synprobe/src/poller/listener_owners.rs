@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     diag::{
-        listen_queues::Who,
+        listen_queues::ListenerProcess,
         socket_owner::{Bounds, OwnerCache},
     },
     sys::clock::thread_cpu,
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Owners {
     cache: OwnerCache,
-    known: HashMap<u32, (Who, Instant)>,
+    known: HashMap<u32, (ListenerProcess, Instant)>,
     /// Not before this, except for a namespace that is new.
     due: Option<Instant>,
 }
@@ -51,13 +51,13 @@ impl Owners {
             if owner.is_none() && !found.complete {
                 continue;
             }
-            let who = owner.map(Who::of).unwrap_or_default();
+            let who = owner.map(ListenerProcess::of).unwrap_or_default();
             self.known.insert(inode, (who, now));
         }
         self.due = Some(Instant::now() + thread_cpu().saturating_sub(began) * PAUSE);
     }
 
-    pub(super) fn who(&self, inode: u32) -> Option<Who> {
+    pub(super) fn who(&self, inode: u32) -> Option<ListenerProcess> {
         self.known.get(&inode).map(|(who, _)| who.clone())
     }
 

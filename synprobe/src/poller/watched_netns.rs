@@ -12,8 +12,8 @@ use crate::{
         handshake_settings,
         icmp::IcmpErrors,
         inet_diag_msg::{Row, mask},
-        listen_queues::{Look, read_settings},
-        listeners::Listeners,
+        listen_queues::{ListenQueues, read_settings},
+        listen_sockets::ListenSockets,
         route::Routes,
         sock_diag::{self, Query, SockDiag},
     },
@@ -60,11 +60,11 @@ impl WatchedNetns {
 
 /// What one namespace showed.
 pub(super) struct Seen {
-    half_opens: sock_diag::Snapshot,
+    half_opens: sock_diag::SockDump,
     syn_sent: Vec<Row>,
     is_first: bool,
-    pub listeners: Listeners,
-    counters: Option<counters::Counters>,
+    pub listeners: ListenSockets,
+    counters: Option<counters::MibCounters>,
     counted_ns: u64,
 }
 
@@ -81,7 +81,7 @@ impl Seen {
         let reader = watched.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
-        let listeners = Listeners::read(&mut watched.sock_diag)?;
+        let listeners = ListenSockets::read(&mut watched.sock_diag)?;
         Ok(Self {
             half_opens,
             syn_sent,
@@ -161,7 +161,7 @@ impl Round {
                 }
             }));
         }
-        let look = Look {
+        let look = ListenQueues {
             listeners: &seen.listeners,
             half_opens: &seen.half_opens.rows,
             counters: seen.counters.as_ref(),

@@ -1,4 +1,4 @@
-//! The few system calls that tell what a kernel allows. Everything made here is closed at once.
+//! System calls that show what the kernel allows. Everything that they create is closed at once.
 
 use std::{
     io,
@@ -52,7 +52,7 @@ struct MapCreate {
     map_flags: u32,
 }
 
-/// `bpf(2)` with a command that gives a descriptor.
+/// `bpf(2)` with a command that returns a descriptor.
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     let size = size_of::<T>() as libc::c_long;
     // SAFETY: `attr` is valid for `size` bytes, which the kernel reads; what it points to is static
@@ -61,7 +61,7 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both commands give a new descriptor, which nobody else owns.
+    // SAFETY: both commands return a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -104,7 +104,8 @@ pub(super) fn ring_buffer() -> io::Result<()> {
     bpf(MAP_CREATE, &attr).map(drop)
 }
 
-/// Asks for the TCP sockets in no state: the answer is empty, but only where `tcp_diag` answers.
+/// Asks for TCP sockets with an empty set of states: the answer is empty, and comes only if `tcp_diag`
+/// works.
 pub(super) fn sock_diag() -> io::Result<()> {
     // include/uapi/linux/{sock_diag,inet_diag}.h
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -123,9 +124,9 @@ pub(super) fn sock_diag() -> io::Result<()> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else owns it.
+    // SAFETY: the descriptor was just opened, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // The kernel answers within the send; without an answer this must not wait for ever.
+    // The kernel answers within the send, so the receive need not wait.
     // SAFETY: the pointer is valid for the length given.
     if unsafe { libc::send(fd.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
         return Err(io::Error::last_os_error());
@@ -142,11 +143,11 @@ pub(super) fn sock_diag() -> io::Result<()> {
         )
     };
     let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
-    verdict_of(&answer[..got])
+    result_of(&answer[..got])
 }
 
-/// What a netlink answer says: NLMSG_ERROR and NLMSG_DONE carry an errno behind the header.
-fn verdict_of(answer: &[u8]) -> io::Result<()> {
+/// The result of a netlink request: NLMSG_ERROR and NLMSG_DONE carry an errno after the header.
+fn result_of(answer: &[u8]) -> io::Result<()> {
     let kind = answer
         .get(4..6)
         .and_then(|b| b.first_chunk())
@@ -174,7 +175,7 @@ mod tests {
             let mut bytes = [0u8; 20];
             bytes[4..6].copy_from_slice(&(kind as u16).to_ne_bytes());
             bytes[16..].copy_from_slice(&code.to_ne_bytes());
-            verdict_of(&bytes).map_err(|e| e.raw_os_error())
+            result_of(&bytes).map_err(|e| e.raw_os_error())
         };
         assert_eq!(answer(libc::NLMSG_DONE, 0), Ok(()));
         assert_eq!(
@@ -186,6 +187,6 @@ mod tests {
             Err(Some(libc::EPERM))
         );
         assert_eq!(answer(20, -1), Ok(()));
-        assert!(verdict_of(&[]).is_err());
+        assert!(result_of(&[]).is_err());
     }
 }

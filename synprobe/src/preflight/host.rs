@@ -1,56 +1,56 @@
-//! The host, so that tests can make bad ones.
+//! Access to the host, behind a trait: tests replace it with faulty hosts.
 
 use std::{fs, io, path::Path};
 
 use super::attempt;
 use crate::{diag::icmp::IcmpErrors, sys::kernel};
 
-/// Something that can only be known by trying it.
+/// Something that only an attempt can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// Load a raw tracepoint program of two instructions.
     RawTracepoint,
     /// Load a classifier of two instructions.
     SchedCls,
-    /// Load an fentry program of two instructions for this function (its number in BTF).
+    /// Load an fentry program of two instructions for this function (its BTF id).
     Fentry(u32),
     /// Create a ring buffer of one page.
     RingBuffer,
-    /// Ask sock_diag for TCP sockets in no state at all.
+    /// Ask sock_diag for TCP sockets with an empty set of states.
     SockDiag,
-    /// Open the raw sockets that ICMP errors come to.
+    /// Open the raw sockets that receive ICMP errors.
     Icmp,
 }
 
-/// What the checks ask of a host.
-pub trait Host {
+/// What the checks read from a host and try on it.
+pub trait HostAccess {
     /// The contents of a file.
     ///
     /// # Errors
-    /// Those of reading it.
+    /// The error of reading it.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// What `uname -r` says.
+    /// The release, as `uname -r` prints it.
     ///
     /// # Errors
-    /// Those of `uname(2)`.
+    /// The error of `uname(2)`.
     fn release(&self) -> io::Result<String>;
 
-    /// Nanoseconds of one tick of the coarse clock.
+    /// Length of one tick of the coarse clock, nanoseconds.
     fn tick_ns(&self) -> Option<u64>;
 
-    /// Tries something, and takes it back.
+    /// Tries something, and undoes it.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's error.
     fn attempt(&self, attempt: Attempt) -> io::Result<()>;
 }
 
-/// The host this runs on.
+/// The running host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ThisHost;
 
-impl Host for ThisHost {
+impl HostAccess for ThisHost {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
     }
@@ -76,7 +76,7 @@ impl Host for ThisHost {
 }
 
 /// A file of the host as text; `None` where it cannot be read.
-pub(super) fn text(host: &impl Host, path: &str) -> Option<String> {
+pub(super) fn text(host: &impl HostAccess, path: &str) -> Option<String> {
     host.read(Path::new(path))
         .ok()
         .map(|b| String::from_utf8_lossy(&b).into_owned())

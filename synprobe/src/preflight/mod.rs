@@ -1,7 +1,7 @@
 //! What this host allows, what is missing, and the remedy.
 //!
-//! [`report`] makes every check and tells about each of them; [`require`] makes those without which
-//! nothing can be watched, stops at the first that fails, and hands over what they found.
+//! [`report`] makes every check and lists all results. [`require`] makes only the checks that a run
+//! depends on, stops at the first failure, and returns what they found.
 
 mod attempt;
 mod checks;
@@ -16,44 +16,44 @@ use serde::Serialize;
 use synprobe_ebpf::config::MEMBERS;
 use thiserror::Error;
 
-pub use host::{Attempt, Host, ThisHost};
+pub use host::{Attempt, HostAccess, ThisHost};
 use privileges::Privileges;
 
 use crate::{
     filter::Detail,
     probe::{
         drop_reasons::Reasons,
-        half_open_source::{Decision, Exact, Refusal, RequestedMode},
+        half_open_source::{Decision, HalfOpenSources, Refusal, RequestedMode},
         hooks::{Chosen, HOOKS, Hook},
     },
     sys::kernel::KernelVersion,
 };
 
-/// The exit code of a host that cannot run it (docs/events.md).
+/// The exit code where the host cannot run synprobe (docs/events.md).
 pub const EXIT_HOST: u8 = 3;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// Available.
     Ok,
-    /// It runs, with less: see [`Check::lost`].
+    /// synprobe runs without it: see [`Check::lost`].
     Degraded,
-    /// It cannot run.
+    /// synprobe cannot run without it.
     Missing,
-    /// Nothing depends on it; good to know.
+    /// For information: nothing depends on it.
     Note,
-    /// It could not be tested without more privileges.
+    /// Testing it needs more privileges.
     Untested,
 }
 
 impl Status {
-    /// As [`Report`] prints it.
+    /// The label in the text of [`PreflightReport`].
     pub fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
-            Self::Degraded => "less",
+            Self::Degraded => "degraded",
             Self::Missing => "MISSING",
             Self::Note => "note",
             Self::Untested => "untested",
@@ -61,20 +61,20 @@ impl Status {
     }
 }
 
-/// One thing about this host.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Stable name, for scripts.
     pub id: String,
-    /// Its name, for eyes.
+    /// Its name in the text.
     pub title: String,
-    /// How it came out.
+    /// The result.
     pub status: Status,
     /// What was found.
     pub detail: String,
     /// What to do about it.
     pub remedy: Option<String>,
-    /// What cannot be told without it.
+    /// What synprobe cannot report without it.
     pub lost: Option<String>,
 }
 
@@ -101,42 +101,42 @@ impl Check {
     }
 }
 
-/// All checks taken together.
+/// The summary of all checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Everything is there.
+pub enum Readiness {
+    /// Everything is available.
     CanRun,
-    /// Something can not be told here.
+    /// Some features are not available here.
     CanRunWithLess,
-    /// Something is missing without which nothing can be watched.
+    /// Something is missing that every run needs.
     CannotRun,
 }
 
-/// What this host allows. Displayed: a line a check, the remedy on the line below, at the end the
-/// verdict.
+/// What this host allows. The text has one line a check, with the remedy on the line below, and ends with
+/// the summary.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    verdict: Verdict,
-    /// In the order in which they depend on each other.
+pub struct PreflightReport {
+    verdict: Readiness,
+    /// In the order of their dependencies.
     pub checks: Vec<Check>,
 }
 
-impl Report {
+impl PreflightReport {
     fn new(checks: Vec<Check>) -> Self {
         let any = |status| checks.iter().any(|c| c.status == status);
         let verdict = if any(Status::Missing) {
-            Verdict::CannotRun
+            Readiness::CannotRun
         } else if any(Status::Degraded) {
-            Verdict::CanRunWithLess
+            Readiness::CanRunWithLess
         } else {
-            Verdict::CanRun
+            Readiness::CanRun
         };
         Self { verdict, checks }
     }
 
-    /// All checks taken together.
-    pub fn verdict(&self) -> Verdict {
+    /// The summary of all checks.
+    pub fn verdict(&self) -> Readiness {
         self.verdict
     }
 
@@ -145,7 +145,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PreflightReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LABEL: usize = "untested".len();
         let width = self
@@ -154,7 +154,7 @@ impl fmt::Display for Report {
             .map(|c| c.title.chars().count())
             .max()
             .unwrap_or(0);
-        let mut told = None;
+        let mut last_remedy = None;
         for Check {
             title,
             status,
@@ -170,8 +170,8 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
             if let Some(remedy) = remedy {
-                // One step often mends several things: it is told in full the first time.
-                let first = told.replace(remedy).is_none_or(|t| t != remedy);
+                // One step often repairs several things: it is printed in full the first time.
+                let first = last_remedy.replace(remedy).is_none_or(|t| t != remedy);
                 let remedy = if first { remedy } else { "(remedy: as above)" };
                 writeln!(f, "{:indent$}{remedy}", "", indent = LABEL + 2 + width + 2)?;
             }
@@ -183,15 +183,15 @@ impl fmt::Display for Report {
                 .join(", ")
         };
         match self.verdict {
-            Verdict::CanRun => write!(f, "synprobe can run here")?,
-            Verdict::CanRunWithLess => {
+            Readiness::CanRun => write!(f, "synprobe can run here")?,
+            Readiness::CanRunWithLess => {
                 write!(
                     f,
-                    "synprobe can run here, with less: {}",
+                    "synprobe can run here, degraded: {}",
                     named(Status::Degraded)
                 )?;
             }
-            Verdict::CannotRun => {
+            Readiness::CannotRun => {
                 write!(f, "synprobe cannot run here: {}", named(Status::Missing))?;
             }
         }
@@ -199,40 +199,40 @@ impl fmt::Display for Report {
             0 => writeln!(f),
             _ => writeln!(
                 f,
-                "; not tested for want of privileges: {}",
+                "; not tested without privileges: {}",
                 named(Status::Untested)
             ),
         }
     }
 }
 
-/// What the fatal checks found, for those who come after.
+/// What the required checks found: the input of a run.
 #[derive(Clone, Debug)]
 pub struct Ready {
     /// The running kernel.
     pub kernel: KernelVersion,
-    /// Its jiffies a second.
+    /// Its HZ: jiffies a second.
     pub hz: u32,
-    /// Where it keeps its members, in the order of [`MEMBERS`].
+    /// Offsets of its structure members, in the order of [`MEMBERS`].
     pub places: [u32; MEMBERS.len()],
-    /// What its lack of optional members costs.
+    /// Features lost because optional members are missing.
     pub missing: Vec<&'static str>,
-    /// Each hook that this kernel has, with the program that fits its prototype.
+    /// The hooks of this kernel, each with the program that fits its prototype.
     pub hooks: Vec<Chosen>,
-    /// What can tell of a half-open's end.
-    pub exact: Exact,
-    /// Its names for why it drops packets.
+    /// What can report the end of a half-open.
+    pub exact: HalfOpenSources,
+    /// Its drop reasons.
     pub reasons: Arc<Reasons>,
-    /// The range that local ports are chosen from in this network namespace; all ports where it
-    /// cannot be told.
+    /// The range of local ports in this network namespace; all ports where it cannot be read.
     pub ephemeral_ports: (u16, u16),
 }
 
 impl Ready {
-    /// What tells of a half-open's end, as it was asked for. Beginnings are told where every handshake is.
+    /// The source of half-open ends for a requested mode. It reports beginnings too, unless the run is
+    /// quiet.
     ///
     /// # Errors
-    /// Where it is to be exact and this host does not let it.
+    /// Exact was requested, and this host does not allow it.
     pub fn exact_by(&self, wish: RequestedMode, detail: Detail) -> Result<Decision, HostError> {
         let begins = detail.slow_us().is_none();
         self.exact
@@ -241,7 +241,7 @@ impl Ready {
     }
 }
 
-/// Why nothing can be watched on this host: one line, the remedy included. Exit code [`EXIT_HOST`].
+/// Why this host cannot run synprobe: one line, including the remedy. Exit code [`EXIT_HOST`].
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub struct HostError(pub Box<Check>);
 
@@ -255,19 +255,19 @@ impl fmt::Display for HostError {
     }
 }
 
-/// Makes the checks without which nothing can be watched.
+/// Makes the checks that a run depends on.
 ///
 /// # Errors
-/// The first that fails.
+/// The first check that fails.
 pub fn require() -> Result<Ready, HostError> {
     require_on(&ThisHost, HOOKS)
 }
 
-/// [`require`], of any host.
+/// As [`require`], for any host.
 ///
 /// # Errors
 /// The first check that fails.
-pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, HostError> {
+pub fn require_on(host: &impl HostAccess, hooks: &'static [Hook]) -> Result<Ready, HostError> {
     let kernel = found(checks::kernel(host))?;
     let caps = Privileges::of(host);
     fatal(privileges::privileges(&caps))?;
@@ -295,12 +295,12 @@ pub fn require_on(host: &impl Host, hooks: &'static [Hook]) -> Result<Ready, Hos
     })
 }
 
-/// Stops at a check that says that nothing can be watched.
+/// Stops at a required check that failed.
 fn fatal(check: Check) -> Result<(), HostError> {
     found((check, Some(())))
 }
 
-/// What a check found; its failure where it is fatal, or found nothing.
+/// What a check found; an error where it failed or found nothing.
 fn found<T>((check, found): (Check, Option<T>)) -> Result<T, HostError> {
     match found {
         Some(found) if check.status != Status::Missing => Ok(found),
@@ -308,20 +308,20 @@ fn found<T>((check, found): (Check, Option<T>)) -> Result<T, HostError> {
     }
 }
 
-/// Makes every check. Without root too: what could not be tested is said.
-pub fn report() -> Report {
+/// Makes every check, also without root: the report names those that could not be made.
+pub fn report() -> PreflightReport {
     report_on(&ThisHost, HOOKS)
 }
 
-/// [`report`], of any host.
-pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
+/// As [`report`], for any host.
+pub fn report_on(host: &impl HostAccess, hooks: &'static [Hook]) -> PreflightReport {
     let caps = Privileges::of(host);
     let (check, kernel) = checks::kernel(host);
     let too_old = check.status == Status::Missing && kernel.is_some();
     let mut list = vec![check, privileges::privileges(&caps), checks::lockdown(host)];
     if too_old {
-        list.push(checks::not_looked_at());
-        return Report::new(list);
+        list.push(checks::not_checked());
+        return PreflightReport::new(list);
     }
     let (check, btf) = checks::btf(host);
     list.push(check);
@@ -348,5 +348,5 @@ pub fn report_on(host: &impl Host, hooks: &'static [Hook]) -> Report {
         checks::hz(host).0,
         checks::tracefs(host),
     ]);
-    Report::new(list)
+    PreflightReport::new(list)
 }

@@ -1,14 +1,14 @@
-//! What this process may do, and what follows from it.
+//! The capabilities of this process, and what each one allows.
 
-use super::{Check, Host, Status, host::text};
+use super::{Check, HostAccess, Status, host::text};
 use crate::sys::privileges as cap;
 
-/// What this process may do.
+/// The capabilities of this process.
 pub(super) struct Privileges {
     uid: Option<u32>,
-    /// The effective set; `None` where it cannot be told.
+    /// The effective set; `None` where it cannot be read.
     effective: Option<u64>,
-    /// Whether it holds in a user namespace only: to BPF it is nothing then.
+    /// Whether the set counts in a user namespace only: BPF ignores it then.
     only_in_namespace: bool,
 }
 
@@ -23,13 +23,13 @@ pub(super) const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", cap::SYS_ADMIN);
 const CAP_PERFMON: Cap = ("CAP_PERFMON", cap::PERFMON);
 const CAP_BPF: Cap = ("CAP_BPF", cap::BPF);
 
-/// Everything at once, because setcap replaces what was set before.
+/// All capabilities at once: setcap replaces those set before.
 const SETCAP: &str = "run with sudo, or: sudo setcap cap_bpf,cap_perfmon,cap_net_admin,\
     cap_net_raw,cap_sys_admin,cap_sys_ptrace,cap_dac_read_search,cap_syslog=ep \"$(command -v synprobe)\"";
 
 impl Privileges {
     /// From /proc/self/status.
-    pub(super) fn of(host: &impl Host) -> Self {
+    pub(super) fn of(host: &impl HostAccess) -> Self {
         let status = text(host, "/proc/self/status").unwrap_or_default();
         // The host's own user namespace maps every id to itself.
         let mapped = text(host, "/proc/self/uid_map")
@@ -47,7 +47,8 @@ impl Privileges {
         !self.only_in_namespace && self.effective.is_some_and(|set| set >> cap.1 & 1 == 1)
     }
 
-    /// What programs need: CAP_SYS_ADMIN stands for both (bpf_capable(), perfmon_capable()).
+    /// Whether programs may be loaded. CAP_SYS_ADMIN includes both capabilities (bpf_capable(),
+    /// perfmon_capable()).
     pub(super) fn may_probe(&self) -> bool {
         self.has(CAP_SYS_ADMIN) || self.has(CAP_BPF) && self.has(CAP_PERFMON)
     }
@@ -61,7 +62,7 @@ impl Privileges {
 
     pub(super) fn remedy(&self, missing: &[&str]) -> String {
         if self.only_in_namespace {
-            return "this is a user namespace, which BPF does not honour: run outside it"
+            return "this is a user namespace, and its capabilities do not count for BPF: run outside it"
                 .to_owned();
         }
         if self.uid != Some(0) {
@@ -73,7 +74,7 @@ impl Privileges {
             .map(|cap| format!("--cap-add {}", cap.trim_start_matches("CAP_")))
             .collect();
         format!(
-            "this root lacks them: run on the host, or give the container {}",
+            "root does not have them here: run on the host, or start the container with {}",
             flags.join(" ")
         )
     }
@@ -110,7 +111,7 @@ pub(super) fn namespaces(caps: &Privileges) -> Check {
             id,
             title,
             Status::Ok,
-            "other network namespaces may be entered",
+            "other network namespaces can be entered",
         );
     }
     Check::new(

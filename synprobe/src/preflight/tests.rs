@@ -1,4 +1,4 @@
-//! Hosts made up for the purpose.
+//! The checks on fake hosts.
 
 use std::{cell::RefCell, collections::HashMap, io, path::Path};
 
@@ -8,8 +8,8 @@ use crate::probe::{
     hooks::HOOKS,
 };
 
-/// A host out of files.
-struct Made {
+/// A host made of files.
+struct FakeHost {
     release: &'static str,
     files: HashMap<&'static str, Vec<u8>>,
     tick_ns: Option<u64>,
@@ -28,7 +28,7 @@ fn caps(bits: &[u32]) -> u64 {
     bits.iter().fold(0, |set, bit| set | 1 << bit)
 }
 
-impl Made {
+impl FakeHost {
     /// One on which everything is as it should be.
     fn good() -> Self {
         let mounts = "proc /proc proc rw 0 0\nnone /sys/fs/my\\040cgroup cgroup2 rw 0 0\n";
@@ -69,14 +69,14 @@ impl Made {
         self
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> PreflightReport {
         report_on(self, HOOKS)
     }
 
     /// Both ways of asking must agree on what is fatal; gives the one line.
     fn fatal(&self, id: &str) -> String {
         let report = self.report();
-        assert_eq!(report.verdict(), Verdict::CannotRun, "{report}");
+        assert_eq!(report.verdict(), Readiness::CannotRun, "{report}");
         let error = require_on(self, HOOKS).unwrap_err();
         assert_eq!(error.0.id, id);
         assert!(report.checks.contains(&*error.0), "{report}");
@@ -88,7 +88,7 @@ impl Made {
     /// What is lost, on a host that runs with less.
     fn less(&self, id: &str) -> Check {
         let report = self.report();
-        assert_eq!(report.verdict(), Verdict::CanRunWithLess, "{report}");
+        assert_eq!(report.verdict(), Readiness::CanRunWithLess, "{report}");
         let check = report.checks.iter().find(|c| c.id == id).unwrap().clone();
         assert_eq!(check.status, Status::Degraded, "{check:?}");
         assert!(check.lost.is_some(), "{check:?}");
@@ -97,7 +97,7 @@ impl Made {
     }
 }
 
-impl Host for Made {
+impl HostAccess for FakeHost {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let path = path.to_str().unwrap();
         self.files
@@ -125,9 +125,9 @@ impl Host for Made {
 
 #[test]
 fn a_good_host_can_run() {
-    let host = Made::good();
+    let host = FakeHost::good();
     let report = host.report();
-    assert_eq!(report.verdict(), Verdict::CanRun, "{report}");
+    assert_eq!(report.verdict(), Readiness::CanRun, "{report}");
     let ready = require_on(&host, HOOKS).unwrap();
     assert_eq!((ready.hz, ready.kernel.major), (250, 6));
     assert_eq!(ready.ephemeral_ports, (32768, 60999));
@@ -154,7 +154,7 @@ fn other_than(name: &str) -> impl Iterator<Item = &'static Hook> {
 }
 
 /// The program that is taken for a hook.
-fn program(host: &Made, hook: &str) -> Option<&'static str> {
+fn program(host: &FakeHost, hook: &str) -> Option<&'static str> {
     let ready = require_on(host, HOOKS).unwrap();
     ready
         .hooks
@@ -165,9 +165,9 @@ fn program(host: &Made, hook: &str) -> Option<&'static str> {
 
 #[test]
 fn an_old_kernel() {
-    let host = Made {
+    let host = FakeHost {
         release: "5.4.0-42-generic",
-        ..Made::good()
+        ..FakeHost::good()
     };
     assert_eq!(
         host.fatal("kernel"),
@@ -180,9 +180,9 @@ fn an_old_kernel() {
         .report();
     assert!(!said.to_string().contains("has no tracepoint"), "{said}");
     assert!(
-        Made {
+        FakeHost {
             release: "strange",
-            ..Made::good()
+            ..FakeHost::good()
         }
         .fatal("kernel")
         .contains("`strange`")
@@ -191,13 +191,13 @@ fn an_old_kernel() {
 
 #[test]
 fn no_btf() {
-    let line = Made::good().without(KERNEL_BTF).fatal("btf");
+    let line = FakeHost::good().without(KERNEL_BTF).fatal("btf");
     assert!(
         line.contains("built without CONFIG_DEBUG_INFO_BTF"),
         "{line}"
     );
     assert!(
-        Made::good()
+        FakeHost::good()
             .file(KERNEL_BTF, *b"junk")
             .fatal("btf")
             .contains("BTF")
@@ -206,7 +206,7 @@ fn no_btf() {
 
 #[test]
 fn missing_capabilities_are_named() {
-    let line = Made::good()
+    let line = FakeHost::good()
         .file(STATUS, status(1000, 0))
         .fatal("privileges");
     assert!(
@@ -214,21 +214,21 @@ fn missing_capabilities_are_named() {
         "{line}"
     );
     assert!(line.contains("setcap cap_bpf,cap_perfmon,"), "{line}");
-    let line = Made::good()
+    let line = FakeHost::good()
         .file(STATUS, status(0, caps(&[39])))
         .fatal("privileges");
     assert!(line.starts_with("CAP_PERFMON is missing (uid 0)"), "{line}");
     assert!(line.contains("--cap-add PERFMON"), "{line}");
-    Made::good().without(STATUS).fatal("privileges");
-    let host = Made::good().file("/proc/self/uid_map", *b"         0       1000          1\n");
+    FakeHost::good().without(STATUS).fatal("privileges");
+    let host = FakeHost::good().file("/proc/self/uid_map", *b"         0       1000          1\n");
     assert!(host.fatal("privileges").contains("user namespace"));
-    let host = Made::good().file("/proc/self/uid_map", *b"         0          0 4294967295\n");
+    let host = FakeHost::good().file("/proc/self/uid_map", *b"         0          0 4294967295\n");
     require_on(&host, HOOKS).unwrap();
 }
 
 #[test]
 fn without_privileges_the_rest_is_untested_and_untried() {
-    let host = Made::good().file(STATUS, status(1000, 0));
+    let host = FakeHost::good().file(STATUS, status(1000, 0));
     let report = host.report();
     assert_eq!(*host.tried.borrow(), [Attempt::SockDiag]);
     let untested: Vec<_> = report.with(Status::Untested).map(|c| &*c.id).collect();
@@ -238,14 +238,14 @@ fn without_privileges_the_rest_is_untested_and_untried() {
         text.lines()
             .last()
             .unwrap()
-            .contains("not tested for want of privileges"),
+            .contains("not tested without privileges"),
         "{text}"
     );
 }
 
 #[test]
 fn the_least_privileges_run_with_less() {
-    let host = Made::good().file(STATUS, status(1000, caps(&[38, 39])));
+    let host = FakeHost::good().file(STATUS, status(1000, caps(&[38, 39])));
     assert_eq!(host.less("sched_cls").lost.as_deref(), Some("the lab"));
     host.less("namespaces");
     let check = host.less("icmp");
@@ -259,7 +259,11 @@ fn the_least_privileges_run_with_less() {
             .contains("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
     );
     // What stood for both before 5.8, and does still.
-    require_on(&Made::good().file(STATUS, status(0, caps(&[21]))), HOOKS).unwrap();
+    require_on(
+        &FakeHost::good().file(STATUS, status(0, caps(&[21]))),
+        HOOKS,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -269,14 +273,14 @@ fn a_prototype_that_grew_is_refused_in_words() {
         "inet_sock_set_state",
         &["const struct sock *", "int", "int", "int"],
     );
-    let line = Made::good()
+    let line = FakeHost::good()
         .file(KERNEL_BTF, blob.bytes())
         .fatal("tracepoint.inet_sock_set_state");
     assert!(
         line.starts_with(
-            "this kernel's tracepoint inet_sock_set_state hands over \
-             (const struct sock *, int, int, int), where \
-             (const struct sock *, const int, const int) is understood: "
+            "this kernel's tracepoint inet_sock_set_state passes \
+             (const struct sock *, int, int, int), expected \
+             (const struct sock *, const int, const int): "
         ),
         "{line}"
     );
@@ -285,7 +289,7 @@ fn a_prototype_that_grew_is_refused_in_words() {
 #[test]
 fn hooks_that_are_not_there() {
     let blob = Blob::kernel(|_| false, other_than("inet_sock_set_state")).bytes();
-    let line = Made::good()
+    let line = FakeHost::good()
         .file(KERNEL_BTF, blob)
         .fatal("tracepoint.inet_sock_set_state");
     assert!(
@@ -294,7 +298,7 @@ fn hooks_that_are_not_there() {
     );
 
     let required = HOOKS.iter().filter(|hook| hook.required);
-    let host = Made::good().file(KERNEL_BTF, Blob::kernel(|_| false, required).bytes());
+    let host = FakeHost::good().file(KERNEL_BTF, Blob::kernel(|_| false, required).bytes());
     for hook in HOOKS.iter().filter(|hook| !hook.required) {
         host.less(&format!("tracepoint.{}", hook.name));
         assert_eq!(program(&host, hook.name), None);
@@ -302,7 +306,7 @@ fn hooks_that_are_not_there() {
 }
 
 #[test]
-fn the_prototype_before_6_17_is_told_from_the_one_after() {
+fn the_prototypes_before_and_after_6_17_are_distinguished() {
     let (hook, sock, skb) = (
         "tcp_retransmit_skb",
         "const struct sock *",
@@ -314,29 +318,29 @@ fn the_prototype_before_6_17_is_told_from_the_one_after() {
     ] {
         let mut blob = Blob::kernel(|_| false, other_than(hook));
         blob.tracepoint(hook, args);
-        let host = Made::good().file(KERNEL_BTF, blob.bytes());
+        let host = FakeHost::good().file(KERNEL_BTF, blob.bytes());
         assert_eq!(program(&host, hook), Some(wanted));
         if wanted == "retransmit_skb" {
             let lost = host.less("tracepoint.tcp_retransmit_skb").lost;
             assert!(lost.is_some_and(|lost| lost.contains("could not be sent")));
         } else {
-            assert_eq!(host.report().verdict(), Verdict::CanRun);
+            assert_eq!(host.report().verdict(), Readiness::CanRun);
         }
     }
 }
 
 #[test]
-fn drops_without_reason_receiver_or_members_are_told_in_words() {
+fn missing_reason_receiver_or_members_of_drops_are_reported() {
     let id = "tracepoint.kfree_skb";
     let with = |args: &[&str]| {
         let mut blob = Blob::kernel(|_| false, other_than("kfree_skb"));
         blob.tracepoint("kfree_skb", args);
-        Made::good().file(KERNEL_BTF, blob.bytes())
+        FakeHost::good().file(KERNEL_BTF, blob.bytes())
     };
     let (skb, reason) = ("struct sk_buff *", "enum skb_drop_reason");
 
     let host = with(&[skb, "void *", reason, "struct sock *"]);
-    assert_eq!(host.report().verdict(), Verdict::CanRun);
+    assert_eq!(host.report().verdict(), Readiness::CanRun);
     assert_eq!(program(&host, "kfree_skb"), Some("drop_skb_rx"));
 
     let host = with(&[skb, "void *", reason]);
@@ -349,15 +353,15 @@ fn drops_without_reason_receiver_or_members_are_told_in_words() {
     assert_eq!(program(&host, "kfree_skb"), None);
     assert_eq!(
         check.detail,
-        "this kernel's tracepoint kfree_skb hands over (struct sk_buff *, void *), without what \
-         Linux 5.17 added"
+        "this kernel's tracepoint kfree_skb passes (struct sk_buff *, void *), without the arguments \
+         that Linux 5.17 added"
     );
     assert_eq!(check.remedy.as_deref(), Some("boot Linux 5.17 or later"));
     let lost = "packets that this host itself drops, and why";
     assert_eq!(check.lost.as_deref(), Some(lost));
 
     let blob = Blob::kernel(|m| m.path == "skb_iif", HOOKS);
-    let host = Made::good().file(KERNEL_BTF, blob.bytes());
+    let host = FakeHost::good().file(KERNEL_BTF, blob.bytes());
     let check = host.less(id);
     assert_eq!(program(&host, "kfree_skb"), None);
     assert_eq!(
@@ -371,7 +375,7 @@ fn drops_without_reason_receiver_or_members_are_told_in_words() {
 #[test]
 fn members_that_are_not_there() {
     let blob = Blob::kernel(|m| m.path == "snt_synack", HOOKS).bytes();
-    let line = Made::good().file(KERNEL_BTF, blob).fatal("members");
+    let line = FakeHost::good().file(KERNEL_BTF, blob).fatal("members");
     assert_eq!(
         line,
         format!(
@@ -380,32 +384,32 @@ fn members_that_are_not_there() {
         )
     );
     let blob = Blob::kernel(|m| !m.required, HOOKS).bytes();
-    Made::good().file(KERNEL_BTF, blob).less("members");
+    FakeHost::good().file(KERNEL_BTF, blob).less("members");
 }
 
 #[test]
 fn refused_program_types() {
-    let host = Made::good().refusing(Attempt::RawTracepoint, libc::EPERM);
+    let host = FakeHost::good().refusing(Attempt::RawTracepoint, libc::EPERM);
     let line = host.fatal("raw_tracepoint");
     assert!(
         line.starts_with("raw tracepoint programs: refused by this host (EPERM)"),
         "{line}"
     );
-    let host = Made::good().refusing(Attempt::RingBuffer, libc::EPERM);
+    let host = FakeHost::good().refusing(Attempt::RingBuffer, libc::EPERM);
     assert!(host.fatal("ring_buffer").contains("namespace"));
-    let host = Made {
+    let host = FakeHost {
         release: "5.10.0",
-        ..Made::good()
+        ..FakeHost::good()
     }
     .refusing(Attempt::RingBuffer, libc::EPERM);
     assert!(host.fatal("ring_buffer").contains("ulimit"));
-    Made::good()
+    FakeHost::good()
         .refusing(Attempt::SchedCls, libc::EPERM)
         .less("sched_cls");
-    Made::good()
+    FakeHost::good()
         .refusing(Attempt::SockDiag, libc::ENOENT)
         .less("sock_diag");
-    let check = Made::good()
+    let check = FakeHost::good()
         .refusing(Attempt::Icmp, libc::EPERM)
         .less("icmp");
     assert_eq!(
@@ -423,11 +427,11 @@ fn refused_fentry_is_only_a_note() {
     let mut blob = Blob::kernel(|_| false, HOOKS);
     let proto = blob.proto(0, &[]);
     let id = blob.link(12, "tcp_conn_request", proto);
-    let host = Made::good()
+    let host = FakeHost::good()
         .file(KERNEL_BTF, blob.bytes())
         .refusing(Attempt::Fentry(id), libc::EPERM);
     let report = host.report();
-    assert_eq!(report.verdict(), Verdict::CanRun);
+    assert_eq!(report.verdict(), Readiness::CanRun);
     let text = report.to_string();
     assert!(
         text.contains("refused by this host (EPERM); not needed"),
@@ -438,34 +442,36 @@ fn refused_fentry_is_only_a_note() {
 #[test]
 fn settings_of_the_host() {
     let lockdown = "/sys/kernel/security/lockdown";
-    let line = Made::good()
+    let line = FakeHost::good()
         .file(lockdown, *b"none integrity [confidentiality]")
         .fatal("lockdown");
     assert!(line.contains("lockdown=confidentiality"), "{line}");
-    Made::good()
+    FakeHost::good()
         .file("/proc/sys/net/core/bpf_jit_enable", *b"0\n")
         .less("jit");
-    Made::good().without("/proc/self/mounts").less("cgroup2");
-    let host = Made {
+    FakeHost::good()
+        .without("/proc/self/mounts")
+        .less("cgroup2");
+    let host = FakeHost {
         tick_ns: None,
-        ..Made::good()
+        ..FakeHost::good()
     };
     assert!(host.fatal("hz").contains("length of a jiffy"));
     let ports = "/proc/sys/net/ipv4/ip_local_port_range";
     for bad in ["", "5", "9 5", "1 99999", "a b"] {
-        let ready = require_on(&Made::good().file(ports, bad), HOOKS).unwrap();
+        let ready = require_on(&FakeHost::good().file(ports, bad), HOOKS).unwrap();
         assert_eq!(ready.ephemeral_ports, (0, u16::MAX), "{bad}");
     }
-    let report = Made::good()
+    let report = FakeHost::good()
         .without(lockdown)
         .without("/proc/sys/net/core/bpf_jit_enable")
         .report();
-    assert_eq!(report.verdict(), Verdict::CanRun);
+    assert_eq!(report.verdict(), Readiness::CanRun);
 }
 
 #[test]
 fn the_report_is_aligned_and_ends_with_the_verdict() {
-    let report = Report::new(vec![
+    let report = PreflightReport::new(vec![
         Check::new("a", "short", Status::Ok, "fine"),
         Check::new("b", "a longer title", Status::Degraded, "gone")
             .with_lost("much")
@@ -474,9 +480,9 @@ fn the_report_is_aligned_and_ends_with_the_verdict() {
     assert_eq!(
         report.to_string(),
         "ok        short           fine\n\
-         less      a longer title  gone; lost: much\n\
+         degraded  a longer title  gone; lost: much\n\
          \x20                         do this\n\
-         synprobe can run here, with less: a longer title\n"
+         synprobe can run here, degraded: a longer title\n"
     );
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["verdict"], "can_run_with_less");
@@ -488,7 +494,7 @@ fn the_report_is_aligned_and_ends_with_the_verdict() {
 fn this_host_gives_a_report() {
     let report = report();
     match require() {
-        Ok(_) => assert_ne!(report.verdict(), Verdict::CannotRun, "{report}"),
+        Ok(_) => assert_ne!(report.verdict(), Readiness::CannotRun, "{report}"),
         Err(e) => assert!(report.checks.contains(&*e.0), "{e}\n{report}"),
     }
 }

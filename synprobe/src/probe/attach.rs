@@ -1,4 +1,4 @@
-//! Loading and attaching what tells of a half-open's end.
+//! Loads and attaches the programs of the exact mode.
 
 use aya::{
     Ebpf,
@@ -10,16 +10,16 @@ use aya::{
 
 use super::{
     LoadError,
-    half_open_source::{AttachType, Decision, Program},
+    half_open_source::{AttachType, Decision, HookProgram},
 };
 use crate::model::HalfOpenSource;
 
-/// What tells of a half-open's end, at work.
+/// The attached source.
 #[derive(Default)]
-pub(super) struct Attached {
+pub(super) struct AttachedSource {
     pub(super) source: HalfOpenSource,
-    pub(super) links: Vec<(&'static Program, ExactLink)>,
-    /// Why it is another source than was decided.
+    pub(super) links: Vec<(&'static HookProgram, ExactLink)>,
+    /// Why it is not the source that was chosen.
     pub(super) why: Option<String>,
 }
 
@@ -29,22 +29,25 @@ pub(super) enum ExactLink {
     Exit(FExitLinkId),
 }
 
-/// Loads all programs of a source, then attaches them, in their order. Where one that it cannot be
-/// without is refused, the tracepoints of TCP must do, if that is what the decision allows.
-pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attached, LoadError> {
-    let mut attached = Attached {
+/// Loads all programs of a source, then attaches them in order. If the kernel refuses a program that
+/// the source needs, the TCP tracepoints replace it where the decision allows that.
+pub(super) fn attach_exact(
+    ebpf: &mut Ebpf,
+    decision: &Decision,
+) -> Result<AttachedSource, LoadError> {
+    let mut attached = AttachedSource {
         source: decision.source,
-        ..Attached::default()
+        ..AttachedSource::default()
     };
     let mut failed = None;
     let mut loaded = Vec::new();
-    // fentry needs the number of the function's type.
+    // fentry needs the BTF id of the function.
     let btf = match decision.source {
         HalfOpenSource::Fentry => Some(aya::Btf::from_sys_fs().map_err(aya::EbpfError::from)?),
         _ => None,
     };
-    for &part in &decision.parts.parts {
-        match load_part(ebpf, part, btf.as_ref()) {
+    for &part in &decision.parts.programs {
+        match load_program(ebpf, part, btf.as_ref()) {
             Ok(()) => loaded.push(part),
             Err(error) if part.feature.is_empty() => failed = failed.or(Some((part, error))),
             Err(error) => log::info!("{} is not used: {error}", part.program),
@@ -54,7 +57,7 @@ pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attac
         if failed.is_some() {
             break;
         }
-        match attach_part(ebpf, part) {
+        match attach_program(ebpf, part) {
             Ok(link) => attached.links.push((part, link)),
             Err(error) if part.feature.is_empty() => failed = Some((part, error)),
             Err(error) => log::info!("{} is not used: {error}", part.program),
@@ -70,29 +73,33 @@ pub(super) fn attach_exact(ebpf: &mut Ebpf, decision: &Decision) -> Result<Attac
             error: Box::new(error),
         });
     }
-    Ok(Attached {
+    Ok(AttachedSource {
         source: HalfOpenSource::Tracepoints,
         links: Vec::new(),
         why: Some(format!("{}: {error}", part.hook)),
     })
 }
 
-fn load_part(ebpf: &mut Ebpf, part: &Program, btf: Option<&aya::Btf>) -> Result<(), ProgramError> {
+fn load_program(
+    ebpf: &mut Ebpf,
+    part: &HookProgram,
+    btf: Option<&aya::Btf>,
+) -> Result<(), ProgramError> {
     let program = ebpf
         .program_mut(part.program)
         .ok_or(ProgramError::NotLoaded)?;
-    match (part.way, btf) {
+    match (part.attach, btf) {
         (AttachType::Entry, Some(btf)) => <&mut FEntry>::try_from(program)?.load(part.hook, btf),
         (AttachType::Exit, Some(btf)) => <&mut FExit>::try_from(program)?.load(part.hook, btf),
         _ => <&mut RawTracePoint>::try_from(program)?.load(),
     }
 }
 
-fn attach_part(ebpf: &mut Ebpf, part: &Program) -> Result<ExactLink, ProgramError> {
+fn attach_program(ebpf: &mut Ebpf, part: &HookProgram) -> Result<ExactLink, ProgramError> {
     let program = ebpf
         .program_mut(part.program)
         .ok_or(ProgramError::NotLoaded)?;
-    Ok(match part.way {
+    Ok(match part.attach {
         AttachType::Tracepoint => {
             ExactLink::Tracepoint(<&mut RawTracePoint>::try_from(program)?.attach(part.hook)?)
         }
@@ -101,8 +108,8 @@ fn attach_part(ebpf: &mut Ebpf, part: &Program) -> Result<ExactLink, ProgramErro
     })
 }
 
-/// The last first: what a program relies on goes after it.
-pub(super) fn detach_exact(ebpf: &mut Ebpf, links: Vec<(&'static Program, ExactLink)>) {
+/// In reverse order: a program is detached before those that it relies on.
+pub(super) fn detach_exact(ebpf: &mut Ebpf, links: Vec<(&'static HookProgram, ExactLink)>) {
     for (part, link) in links.into_iter().rev() {
         let Some(program) = ebpf.program_mut(part.program) else {
             continue;

@@ -1,53 +1,53 @@
-//! When to leave the drops alone: a host under attack drops packets by the hundred thousand, and then
-//! even turning them away one by one costs more than what could be learned.
+//! When to detach the program on dropped packets. A host under attack drops hundreds of thousands of
+//! packets a second. Running even a short program for each costs more than it can show.
 
 use std::time::{Duration, Instant};
 
-/// Dropped packets a second, on all CPUs, from which on they are not looked at. One that is turned away
-/// by its reason costs some 50 ns (measured on Linux 6.18), so this is about 1 % of one core.
+/// Dropped packets a second, on all CPUs, above which they are not watched. Rejecting one by its reason
+/// costs about 50 ns (measured on Linux 6.18), so this is about 1 % of one core.
 pub const TOO_MANY_PER_SECOND: u64 = 200_000;
-/// How long to leave them alone.
+/// How long they are not watched.
 pub const PAUSE: Duration = Duration::from_secs(10);
-/// Over less time than this a rate says little.
+/// The shortest interval that gives a usable rate.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
-    /// Detach; so many packets were dropped a second.
-    StepAside {
-        /// The rate that was seen.
+pub enum GovernorAction {
+    /// Detach.
+    Detach {
+        /// The measured rate, packets a second.
         per_second: u64,
     },
     /// Attach again.
-    Return,
+    Attach,
 }
 
-/// Whether the drops are watched, and how busy they are.
+/// Whether dropped packets are watched, and how many there are.
 #[derive(Clone, Copy, Debug)]
-pub enum Aside {
-    /// Watched; when the runs of the program were last counted, and how many there were.
+pub enum DropGovernor {
+    /// Watched.
     Watching {
-        /// When.
+        /// When the runs of the program were last read.
         since: Instant,
         /// Runs by then.
         runs: u64,
     },
-    /// Left alone until then.
+    /// Not watched.
     Resting {
-        /// When to return.
+        /// When to attach again.
         until: Instant,
     },
 }
 
-impl Aside {
+impl DropGovernor {
     /// Watching from now on.
     pub fn watching(now: Instant, runs: u64) -> Self {
         Self::Watching { since: now, runs }
     }
 
-    /// To be asked about once a second, with how often the program has run since it was loaded.
-    pub fn decide(&mut self, now: Instant, runs: u64) -> Option<Move> {
+    /// To be called about once a second. `runs`: how often the program has run since it was loaded.
+    pub fn decide(&mut self, now: Instant, runs: u64) -> Option<GovernorAction> {
         match *self {
             Self::Watching {
                 since,
@@ -64,12 +64,12 @@ impl Aside {
                     return None;
                 }
                 *self = Self::Resting { until: now + PAUSE };
-                Some(Move::StepAside { per_second })
+                Some(GovernorAction::Detach { per_second })
             }
             Self::Resting { until } if now < until => None,
             Self::Resting { .. } => {
                 *self = Self::watching(now, runs);
-                Some(Move::Return)
+                Some(GovernorAction::Attach)
             }
         }
     }
@@ -84,51 +84,57 @@ mod tests {
     #[test]
     fn a_calm_host_is_watched_for_ever() {
         let mut now = Instant::now();
-        let mut aside = Aside::watching(now, 7);
+        let mut governor = DropGovernor::watching(now, 7);
         let mut runs = 7;
         for _ in 0..100 {
             now += SECOND;
             runs += TOO_MANY_PER_SECOND;
-            assert_eq!(aside.decide(now, runs), None);
+            assert_eq!(governor.decide(now, runs), None);
         }
     }
 
     #[test]
     fn a_storm_is_left_alone_for_the_pause_and_looked_at_again() {
         let start = Instant::now();
-        let mut aside = Aside::watching(start, 0);
-        assert_eq!(aside.decide(start + SECOND, 100), None);
+        let mut governor = DropGovernor::watching(start, 0);
+        assert_eq!(governor.decide(start + SECOND, 100), None);
         let storm = 100 + 2 * 412_000;
         let per_second = 412_000;
         // The tick came late: it is the rate that counts.
         let began = start + 3 * SECOND;
         assert_eq!(
-            aside.decide(began, storm),
-            Some(Move::StepAside { per_second })
+            governor.decide(began, storm),
+            Some(GovernorAction::Detach { per_second })
         );
         // Detached: the runs stand still.
-        assert_eq!(aside.decide(began + SECOND, storm), None);
+        assert_eq!(governor.decide(began + SECOND, storm), None);
         let almost = began + PAUSE - Duration::from_nanos(1);
-        assert_eq!(aside.decide(almost, storm), None);
-        assert_eq!(aside.decide(began + PAUSE, storm), Some(Move::Return));
+        assert_eq!(governor.decide(almost, storm), None);
+        assert_eq!(
+            governor.decide(began + PAUSE, storm),
+            Some(GovernorAction::Attach)
+        );
         // It is counted from the return on, and not from before.
         let next = began + PAUSE + SECOND;
-        assert_eq!(aside.decide(next, storm + TOO_MANY_PER_SECOND), None);
+        assert_eq!(governor.decide(next, storm + TOO_MANY_PER_SECOND), None);
         let more = storm + 2 * TOO_MANY_PER_SECOND + 1;
         let per_second = TOO_MANY_PER_SECOND + 1;
         assert_eq!(
-            aside.decide(next + SECOND, more),
-            Some(Move::StepAside { per_second })
+            governor.decide(next + SECOND, more),
+            Some(GovernorAction::Detach { per_second })
         );
     }
 
     #[test]
     fn two_ticks_at_once_decide_nothing() {
         let now = Instant::now();
-        let mut aside = Aside::watching(now, 0);
-        assert_eq!(aside.decide(now, u64::MAX), None);
-        assert_eq!(aside.decide(now + Duration::from_millis(1), 300_000), None);
+        let mut governor = DropGovernor::watching(now, 0);
+        assert_eq!(governor.decide(now, u64::MAX), None);
+        assert_eq!(
+            governor.decide(now + Duration::from_millis(1), 300_000),
+            None
+        );
         // The first count still stands.
-        assert!(aside.decide(now + SECOND, 300_000).is_some());
+        assert!(governor.decide(now + SECOND, 300_000).is_some());
     }
 }

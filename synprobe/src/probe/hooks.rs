@@ -1,42 +1,43 @@
-//! The one table of hooks: tracepoint, program, prototype, since when, required or optional.
+//! The table of tracepoints: programs, prototypes, first kernel, required or optional. The hooks of the
+//! exact mode are in [`half_open_source`](super::half_open_source).
 
 use synprobe_ebpf::config::DROPS_FEATURE;
 
 use super::btf::Prototype;
 
-/// One way to attach to a hook: a program, and the prototype it was written for.
+/// A program for a hook, and the prototype that it expects.
 #[derive(Debug)]
 pub struct Variant {
     /// Its name in the object.
     pub program: &'static str,
     /// The tracepoint's arguments as BTF prints them.
     pub args: &'static [&'static str],
-    /// What cannot be told with it, although the hook is there; empty: nothing.
+    /// What it cannot report, although the hook exists; empty: nothing.
     pub lost: &'static str,
 }
 
-/// A tracepoint that is listened to.
+/// A tracepoint that is used.
 #[derive(Debug)]
 pub struct Hook {
-    /// Its subsystem, for people.
+    /// Its subsystem, for display.
     pub system: &'static str,
     /// Its name, for `bpf(BPF_RAW_TRACEPOINT_OPEN)`.
     pub name: &'static str,
     /// The programs that fit, by prototype.
     pub variants: &'static [Variant],
-    /// Without it synprobe cannot run.
+    /// Whether synprobe cannot run without it.
     pub required: bool,
     /// The first kernel that has it.
     pub since: (u32, u32),
-    /// What it tells, and so what is lost without it. Where members with the same feature are
-    /// missing, it is not used.
+    /// What it reports, which is lost without it. The hook is not used where members with the same feature
+    /// are missing.
     pub feature: &'static str,
-    /// Prototypes from before [`Hook::since`]: the tracepoint was there, but did not tell this yet.
+    /// Prototypes from before [`Hook::since`]: the tracepoint existed, without these arguments.
     pub too_old: &'static [&'static [&'static str]],
 }
 
 impl Hook {
-    /// The program for a prototype; `None` where the kernel's is not one that any was written for.
+    /// The program for the kernel's prototype; `None`: no program fits.
     pub fn choose(&'static self, prototype: &Prototype) -> Option<Chosen> {
         let fits = self
             .variants
@@ -66,21 +67,21 @@ pub struct Chosen {
     pub lost: &'static str,
 }
 
-/// Tracepoint of the packets that are thrown away.
+/// The tracepoint of dropped packets.
 pub const DROPS: &str = "kfree_skb";
-/// The program for it that is told the receiving socket.
+/// The program for it that receives the socket too.
 pub const DROPS_WITH_RECEIVER: &str = "drop_skb_rx";
 
-/// Tracepoint of every transition.
+/// The tracepoint of every state transition.
 pub const STATES: &str = "inet_sock_set_state";
-/// The program that does there what the kernel keeps the regular one from.
+/// The program that takes the events for which the kernel skips the regular one.
 pub const STAND_IN: &str = "set_state_stand_in";
 
 const SOCK: &str = "const struct sock *";
 const SK_BUFF: &str = "struct sk_buff *";
 const REASON: &str = "enum skb_drop_reason";
 
-/// Every hook, in the order in which they are attached.
+/// Every hook, in the order of attaching.
 pub const HOOKS: &[Hook] = &[
     Hook {
         system: "tcp",
@@ -102,7 +103,7 @@ pub const HOOKS: &[Hook] = &[
             Variant {
                 program: "retransmit_skb",
                 args: &[SOCK, "const struct sk_buff *"],
-                lost: "SYNs and data that could not be sent again (Linux 6.17)",
+                lost: "retransmissions that could not be sent (Linux 6.17)",
             },
             Variant {
                 program: "retransmit_skb_err",
@@ -161,7 +162,7 @@ pub const HOOKS: &[Hook] = &[
             Variant {
                 program: "drop_skb",
                 args: &[SK_BUFF, "void *", REASON],
-                lost: "which packets a half-open has dealt with (Linux 6.11)",
+                lost: "which packets a half-open has processed (Linux 6.11)",
             },
             Variant {
                 program: DROPS_WITH_RECEIVER,

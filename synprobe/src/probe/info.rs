@@ -1,4 +1,4 @@
-//! What aya does not tell of a loaded program.
+//! What aya does not expose about a loaded program.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -22,7 +22,7 @@ const _: () = assert!(std::mem::offset_of!(ProgInfo, recursion_misses) == 208);
 
 /// `union bpf_attr` for [`OBJ_GET_INFO_BY_FD`].
 #[repr(C)]
-struct Attr {
+struct ObjectInfoAttr {
     fd: u32,
     info_len: u32,
     info: u64,
@@ -36,7 +36,7 @@ pub fn runs_and_misses(program: BorrowedFd<'_>) -> Option<(u64, u64)> {
         run_cnt: 0,
         recursion_misses: 0,
     };
-    let mut attr = Attr {
+    let mut attr = ObjectInfoAttr {
         fd: program.as_raw_fd() as u32,
         info_len: size_of::<ProgInfo>() as u32,
         info: (&raw mut info) as u64,
@@ -48,7 +48,7 @@ pub fn runs_and_misses(program: BorrowedFd<'_>) -> Option<(u64, u64)> {
             libc::SYS_bpf,
             OBJ_GET_INFO_BY_FD,
             &raw mut attr,
-            size_of::<Attr>(),
+            size_of::<ObjectInfoAttr>(),
         )
     };
     (result == 0 && attr.info_len as usize == size_of::<ProgInfo>())

@@ -1,4 +1,4 @@
-//! The kernel's own names for its addresses, from `/proc/kallsyms`.
+//! The kernel's names for its addresses, from `/proc/kallsyms`.
 
 use std::{
     fs::File,
@@ -6,24 +6,23 @@ use std::{
     sync::OnceLock,
 };
 
-/// Where the kernel lists its symbols, those of modules and of BPF programs included.
+/// The kernel's symbols, including those of modules and BPF programs.
 const KALLSYMS: &str = "/proc/kallsyms";
-/// No function is as long as this: an address farther behind the last symbol below it is in none that
-/// is known (bytes).
+/// Longer than any function, bytes. An address farther above a symbol is in no known function.
 const LONGEST: u64 = 1 << 20;
 
-/// The kernel's functions, read when the first one is asked for: some hundred thousand of them, which
-/// most runs never need.
+/// The kernel's functions, read at the first lookup: there are about a hundred thousand, and most runs
+/// need none.
 #[derive(Debug)]
 pub struct Kallsyms {
-    /// Whoever opens it decides whether addresses are shown, and not who reads: it is opened while there
-    /// is the privilege.
+    /// The kernel checks the privilege to see addresses when the file is opened, not when it is read. So
+    /// it is opened early.
     file: io::Result<File>,
     table: OnceLock<Option<Table>>,
 }
 
 impl Kallsyms {
-    /// Nothing is read yet.
+    /// Opens the file, and reads nothing yet.
     pub fn open() -> Self {
         Self {
             file: File::open(KALLSYMS),
@@ -31,11 +30,10 @@ impl Kallsyms {
         }
     }
 
-    /// The function that an address is in, as `nft_do_chain`: without the suffixes that the compiler
-    /// adds (`.isra.0`, `.cold`), and without the module.
+    /// The function that contains an address, such as `nft_do_chain`, without the compiler's suffixes
+    /// (`.isra.0`, `.cold`) and without the module.
     ///
-    /// `None` where it is in none that is known, and for every address where the kernel hides them
-    /// (`kernel.kptr_restrict`).
+    /// `None`: it is in no known function, or the kernel hides addresses (`kernel.kptr_restrict`).
     pub fn name(&self, address: u64) -> Option<&str> {
         let read = || match &self.file {
             // Ten megabytes of text: never all of it at once.
@@ -44,17 +42,17 @@ impl Kallsyms {
         };
         let table = self.table.get_or_init(|| {
             read().unwrap_or_else(|error| {
-                log::info!("{KALLSYMS}: {error}: places in the kernel have no names");
+                log::info!("{KALLSYMS}: {error}: kernel addresses have no names");
                 None
             })
         });
         table.as_ref()?.name(address)
     }
 
-    /// Those of a text, for tests of what is told with them.
+    /// From a text, for tests.
     ///
     /// # Errors
-    /// Where it tells no address.
+    /// The text has no address.
     pub fn from_text(text: &str) -> io::Result<Self> {
         let table = Table::parse(text.as_bytes())?.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self {
@@ -64,9 +62,9 @@ impl Kallsyms {
     }
 }
 
-/// Where functions lie, by name: beginning and end of each, the function itself before the parts that
-/// the compiler has split from it (`.cold`); nothing for one that is not there, and for all where the
-/// kernel hides addresses.
+/// Address ranges of functions by name: first the function, then the parts that the compiler has split
+/// from it (`.cold`). Empty for a function that does not exist, and for all if the kernel hides
+/// addresses.
 ///
 /// # Errors
 /// Those of reading the list.
@@ -79,7 +77,7 @@ fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64,
     // The kernel's own symbols come first, by address: a function ends where the next symbol begins.
     let mut last: Option<(u64, usize)> = None;
     let mut line = Vec::new();
-    // Every start reads a hundred thousand lines: what is not asked for is passed over as it stands.
+    // Every start reads a hundred thousand lines: other lines are not parsed.
     while list.read_until(b'\n', &mut line)? > 0 {
         let text = line.trim_ascii_end();
         let kind = text.iter().position(|byte| *byte == b' ').unwrap_or(0);
@@ -95,7 +93,7 @@ fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64,
             found[which].push((begin, end));
             last = None;
         }
-        // Behind it is no function but of modules and of what ran at boot.
+        // After it come only modules and boot code.
         if name == b"_etext" {
             break;
         }
@@ -117,14 +115,14 @@ fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64,
 /// Functions by address.
 #[derive(Debug)]
 struct Table {
-    /// All names, one after the other: an allocation for each would be most of the memory.
+    /// All names in one string: one allocation each would be most of the memory.
     names: Box<str>,
-    /// Address, and where in `names` its name begins and ends; by address, each once.
+    /// Address, start and end of the name in `names`; sorted by address, each once.
     symbols: Box<[(u64, u32, u32)]>,
 }
 
 impl Table {
-    /// `None` where every address is hidden.
+    /// `None`: the kernel hides addresses.
     fn parse(list: impl BufRead) -> io::Result<Option<Self>> {
         let mut names = String::new();
         let mut symbols = Vec::new();

@@ -1,65 +1,42 @@
-//! Loading and attaching the eBPF object.
+//! Loads and attaches the eBPF object.
 
 use std::{os::fd::AsFd, time::Instant};
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
-use synprobe_ebpf::{
-    config::{MEMBERS, ROLE_CLIENT, ROLE_SERVER},
-    histogram::{BUCKETS, Histogram, OTHERS, SLOTS},
-    stats::{STATS_SLOTS, Stats},
-};
+use synprobe_ebpf::config::MEMBERS;
 use thiserror::Error;
 
 use super::{
-    attach::{Attached, attach_exact, detach_exact},
-    drop_governor::{Aside, Move, PAUSE},
+    attach::{AttachedSource, attach_exact, detach_exact},
+    counters::{PodHistogram, PodStats},
+    drop_governor::{DropGovernor, GovernorAction, PAUSE},
     drop_reasons::Reasons,
     half_open_source::Decision,
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
 };
-use crate::model::HalfOpenSource;
-use crate::{filter::KernelFilter, model::Role};
+use crate::{filter::KernelFilter, model::HalfOpenSource};
 
-/// The compiled object, as `cargo xtask ebpf` left it.
+/// The compiled object (`cargo xtask ebpf`).
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/synprobe.bpf.o");
-
-/// [`Stats`] as the map holds it.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PodStats(Stats);
-
-// SAFETY: repr(transparent) over a repr(C) struct of u64 arrays: any bytes are a valid value.
-unsafe impl Pod for PodStats {}
-
-/// [`Histogram`] as the map holds it.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PodHistogram(Histogram);
-
-// SAFETY: repr(transparent) over a repr(C) struct of integers: any bytes are a valid value.
-unsafe impl Pod for PodHistogram {}
-
-/// One slot of one CPU: role, port, and the counts by bucket.
-pub type CountedSlot = (Role, Option<u16>, [u64; BUCKETS]);
 
 /// What the loader needs to know.
 pub struct LoadOptions<'a> {
     /// Size of the ring, bytes: a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// What to let through.
+    /// What the kernel side lets through.
     pub filter: &'a KernelFilter,
-    /// Where this kernel keeps its members ([`MEMBERS`]' order).
+    /// Offsets of this kernel's structure members, in the order of [`MEMBERS`].
     pub places: [u32; MEMBERS.len()],
     /// The hooks, each with the program that fits this kernel's prototype.
     pub hooks: &'a [Chosen],
-    /// Its names for why it drops packets.
+    /// The kernel's drop reasons.
     pub reasons: &'a Reasons,
-    /// What tells of a half-open's end.
+    /// What reports the end of a half-open.
     pub exact: &'a Decision,
     /// Level of the kernel side's own diagnostics: 0 off, 1 error … 5 trace (`aya_log::Level`).
     pub log_level: u8,
@@ -82,25 +59,26 @@ pub enum LoadError {
     Program {
         /// The tracepoint.
         hook: &'static str,
-        /// What the kernel said, with the verifier's last words.
+        /// The kernel's error, with the end of the verifier's log.
         error: Box<ProgramError>,
     },
 }
 
-/// The attached programs. Dropping it detaches them; the kernel does so too when the process dies.
+/// The attached programs. Dropping this value detaches them, and so does the kernel when the process
+/// ends.
 pub struct Probes {
     /// Keeps programs and links alive.
-    ebpf: Ebpf,
-    stats: PerCpuArray<MapData, PodStats>,
-    histograms: PerCpuArray<MapData, PodHistogram>,
-    attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
+    pub(super) ebpf: Ebpf,
+    pub(super) stats: PerCpuArray<MapData, PodStats>,
+    pub(super) histograms: PerCpuArray<MapData, PodHistogram>,
+    pub(super) attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
     stand_in: Option<RawTracePointLinkId>,
-    aside: Aside,
-    exact: Attached,
+    drop_governor: DropGovernor,
+    exact: AttachedSource,
 }
 
 impl Probes {
-    /// Loads and attaches everything; gives the ring back beside it.
+    /// Loads and attaches everything. Returns the ring too.
     ///
     /// # Errors
     ///
@@ -131,7 +109,7 @@ impl Probes {
             .override_global("FILTER", scalars.as_slice(), true)
             .override_global("PORTS", filter.ports.as_slice(), true)
             .override_global("REASONS", reasons.as_slice(), true)
-            .override_global("EXACT", options.exact.words.0.as_slice(), true)
+            .override_global("EXACT", options.exact.params.0.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, true)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("PEERS", peers);
@@ -159,7 +137,7 @@ impl Probes {
         let histograms =
             PerCpuArray::try_from(histograms).map_err(|e| LoadError::Map("HISTOGRAMS", e))?;
 
-        // All are loaded before the first is attached: nothing is seen by half.
+        // All are loaded before the first is attached, so that every event has all its programs.
         let mut loaded = Vec::new();
         for chosen in options.hooks {
             match program(&mut ebpf, chosen)?.load() {
@@ -188,7 +166,7 @@ impl Probes {
                 histograms,
                 attached,
                 stand_in,
-                aside: Aside::watching(Instant::now(), 0),
+                drop_governor: DropGovernor::watching(Instant::now(), 0),
             },
             ring,
         ))
@@ -199,12 +177,12 @@ impl Probes {
         self.attached.iter().map(|(chosen, _)| chosen.hook.name)
     }
 
-    /// What tells of a half-open's end; and why it is not what was decided.
+    /// What reports the end of a half-open, and why it is not the source that was chosen.
     pub fn source(&self) -> (HalfOpenSource, Option<&str>) {
         (self.exact.source, self.exact.why.as_deref())
     }
 
-    /// The tracepoints and functions by which it is told, each once.
+    /// The tracepoints and functions of the exact mode, each once.
     pub fn exact_hooks(&self) -> Vec<&'static str> {
         let mut hooks: Vec<_> = self.exact.links.iter().map(|(part, _)| part.hook).collect();
         let mut seen = Vec::new();
@@ -217,75 +195,10 @@ impl Probes {
         hooks
     }
 
-    /// The kernel side's counters, all CPUs added up.
-    ///
-    /// # Errors
-    ///
-    /// When the map cannot be read.
-    pub fn stats(&self) -> Result<Stats, aya::maps::MapError> {
-        let mut sum = Stats::default();
-        for slot in 0..STATS_SLOTS {
-            for cpu in self.stats.get(&slot, 0)?.iter() {
-                sum.add(&cpu.0);
-            }
-        }
-        Ok(sum)
-    }
-
-    /// The handshakes that were only counted: by role and port (`None`: those that found no room), CPU
-    /// by CPU.
-    ///
-    /// # Errors
-    ///
-    /// When the map cannot be read.
-    pub fn counted(&self) -> Result<Vec<CountedSlot>, aya::maps::MapError> {
-        let mut counted = Vec::new();
-        for index in 0..SLOTS + OTHERS {
-            for PodHistogram(slot) in self.histograms.get(&index, 0)?.iter() {
-                let (role, port) = match index.checked_sub(SLOTS) {
-                    Some(other) => (other + 1, None),
-                    None => (slot.key >> 16, Some(slot.key as u16)),
-                };
-                let role = match role {
-                    ROLE_CLIENT => Role::Client,
-                    ROLE_SERVER => Role::Server,
-                    _ => continue,
-                };
-                if slot.counts.iter().any(|count| *count > 0) {
-                    counted.push((role, port, slot.counts));
-                }
-            }
-        }
-        Ok(counted)
-    }
-
-    /// How often the kernel skipped one of the programs because it was already running on that CPU
-    /// (`bpf_prog_info.recursion_misses`; for raw tracepoints since 6.1, where the check came with it):
-    /// events that nobody saw, but for those where another stood in ([`Stats::stood_in`]). Apart from
-    /// those of the program on [`DROPS`]: see [`Self::drops_skipped`].
-    pub fn skipped(&self) -> u64 {
-        self.misses(|chosen| chosen.hook.name != DROPS)
-    }
-
-    /// Likewise, of the program on [`DROPS`], which runs for every dropped packet: next to none of them
-    /// would have given a record.
-    pub fn drops_skipped(&self) -> u64 {
-        self.misses(|chosen| chosen.hook.name == DROPS)
-    }
-
-    fn misses(&self, of: impl Fn(&Chosen) -> bool) -> u64 {
-        self.attached
-            .iter()
-            .filter(|(chosen, _)| of(chosen))
-            .filter_map(|(chosen, _)| self.ebpf.program(chosen.program)?.fd().ok())
-            .filter_map(|fd| runs_and_misses(fd.as_fd()))
-            .map(|(_, misses)| misses)
-            .sum()
-    }
-
-    /// Leaves the drops alone while there are too many of them, and returns to them later; to be asked
-    /// about once a second. `runs`: how often their program has run ([`Stats::drop_runs`]). Says what is
-    /// not seen from now on.
+    /// Detaches the program on [`DROPS`] while too many packets are dropped, and attaches it again later.
+    /// To be called about once a second. `runs`: how often that program has run
+    /// ([`Stats::drop_runs`](synprobe_ebpf::stats::Stats::drop_runs)). Returns what is not watched from
+    /// now on, in words.
     pub fn relieve(&mut self, runs: u64, now: Instant) -> Option<String> {
         let (chosen, link) = self
             .attached
@@ -293,34 +206,34 @@ impl Probes {
             .find(|(chosen, _)| chosen.hook.name == DROPS)?;
         let program = program(&mut self.ebpf, chosen).ok()?;
         let seconds = PAUSE.as_secs();
-        match self.aside.decide(now, runs)? {
-            Move::StepAside { per_second } => {
+        match self.drop_governor.decide(now, runs)? {
+            GovernorAction::Detach { per_second } => {
                 if let Err(error) = program.detach(link.take()?) {
                     log::warn!("{DROPS} cannot be detached: {error}");
                 }
                 Some(format!(
-                    "packet drops: {} a second on this host, more than it is worth to look at: not \
-                     watched for {seconds} s",
+                    "packet drops: {} a second on this host, too many to watch: not watched for \
+                     {seconds} s",
                     thousands(per_second)
                 ))
             }
-            Move::Return => match program.attach(DROPS) {
+            GovernorAction::Attach => match program.attach(DROPS) {
                 Ok(again) => {
                     *link = Some(again);
                     None
                 }
                 Err(error) => {
-                    self.aside = Aside::Resting { until: now + PAUSE };
+                    self.drop_governor = DropGovernor::Resting { until: now + PAUSE };
                     Some(format!(
-                        "packet drops: cannot be watched again: {error}: not watched for {seconds} s"
+                        "packet drops: attaching again failed ({error}): not watched for {seconds} s"
                     ))
                 }
             },
         }
     }
 
-    /// Detaches everything: from here on nothing new reaches the ring. The programs stay loaded, for
-    /// their counters to be read once more.
+    /// Detaches everything: nothing new reaches the ring after this. The programs stay loaded, so that
+    /// their counters can be read once more.
     pub fn detach(&mut self) {
         detach_exact(&mut self.ebpf, std::mem::take(&mut self.exact.links));
         if let Some(link) = self.stand_in.take()
@@ -361,7 +274,7 @@ fn by_name<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTrac
     program.try_into().map_err(|_| LoadError::Absent(name))
 }
 
-/// Without it the kernel's skips are losses, and are said.
+/// Without the stand-in program, events that the kernel skips are reported as lost.
 fn attach_stand_in(ebpf: &mut Ebpf) -> Result<Option<RawTracePointLinkId>, LoadError> {
     let program = by_name(ebpf, STAND_IN)?;
     match program.load().and_then(|()| program.attach(STATES)) {
@@ -397,8 +310,8 @@ fn thousands(n: u64) -> String {
     text
 }
 
-/// aya reads the kernel's whole BTF to load an object, and so do we to find our members: tens of
-/// megabytes in small pieces, free by now. A tool that stays running gives them back.
+/// Returns freed memory to the system. Loading the object parses the kernel's whole BTF twice: tens of
+/// megabytes in small pieces, all free by now.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the system.
@@ -412,8 +325,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_are_set_off() {
-        let said = [0, 7, 999, 1000, 412_000, 1_234_567].map(thousands);
-        assert_eq!(said, ["0", "7", "999", "1,000", "412,000", "1,234,567"]);
+    fn thousands_are_separated() {
+        let shown = [0, 7, 999, 1000, 412_000, 1_234_567].map(thousands);
+        assert_eq!(shown, ["0", "7", "999", "1,000", "412,000", "1,234,567"]);
     }
 }

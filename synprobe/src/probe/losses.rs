@@ -1,11 +1,11 @@
-//! What the program on `skb:kfree_skb` did not hand over.
+//! What the program on `skb:kfree_skb` did not report.
 
 use synprobe_ebpf::{config::DROPS_PER_SECOND, event::KIND_DROP, stats::Stats};
 
-/// Two more kinds of loss, each with its reason, since `before`: estimated where nobody can know, and
-/// counted. `skips`: how often meanwhile the kernel left the program out.
+/// Two kinds of loss since `before`, each with its reason: those estimated from the kernel's skips of
+/// the program (`skips`), and those counted at the rate limit.
 ///
-/// The first are not in [`Stats::produced`], the others are.
+/// [`Stats::produced`] includes the second, not the first.
 pub fn of_drops(before: &Stats, now: &Stats, skips: u64) -> [(u64, String); 2] {
     let drops = |stats: &Stats| stats.produced[usize::from(KIND_DROP)];
     let unseen = records_among(
@@ -28,11 +28,11 @@ pub fn of_drops(before: &Stats, now: &Stats, skips: u64) -> [(u64, String); 2] {
     ]
 }
 
-/// How many records `skips` runs that the kernel left out would have given, at the rate of those it did
-/// not: `records` of `runs`. Rounded up, so that a loss is never told as none where there are records.
+/// How many records the `skips` skipped runs would have given, at the rate of the others: `records` of
+/// `runs`. Rounded up, so that a loss is never reported as none.
 ///
-/// The program runs for every dropped packet, and nearly none is a handshake's: to count each skip as a
-/// loss would cry wolf all day.
+/// The program runs for every dropped packet, and very few belong to a handshake. Counting each skip as
+/// a loss would raise false alarms.
 fn records_among(skips: u64, runs: u64, records: u64) -> u64 {
     let expected = (u128::from(skips) * u128::from(records)).div_ceil(u128::from(runs.max(1)));
     u64::try_from(expected).unwrap_or(u64::MAX).min(skips)

@@ -1,9 +1,10 @@
-//! From the object to programs that run: the only place, beside the pipeline, that knows aya's
-//! programs and maps.
+//! Loads the eBPF object, adapts it to the running kernel and attaches its programs. Apart from the
+//! pipeline, only this module uses aya's types.
 
 mod attach;
 pub mod bpf_log;
 pub mod btf;
+mod counters;
 pub mod drop_governor;
 pub mod drop_reasons;
 pub mod half_open_source;
@@ -14,4 +15,5 @@ mod load;
 pub mod losses;
 pub mod offsets;
 
+pub use counters::CountedSlot;
 pub use load::{LoadError, LoadOptions, Probes};

@@ -1,26 +1,26 @@
-//! The places of all kernel members that the programs read, found in the running kernel's BTF.
+//! The offsets of all structure members that the programs read, from the running kernel's BTF.
 
 use synprobe_ebpf::config::{Access, MEMBERS, MISSING, Member, Offsets, bits};
 use thiserror::Error;
 
 use super::btf::{Btf, BtfError, Place};
 
-/// Every member's place, and what this kernel lacks.
+/// The offset of every member, and the members that this kernel does not have.
 #[derive(Clone, Debug)]
-pub struct Resolved {
-    /// In the order of [`MEMBERS`]; [`MISSING`] for an optional member that is not there.
+pub struct MemberOffsets {
+    /// In the order of [`MEMBERS`]; [`MISSING`] for an optional member that does not exist.
     pub places: [u32; MEMBERS.len()],
-    /// The optional members that are not there; each tells the feature that is lost.
+    /// The optional members that do not exist; each has the feature that is lost.
     pub missing: Vec<&'static Member>,
 }
 
-impl Resolved {
-    /// The table as the programs take it.
+impl MemberOffsets {
+    /// The table in the programs' form.
     pub fn offsets(&self) -> Offsets {
         Offsets::from_array(self.places)
     }
 
-    /// What is lost on this kernel, each once.
+    /// The features that are lost on this kernel, each once.
     pub fn missing_features(&self) -> Vec<&'static str> {
         let mut features: Vec<_> = self.missing.iter().map(|m| m.feature).collect();
         features.sort_unstable();
@@ -32,10 +32,10 @@ impl Resolved {
 /// Why the programs cannot read this kernel.
 #[derive(Debug, Error)]
 pub enum OffsetsError {
-    /// A member that everything depends on is not there.
+    /// A required member does not exist.
     #[error("this kernel's BTF has no struct {} member {}", .0.container, .0.path)]
     Missing(&'static Member),
-    /// It is there, but is not what the programs read.
+    /// The member exists, but the programs cannot read it.
     #[error("this kernel's struct {} member {} {what}", .member.container, .member.path)]
     Unexpected {
         /// The member.
@@ -43,8 +43,8 @@ pub enum OffsetsError {
         /// What it is instead.
         what: String,
     },
-    /// The type information itself is broken.
-    #[error("this kernel's BTF does not tell the place of struct {} member {}: {source}", .member.container, .member.path)]
+    /// The type information is malformed.
+    #[error("this kernel's BTF does not describe struct {} member {}: {source}", .member.container, .member.path)]
     Btf {
         /// The member.
         member: &'static Member,
@@ -59,13 +59,12 @@ impl OffsetsError {
         "synprobe does not know this kernel: please report it with the output of `uname -r`";
 }
 
-/// Finds the place of every member.
+/// Finds the offset of every member.
 ///
 /// # Errors
-/// [`OffsetsError`], which names the member: a required one that is missing, or any that is not
-/// readable the way the programs read it. An optional member of another shape is an error too: it
-/// would be misread, and the kernel has changed in a way that wants a look.
-pub fn resolve(btf: &Btf) -> Result<Resolved, OffsetsError> {
+/// [`OffsetsError`], which names the member: a required one is missing, or one has a type that the
+/// programs do not expect. That is an error for an optional member too: it would be misread.
+pub fn resolve(btf: &Btf) -> Result<MemberOffsets, OffsetsError> {
     let mut places = [MISSING; MEMBERS.len()];
     let mut missing = Vec::new();
     for (slot, member) in places.iter_mut().zip(MEMBERS) {
@@ -80,10 +79,10 @@ pub fn resolve(btf: &Btf) -> Result<Resolved, OffsetsError> {
             Err(source) => return Err(OffsetsError::Btf { member, source }),
         }
     }
-    Ok(Resolved { places, missing })
+    Ok(MemberOffsets { places, missing })
 }
 
-/// The place as the programs take it, if they can read it.
+/// The offset in the programs' form, if they can read the member.
 fn encode(member: &'static Member, place: Place) -> Result<u32, OffsetsError> {
     let unexpected = |what| Err(OffsetsError::Unexpected { member, what });
     let Place {
@@ -94,26 +93,26 @@ fn encode(member: &'static Member, place: Place) -> Result<u32, OffsetsError> {
     } = place;
     match member.access {
         Access::Bytes(_) if width != 0 => unexpected(format!(
-            "is a bitfield of {width} bits, where whole bytes are read"
+            "is a bitfield of {width} bits, expected whole bytes"
         )),
         Access::Bytes(wanted) if size_bytes < wanted => {
-            unexpected(format!("has {size_bytes} bytes, where {wanted} are read"))
+            unexpected(format!("has {size_bytes} bytes, expected {wanted}"))
         }
-        Access::Bytes(_) if byte_offset == MISSING => unexpected("has no place".to_owned()),
+        Access::Bytes(_) if byte_offset == MISSING => unexpected("has no offset".to_owned()),
         Access::Bytes(_) => Ok(byte_offset),
-        Access::Bits if byte_offset >= 1 << 24 => unexpected(format!(
-            "lies at byte {byte_offset}, beyond what can be written down"
-        )),
+        Access::Bits if byte_offset >= 1 << 24 => {
+            unexpected(format!("is at byte {byte_offset}, which is too far"))
+        }
         Access::Bits if width == 0 && size_bytes == 1 => Ok(bits(byte_offset, 0, 8)),
         Access::Bits if width == 0 => unexpected(format!(
-            "has {size_bytes} bytes, where a bitfield in one byte is read"
+            "has {size_bytes} bytes, expected a bitfield in one byte"
         )),
         Access::Bits if first + width > 8 => unexpected(format!(
-            "is a bitfield of {width} bits across bytes, where one byte is read"
+            "is a bitfield of {width} bits across bytes, expected one byte"
         )),
         Access::Bits => {
-            // BTF counts a big-endian machine's bits from the most significant one; a shift counts
-            // from the least.
+            // On big-endian machines BTF counts bits from the most significant one, a shift from the
+            // least significant one.
             let shift = if cfg!(target_endian = "big") {
                 8 - first - width
             } else {
@@ -130,7 +129,7 @@ mod tests {
     use crate::probe::btf::{KERNEL_BTF, blob::Blob};
     use synprobe_ebpf::config::unpack_bits;
 
-    fn kernel_without(without: impl Fn(&Member) -> bool) -> Result<Resolved, OffsetsError> {
+    fn kernel_without(without: impl Fn(&Member) -> bool) -> Result<MemberOffsets, OffsetsError> {
         resolve(&Btf::parse(Blob::kernel(without, &[]).bytes()).unwrap())
     }
 

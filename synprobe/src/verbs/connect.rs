@@ -1,4 +1,4 @@
-//! `synprobe connect`: one connect, watched from inside.
+//! `synprobe connect`: one connect, watched.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::{
     pipeline::WatchError,
     preflight,
     sys::netns::{NetNs, NetnsError},
-    view::View,
+    view::{Discarded, View},
 };
 
 pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
@@ -28,7 +28,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     };
     let may_not_enter = |e: io::Error| {
         let line = format!(
-            "may not enter the network namespace {}: {e}; run as root (CAP_SYS_ADMIN)",
+            "cannot enter the network namespace {}: {e}; run as root (CAP_SYS_ADMIN)",
             netns.name()
         );
         Failure(line, HOST)
@@ -48,7 +48,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
         ))?;
     }
     let view: Box<dyn View + Send> = match args.format {
-        Format::Text => Box::new(connect::Silent),
+        Format::Text => Box::new(Discarded),
         Format::Json => view(args.format, false),
     };
     let connected = connect::connect(
@@ -78,7 +78,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     Err(Failure(line, NOT_CONNECTED))
 }
 
-/// Where we are, under the name that people know it by.
+/// The namespace of this process, under its usual name.
 fn own_netns() -> Result<NetNs, NetnsError> {
     let here = NetNs::current()?;
     let named = NetNs::resolve(&std::process::id().to_string());

@@ -1,4 +1,4 @@
-//! `synprobe diagnose`: watch for a while, then say what is wrong.
+//! `synprobe diagnose`: watch for a while, then list the problems.
 
 use std::io::{self, IsTerminal};
 
@@ -46,7 +46,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     }
     if io::stderr().is_terminal() {
         let shown = format::duration(args.duration.as_micros() as u64);
-        eprintln!("synprobe: watching for {shown}; Ctrl-C ends it early, with the page");
+        eprintln!("synprobe: watching for {shown}; Ctrl-C ends early and prints the page");
     }
     raise_priority(detail);
     let watched = pipeline::watch(

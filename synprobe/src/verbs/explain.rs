@@ -11,7 +11,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         Some(verdict) => print(&verdict::explain::long(verdict)),
         None => {
             let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();
-            let line = format!("no verdict \"{name}\": there are {}", names.join(", "));
+            let line = format!("no verdict \"{name}\"; verdicts: {}", names.join(", "));
             Err(Failure(line, USAGE))
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use super::{FAILED, Failure, failure, in_colour, no_netns, print, view};
 use crate::{
     cli::{Format, ListenersArgs},
-    diag::listener_table::look,
+    diag::listener_table::read_listeners,
     pipeline::WatchError,
     sys::{clock::wall_clock, netns::NetNs},
     util::format,
@@ -15,27 +15,24 @@ use crate::{
 pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
     let selection = args.selection();
-    let looked = look(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
-    for failure in &looked.failures {
+    let table = read_listeners(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
+    for failure in &table.failures {
         eprintln!("synprobe: {}", format::safe(failure));
     }
-    if looked.nothing {
-        return Err(Failure(
-            "no namespace could be looked into".to_owned(),
-            FAILED,
-        ));
+    if table.nothing {
+        return Err(Failure("no namespace could be read".to_owned(), FAILED));
     }
     let described = selection.describe();
     let asked = described.get("local_port").map(String::as_str);
     if args.format == Format::Text {
-        return print(&listeners::text(&looked, asked, in_colour()));
+        return print(&listeners::text(&table, asked, in_colour()));
     }
-    if looked.lines.is_empty() {
-        // Standard output carries the contract and nothing else.
-        eprintln!("synprobe: {}", listeners::nobody(asked));
+    if table.lines.is_empty() {
+        // Standard output carries JSON only.
+        eprintln!("synprobe: {}", listeners::no_listener(asked));
     }
     let mut view = view(Format::Json, true);
-    let shown = view.show(&looked.lines, wall_clock());
+    let shown = view.show(&table.lines, wall_clock());
     match shown.and_then(|()| view.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(failure(WatchError::Output(error)))

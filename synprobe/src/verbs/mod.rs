@@ -1,4 +1,4 @@
-//! What each verb does: from checked arguments to the pipeline and back to an exit code. One file a verb.
+//! One file for each verb: from checked arguments to the pipeline, and back to an exit code.
 
 mod connect;
 mod diagnose;
@@ -39,7 +39,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `connect`: no address could be connected.
 const NOT_CONNECTED: u8 = 4;
-/// This host cannot run it.
+/// This host cannot run synprobe.
 const HOST: u8 = crate::preflight::EXIT_HOST;
 
 /// One line for standard error, and the exit code (docs/events.md).
@@ -59,14 +59,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Does it.
+/// Runs a verb.
 ///
 /// # Errors
 ///
 /// [`Failure`]: one line and the exit code.
 pub fn run(command: &Command) -> Result<(), Failure> {
     check_output()?;
-    // Where it cannot be, what then finds no room says so.
+    // If this fails, whatever runs out of descriptors reports it.
     let _ = fd_limit::raise();
     match command {
         Command::Watch(args) => watch::run(args),
@@ -81,30 +81,31 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// What is printed must not vanish in silence.
+/// Refuses to run without an output.
 fn check_output() -> Result<(), Failure> {
     if fd_limit::output_was_closed() {
-        let line = "standard output is closed: give it a place to go, such as a file or | cat";
+        let line = "standard output is closed: redirect it to a file or to | cat";
         return Err(Failure(line.to_owned(), FAILED));
     }
     Ok(())
 }
 
-/// Tells the service manager, where there is one, that everything is attached (sd_notify(3)).
-fn tell_manager() {
+/// Notifies the service manager, if there is one, that everything is attached (sd_notify(3)).
+fn notify_manager() {
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-        log::warn!("the service manager cannot be told that this is ready: {error}");
+        log::warn!("cannot notify the service manager: {error}");
     }
 }
 
-/// Where every transition is told, the ring fills as fast as the host connects.
+/// Lowers the nice value where every transition is reported: the ring then fills as fast as the host
+/// connects.
 fn raise_priority(detail: Detail) {
     if matches!(detail, Detail::Quiet { .. }) {
         return;
     }
-    // Without it more may be lost, which is said when it is.
+    // Without it more records may be lost; losses are reported.
     if let Err(error) = nice::raise() {
-        log::debug!("the nice value stays: {error}");
+        log::debug!("cannot lower the nice value: {error}");
     }
 }
 
@@ -126,7 +127,7 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     print(&line)
 }
 
-/// Text for standard output; a reader that has gone is no error.
+/// Prints text; a reader that has closed the pipe is no error.
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -147,7 +148,7 @@ fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {
     Ok((selection, namespaces))
 }
 
-/// A namespace that is not there is bad usage; one that may not be entered is the host's.
+/// A namespace that does not exist is bad usage; one that cannot be entered is the host's fault.
 fn no_netns(error: &NetnsError) -> Failure {
     let code = match error {
         NetnsError::Denied { .. } => HOST,
@@ -163,35 +164,31 @@ fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
             _ => 16 << 20,
         });
     };
-    let usable = ring::usable_size(wish).ok_or_else(|| {
-        Failure(
-            "the ring cannot be that large: 1G at the most".to_owned(),
-            USAGE,
-        )
-    })?;
+    let usable = ring::usable_size(wish)
+        .ok_or_else(|| Failure("--ring-size is too large: at most 1G".to_owned(), USAGE))?;
     if usable != wish {
         eprintln!(
-            "synprobe: ring size {} rounded up to {usable}: the kernel wants a power of two of whole pages",
+            "synprobe: ring size {} rounded up to {usable}: the kernel needs a power of two of whole pages",
             wish
         );
     }
     Ok(usable)
 }
 
-/// Sets up the agent's own log; the level for the kernel side's.
+/// Sets up the agent's own log. Returns the level for the kernel side's log.
 fn log_level(args: &TuningArgs) -> u8 {
     env_logger::Builder::new()
-        // Libraries have their own idea of what is worth a line: their warnings will do.
+        // Of libraries, only warnings.
         .filter_level(args.log_level.min(log::LevelFilter::Warn))
         .filter_module("synprobe", args.log_level)
-        // A process names itself, and a namespace may be called by the name of a process.
+        // Names of processes may contain control characters.
         .format(|line, record| {
             let text = record.args().to_string();
             let (level, target) = (record.level(), record.target());
             writeln!(line, "[{level:<5} {target}] {}", format::safe(&text))
         })
         .init();
-    // LevelFilter and aya_log's levels number alike: off 0, error 1 … trace 5.
+    // LevelFilter and aya_log use the same numbers: off 0, error 1 … trace 5.
     args.log_level as u8
 }
 

@@ -3,7 +3,7 @@
 use super::{Failure, HOST, print, print_json};
 use crate::{
     cli::{Format, PreflightArgs},
-    preflight::{self, Verdict},
+    preflight::{self, Readiness},
 };
 
 pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
@@ -13,9 +13,8 @@ pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
         Format::Json => print_json(&report)?,
     }
     match report.verdict() {
-        // Its last line has said so.
-        Verdict::CannotRun => Err(Failure(
-            "this host cannot run synprobe, see above".to_owned(),
+        Readiness::CannotRun => Err(Failure(
+            "this host cannot run synprobe: see above".to_owned(),
             HOST,
         )),
         _ => Ok(()),

@@ -16,7 +16,7 @@ pub(super) fn run(args: &StatesArgs) -> Result<(), Failure> {
         eprintln!("synprobe: {}", format::safe(failure));
     }
     if counted.namespaces.is_empty() && !counted.failures.is_empty() {
-        return Err(Failure("no namespace could be counted".to_owned(), FAILED));
+        return Err(Failure("no namespace could be read".to_owned(), FAILED));
     }
     match args.format {
         Format::Text => print(&states::text(&counted)),

@@ -1,7 +1,7 @@
 //! `synprobe watch`: every handshake as it happens.
 
 use super::{
-    Failure, failure, interrupted, log_level, raise_priority, ring_bytes, select, tell_manager,
+    Failure, failure, interrupted, log_level, notify_manager, raise_priority, ring_bytes, select,
     view,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
     };
     let view = view(args.format, args.select.netns.is_none());
     raise_priority(detail);
-    let ready = Box::new(tell_manager);
+    let ready = Box::new(notify_manager);
     pipeline::watch(&host, options, view, interrupted(), ready).map_err(failure)?;
     Ok(())
 }

@@ -15,9 +15,9 @@ fn unknown<T: ToString>(value: Option<T>) -> String {
     value.map_or("?".to_owned(), |value| value.to_string())
 }
 
-/// For eyes. `asked` says which ports were asked for, where any were.
-pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String {
-    let named = looked
+/// The table as text. `asked`: the ports that were requested, if any.
+pub fn text(table: &ListenerTable, asked: Option<&str>, colour: bool) -> String {
+    let named = table
         .namespaces
         .iter()
         .any(|namespace| &*namespace.name != "host");
@@ -33,17 +33,17 @@ pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String
         ]
         .map(str::to_owned),
     ];
-    rows.extend(looked.listeners().map(row));
+    rows.extend(table.listeners().map(row));
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max();
     let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
     let mut text = String::new();
-    let full = std::iter::once(false).chain(looked.listeners().map(is_full));
+    let full = std::iter::once(false).chain(table.listeners().map(is_full));
     for (row, full) in rows.iter().zip(full) {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             let _ = match column {
                 2 if !named => Ok(()),
-                // Numbers end in one column.
+                // Numbers are right-aligned.
                 3 | 4 | 6 => write!(line, "{cell:>width$}  "),
                 _ => write!(line, "{cell:<width$}  "),
             };
@@ -58,9 +58,9 @@ pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String
         };
     }
     if rows.len() == 1 {
-        let _ = writeln!(text, "{}", nobody(asked));
+        let _ = writeln!(text, "{}", no_listener(asked));
     }
-    for (n, namespace) in looked.namespaces.iter().enumerate() {
+    for (n, namespace) in table.namespaces.iter().enumerate() {
         let gap = if n == 0 { "\n" } else { "" };
         let settings = &namespace.settings;
         let _ = writeln!(
@@ -76,7 +76,7 @@ pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String
         for shared in &namespace.shared {
             let _ = writeln!(
                 text,
-                "  {}: {} half-opens in the SYN queues of {} sockets together (SO_REUSEPORT)",
+                "  {}: {} half-opens in the SYN queues of {} sockets (SO_REUSEPORT)",
                 shared.local, shared.half_opens, shared.members,
             );
         }
@@ -84,11 +84,11 @@ pub fn text(looked: &ListenerTable, asked: Option<&str>, colour: bool) -> String
     text
 }
 
-/// What an empty table means.
-pub fn nobody(asked: Option<&str>) -> String {
+/// The line for an empty table.
+pub fn no_listener(asked: Option<&str>) -> String {
     match asked {
-        Some(ports) => format!("nobody listens on {ports}"),
-        None => "nobody listens on any port".to_owned(),
+        Some(ports) => format!("no listener on {ports}"),
+        None => "no listener on any port".to_owned(),
     }
 }
 
@@ -124,18 +124,16 @@ fn row(l: &Listener) -> [String; 7] {
 mod tests {
     use super::*;
     use crate::{
-        diag::listener_table::order,
-        model::{Body, LimitedBy, Line, ListenerNamespace, QueueSettings, SharedSynQueue},
+        model::{Body, Line, ListenerNamespace, QueueSettings, SharedSynQueue},
         verdict::fixtures::listener,
     };
 
-    fn looked(listeners: Vec<Listener>) -> ListenerTable {
+    fn table(listeners: Vec<Listener>) -> ListenerTable {
         let line = |l| Line {
             mono_ns: 1,
             body: Body::Listener(Box::new(l)),
         };
-        let mut lines: Vec<Line> = listeners.into_iter().map(line).collect();
-        lines.sort_by_key(order);
+        let lines = listeners.into_iter().map(line).collect();
         ListenerTable {
             namespaces: vec![ListenerNamespace {
                 name: "host".into(),
@@ -155,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn the_fullest_comes_first_and_a_full_one_is_marked() {
+    fn rows_keep_their_order_and_a_full_listener_is_marked() {
         let at = |accept, syn, port| Listener {
             local_port: port,
             limited_by: Some(LimitedBy::ListenBacklog),
             drops: Some(u64::from(accept)),
             ..listener(accept, syn)
         };
-        // At the limit a queue is not full yet: one more fits.
-        let list = vec![at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];
-        let text = text(&looked(list), None, false);
+        // A queue at its limit takes one more: it is not full yet.
+        let list = vec![at(129, 0, 82), at(128, 0, 81), at(3, 90, 83), at(0, 0, 80)];
+        let text = text(&table(list), None, false);
         let expected = "\
 LISTENER    PROCESS  SYN-Q/MAX  ACCEPT-Q/MAX  LIMITED BY      DROPS
 0.0.0.0:82  app/77       0/128       129/128  listen backlog    129  FULL
@@ -178,35 +176,35 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     }
 
     #[test]
-    fn what_a_group_has_together_is_told_below_the_table() {
+    fn shared_syn_queues_are_printed_below_the_table() {
         let member = || Listener {
             syn_queue: None,
             ..listener(0, 0)
         };
-        let mut looked = looked(vec![member(), member()]);
-        looked.namespaces[0].shared = vec![SharedSynQueue {
+        let mut shown = table(vec![member(), member()]);
+        shown.namespaces[0].shared = vec![SharedSynQueue {
             local: "0.0.0.0:8080".parse().unwrap(),
             members: 2,
             half_opens: 307,
         }];
-        let text = text(&looked, None, false);
+        let text = text(&shown, None, false);
         assert_eq!(text.matches("?/128").count(), 2, "{text}");
         let last = text.lines().last().unwrap();
         assert_eq!(
             last,
-            "  0.0.0.0:8080: 307 half-opens in the SYN queues of 2 sockets together (SO_REUSEPORT)"
+            "  0.0.0.0:8080: 307 half-opens in the SYN queues of 2 sockets (SO_REUSEPORT)"
         );
     }
 
     #[test]
-    fn a_full_one_is_red_on_a_terminal_and_what_is_unknown_is_said() {
+    fn a_full_listener_is_red_on_a_terminal_and_unknown_is_a_question_mark() {
         let full = Listener {
             syn_queue: None,
             pid: None,
             comm: None,
             ..listener(200, 0)
         };
-        let text = text(&looked(vec![full]), None, true);
+        let text = text(&table(vec![full]), None, true);
         let line = text.lines().nth(1).unwrap();
         assert!(line.starts_with("\x1b[31m0.0.0.0:8080  ?"), "{line:?}");
         assert!(
@@ -216,12 +214,12 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     }
 
     #[test]
-    fn a_namespace_is_named_unless_it_is_the_hosts() {
+    fn a_namespace_is_named_unless_it_is_the_host() {
         let elsewhere = Listener {
             netns_name: Some("blue\x1b[0m".into()),
             ..listener(0, 0)
         };
-        let mut both = looked(vec![listener(5, 0), elsewhere]);
+        let mut both = table(vec![listener(5, 0), elsewhere]);
         both.namespaces[0].name = "blue\x1b[0m".into();
         let text = text(&both, None, false);
         assert!(text.contains("NETNS") && text.contains("blue"), "{text}");
@@ -232,13 +230,10 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     }
 
     #[test]
-    fn an_empty_table_says_what_nobody_listens_on() {
+    fn an_empty_table_names_the_ports() {
         let nothing = ListenerTable::default();
         let text = text(&nothing, Some("8080,9000-9010"), false);
         assert!(text.starts_with("LISTENER"), "{text}");
-        assert!(
-            text.ends_with("nobody listens on 8080,9000-9010\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("no listener on 8080,9000-9010\n"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! How lines are shown. Every view reads the same model; none knows where a line comes from.
+//! Views: every one reads the same model, and none knows where a line comes from.
 
 mod json;
 pub mod listeners;
@@ -22,7 +22,7 @@ pub fn rfc3339(clock: WallClock, mono_ns: u64) -> String {
     Stamps::new(clock).rfc3339(mono_ns).to_owned()
 }
 
-/// Times of many lines: of those within one second only the last digits differ.
+/// Formats the times of many lines: within one second only the last digits change.
 struct Stamps {
     clock: WallClock,
     /// The second that `text` stands for, since 1970.
@@ -48,13 +48,13 @@ impl Stamps {
         let micros = i64::try_from(ns).unwrap_or(0).div_euclid(1000);
         let second = micros.div_euclid(1_000_000);
         if self.second != Some(second) {
-            // Beyond the year 9999 there is no such text.
+            // RFC 3339 ends with the year 9999.
             let time = jiff::Timestamp::from_second(second).unwrap_or_default();
             self.text = format!("{time:.6}");
             self.second = Some(second);
         }
         self.text.truncate(UP_TO_THE_SECOND);
-        // The sum is the digits behind the point, with a one before them for the zeros' sake.
+        // The leading 1 keeps the zeros of the fraction; it is cut off below.
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(1_000_000 + micros.rem_euclid(1_000_000) as u32);
         self.text.push('.');
@@ -64,16 +64,16 @@ impl Stamps {
     }
 }
 
-/// A way to show lines.
+/// An output for lines.
 pub trait View {
-    /// Shows a batch. The caller flushes.
+    /// Writes a batch. The caller flushes.
     ///
     /// # Errors
     ///
-    /// When the output cannot be written: a closed pipe is `BrokenPipe`.
+    /// The output cannot be written; a closed pipe gives `BrokenPipe`.
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()>;
 
-    /// Hands everything over to the operating system.
+    /// Writes everything that is buffered.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl View for Box<dyn View + Send> {
     }
 }
 
-/// Shows nothing: for those who keep the lines themselves.
+/// Prints nothing: for callers that use the lines themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discarded;
 

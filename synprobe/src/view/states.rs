@@ -1,10 +1,10 @@
 //! The table of `synprobe states`.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{cmp::Reverse, fmt::Write as _, net::IpAddr};
 
 use crate::{model::Counted, util::format::safe};
 
-/// For eyes.
+/// The tables as text, one for each namespace.
 pub fn text(counted: &Counted) -> String {
     let mut text = String::new();
     for (n, ns) in counted.namespaces.iter().enumerate() {
@@ -17,7 +17,7 @@ pub fn text(counted: &Counted) -> String {
             ns.netns
         );
         let mut states: Vec<_> = ns.states.iter().collect();
-        states.sort_by_key(|(name, n)| (std::cmp::Reverse(**n), (*name).clone()));
+        states.sort_by_key(|(name, n)| (Reverse(**n), (*name).clone()));
         for (name, n) in states {
             let _ = writeln!(text, "  {name:<12} {n:>8}");
         }
@@ -61,7 +61,7 @@ pub fn text(counted: &Counted) -> String {
                     .collect();
                 let _ = writeln!(
                     text,
-                    "    half-open from {}; {} SYN-ACKs sent again so far",
+                    "    half-open from {}; {} SYN-ACKs retransmitted so far",
                     peers.join(", "),
                     l.synack_retransmits
                 );

@@ -1,4 +1,4 @@
-//! What a person, and what a machine, is shown: to the letter.
+//! The text and the JSON, character by character.
 
 use super::*;
 use crate::model::*;
@@ -94,12 +94,12 @@ fn text(lines: &[Line], colour: bool, namespaces: bool) -> String {
 fn one_aligned_line_an_event() {
     assert_eq!(
         text(&[half_open(), synack()], false, true),
-        "03:04:05.000  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN_RECV                 half-open since then, ngi\\u{1b}nx/99, netns blue\n\
+        "03:04:05.000  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN_RECV                 half-open, ngi\\u{1b}nx/99, netns blue\n\
          03:04:06.012  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN-ACK again   +1.01 s  #1, due after 1.00 s, next in 2.00 s, gives up in 62.0 s, netns blue\n"
     );
     assert_eq!(
         text(&[expired()], false, false),
-        "03:05:08.500  server  10.0.0.1:8080 ← 10.0.0.5:40000            expired         ~63.5 s  ± 500 ms, 5 sent again, 2 because the peer repeated its SYN, ▁▂▃ 1.0 2.0 4.1 s, ngi\\u{1b}nx/99\n"
+        "03:05:08.500  server  10.0.0.1:8080 ← 10.0.0.5:40000            expired         ~63.5 s  ± 500 ms, 5 retransmissions, 2 because the peer repeated its SYN, ▁▂▃ 1.0 2.0 4.1 s, ngi\\u{1b}nx/99\n"
     );
 }
 
@@ -156,8 +156,8 @@ fn peers_that_made_room_are_counted_and_estimated() {
     assert_eq!(text(&[end(0)], false, false), totals);
     assert_eq!(
         text(&[end(992_000)], false, false),
-        "not in the table: 992000 handshakes and retransmissions of peers that made room; \
-         different peers: 3 as client, about 1004400 as server (± 0.65 %)\n"
+        "not in the table: 992000 handshakes and retransmissions of evicted peers; \
+         distinct peers: 3 as client, about 1004400 as server (± 0.65 %)\n"
             .to_owned()
             + totals
     );
@@ -284,7 +284,7 @@ fn lines_written_by_hand_are_what_serde_writes() {
 }
 
 #[test]
-fn json_is_harmless_on_a_terminal_and_says_the_same() {
+fn json_is_safe_on_a_terminal_and_parses_to_the_same() {
     let named = "\u{1b}[2J\u{9b}1m\u{7f}\n\"\\,größe \u{202e}→\u{2028}";
     let line = super::to_json(&named).unwrap();
     assert_eq!(

@@ -1,26 +1,31 @@
-//! Network namespaces: found by name, path, pid or inode, entered on a thread of their own.
+//! Network namespaces: found by name, path, pid or inode, and entered on a separate thread.
 //!
-//! A namespace is known by the inode number of its `ns/net` file, which is `net.ns.inum` in the
-//! kernel and therefore what every record of the kernel side carries. The number says which one it
-//! is; only a descriptor lets us in. [`find`] goes from the one to the other.
-
-use std::ffi::c_int;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+//! A namespace is identified by the inode number of its `ns/net` file, which is `net.ns.inum` in the
+//! kernel: every record of the kernel side carries it. Entering it needs a descriptor. [`find`] opens one
+//! by inode.
 
 mod scan;
+#[cfg(test)]
+mod tests;
 
-pub use scan::pids;
-pub use scan::{Discovery, discover, find};
+use std::{
+    ffi::c_int,
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-/// Where `ip netns` keeps its names. `/var/run` is `/run` on most hosts, and not on all.
+pub use scan::{Discovery, discover, find, pids};
+
+/// Where `ip netns` keeps its names. `/var/run` is the same as `/run` on most hosts, not on all.
 pub(crate) const NAME_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
-/// Why a network namespace cannot be had. Each is one line, with the remedy in it.
+/// Why a network namespace cannot be opened: one line, including the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
     /// No such name under `/run/netns`.
@@ -28,9 +33,9 @@ pub enum NetnsError {
         "no network namespace {name:?}: {known}; give a name, a path such as /proc/PID/ns/net, or a pid"
     )]
     UnknownName {
-        /// What was asked for.
+        /// The request.
         name: String,
-        /// What there is, as words.
+        /// The existing names, as text.
         known: String,
     },
     /// No such process.
@@ -38,7 +43,7 @@ pub enum NetnsError {
         "no process {pid} here; give the pid as this pid namespace numbers it, or a name under /run/netns"
     )]
     NoProcess {
-        /// What was asked for.
+        /// The request.
         pid: u32,
     },
     /// No such path.
@@ -47,10 +52,10 @@ pub enum NetnsError {
         path.display()
     )]
     NoPath {
-        /// What was asked for.
+        /// The request.
         path: PathBuf,
     },
-    /// The file is none of nsfs: most often a name whose bind mount is not visible from here.
+    /// The file is not on nsfs: usually a name whose bind mount is not visible here.
     #[error(
         "{} is not a namespace: its mount is gone, or is not visible from this mount namespace; \
          give the pid of a process inside it instead",
@@ -61,20 +66,20 @@ pub enum NetnsError {
         path: PathBuf,
     },
     /// A namespace of another kind.
-    #[error("{} is not a network namespace; that of the same process is its ns/net", path.display())]
+    #[error("{} is not a network namespace; give the ns/net of the same process", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
     },
     /// EACCES or EPERM.
     #[error(
-        "may not open {}: {source}; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN",
+        "cannot open {}: {source}; run as root, or with CAP_SYS_PTRACE and CAP_SYS_ADMIN",
         path.display()
     )]
     Denied {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Any other failure to open it.
@@ -82,21 +87,21 @@ pub enum NetnsError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A fresh namespace could not be made.
+    /// A new namespace could not be created.
     #[error(
-        "cannot make a network namespace: {source}; run as root (CAP_SYS_ADMIN), and see \
+        "cannot create a network namespace: {source}; run as root (CAP_SYS_ADMIN), and see \
          /proc/sys/user/max_net_namespaces"
     )]
     Create {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// A network namespace, held by a descriptor: it lives at least as long as this value and its clones.
+/// A network namespace, kept alive by a descriptor as long as this value and its clones exist.
 #[derive(Clone, Debug)]
 pub struct NetNs {
     fd: Arc<OwnedFd>,
@@ -104,7 +109,7 @@ pub struct NetNs {
     name: Arc<str>,
 }
 
-/// Two handles are equal when they are of the same namespace, however it was found.
+/// Two handles are equal if they are of the same namespace.
 impl PartialEq for NetNs {
     fn eq(&self, other: &Self) -> bool {
         self.inode == other.inode
@@ -159,13 +164,13 @@ impl NetNs {
     /// What `--netns` takes: a pid (all digits), a path (has a `/`), else a name under `/run/netns`.
     ///
     /// # Errors
-    /// One of [`NetnsError`], each of which says in one line what to give instead.
+    /// A [`NetnsError`], which says in one line what to give instead.
     pub fn resolve(spec: &str) -> Result<Self, NetnsError> {
         if !spec.is_empty() && spec.bytes().all(|b| b.is_ascii_digit()) {
-            // A number that no u32 holds is no pid either.
+            // A number beyond u32 is not a pid.
             let pid: u32 = spec.parse().map_err(|_| unknown_name(spec))?;
             return match Self::open(&PathBuf::from(format!("/proc/{pid}/ns/net")), None) {
-                // An exited process that nobody has waited for still has the link, and no target.
+                // A zombie process still has the link, without a target.
                 Err(NetnsError::NoPath { .. }) => Err(NetnsError::NoProcess { pid }),
                 Err(other) => Err(other),
                 Ok(ns) if ns.is_host() => Ok(ns.named("host")),
@@ -205,8 +210,8 @@ impl NetNs {
         self.inode
     }
 
-    /// How to show it: its name under `/run/netns`, `host` for that of pid 1, `pid 1234 (comm)`, or
-    /// `netns:[4026532345]` where nothing better is known.
+    /// Its name for display: the name under `/run/netns`, `host` for that of pid 1, `pid 1234 (comm)`, or
+    /// `netns:[4026532345]`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -215,8 +220,8 @@ impl NetNs {
     /// Moves the calling thread into this namespace, for good.
     ///
     /// # Errors
-    /// EPERM without CAP_SYS_ADMIN, both here and in the user namespace that owns this one; none is
-    /// needed for where the thread is already.
+    /// EPERM without CAP_SYS_ADMIN in both the current user namespace and the one that owns this namespace.
+    /// No capability is needed if the thread is already in it.
     pub fn enter_on_this_thread(&self) -> io::Result<()> {
         if scan::inode_of(Path::new("/proc/thread-self/ns/net")) == Some(self.inode) {
             return Ok(());
@@ -228,12 +233,12 @@ impl NetNs {
         }
     }
 
-    /// Runs `inside` on a fresh thread in this namespace and waits for it. The caller's thread stays
-    /// where it is, so an executor's threads never find themselves elsewhere. Sockets and files that
-    /// the closure opens stay bound to this namespace and may be used from any thread after.
+    /// Runs `inside` on a new thread in this namespace and waits for it. The caller's thread stays in its
+    /// namespace. Sockets and files that the closure opens stay bound to this namespace, and any thread may
+    /// use them later.
     ///
     /// # Errors
-    /// As [`NetNs::enter_on_this_thread`], or EAGAIN when no thread can be had.
+    /// As [`NetNs::enter_on_this_thread`]; EAGAIN: no thread can be created.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> io::Result<T> {
         on_thread(|| self.enter_on_this_thread().map(|()| inside()))?
     }
@@ -248,7 +253,7 @@ impl NetNs {
     }
 
     fn open(path: &Path, name: Option<&str>) -> Result<Self, NetnsError> {
-        // A path from the command line may be a FIFO, and opening that would wait for ever.
+        // A path from the command line may be a FIFO, and opening that would block.
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -317,7 +322,7 @@ fn unknown_name(name: &str) -> NetnsError {
     }
 }
 
-/// Runs `work` on a scoped thread and hands its panic, if any, on to the caller.
+/// Runs `work` on a scoped thread and passes its panic, if any, to the caller.
 fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -330,7 +335,7 @@ fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Sets `lo` up in the calling thread's namespace; a new one is born with it down.
+/// Sets `lo` up in the calling thread's namespace: in a new one it is down.
 fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
     // SAFETY: ifreq is plain integers; all zero is a valid value, and a NUL-terminated name.
@@ -346,6 +351,3 @@ fn loopback_up() -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
-
-#[cfg(test)]
-mod tests;

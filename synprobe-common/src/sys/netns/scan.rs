@@ -1,10 +1,11 @@
-//! Looking for namespaces: by name, by process, by descriptor.
+//! Searches namespaces by name, process and descriptor.
 
-use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use super::{NAME_DIRS, NetNs, NetnsError};
 use crate::sys::fd_limit;
@@ -12,19 +13,17 @@ use crate::sys::fd_limit;
 /// Where Docker keeps the namespaces of its containers.
 const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
 
-/// What [`discover`] saw.
+/// The result of [`discover`].
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
     /// Every namespace that can be opened, each once, in the order found: the host's, the named
     /// ones, then those of processes by ascending pid.
     pub namespaces: Vec<NetNs>,
-    /// Processes whose namespace may not be looked at; several may share one.
+    /// Processes whose namespace cannot be opened for lack of permission.
     pub denied_processes: usize,
-    /// Named namespaces that may not be entered.
+    /// Names that cannot be opened for lack of permission.
     pub denied_names: usize,
-    /// Names and processes that were gone, or were no namespace, by the time they were opened.
-    pub vanished: usize,
-    /// There were more, for which this process has no file descriptors.
+    /// There were more, but this process has no file descriptors left.
     pub exhausted: bool,
 }
 
@@ -51,26 +50,27 @@ impl Discovery {
         ))
     }
 
-    /// `denied` counts a refusal: that of a name or that of a process.
+    /// Adds the namespace at `path` unless it is known. Returns how many were denied: 0 or 1.
     fn offer(
         &mut self,
         path: &Path,
         seen: &mut HashSet<u32>,
-        denied: fn(&mut Self) -> &mut usize,
         name: impl FnOnce() -> String,
-    ) {
+    ) -> usize {
         // stat() first: most processes share a namespace that is known already, and opening each
         // would cost twice.
         match fs::metadata(path) {
             Ok(meta) if u32::try_from(meta.ino()).is_ok_and(|inode| seen.contains(&inode)) => {
-                return;
+                return 0;
             }
             Ok(_) => {}
-            Err(error) => return self.skip(&error, denied),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return 1,
+            // It no longer exists.
+            Err(_) => return 0,
         }
         if fd_limit::scarce() {
             self.exhausted = true;
-            return;
+            return 0;
         }
         match NetNs::open(path, None) {
             Ok(ns) => {
@@ -78,67 +78,50 @@ impl Discovery {
                     self.namespaces.push(ns.named(&name()));
                 }
             }
-            Err(NetnsError::Denied { .. }) => *denied(self) += 1,
-            Err(_) => self.vanished += 1,
+            Err(NetnsError::Denied { .. }) => return 1,
+            // It no longer exists, or is not a namespace.
+            Err(_) => {}
         }
-    }
-
-    fn skip(&mut self, error: &io::Error, denied: fn(&mut Self) -> &mut usize) {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => *denied(self) += 1,
-            _ => self.vanished += 1,
-        }
+        0
     }
 }
 
-/// Every network namespace that a name or a process shows. One held by a descriptor or a socket
-/// alone is not among them: ask [`find`] for its inode. Never fails: what cannot be opened is
+/// Every network namespace that a name or a process shows. One that only a descriptor or a socket
+/// holds is not included: [`find`] looks for it by inode. Never fails: what cannot be opened is
 /// counted.
 #[must_use]
 pub fn discover() -> Discovery {
     let mut found = Discovery::default();
     let mut seen = HashSet::new();
-    let names: fn(&mut Discovery) -> &mut usize = |found| &mut found.denied_names;
-    let processes: fn(&mut Discovery) -> &mut usize = |found| &mut found.denied_processes;
-    let host = host_path();
-    if let Some(path) = host {
-        found.offer(Path::new(path), &mut seen, processes, || "host".to_owned());
-    }
-    for dir in NAME_DIRS {
-        for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, names, || {
-                name.clone()
-            });
-        }
-    }
-    for dir in DOCKER_DIRS {
-        for name in names_in(dir) {
-            found.offer(&Path::new(dir).join(&name), &mut seen, names, || {
-                format!("docker {name}")
-            });
+    found.denied_processes += match host_path() {
+        Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),
+        None => 1,
+    };
+    for (dirs, prefix) in [(NAME_DIRS, ""), (DOCKER_DIRS, "docker ")] {
+        for dir in dirs {
+            for name in names_in(dir) {
+                let path = Path::new(dir).join(&name);
+                found.denied_names += found.offer(&path, &mut seen, || format!("{prefix}{name}"));
+            }
         }
     }
     for pid in pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        found.offer(&path, &mut seen, processes, || name_of_pid(pid));
-    }
-    if host.is_none() && found.denied_processes == 0 {
-        // Its process is hidden (hidepid).
-        found.denied_processes = 1;
+        found.denied_processes += found.offer(&path, &mut seen, || name_of_pid(pid));
     }
     found
 }
 
-/// The namespace with this inode number (`net.ns.inum`), or `None` when nothing visible holds it
-/// open or it may not be entered. Cheapest places first: this thread, pid 1, names, processes, then
-/// every thread, then every open descriptor. The last two walk all of `/proc`: remember the answer.
+/// The namespace with this inode number (`net.ns.inum`); `None`: nothing visible holds it open, or it
+/// cannot be opened. Cheap searches first: pid 1, names, processes, then every thread, then every
+/// descriptor. The last two walk all of `/proc`: cache the result.
 #[must_use]
 pub fn find(inode: u32) -> Option<NetNs> {
     let take = |path: &Path, name: &str| -> Option<NetNs> {
         if inode_of(path)? != inode {
             return None;
         }
-        // Between the two looks the process may have moved: what was opened decides.
+        // The process may have moved meanwhile: the opened file decides.
         let ns = NetNs::open(path, Some(name)).ok()?;
         (ns.inode() == inode).then_some(ns)
     };
@@ -173,8 +156,8 @@ pub fn find(inode: u32) -> Option<NetNs> {
             }
         }
     }
-    // A descriptor's link reads `net:[inode]`; that it is the namespace itself, and no file of that
-    // name, is then seen from what it opens as.
+    // A descriptor's link reads `net:[inode]`. Opening it shows whether it is a namespace or a file of
+    // that name.
     let link = PathBuf::from(format!("net:[{inode}]"));
     for pid in &pids {
         for fd in names_in(&format!("/proc/{pid}/fd")) {
@@ -189,24 +172,24 @@ pub fn find(inode: u32) -> Option<NetNs> {
     None
 }
 
-/// The `ns/net` file of the host's namespace: that of pid 1, or where that may not be read (a
-/// hardened or supervised init) of kthreadd, which is in `init_net` on every kernel.
+/// The `ns/net` file of the host's namespace: that of pid 1, or if it cannot be read (a hardened init) of
+/// kthreadd, which is in `init_net` on every kernel.
 pub(super) fn host_path() -> Option<&'static str> {
     if inode_of(Path::new("/proc/1/ns/net")).is_some() {
         return Some("/proc/1/ns/net");
     }
-    // In a pid namespace below the host's, pid 2 is anybody.
+    // In a child pid namespace, pid 2 may be any process.
     let kthreadd = fs::read("/proc/2/comm").is_ok_and(|comm| comm == b"kthreadd\n")
         && fs::read("/proc/2/cmdline").is_ok_and(|line| line.is_empty());
     kthreadd.then_some("/proc/2/ns/net")
 }
 
-/// Inode of the file at `path`; `None` when it is gone or hidden, or no namespace's number.
+/// Inode of the file at `path`; `None`: it does not exist, is hidden, or is beyond u32.
 pub(super) fn inode_of(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
-/// `pid 1234 (comm)`, or `pid 1234` when it went away meanwhile.
+/// `pid 1234 (comm)`, or `pid 1234` if it has ended.
 pub(super) fn name_of_pid(pid: u32) -> String {
     match fs::read(format!("/proc/{pid}/comm")) {
         Ok(comm) => format!("pid {pid} ({})", String::from_utf8_lossy(&comm).trim_end()),
@@ -214,7 +197,7 @@ pub(super) fn name_of_pid(pid: u32) -> String {
     }
 }
 
-/// Entries of a directory, sorted; none when it is missing, hidden or gone.
+/// Entries of a directory, sorted; none if it cannot be read.
 pub(super) fn names_in(dir: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();

@@ -9,7 +9,7 @@ fn current_is_the_number_in_the_link() {
 }
 
 #[test]
-fn unknown_name_says_what_to_give() {
+fn an_unknown_name_has_a_remedy() {
     let error = NetNs::resolve("no-such-netns").unwrap_err().to_string();
     assert!(
         error.starts_with("no network namespace \"no-such-netns\": /run/netns has "),
@@ -33,7 +33,7 @@ fn a_name_cannot_climb_out() {
 }
 
 #[test]
-fn missing_pid_and_path_are_told_apart() {
+fn missing_pid_and_path_are_distinguished() {
     // Above PID_MAX_LIMIT, so never in use.
     let error = NetNs::resolve("4194305").unwrap_err();
     assert!(

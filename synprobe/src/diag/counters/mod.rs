@@ -1,29 +1,34 @@
-//! A namespace's own TCP counters: `/proc/net/netstat` and `/proc/net/snmp`.
+//! The TCP counters of a namespace: `/proc/net/netstat` and `/proc/net/snmp`.
 //!
-//! They are the kernel's figures, the oracle that ours are held against. They start at zero with the
-//! namespace. Few of them count exactly what their name says: `TCPSynRetrans`, for one, counts SYNs
-//! that could not be sent, and SYN-ACKs.
+//! They start at zero with the namespace, and the agent's counts are checked against them. Few count
+//! exactly what their name says: `TCPSynRetrans`, for example, includes SYNs that could not be sent, and
+//! SYN-ACKs.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use super::buffers::Scratch;
 use crate::sys::netns::NetNs;
 
-/// The files, in the order in which they are read: what `TCPSynRetrans` counts `RetransSegs` counts just
-/// before, and what both hold must not seem to be in the latter alone.
+/// The files, in the order of reading. The kernel increments `RetransSegs` just before `TCPSynRetrans`: in
+/// the other order a retransmission could seem to be in `RetransSegs` alone.
 const FILES: [&str; 2] = [
     "/proc/thread-self/net/snmp",
     "/proc/thread-self/net/netstat",
 ];
 
-/// Names of the columns: the same at every reading, so shared by all of them.
+/// Names of the columns. They are the same at every reading, and shared.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Layout {
-    /// All header lines, as read: what a later reading is compared with.
+    /// All header lines as read, for comparison with the next reading.
     headers: Vec<u8>,
     /// Protocol (`Tcp`, `TcpExt`) and name to column.
     columns: HashMap<String, HashMap<String, usize>>,
@@ -31,23 +36,23 @@ struct Layout {
 
 /// One reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct MibCounters {
     layout: Arc<Layout>,
     /// `None`: negative, which only `Tcp: MaxConn` ever is (-1, no limit).
     values: Vec<Option<u64>>,
 }
 
-impl Counters {
+impl MibCounters {
     /// Reads a text in the form of `/proc/net/netstat`: pairs of lines that start with the same
     /// protocol and a colon, names on the first, values on the second.
     ///
     /// # Errors
-    /// InvalidData when lines or columns do not pair up.
+    /// InvalidData: lines or columns do not match.
     pub fn parse(text: &[u8]) -> io::Result<Self> {
         Self::parse_like(text, &Arc::default())
     }
 
-    /// As [`Counters::parse`]; names are taken from `known` when the header lines are the same.
+    /// As [`MibCounters::parse`]; names are taken from `known` when the header lines are the same.
     fn parse_like(text: &[u8], known: &Arc<Layout>) -> io::Result<Self> {
         let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?;
         let mut headers = Vec::with_capacity(known.headers.len());
@@ -87,7 +92,7 @@ impl Counters {
     }
 
     /// A counter of TCP by the kernel's name, of `TcpExt` or `Tcp` (no name is in both):
-    /// `get("TCPSynRetrans")`, `get("AttemptFails")`. `None` where this kernel has none such.
+    /// `get("TCPSynRetrans")`, `get("AttemptFails")`. `None`: this kernel does not have it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<u64> {
         self.get_in("TcpExt", name)
@@ -100,31 +105,9 @@ impl Counters {
         let column = *self.layout.columns.get(protocol)?.get(name)?;
         self.values.get(column).copied().flatten()
     }
-
-    /// How much a TCP counter has grown since an earlier reading of the same namespace. `None` where
-    /// there is none such, or where it shrank: then it is a gauge (`CurrEstab`).
-    #[must_use]
-    pub fn since(&self, earlier: &Self, name: &str) -> Option<u64> {
-        self.get(name)?.checked_sub(earlier.get(name)?)
-    }
-
-    /// Every TCP counter that has grown since an earlier reading, by name, sorted.
-    #[must_use]
-    pub fn grown_since(&self, earlier: &Self) -> Vec<(&str, u64)> {
-        let mut grown: Vec<(&str, u64)> = ["TcpExt", "Tcp"]
-            .iter()
-            .filter_map(|protocol| self.layout.columns.get(*protocol))
-            .flat_map(HashMap::keys)
-            .filter_map(|name| Some((name.as_str(), self.since(earlier, name)?)))
-            .filter(|(_, growth)| *growth > 0)
-            .collect();
-        grown.sort_unstable();
-        grown
-    }
 }
 
-/// The last one that was made. Namespaces of one kernel have the same columns: no need for each of a
-/// thousand to have its own list of them.
+/// The latest layout. All namespaces of a kernel have the same columns, so a thousand readers share one.
 static LAST: Mutex<Weak<Layout>> = Mutex::new(Weak::new());
 
 impl Layout {
@@ -166,10 +149,10 @@ fn malformed(why: &str) -> io::Error {
     )
 }
 
-/// The counters of one namespace, to be read again and again.
+/// Reads the counters of one namespace repeatedly.
 ///
-/// An open file of `/proc/net` stays with the namespace it was opened in, and keeps that namespace
-/// alive; so it is opened inside once, and read from any thread.
+/// An open file of `/proc/net` belongs to the namespace where it was opened, and keeps it alive. So it is
+/// opened once inside, and read from any thread.
 #[derive(Debug)]
 pub struct CounterReader {
     files: [File; 2],
@@ -180,7 +163,7 @@ impl CounterReader {
     /// Opens the files inside `netns`.
     ///
     /// # Errors
-    /// EPERM when the namespace may not be entered; NotFound without `/proc`.
+    /// EPERM: the namespace cannot be entered; NotFound: no `/proc`.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let open = || -> io::Result<[File; 2]> {
             let [first, second] = FILES;
@@ -192,16 +175,16 @@ impl CounterReader {
         })
     }
 
-    /// Reads them now. The kernel sums per-CPU counters while it prints, without a lock: two counters
-    /// of one reading may differ by the packets in between.
+    /// Reads them. The kernel sums per-CPU counters without a lock while it prints: two counters of one
+    /// reading may differ by the packets in between.
     ///
     /// # Errors
-    /// InvalidData for a text of another form; whatever read() says.
-    pub fn read(&mut self) -> io::Result<Counters> {
+    /// InvalidData: the text has another form; or the error of read().
+    pub fn read(&mut self) -> io::Result<MibCounters> {
         let mut text = Scratch::take();
         let mut len = 0;
         for file in &self.files {
-            // From offset 0 the kernel prints it anew; the text comes a page at a time.
+            // A read at offset 0 makes the kernel print it anew; the text comes page by page.
             let mut offset = 0;
             loop {
                 if text.len() < len + 4096 {
@@ -219,11 +202,8 @@ impl CounterReader {
                 offset += got as u64;
             }
         }
-        let counters = Counters::parse_like(&text[..len], &self.layout)?;
+        let counters = MibCounters::parse_like(&text[..len], &self.layout)?;
         self.layout = Arc::clone(&counters.layout);
         Ok(counters)
     }
 }
-
-#[cfg(test)]
-mod tests;

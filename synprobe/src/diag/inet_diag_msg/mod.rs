@@ -1,8 +1,11 @@
-//! One socket as `inet_diag` tells it (`struct inet_diag_msg` and the attributes behind it).
+//! One socket as `inet_diag` reports it (`struct inet_diag_msg` and its attributes).
+
+#[cfg(test)]
+mod tests;
 
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
-use super::netlink::Attributes;
+use super::netlink::NetlinkAttributes;
 
 /// Length of `struct inet_diag_msg` (`linux/inet_diag.h`, unchanged since 3.3).
 pub(super) const MSG: usize = 72;
@@ -47,14 +50,14 @@ pub struct Row {
     /// `idiag_timer`: 0 none, 1 retransmit (always, for a half-open), 2 keepalive, 3 TIME_WAIT,
     /// 4 zero-window probe.
     pub timer: u8,
-    /// `idiag_retrans`: `icsk_retransmits`, or for a half-open the SYN-ACKs sent again, whether its
-    /// timer or the peer's SYN was the cause (`num_retrans`, not `num_timeout`).
+    /// `idiag_retrans`: `icsk_retransmits`, or for a half-open its SYN-ACK retransmissions, caused
+    /// by its timer or by the peer's SYN (`num_retrans`, not `num_timeout`).
     pub retrans: u8,
     /// Milliseconds until `timer` fires; 0 also when it is overdue.
     pub expires_ms: u32,
     /// Local address, network order, IPv4 as `::ffff:a.b.c.d`.
     pub local_addr: [u8; 16],
-    /// Peer address, likewise; all zero (or `::ffff:0.0.0.0`) for a listener.
+    /// Peer address, in the same form; all zero (or `::ffff:0.0.0.0`) for a listener.
     pub peer_addr: [u8; 16],
     /// Local port, host order.
     pub local_port: u16,
@@ -80,15 +83,15 @@ pub struct Row {
     /// cgroup v2 id of the socket, as `bpf_get_current_cgroup_id()` numbers it; `None` for half-opens
     /// and TIME_WAIT, and before 5.8.
     pub cgroup: Option<u64>,
-    /// Only when asked for, and only of full sockets.
+    /// Only on request, and only of full sockets.
     pub tcp_info: Option<TcpInfo>,
     /// `sk_drops`: packets discarded at this socket. Of a listener it is its own share of its
-    /// namespace's ListenDrops and more (`tcp_listendrop()`, `sk_drops_inc()`). Only when asked for,
+    /// namespace's ListenDrops and more (`tcp_listendrop()`, `sk_drops_inc()`). Only on request,
     /// and only of full sockets.
     pub drops: Option<u32>,
 }
 
-/// The members of `struct tcp_info` that bear on a handshake.
+/// The members of `struct tcp_info` that concern a handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
     /// `tcpi_retransmits`: time-outs in a row (`icsk_retransmits`).
@@ -103,7 +106,7 @@ pub struct TcpInfo {
     pub sacked: u32,
     /// `tcpi_rtt`: smoothed, microseconds; 0 without a sample.
     pub rtt_us: u32,
-    /// `tcpi_total_retrans`: segments sent again over the socket's life.
+    /// `tcpi_total_retrans`: segments retransmitted over the socket's life.
     pub total_retrans: u32,
 }
 
@@ -153,7 +156,7 @@ impl Row {
             inode: u32_at(b, 68),
             ..Self::default()
         };
-        for (kind, value) in Attributes::new(&payload[MSG..]) {
+        for (kind, value) in NetlinkAttributes::new(&payload[MSG..]) {
             match kind {
                 INET_DIAG_INFO => row.tcp_info = TcpInfo::parse(value),
                 INET_DIAG_SKMEMINFO => row.drops = word(value, SK_MEMINFO_DROPS),
@@ -216,6 +219,3 @@ fn mapped_at(bytes: &[u8; MSG], at: usize) -> [u8; 16] {
     addr[12..].copy_from_slice(&bytes[at..at + 4]);
     addr
 }
-
-#[cfg(test)]
-mod tests;

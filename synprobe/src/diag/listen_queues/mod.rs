@@ -1,27 +1,31 @@
-//! The two queues of each listener: how long they are, how long they may be, and what limits them.
+//! The two queues of each listener: lengths, limits, and what limits them.
 //!
-//! The accept queue and its limit are the kernel's own figures. It tells nothing of the SYN queue's
-//! length (`icsk_accept_queue.qlen`): that is counted, half-open by half-open, from its dump of them.
+//! The kernel reports the accept queue and its limit. It does not report the length of the SYN queue
+//! (`icsk_accept_queue.qlen`): the half-opens in its dump are counted instead.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use super::cgroup;
-use super::counters::Counters;
-use super::inet_diag_msg::Row;
-use super::listeners::Listeners;
-use super::socket_owner::Owner;
-use crate::model::{LimitedBy, Listener, Process, QueueSettings};
-use crate::sys::kernel;
-use crate::sys::netns::NetNs;
-use crate::sys::sysctl::sysctl_numbers;
-use crate::util::addresses::printable;
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+};
 
-/// Reads them inside `netns`.
+use super::{
+    cgroup, counters::MibCounters, inet_diag_msg::Row, listen_sockets::ListenSockets,
+    socket_owner::SocketOwner,
+};
+use crate::{
+    model::{LimitedBy, Listener, Process, QueueSettings},
+    sys::{kernel, netns::NetNs, sysctl::sysctl_numbers},
+    util::addresses::printable,
+};
+
+/// Reads the settings inside `netns`.
 ///
 /// # Errors
-/// When the namespace cannot be entered.
+/// The namespace cannot be entered.
 pub fn read_settings(netns: &NetNs) -> io::Result<QueueSettings> {
     let names = [
         "net/core/somaxconn",
@@ -39,10 +43,10 @@ pub fn read_settings(netns: &NetNs) -> io::Result<QueueSettings> {
     })
 }
 
-/// The same, put right by what a listener's SYN queue holds: a fix may be in a kernel whose version
-/// does not tell of it (Ubuntu's 6.8.0-151 and 6.11.0-29).
+/// The settings, corrected by the length of a listener's SYN queue: a distribution may have backported the
+/// fix without a visible version (Ubuntu 6.8.0-151 and 6.11.0-29).
 #[must_use]
-fn put_right_by(settings: QueueSettings, syn_queue: Option<u32>, backlog: u32) -> QueueSettings {
+fn corrected_by(settings: QueueSettings, syn_queue: Option<u32>, backlog: u32) -> QueueSettings {
     let holds_more = syn_queue.is_some_and(|length| length > backlog);
     QueueSettings {
         full_at_backlog: settings.full_at_backlog && !holds_more,
@@ -53,8 +57,8 @@ fn put_right_by(settings: QueueSettings, syn_queue: Option<u32>, backlog: u32) -
 /// The SYN queue's limit, and what limits the two queues of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// As the accept queue's limit, it counts as full only above it: one more fits. On a kernel that
-    /// compares with >= (before 6.13) this is one less than the backlog, so that the same holds.
+    /// As with the accept queue, the queue is full only above it: one more fits. On a kernel that compares
+    /// with >= (before 6.13) this is one less than the backlog, so that the same holds.
     pub syn_queue_max: Option<u32>,
     /// The setting to raise first.
     pub limited_by: Option<LimitedBy>,
@@ -68,8 +72,8 @@ impl Limits {
     /// of an unproven peer once `max - qlen < max >> 2`, `max` being tcp_max_syn_backlog: it is taken
     /// as long as `qlen <= max - (max >> 2)`.
     ///
-    /// A backlog that equals somaxconn may have been asked for as such, which the kernel does not
-    /// remember: [`LimitedBy::Somaxconn`] is told, since raising listen()'s alone would not do.
+    /// A backlog that equals somaxconn may be the one passed to listen(), which the kernel does not keep.
+    /// The result is [`LimitedBy::Somaxconn`]: raising the backlog of listen() alone would not help.
     #[must_use]
     pub fn of(backlog: u32, settings: &QueueSettings) -> Self {
         let without_cookies = settings.tcp_max_syn_backlog.map(|max| max - (max >> 2));
@@ -97,30 +101,30 @@ impl Limits {
     }
 }
 
-/// How long the SYN queues are.
+/// Lengths of the SYN queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SynQueues {
-    /// By the inode of the listener, where it is known: 0 included.
+    /// By the inode of the listener, where the length is known, also if 0.
     pub own: HashMap<u32, u32>,
-    /// Those that nobody can tell apart.
-    pub shared: Vec<Shared>,
+    /// The queues of SO_REUSEPORT groups, which cannot be told apart.
+    pub shared: Vec<SharedQueue>,
 }
 
-/// The SYN queues of a SO_REUSEPORT group in which something waits: the kernel spreads SYNs among the
-/// members by a hash of its own, and a half-open does not tell whose it is.
+/// The SYN queues of a SO_REUSEPORT group that has half-opens. The kernel distributes SYNs among the
+/// members by a hash, and a half-open does not show its member.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shared {
+pub struct SharedQueue {
     /// Inodes of the members, ascending.
     pub members: Vec<u32>,
-    /// What they have together.
+    /// Half-opens in all of them.
     pub half_opens: u32,
 }
 
-/// Counts them. A member of a group has a queue of known length only while the group has no half-open
-/// at all: it is empty.
+/// Counts them. The queue length of a group's member is known only while the group has no half-open: it is
+/// 0.
 #[must_use]
-pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> SynQueues {
-    // A flood goes to few addresses, and the search allocates.
+pub fn syn_queues(listeners: &ListenSockets, half_opens: &[Row]) -> SynQueues {
+    // A flood goes to few addresses, and the lookup allocates: one lookup for each address.
     let mut found: HashMap<_, (Vec<u32>, u32)> = HashMap::new();
     for row in half_opens.iter().filter(|row| is_queued(row)) {
         let to = (row.local_addr, row.local_port, row.ifindex);
@@ -140,9 +144,9 @@ pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> SynQueues {
     for (members, half_opens) in groups {
         match members[..] {
             [one] => *own.entry(one).or_default() += half_opens,
-            // Their listener was closed meanwhile.
+            // The listener was closed meanwhile.
             [] => (),
-            _ => shared.push(Shared {
+            _ => shared.push(SharedQueue {
                 members,
                 half_opens,
             }),
@@ -155,25 +159,25 @@ pub fn syn_queues(listeners: &Listeners, half_opens: &[Row]) -> SynQueues {
 }
 
 /// Whether a row of a SYN_RECV dump waits in a SYN queue. Full sockets do not: simultaneous opens have
-/// no listener, and Fast Open's children wait in the accept queue at once. The kernel tells a cgroup
-/// of full sockets alone.
+/// no listener, and Fast Open's children wait in the accept queue at once. The kernel reports a
+/// cgroup for full sockets only.
 fn is_queued(row: &Row) -> bool {
     row.inode == 0 && row.cgroup.is_none()
 }
 
-/// Who listens, by the inode of the socket.
+/// The process that listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Who {
+pub struct ListenerProcess {
     /// The process.
     pub process: Option<Process>,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
 }
 
-impl Who {
-    /// Looks up the rest.
+impl ListenerProcess {
+    /// Adds the cgroup.
     #[must_use]
-    pub fn of(owner: Owner) -> Self {
+    pub fn of(owner: SocketOwner) -> Self {
         Self {
             cgroup: cgroup::of_pid(owner.pid).ok().map(Arc::from),
             process: Some(Process {
@@ -184,27 +188,31 @@ impl Who {
     }
 }
 
-/// What a namespace showed, all of about one moment.
+/// What was read from a namespace, all at about the same moment.
 #[derive(Clone, Copy)]
-pub struct Look<'a> {
-    /// Who is in LISTEN.
-    pub listeners: &'a Listeners,
+pub struct ListenQueues<'a> {
+    /// Its sockets in LISTEN.
+    pub listeners: &'a ListenSockets,
     /// Its rows in SYN_RECV.
     pub half_opens: &'a [Row],
     /// Its counters.
-    pub counters: Option<&'a Counters>,
+    pub counters: Option<&'a MibCounters>,
     /// Its settings.
     pub settings: &'a QueueSettings,
 }
 
-impl Look<'_> {
-    /// A line for each listener, in no order. `name` is what people call the namespace.
-    pub fn lines(&self, name: &Arc<str>, who: impl Fn(u32) -> Option<Who>) -> Vec<Listener> {
+impl ListenQueues<'_> {
+    /// A line for each listener, in no order. `name`: the name of the namespace.
+    pub fn lines(
+        &self,
+        name: &Arc<str>,
+        who: impl Fn(u32) -> Option<ListenerProcess>,
+    ) -> Vec<Listener> {
         let syn_queues = syn_queues(self.listeners, self.half_opens).own;
         let counter = |name| self.counters.and_then(|c| c.get(name));
-        let line = |l: &super::listeners::Listener| {
+        let line = |l: &super::listen_sockets::ListenSocket| {
             let syn_queue = syn_queues.get(&l.inode).copied();
-            let settings = put_right_by(*self.settings, syn_queue, l.accept_queue_max);
+            let settings = corrected_by(*self.settings, syn_queue, l.accept_queue_max);
             let limits = Limits::of(l.accept_queue_max, &settings);
             let who = who(l.inode).unwrap_or_default();
             let (pid, comm) = who.process.map(|p| (p.pid, p.comm)).unzip();
@@ -229,6 +237,3 @@ impl Look<'_> {
         self.listeners.iter().map(line).collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

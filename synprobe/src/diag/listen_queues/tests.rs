@@ -35,10 +35,10 @@ fn what_holds_more_than_the_backlog_takes_one_more() {
         ..settings(4096, 512, 1)
     };
     for (syn_queue, max) in [(None, 63), (Some(64), 63), (Some(65), 64)] {
-        let settings = put_right_by(before, syn_queue, 64);
+        let settings = corrected_by(before, syn_queue, 64);
         assert_eq!(limits(64, &settings).0, Some(max), "{syn_queue:?}");
     }
-    assert!(!put_right_by(settings(4096, 512, 1), Some(3), 64).full_at_backlog);
+    assert!(!corrected_by(settings(4096, 512, 1), Some(3), 64).full_at_backlog);
 }
 
 #[test]
@@ -82,24 +82,31 @@ fn what_could_not_be_read_is_not_known() {
 }
 
 mod kernel {
-    use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    use std::{
+        net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream},
+        os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    };
 
-    use super::*;
-    use crate::diag::counters::CounterReader;
-    use crate::diag::fixtures::{Forger, connect_nonblocking, eventually, netns_with_void, nobody};
-    use crate::diag::sock_diag::SockDiag;
-    use crate::sys::sysctl::set_sysctl;
     use synprobe_lab as lab;
 
+    use super::*;
+    use crate::{
+        diag::{
+            counters::CounterReader,
+            fixtures::{Forger, connect_nonblocking, eventually, netns_with_void, nobody},
+            sock_diag::SockDiag,
+        },
+        sys::sysctl::set_sysctl,
+    };
+
     /// A namespace, and everything that looks into it.
-    struct Bench {
+    struct QueueBench {
         ns: NetNs,
         sock_diag: SockDiag,
         counters: CounterReader,
     }
 
-    impl Bench {
+    impl QueueBench {
         fn new() -> Self {
             let ns = netns_with_void();
             Self {
@@ -119,8 +126,8 @@ mod kernel {
 
         fn look(&mut self) -> Vec<Listener> {
             let half_opens = self.sock_diag.half_opens().unwrap();
-            let look = Look {
-                listeners: &Listeners::read(&mut self.sock_diag).unwrap(),
+            let look = ListenQueues {
+                listeners: &ListenSockets::read(&mut self.sock_diag).unwrap(),
                 half_opens: &half_opens.rows,
                 counters: Some(&self.counters.read().unwrap()),
                 settings: &read_settings(&self.ns).unwrap(),
@@ -134,7 +141,7 @@ mod kernel {
             lines.remove(0)
         }
 
-        /// Sends so many SYNs from nowhere.
+        /// Sends that many SYNs with forged sources.
         fn flood(&self, port: u16, syns: u32) {
             let forger = Forger::new(&self.ns);
             for n in 0..syns {
@@ -150,7 +157,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn somaxconn_below_the_backlog_is_what_limits() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.core.somaxconn", 5);
         let listener = bench.listen(8080, 64);
         let line = bench.only();
@@ -173,7 +180,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn a_full_accept_queue_holds_one_more_and_every_refusal_is_counted() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         let _listener = bench.listen(8080, 3);
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
         let queued: Vec<TcpStream> = bench
@@ -207,7 +214,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn a_syn_queue_with_cookies_is_full_at_one_above_the_backlog() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.ipv4.tcp_max_syn_backlog", 4);
         let _listener = bench.listen(8080, 10);
         bench.flood(8080, 30);
@@ -229,7 +236,7 @@ mod kernel {
             (64, 3, 4),
             (2, 8, 3),
         ] {
-            let mut bench = Bench::new();
+            let mut bench = QueueBench::new();
             bench.set("net.ipv4.tcp_syncookies", 0);
             bench.set("net.ipv4.tcp_max_syn_backlog", max);
             let _listener = bench.listen(8080, backlog);
@@ -253,7 +260,7 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn drops_and_half_opens_are_of_their_own_listener() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         bench.set("net.ipv4.tcp_syncookies", 0);
         let _one = bench.listen(8080, 2);
         let _other = bench.listen(8081, 50);
@@ -269,12 +276,12 @@ mod kernel {
     #[test]
     #[ignore = "needs root"]
     fn the_syn_queues_of_a_reuseport_group_are_known_together_and_when_empty() {
-        let mut bench = Bench::new();
+        let mut bench = QueueBench::new();
         let _group = bench
             .ns
             .run(|| [8080, 8080, 8081].map(|port| listening(port, 16, true)))
             .unwrap();
-        let figures = |bench: &mut Bench| {
+        let figures = |bench: &mut QueueBench| {
             let mut lines = bench.look();
             lines.sort_by_key(|l| l.local_port);
             let figures = lines.iter().map(|l| (l.local_port, l.syn_queue));
@@ -291,7 +298,7 @@ mod kernel {
             [(8080, None), (8080, None), (8081, Some(4))]
         );
         let half_opens = bench.sock_diag.half_opens().unwrap().rows;
-        let listeners = Listeners::read(&mut bench.sock_diag).unwrap();
+        let listeners = ListenSockets::read(&mut bench.sock_diag).unwrap();
         let queues = syn_queues(&listeners, &half_opens);
         let [group] = &queues.shared[..] else {
             panic!("{queues:?}");

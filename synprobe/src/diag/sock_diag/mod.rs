@@ -1,26 +1,32 @@
-//! A namespace's TCP sockets, asked of the kernel over NETLINK_SOCK_DIAG.
+//! The TCP sockets of a namespace, from NETLINK_SOCK_DIAG.
 //!
-//! A dump is a walk, not a snapshot: it reads the table bucket by bucket while connections come and
-//! go. What is in it was there at some moment between its two times. What is not in it may have been
-//! passed over all the same: within a bucket the kernel resumes by position, so a removal there hides
-//! a neighbour (`tcp_diag_dump()`, all versions), and NLM_F_DUMP_INTR does not tell. Where absence
-//! matters, [`SockDiag::get`] is the proof.
+//! A dump is a walk, not a snapshot: it reads the table bucket by bucket while connections come and go.
+//! A socket in it existed at some moment between its two times. A socket that is missing may exist
+//! nevertheless: within a bucket the kernel resumes by position, so a removal hides a neighbour
+//! (`tcp_diag_dump()`, all versions), and NLM_F_DUMP_INTR does not show it. Where absence matters, use
+//! [`SockDiag::get`].
 //!
 //! The cost is that of the host's whole connection table (`tcp_ehash_entries` buckets), however few
-//! sockets this namespace has, unless only LISTEN is asked for.
+//! sockets the namespace has, unless only LISTEN is requested.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+#[cfg(test)]
+mod tests;
 
-use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow, state};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
-use super::buffers::Scratch;
-use super::inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask};
-use super::inet_diag_req::{NLM_F_DUMP, Request, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
-use super::netlink::{Message, Messages};
-use super::netlink_socket::{invalid, open_socket, receive};
-use crate::sys::clock::monotonic_ns;
-use crate::sys::netns::NetNs;
+use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
+
+use super::{
+    buffers::Scratch,
+    inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask},
+    inet_diag_req::{InetDiagRequest, NLM_F_DUMP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK},
+    netlink::{NetlinkMessage, NetlinkMessages},
+    netlink_socket::{invalid, open_socket, receive},
+};
+use crate::sys::{clock::monotonic_ns, netns::NetNs};
 
 /// `NLMSG_ERROR`, also the answer to a request that finds nothing.
 const NLMSG_ERROR: u16 = 2;
@@ -54,8 +60,7 @@ pub struct Query {
     pub local_port: u16,
     /// Only this peer port; 0: any.
     pub peer_port: u16,
-    /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`), so ask only where
-    /// needed.
+    /// Also fill [`Row::tcp_info`]. It takes each socket's lock (`tcp_get_info()`): only where needed.
     pub tcp_info: bool,
     /// Also fill [`Row::drops`].
     pub drops: bool,
@@ -76,7 +81,7 @@ impl Query {
     }
 }
 
-/// How a dump went.
+/// Times and completeness of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     /// CLOCK_MONOTONIC before the request was sent, nanoseconds.
@@ -85,13 +90,13 @@ pub struct Dump {
     pub after_ns: u64,
     /// Rows seen.
     pub rows: u64,
-    /// The kernel says that it is incomplete: ask again, or say so.
+    /// The kernel reports that the dump is incomplete.
     pub interrupted: bool,
 }
 
-/// A dump, kept.
+/// A dump and its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct SockDump {
     /// As [`Dump::before_ns`].
     pub before_ns: u64,
     /// As [`Dump::after_ns`].
@@ -102,22 +107,13 @@ pub struct Snapshot {
     pub interrupted: bool,
 }
 
-/// Sockets by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateCounts {
-    /// Count for each state number of [`state`]; half-opens are under SYN_RECV.
-    pub by_state: [u64; state::NEW_SYN_RECV as usize + 1],
-    /// When, and whether complete.
-    pub dump: Dump,
-}
-
 /// A NETLINK_SOCK_DIAG socket bound to one namespace; usable from any thread.
 #[derive(Debug)]
 pub struct SockDiag {
     fd: OwnedFd,
     seq: u32,
     netns: u32,
-    /// A dump was begun and not read to its end: its rest must be read before the next.
+    /// A dump was not read to its end: the rest must be read before the next request.
     unfinished: bool,
 }
 
@@ -125,7 +121,7 @@ impl SockDiag {
     /// Opens the socket inside `netns`.
     ///
     /// # Errors
-    /// EPERM when the namespace may not be entered; EPROTONOSUPPORT or ENOENT (at the first request)
+    /// EPERM: the namespace cannot be entered; EPROTONOSUPPORT or ENOENT (at the first request)
     /// on a kernel without `CONFIG_INET_TCP_DIAG`. Needs no privilege beyond entering.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let fd = netns.run(open_socket)??;
@@ -137,7 +133,7 @@ impl SockDiag {
         })
     }
 
-    /// Inode number of the namespace it looks into.
+    /// Inode number of its namespace.
     #[must_use]
     pub fn netns(&self) -> u32 {
         self.netns
@@ -146,8 +142,7 @@ impl SockDiag {
     /// Calls `each` for every socket that matches, in the kernel's order; allocates nothing.
     ///
     /// # Errors
-    /// What the kernel answered; TimedOut when it did not; InvalidData when its answer is malformed.
-    /// The socket stays usable.
+    /// The kernel's error; TimedOut: no answer; InvalidData: a malformed answer. The socket stays usable.
     pub fn dump_with(&mut self, query: &Query, mut each: impl FnMut(&Row)) -> io::Result<Dump> {
         let before_ns = monotonic_ns();
         self.send(&self.dump_request(query))?;
@@ -159,7 +154,7 @@ impl SockDiag {
         let mut scratch = Scratch::take();
         while !done {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -171,7 +166,7 @@ impl SockDiag {
                         dump.rows += 1;
                     }
                     NLMSG_DONE | NLMSG_ERROR => {
-                        // Whatever it says, nothing follows it.
+                        // Nothing follows it.
                         self.unfinished = false;
                         errno_of(&message)?;
                         done = true;
@@ -189,10 +184,10 @@ impl SockDiag {
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].
-    pub fn dump(&mut self, query: &Query) -> io::Result<Snapshot> {
+    pub fn dump(&mut self, query: &Query) -> io::Result<SockDump> {
         let mut rows = Vec::new();
         let dump = self.dump_with(query, |row| rows.push(*row))?;
-        Ok(Snapshot {
+        Ok(SockDump {
             before_ns: dump.before_ns,
             after_ns: dump.after_ns,
             rows,
@@ -206,37 +201,23 @@ impl SockDiag {
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].
-    pub fn half_opens(&mut self) -> io::Result<Snapshot> {
+    pub fn half_opens(&mut self) -> io::Result<SockDump> {
         self.dump(&Query::states(mask::SYN_RECV))
     }
 
-    /// How many sockets are in each state, both families.
-    ///
-    /// # Errors
-    /// As [`SockDiag::dump_with`].
-    pub fn count_states(&mut self) -> io::Result<StateCounts> {
-        let mut counts = StateCounts::default();
-        counts.dump = self.dump_with(&Query::states(mask::ALL), |row| {
-            if let Some(count) = counts.by_state.get_mut(usize::from(row.state)) {
-                *count += 1;
-            }
-        })?;
-        Ok(counts)
-    }
-
-    /// Looks up one connection exactly, through the hash: cheap, and unlike a dump it misses nothing.
-    /// Where there is none the kernel falls back to the listener that a packet of it would reach
-    /// (`inet_lookup()`): look at [`Row::state`]. `ifindex` is needed for link-local addresses and
+    /// Looks up one connection through the hash: cheap, and unlike a dump it misses nothing. If there is
+    /// none, the kernel returns the listener that its packets would reach (`inet_lookup()`): check
+    /// [`Row::state`]. `ifindex` is needed for link-local addresses and
     /// sockets bound to a device, else 0.
     ///
     /// # Errors
-    /// As [`SockDiag::dump_with`]; that nothing is there is `Ok(None)`.
+    /// As [`SockDiag::dump_with`]; no such connection is `Ok(None)`.
     pub fn get(&mut self, flow: &Flow, ifindex: u32) -> io::Result<Option<Row>> {
         self.send(&self.get_request(flow, ifindex))?;
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in Messages::new(datagram) {
+            for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
                 if message.seq != self.seq {
                     continue;
@@ -260,24 +241,24 @@ impl SockDiag {
         }
     }
 
-    fn dump_request(&self, query: &Query) -> Request {
+    fn dump_request(&self, query: &Query) -> InetDiagRequest {
         let ext = u8::from(query.tcp_info) << (INET_DIAG_INFO - 1)
             | u8::from(query.drops) << (INET_DIAG_SKMEMINFO - 1);
         let mut request = match query.families {
-            Families::Both => Request::both(ext, query.states),
-            Families::V4 => Request::one(NLM_F_DUMP, AF_INET, ext, query.states),
-            Families::V6 => Request::one(NLM_F_DUMP, AF_INET6, ext, query.states),
+            Families::Both => InetDiagRequest::both(ext, query.states),
+            Families::V4 => InetDiagRequest::one(NLM_F_DUMP, AF_INET, ext, query.states),
+            Families::V6 => InetDiagRequest::one(NLM_F_DUMP, AF_INET6, ext, query.states),
         };
         request.id(0, &query.local_port.to_be_bytes());
         request.id(2, &query.peer_port.to_be_bytes());
         request
     }
 
-    fn get_request(&self, flow: &Flow, ifindex: u32) -> Request {
-        // An IPv6 socket that talks IPv4 is hashed by its IPv4 addresses: AF_INET finds it too.
+    fn get_request(&self, flow: &Flow, ifindex: u32) -> InetDiagRequest {
+        // An IPv6 socket with IPv4 addresses is hashed by those: AF_INET finds it too.
         let mapped = is_v4_mapped(&flow.local_addr) && is_v4_mapped(&flow.peer_addr);
         let family = if mapped { AF_INET } else { AF_INET6 };
-        let mut request = Request::one(0, family, 0, 0);
+        let mut request = InetDiagRequest::one(0, family, 0, 0);
         request.id(0, &flow.local_port.to_be_bytes());
         request.id(2, &flow.peer_port.to_be_bytes());
         let significant = if mapped { 12.. } else { 0.. };
@@ -287,15 +268,15 @@ impl SockDiag {
         request
     }
 
-    fn send(&mut self, request: &Request) -> io::Result<()> {
+    fn send(&mut self, request: &InetDiagRequest) -> io::Result<()> {
         if self.unfinished {
-            // Reading is also what drives the rest of a dump, so this ends it.
+            // Reading drives the rest of the dump, so this ends it.
             let mut scratch = Scratch::take();
             loop {
                 match receive(&self.fd, &mut scratch, libc::MSG_DONTWAIT) {
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
-                    // Too large or an overrun: lost, which is what it is for.
+                    // Too large or an overrun: the rest is discarded anyway.
                     Err(_) => {}
                 }
             }
@@ -320,17 +301,17 @@ impl SockDiag {
     }
 }
 
-fn row(message: &Message<'_>) -> io::Result<Row> {
+fn row(message: &NetlinkMessage<'_>) -> io::Result<Row> {
     Row::parse(message.payload).ok_or_else(|| {
         invalid(format!(
-            "sock_diag sent a row of {} bytes that is none",
+            "sock_diag sent a malformed row of {} bytes",
             message.payload.len()
         ))
     })
 }
 
 /// The errno that a DONE or an ERROR carries: negative, 0 for success, absent from an old DONE.
-fn errno_of(message: &Message<'_>) -> io::Result<()> {
+fn errno_of(message: &NetlinkMessage<'_>) -> io::Result<()> {
     match message
         .payload
         .first_chunk()
@@ -340,6 +321,3 @@ fn errno_of(message: &Message<'_>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

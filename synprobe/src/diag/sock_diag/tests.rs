@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn requests_are_laid_out_as_the_kernel_reads_them() {
-    let request = Request::one(NLM_F_DUMP, AF_INET6, 2, mask::LISTEN);
+    let request = InetDiagRequest::one(NLM_F_DUMP, AF_INET6, 2, mask::LISTEN);
     let b = &request.bytes;
     assert_eq!(request.len, 72);
     assert_eq!(b[..4], 72u32.to_ne_bytes());
@@ -13,7 +13,7 @@ fn requests_are_laid_out_as_the_kernel_reads_them() {
     assert_eq!(b[24..64], [0; 40]);
     assert_eq!(b[64..72], [0xff; 8]);
 
-    let request = Request::both(2, mask::SYN_RECV);
+    let request = InetDiagRequest::both(2, mask::SYN_RECV);
     let b = &request.bytes;
     assert_eq!(request.len, 76);
     assert_eq!(b[4..6], 18u16.to_ne_bytes());
@@ -29,7 +29,7 @@ fn the_mask_of_all_states_has_each_once() {
 
 #[test]
 fn codes_of_done_and_error() {
-    let message = |payload| Message {
+    let message = |payload| NetlinkMessage {
         kind: NLMSG_DONE,
         flags: 0,
         seq: 0,
@@ -45,18 +45,37 @@ fn codes_of_done_and_error() {
 }
 
 mod kernel {
-    use std::collections::HashSet;
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
+    use std::{
+        collections::HashSet,
+        net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, TcpListener, TcpStream},
+        os::fd::AsRawFd,
+    };
 
-    use super::super::super::inet_diag_msg::is_wildcard;
-    use super::super::super::socket_owner::{Bounds, OwnerCache};
-    use super::*;
-    use crate::diag::fixtures::{self, Forger, nobody};
-    use crate::sys::sysctl::set_sysctl;
+    use synprobe_ebpf::event::state;
+
+    use super::{
+        super::super::{
+            inet_diag_msg::is_wildcard,
+            socket_owner::{Bounds, OwnerCache},
+        },
+        *,
+    };
+    use crate::{
+        diag::fixtures::{self, Forger, nobody},
+        sys::sysctl::set_sysctl,
+    };
 
     fn mapped(ip: Ipv4Addr) -> [u8; 16] {
         ip.to_ipv6_mapped().octets()
+    }
+
+    fn count_states(sock_diag: &mut SockDiag) -> ([u64; 13], u64) {
+        let mut by_state = [0; 13];
+        let count = |row: &Row| by_state[usize::from(row.state)] += 1;
+        let dump = sock_diag
+            .dump_with(&Query::states(mask::ALL), count)
+            .unwrap();
+        (by_state, dump.rows)
     }
 
     fn inode(fd: &impl AsRawFd) -> u32 {
@@ -70,7 +89,7 @@ mod kernel {
         digits.unwrap().parse().unwrap()
     }
 
-    fn only(snapshot: &Snapshot, pick: impl Fn(&Row) -> bool) -> Row {
+    fn only(snapshot: &SockDump, pick: impl Fn(&Row) -> bool) -> Row {
         let rows: Vec<&Row> = snapshot.rows.iter().filter(|row| pick(row)).collect();
         assert_eq!(rows.len(), 1, "{snapshot:#?}");
         *rows[0]
@@ -78,7 +97,7 @@ mod kernel {
 
     #[test]
     #[ignore = "needs root"]
-    fn listener_both_ends_and_syn_sent_are_told_with_ports_inodes_and_owner() {
+    fn listener_both_ends_and_syn_sent_have_ports_inodes_and_owner() {
         let ns = fixtures::netns_with_void();
         let (listener, client, server, stuck) = ns
             .run(|| {
@@ -147,12 +166,11 @@ mod kernel {
             assert_eq!(owners.by_inode[&inode].pid, std::process::id());
         }
 
-        let counts = sock_diag.count_states().unwrap();
         let mut expected = [0; 13];
         expected[usize::from(state::LISTEN)] = 1;
         expected[usize::from(state::ESTABLISHED)] = 2;
         expected[usize::from(state::SYN_SENT)] = 1;
-        assert_eq!((counts.by_state, counts.dump.rows), (expected, 4));
+        assert_eq!(count_states(&mut sock_diag), (expected, 4));
 
         // Filters are the kernel's, and each family sees its own.
         let by_port = Query {
@@ -217,7 +235,7 @@ mod kernel {
 
     #[test]
     #[ignore = "needs root"]
-    fn half_opens_of_both_families_are_told_and_found() {
+    fn half_opens_of_both_families_are_dumped_and_found() {
         let ns = fixtures::netns_with_void();
         let (v4, v6) = ns
             .run(|| {
@@ -248,8 +266,8 @@ mod kernel {
             let found = sock_diag.get(&row.flow(ns.inode()), 0).unwrap().unwrap();
             assert_eq!((found.state, found.cookie), (state::SYN_RECV, row.cookie));
         }
-        let counts = sock_diag.count_states().unwrap();
-        assert_eq!(counts.by_state[usize::from(state::SYN_RECV)], 2);
+        let (by_state, _) = count_states(&mut sock_diag);
+        assert_eq!(by_state[usize::from(state::SYN_RECV)], 2);
     }
 
     #[test]

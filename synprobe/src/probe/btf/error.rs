@@ -1,4 +1,4 @@
-//! What can be wrong with type information.
+//! Errors of the BTF reader.
 
 use std::io;
 
@@ -6,14 +6,14 @@ use thiserror::Error;
 
 use super::KERNEL_BTF;
 
-/// Why type information could not be read, or does not have what was asked for.
+/// Why type information could not be read, or does not have the requested item.
 #[derive(Debug, Error)]
 pub enum BtfError {
-    /// The kernel offers none.
+    /// The kernel has none.
     #[error("{KERNEL_BTF} is missing: this kernel was built without CONFIG_DEBUG_INFO_BTF")]
     Absent,
-    /// The kernel has it, this process may not read it.
-    #[error("{KERNEL_BTF} is there but may not be read: permission denied")]
+    /// This process may not read it.
+    #[error("{KERNEL_BTF} cannot be read: permission denied")]
     Denied,
     /// Reading failed otherwise.
     #[error("{KERNEL_BTF} cannot be read: {0}")]
@@ -25,17 +25,17 @@ pub enum BtfError {
     #[error("BTF of a machine with the other byte order")]
     ForeignEndian,
     /// A later format.
-    #[error("BTF version {0}, where 1 is understood")]
+    #[error("BTF version {0}, expected 1")]
     Version(u8),
-    /// Something reaches past its section.
-    #[error("malformed BTF: {what} at byte {offset} reaches past the end")]
+    /// An item extends beyond its section.
+    #[error("malformed BTF: {what} at byte {offset} extends beyond the end")]
     Truncated {
         /// What was being read.
         what: &'static str,
         /// Where it begins.
         offset: usize,
     },
-    /// A kind whose length is unknown, so that nothing behind it can be found.
+    /// A kind of unknown length: nothing after it can be found.
     #[error("BTF type {id} at byte {offset} is of the unknown kind {kind}")]
     UnknownKind {
         /// The type's number.
@@ -45,13 +45,13 @@ pub enum BtfError {
         /// Where it begins.
         offset: usize,
     },
-    /// The table of strings is not one, or a name lies outside it.
+    /// The string section is malformed, or a name lies outside it.
     #[error("malformed BTF: no string at {0}")]
     BadString(u32),
-    /// A reference to a type that is not there.
+    /// A reference to a type that does not exist.
     #[error("malformed BTF: no type {0}")]
     BadType(u32),
-    /// A member without a place in bytes, or a type without a size.
+    /// A member without an offset in bytes, or a type without a size.
     #[error("malformed BTF: type {id}: {what}")]
     Malformed {
         /// The type's number.
@@ -70,15 +70,15 @@ pub enum BtfError {
     NoMember {
         /// The outer structure.
         container: String,
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
-    /// The path goes on behind a member that is no embedded structure.
+    /// The path continues after a member that is not an embedded structure.
     #[error("struct {container} member {path}: {part} is {what}, not an embedded structure")]
     NotEmbedded {
         /// The outer structure.
         container: String,
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
         /// The member that cannot be followed.
         part: String,

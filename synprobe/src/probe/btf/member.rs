@@ -1,9 +1,9 @@
-//! Members: from a structure's name and a path to a place in bytes and bits.
+//! Finds the offset of a member by structure name and path.
 
 use super::{Btf, BtfError, MAX_DEPTH, MEMBER_LEN, TYPE_LEN, Type, kind};
 
-/// Members looked at in one look-up. The largest kernel structures have a few hundred; a structure
-/// that nests itself anonymously would multiply without end.
+/// Members examined in one lookup, at most. The largest kernel structures have a few hundred; a structure
+/// that contains itself anonymously would never end.
 const MAX_STEPS: u32 = 1 << 18;
 
 /// Where a member lies in its outer structure.
@@ -20,19 +20,19 @@ pub struct Place {
     pub size_bytes: u32,
 }
 
-/// A member on the way to its place.
+/// A member that was found.
 #[derive(Clone, Copy)]
-struct Found {
-    /// Bits from the start of the structure that was searched.
+struct FoundMember {
+    /// Bits from the start of the searched structure.
     bits: u64,
-    /// Width that the member itself states; 0 where it states none.
+    /// Width in the member's own record; 0: none.
     width: u32,
     type_id: u32,
 }
 
 impl Btf {
     /// The place of a member. `path` names members separated by dots; anonymous structures and
-    /// unions, typedefs and qualifiers are looked through. Every part but the last must be an
+    /// unions, typedefs and qualifiers are followed. Every part but the last must be an
     /// embedded structure. Of several structures with the same name, the first that has the path
     /// counts.
     ///
@@ -68,7 +68,7 @@ impl Btf {
                 .ok_or_else(missing)?;
             bits += found.bits;
             if parts.peek().is_none() {
-                return self.finish(Found { bits, ..found });
+                return self.finish(FoundMember { bits, ..found });
             }
             scope = self.strip(found.type_id)?.ok_or_else(missing)?;
             if !scope.is_composite() {
@@ -97,7 +97,7 @@ impl Btf {
         part: &str,
         depth: u32,
         steps: &mut u32,
-    ) -> Result<Option<Found>, BtfError> {
+    ) -> Result<Option<FoundMember>, BtfError> {
         for i in 0..scope.len() as usize {
             *steps = steps.checked_sub(1).ok_or(BtfError::TooDeep(scope.id))?;
             let at = scope.at + TYPE_LEN + i * MEMBER_LEN;
@@ -109,7 +109,7 @@ impl Btf {
             let bits = u64::from(bits);
             let text = self.text(name)?;
             if text == part.as_bytes() {
-                return Ok(Some(Found {
+                return Ok(Some(FoundMember {
                     bits,
                     width,
                     type_id,
@@ -123,7 +123,7 @@ impl Btf {
             };
             let depth = depth.checked_sub(1).ok_or(BtfError::TooDeep(inner.id))?;
             if let Some(found) = self.find(inner, part, depth, steps)? {
-                return Ok(Some(Found {
+                return Ok(Some(FoundMember {
                     bits: found.bits + bits,
                     ..found
                 }));
@@ -132,8 +132,8 @@ impl Btf {
         Ok(None)
     }
 
-    fn finish(&self, found: Found) -> Result<Place, BtfError> {
-        let Found {
+    fn finish(&self, found: FoundMember) -> Result<Place, BtfError> {
+        let FoundMember {
             mut bits,
             mut width,
             type_id,

@@ -1,10 +1,10 @@
-//! A reader of the running kernel's type information, just large enough to find members,
-//! enumerators and prototypes by name.
+//! A small reader of the running kernel's type information: it finds members, enumerators and prototypes
+//! by name.
 //!
-//! Format: Documentation/bpf/btf.rst and include/uapi/linux/btf.h. A kernel's BTF holds some hundred
-//! thousand types, of which a few dozen are wanted: so nothing is built per type but its place in
-//! the bytes and a link in a table of names. Every input gives an answer or a [`BtfError`]; no
-//! input makes it panic or run without end.
+//! Format: Documentation/bpf/btf.rst and include/uapi/linux/btf.h. A kernel's BTF holds about a
+//! hundred thousand types, of which a few dozen are needed. So only two things are kept for each type:
+//! its offset and a link in a table of names. Every input gives an answer or a [`BtfError`]; none makes
+//! the reader panic or run forever.
 
 #[cfg(test)]
 pub(crate) mod blob;
@@ -20,7 +20,7 @@ pub use error::BtfError;
 pub use member::Place;
 pub use prototype::Prototype;
 
-/// Where the kernel shows its own type information (Linux 5.4, CONFIG_DEBUG_INFO_BTF).
+/// The kernel's own type information (Linux 5.4, CONFIG_DEBUG_INFO_BTF).
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
@@ -71,8 +71,8 @@ struct Type {
 }
 
 impl Type {
-    // Seven bits of kind and 24 of length: the bits that btf.h leaves unused are zero in every BTF
-    // that a kernel accepts, and this is how the format is set to grow.
+    // Seven bits of kind and 24 of length. The bits that btf.h leaves unused are zero in every BTF that a
+    // kernel accepts; the format may grow into them.
     fn kind(self) -> u32 {
         self.info >> 24 & 0x7f
     }
@@ -152,8 +152,8 @@ impl Btf {
     /// Indexes raw BTF in one pass.
     ///
     /// # Errors
-    /// Whatever is wrong with the bytes; types that are never asked for are checked only as far as
-    /// it takes to find the next one.
+    /// The bytes are malformed. Types that are never looked up are checked only as far as needed to find
+    /// the next one.
     pub fn parse(bytes: impl Into<Vec<u8>>) -> Result<Self, BtfError> {
         let data = bytes.into();
         let (types, strings) = sections(&data)?;
@@ -206,23 +206,11 @@ impl Btf {
         Ok(())
     }
 
-    /// The value of an enumerator; `None` where there is no such enum, or it does not have it.
-    /// A value of an unsigned 64-bit enum above `i64::MAX` wraps.
-    pub fn enumerator(&self, enum_name: &str, name: &str) -> Option<i64> {
-        let ids = self.named(enum_name, &[kind::ENUM, kind::ENUM64]).ok()?;
-        ids.into_iter().find_map(|id| {
-            let e = self.get(id).ok()?;
-            let mut all = self.values(e).map_while(Result::ok);
-            all.find(|(text, _)| *text == name.as_bytes())
-                .map(|(_, value)| value)
-        })
-    }
-
-    /// All enumerators of an enum, each with its value as [`Btf::enumerator`] gives it, in their
-    /// order; none where there is no such enum.
+    /// All enumerators of an enum in order; none if the enum does not exist. A value of an unsigned 64-bit
+    /// enum above `i64::MAX` wraps.
     ///
     /// # Errors
-    /// Where it is malformed.
+    /// The type information is malformed.
     pub fn enumerators(&self, enum_name: &str) -> Result<Vec<(String, i64)>, BtfError> {
         let mut all = Vec::new();
         for id in self.named(enum_name, &[kind::ENUM, kind::ENUM64])? {
@@ -249,18 +237,6 @@ impl Btf {
             };
             Ok((text, value))
         })
-    }
-
-    /// The size of a structure or union in bytes.
-    ///
-    /// # Errors
-    /// [`BtfError::NoStruct`] where there is none of this name.
-    pub fn struct_size(&self, name: &str) -> Result<u32, BtfError> {
-        let ids = self.named(name, &[kind::STRUCT, kind::UNION])?;
-        let Some(&id) = ids.first() else {
-            return Err(BtfError::NoStruct(name.to_owned()));
-        };
-        Ok(self.get(id)?.size_or_type)
     }
 
     /// The number of a kernel function's type, as `bpf(2)` wants it in `attach_btf_id`.
@@ -290,7 +266,7 @@ impl Btf {
         Ok(ids)
     }
 
-    /// Behind typedefs, qualifiers and tags; `None` for `void`.
+    /// Follows typedefs, qualifiers and tags; `None` for `void`.
     fn strip(&self, mut id: u32) -> Result<Option<Type>, BtfError> {
         let from = id;
         for _ in 0..MAX_DEPTH {

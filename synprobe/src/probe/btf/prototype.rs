@@ -1,4 +1,4 @@
-//! Prototypes of tracepoints and functions, in words.
+//! Prototypes of tracepoints and functions, as C types.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ fn unqualified(c_type: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Btf {
-    /// What a raw tracepoint hands to its programs: the arguments of `btf_trace_<name>`
+    /// The arguments that a raw tracepoint passes to its programs: the arguments of `btf_trace_<name>`
     /// (include/trace/bpf_probe.h) without the leading `void *__data`.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Btf {
         Err(BtfError::NoTracepoint(name.to_owned()))
     }
 
-    /// What a kernel function takes.
+    /// The prototype of a kernel function.
     ///
     /// # Errors
     /// [`BtfError::NoFunction`] where the kernel has none of this name, or has it only inlined.
@@ -101,7 +101,7 @@ impl Btf {
         for i in 0..count {
             let type_id = self.word(proto.at + TYPE_LEN + i * 8 + 4)?;
             args.push(match type_id {
-                // A last parameter without name and type stands for the dots.
+                // A last parameter without name and type is the `...` of a variadic function.
                 0 if i + 1 == count => "...".to_owned(),
                 id => self.c_type(id, MAX_DEPTH)?,
             });

@@ -1,7 +1,7 @@
-//! Why a kernel drops a packet, in words: `enum skb_drop_reason` (include/net/dropreason-core.h).
+//! Why the kernel drops a packet: `enum skb_drop_reason` (include/net/dropreason-core.h).
 //!
-//! The numbers change from version to version, the names do not: both the wanted reasons and what
-//! they mean go by name, and the running kernel's BTF gives the numbers.
+//! The numbers differ between versions, the names do not. So the table is keyed by name, and the running
+//! kernel's BTF gives the numbers.
 
 mod table;
 
@@ -11,9 +11,9 @@ use synprobe_ebpf::config::{
 
 use super::btf::Btf;
 pub use table::Meaning;
-use table::{HALF_OPEN, OWN_DOING, Told};
+use table::{HALF_OPEN, OWN_DOING, RecordWhen};
 
-/// What the kernel puts before each name.
+/// The prefix of the kernel's names.
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// The running kernel's drop reasons.
@@ -31,11 +31,11 @@ struct Reason {
 }
 
 impl Reasons {
-    /// Those of the kernel whose BTF this is; none where it has no reasons (before 5.17).
+    /// The reasons in the kernel's BTF; none before Linux 5.17.
     pub fn from_btf(btf: &Btf) -> Self {
         let all = btf.enumerators("skb_drop_reason").unwrap_or_default();
         Self::new(all.into_iter().filter_map(|(name, number)| {
-            // The mask of the upper half is no reason, and negative where the enum is signed.
+            // The subsystem mask is not a reason, and is negative in a signed enum.
             let number = u32::from(u16::try_from(number).ok()?);
             Some((number, name.strip_prefix(PREFIX)?.to_owned()))
         }))
@@ -61,13 +61,13 @@ impl Reasons {
         self.0.get(at)
     }
 
-    /// The kernel's name for a reason, without `SKB_DROP_REASON_`; `None` for a number that it does not
-    /// have, and for those of other subsystems (mac80211, openvswitch).
+    /// The kernel's name for a reason, without `SKB_DROP_REASON_`; `None` for an unknown number, and for
+    /// those of other subsystems (mac80211, openvswitch).
     pub fn name(&self, number: u32) -> Option<&str> {
         self.find(number).map(|reason| reason.name.as_str())
     }
 
-    /// What it means, where it says that this host itself drops the packet.
+    /// Its meaning, if it shows that this host dropped the packet.
     pub fn own_doing(&self, number: u32) -> Option<&'static Meaning> {
         self.find(number)?.meaning
     }
@@ -78,8 +78,8 @@ impl Reasons {
         Some(reason.number)
     }
 
-    /// What the kernel side gets: three bitmaps, one after the other. `with_receiver`: the program is
-    /// told which socket a packet was for.
+    /// The kernel side's form: three bitmaps, one after the other. `with_receiver`: the program receives
+    /// the socket that the packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
         for Reason {
@@ -89,7 +89,7 @@ impl Reasons {
         } in &self.0
         {
             let (word, bit) = (*number as usize / 64, number % 64);
-            // A kernel with more reasons than there is room for: the highest are not told.
+            // The bitmaps have no room for higher numbers: those reasons are not recorded.
             if word >= REASON_WORDS {
                 continue;
             }
@@ -97,11 +97,11 @@ impl Reasons {
             if HALF_OPEN.contains(&name.as_str()) {
                 set(REASONS_HALF_OPEN);
             }
-            match meaning.map(|meaning| meaning.told) {
+            match meaning.map(|meaning| meaning.record_when) {
                 None => {}
-                Some(Told::WithReceiver) if !with_receiver => {}
-                Some(Told::Always | Told::WithReceiver) => set(REASONS_WANTED),
-                Some(Told::ComingIn) => {
+                Some(RecordWhen::WithReceiver) if !with_receiver => {}
+                Some(RecordWhen::Always | RecordWhen::WithReceiver) => set(REASONS_WANTED),
+                Some(RecordWhen::ComingIn) => {
                     set(REASONS_WANTED);
                     set(REASONS_INCOMING);
                 }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_stands_once_and_says_something() {
+    fn each_reason_is_listed_once_with_a_meaning() {
         let mut names = HashSet::new();
         for meaning in OWN_DOING {
             assert!(names.insert(meaning.name), "{} twice", meaning.name);
@@ -184,9 +184,9 @@ mod tests {
             for text in [meaning.words, meaning.remedy] {
                 assert!(!text.contains("  ") && text.trim() == text, "{text}");
             }
-            // Every hole is one that whoever prints it can fill.
-            for hole in meaning.remedy.split('<').skip(1) {
-                let name = hole.split('>').next();
+            // Every placeholder is one that the printing code fills.
+            for placeholder in meaning.remedy.split('<').skip(1) {
+                let name = placeholder.split('>').next();
                 assert!(
                     matches!(name, Some("peer" | "local" | "device" | "unit")),
                     "{}",
@@ -213,7 +213,7 @@ mod tests {
         }
         let unspecified = reasons.number("NOT_SPECIFIED").unwrap();
         assert_eq!(reasons.own_doing(unspecified), None);
-        // A reason that this kernel no longer has, or calls otherwise, would never be told.
+        // A reason that this kernel has removed or renamed would never be recorded.
         let unknown: Vec<_> = OWN_DOING
             .iter()
             .filter(|meaning| reasons.number(meaning.name).is_none())

@@ -1,28 +1,28 @@
-//! The reasons that are told, and what each means.
+//! The reasons that are recorded, with their meanings.
 
-/// A reason for which this host itself throws a handshake's packet away.
+/// A reason for which this host drops a packet of a handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Meaning {
     /// The kernel's name for it, without `SKB_DROP_REASON_`.
     pub name: &'static str,
-    /// What it means: who or what on this host drops the packet.
+    /// What on this host drops the packet, in words.
     pub words: &'static str,
-    /// What to look at: commands. `<peer>`, `<local>` (addresses) and `<device>` stand for those of the
-    /// packet.
+    /// Commands that show the cause. `<peer>`, `<local>` (addresses) and `<device>` are replaced by those of
+    /// the packet.
     pub remedy: &'static str,
-    /// When it says so.
-    pub(super) told: Told,
+    /// When the reason is recorded.
+    pub(super) record_when: RecordWhen,
 }
 
-/// When a reason says that this host dropped a handshake's packet.
+/// When a reason shows that this host dropped a packet of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum RecordWhen {
     /// Always.
     Always,
-    /// Always, and only of a packet that comes in, before the kernel has noted on which device.
+    /// Always, and only for incoming packets whose device the kernel has not set yet.
     ComingIn,
-    /// Only where the kernel tells the receiving socket too (6.11): copies for raw sockets are dropped
-    /// for the same reason.
+    /// Only if the kernel passes the receiving socket too (Linux 6.11): it drops copies for raw sockets for
+    /// the same reason.
     WithReceiver,
 }
 
@@ -31,11 +31,11 @@ const fn reason(name: &'static str, words: &'static str, remedy: &'static str) -
         name,
         words,
         remedy,
-        told: Told::Always,
+        record_when: RecordWhen::Always,
     }
 }
 
-/// Commands that several reasons share.
+/// Commands for several reasons.
 mod look {
     pub const NFT: &str = "nft list ruleset; iptables-save -c; ip6tables-save -c";
     pub const MARTIANS: &str = "sysctl -w net.ipv4.conf.all.log_martians=1, then dmesg; ip -br address; ip route get <peer>";
@@ -54,9 +54,9 @@ mod look {
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }
 
-/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) lets go of a packet that a
-/// half-open has dealt with. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
-/// TCP_DEFER_ACCEPT swallows. The others stand for themselves; before 6.15 they too are NOT_SPECIFIED.
+/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) frees a packet that a
+/// half-open has processed. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
+/// TCP_DEFER_ACCEPT ignores. The others are as named; before 6.15 they too are NOT_SPECIFIED.
 pub(super) static HALF_OPEN: &[&str] = &[
     "NOT_SPECIFIED",
     "TCP_LISTEN_OVERFLOW",
@@ -65,11 +65,11 @@ pub(super) static HALF_OPEN: &[&str] = &[
     "TCP_RFC7323_TSECR",
 ];
 
-/// The reasons that are worth a record whoever the packet was for, each with what it means.
+/// The reasons that are recorded whatever socket the packet was for, with their meanings.
 ///
-/// Not among them are: what belongs to nobody here (OTHERHOST, NO_SOCKET), the protocol's own
+/// Left out are: packets for no socket here (OTHERHOST, NO_SOCKET), the protocol's own
 /// decisions (TCP_FLAGS, TCP_INVALID_SYN, TCP_OLD_ACK, TCP_RFC7323_PAWS, ..., of which a listener's are
-/// told by the receiving socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER,
+/// found by the receiving socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER,
 /// BRIDGE_INGRESS_STP_STATE, SOCKET_RCVBUFF), what a TCP segment cannot meet (IP_NOPROTO, UDP_CSUM,
 /// the reasons of ARP, ICMP, fragments, CAN and VXLAN's outer headers), and IP_OUTNOROUTES' first use in
 /// `ip_queue_xmit()`, where the packet has no IP header yet.
@@ -156,7 +156,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         name: "SOCKET_FILTER",
         words: "a BPF filter on the socket, or one on its cgroup's way in",
         remedy: "ss -tlnb; bpftool cgroup tree",
-        told: Told::WithReceiver,
+        record_when: RecordWhen::WithReceiver,
     },
     reason(
         "BPF_CGROUP_EGRESS",
@@ -268,7 +268,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         words: "a CPU's receive backlog is full (netdev_max_backlog)",
         remedy: "cat /proc/net/softnet_stat (second column: dropped); sysctl \
                  net.core.netdev_max_backlog; mpstat -P ALL 1",
-        told: Told::ComingIn,
+        record_when: RecordWhen::ComingIn,
     },
     reason(
         "SOCKET_BACKLOG",

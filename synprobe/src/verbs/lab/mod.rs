@@ -16,7 +16,7 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     };
     let Some(scenario) = synprobe_lab::find(name) else {
         let names: Vec<_> = synprobe_lab::all().iter().map(|s| s.name()).collect();
-        let line = format!("no scenario \"{name}\": there are {}", names.join(", "));
+        let line = format!("no scenario \"{name}\"; scenarios: {}", names.join(", "));
         return Err(Failure(line, USAGE));
     };
     let family = match args.family {
@@ -36,14 +36,14 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     let (report, agrees) = watched_run.report();
     match args.format {
         Format::Text => print(&report)?,
-        // Standard output carries the contract and nothing else.
+        // Standard output carries JSON only.
         Format::Json => eprint!("{report}"),
     }
     if agrees {
         Ok(())
     } else {
         Err(Failure(
-            format!("scenario {name}: what was seen is not what was made"),
+            format!("scenario {name}: synprobe did not report what the lab made"),
             FAILED,
         ))
     }

@@ -23,18 +23,18 @@ use crate::{
     view::{View, WallClock},
 };
 
-/// How long an incident is looked at.
+/// How long an incident is watched.
 const LOOK: Duration = Duration::from_secs(12);
 
-/// What a scenario made, the counters it began with, and those it ended with.
+/// What a scenario made, and the counters at its end.
 type Worked = (Result<Made>, Result<LabCounters>);
 
-/// Runs a scenario under the pipeline. An incident is watched once its state is reached, as by somebody
-/// who is called when the trouble has begun.
+/// Runs a scenario under the pipeline. The watch of an incident starts once its state is reached, as when
+/// an engineer is called to a problem that has begun.
 ///
 /// # Errors
 ///
-/// [`WatchError`] inside when the pipeline failed, anything else when the scenario did.
+/// A [`WatchError`] inside if the pipeline failed, another error if the scenario did.
 pub fn run<V: View + Send + 'static>(
     host: &Ready,
     scenario: &'static dyn Scenario,
@@ -60,38 +60,37 @@ pub fn run<V: View + Send + 'static>(
         duration: incident.then_some(LOOK),
         count: None,
         log_level: setup.log_level,
-        // The scenario needs them, and its threads are begun by the pipeline's.
+        // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
         record: None,
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
-    let recorder = Recorder {
+    let keep = KeepLines {
         view,
         lines: Vec::new(),
     };
-    let watched =
-        |stop: Stop, ready: OnReady| pipeline::watch(host, options, recorder, stop, ready);
+    let watched = |stop: Stop, ready: OnReady| pipeline::watch(host, options, keep, stop, ready);
     let (watched, (made, after)) = match incident {
         true => from_the_middle(scenario, lab, interrupted, watched)?,
         false => from_the_beginning(scenario, lab, interrupted, watched)?,
     };
     let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
-    let recorder = watched
+    let keep = watched
         .view
         .ok_or_else(|| WatchError::Output(io::ErrorKind::TimedOut.into()))?;
     let run = LabRun {
         made,
         counters: after?.since(&before),
-        lines: recorder.lines,
+        lines: keep.lines,
         end: watched.end,
         namespaces,
         incident,
     };
-    Ok((run, recorder.view))
+    Ok((run, keep.view))
 }
 
-/// The pipeline first: it ends with the scenario.
+/// Starts the pipeline, then the scenario. The pipeline ends with the scenario.
 fn from_the_beginning<W>(
     scenario: &'static dyn Scenario,
     lab: Lab,
@@ -106,7 +105,7 @@ fn from_the_beginning<W>(
         thread::spawn(move || {
             let worked = work(scenario, &lab, &worker_halt);
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) = Some(worked);
-            // The pipeline holds both namespaces itself, for its last look at them.
+            // The pipeline has its own handles of both namespaces, for its last dump.
             let _ = done.send(());
         });
     });
@@ -123,12 +122,12 @@ fn from_the_beginning<W>(
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take()
-        // Nothing else ends the pipeline before it.
+        // Only a reader that has closed the pipe ends the pipeline earlier.
         .ok_or_else(|| WatchError::Output(io::ErrorKind::BrokenPipe.into()))?;
     Ok((end, worked))
 }
 
-/// The incident first: it ends with the pipeline.
+/// Starts the incident, then the pipeline. The incident ends with the pipeline.
 fn from_the_middle<W>(
     scenario: &'static dyn Scenario,
     mut lab: Lab,
@@ -138,12 +137,12 @@ fn from_the_middle<W>(
     let halt = Arc::new(AtomicBool::new(false));
     let (ready, is_ready) = mpsc::channel();
     lab.ready = Some(Arc::new(move || {
-        // Whoever waited may have gone.
+        // The receiver may have gone.
         let _ = ready.send(());
     }));
     let worker_halt = Arc::clone(&halt);
     let worker = thread::spawn(move || work(scenario, &lab, &worker_halt));
-    // The sender goes with the lab: an incident that fails before its state stands is no wait.
+    // The lab owns the sender: an incident that fails early ends the wait.
     let end = is_ready
         .recv()
         .is_ok()
@@ -158,7 +157,10 @@ fn from_the_middle<W>(
             worked
                 .0
                 .with_context(|| format!("scenario {}", scenario.name()))?;
-            bail!("scenario {} ended before its state stood", scenario.name())
+            bail!(
+                "scenario {} ended before it reached its state",
+                scenario.name()
+            )
         }
     }
 }
@@ -168,13 +170,13 @@ fn work(scenario: &dyn Scenario, lab: &Lab, halt: &AtomicBool) -> Worked {
     (made, lab.counters())
 }
 
-/// Shows lines and keeps them.
-struct Recorder<V> {
+/// Passes lines on to a view, and keeps them.
+struct KeepLines<V> {
     view: V,
     lines: Vec<Line>,
 }
 
-impl<V: View> View for Recorder<V> {
+impl<V: View> View for KeepLines<V> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         self.lines.extend_from_slice(lines);
         self.view.show(lines, clock)
@@ -185,7 +187,7 @@ impl<V: View> View for Recorder<V> {
     }
 }
 
-/// Whether the reader of the output has gone, which is no failure.
+/// Whether the reader has closed the pipe, which is no failure.
 pub fn reader_gone(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<WatchError>(),
@@ -193,7 +195,7 @@ pub fn reader_gone(error: &anyhow::Error) -> bool {
     )
 }
 
-/// Whether an error is the host's and not the scenario's.
+/// Whether the host, not the scenario, caused the error.
 pub fn host_error(error: &anyhow::Error) -> bool {
     matches!(
         error.downcast_ref::<WatchError>(),

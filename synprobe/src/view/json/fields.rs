@@ -1,4 +1,4 @@
-//! Lines written field by field, without looking at what is known beforehand.
+//! Lines written field by field, without checking the known names for escapes.
 
 use std::{
     io::{self, Write},
@@ -14,13 +14,13 @@ pub(super) struct Fields<'a> {
     out: &'a mut Vec<u8>,
 }
 
-/// The connection that was written last, and where: a transition and the end of its handshake are said
-/// one after the other, and half of either is whose they are.
+/// The connection that was written last, and its bytes in the output. A transition and the end of its
+/// handshake follow each other, and half of each line is the connection: it is copied.
 #[derive(Default)]
-pub(super) struct Said<'l>(Option<(&'l Connection, Range<usize>)>);
+pub(super) struct LastConnection<'l>(Option<(&'l Connection, Range<usize>)>);
 
 impl<'a> Fields<'a> {
-    /// What every line starts with.
+    /// The fields that every line starts with.
     pub(super) fn begin(out: &'a mut Vec<u8>, kind: &str, time: &str, mono_ns: u64) -> Self {
         Self { out }
             .word("{\"v\":1,\"type\":", kind)
@@ -28,7 +28,7 @@ impl<'a> Fields<'a> {
             .number(",\"mono_ns\":", mono_ns)
     }
 
-    // Inlined, a name of known length is stored and not copied by a call.
+    // Inlined, so that a name of known length is stored without a call.
     #[inline(always)]
     fn raw(self, text: &str) -> Self {
         self.out.extend_from_slice(text.as_bytes());
@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A word of ours, which needs no escapes.
+    /// A word that needs no escapes.
     #[inline(always)]
     fn word(self, name: &str, value: &str) -> Self {
         self.raw(name).raw("\"").raw(value).raw("\"")
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
             .raw("\""))
     }
 
-    /// Somebody else's text.
+    /// Text that may need escapes.
     fn text(self, name: &str, value: Option<&str>) -> io::Result<Self> {
         let harmless = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
         match value {
@@ -84,14 +84,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn connection<'l>(self, c: &'l Connection, said: &mut Said<'l>) -> io::Result<Self> {
-        if let Some((_, at)) = said.0.as_ref().filter(|(last, _)| *last == c) {
+    fn connection<'l>(self, c: &'l Connection, last: &mut LastConnection<'l>) -> io::Result<Self> {
+        if let Some((_, at)) = last.0.as_ref().filter(|(last, _)| *last == c) {
             self.out.extend_from_within(at.clone());
             return Ok(self);
         }
         let begin = self.out.len();
         let written = self.whole_connection(c)?;
-        *said = Said(Some((c, begin..written.out.len())));
+        *last = LastConnection(Some((c, begin..written.out.len())));
         Ok(written)
     }
 
@@ -119,8 +119,8 @@ impl<'a> Fields<'a> {
             .text(",\"cgroup\":", c.cgroup.as_deref())
     }
 
-    pub(super) fn state<'l>(self, s: &'l State, said: &mut Said<'l>) -> io::Result<()> {
-        self.connection(&s.connection, said)?
+    pub(super) fn state<'l>(self, s: &'l State, last: &mut LastConnection<'l>) -> io::Result<()> {
+        self.connection(&s.connection, last)?
             .word(",\"old\":", s.old.name())
             .word(",\"new\":", s.new.name())
             .maybe(",\"dwell_us\":", s.dwell_us)
@@ -128,9 +128,13 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    pub(super) fn handshake<'l>(self, h: &'l Handshake, said: &mut Said<'l>) -> io::Result<()> {
+    pub(super) fn handshake<'l>(
+        self,
+        h: &'l Handshake,
+        last: &mut LastConnection<'l>,
+    ) -> io::Result<()> {
         let judged = self
-            .connection(&h.connection, said)?
+            .connection(&h.connection, last)?
             .word(",\"outcome\":", h.outcome.name())
             .text(",\"open_reason\":", h.open_reason.map(OpenReason::name))?
             .maybe(",\"dwell_us\":", h.dwell_us)

@@ -1,12 +1,14 @@
-//! NDJSON: docs/events.md to the letter.
+//! NDJSON, as documented in docs/events.md.
 //!
-//! The lines that come by the hundred thousand a second (`state`, `handshake`) are written field by
-//! field: a general serializer looks at every byte of every field name, and that was half of what the
-//! agent cost. A test holds the two against each other.
+//! The most frequent lines (`state`, `handshake`: hundreds of thousands a second) are written field by
+//! field. A general serializer checks every byte of every field name for escapes, which was half of the
+//! agent's CPU time. A test compares both ways of writing.
+
+mod fields;
 
 use std::io::{self, Write};
 
-use fields::{Fields, Said};
+use fields::{Fields, LastConnection};
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
@@ -16,9 +18,7 @@ use crate::{
     util::format::is_hazardous,
 };
 
-mod fields;
-
-/// What every line starts with.
+/// The fields that every line starts with.
 #[derive(Serialize)]
 struct Envelope<'a, B> {
     v: u32,
@@ -32,11 +32,11 @@ struct Envelope<'a, B> {
 /// One JSON object a line.
 pub struct JsonView<W> {
     out: W,
-    /// Lines on their way: they are made of small pieces, and a file wants large ones.
+    /// Lines not yet written: they are formatted in small pieces and written in large ones.
     lines: Vec<u8>,
 }
 
-/// Lines are handed on when there are so many bytes.
+/// Lines are written when there are this many bytes.
 const CHUNK: usize = 64 * 1024;
 
 impl<W: Write> JsonView<W> {
@@ -48,12 +48,12 @@ impl<W: Write> JsonView<W> {
         }
     }
 
-    /// What was written to.
+    /// Returns the output.
     pub fn into_inner(self) -> W {
         self.out
     }
 
-    fn hand_on(&mut self) -> io::Result<()> {
+    fn write_out(&mut self) -> io::Result<()> {
         let result = self.out.write_all(&self.lines);
         self.lines.clear();
         result
@@ -63,7 +63,7 @@ impl<W: Write> JsonView<W> {
 impl<W: Write> View for JsonView<W> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let mut stamps = Stamps::new(clock);
-        let mut said = Said::default();
+        let mut said = LastConnection::default();
         for line in lines {
             let (out, mono_ns) = (&mut self.lines, line.mono_ns);
             let time = stamps.rfc3339(mono_ns);
@@ -76,11 +76,11 @@ impl<W: Write> View for JsonView<W> {
             }
             out.push(b'\n');
             if self.lines.len() >= CHUNK {
-                said = Said::default();
-                self.hand_on()?;
+                said = LastConnection::default();
+                self.write_out()?;
             }
         }
-        self.hand_on()
+        self.write_out()
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -88,7 +88,7 @@ impl<W: Write> View for JsonView<W> {
     }
 }
 
-/// Any line, by serde.
+/// Writes any line, by serde.
 fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
     match &line.body {
         Body::Start(b) => envelope(out, "start", line, time, b),
@@ -127,19 +127,19 @@ fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
-/// One value as a line of its own, without the end of line.
+/// One value as JSON, without the end of line.
 ///
 /// # Errors
 ///
-/// When it is no JSON.
+/// The value has no JSON form.
 pub fn to_json(value: &impl Serialize) -> io::Result<String> {
     let mut out = Vec::new();
     write(&mut out, value)?;
     String::from_utf8(out).map_err(io::Error::other)
 }
 
-/// Compact JSON that is harmless on a terminal too: beyond what JSON asks for, every character that does
-/// something there is escaped.
+/// Compact JSON that is safe on a terminal: in addition to what JSON requires, every character with an
+/// effect on a terminal is escaped.
 struct Harmless;
 
 impl Formatter for Harmless {
@@ -148,7 +148,7 @@ impl Formatter for Harmless {
         out: &mut W,
         text: &str,
     ) -> io::Result<()> {
-        // What is below a space has been escaped already.
+        // The serializer has escaped the control characters below a space.
         if text.is_ascii() && !text.contains('\x7f') {
             return out.write_all(text.as_bytes());
         }
@@ -171,7 +171,7 @@ impl Formatter for Harmless {
 pub(super) mod held_against_serde {
     use super::*;
 
-    /// Writes lines both ways, one by one and all in one go; byte for byte the same.
+    /// Writes lines both ways, one by one and in one batch, and compares the bytes.
     pub fn assert_same(lines: &[Line]) {
         let by_serde = |line: &Line| {
             let mut written = Vec::new();
@@ -187,7 +187,7 @@ pub(super) mod held_against_serde {
         for line in lines {
             assert_eq!(by_hand(std::slice::from_ref(line)), by_serde(line));
         }
-        // Enough for several pieces handed on.
+        // Enough for several chunks.
         let many: Vec<_> = lines.iter().cycle().take(2000).cloned().collect();
         let written = by_hand(&many);
         assert!(written.len() > 3 * CHUNK);

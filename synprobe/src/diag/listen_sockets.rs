@@ -1,16 +1,17 @@
-//! Listeners of a namespace, and which of them a connection belongs to.
+//! The listening sockets of a namespace, and which of them a connection belongs to.
 
-use std::collections::HashMap;
-use std::io;
+use std::{collections::HashMap, io};
 
 use synprobe_ebpf::event::AF_INET;
 
-use super::inet_diag_msg::{Row, is_v4_mapped, is_wildcard, mask};
-use super::sock_diag::{Dump, Query, SockDiag};
+use super::{
+    inet_diag_msg::{Row, is_v4_mapped, is_wildcard, mask},
+    sock_diag::{Dump, Query, SockDiag},
+};
 
 /// A socket in LISTEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenSocket {
     /// Inode number of its namespace.
     pub netns: u32,
     /// `AF_INET` or `AF_INET6`.
@@ -21,25 +22,25 @@ pub struct Listener {
     pub local_port: u16,
     /// Device it is bound to; 0: any.
     pub ifindex: u32,
-    /// Inode of the socket: what leads to its owner.
+    /// Inode of the socket, which leads to its owner.
     pub inode: u32,
-    /// Connections that wait for accept() (`sk_ack_backlog`).
+    /// Connections waiting for accept() (`sk_ack_backlog`).
     pub accept_queue: u32,
     /// Their limit (`sk_max_ack_backlog`, the lesser of listen()'s backlog and somaxconn); the queue
     /// counts as full only above it, so one more fits. The SYN queue has the same limit.
     pub accept_queue_max: u32,
     /// User id of the owner.
     pub uid: u32,
-    /// IPv6 alone (IPV6_V6ONLY): a wildcard that does not serve IPv4.
+    /// IPV6_V6ONLY: an IPv6 wildcard that does not serve IPv4.
     pub v6only: bool,
     /// cgroup v2 id of the socket; `None` before 5.8.
     pub cgroup: Option<u64>,
-    /// Packets discarded at it (`sk_drops`): every SYN and final ACK that one of its queues refused
-    /// among them (`tcp_listendrop()`). `None` where the kernel does not tell.
+    /// Packets dropped at it (`sk_drops`), including every SYN and final ACK that one of its queues refused
+    /// (`tcp_listendrop()`). `None`: the kernel does not report it.
     pub drops: Option<u32>,
 }
 
-impl Listener {
+impl ListenSocket {
     fn new(netns: u32, row: &Row) -> Self {
         Self {
             netns,
@@ -66,12 +67,12 @@ impl Listener {
             return None;
         }
         // A wildcard of AF_INET serves IPv4 alone; so does `::ffff:0.0.0.0`; `::` serves both unless
-        // told otherwise.
+        // IPV6_V6ONLY is set.
         if !exact && v4 && self.v6only || !v4 && is_v4_mapped(&self.local_addr) {
             return None;
         }
-        // Where the caller does not know the device (0), one that is bound to a device may serve, but
-        // one that is not surely does.
+        // If the device is unknown (0), a listener bound to a device may serve the address; an unbound
+        // one certainly does.
         let device = match (self.ifindex, ifindex) {
             (0, 0) => 2,
             (0, _) => 1,
@@ -86,14 +87,14 @@ impl Listener {
 
 /// The listeners of one namespace at one moment, by port.
 #[derive(Clone, Debug, Default)]
-pub struct Listeners {
-    by_port: HashMap<u16, Vec<Listener>>,
-    /// When, and whether complete.
+pub struct ListenSockets {
+    by_port: HashMap<u16, Vec<ListenSocket>>,
+    /// When the dump was made, and whether it is complete.
     pub dump: Dump,
 }
 
-impl Listeners {
-    /// Asks the kernel. Cheap: only its table of listeners is walked.
+impl ListenSockets {
+    /// Reads them from the kernel. Cheap: only its table of listeners is walked.
     ///
     /// # Errors
     /// As [`SockDiag::dump_with`].
@@ -105,12 +106,12 @@ impl Listeners {
             ..Query::states(mask::LISTEN)
         };
         listeners.dump = sock_diag.dump_with(&query, |row| {
-            listeners.add(Listener::new(netns, row));
+            listeners.add(ListenSocket::new(netns, row));
         })?;
         Ok(listeners)
     }
 
-    fn add(&mut self, listener: Listener) {
+    fn add(&mut self, listener: ListenSocket) {
         self.by_port
             .entry(listener.local_port)
             .or_default()
@@ -118,29 +119,29 @@ impl Listeners {
     }
 
     /// Every listener, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Listener> {
+    pub fn iter(&self) -> impl Iterator<Item = &ListenSocket> {
         self.by_port.values().flatten()
     }
 
     /// The listener that a SYN to this address and port reaches, as the kernel would choose.
     /// `ifindex` is the device it comes in on, 0 where not known. Of several that share the address by
     /// SO_REUSEPORT any may have it (the kernel picks by hash): this returns the one with the lowest
-    /// inode, [`Listeners::group`] all.
+    /// inode, [`ListenSockets::group`] all.
     #[must_use]
-    pub fn find(&self, addr: &[u8; 16], port: u16, ifindex: u32) -> Option<&Listener> {
+    pub fn find(&self, addr: &[u8; 16], port: u16, ifindex: u32) -> Option<&ListenSocket> {
         self.ranked(addr, port, ifindex)
             .max_by_key(|(score, listener)| (*score, std::cmp::Reverse(listener.inode)))
             .map(|(_, listener)| listener)
     }
 
-    /// All that [`Listeners::find`] might have returned: one, or the members of a SO_REUSEPORT group.
+    /// All that [`ListenSockets::find`] might have returned: one, or the members of a SO_REUSEPORT group.
     #[must_use]
-    pub fn group(&self, addr: &[u8; 16], port: u16, ifindex: u32) -> Vec<&Listener> {
+    pub fn group(&self, addr: &[u8; 16], port: u16, ifindex: u32) -> Vec<&ListenSocket> {
         let best = self
             .ranked(addr, port, ifindex)
             .map(|(score, _)| score)
             .max();
-        let mut group: Vec<&Listener> = self
+        let mut group: Vec<&ListenSocket> = self
             .ranked(addr, port, ifindex)
             .filter(|(score, _)| Some(*score) == best)
             .map(|(_, listener)| listener)
@@ -154,7 +155,7 @@ impl Listeners {
         addr: &[u8; 16],
         port: u16,
         ifindex: u32,
-    ) -> impl Iterator<Item = (u8, &Listener)> {
+    ) -> impl Iterator<Item = (u8, &ListenSocket)> {
         self.by_port
             .get(&port)
             .into_iter()
@@ -178,9 +179,9 @@ mod tests {
         }
     }
 
-    fn listener(text: &str, inode: u32) -> Listener {
+    fn listener(text: &str, inode: u32) -> ListenSocket {
         let v4 = matches!(text.parse().unwrap(), IpAddr::V4(_));
-        Listener {
+        ListenSocket {
             netns: 1,
             family: if v4 { AF_INET } else { AF_INET6 },
             local_addr: addr(text),
@@ -196,13 +197,13 @@ mod tests {
         }
     }
 
-    fn with(list: &[Listener]) -> Listeners {
-        let mut listeners = Listeners::default();
+    fn with(list: &[ListenSocket]) -> ListenSockets {
+        let mut listeners = ListenSockets::default();
         list.iter().for_each(|one| listeners.add(*one));
         listeners
     }
 
-    fn found(list: &[Listener], to: &str) -> Option<u32> {
+    fn found(list: &[ListenSocket], to: &str) -> Option<u32> {
         with(list)
             .find(&addr(to), 80, 0)
             .map(|listener| listener.inode)
@@ -225,7 +226,7 @@ mod tests {
     fn a_dual_stack_wildcard_serves_ipv4_unless_v6only() {
         let dual = listener("::", 1);
         assert_eq!(found(&[dual], "10.0.0.1"), Some(1));
-        let v6only = Listener {
+        let v6only = ListenSocket {
             v6only: true,
             ..dual
         };
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn an_ipv4_wildcard_serves_no_ipv6_however_it_is_written() {
         assert_eq!(found(&[listener("0.0.0.0", 1)], "2001:db8::1"), None);
-        let mapped = Listener {
+        let mapped = ListenSocket {
             family: AF_INET6,
             local_addr: Ipv6Addr::from_bits(0xffff_0000_0000).octets(),
             ..listener("::", 1)
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_bound_device_decides() {
-        let bound = Listener {
+        let bound = ListenSocket {
             ifindex: 4,
             ..listener("0.0.0.0", 1)
         };
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reuseport_group_is_told_whole_and_by_its_lowest_inode() {
+    fn a_reuseport_group_is_complete_and_found_by_its_lowest_inode() {
         let list = [
             listener("0.0.0.0", 9),
             listener("0.0.0.0", 7),
@@ -284,8 +285,7 @@ mod tests {
     }
 
     mod kernel {
-        use std::net::TcpListener;
-        use std::os::fd::AsRawFd;
+        use std::{net::TcpListener, os::fd::AsRawFd};
 
         use super::*;
         use crate::sys::netns::NetNs;
@@ -305,7 +305,7 @@ mod tests {
             // SAFETY: a second listen() on a live socket only changes its backlog.
             assert_eq!(unsafe { libc::listen(v4.as_raw_fd(), 5) }, 0);
             let mut sock_diag = SockDiag::open(&ns).unwrap();
-            let listeners = Listeners::read(&mut sock_diag).unwrap();
+            let listeners = ListenSockets::read(&mut sock_diag).unwrap();
             assert_eq!(listeners.iter().count(), 2, "{listeners:?}");
 
             let port = |socket: &TcpListener| socket.local_addr().unwrap().port();

@@ -1,0 +1,35 @@
+//! `synprobe diagnose`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{
+    Format, SelectArgs, TuningArgs,
+    values::{duration, slow},
+};
+
+/// `synprobe diagnose`
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// How long to watch, such as 30s or 5m
+    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
+    pub duration: Duration,
+    /// A page of text, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// A handshake without a retransmission is examined only above this time. The kernel counts the
+    /// others.
+    #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s")]
+    pub slow: Duration,
+    /// Examine every handshake, also the healthy ones. It costs more, and adds the usual times of each
+    /// peer, slow-peer below --slow, flash-crowd, and the connecting processes.
+    #[arg(long, conflicts_with = "slow")]
+    pub every: bool,
+    /// Kernel side and tables
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}

@@ -1,0 +1,52 @@
+//! Options of the kernel side and of the agent's tables.
+
+use clap::{Args, ValueEnum};
+
+use super::values::bytes;
+use crate::probe::half_open_source::RequestedMode;
+
+/// Kernel side and tables.
+#[derive(Debug, Args)]
+pub struct TuningArgs {
+    /// Size of the ring buffer between kernel and agent, rounded up to a power of two. Default: 16M, or
+    /// 1M where healthy handshakes are only counted.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub ring_size: Option<u32>,
+    /// Handshakes under way that are remembered. The oldest is evicted; evictions are reported.
+    #[arg(long, value_name = "N", default_value = "1000000",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_handshakes: u32,
+    /// Peers tracked individually, plus up to 8192 unresponsive ones. When the table is full, the
+    /// healthiest peer is evicted.
+    #[arg(long, value_name = "N", default_value = "32768",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_peers: u32,
+    /// How the end of a half-open is detected
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: ModeArg,
+    /// Diagnostics on standard error, including the kernel side's: off, error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub log_level: log::LevelFilter,
+}
+
+/// How the end of a half-open is detected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// `exact` by fentry where this host allows it, else `tracepoints`
+    #[default]
+    Auto,
+    /// By reading the kernel's socket tables once a second. Uses only TCP's tracepoints.
+    Tracepoints,
+    /// By an event at that moment: fentry, else the timer tracepoints, which cost more
+    Exact,
+}
+
+impl From<ModeArg> for RequestedMode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Auto => Self::Auto,
+            ModeArg::Tracepoints => Self::Tracepoints,
+            ModeArg::Exact => Self::Exact,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Values of options: times and sizes.
+
+use std::time::Duration;
+
+/// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a time: give one such as 30s, 5m or 500ms");
+    let seconds = text
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .map(Duration::try_from_secs_f64);
+    let duration = match seconds {
+        Some(seconds) => seconds.map_err(|_| wrong())?,
+        None => {
+            let friendly: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
+            Duration::try_from(friendly).map_err(|_| wrong())?
+        }
+    };
+    if duration.is_zero() {
+        Err(wrong())
+    } else {
+        Ok(duration)
+    }
+}
+
+/// As [`duration`], within the range that the kernel side supports.
+pub(super) fn slow(text: &str) -> Result<Duration, String> {
+    let slow = duration(text)?;
+    match slow.as_micros() {
+        1_000..=3_600_000_000 => Ok(slow),
+        _ => Err(format!("\"{text}\" is not between 1ms and 1h")),
+    }
+}
+
+/// `1048576`, `256K`, `8M`, `1G`, with or without `iB`.
+pub(super) fn bytes(text: &str) -> Result<u32, String> {
+    let wrong = || format!("\"{text}\" is not a size: give one such as 256K or 8M, at most 1G");
+    let upper = text.trim().to_ascii_uppercase();
+    let digits = upper.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &upper[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "KB" | "KIB" => 1 << 10,
+        "M" | "MB" | "MIB" => 1 << 20,
+        "G" | "GB" | "GIB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
+    let size = number
+        .checked_mul(unit)
+        .filter(|size| (1..=1 << 30).contains(size));
+    size.and_then(|size| u32::try_from(size).ok())
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert!(duration("0").is_err() && duration("-1s").is_err() && duration("soon").is_err());
+        assert_eq!(bytes("8M"), Ok(8 << 20));
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert!(bytes("0").is_err() && bytes("2G").is_err() && bytes("8X").is_err());
+    }
+}

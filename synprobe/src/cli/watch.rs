@@ -1,0 +1,51 @@
+//! `synprobe watch`
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    Format, SelectArgs, TuningArgs,
+    values::{duration, slow},
+};
+
+/// `synprobe watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Aligned text, or one JSON object a line (docs/events.md)
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Stop after this time, such as 30s or 5m
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Stop after this number of handshakes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Which state changes to print
+    #[arg(long, value_enum, default_value_t)]
+    pub states: States,
+    /// Print only handshakes with a retransmission, that failed, or that were slow. The kernel counts
+    /// the others.
+    #[arg(long, conflicts_with = "states")]
+    pub quiet: bool,
+    /// With --quiet: a handshake without a retransmission is printed only above this time, such as
+    /// 300ms
+    #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
+    pub slow: Duration,
+    /// Kernel side and tables
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// Which state changes are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum States {
+    /// Into and out of SYN_SENT and SYN_RECV
+    #[default]
+    Handshake,
+    /// All
+    All,
+}

@@ -1,0 +1,252 @@
+//! The page that `diagnose` prints at the end, ready to be pasted into a ticket.
+
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _, io};
+
+use layout::{entry, heading, paint};
+
+use super::{View, WallClock, rfc3339};
+use crate::{
+    model::{
+        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, Outcome, Problem,
+        Start, VerdictKind,
+    },
+    util::format,
+};
+
+/// Problems, worst first, that are printed in full.
+const IN_FULL: usize = 8;
+/// Further problems that are printed in one line each.
+const IN_A_LINE: usize = 12;
+
+/// Gathers the lines of a run; [`Page::text`] renders them.
+#[derive(Default)]
+pub struct Page {
+    start: Option<Start>,
+    began: String,
+    problems: Vec<Problem>,
+    lost: Vec<Lost>,
+    end: Option<End>,
+    judged: u64,
+    preexisting: u64,
+    undecided: u64,
+}
+
+impl View for Page {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        for line in lines {
+            match &line.body {
+                Body::Start(start) => {
+                    self.start = Some(start.clone());
+                    self.began = rfc3339(clock, line.mono_ns);
+                }
+                Body::Problem(problem) => self.problems.push(problem.as_ref().clone()),
+                Body::Lost(lost) => self.lost.push(lost.clone()),
+                Body::End(end) => self.end = Some(end.clone()),
+                Body::Handshake(h) => self.handshake(h),
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Page {
+    fn handshake(&mut self, h: &Handshake) {
+        self.judged += 1;
+        self.preexisting += u64::from(h.facts.was_there);
+        let failed = h.outcome != Outcome::Established && !h.was_evicted();
+        self.undecided += u64::from(h.verdict.is_none() && failed);
+    }
+
+    /// The page.
+    pub fn text(&self, states: &Counted, colour: bool) -> String {
+        let mut text = String::new();
+        self.head(&mut text, colour);
+        histogram(&mut text, states);
+        let real = self.problems.iter().filter(|p| p.verdict.is_some());
+        if real.count() == 0 {
+            text.push_str("\nNothing wrong was found.\n");
+        }
+        for problem in self.problems.iter().take(IN_FULL) {
+            self.problem(&mut text, problem, colour);
+        }
+        self.the_others(&mut text);
+        self.blind_spots(&mut text, states, colour);
+        text
+    }
+
+    fn head(&self, text: &mut String, colour: bool) {
+        let (Some(start), Some(end)) = (&self.start, &self.end) else {
+            return;
+        };
+        let filters: Vec<String> = start
+            .filters
+            .iter()
+            .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
+            .collect();
+        let what = if filters.is_empty() {
+            "the whole host".to_owned()
+        } else {
+            filters.join(", ")
+        };
+        let head = format!(
+            "synprobe {} diagnose: {what}, Linux {}, watched for {} from {}",
+            start.version,
+            start.kernel,
+            format::duration(end.duration_us),
+            self.began
+                .get(..19)
+                .unwrap_or(&self.began)
+                .replace('T', " ")
+                + " UTC",
+        );
+        let _ = writeln!(text, "{}", paint(colour, "1", &head));
+        let _ = writeln!(
+            text,
+            "{} handshakes ended or were open, {} of them with a problem; {} kernel records",
+            end.handshakes + end.counted,
+            self.judged,
+            end.events
+        );
+    }
+
+    /// The problems after the first [`IN_FULL`]: one line each, then a count of the rest.
+    fn the_others(&self, text: &mut String) {
+        let others = self.problems.get(IN_FULL..).unwrap_or_default();
+        if others.is_empty() {
+            return;
+        }
+        text.push('\n');
+        for p in others.iter().take(IN_A_LINE) {
+            let _ = writeln!(text, "{}", heading(p));
+        }
+        let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
+        for p in others.iter().skip(IN_A_LINE) {
+            *rest.entry(p.verdict_name()).or_default() += 1;
+        }
+        if !rest.is_empty() {
+            let rest: Vec<_> = rest.iter().map(|(v, n)| format!("{v} ×{n}")).collect();
+            let _ = writeln!(
+                text,
+                "and more problems: {} (--format json lists all)",
+                rest.join(", ")
+            );
+        }
+    }
+
+    fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
+        let code = match (p.verdict, p.confidence) {
+            (None | Some(VerdictKind::DeferAccept), _) => "2",
+            (_, Confidence::Certain) => "1;31",
+            _ => "1;33",
+        };
+        let _ = writeln!(text, "\n{}", paint(colour, code, &heading(p)));
+        for e in &p.evidence {
+            fact(text, e);
+        }
+        if !p.peers.is_empty() {
+            let named: Vec<String> = p
+                .peers
+                .iter()
+                .map(|s| format!("{} ×{}", s.peer_addr, s.handshakes))
+                .collect();
+            let more = match p.peers_more {
+                0 => String::new(),
+                n => format!(", and {n} more"),
+            };
+            entry(text, "peers", &format!("{}{more}", named.join(", ")));
+        }
+        if let Some(remedy) = &p.remedy {
+            entry(text, "do", remedy);
+        }
+        if let Some(verdict) = p.verdict {
+            entry(text, "more", &format!("synprobe explain {verdict}"));
+        }
+    }
+
+    /// What the run could not see.
+    fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
+        let mut spots = Vec::new();
+        let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
+        // Evicted handshakes have an entry of their own below.
+        for one in self.lost.iter().filter(|one| one.of != Missed::Evicted) {
+            *lost.entry(&one.reason).or_default() += one.events;
+        }
+        for (reason, events) in lost {
+            spots.push(format!(
+                "{events} lost: {reason}; verdicts are less certain for it"
+            ));
+        }
+        if self.end.as_ref().is_some_and(|end| end.counted > 0) {
+            spots.push(
+                "healthy handshakes were only counted, not examined: the usual times of a peer are not known, \
+                 so neither is what is slow for it (--every examines all)"
+                    .to_owned(),
+            );
+        }
+        if self.preexisting > 0 {
+            spots.push(format!(
+                "{} of the handshakes began before the run: of the time before it, only the kernel's own \
+                 counts are known",
+                self.preexisting
+            ));
+        }
+        if self.undecided > 0 {
+            spots.push(format!(
+                "{} handshakes showed too little in this time: a longer --duration shows more (SYN-ACKs are \
+                 retransmitted at 1, 3, 7, 15, 31 s)",
+                self.undecided
+            ));
+        }
+        if let Some(start) = &self.start {
+            spots.extend(
+                start
+                    .missing
+                    .iter()
+                    .map(|m| format!("not known on this host: {m}")),
+            );
+        }
+        if let Some(end) = self.end.as_ref().filter(|end| end.evicted > 0) {
+            spots.push(format!(
+                "{} handshakes were evicted from the full table: what became of them is not known (a larger \
+                 --max-handshakes keeps them)",
+                end.evicted
+            ));
+        }
+        spots.extend(states.failures.iter().cloned());
+        if spots.is_empty() {
+            text.push_str("\nNothing was lost.\n");
+            return;
+        }
+        let _ = writeln!(text, "\n{}", paint(colour, "1", "What could not be seen"));
+        for spot in spots {
+            entry(text, "-", &spot);
+        }
+    }
+}
+
+fn histogram(text: &mut String, states: &Counted) {
+    for netns in &states.namespaces {
+        let mut counts: Vec<(&str, u64)> = netns.states.iter().map(|(s, n)| (&**s, *n)).collect();
+        counts.sort_by_key(|(state, n)| (Reverse(*n), *state));
+        let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
+        let name = if netns.name == "host" {
+            String::new()
+        } else {
+            format!(" of netns {}", format::safe(&netns.name))
+        };
+        entry(text, "states", &format!("{}{name}", counts.join("  ")));
+    }
+}
+
+fn fact(text: &mut String, e: &Evidence) {
+    entry(text, if e.supports { "for" } else { "against" }, &e.fact);
+}

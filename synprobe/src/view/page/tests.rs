@@ -1,0 +1,132 @@
+//! The page, character by character.
+
+use super::*;
+use crate::model::{Missed, NetnsStates, PeerShare, Role};
+
+fn evidence(fact: &str, supports: bool) -> Evidence {
+    Evidence {
+        fact: fact.to_owned(),
+        supports,
+    }
+}
+
+fn lines() -> Vec<Line> {
+    let start = Start {
+        version: "0.1.0".into(),
+        kernel: "6.18.44".into(),
+        features: Vec::new(),
+        mode: "tracepoints".into(),
+        mode_why: None,
+        missing: vec!["network namespaces".into()],
+        filters: [("port".to_owned(), "8080".to_owned())].into(),
+        ..Start::default()
+    };
+    let problem = Problem {
+        rank: 1,
+        verdict: Some(VerdictKind::AcceptQueueFull),
+        confidence: Confidence::Certain,
+        role: Role::Server,
+        netns: 7,
+        netns_name: Some("host".into()),
+        local_addr: Some("0.0.0.0".parse().unwrap()),
+        local_port: Some(8080),
+        peer_port: None,
+        pid: Some(99),
+        comm: Some("ja\u{1b}va".into()),
+        handshakes: 307,
+        open: 307,
+        peers: vec![PeerShare {
+            peer_addr: "10.1.2.3".parse().unwrap(),
+            handshakes: 40,
+        }],
+        peers_more: 61,
+        evidence: vec![
+            evidence("307 half-opens: 307 open; the longest 48.0 s", true),
+            evidence(
+                "listener 0.0.0.0:8080 (java/99): accept queue full in 10 of 10 looks, up to 129 of 128",
+                true,
+            ),
+            evidence(
+                "its own final ACK was not seen to be refused in this run",
+                false,
+            ),
+        ],
+        remedy: Some("ss -ltnp 'sport = :8080'".into()),
+    };
+    let lost = Lost {
+        events: 5,
+        reason: "state records: the ring was full (a larger --ring-size helps)".into(),
+        of: Missed::States,
+    };
+    let end = End {
+        events: 1200,
+        lost: 5,
+        handshakes: 907,
+        duration_us: 10_000_000,
+        ..End::default()
+    };
+    let line = |body| Line { mono_ns: 0, body };
+    vec![
+        line(Body::Start(start)),
+        line(Body::Problem(Box::new(problem))),
+        line(Body::Lost(lost)),
+        line(Body::End(end)),
+    ]
+}
+
+fn states() -> Counted {
+    let host = NetnsStates {
+        netns: 7,
+        name: "host".into(),
+        states: [("ESTABLISHED", 500), ("SYN_RECV", 307), ("LISTEN", 1)]
+            .map(|(state, count)| (state.into(), count))
+            .into(),
+        listeners: Vec::new(),
+    };
+    Counted {
+        namespaces: vec![host],
+        failures: vec!["namespace web: Operation not permitted".into()],
+    }
+}
+
+#[test]
+fn the_page_has_problems_evidence_remedies_and_blind_spots() {
+    let mut page = Page::default();
+    page.show(&lines(), WallClock::new(1_767_323_045_000_000_000, 0))
+        .unwrap();
+    let text = page.text(&states(), false);
+    let wanted = "\
+synprobe 0.1.0 diagnose: port 8080, Linux 6.18.44, watched for 10.0 s from 2026-01-02 03:04:05 UTC
+907 handshakes ended or were open, 0 of them with a problem; 1200 kernel records
+  states  ESTABLISHED 500  SYN_RECV 307  LISTEN 1
+
+1. accept-queue-full, certain: server 0.0.0.0:8080 (ja\\u{1b}va/99)
+  for     307 half-opens: 307 open; the longest 48.0 s
+  for     listener 0.0.0.0:8080 (java/99): accept queue full in 10 of 10 looks, up to 129 of 128
+  against its own final ACK was not seen to be refused in this run
+  peers   10.1.2.3 ×40, and 61 more
+  do      ss -ltnp 'sport = :8080'
+  more    synprobe explain accept-queue-full
+
+What could not be seen
+  -       5 lost: state records: the ring was full (a larger --ring-size helps); verdicts are less
+          certain for it
+  -       not known on this host: network namespaces
+  -       namespace web: Operation not permitted
+";
+    assert_eq!(text, wanted, "{text}");
+    assert!(page.text(&states(), true).contains("\x1b[1;31m1. accept"));
+}
+
+#[test]
+fn a_quiet_host_gets_a_quiet_page() {
+    let mut page = Page::default();
+    let quiet: Vec<Line> = lines()
+        .into_iter()
+        .filter(|l| matches!(l.body, Body::End(_)))
+        .collect();
+    page.show(&quiet, WallClock::default()).unwrap();
+    let text = page.text(&Counted::default(), false);
+    assert!(text.contains("Nothing wrong was found."), "{text}");
+    assert!(text.contains("Nothing was lost."), "{text}");
+}
