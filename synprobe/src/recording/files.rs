@@ -68,10 +68,10 @@ pub fn create(path: &Path) -> Result<File, CreateError> {
     Ok(file)
 }
 
-/// Creates a file that is not there yet.
+/// Creates a file that is not there yet. It is written at its end, also after it was cut back.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new()
-        .write(true)
+        .append(true)
         .create_new(true)
         .mode(FILE_MODE)
         .open(path)

@@ -1,7 +1,7 @@
 //! What a segment says of itself.
 
 use super::{
-    MAJOR, MINOR,
+    MAJOR, MAX_META, MINOR,
     varint::{Cursor, Malformed},
 };
 
@@ -18,7 +18,7 @@ pub struct Header {
     pub segment: u32,
     /// What to add to a time of this segment to get nanoseconds of CLOCK_REALTIME.
     pub realtime_offset_ns: i64,
-    /// The caller's own description of the run, at most [`MAX_META`](super::MAX_META) bytes.
+    /// The caller's own description of the run, at most [`MAX_META`] bytes.
     pub meta: Vec<u8>,
 }
 
@@ -73,6 +73,9 @@ impl Header {
         let segment = u32::from_le_bytes(cursor.array()?);
         let len = u32::from_le_bytes(cursor.array()?) as usize;
         let realtime_offset_ns = i64::from_le_bytes(cursor.array()?);
+        if len > MAX_META {
+            return Err(Malformed);
+        }
         Ok(Self {
             major: MAJOR,
             minor,

@@ -1,6 +1,7 @@
 //! Keeps the last part of a run in the segments of a folder.
 
 mod closed;
+mod open;
 mod outcome;
 
 use std::{
@@ -15,9 +16,10 @@ use super::{
     encoder::{BlockEncoder, FinishedBlock},
     files::create_new,
     folder::{create_folder, lock, segment_name},
-    writer::{Segment, write_both},
+    writer::Segment,
 };
 use closed::{Closed, nanoseconds, now_realtime_ns, occupied};
+use open::{Open, is_full};
 pub use outcome::{RollingError, RollingStats};
 
 /// A segment is closed when it has lasted this part of what is kept, or has grown by this part of the
@@ -30,18 +32,6 @@ const MIN_SIZE: u64 = 64 << 10;
 const MIN_KEEP: Duration = Duration::from_secs(1);
 /// After a segment could not be created, or failed at once, the next is tried this much later.
 const RETRY_NS: u64 = 1_000_000_000;
-
-/// The segment that is written.
-struct Open {
-    path: PathBuf,
-    file: File,
-    numbering: Segment,
-    /// Bytes of whole blocks in the file.
-    len: u64,
-    /// Of them, header and restated state: what the segment had when its first own frame came.
-    base_len: Option<u64>,
-    started_ns: u64,
-}
 
 /// Keeps the last part of a run, bounded by age and by size.
 ///
@@ -67,8 +57,6 @@ pub struct Rolling {
     /// A segment has begun and the caller does not know yet.
     started: bool,
     retry_at_ns: u64,
-    /// The file system was full: the oldest segment goes before the next begins.
-    was_full: bool,
     /// Lost frames that no end mark tells of yet.
     unreported: u64,
     /// Frames were lost while no segment was open: the next number is left out, so that a reader knows.
@@ -119,7 +107,6 @@ impl Rolling {
             last_name_ms,
             started: false,
             retry_at_ns: 0,
-            was_full: false,
             unreported: 0,
             lost_between: false,
             stats: RollingStats::default(),
@@ -275,13 +262,14 @@ impl Rolling {
     }
 
     fn begin(&mut self, at_ns: u64) -> Result<(), WriteError> {
-        if self.was_full {
-            self.closed.delete_oldest();
-            self.was_full = false;
+        let mut begun = self.create(at_ns);
+        if let Err(WriteError::Io(error)) = &begun
+            && is_full(error)
+            && self.closed.delete_oldest()
+        {
+            begun = self.create(at_ns);
         }
-        let begun = self.create(at_ns);
-        if let Err(error) = &begun {
-            self.note(error);
+        if begun.is_err() {
             self.retry_at_ns = at_ns.saturating_add(RETRY_NS);
         }
         begun
@@ -320,13 +308,6 @@ impl Rolling {
         Ok(())
     }
 
-    fn note(&mut self, error: &WriteError) {
-        if let WriteError::Io(error) = error {
-            let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-            self.was_full |= full.contains(&error.kind());
-        }
-    }
-
     fn write_block(&mut self, block: &FinishedBlock) -> Result<(), WriteError> {
         let len = (super::block::PREFIX_LEN + block.payload.len()) as u64;
         let frames = u64::from(block.frames);
@@ -341,7 +322,7 @@ impl Rolling {
             self.lose(frames, 1);
             return Ok(());
         }
-        match write_both(&mut open.file, &prefix, &block.payload) {
+        match open.write(&prefix, &block.payload, &mut self.closed) {
             Ok(()) => {
                 open.len += len;
                 let written = &mut self.stats.written;
@@ -352,10 +333,8 @@ impl Rolling {
                 Ok(())
             }
             Err(error) => {
-                let error = WriteError::Io(error);
                 self.abandon(block.last_ns, frames);
-                self.note(&error);
-                Err(error)
+                Err(error.into())
             }
         }
     }

@@ -1,6 +1,10 @@
 //! The bounds of a rolling recording, its restart, its lock, and a disk that is full.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    ffi::{CStr, CString},
+    os::unix::ffi::OsStrExt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::{stream::Random, *};
 use crate::recording::folder::segments;
@@ -276,4 +280,75 @@ fn when_no_segment_can_begin_frames_are_counted_and_it_is_tried_again() {
     assert_eq!(seen.damage.lost_segments, 1);
     assert_eq!(seen.gaps, [None]);
     assert!(!seen.segments[0].1);
+}
+
+/// Mounts a file system of `size` on `path`, seen by this thread alone, and gone with it.
+fn mount_small(path: &Path, size: &CStr) {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (none, tmpfs) = (std::ptr::null(), c"tmpfs".as_ptr());
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: every pointer is to a C string that lives long enough, or null where that is allowed.
+    let results = unsafe {
+        [
+            libc::unshare(libc::CLONE_NEWNS),
+            libc::mount(none, c"/".as_ptr(), none, private, none.cast()),
+            libc::mount(tmpfs, path.as_ptr(), tmpfs, 0, size.as_ptr().cast()),
+        ]
+    };
+    assert_eq!(results, [0; 3], "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn on_a_full_disk_the_newest_frames_are_kept() {
+    let folder = TempFolder::new("full");
+    let path = folder.path("mount");
+    fs::create_dir(&path).unwrap();
+    let last = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            mount_small(&path, c"size=400k");
+            // The bound is larger than the disk.
+            let mut rolling = open(&path, 3600, 1 << 20, 1);
+            let mut random = Random(81);
+            let mut errors = 0;
+            for tick in 0..2000u64 {
+                let at_ns = tick * SECOND / 100;
+                errors += u64::from(rolling.ensure_segment(at_ns).is_err());
+                let mut frame = noise(&mut random, 1000);
+                frame[..8].copy_from_slice(&tick.to_le_bytes());
+                errors += u64::from(rolling.push(at_ns, Frame::Other(&frame)).is_err());
+            }
+            errors += u64::from(rolling.flush(20 * SECOND).is_err());
+            let stats = rolling.stats();
+            assert!(stats.deleted_segments > 0, "{stats:?}");
+            assert_eq!((errors, stats.written.lost_frames), (0, 0));
+            // Now others fill it. What fails is counted, and the rest goes on.
+            fs::write(path.join("foreign"), vec![0; 399 << 10]).unwrap_err();
+            for tick in 2000..2200u64 {
+                let at_ns = tick * SECOND / 100;
+                let _ = rolling.ensure_segment(at_ns);
+                let frame = noise(&mut random, 1000);
+                let _ = rolling.push(at_ns, Frame::Other(&frame));
+            }
+            fs::remove_file(path.join("foreign")).unwrap();
+            for tick in 2200..2500u64 {
+                let mut frame = noise(&mut random, 1000);
+                frame[..8].copy_from_slice(&tick.to_le_bytes());
+                push(&mut rolling, tick * SECOND / 100, &frame, b"state of it");
+            }
+            rolling.flush(25 * SECOND).unwrap();
+            drop(rolling);
+            let out = folder.path("out.synrec");
+            super::super::cut(&path, None, &out).unwrap();
+            let (_, seen) = frames_in(&out);
+            let ticks: Vec<u64> = seen
+                .frames
+                .iter()
+                .map(|frame| u64::from_le_bytes(*frame.parts().1.bytes().first_chunk().unwrap()))
+                .collect();
+            *ticks.last().unwrap()
+        });
+        run.join().unwrap()
+    });
+    assert_eq!(last, 2499);
 }
