@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{
-    Format, SelectArgs, TuningArgs,
+    Format, RecordingArgs, SelectArgs, TuningArgs,
     values::{duration, slow},
 };
 
@@ -15,9 +15,9 @@ pub struct DiagnoseArgs {
     /// What to watch
     #[command(flatten)]
     pub select: SelectArgs,
-    /// How long to watch, such as 30s or 5m
-    #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10s")]
-    pub duration: Duration,
+    /// How long to watch, such as 30s or 5m. Default: 10s, or all of a recording.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
     /// A page of text, or one JSON object a line (docs/events.md)
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -29,6 +29,9 @@ pub struct DiagnoseArgs {
     /// peer, slow-peer below --slow, flash-crowd, and the connecting processes.
     #[arg(long, conflicts_with = "slow")]
     pub every: bool,
+    /// A recording
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Kernel side and tables
     #[command(flatten)]
     pub tuning: TuningArgs,

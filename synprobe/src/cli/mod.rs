@@ -8,6 +8,7 @@ mod explain;
 mod lab;
 mod listeners;
 mod preflight;
+mod record;
 mod select;
 mod states;
 mod tuning;
@@ -23,6 +24,7 @@ pub use explain::ExplainArgs;
 pub use lab::{FamilyArg, LabArgs};
 pub use listeners::ListenersArgs;
 pub use preflight::PreflightArgs;
+pub use record::{RecordArgs, RecordingArgs};
 pub use select::{RoleArg, SelectArgs};
 pub use states::StatesArgs;
 pub use tuning::{ModeArg, TuningArgs};
@@ -44,6 +46,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Watch for a while, then list the problems, worst first, with evidence and remedy
     Diagnose(DiagnoseArgs),
+    /// Record a run: watch, diagnose and others replay it with --replay, on any Linux machine
+    Record(RecordArgs),
     /// Explain a verdict: its meaning, its evidence, its remedies, and how to reproduce it
     Explain(ExplainArgs),
     /// Connect once, and show for each address of the name: timing, SYNs and outcome

@@ -33,9 +33,18 @@ pub(super) fn slow(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `1048576`, `256K`, `8M`, `1G`, with or without `iB`.
+/// `1048576`, `256K`, `8M`, `1G`, with or without `iB`; at most 1G.
 pub(super) fn bytes(text: &str) -> Result<u32, String> {
     let wrong = || format!("\"{text}\" is not a size: give one such as 256K or 8M, at most 1G");
+    match size(text) {
+        Ok(size @ 1..=0x4000_0000) => u32::try_from(size).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    }
+}
+
+/// As [`bytes`], without a limit.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("\"{text}\" is not a size: give one such as 256K, 8M or 1G");
     let upper = text.trim().to_ascii_uppercase();
     let digits = upper.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &upper[digits.len()..] {
@@ -46,10 +55,9 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = digits.trim().parse().map_err(|_| wrong())?;
-    let size = number
+    number
         .checked_mul(unit)
-        .filter(|size| (1..=1 << 30).contains(size));
-    size.and_then(|size| u32::try_from(size).ok())
+        .filter(|size| *size > 0)
         .ok_or_else(wrong)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{
-    Format, SelectArgs, TuningArgs,
+    Format, RecordingArgs, SelectArgs, TuningArgs,
     values::{duration, slow},
 };
 
@@ -35,6 +35,9 @@ pub struct WatchArgs {
     /// 300ms
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
     pub slow: Duration,
+    /// A recording
+    #[command(flatten)]
+    pub recording: RecordingArgs,
     /// Kernel side and tables
     #[command(flatten)]
     pub tuning: TuningArgs,

@@ -1,22 +1,35 @@
 //! `synprobe diagnose`: watch for a while, then list the problems.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    time::Duration,
+};
 
 use super::{
-    Failure, failure, in_colour, interrupted, log_level, print, raise_priority, ring_bytes, select,
-    view,
+    Failure, failure, in_colour, interrupted, log_level, print, raise_priority,
+    record::report_recording,
+    replay::{Asked, replay},
+    ring_bytes, select, view,
 };
 use crate::{
     cli::{DiagnoseArgs, Format},
     filter::Detail,
-    pipeline::{self, WatchOptions},
+    pipeline::{self, RecordTo, WatchOptions},
     preflight,
     util::format,
     verdict::Mode,
     view::Page,
 };
 
+/// How long is watched where nothing else is asked for.
+const WATCHED: Duration = Duration::from_secs(10);
+
 pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
+    if let Some(file) = &args.recording.replay {
+        return replayed(args, file);
+    }
+    let duration = args.duration.unwrap_or(WATCHED);
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
     let detail = match args.every {
@@ -31,21 +44,23 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
         ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,
         max_peers: args.tuning.max_peers as usize,
-        duration: Some(args.duration),
+        duration: Some(duration),
         count: None,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
-        record: None,
+        record: args.recording.record.clone().map(RecordTo::File),
         count_sockets: args.format == Format::Text,
         namespaces,
     };
     if args.format == Format::Json {
         let view = view(args.format, true);
-        pipeline::watch(&host, options, view, interrupted(), Box::new(|| ())).map_err(failure)?;
+        let watched = pipeline::watch(&host, options, view, interrupted(), Box::new(|| ()))
+            .map_err(failure)?;
+        report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());
         return Ok(());
     }
     if io::stderr().is_terminal() {
-        let shown = format::duration(args.duration.as_micros() as u64);
+        let shown = format::duration(duration.as_micros() as u64);
         eprintln!("synprobe: watching for {shown}; Ctrl-C ends early and prints the page");
     }
     raise_priority(detail);
@@ -57,7 +72,25 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
         Box::new(|| ()),
     )
     .map_err(failure)?;
+    report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());
     let counted = watched.socket_states.unwrap_or_default();
     let page = watched.view.unwrap_or_default();
+    print(&page.text(&counted, in_colour()))
+}
+
+fn replayed(args: &DiagnoseArgs, file: &Path) -> Result<(), Failure> {
+    let asked = Asked {
+        select: &args.select,
+        mode: Mode::AtTheEnd,
+        duration: args.duration,
+        count: None,
+    };
+    if args.format == Format::Json {
+        let mut view = view(args.format, true);
+        return replay(file, &asked, &mut *view).map(drop);
+    }
+    let mut page = Page::default();
+    let replayed = replay(file, &asked, &mut page)?;
+    let counted = replayed.socket_states.unwrap_or_default();
     print(&page.text(&counted, in_colour()))
 }

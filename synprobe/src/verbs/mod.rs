@@ -7,6 +7,8 @@ mod explain;
 pub mod lab;
 mod listeners;
 mod preflight;
+mod record;
+mod replay;
 mod states;
 mod watch;
 
@@ -71,6 +73,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Watch(args) => watch::run(args),
         Command::Diagnose(args) => diagnose::run(args),
+        Command::Record(args) => record::run(args),
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "lab")]
         Command::Lab(args) => lab::run(args),

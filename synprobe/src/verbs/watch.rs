@@ -1,18 +1,30 @@
 //! `synprobe watch`: every handshake as it happens.
 
 use super::{
-    Failure, failure, interrupted, log_level, notify_manager, raise_priority, ring_bytes, select,
-    view,
+    Failure, failure, interrupted, log_level, notify_manager, raise_priority,
+    record::report_recording,
+    replay::{Asked, replay},
+    ring_bytes, select, view,
 };
 use crate::{
     cli::{States, WatchArgs},
     filter::Detail,
-    pipeline::{self, WatchOptions},
+    pipeline::{self, RecordTo, WatchOptions},
     preflight,
     verdict::Mode,
 };
 
 pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
+    if let Some(file) = &args.recording.replay {
+        let mut view = view(args.format, args.select.netns.is_none());
+        let asked = Asked {
+            select: &args.select,
+            mode: Mode::AtOnce,
+            duration: args.duration,
+            count: args.count,
+        };
+        return replay(file, &asked, &mut *view).map(drop);
+    }
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let (selection, namespaces) = select(&args.select)?;
     let detail = watched(args);
@@ -28,14 +40,15 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
         count: args.count,
         log_level: log_level(&args.tuning),
         give_up_privileges: true,
-        record: None,
+        record: args.recording.record.clone().map(RecordTo::File),
         count_sockets: false,
         namespaces,
     };
     let view = view(args.format, args.select.netns.is_none());
     raise_priority(detail);
     let ready = Box::new(notify_manager);
-    pipeline::watch(&host, options, view, interrupted(), ready).map_err(failure)?;
+    let watched = pipeline::watch(&host, options, view, interrupted(), ready).map_err(failure)?;
+    report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());
     Ok(())
 }
 
