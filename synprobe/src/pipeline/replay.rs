@@ -385,10 +385,13 @@ fn damage(damage: &Damage, unknown: u64) -> Option<String> {
         let clock = WallClock::from_offset(ns.into());
         format!("; whole up to {}", rfc3339(clock, 0))
     });
+    let until = match damage.is_none() {
+        true => String::new(),
+        false => until.unwrap_or_else(|| "; nothing before it is whole".to_owned()),
+    };
     Some(format!(
-        "the recording is damaged: {}{}",
-        parts.join(", "),
-        until.unwrap_or_default()
+        "the recording is damaged: {}{until}",
+        parts.join(", ")
     ))
 }
 

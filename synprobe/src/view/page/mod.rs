@@ -39,13 +39,15 @@ impl View for Page {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         for line in lines {
             match &line.body {
+                // A recording may hold several runs, one after the other.
+                Body::Start(_) if self.start.is_some() => (),
                 Body::Start(start) => {
                     self.start = Some(start.clone());
                     self.began = rfc3339(clock, line.mono_ns);
                 }
                 Body::Problem(problem) => self.problems.push(problem.as_ref().clone()),
                 Body::Lost(lost) => self.lost.push(lost.clone()),
-                Body::End(end) => self.end = Some(end.clone()),
+                Body::End(end) => self.end(end),
                 Body::Handshake(h) => self.handshake(h),
                 _ => (),
             }
@@ -59,6 +61,16 @@ impl View for Page {
 }
 
 impl Page {
+    fn end(&mut self, end: &End) {
+        let all = self.end.get_or_insert_with(End::default);
+        all.events += end.events;
+        all.lost += end.lost;
+        all.handshakes += end.handshakes;
+        all.counted += end.counted;
+        all.evicted += end.evicted;
+        all.duration_us += end.duration_us;
+    }
+
     fn handshake(&mut self, h: &Handshake) {
         self.judged += 1;
         self.preexisting += u64::from(h.facts.was_there);
