@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use synprobe_lab::{
-    Family, Fault, INTERFACE, Lab, Lose, PORT, Route, SERVER_V4, SERVER_V6, add_route,
-    beyond_server, listen, syn,
+    FaultInjector, INTERFACE, Lab, LossPattern, PORT, RouteTarget, SERVER_V4, SERVER_V6,
+    SocketFamily, add_route, beyond_server, listen, syn,
 };
 use synprobe_tests::{
     binary::{self, command, ended, netns_path, signal},
@@ -31,16 +31,20 @@ const NOT_CONNECTED: i32 = 4;
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         cases.push(Case::for_family("connected", family, connected));
         cases.push(Case::for_family("refused", family, refused));
         cases.push(Case::for_family("silent", family, silent));
         cases.push(Case::for_family("unreachable", family, unreachable));
     }
-    cases.push(Case::for_family("next-at-once", Family::V6, next_at_once));
+    cases.push(Case::for_family(
+        "next-at-once",
+        SocketFamily::V6,
+        next_at_once,
+    ));
     cases.push(Case::for_family(
         "next-meanwhile",
-        Family::V6,
+        SocketFamily::V6,
         next_meanwhile,
     ));
     cases.push(Case::new("interrupted", interrupted));
@@ -57,12 +61,12 @@ fn connect(lab: &Lab, target: &str, arguments: &[&str]) -> Result<Command> {
 }
 
 /// What a run said: its `connect` line, and its handshakes.
-struct Said {
+struct ConnectOutput {
     connect: Value,
     handshakes: Vec<Value>,
 }
 
-impl Said {
+impl ConnectOutput {
     fn attempt(&self, order: usize) -> &Value {
         &self.connect["attempts"][order - 1]
     }
@@ -75,7 +79,7 @@ impl Said {
     }
 }
 
-fn json(mut command: Command, code: i32) -> Result<Said> {
+fn json(mut command: Command, code: i32) -> Result<ConnectOutput> {
     let ran = ended(command.args(["--format", "json"]).spawn()?)?;
     let lines = schema::check(ran.out.lines())?;
     let kinds: Vec<_> = lines.iter().filter_map(|l| l["type"].as_str()).collect();
@@ -95,7 +99,7 @@ fn json(mut command: Command, code: i32) -> Result<Said> {
     let of_type = |name| lines.iter().filter(move |l| l["type"] == name).cloned();
     let connect = of_type("connect").next().context("a connect line")?;
     ensure!(connect["connected"] == (code == CONNECTED), "{connect}");
-    Ok(Said {
+    Ok(ConnectOutput {
         handshakes: of_type("handshake").collect(),
         connect,
     })
@@ -115,7 +119,7 @@ fn micros(value: &Value) -> Result<Duration> {
     Ok(Duration::from_micros(us))
 }
 
-fn connected(family: Family) -> Result<()> {
+fn connected(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = lab.listen(PORT, 16)?;
     let target = lab.server_addr(PORT).to_string();
@@ -149,7 +153,7 @@ fn connected(family: Family) -> Result<()> {
     Ok(())
 }
 
-fn refused(family: Family) -> Result<()> {
+fn refused(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let before = lab.counters()?;
     let target = lab.server_addr(PORT).to_string();
@@ -168,11 +172,11 @@ fn refused(family: Family) -> Result<()> {
     Ok(())
 }
 
-fn silent(family: Family) -> Result<()> {
+fn silent(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 16)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, syn(), LossPattern::All, PORT)?;
     let target = lab.server_addr(PORT).to_string();
     let said = json(
         connect(&lab, &target, &["--timeout", "2500ms"])?,
@@ -216,7 +220,7 @@ fn unreachables(lab: &Lab) -> Result<u64> {
     Ok(value.context("OutDestUnreachs")?.parse()?)
 }
 
-fn unreachable(family: Family) -> Result<()> {
+fn unreachable(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let v6 = family.wire_is_v6();
     if v6 {
@@ -227,11 +231,15 @@ fn unreachable(family: Family) -> Result<()> {
     lab.server.set_sysctl("ipv4/icmp_ratemask", "0")?;
     let beyond = beyond_server(v6, 0);
     let len = if v6 { 128 } else { 32 };
-    add_route(&lab.client, (beyond, len), Route::Via(lab.server_ip()))?;
+    add_route(
+        &lab.client,
+        (beyond, len),
+        RouteTarget::Via(lab.server_ip()),
+    )?;
     add_route(
         &lab.server,
         (beyond, len),
-        Route::Nowhere(libc::RTN_PROHIBIT),
+        RouteTarget::Nowhere(libc::RTN_PROHIBIT),
     )?;
     let before = unreachables(&lab)?;
     let target = SocketAddr::new(beyond, PORT).to_string();
@@ -300,7 +308,7 @@ impl Drop for Hosts {
 }
 
 /// Connects to a name with two addresses, one of each family.
-fn by_name(name: &str, lab: &Lab, addresses: [IpAddr; 2], code: i32) -> Result<Said> {
+fn by_name(name: &str, lab: &Lab, addresses: [IpAddr; 2], code: i32) -> Result<ConnectOutput> {
     let hosts = Hosts::new(name, &addresses)?;
     let arguments = ["--timeout", "1500ms"];
     let command = connect(lab, &format!("{name}:{PORT}"), &arguments)?;
@@ -336,7 +344,7 @@ fn listen_as(lab: &Lab, addr: IpAddr) -> Result<TcpListener> {
     listen(&lab.server, any, PORT, 16, false)
 }
 
-fn second_is_chosen(said: &Said, addresses: [IpAddr; 2]) -> Result<()> {
+fn second_is_chosen(said: &ConnectOutput, addresses: [IpAddr; 2]) -> Result<()> {
     for (order, addr) in (1..).zip(addresses) {
         let attempt = said.attempt(order);
         ensure!(attempt["address"] == addr.to_string(), "{}", said.connect);
@@ -346,7 +354,7 @@ fn second_is_chosen(said: &Said, addresses: [IpAddr; 2]) -> Result<()> {
 }
 
 /// The first address refuses: the second is tried at once.
-fn next_at_once(family: Family) -> Result<()> {
+fn next_at_once(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let addresses = first_and_other(&lab, "both-refuse.test")?;
     let listener = listen_as(&lab, addresses[1])?;
@@ -359,7 +367,7 @@ fn next_at_once(family: Family) -> Result<()> {
 }
 
 /// The first address is silent: the second is tried after 250 ms, and the first goes on to its end.
-fn next_meanwhile(family: Family) -> Result<()> {
+fn next_meanwhile(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let [first, other] = first_and_other(&lab, "neither.test")?;
     let listener = listen_as(&lab, other)?;
@@ -387,9 +395,9 @@ fn next_meanwhile(family: Family) -> Result<()> {
 }
 
 fn interrupted() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT)?;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, syn(), LossPattern::All, PORT)?;
     let target = lab.server_addr(PORT).to_string();
     let mut child = connect(&lab, &target, &["--format", "json", "--timeout", "50s"])?.spawn()?;
     let began = Instant::now();
@@ -439,7 +447,7 @@ fn bad_input() -> Result<()> {
             &["db.invalid does not resolve", "getent"],
         ),
     ];
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     for (target, arguments, code, words) in wrong {
         let ran = ended(connect(&lab, target, arguments)?.spawn()?)?;
         ensure!(ran.code == Some(code), "{target}: {ran:?}");

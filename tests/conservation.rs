@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::model::{Body, Line, Outcome, Role};
 use synprobe_lab::{
-    Counters, Family, Lab, LabCounters, PORT, RawSender, Server,
-    packet::{Segment, flags},
+    Lab, LabCounters, PORT, RawSender, Server, SocketFamily, TcpCounters,
+    packet::{TcpSegment, flags},
 };
 use synprobe_tests::{
     harness::{self, Case, family_name, figure},
-    pipeline_run::{AMPLE_RING, Watched, options_for, watch},
+    pipeline_run::{AMPLE_RING, WatchedRun, options_for, watch},
 };
 
 /// Of each of the two storms in a run.
@@ -28,16 +28,16 @@ const TINY_RING: u32 = 4096;
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    for family in Family::ALL {
+    for family in SocketFamily::ALL {
         cases.push(Case::for_family("ring-too-small", family, too_small));
         cases.push(Case::for_family("ring-ample", family, ample));
     }
-    cases.push(Case::for_family("icmp-storm", Family::V4, icmp_storm));
+    cases.push(Case::for_family("icmp-storm", SocketFamily::V4, icmp_storm));
     // Each is a storm already.
     harness::main_with(cases, 2)
 }
 
-fn too_small(family: Family) -> Result<()> {
+fn too_small(family: SocketFamily) -> Result<()> {
     let (moved, watched) = storm(family, TINY_RING)?;
     let end = &watched.end;
     conserved(&moved, &watched)?;
@@ -64,7 +64,7 @@ fn too_small(family: Family) -> Result<()> {
     Ok(())
 }
 
-fn ample(family: Family) -> Result<()> {
+fn ample(family: SocketFamily) -> Result<()> {
     let (moved, watched) = storm(family, AMPLE_RING)?;
     conserved(&moved, &watched)?;
     ensure!(
@@ -94,7 +94,7 @@ fn ample(family: Family) -> Result<()> {
 }
 
 /// ICMP errors that nobody could read in time are a loss like others, of evidence.
-fn icmp_storm(family: Family) -> Result<()> {
+fn icmp_storm(family: SocketFamily) -> Result<()> {
     const ERRORS: usize = 3000;
     let lab = Lab::new(family)?;
     let error = icmp_error(&lab)?;
@@ -124,7 +124,7 @@ fn icmp_storm(family: Family) -> Result<()> {
 
 /// The server's port unreachable, about a SYN of the client, IPv4.
 fn icmp_error(lab: &Lab) -> Result<Vec<u8>> {
-    let segment = |source, destination| Segment {
+    let segment = |source, destination| TcpSegment {
         source: SocketAddr::new(source, PORT),
         destination: SocketAddr::new(destination, PORT),
         seq: 1,
@@ -148,7 +148,7 @@ fn icmp_error(lab: &Lab) -> Result<Vec<u8>> {
     Ok(packet)
 }
 
-fn conserved([moved, after]: &[LabCounters; 2], watched: &Watched) -> Result<()> {
+fn conserved([moved, after]: &[LabCounters; 2], watched: &WatchedRun) -> Result<()> {
     let end = &watched.end;
     // A program that the kernel skipped, because it was running on that CPU already, counts as a record
     // that was lost, though nobody knows whether the filter would have let the event through.
@@ -187,7 +187,7 @@ fn conserved([moved, after]: &[LabCounters; 2], watched: &Watched) -> Result<()>
     let again =
         |moved: &LabCounters| moved.client.get("RetransSegs") + moved.server.get("RetransSegs");
     // One that could not be sent, as the first was still in a queue, raises the tracepoint too.
-    let in_queue = |side: &Counters| side.get("TCPSpuriousRtxHostQueues");
+    let in_queue = |side: &TcpCounters| side.get("TCPSpuriousRtxHostQueues");
     let most = again(after) + in_queue(&after.client) + in_queue(&after.server);
     let handshakes = 2 * (active + passive);
     let due = handshakes + again(moved)..=handshakes + most + skipped;
@@ -203,7 +203,7 @@ fn conserved([moved, after]: &[LabCounters; 2], watched: &Watched) -> Result<()>
 
 /// Two threads connect and close as fast as they can; how far the counters had moved when they were
 /// done, and when the watch was over.
-fn storm(family: Family, ring_bytes: u32) -> Result<([LabCounters; 2], Watched)> {
+fn storm(family: SocketFamily, ring_bytes: u32) -> Result<([LabCounters; 2], WatchedRun)> {
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
     options.ring_bytes = ring_bytes;

@@ -13,10 +13,10 @@ use synprobe::{
     filter::{PortSet, Selection, parse_cidr},
     model::Role,
 };
-use synprobe_lab::{Client, Family, Lab, Seen, Server, settle};
+use synprobe_lab::{Client, ConnectState, Lab, Server, SocketFamily, settle};
 use synprobe_tests::{
     harness::{self, Case},
-    pipeline_run::{self, Watched, watch},
+    pipeline_run::{self, WatchedRun, watch},
 };
 
 /// The server's ports, and those of the clients that call each of them.
@@ -27,23 +27,23 @@ const RECORDS: u64 = 2;
 
 /// One end of one handshake of the traffic: which of the two hosts, and both its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct End {
+struct HandshakeEnd {
     role: Role,
     local: u16,
     peer: u16,
 }
 
 /// Every end there is: each client port calls each server port.
-fn all() -> Vec<End> {
+fn all() -> Vec<HandshakeEnd> {
     let mut ends = Vec::new();
     for server in SERVERS {
         for client in CLIENTS {
-            ends.push(End {
+            ends.push(HandshakeEnd {
                 role: Role::Client,
                 local: client,
                 peer: server,
             });
-            ends.push(End {
+            ends.push(HandshakeEnd {
                 role: Role::Server,
                 local: server,
                 peer: client,
@@ -58,7 +58,7 @@ struct Question {
     name: &'static str,
     /// As on the command line.
     ask: fn(&Lab) -> Result<Selection>,
-    wanted: fn(End) -> bool,
+    wanted: fn(HandshakeEnd) -> bool,
 }
 
 fn ports(text: &str) -> Result<PortSet> {
@@ -231,7 +231,7 @@ fn network(lab: &Lab) -> &'static str {
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     for question in &QUESTIONS {
-        for family in Family::ALL {
+        for family in SocketFamily::ALL {
             cases.push(Case::for_family(question.name, family, |family| {
                 answered(question, family)
             }));
@@ -240,7 +240,7 @@ fn main() -> ExitCode {
     harness::main(cases)
 }
 
-fn answered(question: &Question, family: Family) -> Result<()> {
+fn answered(question: &Question, family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let mut selection = (question.ask)(&lab)?;
     // The host has other traffic; the lab's namespaces have none but ours.
@@ -262,7 +262,7 @@ fn answered(question: &Question, family: Family) -> Result<()> {
         let until = Instant::now() + Duration::from_secs(20);
         settle(&mut clients, &AtomicBool::new(false), until)?;
         ensure!(
-            clients.iter().all(|c| c.seen == Seen::Connected),
+            clients.iter().all(|c| c.seen == ConnectState::Connected),
             "every client connects"
         );
         Ok(clients)
@@ -270,7 +270,7 @@ fn answered(question: &Question, family: Family) -> Result<()> {
     server.stop()?;
     let watched = watched.complete()?;
 
-    let mut wanted: Vec<End> = all()
+    let mut wanted: Vec<HandshakeEnd> = all()
         .into_iter()
         .filter(|e| (question.wanted)(*e))
         .collect();
@@ -294,7 +294,7 @@ fn answered(question: &Question, family: Family) -> Result<()> {
 }
 
 /// Calls from a port of the caller's choice.
-fn call(lab: &Lab, end: End) -> Result<Client> {
+fn call(lab: &Lab, end: HandshakeEnd) -> Result<Client> {
     let own = SocketAddr::new(lab.as_sockets_write(lab.client_ip()), end.local);
     Client::connect(&lab.client, lab.server_addr(end.peer), |fd| {
         let on: libc::c_int = 1;
@@ -303,7 +303,7 @@ fn call(lab: &Lab, end: End) -> Result<Client> {
     })
 }
 
-fn seen(watched: &Watched) -> Result<Vec<End>> {
+fn seen(watched: &WatchedRun) -> Result<Vec<HandshakeEnd>> {
     let mut ends = Vec::new();
     for (_, handshake) in watched.handshakes() {
         let c = &handshake.connection;
@@ -312,7 +312,7 @@ fn seen(watched: &Watched) -> Result<Vec<End>> {
             printed == printed.to_canonical(),
             "a mapped address is printed as IPv4: {c:?}"
         );
-        ends.push(End {
+        ends.push(HandshakeEnd {
             role: c.role,
             local: c.local_port.context("a local port")?,
             peer: c.peer_port.context("a peer port")?,

@@ -93,7 +93,7 @@ fn real(n: u32) -> IpAddr {
 
 /// Of one real peer.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct FloodTally {
     attempts: u64,
     established: u64,
     failed: u64,
@@ -106,7 +106,7 @@ struct Tally {
 fn a_million_spoofed_sources_do_not_hide_the_real_ones() {
     let before = IN_USE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let mut tallies: HashMap<IpAddr, Tally> = HashMap::new();
+    let mut tallies: HashMap<IpAddr, FloodTally> = HashMap::new();
     let mut peers = Peers::new(32_768, 7);
     let mut h = handshake();
     let (mut handed, mut again) = (0_u64, 0_u64);
@@ -153,7 +153,7 @@ fn a_million_spoofed_sources_do_not_hide_the_real_ones() {
     for (addr, tally) in &tallies {
         let row = table.iter().find(|p| p.peer_addr == *addr);
         let row = row.unwrap_or_else(|| panic!("{addr} is not listed"));
-        let listed = Tally {
+        let listed = FloodTally {
             attempts: row.attempts,
             established: row.established,
             failed: row.failed,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use synprobe::{
     filter::Detail, model::Outcome, pipeline::Setup, verbs::lab, verdict::Mode, view::JsonView,
 };
-use synprobe_lab::{Family, Lab, LabRun, Scenario};
+use synprobe_lab::{Lab, LabRun, Scenario, SocketFamily};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     schema,
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     let mut cases = Vec::new();
     for scenario in scenarios {
-        for family in [Family::V4, Family::V6]
+        for family in [SocketFamily::V4, SocketFamily::V6]
             .into_iter()
             .filter(|f| scenario.supports(*f))
         {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     harness::main_with(cases, 12)
 }
 
-fn run(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
+fn run(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let setup = Setup {
         ring_bytes: 8 << 20,
         max_handshakes: 100_000,
@@ -112,7 +112,7 @@ fn counted_exactly(lines: &[Value], run: &LabRun) -> Result<()> {
     );
     let again = of(lines, "retransmit").filter(|r| r["failed"] == false);
     let again = again.filter(|r| r["kind"] == "syn" || r["kind"] == "synack");
-    let sent = |c: &synprobe_lab::Counters| c.get("TCPSynRetrans") - c.get("TCPRetransFail");
+    let sent = |c: &synprobe_lab::TcpCounters| c.get("TCPSynRetrans") - c.get("TCPRetransFail");
     let (again, sent) = (again.count() as u64, sent(client) + sent(server));
     ensure!(again == sent, "{again} sent again: TCPSynRetrans {sent}");
     Ok(())
@@ -134,7 +134,7 @@ fn trouble_has_its_line(lines: &[Value], run: &LabRun) -> Result<()> {
         );
         *seen.entry(key).or_default() += 1;
     }
-    let made = run.made.handshakes.iter();
+    let made = run.truth.handshakes.iter();
     for made in made.filter(|made| made.outcome != Outcome::Established) {
         let port = |port: Option<u16>| port.map_or("null".to_owned(), |p| p.to_string());
         let key = format!(

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use synprobe::{filter::Detail, pipeline::Setup, verbs::lab, view::JsonView};
-use synprobe_lab::{Counters, Family, Lab, LabRun, Scenario, Side};
+use synprobe_lab::{Lab, LabRun, Scenario, Side, SocketFamily, TcpCounters};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     kernel::Capabilities,
@@ -17,7 +17,10 @@ use synprobe_tests::{
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     for scenario in harness::scenarios() {
-        for family in Family::ALL.into_iter().filter(|f| scenario.supports(*f)) {
+        for family in SocketFamily::ALL
+            .into_iter()
+            .filter(|f| scenario.supports(*f))
+        {
             cases.push(Case::for_family(scenario.name(), family, |family| {
                 run(scenario, family, Detail::Handshakes)
             }));
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
     for name in ["healthy", "refused", "lossy"] {
         if let Some(scenario) = synprobe_lab::find(name) {
             let title = format!("{name}-all-states");
-            cases.push(Case::for_family(&title, Family::V6, |family| {
+            cases.push(Case::for_family(&title, SocketFamily::V6, |family| {
                 run(scenario, family, Detail::AllStates)
             }));
         }
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     harness::main_with(cases, 12)
 }
 
-fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Result<()> {
+fn run(scenario: &'static dyn Scenario, family: SocketFamily, detail: Detail) -> Result<()> {
     let setup = Setup {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
@@ -65,7 +68,7 @@ fn run(scenario: &'static dyn Scenario, family: Family, detail: Detail) -> Resul
     let held = (|| {
         let (report, agrees) = run.report();
         ensure!(agrees, "the scenario's own comparison: {report}");
-        ensure!(!run.made.interrupted, "nobody interrupted the scenario");
+        ensure!(!run.truth.interrupted, "nobody interrupted the scenario");
         families_as_printed(&lines, family)?;
         if run.incident {
             // The run began in the middle: what was made and what the kernel counted is more.
@@ -141,7 +144,7 @@ impl Again {
 /// Exact equalities with the MIB; docs/kernel-facts.md says what each counter counts.
 fn counters_agree(lines: &Lines, run: &LabRun, side: Side) -> Result<()> {
     let netns = run.namespaces[usize::from(side == Side::Server)];
-    let mib: &Counters = match side {
+    let mib: &TcpCounters = match side {
         Side::Client => &run.counters.client,
         Side::Server => &run.counters.server,
     };
@@ -246,7 +249,7 @@ fn counters_agree(lines: &Lines, run: &LabRun, side: Side) -> Result<()> {
 
 /// What one end of a connection is called.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct End {
+struct EndKey {
     role: String,
     local: (String, Option<u64>),
     peer: (String, Option<u64>),
@@ -255,10 +258,10 @@ struct End {
 
 /// Handshake by handshake: outcome, errno and retransmissions as the applications know them.
 fn what_was_made_was_seen(lines: &Lines, run: &LabRun) -> Result<()> {
-    let mut seen: BTreeMap<End, Vec<&Value>> = BTreeMap::new();
+    let mut seen: BTreeMap<EndKey, Vec<&Value>> = BTreeMap::new();
     for line in lines.of("handshake") {
         let text = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
-        let end = End {
+        let end = EndKey {
             role: text("role"),
             local: (text("local_addr"), line["local_port"].as_u64()),
             peer: (text("peer_addr"), line["peer_port"].as_u64()),
@@ -266,8 +269,8 @@ fn what_was_made_was_seen(lines: &Lines, run: &LabRun) -> Result<()> {
         };
         seen.entry(end).or_default().push(line);
     }
-    for made in &run.made.handshakes {
-        let end = End {
+    for made in &run.truth.handshakes {
+        let end = EndKey {
             role: made.role.name().to_owned(),
             local: (made.local_addr.to_string(), made.local_port.map(u64::from)),
             peer: (made.peer_addr.to_string(), made.peer_port.map(u64::from)),
@@ -385,13 +388,20 @@ fn chain(states: &[&Value], end: &Value) -> Result<()> {
     Ok(())
 }
 
-fn families_as_printed(lines: &Lines, family: Family) -> Result<()> {
+fn families_as_printed(lines: &Lines, family: SocketFamily) -> Result<()> {
     for line in lines.of("handshake") {
         // A spoofed source of the mapped lab still meets an IPv6 listener.
-        let wanted = if family == Family::V6 { "ipv6" } else { "ipv4" };
+        let wanted = if family == SocketFamily::V6 {
+            "ipv6"
+        } else {
+            "ipv4"
+        };
         ensure!(line["family"] == wanted, "not {wanted}: {line}");
         let mapped = line.get("v4_mapped").is_some();
-        ensure!(mapped == (family == Family::V4Mapped), "v4_mapped: {line}");
+        ensure!(
+            mapped == (family == SocketFamily::V4Mapped),
+            "v4_mapped: {line}"
+        );
     }
     Ok(())
 }

@@ -14,12 +14,12 @@ use synprobe::{
     pipeline::WatchOptions,
 };
 use synprobe_lab::{
-    Client, Family, Lab, PORT, capture::Capture, raw_peer::WirePeer, set_option, settle,
+    Client, Lab, PORT, SocketFamily, capture::Capture, raw_peer::RawPeer, set_option, settle,
 };
 use synprobe_tests::{
     harness::{self, Case, Undecided, family_name, figure},
-    pipeline_run::{self, Watched, watch},
-    wire::{ACK, NEVER, SYN, SYN_ACK, Wire, listener, off_us},
+    pipeline_run::{self, WatchedRun, watch},
+    wire::{ACK, NEVER, SYN, SYN_ACK, WireTimes, listener, off_us},
 };
 
 /// Handshakes for each delay.
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    for family in [Family::V6, Family::V4] {
+    for family in [SocketFamily::V6, SocketFamily::V4] {
         for plan in SYN_PLANS {
             let name = format!("gaps::syn::{}", plan.name);
             cases.push(Case::for_family(&name, family, move |f| syn_gaps(plan, f)));
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     }
     // The longest first: all the others fit beside it.
     cases.reverse();
-    for family in Family::ALL {
+    for family in SocketFamily::ALL {
         for delay_ms in DELAYS_MS {
             let delay = Duration::from_millis(delay_ms);
             let name = format!("dwell::client::{delay_ms}ms");
@@ -83,11 +83,11 @@ fn ports(handshake: &Handshake) -> Result<(u16, u16)> {
     ))
 }
 
-fn client_dwell(delay: Duration, family: Family) -> Result<()> {
+fn client_dwell(delay: Duration, family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     let options = options(&lab)?;
     let capture = Capture::start(&lab.client)?;
-    let peer = WirePeer::serve(&lab, move |_| delay)?;
+    let peer = RawPeer::serve(&lab, move |_| delay)?;
     let (_, watched) = watch(options, |_| {
         let mut clients = Vec::new();
         for _ in 0..HANDSHAKES {
@@ -102,7 +102,7 @@ fn client_dwell(delay: Duration, family: Family) -> Result<()> {
         )
     })?;
     peer.stop()?;
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let watched = watched.complete()?;
     dwells_agree(&watched, Role::Client, delay, family, |(local, peer)| {
         Ok((
@@ -112,13 +112,13 @@ fn client_dwell(delay: Duration, family: Family) -> Result<()> {
     })
 }
 
-fn server_dwell(delay: Duration, family: Family) -> Result<()> {
+fn server_dwell(delay: Duration, family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     let options = options(&lab)?;
     let _listener = listener(&lab, &lab.client)?;
     let capture = Capture::start(&lab.client)?;
     let (_, watched) = watch(options, |live| {
-        let peer = WirePeer::call(&lab, HANDSHAKES, Duration::from_millis(3), move |_| delay)?;
+        let peer = RawPeer::call(&lab, HANDSHAKES, Duration::from_millis(3), move |_| delay)?;
         let mut ended = 0;
         live.wait_for("the last handshake", PATIENCE, |line| {
             ended += u16::from(matches!(line.body, Body::Handshake(_)));
@@ -126,7 +126,7 @@ fn server_dwell(delay: Duration, family: Family) -> Result<()> {
         })?;
         peer.stop()
     })?;
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let watched = watched.complete()?;
     dwells_agree(&watched, Role::Server, delay, family, |(local, peer)| {
         Ok((
@@ -138,10 +138,10 @@ fn server_dwell(delay: Duration, family: Family) -> Result<()> {
 
 /// Every handshake's dwell, and the moment of its end, against the wire's.
 fn dwells_agree(
-    watched: &Watched,
+    watched: &WatchedRun,
     role: Role,
     delay: Duration,
-    family: Family,
+    family: SocketFamily,
     on_the_wire: impl Fn((u16, u16)) -> Result<(u64, u64)>,
 ) -> Result<()> {
     let (mut count, mut worst_dwell, mut worst_end) = (0, 0, 0);
@@ -287,7 +287,7 @@ const SYNACK_PLANS: [Plan; 3] = [
     },
 ];
 
-fn syn_gaps(plan: Plan, family: Family) -> Result<()> {
+fn syn_gaps(plan: Plan, family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     apply(plan, &lab)?;
     let options = options(&lab)?;
@@ -303,18 +303,18 @@ fn syn_gaps(plan: Plan, family: Family) -> Result<()> {
         Ok(client)
     })?;
     let watched = watched.complete()?;
-    let syns = Wire::of(capture)?.times(SYN, true, client.local.port(), PORT);
+    let syns = WireTimes::of(capture)?.times(SYN, true, client.local.port(), PORT);
     gaps_agree(plan, &watched, &syns, family)?;
     ends(plan, &watched, Outcome::TimedOut)?;
     ensure!(
-        client.seen == synprobe_lab::Seen::Failed(libc::ETIMEDOUT),
+        client.seen == synprobe_lab::ConnectState::Failed(libc::ETIMEDOUT),
         "the application saw {:?}",
         client.seen
     );
     Ok(())
 }
 
-fn synack_gaps(plan: Plan, family: Family) -> Result<()> {
+fn synack_gaps(plan: Plan, family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     apply(plan, &lab)?;
     let options = options(&lab)?;
@@ -324,7 +324,7 @@ fn synack_gaps(plan: Plan, family: Family) -> Result<()> {
     }
     let capture = Capture::start(&lab.client)?;
     let (port, watched) = watch(options, |live| {
-        let peer = WirePeer::call(&lab, 1, Duration::ZERO, |_| NEVER)?;
+        let peer = RawPeer::call(&lab, 1, Duration::ZERO, |_| NEVER)?;
         live.wait_for("the half-open's end", PATIENCE, |line| {
             matches!(line.body, Body::Handshake(_))
         })?;
@@ -332,7 +332,7 @@ fn synack_gaps(plan: Plan, family: Family) -> Result<()> {
         Ok(made.first().context("a handshake")?.client_port)
     })?;
     let watched = watched.complete()?;
-    let syn_acks = Wire::of(capture)?.times(SYN_ACK, true, PORT, port);
+    let syn_acks = WireTimes::of(capture)?.times(SYN_ACK, true, PORT, port);
     gaps_agree(plan, &watched, &syn_acks, family)?;
     ends(plan, &watched, Outcome::Expired)?;
     let by_timer = |(_, r): (u64, &Retransmit)| r.trigger == Some(Trigger::Timer);
@@ -347,7 +347,7 @@ fn apply(plan: Plan, lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn gaps_agree(plan: Plan, watched: &Watched, sent: &[u64], family: Family) -> Result<()> {
+fn gaps_agree(plan: Plan, watched: &WatchedRun, sent: &[u64], family: SocketFamily) -> Result<()> {
     let told: Vec<_> = watched.retransmits().map(|(_, r)| r).collect();
     ensure!(
         told.len() == plan.gaps.len() && sent.len() == told.len() + 1,
@@ -399,7 +399,7 @@ fn gaps_agree(plan: Plan, watched: &Watched, sent: &[u64], family: Family) -> Re
 }
 
 /// The end is not on the wire: it is held against the plan, and against its own bound.
-fn ends(plan: Plan, watched: &Watched, outcome: Outcome) -> Result<()> {
+fn ends(plan: Plan, watched: &WatchedRun, outcome: Outcome) -> Result<()> {
     let handshakes: Vec<_> = watched.handshakes().map(|(_, h)| h).collect();
     let [handshake] = handshakes.as_slice() else {
         anyhow::bail!("{} handshake lines", handshakes.len());

@@ -13,7 +13,10 @@ use synprobe::{
     verdict::Mode,
     view::{JsonView, Page, View},
 };
-use synprobe_lab::{self, Answer, Cause, Family, Lab, LabRun, Matrix, Said, Scenario, Variation};
+use synprobe_lab::{
+    self, Answer, Cause, Classification, ConfusionMatrix, Jitter, Lab, LabRun, Scenario,
+    SocketFamily,
+};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
     pipeline_run::AMPLE_RING,
@@ -26,7 +29,7 @@ const AMPLE_TABLE: usize = 100_000;
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     for scenario in harness::scenarios() {
-        for family in [Family::V4, Family::V6] {
+        for family in [SocketFamily::V4, SocketFamily::V6] {
             if scenario.supports(family) {
                 cases.push(Case::for_family(scenario.name(), family, |family| {
                     told(scenario, family)
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
 
 fn run(
     scenario: &'static dyn Scenario,
-    family: Family,
+    family: SocketFamily,
     ring_bytes: u32,
     max_handshakes: usize,
     background: bool,
@@ -56,7 +59,7 @@ fn run(
         wish: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let mut lab = Lab::new(family)?;
-    lab.variation = Variation {
+    lab.jitter = Jitter {
         seed: 7,
         background,
     };
@@ -85,17 +88,17 @@ fn problems(run: &LabRun) -> Vec<&Problem> {
     found
 }
 
-fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
+fn told(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let (run, json) = run(scenario, family, AMPLE_RING, AMPLE_TABLE, true)?;
     schema::check(json.lines())?;
     if let Some(lost) = lost(&run).first() {
         // It is less sure of itself then, as it should be; that has a test of its own.
         bail!(Undecided(format!("{} lost: {}", lost.events, lost.reason)));
     }
-    let said = run.said();
-    let mut matrix = Matrix::default();
+    let said = run.classifications();
+    let mut matrix = ConfusionMatrix::default();
     said.iter().for_each(|s| matrix.add(s));
-    let wrong: Vec<&Said> = said
+    let wrong: Vec<&Classification> = said
         .iter()
         .filter(|s| !s.is_right() && s.answer != Answer::Insufficient)
         .collect();
@@ -133,7 +136,7 @@ fn told(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
 
 /// The worst problem of the riddle's server is what was done to it, with half-opens by the hundred.
 fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
-    let made = &run.made.handshakes;
+    let made = &run.truth.handshakes;
     let cause = made
         .iter()
         .filter(|m| m.role == Role::Server)
@@ -166,7 +169,7 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
 fn too_small_a_ring() -> Result<()> {
     // Two thousand records within a tenth of a second, into room for thirty.
     let scenario = synprobe_lab::find("flash-crowd").context("the scenario")?;
-    let (run, json) = run(scenario, Family::V4, 4096, AMPLE_TABLE, false)?;
+    let (run, json) = run(scenario, SocketFamily::V4, 4096, AMPLE_TABLE, false)?;
     schema::check(json.lines())?;
     if lost(&run).is_empty() {
         bail!(Undecided("nothing was lost".to_owned()));
@@ -200,7 +203,7 @@ fn too_small_a_ring() -> Result<()> {
 /// Eviction is no evidence, and is reported as lost.
 fn issue14_1_4_evictions() -> Result<()> {
     let scenario = synprobe_lab::find("syn-flood").context("the scenario")?;
-    let (run, json) = run(scenario, Family::V4, AMPLE_RING, 10, false)?;
+    let (run, json) = run(scenario, SocketFamily::V4, AMPLE_RING, 10, false)?;
     schema::check(json.lines())?;
     let (mut evicted, mut reported) = (0, 0);
     for line in &run.lines {

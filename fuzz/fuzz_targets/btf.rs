@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use synprobe::probe::{offsets, btf::Btf, drop_reasons::Reasons, hooks::HOOKS};
+use synprobe::probe::{btf::Btf, drop_reasons::Reasons, hooks::HOOKS, offsets};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(btf) = Btf::parse(data) else { return };

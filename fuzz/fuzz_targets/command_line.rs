@@ -1,11 +1,15 @@
-//! Any command line is understood or refused in words: arguments are the lines of the input. What is
-//! understood goes as far as it does without a kernel.
+//! Parses arbitrary command lines; each line of the input is an argument. Each is accepted or rejected with a
+//! message. Accepted ones go as far as possible without a kernel.
 
 #![no_main]
 
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
-use synprobe::{cli::{Cli, Command}, filter::parse_cidr, sys::kernel::{self, KernelVersion}};
+use synprobe::{
+    cli::{Cli, Command},
+    filter::parse_cidr,
+    sys::kernel::{self, KernelVersion},
+};
 
 fuzz_target!(|text: &str| {
     match Cli::try_parse_from(std::iter::once("synprobe").chain(text.lines())) {
@@ -26,7 +30,7 @@ fuzz_target!(|text: &str| {
         Err(refused) => assert!(!refused.to_string().is_empty()),
     }
     let _ = parse_cidr(text);
-    // What the host's files may say is read by the same kind of parser.
+    // Files of the host are parsed in the same way.
     let _ = KernelVersion::parse(text);
     let _ = kernel::hz_of_timer_list(text);
     let _ = kernel::hz_of_config(text);

@@ -1,5 +1,5 @@
-//! Any bytes in the ring give an event or a typed error, and an event goes through the engine and both
-//! views. Records follow each other, each behind its length in two bytes.
+//! Decodes arbitrary bytes as ring records, each preceded by its length in two bytes. Each gives an event or a
+//! typed error. Events go through the engine and both views.
 
 #![no_main]
 
@@ -24,12 +24,12 @@ fuzz_target!(|data: &[u8]| {
             synack_rto_max: true,
             sees_failures: true,
             sees_resets: true,
-            // Both kinds of source too.
+            // The input's length selects the source of half-opens.
             source: match data.len() % 4 {
                 0 | 1 => HalfOpenSource::Tracepoints,
                 _ => HalfOpenSource::Fentry,
             },
-            // Both ways to watch, by the length of the input.
+            // And the level of detail.
             detail: match data.len() % 2 {
                 0 => Detail::AllStates,
                 _ => Detail::Quiet {
@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
     while let Some((len, after)) = rest.split_first_chunk::<2>() {
         let len = usize::from(u16::from_le_bytes(*len)).min(after.len());
         let (record, after) = after.split_at(len);
-        // The tracker adds to the kernel's clock: one that has run for 146 years is not tried.
+        // The tracker adds to the kernel's clock, so times beyond 146 years are excluded.
         if let Ok(event) = decode(record)
             && event.at_ns() < 1 << 62
         {

@@ -1,23 +1,23 @@
-//! What the loader hands to the programs before they are loaded: where the running kernel keeps
-//! its members, and what to let through.
+//! Settings that the loader writes before it loads the programs: offsets of the running kernel's members,
+//! and the filter.
 //!
-//! All of it stands in read-only globals, which the verifier folds into constants: a filter that is
-//! off, or a feature whose member the kernel lacks, costs nothing.
+//! They are read-only globals, which the verifier folds into constants. A disabled filter, or a feature
+//! whose member the kernel lacks, costs nothing.
 
-/// In [`Offsets`]: the running kernel has no such member.
+/// In [`Offsets`]: the running kernel does not have the member.
 pub const MISSING: u32 = u32::MAX;
 
-/// [`Member::feature`] of what only the program on `skb:kfree_skb` reads, and what that hook tells:
-/// without one of them it is not used.
+/// [`Member::feature`] of members that only the program on `skb:kfree_skb` reads. If one is missing, the
+/// hook is not used.
 pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
 
-/// [`Member::feature`] of what only the programs of the exact mode read.
+/// [`Member::feature`] of members that only the programs of the exact mode read.
 pub const EXACT_FEATURE: &str = "the end of a half-open at the moment it happens (exact mode)";
 
-/// How a member is read, and so how its place is written down in [`Offsets`].
+/// How a member is read, and how its place is encoded in [`Offsets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Byte offset from the start of the outer structure; the member has at least so many bytes.
+    /// Byte offset from the start of the outer structure; the member has at least this many bytes.
     Bytes(u32),
     /// A bitfield inside one byte: see [`bits`].
     Bits,
@@ -28,17 +28,17 @@ pub enum Access {
 pub struct Member {
     /// The structure, as BTF names it.
     pub container: &'static str,
-    /// The path inside it; anonymous structures and unions are looked through.
+    /// The path inside it; anonymous structures and unions have no name in it.
     pub path: &'static str,
     /// How it is read.
     pub access: Access,
-    /// Without it nothing can be measured: its absence is an error that names it.
+    /// Whether the member is required. A missing one is an error that names it.
     pub required: bool,
-    /// What is lost without it, for `preflight`; empty for a required member.
+    /// The feature that is lost without it, for `preflight`; empty for a required member.
     pub feature: &'static str,
 }
 
-/// Writes down a bitfield's place: byte offset, first bit in that byte, width in bits.
+/// Encodes a bitfield's place: byte offset, first bit in that byte, width in bits.
 pub const fn bits(byte_offset: u32, shift: u32, width: u32) -> u32 {
     (byte_offset << 8) | (shift << 4) | width
 }
@@ -50,7 +50,7 @@ pub const fn unpack_bits(place: u32) -> (usize, u32, u32) {
 
 macro_rules! members {
     ($($(#[$doc:meta])* $field:ident = $container:literal : $path:literal, $access:expr, $required:literal, $feature:expr;)*) => {
-        /// Where the running kernel keeps each member; [`MISSING`] where it has none.
+        /// Place of each member in the running kernel; [`MISSING`] where it has none.
         #[repr(C)]
         #[derive(Clone, Copy, Debug)]
         pub struct Offsets {
@@ -110,13 +110,13 @@ members! {
     max_ack_backlog = "sock": "sk_max_ack_backlog", Bytes(4), true, "";
     /// Local port, network order; outlives the port's release.
     sport = "inet_sock": "inet_sport", Bytes(2), true, "";
-    /// Retransmission time-out, jiffies.
+    /// Retransmission timeout, jiffies.
     rto = "inet_connection_sock": "icsk_rto", Bytes(4), true, "";
     /// RTO maximum, jiffies.
     rto_max = "inet_connection_sock": "icsk_rto_max", Bytes(4), false, "a socket's own RTO maximum (Linux 6.15)";
     /// TCP_USER_TIMEOUT, ms.
     user_timeout = "inet_connection_sock": "icsk_user_timeout", Bytes(4), true, "";
-    /// Time-outs of this segment.
+    /// Timeouts of this segment.
     retransmits = "inet_connection_sock": "icsk_retransmits", Bytes(1), true, "";
     /// Which timer is armed.
     pending = "inet_connection_sock": "icsk_pending", Bytes(1), true, "";
@@ -136,7 +136,7 @@ members! {
     srtt = "tcp_sock": "srtt_us", Bytes(4), true, "";
     /// Retransmissions of the connection.
     total_retrans = "tcp_sock": "total_retrans", Bytes(4), true, "";
-    /// First transmission of what is being sent again, ms.
+    /// First transmission of the segment being retransmitted, ms.
     retrans_stamp = "tcp_sock": "retrans_stamp", Bytes(4), true, "";
     /// Send window.
     snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
@@ -150,15 +150,15 @@ members! {
     skb_tail = "sk_buff": "tail", Bytes(4), false, DROPS_FEATURE;
     /// IP header, an offset from the head.
     skb_network = "sk_buff": "network_header", Bytes(2), false, DROPS_FEATURE;
-    /// Link header, likewise; all ones where there is none.
+    /// Link header, an offset from the head; all ones where there is none.
     skb_mac = "sk_buff": "mac_header", Bytes(2), false, DROPS_FEATURE;
     /// Protocol above the link header, network order.
     skb_protocol = "sk_buff": "protocol", Bytes(2), false, DROPS_FEATURE;
-    /// The socket that sends it (or, further down the way in, that it was found to be for).
+    /// The sending socket; later on ingress the receiving one.
     skb_sk = "sk_buff": "sk", Bytes(8), false, DROPS_FEATURE;
     /// `struct net_device *`.
     skb_dev = "sk_buff": "dev", Bytes(8), false, DROPS_FEATURE;
-    /// Device it came in on; 0: none.
+    /// Receiving device; 0: none.
     skb_iif = "sk_buff": "skb_iif", Bytes(4), false, DROPS_FEATURE;
     /// A device's number.
     dev_ifindex = "net_device": "ifindex", Bytes(4), false, DROPS_FEATURE;
@@ -170,9 +170,9 @@ members! {
     cb_segs = "tcp_skb_cb": "tcp_gso_segs", Bytes(2), true, "";
     /// Timer expiries of a request.
     num_timeout = "request_sock": "num_timeout", Bits, true, "";
-    /// SYN-ACKs sent again.
+    /// SYN-ACK retransmissions.
     num_retrans = "request_sock": "num_retrans", Bytes(1), true, "";
-    /// Base time-out of a request, jiffies.
+    /// Base timeout of a request, jiffies.
     req_timeout = "request_sock": "timeout", Bytes(4), false, "a request's own SYN-ACK time-out (Linux 6.1)";
     /// The listener.
     listener = "request_sock": "__req_common.skc_listener", Bytes(8), true, "";
@@ -180,13 +180,13 @@ members! {
     timer_pprev = "request_sock": "rsk_timer.entry.pprev", Bytes(8), true, "";
     /// The request's SYN-ACK timer, which begins with this (`struct timer_list`, always).
     rsk_timer = "request_sock": "rsk_timer.entry.next", Bytes(8), false, EXACT_FEATURE;
-    /// What a timer calls.
+    /// The function of a timer.
     timer_function = "timer_list": "function", Bytes(8), false, EXACT_FEATURE;
-    /// NULL once a request was taken out of the table of connections.
+    /// NULL once a request was removed from the connection table.
     node_pprev = "sock": "__sk_common.skc_nulls_node.pprev", Bytes(8), false, EXACT_FEATURE;
-    /// What a socket has discarded.
+    /// Packets that a socket dropped.
     drops = "sock": "sk_drops.counter", Bytes(4), false, EXACT_FEATURE;
-    /// The final ACK came and was not taken.
+    /// The final ACK arrived and was not accepted.
     acked = "inet_request_sock": "acked", Bits, true, "";
     /// First SYN-ACK, µs.
     snt_synack = "tcp_request_sock": "snt_synack", Bytes(8), true, "";
@@ -194,7 +194,7 @@ members! {
     ns_inum = "net": "ns.inum", Bytes(4), true, "";
     /// tcp_syn_retries; an int before 5.13, whose low byte holds every valid value.
     sysctl_syn_retries = "net": "ipv4.sysctl_tcp_syn_retries", Bytes(1), true, "";
-    /// tcp_synack_retries, likewise.
+    /// tcp_synack_retries, in the same way.
     sysctl_synack_retries = "net": "ipv4.sysctl_tcp_synack_retries", Bytes(1), true, "";
     /// tcp_syn_linear_timeouts.
     sysctl_syn_linear = "net": "ipv4.sysctl_tcp_syn_linear_timeouts", Bytes(1), false, "linear SYN time-outs (Linux 6.5: earlier kernels have none)";
@@ -227,50 +227,50 @@ pub const PORT_WORDS: usize = 65536 / 64;
 /// core's reasons end at some 130 (Linux 6.18); those of other subsystems, which have a number in
 /// the upper 16 bits, are never listed.
 pub const REASON_WORDS: usize = 4;
-/// Index of the bitmap of reasons that are worth a record, whoever the packet was for.
+/// Index of the bitmap of reasons that are reported for any receiver.
 pub const REASONS_WANTED: usize = 0;
-/// Index of the bitmap of reasons that only a packet on its way in can have, and that come before
-/// the kernel has written down which device it came in on.
+/// Index of the bitmap of reasons that occur only on ingress, before the kernel has set the receiving
+/// device.
 pub const REASONS_INCOMING: usize = 1;
-/// Index of the bitmap of reasons for which a half-open lets a packet go; a listener that is the
-/// receiver must be there too.
+/// Index of the bitmap of reasons with which a half-open frees a packet. They count only where the
+/// receiver is a listener.
 pub const REASONS_HALF_OPEN: usize = 2;
-/// Words of all bitmaps, one after the other.
+/// Words of all bitmaps together.
 pub const ALL_REASON_WORDS: usize = 3 * REASON_WORDS;
 
-/// `drop` records that one CPU writes in a second, at most.
+/// Maximum of `drop` records per CPU and second.
 pub const DROPS_PER_SECOND: u64 = 1000;
 
-/// Functions by which a half-open's end is told apart: the addresses of each, and of the part of it
-/// that the compiler has moved away (`.cold`). In the order of `HOW_*`, from 1 on.
-pub const HOW_FUNCTIONS: [&str; 4] = [
+/// Functions that identify how a half-open ended, in the order of `ENDED_BY_*` from 1 on. Each has an
+/// address range, and one for its part that the compiler moved away (`.cold`).
+pub const ENDING_FUNCTIONS: [&str; 4] = [
     "tcp_check_req",
     "tcp_req_err",
     "tcp_abort",
     "reqsk_timer_handler",
 ];
-/// Places of each of [`HOW_FUNCTIONS`], at the most.
-pub const PLACES_EACH: usize = 2;
-/// The function whose caller is asked for when it has ended a half-open.
-pub const HOW_DROPPED: &str = "inet_csk_reqsk_queue_drop";
-/// Words of the exact mode's settings: see the `EXACT_*` indices; then beginning and end of each place.
-pub const EXACT_WORDS: usize = EXACT_RANGES + HOW_FUNCTIONS.len() * PLACES_EACH * 2;
-/// Index in the exact mode's settings: 1 where beginnings are told too.
+/// Maximum of address ranges of each of [`ENDING_FUNCTIONS`].
+pub const RANGES_EACH: usize = 2;
+/// The function that drops a half-open; its caller identifies the cause.
+pub const DROP_FUNCTION: &str = "inet_csk_reqsk_queue_drop";
+/// Words of the exact mode's settings: the `EXACT_*` indices, then start and end of each range.
+pub const EXACT_WORDS: usize = EXACT_RANGES + ENDING_FUNCTIONS.len() * RANGES_EACH * 2;
+/// Index in the exact mode's settings: 1 where the begin of half-opens is reported too.
 pub const EXACT_BEGINS: usize = 0;
 /// Index: the address of `reqsk_timer_handler()`.
 pub const EXACT_HANDLER: usize = 1;
-/// Index: the address of [`HOW_DROPPED`].
-pub const EXACT_DROPPED: usize = 2;
-/// Index of the first range of addresses; one that is not there is empty.
+/// Index: the address of [`DROP_FUNCTION`].
+pub const EXACT_DROP_FUNCTION: usize = 2;
+/// Index of the first address range; a missing one is empty.
 pub const EXACT_RANGES: usize = 3;
 
-/// What to let through.
+/// The filter.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only this namespace (its inode); 0: all.
     pub netns: u32,
-    /// And this one; the same again where there is only one.
+    /// And this one; the same inode where there is only one.
     pub netns_too: u32,
     /// One of the `ROLE_*` constants.
     pub role: u32,
@@ -280,13 +280,12 @@ pub struct Filter {
     pub peers: u32,
     /// 1: every transition; 0: those into and out of SYN_SENT and SYN_RECV, and of listeners.
     pub all_states: u32,
-    /// 1: let a client whose local port is not chosen yet through, although its local port might
-    /// turn out not to match (the agent then forgets it); 0: a local port that is wanted cannot be
-    /// an ephemeral one.
+    /// 1: pass a client whose local port is not chosen yet, although it may not match later (the agent then
+    /// discards it). 0: no requested local port is ephemeral.
     pub unbound: u32,
-    /// Not 0: a handshake that takes less than so many microseconds and needs no retransmission is
-    /// only counted ([`histogram`](crate::histogram)), and its beginning gives no record.
+    /// Not 0: a handshake that takes fewer microseconds and needs no retransmission is only counted
+    /// ([`histogram`](crate::histogram)). Its begin gives no record.
     pub slow_us: u32,
-    /// 1: the program on `inet_sock_set_state` says when it is at work, for its stand-in.
+    /// 1: the program on `inet_sock_set_state` sets its running flag, for its stand-in.
     pub stand_in: u32,
 }

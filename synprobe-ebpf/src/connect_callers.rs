@@ -1,5 +1,5 @@
-//! Who called connect() and when, for the quiet mode: remembered when the SYN is sent, asked for when
-//! it came to nothing. Any other transition may run on anybody's stack.
+//! The caller and time of connect() in quiet mode. Stored when the SYN is sent, read when the handshake
+//! failed: later transitions may run in the context of another process.
 
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated,
@@ -7,14 +7,14 @@ use aya_ebpf::helpers::{
 use synprobe_ebpf::event::StateRecord;
 
 use crate::{
-    kread::Fault,
-    maps::{CALLER_SLOTS, CALLERS, Caller},
+    kread::ReadError,
+    maps::{CALLER_SLOTS, CALLERS, ConnectCaller},
 };
 
-/// Binds a caller to its socket: two CPUs may write one slot at once, and a mixture of two callers must
-/// not be taken for either.
+/// Checksum that binds a caller to its socket. Two CPUs may write one slot at the same time; a mixture of
+/// two callers must not be valid.
 #[inline(always)]
-fn sealed(sock: u64, caller: &Caller) -> u64 {
+fn sealed(sock: u64, caller: &ConnectCaller) -> u64 {
     let mut seal = sock;
     for part in [
         caller.cgroup,
@@ -28,45 +28,45 @@ fn sealed(sock: u64, caller: &Caller) -> u64 {
     seal
 }
 
-/// Sockets are aligned to 64 bytes at least.
+/// The slot of a socket. Sockets are aligned to at least 64 bytes.
 #[inline(always)]
 fn slot(sock: u64) -> u32 {
     ((sock >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & (CALLER_SLOTS - 1)
 }
 
-/// The current thread's `comm`, NUL-padded, to where it is to stay: a copy would go byte by byte.
+/// Writes the current thread's `comm`, NUL-padded, to its destination. A copy would go byte by byte.
 #[inline(always)]
-pub fn comm_into(to: *mut [u8; 16]) -> Result<(), Fault> {
-    // SAFETY: the helper writes sixteen bytes at most.
+pub fn comm_into(to: *mut [u8; 16]) -> Result<(), ReadError> {
+    // SAFETY: the helper writes at most sixteen bytes.
     match unsafe { generated::bpf_get_current_comm(to.cast(), 16) } {
         0 => Ok(()),
-        errno => Err(errno as Fault),
+        errno => Err(errno as ReadError),
     }
 }
 
-/// The current process opens this socket.
+/// Stores the current process as the caller of connect() on this socket.
 #[inline(always)]
-pub fn remember(sock: u64) -> Result<(), Fault> {
+pub fn remember(sock: u64) -> Result<(), ReadError> {
     let mut comm = [0; 2];
     comm_into(comm.as_mut_ptr().cast())?;
-    let mut caller = Caller {
+    let mut caller = ConnectCaller {
         seal: 0,
         // SAFETY: a helper without arguments.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         comm,
         tgid: bpf_get_current_pid_tgid() >> 32,
-        // SAFETY: likewise.
+        // SAFETY: a helper without arguments.
         at_ns: unsafe { bpf_ktime_get_ns() },
     };
     caller.seal = sealed(sock, &caller);
     if let Some(slot) = CALLERS.get_ptr_mut(slot(sock)) {
-        // SAFETY: a slot of the array; another CPU may write it too, which the seal shows.
+        // SAFETY: a slot of the array. The seal detects a concurrent write by another CPU.
         unsafe { slot.write_volatile(caller) };
     }
     Ok(())
 }
 
-/// Fills in who opened the socket of a record, if that is still known.
+/// Fills in the caller of connect() on a record's socket, if it is still known.
 #[inline(always)]
 pub fn recall(r: &mut StateRecord) {
     let Some(slot) = CALLERS.get_ptr(slot(r.sock)) else {

@@ -1,4 +1,4 @@
-//! The quiet mode's only write: one counter of this CPU's own.
+//! Counts a healthy handshake in quiet mode: one write to a counter of this CPU.
 
 use core::{
     hint::black_box,
@@ -9,15 +9,14 @@ use synprobe_ebpf::histogram::{Histogram, PROBES, SLOTS, bucket, first_slot, key
 
 use crate::maps::HISTOGRAMS;
 
-/// Counts a handshake; false: the kernel gave no slot, and a record has to tell of it.
+/// Counts a handshake. Returns false where there is no slot; a record is needed then.
 #[inline(always)]
 pub fn count(role: u32, port: u16, dwell_us: u32) -> bool {
     let Some(slot) = slot_of(role, port) else {
         return false;
     };
-    // Opaque, and after the last call: the compiler would leave the check out, for it knows that the
-    // bucket is in bounds, or use a copy from the stack, of which the verifier of 6.1 and earlier knows
-    // no bounds.
+    // Opaque, and after the last call. The compiler knows that the bucket is in bounds and would omit the
+    // check, or use a copy on the stack, whose bounds the verifier of 6.1 and earlier does not track.
     let at = black_box(bucket(dwell_us));
     match slot.counts.get_mut(at) {
         Some(count) => {
@@ -28,15 +27,15 @@ pub fn count(role: u32, port: u16, dwell_us: u32) -> bool {
     }
 }
 
-/// In one instruction (`BPF_ATOMIC | BPF_ADD`, once `BPF_XADD`): the program's stand-in may count in the
-/// midst of it. The target has no atomic types.
+/// Adds one in one instruction (`BPF_ATOMIC | BPF_ADD`, formerly `BPF_XADD`), because the program's
+/// stand-in may interrupt it. The target has no atomic types.
 #[inline(always)]
 fn add_one(count: &mut u64) {
-    // SAFETY: eight aligned bytes that are alive.
+    // SAFETY: the pointer is to eight live, aligned bytes.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
 }
 
-/// The slot that has this key, or takes it now; where there is none, that of all others.
+/// The slot of a key, claiming a free one; the role's overflow slot where none is free.
 #[inline(always)]
 fn slot_of<'a>(role: u32, port: u16) -> Option<&'a mut Histogram> {
     let key = key(role, port);
@@ -55,9 +54,8 @@ fn slot_of<'a>(role: u32, port: u16) -> Option<&'a mut Histogram> {
 
 #[inline(always)]
 fn slot<'a>(index: u32) -> Option<&'a mut Histogram> {
-    // SAFETY: a per-CPU slot that only this CPU's program writes. From 6.1 a raw tracepoint program
-    // does not re-enter itself on a CPU; before, a softirq that interrupts it may cost a count, never
-    // memory safety.
+    // SAFETY: a per-CPU slot that only this CPU's program writes. From 6.1 a raw tracepoint program does
+    // not re-enter itself on a CPU. Before, an interrupting softirq may cost a count, never memory safety.
     HISTOGRAMS
         .get_ptr_mut(index)
         .map(|slot| unsafe { &mut *slot })

@@ -1,5 +1,4 @@
-//! The only way to the ring. Every record that was due is counted, and so is every one that did not
-//! make it, with the reason.
+//! Writes records to the ring. Counts every record, and every lost record by its reason.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use synprobe_ebpf::{
@@ -8,7 +7,7 @@ use synprobe_ebpf::{
 };
 
 use crate::{
-    kread::Fault,
+    kread::ReadError,
     maps::{EVENTS, STATS},
 };
 
@@ -21,7 +20,7 @@ fn count(slot: u32, kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
     });
 }
 
-/// Raises a counter that is not by kind.
+/// Increments a counter that is not per kind.
 #[inline(always)]
 pub fn tally(slot: u32, pick: fn(&mut Stats) -> &mut u64) {
     with_stats(slot, |stats| *pick(stats) += 1);
@@ -30,9 +29,9 @@ pub fn tally(slot: u32, pick: fn(&mut Stats) -> &mut u64) {
 #[inline(always)]
 fn with_stats(slot: u32, change: impl FnOnce(&mut Stats)) {
     if let Some(stats) = STATS.get_ptr_mut(slot) {
-        // SAFETY: a slot that only this CPU's programs write, each counter one of them. From 6.1 a raw tracepoint program
-        // does not re-enter itself on a CPU; before, a softirq that interrupts one may cost a count,
-        // never memory safety.
+        // SAFETY: only this CPU's programs write the slot, each counter one of them. From 6.1 a raw
+        // tracepoint program does not re-enter itself on a CPU. Before, an interrupting softirq may cost a
+        // count, never memory safety.
         change(unsafe { &mut *stats });
     }
 }
@@ -40,13 +39,13 @@ fn with_stats(slot: u32, change: impl FnOnce(&mut Stats)) {
 /// Reserves a record of type `R`, lets `fill` write it, and submits it. A record that `fill` cannot
 /// complete is discarded and counted as unread.
 #[inline(always)]
-pub fn emit<R: Wire>(fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
+pub fn emit<R: Wire>(fill: impl FnOnce(&mut R, Header) -> Result<(), ReadError>) {
     emit_by(REGULAR, fill);
 }
 
-/// Likewise, by a program that counts in this slot.
+/// As [`emit`], counting in the given slot.
 #[inline(always)]
-pub fn emit_by<R: Wire>(slot: u32, fill: impl FnOnce(&mut R, Header) -> Result<(), Fault>) {
+pub fn emit_by<R: Wire>(slot: u32, fill: impl FnOnce(&mut R, Header) -> Result<(), ReadError>) {
     count(slot, R::KIND, |s| &mut s.produced);
     let Some(mut entry) = EVENTS.reserve::<R>(0) else {
         count(slot, R::KIND, |s| &mut s.dropped);
@@ -58,13 +57,13 @@ pub fn emit_by<R: Wire>(slot: u32, fill: impl FnOnce(&mut R, Header) -> Result<(
         len: size_of::<R>() as u16,
         // SAFETY: a helper without arguments.
         cpu: unsafe { bpf_get_smp_processor_id() },
-        // SAFETY: likewise.
+        // SAFETY: a helper without arguments.
         ts_ns: unsafe { bpf_ktime_get_ns() },
     };
     match fill(record, header) {
-        // Flags 0: the kernel wakes the agent only when it has read everything before this record
-        // (kernel/bpf/ringbuf.c, bpf_ringbuf_commit), and the agent lets records gather before it
-        // reads: under load there is no wake-up per record.
+        // Flags 0: the kernel wakes the agent only if it has read all earlier records
+        // (kernel/bpf/ringbuf.c, bpf_ringbuf_commit). The agent lets records accumulate before it reads,
+        // so under load there is no wake-up per record.
         Ok(()) => entry.submit(0),
         Err(_) => {
             entry.discard(0);
@@ -73,30 +72,30 @@ pub fn emit_by<R: Wire>(slot: u32, fill: impl FnOnce(&mut R, Header) -> Result<(
     }
 }
 
-/// Zeroes it word by word: what the compiler makes of a `Default` is a memset, which on this target is
-/// a loop over bytes.
+/// Zeroes a record word by word. `Default` would compile to a memset, which on this target is a loop over
+/// bytes.
 #[inline(always)]
 fn zeroed<'a, R: Wire>(record: *mut R) -> &'a mut R {
     let words = record.cast::<u64>();
     let mut n = 0;
     while n < size_of::<R>() / size_of::<u64>() {
-        // SAFETY: inside the record, which is aligned to words and all integers (`Wire`). Volatile, or
-        // it would be a memset again.
+        // SAFETY: inside the record, which is word-aligned and all integers (`Wire`). Volatile prevents a
+        // memset.
         unsafe { words.add(n).write_volatile(0) };
         n += 1;
     }
-    // SAFETY: valid for every byte pattern, and nobody else has it.
+    // SAFETY: valid for every byte pattern, and there is no other reference.
     unsafe { &mut *record }
 }
 
-/// Counts a record that was due but whose filter could not be evaluated.
+/// Counts a record as unread because its filter or a member could not be evaluated.
 #[inline(always)]
 pub fn unread(slot: u32, kind: u16) {
     count(slot, kind, |s| &mut s.produced);
     count(slot, kind, |s| &mut s.unread);
 }
 
-/// Counts a record that was due but is beyond what may be written in a second.
+/// Counts a record as held back because the limit per second is reached.
 #[inline(always)]
 pub fn held_back(kind: u16) {
     count(REGULAR, kind, |s| &mut s.produced);

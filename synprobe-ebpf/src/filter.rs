@@ -1,4 +1,4 @@
-//! What is let through, cheapest test first. Nothing of a rejected connection leaves the kernel.
+//! The filter, cheapest test first. No data of a rejected connection leaves the kernel.
 
 use aya_ebpf::maps::lpm_trie::Key;
 use synprobe_ebpf::config::{
@@ -7,11 +7,11 @@ use synprobe_ebpf::config::{
 };
 
 use crate::{
-    kread::{self, Fault, Kptr, Ports, place},
+    kread::{self, Kptr, Ports, ReadError, place},
     maps::{FILTER, PEERS, PORTS},
 };
 
-/// One setting of the filter: a constant once the verifier has seen it.
+/// One setting of the filter. The verifier folds it into a constant.
 macro_rules! setting {
     ($field:ident) => {
         $crate::filter::setting_at(::core::mem::offset_of!(
@@ -42,7 +42,7 @@ fn listed(bitmap: usize, port: u16) -> bool {
 #[inline(always)]
 fn ports_pass(ports: Ports) -> bool {
     let by = setting!(ports);
-    // A client whose local port is not chosen yet: `unbound` says whether it could still match.
+    // A client whose local port is not chosen yet may still match (`unbound`).
     let unknown = ports.local == 0 && setting!(unbound) != 0;
     if by & BY_EITHER_PORT != 0
         && !listed(PORTS_EITHER, ports.peer)
@@ -60,7 +60,7 @@ fn ports_pass(ports: Ports) -> bool {
     true
 }
 
-/// Whether this end has the role that was asked for.
+/// Whether the role passes the filter.
 #[inline(always)]
 pub fn role_passes(role: u32) -> bool {
     let wanted = setting!(role);
@@ -70,7 +70,7 @@ pub fn role_passes(role: u32) -> bool {
 /// Whether the connection of `sk` (a `sock` or a `request_sock`) passes the ports, the namespace and
 /// the peer networks.
 #[inline(always)]
-pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
+pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, ReadError> {
     if setting!(ports) != 0 && !ports_pass(ports) {
         return Ok(false);
     }
@@ -85,9 +85,9 @@ pub fn flow_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// Whether a listener may have connections that pass: its own port and the namespace decide.
+/// Whether connections of a listener can pass, by its port and its namespace.
 #[inline(always)]
-pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
+pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, ReadError> {
     let by = setting!(ports);
     if by & BY_LOCAL_PORT != 0 && !listed(PORTS_LOCAL, ports.local) {
         return Ok(false);
@@ -99,7 +99,7 @@ pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, Fault> {
 }
 
 #[inline(always)]
-fn netns_passes(sk: Kptr) -> Result<bool, Fault> {
+fn netns_passes(sk: Kptr) -> Result<bool, ReadError> {
     if setting!(netns) == 0 {
         return Ok(true);
     }
@@ -111,13 +111,13 @@ fn netns_is_wanted(netns: u32) -> bool {
     netns == setting!(netns) || netns == setting!(netns_too)
 }
 
-/// As [`flow_passes`], for a packet, whose own headers tell: `peer` reads the peer's address.
+/// As [`flow_passes`], for a packet; `peer` reads the peer's address from its headers.
 #[inline(always)]
 pub fn packet_passes(
     ports: Ports,
     netns: u32,
-    peer: impl FnOnce() -> Result<[u8; 16], Fault>,
-) -> Result<bool, Fault> {
+    peer: impl FnOnce() -> Result<[u8; 16], ReadError>,
+) -> Result<bool, ReadError> {
     if setting!(ports) != 0 && !ports_pass(ports) {
         return Ok(false);
     }

@@ -1,13 +1,12 @@
-//! How long healthy handshakes took, counted in the kernel: the layout, and the arithmetic that both
-//! sides share.
+//! Histograms of the duration of healthy handshakes, counted in the kernel: layout and shared arithmetic.
 
-/// Slots by key, a power of two.
+/// Slots selected by key, a power of two.
 pub const SLOTS: u32 = 256;
-/// Slots behind them for what found no room: one for each role, in the order of the `ROLE_*` numbers.
+/// Overflow slots after them, one for each role, in the order of the `ROLE_*` numbers.
 pub const OTHERS: u32 = 2;
-/// Slots that a key may stand in, from its first one on.
+/// Slots that are tried for a key, from its first one on.
 pub const PROBES: u32 = 8;
-/// Four buckets for each doubling, from 1 µs to 33 s; what took longer is in the last.
+/// Four buckets for each doubling, from 1 µs to 33 s. The last one includes all longer times.
 pub const BUCKETS: usize = 96;
 
 /// One slot of one CPU.
@@ -28,7 +27,7 @@ pub const fn key(role: u32, port: u16) -> u32 {
     (role << 16) | port as u32
 }
 
-/// The first slot of a key (Fibonacci hashing: neighbouring ports land far apart).
+/// The first slot of a key. Fibonacci hashing spreads neighbouring ports.
 #[inline(always)]
 pub const fn first_slot(key: u32) -> u32 {
     key.wrapping_mul(0x9e37_79b1) >> 24
@@ -42,7 +41,7 @@ pub const fn bucket(us: u32) -> usize {
     if us < 4 {
         return us as usize;
     }
-    // The instruction set has no count of leading zeros.
+    // The instruction set cannot count leading zeros.
     let (mut rest, mut log2) = (us, 0);
     let mut step = 16;
     while step > 0 {
@@ -60,7 +59,7 @@ pub const fn bucket(us: u32) -> usize {
     }
 }
 
-/// The first time, in microseconds, that is in a bucket.
+/// The lower bound of a bucket, microseconds.
 pub const fn from_us(bucket: usize) -> u32 {
     if bucket < 4 {
         return bucket as u32;

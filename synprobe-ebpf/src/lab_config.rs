@@ -1,16 +1,16 @@
-//! What the lab and its fault classifier share: the rules that decide which segments are lost.
+//! Shared by the lab and its fault classifier: the rules that select lost segments.
 
 /// Rules of one attach point.
 pub const FAULT_RULES: usize = 8;
 
-/// [`FaultRule::action`]: the rule is not in force.
+/// [`FaultRule::action`]: the rule is disabled.
 pub const FAULT_OFF: u8 = 0;
 /// [`FaultRule::action`]: every matching segment is lost.
 pub const FAULT_ALWAYS: u8 = 1;
 /// [`FaultRule::action`]: the first [`FaultRule::which`] matching segments of each flow are lost.
 pub const FAULT_FIRST: u8 = 2;
-/// [`FaultRule::action`]: [`FaultRule::which`] is a bitmap; bit `n` set: the segment that is the
-/// `n`th of its flow to match (counted from 0, at most 64 of them) is lost.
+/// [`FaultRule::action`]: [`FaultRule::which`] is a bitmap. Bit `n` set: the `n`th matching segment of its
+/// flow (counted from 0, at most 64) is lost.
 pub const FAULT_ORDINALS: u8 = 3;
 
 /// [`FaultRule::payload`]: with or without data.
@@ -34,13 +34,13 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// One rule: which segments, and what becomes of them. The first rule that matches decides.
+/// One rule: a match on segments and an action. The first matching rule applies.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultRule {
-    /// How many, or which ones: see [`FaultRule::action`].
+    /// Number or bitmap of segments: see [`FaultRule::action`].
     pub which: u64,
-    /// Ordinals are counted anew whenever this changes.
+    /// A change restarts the ordinals.
     pub generation: u32,
     /// Source port, host order; 0: any.
     pub source_port: u16,
@@ -48,35 +48,35 @@ pub struct FaultRule {
     pub destination_port: u16,
     /// One of the `FAULT_*` actions.
     pub action: u8,
-    /// Which TCP flags are looked at.
+    /// Mask of the TCP flags to compare.
     pub flags_mask: u8,
-    /// What they must be.
+    /// Required value of these flags.
     pub flags_value: u8,
     /// One of the `PAYLOAD_*` constants.
     pub payload: u8,
-    /// 1: dropped by this host, and known to be (TC_ACT_SHOT); 0: made to look lost on its way.
+    /// 1: this host drops the segment visibly (TC_ACT_SHOT). 0: the segment appears lost on the network.
     pub dropped_here: u8,
     /// Zero.
     pub _pad: [u8; 3],
 }
 
-/// What one rule has done.
+/// Counts of one rule.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCount {
     /// Segments that matched.
     pub seen: u64,
-    /// Those of them that were lost.
+    /// Matching segments that were lost.
     pub dropped: u64,
 }
 
-/// Whose ordinals are counted.
+/// Key of an ordinal counter.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultFlow {
     /// Source address, network order; IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],
-    /// Destination address, likewise.
+    /// Destination address, in the same form.
     pub destination: [u8; 16],
     /// Source port, host order.
     pub source_port: u16,

@@ -1,7 +1,7 @@
-//! The lab's fault: a classifier on the way into an interface that loses chosen TCP segments.
+//! The lab's fault injector: a classifier on the ingress of an interface that loses chosen TCP segments.
 //!
-//! It parses Ethernet, IPv4 and IPv6 without extension headers, and TCP: that is all that travels
-//! between the lab's two namespaces. Whatever it cannot parse, or fails to look up, passes.
+//! It parses Ethernet, IPv4, IPv6 without extension headers, and TCP: the lab's namespaces exchange nothing
+//! else. It passes what it cannot parse or look up.
 #![no_std]
 #![no_main]
 
@@ -17,28 +17,27 @@ use synprobe_ebpf::lab_config::{
     FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY,
 };
 
-/// The rules; userspace changes them while the program runs.
+/// The rules. Userspace changes them while the program runs.
 #[btf_map]
 static RULES: Array<FaultRule, FAULT_RULES> = Array::new();
 
-/// What each rule has done. Apart from [`RULES`], so that changing a rule loses no count; per CPU,
-/// so that the sum is exact.
+/// Counts of each rule. Separate from [`RULES`], so that changing a rule loses no count. Per CPU, so that the
+/// sum is exact.
 #[btf_map]
 static COUNTS: PerCpuArray<FaultCount, FAULT_RULES> = PerCpuArray::new();
 
-/// How many segments of a flow a rule has matched: several handshakes at once each lose *their*
-/// first SYN.
+/// Matching segments of each flow and rule. Each of several concurrent handshakes loses its own first SYN.
 #[btf_map]
 static ORDINALS: HashMap<FaultFlow, u64, 4096> = HashMap::new();
 
-/// Of `linux/if_packet.h`: addressed to somebody else's MAC address.
+/// Of `linux/if_packet.h`: addressed to another host's MAC address.
 const PACKET_OTHERHOST: u32 = 3;
 const ETH_LEN: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const IPPROTO_TCP: u8 = 6;
 
-struct Segment {
+struct ParsedPacket {
     flow: FaultFlow,
     flags: u8,
     payload: bool,
@@ -51,18 +50,18 @@ pub fn lose(ctx: TcContext) -> i32 {
         return TC_ACT_SHOT;
     }
     if lost == Some(false) {
-        // What is lost here is to look lost on its way, and not dropped by this host, as TC_ACT_SHOT
-        // would: the IP layer discards another host's packet before it looks at it (ip_rcv_core() and
-        // ip6_rcv_core(): SKB_DROP_REASON_OTHERHOST), as it does behind a hub.
-        // SAFETY: the program's own packet. It fails only for a type above OTHERHOST, which neither the
-        // packet nor the call has.
+        // The segment must appear lost on the network. TC_ACT_SHOT would report a drop by this host. The IP
+        // layer silently drops packets for other hosts (ip_rcv_core() and ip6_rcv_core():
+        // SKB_DROP_REASON_OTHERHOST), as behind a hub.
+        // SAFETY: the program's own packet. The call fails only for a type above OTHERHOST, which neither
+        // the packet nor the call has.
         unsafe { bpf_skb_change_type(ctx.skb.skb, PACKET_OTHERHOST) };
     }
     TC_ACT_OK
 }
 
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Option<Segment> {
+fn parse(ctx: &TcContext) -> Option<ParsedPacket> {
     let mut flow = FaultFlow::default();
     let (tcp, ip_payload) = match u16::from_be(ctx.load::<u16>(12).ok()?) {
         ETH_P_IP => {
@@ -92,7 +91,7 @@ fn parse(ctx: &TcContext) -> Option<Segment> {
     flow.destination_port = u16::from_be(ctx.load::<u16>(tcp + 2).ok()?);
     let tcp_header = usize::from(ctx.load::<u8>(tcp + 12).ok()? >> 4) * 4;
     let flags = ctx.load::<u8>(tcp + 13).ok()?;
-    Some(Segment {
+    Some(ParsedPacket {
         flow,
         flags,
         payload: ip_payload > tcp_header,
@@ -105,9 +104,9 @@ fn mapped(v4: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
 
-/// Whether this host is to drop it; `None`: it is not lost at all.
+/// Whether this host drops it visibly; `None`: it is not lost.
 #[inline(always)]
-fn fate(segment: &mut Segment) -> Option<bool> {
+fn fate(segment: &mut ParsedPacket) -> Option<bool> {
     for index in 0..FAULT_RULES as u32 {
         let rule = RULES.get(index)?;
         if !matches(rule, segment) {
@@ -128,7 +127,7 @@ fn fate(segment: &mut Segment) -> Option<bool> {
 }
 
 #[inline(always)]
-fn matches(rule: &FaultRule, segment: &Segment) -> bool {
+fn matches(rule: &FaultRule, segment: &ParsedPacket) -> bool {
     rule.action != FAULT_OFF
         && segment.flags & rule.flags_mask == rule.flags_value
         && (rule.source_port == 0 || rule.source_port == segment.flow.source_port)
@@ -137,12 +136,12 @@ fn matches(rule: &FaultRule, segment: &Segment) -> bool {
         && !(rule.payload == PAYLOAD_NONE && segment.payload)
 }
 
-/// How many segments of this flow have matched the rule before.
+/// Number of earlier segments of this flow that matched the rule.
 ///
-/// Segments of one direction of one flow are handled one after the other, so a plain read and write
-/// will do; one fetch-and-add would need Linux 5.12.
+/// The kernel processes segments of one direction of a flow one by one, so a plain read and write is
+/// sufficient. A fetch-and-add would need Linux 5.12.
 #[inline(always)]
-fn ordinal(rule: &FaultRule, index: u32, segment: &mut Segment) -> Option<u64> {
+fn ordinal(rule: &FaultRule, index: u32, segment: &mut ParsedPacket) -> Option<u64> {
     segment.flow.rule = index;
     segment.flow.generation = rule.generation;
     if let Some(next) = ORDINALS.get_ptr_mut(&segment.flow) {
@@ -161,8 +160,8 @@ fn count(index: u32, lost: bool) {
     let Some(counts) = COUNTS.get_ptr_mut(index) else {
         return;
     };
-    // SAFETY: the pointer is to a live value of the map, and this CPU's own: receive processing on
-    // one CPU does not interrupt itself.
+    // SAFETY: the pointer is to a live value of the map of this CPU. Receive processing on one CPU does not
+    // interrupt itself.
     let counts = unsafe { &mut *counts };
     counts.seen += 1;
     counts.dropped += u64::from(lost);
@@ -174,7 +173,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-// bpf_skb_load_bytes needs no licence, but the loader hands one over with every program.
+// bpf_skb_load_bytes needs no licence, but the loader passes one with every program.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,8 +1,8 @@
 //! The wire contract between synprobe's kernel side and its agent.
 //!
-//! `no_std`, `core` only: the same source is compiled into the eBPF object and into the agent, so
-//! the two cannot disagree. [`event`] is what travels through the ring, [`config`] is what the
-//! loader hands over before the programs are loaded.
+//! `no_std`, `core` only. The same source is compiled into the eBPF object and into the agent, so both
+//! have the same layout. [`event`] defines the records of the ring, [`config`] the settings that the
+//! loader writes before it loads the programs.
 #![cfg_attr(not(test), no_std)]
 
 pub mod config;

@@ -1,7 +1,7 @@
-//! The eBPF object: thin entry points in [`probes`], everything they share beside it.
+//! The eBPF object: entry points in [`probes`], shared code in the other modules.
 #![no_std]
 #![no_main]
-// The target has no atomic types, but the instruction.
+// The target has no atomic types, but it has the instruction.
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
@@ -20,7 +20,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-// Helpers such as bpf_probe_read_kernel are offered to GPL-compatible programs only.
+// The kernel offers helpers such as bpf_probe_read_kernel only to GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,4 +1,4 @@
-//! Every map and every read-only global, each with its reason.
+//! All maps and read-only globals.
 
 use aya_ebpf::{
     Global,
@@ -12,54 +12,52 @@ use synprobe_ebpf::{
     stats::{STATS_SLOTS, Stats},
 };
 
-/// The one way out: every record, in the order in which the kernel made them. The loader sets its
-/// size (`--ring-size`).
+/// The ring buffer of all records, in the order of their reservation. The loader sets its size
+/// (`--ring-size`).
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// What was produced, what did not fit, what could not be read: per CPU, and for a program and its
-/// stand-in each a slot of its own, so that counting needs no atomics.
+/// Counters per CPU. A program and its stand-in have separate slots, so that counting needs no atomics.
 #[map]
 pub static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(STATS_SLOTS, 0);
 
-/// 1 while the program on `inet_sock_set_state` is at work on this CPU, else 0.
+/// 1 while the program on `inet_sock_set_state` runs on this CPU, otherwise 0.
 #[map]
-pub static AT_WORK: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static SET_STATE_RUNNING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Peer networks that are let through (`--peer`), IPv4 as `::ffff:a.b.c.d/96+n`: one look-up serves
-/// both families. The loader sets its size; unused without `--peer`.
+/// Peer networks of the filter (`--peer`). IPv4 networks are `::ffff:a.b.c.d/96+n`, so one lookup serves
+/// both families. The loader sets the size. Unused without `--peer`.
 #[map]
 pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 
-/// How many `drop` records this CPU has written in its present second: what keeps a storm of drops
-/// from becoming a storm of records.
+/// The `drop` records that this CPU wrote in the current second. Limits the records of a drop storm.
 #[map]
 pub static DROP_SECOND: PerCpuArray<DropSecond> = PerCpuArray::with_max_entries(1, 0);
 
 /// See [`DROP_SECOND`].
 #[repr(C)]
 pub struct DropSecond {
-    /// When it began, CLOCK_MONOTONIC nanoseconds.
+    /// Start of the second, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
-    /// Records since.
+    /// Records since then.
     pub records: u64,
 }
 
-/// Healthy handshakes of the quiet mode, by role and port, per CPU: an array and no hash map, whose
-/// buckets CPUs would contend for.
+/// Healthy handshakes in quiet mode, by role and port, per CPU. An array, because CPUs would contend for
+/// the buckets of a hash map.
 #[map]
 pub static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(SLOTS + OTHERS, 0);
 
-/// Who called connect() last, by a hash of the socket's address: the quiet mode's memory, an array, so
-/// that nothing has to be taken out again and nothing grows.
+/// The last caller of connect() in quiet mode, by a hash of the socket's address. An array, so that no
+/// entry has to be removed and the size is fixed.
 #[map]
-pub static CALLERS: Array<Caller> = Array::with_max_entries(CALLER_SLOTS, 0);
+pub static CALLERS: Array<ConnectCaller> = Array::with_max_entries(CALLER_SLOTS, 0);
 
-/// The last caller whose socket's address leads to this slot.
+/// The last caller whose socket hashes to this slot.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Caller {
-    /// Binds it to its socket (`callers::sealed`).
+pub struct ConnectCaller {
+    /// Checksum that binds it to its socket (`connect_callers::sealed`).
     pub seal: u64,
     /// Its cgroup v2 id.
     pub cgroup: u64,
@@ -71,27 +69,27 @@ pub struct Caller {
     pub at_ns: u64,
 }
 
-/// Slots of [`CALLERS`], a power of two: connects under way at a time, about.
+/// Slots of [`CALLERS`], a power of two: about the number of connects in progress.
 pub const CALLER_SLOTS: u32 = 8192;
 
-/// What the exact mode's programs tell each other on one CPU, within one packet or one time-out.
+/// State that the exact mode's programs share on one CPU during one packet or one timeout.
 #[map]
-pub static EXACT_NOTES: PerCpuArray<ExactNotes> = PerCpuArray::with_max_entries(1, 0);
+pub static REQUEST_SCRATCH: PerCpuArray<RequestScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// See [`EXACT_NOTES`].
+/// See [`REQUEST_SCRATCH`].
 #[repr(C)]
-pub struct ExactNotes {
-    /// The child that was made last: what ends its request is no failure.
+pub struct RequestScratch {
+    /// The child created last. The end of its request is no failure.
     pub child: u64,
-    /// The request's timer whose function runs.
+    /// The request timer whose function is running.
     pub timer: u64,
-    /// Its request as it was when the function began: afterwards it may be freed.
+    /// Its request at the start of the function; afterwards it may be freed.
     pub request: RequestRecord,
-    /// The SYN that is dealt with.
+    /// The SYN being processed.
     pub syn: u64,
-    /// `sk_drops` of its listener before.
+    /// `sk_drops` of its listener before processing.
     pub drops: u32,
-    /// A `QUEUE_*`, before.
+    /// A `QUEUE_*`, before processing.
     pub queue: u32,
 }
 
@@ -99,11 +97,11 @@ pub struct ExactNotes {
 #[unsafe(no_mangle)]
 pub static EXACT: Global<[u64; EXACT_WORDS]> = Global::new([0; EXACT_WORDS]);
 
-/// Where the running kernel keeps its members.
+/// Offsets of members in the running kernel.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<Offsets> = Global::new(Offsets::from_array([MISSING; MEMBERS.len()]));
 
-/// What to let through.
+/// The filter.
 #[unsafe(no_mangle)]
 pub static FILTER: Global<Filter> = Global::new(Filter {
     netns: 0,
@@ -117,12 +115,12 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
     stand_in: 0,
 });
 
-/// Three port bitmaps (`PORTS_EITHER`, `PORTS_LOCAL`, `PORTS_PEER`): one load for one port or for
-/// thousands.
+/// Three port bitmaps (`PORTS_EITHER`, `PORTS_LOCAL`, `PORTS_PEER`). A test is one load, however many
+/// ports are listed.
 #[unsafe(no_mangle)]
 pub static PORTS: Global<[u64; 3 * PORT_WORDS]> = Global::new([0; 3 * PORT_WORDS]);
 
-/// Three bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`, `REASONS_HALF_OPEN`), by the
+/// Three bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`, `REASONS_HALF_OPEN`), in the
 /// running kernel's numbers.
 #[unsafe(no_mangle)]
 pub static REASONS: Global<[u64; ALL_REASON_WORDS]> = Global::new([0; ALL_REASON_WORDS]);

@@ -1,31 +1,31 @@
-//! What the kernel side counts about itself, per CPU and per record kind.
+//! Counters of the kernel side, per CPU and per record kind.
 
 use crate::event::KINDS;
 
-/// Slot of the programs that do not re-enter themselves, and not each other for one kind.
+/// Slot of the regular programs. They do not re-enter themselves, nor each other for one kind.
 pub const REGULAR: u32 = 0;
-/// Slot of the stand-in, which runs while its principal is at work and may be counting.
+/// Slot of the stand-in, which can interrupt the program that it stands in for.
 pub const STAND_IN: u32 = 1;
-/// Slots on every CPU.
+/// Slots per CPU.
 pub const STATS_SLOTS: u32 = 2;
 
 /// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Records that were due, by kind.
+    /// Records that should have been written, by kind.
     pub produced: [u64; KINDS],
-    /// Those for which the ring had no room.
+    /// Records lost because the ring was full.
     pub dropped: [u64; KINDS],
-    /// Those given up because a kernel member could not be read.
+    /// Records discarded because a kernel member could not be read.
     pub unread: [u64; KINDS],
     /// `drop` records beyond [`DROPS_PER_SECOND`](crate::config::DROPS_PER_SECOND): not written.
     pub held_back: u64,
     /// Runs of the program on `skb:kfree_skb`: packets of any kind that were dropped on this CPU.
     pub drop_runs: u64,
-    /// Those of them whose headers were looked at.
+    /// Runs that parsed the packet's headers.
     pub drop_looks: u64,
-    /// Runs of a program's stand-in in its place: the kernel skipped the program, but nothing was lost.
+    /// Runs of a stand-in after the kernel skipped the program. Nothing was lost.
     pub stood_in: u64,
 }
 

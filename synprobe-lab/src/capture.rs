@@ -1,48 +1,51 @@
-//! A record of every TCP segment on one end of the lab's link, with the kernel's time stamps: what
-//! synprobe's times are held against.
+//! Captures every TCP segment on one end of the lab's link with the kernel's time stamps. Tests compare
+//! synprobe's times with it.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
-
-use super::ns::Ns;
-use super::packet::Segment;
-use super::packet_socket::PacketSocket;
-use super::server::{eventfd, signal};
 use synprobe_common::sys::poll::{self, interest};
 
-/// A segment and when it passed.
+use crate::{
+    ns::Ns,
+    packet::TcpSegment,
+    packet_socket::PacketSocket,
+    server::{eventfd, signal},
+};
+
+/// A captured segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Captured {
+pub struct CapturedSegment {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub mono_ns: u64,
-    /// It left the namespace, and did not come in.
+    /// True for egress, false for ingress.
     pub outgoing: bool,
     /// The segment.
-    pub segment: Segment,
+    pub segment: TcpSegment,
 }
 
-/// What a capture has recorded.
+/// The result of a capture.
 #[derive(Clone, Debug, Default)]
-pub struct Recording {
-    /// The segments, in the order in which they passed.
-    pub segments: Vec<Captured>,
-    /// Frames that the capture was too slow for.
+pub struct PacketTrace {
+    /// The segments in capture order.
+    pub segments: Vec<CapturedSegment>,
+    /// Frames dropped because the receive buffer was full.
     pub missed: u32,
 }
 
-/// A capture under way. Segments that a fault loses on their way in are recorded too: the capture
-/// sits before it.
+/// A running capture. It also contains segments that the fault injector drops on ingress.
 pub struct Capture {
     wake: OwnedFd,
-    thread: Option<JoinHandle<io::Result<Recording>>>,
+    thread: Option<JoinHandle<io::Result<PacketTrace>>>,
 }
 
 impl Capture {
-    /// Starts on the lab's interface in `ns`.
+    /// Starts a capture on the lab's interface in `ns`.
     pub fn start(ns: &Ns) -> Result<Self> {
         let socket = PacketSocket::open(ns)?;
         let wake = eventfd().context("an eventfd for the capture")?;
@@ -57,14 +60,14 @@ impl Capture {
         })
     }
 
-    /// Ends it; everything that had passed by now is in the recording.
-    pub fn stop(mut self) -> Result<Recording> {
+    /// Stops the capture. The trace contains everything captured so far.
+    pub fn stop(mut self) -> Result<PacketTrace> {
         self.end()
-            .unwrap_or(Ok(Recording::default()))
+            .unwrap_or(Ok(PacketTrace::default()))
             .context("capturing segments")
     }
 
-    fn end(&mut self) -> Option<io::Result<Recording>> {
+    fn end(&mut self) -> Option<io::Result<PacketTrace>> {
         let thread = self.thread.take()?;
         signal(&self.wake);
         let panicked = |_| Err(io::Error::other(anyhow!("the capture panicked")));
@@ -74,13 +77,13 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        // Whoever wants the recording, or its error, calls stop().
+        // stop() returns the trace and the error.
         let _ = self.end();
     }
 }
 
-fn record(mut socket: PacketSocket, wake: &OwnedFd) -> io::Result<Recording> {
-    let mut recording = Recording::default();
+fn record(mut socket: PacketSocket, wake: &OwnedFd) -> io::Result<PacketTrace> {
+    let mut trace = PacketTrace::default();
     loop {
         let mut rows = [
             interest(wake.as_raw_fd(), libc::POLLIN),
@@ -88,18 +91,18 @@ fn record(mut socket: PacketSocket, wake: &OwnedFd) -> io::Result<Recording> {
         ];
         poll::wait(&mut rows, Instant::now() + Duration::from_secs(60))?;
         while let Some(frame) = socket.receive()? {
-            let Some(segment) = Segment::from_frame(frame.bytes) else {
+            let Some(segment) = TcpSegment::from_frame(frame.bytes) else {
                 continue;
             };
-            recording.segments.push(Captured {
+            trace.segments.push(CapturedSegment {
                 mono_ns: frame.mono_ns,
                 outgoing: frame.outgoing,
                 segment,
             });
         }
         if rows[0].revents != 0 {
-            recording.missed = socket.missed()?;
-            return Ok(recording);
+            trace.missed = socket.missed()?;
+            return Ok(trace);
         }
     }
 }

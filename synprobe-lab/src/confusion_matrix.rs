@@ -1,4 +1,4 @@
-//! What was done held against what was said of it: a confusion matrix.
+//! The confusion matrix: causes in the lab against verdicts of synprobe.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,21 +7,21 @@ use std::{
 
 use synprobe_common::model::{Body, Confidence, Handshake, Outcome, VerdictKind};
 
-use crate::{Cause, LabRun, MadeHandshake};
+use crate::{Cause, ExpectedHandshake, LabRun};
 
-/// What synprobe said of a handshake.
+/// What synprobe concluded about a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Answer {
     /// A verdict.
     Verdict(VerdictKind),
-    /// Nothing, for nothing was wrong.
+    /// No verdict: the handshake completed.
     Nothing,
-    /// That the evidence does not suffice.
+    /// No verdict: the evidence is insufficient.
     Insufficient,
 }
 
 impl Answer {
-    /// The name of its column.
+    /// Name of its column.
     pub fn name(self) -> &'static str {
         match self {
             Self::Verdict(kind) => kind.name(),
@@ -30,7 +30,7 @@ impl Answer {
         }
     }
 
-    /// Of a printed handshake.
+    /// The answer of a `handshake` line.
     fn of(h: &Handshake) -> Self {
         match (h.verdict, h.outcome) {
             (Some(kind), _) => Self::Verdict(kind),
@@ -39,7 +39,7 @@ impl Answer {
         }
     }
 
-    /// Whether it names what the lab did.
+    /// Whether the answer is the cause.
     fn is_right(self, cause: Cause) -> bool {
         match cause {
             Cause::Verdict(kind) => self == Self::Verdict(kind),
@@ -48,56 +48,56 @@ impl Answer {
     }
 }
 
-/// One handshake: what was done to it, what was said of it.
+/// One handshake: its cause and synprobe's answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said {
-    /// The cause that the lab gave it.
+pub struct Classification {
+    /// The cause in the lab.
     pub cause: Cause,
-    /// What was said.
+    /// The answer.
     pub answer: Answer,
-    /// How surely.
+    /// Confidence of the verdict.
     pub confidence: Confidence,
-    /// Its line, for those who ask why; `None` where no line was printed.
+    /// The handshake's line; `None` where none was printed.
     pub line: Option<Box<Handshake>>,
 }
 
-impl Said {
-    /// Whether it is what was done.
+impl Classification {
+    /// Whether the answer is the cause.
     pub fn is_right(&self) -> bool {
         self.answer.is_right(self.cause)
     }
 }
 
-fn is_it(made: &MadeHandshake, h: &Handshake) -> bool {
+fn matches(made: &ExpectedHandshake, h: &Handshake) -> bool {
     let c = &h.connection;
     let port = |made: Option<u16>, seen: Option<u16>| made.is_none() || made == seen;
     made.role == c.role
         && made.peer_addr == c.peer_addr
         && port(made.peer_port, c.peer_port)
         && (made.local_addr == c.local_addr || c.local_port.is_none())
-        // One that got no port has nothing but its end to be told by.
+        // A handshake without a port is identified by its outcome.
         && (port(made.local_port, c.local_port) || c.local_port.is_none() && made.outcome == h.outcome)
 }
 
 impl LabRun {
-    /// Each handshake that the lab gave a cause, with what was said of it. A connection may have made
-    /// several half-opens, each with a line.
-    pub fn said(&self) -> Vec<Said> {
+    /// Each handshake that has a cause, with the answer. A connection may have several half-opens, each with
+    /// a line.
+    pub fn classifications(&self) -> Vec<Classification> {
         let mut all = Vec::new();
-        let mut matched = vec![0u64; self.made.handshakes.len()];
+        let mut matched = vec![0u64; self.truth.handshakes.len()];
         for line in &self.lines {
             let Body::Handshake(h) = &line.body else {
                 continue;
             };
-            let made = &self.made.handshakes;
+            let made = &self.truth.handshakes;
             let fits = |exact: bool, room: bool| {
                 (0..made.len()).find(|&at| {
                     let m = &made[at];
                     let has_room = matched[at] < *m.count.end();
-                    (has_room || !room) && (m.peer_port.is_some() || !exact) && is_it(m, h)
+                    (has_room || !room) && (m.peer_port.is_some() || !exact) && matches(m, h)
                 })
             };
-            // Several may look alike (those that got no port): each is taken once, as long as it goes.
+            // Several may be indistinguishable (those without a port): match each once, where possible.
             let of = [(true, true), (true, false), (false, false)];
             let Some(at) = of.into_iter().find_map(|(exact, room)| fits(exact, room)) else {
                 continue;
@@ -106,18 +106,18 @@ impl LabRun {
             let Some(cause) = made[at].cause else {
                 continue;
             };
-            all.push(Said {
+            all.push(Classification {
                 cause,
                 answer: Answer::of(h),
                 confidence: h.confidence,
                 line: Some(h.clone()),
             });
         }
-        // Those that went well are not printed in a diagnosis.
-        for (made, seen) in self.made.handshakes.iter().zip(matched) {
+        // A diagnosis does not print healthy handshakes.
+        for (made, seen) in self.truth.handshakes.iter().zip(matched) {
             let Some(cause) = made.cause else { continue };
             for _ in seen..*made.count.start() {
-                all.push(Said {
+                all.push(Classification {
                     cause,
                     answer: Answer::Nothing,
                     confidence: Confidence::Insufficient,
@@ -129,16 +129,16 @@ impl LabRun {
     }
 }
 
-/// Counts of one cell.
+/// Counts of one cell of the matrix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
-    /// Said with certainty.
+pub struct CellCounts {
+    /// Answers with confidence `certain`.
     pub certain: u64,
-    /// Said otherwise.
+    /// Answers with another confidence.
     pub others: u64,
 }
 
-impl fmt::Display for Cell {
+impl fmt::Display for CellCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.certain, self.others) {
             (0, 0) => f.write_str("·"),
@@ -149,38 +149,38 @@ impl fmt::Display for Cell {
     }
 }
 
-/// Rows: what was done. Columns: what was said.
+/// Rows: causes. Columns: answers.
 #[derive(Clone, Debug, Default)]
-pub struct Matrix {
-    rows: BTreeMap<Cause, BTreeMap<Answer, Cell>>,
-    /// Runs that went into it.
+pub struct ConfusionMatrix {
+    rows: BTreeMap<Cause, BTreeMap<Answer, CellCounts>>,
+    /// Number of runs.
     pub runs: u64,
 }
 
-impl Matrix {
+impl ConfusionMatrix {
     /// Adds one handshake.
-    pub fn add(&mut self, said: &Said) {
+    pub fn add(&mut self, one: &Classification) {
         let cell = self
             .rows
-            .entry(said.cause)
+            .entry(one.cause)
             .or_default()
-            .entry(said.answer)
+            .entry(one.answer)
             .or_default();
-        match said.confidence {
+        match one.confidence {
             Confidence::Certain => cell.certain += 1,
             _ => cell.others += 1,
         }
     }
 
-    /// Handshakes in it.
+    /// Number of handshakes.
     pub fn handshakes(&self) -> u64 {
         let cells = self.rows.values().flat_map(BTreeMap::values);
         cells.map(|c| c.certain + c.others).sum()
     }
 
-    /// Those of which something wrong was said: certain, and not.
-    pub fn wrong(&self) -> Cell {
-        let mut wrong = Cell::default();
+    /// Handshakes with a wrong verdict.
+    pub fn wrong(&self) -> CellCounts {
+        let mut wrong = CellCounts::default();
         for (cause, row) in &self.rows {
             for (answer, cell) in row {
                 if *answer != Answer::Insufficient && !answer.is_right(*cause) {
@@ -192,7 +192,7 @@ impl Matrix {
         wrong
     }
 
-    /// Those of which too little was known.
+    /// Handshakes with insufficient evidence.
     pub fn insufficient(&self) -> u64 {
         let rows = self.rows.values();
         let cells = rows.filter_map(|row| row.get(&Answer::Insufficient));
@@ -200,8 +200,8 @@ impl Matrix {
     }
 }
 
-/// As a table of Markdown; bold: said with certainty.
-impl fmt::Display for Matrix {
+/// A Markdown table; bold counts have confidence `certain`.
+impl fmt::Display for ConfusionMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let columns: BTreeSet<Answer> = self
             .rows
@@ -229,8 +229,8 @@ mod tests {
 
     const REFUSED: Cause = Cause::Verdict(VerdictKind::Refused);
 
-    fn said(cause: Cause, answer: Answer, confidence: Confidence) -> Said {
-        Said {
+    fn said(cause: Cause, answer: Answer, confidence: Confidence) -> Classification {
+        Classification {
             cause,
             answer,
             confidence,
@@ -239,8 +239,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_the_diagonal_is_wrong_and_silence_is_not() {
-        let mut matrix = Matrix::default();
+    fn only_wrong_verdicts_count_as_wrong() {
+        let mut matrix = ConfusionMatrix::default();
         for one in [
             said(
                 REFUSED,
@@ -255,7 +255,7 @@ mod tests {
         }
         assert_eq!(
             (matrix.wrong(), matrix.insufficient()),
-            (Cell::default(), 1)
+            (CellCounts::default(), 1)
         );
         matrix.add(&said(
             REFUSED,
@@ -263,7 +263,7 @@ mod tests {
             Confidence::Certain,
         ));
         matrix.add(&said(REFUSED, Answer::Nothing, Confidence::Insufficient));
-        let wrong = Cell {
+        let wrong = CellCounts {
             certain: 1,
             others: 1,
         };

@@ -1,17 +1,17 @@
-//! The kernel's own counters of a namespace: what every scenario is held against.
+//! The kernel's counters of a namespace, which every scenario is compared with.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::ns::Ns;
+use crate::ns::Ns;
 
 /// The TCP counters of one namespace (`Tcp` and `TcpExt` of the MIB), by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters(BTreeMap<String, u64>);
+pub struct TcpCounters(BTreeMap<String, u64>);
 
-impl Counters {
-    /// Reads them.
+impl TcpCounters {
+    /// Reads the counters of a namespace.
     pub fn read(ns: &Ns) -> Result<Self> {
         let mut all = Self::default();
         for file in ["net/snmp", "net/netstat"] {
@@ -20,7 +20,7 @@ impl Counters {
         Ok(all)
     }
 
-    /// Pairs of lines: names, then values, with the same prefix.
+    /// Parses pairs of lines with the same prefix: names, then values.
     fn parse(&mut self, text: &str) {
         let mut lines = text.lines();
         while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
@@ -29,7 +29,7 @@ impl Counters {
                 continue;
             }
             for (name, value) in names.zip(values.split_whitespace().skip(1)) {
-                // MaxConn is -1: not a count.
+                // MaxConn is -1, not a count.
                 if let Ok(value) = value.parse() {
                     self.0.insert(name.to_owned(), value);
                 }
@@ -37,17 +37,17 @@ impl Counters {
         }
     }
 
-    /// One of them; 0 where this kernel has no such counter.
+    /// A counter's value; 0 where this kernel does not have it.
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    /// Whether this kernel has such a counter.
+    /// Whether this kernel has the counter.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// How far they have moved since `before`.
+    /// The increases since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let moved = self.0.iter().map(|(name, now)| {
             let moved = now.saturating_sub(before.get(name));
@@ -56,7 +56,7 @@ impl Counters {
         Self(moved.collect())
     }
 
-    /// Those that are not 0.
+    /// Name and value of every counter that is not 0.
     pub fn moved(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0
             .iter()
@@ -68,14 +68,14 @@ impl Counters {
 /// The counters of both of the lab's namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabCounters {
-    /// The client's.
-    pub client: Counters,
-    /// The server's.
-    pub server: Counters,
+    /// The client namespace.
+    pub client: TcpCounters,
+    /// The server namespace.
+    pub server: TcpCounters,
 }
 
 impl LabCounters {
-    /// How far they have moved since `before`.
+    /// The increases since `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             client: self.client.since(&before.client),
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn reads_pairs_of_lines() {
-        let mut counters = Counters::default();
+        let mut counters = TcpCounters::default();
         counters.parse(
             "Ip: Forwarding\nIp: 1\nTcp: MaxConn ActiveOpens AttemptFails\nTcp: -1 5 2\n\
              TcpExt: SyncookiesSent\nTcpExt: 7\n",
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn an_odd_line_at_the_end_is_left_out() {
-        let mut counters = Counters::default();
+        let mut counters = TcpCounters::default();
         counters.parse("Tcp: ActiveOpens");
-        assert_eq!(counters, Counters::default());
+        assert_eq!(counters, TcpCounters::default());
     }
 }

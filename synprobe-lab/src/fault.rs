@@ -1,32 +1,33 @@
-//! Losing chosen segments on their way into a namespace: the userspace half of the fault
-//! classifier (`synprobe-ebpf/src/lab_main.rs`).
+//! Drops chosen segments on their way into a namespace: the userspace part of the fault classifier
+//! (`synprobe-ebpf/src/lab_main.rs`).
 
 use std::mem;
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TcAttachType, tc};
-use aya::util::KernelVersion;
-use aya::{Ebpf, Pod};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, MapData, PerCpuArray},
+    programs::{SchedClassifier, TcAttachType, tc},
+    util::KernelVersion,
+};
 use synprobe_ebpf::lab_config::{FAULT_ALWAYS, FAULT_FIRST, FAULT_ORDINALS, FAULT_RULES};
 pub use synprobe_ebpf::lab_config::{FaultCount, FaultRule, PAYLOAD_NONE, PAYLOAD_ONLY, flags};
 
-use super::net::INTERFACE;
-use super::ns::Ns;
+use crate::{net::INTERFACE, ns::Ns};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/synprobe-lab.bpf.o");
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Rule(FaultRule);
+struct RulePod(FaultRule);
 // SAFETY: `repr(C)` integers without implicit padding.
-unsafe impl Pod for Rule {}
+unsafe impl Pod for RulePod {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Count(FaultCount);
+struct CountPod(FaultCount);
 // SAFETY: `repr(C)` integers without implicit padding.
-unsafe impl Pod for Count {}
+unsafe impl Pod for CountPod {}
 
 /// SYN without ACK.
 pub fn syn() -> FaultRule {
@@ -65,35 +66,35 @@ fn by_flags(flags_mask: u8, flags_value: u8) -> FaultRule {
     }
 }
 
-/// What becomes of the segments that match.
+/// Which of the matching segments are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lose {
-    /// All are lost.
+pub enum LossPattern {
+    /// All.
     All,
-    /// The first so many of each flow are lost.
+    /// The first ones of each flow.
     First(u64),
-    /// Those whose ordinal in their flow (0 to 63) has its bit set are lost.
+    /// Those whose ordinal in their flow (0 to 63) has its bit set.
     Ordinals(u64),
 }
 
-/// The classifier, at work on the way into one namespace. Dropping it lifts every fault.
-pub struct Fault<'ns> {
+/// The classifier, attached to the ingress of one namespace. Dropping it lifts every fault.
+pub struct FaultInjector<'ns> {
     ns: &'ns Ns,
     ebpf: Option<Ebpf>,
-    rules: Array<MapData, Rule>,
-    counts: PerCpuArray<MapData, Count>,
+    rules: Array<MapData, RulePod>,
+    counts: PerCpuArray<MapData, CountPod>,
     generation: u32,
 }
 
-impl<'ns> Fault<'ns> {
-    /// Attaches it, without a rule, to the way into `ns`.
+impl<'ns> FaultInjector<'ns> {
+    /// Attaches the classifier, without a rule, to the ingress of `ns`.
     pub fn attach(ns: &'ns Ns) -> Result<Self> {
         // Before Linux 5.11 maps are charged to the memory lock limit.
         let unlimited = libc::rlimit {
             rlim_cur: libc::RLIM_INFINITY,
             rlim_max: libc::RLIM_INFINITY,
         };
-        // SAFETY: the limit is alive for the call. If it fails, loading says what is missing.
+        // SAFETY: the limit is alive for the call. If it fails, loading reports what is missing.
         unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
         let mut ebpf = Ebpf::load(OBJECT).context("loading the lab's fault classifier")?;
         // aya talks netlink, and the kernel looks the interface up, in the calling thread's
@@ -130,18 +131,23 @@ impl<'ns> Fault<'ns> {
         })
     }
 
-    /// Puts rule `slot` in force, or replaces it; ordinals are counted anew. `port` is the server's:
-    /// the destination into the server, the source into the client; 0: any. The client's is the rule's
-    /// own.
-    pub fn set(&mut self, slot: u32, segments: FaultRule, lose: Lose, port: u16) -> Result<()> {
+    /// Sets rule `slot` and restarts its ordinals. `port` is the server's port (0: any): the destination
+    /// into the server, the source into the client. The client's port is that of `segments`.
+    pub fn set(
+        &mut self,
+        slot: u32,
+        segments: FaultRule,
+        lose: LossPattern,
+        port: u16,
+    ) -> Result<()> {
         debug_assert!((slot as usize) < FAULT_RULES);
         self.generation += 1;
         let (action, which) = match lose {
-            Lose::All => (FAULT_ALWAYS, 0),
-            Lose::First(count) => (FAULT_FIRST, count),
-            Lose::Ordinals(bitmap) => (FAULT_ORDINALS, bitmap),
+            LossPattern::All => (FAULT_ALWAYS, 0),
+            LossPattern::First(count) => (FAULT_FIRST, count),
+            LossPattern::Ordinals(bitmap) => (FAULT_ORDINALS, bitmap),
         };
-        let into_client = self.ns.label() == super::CLIENT;
+        let into_client = self.ns.label() == crate::CLIENT;
         let rule = FaultRule {
             action,
             which,
@@ -159,17 +165,17 @@ impl<'ns> Fault<'ns> {
             ..segments
         };
         self.rules
-            .set(slot, Rule(rule), 0)
+            .set(slot, RulePod(rule), 0)
             .context("setting a fault")
     }
 
-    /// As [`Self::set`], but this host itself drops the segments, and the kernel says so
+    /// As [`Self::set`], but this host drops the segments, and the kernel reports that
     /// (`skb:kfree_skb`, TC_INGRESS).
     pub fn drop_here(
         &mut self,
         slot: u32,
         segments: FaultRule,
-        lose: Lose,
+        lose: LossPattern,
         port: u16,
     ) -> Result<()> {
         let segments = FaultRule {
@@ -179,17 +185,17 @@ impl<'ns> Fault<'ns> {
         self.set(slot, segments, lose, port)
     }
 
-    /// Takes rule `slot` out of force; its counts stay.
+    /// Disables rule `slot`; its counts remain.
     pub fn lift(&mut self, slot: u32) -> Result<()> {
         self.rules
-            .set(slot, Rule(FaultRule::default()), 0)
+            .set(slot, RulePod(FaultRule::default()), 0)
             .context("lifting a fault")
     }
 
-    /// What rule `slot` has done since the classifier was attached.
+    /// Counts of rule `slot` since the classifier was attached.
     pub fn count(&self, slot: u32) -> Result<FaultCount> {
         let mut sum = FaultCount::default();
-        for Count(one) in self
+        for CountPod(one) in self
             .counts
             .get(&slot, 0)
             .context("reading a fault's counts")?
@@ -202,10 +208,10 @@ impl<'ns> Fault<'ns> {
     }
 }
 
-impl Drop for Fault<'_> {
+impl Drop for FaultInjector<'_> {
     fn drop(&mut self) {
-        // Before Linux 6.6 detaching is a netlink request by interface index: outside the namespace
-        // it would reach another interface. Better leaked than that; it goes with the namespace.
+        // Before Linux 6.6 detaching is a netlink request by interface index. Outside the namespace it
+        // would reach another interface, so leak it instead: it vanishes with the namespace.
         let mut ebpf = self.ebpf.take();
         let detached = self.ns.run(|| {
             drop(ebpf.take());

@@ -1,12 +1,11 @@
-//! What a scenario has made, so that it can be held against what was seen.
+//! The ground truth of a scenario: what synprobe and the kernel's counters are compared with.
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
 use synprobe_common::model::VerdictKind;
 pub use synprobe_common::model::{Outcome, Role};
 
-use super::fault::FaultCount;
+use crate::fault::FaultCount;
 
 /// Which of the lab's namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,21 +16,12 @@ pub enum Side {
     Server,
 }
 
-/// The error a client's application was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// Its number.
-    pub errno: i32,
-    /// Its name.
-    pub name: &'static str,
-}
-
-/// What the lab did to a handshake.
+/// The cause that the lab gave a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
-    /// What this verdict names.
+    /// The cause that this verdict names.
     Verdict(VerdictKind),
-    /// Nothing.
+    /// None: the handshake is healthy.
     Healthy,
 }
 
@@ -51,93 +41,100 @@ impl From<VerdictKind> for Cause {
     }
 }
 
-/// One end of one handshake; or several alike, where only their number is known.
+/// The error that a client's application received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientError {
+    /// Error number.
+    pub errno: i32,
+    /// Symbolic name.
+    pub name: &'static str,
+}
+
+/// One end of one handshake, or of several identical ones where only their number is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MadeHandshake {
-    /// Whose.
+pub struct ExpectedHandshake {
+    /// Role of this end.
     pub role: Role,
-    /// That end's own address, as it is on the wire.
+    /// Local address on the wire.
     pub local_addr: IpAddr,
-    /// Its port, where known.
+    /// Local port, where known.
     pub local_port: Option<u16>,
-    /// The other end's address.
+    /// Peer address.
     pub peer_addr: IpAddr,
-    /// Its port, where known.
+    /// Peer port, where known.
     pub peer_port: Option<u16>,
-    /// How it ends.
+    /// Expected outcome.
     pub outcome: Outcome,
-    /// How many such handshakes this stands for: exactly one, unless the kernel's timers decide.
+    /// Number of handshakes this entry represents: one, unless the kernel's timers decide.
     pub count: RangeInclusive<u64>,
-    /// What the application was told, where that is an error.
-    pub error: Option<Error>,
-    /// How often its SYN or SYN-ACK is sent again, where that is certain.
+    /// The error that the application received, if any.
+    pub error: Option<ClientError>,
+    /// Retransmissions of its SYN or SYN-ACK, where their number is certain.
     pub retransmits: Option<u32>,
-    /// What was done to it; `None` where that is not what the scenario is about.
+    /// The cause; `None` where the scenario does not predict a verdict.
     pub cause: Option<Cause>,
 }
 
-/// What one of the kernel's counters must have moved by.
+/// The expected increase of one of the kernel's counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedCounter {
-    /// In which namespace.
+    /// Namespace.
     pub side: Side,
-    /// Its name in `/proc/net/snmp` or `/proc/net/netstat`.
+    /// Name in `/proc/net/snmp` or `/proc/net/netstat`.
     pub name: &'static str,
-    /// By how much.
+    /// Expected increase.
     pub moved: RangeInclusive<u64>,
 }
 
-/// How many retransmissions of one kind one side must have sent.
+/// The expected number of retransmissions of one kind by one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedRetransmits {
-    /// Who sent them.
+    /// The sender.
     pub side: Side,
     /// `syn`, `synack`, `rto`, `tlp`, `fast` or `recovery`.
     pub kind: &'static str,
-    /// How many.
+    /// Expected number.
     pub count: RangeInclusive<u64>,
 }
 
-/// What a fault has done: the lab's own record of what was lost, independent of any watcher.
+/// The fault injector's own count of lost segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultReport {
-    /// Which segments, in words.
+    /// Description of the segments.
     pub what: String,
-    /// How many matched, and how many of them were lost.
+    /// Segments that matched, and how many of these were lost.
     pub count: FaultCount,
 }
 
-/// What a scenario has made.
+/// The ground truth of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Made {
-    /// The handshakes. After an interruption: those that had ended.
-    pub handshakes: Vec<MadeHandshake>,
-    /// What the kernel's counters must say.
+pub struct GroundTruth {
+    /// The handshakes. After an interruption, those that had ended.
+    pub handshakes: Vec<ExpectedHandshake>,
+    /// Expected increases of the kernel's counters.
     pub counters: Vec<ExpectedCounter>,
-    /// How many retransmissions of each kind there must have been; a kind that is not listed is
-    /// not predicted.
+    /// Expected retransmissions. A kind that is not listed is not predicted.
     pub retransmits: Vec<ExpectedRetransmits>,
-    /// What was lost on purpose.
+    /// Injected losses.
     pub faults: Vec<FaultReport>,
-    /// What a reader should know.
+    /// Notes for the reader of the report.
     pub notes: Vec<String>,
-    /// How many healthy handshakes there were beside these, where
-    /// [`Variation::background`](super::Variation) asked for them; what is counted for a whole
-    /// namespace is then not predicted.
+    /// Number of healthy background handshakes, where [`Jitter::background`](crate::Jitter) requested
+    /// them. The counters of a namespace are not predicted then.
     pub background: Option<u64>,
-    /// The run was stopped before its end; expectations are then left out.
+    /// The run was stopped early; it has no expected counters then.
     pub interrupted: bool,
 }
 
-impl Made {
-    /// How many handshakes of this role and outcome there are; with a background, at least how many.
+impl GroundTruth {
+    /// Number of handshakes of a role with an outcome. With background handshakes only a lower bound.
     pub fn count(&self, role: Role, outcome: Outcome) -> RangeInclusive<u64> {
-        let alike = self
+        let matching = self
             .handshakes
             .iter()
-            .filter(|made| made.role == role && made.outcome == outcome);
-        let (least, most) = alike.fold((0, 0), |(least, most), made| {
-            (least + made.count.start(), most + made.count.end())
+            .filter(|h| h.role == role && h.outcome == outcome);
+        let (least, most) = matching.fold((0, 0), |(least, most), h| {
+            (least + h.count.start(), most + h.count.end())
         });
         match self.background {
             None => least..=most,

@@ -1,5 +1,5 @@
-//! What the incidents have in common: five hundred connections on which work goes on, three hundred
-//! half-opens from a few networks, and a new connect that cannot get in.
+//! Shared parts of the incidents: five hundred active connections, three hundred half-opens from a few
+//! networks, and new connects that fail.
 //!
 //! ```text
 //!   client namespace                                     server namespace
@@ -7,41 +7,46 @@
 //!   fd00:5950:f:0:1::/80 .. fd00:5950:f:0:5::/80
 //! ```
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
+use synprobe_common::sys::{
+    fd_limit,
+    poll::{self, interest},
+};
 
-use super::net::{Route, add_route};
-use super::scenario::Run;
-use super::socket::settle;
-use super::{Cause, Client, Lab, Made, MadeHandshake, Outcome, PORT, Role};
-use synprobe_common::sys::fd_limit;
-use synprobe_common::sys::poll::{self, interest};
+use crate::{
+    Cause, Client, ExpectedHandshake, GroundTruth, Lab, Outcome, PORT, Role,
+    net::{RouteTarget, add_route},
+    scenario::ScenarioRun,
+    socket::settle,
+};
 
-/// Connections that are established.
+/// Established connections.
 pub(super) const ESTABLISHED: usize = 500;
 /// Half-opens.
 pub(super) const HALF_OPENS: usize = 307;
-/// Networks from which they come.
+/// Networks of the clients.
 pub(super) const NETWORKS: u8 = 5;
-/// Where a queue is less than half full the kernel does not shorten the lives of its half-opens
-/// (`reqsk_timer_handler()`).
-pub(super) const ROOMY_BACKLOG: i32 = 1024;
-/// How long the state is held unless it is stopped before.
+/// A backlog that stays less than half full, so that the kernel does not shorten the lifetime of
+/// half-opens (`reqsk_timer_handler()`).
+pub(super) const LARGE_BACKLOG: i32 = 1024;
+/// Maximum time that the state is held.
 const HOLD: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(100);
-/// Between one message of everybody's and the next: work goes on, and an emulated processor has time for
-/// something else too.
-const TALK: Duration = Duration::from_secs(1);
-/// Connects that are under way at a time, so that they do not overflow the queue themselves.
-const AT_A_TIME: usize = 50;
+/// Interval between messages on every connection. An emulated processor needs time for other work.
+const MESSAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Connects in progress at a time, few enough not to overflow the accept queue.
+const BATCH: usize = 50;
 const MESSAGE: &[u8] = b"still here\n";
 
-/// An address of a network; with host 0 the network itself, whose prefix [`prefix`] tells.
-pub(super) fn carrier(v6: bool, network: u8, host: u8) -> IpAddr {
+/// An address of a client network. Host 0 is the network itself; see [`prefix`].
+pub(super) fn client_address(v6: bool, network: u8, host: u8) -> IpAddr {
     match v6 {
         true => Ipv6Addr::new(
             0xfd00,
@@ -58,35 +63,34 @@ pub(super) fn carrier(v6: bool, network: u8, host: u8) -> IpAddr {
     }
 }
 
-/// Length of a network's prefix.
+/// Prefix length of a client network.
 pub(super) fn prefix(v6: bool) -> u8 {
     if v6 { 80 } else { 24 }
 }
 
-/// The five hundred, and what the server accepted of them.
+/// The established connections, and those that the server accepted.
 #[derive(Default)]
-pub(super) struct Crowd {
+pub(super) struct ClientPool {
     clients: Vec<Client>,
     accepted: Vec<TcpStream>,
     sent: u64,
     answered: u64,
 }
 
-impl Crowd {
-    /// The one that was connected last.
+impl ClientPool {
+    /// The connection made last.
     pub(super) fn newest(&self) -> Option<&TcpStream> {
         self.clients.last().map(|client| &client.stream)
     }
 
-    /// Each says something; the server answers what has come, and the answers that have come are
-    /// read.
-    fn chat(&mut self) -> Result<()> {
+    /// Sends a message on each accepted connection. Handles the messages and answers that have arrived.
+    fn exchange(&mut self) -> Result<()> {
         let accepted: Vec<_> = self.accepted.iter().map(TcpStream::peer_addr).collect();
-        let heard: std::collections::HashSet<_> = accepted.into_iter().flatten().collect();
-        for client in self.clients.iter().filter(|c| heard.contains(&c.local)) {
+        let connected: std::collections::HashSet<_> = accepted.into_iter().flatten().collect();
+        for client in self.clients.iter().filter(|c| connected.contains(&c.local)) {
             (&client.stream)
                 .write_all(MESSAGE)
-                .context("a client's work")?;
+                .context("data of an established client")?;
             self.sent += MESSAGE.len() as u64;
         }
         self.answer()
@@ -98,14 +102,14 @@ impl Crowd {
                 let mut stream = stream;
                 stream.write_all(bytes)
             })
-            .context("the server's work")?;
+            .context("the server's answers")?;
         }
         for client in &self.clients {
             each_read(&client.stream, |bytes| {
                 self.answered += bytes.len() as u64;
                 Ok(())
             })
-            .context("a client's work")?;
+            .context("data of an established client")?;
         }
         Ok(())
     }
@@ -115,57 +119,63 @@ fn each_read(
     mut stream: &TcpStream,
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut scratch = [0; 512];
+    let mut buffer = [0; 512];
     loop {
-        match stream.read(&mut scratch) {
+        match stream.read(&mut buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(got) => each(&scratch[..got])?,
+            Ok(got) => each(&buffer[..got])?,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// What every incident sets up first: descriptors, the networks as the client's own, patience.
+/// Common setup: descriptor limit and retries.
 pub(super) fn prepare(lab: &Lab) -> Result<()> {
-    // An incident needs both ends of each connection.
+    // Both ends of each connection are in this process.
     fd_limit::raise().context("raising the limit of file descriptors")?;
     lab.server.set_sysctl("ipv4/tcp_synack_retries", "5")?;
     lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
     Ok(())
 }
 
-/// Makes the addresses from `first` on of each network the client's own; `len` is their prefix.
+/// Makes the addresses of each network from host `first` on local to the client; `len` is the prefix
+/// length.
 pub(super) fn own_networks(lab: &Lab, first: u8, len: u8) -> Result<()> {
     let v6 = lab.family.wire_is_v6();
     for network in 0..NETWORKS {
-        add_route(&lab.client, (carrier(v6, network, first), len), Route::Here)?;
+        add_route(
+            &lab.client,
+            (client_address(v6, network, first), len),
+            RouteTarget::Here,
+        )?;
     }
     Ok(())
 }
 
-/// An address of a network, as the lab's sockets write it.
+/// An address of a network in the form that the lab's sockets use.
 pub(super) fn local(lab: &Lab, network: u8, host: u8, port: u16) -> SocketAddr {
-    let address = carrier(lab.family.wire_is_v6(), network, host);
+    let address = client_address(lab.family.wire_is_v6(), network, host);
     SocketAddr::new(lab.as_sockets_write(address), port)
 }
 
-/// A client of the server with an address of a network, and a port unless 0.
+/// Connects to the server from an address of a network and a port (0: any).
 pub(super) fn call(lab: &Lab, network: u8, host: u8, port: u16) -> Result<Client> {
     let local = local(lab, network, host, port);
     Client::connect_from(&lab.client, local, lab.server_addr(PORT))
 }
 
-/// Adds `count` connections from everywhere to the crowd; their hosts begin at `host`.
+/// Adds connections from all networks to the pool until it has `count`. `hosts`: first host number, and
+/// how many.
 pub(super) fn establish(
-    run: &Run<'_>,
-    crowd: &mut Crowd,
+    run: &ScenarioRun<'_>,
+    pool: &mut ClientPool,
     count: usize,
     (host, hosts): (u8, u8),
 ) -> Result<()> {
-    while count > crowd.clients.len() && !run.stopped() {
+    while count > pool.clients.len() && !run.stopped() {
         let mut batch = Vec::new();
-        for n in crowd.clients.len()..count.min(crowd.clients.len() + AT_A_TIME) {
+        for n in pool.clients.len()..count.min(pool.clients.len() + BATCH) {
             let network = (n % usize::from(NETWORKS)) as u8;
             let nth = (n / usize::from(NETWORKS) % usize::from(hosts)) as u8;
             batch.push(call(run.lab, network, host + nth, 0)?);
@@ -174,23 +184,23 @@ pub(super) fn establish(
         for client in &batch {
             run.check_connected(client)?;
         }
-        crowd.clients.extend(batch);
+        pool.clients.extend(batch);
     }
     Ok(())
 }
 
-/// The application accepts until it has so many.
+/// Accepts until `count` connections are accepted.
 pub(super) fn accept(
-    run: &Run<'_>,
-    crowd: &mut Crowd,
+    run: &ScenarioRun<'_>,
+    pool: &mut ClientPool,
     listener: &TcpListener,
     count: usize,
 ) -> Result<()> {
-    while crowd.accepted.len() < count && !run.stopped() {
+    while pool.accepted.len() < count && !run.stopped() {
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(true)?;
-                crowd.accepted.push(stream);
+                pool.accepted.push(stream);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 run.check_deadline()?;
@@ -203,24 +213,28 @@ pub(super) fn accept(
     Ok(())
 }
 
-/// Establishes and accepts them all, with hosts of every network from `host` on.
-pub(super) fn crowd(run: &Run<'_>, listener: &TcpListener, hosts: (u8, u8)) -> Result<Crowd> {
-    let mut crowd = Crowd::default();
-    while crowd.clients.len() < ESTABLISHED && !run.stopped() {
-        let next = ESTABLISHED.min(crowd.clients.len() + AT_A_TIME);
-        establish(run, &mut crowd, next, hosts)?;
-        accept(run, &mut crowd, listener, next)?;
+/// Establishes and accepts all connections. `hosts`: first host number of each network, and how many.
+pub(super) fn establish_all(
+    run: &ScenarioRun<'_>,
+    listener: &TcpListener,
+    hosts: (u8, u8),
+) -> Result<ClientPool> {
+    let mut pool = ClientPool::default();
+    while pool.clients.len() < ESTABLISHED && !run.stopped() {
+        let next = ESTABLISHED.min(pool.clients.len() + BATCH);
+        establish(run, &mut pool, next, hosts)?;
+        accept(run, &mut pool, listener, next)?;
     }
-    Ok(crowd)
+    Ok(pool)
 }
 
-/// Waits until the state stands, says so, and holds it: work goes on, and `tick` is called ten times a
-/// second with the time since. Whether it stood.
+/// Waits for the state, signals it, and holds it with data on every connection. Calls `tick` ten times a
+/// second with the elapsed time. Returns whether the state was reached.
 pub(super) fn hold(
-    run: &mut Run<'_>,
-    crowd: &mut Crowd,
+    run: &mut ScenarioRun<'_>,
+    pool: &mut ClientPool,
     slack: usize,
-    mut tick: impl FnMut(&mut Run<'_>, Duration) -> Result<()>,
+    mut tick: impl FnMut(&mut ScenarioRun<'_>, Duration) -> Result<()>,
 ) -> Result<bool> {
     let wanted = HALF_OPENS.saturating_sub(slack)..=HALF_OPENS;
     run.wait_half_opens(PORT, wanted)?;
@@ -229,7 +243,7 @@ pub(super) fn hold(
     }
     let established = run.lab.established(PORT)?;
     if established != ESTABLISHED {
-        bail!("{established} connections are established, not {ESTABLISHED}");
+        bail!("{established} connections are established instead of {ESTABLISHED}");
     }
     if let Some(ready) = &run.lab.ready {
         ready();
@@ -237,38 +251,38 @@ pub(super) fn hold(
     let began = Instant::now();
     let mut least = usize::MAX;
     let mut most = 0;
-    let mut talk = began;
+    let mut last_message = began;
     while !run.stopped() && began.elapsed() < HOLD {
-        if talk.elapsed() >= TALK || crowd.sent == 0 {
-            crowd.chat()?;
-            talk = Instant::now();
+        if last_message.elapsed() >= MESSAGE_INTERVAL || pool.sent == 0 {
+            pool.exchange()?;
+            last_message = Instant::now();
         }
         tick(run, began.elapsed())?;
         let now = run.lab.half_opens(PORT)?;
         (least, most) = (least.min(now), most.max(now));
         run.pause(TICK)?;
     }
-    crowd.answer()?;
-    // The last words may be on their way still.
-    if crowd.answered * 10 < crowd.sent * 9 {
+    pool.answer()?;
+    // The last messages may still be in flight.
+    if pool.answered * 10 < pool.sent * 9 {
         bail!(
-            "of {} bytes that those connected wrote only {} were answered",
-            crowd.sent,
-            crowd.answered
+            "of {} bytes sent on established connections only {} were answered",
+            pool.sent,
+            pool.answered
         );
     }
     let held = began.elapsed().as_secs_f64();
     run.note(format!(
-        "{ESTABLISHED} established and {HALF_OPENS} half-open at first; held for {held:.1} s with {least} \
-         to {most} half-open; {} bytes went to and fro meanwhile",
-        crowd.answered
+        "{ESTABLISHED} established and {HALF_OPENS} half-open at the start; held for {held:.1} s with {least} \
+         to {most} half-open; {} bytes exchanged",
+        pool.answered
     ));
     Ok(true)
 }
 
-/// Notes one end of a handshake that a diagnosis may see open or ended, or not at all.
+/// Records one end of a handshake that a diagnosis may see open, ended, or not at all.
 pub(super) fn may_be_seen(
-    run: &mut Run<'_>,
+    run: &mut ScenarioRun<'_>,
     role: Role,
     (client, server): (SocketAddr, SocketAddr),
     count: u64,
@@ -278,7 +292,7 @@ pub(super) fn may_be_seen(
         Role::Client => (client, server),
         Role::Server => (server, client),
     };
-    run.made.handshakes.push(MadeHandshake {
+    run.truth.handshakes.push(ExpectedHandshake {
         role,
         local_addr: local.ip().to_canonical(),
         local_port: Some(local.port()),
@@ -292,9 +306,9 @@ pub(super) fn may_be_seen(
     });
 }
 
-/// Likewise, both ends of a client's.
+/// Records both ends of a client's handshake with [`may_be_seen`].
 pub(super) fn both_may_be_seen(
-    run: &mut Run<'_>,
+    run: &mut ScenarioRun<'_>,
     client: &Client,
     half_opens: u64,
     [of_server, of_client]: [impl Into<Cause>; 2],
@@ -304,15 +318,15 @@ pub(super) fn both_may_be_seen(
     may_be_seen(run, Role::Client, ends, 1, of_client);
 }
 
-/// Those that call while it is held, and must not get in.
+/// Clients that connect during the incident and must fail.
 #[derive(Default)]
-pub(super) struct ShutOut(Vec<Client>);
+pub(super) struct RejectedClients(Vec<Client>);
 
-impl ShutOut {
-    /// How many call, a second apart.
+impl RejectedClients {
+    /// Their number; one connects each second.
     pub(super) const CALLERS: u8 = 4;
 
-    /// The next one calls when it is time.
+    /// Starts the next client when it is due.
     pub(super) fn tick(
         &mut self,
         since: Duration,
@@ -325,12 +339,15 @@ impl ShutOut {
         Ok(())
     }
 
-    /// An error if one got in.
-    pub(super) fn check(&mut self, run: &Run<'_>) -> Result<()> {
+    /// Returns an error if one is connected.
+    pub(super) fn check(&mut self, run: &ScenarioRun<'_>) -> Result<()> {
         settle(&mut self.0, run.stop, Instant::now())?;
         for client in &self.0 {
-            if client.seen == super::Seen::Connected {
-                bail!("{} was to be shut out, and got in", client.local);
+            if client.seen == crate::ConnectState::Connected {
+                bail!(
+                    "{} should not be able to connect, but is connected",
+                    client.local
+                );
             }
         }
         Ok(())
@@ -341,15 +358,15 @@ impl ShutOut {
     }
 }
 
-/// Resets what is left, so that nothing lingers, and says what was made.
-pub(super) fn end(run: Run<'_>, crowd: Crowd, stood: bool) -> Result<Made> {
-    for client in crowd.clients {
+/// Resets the remaining connections and returns the ground truth.
+pub(super) fn end(run: ScenarioRun<'_>, pool: ClientPool, reached: bool) -> Result<GroundTruth> {
+    for client in pool.clients {
         client.reset()?;
     }
-    let counters = run.made.counters.clone();
+    let counters = run.truth.counters.clone();
     let mut made = run.end()?;
-    if stood {
-        // It is stopped when whoever looks has seen enough.
+    if reached {
+        // The watcher stops an incident when it has seen enough: that is no interruption.
         made.interrupted = false;
         if made.background.is_none() {
             made.counters = counters;

@@ -1,52 +1,58 @@
-//! What may differ between two runs of a scenario without changing what they show.
+//! Variations of a scenario that do not change its results: pauses and background handshakes.
 
-use std::cell::Cell;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
-
-use super::socket::{self, Client, Seen};
-use super::{Family, Lab, Server};
 use synprobe_common::sys::sockopts::with_sockaddr;
 
-/// How a run differs from the plain one.
+use crate::{
+    Lab, Server, SocketFamily,
+    socket::{self, Client, ConnectState},
+};
+
+/// How a run varies.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Variation {
-    /// Pauses last 0.85 to 1.25 times as long as usual, as this number decides; 0: as usual.
+pub struct Jitter {
+    /// Seed of the factor, 0.85 to 1.25, that pauses are multiplied with; 0: no variation.
     pub seed: u64,
-    /// Healthy handshakes go on beside the scenario's, on [`BACKGROUND_PORT`]. What the kernel counts
-    /// for a whole namespace is then not predicted.
+    /// Healthy handshakes run in parallel on [`BACKGROUND_PORT`]. The counters of a namespace are not
+    /// predicted then.
     pub background: bool,
 }
 
-/// The server's port of the background's handshakes.
+/// The server's port of the background handshakes.
 pub const BACKGROUND_PORT: u16 = 9;
 
-/// The background's ports on the client's side: above those that the kernel hands out (32768 to 60999
-/// unless a scenario says otherwise), so that it takes none from a scenario that runs short of them.
+/// First client port of the background handshakes. It is above the default ephemeral range (32768 to
+/// 60999), so that the background does not use up a scenario's ports.
 const FIRST_PORT: u16 = 61_001;
 
-/// A background handshake that is not over by then has gone wrong.
+/// Time limit of a background handshake.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The numbers that follow from a seed (splitmix64).
+/// Pseudo-random numbers from a seed (splitmix64).
 #[derive(Debug)]
-pub(super) struct Dice {
+pub(super) struct JitterRng {
     state: Cell<u64>,
-    still: bool,
+    disabled: bool,
 }
 
-impl Dice {
+impl JitterRng {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             state: Cell::new(seed),
-            still: seed == 0,
+            disabled: seed == 0,
         }
     }
 
@@ -58,21 +64,21 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// 0 (included) to 1 (not included).
+    /// A number from 0 (included) to 1 (excluded).
     fn fraction(&self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// 0.85 to 1.25 times as long; as long as it is, for the seed 0.
+    /// Multiplies a pause by 0.85 to 1.25, or by 1 for the seed 0.
     pub(super) fn vary(&self, pause: Duration) -> Duration {
-        match self.still {
+        match self.disabled {
             true => pause,
             false => pause.mul_f64(0.85 + 0.4 * self.fraction()),
         }
     }
 }
 
-/// Healthy handshakes beside a scenario's own.
+/// Healthy handshakes in parallel to a scenario.
 pub(super) struct Background {
     over: Arc<AtomicBool>,
     server: Option<Server>,
@@ -80,24 +86,24 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Starts them: one every 20 to 50 ms.
+    /// Starts them, one every 20 to 50 ms.
     pub(super) fn start(lab: &Lab) -> Result<Self> {
         let server = Server::start(vec![lab.listen(BACKGROUND_PORT, 128)?])?;
         let over = Arc::new(AtomicBool::new(false));
-        let caller = Caller {
+        let caller = BackgroundClient {
             client: lab.client.clone(),
             server: lab.server_addr(BACKGROUND_PORT),
             any: match lab.family {
-                Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-                Family::V6 | Family::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
+                SocketFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+                SocketFamily::V6 | SocketFamily::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
             },
-            dice: Dice::new(lab.variation.seed),
+            rng: JitterRng::new(lab.jitter.seed),
             over: Arc::clone(&over),
         };
         let thread = thread::Builder::new()
             .name("lab-background".into())
-            .spawn(move || caller.call())
-            .context("starting the background")?;
+            .spawn(move || caller.connect_until_over())
+            .context("starting the background handshakes")?;
         Ok(Self {
             over,
             server: Some(server),
@@ -105,9 +111,12 @@ impl Background {
         })
     }
 
-    /// Ends them; how many there were.
+    /// Stops them and returns their number.
     pub(super) fn stop(mut self) -> Result<u64> {
-        let made = self.end().unwrap_or(Ok(0)).context("the background")?;
+        let made = self
+            .end()
+            .unwrap_or(Ok(0))
+            .context("background handshakes")?;
         let served = match self.server.take() {
             Some(server) => server.stop()?.accepted,
             None => made,
@@ -124,28 +133,28 @@ impl Background {
         Some(
             thread
                 .join()
-                .unwrap_or_else(|_| Err(anyhow!("it panicked"))),
+                .unwrap_or_else(|_| Err(anyhow!("the thread panicked"))),
         )
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Whoever wants its error calls stop(); here an earlier one is already on its way.
+        // stop() returns the error; here another error is being returned already.
         let _ = self.end();
     }
 }
 
-struct Caller {
-    client: super::Ns,
+struct BackgroundClient {
+    client: crate::Ns,
     server: SocketAddr,
     any: IpAddr,
-    dice: Dice,
+    rng: JitterRng,
     over: Arc<AtomicBool>,
 }
 
-impl Caller {
-    fn call(&self) -> Result<u64> {
+impl BackgroundClient {
+    fn connect_until_over(&self) -> Result<u64> {
         let never = AtomicBool::new(false);
         let mut made = 0;
         for port in FIRST_PORT..=u16::MAX {
@@ -156,20 +165,20 @@ impl Caller {
             let mut client = Client::connect(&self.client, self.server, |fd| bind(fd, local))?;
             let deadline = Instant::now() + DEADLINE;
             socket::settle([&mut client], &never, deadline)?;
-            if client.seen != Seen::Connected {
-                bail!("a healthy handshake saw {:?}", client.seen);
+            if client.seen != ConnectState::Connected {
+                bail!("a background handshake ended as {:?}", client.seen);
             }
             made += 1;
             client.finish(&never, deadline)?;
             let spacing =
-                Duration::from_millis(20) + Duration::from_millis(30).mul_f64(self.dice.fraction());
+                Duration::from_millis(20) + Duration::from_millis(30).mul_f64(self.rng.fraction());
             socket::pause(spacing, &self.over)?;
         }
         Ok(made)
     }
 }
 
-/// Chooses a socket's own address.
+/// Binds a socket.
 fn bind(fd: &OwnedFd, local: SocketAddr) -> io::Result<()> {
     let bound = with_sockaddr(local, |address, len| {
         // SAFETY: the address is alive for the call and its length is its own.
@@ -186,11 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_vary_within_bounds_and_alike_for_one_seed() {
+    fn pauses_vary_within_bounds_and_equally_for_one_seed() {
         let second = Duration::from_secs(1);
         let of = |seed| {
-            let dice = Dice::new(seed);
-            [(); 200].map(|()| dice.vary(second))
+            let rng = JitterRng::new(seed);
+            [(); 200].map(|()| rng.vary(second))
         };
         assert!(of(0).iter().all(|&pause| pause == second));
         let varied = of(7);
@@ -204,14 +213,14 @@ mod tests {
     #[test]
     #[ignore = "needs root"]
     fn the_background_is_counted_by_the_kernel_and_not_by_the_run() {
-        for family in Family::ALL {
+        for family in SocketFamily::ALL {
             let mut lab = Lab::new(family).unwrap();
-            lab.variation = Variation {
+            lab.jitter = Jitter {
                 seed: 3,
                 background: true,
             };
             let before = lab.counters().unwrap();
-            let made = super::super::find("healthy")
+            let made = crate::find("healthy")
                 .unwrap()
                 .run(&lab, &AtomicBool::new(false))
                 .unwrap();

@@ -1,13 +1,13 @@
-//! The lab: real handshakes made to fail on purpose, between two network namespaces of its own.
+//! The lab makes real handshakes fail, between two network namespaces of its own.
 //!
 //! ```text
 //!   client namespace            veth pair             server namespace
 //!   real sockets     ◄── fault ──────────── fault ──►  real listener
 //! ```
 //!
-//! [`Lab::new`] makes the namespaces, [`all`] lists what can be made to happen in them. Nothing
-//! has a name on the host: namespaces are held by a descriptor, links live inside them, and the
-//! faults hang on the links, so that all of it vanishes with the process however that ends.
+//! [`Lab::new`] makes the namespaces; [`all`] lists the scenarios. Nothing has a name on the host:
+//! the process holds the namespaces by descriptors, and links and faults exist inside them. All of it
+//! vanishes with the process, however that ends.
 
 pub mod capture;
 mod comparison;
@@ -34,33 +34,34 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Result, bail};
-
-pub use confusion_matrix::{Answer, Cell, Matrix, Said};
-pub use counters::{Counters, LabCounters};
-pub use fault::{Fault, FaultCount, FaultRule, Lose, bare_ack, data, syn, syn_ack};
+pub use confusion_matrix::{Answer, CellCounts, Classification, ConfusionMatrix};
+pub use counters::{LabCounters, TcpCounters};
+pub use fault::{FaultCount, FaultInjector, FaultRule, LossPattern, bare_ack, data, syn, syn_ack};
 pub use ground_truth::{
-    Cause, Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome,
-    Role, Side,
+    Cause, ClientError, ExpectedCounter, ExpectedHandshake, ExpectedRetransmits, FaultReport,
+    GroundTruth, Outcome, Role, Side,
 };
-pub use jitter::{BACKGROUND_PORT, Variation};
+pub use jitter::{BACKGROUND_PORT, Jitter};
 pub use lab_run::LabRun;
 pub use net::{
-    CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, Route, SERVER_MAC, SERVER_V4, SERVER_V6,
+    CLIENT_MAC, CLIENT_V4, CLIENT_V6, INTERFACE, RouteTarget, SERVER_MAC, SERVER_V4, SERVER_V6,
     add_route, beyond_server, has_ipv6, sink, spoofed,
 };
 pub use ns::Ns;
 pub use raw_sender::RawSender;
 pub use scenario::Scenario;
 pub use scenarios::{all, find};
-pub use server::{Served, Server};
-pub use socket::{Client, Seen, listen, settle};
+pub use server::{Server, ServerTotals};
+pub use socket::{Client, ConnectState, listen, settle};
 pub use synprobe_common::sys::sockopts::set_option;
 
-/// The port the lab's server listens on, unless a scenario needs several.
+/// The port that the lab's server listens on, unless a scenario needs several.
 pub const PORT: u16 = 8080;
 
 /// States as `/proc/net/tcp` writes them.
@@ -72,7 +73,7 @@ pub(crate) const SERVER: &str = "server";
 
 /// Which addresses the lab's sockets use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
+pub enum SocketFamily {
     /// IPv4 sockets.
     V4,
     /// IPv6 sockets.
@@ -81,31 +82,31 @@ pub enum Family {
     V4Mapped,
 }
 
-impl Family {
-    /// All of them.
+impl SocketFamily {
+    /// Every variant.
     pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::V4Mapped];
 
-    /// Whether IPv6 is on the wire.
+    /// Whether the packets are IPv6.
     pub fn wire_is_v6(self) -> bool {
         self == Self::V6
     }
 }
 
-/// Called once, when the state that an incident is about is reached.
-pub type OnceItStands = Arc<dyn Fn() + Send + Sync>;
+/// Called once, when an incident has reached its state.
+pub type ReadyCallback = Arc<dyn Fn() + Send + Sync>;
 
-/// The two namespaces and what joins them.
+/// The two namespaces and the link between them.
 pub struct Lab {
-    /// Where the active opens come from.
+    /// Namespace of the active opens.
     pub client: Ns,
-    /// Where the listener is.
+    /// Namespace of the listener.
     pub server: Ns,
     /// Which addresses the sockets use.
-    pub family: Family,
-    /// How the next run is to differ from the plain one.
-    pub variation: Variation,
-    /// Whom an incident ([`Scenario::is_incident`]) notifies when its state is reached.
-    pub ready: Option<OnceItStands>,
+    pub family: SocketFamily,
+    /// How the next run varies.
+    pub jitter: Jitter,
+    /// What an incident ([`Scenario::is_incident`]) calls when it has reached its state.
+    pub ready: Option<ReadyCallback>,
 }
 
 impl std::fmt::Debug for Lab {
@@ -114,31 +115,31 @@ impl std::fmt::Debug for Lab {
             .field("client", &self.client)
             .field("server", &self.server)
             .field("family", &self.family)
-            .field("variation", &self.variation)
+            .field("jitter", &self.jitter)
             .finish_non_exhaustive()
     }
 }
 
 impl Lab {
-    /// Makes them; on return the link is running. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
-    pub fn new(family: Family) -> Result<Self> {
+    /// Makes the namespaces; on return the link is up. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+    pub fn new(family: SocketFamily) -> Result<Self> {
         Self::build(family, false)
     }
 
-    /// Likewise, but the server's end has no addresses: a raw peer (see [`raw_peer`]) plays there.
-    pub fn with_bare_server(family: Family) -> Result<Self> {
+    /// As [`Lab::new`], but the server's end has no addresses: a raw peer ([`raw_peer`]) acts there.
+    pub fn with_bare_server(family: SocketFamily) -> Result<Self> {
         Self::build(family, true)
     }
 
-    fn build(family: Family, server_is_bare: bool) -> Result<Self> {
-        if family == Family::V6 && !has_ipv6() {
+    fn build(family: SocketFamily, server_is_bare: bool) -> Result<Self> {
+        if family == SocketFamily::V6 && !has_ipv6() {
             bail!("this kernel runs without IPv6: choose IPv4");
         }
         let lab = Self {
             client: Ns::new_anonymous(CLIENT)?,
             server: Ns::new_anonymous(SERVER)?,
             family,
-            variation: Variation::default(),
+            jitter: Jitter::default(),
             ready: None,
         };
         net::join(&lab.client, &lab.server, server_is_bare)?;
@@ -161,15 +162,15 @@ impl Lab {
         }
     }
 
-    /// An address on the wire as the lab's sockets write it.
+    /// Converts a wire address to the form that the lab's sockets use.
     pub fn as_sockets_write(&self, address: IpAddr) -> IpAddr {
         match (self.family, address) {
-            (Family::V4Mapped, IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
+            (SocketFamily::V4Mapped, IpAddr::V4(v4)) => v4.to_ipv6_mapped().into(),
             _ => address,
         }
     }
 
-    /// Where the client's sockets call.
+    /// The address that the client's sockets connect to.
     pub fn server_addr(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.as_sockets_write(self.server_ip()), port)
     }
@@ -177,33 +178,32 @@ impl Lab {
     /// A listener on `port` in the server's namespace.
     pub fn listen(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
         let any = match self.family {
-            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-            Family::V6 | Family::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
+            SocketFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            SocketFamily::V6 | SocketFamily::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
         };
         listen(
             &self.server,
             any,
             port,
             backlog,
-            self.family == Family::V4Mapped,
+            self.family == SocketFamily::V4Mapped,
         )
     }
 
-    /// Reads the kernel's counters of both namespaces; [`LabCounters::since`] gives what moved.
+    /// Reads the kernel's counters of both namespaces; see [`LabCounters::since`].
     pub fn counters(&self) -> Result<LabCounters> {
         Ok(LabCounters {
-            client: Counters::read(&self.client)?,
-            server: Counters::read(&self.server)?,
+            client: TcpCounters::read(&self.client)?,
+            server: TcpCounters::read(&self.server)?,
         })
     }
 
-    /// How many half-open connections to `port` the server's namespace has.
+    /// Number of half-open connections to `port` in the server's namespace.
     pub fn half_opens(&self, port: u16) -> Result<usize> {
         self.in_state(port, SYN_RECV)
     }
 
-    /// How many connections to `port` the server's namespace has that are established, accepted or
-    /// not.
+    /// Number of established connections to `port` in the server's namespace, accepted or not.
     pub fn established(&self, port: u16) -> Result<usize> {
         self.in_state(port, ESTABLISHED)
     }
@@ -221,7 +221,7 @@ impl Lab {
                 .skip(1)
                 .filter(|line| {
                     let mut columns = line.split_whitespace().skip(1);
-                    // Local address and port; peer; state.
+                    // Columns: local address and port, peer, state.
                     columns
                         .next()
                         .is_some_and(|address| address.ends_with(&local))

@@ -6,19 +6,23 @@
 //!   fd00:5950::1/64                                     fd00:5950::2/64
 //!
 //!   198.18.1.0/24, fd00:5950:1::/64     beyond the server (scenario `unreachable`)
-//!   198.18.128.0/17, fd00:5950:f::/64   beyond the client: nobody's, nobody answers
+//!   198.18.128.0/17, fd00:5950:f::/64   beyond the client: unassigned, without answer
 //! ```
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
-use std::{ffi::CString, io};
+use std::{
+    ffi::CString,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
-use super::ns::Ns;
-use super::rtnl::{Message, Netlink, link_header, octets};
+use crate::{
+    ns::Ns,
+    rtnl::{Netlink, NetlinkRequest, link_header, octets},
+};
 
 /// The interface's name in both namespaces.
 pub const INTERFACE: &str = "lab0";
@@ -35,7 +39,7 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// MAC address of the server's end.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Far longer than a link takes to come up on the slowest machine.
+/// Far longer than a link needs to come up on the slowest machine.
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Index of the loopback device in every namespace.
@@ -51,7 +55,7 @@ const ETHTOOL_SGRO: u32 = 0x2c;
 /// The link of [`sink`].
 const SINK: &str = "sink";
 
-/// `n`th address (from 0) of the subnet beyond the client that nobody answers for.
+/// `n`th address (from 0) of the unassigned subnet beyond the client.
 pub fn spoofed(v6: bool, n: u16) -> IpAddr {
     let host = n + 1;
     if v6 {
@@ -77,23 +81,23 @@ pub fn beyond_server_subnet(v6: bool) -> (IpAddr, u8) {
     }
 }
 
-/// A route to add.
-pub enum Route {
-    /// To a neighbour that forwards.
+/// Target of a route.
+pub enum RouteTarget {
+    /// A neighbour that forwards.
     Via(IpAddr),
-    /// To nowhere: the kernel answers with an ICMP error. The type is one of `RTN_*`.
+    /// None: the kernel answers with an ICMP error. The type is one of `RTN_*`.
     Nowhere(u8),
-    /// To this host itself: each of these addresses is its own.
+    /// This host: each of these addresses is local.
     Here,
-    /// To the loopback device: a way back that is not the one by which anything comes in.
+    /// The loopback device: a return route by an interface on which nothing arrives.
     Loopback,
-    /// To neighbours on the link of that name.
+    /// Neighbours on the link of this name.
     Link(&'static str),
 }
 
-/// Joins two namespaces; on return both ends are running, and no address resolution, duplicate
-/// address detection, offload or saved metric will blur what happens on the link. With
-/// `server_is_bare` the server's end gets no addresses: a raw peer plays there.
+/// Joins two namespaces. On return both ends are up. Address resolution, duplicate address detection,
+/// offloads and saved metrics are off, so that they do not affect the traffic. With `server_is_bare` the
+/// server's end gets no addresses: a raw peer acts there.
 pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
     prepare(client)?;
     prepare(server)?;
@@ -119,11 +123,11 @@ pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
             false => (Ipv4Addr::new(198, 18, 128, 0).into(), 17),
         }
     };
-    add_route(server, to(false), Route::Via(CLIENT_V4.into()))?;
-    add_route(server, to(true), Route::Via(CLIENT_V6.into()))
+    add_route(server, to(false), RouteTarget::Via(CLIENT_V4.into()))?;
+    add_route(server, to(true), RouteTarget::Via(CLIENT_V6.into()))
 }
 
-/// Settings that every namespace of the lab has, before it gets a link.
+/// Applies the settings of every namespace of the lab, before it gets a link.
 pub fn prepare(ns: &Ns) -> Result<()> {
     for (key, value) in [
         ("ipv6/conf/default/addr_gen_mode", "1"),
@@ -148,17 +152,17 @@ fn index(name: &str) -> Result<u32> {
     }
 }
 
-/// A link between two namespaces, without addresses: its name in both and the MAC of each end.
+/// A link between two namespaces, without addresses.
 pub struct Link<'ns> {
-    /// One end.
+    /// Namespace and MAC address of one end.
     pub here: (&'ns Ns, [u8; 6]),
-    /// The other.
+    /// Namespace and MAC address of the other end.
     pub there: (&'ns Ns, [u8; 6]),
-    /// What both ends are called.
+    /// Name of both ends.
     pub name: &'static str,
 }
 
-/// Makes a link and waits until it is running.
+/// Makes a link and waits until it is up.
 pub fn link(link: &Link<'_>) -> Result<()> {
     let (here, there, name) = (link.here.0, link.there.0, link.name);
     here.run(|| add_pair(link))?;
@@ -174,7 +178,7 @@ pub fn link(link: &Link<'_>) -> Result<()> {
 fn add_pair(link: &Link<'_>) -> Result<()> {
     let name = format!("{}\0", link.name);
     let other = link.there.0.fd().as_fd().as_raw_fd().to_ne_bytes();
-    let message = Message::new(
+    let message = NetlinkRequest::new(
         libc::RTM_NEWLINK,
         libc::NLM_F_CREATE | libc::NLM_F_EXCL,
         &link_header(0, 0, 0),
@@ -196,12 +200,12 @@ fn add_pair(link: &Link<'_>) -> Result<()> {
         .context("making a veth pair (needs CAP_NET_ADMIN and the veth driver)")
 }
 
-/// Makes a link of which nothing comes back and on which nothing is refused, and sends to it what goes to
-/// `(address, prefix length)`. Between two hosts of ours there is a queue, and a SYN-ACK for which it has
-/// no room ends its half-open: a thousand are sent again at once, and nine hundred would be gone.
+/// Makes a link that drops everything silently, and routes `(address, prefix length)` to it. The queue
+/// between two hosts of the lab rejects packets when it is full, and a rejected SYN-ACK ends its
+/// half-open: of a thousand SYN-ACKs retransmitted at once nine hundred would be rejected.
 pub fn sink(ns: &Ns, to: (IpAddr, u8)) -> Result<()> {
     ns.run(|| {
-        let message = Message::new(
+        let message = NetlinkRequest::new(
             libc::RTM_NEWLINK,
             libc::NLM_F_CREATE | libc::NLM_F_EXCL,
             &link_header(
@@ -212,25 +216,25 @@ pub fn sink(ns: &Ns, to: (IpAddr, u8)) -> Result<()> {
         )
         .attr(libc::IFLA_IFNAME, format!("{SINK}\0").as_bytes())
         .nest(libc::IFLA_LINKINFO, &[], |m| {
-            // It takes what is redirected to it, and swallows the rest (ifb_xmit()).
+            // It drops everything that was not redirected to it (ifb_xmit()).
             m.attr(libc::IFLA_INFO_KIND, b"ifb")
         });
         Netlink::open(libc::NETLINK_ROUTE, 0)?
             .request(message)
             .context("making an ifb link (needs CAP_NET_ADMIN and the ifb driver)")
     })?;
-    add_route(ns, to, Route::Link(SINK))
+    add_route(ns, to, RouteTarget::Link(SINK))
 }
 
 fn bring_up(name: &str) -> Result<()> {
     let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, 0)?;
-    // Before the link is up, so that not one packet leaves with the other settings.
+    // Before the link is up, so that no packet leaves with the old settings.
     for command in [ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO] {
         switch_offload_off(name, command)?;
     }
     for index in [LOOPBACK, index(name)?] {
         let up = link_header(index, libc::IFF_UP, libc::IFF_UP);
-        rtnl.request(Message::new(libc::RTM_NEWLINK, 0, &up))
+        rtnl.request(NetlinkRequest::new(libc::RTM_NEWLINK, 0, &up))
             .context("bringing a link up")?;
     }
     Ok(())
@@ -282,7 +286,7 @@ fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
             header[1] = prefix;
             header[4..8].copy_from_slice(&index.to_ne_bytes());
             let flags = libc::IFA_F_NODAD | libc::IFA_F_PERMANENT;
-            let message = Message::new(
+            let message = NetlinkRequest::new(
                 libc::RTM_NEWADDR,
                 libc::NLM_F_CREATE | libc::NLM_F_EXCL,
                 &header,
@@ -309,14 +313,14 @@ fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
         .try_for_each(|address| add_neighbour(ns, INTERFACE, address, mac))
 }
 
-/// Says for good which MAC address has `address` on the link of that name.
+/// Adds a permanent neighbour entry for `address` on the link `name`.
 pub fn add_neighbour(ns: &Ns, name: &str, address: IpAddr, mac: [u8; 6]) -> Result<()> {
     ns.run(|| {
         let mut header = [0; 12];
         header[0] = family(address);
         header[4..8].copy_from_slice(&index(name)?.to_ne_bytes());
         header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
-        let message = Message::new(
+        let message = NetlinkRequest::new(
             libc::RTM_NEWNEIGH,
             libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
             &header,
@@ -330,21 +334,21 @@ pub fn add_neighbour(ns: &Ns, name: &str, address: IpAddr, mac: [u8; 6]) -> Resu
 }
 
 /// Adds a route to `(address, prefix length)`.
-pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
+pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: RouteTarget) -> Result<()> {
     ns.run(|| {
         let (address, prefix) = to;
         if address.is_ipv6() && !has_ipv6() {
             return Ok(());
         }
         let (kind, table, scope) = match route {
-            Route::Via(_) => (
+            RouteTarget::Via(_) => (
                 libc::RTN_UNICAST,
                 libc::RT_TABLE_MAIN,
                 libc::RT_SCOPE_UNIVERSE,
             ),
-            Route::Nowhere(kind) => (kind, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE),
-            Route::Here => (libc::RTN_LOCAL, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST),
-            Route::Loopback | Route::Link(_) => {
+            RouteTarget::Nowhere(kind) => (kind, libc::RT_TABLE_MAIN, libc::RT_SCOPE_UNIVERSE),
+            RouteTarget::Here => (libc::RTN_LOCAL, libc::RT_TABLE_LOCAL, libc::RT_SCOPE_HOST),
+            RouteTarget::Loopback | RouteTarget::Link(_) => {
                 (libc::RTN_UNICAST, libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK)
             }
         };
@@ -359,20 +363,20 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
             scope,
             kind,
         ]);
-        let mut message = Message::new(
+        let mut message = NetlinkRequest::new(
             libc::RTM_NEWROUTE,
             libc::NLM_F_CREATE | libc::NLM_F_EXCL,
             &header,
         )
         .attr(libc::RTA_DST, &octets(address));
-        if let Route::Via(gateway) = route {
+        if let RouteTarget::Via(gateway) = route {
             message = message.attr(libc::RTA_GATEWAY, &octets(gateway));
         }
         let device = match route {
-            Route::Via(_) => Some(index(INTERFACE)?),
-            Route::Link(name) => Some(index(name)?),
-            Route::Nowhere(_) => None,
-            Route::Here | Route::Loopback => Some(LOOPBACK),
+            RouteTarget::Via(_) => Some(index(INTERFACE)?),
+            RouteTarget::Link(name) => Some(index(name)?),
+            RouteTarget::Nowhere(_) => None,
+            RouteTarget::Here | RouteTarget::Loopback => Some(LOOPBACK),
         };
         if let Some(device) = device {
             message = message.attr(libc::RTA_OIF, &device.to_ne_bytes());
@@ -383,7 +387,7 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: Route) -> Result<()> {
     })
 }
 
-/// False on a kernel that was started without IPv6; the IPv4 scenarios still work there.
+/// False where the kernel was started without IPv6. The IPv4 scenarios work there.
 pub fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
 }

@@ -1,5 +1,4 @@
-//! The lab's namespaces: without a name, held by a descriptor, so that they vanish with the process
-//! however that ends.
+//! The lab's namespaces. They have no name; a descriptor holds them, so they vanish with the process.
 
 use std::{
     fs, io,
@@ -7,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-
 use synprobe_common::sys::{
     netns::{NetNs, NetnsError},
     sysctl::set_sysctl,
@@ -21,22 +19,22 @@ pub struct Ns {
 }
 
 impl Ns {
-    /// Makes an empty namespace; `label` is what error messages call it.
+    /// Makes an empty namespace; error messages use `label`.
     pub fn new_anonymous(label: &'static str) -> Result<Self, NetnsError> {
         NetNs::new_anonymous().map(|netns| Self { netns, label })
     }
 
-    /// The namespace as the pipeline names it.
+    /// The namespace in the form that the pipeline uses.
     pub fn netns(&self) -> NetNs {
         self.netns.clone()
     }
 
-    /// The namespace's inode number: what `netns` is in synprobe's output.
+    /// The namespace's inode number, `netns` in synprobe's output.
     pub fn inode(&self) -> u32 {
         self.netns.inode()
     }
 
-    /// The name given to it when it was made.
+    /// The label of the namespace.
     pub fn label(&self) -> &'static str {
         self.label
     }
@@ -46,13 +44,13 @@ impl Ns {
         self.netns.as_fd()
     }
 
-    /// Moves the calling thread into the namespace, for good.
+    /// Moves the calling thread into the namespace permanently.
     pub fn enter_on_this_thread(&self) -> io::Result<()> {
         self.netns.enter_on_this_thread()
     }
 
-    /// Runs `work` on a thread of its own inside the namespace and waits for it. Sockets made there
-    /// stay in the namespace, whichever thread uses them afterwards.
+    /// Runs `work` on a separate thread inside the namespace and waits for it. Sockets made there remain
+    /// in the namespace, whichever thread uses them.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.netns
             .run(work)
@@ -65,7 +63,7 @@ impl Ns {
             .with_context(|| format!("setting net/{key} to {value} in {}", self.label))
     }
 
-    /// Likewise, for a setting that not every kernel has: false where it is missing.
+    /// As [`Ns::set_sysctl`], but returns false where this kernel does not have the setting.
     pub fn try_sysctl(&self, key: &str, value: &str) -> Result<bool> {
         match self.set_sysctl(key, value) {
             Ok(()) => Ok(true),
@@ -76,8 +74,7 @@ impl Ns {
         }
     }
 
-    /// Reads a file that shows the reader's own namespace, such as `net/tcp`, from
-    /// `/proc/thread-self`.
+    /// Reads a file below `/proc/thread-self` inside the namespace, such as `net/tcp`.
     pub fn read_proc(&self, file: &str) -> Result<String> {
         self.run(|| {
             fs::read_to_string(format!("/proc/thread-self/{file}"))

@@ -1,4 +1,4 @@
-//! Building and reading TCP segments byte by byte: IPv4, IPv6 and Ethernet.
+//! Builds and parses TCP segments in IPv4, IPv6 and Ethernet.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ pub const ETH_LEN: usize = 14;
 
 /// A TCP segment with its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct TcpSegment {
     /// Source address and port.
     pub source: SocketAddr,
     /// Destination address and port, of the same family.
@@ -20,13 +20,13 @@ pub struct Segment {
     pub ack: u32,
     /// TCP flags: [`flags`].
     pub flags: u8,
-    /// Length of the data.
+    /// Length of the payload, bytes.
     pub payload_len: usize,
 }
 
-impl Segment {
-    /// The IP packet without data; `None` when the addresses are of two families. A SYN offers an
-    /// MSS and nothing else.
+impl TcpSegment {
+    /// Builds the IP packet without payload. `None` where the address families differ. A SYN carries only
+    /// the MSS option.
     pub fn to_ip(&self) -> Option<Vec<u8>> {
         let mut tcp = Vec::with_capacity(24);
         tcp.extend_from_slice(&self.source.port().to_be_bytes());
@@ -88,8 +88,8 @@ impl Segment {
         Some(frame)
     }
 
-    /// Reads an Ethernet frame; `None` for everything but a whole TCP header in IPv4 or in IPv6
-    /// without extension headers.
+    /// Parses an Ethernet frame. `None` unless it has a whole TCP header in IPv4, or in IPv6 without
+    /// extension headers.
     pub fn from_frame(frame: &[u8]) -> Option<Self> {
         let kind = frame.get(12..ETH_LEN)?;
         match (kind, frame.get(ETH_LEN..)?) {
@@ -138,8 +138,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-/// The Internet checksum (RFC 1071) of the parts one after the other, each of even length but the
-/// last.
+/// The Internet checksum (RFC 1071) of the concatenated parts. All but the last have even length.
 pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for pair in parts.iter().flat_map(|part| part.chunks(2)) {
@@ -156,8 +155,8 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 mod tests {
     use super::*;
 
-    fn segment(source: &str, destination: &str, flags: u8) -> Segment {
-        Segment {
+    fn segment(source: &str, destination: &str, flags: u8) -> TcpSegment {
+        TcpSegment {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             seq: 0x0102_0304,
@@ -205,7 +204,7 @@ mod tests {
                 let length = (tcp.len() as u16).to_be_bytes();
                 assert_eq!(checksum(&[addresses, &[0, 6], &length, tcp]), 0);
                 let frame = built.to_frame([2; 6], [4; 6]).unwrap();
-                assert_eq!(Segment::from_frame(&frame), Some(built));
+                assert_eq!(TcpSegment::from_frame(&frame), Some(built));
             }
         }
     }
@@ -220,7 +219,7 @@ mod tests {
         let frame = segment("[fd00::9]:1", "[fd00::2]:2", flags::ACK).to_frame([2; 6], [4; 6]);
         let frame = frame.unwrap();
         for len in 0..ETH_LEN + 40 + 14 {
-            assert_eq!(Segment::from_frame(&frame[..len]), None);
+            assert_eq!(TcpSegment::from_frame(&frame[..len]), None);
         }
     }
 }

@@ -1,26 +1,26 @@
-//! An AF_PACKET socket on one end of the lab's link, with the kernel's own time stamps.
+//! An AF_PACKET socket on one end of the lab's link, with the kernel's time stamps.
 
-use std::ffi::CString;
-use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::{
+    ffi::CString,
+    io,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
+use synprobe_common::sys::{poll, sockopts::set_option};
 
-use super::net::INTERFACE;
-use super::ns::Ns;
-use synprobe_common::sys::poll;
-use synprobe_common::sys::sockopts::set_option;
+use crate::{net::INTERFACE, ns::Ns};
 
-/// Enough for everything that the lab sends before a thread comes round to reading it.
+/// Large enough for everything that the lab sends before a thread reads it.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
-/// A frame as it was received.
+/// A received frame.
 pub(super) struct Frame<'a> {
-    /// When the kernel handled it, CLOCK_MONOTONIC, nanoseconds.
+    /// When the kernel processed it, CLOCK_MONOTONIC, nanoseconds.
     pub(super) mono_ns: u64,
-    /// It left through the interface, and did not come in.
+    /// True for egress, false for ingress.
     pub(super) outgoing: bool,
     pub(super) bytes: &'a [u8],
 }
@@ -36,7 +36,7 @@ impl PacketSocket {
         ns.run(|| {
             let protocol = (libc::ETH_P_ALL as u16).to_be();
             let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-            // Protocol 0 hears nothing until bind() names the interface.
+            // With protocol 0 it receives nothing until bind() names the interface.
             // SAFETY: socket() takes no pointers.
             let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
             if fd < 0 {
@@ -45,8 +45,8 @@ impl PacketSocket {
             }
             // SAFETY: the descriptor was just made and belongs to nobody else.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            stamp_times(&fd)?;
-            until_times_are_stamped()?;
+            enable_time_stamps(&fd)?;
+            wait_for_time_stamping()?;
             set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)?;
             let name = CString::new(INTERFACE)?;
             // SAFETY: all-zero bytes are a valid sockaddr_ll.
@@ -77,7 +77,7 @@ impl PacketSocket {
         self.fd.as_fd()
     }
 
-    /// Sends a frame; the time just before, CLOCK_MONOTONIC.
+    /// Sends a frame. Returns the time just before, CLOCK_MONOTONIC nanoseconds.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<u64> {
         let now = now_ns(libc::CLOCK_MONOTONIC);
         // SAFETY: the frame is alive and its length is its own.
@@ -89,7 +89,7 @@ impl PacketSocket {
         Ok(now)
     }
 
-    /// The next frame, or `None` when there is none yet.
+    /// The next frame; `None` when there is none yet.
     pub(super) fn receive(&mut self) -> io::Result<Option<Frame<'_>>> {
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -124,7 +124,7 @@ impl PacketSocket {
         }))
     }
 
-    /// Frames that found the receive buffer full since the last call.
+    /// Frames dropped at a full receive buffer since the last call.
     pub(super) fn missed(&self) -> io::Result<u32> {
         let mut statistics = [0u32; 2];
         let mut len = size_of_val(&statistics) as libc::socklen_t;
@@ -145,35 +145,35 @@ impl PacketSocket {
     }
 }
 
-fn stamp_times(socket: &impl AsRawFd) -> io::Result<()> {
+fn enable_time_stamps(socket: &impl AsRawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &on)
 }
 
-/// How long the kernel may take to begin.
-const STAMPS_BEGIN: Duration = Duration::from_secs(5);
+/// The kernel must start time stamping within this time.
+const STAMPING_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A datagram on loopback that has not come by now was lost: what is sent there arrives within the
-/// call, or when ksoftirqd comes round to it.
+/// A datagram on loopback that has not arrived after this time is lost: it normally arrives within the
+/// call, or when ksoftirqd runs.
 const LOST_AFTER: Duration = Duration::from_millis(250);
 
-/// Waits until packets are stamped where they are handled. The first socket that asks for stamps has
-/// that switched on by deferred work (`net_enable_timestamp`), and until then a packet is given the
-/// time at which it is read (`__sock_recv_timestamp`). Needs the loopback device to be up.
+/// Waits until the kernel stamps packets on arrival. The first socket that requests time stamps enables
+/// this by deferred work (`net_enable_timestamp`). Until then a packet gets the time of its read
+/// (`__sock_recv_timestamp`). Needs the loopback device to be up.
 ///
-/// A datagram may be lost: all namespaces share the queue of each CPU through which loopback and veth
-/// hand over (`enqueue_to_backlog`, `net.core.netdev_max_backlog`), so a flood in any of them fills it
-/// for all (`/proc/net/softnet_stat`, second column). Then another is sent.
-fn until_times_are_stamped() -> Result<()> {
+/// A datagram may be lost: loopback and veth of all namespaces share one queue for each CPU
+/// (`enqueue_to_backlog`, `net.core.netdev_max_backlog`). A flood in any namespace fills it for all
+/// (`/proc/net/softnet_stat`, second column). In that case another datagram is sent.
+fn wait_for_time_stamping() -> Result<()> {
     let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket on loopback")?;
-    stamp_times(&receiver)?;
+    enable_time_stamps(&receiver)?;
     let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket on loopback")?;
     sender.connect(receiver.local_addr()?)?;
     let began = Instant::now();
-    while began.elapsed() < STAMPS_BEGIN {
+    while began.elapsed() < STAMPING_DEADLINE {
         sender.send(&[0])?;
         let sent_ns = now_ns(libc::CLOCK_REALTIME);
-        // Another time than that of the sending, for the clock to tell them apart.
+        // Wait for the clock to advance, so that the two times differ.
         while now_ns(libc::CLOCK_REALTIME) == sent_ns {}
         if !poll::readable(&receiver, Instant::now() + LOST_AFTER)? {
             continue;
@@ -192,8 +192,8 @@ fn until_times_are_stamped() -> Result<()> {
         }
     }
     bail!(
-        "in {STAMPS_BEGIN:?} no datagram on loopback was stamped where it was handled: loopback is \
-         down, or loses everything, or the kernel does not stamp packets yet"
+        "no datagram on loopback was time-stamped on arrival within {STAMPING_DEADLINE:?}: loopback is \
+         down, or loses every datagram, or the kernel does not stamp packets yet"
     )
 }
 
@@ -201,7 +201,7 @@ fn time_stamp(message: &libc::msghdr) -> Option<u64> {
     // SAFETY: the message was filled by recvmsg() and its control buffer is alive.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !header.is_null() {
-        // SAFETY: not null, so it points to a whole header inside the control buffer.
+        // SAFETY: it is not null, so it points to a whole header inside the control buffer.
         let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
         if level == libc::SOL_SOCKET && kind == libc::SCM_TIMESTAMPNS {
             // SAFETY: such a message carries a timespec; it may be unaligned.
@@ -215,7 +215,7 @@ fn time_stamp(message: &libc::msghdr) -> Option<u64> {
     None
 }
 
-/// How far CLOCK_REALTIME is ahead of CLOCK_MONOTONIC; of a few readings, the one least disturbed.
+/// CLOCK_REALTIME minus CLOCK_MONOTONIC, from the shortest of three readings.
 fn realtime_ahead_ns() -> u64 {
     (0..3)
         .map(|_| {

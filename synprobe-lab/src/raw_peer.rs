@@ -1,134 +1,136 @@
-//! A TCP peer without a kernel stack: it plays one end of three-way handshakes from a namespace
-//! without addresses, and waits as long as it is told before its SYN-ACK or its final ACK.
+//! A TCP peer without a kernel stack. It is one end of three-way handshakes, from a namespace without
+//! addresses, and delays its SYN-ACK or its final ACK as requested.
 //!
-//! It answers a FIN with RST, so that no connection outlives its test.
+//! It answers a FIN with RST, so that no connection remains after a test.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
-
-use super::net::{CLIENT_MAC, SERVER_MAC};
-use super::packet::{Segment, flags};
-use super::packet_socket::{PacketSocket, now_ns};
-use super::server::{eventfd, signal};
-use super::{Lab, PORT};
 use synprobe_common::sys::poll::{self, interest};
 
-/// What the peer knows of one handshake, times in nanoseconds of CLOCK_MONOTONIC. Times of
-/// segments it received are the kernel's; those of segments it sent were taken just before.
+use crate::{
+    Lab, PORT,
+    net::{CLIENT_MAC, SERVER_MAC},
+    packet::{TcpSegment, flags},
+    packet_socket::{PacketSocket, now_ns},
+    server::{eventfd, signal},
+};
+
+/// The peer's record of one handshake; times are CLOCK_MONOTONIC nanoseconds. For received segments they
+/// are the kernel's time stamps; for sent segments they were read just before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WireHandshake {
+pub struct RawHandshake {
     /// The client's port.
     pub client_port: u16,
-    /// How long the peer waited, as it was told.
+    /// The requested delay.
     pub delay: Duration,
-    /// The first SYN.
+    /// Time of the first SYN.
     pub syn_ns: Option<u64>,
-    /// The first SYN-ACK.
+    /// Time of the first SYN-ACK.
     pub syn_ack_ns: Option<u64>,
-    /// The final ACK.
+    /// Time of the final ACK.
     pub ack_ns: Option<u64>,
 }
 
-/// The peer, at work in the server's namespace of a lab made with [`Lab::with_bare_server`].
-pub struct WirePeer {
+/// A running peer in the server's namespace of a lab made with [`Lab::with_bare_server`].
+pub struct RawPeer {
     wake: OwnedFd,
-    thread: Option<JoinHandle<io::Result<Vec<WireHandshake>>>>,
+    thread: Option<JoinHandle<io::Result<Vec<RawHandshake>>>>,
 }
 
-impl WirePeer {
-    /// Plays a server on [`PORT`]: the `n`th handshake (from 0) has its SYN answered after
-    /// `delay(n)`.
+impl RawPeer {
+    /// Acts as a server on [`PORT`]. It answers the SYN of the `n`th handshake (from 0) after `delay(n)`.
     pub fn serve(lab: &Lab, delay: impl Fn(u32) -> Duration + Send + 'static) -> Result<Self> {
-        Self::start(lab, Play::Server, delay)
+        Self::start(lab, PeerSide::Server, delay)
     }
 
-    /// Plays a client of the kernel's [`PORT`]: `count` handshakes, a SYN every `spacing`, the
-    /// `n`th's SYN-ACK acknowledged after `delay(n)`.
+    /// Acts as a client of the kernel's [`PORT`]: `count` handshakes, a SYN every `spacing`. It answers the
+    /// `n`th SYN-ACK after `delay(n)`.
     pub fn call(
         lab: &Lab,
         count: u16,
         spacing: Duration,
         delay: impl Fn(u32) -> Duration + Send + 'static,
     ) -> Result<Self> {
-        Self::start(lab, Play::Client { count, spacing }, delay)
+        Self::start(lab, PeerSide::Client { count, spacing }, delay)
     }
 
     fn start(
         lab: &Lab,
-        play: Play,
+        side: PeerSide,
         delay: impl Fn(u32) -> Duration + Send + 'static,
     ) -> Result<Self> {
         let socket = PacketSocket::open(&lab.server)?;
-        let wake = eventfd().context("an eventfd for the wire peer")?;
-        let woken = wake.try_clone().context("an eventfd for the wire peer")?;
-        let peer = Peer {
+        let wake = eventfd().context("an eventfd for the raw peer")?;
+        let woken = wake.try_clone().context("an eventfd for the raw peer")?;
+        let peer = PeerWorker {
             socket,
             kernel: lab.client_ip(),
             own: lab.server_ip(),
-            play,
+            side,
             delay,
             due: BinaryHeap::new(),
             handshakes: Vec::new(),
             by_port: HashMap::new(),
         };
         let thread = thread::Builder::new()
-            .name("lab-wire-peer".into())
+            .name("lab-raw-peer".into())
             .spawn(move || peer.work(&woken))
-            .context("starting the wire peer")?;
+            .context("starting the raw peer")?;
         Ok(Self {
             wake,
             thread: Some(thread),
         })
     }
 
-    /// Ends it; the handshakes in the order in which they began.
-    pub fn stop(mut self) -> Result<Vec<WireHandshake>> {
-        self.end()
-            .unwrap_or(Ok(Vec::new()))
-            .context("the wire peer")
+    /// Stops the peer. Returns the handshakes in the order in which they began.
+    pub fn stop(mut self) -> Result<Vec<RawHandshake>> {
+        self.end().unwrap_or(Ok(Vec::new())).context("the raw peer")
     }
 
-    fn end(&mut self) -> Option<io::Result<Vec<WireHandshake>>> {
+    fn end(&mut self) -> Option<io::Result<Vec<RawHandshake>>> {
         let thread = self.thread.take()?;
         signal(&self.wake);
-        let panicked = |_| Err(io::Error::other(anyhow!("the wire peer panicked")));
+        let panicked = |_| Err(io::Error::other(anyhow!("the raw peer panicked")));
         Some(thread.join().unwrap_or_else(panicked))
     }
 }
 
-impl Drop for WirePeer {
+impl Drop for RawPeer {
     fn drop(&mut self) {
-        // Whoever wants the handshakes, or the error, calls stop().
+        // stop() returns the handshakes and the error.
         let _ = self.end();
     }
 }
 
 #[derive(Clone, Copy)]
-enum Play {
+enum PeerSide {
     Server,
     Client { count: u16, spacing: Duration },
 }
 
-/// First port of the handshakes the peer starts, and its initial sequence number.
+/// First port of the handshakes that the peer starts.
 const FIRST_PORT: u16 = 30_000;
+/// The peer's initial sequence number.
 const OWN_ISN: u32 = 0x1000_0000;
 
-struct Peer<D> {
+struct PeerWorker<D> {
     socket: PacketSocket,
     kernel: IpAddr,
     own: IpAddr,
-    play: Play,
+    side: PeerSide,
     delay: D,
-    /// What to send, and when.
+    /// Segments to send, ordered by time.
     due: BinaryHeap<Reverse<(Instant, usize, Reply)>>,
-    handshakes: Vec<WireHandshake>,
+    handshakes: Vec<RawHandshake>,
     by_port: HashMap<u16, usize>,
 }
 
@@ -139,9 +141,9 @@ enum Reply {
     Ack { ack: u32 },
 }
 
-impl<D: Fn(u32) -> Duration> Peer<D> {
-    fn work(mut self, wake: &OwnedFd) -> io::Result<Vec<WireHandshake>> {
-        if let Play::Client { count, spacing } = self.play {
+impl<D: Fn(u32) -> Duration> PeerWorker<D> {
+    fn work(mut self, wake: &OwnedFd) -> io::Result<Vec<RawHandshake>> {
+        if let PeerSide::Client { count, spacing } = self.side {
             for n in 0..count {
                 let index = self.handshake(FIRST_PORT + n);
                 let at = Instant::now() + spacing * n.into();
@@ -165,7 +167,7 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
             poll::wait(&mut rows, until)?;
             while let Some(frame) = self.socket.receive()? {
                 let (mono_ns, outgoing) = (frame.mono_ns, frame.outgoing);
-                if let Some(segment) = Segment::from_frame(frame.bytes).filter(|_| !outgoing) {
+                if let Some(segment) = TcpSegment::from_frame(frame.bytes).filter(|_| !outgoing) {
                     self.received(segment, mono_ns)?;
                 }
             }
@@ -177,31 +179,31 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
 
     fn handshake(&mut self, client_port: u16) -> usize {
         let index = self.handshakes.len();
-        self.handshakes.push(WireHandshake {
+        self.handshakes.push(RawHandshake {
             client_port,
             delay: (self.delay)(index as u32),
-            ..WireHandshake::default()
+            ..RawHandshake::default()
         });
         self.by_port.insert(client_port, index);
         index
     }
 
-    fn received(&mut self, segment: Segment, mono_ns: u64) -> io::Result<()> {
-        let kernel_is_client = matches!(self.play, Play::Server);
+    fn received(&mut self, segment: TcpSegment, mono_ns: u64) -> io::Result<()> {
+        let kernel_is_client = matches!(self.side, PeerSide::Server);
         let port = match kernel_is_client {
             true => segment.source.port(),
             false => segment.destination.port(),
         };
-        const LOOKED_AT: u8 = flags::SYN | flags::ACK | flags::FIN | flags::RST;
+        const RELEVANT: u8 = flags::SYN | flags::ACK | flags::FIN | flags::RST;
         const SYN_ACK: u8 = flags::SYN | flags::ACK;
-        match (segment.flags & LOOKED_AT, self.by_port.get(&port).copied()) {
+        match (segment.flags & RELEVANT, self.by_port.get(&port).copied()) {
             (flags::SYN, None) if kernel_is_client => {
                 let index = self.handshake(port);
                 self.handshakes[index].syn_ns = Some(mono_ns);
                 let ack = segment.seq.wrapping_add(1);
                 self.after_delay(index, mono_ns, Reply::SynAck { ack });
             }
-            // A repeated one is answered by the ACK that is already due.
+            // A retransmitted SYN-ACK is answered by the ACK that is already due.
             (SYN_ACK, Some(index))
                 if !kernel_is_client && self.handshakes[index].syn_ack_ns.is_none() =>
             {
@@ -213,7 +215,7 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
                 self.handshakes[index].ack_ns.get_or_insert(mono_ns);
             }
             (had, Some(_)) if had & flags::FIN != 0 => {
-                let reset = Segment {
+                let reset = TcpSegment {
                     source: segment.destination,
                     destination: segment.source,
                     seq: segment.ack,
@@ -228,7 +230,7 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
         Ok(())
     }
 
-    /// Counted from when the kernel handled the segment, not from when this thread got round to it.
+    /// Schedules a segment. The delay starts when the kernel processed the received segment.
     fn after_delay(&mut self, index: usize, mono_ns: u64, what: Reply) {
         let age = now_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
         let left = self.handshakes[index]
@@ -239,16 +241,16 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
 
     fn send(&mut self, index: usize, what: Reply) -> io::Result<()> {
         let client_port = self.handshakes[index].client_port;
-        let (own_port, kernel_port) = match self.play {
-            Play::Server => (PORT, client_port),
-            Play::Client { .. } => (client_port, PORT),
+        let (own_port, kernel_port) = match self.side {
+            PeerSide::Server => (PORT, client_port),
+            PeerSide::Client { .. } => (client_port, PORT),
         };
         let (flags, seq, ack) = match what {
             Reply::Syn => (flags::SYN, OWN_ISN, 0),
             Reply::SynAck { ack } => (flags::SYN | flags::ACK, OWN_ISN, ack),
             Reply::Ack { ack } => (flags::ACK, OWN_ISN + 1, ack),
         };
-        let sent = self.transmit(&Segment {
+        let sent = self.transmit(&TcpSegment {
             source: SocketAddr::new(self.own, own_port),
             destination: SocketAddr::new(self.kernel, kernel_port),
             seq,
@@ -265,7 +267,7 @@ impl<D: Fn(u32) -> Duration> Peer<D> {
         Ok(())
     }
 
-    fn transmit(&self, segment: &Segment) -> io::Result<u64> {
+    fn transmit(&self, segment: &TcpSegment) -> io::Result<u64> {
         let frame = segment
             .to_frame(SERVER_MAC, CLIENT_MAC)
             .ok_or(io::ErrorKind::InvalidInput)?;

@@ -1,23 +1,26 @@
-//! Segments that no kernel socket sends: a SYN from an address that nobody has, the RST that
-//! follows it.
+//! Segments that no kernel socket sends, such as SYNs from spoofed addresses and RSTs.
 
-use std::io;
-use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    io,
+    net::{SocketAddr, SocketAddrV6},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
 
 use anyhow::{Context, Result};
-
-use super::ns::Ns;
-use super::packet::{Segment, flags};
 use synprobe_common::sys::sockopts::with_sockaddr;
 
-/// Sends hand-made segments from inside one namespace.
+use crate::{
+    ns::Ns,
+    packet::{TcpSegment, flags},
+};
+
+/// Sends crafted segments from inside one namespace.
 pub struct RawSender {
     fd: OwnedFd,
 }
 
 impl RawSender {
-    /// Opens one for IPv4 or IPv6 (needs CAP_NET_RAW).
+    /// Opens a raw socket for IPv4 or IPv6 (needs CAP_NET_RAW).
     pub fn open(ns: &Ns, v6: bool) -> Result<Self> {
         ns.run(|| {
             let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
@@ -43,7 +46,7 @@ impl RawSender {
         self.send(source, destination, (seq, 0), flags::SYN)
     }
 
-    /// Sends a RST without ACK; it kills a half-open only if `seq` is the one expected next.
+    /// Sends a RST without ACK. It ends a half-open only if `seq` is the next expected number.
     pub fn rst(&self, source: SocketAddr, destination: SocketAddr, seq: u32) -> Result<()> {
         self.send(source, destination, (seq, 0), flags::RST)
     }
@@ -66,7 +69,7 @@ impl RawSender {
         (seq, ack): (u32, u32),
         flags: u8,
     ) -> Result<()> {
-        let segment = Segment {
+        let segment = TcpSegment {
             source,
             destination,
             seq,
@@ -74,13 +77,13 @@ impl RawSender {
             flags,
             payload_len: 0,
         };
-        let packet = segment.to_ip().context("addresses of two families")?;
+        let packet = segment.to_ip().context("the address families differ")?;
         self.packet(&packet, destination)
     }
 
-    /// Sends an IP packet as it is; the kernel fills in the IPv4 header's checksum alone.
+    /// Sends an IP packet unchanged; the kernel fills in only the IPv4 header checksum.
     pub fn packet(&self, packet: &[u8], destination: SocketAddr) -> Result<()> {
-        // A raw socket's address carries no port: IPv6 refuses one.
+        // The address of a raw socket has no port: IPv6 rejects one.
         let to = match destination {
             SocketAddr::V4(v4) => SocketAddr::from((*v4.ip(), 0)),
             SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), 0, 0, 0).into(),
@@ -100,7 +103,7 @@ impl RawSender {
         });
         match sent {
             0.. => Ok(()),
-            _ => Err(io::Error::last_os_error()).context("sending a hand-made packet"),
+            _ => Err(io::Error::last_os_error()).context("sending a crafted packet"),
         }
     }
 }

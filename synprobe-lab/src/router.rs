@@ -1,4 +1,4 @@
-//! A third namespace, which forwards with another destination and leaves the source as it is:
+//! A third namespace that rewrites the destination (DNAT) and leaves the source unchanged:
 //!
 //! ```text
 //!                     lab1 ┌────────────────┐ lab2
@@ -13,18 +13,20 @@
 //!                              server's own address
 //! ```
 //!
-//! The links of the router have no addresses: each end has a route to its few neighbours. On the
-//! server a SYN comes in by another device and from another MAC address than the way back.
+//! The router's links have no addresses; each end has routes to its neighbours. On the server a SYN
+//! arrives by another device, and from another MAC address, than the return path uses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 
-use super::net::{self, Link, Route, add_neighbour, add_route};
-use super::nft::{self, Rule};
-use super::{Lab, Ns};
+use crate::{
+    Lab, Ns,
+    net::{self, Link, RouteTarget, add_neighbour, add_route},
+    nft::{self, NftRule},
+};
 
-/// The address that the router turns into the server's.
+/// The address that the router rewrites to the server's.
 const VIRTUAL_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 1);
 const VIRTUAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 2, 0, 0, 0, 0, 1);
 
@@ -37,14 +39,14 @@ const ROUTER_TO_CLIENT: [u8; 6] = [2, 0, 0, 0, 1, 0xfe];
 const ROUTER_TO_SERVER: [u8; 6] = [2, 0, 0, 0, 2, 0xfe];
 const SERVERS_END: [u8; 6] = [2, 0, 0, 0, 2, 2];
 
-/// The router; without it the virtual address is nobody's.
-pub(super) struct Router {
+/// The router. Without it the virtual address is not reachable.
+pub(super) struct DnatRouter {
     _ns: Ns,
     address: IpAddr,
 }
 
-impl Router {
-    /// Makes it. `ports`: the virtual address's, and the server's that it becomes.
+impl DnatRouter {
+    /// Makes the router. `ports`: pairs of a port of the virtual address and the server's port.
     pub(super) fn new(lab: &Lab, ports: &[(u16, u16)]) -> Result<Self> {
         let v6 = lab.family.wire_is_v6();
         let ns = Ns::new_anonymous("router")?;
@@ -69,13 +71,13 @@ impl Router {
             (&ns, TO_CLIENT, client, CLIENTS_END),
             (&ns, TO_SERVER, server, SERVERS_END),
         ] {
-            add_route(at, (to, whole), Route::Link(name))?;
+            add_route(at, (to, whole), RouteTarget::Link(name))?;
             add_neighbour(at, name, to, mac)?;
         }
-        let rules: Vec<Rule> = ports
+        let rules: Vec<NftRule> = ports
             .iter()
             .map(|&(from, to)| {
-                Rule::dnat(SocketAddr::new(address, from), SocketAddr::new(server, to))
+                NftRule::dnat(SocketAddr::new(address, from), SocketAddr::new(server, to))
             })
             .collect();
         nft::install(&ns, v6, &rules)?;
@@ -86,7 +88,7 @@ impl Router {
         Ok(Self { _ns: ns, address })
     }
 
-    /// The virtual address, as the lab's sockets write it.
+    /// The virtual address in the form that the lab's sockets use.
     pub(super) fn address(&self, lab: &Lab, port: u16) -> SocketAddr {
         SocketAddr::new(lab.as_sockets_write(self.address), port)
     }

@@ -1,9 +1,11 @@
-//! netlink: as much of it as two namespaces, a veth pair and a few rules need.
+//! The part of netlink that the lab needs for namespaces, links and rules.
 
-use std::io;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::Instant;
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Instant,
+};
 
 use synprobe_common::sys::poll;
 
@@ -12,11 +14,11 @@ const HEADER: usize = 16;
 /// RFC 2863 `up`, of `linux/if.h`.
 const IF_OPER_UP: u8 = 6;
 
-/// A request being built: header, the family's fixed part, attributes.
-pub struct Message(Vec<u8>);
+/// A request under construction: header, fixed part of the family, attributes.
+pub struct NetlinkRequest(Vec<u8>);
 
-impl Message {
-    /// Starts a request of type `kind`; `flags` beside NLM_F_REQUEST and NLM_F_ACK.
+impl NetlinkRequest {
+    /// Starts a request of type `kind`; adds `flags` to NLM_F_REQUEST and NLM_F_ACK.
     pub fn new(kind: u16, flags: libc::c_int, fixed: &[u8]) -> Self {
         let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
         let mut bytes = vec![0; HEADER];
@@ -32,23 +34,23 @@ impl Message {
         self
     }
 
-    /// No answer is asked for.
-    pub fn unanswered(mut self) -> Self {
+    /// Requests no answer.
+    pub fn without_ack(mut self) -> Self {
         let flags = (libc::NLM_F_REQUEST as u16).to_ne_bytes();
         self.0[6..8].copy_from_slice(&flags);
         self
     }
 
-    fn is_answered(&self) -> bool {
+    fn wants_ack(&self) -> bool {
         u16::from_ne_bytes([self.0[6], self.0[7]]) & libc::NLM_F_ACK as u16 != 0
     }
 
-    /// Adds an attribute that holds those that `fill` adds, flagged as such.
+    /// Adds a nested attribute (NLA_F_NESTED) with the attributes that `fill` adds.
     pub fn nested(self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
         self.nest(kind | libc::NLA_F_NESTED as u16, &[], fill)
     }
 
-    /// Adds an attribute that holds `fixed` and then the attributes that `fill` adds.
+    /// Adds an attribute with `fixed` and the attributes that `fill` adds.
     pub fn nest(self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
         let mut outer = self.0;
         let start = outer.len();
@@ -90,12 +92,12 @@ pub fn link_header(index: u32, flags: libc::c_int, change: libc::c_int) -> [u8; 
 pub struct Netlink {
     fd: OwnedFd,
     sequence: u32,
-    /// Notifications, and answers, that came while another one was waited for.
-    heard: Vec<(u16, Vec<u8>)>,
+    /// Messages that arrived while another one was awaited.
+    pending: Vec<(u16, Vec<u8>)>,
 }
 
 impl Netlink {
-    /// Opens one of `protocol` (NETLINK_*) that also hears the multicast `groups`.
+    /// Opens a socket of `protocol` (NETLINK_*) that also receives the multicast `groups`.
     pub fn open(protocol: libc::c_int, groups: libc::c_int) -> io::Result<Self> {
         // SAFETY: socket() takes no pointers.
         let fd = unsafe {
@@ -126,38 +128,37 @@ impl Netlink {
             0 => Ok(Self {
                 fd,
                 sequence: 0,
-                heard: Vec::new(),
+                pending: Vec::new(),
             }),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
     /// Sends a request and waits for the kernel's answer.
-    pub fn request(&mut self, message: Message) -> io::Result<()> {
+    pub fn request(&mut self, message: NetlinkRequest) -> io::Result<()> {
         self.request_all(vec![message])
     }
 
-    /// Sends requests in one datagram and waits for the answers to all that ask for one; the first
-    /// error ends it.
-    pub fn request_all(&mut self, requests: Vec<Message>) -> io::Result<()> {
-        let (mut bytes, mut unanswered) = (Vec::new(), Vec::new());
+    /// Sends requests in one datagram and waits for all acknowledgements; returns the first error.
+    pub fn request_all(&mut self, requests: Vec<NetlinkRequest>) -> io::Result<()> {
+        let (mut bytes, mut unacknowledged) = (Vec::new(), Vec::new());
         for message in requests {
             self.sequence += 1;
-            if message.is_answered() {
-                unanswered.push(self.sequence);
+            if message.wants_ack() {
+                unacknowledged.push(self.sequence);
             }
             bytes.extend(message.finish(self.sequence));
         }
         self.send(&bytes)?;
-        while !unanswered.is_empty() {
+        while !unacknowledged.is_empty() {
             let datagram = self.receive()?;
-            self.hear(&datagram);
+            self.keep(&datagram);
             for (kind, sequence, body) in messages(&datagram) {
                 if kind != libc::NLMSG_ERROR as u16 {
                     continue;
                 }
                 match word(body, 0) {
-                    Some(0) => unanswered.retain(|&one| one != sequence),
+                    Some(0) => unacknowledged.retain(|&one| one != sequence),
                     Some(code) => {
                         return Err(io::Error::from_raw_os_error((code as i32).wrapping_neg()));
                     }
@@ -176,13 +177,13 @@ impl Netlink {
         }
     }
 
-    /// Waits until the link `index` is operational; hears it from RTMGRP_LINK, asks once.
+    /// Waits until the link `index` is operational. Needs RTMGRP_LINK; also asks once.
     ///
-    /// The flag IFF_RUNNING would not do: it is set, too, while the kernel has not looked at the
-    /// carrier yet, and until it has, what is sent is dropped.
+    /// The flag IFF_RUNNING is not sufficient: it is set before the kernel has checked the carrier, and
+    /// until then the kernel drops what is sent.
     pub fn wait_running(&mut self, index: u32, deadline: Instant) -> io::Result<()> {
         self.sequence += 1;
-        let ask = Message::new(libc::RTM_GETLINK, 0, &link_header(index, 0, 0));
+        let ask = NetlinkRequest::new(libc::RTM_GETLINK, 0, &link_header(index, 0, 0));
         self.send(&ask.finish(self.sequence))?;
         self.wait(libc::RTM_NEWLINK, deadline, |body| {
             word(body, 4) == Some(index)
@@ -191,10 +192,10 @@ impl Netlink {
         })
     }
 
-    /// Waits until `address` has its route in the local table; hears it from RTMGRP_IPV6_ROUTE.
+    /// Waits until `address` has its route in the local table. Needs RTMGRP_IPV6_ROUTE.
     ///
-    /// The kernel gives an IPv6 address its route from a work queue, also when there is nothing to
-    /// detect, and until then it does not know the address as its own.
+    /// The kernel adds the route of an IPv6 address from a work queue, even without duplicate address
+    /// detection. Until then the address is not local.
     pub fn wait_local_route(&mut self, address: &[u8], deadline: Instant) -> io::Result<()> {
         self.wait(libc::RTM_NEWROUTE, deadline, |body| {
             body.get(7) == Some(&libc::RTN_LOCAL)
@@ -209,8 +210,8 @@ impl Netlink {
         is_it: impl Fn(&[u8]) -> bool,
     ) -> io::Result<()> {
         loop {
-            let heard = std::mem::take(&mut self.heard);
-            if heard
+            let pending = std::mem::take(&mut self.pending);
+            if pending
                 .iter()
                 .any(|(kind, body)| *kind == wanted && is_it(body))
             {
@@ -220,13 +221,13 @@ impl Netlink {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let datagram = self.receive()?;
-            self.hear(&datagram);
+            self.keep(&datagram);
         }
     }
 
-    fn hear(&mut self, datagram: &[u8]) {
+    fn keep(&mut self, datagram: &[u8]) {
         let all = messages(datagram).into_iter();
-        self.heard
+        self.pending
             .extend(all.map(|(kind, _, body)| (kind, body.to_vec())));
     }
 
@@ -249,7 +250,7 @@ impl Netlink {
     }
 }
 
-/// An address as it stands in packets and attributes.
+/// An address in network order, as in packets and attributes.
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -257,7 +258,7 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The value of the first attribute of that kind.
+/// The value of the first attribute of kind `wanted`.
 fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let &[a, b, c, d, ..] = attributes {
         let len = usize::from(u16::from_ne_bytes([a, b]));
@@ -297,7 +298,7 @@ mod tests {
 
     #[test]
     fn attributes_are_padded_and_nests_know_their_length() {
-        let bytes = Message::new(16, 0, &[])
+        let bytes = NetlinkRequest::new(16, 0, &[])
             .attr(3, b"ab\0")
             .nest(18, &[], |m| m.attr(1, b"veth"))
             .finish(7);
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn truncated_datagrams_are_not_read_past_their_end() {
-        let whole = Message::new(16, 0, &[1; 16]).finish(1);
+        let whole = NetlinkRequest::new(16, 0, &[1; 16]).finish(1);
         for len in 0..whole.len() {
             assert!(messages(&whole[..len]).is_empty());
         }

@@ -1,68 +1,70 @@
-//! What a scenario is.
+//! The trait of a scenario, and the state of a running one.
 
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
-use super::ground_truth::{
-    Cause, Error, ExpectedCounter, ExpectedRetransmits, FaultReport, Made, MadeHandshake, Outcome,
-    Role, Side,
+use crate::{
+    FaultInjector, Lab, LossPattern, PORT, SocketFamily, bare_ack,
+    ground_truth::{
+        Cause, ClientError, ExpectedCounter, ExpectedHandshake, ExpectedRetransmits, FaultReport,
+        GroundTruth, Outcome, Role, Side,
+    },
+    jitter::{Background, JitterRng},
+    socket::{self, Client, ConnectState},
 };
-use super::jitter::{Background, Dice};
-use super::socket::{self, Client, Seen};
-use super::{Family, Fault, Lab, Lose, PORT, bare_ack};
 
-/// One way for handshakes to go, or to go wrong. It makes the traffic and does not care whether
-/// anybody watches.
+/// One behaviour of handshakes. A scenario makes the traffic whether or not anything watches it.
 pub trait Scenario: Sync {
-    /// What the command line calls it.
+    /// Name on the command line.
     fn name(&self) -> &'static str;
-    /// What happens, in one line.
+    /// Summary in one line, shorter than 100 characters.
     fn summary(&self) -> &'static str;
-    /// About how long it takes, seconds.
+    /// Approximate duration, seconds.
     fn nominal_seconds(&self) -> u32;
     /// The server's ports.
     fn ports(&self) -> &'static [u16] {
         &[PORT]
     }
-    /// Whether it can be made to happen with these addresses.
-    fn supports(&self, _family: Family) -> bool {
+    /// Whether the scenario exists for this family.
+    fn supports(&self, _family: SocketFamily) -> bool {
         true
     }
-    /// Whether it makes a state of trouble and holds it, rather than handshakes from beginning to end:
-    /// when the state stands it calls [`Lab::ready`], and goes on until `stop` is set or a while has
-    /// passed.
+    /// Whether the scenario is an incident: it reaches a state, calls [`Lab::ready`], and holds the state
+    /// until `stop` is set or a time limit has passed. Other scenarios make whole handshakes.
     fn is_incident(&self) -> bool {
         false
     }
-    /// Makes it happen. Returns promptly once `stop` is set.
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made>;
+    /// Runs the scenario. Returns promptly once `stop` is set.
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth>;
 }
 
-/// A scenario under way: the lab, when to stop, and what has been made so far.
-pub(super) struct Run<'a> {
+/// A running scenario: the lab, the stop flag, and the ground truth so far.
+pub(super) struct ScenarioRun<'a> {
     pub(super) lab: &'a Lab,
     pub(super) stop: &'a AtomicBool,
-    /// A scenario that is not over by then has gone wrong.
+    /// The scenario must end before this time.
     pub(super) deadline: Instant,
-    pub(super) made: Made,
-    dice: Dice,
+    pub(super) truth: GroundTruth,
+    rng: JitterRng,
     background: Option<Result<Background>>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> ScenarioRun<'a> {
     pub(super) fn new(scenario: &dyn Scenario, lab: &'a Lab, stop: &'a AtomicBool) -> Self {
         let nominal = Duration::from_secs(scenario.nominal_seconds().into());
         Self {
             lab,
             stop,
             deadline: Instant::now() + nominal * 2 + Duration::from_secs(10),
-            made: Made::default(),
-            dice: Dice::new(lab.variation.seed),
-            background: lab.variation.background.then(|| Background::start(lab)),
+            truth: GroundTruth::default(),
+            rng: JitterRng::new(lab.jitter.seed),
+            background: lab.jitter.background.then(|| Background::start(lab)),
         }
     }
 
@@ -70,38 +72,38 @@ impl<'a> Run<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A client of the lab's server.
+    /// Starts a connection to the lab's server.
     pub(super) fn connect(&self, port: u16) -> Result<Client> {
         Client::connect(&self.lab.client, self.lab.server_addr(port), |_| Ok(()))
     }
 
-    /// Fills the accept queue of `port`, which takes so many, with two half-opens at it that came while
-    /// there was room: their first final ACKs are lost. Gives these two, and those in the queue.
+    /// Fills the accept queue of `port`, whose capacity is `capacity`. Two half-opens arrive while it has
+    /// room; their first final ACKs are lost. Returns the two half-opens and the queued clients.
     pub(super) fn fill_accept_queue(
         &self,
         port: u16,
-        takes: usize,
-        into_server: &mut Fault<'_>,
+        capacity: usize,
+        into_server: &mut FaultInjector<'_>,
     ) -> Result<([Client; 2], Vec<Client>)> {
         let mut queued = Vec::new();
-        for _ in 1..takes {
+        for _ in 1..capacity {
             queued.push(self.connect(port)?);
         }
         self.settle(&mut queued)?;
-        // Their final ACKs have come: only others are lost from here on.
+        // Their final ACKs have arrived. From here on final ACKs are lost.
         self.wait_established(port, queued.len())?;
-        into_server.set(0, bare_ack(), Lose::First(1), port)?;
+        into_server.set(0, bare_ack(), LossPattern::First(1), port)?;
         let mut half_open = [self.connect(port)?, self.connect(port)?];
         self.settle(&mut half_open)?;
         into_server.lift(0)?;
-        // The last place is taken before their SYN-ACKs are sent again, a second after the first.
+        // Take the last place before their SYN-ACKs are retransmitted, one second after the first.
         let mut last = self.connect(port)?;
         self.settle([&mut last])?;
         queued.push(last);
         Ok((half_open, queued))
     }
 
-    /// Waits until every open is decided; a scenario that hangs is an error.
+    /// Waits until each connect() has succeeded or failed. Exceeding the deadline is an error.
     pub(super) fn settle<'c>(
         &self,
         clients: impl IntoIterator<Item = &'c mut Client>,
@@ -110,19 +112,19 @@ impl<'a> Run<'a> {
         self.check_deadline()
     }
 
-    /// An application that has something else to do: for about so long, as the variation has it.
+    /// Pauses for `pause`, varied by the jitter.
     pub(super) fn pause(&self, pause: Duration) -> Result<()> {
-        socket::pause(self.dice.vary(pause), self.stop)
+        socket::pause(self.rng.vary(pause), self.stop)
     }
 
-    /// Likewise, until then exactly.
+    /// Pauses until exactly `until`.
     pub(super) fn pause_until(&self, until: Instant) -> Result<()> {
         socket::pause(until.saturating_duration_since(Instant::now()), self.stop)
     }
 
-    /// A time as the variation has it, but within these bounds, that the kernel's timers set.
+    /// Varies a time by the jitter, within bounds that the kernel's timers set.
     pub(super) fn vary(&self, time: Duration, within: RangeInclusive<Duration>) -> Duration {
-        self.dice.vary(time).clamp(*within.start(), *within.end())
+        self.rng.vary(time).clamp(*within.start(), *within.end())
     }
 
     /// Waits until the server has no half-open connection to `port`.
@@ -130,7 +132,7 @@ impl<'a> Run<'a> {
         self.wait_half_opens(port, 0..=0)
     }
 
-    /// Waits until the server has so many half-open connections to `port`.
+    /// Waits until the number of half-open connections to `port` is in `wanted`.
     pub(super) fn wait_half_opens(&self, port: u16, wanted: RangeInclusive<usize>) -> Result<()> {
         while !self.stopped() && !wanted.contains(&self.lab.half_opens(port)?) {
             self.check_deadline()?;
@@ -139,7 +141,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until the server has so many established connections to `port`.
+    /// Waits until the server has `wanted` established connections to `port`.
     pub(super) fn wait_established(&self, port: u16, wanted: usize) -> Result<()> {
         while !self.stopped() && self.lab.established(port)? != wanted {
             self.check_deadline()?;
@@ -148,7 +150,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until the peer has acknowledged all that the client wrote.
+    /// Waits until the peer has acknowledged all data of the client.
     pub(super) fn wait_acknowledged(&self, client: &Client) -> Result<()> {
         while !self.stopped() && client.unacknowledged()? > 0 {
             self.check_deadline()?;
@@ -157,10 +159,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// An error if the client did not get in.
+    /// Returns an error if the client is not connected.
     pub(super) fn check_connected(&self, client: &Client) -> Result<()> {
-        if client.seen != Seen::Connected && !self.stopped() {
-            bail!("{} was to get in, and saw {:?}", client.local, client.seen);
+        if client.seen != ConnectState::Connected && !self.stopped() {
+            bail!(
+                "{} should be connected, but is {:?}",
+                client.local,
+                client.seen
+            );
         }
         Ok(())
     }
@@ -172,21 +178,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Notes how a client's handshake ended and holds that against what its application was told.
+    /// Records how a client's handshake ended. Checks that the application received a matching result.
     pub(super) fn client_ended(&mut self, client: &Client, outcome: Outcome) -> Result<()> {
         let error = match client.seen {
-            Seen::Failed(errno) => Some(Error {
+            ConnectState::Failed(errno) => Some(ClientError {
                 errno,
                 name: errno_name(errno),
             }),
-            Seen::Pending if self.stopped() => return Ok(()),
-            Seen::Pending | Seen::Connected => None,
+            ConnectState::Pending if self.stopped() => return Ok(()),
+            ConnectState::Pending | ConnectState::Connected => None,
         };
         let agrees = match outcome {
-            Outcome::Established => client.seen == Seen::Connected,
-            Outcome::Refused => client.seen == Seen::Failed(libc::ECONNREFUSED),
-            Outcome::TimedOut => client.seen == Seen::Failed(libc::ETIMEDOUT),
-            Outcome::Abandoned => client.seen == Seen::Pending,
+            Outcome::Established => client.seen == ConnectState::Connected,
+            Outcome::Refused => client.seen == ConnectState::Failed(libc::ECONNREFUSED),
+            Outcome::TimedOut => client.seen == ConnectState::Failed(libc::ETIMEDOUT),
+            Outcome::Abandoned => client.seen == ConnectState::Pending,
             Outcome::Unreachable => error.is_some_and(|error| {
                 !matches!(
                     error.errno,
@@ -197,16 +203,16 @@ impl<'a> Run<'a> {
         };
         if !agrees {
             bail!(
-                "the handshake of {} with {} was to end {}, but its application saw {:?}",
+                "the handshake of {} with {} should end as {}, but its application got {:?}",
                 client.local,
                 client.peer,
                 outcome.name(),
                 client.seen
             );
         }
-        // Without a port it has no address any more either: the one that it called from is known.
+        // A socket without a port has no address: use the client's.
         let bound = client.local.port() != 0;
-        self.made.handshakes.push(MadeHandshake {
+        self.truth.handshakes.push(ExpectedHandshake {
             role: Role::Client,
             local_addr: match bound {
                 true => client.local.ip().to_canonical(),
@@ -224,9 +230,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Notes how the server's end of a handshake with a hand-made peer ended; wire addresses.
+    /// Records how the server's end of a handshake with a raw peer ended. Addresses are those on the wire.
     pub(super) fn peer_ended(&mut self, server: SocketAddr, peer: SocketAddr, outcome: Outcome) {
-        self.made.handshakes.push(MadeHandshake {
+        self.truth.handshakes.push(ExpectedHandshake {
             role: Role::Server,
             local_addr: server.ip(),
             local_port: Some(server.port()),
@@ -240,14 +246,14 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Notes how the server's end of a client's handshake ended.
+    /// Records how the server's end of a client's handshake ended.
     pub(super) fn server_ended(
         &mut self,
         client: &Client,
         outcome: Outcome,
         count: RangeInclusive<u64>,
     ) {
-        self.made.handshakes.push(MadeHandshake {
+        self.truth.handshakes.push(ExpectedHandshake {
             role: Role::Server,
             local_addr: client.peer.ip().to_canonical(),
             local_port: Some(client.peer.port()),
@@ -261,33 +267,33 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Says how often the handshake noted last had its SYN or SYN-ACK sent again.
+    /// Sets the retransmissions of the handshake recorded last.
     pub(super) fn with_retransmits(&mut self, count: u32) {
-        if let Some(made) = self.made.handshakes.last_mut() {
+        if let Some(made) = self.truth.handshakes.last_mut() {
             made.retransmits = Some(count);
         }
     }
 
-    /// Says what was done to the handshake noted last: see [`MadeHandshake::cause`].
+    /// Sets the cause of the handshake recorded last: see [`ExpectedHandshake::cause`].
     pub(super) fn with_cause(&mut self, cause: impl Into<Cause>) {
-        if let Some(made) = self.made.handshakes.last_mut() {
+        if let Some(made) = self.truth.handshakes.last_mut() {
             made.cause = Some(cause.into());
         }
     }
 
-    /// Leaves open what must be said of the handshake noted last.
+    /// Removes the cause of the handshake recorded last.
     pub(super) fn without_cause(&mut self) {
-        if let Some(made) = self.made.handshakes.last_mut() {
+        if let Some(made) = self.truth.handshakes.last_mut() {
             made.cause = None;
         }
     }
 
-    /// Both ends of a handshake with which nothing is wrong.
+    /// Records both ends of a healthy handshake.
     pub(super) fn both_healthy(&mut self, client: &Client) -> Result<()> {
         self.both_established(client, Cause::Healthy, Cause::Healthy)
     }
 
-    /// Both ends of a handshake that completed, and what was done to the client's and the server's.
+    /// Records both ends of a completed handshake, each with its cause.
     pub(super) fn both_established(
         &mut self,
         client: &Client,
@@ -295,7 +301,7 @@ impl<'a> Run<'a> {
         of_server: impl Into<Cause>,
     ) -> Result<()> {
         self.client_ended(client, Outcome::Established)?;
-        if client.seen == Seen::Connected {
+        if client.seen == ConnectState::Connected {
             self.with_cause(of_client);
             self.server_ended(client, Outcome::Established, 1..=1);
             self.with_cause(of_server);
@@ -304,7 +310,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn expect(&mut self, side: Side, name: &'static str, moved: RangeInclusive<u64>) {
-        self.made
+        self.truth
             .counters
             .push(ExpectedCounter { side, name, moved });
     }
@@ -315,13 +321,18 @@ impl<'a> Run<'a> {
         kind: &'static str,
         count: RangeInclusive<u64>,
     ) {
-        self.made
+        self.truth
             .retransmits
             .push(ExpectedRetransmits { side, kind, count });
     }
 
-    pub(super) fn report_fault(&mut self, fault: &Fault<'_>, slot: u32, what: &str) -> Result<()> {
-        self.made.faults.push(FaultReport {
+    pub(super) fn report_fault(
+        &mut self,
+        fault: &FaultInjector<'_>,
+        slot: u32,
+        what: &str,
+    ) -> Result<()> {
+        self.truth.faults.push(FaultReport {
             what: what.to_owned(),
             count: fault.count(slot)?,
         });
@@ -329,29 +340,29 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn note(&mut self, note: impl Into<String>) {
-        self.made.notes.push(note.into());
+        self.truth.notes.push(note.into());
     }
 
-    /// Closes connections so that nothing of them is left to be sent again.
+    /// Closes connections and waits until no segment of theirs is outstanding.
     pub(super) fn finish(&self, clients: impl IntoIterator<Item = Client>) -> Result<()> {
         clients
             .into_iter()
-            .filter(|client| client.seen == Seen::Connected)
+            .filter(|client| client.seen == ConnectState::Connected)
             .try_for_each(|client| client.finish(self.stop, self.deadline))
     }
 
-    /// What was made; after an interruption nothing is expected of it any more, with a background
-    /// nothing of what is counted for a whole namespace.
-    pub(super) fn end(mut self) -> Result<Made> {
-        self.made.interrupted = self.stopped();
+    /// Ends the run. Returns the ground truth, without counters after an interruption or where background
+    /// handshakes ran.
+    pub(super) fn end(mut self) -> Result<GroundTruth> {
+        self.truth.interrupted = self.stopped();
         if let Some(background) = self.background.take() {
-            self.made.background = Some(background?.stop()?);
+            self.truth.background = Some(background?.stop()?);
         }
-        if self.made.interrupted || self.made.background.is_some() {
-            self.made.counters.clear();
-            self.made.retransmits.clear();
+        if self.truth.interrupted || self.truth.background.is_some() {
+            self.truth.counters.clear();
+            self.truth.retransmits.clear();
         }
-        Ok(self.made)
+        Ok(self.truth)
     }
 }
 

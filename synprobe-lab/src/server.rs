@@ -1,37 +1,38 @@
 //! The lab's application on the server's side: accepts, reads until the end, closes.
 
-use std::collections::HashMap;
-use std::io::{self, Read};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
-
 use synprobe_common::sys::poll::{self, interest};
 
-/// Connections accepted before those that have ended are closed: a server that has not run for a while
-/// finds more of them waiting than it may have descriptors.
+/// Connections accepted before ended ones are closed. After a pause more connections can wait than the
+/// descriptor limit allows.
 const ACCEPTED_AT_ONCE: u64 = 64;
 
-/// What the server did.
+/// Totals of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served {
+pub struct ServerTotals {
     /// Connections accepted.
     pub accepted: u64,
     /// Bytes read from them.
     pub bytes: u64,
 }
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it stops it.
 pub struct Server {
     wake: OwnedFd,
-    thread: Option<JoinHandle<io::Result<Served>>>,
+    thread: Option<JoinHandle<io::Result<ServerTotals>>>,
 }
 
 impl Server {
-    /// Serves these non-blocking listeners.
+    /// Starts a server for these non-blocking listeners.
     pub fn start(listeners: Vec<TcpListener>) -> Result<Self> {
         let wake = eventfd().context("an eventfd for the server")?;
         let woken = wake.try_clone().context("an eventfd for the server")?;
@@ -45,34 +46,34 @@ impl Server {
         })
     }
 
-    /// Ends it and says what it did.
-    pub fn stop(mut self) -> Result<Served> {
+    /// Stops the server and returns its totals.
+    pub fn stop(mut self) -> Result<ServerTotals> {
         self.end()
-            .unwrap_or(Ok(Served::default()))
+            .unwrap_or(Ok(ServerTotals::default()))
             .context("the lab's server")
     }
 
-    fn end(&mut self) -> Option<io::Result<Served>> {
+    fn end(&mut self) -> Option<io::Result<ServerTotals>> {
         let thread = self.thread.take()?;
         signal(&self.wake);
         Some(
             thread
                 .join()
-                .unwrap_or_else(|_| Err(io::Error::other(anyhow!("it panicked")))),
+                .unwrap_or_else(|_| Err(io::Error::other(anyhow!("the thread panicked")))),
         )
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An earlier error is on its way, which may have come of this one.
+        // Another error is being returned already; this one may be its cause.
         if let Some(Err(error)) = self.end() {
             eprintln!("the lab's server: {error}");
         }
     }
 }
 
-/// A descriptor to wake a thread with.
+/// An eventfd that wakes a thread.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: eventfd() takes no pointers.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -83,7 +84,7 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Wakes whoever polls the descriptor.
+/// Wakes the thread that polls the descriptor.
 pub(super) fn signal(eventfd: &OwnedFd) {
     let one = 1u64;
     // SAFETY: the value is alive and 8 bytes long, as eventfd wants. It cannot fail: the counter is
@@ -91,8 +92,8 @@ pub(super) fn signal(eventfd: &OwnedFd) {
     unsafe { libc::write(eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
 }
 
-fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<Served> {
-    let mut served = Served::default();
+fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<ServerTotals> {
+    let mut served = ServerTotals::default();
     let mut open: HashMap<RawFd, TcpStream> = HashMap::new();
     loop {
         let mut rows = vec![interest(wake.as_raw_fd(), libc::POLLIN)];
@@ -119,7 +120,7 @@ fn serve(listeners: &[TcpListener], wake: &OwnedFd) -> io::Result<Served> {
     }
 }
 
-/// How many it has accepted.
+/// Accepts connections; returns their number.
 fn accept_some(listener: &TcpListener, open: &mut HashMap<RawFd, TcpStream>) -> io::Result<u64> {
     for accepted in 0..ACCEPTED_AT_ONCE {
         let Some(stream) = accept(listener)? else {
@@ -135,14 +136,14 @@ fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     match listener.accept() {
         Ok((stream, _)) => Ok(Some(stream)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        // The peer was gone before it was accepted.
+        // The peer closed it before accept().
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Reads what is there; true at the end of the connection.
-fn read_some(stream: &mut TcpStream, served: &mut Served) -> io::Result<bool> {
+/// Reads available data; true at the end of the connection.
+fn read_some(stream: &mut TcpStream, served: &mut ServerTotals) -> io::Result<bool> {
     let mut scratch = [0; 4096];
     loop {
         match stream.read(&mut scratch) {
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_ended_is_closed_before_all_are_accepted() {
+    fn ended_connections_are_closed_before_all_are_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         for _ in 0..=ACCEPTED_AT_ONCE {

@@ -1,18 +1,20 @@
-//! Real sockets of the lab, made inside a namespace and then used from any thread.
+//! Kernel sockets of the lab, made inside a namespace and usable from any thread.
 
-use std::io::{self, Read};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Read},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
-
-use super::ns::Ns;
 use synprobe_common::sys::{
     poll::{self, interest},
     sockopts::{set_option, with_sockaddr},
 };
+
+use crate::ns::Ns;
 
 fn stream_socket(ns: &Ns, v6: bool) -> Result<OwnedFd> {
     ns.run(|| {
@@ -28,8 +30,8 @@ fn stream_socket(ns: &Ns, v6: bool) -> Result<OwnedFd> {
     })
 }
 
-/// A listener on every address of the namespace, non-blocking; `dual_stack` lets an IPv6 one take
-/// IPv4 peers too.
+/// A non-blocking listener on every address of the namespace. With `dual_stack` an IPv6 listener also
+/// accepts IPv4 peers.
 pub fn listen(
     ns: &Ns,
     any: IpAddr,
@@ -56,10 +58,10 @@ pub fn listen(
     Ok(fd.into())
 }
 
-/// What the application learned of its connect().
+/// State of a connect(), as the application sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Not yet decided.
+pub enum ConnectState {
+    /// Still in progress.
     Pending,
     /// Connected.
     Connected,
@@ -67,16 +69,16 @@ pub enum Seen {
     Failed(i32),
 }
 
-/// An active open under way.
+/// A client socket.
 pub struct Client {
     /// The socket.
     pub stream: TcpStream,
-    /// Whom it calls.
+    /// The address that it connects to.
     pub peer: SocketAddr,
-    /// Its own address; the port is the one the kernel chose.
+    /// Its local address, with the port that the kernel chose.
     pub local: SocketAddr,
-    /// What is known so far.
-    pub seen: Seen,
+    /// State so far.
+    pub seen: ConnectState,
 }
 
 impl Client {
@@ -92,12 +94,12 @@ impl Client {
             // SAFETY: the address is alive for the call and its length is its own.
             unsafe { libc::connect(fd.as_raw_fd(), address, len) }
         });
-        let mut seen = Seen::Connected;
+        let mut seen = ConnectState::Connected;
         if called != 0 {
             let error = io::Error::last_os_error();
             seen = match error.raw_os_error() {
-                Some(libc::EINPROGRESS) => Seen::Pending,
-                Some(errno) => Seen::Failed(errno),
+                Some(libc::EINPROGRESS) => ConnectState::Pending,
+                Some(errno) => ConnectState::Failed(errno),
                 None => return Err(error.into()),
             };
         }
@@ -113,8 +115,8 @@ impl Client {
         })
     }
 
-    /// Likewise, from an address of the caller's choice and, unless 0, a port. The address need not
-    /// be one that a device has.
+    /// As [`Client::connect`], from a given address and port (0: any). The address need not belong to a
+    /// device.
     pub fn connect_from(ns: &Ns, local: SocketAddr, peer: SocketAddr) -> Result<Self> {
         Self::connect(ns, peer, |fd| {
             let on: libc::c_int = 1;
@@ -134,7 +136,7 @@ impl Client {
         })
     }
 
-    /// How many bytes were written and not acknowledged.
+    /// Number of bytes written and not acknowledged.
     pub fn unacknowledged(&self) -> Result<u32> {
         let mut bytes: libc::c_int = 0;
         // SAFETY: SIOCOUTQ (TIOCOUTQ by its other name) writes one int, which is alive.
@@ -145,7 +147,7 @@ impl Client {
         }
     }
 
-    /// Sends FIN and reads the peer's: afterwards no segment of this connection is outstanding.
+    /// Sends FIN and waits for the peer's FIN. No segment of the connection is outstanding afterwards.
     pub fn finish(mut self, stop: &AtomicBool, deadline: Instant) -> Result<()> {
         match self.stream.shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
@@ -185,7 +187,7 @@ impl Client {
     }
 }
 
-/// Waits until every open is decided, `until` has passed, or `stop` is set.
+/// Waits until no connect() is in progress, `until` has passed, or `stop` is set.
 pub fn settle<'a>(
     clients: impl IntoIterator<Item = &'a mut Client>,
     stop: &AtomicBool,
@@ -193,7 +195,7 @@ pub fn settle<'a>(
 ) -> Result<()> {
     let mut pending: Vec<_> = clients
         .into_iter()
-        .filter(|client| client.seen == Seen::Pending)
+        .filter(|client| client.seen == ConnectState::Pending)
         .collect();
     while !pending.is_empty() && !stop.load(Ordering::Relaxed) && Instant::now() < until {
         let mut rows: Vec<_> = pending
@@ -203,28 +205,27 @@ pub fn settle<'a>(
         poll::wait(&mut rows, until.min(Instant::now() + poll::SLICE))?;
         for (client, row) in pending.iter_mut().zip(&rows) {
             if row.revents & (libc::POLLOUT | libc::POLLHUP) == 0 {
-                // An ICMP error that the kernel only remembers: SO_ERROR would take it away, and a
-                // connect() that blocks would go on.
+                // A soft ICMP error. Reading SO_ERROR would clear it, and a blocking connect() would
+                // continue.
                 if row.revents != 0 {
                     drain_error_queue(&client.stream);
                 }
                 continue;
             }
             client.seen = match client.stream.take_error().context("asking for SO_ERROR")? {
-                None => Seen::Connected,
-                Some(error) => Seen::Failed(error.raw_os_error().unwrap_or(0)),
+                None => ConnectState::Connected,
+                Some(error) => ConnectState::Failed(error.raw_os_error().unwrap_or(0)),
             };
         }
-        pending.retain(|client| client.seen == Seen::Pending);
+        pending.retain(|client| client.seen == ConnectState::Pending);
     }
     Ok(())
 }
 
-/// Takes one message off the error queue, so that poll() has nothing more to say about it.
+/// Removes one message from the error queue, so that poll() no longer reports it.
 fn drain_error_queue(stream: &TcpStream) {
     let mut scratch = [0u8; 64];
-    // SAFETY: the buffer is alive and its length is its own. Should there be no message after all,
-    // nothing is lost.
+    // SAFETY: the buffer is alive and its length is its own. Without a message the call fails.
     unsafe {
         libc::recv(
             stream.as_raw_fd(),
@@ -235,7 +236,7 @@ fn drain_error_queue(stream: &TcpStream) {
     };
 }
 
-/// Waits for `pause`, or until `stop` is set: an application that has something else to do.
+/// Waits for `pause`, or until `stop` is set.
 pub fn pause(pause: Duration, stop: &AtomicBool) -> Result<()> {
     let until = Instant::now() + pause;
     while !stop.load(Ordering::Relaxed) && Instant::now() < until {

@@ -1,16 +1,18 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use super::*;
 
-fn check(name: &str, family: Family) {
-    check_varied(name, family, Variation::default());
+fn check(name: &str, family: SocketFamily) {
+    check_varied(name, family, Jitter::default());
 }
 
-fn check_varied(name: &str, family: Family, variation: Variation) {
+fn check_varied(name: &str, family: SocketFamily, jitter: Jitter) {
     let scenario = find(name).unwrap();
     let mut lab = Lab::new(family).unwrap();
-    lab.variation = variation;
+    lab.jitter = jitter;
     if !scenario.supports(family) {
         assert!(scenario.run(&lab, &AtomicBool::new(false)).is_err());
         return;
@@ -25,13 +27,13 @@ fn check_varied(name: &str, family: Family, variation: Variation) {
         let moved: Vec<_> = counters.moved().map(|(n, v)| format!("{n} {v}")).collect();
         eprintln!("  {side}: {}", moved.join(", "));
     }
-    let made = made.unwrap_or_else(|error| panic!("{name} {family:?} {variation:?}: {error:#}"));
+    let made = made.unwrap_or_else(|error| panic!("{name} {family:?} {jitter:?}: {error:#}"));
     for fault in &made.faults {
         eprintln!("  lost {}: {:?}", fault.what, fault.count);
     }
     assert!(!made.interrupted);
     assert!(!made.handshakes.is_empty());
-    assert_eq!(made.counters.is_empty(), variation.background);
+    assert_eq!(made.counters.is_empty(), jitter.background);
     let mut wrong = Vec::new();
     for expected in &made.counters {
         let counters = match expected.side {
@@ -61,19 +63,19 @@ macro_rules! scenario_tests {
             #[test]
             #[ignore = "needs root"]
             fn v4() {
-                check($name, Family::V4);
+                check($name, SocketFamily::V4);
             }
 
             #[test]
             #[ignore = "needs root"]
             fn v6() {
-                check($name, Family::V6);
+                check($name, SocketFamily::V6);
             }
 
             #[test]
             #[ignore = "needs root"]
             fn v4_mapped() {
-                check($name, Family::V4Mapped);
+                check($name, SocketFamily::V4Mapped);
             }
         })*
 
@@ -125,18 +127,18 @@ fn summaries_are_one_line() {
     }
 }
 
-/// Four at a time: they mostly wait.
-fn check_all(variation: impl Fn(u64) -> Variation) {
+/// Runs four at a time: they mostly wait.
+fn check_all(jitter: impl Fn(u64) -> Jitter) {
     let short: Vec<_> = all()
         .iter()
         .filter(|scenario| scenario.nominal_seconds() < 10)
         .collect();
     for (n, some) in (0..).zip(short.chunks(4)) {
         std::thread::scope(|scope| {
-            for (scenario, family) in some.iter().zip(Family::ALL.iter().cycle().skip(n)) {
-                let variation = variation(n as u64 + 1);
+            for (scenario, family) in some.iter().zip(SocketFamily::ALL.iter().cycle().skip(n)) {
+                let jitter = jitter(n as u64 + 1);
                 if scenario.supports(*family) {
-                    scope.spawn(move || check_varied(scenario.name(), *family, variation));
+                    scope.spawn(move || check_varied(scenario.name(), *family, jitter));
                 }
             }
         });
@@ -145,8 +147,8 @@ fn check_all(variation: impl Fn(u64) -> Variation) {
 
 #[test]
 #[ignore = "needs root"]
-fn other_pauses_make_the_same() {
-    check_all(|seed| Variation {
+fn other_pauses_give_the_same_results() {
+    check_all(|seed| Jitter {
         seed,
         background: false,
     });
@@ -155,7 +157,7 @@ fn other_pauses_make_the_same() {
 #[test]
 #[ignore = "needs root"]
 fn a_background_disturbs_no_scenario() {
-    check_all(|seed| Variation {
+    check_all(|seed| Jitter {
         seed,
         background: true,
     });
@@ -165,7 +167,7 @@ fn a_background_disturbs_no_scenario() {
 #[ignore = "needs root"]
 fn a_stopped_scenario_returns_at_once() {
     for scenario in all() {
-        let lab = Lab::new(Family::V4).unwrap();
+        let lab = Lab::new(SocketFamily::V4).unwrap();
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let run = scope.spawn(|| scenario.run(&lab, &stop));
@@ -185,12 +187,12 @@ fn a_stopped_scenario_returns_at_once() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_wire_peer_that_serves_keeps_its_delays() {
-    for family in [Family::V4, Family::V6] {
+fn a_raw_server_keeps_its_delays() {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::with_bare_server(family).unwrap();
         let capture = capture::Capture::start(&lab.client).unwrap();
         let delays = [0, 20, 200].map(Duration::from_millis);
-        let peer = raw_peer::WirePeer::serve(&lab, move |n| delays[n as usize % 3]).unwrap();
+        let peer = raw_peer::RawPeer::serve(&lab, move |n| delays[n as usize % 3]).unwrap();
         let stop = AtomicBool::new(false);
         for _ in 0..6 {
             let server = lab.server_addr(PORT);
@@ -201,7 +203,7 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
                 Instant::now() + Duration::from_secs(5),
             )
             .unwrap();
-            if client.seen != Seen::Connected {
+            if client.seen != ConnectState::Connected {
                 let handshakes = peer.stop();
                 let segments = capture.stop().unwrap().segments;
                 panic!("{:?} {family:?} {handshakes:?} {segments:#?}", client.seen);
@@ -245,10 +247,10 @@ fn a_wire_peer_that_serves_keeps_its_delays() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_wire_peer_that_calls_is_accepted() {
-    for family in [Family::V4, Family::V6] {
+fn a_raw_client_is_accepted() {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::with_bare_server(family).unwrap();
-        let any = if family == Family::V6 {
+        let any = if family == SocketFamily::V6 {
             "::"
         } else {
             "0.0.0.0"
@@ -257,7 +259,7 @@ fn a_wire_peer_that_calls_is_accepted() {
         let capture = capture::Capture::start(&lab.client).unwrap();
         let delays = [0, 20, 200].map(Duration::from_millis);
         let spacing = Duration::from_millis(5);
-        let peer = raw_peer::WirePeer::call(&lab, 12, spacing, move |n| delays[n as usize % 3]);
+        let peer = raw_peer::RawPeer::call(&lab, 12, spacing, move |n| delays[n as usize % 3]);
         let peer = peer.unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut accepted = Vec::new();
@@ -282,15 +284,15 @@ fn a_wire_peer_that_calls_is_accepted() {
     }
 }
 
-/// Run in a process of its own by [`nothing_is_left_after_a_kill`].
+/// Run in a separate process by [`nothing_is_left_after_a_kill`].
 #[test]
 #[ignore = "needs root; a part of nothing_is_left_after_a_kill"]
 fn hold_a_lab_until_killed() {
     if std::env::var_os("SYNPROBE_LAB_HOLD").is_none() {
         return;
     }
-    let lab = Lab::new(Family::V4).unwrap();
-    let _fault = Fault::attach(&lab.server).unwrap();
+    let lab = Lab::new(SocketFamily::V4).unwrap();
+    let _fault = FaultInjector::attach(&lab.server).unwrap();
     println!("held {} {}", lab.client.inode(), lab.server.inode());
     std::thread::sleep(Duration::from_secs(60));
 }
@@ -298,8 +300,10 @@ fn hold_a_lab_until_killed() {
 #[test]
 #[ignore = "needs root"]
 fn nothing_is_left_after_a_kill() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
 
     let links = || {
         std::fs::read_to_string("/proc/net/dev")
@@ -314,7 +318,7 @@ fn nothing_is_left_after_a_kill() {
             "--ignored",
             "--nocapture",
             "--exact",
-            "lab::tests::hold_a_lab_until_killed",
+            "tests::hold_a_lab_until_killed",
         ])
         .env("SYNPROBE_LAB_HOLD", "1")
         .stdout(Stdio::piped())

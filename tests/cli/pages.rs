@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use synprobe_lab::{Client, Family, Lab, Ns, PORT, Seen, settle};
+use synprobe_lab::{Client, ConnectState, Lab, Ns, PORT, SocketFamily, settle};
 use synprobe_tests::{
     binary::{command, ended, run},
     schema,
@@ -28,7 +28,7 @@ fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
 
 /// A server that does not accept, a client that is turned away, and the listener gone before the end.
 pub fn diagnose_full_queue() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let full = lab.listen(PORT, 3)?;
     let vanishing = lab.listen(PORT + 1, 3)?;
     let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
@@ -80,7 +80,7 @@ pub fn diagnose_full_queue() -> Result<()> {
 
 /// A full listener that was not asked for is no problem and has no line, whatever selects.
 pub fn issue14_5_selections() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let full = lab.listen(PORT, 3)?;
     let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
     let mut clients = Vec::new();
@@ -122,7 +122,7 @@ pub fn issue14_5_selections() -> Result<()> {
 }
 
 pub fn diagnose_nothing() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let netns = netns_path(&lab.server);
     let ran = run(&["diagnose", "--duration", "1s", "--netns", &netns])?;
     ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
@@ -154,7 +154,7 @@ pub fn explain() -> Result<()> {
 
 /// Four connections that nobody accepts fill a queue of three; a fifth is refused.
 pub fn full_queue() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _full = lab.listen(PORT, 3)?;
     let _empty = lab.listen(PORT + 1, 7)?;
     let connect = || {
@@ -167,7 +167,7 @@ pub fn full_queue() -> Result<()> {
     }
     let until = Instant::now() + Duration::from_secs(20);
     settle(&mut queued, &AtomicBool::new(false), until)?;
-    ensure!(queued.iter().all(|c| c.seen == Seen::Connected));
+    ensure!(queued.iter().all(|c| c.seen == ConnectState::Connected));
     // The veth pair is synchronous: its SYN is refused when connect() returns.
     let shut_out = connect()?;
     while tcp_ext(&lab.server, "ListenOverflows")? == 0 {
@@ -220,7 +220,7 @@ pub fn full_queue() -> Result<()> {
 
 /// No listener is no error.
 pub fn nobody_listens() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _listener = lab.listen(PORT, 3)?;
     let netns = netns_path(&lab.server);
     let arguments = ["listeners", "--port", "9000-9010", "--netns", &netns];

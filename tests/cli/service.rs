@@ -3,7 +3,7 @@
 use std::{net::TcpStream, os::unix::net::UnixDatagram, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use synprobe_lab::{Family, Lab, PORT};
+use synprobe_lab::{Lab, PORT, SocketFamily};
 use synprobe_tests::binary::{command, ended, netns_path, signal};
 
 use super::{DONE, USAGE};
@@ -11,7 +11,7 @@ use super::{DONE, USAGE};
 /// Told once everything is attached, and not sooner: what happens from then on has its line. One that does
 /// not begin says nothing.
 pub fn ready_when_attached() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let path = std::env::temp_dir().join(format!("synprobe-notify-{}", std::process::id()));
     let manager = UnixDatagram::bind(&path)?;
     let heard = told(&lab, &path, &manager);

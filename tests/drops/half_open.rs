@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{filter::Selection, probe::kallsyms::Kallsyms};
 use synprobe_lab::{
-    Family, Fault, Lab, Lose, PORT, RawSender, bare_ack,
-    capture::{Capture, Recording},
+    FaultInjector, Lab, LossPattern, PORT, RawSender, SocketFamily, bare_ack,
+    capture::{Capture, PacketTrace},
     packet::flags,
     set_option,
 };
@@ -25,7 +25,7 @@ fn receive_function(lab: &Lab) -> &'static str {
 }
 
 /// A repeated SYN, and the RST that ends it: nothing else in the kernel tells of either.
-pub fn half_open(family: Family) -> Result<()> {
+pub fn half_open(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 77)?;
     let capture = Capture::start(&lab.server)?;
@@ -93,7 +93,7 @@ pub fn half_open(family: Family) -> Result<()> {
 }
 
 /// TCP_DEFER_ACCEPT swallows the final ACK; the data behind it makes the connection.
-pub fn deferred(family: Family) -> Result<()> {
+pub fn deferred(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = lab.listen(PORT, 64)?;
     let seconds: libc::c_int = 5;
@@ -135,7 +135,7 @@ pub fn deferred(family: Family) -> Result<()> {
         .segments
         .iter()
         .position(|c| c.segment.payload_len > 0);
-    let recording = Recording {
+    let recording = PacketTrace {
         segments: recording.segments[..data.context("the data")?].to_vec(),
         ..recording
     };
@@ -145,12 +145,12 @@ pub fn deferred(family: Family) -> Result<()> {
 }
 
 /// The final ACK finds the accept queue full.
-pub fn queue_full(family: Family) -> Result<()> {
+pub fn queue_full(family: SocketFamily) -> Result<()> {
     const BACKLOG: i32 = 1;
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, BACKLOG)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, bare_ack(), Lose::First(1), PORT)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, bare_ack(), LossPattern::First(1), PORT)?;
     let before = lab.counters()?;
     let mut watch = Watch::on(&lab)?;
     let half_open = connected(&lab)?;

@@ -14,7 +14,9 @@ use synprobe::{
     probe::drop_governor,
 };
 use synprobe_ebpf::config::DROPS_PER_SECOND;
-use synprobe_lab::{Client, Family, Fault, Lab, Lose, Ns, PORT, RawSender, syn};
+use synprobe_lab::{
+    Client, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily, syn,
+};
 use synprobe_tests::harness::figure;
 
 use super::{Watch, segment, stranger, wait};
@@ -23,7 +25,7 @@ use super::{Watch, segment, stranger, wait};
 type Wanted = fn(u16, u16) -> bool;
 
 /// What was not asked for is not told: ports, peers, roles and namespaces.
-pub fn filters(family: Family) -> Result<()> {
+pub fn filters(family: SocketFamily) -> Result<()> {
     let other_port = PORT + 1;
     let lab = Lab::new(family)?;
     let port: PortSet = other_port.to_string().parse()?;
@@ -64,8 +66,8 @@ pub fn filters(family: Family) -> Result<()> {
         (netns(&lab.client), |_, _| false),
     ];
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, syn(), Lose::All, 0)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, syn(), LossPattern::All, 0)?;
     for (selection, wanted) in cases {
         let before = fault.count(0)?.dropped;
         let words = selection.describe();
@@ -95,9 +97,9 @@ pub fn filters(family: Family) -> Result<()> {
 /// More drops than may be written: what is held back is counted, to the last one.
 pub fn flood() -> Result<()> {
     const SYNS: u64 = 5000;
-    let lab = Lab::new(Family::V4)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, syn(), Lose::All, PORT)?;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, syn(), LossPattern::All, PORT)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let watch = Watch::on(&lab)?;
@@ -130,9 +132,9 @@ pub fn flood() -> Result<()> {
 
 /// Too many drops on the host: the hook, and it alone, is off for a while and comes back.
 pub fn stepping_aside() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, syn(), Lose::All, PORT)?;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, syn(), LossPattern::All, PORT)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let drop_one = |seq: u32| -> Result<()> {

@@ -9,18 +9,19 @@ use std::{
 use anyhow::{Result, ensure};
 use synprobe::{filter::Selection, probe::hooks::DROPS};
 use synprobe_lab::{
-    Client, Family, Fault, Lab, Lose, PORT, RawSender, capture::Capture, packet::flags, syn,
+    Client, FaultInjector, Lab, LossPattern, PORT, RawSender, SocketFamily, capture::Capture,
+    packet::flags, syn,
 };
 use synprobe_tests::harness;
 
 use super::{Watch, are_those_of, came_into_server, segment, stranger, wait};
 
 /// A classifier on the way in, which is also what the lab loses segments with.
-pub fn classifier(family: Family) -> Result<()> {
+pub fn classifier(family: SocketFamily) -> Result<()> {
     const SYNS: u16 = 300;
     let lab = Lab::new(family)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, syn(), Lose::All, PORT)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, syn(), LossPattern::All, PORT)?;
     let capture = Capture::start(&lab.server)?;
     let mut watch = Watch::on(&lab)?;
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
@@ -49,7 +50,7 @@ pub fn classifier(family: Family) -> Result<()> {
 /// The program for kernels that do not tell the receiving socket: it knows this host's own doing, and
 /// nothing of half-opens.
 pub fn without_receiver() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let mut hooks = harness::host()?.hooks.clone();
     for chosen in &mut hooks {
         if chosen.hook.name == DROPS {
@@ -57,8 +58,8 @@ pub fn without_receiver() -> Result<()> {
         }
     }
     let _listener = lab.listen(PORT, 64)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.drop_here(0, syn(), Lose::All, PORT + 1)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.drop_here(0, syn(), LossPattern::All, PORT + 1)?;
     let here = Selection {
         netns: Some([lab.server.inode(); 2]),
         ..Selection::default()
@@ -88,7 +89,7 @@ pub fn without_receiver() -> Result<()> {
 
 /// rp_filter=1, and the route back to the sender is another than the way it came.
 pub fn reverse_path() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     lab.server.set_sysctl("ipv4/conf/all/rp_filter", "1")?;
     lab.server
         .run(|| route_by_loopback(Ipv4Addr::new(198, 19, 0, 0)))?;
@@ -147,7 +148,7 @@ fn route_by_loopback(network: Ipv4Addr) -> Result<()> {
 
 /// On the way out: the next hop does not answer ARP, and the SYN that waited for it is dropped.
 pub fn no_neighbour() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let absent: SocketAddr = "198.18.0.77:8080".parse()?;
     let capture = Capture::start(&lab.client)?;
     let mut watch = Watch::on(&lab)?;

@@ -4,12 +4,14 @@ use std::{io, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use synprobe_lab::{Client, Family, Fault, Lab, Lose, PORT, capture::Capture, syn_ack};
+use synprobe_lab::{
+    Client, FaultInjector, Lab, LossPattern, PORT, SocketFamily, capture::Capture, syn_ack,
+};
 use synprobe_tests::{
     agent::Agent,
     guest::is_guest,
     harness::figure,
-    wire::{ACK, SYN, SYN_ACK, Wire},
+    wire::{ACK, SYN, SYN_ACK, WireTimes},
 };
 
 const HOUR_S: i64 = 3600;
@@ -118,10 +120,10 @@ fn handshake(lab: &Lab, agent: &Agent, seconds: i64) -> Result<(u16, Step)> {
 }
 
 pub fn stepped() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _listener = lab.listen(PORT, 16)?;
-    let mut fault = Fault::attach(&lab.client)?;
-    fault.set(0, syn_ack(), Lose::First(LOST), PORT)?;
+    let mut fault = FaultInjector::attach(&lab.client)?;
+    fault.set(0, syn_ack(), LossPattern::First(LOST), PORT)?;
     let capture = Capture::start(&lab.client)?;
     let began = Instant::now();
     let agent = Agent::watch(&[])?;
@@ -129,7 +131,7 @@ pub fn stepped() -> Result<()> {
     let steps = [-HOUR_S, 2 * HOUR_S].map(|seconds| handshake(&lab, &agent, seconds));
     let ended = agent.end()?.complete()?;
     let lasted = began.elapsed();
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
 
     let mut worst_us = 0;
     let [back, forth] = steps;
@@ -163,7 +165,7 @@ struct Times {
 }
 
 impl Times {
-    fn of(wire: &Wire, port: u16) -> Result<Self> {
+    fn of(wire: &WireTimes, port: u16) -> Result<Self> {
         let times = Self {
             syns: wire.times(SYN, true, port, PORT),
             syn_acks: wire.times(SYN_ACK, false, port, PORT),

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
-use synprobe_lab::{Family, Lab, PORT, Server};
+use synprobe_lab::{Lab, PORT, Server, SocketFamily};
 use synprobe_tests::{
-    agent::{Agent, Ended},
+    agent::{Agent, FinishedAgent},
     guest::is_guest,
     harness::figure,
 };
@@ -63,7 +63,7 @@ struct Traffic {
 
 impl Traffic {
     fn new() -> Result<Self> {
-        let lab = Lab::new(Family::V4)?;
+        let lab = Lab::new(SocketFamily::V4)?;
         let server = Server::start(vec![lab.listen(PORT, 1024)?])?;
         Ok(Self {
             lab,
@@ -113,7 +113,7 @@ impl Traffic {
     }
 
     /// What was told is what the kernel has counted, and what was made.
-    fn agrees_with(self, ended: &Ended) -> Result<()> {
+    fn agrees_with(self, ended: &FinishedAgent) -> Result<()> {
         let counted = self.lab.counters()?;
         self.server.stop()?;
         let told = |role: &str| -> u64 {

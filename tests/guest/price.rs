@@ -15,7 +15,7 @@ use synprobe::{
     probe::half_open_source::RequestedMode,
     sys::clock::thread_cpu,
 };
-use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
+use synprobe_lab::{Lab, PORT, RawSender, SocketFamily, spoofed};
 use synprobe_tests::{
     empty_program::EmptyProgram,
     guest::is_guest,
@@ -133,7 +133,7 @@ fn each(mut make: impl FnMut(u16) -> Result<()>) -> Result<u64> {
 
 /// Opened, accepted and closed over loopback, one after the other.
 fn connections() -> Result<u64> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     // Nothing is left of one when the next begins.
     lab.client.set_sysctl("ipv4/tcp_max_tw_buckets", "0")?;
     lab.client.run(|| {
@@ -154,7 +154,7 @@ fn stranger(n: u16) -> SocketAddr {
 
 /// A SYN and a RST; the SYN-ACK goes to nobody.
 fn reset_half_opens() -> Result<u64> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _listener = lab.listen(PORT, 64)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
@@ -169,7 +169,7 @@ fn reset_half_opens() -> Result<u64> {
 
 /// SYNs at an accept queue that is full.
 fn refused_syns() -> Result<u64> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _listener = lab.listen(PORT, 0)?;
     let _filling = connected(&lab, Duration::from_secs(5))?;
     let sender = RawSender::open(&lab.client, false)?;

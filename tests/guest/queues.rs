@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use synprobe_lab::{Family, Lab, PORT, RawSender, spoofed};
+use synprobe_lab::{Lab, PORT, RawSender, SocketFamily, spoofed};
 use synprobe_tests::{
     binary::{netns_path, run},
     harness::figure,
@@ -18,7 +18,7 @@ const BACKLOGS: [u16; 3] = [1, 5, 64];
 /// `syn_queue_max` is one less than what the kernel lets in, on every kernel and whatever it does with
 /// the rest.
 pub fn syn_queue_limit(cookies: u32) -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let turned_away = match cookies {
         0 => "TCPReqQFullDrop",
         _ => "TCPReqQFullDoCookies",

@@ -16,15 +16,15 @@ use synprobe::{
     sys::clock::monotonic_ns,
 };
 use synprobe_lab::{
-    Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture, packet::flags,
-    spoofed,
+    Client, FaultInjector, Lab, LossPattern, PORT, RawSender, SocketFamily, bare_ack,
+    capture::Capture, packet::flags, spoofed,
 };
 use synprobe_tests::{
     harness::{self, Case, figure},
     kernel::Capabilities,
-    pipeline_run::{Live, Watched, options, watch},
+    pipeline_run::{Live, WatchedRun, options, watch},
     traffic,
-    wire::{SYN_ACK, Wire},
+    wire::{SYN_ACK, WireTimes},
 };
 
 /// Long enough for the slowest of the kernel's timers that a test waits for.
@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("auto-without-noise", auto),
         Case::new("quiet-says-every-failure", quiet),
     ];
-    for family in Family::ALL {
+    for family in SocketFamily::ALL {
         for (mode, wish) in [
             ("exact", RequestedMode::Exact),
             ("tracepoints", RequestedMode::Tracepoints),
@@ -131,7 +131,7 @@ fn exact_end(h: &Handshake, outcome: Outcome) -> Result<u64> {
 }
 
 /// Ended by a RST within its first second: one line, with a dwell as on the wire.
-fn young_reset(family: Family) -> Result<()> {
+fn young_reset(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
     let capture = Capture::start(&lab.server)?;
@@ -151,7 +151,7 @@ fn young_reset(family: Family) -> Result<()> {
     let resets = lab.counters()?.since(&before).server.get("EmbryonicRsts");
     ensure!(resets == 1, "{resets} EmbryonicRsts");
 
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let sent_ns = wire.first(SYN_ACK, true, PORT, peer.port())?;
     let reset_ns = wire.first(flags::RST, false, PORT, peer.port())?;
     let wire_us = reset_ns.saturating_sub(sent_ns) / 1000;
@@ -169,12 +169,12 @@ fn young_reset(family: Family) -> Result<()> {
 
 /// With `tcp_abort_on_overflow` this host answers a final ACK at a full accept queue with a RST. The
 /// kernel counts it like a peer's; it is the application's doing.
-fn aborted_on_overflow(family: Family, wish: RequestedMode) -> Result<()> {
+fn aborted_on_overflow(family: SocketFamily, wish: RequestedMode) -> Result<()> {
     let lab = Lab::new(family)?;
     lab.server.set_sysctl("ipv4/tcp_abort_on_overflow", "1")?;
     let _listener = lab.listen(PORT, 1)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, bare_ack(), Lose::First(1), PORT)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, bare_ack(), LossPattern::First(1), PORT)?;
     let before = lab.counters()?;
     let mut options = of_server(&lab);
     options.wish = wish;
@@ -209,7 +209,7 @@ fn aborted_on_overflow(family: Family, wish: RequestedMode) -> Result<()> {
 
 /// The last time-out ends it at that moment: between the last look that shows it and the first that
 /// does not.
-fn expiry(family: Family) -> Result<()> {
+fn expiry(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     lab.server.set_sysctl("ipv4/tcp_synack_retries", "1")?;
     let _listener = lab.listen(PORT, 64)?;
@@ -237,7 +237,7 @@ fn expiry(family: Family) -> Result<()> {
 }
 
 /// Its listener is gone: the next packet, or its timer, ends it.
-fn listener_closed(family: Family) -> Result<()> {
+fn listener_closed(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = lab.listen(PORT, 64)?;
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
@@ -264,7 +264,7 @@ fn listener_closed(family: Family) -> Result<()> {
 }
 
 /// Its listener is gone, and a packet of the peer's ends it at once.
-fn closed_then_ack(family: Family) -> Result<()> {
+fn closed_then_ack(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = lab.listen(PORT, 64)?;
     let capture = Capture::start(&lab.server)?;
@@ -294,14 +294,14 @@ fn closed_then_ack(family: Family) -> Result<()> {
     watched.complete()?;
     exact_end(&h, Outcome::Dropped)?;
     ensure!(h.evidence[0].fact == "its listener is closed", "{h:#?}");
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let ack_ns = wire.first(flags::ACK, false, PORT, peer.port())?;
     ensure!(line.mono_ns.abs_diff(ack_ns) <= TOLERANCE_US * 1000);
     Ok(())
 }
 
 /// SOCK_DESTROY, as `ss -K` sends it.
-fn closed_by_a_tool(family: Family) -> Result<()> {
+fn closed_by_a_tool(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
@@ -385,7 +385,7 @@ fn destroy(local: SocketAddr, peer: SocketAddr) -> io::Result<()> {
 fn auto() -> Result<()> {
     let host = harness::host()?;
     let decided = host.exact_by(RequestedMode::Auto, Detail::Handshakes)?;
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let mut auto = of_server(&lab);
     auto.wish = RequestedMode::Auto;
     let ((), watched) = watch(auto, |_| Ok(()))?;
@@ -412,7 +412,7 @@ fn auto() -> Result<()> {
 
 /// The quiet mode: a failure within the first second has its line, a healthy handshake no record.
 fn quiet() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let listener = lab.listen(PORT, 64)?;
     let sender = RawSender::open(&lab.client, false)?;
     let (server, peer) = (SocketAddr::new(lab.server_ip(), PORT), stranger(&lab, 4));
@@ -442,7 +442,7 @@ fn quiet() -> Result<()> {
     Ok(())
 }
 
-fn peer_line(watched: &Watched, peer: SocketAddr) -> Result<Peer> {
+fn peer_line(watched: &WatchedRun, peer: SocketAddr) -> Result<Peer> {
     let found = watched.lines.iter().find_map(|line| match &line.body {
         Body::Peer(p) if p.peer_addr == peer.ip() && p.role == Role::Server => Some((**p).clone()),
         _ => None,
@@ -451,7 +451,7 @@ fn peer_line(watched: &Watched, peer: SocketAddr) -> Result<Peer> {
 }
 
 /// SYNs that find the accept queue full: by peer.
-fn accept_queue(family: Family) -> Result<()> {
+fn accept_queue(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = lab.listen(PORT, 1)?;
     let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
@@ -485,7 +485,7 @@ fn accept_queue(family: Family) -> Result<()> {
 }
 
 /// SYNs that find the SYN queue full, without cookies: by peer.
-fn syn_queue(family: Family) -> Result<()> {
+fn syn_queue(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     lab.server.set_sysctl("ipv4/tcp_syncookies", "0")?;
     let _listener = lab.listen(PORT, 2)?;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use synprobe::util::format::is_hazardous;
-use synprobe_lab::{Client, Family, Lab, PORT};
+use synprobe_lab::{Client, Lab, PORT, SocketFamily};
 use synprobe_tests::{
     binary::{Ran, command, ended, netns_path, run, signal},
     schema,
@@ -54,9 +54,9 @@ pub fn be_the_server() -> ExitCode {
 }
 
 /// That process.
-struct Server(Child);
+struct ServerProcess(Child);
 
-impl Server {
+impl ServerProcess {
     fn start(lab: &Lab, backlog: &str) -> Result<Self> {
         let test = env::current_exe()?;
         let mut child = lab.server.run(|| {
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
@@ -122,8 +122,8 @@ pub fn lines() -> Result<()> {
     for format in ["text", "json"] {
         // Both sides in turn: by a path, and by a pid, whose process gives the namespace its name.
         for by_pid in [false, true] {
-            let lab = Lab::new(Family::V4)?;
-            let server = Server::start(&lab, "64")?;
+            let lab = Lab::new(SocketFamily::V4)?;
+            let server = ServerProcess::start(&lab, "64")?;
             let fixed = ["watch", "--format", format, "--log-level", "info"];
             let netns = &match by_pid {
                 false => netns_path(&lab.client),
@@ -162,8 +162,8 @@ pub fn lines() -> Result<()> {
 
 /// `diagnose`, `listeners` and `states`, in both formats.
 pub fn pages() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
-    let server = Server::start(&lab, "0")?;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let server = ServerProcess::start(&lab, "0")?;
     let clients = trouble(&lab)?;
     let pid = server.0.id().to_string();
     for verb in [

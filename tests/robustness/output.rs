@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use synprobe_lab::{Family, Lab, PORT, Server};
+use synprobe_lab::{Lab, PORT, Server, SocketFamily};
 use synprobe_tests::{
     agent::PATIENCE,
     binary::{self, command, ended, netns_path, status_kib},
@@ -37,7 +37,7 @@ const FULL: u64 = 13_000;
 /// The pipe fills, the queue of the output fills: memory stands still, the ring is read all the same, and the
 /// output is told how many of its lines it did not get.
 pub fn nobody_reads() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
     let netns = netns_path(&lab.client);
     let mut watch = command(&["watch", "--format", "json", "--ring-size", "64K"])?;
@@ -108,7 +108,7 @@ pub fn nobody_reads() -> Result<()> {
 
 /// One line, and exit code 1.
 pub fn full_device() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let _listener = lab.listen(PORT, 1)?;
     let netns = netns_path(&lab.server);
     let verbs: [&[&str]; 11] = [
@@ -157,7 +157,7 @@ pub fn full_device() -> Result<()> {
 pub fn full_disk() -> Result<()> {
     const SCRIPT: &str = "mount -t tmpfs -o size=64k none /tmp && cd /tmp && \"$@\" > lines; \
         code=$?; tail -c 1 lines | od -An -c >&2; wc -c < lines >&2; exit $code";
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
     let netns = netns_path(&lab.client);
     // The binary lies in the folder that is mounted over.

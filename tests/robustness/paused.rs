@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, ensure};
-use synprobe_lab::{Client, Family, Lab, PORT, Server};
+use synprobe_lab::{Client, Lab, PORT, Server, SocketFamily};
 use synprobe_tests::{agent::Agent, binary::netns_path, harness::figure};
 
 /// Of the loss, and afterwards.
@@ -15,7 +15,7 @@ const BEFORE: u64 = 20;
 const AFTER: u64 = 50;
 
 pub fn ten_seconds() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     lab.server.set_sysctl("core/somaxconn", "8192")?;
     let (loaded, later, nobody) = (PORT, PORT + 1, PORT + 2);
     let server = Server::start(vec![lab.listen(loaded, 8192)?, lab.listen(later, 8192)?])?;

@@ -16,12 +16,12 @@ use synprobe::{
     probe::{LoadOptions, Probes, hooks::DROPS, kallsyms::Kallsyms},
     sys::{privileges as cap, privileges::bits},
 };
-use synprobe_lab::{Family, Lab, Ns, PORT, RawSender};
+use synprobe_lab::{Lab, Ns, PORT, RawSender, SocketFamily};
 use synprobe_tests::{
     agent::{Agent, until},
     binary::{command, ended, netns_path},
     harness::{self, Case, Undecided},
-    netns_process::Inhabitant,
+    netns_process::NetnsProcess,
     pipeline_run::load_options,
 };
 
@@ -114,7 +114,7 @@ pub fn urgent() -> Result<()> {
 
 /// From the first line on no thread holds more, those that are begun later included.
 pub fn in_every_thread() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let mine = cap::held()?;
     for (own, netns) in [
         (true, "/proc/self/ns/net"),
@@ -146,7 +146,7 @@ pub fn in_every_thread() -> Result<()> {
 
 /// The optional probe that steps aside comes back after what was given up.
 pub fn attached_again() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let sender = RawSender::open(&lab.client, false)?;
     let server = SocketAddr::new(lab.server_ip(), PORT);
     let stray = SocketAddr::new(lab.client_ip(), 40_000);
@@ -208,13 +208,13 @@ pub fn symbols() -> Result<()> {
 /// Makes a command run as nobody, with these capabilities and no others.
 fn with_only(command: &mut Command, set: u64) {
     #[repr(C)]
-    struct Header(u32, libc::c_int);
+    struct CapUserHeader(u32, libc::c_int);
     let become_nobody = move || {
         let check = |result: libc::c_long| match result {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         };
-        let header = Header(0x2008_0522, 0);
+        let header = CapUserHeader(0x2008_0522, 0);
         let word = |set: u64| [set as u32; 3];
         let data = [word(set), word(set >> 32)];
         // SAFETY: system calls with numbers and with what this closure owns; none allocates.
@@ -243,7 +243,7 @@ fn with_only(command: &mut Command, set: u64) {
 
 /// What a run could tell.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct VisibleFacts {
     /// How a half-open in a namespace of root's ended, which only sock_diag tells.
     elsewhere: bool,
     /// Whose the listener is, which was there before.
@@ -252,9 +252,9 @@ struct Told {
     icmp: bool,
 }
 
-fn told_with(set: u64) -> Result<Told> {
-    let lab = Lab::new(Family::V4)?;
-    let _inhabitant = Inhabitant::of(&lab.server)?;
+fn told_with(set: u64) -> Result<VisibleFacts> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _inhabitant = NetnsProcess::of(&lab.server)?;
     lab.server.set_sysctl("ipv4/tcp_synack_retries", "1")?;
     let _listener = lab.listen(QUIET_PORT, 16)?;
     let port = QUIET_PORT.to_string();
@@ -290,7 +290,7 @@ fn told_with(set: u64) -> Result<Told> {
     }
     let here: Vec<&Value> = ended.handshakes().filter(|h| h["netns"] == inode).collect();
     ensure!(!here.is_empty(), "no line of a half-open");
-    Ok(Told {
+    Ok(VisibleFacts {
         elsewhere: here.iter().any(|h| h["outcome"] == "expired"),
         owner: here.iter().any(|h| h["pid"] == std::process::id()),
         icmp,
@@ -319,7 +319,7 @@ fn has_raw_socket(ns: &Ns, pid: u32) -> Result<bool> {
 /// Nobody with these sees what root sees.
 pub fn least() -> Result<()> {
     let told = told_with(bits(&LEAST.map(|(_, cap)| cap)))?;
-    let all = Told {
+    let all = VisibleFacts {
         elsewhere: true,
         owner: true,
         icmp: true,
@@ -330,7 +330,7 @@ pub fn least() -> Result<()> {
 
 /// Without one of these something is missed, and nothing else.
 pub fn each_is_needed() -> Vec<Case> {
-    let without = |name: &'static str, due: Told| {
+    let without = |name: &'static str, due: VisibleFacts| {
         Case::new(format!("without-{name}"), move || {
             let left: Vec<u32> = LEAST
                 .iter()
@@ -343,7 +343,7 @@ pub fn each_is_needed() -> Vec<Case> {
             Ok(())
         })
     };
-    let told = |elsewhere, owner, icmp| Told {
+    let told = |elsewhere, owner, icmp| VisibleFacts {
         elsewhere,
         owner,
         icmp,

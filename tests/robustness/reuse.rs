@@ -15,10 +15,13 @@ use synprobe::{
     model::{Handshake, Outcome, Role, TcpState},
     probe::Probes,
 };
-use synprobe_lab::{Client, Family, Fault, Lab, Lose, PORT, RawSender, Seen, Server, syn};
+use synprobe_lab::{
+    Client, ConnectState, FaultInjector, Lab, LossPattern, PORT, RawSender, Server, SocketFamily,
+    syn,
+};
 use synprobe_tests::{
     harness::{self, Undecided, figure},
-    pipeline_run::{Watched, load_options, options_for, watch},
+    pipeline_run::{WatchedRun, load_options, options_for, watch},
 };
 
 const CONNECTS: u16 = 4000;
@@ -43,7 +46,7 @@ fn cookie(client: &Client) -> Result<u64> {
 }
 
 /// Refuses a run that has missed something, other than evidence: each RST here is a packet dropped.
-fn complete(watched: Watched) -> Result<Watched> {
+fn complete(watched: WatchedRun) -> Result<WatchedRun> {
     let missed = watched.lost().find(|lost| lost.is_of_handshakes()).cloned();
     match missed {
         None => Ok(watched),
@@ -52,7 +55,7 @@ fn complete(watched: Watched) -> Result<Watched> {
 }
 
 /// A connect as its caller saw it.
-struct Made {
+struct ConnectResult {
     outcome: Outcome,
     took: Duration,
 }
@@ -81,12 +84,12 @@ fn addresses(lab: &Lab, make: impl FnOnce() -> Result<()>) -> Result<(u64, u64)>
 /// One after the other on one processor, each from a port of its own: connected and reset, refused,
 /// given up.
 pub fn sockets() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     lab.server.set_sysctl("core/somaxconn", "8192")?;
     let server = Server::start(vec![lab.listen(PORT, 8192)?])?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, syn(), Lose::All, PORT + 2)?;
-    let mut made: BTreeMap<u16, Made> = BTreeMap::new();
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, syn(), LossPattern::All, PORT + 2)?;
+    let mut made: BTreeMap<u16, ConnectResult> = BTreeMap::new();
     let mut cookies = HashSet::new();
     let mut reused = (0, 0);
     let ((), watched) = watch(options_for(&lab)?, |_| {
@@ -111,7 +114,7 @@ pub fn sockets() -> Result<()> {
                     _ => client.stream.shutdown(Shutdown::Both)?,
                 }
                 let took = began.elapsed();
-                made.insert(port, Made { outcome, took });
+                made.insert(port, ConnectResult { outcome, took });
             }
             Ok(())
         })?;
@@ -129,7 +132,7 @@ pub fn sockets() -> Result<()> {
     );
     let watched = complete(watched)?;
     told_apart(&watched, Role::Client, &made)?;
-    let accepted: BTreeMap<u16, Made> = made
+    let accepted: BTreeMap<u16, ConnectResult> = made
         .into_iter()
         .filter(|(_, made)| made.outcome == Outcome::Established)
         .collect();
@@ -142,7 +145,7 @@ pub fn sockets() -> Result<()> {
 }
 
 /// Each port's handshake is told once, as it ended, under an id of its own, and no longer than it took.
-fn told_apart(watched: &Watched, role: Role, made: &BTreeMap<u16, Made>) -> Result<()> {
+fn told_apart(watched: &WatchedRun, role: Role, made: &BTreeMap<u16, ConnectResult>) -> Result<()> {
     let mut told: HashMap<u16, &Handshake> = HashMap::new();
     let mut ids = HashSet::new();
     for (_, h) in watched.handshakes() {
@@ -175,7 +178,7 @@ fn told_apart(watched: &Watched, role: Role, made: &BTreeMap<u16, Made>) -> Resu
 /// have lasted has lasted, and every connection among them is its own.
 pub fn requests() -> Result<()> {
     const HALF_OPENS: u16 = 3000;
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
     let sender = RawSender::open(&lab.client, false)?;
     let to = SocketAddr::new(lab.server_ip(), PORT);
@@ -192,7 +195,7 @@ pub fn requests() -> Result<()> {
             ended.insert(port, at.elapsed());
             if n % 10 == 0 {
                 let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
-                if client.seen == Seen::Connected {
+                if client.seen == ConnectState::Connected {
                     connected.insert(client.local.port());
                 }
                 client.reset()?;

@@ -1,4 +1,4 @@
-//! The agent as a process of its own, its lines as they come.
+//! Runs the agent as a process and reads its lines.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -8,45 +8,46 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
 use crate::{
     binary::{command, ended, signal, status_kib},
     harness::Undecided,
     schema,
 };
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::Value;
 
-/// Far longer than anything here takes on the slowest host.
+/// Time limit, far longer than needed on the slowest host.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-struct Said {
+struct AgentLines {
     lines: Mutex<Vec<Value>>,
     more: Condvar,
 }
 
-impl Said {
+impl AgentLines {
     fn lines(&self) -> MutexGuard<'_, Vec<Value>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A run; killed with the value.
+/// A running agent; dropping it kills the process.
 pub struct Agent {
-    /// `None` once it was waited for.
+    /// `None` once it was reaped.
     child: Option<Child>,
-    said: Arc<Said>,
+    said: Arc<AgentLines>,
     reader: Option<JoinHandle<Result<Vec<String>>>>,
     errors: Option<JoinHandle<String>>,
 }
 
-/// What a run came to.
-pub struct Ended {
+/// The result of a run.
+pub struct FinishedAgent {
     /// The exit code; `None`: killed by a signal.
     pub code: Option<i32>,
     /// Standard error.
     pub err: String,
-    /// Every line, held against the contract.
+    /// Every line, checked against the contract.
     pub lines: Vec<Value>,
 }
 
@@ -58,31 +59,31 @@ impl Agent {
         )?)
     }
 
-    /// Any command that prints JSON lines; nothing is missed once this returns.
+    /// Any command that prints JSON lines. On return it is attached.
     pub fn of(mut command: Command) -> Result<Self> {
         let mut child = command.spawn().context("starting synprobe")?;
         let out = child.stdout.take().context("standard output")?;
         let mut err = child.stderr.take().context("standard error")?;
-        let said = Arc::new(Said::default());
-        let heard = Arc::clone(&said);
+        let said = Arc::new(AgentLines::default());
+        let shared = Arc::clone(&said);
         let reader = std::thread::spawn(move || {
             let mut raw = Vec::new();
             for line in BufReader::new(out).lines() {
                 let line = line?;
                 let value = serde_json::from_str(&line).with_context(|| line.clone());
-                // Whoever waits is to see a broken line too.
-                heard
+                // A waiting thread must see an invalid line too.
+                shared
                     .lines()
                     .push(value.unwrap_or_else(|e| Value::String(format!("{e:#}"))));
                 raw.push(line);
-                heard.more.notify_all();
+                shared.more.notify_all();
             }
-            heard.more.notify_all();
+            shared.more.notify_all();
             Ok(raw)
         });
         let errors = std::thread::spawn(move || {
             let mut text = Vec::new();
-            // What was read until an error is all there is.
+            // Keep what was read before an error.
             let _ = err.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
@@ -97,7 +98,7 @@ impl Agent {
     }
 
     fn child(&self) -> Result<&Child> {
-        self.child.as_ref().context("it has ended")
+        self.child.as_ref().context("the agent has ended")
     }
 
     /// Its process id, while it runs.
@@ -110,7 +111,7 @@ impl Agent {
         signal(self.child()?, number)
     }
 
-    /// What it has said so far.
+    /// The lines so far.
     pub fn lines(&self) -> Vec<Value> {
         self.said.lines().clone()
     }
@@ -131,7 +132,7 @@ impl Agent {
                 let last: Vec<_> = lines.iter().rev().take(5).collect();
                 bail!("{what}: no such line; the last ones, latest first: {last:#?}");
             }
-            // The reader's end has no line of its own.
+            // The end of the reader does not add a line.
             let step = left.min(Duration::from_millis(200));
             lines = self
                 .said
@@ -142,8 +143,8 @@ impl Agent {
         }
     }
 
-    /// Ends it as Ctrl-C does; every line holds to the contract, and the last is the summary.
-    pub fn end(self) -> Result<Ended> {
+    /// Stops it as Ctrl-C does. Checks every line against the contract, and that the last is the summary.
+    pub fn end(self) -> Result<FinishedAgent> {
         self.signal(libc::SIGINT)?;
         let ended = self.ended()?;
         let last = ended.lines.last().context("a line")?;
@@ -153,13 +154,13 @@ impl Agent {
     }
 
     /// Waits for its end.
-    pub fn ended(mut self) -> Result<Ended> {
-        let child = self.child.take().context("it has ended")?;
+    pub fn ended(mut self) -> Result<FinishedAgent> {
+        let child = self.child.take().context("the agent has ended")?;
         let ran = ended(child)?;
         let reader = self.reader.take().context("a reader")?;
         let raw = reader.join().map_err(|_| anyhow!("a reader panicked"))??;
         let errors = self.errors.take().context("a reader")?;
-        Ok(Ended {
+        Ok(FinishedAgent {
             code: ran.code,
             err: errors.join().map_err(|_| anyhow!("a reader panicked"))?,
             lines: schema::check(raw.iter().map(String::as_str))?,
@@ -175,14 +176,14 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself; one that is stopped dies too.
+            // It may have ended already. A stopped process is killed too.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 }
 
-impl Ended {
+impl FinishedAgent {
     /// Every `handshake` line.
     pub fn handshakes(&self) -> impl Iterator<Item = &Value> {
         self.lines.iter().filter(|l| l["type"] == "handshake")
@@ -193,7 +194,7 @@ impl Ended {
         self.lines.last().context("a line")
     }
 
-    /// Refuses a run that says itself that something passed it by.
+    /// Rejects a run that reports lost records.
     pub fn complete(self) -> Result<Self> {
         match self.summary()?["lost"].as_u64() {
             Some(0) => Ok(self),
@@ -205,7 +206,7 @@ impl Ended {
     }
 }
 
-/// Waits until it is so. Only for what has no event to wait for.
+/// Polls until a condition holds. Only for conditions without an event.
 pub fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     while !is_so()? {

@@ -1,4 +1,4 @@
-//! The `synprobe` binary as a user starts it.
+//! Runs the `synprobe` binary as a user does.
 
 use std::{
     env, fs,
@@ -13,14 +13,14 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use synprobe_lab::Ns;
 
-/// How long a run may take that should be over at once.
+/// Time limit of a run that should end at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary of the profile that these tests were built with, where every user may execute it.
+/// The binary of the tests' profile, in a place where every user may execute it.
 ///
-/// `CARGO_BIN_EXE_*` exists only within one package: it is built here, once, by the same cargo, with
-/// the whole workspace's features, so that nothing of it is built a second time. Without a cargo
-/// (the tests were carried to another machine) it is looked for beside them.
+/// `CARGO_BIN_EXE_*` exists only within one package. Therefore this builds the binary once with the same
+/// cargo and the workspace's features, which reuses existing artifacts. Without cargo (the tests were copied
+/// to another machine) it uses the binary beside the tests.
 pub fn path() -> Result<&'static PathBuf> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     BINARY
@@ -51,22 +51,22 @@ fn build() -> Result<PathBuf> {
         ensure!(build.status()?.success(), "cargo build failed");
     }
     let built = profile_dir.join("synprobe");
-    // The target directory may be where only root may go.
+    // The target directory may be accessible to root only.
     let copy = env::temp_dir().join(format!("synprobe-under-test-{}", std::process::id()));
     fs::copy(&built, &copy).with_context(|| format!("copying {}", built.display()))?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     Ok(copy)
 }
 
-/// Takes the copy away again.
+/// Removes the copy.
 pub fn remove() {
     if let Ok(copy) = path() {
-        // What cannot be removed is in the system's directory for such things.
+        // A copy that cannot be removed is in the system's temporary directory.
         let _ = fs::remove_file(copy);
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     /// The exit code; `None`: killed by a signal.
@@ -103,12 +103,12 @@ pub fn command(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs it to its end.
+/// Runs the binary and waits for its end.
 pub fn run(arguments: &[&str]) -> Result<Ran> {
     ended(command(arguments)?.spawn().context("starting synprobe")?)
 }
 
-/// Waits for the end of a run that was started, and reads what is left of its output.
+/// Waits for the end of a run and reads its remaining output.
 pub fn ended(mut child: Child) -> Result<Ran> {
     let mut out = child.stdout.take();
     let mut err = child.stderr.take();
@@ -154,19 +154,19 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
 /// Sends a signal to a run.
 pub fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
     let pid = libc::pid_t::try_from(child.id())?;
-    // SAFETY: kill() takes no pointers; the child has not been waited for, so the id is its own.
+    // SAFETY: kill() takes no pointers. The child was not reaped yet, so the id is its own.
     match unsafe { libc::kill(pid, signal) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error().into()),
     }
 }
 
-/// A namespace as an argument: it has no name, but it has a descriptor.
+/// A namespace as an argument: the path of its descriptor, as it has no name.
 pub fn netns_path(ns: &Ns) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
 }
 
-/// A figure of `/proc/PID/status` that is given in KiB, such as `VmRSS`.
+/// A value of `/proc/PID/status` in KiB, such as `VmRSS`.
 pub fn status_kib(pid: u32, field: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -174,11 +174,11 @@ pub fn status_kib(pid: u32, field: &str) -> Result<u64> {
     Ok(figure.with_context(|| field.to_owned())?.parse()?)
 }
 
-/// Ids of the eBPF programs that a process holds, by itself or through links.
+/// Ids of the eBPF programs that a process holds, directly or by a link.
 pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // A descriptor may be gone by now.
+        // A descriptor may be closed already.
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         ids.extend(
             text.lines()
@@ -191,11 +191,11 @@ pub fn programs_of(pid: u32) -> Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Whether the kernel still has a program of this id.
+/// Whether the kernel has a program with this id.
 pub fn program_exists(id: u32) -> Result<bool> {
     /// `BPF_PROG_GET_FD_BY_ID` (include/uapi/linux/bpf.h).
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
-    // The head of union bpf_attr for it: id, next id, flags.
+    // The first fields of union bpf_attr: id, next id, flags.
     let attr = [id, 0, 0];
     // SAFETY: the attributes are alive and their length is their own.
     let fd = unsafe {

@@ -1,4 +1,4 @@
-//! A program that does nothing, on a tracepoint: what no program on it can be cheaper than.
+//! An empty program on a tracepoint: the lower bound of the cost of any program there.
 
 use std::{
     ffi::CStr,
@@ -13,41 +13,41 @@ const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 /// r0 = 0; exit.
 static PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
 
-/// The head of `union bpf_attr` for BPF_PROG_LOAD.
+/// The first fields of `union bpf_attr` for BPF_PROG_LOAD.
 #[repr(C)]
-struct ProgLoad {
+struct ProgLoadAttr {
     prog_type: u32,
     insn_cnt: u32,
     insns: *const [u8; 8],
     license: *const libc::c_char,
 }
 
-/// Likewise for BPF_RAW_TRACEPOINT_OPEN.
+/// The first fields of `union bpf_attr` for BPF_RAW_TRACEPOINT_OPEN.
 #[repr(C)]
-struct RawTracepointOpen {
+struct RawTracepointOpenAttr {
     name: *const libc::c_char,
     prog_fd: u32,
     padding: u32,
 }
 
-/// Attached until dropped.
+/// An attached program; dropping it detaches it.
 pub struct EmptyProgram(#[expect(dead_code, reason = "closing it detaches")] OwnedFd);
 
 impl EmptyProgram {
-    /// On this raw tracepoint.
+    /// Attaches the program to a raw tracepoint.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The error of bpf(2).
     pub fn attach(tracepoint: &CStr) -> io::Result<Self> {
-        let load = ProgLoad {
+        let load = ProgLoadAttr {
             prog_type: PROG_TYPE_RAW_TRACEPOINT,
             insn_cnt: PROGRAM.len() as u32,
             insns: PROGRAM.as_ptr(),
             license: c"GPL".as_ptr(),
         };
         let program = bpf(PROG_LOAD, &load)?;
-        let open = RawTracepointOpen {
+        let open = RawTracepointOpenAttr {
             name: tracepoint.as_ptr(),
             prog_fd: program.as_raw_fd().cast_unsigned(),
             padding: 0,
@@ -70,6 +70,6 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both commands give a new descriptor, which nobody else owns.
+    // SAFETY: both commands return a new descriptor, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }

@@ -1,12 +1,12 @@
-//! Whether this is a guest that `cargo xtask vm` booted, and what only there may be done: what it hurts
-//! goes with it.
+//! Detects a guest that `cargo xtask vm` booted. Some tests may run only there, because they affect the whole
+//! machine.
 
 use std::{ffi::CStr, fs, sync::OnceLock};
 
-/// What PID 1 calls itself in a guest (`src/bin/guest-init.rs`).
+/// The name of PID 1 in a guest (`src/bin/guest-init.rs`).
 pub const INIT: &CStr = c"guest-init";
 
-/// Whether PID 1 is a guest's.
+/// Whether this machine is such a guest.
 pub fn is_guest() -> bool {
     static GUEST: OnceLock<bool> = OnceLock::new();
     *GUEST.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! A test's `main`: kernel tests run side by side, each in namespaces of its own, and where the host
-//! refuses them each is listed as ignored, with the reason.
+//! The `main` of kernel tests. Tests run in parallel, each in its own namespaces. Where the host does not
+//! allow them, each is listed as ignored with the reason.
 
 use std::{fmt, process::ExitCode, sync::OnceLock, time::Instant};
 
@@ -9,15 +9,14 @@ use synprobe::preflight::{self, HostError, Ready};
 
 use crate::guest::is_guest;
 
-/// Most of a test is waiting for the kernel's timers, so more of them run at once than there are
-/// processors.
+/// Tests in parallel. They mostly wait for the kernel's timers, so this exceeds the number of processors.
 const THREADS: usize = 8;
 
-/// How often a test is begun anew when the host came in between.
+/// Attempts of a test whose run is undecided.
 const ATTEMPTS: usize = 6;
 
-/// The host came in between: what the test is about did not come to pass, or the run says itself that
-/// it has not seen everything. Such a run decides nothing; the test is begun anew, a few times.
+/// The host disturbed a run: the tested situation did not occur, or the run reports lost records. Such a run
+/// decides nothing, and the test is repeated a few times.
 #[derive(Debug)]
 pub struct Undecided(pub String);
 
@@ -29,7 +28,7 @@ impl fmt::Display for Undecided {
 
 impl std::error::Error for Undecided {}
 
-/// What the host allows: asked once, for all tests of a file.
+/// The host's capabilities, determined once for all tests of a program.
 ///
 /// # Errors
 ///
@@ -41,16 +40,19 @@ pub fn host() -> Result<&'static Ready, HostError> {
         .map_err(HostError::clone)
 }
 
+/// The function of a test without parameters.
+pub type TestFn = fn() -> Result<()>;
+
 /// One test.
 pub struct Case {
     name: String,
     run: Box<dyn Fn() -> Result<()> + Send>,
-    /// It needs IPv6 sockets.
+    /// Whether it needs IPv6.
     v6: bool,
 }
 
 impl Case {
-    /// A test of this name.
+    /// A test.
     pub fn new(name: impl Into<String>, run: impl Fn() -> Result<()> + Send + 'static) -> Self {
         Self {
             name: name.into(),
@@ -62,11 +64,11 @@ impl Case {
     /// A test for one family of the lab.
     pub fn for_family(
         name: &str,
-        family: synprobe_lab::Family,
-        run: impl Fn(synprobe_lab::Family) -> Result<()> + Send + 'static,
+        family: synprobe_lab::SocketFamily,
+        run: impl Fn(synprobe_lab::SocketFamily) -> Result<()> + Send + 'static,
     ) -> Self {
         Self {
-            v6: family != synprobe_lab::Family::V4,
+            v6: family != synprobe_lab::SocketFamily::V4,
             ..Self::new(format!("{name}::{}", family_name(family)), move || {
                 run(family)
             })
@@ -74,35 +76,35 @@ impl Case {
     }
 }
 
-/// Every scenario of the lab, the longest first: the others run beside it.
+/// Every scenario of the lab, longest first, so that the others run in parallel.
 pub fn scenarios() -> Vec<&'static dyn synprobe_lab::Scenario> {
     let mut scenarios = synprobe_lab::all().to_vec();
     scenarios.sort_by_key(|s| std::cmp::Reverse(s.nominal_seconds()));
     scenarios
 }
 
-/// How a family is called in a test's name.
-pub fn family_name(family: synprobe_lab::Family) -> &'static str {
+/// Name of a family in test names.
+pub fn family_name(family: synprobe_lab::SocketFamily) -> &'static str {
     match family {
-        synprobe_lab::Family::V4 => "ipv4",
-        synprobe_lab::Family::V6 => "ipv6",
-        synprobe_lab::Family::V4Mapped => "mapped",
+        synprobe_lab::SocketFamily::V4 => "ipv4",
+        synprobe_lab::SocketFamily::V6 => "ipv6",
+        synprobe_lab::SocketFamily::V4Mapped => "mapped",
     }
 }
 
-/// The `main` of a file of kernel tests.
+/// The `main` of a program of kernel tests.
 pub fn main(cases: Vec<Case>) -> ExitCode {
     main_with(cases, THREADS)
 }
 
-/// Likewise, with another number of tests at once.
+/// As [`main`], with another number of parallel tests.
 pub fn main_with(cases: Vec<Case>, threads: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(threads);
     conclude(cases, &arguments)
 }
 
-/// Likewise, one after the other whatever the arguments say: for tests of what all have in common.
+/// As [`main`], one test at a time whatever the arguments are: for tests that affect shared state.
 pub fn main_alone(cases: Vec<Case>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -145,16 +147,16 @@ fn attempts(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
     for attempt in 1.. {
         match run() {
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Undecided>().is_some() => {
-                println!("undecided, begun anew: {name}: {error:#}");
+                println!("undecided, repeated: {name}: {error:#}");
             }
-            // With its causes.
+            // Include the causes.
             result => return result.map_err(|error| Failed::from(format!("{error:#}"))),
         }
     }
     Ok(())
 }
 
-/// What went wrong, after the lines of the run: of a long log one reads the end.
+/// Puts an error after the lines of its run, because readers look at the end of a log.
 pub fn after_lines(lines: &str, error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<Undecided>() {
         Ok(undecided) => undecided.into(),
@@ -162,7 +164,7 @@ pub fn after_lines(lines: &str, error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Says a figure that a test has measured, for whoever reads the log.
+/// Prints a measured value to the log.
 pub fn figure(text: impl AsRef<str>) {
     println!("figure: {}", text.as_ref());
 }

@@ -1,5 +1,5 @@
-//! What the tests on the real kernel share: a harness that says why a test cannot run, the pipeline
-//! run beside the traffic it watches, the contract's schema, and the binary.
+//! Shared code of the kernel tests: the harness, the pipeline in parallel to its traffic, the schema of the
+//! output contract, and the binary.
 
 pub mod agent;
 pub mod binary;

@@ -1,34 +1,34 @@
-//! A process in a network namespace, for the namespace to be found by.
+//! A process in a network namespace, so that the namespace can be found.
 
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
 use synprobe_lab::Ns;
 
-/// It does nothing, and ends with the value.
-pub struct Inhabitant(Child);
+/// A process that sleeps; dropping it kills the process.
+pub struct NetnsProcess(Child);
 
-impl Inhabitant {
-    /// A child is born where its parent's thread is. To move only then would leave it for long with
-    /// copies of the descriptors that other tests have: it would own their listeners too.
+impl NetnsProcess {
+    /// Starts the process from a thread inside the namespace. If the child entered the namespace itself, it
+    /// would hold copies of other tests' descriptors for longer, and appear to own their listeners.
     ///
     /// # Errors
     ///
-    /// When the namespace cannot be entered, or the process not be started.
+    /// When the namespace cannot be entered, or the process cannot be started.
     pub fn of(ns: &Ns) -> Result<Self> {
         ns.run(|| {
             Command::new("sleep")
                 .arg("120")
                 .spawn()
-                .context("a process elsewhere")
+                .context("starting a process in a namespace")
         })
         .map(Self)
     }
 }
 
-impl Drop for Inhabitant {
+impl Drop for NetnsProcess {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

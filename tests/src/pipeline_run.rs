@@ -1,4 +1,4 @@
-//! The pipeline on a thread of its own, beside the traffic it watches.
+//! Runs the pipeline on a thread, in parallel to the traffic that it watches.
 
 use std::{
     io,
@@ -28,42 +28,42 @@ use crate::{
     schema,
 };
 
-/// A ring in which nothing of a test is lost.
+/// A ring large enough that no test loses records.
 pub const AMPLE_RING: u32 = 8 << 20;
 
-/// What has been said, and all that was said once the run is over.
+/// The results of a run.
 #[derive(Clone, Debug)]
-pub struct Watched {
+pub struct WatchedRun {
     /// Every line.
     pub lines: Vec<Line>,
-    /// The same as JSON, one object each.
+    /// The same lines as JSON objects.
     pub json: Vec<String>,
     /// The totals.
     pub end: End,
 }
 
-/// A run under way.
-pub struct Live(Arc<Shared>);
+/// A running pipeline.
+pub struct Live(Arc<SharedLines>);
 
 #[derive(Default)]
-struct Shared {
+struct SharedLines {
     said: Mutex<Vec<Line>>,
     more: Condvar,
 }
 
-impl Shared {
+impl SharedLines {
     fn said(&self) -> MutexGuard<'_, Vec<Line>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Live {
-    /// What has been said so far.
+    /// The lines so far.
     pub fn lines(&self) -> Vec<Line> {
         self.0.said().clone()
     }
 
-    /// Waits for a line; `what` is what the test calls it if it does not come.
+    /// Waits for a line. `what` names it in the error.
     pub fn wait_for(
         &self,
         what: &str,
@@ -95,13 +95,13 @@ impl Live {
     }
 }
 
-/// Keeps lines, shows them as JSON, and wakes whoever waits for one.
-struct Recorder {
+/// Collects lines, formats them as JSON, and wakes waiting threads.
+struct LineCollector {
     json: JsonView<Vec<u8>>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLines>,
 }
 
-impl View for Recorder {
+impl View for LineCollector {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         self.json.show(lines, clock)?;
         self.shared.said().extend_from_slice(lines);
@@ -114,7 +114,7 @@ impl View for Recorder {
     }
 }
 
-/// Options that watch what the selection says, and nothing lost.
+/// Options for a selection, with a ring that loses nothing.
 pub fn options(selection: Selection) -> WatchOptions {
     WatchOptions {
         selection,
@@ -134,7 +134,7 @@ pub fn options(selection: Selection) -> WatchOptions {
     }
 }
 
-/// To load the programs without the pipeline behind them: all hooks of the host, nothing lost.
+/// Options to load the programs without the pipeline: all hooks of the host, a ring that loses nothing.
 pub fn load_options<'a>(host: &'a Ready, filter: &'a KernelFilter) -> LoadOptions<'a> {
     LoadOptions {
         ring_bytes: AMPLE_RING,
@@ -142,18 +142,18 @@ pub fn load_options<'a>(host: &'a Ready, filter: &'a KernelFilter) -> LoadOption
         places: host.places,
         hooks: &host.hooks,
         reasons: &host.reasons,
-        exact: nothing_exact(),
+        exact: no_exact_mode(),
         log_level: 0,
     }
 }
 
-/// The tracepoints of TCP, and nothing else.
-fn nothing_exact() -> &'static Decision {
+/// Only the tracepoints of TCP, without the exact mode.
+fn no_exact_mode() -> &'static Decision {
     static NOTHING: std::sync::OnceLock<Decision> = std::sync::OnceLock::new();
     NOTHING.get_or_init(Decision::default)
 }
 
-/// Options that watch both namespaces of a lab, and nothing else on the host.
+/// Options that watch only the two namespaces of a lab.
 pub fn options_for(lab: &Lab) -> Result<WatchOptions> {
     let selection = Selection {
         netns: Some([lab.client.inode(), lab.server.inode()]),
@@ -164,15 +164,15 @@ pub fn options_for(lab: &Lab) -> Result<WatchOptions> {
     Ok(options)
 }
 
-/// Runs `traffic` under the pipeline: it starts when everything is attached, and its end ends the
-/// run. Every line is held against the contract.
+/// Runs `traffic` under the pipeline. The traffic starts when everything is attached, and its end stops the
+/// run. Every line is checked against the contract.
 pub fn watch<T>(
     options: WatchOptions,
     traffic: impl FnOnce(&Live) -> Result<T>,
-) -> Result<(T, Watched)> {
+) -> Result<(T, WatchedRun)> {
     let host = harness::host()?;
-    let shared = Arc::new(Shared::default());
-    let recorder = Recorder {
+    let shared = Arc::new(SharedLines::default());
+    let recorder = LineCollector {
         json: JsonView::new(Vec::new()),
         shared: Arc::clone(&shared),
     };
@@ -183,17 +183,17 @@ pub fn watch<T>(
             .name("watch".into())
             .spawn_scoped(scope, move || {
                 let stop: Stop = Box::pin(async {
-                    // A dropped sender ends the run as well.
+                    // A dropped sender also ends the run.
                     let _ = is_done.await;
                 });
-                let tell = Box::new(move || {
-                    // Nobody listens any more when the test has failed already.
+                let on_ready = Box::new(move || {
+                    // The receiver is gone if the test has failed.
                     let _ = ready.send(());
                 });
-                pipeline::watch(host, options, recorder, stop, tell)
+                pipeline::watch(host, options, recorder, stop, on_ready)
             })
             .context("starting the pipeline")?;
-        // When the pipeline fails before it is ready, its error is the one to tell.
+        // If the pipeline fails before it is ready, report its error.
         let made = is_ready
             .recv()
             .is_ok()
@@ -209,11 +209,11 @@ pub fn watch<T>(
     let json: Vec<String> = json.lines().map(str::to_owned).collect();
     schema::check(json.iter().map(String::as_str))?;
     let lines = shared.said().clone();
-    Ok((made, Watched { lines, json, end }))
+    Ok((made, WatchedRun { lines, json, end }))
 }
 
-impl Watched {
-    /// Refuses a run that says itself that something passed it by.
+impl WatchedRun {
+    /// Rejects a run that reports lost records.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl Watched {
         }
     }
 
-    /// When everything was attached, CLOCK_MONOTONIC nanoseconds.
+    /// Time when everything was attached, CLOCK_MONOTONIC nanoseconds.
     pub fn began_ns(&self) -> u64 {
         self.lines.first().map_or(0, |line| line.mono_ns)
     }
@@ -242,7 +242,7 @@ impl Watched {
         })
     }
 
-    /// How many handshakes of a role ended so.
+    /// Number of handshakes of a role with an outcome.
     pub fn count(&self, role: Role, outcome: Outcome) -> u64 {
         let such = self
             .handshakes()

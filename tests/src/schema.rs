@@ -1,4 +1,4 @@
-//! The output contract as a JSON Schema: every line ever printed is held against it.
+//! The output contract as a JSON Schema. Tests check every line against it.
 
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 static SCHEMA: &str = include_str!("../../docs/events.schema.json");
 
-/// The contract, one validator for each type of line: the whole schema asks every line whether it is of
-/// each, which is most of the work.
+/// The contract with one validator for each type of line. The whole schema tests every line for every type,
+/// which is slow.
 struct Contract {
     by_type: HashMap<String, Validator>,
 }
@@ -17,8 +17,8 @@ struct Contract {
 impl Contract {
     fn new() -> Result<Self> {
         let mut schema: Value = serde_json::from_str(SCHEMA)?;
-        // What `#/$defs/sealed` says: a reader must bear fields that it does not know, but this
-        // version prints none that the schema does not name.
+        // As `#/$defs/sealed` requires: readers accept unknown fields, but this version prints only
+        // fields of the schema.
         schema["unevaluatedProperties"] = Value::Bool(false);
         let types = schema["properties"]["type"]["enum"].take();
         let rules = schema["allOf"].take();
@@ -57,11 +57,11 @@ impl Contract {
     }
 }
 
-/// Holds lines against the schema; they come back parsed.
+/// Checks lines against the schema and returns them parsed.
 ///
 /// # Errors
 ///
-/// The first line that is not one object of the contract, and why.
+/// Names the first line that violates the contract, and why.
 pub fn check<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Vec<Value>> {
     let contract = Contract::shared()?;
     let mut parsed = Vec::new();
@@ -80,7 +80,7 @@ pub fn check<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Vec<Value>>
 mod tests {
     use super::*;
 
-    /// As a reader would have it: the schema as it stands, and its `sealed`.
+    /// The whole schema, optionally sealed.
     fn whole(sealed: bool) -> Result<Validator> {
         let mut schema: Value = serde_json::from_str(SCHEMA)?;
         if sealed {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_by_itself_says_what_the_whole_schema_says() -> Result<()> {
+    fn each_validator_agrees_with_the_whole_schema() -> Result<()> {
         let mut lines = vec![lost(), json!({}), json!([]), json!({ "type": "other" })];
         for (field, value) in [
             ("v", json!(2)),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_bears_what_it_does_not_know() -> Result<()> {
+    fn a_reader_accepts_unknown_fields() -> Result<()> {
         let mut line = lost();
         line["unnamed"] = json!(1);
         assert!(whole(false)?.is_valid(&line));

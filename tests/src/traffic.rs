@@ -1,4 +1,4 @@
-//! Connections that a test makes itself.
+//! Connections of a test.
 
 use std::{
     sync::atomic::AtomicBool,
@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use synprobe_lab::{Client, Lab, PORT, Seen, settle};
+use synprobe_lab::{Client, ConnectState, Lab, PORT, settle};
 
-/// An open whose application is told that it is connected, before `patience` ends.
+/// Opens a connection that must succeed within `patience`.
 pub fn connected(lab: &Lab, patience: Duration) -> Result<Client> {
     let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
     settle(
@@ -16,6 +16,6 @@ pub fn connected(lab: &Lab, patience: Duration) -> Result<Client> {
         &AtomicBool::new(false),
         Instant::now() + patience,
     )?;
-    ensure!(client.seen == Seen::Connected, "{:?}", client.seen);
+    ensure!(client.seen == ConnectState::Connected, "{:?}", client.seen);
     Ok(client)
 }

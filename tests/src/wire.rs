@@ -1,4 +1,4 @@
-//! What was on the wire: the independent witness of every time and gap.
+//! Times of segments on the wire, from a capture: the independent reference for every time and interval.
 
 use std::{
     io,
@@ -9,57 +9,57 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use synprobe_lab::{
-    Family, Lab, Ns, PORT,
-    capture::{Capture, Captured, Recording},
-    packet::{Segment, flags},
+    Lab, Ns, PORT, SocketFamily,
+    capture::{Capture, CapturedSegment, PacketTrace},
+    packet::{TcpSegment, flags},
 };
 
-/// Flags that tell the segments of a handshake apart.
-const TELLING: u8 = flags::SYN | flags::ACK | flags::RST | flags::FIN;
-/// SYN and nothing else.
+/// Flags that distinguish the segments of a handshake.
+const KIND_FLAGS: u8 = flags::SYN | flags::ACK | flags::RST | flags::FIN;
+/// SYN only.
 pub const SYN: u8 = flags::SYN;
 /// SYN with ACK.
 pub const SYN_ACK: u8 = flags::SYN | flags::ACK;
 /// A bare ACK.
 pub const ACK: u8 = flags::ACK;
 
-/// A finished recording, complete.
-pub struct Wire(Vec<Captured>);
+/// The segments of a complete capture.
+pub struct WireTimes(Vec<CapturedSegment>);
 
-impl Wire {
-    /// Ends a capture.
+impl WireTimes {
+    /// Stops a capture.
     ///
     /// # Errors
     ///
-    /// When it was too slow: then it is no witness.
+    /// When it dropped frames.
     pub fn of(capture: Capture) -> Result<Self> {
-        let recording: Recording = capture.stop()?;
+        let trace: PacketTrace = capture.stop()?;
         ensure!(
-            recording.missed == 0,
+            trace.missed == 0,
             "the capture missed {} frames",
-            recording.missed
+            trace.missed
         );
-        Ok(Self(recording.segments))
+        Ok(Self(trace.segments))
     }
 
-    /// When segments with these flags passed in this direction, between the namespace's port and the
-    /// peer's, earliest first; CLOCK_MONOTONIC nanoseconds.
+    /// Times of the segments with these flags in one direction between two ports, earliest first,
+    /// CLOCK_MONOTONIC nanoseconds.
     pub fn times(&self, kind: u8, outgoing: bool, local_port: u16, peer_port: u16) -> Vec<u64> {
-        let is = |c: &&Captured| {
-            let segment: &Segment = &c.segment;
+        let is = |c: &&CapturedSegment| {
+            let segment: &TcpSegment = &c.segment;
             let (local, peer) = match outgoing {
                 true => (segment.source, segment.destination),
                 false => (segment.destination, segment.source),
             };
             c.outgoing == outgoing
-                && segment.flags & TELLING == kind
+                && segment.flags & KIND_FLAGS == kind
                 && segment.payload_len == 0
                 && (local.port(), peer.port()) == (local_port, peer_port)
         };
         self.0.iter().filter(is).map(|c| c.mono_ns).collect()
     }
 
-    /// The first of them.
+    /// The first of [`WireTimes::times`].
     pub fn first(&self, kind: u8, outgoing: bool, local: u16, peer: u16) -> Result<u64> {
         let times = self.times(kind, outgoing, local, peer);
         times
@@ -69,30 +69,29 @@ impl Wire {
     }
 }
 
-/// A listener of the kernel in `ns`, on [`PORT`], with room for every handshake of a test.
+/// A listener in `ns` on [`PORT`], with queues for every handshake of a test.
 pub fn listener(lab: &Lab, ns: &Ns) -> Result<std::net::TcpListener> {
     let any = match lab.family {
-        Family::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 | Family::V4Mapped => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        SocketFamily::V4 => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        SocketFamily::V6 | SocketFamily::V4Mapped => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
-    synprobe_lab::listen(ns, any, PORT, 1024, lab.family == Family::V4Mapped)
+    synprobe_lab::listen(ns, any, PORT, 1024, lab.family == SocketFamily::V4Mapped)
 }
 
-/// Difference of a length told in microseconds and one between two moments on the wire, in
-/// microseconds.
-pub fn off_us(told_us: u64, from_ns: u64, to_ns: u64) -> i64 {
+/// A reported duration minus the duration between two times on the wire, microseconds.
+pub fn off_us(reported_us: u64, from_ns: u64, to_ns: u64) -> i64 {
     let wire_us = to_ns.saturating_sub(from_ns) / 1000;
-    told_us as i64 - wire_us as i64
+    reported_us as i64 - wire_us as i64
 }
 
-/// Forever, as far as a test is concerned.
+/// Longer than any test.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// Binds a socket to an address of its own namespace.
+/// Binds a socket to an address.
 ///
 /// # Errors
 ///
-/// What bind() says.
+/// The error of bind().
 pub fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let bound = match address {
         SocketAddr::V4(v4) => {

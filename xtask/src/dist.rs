@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the one file to copy to a host nobody here has seen.
+//! `cargo xtask dist`: the static binary that is copied to other hosts.
 
 use std::{
     fs,
@@ -15,18 +15,18 @@ use object::{
 
 use crate::workspace::{cargo, output, root, run as run_command, target_dir};
 
-/// The C library that a program can be linked with whole, its name resolution included.
+/// The target whose C library can be linked statically, name resolution included.
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// `cargo xtask dist`
 #[derive(Args)]
 pub struct DistArgs {}
 
-/// Builds it and says where it is.
+/// Builds the binary and prints its path.
 ///
 /// # Errors
 ///
-/// When it cannot be built, or asks for a dynamic library.
+/// When it cannot be built, or needs a dynamic library.
 pub fn run(_: &DistArgs) -> Result<()> {
     let binary = build()?;
     let bytes = fs::metadata(&binary)?.len();
@@ -38,7 +38,7 @@ pub fn run(_: &DistArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds it.
+/// Builds the binary and returns its path.
 ///
 /// # Errors
 ///
@@ -52,11 +52,15 @@ pub fn build() -> Result<PathBuf> {
             .args(["-p", "synprobe"]),
     )?;
     let binary = target_dir().join(TARGET).join("dist/synprobe");
-    stands_alone(&binary).with_context(|| binary.display().to_string())?;
+    check_static(&binary).with_context(|| binary.display().to_string())?;
     Ok(binary)
 }
 
-/// The target's standard library has to be there before anything is built with it.
+/// Checks that the target's standard library is installed.
+///
+/// # Errors
+///
+/// When it is not; names the command that installs it.
 pub fn need_target() -> Result<()> {
     let libraries = output(
         Command::new(cargo().with_file_name("rustc"))
@@ -70,19 +74,19 @@ pub fn need_target() -> Result<()> {
     Ok(())
 }
 
-/// Neither a loader is asked for nor a library.
-fn stands_alone(binary: &Path) -> Result<()> {
+/// Checks that the binary needs neither a program loader nor a library.
+fn check_static(binary: &Path) -> Result<()> {
     let data = fs::read(binary)?;
     let file = ElfFile64::<Endianness>::parse(&*data)?;
     let endian = file.endian();
     for header in file.elf_program_headers() {
         if header.interpreter(endian, &*data)?.is_some() {
-            bail!("it asks for a program loader");
+            bail!("it needs a program loader");
         }
         for entry in header.dynamic(endian, &*data)?.unwrap_or_default() {
             ensure!(
                 entry.d_tag.get(endian) != elf::DT_NEEDED,
-                "it asks for a dynamic library"
+                "it needs a dynamic library"
             );
         }
     }

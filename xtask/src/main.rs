@@ -1,5 +1,4 @@
-//! Every developer's verb: `cargo xtask ebpf`, `cargo xtask test`, `cargo xtask matrix`,
-//! `cargo xtask bench`, `cargo xtask dist`, `cargo xtask vm`.
+//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `soak`, `bench`, `dist` and `vm`.
 
 mod bench;
 mod dist;
@@ -13,37 +12,37 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What contributors do beside plain `cargo build`.
+/// Developer commands of this workspace
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
-struct Cli {
+struct XtaskCli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Rebuild the committed eBPF objects in synprobe/bpf
+    /// Rebuild the committed eBPF objects
     Ebpf(ebpf::EbpfArgs),
-    /// Run all tests; arguments go to `cargo test`
+    /// Run all tests; arguments are passed to `cargo test`
     Test(test::TestArgs),
-    /// Hold what is said against what was done, many times: the confusion matrix of docs/verdicts.md
+    /// Run the lab many times and print the confusion matrix of docs/verdicts.md: causes against verdicts
     Matrix(matrix::MatrixArgs),
-    /// Watch every scenario, healthy load and floods in turn for a set time: memory flat, nothing left over
+    /// Watch scenarios, healthy load and floods for a while; check that memory does not grow and nothing is left
     Soak(matrix::SoakArgs),
-    /// Measure what watching costs, on this machine and in one run
+    /// Measure the cost of watching on this machine, in one run
     Bench(bench::BenchArgs),
-    /// Build the binary that is copied to other hosts: static, without dynamic libraries
+    /// Build the static binary that is copied to other hosts
     Dist(dist::DistArgs),
     /// Run the kernel tests on the kernels of tests/kernels.toml, each in an emulated machine
     Vm(vm::VmArgs),
-    /// The bench's load, in a process and a network namespace of its own
+    /// The load of the bench, in its own process and network namespace
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().verb {
+    let result = match XtaskCli::parse().verb {
         Verb::Ebpf(args) => ebpf::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Matrix(args) => matrix::run(&args),

@@ -1,5 +1,5 @@
-//! `cargo xtask matrix`: what was done in the lab held against what `diagnose` says of it; and
-//! `cargo xtask soak`: the agent as it is given out beside all of it for a set time.
+//! `cargo xtask matrix`: causes in the lab against the verdicts of `diagnose`. `cargo xtask soak`: the
+//! released binary beside all scenarios for a while.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ use crate::{
 /// `cargo xtask matrix`
 #[derive(Args)]
 pub struct MatrixArgs {
-    /// Handed on: --runs N, --jobs N, --only NAME, --seed N, --verbose
+    /// Passed on: --runs N, --jobs N, --only NAME, --seed N, --verbose
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -22,28 +22,28 @@ pub struct MatrixArgs {
 /// `cargo xtask soak`
 #[derive(Args)]
 pub struct SoakArgs {
-    /// Handed on: --seconds N, --jobs N
+    /// Passed on: --seconds N, --jobs N
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// Runs it.
+/// Runs the matrix.
 ///
 /// # Errors
 ///
-/// When something wrong was said with certainty, or a run failed.
+/// When a wrong verdict was `certain`, or a run failed.
 pub fn run(args: &MatrixArgs) -> Result<()> {
     matrix(&args.args)
 }
 
-/// Soaks.
+/// Runs the soak test.
 ///
 /// # Errors
 ///
-/// When memory grew, records do not add up, or something was left in the table.
+/// When memory grew, records do not add up, or entries remained in the table.
 pub fn soak(args: &SoakArgs) -> Result<()> {
     let agent = dist::build()?;
-    // What makes the traffic is built as the tests are, and so mostly is there already.
+    // The traffic generator uses the tests' profile, so most of it is built already.
     let mut build = Command::new(cargo());
     build.args(["build", "--quiet", "--workspace", "--bin", "soak"]);
     run_command(build.current_dir(root()))?;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, with what they need said first.
+//! `cargo xtask test`: all tests, with a note where privileges are missing.
 
 use std::process::Command;
 
@@ -10,21 +10,21 @@ use crate::workspace::{cargo, is_root, root, run as run_command};
 /// `cargo xtask test`
 #[derive(Args)]
 pub struct TestArgs {
-    /// Handed to `cargo test --workspace`, such as a test's name or `-- --nocapture`
+    /// Passed to `cargo test --workspace`, such as a test's name or `-- --nocapture`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// Runs them.
+/// Runs the tests.
 ///
 /// # Errors
 ///
-/// When one fails.
+/// When a test fails.
 pub fn run(args: &TestArgs) -> Result<()> {
     if !is_root() {
         eprintln!(
-            "xtask: not root: the tests that need the kernel are listed as ignored, everything \
-             from recorded bytes on still runs. Run it as root to run them all."
+            "xtask: not root: kernel tests are listed as ignored; all other tests run. Run as root \
+             to run all tests."
         );
     }
     run_command(

@@ -1,14 +1,14 @@
-//! `skb:kfree_skb`: a packet is thrown away (`(skb, location, reason)` since 5.17, and the socket it
-//! was for, `rx_sk`, since 6.11).
+//! `skb:kfree_skb`: a packet is dropped. Arguments: `(skb, location, reason)` since 5.17, and the receiving
+//! socket, `rx_sk`, since 6.11.
 //!
-//! It fires for every kind of packet, so what is no handshake's must be turned away in a few tens of
-//! nanoseconds: by the reason alone, then by the state of the socket, then by the headers.
+//! It is raised for every kind of packet, so packets of no handshake must be rejected in a few tens of
+//! nanoseconds: by the reason, then by the state of the socket, then by the headers.
 //!
-//! Two things are told. This host threw a handshake packet away for a reason of its own
-//! (`REASONS_WANTED`). Or a listener is the receiver, and one of its half-opens has dealt with a repeated
-//! SYN, a RST or an ACK that it does not take: `tcp_v4_rcv()` then frees it (`REASONS_HALF_OPEN`). Not
-//! told is what reaches the listener itself, which has other reasons: the last ACK of a connection that
-//! is gone already, a stray RST.
+//! Two kinds of events are reported. First, this host dropped a handshake packet (`REASONS_WANTED`).
+//! Second, the receiver is a listener, and one of its half-opens processed a retransmitted SYN, a RST or an
+//! ACK that it does not accept; `tcp_v4_rcv()` then frees the packet (`REASONS_HALF_OPEN`). Packets that
+//! reach the listener itself have other reasons and are not reported: the last ACK of a closed connection,
+//! a stray RST.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{
@@ -24,7 +24,7 @@ use super::finish;
 use crate::{
     emit::{emit, held_back, tally},
     filter::{packet_passes, role_passes},
-    kread::{Fault, Kptr, Ports, mapped, netns, netns_of_device, place},
+    kread::{Kptr, Ports, ReadError, mapped, netns, netns_of_device, place},
     maps::{DROP_SECOND, REASONS},
 };
 
@@ -36,8 +36,8 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
-/// A header that is not in the linear part, where alone it can be read.
-const NOT_LINEAR: Fault = -14;
+/// A header outside the linear part, which cannot be read.
+const NOT_LINEAR: ReadError = -14;
 const SECOND_NS: u64 = 1_000_000_000;
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
@@ -53,7 +53,7 @@ pub fn drop_skb(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
+fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError> {
     tally(REGULAR, |s| &mut s.drop_runs);
     let reason: u32 = ctx.arg(2);
     let wanted = listed(REASONS_WANTED, reason);
@@ -65,25 +65,25 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
         None => None,
         Some(sk) => match sk.read::<u8>(place!(state))? {
             state::LISTEN => receiver,
-            // Of any other socket only a handshake's packets count: not those of a connection, nor the
-            // copies that raw sockets get.
+            // Other sockets count only during their handshake: not established connections, nor the copies
+            // for raw sockets.
             state::SYN_SENT | state::SYN_RECV if wanted => None,
             _ => return Ok(()),
         },
     };
     tally(REGULAR, |s| &mut s.drop_looks);
     let skb = Kptr::new(ctx.arg(0));
-    let Some(segment) = Segment::of(skb)? else {
+    let Some(segment) = PacketHeaders::of(skb)? else {
         return Ok(());
     };
-    let tells = match listener {
+    let relevant = match listener {
         Some(_) => segment.flags & (SYN | RST | ACK) != 0,
         None => {
             let bare_ack = segment.flags & (ACK | FIN) == ACK && !segment.payload;
             segment.flags & (SYN | RST) != 0 || bare_ack
         }
     };
-    if !tells {
+    if !relevant {
         return Ok(());
     }
     let arrived_on: u32 = skb.read(place!(skb_iif))?;
@@ -135,7 +135,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), Fault> {
         }
         if let Some(listener) = listener {
             r.listener = 1;
-            // The packet does not tell what its connection's socket would be.
+            // The socket's family can differ from that of the packet.
             r.flow.family = listener.read(place!(family))?;
             r.qlen = listener.read(place!(qlen))?;
             r.young = listener.read(place!(young))?;
@@ -160,7 +160,7 @@ fn listed(bitmap: usize, reason: u32) -> bool {
     word & (1 << (reason & 63)) != 0
 }
 
-/// The role of this host's end, where the packet gives it away.
+/// The role of this host's end, where the packet implies it.
 #[inline(always)]
 fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
     match flags & (SYN | ACK) {
@@ -173,13 +173,12 @@ fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
     }
 }
 
-/// Namespace of a packet that no socket has been found for; 0 where nothing tells it.
+/// Namespace of a packet without a receiving socket; 0 where it is unknown.
 ///
-/// A packet that crosses from one namespace to another keeps its sender's socket until the IP layer
-/// (`skb_scrub_packet()` since 4.19), so on the way in the device decides. On the way out there may be
-/// no device yet.
+/// A packet that crosses namespaces keeps its sender's socket until the IP layer (`skb_scrub_packet()` since
+/// 4.19), so on ingress the device decides. On egress there may be no device yet.
 #[inline(always)]
-fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, Fault> {
+fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, ReadError> {
     if incoming && device.address() != 0 {
         return netns_of_device(device);
     }
@@ -193,13 +192,13 @@ fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, Fault> {
     Ok(0)
 }
 
-/// Whether this CPU may write one more record in this second.
+/// Whether this CPU may write another record in this second.
 #[inline(always)]
 pub(super) fn within_limit() -> bool {
     let Some(second) = DROP_SECOND.get_ptr_mut(0) else {
         return false;
     };
-    // SAFETY: a per-CPU slot of this program alone; see `emit`.
+    // SAFETY: a per-CPU slot that only this program uses; see `emit`.
     let second = unsafe { &mut *second };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -211,9 +210,9 @@ pub(super) fn within_limit() -> bool {
     second.records <= DROPS_PER_SECOND
 }
 
-/// A TCP segment: where its headers are, and what decides about it. The rest is read only into a
-/// record: a BPF program has 512 bytes of stack.
-pub(super) struct Segment {
+/// Positions of a TCP segment's headers, and the fields that decide about it. Other fields are read
+/// directly into a record: a BPF program has 512 bytes of stack.
+pub(super) struct PacketHeaders {
     pub(super) family: u16,
     ip: Kptr,
     tcp: Kptr,
@@ -225,11 +224,11 @@ pub(super) struct Segment {
     source_mac: Option<Kptr>,
 }
 
-impl Segment {
-    /// `None` for everything but TCP directly above IPv4 or IPv6: IPv6 extension headers are not
-    /// followed, and a fragment other than the first has no TCP header.
+impl PacketHeaders {
+    /// `None` unless the packet is TCP directly above IPv4 or IPv6. IPv6 extension headers are not followed,
+    /// and only the first fragment has a TCP header.
     #[inline(always)]
-    pub(super) fn of(skb: Kptr) -> Result<Option<Self>, Fault> {
+    pub(super) fn of(skb: Kptr) -> Result<Option<Self>, ReadError> {
         let protocol = u16::from_be(skb.read(place!(skb_protocol))?);
         if protocol != ETH_P_IP && protocol != ETH_P_IPV6 {
             return Ok(None);
@@ -238,7 +237,7 @@ impl Segment {
         let mac: u16 = skb.read(place!(skb_mac))?;
         let has_mac = mac != u16::MAX;
         let mut ip: u16 = skb.read(place!(skb_network))?;
-        // Dropped before the kernel has looked for it (CPU_BACKLOG): the link header is set already.
+        // Dropped before the kernel set the network header (CPU_BACKLOG); the link header is set already.
         if ip == 0 && has_mac {
             ip = mac.wrapping_add(ETH_LEN);
         }
@@ -274,14 +273,14 @@ impl Segment {
             source_port: u16::from_be_bytes([h[0], h[1]]),
             destination_port: u16::from_be_bytes([h[2], h[3]]),
             flags: h[13],
-            // A length of 0 stands for one that does not fit its 16 bits.
+            // A length of 0 means that it does not fit into 16 bits.
             payload: ip_payload == 0 || ip_payload > tcp_len,
             source_mac: has_ethernet.then(|| at(mac.wrapping_add(6))),
         }))
     }
 
     #[inline(always)]
-    pub(super) fn source(&self) -> Result<[u8; 16], Fault> {
+    pub(super) fn source(&self) -> Result<[u8; 16], ReadError> {
         match self.family {
             AF_INET => Ok(mapped(self.ip.read(12)?)),
             _ => self.ip.read(8),
@@ -289,14 +288,14 @@ impl Segment {
     }
 
     #[inline(always)]
-    pub(super) fn destination(&self) -> Result<[u8; 16], Fault> {
+    pub(super) fn destination(&self) -> Result<[u8; 16], ReadError> {
         match self.family {
             AF_INET => Ok(mapped(self.ip.read(16)?)),
             _ => self.ip.read(24),
         }
     }
 
-    /// The ports as this host's end has them.
+    /// The ports from this host's view.
     #[inline(always)]
     pub(super) fn ports(&self, incoming: bool) -> Ports {
         let (local, peer) = match incoming {

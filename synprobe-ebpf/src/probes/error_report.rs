@@ -1,7 +1,7 @@
 //! `sock:inet_sk_error_report`: an error is reported to a socket (`sk_error_report()`, `(sk)`; 5.15).
 //!
-//! Tells of an ICMP error that reached a socket whose handshake is not over, also where it does not
-//! end it (IP_RECVERR).
+//! Reports an ICMP error that reached a socket during its handshake, also where it does not end the
+//! handshake (IP_RECVERR).
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::event::{ErrorRecord, KIND_ERROR};
@@ -10,7 +10,7 @@ use super::{IPPROTO_TCP, finish};
 use crate::{
     emit::emit,
     filter::flow_passes,
-    kread::{Fault, Kptr, Ports, fill_flow, place},
+    kread::{Kptr, Ports, ReadError, fill_flow, place},
     probes::handshaking,
 };
 
@@ -21,12 +21,12 @@ pub fn error_report(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_error_report(ctx: &RawTracePointContext) -> Result<(), Fault> {
+fn try_error_report(ctx: &RawTracePointContext) -> Result<(), ReadError> {
     let sk = Kptr::new(ctx.arg(0));
     let Some(sk_state) = handshaking(sk)? else {
         return Ok(());
     };
-    // UDP and raw sockets come by here too.
+    // UDP and raw sockets raise this tracepoint too.
     if sk.read::<u16>(place!(protocol))? != IPPROTO_TCP {
         return Ok(());
     }

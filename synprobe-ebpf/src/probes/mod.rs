@@ -1,4 +1,4 @@
-//! One file per hook: a thin entry point, a fallible body, one exit that counts the error.
+//! One file per hook: an entry point, a fallible body, and one exit that counts errors.
 
 mod drop_skb;
 mod error_report;
@@ -19,25 +19,30 @@ use synprobe_ebpf::{
 
 use crate::{
     emit,
-    kread::{Fault, Kptr, place},
+    kread::{Kptr, ReadError, place},
 };
 
 /// `IPPROTO_TCP`; MPTCP (262), SCTP and DCCP share some of the hooks.
 const IPPROTO_TCP: u16 = 6;
 
-/// The one exit of every probe.
+/// The exit of every probe.
 #[inline(always)]
-fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
+fn finish(ctx: &RawTracePointContext, kind: u16, result: Result<(), ReadError>) -> i32 {
     finish_by(REGULAR, ctx, kind, result)
 }
 
-/// Likewise, of a program that counts in this slot.
+/// As [`finish`], counting in the given slot.
 #[inline(always)]
-fn finish_by(slot: u32, ctx: &RawTracePointContext, kind: u16, result: Result<(), Fault>) -> i32 {
+fn finish_by(
+    slot: u32,
+    ctx: &RawTracePointContext,
+    kind: u16,
+    result: Result<(), ReadError>,
+) -> i32 {
     if let Err(errno) = result {
         emit::unread(slot, kind);
-        // That some could not be read is told with the losses; the code that says which is long, and the
-        // kernel checks it whenever it is not off.
+        // `lost` lines report the count. This log names the errno; its code is long, and the verifier
+        // checks it unless logging is off.
         debug!(
             ctx,
             "kind {}: a kernel member could not be read: {}", kind, errno
@@ -46,19 +51,19 @@ fn finish_by(slot: u32, ctx: &RawTracePointContext, kind: u16, result: Result<()
     0
 }
 
-/// Likewise, of the exact mode's many programs, each of which would have a copy of the log's code:
-/// counted, and told in a `lost` line.
+/// As [`finish`], for the exact mode's programs. It does not log: each program would contain a copy of the
+/// log's code.
 #[inline(always)]
-fn finish_request(result: Result<(), Fault>) -> i32 {
+fn finish_request(result: Result<(), ReadError>) -> i32 {
     if result.is_err() {
         emit::unread(REGULAR, KIND_REQUEST);
     }
     0
 }
 
-/// The state of a socket whose handshake is not over; `None` for every other.
+/// The state of a socket whose handshake is in progress; `None` for every other.
 #[inline(always)]
-fn handshaking(sk: Kptr) -> Result<Option<u8>, Fault> {
+fn handshaking(sk: Kptr) -> Result<Option<u8>, ReadError> {
     let sk_state: u8 = sk.read(place!(state))?;
     Ok((sk_state == state::SYN_SENT || sk_state == state::SYN_RECV).then_some(sk_state))
 }

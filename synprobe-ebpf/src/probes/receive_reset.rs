@@ -1,7 +1,7 @@
 //! `tcp:tcp_receive_reset`: a RST is about to take effect (`tcp_reset()`, `(sk)`).
 //!
-//! ECONNREFUSED alone does not tell a RST from an ICMP port-unreachable; this does. Only sockets
-//! whose handshake is not over are of interest. A RST that kills a request_sock does not come by here.
+//! ECONNREFUSED alone does not distinguish a RST from an ICMP port-unreachable; this event does. Only
+//! sockets during their handshake are reported. A RST that ends a request_sock does not raise it.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::event::{KIND_RESET, ResetRecord};
@@ -10,7 +10,7 @@ use super::finish;
 use crate::{
     emit::emit,
     filter::flow_passes,
-    kread::{Fault, Kptr, Ports, fill_flow},
+    kread::{Kptr, Ports, ReadError, fill_flow},
     probes::handshaking,
 };
 
@@ -21,7 +21,7 @@ pub fn receive_reset(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_receive_reset(ctx: &RawTracePointContext) -> Result<(), Fault> {
+fn try_receive_reset(ctx: &RawTracePointContext) -> Result<(), ReadError> {
     let sk = Kptr::new(ctx.arg(0));
     let Some(sk_state) = handshaking(sk)? else {
         return Ok(());

@@ -1,35 +1,34 @@
-//! The life of a half-open (`struct request_sock`): what both sources of the exact mode tell, once each
-//! of them has found the moment. [`request_timer`](super::request_timer) and
-//! [`request_functions`](super::request_functions) are the sources.
+//! Records of half-opens (`struct request_sock`), shared by both sources of the exact mode:
+//! [`request_timer`](super::request_timer) and [`request_functions`](super::request_functions).
 //!
-//! A half-open is told of when it ends, and still in memory with all that it counted: one that becomes a
+//! A half-open is reported when it ends, while it is still in memory with its counters. One that becomes a
 //! connection costs no record.
 
 use synprobe_ebpf::{
     config::{EXACT_BEGINS, MISSING, ROLE_SERVER},
-    event::{HOW_TIMER, REQUEST_BEGUN, REQUEST_ENDED, RequestRecord},
+    event::{ENDED_BY_TIMER, REQUEST_BEGUN, REQUEST_ENDED, RequestRecord},
 };
 
 use crate::{
     emit::emit,
     ended_by,
     filter::{flow_passes, role_passes},
-    kread::{Fault, Kptr, Ports, fill_flow, place},
-    maps::{EXACT_NOTES, ExactNotes},
+    kread::{Kptr, Ports, ReadError, fill_flow, place},
+    maps::{REQUEST_SCRATCH, RequestScratch},
 };
 
-/// This CPU's notes. Whoever writes them runs with softirqs off, so nobody comes in between.
+/// This CPU's scratch state. Its users run with softirqs off, so they do not interrupt each other.
 #[inline(always)]
-pub fn notes<'a>() -> Option<&'a mut ExactNotes> {
-    // SAFETY: a per-CPU slot of these programs alone, which run in softirq or with softirqs off.
-    EXACT_NOTES
+pub fn scratch<'a>() -> Option<&'a mut RequestScratch> {
+    // SAFETY: a per-CPU slot that only these programs use, in softirq or with softirqs off.
+    REQUEST_SCRATCH
         .get_ptr_mut(0)
-        .map(|notes| unsafe { &mut *notes })
+        .map(|scratch| unsafe { &mut *scratch })
 }
 
-/// A SYN was taken. Its SYN-ACK is built next, on this CPU.
+/// A SYN was accepted. Its SYN-ACK is built next, on this CPU.
 #[inline(always)]
-pub fn begun(req: Kptr) -> Result<(), Fault> {
+pub fn begun(req: Kptr) -> Result<(), ReadError> {
     if ended_by::setting(EXACT_BEGINS) == 0 || !role_passes(ROLE_SERVER) {
         return Ok(());
     }
@@ -45,9 +44,9 @@ pub fn begun(req: Kptr) -> Result<(), Fault> {
     Ok(())
 }
 
-/// It ended otherwise than by its timer; `how` is asked only where that is told.
+/// A half-open ended, not by its timer. `cause` is evaluated only where a record is written.
 #[inline(always)]
-pub fn ended(req: Kptr, how: impl FnOnce() -> u8) -> Result<(), Fault> {
+pub fn ended(req: Kptr, cause: impl FnOnce() -> u8) -> Result<(), ReadError> {
     if !role_passes(ROLE_SERVER) {
         return Ok(());
     }
@@ -55,19 +54,19 @@ pub fn ended(req: Kptr, how: impl FnOnce() -> u8) -> Result<(), Fault> {
     if !flow_passes(req, ports)? {
         return Ok(());
     }
-    // By its timer: told when the timer's function returns.
+    // The end by its timer is reported when the timer's function returns.
     let by_timer = |timer: u64| timer != 0 && of_timer(timer).address() == req.address();
-    if notes().is_some_and(|notes| by_timer(notes.timer)) {
+    if scratch().is_some_and(|scratch| by_timer(scratch.timer)) {
         return Ok(());
     }
-    let how = how();
-    if how == HOW_TIMER {
+    let cause = cause();
+    if cause == ENDED_BY_TIMER {
         return Ok(());
     }
     emit(|r: &mut RequestRecord, header| {
         r.header = header;
         r.moment = REQUEST_ENDED;
-        r.how = how;
+        r.ended_by = cause;
         fill(r, req, ports)
     });
     Ok(())
@@ -79,13 +78,13 @@ pub fn of_timer(timer: u64) -> Kptr {
     Kptr::new(timer.wrapping_sub(u64::from(place!(rsk_timer))))
 }
 
-/// `reqsk_timer_handler()` begins: afterwards the request may be freed, so it is noted now.
+/// `reqsk_timer_handler()` begins. Stores the request: afterwards it may be freed.
 #[inline(always)]
-pub fn timer_entered(timer: u64) -> Result<(), Fault> {
-    let Some(notes) = notes() else {
+pub fn timer_entered(timer: u64) -> Result<(), ReadError> {
+    let Some(scratch) = scratch() else {
         return Ok(());
     };
-    notes.timer = 0;
+    scratch.timer = 0;
     if !role_passes(ROLE_SERVER) {
         return Ok(());
     }
@@ -94,38 +93,38 @@ pub fn timer_entered(timer: u64) -> Result<(), Fault> {
     if !flow_passes(req, ports)? {
         return Ok(());
     }
-    fill(&mut notes.request, req, ports)?;
-    notes.timer = timer;
+    fill(&mut scratch.request, req, ports)?;
+    scratch.timer = timer;
     Ok(())
 }
 
-/// `reqsk_timer_handler()` is done. Wherever it arms the timer again it has raised `num_timeout`; where
-/// it has not, it dropped the request. A request that took its memory since has had no time-out.
+/// `reqsk_timer_handler()` ends. Where it armed the timer again it incremented `num_timeout`; otherwise it
+/// dropped the request. A new request in the same memory has had no timeout.
 #[inline(always)]
-pub fn timer_left(timer: u64) -> Result<(), Fault> {
-    let Some(notes) = notes() else {
+pub fn timer_left(timer: u64) -> Result<(), ReadError> {
+    let Some(scratch) = scratch() else {
         return Ok(());
     };
-    if notes.timer != timer {
+    if scratch.timer != timer {
         return Ok(());
     }
-    notes.timer = 0;
+    scratch.timer = 0;
     let now = of_timer(timer).read_bits(place!(num_timeout))?;
-    if now == notes.request.num_timeout.wrapping_add(1) & 0x7f {
+    if now == scratch.request.num_timeout.wrapping_add(1) & 0x7f {
         return Ok(());
     }
     emit(|r: &mut RequestRecord, header| {
-        *r = notes.request;
+        *r = scratch.request;
         r.header = header;
         r.moment = REQUEST_ENDED;
-        r.how = HOW_TIMER;
+        r.ended_by = ENDED_BY_TIMER;
         Ok(())
     });
     Ok(())
 }
 
 #[inline(always)]
-fn fill(r: &mut RequestRecord, req: Kptr, ports: Ports) -> Result<(), Fault> {
+fn fill(r: &mut RequestRecord, req: Kptr, ports: Ports) -> Result<(), ReadError> {
     r.req = req.address();
     fill_flow(&mut r.flow, req, ports)?;
     r.snt_synack_us = req.read(place!(snt_synack))?;

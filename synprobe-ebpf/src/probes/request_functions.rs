@@ -1,6 +1,6 @@
-//! The functions that make and end a half-open, by fentry and fexit: the exact mode where the kernel
-//! allows them. All are called across files of the kernel, so that no compiler has inlined them
-//! (docs/kernel-facts.md, section 3), and only arguments are read that every version has.
+//! fentry and fexit of the functions that create and end a half-open: the exact mode where the kernel
+//! allows them. All are called across files of the kernel, so the compiler cannot inline them
+//! (docs/kernel-facts.md, section 3). Only arguments that every version has are read.
 
 use aya_ebpf::{
     EbpfContext,
@@ -13,32 +13,32 @@ use synprobe_ebpf::{
 };
 
 use super::{
-    drop_skb::{Segment, within_limit},
+    drop_skb::{PacketHeaders, within_limit},
     finish_request,
-    request::{begun, ended, notes, timer_entered, timer_left},
+    request::{begun, ended, scratch, timer_entered, timer_left},
 };
 use crate::{
     emit::{emit, held_back},
     ended_by,
     filter::{packet_passes, role_passes},
-    kread::{Fault, Kptr, netns, place},
+    kread::{Kptr, ReadError, netns, place},
 };
 
-/// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was taken.
+/// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was accepted.
 #[fentry(function = "inet_csk_reqsk_queue_hash_add")]
 pub fn request_made(ctx: FEntryContext) -> i32 {
-    if let Some(notes) = notes() {
-        notes.syn = 0;
+    if let Some(scratch) = scratch() {
+        scratch.syn = 0;
     }
     let result = begun(Kptr::new(ctx.arg(1)));
     finish_request(result)
 }
 
-/// `bool inet_csk_reqsk_queue_drop(sk, req)`: true where it took the request out of the table. What
-/// became a connection was out of it before (`inet_ehash_nolisten()`).
+/// `bool inet_csk_reqsk_queue_drop(sk, req)`: true where it removed the request from the table. A
+/// request that became a connection was removed before (`inet_ehash_nolisten()`).
 #[fexit(function = "inet_csk_reqsk_queue_drop")]
 pub fn request_dropped(ctx: FExitContext) -> i32 {
-    // The value behind the arguments is what the function returned; only the low byte of a bool counts.
+    // The value after the arguments is the return value; a bool is its low byte.
     if ctx.arg::<u64>(2) & 0xff == 0 {
         return 0;
     }
@@ -47,21 +47,21 @@ pub fn request_dropped(ctx: FExitContext) -> i32 {
     finish_request(result)
 }
 
-/// `reqsk_timer_handler(timer)`.
+/// `reqsk_timer_handler(timer)` begins.
 #[fentry(function = "reqsk_timer_handler")]
 pub fn request_timer_begins(ctx: FEntryContext) -> i32 {
     let result = timer_entered(ctx.arg(0));
     finish_request(result)
 }
 
-/// Likewise, done.
+/// `reqsk_timer_handler(timer)` ends.
 #[fexit(function = "reqsk_timer_handler")]
 pub fn request_timer_ends(ctx: FExitContext) -> i32 {
     let result = timer_left(ctx.arg(0));
     finish_request(result)
 }
 
-/// `tcp_conn_request(rsk_ops, af_ops, sk, skb)`: a SYN has come.
+/// `tcp_conn_request(rsk_ops, af_ops, sk, skb)`: a SYN arrived.
 #[fentry(function = "tcp_conn_request")]
 pub fn syn_comes(ctx: FEntryContext) -> i32 {
     let result = try_syn_comes(Kptr::new(ctx.arg(2)), ctx.arg(3));
@@ -69,22 +69,23 @@ pub fn syn_comes(ctx: FEntryContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_syn_comes(sk: Kptr, skb: u64) -> Result<(), Fault> {
-    let Some(notes) = notes() else {
+fn try_syn_comes(sk: Kptr, skb: u64) -> Result<(), ReadError> {
+    let Some(scratch) = scratch() else {
         return Ok(());
     };
-    notes.syn = 0;
+    scratch.syn = 0;
     if place!(drops) == MISSING || !role_passes(ROLE_SERVER) {
         return Ok(());
     }
-    notes.drops = sk.read(place!(drops))?;
-    notes.queue = u32::from(full_queue(sk)?);
-    notes.syn = skb;
+    scratch.drops = sk.read(place!(drops))?;
+    scratch.queue = u32::from(full_queue(sk)?);
+    scratch.syn = skb;
     Ok(())
 }
 
-/// Likewise, done. No request was made (`request_made` has not run), and the listener has counted a
-/// drop (`tcp_listendrop()`): neither a cookie nor a Fast Open child does that.
+/// `tcp_conn_request()` ends. The SYN was refused where no request was created (`request_made` did not run)
+/// and the listener counted a drop (`tcp_listendrop()`). A SYN cookie or a Fast Open child does not count a
+/// drop.
 #[fexit(function = "tcp_conn_request")]
 pub fn syn_done(ctx: FExitContext) -> i32 {
     let result = try_syn_done(Kptr::new(ctx.arg(2)), ctx.arg(3));
@@ -92,18 +93,18 @@ pub fn syn_done(ctx: FExitContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), Fault> {
-    let Some(notes) = notes() else {
+fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
+    let Some(scratch) = scratch() else {
         return Ok(());
     };
-    if notes.syn != skb {
+    if scratch.syn != skb {
         return Ok(());
     }
-    notes.syn = 0;
-    if sk.read::<u32>(place!(drops))? == notes.drops {
+    scratch.syn = 0;
+    if sk.read::<u32>(place!(drops))? == scratch.drops {
         return Ok(());
     }
-    let Some(segment) = Segment::of(Kptr::new(skb))? else {
+    let Some(segment) = PacketHeaders::of(Kptr::new(skb))? else {
         return Ok(());
     };
     let netns = netns(sk)?;
@@ -115,7 +116,7 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), Fault> {
         held_back(KIND_REQUEST);
         return Ok(());
     }
-    let queue = match notes.queue as u8 {
+    let queue = match scratch.queue as u8 {
         QUEUE_NEITHER => full_queue(sk)?,
         queue => queue,
     };
@@ -140,11 +141,11 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Which queue takes no more: `sk_acceptq_is_full()`, `inet_csk_reqsk_queue_is_full()`. The latter is
-/// full at its limit already before 6.13 and the stable releases of January 2025, above it since; a SYN
-/// that is dropped at the limit there was refused by `tcp_max_syn_backlog`, which limits the same queue.
+/// Which queue is full: `sk_acceptq_is_full()`, `inet_csk_reqsk_queue_is_full()`. Before 6.13 and the stable
+/// releases of January 2025 the SYN queue is full at its limit, since then above it. A SYN that a newer
+/// kernel drops at the limit was refused by `tcp_max_syn_backlog`, which limits the same queue.
 #[inline(always)]
-fn full_queue(sk: Kptr) -> Result<u8, Fault> {
+fn full_queue(sk: Kptr) -> Result<u8, ReadError> {
     let max: u32 = sk.read(place!(max_ack_backlog))?;
     if sk.read::<u32>(place!(ack_backlog))? > max {
         return Ok(QUEUE_ACCEPT);

@@ -1,22 +1,22 @@
-//! The request's own timer, by `timer:timer_*`: the exact mode where fentry is refused.
+//! The request's timer, by `timer:timer_*`: the exact mode where fentry is not available.
 //!
 //! A half-open lives exactly as long as its timer (docs/kernel-facts.md, section 3). The tracepoints are
-//! raised for every timer of the host: what is no request's is turned away by the function that it calls.
+//! raised for every timer of the host; timers of requests are recognised by their function.
 
 use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{config::EXACT_HANDLER, event::state};
 
 use super::{
     finish_request,
-    request::{begun, ended, notes, of_timer, timer_entered, timer_left},
+    request::{begun, ended, of_timer, scratch, timer_entered, timer_left},
 };
 use crate::{
     ended_by,
-    kread::{Fault, Kptr, peer_addr, place},
+    kread::{Kptr, ReadError, peer_addr, place},
 };
 
-/// `timer_start(timer, …)`: armed. `snt_synack` is 0 between the making of a request and its first
-/// SYN-ACK, and never again.
+/// `timer_start(timer, …)`: armed. `snt_synack` is 0 only between the creation of a request and its first
+/// SYN-ACK.
 #[raw_tracepoint(tracepoint = "timer_start")]
 pub fn request_armed(ctx: RawTracePointContext) -> i32 {
     let result = of_request(ctx.arg(0)).and_then(|request| match request {
@@ -26,7 +26,7 @@ pub fn request_armed(ctx: RawTracePointContext) -> i32 {
     finish_request(result)
 }
 
-/// `timer_cancel(timer)`: disarmed, to be armed anew, or because it fires, or because the request ended.
+/// `timer_cancel(timer)`: disarmed, because it is armed again, it fires, or the request ended.
 #[raw_tracepoint(tracepoint = "timer_cancel")]
 pub fn request_disarmed(ctx: RawTracePointContext) -> i32 {
     let result = try_disarmed(&ctx);
@@ -34,11 +34,11 @@ pub fn request_disarmed(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_disarmed(ctx: &RawTracePointContext) -> Result<(), Fault> {
+fn try_disarmed(ctx: &RawTracePointContext) -> Result<(), ReadError> {
     let Some(req) = of_request(ctx.arg(0))? else {
         return Ok(());
     };
-    // Still in the table: it goes on, or its timer's function is about to decide.
+    // Still in the table: it continues, or its timer's function decides next.
     if req.read::<u64>(place!(node_pprev))? != 0 {
         return Ok(());
     }
@@ -48,7 +48,7 @@ fn try_disarmed(ctx: &RawTracePointContext) -> Result<(), Fault> {
     ended(req, || ended_by::of(ctx.as_ptr()))
 }
 
-/// `timer_expire_entry(timer, …)`: its function is about to run.
+/// `timer_expire_entry(timer, …)`: its function runs next.
 #[raw_tracepoint(tracepoint = "timer_expire_entry")]
 pub fn request_fires(ctx: RawTracePointContext) -> i32 {
     let timer: u64 = ctx.arg(0);
@@ -59,44 +59,44 @@ pub fn request_fires(ctx: RawTracePointContext) -> i32 {
     finish_request(result)
 }
 
-/// `timer_expire_exit(timer)`: its function has run, and the timer may be freed.
+/// `timer_expire_exit(timer)`: its function has run; the timer may be freed.
 #[raw_tracepoint(tracepoint = "timer_expire_exit")]
 pub fn request_fired(ctx: RawTracePointContext) -> i32 {
     let result = timer_left(ctx.arg(0));
     finish_request(result)
 }
 
-/// `inet_sock_set_state(sk, oldstate, newstate)`: a child is made of a request, which is disarmed next.
+/// `inet_sock_set_state(sk, oldstate, newstate)`: a request becomes a child, and is disarmed next.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn request_child(ctx: RawTracePointContext) -> i32 {
     if ctx.arg::<u32>(1) as u8 == state::LISTEN
         && ctx.arg::<u32>(2) as u8 == state::SYN_RECV
-        && let Some(notes) = notes()
+        && let Some(scratch) = scratch()
     {
-        notes.child = ctx.arg(0);
+        scratch.child = ctx.arg(0);
     }
     0
 }
 
 /// The request that a timer belongs to; `None` for every other timer.
 #[inline(always)]
-fn of_request(timer: u64) -> Result<Option<Kptr>, Fault> {
+fn of_request(timer: u64) -> Result<Option<Kptr>, ReadError> {
     let function: u64 = Kptr::new(timer).read(place!(timer_function))?;
     Ok((function == ended_by::setting(EXACT_HANDLER)).then(|| of_timer(timer)))
 }
 
-/// Whether the child that this CPU made last is this request's: between the two nothing else is received
-/// on it. Under Fast Open, and with a SYN cookie, a child has no request that would be disarmed, so the
-/// note is held against the request.
+/// Whether the child that this CPU created last is that of the request: this CPU receives nothing else in
+/// between. With Fast Open or a SYN cookie no request of the child is disarmed, so compare the child with
+/// the request.
 #[inline(always)]
-fn became_a_connection(req: Kptr) -> Result<bool, Fault> {
-    let Some(notes) = notes() else {
+fn became_a_connection(req: Kptr) -> Result<bool, ReadError> {
+    let Some(scratch) = scratch() else {
         return Ok(false);
     };
-    if notes.child == 0 {
+    if scratch.child == 0 {
         return Ok(false);
     }
-    let child = Kptr::new(notes.child);
+    let child = Kptr::new(scratch.child);
     if child.read::<u16>(place!(dport))? != req.read::<u16>(place!(dport))?
         || child.read::<u16>(place!(num))? != req.read::<u16>(place!(num))?
         || child.read::<u8>(place!(state))? != state::SYN_RECV
@@ -108,6 +108,6 @@ fn became_a_connection(req: Kptr) -> Result<bool, Fault> {
     if u128::from_ne_bytes(theirs) != u128::from_ne_bytes(ours) {
         return Ok(false);
     }
-    notes.child = 0;
+    scratch.child = 0;
     Ok(true)
 }

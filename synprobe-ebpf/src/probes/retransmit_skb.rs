@@ -1,9 +1,9 @@
-//! `tcp:tcp_retransmit_skb`: a segment of a full socket is sent again.
+//! `tcp:tcp_retransmit_skb`: a full socket retransmits a segment.
 //!
 //! Raised by `__tcp_retransmit_skb()` with `(sk, skb)` after a success up to 6.16, and with
 //! `(sk, skb, err)` on every exit, failures included, from 6.17. A program that reads an argument
-//! its kernel does not have fails to attach: hence two entry points, of which the loader takes the
-//! one that fits the prototype in BTF.
+//! its kernel does not have fails to attach. Hence there are two entry points; the loader takes the one
+//! that fits the prototype in BTF.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{
@@ -15,7 +15,7 @@ use super::finish;
 use crate::{
     emit::emit,
     filter::{flow_passes, role_passes},
-    kread::{Fault, Kptr, Ports, fill_flow, place},
+    kread::{Kptr, Ports, ReadError, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
@@ -31,7 +31,7 @@ pub fn retransmit_skb_err(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), Fault> {
+fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), ReadError> {
     let sk = Kptr::new(ctx.arg(0));
     let skb = Kptr::new(ctx.arg(1));
     let ports = Ports::of(sk)?;

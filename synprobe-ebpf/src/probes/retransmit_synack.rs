@@ -1,8 +1,8 @@
-//! `tcp:tcp_retransmit_synack`: a half-open's SYN-ACK is sent again.
+//! `tcp:tcp_retransmit_synack`: a half-open's SYN-ACK is retransmitted.
 //!
 //! Raised by `tcp_rtx_synack()` with `(sk, req)` after a successful send, before `num_retrans` and
-//! `num_timeout` are raised. Callers: the request's timer, a repeated SYN of the peer, and the child's
-//! timer under TCP Fast Open, where `sk` is the child.
+//! `num_timeout` are incremented. Callers: the request's timer, a retransmitted SYN of the peer, and the
+//! child's timer under TCP Fast Open, where `sk` is the child.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{
@@ -14,7 +14,7 @@ use super::finish;
 use crate::{
     emit::emit,
     filter::{flow_passes, role_passes},
-    kread::{Fault, Kptr, Ports, fill_flow, place},
+    kread::{Kptr, Ports, ReadError, fill_flow, place},
 };
 
 #[raw_tracepoint(tracepoint = "tcp_retransmit_synack")]
@@ -24,7 +24,7 @@ pub fn retransmit_synack(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), Fault> {
+fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), ReadError> {
     if !role_passes(ROLE_SERVER) {
         return Ok(());
     }
@@ -47,7 +47,7 @@ fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), Fault> {
         r.acked = req.read_bits(place!(acked))?;
         r.sock_state = sk.read(place!(state))?;
         r.trigger = trigger(sk, req, r.sock_state)?;
-        // Limits and queues are the listener's, also where `sk` is a Fast Open child.
+        // Limits and queues are those of the listener, also where `sk` is a Fast Open child.
         let listener = Kptr::new(req.read(place!(listener))?);
         r.qlen = listener.read(place!(qlen))?;
         r.young = listener.read(place!(young))?;
@@ -65,12 +65,12 @@ fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Who caused it. While a timer's function runs the timer is detached: `expire_timers()` →
-/// `detach_timer()` has set `entry.pprev` to NULL, and it is armed again only afterwards. A repeated
-/// SYN finds it armed. Under Fast Open the child's timer takes the request's place, and
-/// `tcp_write_timer_handler()` clears `icsk_pending` before it acts.
+/// The trigger. While a timer's function runs, the timer is detached: `expire_timers()` → `detach_timer()`
+/// sets `entry.pprev` to NULL, and it is armed again only afterwards. A retransmitted SYN finds it armed.
+/// Under Fast Open the child's timer replaces the request's, and `tcp_write_timer_handler()` clears
+/// `icsk_pending` before it acts.
 #[inline(always)]
-fn trigger(sk: Kptr, req: Kptr, sock_state: u8) -> Result<u8, Fault> {
+fn trigger(sk: Kptr, req: Kptr, sock_state: u8) -> Result<u8, ReadError> {
     let armed = if sock_state == state::LISTEN {
         req.read::<u64>(place!(timer_pprev))? != 0
     } else {

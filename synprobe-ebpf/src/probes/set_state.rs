@@ -3,10 +3,10 @@
 //! Raised by `inet_sk_set_state()` and `inet_sk_state_store()` (net/ipv4/af_inet.c) with
 //! `(sk, oldstate, newstate)` on every kernel since 4.16.
 //!
-//! From 6.1 on a CPU that is in the middle of a program skips it: for a connection that an interrupt
-//! makes, and from 7.x, where a tracepoint's programs can be preempted (`__DECLARE_TRACE()` holds
-//! `tracepoint_srcu` and no longer disables preemption), for all that others do until the interrupted
-//! one has its turn again. There the same program, loaded a second time, stands in for it.
+//! From 6.1 a CPU skips the program while it is already running it. This affects connections made in an
+//! interrupt. From 7.x a tracepoint's programs can be preempted (`__DECLARE_TRACE()` holds
+//! `tracepoint_srcu` and no longer disables preemption). Then every transition is affected until the
+//! preempted program continues. There a second copy of the program, the stand-in, takes its place.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid},
@@ -25,70 +25,70 @@ use crate::{
     connect_callers, count_healthy,
     emit::{emit_by, tally},
     filter::{flow_passes, listener_passes, role_passes, setting},
-    kread::{Fault, Kptr, Ports, fill_flow, place},
-    maps::AT_WORK,
+    kread::{Kptr, Ports, ReadError, fill_flow, place},
+    maps::SET_STATE_RUNNING,
 };
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn set_state(ctx: RawTracePointContext) -> i32 {
-    if !of_interest(&ctx) {
+    if !is_relevant(&ctx) {
         return 0;
     }
     if setting!(stand_in) == 0 {
-        return see(&ctx, REGULAR);
+        return handle(&ctx, REGULAR);
     }
-    at_work(1);
-    let result = see(&ctx, REGULAR);
-    at_work(0);
+    set_running(1);
+    let result = handle(&ctx, REGULAR);
+    set_running(0);
     result
 }
 
-/// Does what [`set_state`] does where the kernel skips that. What comes before it says that it is at
-/// work, or after, is lost: a few instructions.
+/// Replaces [`set_state`] where the kernel skips it. An event in the few instructions before and after the
+/// running flag is set is lost.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn set_state_stand_in(ctx: RawTracePointContext) -> i32 {
-    let Some(at_work) = AT_WORK.get_ptr(0) else {
+    let Some(flag) = SET_STATE_RUNNING.get_ptr(0) else {
         return 0;
     };
-    // SAFETY: a slot of this CPU's, which lives as long as the map.
-    if unsafe { at_work.read_volatile() } == 0 {
+    // SAFETY: a slot of this CPU, which lives as long as the map.
+    if unsafe { flag.read_volatile() } == 0 {
         return 0;
     }
-    // Whatever it was: the kernel counts what it skips before anybody looks at it.
+    // Count every run: the kernel counts what it skips before any filter.
     tally(STAND_IN, |s| &mut s.stood_in);
-    if !of_interest(&ctx) {
+    if !is_relevant(&ctx) {
         return 0;
     }
-    see(&ctx, STAND_IN)
+    handle(&ctx, STAND_IN)
 }
 
 #[inline(always)]
-fn at_work(so: u64) {
-    if let Some(at_work) = AT_WORK.get_ptr_mut(0) {
-        // SAFETY: a slot of this CPU's, which lives as long as the map. Only one run of the program
-        // on a CPU writes it (before 6.1 a second within it may, and then nobody is skipped).
-        unsafe { at_work.write_volatile(so) };
+fn set_running(running: u64) {
+    if let Some(flag) = SET_STATE_RUNNING.get_ptr_mut(0) {
+        // SAFETY: a slot of this CPU, which lives as long as the map. Only one run of the program on a
+        // CPU writes it. (Before 6.1 a nested run may write it, but then nothing is skipped.)
+        unsafe { flag.write_volatile(running) };
     }
 }
 
-/// `slot`: where it counts. A function of its own for both programs: two copies of its body in one
-/// object are more than LLVM 22 can describe (`DwarfDebug::finalizeModuleInfo()` crashes).
+/// The body of both programs; counts in `slot`. It is not inlined: with two copies of it in one object
+/// LLVM 22 crashes (`DwarfDebug::finalizeModuleInfo()`).
 #[inline(never)]
-fn see(ctx: &RawTracePointContext, slot: u32) -> i32 {
+fn handle(ctx: &RawTracePointContext, slot: u32) -> i32 {
     let result = try_set_state(ctx, slot);
     finish_by(slot, ctx, KIND_STATE, result)
 }
 
 #[inline(always)]
-fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
+fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError> {
     let (old, new) = states(ctx);
     let quiet = is_quiet();
-    // The beginning of what will most likely go well: nothing is even read.
+    // Most connects succeed: read nothing yet.
     if quiet && new == state::SYN_SENT {
         return connect_callers::remember(ctx.arg(0));
     }
     let sk = Kptr::new(ctx.arg(0));
-    // SCTP, DCCP and MPTCP raise the same tracepoint; an MPTCP socket is no tcp_sock.
+    // SCTP, DCCP and MPTCP raise the same tracepoint. An MPTCP socket is no tcp_sock.
     if sk.read::<u16>(place!(protocol))? != IPPROTO_TCP {
         return Ok(());
     }
@@ -100,16 +100,16 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
     } else {
         Ports::of(sk)?
     };
-    // Before 6.15 a new child has no peer yet; its next transition tells the whole tuple.
+    // Before 6.15 a new child has no peer yet; its next transition has the whole tuple.
     if old == state::LISTEN && new == state::SYN_RECV && ports.peer == 0 {
         return Ok(());
     }
-    // A listener has no peer yet: what was asked of one cannot exclude it.
+    // A listener has no peer, so a filter on peers cannot exclude it.
     let listener = old == state::LISTEN && new != state::SYN_RECV || new == state::LISTEN;
     if listener && !listener_passes(sk, ports)? || !listener && !flow_passes(sk, ports)? {
         return Ok(());
     }
-    if quiet && new == state::ESTABLISHED && went_well(sk, old, ports)? {
+    if quiet && new == state::ESTABLISHED && counted_as_healthy(sk, old, ports)? {
         return Ok(());
     }
     debug!(ctx, "sock {:x}: {} -> {}", sk.address(), old, new);
@@ -121,11 +121,11 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
         fill_flow(&mut r.flow, sk, ports)?;
         (r.sk_err, r.sk_err_soft) = sk.read_both(place!(err), place!(err_soft))?;
         if new == state::SYN_SENT || new == state::LISTEN {
-            // connect() and listen() run in their caller's context; every other transition may run
-            // on anybody's.
+            // connect() and listen() run in their caller's context. Other transitions may run in the
+            // context of any process.
             // SAFETY: helpers without arguments.
             r.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            // SAFETY: likewise.
+            // SAFETY: a helper without arguments.
             r.cgroup = unsafe { bpf_get_current_cgroup_id() };
             connect_callers::comm_into(&raw mut r.comm)?;
         } else if old != state::LISTEN {
@@ -144,11 +144,11 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Counts a handshake that needs no line: answered at once, and timed by the connection's own first
-/// RTT sample. One without a sample, or a server's with a sample of whole milliseconds, may have come
-/// through a SYN cookie: the agent decides.
+/// Counts a healthy handshake: fast, without retransmission, timed by the connection's first RTT sample.
+/// Returns false where a record is needed. Without a sample, or with a server's sample in whole
+/// milliseconds, the connection may be from a SYN cookie; the agent decides then.
 #[inline(always)]
-fn went_well(sk: Kptr, old: u8, ports: Ports) -> Result<bool, Fault> {
+fn counted_as_healthy(sk: Kptr, old: u8, ports: Ports) -> Result<bool, ReadError> {
     let (role, port) = match old {
         state::SYN_SENT => (ROLE_CLIENT, ports.peer),
         state::SYN_RECV => (ROLE_SERVER, ports.local),
@@ -165,7 +165,7 @@ fn went_well(sk: Kptr, old: u8, ports: Ports) -> Result<bool, Fault> {
     if sk.read::<u32>(place!(total_retrans))? != 0 {
         return Ok(false);
     }
-    // What a role filter excludes is neither counted nor told.
+    // A role that the filter excludes is neither counted nor reported.
     Ok(!role_passes(role) || count_healthy::count(role, port, dwell_us))
 }
 
@@ -179,11 +179,11 @@ fn is_quiet() -> bool {
     setting!(slow_us) != 0
 }
 
-/// Handshake transitions and a listener's; all of them with `--states all`. Repeats of one state
-/// (MPTCP) are nobody's. Asked before all else: six of a connection's ten go no further, and in the
-/// quiet mode seven.
+/// Whether a transition is one of a handshake or of a listener, or any with `--states all`. A transition
+/// to the same state (MPTCP) is ignored. This is the first test: it rejects six of a connection's ten
+/// transitions, in quiet mode seven.
 #[inline(always)]
-fn of_interest(ctx: &RawTracePointContext) -> bool {
+fn is_relevant(ctx: &RawTracePointContext) -> bool {
     let (old, new) = states(ctx);
     if old == new || is_quiet() && old == state::LISTEN && new == state::SYN_RECV {
         return false;
@@ -192,8 +192,8 @@ fn of_interest(ctx: &RawTracePointContext) -> bool {
     handshake(old) || handshake(new) || setting!(all_states) != 0
 }
 
-/// The role that a transition gives away; a SYN_RECV that is left may be either end's (simultaneous
-/// open), and the agent knows which.
+/// The role that a transition implies. Leaving SYN_RECV implies none, because of simultaneous open; the
+/// agent knows the role.
 #[inline(always)]
 fn role_of(old: u8, new: u8) -> Option<u32> {
     if old == state::SYN_SENT || new == state::SYN_SENT {

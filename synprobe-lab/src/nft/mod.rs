@@ -3,14 +3,18 @@
 //! Types, attributes and expressions: `linux/netfilter/nf_tables.h`. One transaction, between a
 //! begin and an end of batch, makes the table, its base chains and the rules, or nothing.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context, Result};
 
-use super::ns::Ns;
-use super::rtnl::{Message, Netlink, octets};
+use super::{
+    ns::Ns,
+    rtnl::{Netlink, NetlinkRequest, octets},
+};
 
 const TABLE: &[u8] = b"synprobe_lab\0";
 
@@ -38,18 +42,18 @@ const SOURCE_PORT_OFFSET: u32 = 0;
 const DESTINATION_PORT_OFFSET: u32 = 2;
 const FLAGS_OFFSET: u32 = 13;
 
-/// Where a rule looks at packets.
+/// The netfilter hook of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
-    /// Those for this host.
+pub enum NftHook {
+    /// Packets to this host.
     Input,
-    /// Those of this host.
+    /// Packets from this host.
     Output,
-    /// Those that come in, before the route is chosen: where destinations are changed.
+    /// Received packets before routing: DNAT.
     Prerouting,
 }
 
-impl Hook {
+impl NftHook {
     fn name(self) -> &'static [u8] {
         match self {
             Self::Input => b"input\0",
@@ -71,14 +75,14 @@ impl Hook {
     }
 }
 
-/// A network: address and prefix length; the whole length is one host.
+/// A network: address and prefix length. The full length is one host.
 pub type Network = (IpAddr, u8);
 
-/// A rule about TCP segments. What is `None` is not looked at.
+/// A rule for TCP segments. `None` matches anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Where it looks.
-    pub hook: Hook,
+pub struct NftRule {
+    /// The hook.
+    pub hook: NftHook,
     /// Network of the source.
     pub source: Option<Network>,
     /// Network of the destination.
@@ -89,14 +93,14 @@ pub struct Rule {
     pub destination_port: Option<u16>,
     /// Mask and value of the flags byte.
     pub flags: Option<(u8, u8)>,
-    /// `None`: they are dropped. Otherwise their connection gets this destination, which only
-    /// [`Hook::Prerouting`] can give.
+    /// `None`: drop. Otherwise the new destination of the connection, valid only at
+    /// [`NftHook::Prerouting`].
     pub dnat: Option<SocketAddr>,
 }
 
-impl Rule {
-    /// Drops every segment there, until narrowed.
-    pub fn drop(hook: Hook) -> Self {
+impl NftRule {
+    /// A rule that drops every segment at a hook.
+    pub fn drop(hook: NftHook) -> Self {
         Self {
             hook,
             source: None,
@@ -108,13 +112,13 @@ impl Rule {
         }
     }
 
-    /// Sends what comes for `from` to `to` instead.
+    /// A rule that rewrites the destination `from` to `to`.
     pub fn dnat(from: SocketAddr, to: SocketAddr) -> Self {
         Self {
             destination: Some((from.ip(), whole(from.ip()))),
             destination_port: Some(from.port()),
             dnat: Some(to),
-            ..Self::drop(Hook::Prerouting)
+            ..Self::drop(NftHook::Prerouting)
         }
     }
 
@@ -161,9 +165,9 @@ impl Rule {
     }
 }
 
-/// Adds rules, and the table and the chains that they need, to a namespace: all of them or none.
-/// They go with the namespace. Needs CAP_NET_ADMIN.
-pub fn install(ns: &Ns, v6: bool, rules: &[Rule]) -> Result<()> {
+/// Adds rules to a namespace in one transaction, with the table and the chains that they need. They
+/// vanish with the namespace. Needs CAP_NET_ADMIN.
+pub fn install(ns: &Ns, v6: bool, rules: &[NftRule]) -> Result<()> {
     let family = match v6 {
         true => libc::NFPROTO_IPV6,
         false => libc::NFPROTO_IPV4,
@@ -171,7 +175,7 @@ pub fn install(ns: &Ns, v6: bool, rules: &[Rule]) -> Result<()> {
     let create = libc::NLM_F_CREATE;
     let mut batch =
         vec![message(libc::NFT_MSG_NEWTABLE, create, family).attr(NFTA_TABLE_NAME, TABLE)];
-    let hooks: BTreeSet<Hook> = rules.iter().map(|rule| rule.hook).collect();
+    let hooks: BTreeSet<NftHook> = rules.iter().map(|rule| rule.hook).collect();
     for hook in hooks {
         let (number, priority, kind) = hook.base();
         let chain = message(libc::NFT_MSG_NEWCHAIN, create, family)
@@ -190,7 +194,7 @@ pub fn install(ns: &Ns, v6: bool, rules: &[Rule]) -> Result<()> {
             .attr(NFTA_RULE_TABLE, TABLE)
             .attr(NFTA_RULE_CHAIN, rule.hook.name())
             .nested(NFTA_RULE_EXPRESSIONS, |m| {
-                let each = |m: Message, expression| m.nested(NFTA_LIST_ELEM, expression);
+                let each = |m: NetlinkRequest, expression| m.nested(NFTA_LIST_ELEM, expression);
                 rule.expressions(v6).into_iter().fold(m, each)
             });
         batch.push(message);
@@ -198,10 +202,10 @@ pub fn install(ns: &Ns, v6: bool, rules: &[Rule]) -> Result<()> {
     ns.run(|| commit(batch).context("setting nf_tables rules (needs CAP_NET_ADMIN and nf_tables)"))
 }
 
-fn commit(batch: Vec<Message>) -> io::Result<()> {
+fn commit(batch: Vec<NetlinkRequest>) -> io::Result<()> {
     let bound = |kind: libc::c_int| {
         let subsystem = (libc::NFNL_SUBSYS_NFTABLES as u16).to_be_bytes();
-        Message::new(kind as u16, 0, &[0, 0, subsystem[0], subsystem[1]]).unanswered()
+        NetlinkRequest::new(kind as u16, 0, &[0, 0, subsystem[0], subsystem[1]]).without_ack()
     };
     let mut all = vec![bound(libc::NFNL_MSG_BATCH_BEGIN)];
     all.extend(batch);
@@ -209,16 +213,16 @@ fn commit(batch: Vec<Message>) -> io::Result<()> {
     Netlink::open(libc::NETLINK_NETFILTER, 0)?.request_all(all)
 }
 
-/// A request with its `struct nfgenmsg`.
-fn message(kind: libc::c_int, flags: libc::c_int, family: u8) -> Message {
+/// A request with `struct nfgenmsg`.
+fn message(kind: libc::c_int, flags: libc::c_int, family: u8) -> NetlinkRequest {
     let kind = (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16;
-    Message::new(kind, flags, &[family, 0, 0, 0])
+    NetlinkRequest::new(kind, flags, &[family, 0, 0, 0])
 }
 
-/// Adds one expression of a rule.
-type Expression = Box<dyn FnOnce(Message) -> Message>;
+/// Adds an expression to a rule.
+type Expression = Box<dyn FnOnce(NetlinkRequest) -> NetlinkRequest>;
 
-/// Name of the expression, then its attributes: (type, value).
+/// Builds an expression from its name and its attributes (type, value).
 fn expression(
     name: &'static [u8],
     numbers: Vec<(u16, u32)>,

@@ -1,46 +1,50 @@
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
+use crate::{
+    FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Side,
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+    syn,
+};
 
-/// How long each application waits, milliseconds, and how often its SYN has been sent again by then.
+/// How long each application waits (milliseconds), and how many SYN retransmissions happen by then.
 const PATIENCE: [(u64, u32); 3] = [(500, 0), (1500, 1), (2600, 2)];
 
 /// The application gives up before the kernel does.
-pub(super) struct Abandoned;
+pub(super) struct AbandonedScenario;
 
-impl Scenario for Abandoned {
+impl Scenario for AbandonedScenario {
     fn name(&self) -> &'static str {
         "abandoned"
     }
 
     fn summary(&self) -> &'static str {
-        "SYNs are lost and the application closes after 0.5, 1.5 and 2.6 s: no error, no packet"
+        "SYNs are lost; the application closes its sockets after 0.5, 1.5 and 2.6 s, without an error"
     }
 
     fn nominal_seconds(&self) -> u32 {
         3
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
-        // The times above are those of linear time-outs or of one doubling; either way the third
-        // SYN leaves at 2 or 3 s, so pin it down.
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
+        // The third SYN leaves at 2 s with linear timeouts and at 3 s without: request linear ones.
         let linear = lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
         let _listener = lab.listen(PORT, 128)?;
-        let mut fault = Fault::attach(&lab.server)?;
-        fault.set(0, syn(), Lose::All, PORT)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
+        fault.set(0, syn(), LossPattern::All, PORT)?;
         let start = Instant::now();
         let mut clients = Vec::new();
         for _ in PATIENCE {
             clients.push(run.connect(PORT)?);
         }
-        let mut resent = 0;
+        let mut retransmitted = 0;
         for ((usual, retransmits), mut client) in PATIENCE.into_iter().zip(clients) {
             // Between this SYN and the next one.
             let earliest = Duration::from_millis(u64::from(retransmits) * 1000 + 150);
@@ -55,14 +59,14 @@ impl Scenario for Abandoned {
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);
             run.with_cause(VerdictKind::Abandoned);
-            resent += u64::from(retransmits);
+            retransmitted += u64::from(retransmits);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;
         run.expect(Side::Client, "ActiveOpens", 3..=3);
         run.expect(Side::Client, "AttemptFails", 0..=0);
-        run.expect(Side::Client, "TCPSynRetrans", resent..=resent);
-        run.expect(Side::Client, "TCPTimeouts", resent..=resent);
-        run.expect_retransmits(Side::Client, "syn", resent..=resent);
+        run.expect(Side::Client, "TCPSynRetrans", retransmitted..=retransmitted);
+        run.expect(Side::Client, "TCPTimeouts", retransmitted..=retransmitted);
+        run.expect_retransmits(Side::Client, "syn", retransmitted..=retransmitted);
         run.end()
     }
 }

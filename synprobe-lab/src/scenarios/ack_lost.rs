@@ -1,29 +1,28 @@
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{io::Write, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::Cause;
-use crate::scenario::{Run, Scenario};
-use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Server, Side, bare_ack};
+use crate::{
+    Cause, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Server, Side, bare_ack,
+    scenario::{Scenario, ScenarioRun},
+};
 
-/// Port, how many of the client's bare ACKs are lost.
-const PARTLY: [(u16, u32); 2] = [(PORT, 1), (PORT + 1, 2)];
-const WHOLLY: u16 = PORT + 2;
+/// Port, and number of lost bare ACKs of the client.
+const PARTIAL: [(u16, u32); 2] = [(PORT, 1), (PORT + 1, 2)];
+const ALL_LOST: u16 = PORT + 2;
 const SAVED_BY_DATA: u16 = PORT + 3;
 
-/// The last segment of the handshake is lost: the client believes it is connected.
-pub(super) struct AckLost;
+/// The final ACK is lost: the client considers the connection established.
+pub(super) struct AckLostScenario;
 
-impl Scenario for AckLost {
+impl Scenario for AckLostScenario {
     fn name(&self) -> &'static str {
         "ack-lost"
     }
 
     fn summary(&self) -> &'static str {
-        "the final ACK is lost: the client is connected, the server is half-open for 1 s, 3 s, for good"
+        "the final ACK is lost: client connected, server half-open for 1 s, for 3 s, or until expiry"
     }
 
     fn nominal_seconds(&self) -> u32 {
@@ -34,55 +33,55 @@ impl Scenario for AckLost {
         &[PORT, PORT + 1, PORT + 2, PORT + 3]
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         lab.server.set_sysctl("ipv4/tcp_synack_retries", "2")?;
         let mut listeners = Vec::new();
         for &port in self.ports() {
             listeners.push(lab.listen(port, 128)?);
         }
         let server = Server::start(listeners)?;
-        let mut fault = Fault::attach(&lab.server)?;
-        for (slot, (port, lost)) in (0..).zip(PARTLY) {
-            fault.set(slot, bare_ack(), Lose::First(lost.into()), port)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
+        for (slot, (port, lost)) in (0..).zip(PARTIAL) {
+            fault.set(slot, bare_ack(), LossPattern::First(lost.into()), port)?;
         }
-        fault.set(2, bare_ack(), Lose::All, WHOLLY)?;
-        fault.set(3, bare_ack(), Lose::First(1), SAVED_BY_DATA)?;
+        fault.set(2, bare_ack(), LossPattern::All, ALL_LOST)?;
+        fault.set(3, bare_ack(), LossPattern::First(1), SAVED_BY_DATA)?;
 
-        let mut partly = Vec::new();
-        for (port, lost) in PARTLY {
-            partly.push((run.connect(port)?, lost));
+        let mut partial = Vec::new();
+        for (port, lost) in PARTIAL {
+            partial.push((run.connect(port)?, lost));
         }
-        let mut wholly = run.connect(WHOLLY)?;
+        let mut all_lost = run.connect(ALL_LOST)?;
         let mut saved = run.connect(SAVED_BY_DATA)?;
-        run.settle(partly.iter_mut().map(|(client, _)| client))?;
-        run.settle([&mut wholly, &mut saved])?;
+        run.settle(partial.iter_mut().map(|(client, _)| client))?;
+        run.settle([&mut all_lost, &mut saved])?;
 
         run.pause(Duration::from_millis(300))?;
         saved.stream.write_all(b"hello\n")?;
         run.both_healthy(&saved)?;
         run.with_retransmits(0);
-        // Late: whether that is far over what this peer usually takes depends on what else there was.
+        // Whether this counts as slow depends on the peer's other handshakes.
         run.without_cause();
         run.finish([saved])?;
 
-        let mut resent = 0;
-        for (client, lost) in partly {
+        let mut retransmitted = 0;
+        for (client, lost) in partial {
             run.wait_no_half_opens(client.peer.port())?;
             run.both_established(&client, Cause::Healthy, VerdictKind::SlowPeer)?;
             run.with_retransmits(lost);
-            resent += u64::from(lost);
+            retransmitted += u64::from(lost);
             run.finish([client])?;
         }
-        run.wait_no_half_opens(WHOLLY)?;
-        run.client_ended(&wholly, Outcome::Established)?;
+        run.wait_no_half_opens(ALL_LOST)?;
+        run.client_ended(&all_lost, Outcome::Established)?;
         run.with_cause(Cause::Healthy);
-        run.server_ended(&wholly, Outcome::Expired, 1..=1);
+        run.server_ended(&all_lost, Outcome::Expired, 1..=1);
         run.with_cause(VerdictKind::PeerSilent);
         run.with_retransmits(2);
-        resent += 2;
-        // The server has forgotten it and would answer a FIN with RST; a RST it ignores.
-        wholly.reset()?;
+        retransmitted += 2;
+        // The server no longer knows it: it would answer a FIN with RST, but it ignores a RST.
+        all_lost.reset()?;
         server.stop()?;
 
         run.report_fault(&fault, 0, "the first bare ACK to port 8080")?;
@@ -93,11 +92,15 @@ impl Scenario for AckLost {
         run.expect(Side::Client, "RetransSegs", 0..=0);
         run.expect(Side::Client, "AttemptFails", 0..=0);
         run.expect(Side::Server, "PassiveOpens", 3..=3);
-        run.expect(Side::Server, "TCPSynRetrans", resent..=resent);
-        // One more: the expiry.
-        run.expect(Side::Server, "TCPTimeouts", resent + 1..=resent + 1);
+        run.expect(Side::Server, "TCPSynRetrans", retransmitted..=retransmitted);
+        // Plus one for the expiry.
+        run.expect(
+            Side::Server,
+            "TCPTimeouts",
+            retransmitted + 1..=retransmitted + 1,
+        );
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);
-        run.expect_retransmits(Side::Server, "synack", resent..=resent);
+        run.expect_retransmits(Side::Server, "synack", retransmitted..=retransmitted);
         run.end()
     }
 }

@@ -1,41 +1,41 @@
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{io::Write, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::{Context, Result};
 use synprobe_common::model::VerdictKind;
 
-use crate::Cause;
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, Outcome, PORT, Server, Side, set_option};
+use crate::{
+    Cause, GroundTruth, Lab, Outcome, PORT, Server, Side,
+    scenario::{Scenario, ScenarioRun},
+    set_option,
+};
 
-/// What the listener asks for. The kernel makes of it the SYN-ACK timer's third expiry: 7 s.
+/// TCP_DEFER_ACCEPT of the listener. The kernel rounds it up to the SYN-ACK timer's third expiry: 7 s.
 const SECONDS: libc::c_int = 5;
-/// When clients say their first word.
-const SPEAK: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1500)];
+/// When clients send their first data.
+const FIRST_DATA: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1500)];
 
-/// The listener wants no connection on which nothing has been said.
+/// The listener accepts a connection only once data has arrived.
 ///
-/// The kernel ignores the final ACK, and the client is connected. The timer fires at 1 and 3 s and
-/// sends nothing; at 7 s it sends the SYN-ACK again, and the ACK that answers it is taken
+/// The kernel ignores the final ACK while the client is connected. The timer fires at 1 and 3 s and
+/// sends nothing. At 7 s it retransmits the SYN-ACK, and the kernel accepts the ACK that answers it
 /// (syn_ack_recalc(), tcp_check_req()).
-pub(super) struct DeferAccept;
+pub(super) struct DeferAcceptScenario;
 
-impl Scenario for DeferAccept {
+impl Scenario for DeferAcceptScenario {
     fn name(&self) -> &'static str {
         "defer-accept"
     }
 
     fn summary(&self) -> &'static str {
-        "TCP_DEFER_ACCEPT: half-open until the client's first data after 0.4 and 1.5 s, or for 7 s"
+        "TCP_DEFER_ACCEPT: half-open until the client sends data (after 0.4 and 1.5 s), or for 7 s"
     }
 
     fn nominal_seconds(&self) -> u32 {
         8
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let listener = lab.listen(PORT, 128)?;
         set_option(
             &listener,
@@ -49,7 +49,7 @@ impl Scenario for DeferAccept {
         run.settle(&mut clients)?;
         let [mut soon, mut late, silent] = clients;
 
-        let [first, second] = SPEAK;
+        let [first, second] = FIRST_DATA;
         run.pause(first)?;
         soon.stream.write_all(b"hello\n")?;
         run.pause(second.saturating_sub(first))?;

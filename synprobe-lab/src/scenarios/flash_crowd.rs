@@ -1,59 +1,65 @@
-use std::io;
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::TcpListener,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use synprobe_common::model::VerdictKind;
+use synprobe_common::{
+    model::VerdictKind,
+    sys::{fd_limit, poll},
+};
 
-use crate::Cause;
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Client, Counters, Fault, Lab, Lose, Made, Outcome, PORT, Seen, Side, syn_ack};
-use synprobe_common::sys::fd_limit;
-use synprobe_common::sys::poll;
+use crate::{
+    Cause, Client, ConnectState, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Side,
+    TcpCounters,
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+    syn_ack,
+};
 
 const BACKLOG: i32 = 64;
 const CROWD: usize = 300;
-/// Those whose first SYN-ACK is lost: they fill the SYN queue, in some kernels one more than the
-/// backlog, and one to find it full.
+/// Clients whose first SYN-ACK is lost. They fill the SYN queue, which in some kernels takes one more
+/// than the backlog; one more client finds it full.
 const FIRST: usize = BACKLOG as usize + 2;
-/// How many come between two turns of accept(): more than the accept queue takes.
+/// Clients between two rounds of accept(): more than the accept queue takes.
 const BETWEEN: usize = 100;
-const TURN: Duration = Duration::from_millis(50);
-/// Before anything is sent again, at 1 s.
+const ROUND: Duration = Duration::from_millis(50);
+/// Ends before the first retransmission, at 1 s.
 const FIRST_TRY: Duration = Duration::from_millis(600);
 
-/// Real clients, more at once than the queues were made for.
+/// More real clients at once than the queues can hold.
 ///
-/// In a crowd packets are lost, and that is what makes half-opens stay: on this link a handshake takes
-/// microseconds. The first clients' SYN-ACKs are, so that the SYN queue is full and the others come in
-/// by cookie, or find the accept queue full.
-pub(super) struct FlashCrowd;
+/// On this link a handshake takes microseconds, so half-opens remain only where packets are lost. The
+/// SYN-ACKs of the first clients are lost, which fills the SYN queue. The other clients connect by SYN
+/// cookie, or find the accept queue full.
+pub(super) struct FlashCrowdScenario;
 
-impl Scenario for FlashCrowd {
+impl Scenario for FlashCrowdScenario {
     fn name(&self) -> &'static str {
         "flash-crowd"
     }
 
     fn summary(&self) -> &'static str {
-        "300 real clients at once, queues of 64: all come in, by cookie or at a second try"
+        "300 real clients at once, queues of 64: all connect, by SYN cookie or after a retransmission"
     }
 
     fn nominal_seconds(&self) -> u32 {
         3
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
-        // A crowd needs more than the usual 1024.
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
+        // The clients need more than the usual 1024 descriptors.
         fd_limit::raise()?;
         lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
         let cookies = lab.server.try_sysctl("ipv4/tcp_syncookies", "1")?;
         let listener = lab.listen(PORT, BACKLOG)?;
-        let mut fault = Fault::attach(&lab.client)?;
-        fault.set(0, syn_ack(), Lose::First(1), PORT)?;
+        let mut fault = FaultInjector::attach(&lab.client)?;
+        fault.set(0, syn_ack(), LossPattern::First(1), PORT)?;
         let begin = Instant::now();
         let mut first = Vec::new();
         for _ in 0..FIRST {
@@ -69,13 +75,16 @@ impl Scenario for FlashCrowd {
             for _ in 0..left.min(BETWEEN) {
                 others.push(run.connect(PORT)?);
             }
-            run.pause(TURN)?;
+            run.pause(ROUND)?;
             accept_all(&listener)?;
         }
         settle(&mut others, stop, begin + FIRST_TRY)?;
-        let at_once: Vec<_> = others.iter().map(|c| c.seen == Seen::Connected).collect();
+        let at_once: Vec<_> = others
+            .iter()
+            .map(|c| c.seen == ConnectState::Connected)
+            .collect();
         let overflows =
-            || -> Result<u64> { Ok(Counters::read(&lab.server)?.get("ListenOverflows")) };
+            || -> Result<u64> { Ok(TcpCounters::read(&lab.server)?.get("ListenOverflows")) };
         let before = overflows()?;
 
         let over = AtomicBool::new(false);
@@ -91,7 +100,7 @@ impl Scenario for FlashCrowd {
                         break;
                     }
                     run.server_ended(client, Outcome::Established, 1..=1);
-                    // A final ACK may have been refused in the second wave: then nobody knows whose.
+                    // The second wave may have overflowed the accept queue: whose ACK was dropped is unknown then.
                     if n < queue && after == before {
                         run.with_cause(VerdictKind::FlashCrowd);
                     }
@@ -106,7 +115,7 @@ impl Scenario for FlashCrowd {
                     } else {
                         Cause::Verdict(VerdictKind::ServerQueueFull)
                     });
-                    // By cookie, most of them.
+                    // Most of them by SYN cookie.
                     run.server_ended(client, Outcome::Established, 1..=1);
                 }
                 run.finish(first.into_iter().chain(others))?;
@@ -115,13 +124,13 @@ impl Scenario for FlashCrowd {
             over.store(true, Ordering::Relaxed);
             let served = server
                 .join()
-                .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
-            served.context("the server of the crowd")?;
+                .unwrap_or_else(|_| Err(io::Error::other("the accepting thread panicked")));
+            served.context("accepting the clients")?;
             done
         })?;
-        run.report_fault(&fault, 0, "first SYN-ACKs of the crowd's first 66")?;
+        run.report_fault(&fault, 0, "first SYN-ACKs of the first 66 clients")?;
         run.note(format!(
-            "{} final ACKs or SYNs were refused after the first try",
+            "{} final ACKs or SYNs were dropped after the first attempt",
             after - before
         ));
         let (all, queue) = (CROWD as u64, queue as u64);
@@ -139,8 +148,8 @@ impl Scenario for FlashCrowd {
     }
 }
 
-/// Takes all that the queue holds and closes it: the server closes first, so that whatever of a
-/// connection comes late meets its TIME_WAIT and not the listener, where a cookie would still be valid.
+/// Accepts and closes every queued connection. The server closes first: a late segment then meets its
+/// TIME_WAIT socket, not the listener, where a SYN cookie would still be valid.
 fn accept_all(listener: &TcpListener) -> io::Result<()> {
     loop {
         match listener.accept() {

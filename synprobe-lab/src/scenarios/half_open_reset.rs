@@ -1,54 +1,58 @@
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::net::spoofed;
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Fault, Lab, Lose, Made, Outcome, PORT, RawSender, Side, syn_ack};
+use crate::{
+    FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, RawSender, Side,
+    net::spoofed,
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+    syn_ack,
+};
 
-/// Age at which the RST comes, milliseconds, and how often the SYN-ACK has been sent again by then (at
-/// 1 and 3 s).
+/// Age at which the RST arrives (milliseconds), and SYN-ACK retransmissions by then (at 1 and 3 s).
 const AGES: [(u64, u32); 4] = [(1300, 1), (1700, 1), (2400, 1), (3700, 2)];
-/// When the one real client gives up; its next SYN-ACK is then answered with RST by the kernel.
+/// When the real client gives up. Its kernel answers the next SYN-ACK with RST.
 const GIVES_UP: Duration = Duration::from_millis(500);
 const FAULT_LIFTED: Duration = Duration::from_millis(2000);
 
-/// Half-open connections that the peer kills: no tracepoint says so.
-pub(super) struct HalfOpenReset;
+/// Half-opens that the peer resets; no tracepoint reports this.
+pub(super) struct HalfOpenResetScenario;
 
-impl Scenario for HalfOpenReset {
+impl Scenario for HalfOpenResetScenario {
     fn name(&self) -> &'static str {
         "half-open-reset"
     }
 
     fn summary(&self) -> &'static str {
-        "half-open connections killed by the peer's RST at 1.3 to 3.7 s, after 1 or 2 SYN-ACK retries"
+        "the peer resets half-open connections after 1.3 to 3.7 s, after 1 or 2 SYN-ACK retransmissions"
     }
 
     fn nominal_seconds(&self) -> u32 {
         4
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
         let _listener = lab.listen(PORT, 128)?;
         let sender = RawSender::open(&lab.client, v6)?;
         let server = SocketAddr::new(lab.server_ip(), PORT);
 
-        let mut fault = Fault::attach(&lab.client)?;
-        // Of the real client's handshake only: the spoofed sources answer nothing anyway.
-        fault.set(0, syn_ack(), Lose::All, PORT)?;
+        let mut fault = FaultInjector::attach(&lab.client)?;
+        // It concerns the real client only: spoofed sources do not answer.
+        fault.set(0, syn_ack(), LossPattern::All, PORT)?;
         let mut real = run.connect(PORT)?;
 
         let mut half_opens = Vec::new();
         for (n, (age, retransmits)) in (0u16..).zip(AGES) {
             let source = SocketAddr::new(spoofed(v6, n), 40_000 + n);
-            // Wraps round once, which the exact match must survive.
+            // One of these sequence numbers wraps around.
             let seq = u32::MAX.wrapping_add(u32::from(n) * 0x1234_5678);
             sender.syn(source, server, seq)?;
             // Between this SYN-ACK and the next one.
@@ -86,14 +90,14 @@ impl Scenario for HalfOpenReset {
         }
         run.wait_no_half_opens(PORT)?;
         run.report_fault(&fault, 0, "SYN-ACKs into the client, for 2 s")?;
-        let resent = AGES.iter().map(|&(_, n)| u64::from(n)).sum::<u64>() + 2;
+        let retransmitted = AGES.iter().map(|&(_, n)| u64::from(n)).sum::<u64>() + 2;
         run.expect(Side::Client, "ActiveOpens", 1..=1);
         run.expect(Side::Server, "EmbryonicRsts", 5..=5);
         run.expect(Side::Server, "AttemptFails", 5..=5);
         run.expect(Side::Server, "PassiveOpens", 0..=0);
-        run.expect(Side::Server, "TCPSynRetrans", resent..=resent);
-        run.expect(Side::Server, "TCPTimeouts", resent..=resent);
-        run.expect_retransmits(Side::Server, "synack", resent..=resent);
+        run.expect(Side::Server, "TCPSynRetrans", retransmitted..=retransmitted);
+        run.expect(Side::Server, "TCPTimeouts", retransmitted..=retransmitted);
+        run.expect_retransmits(Side::Server, "synack", retransmitted..=retransmitted);
         run.end()
     }
 }

@@ -1,32 +1,32 @@
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{io::Write, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Result;
 
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, PORT, Server, Side};
+use crate::{
+    GroundTruth, Lab, PORT, Server, Side,
+    scenario::{Scenario, ScenarioRun},
+};
 
 const CLIENTS: u64 = 20;
 
-/// Handshakes as they should be.
-pub(super) struct Healthy;
+/// Handshakes that complete without a problem.
+pub(super) struct HealthyScenario;
 
-impl Scenario for Healthy {
+impl Scenario for HealthyScenario {
     fn name(&self) -> &'static str {
         "healthy"
     }
 
     fn summary(&self) -> &'static str {
-        "20 handshakes that complete at once: what the others are compared with"
+        "20 handshakes that complete at once: the baseline for the other scenarios"
     }
 
     fn nominal_seconds(&self) -> u32 {
         1
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let server = Server::start(vec![lab.listen(PORT, 128)?])?;
         for _ in 0..CLIENTS {
             if run.stopped() {

@@ -1,37 +1,42 @@
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
+use crate::{
+    FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Side,
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+    syn,
+};
 
 const ATTEMPTS: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A client with a short time-out, on a dead path.
-pub(super) struct Impatient;
+/// A client with a short timeout, on a path without answers.
+pub(super) struct ImpatientScenario;
 
-impl Scenario for Impatient {
+impl Scenario for ImpatientScenario {
     fn name(&self) -> &'static str {
         "impatient"
     }
 
     fn summary(&self) -> &'static str {
-        "every SYN is lost and the application gives up after 1 s, three times in a row"
+        "every SYN is lost; the application gives up after 1 s, three times in a row"
     }
 
     fn nominal_seconds(&self) -> u32 {
         4
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let _listener = lab.listen(PORT, 128)?;
-        let mut fault = Fault::attach(&lab.server)?;
-        fault.set(0, syn(), Lose::All, PORT)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
+        fault.set(0, syn(), LossPattern::All, PORT)?;
         let patience = Duration::from_millis(500)..=Duration::from_millis(1900);
         for _ in 0..ATTEMPTS {
             if run.stopped() {
@@ -40,7 +45,7 @@ impl Scenario for Impatient {
             let mut client = run.connect(PORT)?;
             let until = Instant::now() + run.vary(PATIENCE, patience.clone());
             settle([&mut client], stop, until)?;
-            // The second SYN leaves at 1 s: whether it is before the application's own timer is open.
+            // The second SYN leaves at 1 s, before or after the application's own timer.
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_cause(VerdictKind::Abandoned);
         }

@@ -1,35 +1,36 @@
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
+use std::{io::Write, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result};
 use synprobe_common::model::VerdictKind;
 
-use crate::incident::{self, Crowd, ESTABLISHED, HALF_OPENS, NETWORKS, ShutOut};
-use crate::scenario::{Run, Scenario};
-use crate::{Fault, Lab, Lose, Made, PORT, Role, Side, bare_ack};
+use crate::{
+    FaultInjector, GroundTruth, Lab, LossPattern, PORT, Role, Side, bare_ack,
+    incident::{self, ClientPool, ESTABLISHED, HALF_OPENS, NETWORKS, RejectedClients},
+    scenario::{Scenario, ScenarioRun},
+};
 
-/// Half-opens count against the backlog too, so it is no less than they are.
+/// Half-opens count against the backlog too, so it exceeds their number.
 const BACKLOG: i32 = 310;
-/// The accept queue takes one more than the backlog.
+/// Capacity of the accept queue: one more than the backlog.
 const QUEUED: usize = 311;
-/// The half-opens' hosts in each network.
+/// Hosts of each network with half-opens.
 const HOSTS: usize = 20;
-/// Where the hosts of each network begin that are connected, and how many they are.
+/// Connected hosts of each network: first host number, and how many.
 const CONNECTED: (u8, u8) = (100, 60);
-const SHUT_OUT: u8 = 200;
+const FIRST_REJECTED: u8 = 200;
 
-/// The application stops accepting, and its queue is full.
+/// The application stops accepting, and the accept queue fills.
 ///
-/// The half-opens came while there was room: their final ACKs are lost until there is none.
-pub(super) struct IncidentAcceptQueue;
+/// The half-opens arrived while the queue had room. Their final ACKs are lost until it is full.
+pub(super) struct IncidentAcceptQueueScenario;
 
-impl Scenario for IncidentAcceptQueue {
+impl Scenario for IncidentAcceptQueueScenario {
     fn name(&self) -> &'static str {
         "incident-accept-queue"
     }
 
     fn summary(&self) -> &'static str {
-        "500 established, 307 half-open, nobody gets in: the application accepts no more"
+        "incident: 500 established, 307 half-open, new connects fail: the application stopped accepting"
     }
 
     fn nominal_seconds(&self) -> u32 {
@@ -40,23 +41,23 @@ impl Scenario for IncidentAcceptQueue {
         true
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         incident::prepare(lab)?;
         incident::own_networks(lab, 0, incident::prefix(lab.family.wire_is_v6()))?;
         let listener = lab.listen(PORT, BACKLOG)?;
-        let mut crowd = Crowd::default();
+        let mut pool = ClientPool::default();
         let accepted = ESTABLISHED - QUEUED;
-        incident::establish(&run, &mut crowd, accepted, CONNECTED)?;
-        incident::accept(&run, &mut crowd, &listener, accepted)?;
+        incident::establish(&run, &mut pool, accepted, CONNECTED)?;
+        incident::accept(&run, &mut pool, &listener, accepted)?;
 
-        // From here on nobody accepts. All but the last place are taken ...
-        incident::establish(&run, &mut crowd, ESTABLISHED - 1, CONNECTED)?;
+        // The application accepts no more from here on. Fill the queue except for one place.
+        incident::establish(&run, &mut pool, ESTABLISHED - 1, CONNECTED)?;
         if run.stopped() {
-            return incident::end(run, crowd, false);
+            return incident::end(run, pool, false);
         }
-        let mut fault = Fault::attach(&lab.server)?;
-        fault.set(0, bare_ack(), Lose::All, PORT)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
+        fault.set(0, bare_ack(), LossPattern::All, PORT)?;
         let mut calling = Vec::new();
         for n in 0..HALF_OPENS {
             if run.stopped() {
@@ -67,23 +68,24 @@ impl Scenario for IncidentAcceptQueue {
             calling.push(incident::call(lab, network, host, 0)?);
         }
         run.settle(&mut calling)?;
-        // ... and the last one is taken by a client whose ACK comes with its first words.
-        incident::establish(&run, &mut crowd, ESTABLISHED, CONNECTED)?;
-        if let Some(mut last) = crowd.newest().filter(|_| !run.stopped()) {
-            last.write_all(b"x").context("the last one's words")?;
+        // A client whose ACK carries data takes the last place.
+        incident::establish(&run, &mut pool, ESTABLISHED, CONNECTED)?;
+        if let Some(mut last) = pool.newest().filter(|_| !run.stopped()) {
+            last.write_all(b"x")
+                .context("sending the last client's data")?;
         }
         run.wait_established(PORT, ESTABLISHED)?;
         fault.lift(0)?;
 
-        let mut shut_out = ShutOut::default();
-        let stood = incident::hold(&mut run, &mut crowd, 0, |run, since| {
-            shut_out.tick(since, |n| {
-                incident::call(run.lab, n % NETWORKS, SHUT_OUT + n, 0)
+        let mut rejected = RejectedClients::default();
+        let stood = incident::hold(&mut run, &mut pool, 0, |run, since| {
+            rejected.tick(since, |n| {
+                incident::call(run.lab, n % NETWORKS, FIRST_REJECTED + n, 0)
             })
         })?;
-        shut_out.check(&run)?;
+        rejected.check(&run)?;
         for client in &calling {
-            // Their own ends are established: to them all is well, but nothing is answered.
+            // The client's ends are established.
             let ends = (client.local, client.peer);
             incident::may_be_seen(
                 &mut run,
@@ -93,7 +95,7 @@ impl Scenario for IncidentAcceptQueue {
                 VerdictKind::AcceptQueueFull,
             );
         }
-        for client in shut_out.clients() {
+        for client in rejected.clients() {
             let ends = (client.local, client.peer);
             incident::may_be_seen(
                 &mut run,
@@ -104,11 +106,11 @@ impl Scenario for IncidentAcceptQueue {
             );
         }
         run.note(
-            "the kernel shortens the lives of half-opens that fill half a queue: some end after 7 s",
+            "above half a queue the kernel shortens the lifetime of half-opens: some end after 7 s",
         );
         run.report_fault(&fault, 0, "final ACKs, until the queue was full")?;
         let active = ESTABLISHED as u64 + HALF_OPENS as u64;
-        let callers = u64::from(ShutOut::CALLERS);
+        let callers = u64::from(RejectedClients::CALLERS);
         run.expect(Side::Client, "ActiveOpens", active..=active + callers);
         let passive = ESTABLISHED as u64;
         run.expect(Side::Server, "PassiveOpens", passive..=passive);
@@ -116,6 +118,6 @@ impl Scenario for IncidentAcceptQueue {
             client.reset()?;
         }
         drop(listener);
-        incident::end(run, crowd, stood)
+        incident::end(run, pool, stood)
     }
 }

@@ -3,35 +3,37 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::incident::{self, HALF_OPENS, ROOMY_BACKLOG, ShutOut};
-use crate::nft::{self, Hook, Rule};
-use crate::packet::flags;
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, PORT, Side};
+use crate::{
+    GroundTruth, Lab, PORT, Side,
+    incident::{self, HALF_OPENS, LARGE_BACKLOG, RejectedClients},
+    nft::{self, NftHook, NftRule},
+    packet::flags,
+    scenario::{Scenario, ScenarioRun},
+};
 
-/// Networks to which the server's own rules let no SYN-ACK out.
+/// Networks to which the server's rules drop SYN-ACKs.
 const DROPPED: usize = 2;
 const HOSTS: usize = 40;
-/// Where the hosts of each network begin that are connected already, and how many they are.
+/// Connected hosts of each network: first host number, and how many.
 const CONNECTED: (u8, u8) = (100, 60);
-const SHUT_OUT: u8 = 200;
+const FIRST_REJECTED: u8 = 200;
 const CAUSES: [VerdictKind; 2] = [VerdictKind::DroppedHere, VerdictKind::DroppedHere];
-/// The kernel forgets a half-open after 1 s when it cannot send its SYN-ACK again, so it is the peers
-/// that keep the number up: their SYNs come every second.
-const PATIENT: &str = "40";
-/// Between the end of one and the SYN that makes it anew.
+/// tcp_syn_linear_timeouts of the peers. The kernel removes a half-open after 1 s when it cannot
+/// retransmit the SYN-ACK; a SYN every second makes it again.
+const LINEAR_TIMEOUTS: &str = "40";
+/// Half-opens that may be missing: removed, and not made again yet.
 const SLACK: usize = 30;
 
 /// The server's own rules drop its SYN-ACKs to two networks.
-pub(super) struct IncidentFirewall;
+pub(super) struct IncidentFirewallScenario;
 
-impl Scenario for IncidentFirewall {
+impl Scenario for IncidentFirewallScenario {
     fn name(&self) -> &'static str {
         "incident-firewall"
     }
 
     fn summary(&self) -> &'static str {
-        "500 work on, 307 are half-open, nobody gets in: the server's nf_tables drop its SYN-ACKs"
+        "incident: 500 established, 307 half-open, new connects fail: nf_tables drop the SYN-ACKs"
     }
 
     fn nominal_seconds(&self) -> u32 {
@@ -42,25 +44,28 @@ impl Scenario for IncidentFirewall {
         true
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
         incident::prepare(lab)?;
         lab.client
-            .try_sysctl("ipv4/tcp_syn_linear_timeouts", PATIENT)?;
+            .try_sysctl("ipv4/tcp_syn_linear_timeouts", LINEAR_TIMEOUTS)?;
         incident::own_networks(lab, 0, incident::prefix(v6))?;
-        let listener = lab.listen(PORT, ROOMY_BACKLOG)?;
-        let mut crowd = incident::crowd(&run, &listener, CONNECTED)?;
+        let listener = lab.listen(PORT, LARGE_BACKLOG)?;
+        let mut pool = incident::establish_all(&run, &listener, CONNECTED)?;
         if run.stopped() {
-            return incident::end(run, crowd, false);
+            return incident::end(run, pool, false);
         }
 
         let both = flags::SYN | flags::ACK;
-        let rules = [0, 1].map(|network| Rule {
-            destination: Some((incident::carrier(v6, network, 0), incident::prefix(v6))),
+        let rules = [0, 1].map(|network| NftRule {
+            destination: Some((
+                incident::client_address(v6, network, 0),
+                incident::prefix(v6),
+            )),
             source_port: Some(PORT),
             flags: Some((both, both)),
-            ..Rule::drop(Hook::Output)
+            ..NftRule::drop(NftHook::Output)
         });
         nft::install(&lab.server, v6, &rules)?;
         let mut calling = Vec::new();
@@ -72,26 +77,26 @@ impl Scenario for IncidentFirewall {
             let host = 1 + (nth % HOSTS) as u8;
             calling.push(incident::call(lab, network as u8, host, 0)?);
         }
-        let mut shut_out = ShutOut::default();
-        let stood = incident::hold(&mut run, &mut crowd, SLACK, |run, since| {
-            shut_out.tick(since, |n| {
+        let mut rejected = RejectedClients::default();
+        let stood = incident::hold(&mut run, &mut pool, SLACK, |run, since| {
+            rejected.tick(since, |n| {
                 let network = n % DROPPED as u8;
-                incident::call(run.lab, network, SHUT_OUT + n, 0)
+                incident::call(run.lab, network, FIRST_REJECTED + n, 0)
             })
         })?;
-        shut_out.check(&run)?;
-        for client in calling.iter().chain(shut_out.clients()) {
-            // One for each of its SYNs.
+        rejected.check(&run)?;
+        for client in calling.iter().chain(rejected.clients()) {
+            // One half-open for each SYN.
             incident::both_may_be_seen(&mut run, client, 20, CAUSES);
         }
         let active = incident::ESTABLISHED as u64 + HALF_OPENS as u64;
-        let callers = u64::from(ShutOut::CALLERS);
+        let callers = u64::from(RejectedClients::CALLERS);
         run.expect(Side::Client, "ActiveOpens", active..=active + callers);
         let passive = incident::ESTABLISHED as u64;
         run.expect(Side::Server, "PassiveOpens", passive..=passive);
-        // Not one SYN-ACK is sent again: each try fails.
+        // No SYN-ACK is retransmitted: each attempt fails.
         run.expect(Side::Server, "TCPSynRetrans", 0..=0);
         drop(calling);
-        incident::end(run, crowd, stood)
+        incident::end(run, pool, stood)
     }
 }

@@ -1,45 +1,48 @@
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::Cause;
-use crate::incident::{self, HALF_OPENS, NETWORKS};
-use crate::scenario::{Run, Scenario};
-use crate::{Client, Lab, Made, PORT, RawSender, Role, Side};
+use crate::{
+    Cause, Client, GroundTruth, Lab, PORT, RawSender, Role, Side,
+    incident::{self, HALF_OPENS, NETWORKS},
+    scenario::{Scenario, ScenarioRun},
+};
 
-/// More than three quarters of it are full: the kernel shortens the lives of half-opens.
+/// More than three quarters of it are used, so the kernel shortens the lifetime of half-opens.
 const BACKLOG: i32 = 400;
-/// Half-opens that the stream makes at first in each of its steps.
-const A_STEP: usize = 10;
+/// Half-opens made in each step while the level rises.
+const PER_STEP: usize = 10;
 const STEP: Duration = Duration::from_millis(100);
-/// So many may have ended before they are counted: nobody is quick enough to count them all at once.
-const LATE: usize = 60;
-/// Hosts of each network that nobody has: several SYNs come from each.
+/// Half-opens that may have ended before they are counted.
+const SLACK: usize = 60;
+/// Unassigned hosts of each network; each sends several SYNs.
 const SPOOFED_HOSTS: u16 = 20;
-/// From this host on addresses are real, in IPv4 and IPv6 alike.
+/// Addresses from this host number on are real, in IPv4 and IPv6.
 const FIRST_REAL: u8 = 128;
-/// How many low bits of an address tell the host, among the real ones.
+/// Number of host bits of a real address.
 const REAL_BITS: u8 = 7;
 const CONNECTED: (u8, u8) = (130, 60);
 const PASSING: u8 = 200;
 const PASSING_HOSTS: u16 = 50;
 const CAUSE: VerdictKind = VerdictKind::SynFlood;
 
-/// A flood from the very networks of real clients.
-pub(super) struct IncidentFlood;
+/// A flood from the networks of real clients.
+pub(super) struct IncidentFloodScenario;
 
-/// Spoofed SYNs, one source after another.
-struct Stream {
+/// Sends spoofed SYNs, one source after another.
+struct SpoofedSyns {
     sender: RawSender,
     v6: bool,
     server: SocketAddr,
     sent: u16,
 }
 
-impl Stream {
+impl SpoofedSyns {
     fn send(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
             self.sender.syn(
@@ -55,18 +58,18 @@ impl Stream {
     fn source(&self, n: u16) -> SocketAddr {
         let networks = u16::from(NETWORKS);
         let host = 1 + n / networks % SPOOFED_HOSTS;
-        let address = incident::carrier(self.v6, (n % networks) as u8, host as u8);
+        let address = incident::client_address(self.v6, (n % networks) as u8, host as u8);
         SocketAddr::new(address, 10_000 + n)
     }
 }
 
-impl Scenario for IncidentFlood {
+impl Scenario for IncidentFloodScenario {
     fn name(&self) -> &'static str {
         "incident-flood"
     }
 
     fn summary(&self) -> &'static str {
-        "500 work on, 307 are half-open: spoofed SYNs out of the networks of real clients"
+        "incident: 500 established, 307 half-open: spoofed SYNs from the networks of real clients"
     }
 
     fn nominal_seconds(&self) -> u32 {
@@ -77,18 +80,18 @@ impl Scenario for IncidentFlood {
         true
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
         incident::prepare(lab)?;
         let bits = if v6 { 128 } else { 32 };
         incident::own_networks(lab, FIRST_REAL, bits - REAL_BITS)?;
         let listener = lab.listen(PORT, BACKLOG)?;
-        let mut crowd = incident::crowd(&run, &listener, CONNECTED)?;
+        let mut pool = incident::establish_all(&run, &listener, CONNECTED)?;
         if run.stopped() {
-            return incident::end(run, crowd, false);
+            return incident::end(run, pool, false);
         }
-        let mut stream = Stream {
+        let mut stream = SpoofedSyns {
             sender: RawSender::open(&lab.client, v6)?,
             v6,
             server: SocketAddr::new(lab.server_ip(), PORT),
@@ -100,12 +103,12 @@ impl Scenario for IncidentFlood {
                 break;
             }
             run.check_deadline()?;
-            stream.send(missing.min(A_STEP))?;
+            stream.send(missing.min(PER_STEP))?;
             run.pause(STEP)?;
         }
         let mut passing: Vec<Client> = Vec::new();
-        let stood = incident::hold(&mut run, &mut crowd, LATE, |run, _| {
-            // As many as have ended: the level holds.
+        let stood = incident::hold(&mut run, &mut pool, SLACK, |run, _| {
+            // Replace those that ended.
             stream.send(HALF_OPENS - run.lab.half_opens(PORT)?.min(HALF_OPENS))?;
             let n = passing.len() as u16;
             let host = PASSING + (n / u16::from(NETWORKS) % PASSING_HOSTS) as u8;
@@ -123,9 +126,7 @@ impl Scenario for IncidentFlood {
         for client in &passing {
             incident::both_may_be_seen(&mut run, client, 1, [Cause::Healthy; 2]);
         }
-        run.note(
-            "a new connect gets in here, as real clients do among the flood: the queue has room",
-        );
+        run.note("new connects succeed: the queue has room");
         let connected = (incident::ESTABLISHED + passing.len()) as u64;
         run.expect(Side::Client, "ActiveOpens", connected..=connected);
         run.expect(Side::Server, "PassiveOpens", connected - 1..=connected);
@@ -135,6 +136,6 @@ impl Scenario for IncidentFlood {
             client.reset()?;
         }
         drop(listener);
-        incident::end(run, crowd, stood)
+        incident::end(run, pool, stood)
     }
 }

@@ -1,23 +1,25 @@
-use std::io::Write;
-use std::sync::atomic::AtomicBool;
+use std::{io::Write, sync::atomic::AtomicBool};
 
 use anyhow::{Context, Result};
 
-use crate::scenario::{Run, Scenario};
-use crate::{Client, Fault, Lab, Lose, Made, PORT, Server, Side, data, set_option};
+use crate::{
+    Client, FaultInjector, GroundTruth, Lab, LossPattern, PORT, Server, Side, data,
+    scenario::{Scenario, ScenarioRun},
+    set_option,
+};
 
-/// One way to lose data, on a port of its own.
+/// One pattern of loss, on its own port.
 struct Phase {
     port: u16,
     what: &'static str,
     connections: u64,
-    /// Small segments, written one after the other once the first has been acknowledged.
+    /// Number of small segments, written in a row once the first data is acknowledged.
     writes: u64,
-    /// Which data segments are lost, retransmissions counted too; bit 0 is the first.
+    /// Bitmap of lost data segments, retransmissions included; bit 0 is the first segment.
     lost: u64,
     /// tcp_early_retrans: 3 allows tail-loss probes, 0 forbids them.
     early_retrans: &'static str,
-    /// What makes up for it on each connection: tlp, rto, fast, recovery.
+    /// Retransmissions on each connection: tlp, rto, fast, recovery.
     repairs: [u64; 4],
 }
 
@@ -60,16 +62,16 @@ const PHASES: [Phase; 4] = [
     },
 ];
 
-/// Data is lost after the handshake, in ways whose repair is exactly known.
-pub(super) struct Lossy;
+/// Data is lost after the handshake, in patterns with exactly known retransmissions.
+pub(super) struct LossyScenario;
 
-impl Scenario for Lossy {
+impl Scenario for LossyScenario {
     fn name(&self) -> &'static str {
         "lossy"
     }
 
     fn summary(&self) -> &'static str {
-        "data is lost: repaired by tail-loss probe, by RTO, by fast retransmit, by recovery after RTO"
+        "data is lost and retransmitted: tail-loss probe, RTO, fast retransmit, recovery after RTO"
     }
 
     fn nominal_seconds(&self) -> u32 {
@@ -80,9 +82,9 @@ impl Scenario for Lossy {
         &[PORT, PORT + 1, PORT + 2, PORT + 3]
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
-        // A segment is what one write() gives, also when it is sent again.
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
+        // One write() is one segment, also when it is retransmitted.
         lab.client.set_sysctl("ipv4/tcp_autocorking", "0")?;
         lab.client.set_sysctl("ipv4/tcp_retrans_collapse", "0")?;
         let mut listeners = Vec::new();
@@ -90,9 +92,9 @@ impl Scenario for Lossy {
             listeners.push(lab.listen(port, 128)?);
         }
         let server = Server::start(listeners)?;
-        let mut fault = Fault::attach(&lab.server)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
         for (slot, phase) in (0..).zip(&PHASES) {
-            fault.set(slot, data(), Lose::Ordinals(phase.lost), phase.port)?;
+            fault.set(slot, data(), LossPattern::Ordinals(phase.lost), phase.port)?;
         }
         let mut totals = [0; 4];
         for (slot, phase) in (0..).zip(&PHASES) {
@@ -132,7 +134,7 @@ impl Scenario for Lossy {
     }
 }
 
-fn one_connection(run: &mut Run<'_>, phase: &Phase) -> Result<()> {
+fn one_connection(run: &mut ScenarioRun<'_>, phase: &Phase) -> Result<()> {
     if run.stopped() {
         return Ok(());
     }
@@ -140,13 +142,13 @@ fn one_connection(run: &mut Run<'_>, phase: &Phase) -> Result<()> {
     let mut client = Client::connect(&run.lab.client, peer, |fd| {
         let on: libc::c_int = 1;
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &on)?;
-        // Others pace, or probe: the order of segments would not be known.
+        // Other algorithms pace or probe: the order of segments would be unknown.
         set_option(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"cubic")
             .or_else(|_| set_option(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, b"reno"))
     })?;
     run.settle([&mut client])?;
     run.both_healthy(&client)?;
-    // One CPU for the whole flight, or it might arrive in another order than it left in.
+    // All segments leave from one CPU, or they might be reordered.
     let pinned = Pinned::here();
     client.stream.write_all(b"first")?;
     run.wait_acknowledged(&client)?;
@@ -154,12 +156,12 @@ fn one_connection(run: &mut Run<'_>, phase: &Phase) -> Result<()> {
         client.stream.write_all(b"again")?;
     }
     drop(pinned);
-    // Only when all is repaired, lest a FIN be part of the lost flight.
+    // Only after all retransmissions, so that the FIN is not part of the lost flight.
     run.wait_acknowledged(&client)?;
     run.finish([client])
 }
 
-/// Keeps the calling thread on the CPU it is on.
+/// Pins the calling thread to its current CPU.
 struct Pinned(libc::cpu_set_t);
 
 impl Pinned {

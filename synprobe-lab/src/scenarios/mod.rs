@@ -1,4 +1,4 @@
-//! One file a family of scenarios, and the list of them.
+//! The scenarios: one file each, or one for closely related ones.
 
 mod abandoned;
 mod accept_queue_full;
@@ -29,12 +29,12 @@ mod unreachable;
 
 use super::Scenario;
 
-/// All scenarios, in the order in which they are listed.
+/// All scenarios, in the order of `synprobe lab --list`.
 pub fn all() -> &'static [&'static dyn Scenario] {
     ALL
 }
 
-/// The scenario of that name, or of a name that it had before.
+/// Finds a scenario by its name or by a former name.
 pub fn find(name: &str) -> Option<&'static dyn Scenario> {
     let of = |name: &str| {
         all()
@@ -50,36 +50,36 @@ pub fn find(name: &str) -> Option<&'static dyn Scenario> {
     })
 }
 
-/// Former beginnings of names, which scripts and notes may still use.
+/// Former prefixes of scenario names, with the present prefix.
 const FORMER_PREFIXES: &[(&str, &str)] = &[("riddle-", "incident-")];
 
 static ALL: &[&dyn Scenario] = &[
-    &healthy::Healthy,
-    &syn_lost::SynLost,
-    &synack_lost::SynAckLost,
-    &ack_lost::AckLost,
-    &refused::Refused,
-    &unreachable::Unreachable,
-    &accept_queue_full::AcceptQueueFull,
-    &abandoned::Abandoned,
-    &half_open_reset::HalfOpenReset,
-    &syn_flood::SynFlood,
-    &lossy::Lossy,
-    &peer_silent::PeerSilent,
-    &slow_peer::SlowPeer,
-    &defer_accept::DeferAccept,
-    &flash_crowd::FlashCrowd,
-    &scan::ScanHorizontal,
-    &scan::ScanVertical,
-    &ports_exhausted::PortsExhausted,
-    &impatient::Impatient,
-    &several::Several,
-    &own_firewall::OwnFirewall,
-    &rp_filter::RpFilter,
-    &dnat_without_snat::DnatWithoutSnat,
-    &incident_accept_queue::IncidentAcceptQueue,
-    &incident_unanswered::IncidentSynAckLost,
-    &incident_flood::IncidentFlood,
-    &incident_firewall::IncidentFirewall,
-    &incident_unanswered::IncidentAsymmetricNat,
+    &healthy::HealthyScenario,
+    &syn_lost::SynLostScenario,
+    &synack_lost::SynAckLostScenario,
+    &ack_lost::AckLostScenario,
+    &refused::RefusedScenario,
+    &unreachable::UnreachableScenario,
+    &accept_queue_full::AcceptQueueFullScenario,
+    &abandoned::AbandonedScenario,
+    &half_open_reset::HalfOpenResetScenario,
+    &syn_flood::SynFloodScenario,
+    &lossy::LossyScenario,
+    &peer_silent::PeerSilentScenario,
+    &slow_peer::SlowPeerScenario,
+    &defer_accept::DeferAcceptScenario,
+    &flash_crowd::FlashCrowdScenario,
+    &scan::ScanHorizontalScenario,
+    &scan::ScanVerticalScenario,
+    &ports_exhausted::PortsExhaustedScenario,
+    &impatient::ImpatientScenario,
+    &several::SeveralScenario,
+    &own_firewall::OwnFirewallScenario,
+    &rp_filter::RpFilterScenario,
+    &dnat_without_snat::DnatWithoutSnatScenario,
+    &incident_accept_queue::IncidentAcceptQueueScenario,
+    &incident_unanswered::IncidentSynAckLostScenario,
+    &incident_flood::IncidentFloodScenario,
+    &incident_firewall::IncidentFirewallScenario,
+    &incident_unanswered::IncidentAsymmetricNatScenario,
 ];

@@ -1,21 +1,21 @@
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{net::SocketAddr, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::net::spoofed;
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, Outcome, PORT, RawSender, Side};
+use crate::{
+    GroundTruth, Lab, Outcome, PORT, RawSender, Side,
+    net::spoofed,
+    scenario::{Scenario, ScenarioRun},
+};
 
 const PEERS: u16 = 5;
 const SPACING: Duration = Duration::from_millis(200);
 
-/// SYNs of a few peers that never say another word.
-pub(super) struct PeerSilent;
+/// A few peers send one SYN each and nothing else.
+pub(super) struct PeerSilentScenario;
 
-impl Scenario for PeerSilent {
+impl Scenario for PeerSilentScenario {
     fn name(&self) -> &'static str {
         "peer-silent"
     }
@@ -28,10 +28,10 @@ impl Scenario for PeerSilent {
         8
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
-        // SYN-ACKs at 0, 1 and 3 s; forgotten at 7 s.
+        // SYN-ACKs at 0, 1 and 3 s; expiry at 7 s.
         lab.server.set_sysctl("ipv4/tcp_synack_retries", "2")?;
         let _listener = lab.listen(PORT, 128)?;
         let sender = RawSender::open(&lab.client, v6)?;
@@ -53,7 +53,7 @@ impl Scenario for PeerSilent {
         run.expect(Side::Server, "PassiveOpens", 0..=0);
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);
         run.expect(Side::Server, "TCPSynRetrans", peers * 2..=peers * 2);
-        // One more of each: the expiry.
+        // Plus one each for the expiry.
         run.expect(Side::Server, "TCPTimeouts", peers * 3..=peers * 3);
         run.expect_retransmits(Side::Server, "synack", peers * 2..=peers * 2);
         run.end()

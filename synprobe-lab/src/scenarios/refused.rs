@@ -1,32 +1,33 @@
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, Outcome, PORT, Side};
+use crate::{
+    GroundTruth, Lab, Outcome, PORT, Side,
+    scenario::{Scenario, ScenarioRun},
+};
 
 const CLIENTS: u64 = 5;
 
-/// Nobody listens.
-pub(super) struct Refused;
+/// No listener on the port.
+pub(super) struct RefusedScenario;
 
-impl Scenario for Refused {
+impl Scenario for RefusedScenario {
     fn name(&self) -> &'static str {
         "refused"
     }
 
     fn summary(&self) -> &'static str {
-        "nobody listens on the port: each SYN is answered with RST, ECONNREFUSED"
+        "no listener on the port: the server answers each SYN with RST (ECONNREFUSED)"
     }
 
     fn nominal_seconds(&self) -> u32 {
         1
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         for _ in 0..CLIENTS {
             if run.stopped() {
                 break;

@@ -1,16 +1,20 @@
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use synprobe_common::model::VerdictKind;
 
-use crate::net::{Route, add_route};
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Client, Family, Lab, Made, Outcome, PORT, RawSender, Side};
+use crate::{
+    Client, GroundTruth, Lab, Outcome, PORT, RawSender, Side, SocketFamily,
+    net::{RouteTarget, add_route},
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+};
 
-/// A part of what lies beyond the client, to which the server knows another way.
+/// A subnet behind the client to which the server has another route.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 0);
 const CLIENTS: u8 = 3;
 const SPOOFED: u8 = 20;
@@ -18,46 +22,46 @@ const SPOOFED: u8 = 20;
 const PATIENCE: Duration = Duration::from_millis(2500);
 const RETRIES: u64 = 2;
 
-/// The server's reverse-path filter discards SYNs: the way back is not the way they came.
-pub(super) struct RpFilter;
+/// The server's reverse-path filter drops SYNs: the return route uses another interface.
+pub(super) struct RpFilterScenario;
 
 fn elsewhere(n: u8) -> IpAddr {
     let [a, b, c, _] = ELSEWHERE.octets();
     Ipv4Addr::new(a, b, c, n + 1).into()
 }
 
-impl Scenario for RpFilter {
+impl Scenario for RpFilterScenario {
     fn name(&self) -> &'static str {
         "rp-filter"
     }
 
     fn summary(&self) -> &'static str {
-        "the server's reverse-path filter discards SYNs: its way back is another (IPv4 only)"
+        "the server's reverse-path filter drops SYNs whose return route uses another interface (IPv4 only)"
     }
 
     fn nominal_seconds(&self) -> u32 {
         3
     }
 
-    fn supports(&self, family: Family) -> bool {
+    fn supports(&self, family: SocketFamily) -> bool {
         !family.wire_is_v6()
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
         if !self.supports(lab.family) {
-            bail!("rp_filter is IPv4 only: there is none in the kernel's IPv6");
+            bail!("rp_filter is IPv4 only: the kernel has none for IPv6");
         }
-        let mut run = Run::new(self, lab, stop);
+        let mut run = ScenarioRun::new(self, lab, stop);
         let linear = lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;
-        add_route(&lab.client, (ELSEWHERE.into(), 24), Route::Here)?;
-        add_route(&lab.server, (ELSEWHERE.into(), 24), Route::Loopback)?;
+        add_route(&lab.client, (ELSEWHERE.into(), 24), RouteTarget::Here)?;
+        add_route(&lab.server, (ELSEWHERE.into(), 24), RouteTarget::Loopback)?;
         lab.server.set_sysctl("ipv4/conf/all/rp_filter", "1")?;
         let _listener = lab.listen(PORT, 128)?;
         let start = Instant::now();
-        // Those whose way back is the one they came are served as ever.
-        let mut honest = run.connect(PORT)?;
-        run.settle([&mut honest])?;
-        run.both_healthy(&honest)?;
+        // A client with a symmetric route connects normally.
+        let mut symmetric = run.connect(PORT)?;
+        run.settle([&mut symmetric])?;
+        run.both_healthy(&symmetric)?;
 
         let mut clients = Vec::new();
         for n in 0..CLIENTS {
@@ -79,16 +83,16 @@ impl Scenario for RpFilter {
             run.with_cause(VerdictKind::DroppedHere);
         }
         drop(clients);
-        honest.reset()?;
+        symmetric.reset()?;
 
-        run.note("the SYNs are discarded before there is a half-open: the server has no handshake");
-        let again = u64::from(CLIENTS) * retries;
-        let discarded = u64::from(CLIENTS) + again + u64::from(SPOOFED);
+        run.note("the SYNs are dropped before a half-open exists: the server has no handshake");
+        let retransmitted = u64::from(CLIENTS) * retries;
+        let dropped = u64::from(CLIENTS) + retransmitted + u64::from(SPOOFED);
         run.expect(Side::Client, "ActiveOpens", 4..=4);
-        run.expect(Side::Client, "TCPSynRetrans", again..=again);
-        run.expect(Side::Server, "IPReversePathFilter", discarded..=discarded);
+        run.expect(Side::Client, "TCPSynRetrans", retransmitted..=retransmitted);
+        run.expect(Side::Server, "IPReversePathFilter", dropped..=dropped);
         run.expect(Side::Server, "PassiveOpens", 1..=1);
-        run.expect_retransmits(Side::Client, "syn", again..=again);
+        run.expect_retransmits(Side::Client, "syn", retransmitted..=retransmitted);
         run.expect_retransmits(Side::Server, "synack", 0..=0);
         run.end()
     }

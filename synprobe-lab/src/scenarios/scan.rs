@@ -1,44 +1,49 @@
-use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
-use crate::net::{Route, add_route, beyond_server, beyond_server_subnet};
-use crate::scenario::{Run, Scenario};
-use crate::socket::settle;
-use crate::{Client, Fault, Lab, Lose, Made, Outcome, PORT, Side, syn};
+use crate::{
+    Client, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Side,
+    net::{RouteTarget, add_route, beyond_server, beyond_server_subnet},
+    scenario::{Scenario, ScenarioRun},
+    socket::settle,
+    syn,
+};
 
 const ADDRESSES: u8 = 60;
-/// How long the scanner waits for an answer: past the second SYN at 1 s.
+/// How long the scanner waits for an answer: beyond the second SYN at 1 s.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// Nobody listens on any of these.
+/// Ports without a listener.
 const PORTS: std::ops::Range<u16> = 20_000..20_200;
 
-/// One port of many addresses.
-pub(super) struct ScanHorizontal;
+/// One port on many addresses.
+pub(super) struct ScanHorizontalScenario;
 
-impl Scenario for ScanHorizontal {
+impl Scenario for ScanHorizontalScenario {
     fn name(&self) -> &'static str {
         "scan-horizontal"
     }
 
     fn summary(&self) -> &'static str {
-        "one process calls 60 addresses that do not answer, and gives up after 1.5 s"
+        "one process connects to 60 addresses that do not answer, and gives up after 1.5 s"
     }
 
     fn nominal_seconds(&self) -> u32 {
         2
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
-        let route = Route::Via(lab.server_ip());
+        let route = RouteTarget::Via(lab.server_ip());
         add_route(&lab.client, beyond_server_subnet(v6), route)?;
-        let mut fault = Fault::attach(&lab.server)?;
-        fault.set(0, syn(), Lose::All, PORT)?;
+        let mut fault = FaultInjector::attach(&lab.server)?;
+        fault.set(0, syn(), LossPattern::All, PORT)?;
         let mut clients = Vec::new();
         for n in 0..ADDRESSES {
             if run.stopped() {
@@ -66,24 +71,24 @@ impl Scenario for ScanHorizontal {
     }
 }
 
-/// Many ports of one address.
-pub(super) struct ScanVertical;
+/// Many ports on one address.
+pub(super) struct ScanVerticalScenario;
 
-impl Scenario for ScanVertical {
+impl Scenario for ScanVerticalScenario {
     fn name(&self) -> &'static str {
         "scan-vertical"
     }
 
     fn summary(&self) -> &'static str {
-        "one process calls 200 ports of one address, and each is refused"
+        "one process connects to 200 ports of one address; each is refused"
     }
 
     fn nominal_seconds(&self) -> u32 {
         1
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         for port in PORTS {
             if run.stopped() {
                 break;

@@ -1,55 +1,61 @@
-use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsRawFd,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
-use synprobe_common::model::VerdictKind;
+use synprobe_common::{
+    model::VerdictKind,
+    sys::poll::{self, interest},
+};
 
-use crate::Cause;
-use crate::net::spoofed;
-use crate::packet::{Segment, flags};
-use crate::packet_socket::PacketSocket;
-use crate::scenario::{Run, Scenario};
-use crate::{Lab, Made, Outcome, PORT, RawSender, Server, Side};
-use synprobe_common::sys::poll::{self, interest};
+use crate::{
+    Cause, GroundTruth, Lab, Outcome, PORT, RawSender, Server, Side,
+    net::spoofed,
+    packet::{TcpSegment, flags},
+    packet_socket::PacketSocket,
+    scenario::{Scenario, ScenarioRun},
+};
 
-/// How often the peer answers as fast as it usually does, and how fast.
+/// Handshakes with the usual delay.
 const USUAL: u16 = 10;
-const USUALLY: Duration = Duration::from_millis(1);
-/// How long it takes once.
-const ONCE: Duration = Duration::from_millis(400);
+/// The usual delay of the peer's ACK.
+const USUAL_DELAY: Duration = Duration::from_millis(1);
+/// The delay of one slow handshake.
+const SLOW_DELAY: Duration = Duration::from_millis(400);
 
-/// A peer that answers, but late.
-pub(super) struct SlowPeer;
+/// A peer answers late.
+pub(super) struct SlowPeerScenario;
 
-impl Scenario for SlowPeer {
+impl Scenario for SlowPeerScenario {
     fn name(&self) -> &'static str {
         "slow-peer"
     }
 
     fn summary(&self) -> &'static str {
-        "a peer answers ten times after 1 ms, then once after 400 ms, and once only the third SYN-ACK"
+        "a peer answers ten times after 1 ms, once after 400 ms, and once only the third SYN-ACK"
     }
 
     fn nominal_seconds(&self) -> u32 {
         4
     }
 
-    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<Made> {
-        let mut run = Run::new(self, lab, stop);
+    fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
+        let mut run = ScenarioRun::new(self, lab, stop);
         let v6 = lab.family.wire_is_v6();
         let server = Server::start(vec![lab.listen(PORT, 128)?])?;
-        let mut peer = Peer {
+        let mut peer = SlowResponder {
             wire: PacketSocket::open(&lab.client)?,
             sender: RawSender::open(&lab.client, v6)?,
             local: SocketAddr::new(spoofed(v6, 0), 0),
             server: SocketAddr::new(lab.server_ip(), PORT),
         };
-        let usual = (0..USUAL).map(|_| (1, USUALLY, Cause::Healthy));
+        let usual = (0..USUAL).map(|_| (1, USUAL_DELAY, Cause::Healthy));
         let slow = [
-            (1, ONCE, Cause::Verdict(VerdictKind::SlowPeer)),
+            (1, SLOW_DELAY, Cause::Verdict(VerdictKind::SlowPeer)),
             (3, Duration::ZERO, Cause::Verdict(VerdictKind::SlowPeer)),
         ];
         for (port, (nth, after, cause)) in (40_000..).zip(usual.chain(slow)) {
@@ -72,30 +78,30 @@ impl Scenario for SlowPeer {
     }
 }
 
-/// A peer without a kernel stack, beyond the client: the client's namespace hears what is sent to it,
-/// and discards it, for it does not forward.
-struct Peer {
+/// A peer without a kernel stack, behind the client. A packet socket receives what is sent to it; the
+/// client's kernel does not forward it.
+struct SlowResponder {
     wire: PacketSocket,
     sender: RawSender,
     local: SocketAddr,
     server: SocketAddr,
 }
 
-impl Peer {
-    /// Answers the `nth` SYN-ACK (from 1) and, once that was taken, resets the connection; false when
-    /// the scenario is to stop.
-    fn shake_hands(&mut self, run: &Run<'_>, nth: u32, after: Duration) -> Result<bool> {
-        // Next time's sequence number is far from this time's.
+impl SlowResponder {
+    /// Answers the `nth` SYN-ACK (from 1). Resets the connection once the server has accepted the ACK.
+    /// Returns false when the scenario must stop.
+    fn shake_hands(&mut self, run: &ScenarioRun<'_>, nth: u32, after: Duration) -> Result<bool> {
+        // Sequence numbers of successive handshakes are far apart.
         let seq = u32::from(self.local.port()) << 16;
         self.sender.syn(self.local, self.server, seq)?;
-        let mut heard = 0;
+        let mut received = 0;
         let syn_ack = loop {
             if run.stopped() {
                 return Ok(false);
             }
             run.check_deadline()?;
             match self.syn_ack()? {
-                Some(_) if heard + 1 < nth => heard += 1,
+                Some(_) if received + 1 < nth => received += 1,
                 Some(segment) => break segment,
                 None => self.wait()?,
             }
@@ -108,9 +114,9 @@ impl Peer {
         Ok(!run.stopped())
     }
 
-    fn syn_ack(&mut self) -> io::Result<Option<Segment>> {
+    fn syn_ack(&mut self) -> io::Result<Option<TcpSegment>> {
         while let Some(frame) = self.wire.receive()? {
-            let found = Segment::from_frame(frame.bytes).filter(|segment| {
+            let found = TcpSegment::from_frame(frame.bytes).filter(|segment| {
                 segment.source == self.server
                     && segment.destination == self.local
                     && segment.flags & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK

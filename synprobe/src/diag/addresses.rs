@@ -79,7 +79,7 @@ mod tests {
     #[test]
     #[ignore = "needs root"]
     fn both_ends_of_the_lab_have_the_addresses_they_were_given() {
-        let lab = synprobe_lab::Lab::new(synprobe_lab::Family::V4).unwrap();
+        let lab = synprobe_lab::Lab::new(synprobe_lab::SocketFamily::V4).unwrap();
         let of = |ns: &synprobe_lab::Ns| addresses(&ns.netns()).unwrap();
         let (client, server) = (of(&lab.client), of(&lab.server));
         let (c, s) = (

@@ -11,17 +11,17 @@ use crate::diag::{
     route::{RouteKind, Routes},
 };
 use synprobe_lab::{
-    CLIENT_MAC, Family, INTERFACE, Lab, RawSender, find,
+    CLIENT_MAC, INTERFACE, Lab, RawSender, SocketFamily, find,
     net::{self, beyond_server, spoofed},
     ns::Ns,
-    packet::{Segment, checksum, flags},
-    rtnl::{Message, Netlink},
+    packet::{TcpSegment, checksum, flags},
+    rtnl::{Netlink, NetlinkRequest},
 };
 
 #[test]
 #[ignore = "needs root"]
 fn the_way_to_a_neighbour_to_oneself_and_to_nowhere() {
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::new(family).unwrap();
         let mut routes = Routes::open(&lab.server.netns()).unwrap();
         let client = lab.client_ip();
@@ -45,7 +45,7 @@ fn the_way_to_a_neighbour_to_oneself_and_to_nowhere() {
         assert_eq!(routes.next_hop(&own, lab.server_ip()).unwrap(), None);
 
         let nowhere: IpAddr = match family {
-            Family::V6 => "2001:db8::1".parse().unwrap(),
+            SocketFamily::V6 => "2001:db8::1".parse().unwrap(),
             _ => "203.0.113.1".parse().unwrap(),
         };
         assert_eq!(routes.route(nowhere, None).unwrap(), None);
@@ -55,7 +55,7 @@ fn the_way_to_a_neighbour_to_oneself_and_to_nowhere() {
 #[test]
 #[ignore = "needs root"]
 fn a_source_that_is_not_local_is_no_reason_to_tell_of_no_route() {
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::new(family).unwrap();
         let mut routes = Routes::open(&lab.server.netns()).unwrap();
         let (client, server) = (lab.client_ip(), lab.server_ip());
@@ -71,10 +71,10 @@ fn a_source_that_is_not_local_is_no_reason_to_tell_of_no_route() {
         // What is true for every source stays so.
         let to = spoofed(family.wire_is_v6(), 7);
         let whole = if family.wire_is_v6() { 128 } else { 32 };
-        let blackhole = net::Route::Nowhere(libc::RTN_BLACKHOLE);
+        let blackhole = net::RouteTarget::Nowhere(libc::RTN_BLACKHOLE);
         net::add_route(&lab.server, (to, whole), blackhole).unwrap();
         let nowhere: IpAddr = match family {
-            Family::V6 => "2001:db8::1".parse().unwrap(),
+            SocketFamily::V6 => "2001:db8::1".parse().unwrap(),
             _ => "203.0.113.1".parse().unwrap(),
         };
         for source in [None, Some(server), Some(foreign)] {
@@ -103,7 +103,8 @@ fn no_way_from(ns: &Ns, source: IpAddr) {
     };
     let mut header = [0; 12];
     (header[0], header[2], header[7]) = (family as u8, len, FR_ACT_BLACKHOLE);
-    let rule = Message::new(libc::RTM_NEWRULE, libc::NLM_F_CREATE, &header).attr(FRA_SRC, &octets);
+    let rule =
+        NetlinkRequest::new(libc::RTM_NEWRULE, libc::NLM_F_CREATE, &header).attr(FRA_SRC, &octets);
     ns.run(|| Ok(Netlink::open(libc::NETLINK_ROUTE, 0)?.request(rule)?))
         .unwrap();
 }
@@ -111,7 +112,7 @@ fn no_way_from(ns: &Ns, source: IpAddr) {
 #[test]
 #[ignore = "needs root"]
 fn the_address_of_the_router_is_reported() {
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
         let made = find("unreachable")
@@ -161,7 +162,7 @@ impl FakeRouter {
 
     /// Port unreachable, about a SYN to `port` of the server.
     fn says(&self, port: u16, flaw: Flaw) {
-        let syn = Segment {
+        let syn = TcpSegment {
             source: SocketAddr::new(self.to, 40_000),
             destination: SocketAddr::new(self.from, port),
             seq: 1,
@@ -179,7 +180,7 @@ impl FakeRouter {
             false => vec![3, 3, 0, 0, 0, 0, 0, 0],
         };
         icmp.extend(inner);
-        let reply = Segment {
+        let reply = TcpSegment {
             source: SocketAddr::new(self.from, 0),
             destination: SocketAddr::new(self.to, 0),
             ..syn
@@ -220,7 +221,7 @@ fn hear(errors: &IcmpErrors, last: u16) -> Vec<IcmpError> {
 #[test]
 #[ignore = "needs root"]
 fn errors_about_udp_and_damaged_ones_are_not_reported() {
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
         let router = FakeRouter::new(&lab);
@@ -246,7 +247,7 @@ fn errors_about_udp_and_damaged_ones_are_not_reported() {
 #[ignore = "needs root"]
 fn errors_about_udp_take_no_room_and_what_found_none_is_counted() {
     const SENT: u16 = 5_000;
-    for family in [Family::V4, Family::V6] {
+    for family in [SocketFamily::V4, SocketFamily::V6] {
         let lab = Lab::new(family).unwrap();
         let errors = IcmpErrors::open(&lab.client.netns()).unwrap();
         let router = FakeRouter::new(&lab);

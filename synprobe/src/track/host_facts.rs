@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use synprobe_ebpf::event::{Flow, HOW_UNKNOWN};
+use synprobe_ebpf::event::{ENDED_BY_UNKNOWN, Flow};
 
 use super::{
     Tracker,
@@ -100,7 +100,7 @@ impl Tracker {
             Event::Drop(r) => r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r)),
             Event::Request(r, Moment::Begun) => self.is_known(&r.flow),
             Event::Request(r, Moment::Ended) => {
-                r.how == HOW_UNKNOWN || self.has_another(&r.flow, r.snt_synack_us * 1000)
+                r.ended_by == ENDED_BY_UNKNOWN || self.has_another(&r.flow, r.snt_synack_us * 1000)
             }
             // A half-open of the same tuple that began at another time has ended unseen.
             Event::SynAck(r, _) => self.has_another(&r.flow, r.snt_synack_us.saturating_mul(1000)),

@@ -4,8 +4,8 @@
 //! that was seen. It is final: the half-open leaves the table, and no look at sock_diag concludes upon it.
 
 use synprobe_ebpf::event::{
-    HOW_ABORTED, HOW_ICMP, HOW_PACKET, HOW_TIMER, QUEUE_ACCEPT, QUEUE_SYN, RequestRecord,
-    SynAckRecord, state,
+    ENDED_BY_ABORTED, ENDED_BY_ICMP, ENDED_BY_PACKET, ENDED_BY_TIMER, QUEUE_ACCEPT, QUEUE_SYN,
+    RequestRecord, SynAckRecord, state,
 };
 
 use super::{
@@ -107,7 +107,7 @@ impl Tracker {
         open.facts.counted = true;
         open.facts.acked |= r.acked != 0;
         open.facts.defer_accept = Some(r.defer_accept != 0);
-        let fired = u32::from(r.how == HOW_TIMER);
+        let fired = u32::from(r.ended_by == ENDED_BY_TIMER);
         open.facts.time_outs = open.facts.time_outs.max(u32::from(r.num_timeout) + fired);
         open.queued(Queue {
             qlen: r.qlen,
@@ -120,8 +120,8 @@ impl Tracker {
     fn ending(&mut self, open: &mut OpenHandshake, r: &RequestRecord, listens: bool) -> Ending {
         let at_ns = r.header.ts_ns;
         let dropped = |fact: &str| Ending::new(Outcome::Dropped, at_ns).fact(fact);
-        match r.how {
-            HOW_PACKET => {
+        match r.ended_by {
+            ENDED_BY_PACKET => {
                 // What the counter shows of it is accounted for.
                 let accounted = self.reconcile.embryonic.get_mut(&open.connection.netns);
                 if let Some(accounted) = accounted {
@@ -135,7 +135,7 @@ impl Tracker {
                 Ending::new(Outcome::Reset, at_ns)
             }
             _ if !listens => dropped("its listener is closed"),
-            HOW_TIMER => {
+            ENDED_BY_TIMER => {
                 let schedule =
                     SynAckSchedule::of(&as_synack(r), self.config.hz, self.config.synack_rto_max);
                 match schedule.is_over(u32::from(r.num_timeout)) {
@@ -144,8 +144,8 @@ impl Tracker {
                     false => dropped("its SYN-ACK could not be sent again"),
                 }
             }
-            HOW_ICMP => dropped("an ICMP error ended it"),
-            HOW_ABORTED => dropped("it was closed by a tool (ss -K)"),
+            ENDED_BY_ICMP => dropped("an ICMP error ended it"),
+            ENDED_BY_ABORTED => dropped("it was closed by a tool (ss -K)"),
             _ => match self.killed_by_rst(open.connection.netns) {
                 Some(true) => Ending::new(Outcome::Reset, at_ns).fact("EmbryonicRsts rose"),
                 _ => dropped("it was removed, and this kernel does not tell by what"),

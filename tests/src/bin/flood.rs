@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use synprobe_lab::{Counters, Family, Lab, PORT, RawSender, Server, sink, spoofed};
+use synprobe_lab::{Lab, PORT, RawSender, Server, SocketFamily, TcpCounters, sink, spoofed};
 
 /// Where the honest ones go.
 const HONEST: u16 = PORT + 1;
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<()> {
-    let lab = Lab::new(Family::V4)?;
+    let lab = Lab::new(SocketFamily::V4)?;
     lab.server.set_sysctl("ipv4/tcp_syncookies", "1")?;
     lab.server
         .set_sysctl("core/somaxconn", &ROOMY.to_string())?;
@@ -108,7 +108,7 @@ impl Flood {
     fn for_so_long(&mut self, lab: &Lab, length: Duration) -> Result<Value> {
         let (began, before) = (Instant::now(), self.sent);
         let over = AtomicBool::new(false);
-        let counted = Counters::read(&lab.server)?;
+        let counted = TcpCounters::read(&lab.server)?;
         let honest = thread::scope(|scope| {
             let clients = scope.spawn(|| honest(lab, &over));
             let mut sent = Ok(());
@@ -119,7 +119,7 @@ impl Flood {
             let honest = clients.join();
             sent.and(honest.unwrap_or_else(|_| bail!("an honest client panicked")))
         })?;
-        let counted = Counters::read(&lab.server)?.since(&counted);
+        let counted = TcpCounters::read(&lab.server)?.since(&counted);
         Ok(json!({
             "syns": self.sent - before,
             "seconds": began.elapsed().as_secs_f64(),
@@ -131,9 +131,9 @@ impl Flood {
 
     fn fill(&mut self, lab: &Lab, number: u32) -> Result<Value> {
         let began = Instant::now();
-        let before = Counters::read(&lab.server)?;
+        let before = TcpCounters::read(&lab.server)?;
         let arrived = || {
-            let now = Counters::read(&lab.server)?;
+            let now = TcpCounters::read(&lab.server)?;
             anyhow::Ok(now.since(&before).get("InSegs"))
         };
         loop {
@@ -147,7 +147,7 @@ impl Flood {
             let patience = Instant::now() + PATIENCE;
             while arrived()? < there + step && Instant::now() < patience {}
         }
-        let counted = Counters::read(&lab.server)?.since(&before);
+        let counted = TcpCounters::read(&lab.server)?.since(&before);
         ensure!(
             counted.get("ListenDrops") == 0 && counted.get("SyncookiesSent") == 0,
             "not every SYN found room"

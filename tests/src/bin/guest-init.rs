@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-
 use synprobe_tests::guest::INIT;
 
 /// Stands before every line that is for the host.

@@ -22,12 +22,12 @@ use synprobe::{
     verdict::Mode,
     view::Discarded,
 };
-use synprobe_lab::{self, Family, Lab, Matrix, Said, Scenario, Variation};
+use synprobe_lab::{self, Classification, ConfusionMatrix, Jitter, Lab, Scenario, SocketFamily};
 
 /// Runs the confusion matrix.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask matrix", bin_name = "cargo xtask matrix")]
-struct Args {
+struct MatrixOptions {
     /// Runs of each scenario in each family
     #[arg(long, default_value_t = 20)]
     runs: u32,
@@ -49,22 +49,22 @@ struct Args {
 }
 
 /// One run to be made.
-struct Job {
+struct MatrixJob {
     scenario: &'static dyn Scenario,
-    family: Family,
+    family: SocketFamily,
     seed: u64,
 }
 
 /// What came of all of them.
 #[derive(Default)]
 struct Results {
-    matrix: Matrix,
+    matrix: ConfusionMatrix,
     failures: Vec<String>,
     odd: Vec<String>,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&MatrixOptions::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<bool> {
+fn run(args: &MatrixOptions) -> Result<bool> {
     let host = preflight::require()?;
     let jobs = jobs(args);
     if jobs.is_empty() {
@@ -101,14 +101,14 @@ fn run(args: &Args) -> Result<bool> {
     Ok(report(args, &results, began.elapsed().as_secs()))
 }
 
-fn jobs(args: &Args) -> Vec<Job> {
+fn jobs(args: &MatrixOptions) -> Vec<MatrixJob> {
     let wanted = |s: &&&dyn Scenario| s.name().contains(&args.only);
     let mut jobs = Vec::new();
     for n in 0..args.runs {
         for scenario in synprobe_lab::all().iter().filter(wanted) {
-            for family in [Family::V4, Family::V6] {
+            for family in [SocketFamily::V4, SocketFamily::V6] {
                 if scenario.supports(family) {
-                    jobs.push(Job {
+                    jobs.push(MatrixJob {
                         scenario: *scenario,
                         family,
                         seed: args.seed + u64::from(n),
@@ -120,7 +120,7 @@ fn jobs(args: &Args) -> Vec<Job> {
     jobs
 }
 
-fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
+fn one(host: &Ready, job: &MatrixJob, detail: Detail) -> Result<Vec<Classification>> {
     let setup = Setup {
         ring_bytes: 8 << 20,
         max_handshakes: 100_000,
@@ -131,7 +131,7 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
         max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;
-    lab.variation = Variation {
+    lab.jitter = Jitter {
         seed: job.seed,
         background: true,
     };
@@ -145,10 +145,10 @@ fn one(host: &Ready, job: &Job, detail: Detail) -> Result<Vec<Said>> {
                 job.seed
             )
         })?;
-    Ok(run.said())
+    Ok(run.classifications())
 }
 
-fn take(results: &Mutex<Results>, job: &Job, said: Result<Vec<Said>>) {
+fn take(results: &Mutex<Results>, job: &MatrixJob, said: Result<Vec<Classification>>) {
     let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
     match said {
         Ok(all) => {
@@ -164,7 +164,7 @@ fn take(results: &Mutex<Results>, job: &Job, said: Result<Vec<Said>>) {
     }
 }
 
-fn odd(job: &Job, said: &Said) -> String {
+fn odd(job: &MatrixJob, said: &Classification) -> String {
     let mut text = format!(
         "{} {:?}, seed {}: {} said of {}",
         job.scenario.name(),
@@ -198,7 +198,7 @@ fn odd(job: &Job, said: &Said) -> String {
 }
 
 /// Prints it; whether it is as it must be.
-fn report(args: &Args, results: &Results, seconds: u64) -> bool {
+fn report(args: &MatrixOptions, results: &Results, seconds: u64) -> bool {
     let matrix = &results.matrix;
     if args.verbose {
         for odd in &results.odd {

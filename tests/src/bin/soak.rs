@@ -24,12 +24,12 @@ use synprobe::{
     },
     sys::netns::NetNs,
 };
-use synprobe_lab::{self, Family, Lab, Variation};
+use synprobe_lab::{self, Jitter, Lab, SocketFamily};
 use synprobe_tests::binary;
 
 /// A soak.
 #[derive(Parser)]
-struct Args {
+struct SoakOptions {
     /// How long, seconds
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -54,14 +54,14 @@ const FLAT: (f64, u64) = (1.10, 4 << 20);
 
 /// The agent, looked at.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct MemorySample {
     at: Duration,
     bytes: u64,
     cpu: Duration,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&SoakOptions::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("soak: {error:#}");
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &SoakOptions) -> Result<()> {
     let path = std::env::temp_dir().join(format!("synprobe-soak-{}", std::process::id()));
     let output = File::create_new(&path)?;
     let reader = File::open(&path)?;
@@ -95,7 +95,7 @@ fn run(args: &Args) -> Result<()> {
 }
 
 /// Scenario after scenario, riddles and floods among them; each has healthy traffic beside it.
-fn soak(args: &Args, agent: &Child) -> Result<(Vec<Look>, usize)> {
+fn soak(args: &SoakOptions, agent: &Child) -> Result<(Vec<MemorySample>, usize)> {
     let began = Instant::now();
     let length = Duration::from_secs(args.seconds);
     let (over, next) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -165,12 +165,12 @@ fn half_opens(agent: &Child) -> Result<usize> {
 fn one(n: usize, over: &AtomicBool) -> Result<()> {
     let scenarios = synprobe_lab::all();
     let scenario = scenarios[n % scenarios.len()];
-    let family = [Family::V4, Family::V6][n / scenarios.len() % 2];
+    let family = [SocketFamily::V4, SocketFamily::V6][n / scenarios.len() % 2];
     if !scenario.supports(family) {
         return Ok(());
     }
     let mut lab = Lab::new(family)?;
-    lab.variation = Variation {
+    lab.jitter = Jitter {
         seed: n as u64,
         background: true,
     };
@@ -180,7 +180,7 @@ fn one(n: usize, over: &AtomicBool) -> Result<()> {
         .with_context(|| format!("{} {family:?}", scenario.name()))
 }
 
-fn look(agent: &Child, began: Instant) -> Result<Look> {
+fn look(agent: &Child, began: Instant) -> Result<MemorySample> {
     let kib = binary::status_kib(agent.id(), "VmRSS")?;
     let stat = fs::read_to_string(format!("/proc/{}/stat", agent.id()))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
@@ -192,14 +192,14 @@ fn look(agent: &Child, began: Instant) -> Result<Look> {
     };
     // utime and stime, in USER_HZ: 100 everywhere.
     let cpu = Duration::from_millis((ticks(12) + ticks(13)) * 10);
-    Ok(Look {
+    Ok(MemorySample {
         at: began.elapsed(),
         bytes: kib * 1024,
         cpu,
     })
 }
 
-fn judge(looks: &[Look], scenarios: usize, output: File) -> Result<()> {
+fn judge(looks: &[MemorySample], scenarios: usize, output: File) -> Result<()> {
     let (mut open, mut lost, mut handshakes, mut end) = (Vec::new(), Vec::new(), 0_u64, None);
     for line in BufReader::new(output).lines() {
         let line: Value = serde_json::from_str(&line?)?;

@@ -1,4 +1,4 @@
-//! What the kernel knows of eBPF programs: names, runs, and the time they took.
+//! Names, run counts and run time of eBPF programs, as the kernel has them.
 
 use std::{
     io,
@@ -10,13 +10,13 @@ const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_ENABLE_STATS: libc::c_int = 32;
 
-/// Program types that run on events: kprobe, tracepoint, raw tracepoint, its writable kind, tracing.
+/// Program types that run on events: kprobe, tracepoint, raw tracepoint (plain and writable), tracing.
 const TRACING: [u32; 5] = [2, 5, 17, 24, 26];
 
-/// `struct bpf_prog_info` up to `run_cnt`; what is not read is left unnamed.
+/// `struct bpf_prog_info` up to `run_cnt`; members that are not read have no names.
 #[repr(C)]
 #[derive(Default)]
-struct RawInfo {
+struct RawProgInfo {
     kind: u32,
     id: u32,
     unread: [u64; 7],
@@ -26,42 +26,42 @@ struct RawInfo {
     run_cnt: u64,
 }
 
-const _: () = assert!(std::mem::offset_of!(RawInfo, name) == 64);
-const _: () = assert!(std::mem::offset_of!(RawInfo, run_time_ns) == 192);
-const _: () = assert!(std::mem::offset_of!(RawInfo, run_cnt) == 200);
+const _: () = assert!(std::mem::offset_of!(RawProgInfo, name) == 64);
+const _: () = assert!(std::mem::offset_of!(RawProgInfo, run_time_ns) == 192);
+const _: () = assert!(std::mem::offset_of!(RawProgInfo, run_cnt) == 200);
 
 /// The part of `union bpf_attr` used here.
 #[repr(C)]
 #[derive(Default)]
-struct Attr {
+struct ProgQueryAttr {
     first: u32,
     second: u32,
     third: u64,
 }
 
-/// A program's counters.
+/// Counters of a program.
 #[derive(Clone, Debug)]
-pub struct Program {
-    /// Its name, which the kernel cuts after 15 bytes.
+pub struct ProgramStats {
+    /// Its name, truncated by the kernel to 15 bytes.
     pub name: String,
     /// Whether it runs on events.
     pub tracing: bool,
-    /// Time spent in it while statistics were on.
+    /// Run time while statistics were on, nanoseconds.
     pub run_ns: u64,
-    /// Times it ran meanwhile.
+    /// Runs while statistics were on.
     pub runs: u64,
 }
 
-/// Turns on what `kernel.bpf_stats_enabled` does, for as long as the descriptor is open: however
-/// this process ends, the setting is as it was.
+/// Turns on run-time statistics (as `kernel.bpf_stats_enabled` does) for as long as the descriptor is
+/// open. The kernel restores the setting however this process ends.
 ///
 /// # Errors
 ///
 /// Before Linux 5.8, and without the privilege.
 pub fn count_run_time() -> io::Result<OwnedFd> {
     // `first` is BPF_STATS_RUN_TIME, which is 0.
-    let fd = bpf(BPF_ENABLE_STATS, &mut Attr::default())?;
-    // SAFETY: the kernel has just made it for us.
+    let fd = bpf(BPF_ENABLE_STATS, &mut ProgQueryAttr::default())?;
+    // SAFETY: the kernel has just returned it to this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -72,7 +72,7 @@ pub fn count_run_time() -> io::Result<OwnedFd> {
 /// Without the privilege.
 pub fn ids() -> io::Result<Vec<u32>> {
     let mut ids = Vec::new();
-    let mut attr = Attr::default();
+    let mut attr = ProgQueryAttr::default();
     loop {
         match bpf(BPF_PROG_GET_NEXT_ID, &mut attr) {
             Ok(_) => {
@@ -85,27 +85,27 @@ pub fn ids() -> io::Result<Vec<u32>> {
     }
 }
 
-/// What the kernel says of a program.
+/// Reads the counters of a program.
 ///
 /// # Errors
 ///
-/// When it is gone.
-pub fn program(id: u32) -> io::Result<Program> {
-    let by_id = &mut Attr {
+/// When the program is gone.
+pub fn program(id: u32) -> io::Result<ProgramStats> {
+    let by_id = &mut ProgQueryAttr {
         first: id,
-        ..Attr::default()
+        ..ProgQueryAttr::default()
     };
-    // SAFETY: the kernel has just made it for us.
+    // SAFETY: the kernel has just returned it to this process.
     let fd = unsafe { OwnedFd::from_raw_fd(bpf(BPF_PROG_GET_FD_BY_ID, by_id)?) };
-    let mut info = RawInfo::default();
-    let by_fd = &mut Attr {
+    let mut info = RawProgInfo::default();
+    let by_fd = &mut ProgQueryAttr {
         first: fd.as_raw_fd().cast_unsigned(),
-        second: u32::try_from(size_of::<RawInfo>()).unwrap_or(0),
+        second: u32::try_from(size_of::<RawProgInfo>()).unwrap_or(0),
         third: std::ptr::from_mut(&mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, by_fd)?;
     let name = info.name.split(|b| *b == 0).next().unwrap_or_default();
-    Ok(Program {
+    Ok(ProgramStats {
         name: String::from_utf8_lossy(name).into_owned(),
         tracing: TRACING.contains(&info.kind),
         run_ns: info.run_time_ns,
@@ -113,15 +113,15 @@ pub fn program(id: u32) -> io::Result<Program> {
     })
 }
 
-fn bpf(command: libc::c_int, attr: &mut Attr) -> io::Result<libc::c_int> {
-    // SAFETY: the attribute is ours, of the size given, and what its `third` points to, where the
-    // command reads it, is a live RawInfo of the size in `second`.
+fn bpf(command: libc::c_int, attr: &mut ProgQueryAttr) -> io::Result<libc::c_int> {
+    // SAFETY: the attribute is live and of the size given, and what its `third` points to, where the
+    // command reads it, is a live RawProgInfo of the size in `second`.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
             std::ptr::from_mut(attr),
-            size_of::<Attr>(),
+            size_of::<ProgQueryAttr>(),
         )
     };
     if result < 0 {

@@ -1,5 +1,5 @@
-//! The agent under a SYN flood, and with a million half-opens: `synprobe-tests`' program `flood` makes
-//! them in a lab of its own, on demand.
+//! The agent under a SYN flood, and with a million half-opens. The program `flood` of `synprobe-tests`
+//! makes both in its own lab.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -13,28 +13,28 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Bench,
-    process::{Running, Watcher},
-    report::{Flood, HalfOpens},
+    BenchContext,
+    process::ChildProcess,
+    report::{FloodCost, HalfOpenCost},
     say,
 };
 use crate::workspace::{cargo, root, run, target_dir};
 
-/// Half-opens to be tracked.
+/// Half-opens that are made.
 const HALF_OPENS: u32 = 1_000_000;
-/// Flooded for so long before the memory counts: tables of a fixed size have filled by then.
+/// The flood lasts this long before memory is measured: tables of a fixed size are full by then.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// All have been seen in a dump, and most were sent again.
-const SEEN: Duration = Duration::from_secs(10);
+/// After this time every half-open was in a dump, and most SYN-ACKs were retransmitted.
+const SETTLE: Duration = Duration::from_secs(10);
 
-/// The program that floods.
-struct Flooder {
+/// The program `flood`, running.
+struct FloodProcess {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    _process: Running,
+    _process: ChildProcess,
 }
 
-/// What it answers to `flood`.
+/// Its answer to `flood`.
 #[derive(Deserialize)]
 struct Flooded {
     syns: u64,
@@ -43,13 +43,13 @@ struct Flooded {
     honest_port: u16,
 }
 
-/// And to `fill`.
+/// Its answer to `fill`.
 #[derive(Deserialize)]
 struct Filled {
     half_opens: u64,
 }
 
-impl Flooder {
+impl FloodProcess {
     fn start() -> Result<Self> {
         let build = ["build", "--quiet", "--release", "-p", "synprobe-tests"];
         run(Command::new(cargo())
@@ -59,7 +59,7 @@ impl Flooder {
             .arg(target_dir()))?;
         let mut command = Command::new(target_dir().join("release/flood"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Running::spawn(&mut command, libc::SIGKILL)?;
+        let mut process = ChildProcess::spawn(&mut command, libc::SIGKILL)?;
         let (input, output) = process.pipes().context("the flood's pipes")?;
         Ok(Self {
             input,
@@ -72,18 +72,18 @@ impl Flooder {
         writeln!(self.input, "{what} {number}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("the flood has failed: {line:?}"))
+        serde_json::from_str(&line).with_context(|| format!("the flood failed: {line:?}"))
     }
 }
 
-/// For so long as the highest rate is held elsewhere; honest connections at another port beside it.
+/// Floods for as long as the loss measurement lasts, with legitimate connections at another port.
 ///
 /// # Errors
 ///
 /// When the flood or the agent fails.
-pub fn flood(bench: &Bench) -> Result<Flood> {
+pub fn flood(bench: &BenchContext) -> Result<FloodCost> {
     say("the agent under a SYN flood");
-    let mut flooder = Flooder::start()?;
+    let mut flooder = FloodProcess::start()?;
     let watcher = bench.watch(&["--quiet"])?;
     let warm_up: Flooded = flooder.ask("flood", WARM_UP.as_millis())?;
     let (cpu, warm) = (watcher.process.cpu()?, watcher.process.memory()?);
@@ -93,7 +93,7 @@ pub fn flood(bench: &Bench) -> Result<Flood> {
     let ended = watcher.end()?;
     let honest = warm_up.honest + flooded.honest;
     let seen = completed(&ended.of_type("completed")?, flooded.honest_port);
-    Ok(Flood {
+    Ok(FloodCost {
         seconds: flooded.seconds,
         syns_per_second: flooded.syns as f64 / flooded.seconds,
         cores: cpu.as_secs_f64() / flooded.seconds,
@@ -105,21 +105,21 @@ pub fn flood(bench: &Bench) -> Result<Flood> {
     })
 }
 
-/// A million half-opens, tracked.
+/// Measures the agent with a million half-opens.
 ///
 /// # Errors
 ///
 /// As [`flood`].
-pub fn half_opens(bench: &Bench) -> Result<HalfOpens> {
+pub fn half_opens(bench: &BenchContext) -> Result<HalfOpenCost> {
     say("the agent with a million half-opens");
-    let mut flooder = Flooder::start()?;
+    let mut flooder = FloodProcess::start()?;
     let watcher = bench.watch(&["--quiet"])?;
     let filled: Filled = flooder.ask("fill", HALF_OPENS.into())?;
-    thread::sleep(SEEN);
+    thread::sleep(SETTLE);
     let bytes = watcher.process.memory()?;
     let peak_bytes = watcher.process.peak_memory()?;
-    let end: Value = serde_json::from_str(&end(watcher)?)?;
-    Ok(HalfOpens {
+    let end: Value = serde_json::from_str(&watcher.end()?.last)?;
+    Ok(HalfOpenCost {
         there: filled.half_opens,
         tracked: end["handshakes"].as_u64().context("no handshakes")?,
         bytes,
@@ -127,11 +127,7 @@ pub fn half_opens(bench: &Bench) -> Result<HalfOpens> {
     })
 }
 
-fn end(watcher: Watcher) -> Result<String> {
-    Ok(watcher.end()?.last)
-}
-
-/// Handshakes at that port that the agent has counted.
+/// Handshakes at `port` that the agent counted.
 fn completed(lines: &[Value], port: u16) -> u64 {
     let of_port = lines.iter().filter(|line| line["port"] == port);
     of_port.filter_map(|l| l["handshakes"].as_u64()).sum()

@@ -1,8 +1,8 @@
-//! The load: connections over 127.0.0.0/8, each opened, accepted and closed, as fast as it goes.
+//! The load: connections over 127.0.0.0/8, opened, accepted and closed at full speed.
 //!
-//! It lives in a process of its own, whose network namespace is its own too: its settings touch
-//! nobody, nobody's firewall touches it, and both vanish with it. Each thread has a listener of its own,
-//! at [`PORT`] and upwards, and calls it by as many addresses as there are to be peers.
+//! It runs in a separate process with its own network namespace. Its settings do not affect the host,
+//! and the host's firewall does not affect it. Each thread has its own listener, at [`PORT`] and
+//! upwards, and connects to it by as many addresses as peers are wanted.
 
 use std::{
     fs,
@@ -17,53 +17,53 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::process::Running;
+use super::process::ChildProcess;
 
-/// Where the load listens.
+/// The first port that the load listens on.
 pub const PORT: u16 = 8080;
 
 /// Settings of the load's namespace.
 const SETTINGS: [(&str, &str); 2] = [
-    // A closed connection would hold its port for a minute, and ports would run out in seconds.
-    // Those beyond this number go at once, as they do on a busy host.
+    // A connection in TIME_WAIT holds its port for a minute, and ports would run out in seconds.
+    // With this limit the kernel frees it at once, as on a busy host.
     ("tcp_max_tw_buckets", "0"),
     ("ip_local_port_range", "1024 65535"),
 ];
 
-/// `cargo xtask bench-load`: reads milliseconds and a number of peers, a line each, and answers with a
-/// [`Sample`] each.
+/// `cargo xtask bench-load`: reads lines of milliseconds and number of peers; answers each with a
+/// [`Sample`].
 #[derive(Args)]
 pub struct LoadArgs {
     #[arg(long)]
     threads: u8,
 }
 
-/// What one stretch of load came to.
+/// The result of one period of load.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// Connections opened, accepted and closed.
     pub connections: u64,
-    /// In this time.
+    /// Duration, seconds.
     pub seconds: f64,
 }
 
 impl Sample {
-    /// Connections a second.
+    /// Connections per second.
     pub fn rate(&self) -> f64 {
         self.connections as f64 / self.seconds
     }
 }
 
-/// The load's process, from outside.
+/// Handle of the load's process.
 pub struct Load {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// Keeps the process; ends it when dropped.
-    _process: Running,
+    /// Ends the process when dropped.
+    _process: ChildProcess,
 }
 
 impl Load {
-    /// Starts it; it makes no load yet.
+    /// Starts the process; it makes no load yet.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Load {
             .args(["bench-load", "--threads", &threads.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut process = Running::spawn(&mut command, libc::SIGKILL)?;
+        let mut process = ChildProcess::spawn(&mut command, libc::SIGKILL)?;
         let (input, output) = process.pipes().context("the load's pipes")?;
         Ok(Self {
             input,
@@ -83,16 +83,16 @@ impl Load {
         })
     }
 
-    /// Makes load for so long, with one peer.
+    /// Makes load for `length`, with one peer.
     ///
     /// # Errors
     ///
-    /// When the load failed; it has said why on standard error.
+    /// When the load failed; the process prints the reason on standard error.
     pub fn run(&mut self, length: Duration) -> Result<Sample> {
         self.run_with(length, 1)
     }
 
-    /// Likewise, with so many peers.
+    /// As [`Load::run`], with `peers` peers.
     ///
     /// # Errors
     ///
@@ -101,11 +101,11 @@ impl Load {
         writeln!(self.input, "{} {peers}", length.as_millis())?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        serde_json::from_str(&line).context("the load has failed")
+        serde_json::from_str(&line).context("the load failed")
     }
 }
 
-/// The process itself.
+/// The main function of the load process.
 ///
 /// # Errors
 ///
@@ -130,7 +130,7 @@ pub fn load(args: &LoadArgs) -> Result<()> {
                 .map(|listener| scope.spawn(move || connect_until(listener, deadline, peers)))
                 .collect();
             let joined = threads.into_iter().map(|thread| {
-                let died = || io::Error::other("a thread of the load has died");
+                let died = || io::Error::other("a thread of the load panicked");
                 thread.join().unwrap_or_else(|_| Err(died()))
             });
             joined.collect()
@@ -150,7 +150,7 @@ pub fn load(args: &LoadArgs) -> Result<()> {
     Ok(())
 }
 
-/// Opens, accepts, closes; the client first, as most clients do.
+/// Opens, accepts and closes connections. The client closes first, as most clients do.
 fn connect_until(listener: &TcpListener, deadline: Instant, peers: u16) -> io::Result<u64> {
     let port = listener.local_addr()?.port();
     let mut connections = 0;
@@ -167,7 +167,7 @@ fn connect_until(listener: &TcpListener, deadline: Instant, peers: u16) -> io::R
 }
 
 fn enter_namespace() -> Result<()> {
-    // SAFETY: unshare takes flags only, and this process has one thread yet.
+    // SAFETY: unshare takes flags only, and this process has a single thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(anyhow!(io::Error::last_os_error()).context("a network namespace"));
     }

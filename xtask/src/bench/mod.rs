@@ -1,16 +1,17 @@
-//! `cargo xtask bench`: what watching costs, measured on this machine in one run.
+//! `cargo xtask bench`: the cost of watching, measured on this machine in one run.
 //!
-//! Machines differ, and so do their quiet and busy hours, so every figure stands beside something
-//! measured in the same run: the same load unwatched, and `tcpstates` where it is installed.
-//! [`load`] makes the connections in a namespace of its own, [`process`] owns what is started,
-//! [`flood`] has SYNs made that no application makes, [`bpf`] asks the kernel what its programs took,
-//! [`peer`] finds what stands beside us, [`measure`] puts them together, [`report`] prints.
+//! Machines differ, and so does their load. Every figure therefore stands beside one from the same run:
+//! the same load unwatched, and `tcpstates` where it is installed.
+//!
+//! [`load`] makes connections in its own namespace. [`process`] owns the processes that the bench
+//! starts. [`flood`] runs the SYN flood. [`bpf`] reads the run time of eBPF programs. [`peer_tools`]
+//! finds other tools. [`measure`] runs the measurements; [`report`] prints them, one file a section.
 
 mod bpf;
 mod flood;
 mod load;
 mod measure;
-mod peer;
+mod peer_tools;
 mod process;
 mod report;
 
@@ -18,9 +19,8 @@ use std::{path::PathBuf, process::Command, thread, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::Args;
-
 pub use load::{LoadArgs, load};
-use peer::Peer;
+use peer_tools::PeerTool;
 use process::Watcher;
 
 use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
@@ -28,38 +28,38 @@ use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 /// `cargo xtask bench`
 #[derive(Args)]
 pub struct BenchArgs {
-    /// One JSON object instead of tables
+    /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
-    /// How long each measurement lasts
+    /// Seconds each measurement lasts
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Pairs of runs with and without `synprobe watch`
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(7..=1000))]
     rounds: u32,
-    /// How long the load is highest, looking for records that are lost
+    /// Seconds at the highest rate, looking for lost records
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     loss_seconds: u64,
 }
 
 /// What every measurement needs.
-pub struct Bench {
+pub struct BenchContext {
     /// The agent's release build.
     synprobe: PathBuf,
-    /// Others that do a part of it, where installed.
-    peers: Vec<Peer>,
-    /// How long each measurement lasts.
+    /// Installed tools that do a part of its work.
+    peers: Vec<PeerTool>,
+    /// Duration of each measurement.
     length: Duration,
-    /// Pairs.
+    /// Pairs of runs.
     rounds: u32,
-    /// How long the load is highest.
+    /// Duration at the highest rate.
     loss: Duration,
-    /// The CPUs of this machine.
+    /// CPUs of this machine.
     cpus: usize,
 }
 
-impl Bench {
-    /// `synprobe watch` with these arguments, attached and under way.
+impl BenchContext {
+    /// Starts `synprobe watch` with these arguments; returns once it is attached.
     fn watch(&self, args: &[&str]) -> Result<Watcher> {
         Watcher::synprobe(&self.synprobe, args, &target_dir().join("bench"))
     }
@@ -69,11 +69,11 @@ fn say(what: &str) {
     eprintln!("xtask: measuring {what}");
 }
 
-/// Measures everything and prints it.
+/// Measures everything and prints the report.
 ///
 /// # Errors
 ///
-/// When not root, the agent does not build or start, or the load fails.
+/// When not root, when the agent does not build or start, or when the load fails.
 pub fn run(args: &BenchArgs) -> Result<()> {
     if !is_root() {
         bail!("the bench loads eBPF programs and makes a network namespace: run it as root");
@@ -86,9 +86,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             .arg("--target-dir")
             .arg(target_dir()),
     )?;
-    let bench = Bench {
+    let bench = BenchContext {
         synprobe: target_dir().join("release/synprobe"),
-        peers: peer::find(),
+        peers: peer_tools::find(),
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
         loss: Duration::from_secs(args.loss_seconds),

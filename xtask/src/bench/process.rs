@@ -1,4 +1,4 @@
-//! What the bench starts, it ends: by its own pid, when dropped, and when the bench itself dies.
+//! Processes that the bench starts. Each ends when its value is dropped, and when the bench dies.
 
 use std::{
     collections::BTreeSet,
@@ -18,21 +18,21 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// A started program may take this long to be ready.
+/// A started program must be ready within this time.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked at.
-const GLANCE: Duration = Duration::from_millis(2);
-/// What a `lost` line begins with.
+/// Pause between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+/// Prefix of a `lost` line.
 const LOST: &[u8] = br#"{"v":1,"type":"lost","#;
 
-/// A process of ours.
-pub struct Running {
+/// A child process.
+pub struct ChildProcess {
     child: Child,
     ended: bool,
 }
 
-impl Running {
-    /// Starts it. `on_our_death` is what the kernel sends it should this process die before it.
+impl ChildProcess {
+    /// Starts it. The kernel sends it the signal `on_our_death` when this process dies.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Running {
                 if libc::prctl(libc::PR_SET_PDEATHSIG, on_our_death) != 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // Had we died before the request, nothing would ever be sent.
+                // If this process died before the request, no signal would be sent.
                 if libc::getppid().cast_unsigned() != us {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
@@ -62,7 +62,7 @@ impl Running {
         })
     }
 
-    /// Its standard input and output, once.
+    /// Takes its standard input and output.
     pub fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
         Some((self.child.stdin.take()?, self.child.stdout.take()?))
     }
@@ -71,19 +71,19 @@ impl Running {
         self.child.id().cast_signed()
     }
 
-    /// CPU time so far, all threads, dead ones included.
+    /// CPU time so far, of all threads, ended ones included.
     pub fn cpu(&self) -> Result<Duration> {
         let mut clock = 0;
         let mut time = MaybeUninit::<libc::timespec>::uninit();
-        // SAFETY: the pointer is to a clockid_t of ours; the pid is of a child not yet waited for.
+        // SAFETY: the pointer is to a local clockid_t; the pid is of a child not yet waited for.
         if unsafe { libc::clock_getcpuclockid(self.pid(), &mut clock) } != 0 {
             bail!("no CPU clock for process {}", self.pid());
         }
-        // SAFETY: the pointer is to a timespec of ours.
+        // SAFETY: the pointer is to a local timespec.
         if unsafe { libc::clock_gettime(clock, time.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error()).context("CPU clock");
         }
-        // SAFETY: clock_gettime succeeded and has filled it.
+        // SAFETY: clock_gettime succeeded and filled it.
         let time = unsafe { time.assume_init() };
         Ok(Duration::new(
             time.tv_sec.cast_unsigned(),
@@ -91,12 +91,12 @@ impl Running {
         ))
     }
 
-    /// The most memory it has had, bytes.
+    /// Peak memory (VmHWM), bytes.
     pub fn peak_memory(&self) -> Result<u64> {
         self.status("VmHWM:").map(|kib| kib * 1024)
     }
 
-    /// The memory it has now, bytes.
+    /// Memory now (VmRSS), bytes.
     pub fn memory(&self) -> Result<u64> {
         self.status("VmRSS:").map(|kib| kib * 1024)
     }
@@ -109,7 +109,7 @@ impl Running {
         number.with_context(|| format!("no {name}"))
     }
 
-    /// How often its threads have gone to sleep and been woken again.
+    /// Voluntary context switches of all its threads: how often they went to sleep.
     pub fn wakeups(&self) -> Result<u64> {
         let folder = format!("/proc/{}/task", self.pid());
         let mut sum = 0;
@@ -136,22 +136,21 @@ impl Running {
         ids.collect()
     }
 
-    /// Asks it to end (SIGINT) and waits for that; gives back its CPU time from start to end, and
-    /// how it ended.
+    /// Sends SIGINT and waits for its end. Returns its total CPU time and its exit status.
     fn end(mut self) -> Result<(Duration, ExitStatus)> {
-        // SAFETY: the pid is our child's, which is not yet waited for, so it is nobody else's.
+        // SAFETY: the pid is that of a child that was not waited for yet, so it was not reused.
         if unsafe { libc::kill(self.pid(), libc::SIGINT) } != 0 {
             return Err(io::Error::last_os_error()).context("SIGINT");
         }
         let mut status = 0;
         let mut usage = MaybeUninit::<libc::rusage>::uninit();
-        // SAFETY: both pointers are to variables of ours.
+        // SAFETY: both pointers are to local variables.
         let waited = unsafe { libc::wait4(self.pid(), &mut status, 0, usage.as_mut_ptr()) };
         if waited != self.pid() {
             return Err(io::Error::last_os_error()).context("wait4");
         }
         self.ended = true;
-        // SAFETY: wait4 succeeded and has filled it.
+        // SAFETY: wait4 succeeded and filled it.
         let usage = unsafe { usage.assume_init() };
         let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
         Ok((cpu, ExitStatus::from_raw(status)))
@@ -164,10 +163,10 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !self.ended {
-            // It may have ended by itself; either way nothing is left of it.
+            // An error means that it has ended by itself.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
@@ -182,12 +181,12 @@ fn duration(time: libc::timeval) -> Duration {
 /// A program that watches connections and writes to a file.
 pub struct Watcher {
     /// The process.
-    pub process: Running,
-    /// From its start until it was attached.
+    pub process: ChildProcess,
+    /// Time from its start until it was attached.
     pub ready_after: Duration,
-    /// CPU time it took until then.
+    /// CPU time until it was attached.
     pub cpu_at_ready: Duration,
-    /// Ctrl-C is an error to it.
+    /// Whether SIGINT makes it exit with an error.
     fails_at_end: bool,
     output: File,
 }
@@ -207,7 +206,7 @@ impl Watcher {
         })
     }
 
-    /// Starts somebody else's program.
+    /// Starts a peer tool.
     ///
     /// # Errors
     ///
@@ -215,7 +214,7 @@ impl Watcher {
     pub fn peer(program: &Path, args: &[&str], folder: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command.args(args);
-        // It counts there what it could not print.
+        // It reports lost events there.
         command.stderr(Stdio::null());
         // SAFETY: the closure makes system calls on constants only.
         unsafe { command.pre_exec(own_tracefs) };
@@ -223,7 +222,7 @@ impl Watcher {
             Ok(!watcher.process.programs().is_empty())
         })?;
         watcher.fails_at_end = true;
-        // It says nothing until its buffer is full; loading is done, attaching takes a moment.
+        // Its programs are loaded; attaching takes a moment, and it prints nothing until its buffer is full.
         thread::sleep(Duration::from_millis(300));
         if watcher.process.died().is_some() {
             bail!("{} cannot attach its programs", program.display());
@@ -237,11 +236,11 @@ impl Watcher {
         ready: impl Fn(&Self) -> Result<bool>,
     ) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let output = nameless_file(folder)?;
+        let output = unlinked_file(folder)?;
         command.stdout(output.try_clone()?);
         let began = Instant::now();
         let mut watcher = Self {
-            process: Running::spawn(&mut command, libc::SIGTERM)?,
+            process: ChildProcess::spawn(&mut command, libc::SIGTERM)?,
             ready_after: Duration::ZERO,
             cpu_at_ready: Duration::ZERO,
             fails_at_end: false,
@@ -254,7 +253,7 @@ impl Watcher {
             if began.elapsed() > PATIENCE {
                 bail!("{name} is not ready after {} s", PATIENCE.as_secs());
             }
-            thread::sleep(GLANCE);
+            thread::sleep(POLL_INTERVAL);
         }
         watcher.ready_after = began.elapsed();
         watcher.cpu_at_ready = watcher.process.cpu()?;
@@ -265,8 +264,8 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// When it did not end well.
-    pub fn end(self) -> Result<Ended> {
+    /// When it exits with an error.
+    pub fn end(self) -> Result<FinishedWatcher> {
         let (cpu, status) = self.process.end()?;
         if !status.success() && !self.fails_at_end {
             bail!("the agent: {status}");
@@ -279,7 +278,7 @@ impl Watcher {
         let tail = String::from_utf8_lossy(&tail);
         let last = tail.trim_end().lines().next_back().unwrap_or_default();
         let (lines, losses) = lines(&self.output)?;
-        Ok(Ended {
+        Ok(FinishedWatcher {
             cpu,
             bytes,
             lines,
@@ -290,27 +289,27 @@ impl Watcher {
     }
 }
 
-/// What a watcher left.
-pub struct Ended {
-    /// CPU time from being ready to its end.
+/// The results of a watcher that has ended.
+pub struct FinishedWatcher {
+    /// CPU time from attached to its end.
     pub cpu: Duration,
-    /// Written.
+    /// Bytes written.
     pub bytes: u64,
-    /// Written.
+    /// Lines written.
     pub lines: u64,
-    /// Those among them that say what was lost.
+    /// Lines of type `lost`.
     pub losses: Vec<String>,
-    /// The last of them.
+    /// The last line.
     pub last: String,
     output: File,
 }
 
-impl Ended {
+impl FinishedWatcher {
     /// Its lines of one type.
     ///
     /// # Errors
     ///
-    /// When they cannot be read again, or one is no JSON.
+    /// When the file cannot be read, or a line is not JSON.
     pub fn of_type(&self, kind: &str) -> Result<Vec<Value>> {
         let mut reader = BufReader::with_capacity(1 << 20, self.output.try_clone()?);
         reader.rewind()?;
@@ -326,7 +325,7 @@ impl Ended {
     }
 }
 
-/// How many lines a file has, and those of type `lost`.
+/// The number of lines of a file, and its lines of type `lost`.
 fn lines(file: &File) -> Result<(u64, Vec<String>)> {
     let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
     reader.rewind()?;
@@ -341,8 +340,8 @@ fn lines(file: &File) -> Result<(u64, Vec<String>)> {
     Ok((lines, losses))
 }
 
-/// Mounts tracefs, which libbpf attaches by and many a host has not mounted, where only the calling
-/// process sees it. Runs between fork and exec.
+/// Mounts tracefs in a mount namespace of the calling process. libbpf attaches by it, and many hosts
+/// have not mounted it. Runs between fork and exec.
 fn own_tracefs() -> io::Result<()> {
     let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
     let (tracefs, place) = (c"tracefs".as_ptr(), c"/sys/kernel/tracing".as_ptr());
@@ -358,15 +357,15 @@ fn own_tracefs() -> io::Result<()> {
             ) == 0
             && libc::mount(tracefs, place, tracefs, 0, std::ptr::null()) == 0
     };
-    // Where it is mounted already, a second time is refused and not needed.
+    // EBUSY: it is mounted already.
     match io::Error::last_os_error() {
         error if done || error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
         error => Err(error),
     }
 }
 
-/// A file without a name: it goes with the last process that has it open, however that ends.
-fn nameless_file(folder: &Path) -> Result<File> {
+/// An unlinked file: the kernel frees it when the last process closes it.
+fn unlinked_file(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let path = folder.join(format!("output-{}", std::process::id()));
     let file = File::options()

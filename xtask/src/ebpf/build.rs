@@ -1,4 +1,4 @@
-//! One build of the objects.
+//! Builds the objects.
 
 use std::{
     ffi::OsString,
@@ -12,11 +12,11 @@ use anyhow::{Context, Result};
 use super::{OBJECTS, strip::without_dwarf, toolchain::Toolchain};
 use crate::workspace::{cargo_home, root, run, target_dir};
 
-/// The target: little endian, like every machine this is likely to run on.
+/// The target: little endian.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What surrounds a build and may not change what comes out of it.
-const FOREIGN: [&str; 9] = [
+/// Environment variables that must not affect the build.
+const REMOVED_VARIABLES: [&str; 9] = [
     "RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",
     "CARGO_BUILD_TARGET",
@@ -28,7 +28,7 @@ const FOREIGN: [&str; 9] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Builds every object; gives back file name and bytes.
+/// Builds every object. Returns file names and bytes.
 ///
 /// # Errors
 ///
@@ -37,22 +37,22 @@ pub fn build(toolchain: &Toolchain) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let target_dir = target_dir().join("bpf");
     let cargo = || {
         let mut command = Command::new(&toolchain.cargo);
-        for name in FOREIGN {
+        for name in REMOVED_VARIABLES {
             command.env_remove(name);
         }
         command.current_dir(root()).env("RUSTC", &toolchain.rustc);
         command
     };
-    // Cargo would not notice another linker.
+    // Cargo does not detect a different linker.
     run(cargo()
         .args(["clean", "--quiet", "--release", "--target", TARGET])
         .args(["--package", "synprobe-ebpf", "--target-dir"])
         .arg(&target_dir))?;
     let mut command = cargo();
     command
-        // Both ways use what stable hides: `-Z build-std`, and the attributes of `core` itself.
+        // Needed for `-Z build-std` and for the attributes of `core`.
         .env("RUSTC_BOOTSTRAP", "1")
-        // The linker is named without its folder, for the flags are part of the symbols' hashes.
+        // The flags name the linker without its folder: they are part of the symbols' hashes.
         .env("PATH", path_with(&toolchain.linker)?)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain))
         .args(["build", "--locked", "--release", "--target", TARGET])
@@ -64,7 +64,7 @@ pub fn build(toolchain: &Toolchain) -> Result<Vec<(&'static str, Vec<u8>)>> {
         "panic=\"abort\"",
         "lto=false",
         "codegen-units=1",
-        // BTF is made from the debug information, which is then stripped.
+        // BTF is generated from the debug information, which is stripped afterwards.
         "debug=2",
         "strip=false",
     ] {
@@ -78,9 +78,9 @@ pub fn build(toolchain: &Toolchain) -> Result<Vec<(&'static str, Vec<u8>)>> {
     }
     run(&mut command)?;
 
-    let made = target_dir.join(TARGET).join("release");
+    let built = target_dir.join(TARGET).join("release");
     let read = |(bin, name)| {
-        let path = made.join(bin);
+        let path = built.join(bin);
         let object = fs::read(&path).with_context(|| path.display().to_string())?;
         let stripped = without_dwarf(&object).with_context(|| format!("stripping {name}"))?;
         Ok((name, stripped))
@@ -88,7 +88,7 @@ pub fn build(toolchain: &Toolchain) -> Result<Vec<(&'static str, Vec<u8>)>> {
     OBJECTS.into_iter().map(read).collect()
 }
 
-/// Flags that leave no trace of this machine in the object.
+/// Flags that keep paths of this machine out of the object.
 fn flags(toolchain: &Toolchain) -> OsString {
     let mut flags: Vec<OsString> = ["-Clinker=bpf-linker", "-Clink-arg=--btf"]
         .map(OsString::from)
@@ -108,7 +108,7 @@ fn flags(toolchain: &Toolchain) -> OsString {
     flags.join("\u{1f}".as_ref())
 }
 
-/// Folders with unpacked packages; each bears its index's name and hash, which are the machine's.
+/// Folders with unpacked packages. Their names contain the registry index, which differs between machines.
 fn package_sources() -> Vec<PathBuf> {
     let Some(home) = cargo_home() else {
         return Vec::new();

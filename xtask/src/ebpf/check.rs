@@ -1,7 +1,7 @@
-//! `cargo xtask ebpf --check`: are the committed objects what the source gives?
+//! `cargo xtask ebpf --check`: checks that the committed objects match the source.
 //!
-//! Only the recorded toolchain can give the same bytes. With another one, what it built is put into
-//! a copy of the workspace, loaded into this kernel there, and the kernel tests run on it.
+//! Only the recorded toolchain gives the same bytes. With another one, the check puts its objects into a copy
+//! of the workspace, loads them into this kernel, and runs the kernel tests with them.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use anyhow::{Context, Result, bail};
 use super::toolchain::{Record, Toolchain};
 use crate::workspace::{cargo, is_root, output, root, run, target_dir};
 
-/// Compares, or tests.
+/// Compares the objects, or tests them where the toolchain differs.
 ///
 /// # Errors
 ///
-/// When an object is not what the source gives, or does not work.
+/// When an object differs from the source's, or does not work.
 pub fn check(
     recorded: Option<&Record>,
     toolchain: &Toolchain,
@@ -33,11 +33,11 @@ pub fn check(
         return compare(objects);
     }
     eprintln!(
-        "xtask: another toolchain than the recorded one ({}): bytes are not compared; what it \
-         built is loaded, and the kernel tests run on it",
+        "xtask: the toolchain differs from the recorded one ({}): bytes are not compared; its objects \
+         are loaded and the kernel tests run with them",
         differences.join("; ")
     );
-    try_out(objects)
+    test_objects(objects)
 }
 
 fn compare(objects: &[(&str, Vec<u8>)]) -> Result<()> {
@@ -50,17 +50,17 @@ fn compare(objects: &[(&str, Vec<u8>)]) -> Result<()> {
     }
     if !differing.is_empty() {
         bail!(
-            "not what the source gives: {}. Run `cargo xtask ebpf` and commit the result",
+            "these objects do not match the source: {}. Run `cargo xtask ebpf` and commit the result",
             differing.join(", ")
         );
     }
-    eprintln!("xtask: the committed objects are, byte for byte, what the source gives");
+    eprintln!("xtask: the committed objects match the source, byte for byte");
     Ok(())
 }
 
-fn try_out(objects: &[(&str, Vec<u8>)]) -> Result<()> {
+fn test_objects(objects: &[(&str, Vec<u8>)]) -> Result<()> {
     if !is_root() {
-        bail!("loading what was built needs root; or use the recorded toolchain");
+        bail!("loading the objects needs root; or use the recorded toolchain");
     }
     let tree = target_dir().join("bpf-check/tree");
     copy_workspace(&tree)?;
@@ -75,20 +75,18 @@ fn try_out(objects: &[(&str, Vec<u8>)]) -> Result<()> {
             .env("CARGO_TARGET_DIR", target_dir().join("bpf-check/target"));
         command
     };
-    eprintln!("xtask: loading what was built");
+    eprintln!("xtask: loading the built objects");
     run(cargo_there()
         .args(["run", "--quiet", "--package", "synprobe", "--"])
         .args(["watch", "--format", "json", "--duration", "500ms"])
         .stdout(Stdio::null()))
-    .context("what was built cannot be loaded")?;
+    .context("the built objects cannot be loaded")?;
     let passed = passing_tests(cargo_there().args(["test", "--package", "synprobe-tests"]))
-        .context("the kernel tests on what was built")?;
+        .context("the kernel tests with the built objects")?;
     if passed == 0 {
-        bail!("what was built loads, but no kernel test ran on it");
+        bail!("the built objects load, but no kernel test ran");
     }
-    eprintln!(
-        "xtask: what the toolchain at hand built loads, and {passed} kernel tests pass on it"
-    );
+    eprintln!("xtask: the built objects load, and {passed} kernel tests pass with them");
     Ok(())
 }
 
@@ -115,7 +113,7 @@ fn passing_tests(command: &mut Command) -> Result<u64> {
     Ok(passed)
 }
 
-/// Copies every file that git tracks, or would.
+/// Copies every file that git tracks or does not ignore.
 fn copy_workspace(tree: &Path) -> Result<()> {
     let listed = output(Command::new("git").current_dir(root()).args([
         "ls-files",
@@ -124,11 +122,11 @@ fn copy_workspace(tree: &Path) -> Result<()> {
         "--others",
         "--exclude-standard",
     ]))?;
-    // Files keep their times, so that a second check compiles only what has changed.
+    // Files keep their times, so that a second check compiles only changes.
     let _ = fs::remove_dir_all(tree);
     for name in listed.split('\0').filter(|name| !name.is_empty()) {
         let (from, to) = (root().join(name), tree.join(name));
-        // A file that is deleted but not yet committed so.
+        // A file may be deleted without a commit.
         let Ok(meta) = fs::metadata(&from) else {
             continue;
         };
@@ -138,7 +136,7 @@ fn copy_workspace(tree: &Path) -> Result<()> {
         fs::copy(&from, &to).with_context(|| name.to_owned())?;
         let copy = fs::File::options().write(true).open(&to);
         if let (Ok(copy), Ok(time)) = (copy, meta.modified()) {
-            // Without it the check only takes longer.
+            // A failure only makes the check slower.
             let _ = copy.set_modified(time);
         }
     }

@@ -1,9 +1,8 @@
-//! `cargo xtask ebpf`: from `synprobe-ebpf` to the objects that the agent embeds.
+//! `cargo xtask ebpf`: builds the objects that the agent embeds from `synprobe-ebpf`.
 //!
-//! Users need stable Rust only, so the objects are committed. [`toolchain`] finds a compiler that
-//! can make them, [`build`] makes them in such a way that the same compiler gives the same bytes
-//! in any folder, [`strip`] takes the DWARF out, [`check`] holds the committed ones against the
-//! source.
+//! The objects are committed, so that users need only stable Rust. [`toolchain`] finds a suitable
+//! compiler. [`build`] builds reproducibly: the same compiler gives the same bytes in any folder. [`strip`]
+//! removes the DWARF. [`check`] compares the committed objects with the source.
 
 mod build;
 mod check;
@@ -14,11 +13,11 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-
-use crate::workspace::root;
 use toolchain::{Record, Toolchain};
 
-/// A binary of `synprobe-ebpf`, and the object that it becomes: its path in the workspace.
+use crate::workspace::root;
+
+/// Binaries of `synprobe-ebpf`, each with the path of its object in the workspace.
 const OBJECTS: [(&str, &str); 2] = [
     ("synprobe", "synprobe/bpf/synprobe.bpf.o"),
     ("lab", "synprobe-lab/bpf/synprobe-lab.bpf.o"),
@@ -27,16 +26,16 @@ const OBJECTS: [(&str, &str); 2] = [
 /// `cargo xtask ebpf`
 #[derive(Args)]
 pub struct EbpfArgs {
-    /// Only say whether the committed objects are what the source gives
+    /// Only check that the committed objects match the source
     #[arg(long)]
     check: bool,
 }
 
-/// Builds, or checks.
+/// Builds or checks the objects.
 ///
 /// # Errors
 ///
-/// When the toolchain is not there, the build fails, or the committed objects are others.
+/// When the toolchain is missing, the build fails, or the committed objects differ.
 pub fn run(args: &EbpfArgs) -> Result<()> {
     let recorded = Record::read(&folder());
     let toolchain = Toolchain::find(recorded.as_ref())?;
@@ -53,7 +52,7 @@ pub fn run(args: &EbpfArgs) -> Result<()> {
     toolchain.record().write(&folder())
 }
 
-/// Where the record of the toolchain is.
+/// The folder of the toolchain record.
 fn folder() -> PathBuf {
     root().join("synprobe/bpf")
 }

@@ -1,7 +1,7 @@
-//! Takes the DWARF out of an object and leaves the BTF in.
+//! Removes the DWARF from an object and keeps the BTF.
 //!
-//! BTF is made from DWARF, so the object is built with both; the agent embeds it, and needs neither
-//! the four fifths that are DWARF nor an LLVM tool to be rid of them.
+//! BTF is generated from DWARF, so the build produces both. Four fifths of the object are DWARF, which the
+//! agent does not need. No LLVM tool is required to remove it.
 
 use anyhow::Result;
 use object::{
@@ -9,11 +9,11 @@ use object::{
     elf,
 };
 
-/// The object without its `.debug*` sections and what belongs to them.
+/// The object without its `.debug*` sections and their relocations and symbols.
 ///
 /// # Errors
 ///
-/// When it is no ELF file.
+/// When it is not an ELF file.
 pub fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object)?;
     for section in &mut builder.sections {
@@ -22,9 +22,9 @@ pub fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
             section.delete = true;
         }
     }
-    // Symbols and relocations of what is gone.
+    // Symbols and relocations of the removed sections.
     builder.delete_orphans();
-    // LLVM keeps the names of sections among those of symbols; the writer wants them apart.
+    // LLVM stores section names with symbol names; the writer needs a separate section.
     let has_names = |data: &SectionData<'_>| matches!(data, SectionData::SectionString);
     if !builder.sections.iter().any(|s| has_names(&s.data)) {
         let names = builder.sections.add();
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_dwarf_goes() {
+    fn only_dwarf_is_removed() {
         let committed =
             std::fs::read(crate::ebpf::folder().join("synprobe.bpf.o")).expect("the object");
         let stripped = without_dwarf(&committed).expect("an ELF file");
@@ -56,12 +56,12 @@ mod tests {
             assert!(names.iter().any(|(n, _)| n == name), "{names:?}");
         }
         assert!(!names.iter().any(|(n, _)| n.starts_with(b".debug")));
-        // Stripping what is stripped changes nothing: the result is a function of the input only.
+        // Stripping is idempotent.
         assert_eq!(without_dwarf(&stripped).expect("an ELF file"), stripped);
     }
 
     #[test]
-    fn what_is_no_object_is_an_error() {
+    fn a_file_that_is_no_object_is_an_error() {
         assert!(without_dwarf(b"").is_err());
         assert!(without_dwarf(&[0x7f; 200]).is_err());
     }

@@ -1,4 +1,4 @@
-//! Finds what can compile for the kernel, by looking.
+//! Finds a compiler and a linker for eBPF on this machine.
 
 use std::{
     collections::BTreeSet,
@@ -11,47 +11,48 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::{cargo, cargo_home, output};
 
-/// The file beside the objects that says what made them.
+/// The file beside the objects that records their toolchain.
 const FILE: &str = "TOOLCHAIN";
-/// Its first line.
-const HEADER: &str = "# What made the objects beside this file; `cargo xtask ebpf` writes it.";
+/// Its first line; `--check` ignores it.
+const HEADER: &str = "# The toolchain that built these objects; written by `cargo xtask ebpf`.";
 
-/// What is missing on a machine that cannot build the objects.
-const NO_RUSTC: &str = "no Rust compiler here can build for bpfel-unknown-none. Install one of:
+/// Error without a compiler for the target.
+const NO_RUSTC: &str = "no Rust compiler on this machine can build for bpfel-unknown-none. Install one of:
   rustup (any system):   rustup toolchain install nightly --component rust-src
   Debian's packages:     apt-get install rustc-web cargo-web libstd-rust-web-dev-bpf
-Only rebuilding the eBPF objects needs it: they are committed, and `cargo build` needs stable Rust only.";
-const NO_LINKER: &str = "no bpf-linker in PATH nor in cargo's bin folder. Install it:
+Only rebuilding the eBPF objects needs it. They are committed, and `cargo build` needs only stable Rust.";
+/// Error without bpf-linker.
+const NO_LINKER: &str = "no bpf-linker in PATH or in cargo's bin folder. Install it:
   with LLVM from rustup: cargo install bpf-linker --locked
   with Debian's LLVM:    apt-get install llvm-22-dev && LLVM_PREFIX=/usr/lib/llvm-22 \\
                          cargo install bpf-linker --version 0.13.0 --locked --no-default-features --features llvm-22
-Only rebuilding the eBPF objects needs it: they are committed, and `cargo build` needs stable Rust only.";
+Only rebuilding the eBPF objects needs it. They are committed, and `cargo build` needs only stable Rust.";
 
-/// A compiler, its cargo, and the linker.
+/// A compiler, its cargo, and bpf-linker.
 pub struct Toolchain {
     /// The compiler.
     pub rustc: PathBuf,
-    /// The cargo that came with it, or else the one that runs us.
+    /// The cargo beside it, otherwise the one that runs this program.
     pub cargo: PathBuf,
-    /// Where the compiler's own files are.
+    /// The compiler's sysroot.
     pub sysroot: PathBuf,
     /// Whether `core` has to be built from its source.
     pub build_std: bool,
-    /// bpf-linker.
+    /// Path of bpf-linker.
     pub linker: PathBuf,
     record: Record,
 }
 
-/// The versions that decide the bytes.
+/// The versions that determine the bytes of the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record(Vec<(String, String)>);
 
 impl Toolchain {
-    /// The toolchain that was recorded, or else the first that will do.
+    /// The recorded toolchain if it is installed, otherwise the first suitable one.
     ///
     /// # Errors
     ///
-    /// When there is none; says what to install.
+    /// When there is none; the error says what to install.
     pub fn find(recorded: Option<&Record>) -> Result<Self> {
         let linker = find_linker().context(NO_LINKER)?;
         let linker_version = output(Command::new(&linker).arg("--version"))?;
@@ -74,7 +75,7 @@ impl Toolchain {
         }
     }
 
-    /// What a compiler is good for; `None`: not for this.
+    /// Examines a compiler. `None` where it cannot build for the target.
     fn examine(rustc: &Path, linker: &Path) -> Result<Option<Self>> {
         let sysroot = PathBuf::from(output(Command::new(rustc).args(["--print", "sysroot"]))?);
         let has_core = has_core(&sysroot);
@@ -89,8 +90,8 @@ impl Toolchain {
         let core = match (has_core, has_source) {
             (false, _) => "build-std",
             (true, false) => "prebuilt",
-            // LLVM quotes source lines in BTF wherever it finds the file, and where `core` was
-            // built nobody remapped its paths: these are other bytes.
+            // LLVM quotes source lines in BTF where it finds the file, and the paths of a prebuilt
+            // `core` are not remapped: the bytes differ.
             (true, true) => "prebuilt, quoting its source",
         };
         let mut record = Record(Vec::new());
@@ -107,7 +108,7 @@ impl Toolchain {
         }))
     }
 
-    /// Its versions.
+    /// The versions of the toolchain.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -130,7 +131,7 @@ impl Record {
         self.0.push((key.to_owned(), value.to_owned()));
     }
 
-    /// What stands beside the objects, if anything does.
+    /// Reads the record beside the objects, if there is one.
     pub fn read(folder: &Path) -> Option<Self> {
         fs::read_to_string(folder.join(FILE))
             .ok()
@@ -148,7 +149,7 @@ impl Record {
         format!("{HEADER}\n{}", lines.collect::<String>())
     }
 
-    /// Writes it beside the objects.
+    /// Writes the record beside the objects.
     ///
     /// # Errors
     ///
@@ -158,7 +159,7 @@ impl Record {
         fs::write(&path, self.text()).with_context(|| path.display().to_string())
     }
 
-    /// What another toolchain has otherwise: `rustc 1.96.0 … instead of rustc 1.95.0 …`.
+    /// The differences of another toolchain: `rustc 1.96.0 … instead of rustc 1.95.0 …`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let other_value = |key: &str| {
             let pair = other.0.iter().find(|(k, _)| k == key);
@@ -183,7 +184,7 @@ fn has_core(sysroot: &Path) -> bool {
     })
 }
 
-/// Every compiler on this machine: those in `PATH` and the system's, then rustup's nightlies.
+/// Every compiler on this machine: those in `PATH`, the system's, then rustup's nightlies.
 fn compilers() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let rustup = env::var_os("RUSTUP_HOME")
@@ -197,12 +198,12 @@ fn compilers() -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("nightly"))
         .map(|entry| entry.path().join("bin"));
     let mut toolchains: Vec<_> = toolchains.collect();
-    // The newest last in name is the newest of the dated ones.
+    // Dated toolchains sort by age.
     toolchains.sort();
     let mut seen = BTreeSet::new();
     env::split_paths(&path)
         .chain([PathBuf::from("/usr/bin"), PathBuf::from("/usr/local/bin")])
-        // rustup's stand-in answers for whichever toolchain is the default, and may download one.
+        // rustup's proxy runs the default toolchain and may download one.
         .filter(|folder| !folder.join("rustup").exists())
         .chain(toolchains.into_iter().rev())
         .map(|folder| folder.join("rustc"))
@@ -219,7 +220,7 @@ fn find_linker() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The LLVM that bpf-linker uses: it is the code generator, so its patch level counts too.
+/// The version of bpf-linker's LLVM. It is the code generator, so its patch level matters.
 fn llvm_of(linker: &Path) -> String {
     let Ok(libraries) = output(Command::new("ldd").arg(linker)) else {
         return "inside bpf-linker".to_owned();
@@ -234,7 +235,7 @@ fn llvm_of(linker: &Path) -> String {
     }
 }
 
-/// The full version inside `…/libLLVM.so.22.1`: the string that begins with what its name ends in.
+/// The full version inside `…/libLLVM.so.22.1`: the string that begins with the version in its name.
 fn version_in(library: &str) -> Option<String> {
     let series = library.rsplit_once(".so.")?.1;
     let bytes = fs::read(library).ok()?;

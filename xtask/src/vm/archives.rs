@@ -1,5 +1,4 @@
-//! Where packages are fetched from: the archives of this system's own apt, mirrors and all, and what
-//! the command line says of others.
+//! Addresses of package archives: those of this system's apt, and those on the command line.
 
 use std::{collections::BTreeMap, process::Command};
 
@@ -8,28 +7,27 @@ use anyhow::{Context, Result};
 use super::kernels::Archive;
 use crate::workspace::output;
 
-/// What the suites of security updates are called: the name of what they update, and this.
+/// Suffix of the suites of security updates.
 const SECURITY: &str = "-security";
 
 /// Addresses of archives.
 pub struct Addresses {
     given: BTreeMap<String, String>,
-    /// This system's, of security updates and of everything else.
+    /// This system's addresses of security updates and of the main archive.
     security: Option<String>,
     main: Option<String>,
 }
 
 impl Addresses {
-    /// Asks apt for its sources, of which there are none where there is no apt. What is `given`, archive
-    /// and address, goes before.
+    /// Asks apt for its sources; there are none without apt. `given` addresses take precedence.
     pub fn of_this_system(given: &[(String, String)]) -> Self {
         let mut apt = Command::new("apt-get");
         apt.args(["update", "--print-uris"]);
-        Self::among(&output(&mut apt).unwrap_or_default(), given)
+        Self::parse_uris(&output(&mut apt).unwrap_or_default(), given)
     }
 
-    /// `uris`: what apt would fetch, quoted and first on each line; below `dists` are the suites.
-    fn among(uris: &str, given: &[(String, String)]) -> Self {
+    /// `uris`: what apt would fetch, quoted and first on each line. The suites are below `dists`.
+    fn parse_uris(uris: &str, given: &[(String, String)]) -> Self {
         let source = |line: &'_ str| {
             let (address, file) = line.strip_prefix('\'')?.split_once("/dists/")?;
             let (suite, _) = file.split_once("/InRelease'")?;
@@ -52,7 +50,7 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// That names the option, where nobody has said it.
+    /// Where the address is unknown; the error names the option.
     pub fn of(&self, name: &str, archive: &Archive) -> Result<&str> {
         let systems = match archive.security {
             _ if !archive.system => None,
@@ -62,7 +60,7 @@ impl Addresses {
         let given = self.given.get(name).map(String::as_str);
         given.or(systems).with_context(|| {
             format!(
-                "where is archive {name:?}? No source of this system's apt: --archive {name}=URL"
+                "the address of archive {name:?} is unknown to this system's apt: --archive {name}=URL"
             )
         })
     }
@@ -99,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_system_s_own_mirror_is_used() -> Result<()> {
-        let addresses = Addresses::among(SOURCES, &[]);
+        let addresses = Addresses::parse_uris(SOURCES, &[]);
         let main = addresses.of("debian", &archive(true, false))?;
         assert_eq!(main, "http://mirror.example/debian");
         let security = addresses.of("security", &archive(true, true))?;
@@ -108,9 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_does_not_know_is_given_or_asked_for() {
+    fn an_unknown_address_must_be_given() {
         let given = [("other".to_owned(), "http://other.example/".to_owned())];
-        let addresses = Addresses::among(SOURCES, &given);
+        let addresses = Addresses::parse_uris(SOURCES, &given);
         let other = archive(false, false);
         assert_eq!(
             addresses.of("other", &other).ok(),
@@ -118,7 +116,7 @@ mod tests {
         );
         let error = addresses.of("third", &other).map_err(|e| e.to_string());
         assert!(error.is_err_and(|e| e.ends_with("--archive third=URL")));
-        let none = Addresses::among("", &[]);
+        let none = Addresses::parse_uris("", &[]);
         assert!(none.of("debian", &archive(true, false)).is_err());
     }
 

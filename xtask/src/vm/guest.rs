@@ -1,9 +1,9 @@
-//! One guest: its jobs, qemu, and what it says on its serial line. `tests/src/bin/guest-init.rs` is
-//! the other end.
+//! One guest: its jobs, qemu, and its output on the serial line. `tests/src/bin/guest-init.rs` runs inside
+//! it.
 //!
-//! The guest's clocks count instructions (`-icount`): one is a nanosecond, and where nothing is to be
-//! done the clock goes to the next timer at once. How busy this host is therefore moves no time in
-//! the guest, tests are held to the same tolerances as on the metal, and waiting costs nothing.
+//! The guest's clocks count instructions (`-icount`): one instruction is a nanosecond, and an idle guest's
+//! clock advances to the next timer at once. The load of this host therefore does not affect times in the
+//! guest. Tests have the same tolerances as on hardware, and waiting costs nothing.
 
 use std::{
     fs::{self, File},
@@ -17,37 +17,35 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Stands before every line of init's.
+/// Prefix of every line of init.
 const MARK: &str = "synprobe-vm:";
 const QEMU: &str = "qemu-system-x86_64";
-/// Of the guest.
+/// Memory of the guest.
 const MEMORY_MB: u32 = 1024;
-/// All that it emulates, less what costs an emulator more than it saves a processor: strings moved byte
-/// by byte in one instruction, a fifth level of page tables, access to user memory opened each time.
-/// And less `cmpxchg16b`: once, on 6.8, a guest died in the kernel's allocator of flags that the emulator
-/// (7.2) had lost in it; kernels do without.
+/// All emulated CPU features except those that are slow to emulate: string instructions (erms, fsrm), five
+/// page table levels (la57), and smap. `cmpxchg16b` is off too: on 6.8 a guest crashed in the kernel's
+/// allocator because the emulator (7.2) lost flags in that instruction.
 const CPU: &str = "max,-erms,-fsrm,-la57,-smap,-cx16";
-/// `maxcpus`: the second CPU is there and off, for the test that takes one away. `mitigations`: each
-/// indirect jump made slower on purpose is slower still in an emulator. `thash_entries`: dumps of
-/// sockets go through the whole table.
+/// `maxcpus`: the second CPU exists but is offline, for the tests of CPU hotplug. `mitigations`: they are
+/// slow in an emulator. `thash_entries`: socket dumps walk the whole table.
 const KERNEL: &str = "console=ttyS0 loglevel=4 panic=-1 rdinit=/init maxcpus=1 mitigations=off \
                       thash_entries=1024";
-const GLANCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What the guest runs, one after the other.
+/// A job that the guest runs.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct GuestJob {
     pub name: String,
-    /// Seconds of the guest's clock that it may take.
+    /// Time limit, seconds of the guest's clock.
     pub seconds: u64,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Whether it says how many tests passed.
+    /// Whether it prints test results.
     pub counts: bool,
 }
 
-impl Job {
-    /// As init reads it.
+impl GuestJob {
+    /// The job as a line for init.
     pub fn line(&self) -> String {
         let seconds = self.seconds.to_string();
         let head = [self.name.as_str(), &seconds];
@@ -58,47 +56,47 @@ impl Job {
     }
 }
 
-/// What a guest came to.
+/// The result of a guest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct GuestReport {
     /// `uname -r` of the guest.
     pub release: String,
     pub passed: u64,
     pub failed: u64,
     pub ignored: u64,
-    /// Each job with the seconds it took by the guest's clock, and whether it succeeded.
+    /// Each job with its duration (seconds of the guest's clock) and whether it succeeded.
     pub jobs: Vec<(String, f64, bool)>,
-    /// The line without which it has failed.
+    /// Whether init reported success.
     pub success: bool,
-    /// Why, where init could say.
+    /// Reason of a failure, as init reported it.
     pub failure: Option<String>,
-    /// Tests that failed.
+    /// Failed tests.
     pub failures: Vec<String>,
-    /// Seconds of this host's processors that it took, which do not depend on who else uses them.
+    /// CPU time on this host, seconds.
     pub processor: u64,
 }
 
-impl Said {
-    /// From all that came over the serial line.
+impl GuestReport {
+    /// Parses the output of the serial line.
     pub fn parse(log: &str) -> Self {
-        let mut said = Self::default();
+        let mut report = Self::default();
         for line in log.lines().map(str::trim) {
             let ours = line.find(MARK).map(|at| line[at + MARK.len()..].trim());
             match ours.and_then(|ours| ours.split_once(' ')) {
-                Some(("kernel", release)) => said.release = release.to_owned(),
-                Some(("success,", _)) => said.success = true,
-                Some(("failure:", why)) => said.failure = Some(why.to_owned()),
+                Some(("kernel", release)) => report.release = release.to_owned(),
+                Some(("success,", _)) => report.success = true,
+                Some(("failure:", why)) => report.failure = Some(why.to_owned()),
                 Some(("end", rest)) => {
                     let words: Vec<_> = rest.split(' ').collect();
                     if let [name, how, seconds] = words[..] {
                         let seconds = seconds.parse().unwrap_or(0.0);
-                        said.jobs.push((name.to_owned(), seconds, how == "ok"));
+                        report.jobs.push((name.to_owned(), seconds, how == "ok"));
                     }
                 }
-                _ => said.test_line(line),
+                _ => report.test_line(line),
             }
         }
-        said
+        report
     }
 
     fn test_line(&mut self, line: &str) {
@@ -120,19 +118,19 @@ impl Said {
         }
     }
 
-    /// Whether everything was run and everything passed.
+    /// Checks that every job ran and every test passed.
     ///
     /// # Errors
     ///
-    /// What was not.
-    pub fn held_against(&self, jobs: &[Job]) -> Result<()> {
+    /// Names what failed or did not run.
+    pub fn check(&self, jobs: &[GuestJob]) -> Result<()> {
         if !self.failures.is_empty() {
             bail!("failed: {}", self.failures.join(", "));
         }
         if let Some(failure) = &self.failure {
             bail!("{failure}");
         }
-        ensure!(self.success, "the guest did not say that it succeeded");
+        ensure!(self.success, "the guest did not report success");
         for job in jobs {
             let ran = self
                 .jobs
@@ -143,17 +141,17 @@ impl Said {
         ensure!(self.failed == 0, "{} tests failed", self.failed);
         ensure!(self.ignored == 0, "{} tests were ignored", self.ignored);
         let tests = jobs.iter().any(|job| job.counts);
-        ensure!(self.passed > 0 || !tests, "no test has run");
+        ensure!(self.passed > 0 || !tests, "no test ran");
         Ok(())
     }
 }
 
-/// Boots it and waits for its end; what it said is left in `log`.
+/// Boots a guest and waits for its end. Writes its output to `log`.
 ///
 /// # Errors
 ///
 /// When qemu cannot be started, or the guest takes longer than `patience`.
-pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> Result<Said> {
+pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> Result<GuestReport> {
     let serial = File::create(log)?;
     let mut command = Command::new(QEMU);
     command
@@ -178,43 +176,43 @@ pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> R
     let child = command.spawn().with_context(|| {
         format!("{QEMU}: apt-get install --no-install-recommends qemu-system-x86")
     })?;
-    let mut running = Running(child);
+    let mut running = Qemu(child);
     let until = Instant::now() + patience;
     let mut processor = 0;
     loop {
-        // Once it was waited for, this is not to be had any more.
+        // Not available once the process was reaped.
         processor = processor_seconds(running.0.id()).unwrap_or(processor);
         if let Some(status) = running.0.try_wait()? {
-            let mut said = Said::parse(&String::from_utf8_lossy(&fs::read(log)?));
-            said.processor = processor;
-            ensure!(status.success() || said.success, "{QEMU}: {status}");
-            return Ok(said);
+            let mut report = GuestReport::parse(&String::from_utf8_lossy(&fs::read(log)?));
+            report.processor = processor;
+            ensure!(status.success() || report.success, "{QEMU}: {status}");
+            return Ok(report);
         }
         if Instant::now() >= until {
-            let said = Said::parse(&String::from_utf8_lossy(&fs::read(log)?));
-            let so_far = match said.jobs.last() {
+            let report = GuestReport::parse(&String::from_utf8_lossy(&fs::read(log)?));
+            let so_far = match report.jobs.last() {
                 Some((name, ..)) => format!("its last job was {name}"),
-                None => "it has ended no job".to_owned(),
+                None => "it has finished no job".to_owned(),
             };
-            bail!("not done after {patience:?}; {so_far}");
+            bail!("not finished after {patience:?}; {so_far}");
         }
-        thread::sleep(GLANCE);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// What all threads of a process have used, whole seconds.
+/// CPU time of all threads of a process, whole seconds.
 fn processor_seconds(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // utime and stime are the 12th and 13th behind the name, which may hold anything.
+    // utime and stime are fields 12 and 13 after the name, which may contain any character.
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks = fields.split_whitespace().skip(11).take(2);
     let ticks: u64 = ticks.filter_map(|t| t.parse::<u64>().ok()).sum();
-    // SAFETY: takes a number; a negative answer is none.
+    // SAFETY: takes a number. A negative result is an error.
     let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
     (ticks > 0).then(|| ticks / per_second)
 }
 
-/// A guest goes when we go.
+/// Makes the guest end when this process ends.
 fn die_with(us: u32) -> io::Result<()> {
     // SAFETY: takes no pointers.
     if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
@@ -222,17 +220,17 @@ fn die_with(us: u32) -> io::Result<()> {
     }
     // SAFETY: takes nothing and cannot fail.
     if unsafe { libc::getppid() } as u32 != us {
-        return Err(io::Error::other("whoever started this is gone"));
+        return Err(io::Error::other("the parent process has ended"));
     }
     Ok(())
 }
 
-/// qemu, which does not outlive this.
-struct Running(Child);
+/// A qemu process; dropping it kills it.
+struct Qemu(Child);
 
-impl Drop for Running {
+impl Drop for Qemu {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -240,7 +238,7 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
-    use super::{Job, Said};
+    use super::{GuestJob, GuestReport};
 
     static LOG: &str = "\
         [    1.0] something of the kernel's\r\n\
@@ -252,8 +250,8 @@ mod tests {
         synprobe-vm: end scenarios failed 12.5\r\n\
         synprobe-vm: failure: scenarios failed\r\n";
 
-    fn jobs() -> [Job; 1] {
-        [Job {
+    fn jobs() -> [GuestJob; 1] {
+        [GuestJob {
             name: "scenarios".to_owned(),
             seconds: 60,
             command: vec!["/tests/scenarios".to_owned(), "-q".to_owned()],
@@ -263,30 +261,30 @@ mod tests {
 
     #[test]
     fn what_failed_is_named() {
-        let said = Said::parse(LOG);
-        assert_eq!(said.release, "6.1.0-56-cloud-amd64");
-        assert_eq!((said.passed, said.failed, said.ignored), (85, 1, 0));
-        assert_eq!(said.jobs, [("scenarios".to_owned(), 12.5, false)]);
-        let error = said.held_against(&jobs()).map_err(|e| e.to_string());
+        let report = GuestReport::parse(LOG);
+        assert_eq!(report.release, "6.1.0-56-cloud-amd64");
+        assert_eq!((report.passed, report.failed, report.ignored), (85, 1, 0));
+        assert_eq!(report.jobs, [("scenarios".to_owned(), 12.5, false)]);
+        let error = report.check(&jobs()).map_err(|e| e.to_string());
         assert_eq!(error, Err("failed: lossy::ipv4".to_owned()));
     }
 
     #[test]
     fn a_missing_line_is_a_failure() {
         let log = "synprobe-vm: end scenarios ok 3.0\ntest result: ok. 2 passed; 0 failed;\n";
-        let silent = Said::parse(log).held_against(&jobs());
+        let silent = GuestReport::parse(log).check(&jobs());
         assert!(silent.is_err());
-        let said = Said::parse(&format!("{log}synprobe-vm: success, 1 jobs\n"));
-        assert!(said.held_against(&jobs()).is_ok());
+        let report = GuestReport::parse(&format!("{log}synprobe-vm: success, 1 jobs\n"));
+        assert!(report.check(&jobs()).is_ok());
     }
 
     #[test]
     fn a_success_without_its_tests_is_none() {
-        let said = Said::parse("synprobe-vm: success, 0 jobs\n");
-        assert!(said.held_against(&jobs()).is_err());
+        let report = GuestReport::parse("synprobe-vm: success, 0 jobs\n");
+        assert!(report.check(&jobs()).is_err());
         let skipped = "synprobe-vm: end scenarios ok 3.0\nsynprobe-vm: success, 1 jobs\n\
             test result: ok. 2 passed; 0 failed; 1 ignored;\n";
-        assert!(Said::parse(skipped).held_against(&jobs()).is_err());
+        assert!(GuestReport::parse(skipped).check(&jobs()).is_err());
     }
 
     #[test]

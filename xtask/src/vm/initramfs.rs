@@ -1,7 +1,7 @@
 //! An initramfs: a cpio archive in the "newc" format (Documentation/driver-api/early-userspace/
-//! buffer-format.rst), uncompressed, for emulated processors are slow at unpacking.
+//! buffer-format.rst). It is uncompressed: emulated processors unpack slowly.
 
-/// Type and permissions, as `stat` has them.
+/// File type and permissions, as in `st_mode`.
 const FOLDER: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
@@ -10,14 +10,14 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 const CONSOLE: (u32, u32) = (5, 1);
 const TRAILER: &str = "TRAILER!!!";
 
-/// The archive as it grows.
+/// An archive under construction.
 pub struct Initramfs {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Initramfs {
-    /// One with these folders, and the console on which init speaks.
+    /// An archive with these folders and the console for init.
     pub fn new(folders: &[&str]) -> Self {
         let mut archive = Self {
             bytes: Vec::new(),
@@ -30,7 +30,7 @@ impl Initramfs {
         archive
     }
 
-    /// Adds a file that may be executed.
+    /// Adds an executable file.
     pub fn program(&mut self, name: &str, contents: &[u8]) {
         self.entry(name, PROGRAM, contents, (0, 0));
     }

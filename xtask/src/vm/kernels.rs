@@ -1,4 +1,4 @@
-//! `tests/kernels.toml`: which kernels there are to boot.
+//! `tests/kernels.toml`: the kernels to boot.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -18,28 +18,28 @@ pub struct List {
     pub kernels: Vec<Kernel>,
 }
 
-/// Where packages come from: its address is this machine's to know ([`super::archives`]).
+/// A package archive. Its address depends on this machine ([`super::archives`]).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
-    /// The one that the system's own packages come from.
+    /// The archive of the system's own packages.
     #[serde(default)]
     pub system: bool,
-    /// Its security updates, which have an address of their own.
+    /// Its security updates, which have a separate address.
     #[serde(default)]
     pub security: bool,
-    /// Where its keys are to be had, if the system's own are not those.
+    /// Its keys, where the system does not have them.
     pub keys: Option<Keys>,
 }
 
-/// A package of keys, out of an archive whose keys are here.
+/// A package of keys, from an archive whose keys the system has.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
     pub archive: String,
     pub suite: String,
     pub package: String,
-    /// In the package.
+    /// Path in the package.
     pub file: String,
 }
 
@@ -47,17 +47,17 @@ pub struct Keys {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Kernel {
     pub name: String,
-    /// Only when it is asked for.
+    /// Only on request (`--all`, `--only`).
     #[serde(default)]
     pub on_demand: bool,
     #[serde(flatten)]
-    pub source: Source,
+    pub source: KernelSource,
 }
 
-/// Where it comes from.
+/// Source of a kernel.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
-pub enum Source {
+pub enum KernelSource {
     /// A package of a suite.
     Package {
         #[serde(default = "debian")]
@@ -77,7 +77,7 @@ fn debian() -> String {
 }
 
 impl List {
-    /// Reads it; every archive that is named is there, and every name is one.
+    /// Reads the file. Checks that names are valid and that every archive is defined.
     pub fn read() -> Result<Self> {
         let text = fs::read_to_string(root().join(LIST)).context(LIST)?;
         Self::parse(&text).context(LIST)
@@ -95,12 +95,12 @@ impl List {
                 "not a name: {:?}",
                 kernel.name
             );
-            if let Source::Package { archive, .. } = &kernel.source {
+            if let KernelSource::Package { archive, .. } = &kernel.source {
                 list.archive(archive)?;
             }
         }
         for keys in list.archives.values().filter_map(|a| a.keys.as_ref()) {
-            // Trust begins with keys that are here.
+            // Keys must come from an archive whose keys the system has.
             let archive = list.archive(&keys.archive)?;
             ensure!(archive.keys.is_none(), "{}: has no keys here", keys.archive);
         }
@@ -114,8 +114,8 @@ impl List {
     }
 }
 
-impl Source {
-    /// A path of the file, from its folder.
+impl KernelSource {
+    /// Resolves a path of the file relative to its folder.
     pub fn place(path: &PathBuf) -> PathBuf {
         root().join("tests").join(path)
     }
@@ -125,7 +125,7 @@ impl Source {
 mod tests {
     use anyhow::Result;
 
-    use super::{List, Source};
+    use super::{KernelSource, List};
 
     #[test]
     fn the_list_in_the_tree_has_four_kernels_and_more() -> Result<()> {
@@ -139,13 +139,13 @@ mod tests {
         let list = List::parse(text)?;
         assert!(matches!(
             list.kernels[0].source,
-            Source::Path { modules: None, .. }
+            KernelSource::Path { modules: None, .. }
         ));
         Ok(())
     }
 
     #[test]
-    fn trust_begins_with_keys_that_are_here() {
+    fn keys_come_from_an_archive_with_known_keys() {
         let text = "[archives]\n\
                     a = { keys = { archive = \"a\", suite = \"s\", \
                     package = \"p\", file = \"f\" } }\n\
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_is_not_there_is_named() {
+    fn a_missing_archive_is_named() {
         let text = "[archives]\n[[kernel]]\nname = \"a\"\nsuite = \"sid\"\npackage = \"l\"\n";
         let error = List::parse(text).map(|_| ()).map_err(|e| e.to_string());
         assert_eq!(error, Err("no archive \"debian\" in [archives]".to_owned()));

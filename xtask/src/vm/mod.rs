@@ -1,5 +1,5 @@
-//! `cargo xtask vm`: the kernel tests on the kernels that users have, each booted under software
-//! emulation. `tests/kernels.toml` lists them; docs/kernels.md says what came of it.
+//! `cargo xtask vm`: runs the kernel tests on other kernels, each booted under software emulation.
+//! `tests/kernels.toml` lists the kernels; docs/kernels.md has the results.
 
 mod archives;
 mod guest;
@@ -25,31 +25,31 @@ use clap::Args;
 
 use self::{
     archives::Addresses,
-    guest::{Job, Said},
+    guest::{GuestJob, GuestReport},
     initramfs::Initramfs,
-    kernels::{Kernel, List, Source},
+    kernels::{Kernel, KernelSource, List},
     packages::Suite,
     programs::Programs,
 };
 use crate::workspace::target_dir;
 
-/// With fewer kernels passed than this, nothing is known of the kernels that users have.
+/// The run fails if fewer kernels than this pass.
 const ENOUGH: usize = 4;
-/// Where init mounts things.
+/// Mount points for init.
 const MOUNTS: &[&str] = &["proc", "sys", "dev", "tmp", "run", "modules"];
-/// Lines of a guest's log that are shown when it failed.
+/// Lines of a failed guest's log that are shown.
 const SHOWN: usize = 60;
 
 /// `cargo xtask vm`
 #[derive(Args)]
 pub struct VmArgs {
-    /// Only this kernel; may be given again
+    /// Only this kernel (repeatable)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Those too that are there on demand
+    /// Include the kernels that are on demand
     #[arg(long)]
     all: bool,
-    /// Files of tests to run in each
+    /// Test programs to run in each guest
     #[arg(
         long,
         value_name = "NAME",
@@ -57,48 +57,47 @@ pub struct VmArgs {
         value_delimiter = ','
     )]
     tests: Vec<String>,
-    /// Guests at once
+    /// Guests that run in parallel
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Tests at once in a guest, which has one processor; its clock waits for nobody, so more of
-    /// them save no time
+    /// Tests that run in parallel in a guest; more save no time, because a guest has one processor
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Minutes that a guest may take
+    /// Time limit of a guest, minutes
     #[arg(long, default_value_t = 30)]
     minutes: u64,
-    /// Where an archive of tests/kernels.toml is that this system's apt has no source of, or another
-    /// mirror; may be given again
+    /// Address of an archive of tests/kernels.toml, where this system's apt does not have it or for another
+    /// mirror (repeatable)
     #[arg(long, value_name = "NAME=URL", value_parser = archives::parse)]
     archive: Vec<(String, String)>,
-    /// Fetch and unpack the kernels, and boot none
+    /// Fetch and unpack the kernels without booting them
     #[arg(long)]
     fetch: bool,
-    /// Handed to each file of tests, such as a test's name
+    /// Passed to each test program, such as a test's name
     #[arg(last = true)]
     filter: Vec<String>,
 }
 
-/// A kernel that is there.
-struct Found {
+/// A kernel that is available.
+struct AvailableKernel {
     name: String,
     image: PathBuf,
     modules: Option<PathBuf>,
-    /// Package and version, or the path.
+    /// Package and version, or path.
     what: String,
 }
 
-/// What came of it.
-struct Outcome {
+/// The result of one kernel.
+struct KernelResult {
     line: String,
     passed: bool,
 }
 
-/// Runs it.
+/// Runs the tests on the kernels.
 ///
 /// # Errors
 ///
-/// When a kernel failed, or fewer than enough passed.
+/// When a kernel failed, or too few passed.
 pub fn run(args: &VmArgs) -> Result<()> {
     let list = List::read()?;
     let home = target_dir().join("vm");
@@ -126,13 +125,13 @@ pub fn run(args: &VmArgs) -> Result<()> {
                 found.push(kernel);
             }
             Err(error) => eprintln!(
-                "vm: !!! {} CANNOT BE HAD, and is not tested: {error:#}",
+                "vm: !!! {} IS NOT AVAILABLE and not tested: {error:#}",
                 kernel.name
             ),
         }
     }
     if args.fetch {
-        return enough(found.len(), wanted.len(), "could be fetched");
+        return enough(found.len(), wanted.len(), "were fetched");
     }
     let programs = Programs::build(&args.tests)?;
     let outcomes = all(&home, &found, &programs, args);
@@ -151,26 +150,31 @@ fn enough(there: usize, wanted: usize, what: &str) -> Result<()> {
     let least = ENOUGH.min(wanted);
     ensure!(
         there >= least,
-        "{there} kernels {what}; fewer than {least} say nothing"
+        "only {there} kernels {what}; at least {least} are required"
     );
     println!("vm: {there} of {wanted} kernels {what}");
     Ok(())
 }
 
-fn find(home: &Path, list: &List, addresses: &Addresses, kernel: &Kernel) -> Result<Found> {
+fn find(
+    home: &Path,
+    list: &List,
+    addresses: &Addresses,
+    kernel: &Kernel,
+) -> Result<AvailableKernel> {
     let name = kernel.name.clone();
     match &kernel.source {
-        Source::Path { image, modules } => {
-            let image = Source::place(image);
+        KernelSource::Path { image, modules } => {
+            let image = KernelSource::place(image);
             ensure!(image.exists(), "{}: no such file", image.display());
-            Ok(Found {
+            Ok(AvailableKernel {
                 name,
                 what: image.display().to_string(),
                 image,
-                modules: modules.as_ref().map(Source::place),
+                modules: modules.as_ref().map(KernelSource::place),
             })
         }
-        Source::Package {
+        KernelSource::Package {
             archive,
             suite,
             package,
@@ -178,7 +182,7 @@ fn find(home: &Path, list: &List, addresses: &Addresses, kernel: &Kernel) -> Res
             let apt = suite_of(home, archive, list, addresses, suite)
                 .with_context(|| format!("suite {suite}"))?;
             let unpacked = apt.unpack(package)?;
-            Ok(Found {
+            Ok(AvailableKernel {
                 name,
                 image: image_in(&unpacked.folder)?,
                 modules: Some(unpacked.folder),
@@ -188,7 +192,7 @@ fn find(home: &Path, list: &List, addresses: &Addresses, kernel: &Kernel) -> Res
     }
 }
 
-/// One suite of an archive, with the archive's keys fetched first where those are not here.
+/// One suite of an archive. Fetches the archive's keys first where the system does not have them.
 fn suite_of(
     home: &Path,
     archive: &str,
@@ -207,7 +211,7 @@ fn suite_of(
     Suite::fetch(home, address(archive)?, suite, Some(&file))
 }
 
-/// `boot/vmlinuz-…`, or `vmlinuz` beside the modules (Debian, from 7.1 on).
+/// Finds `boot/vmlinuz-…`, or `vmlinuz` beside the modules (Debian, from 7.1 on).
 fn image_in(folder: &Path) -> Result<PathBuf> {
     for place in ["boot", "usr/lib/modules", "lib/modules"] {
         let Ok(entries) = fs::read_dir(folder.join(place)) else {
@@ -227,15 +231,20 @@ fn image_in(folder: &Path) -> Result<PathBuf> {
     bail!("no vmlinuz in {}", folder.display())
 }
 
-/// Boots them, a few at once; what came of each, in their order.
-fn all(home: &Path, found: &[Found], programs: &Programs, args: &VmArgs) -> Vec<Outcome> {
+/// Boots the kernels, `--jobs` in parallel. Returns the results in the order of the kernels.
+fn all(
+    home: &Path,
+    found: &[AvailableKernel],
+    programs: &Programs,
+    args: &VmArgs,
+) -> Vec<KernelResult> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    // The newest take longest, and stand last.
+                    // Start with the last: the newest kernels take longest.
                     let taken = next.fetch_add(1, Ordering::Relaxed) + 1;
                     let Some(index) = found.len().checked_sub(taken) else {
                         break;
@@ -256,28 +265,28 @@ fn all(home: &Path, found: &[Found], programs: &Programs, args: &VmArgs) -> Vec<
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn one(home: &Path, kernel: &Found, programs: &Programs, args: &VmArgs) -> Outcome {
+fn one(home: &Path, kernel: &AvailableKernel, programs: &Programs, args: &VmArgs) -> KernelResult {
     let began = Instant::now();
     let log = home.join(format!("{}.log", kernel.name));
     let jobs = programs.jobs(args.threads, &args.filter);
     let patience = Duration::from_secs(args.minutes * 60);
     let booted = initramfs(home, kernel, programs, &jobs)
         .and_then(|initramfs| guest::boot(&kernel.image, &initramfs, &log, patience))
-        .and_then(|said| {
-            said.held_against(&jobs).map(|()| said.clone()).map_err(
-                // Whatever it is, which kernel it was is worth knowing.
-                |error| error.context(format!("Linux {}", said.release)),
+        .and_then(|report| {
+            report.check(&jobs).map(|()| report.clone()).map_err(
+                // Name the kernel in every error.
+                |error| error.context(format!("Linux {}", report.release)),
             )
         });
     let seconds = began.elapsed().as_secs();
     match booted {
-        Ok(said) => Outcome {
-            line: success(kernel, &said, seconds),
+        Ok(report) => KernelResult {
+            line: success(kernel, &report, seconds),
             passed: true,
         },
         Err(error) => {
             show(&log);
-            Outcome {
+            KernelResult {
                 line: format!(
                     "vm: FAILED  {:6} {}: {error:#} ({seconds} s; {})",
                     kernel.name,
@@ -290,16 +299,21 @@ fn one(home: &Path, kernel: &Found, programs: &Programs, args: &VmArgs) -> Outco
     }
 }
 
-fn success(kernel: &Found, said: &Said, seconds: u64) -> String {
-    let guest: f64 = said.jobs.iter().map(|(_, seconds, _)| seconds).sum();
+fn success(kernel: &AvailableKernel, report: &GuestReport, seconds: u64) -> String {
+    let guest: f64 = report.jobs.iter().map(|(_, seconds, _)| seconds).sum();
     format!(
-        "vm: passed  {:6} Linux {}, {}: {} tests, {seconds} s ({} s of a processor; {guest:.0} s by \
-         its own clock)",
-        kernel.name, said.release, kernel.what, said.passed, said.processor
+        "vm: passed  {:6} Linux {}, {}: {} tests, {seconds} s ({} s CPU time; {guest:.0} s by the \
+         guest's clock)",
+        kernel.name, report.release, kernel.what, report.passed, report.processor
     )
 }
 
-fn initramfs(home: &Path, kernel: &Found, programs: &Programs, jobs: &[Job]) -> Result<PathBuf> {
+fn initramfs(
+    home: &Path,
+    kernel: &AvailableKernel,
+    programs: &Programs,
+    jobs: &[GuestJob],
+) -> Result<PathBuf> {
     let (folders, places) = programs.places();
     let mut archive = Initramfs::new(&[MOUNTS, &folders].concat());
     archive.program("init", programs.init());
@@ -315,14 +329,14 @@ fn initramfs(home: &Path, kernel: &Found, programs: &Programs, jobs: &[Job]) -> 
         }
     }
     archive.file("modules.list", names.as_bytes());
-    let lines: String = jobs.iter().map(Job::line).collect();
+    let lines: String = jobs.iter().map(GuestJob::line).collect();
     archive.file("jobs.list", lines.as_bytes());
     let path = home.join(format!("{}.cpio", kernel.name));
     fs::write(&path, archive.finish())?;
     Ok(path)
 }
 
-/// The end of a log, without the lines of JSON, which are long and many.
+/// Prints the end of a log without JSON lines, which are long and numerous.
 fn show(log: &Path) {
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

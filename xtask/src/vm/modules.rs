@@ -1,5 +1,5 @@
-//! The modules that the tests need, out of a kernel's own, in the order in which they have to be
-//! loaded: what a module depends on is written in it (`.modinfo`), and so no index is needed.
+//! The kernel modules that the tests need, in load order. Each module names its dependencies (`.modinfo`), so
+//! no index is needed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// What the lab, the tests and sock_diag need, by module name; what a kernel has built in, or not at
-/// all, is passed over.
+/// Modules that the lab, the tests and sock_diag need. Those that a kernel has built in, or does not have,
+/// are skipped.
 const WANTED: &[&str] = &[
     "veth",
     "dummy",
@@ -28,13 +28,13 @@ const WANTED: &[&str] = &[
     "nft_counter",
 ];
 
-/// One module, not compressed.
+/// One uncompressed module.
 pub struct Module {
     pub name: String,
     pub bytes: Vec<u8>,
 }
 
-/// Those that are needed, dependencies first.
+/// The needed modules, dependencies first.
 pub fn needed(folder: &Path) -> Result<Vec<Module>> {
     let mut there = BTreeMap::new();
     collect(folder, &mut there)?;
@@ -78,7 +78,7 @@ impl Loading {
     }
 }
 
-/// Files by module name, which has `_` where the file may have `-`.
+/// Collects files by module name. Module names have `_` where file names may have `-`.
 fn collect(folder: &Path, there: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let entry = entry?;
@@ -117,7 +117,7 @@ fn plain(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What `.modinfo` says: strings that end with a zero, one of them `depends=a,b`.
+/// The dependencies in `.modinfo`: zero-terminated strings, one of them `depends=a,b`.
 fn depends(module: &[u8]) -> Vec<String> {
     static KEY: &[u8] = b"\0depends=";
     let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {

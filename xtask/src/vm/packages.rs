@@ -1,5 +1,5 @@
-//! Kernels from packages: apt fetches and verifies them, with a sources list, lists and a cache of
-//! our own. Nothing is installed, and of the system's apt nothing is touched; its keys are used.
+//! Kernels from packages. apt fetches and verifies them with a separate sources list and cache. Nothing is
+//! installed, and the system's apt is unchanged; only its keys are used.
 
 use std::{
     cmp::Ordering,
@@ -12,29 +12,30 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace::{output, run};
 
-/// A kernel's package, unpacked.
+/// An unpacked kernel package.
 #[derive(Clone, Debug)]
 pub struct Unpacked {
-    /// Name of the package, and its version.
+    /// Package name.
     pub package: String,
+    /// Package version.
     pub version: String,
-    /// Where its files are.
+    /// Folder of its files.
     pub folder: PathBuf,
 }
 
-/// apt as it sees one suite and nothing else.
+/// apt, restricted to one suite.
 pub struct Suite {
     home: PathBuf,
     options: Vec<String>,
 }
 
 impl Suite {
-    /// Fetches the lists of one suite of an archive into `cache`. `keys`: a file of the keys that may
-    /// have signed them, the system's own unless given.
+    /// Fetches the lists of one suite of an archive into `cache`. `keys`: file of the signing keys; the
+    /// system's keys unless given.
     ///
     /// # Errors
     ///
-    /// When it cannot be reached, or is not what its keys say.
+    /// When the archive cannot be reached, or its signature is not valid.
     pub fn fetch(cache: &Path, archive: &str, suite: &str, keys: Option<&Path>) -> Result<Self> {
         let home = cache.join("suites").join(suite.replace('/', "_"));
         for folder in ["lists/partial", "cache/archives/partial", "debs"] {
@@ -58,22 +59,22 @@ impl Suite {
             format!("Dir::Cache={}", place("cache")),
             "APT::Architecture=amd64".to_owned(),
             "APT::Sandbox::User=root".to_owned(),
-            // A suite that is no longer maintained stays as it is; its signature is still checked.
+            // An unmaintained suite does not change any more. Its signature is still checked.
             "Acquire::Check-Valid-Until=false".to_owned(),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
             "Acquire::http::Timeout=30".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".to_owned(),
-            // A list that could not be fetched is an error and not a warning.
+            // A list that cannot be fetched is an error, not a warning.
             "APT::Update::Error-Mode=any".to_owned(),
         ];
         let options = options.iter().map(|o| format!("-o{o}")).collect();
         let suite = Self { home, options };
         let updated = suite.apt("apt-get").arg("update").output()?;
         if !updated.status.success() {
-            let said = String::from_utf8_lossy(&updated.stderr);
-            let errors: Vec<_> = said.lines().filter(|l| l.starts_with("E:")).collect();
+            let stderr = String::from_utf8_lossy(&updated.stderr);
+            let errors: Vec<_> = stderr.lines().filter(|l| l.starts_with("E:")).collect();
             bail!("apt-get update: {}: {}", updated.status, errors.join("; "));
         }
         Ok(suite)
@@ -89,11 +90,14 @@ impl Suite {
         command
     }
 
-    /// The newest package whose name fits the pattern, and its version.
+    /// The newest package whose name matches the pattern, and its version.
     fn newest(&self, pattern: &str) -> Result<(String, String)> {
         let prefix = pattern.split('*').next().unwrap_or_default();
         let names = output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
-        let names: Vec<_> = names.lines().filter(|name| fits(pattern, name)).collect();
+        let names: Vec<_> = names
+            .lines()
+            .filter(|name| matches(pattern, name))
+            .collect();
         let mut best: Option<(String, String)> = None;
         for (name, version) in self.candidates(&names)? {
             let newer = match &best {
@@ -107,7 +111,7 @@ impl Suite {
         best.with_context(|| format!("no package {pattern} in this suite"))
     }
 
-    /// Those of the names that the suite has a package of, each with the version that apt would take.
+    /// The names that are packages of the suite, each with apt's candidate version.
     fn candidates(&self, names: &[&str]) -> Result<Vec<(String, String)>> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -128,12 +132,11 @@ impl Suite {
         Ok(candidates)
     }
 
-    /// Downloads the newest package that fits, with its modules where those are a package of their
-    /// own, and unpacks them.
+    /// Downloads and unpacks the newest matching package, and its modules where they are a separate package.
     ///
     /// # Errors
     ///
-    /// When there is none, or apt does not accept it.
+    /// When no package matches, or apt rejects it.
     pub fn unpack(&self, pattern: &str) -> Result<Unpacked> {
         let (package, version) = self.newest(pattern)?;
         let folder = self.home.join(format!("{package}_{version}"));
@@ -171,7 +174,7 @@ impl Suite {
         };
         output(self.apt("apt-get").args(["--quiet", "download", package]))?;
         let Some(deb) = found(&debs)? else {
-            bail!("apt-get download {package} left no file");
+            bail!("apt-get download {package} wrote no file");
         };
         run(Command::new("dpkg").arg("-x").arg(&deb).arg(folder))?;
         fs::remove_file(deb)?;
@@ -179,7 +182,7 @@ impl Suite {
     }
 }
 
-/// Packages in which the modules of a kernel's package may be, where they are not in it.
+/// Packages that may contain a kernel's modules.
 fn modules_of(package: &str) -> Vec<String> {
     let rest = ["linux-binary-", "linux-image-unsigned-", "linux-image-"]
         .iter()
@@ -189,8 +192,8 @@ fn modules_of(package: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// `*` stands for anything, also for nothing.
-fn fits(pattern: &str, name: &str) -> bool {
+/// Matches a pattern in which `*` stands for any string.
+fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, rest)) => {
@@ -199,12 +202,12 @@ fn fits(pattern: &str, name: &str) -> bool {
             };
             (0..=tail.len())
                 .filter(|at| tail.is_char_boundary(*at))
-                .any(|at| fits(rest, &tail[at..]))
+                .any(|at| matches(rest, &tail[at..]))
         }
     }
 }
 
-/// As dpkg compares versions.
+/// Compares versions as dpkg does.
 fn compare(a: &str, b: &str) -> Result<Ordering> {
     for (relation, ordering) in [
         ("lt", Ordering::Less),
@@ -224,16 +227,16 @@ fn compare(a: &str, b: &str) -> Result<Ordering> {
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::matches;
 
     #[test]
     fn a_star_stands_for_anything() {
         let pattern = "linux-image-5.10.0-*-cloud-amd64";
-        assert!(fits(pattern, "linux-image-5.10.0-46-cloud-amd64"));
-        assert!(!fits(pattern, "linux-image-5.10.0-46-cloud-amd64-dbg"));
-        assert!(!fits(pattern, "linux-image-6.1.0-46-cloud-amd64"));
-        assert!(fits("a*b*c", "abxbc"));
-        assert!(!fits("a*b*c", "abxb"));
-        assert!(fits("plain", "plain"));
+        assert!(matches(pattern, "linux-image-5.10.0-46-cloud-amd64"));
+        assert!(!matches(pattern, "linux-image-5.10.0-46-cloud-amd64-dbg"));
+        assert!(!matches(pattern, "linux-image-6.1.0-46-cloud-amd64"));
+        assert!(matches("a*b*c", "abxbc"));
+        assert!(!matches("a*b*c", "abxb"));
+        assert!(matches("plain", "plain"));
     }
 }

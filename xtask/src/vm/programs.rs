@@ -1,41 +1,41 @@
-//! What is carried into the guests: the binary as it is given out, the tests, and init.
+//! The programs of a guest: the released binary, the tests, and init.
 
 use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::guest::Job;
+use super::guest::GuestJob;
 use crate::{
     dist::{self, TARGET},
     workspace::{cargo, root},
 };
 
-/// Seconds of the guest's clock that all tests of one file may take together.
+/// Time limit of one test program, seconds of the guest's clock.
 const PATIENCE: u64 = 3600;
-/// Scenarios of a thousand sockets, of which a guest does one family: each is half a minute of a
-/// real processor, and the families differ in nothing that a kernel's version decides.
-const CROWDED: &[&str] = &[
+/// Scenarios with a thousand sockets, which a guest runs for one family only. Each needs half a minute of CPU
+/// time, and the families do not differ between kernel versions.
+const LARGE_SCENARIOS: &[&str] = &[
     "incident-accept-queue",
     "incident-asymmetric-nat",
     "incident-firewall",
     "incident-flood",
     "incident-synack-lost",
 ];
-/// Where cargo would have put the tests: they look for the binary one folder up.
+/// Folder of the tests. They expect the binary one folder up, as cargo places it.
 const TESTS: &str = "synprobe/deps";
 const BINARY: &str = "synprobe/synprobe";
 
-/// All of it, read.
+/// The programs, read into memory.
 pub struct Programs {
     init: Vec<u8>,
     synprobe: Vec<u8>,
-    /// By name.
+    /// Name and contents.
     tests: Vec<(String, Vec<u8>)>,
 }
 
 impl Programs {
-    /// Builds them.
+    /// Builds the programs.
     pub fn build(tests: &[String]) -> Result<Self> {
         let synprobe = fs::read(dist::build()?)?;
         let mut command = Command::new(cargo());
@@ -78,12 +78,12 @@ impl Programs {
         Ok(programs)
     }
 
-    /// PID 1.
+    /// The guest's init.
     pub fn init(&self) -> &[u8] {
         &self.init
     }
 
-    /// Folders to make, and each program with its place.
+    /// Folders to create, and each program with its path.
     pub fn places(&self) -> (Vec<&'static str>, Vec<(String, &[u8])>) {
         let mut places = vec![(BINARY.to_owned(), self.synprobe.as_slice())];
         for (name, bytes) in &self.tests {
@@ -92,10 +92,9 @@ impl Programs {
         (vec!["synprobe", TESTS], places)
     }
 
-    /// What the guest does: the binary says what the kernel allows, runs a scenario by itself and
-    /// diagnoses; then the tests.
-    pub fn jobs(&self, threads: usize, filter: &[String]) -> Vec<Job> {
-        let own = |name: &str, arguments: &[&str]| Job {
+    /// The jobs of a guest: preflight, a lab scenario and a diagnosis with the binary, then the tests.
+    pub fn jobs(&self, threads: usize, filter: &[String]) -> Vec<GuestJob> {
+        let own = |name: &str, arguments: &[&str]| GuestJob {
             name: name.to_owned(),
             seconds: 120,
             command: [&format!("/{BINARY}")]
@@ -108,7 +107,7 @@ impl Programs {
         let mut jobs = vec![
             own("preflight", &["preflight"]),
             own("lab", &["lab", "synack-lost"]),
-            // The quiet mode is another path through the verifier, each kernel's own.
+            // Quiet mode takes another path through each kernel's verifier.
             own("diagnose", &["diagnose", "--duration", "2s"]),
         ];
         for (name, _) in &self.tests {
@@ -119,14 +118,14 @@ impl Programs {
             ];
             if filter.is_empty() {
                 for family in ["ipv6", "mapped"] {
-                    for scenario in CROWDED {
+                    for scenario in LARGE_SCENARIOS {
                         command.push("--skip".to_owned());
                         command.push(format!("{scenario}::{family}"));
                     }
                 }
             }
             command.extend_from_slice(filter);
-            jobs.push(Job {
+            jobs.push(GuestJob {
                 name: name.clone(),
                 seconds: PATIENCE,
                 command,

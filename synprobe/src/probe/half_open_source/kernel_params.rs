@@ -1,8 +1,8 @@
 //! What the programs of the exact mode need to know about the running kernel.
 
 use synprobe_ebpf::config::{
-    EXACT_DROPPED, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS, HOW_DROPPED, HOW_FUNCTIONS,
-    PLACES_EACH,
+    DROP_FUNCTION, ENDING_FUNCTIONS, EXACT_DROP_FUNCTION, EXACT_HANDLER, EXACT_RANGES, EXACT_WORDS,
+    RANGES_EACH,
 };
 
 use crate::probe::kallsyms;
@@ -22,16 +22,16 @@ impl KernelParams {
     pub(super) fn of_kernel() -> Self {
         let mut params = Self::default();
         // One pass: the list is long.
-        match kallsyms::places(&[&HOW_FUNCTIONS[..], &[HOW_DROPPED]].concat()) {
+        match kallsyms::places(&[&ENDING_FUNCTIONS[..], &[DROP_FUNCTION]].concat()) {
             Ok(mut all) => {
                 let begin = |ranges: Option<&Vec<(u64, u64)>>| {
                     let first = ranges.and_then(|ranges| ranges.first());
                     first.map_or(0, |(begin, _)| *begin)
                 };
-                params.0[EXACT_DROPPED] = begin(all.pop().as_ref());
+                params.0[EXACT_DROP_FUNCTION] = begin(all.pop().as_ref());
                 for (at, ranges) in all.iter().enumerate() {
-                    for (n, (begin, end)) in ranges.iter().take(PLACES_EACH).enumerate() {
-                        let word = EXACT_RANGES + (at * PLACES_EACH + n) * 2;
+                    for (n, (begin, end)) in ranges.iter().take(RANGES_EACH).enumerate() {
+                        let word = EXACT_RANGES + (at * RANGES_EACH + n) * 2;
                         (params.0[word], params.0[word + 1]) = (*begin, *end);
                     }
                 }

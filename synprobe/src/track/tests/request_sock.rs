@@ -2,8 +2,8 @@
 
 use crate::model::ListenerOwner;
 use synprobe_ebpf::event::{
-    DropRecord, HOW_ABORTED, HOW_PACKET, HOW_TIMER, HOW_UNKNOWN, QUEUE_ACCEPT, QUEUE_NEITHER,
-    QUEUE_SYN, RequestRecord, state,
+    DropRecord, ENDED_BY_ABORTED, ENDED_BY_PACKET, ENDED_BY_TIMER, ENDED_BY_UNKNOWN, QUEUE_ACCEPT,
+    QUEUE_NEITHER, QUEUE_SYN, RequestRecord, state,
 };
 
 use super::*;
@@ -32,7 +32,7 @@ fn request(at: u64, moment: Moment, fill: impl FnOnce(&mut RequestRecord)) -> Ev
 
 fn ended(at: u64, began: u64, how: u8, fill: impl FnOnce(&mut RequestRecord)) -> Event {
     request(at, Moment::Ended, |r| {
-        r.how = how;
+        r.ended_by = how;
         r.snt_synack_us = began / 1000;
         fill(r);
     })
@@ -50,7 +50,7 @@ fn lost(lines: &[Line]) -> u64 {
 fn an_end_needs_no_beginning() {
     let mut b = exact();
     let began = T0 + SEC;
-    b.see(ended(began + 300 * MS, began, HOW_PACKET, |_| ()));
+    b.see(ended(began + 300 * MS, began, ENDED_BY_PACKET, |_| ()));
     let h = b.one();
     assert_eq!(h.outcome, Outcome::Reset);
     assert_eq!((h.dwell_us, h.dwell_error_us), (Some(300_000), None));
@@ -64,7 +64,7 @@ fn a_rst_is_told_once_whatever_else_tells_of_it() {
     b.snapshot(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
     b.see(request(began, Moment::Begun, |_| ()));
     b.host.resets.set(8);
-    b.see(ended(began + 300 * MS, began, HOW_PACKET, |_| ()));
+    b.see(ended(began + 300 * MS, began, ENDED_BY_PACKET, |_| ()));
     // The packet itself, right behind it.
     b.see(Event::Drop(DropRecord {
         header: header(began + 301 * MS),
@@ -86,7 +86,7 @@ fn a_row_read_before_the_end_does_not_bring_it_back() {
     let mut b = exact();
     let began = T0 + SEC;
     b.tracker.snapshot_begins();
-    b.see(ended(began + 300 * MS, began, HOW_ABORTED, |_| ()));
+    b.see(ended(began + 300 * MS, began, ENDED_BY_ABORTED, |_| ()));
     let snapshot = snapshot_at(began + 299 * MS, vec![row(0, 700)], 0);
     b.take_in(snapshot.into());
     b.tracker.snapshots_done(began + 300 * MS);
@@ -117,7 +117,7 @@ fn the_last_time_out_is_told_from_a_synack_that_cannot_be_sent() {
     let began = T0 + SEC;
     for (fired, outcome) in [(5, Outcome::Expired), (0, Outcome::Dropped)] {
         let mut b = exact();
-        b.see(ended(began + 63 * SEC, began, HOW_TIMER, |r| {
+        b.see(ended(began + 63 * SEC, began, ENDED_BY_TIMER, |r| {
             (r.num_timeout, r.num_retrans) = (fired, fired);
         }));
         // How often it was sent again no event has told: that is lost, and its own count stands.
@@ -131,7 +131,7 @@ fn the_last_time_out_is_told_from_a_synack_that_cannot_be_sent() {
 fn a_pruned_queue_gives_fewer_tries() {
     let began = T0 + SEC;
     let mut b = exact();
-    b.see(ended(began + 7 * SEC, began, HOW_TIMER, |r| {
+    b.see(ended(began + 7 * SEC, began, ENDED_BY_TIMER, |r| {
         (r.num_timeout, r.num_retrans) = (2, 2);
         (r.qlen, r.young) = (100, 0);
     }));
@@ -143,7 +143,7 @@ fn with_its_listener_it_may_have_moved_to_another() {
     let began = T0 + SEC;
     let gone = |r: &mut RequestRecord| r.listener_state = state::CLOSE;
     let mut b = exact();
-    b.see(ended(began + SEC, began, HOW_TIMER, gone));
+    b.see(ended(began + SEC, began, ENDED_BY_TIMER, gone));
     assert_eq!(b.one().evidence[0].fact, "its listener is closed");
 
     let mut b = exact();
@@ -155,7 +155,7 @@ fn with_its_listener_it_may_have_moved_to_another() {
             process: None,
             cgroup: None,
         }]));
-    b.see(ended(began + SEC, began, HOW_TIMER, gone));
+    b.see(ended(began + SEC, began, ENDED_BY_TIMER, gone));
     assert_eq!((b.handshakes().len(), b.tracker.open()), (0, 1));
     // It had not: a look shows that it is gone, and nothing was lost.
     b.snapshot(gone_at(began + 2 * SEC, 0));
@@ -199,8 +199,13 @@ fn where_nothing_tells_who_ended_it_the_counter_does() {
     let began = T0 + SEC;
     b.snapshot(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
     b.host.resets.set(8);
-    b.see(ended(began + MS, began, HOW_UNKNOWN, |_| ()));
-    b.see(ended(began + 9 * MS, began + 5 * MS, HOW_UNKNOWN, |_| ()));
+    b.see(ended(began + MS, began, ENDED_BY_UNKNOWN, |_| ()));
+    b.see(ended(
+        began + 9 * MS,
+        began + 5 * MS,
+        ENDED_BY_UNKNOWN,
+        |_| (),
+    ));
     let outcomes: Vec<_> = b.handshakes().iter().map(|h| h.outcome).collect();
     assert_eq!(outcomes, [Outcome::Reset, Outcome::Dropped]);
 }

@@ -20,9 +20,9 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
         return Err(Failure(line, USAGE));
     };
     let family = match args.family {
-        FamilyArg::Ipv4 => synprobe_lab::Family::V4,
-        FamilyArg::Ipv6 => synprobe_lab::Family::V6,
-        FamilyArg::Mapped => synprobe_lab::Family::V4Mapped,
+        FamilyArg::Ipv4 => synprobe_lab::SocketFamily::V4,
+        FamilyArg::Ipv6 => synprobe_lab::SocketFamily::V6,
+        FamilyArg::Mapped => synprobe_lab::SocketFamily::V4Mapped,
     };
     let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
     let host = preflight::require().map_err(|e| failure(e.into()))?;

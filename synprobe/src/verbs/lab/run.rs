@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use synprobe_lab::{Lab, LabCounters, LabRun, Made, Scenario};
+use synprobe_lab::{GroundTruth, Lab, LabCounters, LabRun, Scenario};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(12);
 
 /// What a scenario made, and the counters at its end.
-type Worked = (Result<Made>, Result<LabCounters>);
+type Worked = (Result<GroundTruth>, Result<LabCounters>);
 
 /// Runs a scenario under the pipeline. The watch of an incident starts once its state is reached, as when
 /// an engineer is called to a problem that has begun.
@@ -71,16 +71,16 @@ pub fn run<V: View + Send + 'static>(
         lines: Vec::new(),
     };
     let watched = |stop: Stop, ready: OnReady| pipeline::watch(host, options, keep, stop, ready);
-    let (watched, (made, after)) = match incident {
+    let (watched, (truth, after)) = match incident {
         true => from_the_middle(scenario, lab, interrupted, watched)?,
         false => from_the_beginning(scenario, lab, interrupted, watched)?,
     };
-    let made = made.with_context(|| format!("scenario {}", scenario.name()))?;
+    let truth = truth.with_context(|| format!("scenario {}", scenario.name()))?;
     let keep = watched
         .view
         .ok_or_else(|| WatchError::Output(io::ErrorKind::TimedOut.into()))?;
     let run = LabRun {
-        made,
+        truth,
         counters: after?.since(&before),
         lines: keep.lines,
         end: watched.end,
@@ -166,8 +166,8 @@ fn from_the_middle<W>(
 }
 
 fn work(scenario: &dyn Scenario, lab: &Lab, halt: &AtomicBool) -> Worked {
-    let made = scenario.run(lab, halt);
-    (made, lab.counters())
+    let truth = scenario.run(lab, halt);
+    (truth, lab.counters())
 }
 
 /// Passes lines on to a view, and keeps them.

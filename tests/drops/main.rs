@@ -1,11 +1,8 @@
 //! `skb:kfree_skb`: what this host drops, and what its half-opens have dealt with, held against
 //! captures, the fault's own count and the namespaces' counters.
 
-#[path = "drops/half_open.rs"]
 mod half_open;
-#[path = "drops/limits.rs"]
 mod limits;
-#[path = "drops/own_doing.rs"]
 mod own_doing;
 
 use std::{
@@ -32,7 +29,7 @@ use synprobe_ebpf::{
     stats::Stats,
 };
 use synprobe_lab::{
-    CLIENT_MAC, Client, Family, INTERFACE, Lab, Ns, capture::Recording, packet::Segment,
+    CLIENT_MAC, Client, INTERFACE, Lab, Ns, SocketFamily, capture::PacketTrace, packet::TcpSegment,
 };
 use synprobe_tests::{
     harness::{self, Case},
@@ -46,7 +43,7 @@ const STEP: Duration = Duration::from_millis(2);
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    for family in Family::ALL {
+    for family in SocketFamily::ALL {
         cases.push(Case::for_family("half-open", family, half_open::half_open));
         cases.push(Case::for_family(
             "deferred-accept",
@@ -167,7 +164,7 @@ impl Watch {
 }
 
 /// A record as the segment that it is about.
-fn segment(record: &DropRecord) -> Segment {
+fn segment(record: &DropRecord) -> TcpSegment {
     let address = |bytes: [u8; 16], port| SocketAddr::new(IpAddr::from(bytes).to_canonical(), port);
     let local = address(record.flow.local_addr, record.flow.local_port);
     let peer = address(record.flow.peer_addr, record.flow.peer_port);
@@ -175,7 +172,7 @@ fn segment(record: &DropRecord) -> Segment {
         0 => (local, peer),
         _ => (peer, local),
     };
-    Segment {
+    TcpSegment {
         source,
         destination,
         seq: record.seq,
@@ -189,8 +186,8 @@ fn segment(record: &DropRecord) -> Segment {
 /// recorded.
 fn are_those_of(
     records: &[DropRecord],
-    recording: &Recording,
-    wanted: impl Fn(&Segment) -> bool,
+    recording: &PacketTrace,
+    wanted: impl Fn(&TcpSegment) -> bool,
 ) -> Result<()> {
     ensure!(recording.missed == 0, "the capture was too slow");
     let mut count: BTreeMap<String, i64> = BTreeMap::new();
@@ -215,7 +212,7 @@ fn are_those_of(
 /// What every record of a packet into the server has in common.
 fn came_into_server(lab: &Lab, record: &DropRecord) -> Result<()> {
     // The listener's, where one is the receiver, else the packet's.
-    let mapped = record.listener == 1 && lab.family == Family::V4Mapped;
+    let mapped = record.listener == 1 && lab.family == SocketFamily::V4Mapped;
     let family = if lab.family.wire_is_v6() || mapped {
         AF_INET6
     } else {

@@ -1,6 +1,5 @@
 //! Handshakes that were under way before the agent started: made first, then watched.
 
-#[path = "preexisting/syn_sent.rs"]
 mod syn_sent;
 
 use std::{
@@ -16,13 +15,13 @@ use synprobe::{
     pipeline::WatchOptions,
 };
 use synprobe_lab::{
-    Client, Family, Fault, Lab, Lose, PORT, RawSender, bare_ack, capture::Capture,
-    raw_peer::WirePeer, settle,
+    Client, FaultInjector, Lab, LossPattern, PORT, RawSender, SocketFamily, bare_ack,
+    capture::Capture, raw_peer::RawPeer, settle,
 };
 use synprobe_tests::{
     harness::{self, Case, Undecided, family_name, figure},
-    pipeline_run::{Live, Watched, options_for, watch},
-    wire::{ACK, SYN_ACK, Wire, listener, off_us},
+    pipeline_run::{Live, WatchedRun, options_for, watch},
+    wire::{ACK, SYN_ACK, WireTimes, listener, off_us},
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -36,10 +35,10 @@ const YOUNG: Duration = Duration::from_millis(400);
 const ONCE_AGAIN: Duration = Duration::from_millis(1400);
 
 /// One way for a handshake that was there before to go on.
-type Test = fn(Family) -> Result<()>;
+type FamilyTest = fn(SocketFamily) -> Result<()>;
 
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 10] = [
+    let tests: [(&str, FamilyTest); 10] = [
         (
             "half-open::exact-once-sent-again-then-expires",
             expires_exact,
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     ];
     let mut cases = Vec::new();
     for (name, test) in tests {
-        for family in Family::ALL {
+        for family in SocketFamily::ALL {
             cases.push(Case::for_family(name, family, test));
         }
     }
@@ -85,7 +84,7 @@ const PEER_PORT: u16 = 40_000;
 const ISN: u32 = 0xffff_ffff;
 
 impl HalfOpen {
-    fn make(family: Family, retries: &str) -> Result<Self> {
+    fn make(family: SocketFamily, retries: &str) -> Result<Self> {
         let lab = Lab::new(family)?;
         lab.server.set_sysctl("ipv4/tcp_synack_retries", retries)?;
         let listener = Some(listener(&lab, &lab.server)?);
@@ -119,7 +118,7 @@ impl HalfOpen {
 
     /// The SYN-ACKs as they left.
     fn syn_acks(capture: Capture) -> Result<Vec<u64>> {
-        Ok(Wire::of(capture)?.times(SYN_ACK, true, PORT, PEER_PORT))
+        Ok(WireTimes::of(capture)?.times(SYN_ACK, true, PORT, PEER_PORT))
     }
 }
 
@@ -151,7 +150,7 @@ fn found(live: &Live) -> Result<Line> {
 }
 
 /// The only handshake there is, and when it ended.
-fn only(watched: &Watched, role: Role) -> Result<(u64, &Handshake)> {
+fn only(watched: &WatchedRun, role: Role) -> Result<(u64, &Handshake)> {
     let all: Vec<_> = watched.handshakes().collect();
     let [(at_ns, handshake)] = all.as_slice() else {
         bail!("{} handshake lines: {:#?}", all.len(), watched.json);
@@ -213,7 +212,7 @@ const TIMER_BOUND_US: u64 = 21_000 + 150_000;
 
 /// Found at 0.4 s; its SYN-ACK is sent again at 1 s, which tells the truth to the microsecond; then
 /// it expires at 3 s.
-fn expires_exact(family: Family) -> Result<()> {
+fn expires_exact(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "1")?;
     until(half.made, YOUNG);
     let (found, watched) = watch(half.options()?, |live| {
@@ -255,7 +254,7 @@ fn expires_exact(family: Family) -> Result<()> {
 }
 
 /// Found after its last SYN-ACK: its end raises no event at all.
-fn expires_bounded(family: Family) -> Result<()> {
+fn expires_bounded(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "1")?;
     until(half.made, ONCE_AGAIN);
     let (_, watched) = watch(half.options()?, |live| {
@@ -273,7 +272,7 @@ fn expires_bounded(family: Family) -> Result<()> {
 }
 
 /// Its listener closes; the kernel lets go of it at its next time-out.
-fn listener_closed(family: Family) -> Result<()> {
+fn listener_closed(family: SocketFamily) -> Result<()> {
     let mut half = HalfOpen::make(family, "5")?;
     until(half.made, YOUNG);
     let (_, watched) = watch(half.options()?, |live| {
@@ -293,7 +292,7 @@ fn listener_closed(family: Family) -> Result<()> {
 }
 
 /// Sent again at 1 s, found at 1.4 s, sent again at 3 s: exact from then on; killed at once.
-fn sent_again(family: Family) -> Result<()> {
+fn sent_again(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "5")?;
     until(half.made, ONCE_AGAIN);
     let (found, watched) = watch(half.options()?, |live| {
@@ -344,7 +343,7 @@ fn sent_again(family: Family) -> Result<()> {
 }
 
 /// Killed by the peer's RST, which raises no event.
-fn reset(family: Family) -> Result<()> {
+fn reset(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "5")?;
     let before = half.lab.counters()?;
     until(half.made, YOUNG);
@@ -360,7 +359,7 @@ fn reset(family: Family) -> Result<()> {
         moved.server.get("EmbryonicRsts") == 1,
         "the RST took effect"
     );
-    let wire = Wire::of(half.capture)?;
+    let wire = WireTimes::of(half.capture)?;
     let first = wire.first(SYN_ACK, true, PORT, PEER_PORT)?;
     let killed = wire.first(synprobe_lab::packet::flags::RST, false, PORT, PEER_PORT)?;
     let end = only(&watched, Role::Server)?;
@@ -369,12 +368,12 @@ fn reset(family: Family) -> Result<()> {
 }
 
 /// Completes before anything was sent again: the child's own sample is exact.
-fn completes_young(family: Family) -> Result<()> {
+fn completes_young(family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     let _listener = listener(&lab, &lab.client)?;
     let capture = Capture::start(&lab.client)?;
     let delay = Duration::from_millis(850);
-    let peer = WirePeer::call(&lab, 1, Duration::ZERO, move |_| delay)?;
+    let peer = RawPeer::call(&lab, 1, Duration::ZERO, move |_| delay)?;
     until(Instant::now(), YOUNG);
     let (_, watched) = watch(options_for(&lab)?, |live| {
         found(live)?;
@@ -383,7 +382,7 @@ fn completes_young(family: Family) -> Result<()> {
     let watched = watched.complete()?;
     let made = peer.stop()?;
     let port = made.first().context("a handshake")?.client_port;
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let first = wire.first(SYN_ACK, true, PORT, port)?;
     let acked = wire.first(ACK, false, PORT, port)?;
     let end = only(&watched, Role::Server)?;
@@ -393,11 +392,11 @@ fn completes_young(family: Family) -> Result<()> {
 }
 
 /// A real client whose final ACKs are lost: sent again at 1 s, found at 1.4 s, completes at 3 s.
-fn completes_old(family: Family) -> Result<()> {
+fn completes_old(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = listener(&lab, &lab.server)?;
-    let mut fault = Fault::attach(&lab.server)?;
-    fault.set(0, bare_ack(), Lose::First(2), PORT)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, bare_ack(), LossPattern::First(2), PORT)?;
     let capture = Capture::start(&lab.server)?;
     let began = Instant::now();
     let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
@@ -409,7 +408,7 @@ fn completes_old(family: Family) -> Result<()> {
     })?;
     let watched = watched.complete()?;
     let port = client.local.port();
-    let wire = Wire::of(capture)?;
+    let wire = WireTimes::of(capture)?;
     let syn_acks = wire.times(SYN_ACK, true, PORT, port);
     let acks = wire.times(ACK, false, PORT, port);
     ensure!(

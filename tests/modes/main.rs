@@ -3,7 +3,6 @@
 //! and what they say compared handshake by handshake. Each difference that is allowed has a name. Then
 //! what only the exact mode can tell, held against captures, the kernel's counters and sock_diag.
 
-#[path = "modes/exact_only.rs"]
 mod exact_only;
 
 use std::{collections::BTreeMap, process::ExitCode};
@@ -18,11 +17,11 @@ use synprobe::{
     verdict::Mode,
     view::JsonView,
 };
-use synprobe_lab::{Family, Lab, LabRun, Scenario};
+use synprobe_lab::{Lab, LabRun, Scenario, SocketFamily};
 use synprobe_tests::{
     harness::{self, Case, Undecided, figure},
     kernel::Capabilities,
-    pipeline_run::{AMPLE_RING, Watched, options_for, watch},
+    pipeline_run::{AMPLE_RING, WatchedRun, options_for, watch},
     schema,
 };
 
@@ -36,7 +35,7 @@ const BETWEEN_LOOKS_US: u64 = 2_500_000;
 fn main() -> ExitCode {
     let mut cases = Vec::new();
     for scenario in harness::scenarios() {
-        for family in [Family::V4, Family::V6] {
+        for family in [SocketFamily::V4, SocketFamily::V6] {
             if scenario.supports(family) {
                 cases.push(Case::for_family(scenario.name(), family, move |family| {
                     compare(scenario, family)
@@ -54,7 +53,7 @@ fn exact_source() -> Result<HalfOpenSource> {
     Ok(decided.source)
 }
 
-fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
+fn compare(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let source = exact_source()?;
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
@@ -88,7 +87,7 @@ fn compare(scenario: &'static dyn Scenario, family: Family) -> Result<()> {
     );
     ensure!(mode(&by_tracepoints.lines)? == HalfOpenSource::Tracepoints.name());
 
-    let mut comparison = Comparison::new(&by_tracepoints)?;
+    let mut comparison = ModeComparison::new(&by_tracepoints)?;
     comparison.all(&exact)?;
     if !by_tracepoints.incident {
         counters_agree(&exact, &by_tracepoints)?;
@@ -111,7 +110,7 @@ fn mode(lines: &[Line]) -> Result<&str> {
 }
 
 /// Exact equalities with the MIB that need no allowance for what was not seen.
-fn counters_agree(exact: &Watched, run: &LabRun) -> Result<()> {
+fn counters_agree(exact: &WatchedRun, run: &LabRun) -> Result<()> {
     let mib = &run.counters.server;
     let server = run.namespaces[1];
     let count = |outcome: Outcome| {
@@ -140,9 +139,9 @@ fn counters_agree(exact: &Watched, run: &LabRun) -> Result<()> {
     Ok(())
 }
 
-type Ends = (Role, u32, String, String);
+type HandshakesByEnds = (Role, u32, String, String);
 
-fn ends(h: &Handshake) -> Ends {
+fn ends(h: &Handshake) -> HandshakesByEnds {
     let c = &h.connection;
     let end = |addr: std::net::IpAddr, port: Option<u16>| format!("{addr} {port:?}");
     (
@@ -155,7 +154,7 @@ fn ends(h: &Handshake) -> Ends {
 
 fn by_ends<'l>(
     handshakes: impl Iterator<Item = (u64, &'l Handshake)>,
-) -> BTreeMap<Ends, Vec<(u64, &'l Handshake)>> {
+) -> BTreeMap<HandshakesByEnds, Vec<(u64, &'l Handshake)>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (at_ns, h) in handshakes {
         all.entry(ends(h)).or_default().push((at_ns, h));
@@ -167,8 +166,8 @@ fn by_ends<'l>(
 }
 
 /// The two agents' words.
-struct Comparison<'l> {
-    by_tracepoints: BTreeMap<Ends, Vec<(u64, &'l Handshake)>>,
+struct ModeComparison<'l> {
+    by_tracepoints: BTreeMap<HandshakesByEnds, Vec<(u64, &'l Handshake)>>,
     /// When all of the tracepoints' agent's programs were attached: in the middle, of a incident.
     began_ns: u64,
     /// When it first knew of an end: the programs are attached one after the other.
@@ -179,7 +178,7 @@ struct Comparison<'l> {
     named: BTreeMap<&'static str, u64>,
 }
 
-impl<'l> Comparison<'l> {
+impl<'l> ModeComparison<'l> {
     fn new(run: &'l LabRun) -> Result<Self> {
         let handshakes = run.lines.iter().filter_map(|line| match &line.body {
             Body::Handshake(h) => Some((line.mono_ns, &**h)),
@@ -203,7 +202,7 @@ impl<'l> Comparison<'l> {
         *self.named.entry(difference).or_default() += 1;
     }
 
-    fn all(&mut self, exact: &Watched) -> Result<()> {
+    fn all(&mut self, exact: &WatchedRun) -> Result<()> {
         let mut exact = by_ends(exact.handshakes());
         for (ends, theirs) in std::mem::take(&mut self.by_tracepoints) {
             let ours = exact.remove(&ends).unwrap_or_default();

@@ -1,39 +1,28 @@
 //! Hostile conditions: few privileges, killed, stopped, unread, on a full disk, beside another agent,
 //! beside processes whose names are meant to do harm.
 
-#[path = "robustness/confined.rs"]
 mod confined;
-#[path = "robustness/killed.rs"]
 mod killed;
-#[path = "robustness/names.rs"]
 mod names;
-#[path = "robustness/output.rs"]
 mod output;
-#[path = "robustness/paused.rs"]
 mod paused;
-#[path = "robustness/privileges.rs"]
 mod privileges;
-#[path = "robustness/reuse.rs"]
 mod reuse;
-#[path = "robustness/two.rs"]
 mod two;
 
 use std::{env, process::ExitCode};
 
-use anyhow::Result;
 use synprobe_tests::{
     binary,
     harness::{self, Case},
 };
 
 /// One condition.
-type Test = fn() -> Result<()>;
-
 fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, Test); 17] = [
+    let tests: [(&str, harness::TestFn); 17] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),

@@ -1,24 +1,24 @@
-//! Programs of others on the same tracepoint.
+//! Other tools on the same tracepoint.
 
 use std::{env, fs, path::PathBuf};
 
-/// One of them.
-pub struct Peer {
-    /// As people call it.
+/// An installed tool.
+pub struct PeerTool {
+    /// Common name.
     pub name: &'static str,
-    /// Where it is.
+    /// Path of the program.
     pub path: PathBuf,
-    /// What it is asked.
+    /// Its arguments.
     pub args: &'static [&'static str],
 }
 
-/// The least that a script can do on the tracepoint that says anything: which way, and between whom.
+/// The smallest useful script on the tracepoint: it prints the states and the ports.
 const ONE_LINE: &str = "tracepoint:sock:inet_sock_set_state \
     { printf(\"%d %d %d %d\\n\", args->oldstate, args->newstate, args->sport, args->dport); }";
 
-/// Those that are installed: `tcpstates` of libbpf-tools (Debian leaves the name, others add a prefix or a
-/// suffix; the one of bcc's Python tools is another program and is not looked for), and `bpftrace`.
-pub fn find() -> Vec<Peer> {
+/// Finds the installed tools: `tcpstates` of libbpf-tools, and `bpftrace`. Some distributions add a
+/// prefix or a suffix to `tcpstates`. The Python tool of that name in bcc is not looked for.
+pub fn find() -> Vec<PeerTool> {
     let known: [(&str, &[&str], &[&str]); 2] = [
         (
             "tcpstates",
@@ -36,7 +36,7 @@ pub fn find() -> Vec<Peer> {
             .iter()
             .flat_map(|f| folders.iter().map(move |d| d.join(f)));
         let path = places.find(is_elf)?;
-        Some(Peer { name, path, args })
+        Some(PeerTool { name, path, args })
     });
     installed.collect()
 }

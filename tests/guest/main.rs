@@ -1,13 +1,9 @@
 //! What is done to the machine itself: its clock is set, a CPU is taken away from it. Only in guests of
 //! `cargo xtask vm`, which nobody shares; elsewhere there is no such test.
 
-#[path = "guest/clock.rs"]
 mod clock;
-#[path = "guest/cpus.rs"]
 mod cpus;
-#[path = "guest/price.rs"]
 mod price;
-#[path = "guest/queues.rs"]
 mod queues;
 
 use std::process::ExitCode;

@@ -1,9 +1,7 @@
 //! The binary as a user meets it: exit codes, one line on standard error for what is wrong, the ways
 //! a run ends, and that nothing is left behind.
 
-#[path = "cli/pages.rs"]
 mod pages;
-#[path = "cli/service.rs"]
 mod service;
 
 use std::{
@@ -17,11 +15,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use synprobe_lab::{Client, Family, Lab, Ns, PORT, Seen, Server, settle};
+use synprobe_lab::{Client, ConnectState, Lab, Ns, PORT, Server, SocketFamily, settle};
 use synprobe_tests::{
     binary::{self, Ran, command, ended, netns_path, run, signal},
     harness::{self, Case},
-    netns_process::Inhabitant,
+    netns_process::NetnsProcess,
     schema,
 };
 
@@ -33,10 +31,8 @@ const USAGE: i32 = 2;
 const HOST: i32 = 3;
 
 /// One way to use it.
-type Test = fn() -> Result<()>;
-
 fn main() -> ExitCode {
-    let tests: [(&str, Test); 20] = [
+    let tests: [(&str, harness::TestFn); 20] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -141,16 +137,16 @@ fn not_root() -> Result<()> {
 }
 
 /// A run that watches a lab of the test's own.
-struct Run {
+struct LabWatch {
     lab: Lab,
     child: Child,
     out: BufReader<ChildStdout>,
     lines: Vec<String>,
 }
 
-impl Run {
+impl LabWatch {
     fn start(arguments: &[&str]) -> Result<Self> {
-        let lab = Lab::new(Family::V4)?;
+        let lab = Lab::new(SocketFamily::V4)?;
         let netns = netns_path(&lab.client);
         let fixed = ["watch", "--format", "json", "--netns", &netns];
         let mut child = command(&[&fixed[..], arguments].concat())?.spawn()?;
@@ -185,7 +181,7 @@ impl Run {
         }
         let until = Instant::now() + Duration::from_secs(20);
         settle(&mut clients, &AtomicBool::new(false), until)?;
-        ensure!(clients.iter().all(|c| c.seen == Seen::Connected));
+        ensure!(clients.iter().all(|c| c.seen == ConnectState::Connected));
         server.stop()?;
         Ok(())
     }
@@ -283,7 +279,7 @@ fn no_output() -> Result<()> {
 }
 
 fn duration() -> Result<()> {
-    let run = Run::start(&["--duration", "1500ms"])?;
+    let run = LabWatch::start(&["--duration", "1500ms"])?;
     run.connect(3)?;
     let (lines, _) = run.end()?;
     let took = lines.last().and_then(|end| end["duration_us"].as_u64());
@@ -298,7 +294,7 @@ fn duration() -> Result<()> {
 }
 
 fn count() -> Result<()> {
-    let run = Run::start(&["--count", "3"])?;
+    let run = LabWatch::start(&["--count", "3"])?;
     run.connect(3)?;
     let (lines, _) = run.end()?;
     let end = lines.last().context("a line")?;
@@ -309,8 +305,8 @@ fn count() -> Result<()> {
 /// Every namespace takes descriptors: the soft limit is raised, and at the hard one it is said once.
 fn few_descriptors() -> Result<()> {
     const FEW: u64 = 100;
-    let inhabitant = |_| Inhabitant::of(&Ns::new_anonymous("elsewhere")?);
-    let elsewhere: Vec<Inhabitant> = (0..40).map(inhabitant).collect::<Result<_>>()?;
+    let inhabitant = |_| NetnsProcess::of(&Ns::new_anonymous("elsewhere")?);
+    let elsewhere: Vec<NetnsProcess> = (0..40).map(inhabitant).collect::<Result<_>>()?;
     for (hard, warnings) in [(FEW, 1), (4096, 0)] {
         let mut watch = command(&["watch", "--duration", "1s"])?;
         let limit = libc::rlimit {
@@ -340,7 +336,7 @@ fn few_descriptors() -> Result<()> {
 }
 
 fn ends_with_the_summary(number: libc::c_int) -> Result<()> {
-    let mut run = Run::start(&[])?;
+    let mut run = LabWatch::start(&[])?;
     run.connect(2)?;
     while run.next()?["type"] != "handshake" {}
     signal(&run.child, number)?;
@@ -397,7 +393,7 @@ fn named_namespaces() -> Vec<String> {
 }
 
 fn killed_watch() -> Result<()> {
-    let run = Run::start(&[])?;
+    let run = LabWatch::start(&[])?;
     run.connect(1)?;
     kill_and_look(run.child, 5)
 }

@@ -1,0 +1,131 @@
+//! Records in the ring buffer.
+//!
+//! Every record is `repr(C)`, starts with a [`Header`], and has only integer members and no implicit
+//! padding. Any byte pattern of the right length is therefore a valid value. Kinds are integers, never
+//! Rust enums. All integers are in host byte order unless a member says otherwise.
+
+mod drop;
+mod error;
+mod request;
+mod retransmit;
+pub mod state;
+mod transition;
+
+pub use drop::DropRecord;
+pub use error::{ErrorRecord, ResetRecord};
+pub use request::{
+    ENDED_BY_ABORTED, ENDED_BY_ICMP, ENDED_BY_PACKET, ENDED_BY_TIMER, ENDED_BY_UNKNOWN,
+    QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_BEGUN, REQUEST_ENDED, REQUEST_REFUSED,
+    RequestRecord,
+};
+pub use retransmit::{RetransmitRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER};
+pub use transition::StateRecord;
+
+/// [`Header::kind`] of a [`StateRecord`].
+pub const KIND_STATE: u16 = 1;
+/// [`Header::kind`] of a [`RetransmitRecord`].
+pub const KIND_RETRANSMIT: u16 = 2;
+/// [`Header::kind`] of a [`SynAckRecord`].
+pub const KIND_SYNACK: u16 = 3;
+/// [`Header::kind`] of a [`ResetRecord`].
+pub const KIND_RESET: u16 = 4;
+/// [`Header::kind`] of an [`ErrorRecord`].
+pub const KIND_ERROR: u16 = 5;
+/// [`Header::kind`] of a [`DropRecord`].
+pub const KIND_DROP: u16 = 6;
+/// [`Header::kind`] of a [`RequestRecord`].
+pub const KIND_REQUEST: u16 = 7;
+/// One more than the highest kind: the length of every per-kind counter array.
+pub const KINDS: usize = 8;
+
+/// Names of the kinds, as `lost` lines print them; index = kind.
+pub const KIND_NAMES: [&str; KINDS] = [
+    "none",
+    "state",
+    "retransmit",
+    "synack",
+    "reset",
+    "error",
+    "drop",
+    "request",
+];
+
+/// `AF_INET` of `linux/socket.h`.
+pub const AF_INET: u16 = 2;
+/// `AF_INET6` of `linux/socket.h`.
+pub const AF_INET6: u16 = 10;
+
+/// The start of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// One of the `KIND_*` constants.
+    pub kind: u16,
+    /// Length of the whole record, bytes.
+    pub len: u16,
+    /// The CPU that wrote it.
+    pub cpu: u32,
+    /// `bpf_ktime_get_ns()`: CLOCK_MONOTONIC, nanoseconds.
+    pub ts_ns: u64,
+}
+
+/// Identifies a connection: addresses, ports and network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// Local address, network order; IPv4 as `::ffff:a.b.c.d`, whatever the socket's family.
+    pub local_addr: [u8; 16],
+    /// Peer address, in the same form.
+    pub peer_addr: [u8; 16],
+    /// Local port, host order; 0 while the kernel has not chosen one.
+    pub local_port: u16,
+    /// Peer port, host order; 0 where the kernel does not have it (LISTEN→SYN_RECV before 6.15).
+    pub peer_port: u16,
+    /// The socket's own family: [`AF_INET`] or [`AF_INET6`].
+    pub family: u16,
+    /// Zero.
+    pub _pad: u16,
+    /// Inode of the network namespace (`net.ns.inum`).
+    pub netns: u32,
+    /// Zero.
+    pub _pad2: u32,
+}
+
+/// A record type and its kind.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, starts with a [`Header`], has no padding that is not a named member, and
+/// is valid for every byte pattern of its size.
+pub unsafe trait Wire: Copy + 'static {
+    /// The [`Header::kind`] of the record.
+    const KIND: u16;
+}
+
+macro_rules! wire {
+    ($($record:ty, $kind:expr, $size:expr;)*) => {$(
+        // SAFETY: repr(C), integer members only; the asserts below exclude padding.
+        unsafe impl Wire for $record {
+            const KIND: u16 = $kind;
+        }
+        const _: () = assert!(core::mem::size_of::<$record>() == $size);
+        const _: () = assert!(core::mem::align_of::<$record>() == 8);
+        const _: () = assert!(core::mem::offset_of!($record, header) == 0);
+        const _: () = assert!(core::mem::offset_of!($record, flow) == 16);
+        const _: () = assert!(($kind as usize) < KINDS);
+    )*};
+}
+
+const _: () = assert!(core::mem::size_of::<Header>() == 16);
+const _: () = assert!(core::mem::size_of::<Flow>() == 48);
+wire! {
+    StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16 + 16;
+    RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8 + 8;
+    SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
+    ResetRecord, KIND_RESET, 64 + 8 + 8;
+    ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;
+    DropRecord, KIND_DROP, 64 + 8 + 16 + 16 + 16;
+    RequestRecord, KIND_REQUEST, 64 + 16 + 24 + 8 + 8;
+}
+/// The longest record, bytes.
+pub const MAX_RECORD: usize = core::mem::size_of::<StateRecord>();

@@ -1,0 +1,46 @@
+//! State transitions of a full socket.
+
+use super::{Flow, Header};
+
+/// `sock:inet_sock_set_state`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateRecord {
+    /// Kind [`KIND_STATE`].
+    pub header: Header,
+    /// The connection.
+    pub flow: Flow,
+    /// Address of the `struct sock`: identity until its terminal transition, and no longer.
+    pub sock: u64,
+    /// cgroup v2 id of the caller; only with `tgid`.
+    pub cgroup: u64,
+    /// Process (thread group) id of the caller. Set where the transition runs in its context
+    /// (CLOSE→SYN_SENT, and →LISTEN). In quiet mode also set when SYN_SENT is left and the caller of
+    /// connect() is still known. Otherwise 0.
+    pub tgid: u32,
+    /// `sk_err` at the transition, a positive errno or 0.
+    pub sk_err: u32,
+    /// `sk_err_soft`, a positive errno or 0.
+    pub sk_err_soft: u32,
+    /// `tcp_sock.total_retrans`.
+    pub total_retrans: u32,
+    /// `tcp_sock.srtt_us`: eight times the smoothed RTT, microseconds; 0 without a sample.
+    pub srtt_us: u32,
+    /// `tcp_sock.total_rto_time`, milliseconds (6.7+); 0 where absent.
+    pub total_rto_time_ms: u32,
+    /// State left; see [`state`](super::state).
+    pub old: u8,
+    /// State entered.
+    pub new: u8,
+    /// Zero.
+    pub _pad: [u8; 6],
+    /// `comm` of the caller, NUL-padded; only with `tgid`.
+    pub comm: [u8; 16],
+    /// When connect() was called, CLOCK_MONOTONIC nanoseconds. Set in quiet mode when SYN_SENT is left and
+    /// the time is still known; otherwise 0.
+    pub began_ns: u64,
+    /// As in [`RetransmitRecord`](super::RetransmitRecord), where SYN_SENT is left.
+    pub retrans_stamp_ms: u32,
+    /// Zero.
+    pub _pad2: u32,
+}

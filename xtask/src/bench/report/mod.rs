@@ -1,0 +1,82 @@
+//! The bench's results, printed as tables or as one JSON object.
+//!
+//! One file a section. A new section is a file here with its data and a `write` function, a field of
+//! [`BenchReport`], a line in [`text`], and its measurement in [`measure`](super::measure).
+
+mod agent;
+mod flood;
+mod kernel;
+mod loss;
+mod machine;
+mod spread;
+mod throughput;
+
+use std::fmt::Write as _;
+
+pub use agent::{AgentCost, PeerToolCost};
+pub use flood::{FloodCost, HalfOpenCost};
+pub use kernel::{GrowthPoint, KernelCost, ProgramCost};
+pub use loss::LossResult;
+pub use machine::Machine;
+use serde::Serialize;
+pub use spread::Spread;
+pub use throughput::Throughput;
+
+/// The tool that the agent is compared with.
+const TCPSTATES: &str = "tcpstates";
+
+/// One run of the bench. The field names are those of the JSON output.
+#[derive(Serialize)]
+pub struct BenchReport {
+    /// Where the bench ran.
+    pub machine: Machine,
+    /// Connections per second, by number of load threads.
+    pub throughput: Vec<Throughput>,
+    /// CPU time of one unwatched connection, both ends, nanoseconds.
+    pub connection_ns: f64,
+    /// Kernel time of each configuration; peer tools come last.
+    pub kernel: Vec<KernelCost>,
+    /// Kernel time in quiet mode as peers, ports and threads grow.
+    pub growth: Vec<GrowthPoint>,
+    /// Records lost at the highest rate.
+    pub loss: LossResult,
+    /// Cost under a SYN flood.
+    pub flood: FloodCost,
+    /// Cost with a million half-opens.
+    pub half_opens: HalfOpenCost,
+    /// The agent's own cost.
+    pub agent: AgentCost,
+    /// Peer tools that are installed.
+    pub peers: Vec<PeerToolCost>,
+}
+
+impl BenchReport {
+    fn tcpstates(&self) -> Option<&PeerToolCost> {
+        self.peers.iter().find(|peer| peer.name == TCPSTATES)
+    }
+}
+
+/// Formats the report as tables.
+pub fn text(report: &BenchReport) -> String {
+    let mut out = String::new();
+    let sections = [
+        machine::write(&mut out, &report.machine),
+        throughput::write(&mut out, &report.throughput),
+        kernel::write(&mut out, report),
+        kernel::write_growth(&mut out, &report.growth),
+        loss::write(&mut out, &report.loss),
+        flood::write(&mut out, &report.flood),
+        flood::write_half_opens(&mut out, &report.half_opens),
+        agent::write(&mut out, report),
+    ];
+    if sections.iter().any(Result::is_err) {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "(a section could not be formatted)");
+    }
+    out
+}
+
+/// Bytes as mebibytes.
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
