@@ -1,5 +1,5 @@
-//! `synprobe connect` against the lab's namespaces: what it says of each address, held against the
-//! server's own view, the kernel's counters, and the count of the SYNs that were lost.
+//! `synprobe connect` against the lab. Its output is compared with the server's view, the kernel's counters
+//! and the number of lost SYNs.
 
 use std::{
     ffi::CString,

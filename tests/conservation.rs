@@ -1,5 +1,5 @@
-//! Nothing is lost in silence: what arrived and what is counted as lost is what was produced, and
-//! what was produced is what the namespaces' own counters say there was to tell.
+//! Every record is accounted for: received plus lost records equal the produced ones, and the produced ones
+//! match the namespaces' counters.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -183,7 +183,7 @@ fn conserved([moved, after]: &[LabCounters; 2], watched: &WatchedRun) -> Result<
             side.moved().collect::<Vec<_>>()
         );
     }
-    // A FIN that found a full backlog is sent again later, perhaps when the watch is over already.
+    // A FIN that found a full backlog is retransmitted later, perhaps after the run.
     let again =
         |moved: &LabCounters| moved.client.get("RetransSegs") + moved.server.get("RetransSegs");
     // One that could not be sent, as the first was still in a queue, raises the tracepoint too.

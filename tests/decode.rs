@@ -1,4 +1,4 @@
-//! Decoding is total: whatever stands in the ring, it gives an event or a typed error. Needs no root.
+//! Decoding is total: any bytes in the ring give an event or a typed error. Needs no root.
 
 use std::mem::size_of;
 

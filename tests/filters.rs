@@ -1,5 +1,5 @@
-//! What was asked for is seen, and nothing else leaves the kernel: the number of records that the
-//! kernel side says it produced is held against the traffic that was made.
+//! Filters: requested handshakes are seen, and no other record leaves the kernel. The number of records that
+//! the kernel side produced is compared with the traffic.
 
 use std::{
     net::{IpAddr, SocketAddr},

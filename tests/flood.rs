@@ -1,5 +1,5 @@
-//! A million made-up sources and two hundred real ones in trouble: what the peer table keeps, what it
-//! costs, and how many sources it says there were. No kernel in this: the handshakes are handed over.
+//! The peer table with a million spoofed sources and two hundred real ones with problems: what it keeps, its
+//! memory, and its estimate of the number of sources. Needs no kernel: the handshakes are generated.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

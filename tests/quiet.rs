@@ -1,6 +1,5 @@
-//! The quiet mode, scenario by scenario: what completed is counted exactly, what did not go well has its
-//! line all the same, and nothing else has one. Held against the kernel's counters and against what the
-//! scenarios made.
+//! Quiet mode, scenario by scenario. Completed handshakes are counted exactly; every other handshake has a
+//! line. Compared with the kernel's counters and with the ground truth.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 

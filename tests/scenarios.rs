@@ -1,5 +1,5 @@
-//! Every scenario of the lab in every family, watched, and held against the kernel's own counters of
-//! the two fresh namespaces, against what the applications were told, and against the contract.
+//! Every scenario of the lab in every family. The output is compared with the kernel's counters of both
+//! namespaces, with the results of the applications, and with the contract.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 
@@ -110,7 +110,7 @@ impl Lines {
     }
 }
 
-/// Segments sent again by one namespace, by kind, as the lines tell.
+/// Segments that one namespace retransmitted, by kind, from the lines.
 #[derive(Debug, Default)]
 struct Again {
     /// Kind → segments; those that could not be sent are left out.

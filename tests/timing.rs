@@ -1,5 +1,5 @@
-//! Dwell and gaps against packets captured on the same veth, and against the schedule as the kernel's
-//! documentation and measurements have it (not as synprobe computes it).
+//! Dwell and intervals, compared with packets captured on the same veth pair and with the retransmission
+//! schedule. The schedule is that of the kernel's documentation and of measurements, not synprobe's own.
 
 use std::{
     process::ExitCode,
@@ -25,7 +25,7 @@ use synprobe_tests::{
 /// Handshakes for each delay.
 const HANDSHAKES: u16 = 100;
 const DELAYS_MS: [u64; 3] = [0, 20, 200];
-/// What the issue allows between what is told and what was on the wire.
+/// Tolerance between reported times and the wire.
 const TOLERANCE_US: u64 = 1000;
 /// A tick at the slowest HZ there is, and what a busy machine may add to a timer.
 const LATE_US: u64 = 10_000 + 150_000;
@@ -163,9 +163,8 @@ fn dwells_agree(
         );
         let off = off_us(dwell_us, from, to);
         let off_end = end_ns.abs_diff(to) / 1000;
-        // The packet had passed, and its end of the connection was late to look at it, or paused in the
-        // midst of it: then the end is late, and the dwell by no more than the end, and neither says
-        // anything of what is told.
+        // The end of the connection may process the packet late, or pause while it does. Then the end is
+        // late and the dwell is late by at most as much, which is no error of synprobe.
         let late_us = (end_ns.saturating_sub(to) / 1000).cast_signed();
         let tolerance_us = TOLERANCE_US.cast_signed();
         if off.max(late_us) >= tolerance_us

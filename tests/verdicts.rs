@@ -1,6 +1,5 @@
-//! What is said of handshakes whose cause the lab knows: every scenario once in IPv4 and once in IPv6,
-//! with healthy traffic beside it, as `diagnose` judges it. `cargo xtask matrix` does the same many
-//! times.
+//! Verdicts on handshakes whose cause is known: every scenario once in IPv4 and once in IPv6, with healthy
+//! background traffic, as in `diagnose`. `cargo xtask matrix` repeats this many times.
 
 use std::{collections::BTreeMap, process::ExitCode};
 

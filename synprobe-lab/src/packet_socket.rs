@@ -17,7 +17,7 @@ use crate::{net::INTERFACE, ns::Ns};
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
 /// A received frame.
-pub(super) struct Frame<'a> {
+pub(super) struct CapturedFrame<'a> {
     /// When the kernel processed it, CLOCK_MONOTONIC, nanoseconds.
     pub(super) mono_ns: u64,
     /// True for egress, false for ingress.
@@ -90,7 +90,7 @@ impl PacketSocket {
     }
 
     /// The next frame; `None` when there is none yet.
-    pub(super) fn receive(&mut self) -> io::Result<Option<Frame<'_>>> {
+    pub(super) fn receive(&mut self) -> io::Result<Option<CapturedFrame<'_>>> {
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         // u64s, so that the control messages are aligned.
@@ -117,7 +117,7 @@ impl PacketSocket {
             };
         }
         let realtime = time_stamp(&message).unwrap_or_else(|| now_ns(libc::CLOCK_REALTIME));
-        Ok(Some(Frame {
+        Ok(Some(CapturedFrame {
             mono_ns: realtime.wrapping_sub(realtime_ahead_ns()),
             outgoing: from.sll_pkttype == libc::PACKET_OUTGOING,
             bytes: &self.buffer[..(got as usize).min(self.buffer.len())],

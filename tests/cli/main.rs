@@ -1,5 +1,5 @@
-//! The binary as a user meets it: exit codes, one line on standard error for what is wrong, the ways
-//! a run ends, and that nothing is left behind.
+//! The binary from the user's view: exit codes, one line on standard error for an error, the ways a run ends,
+//! and that nothing is left behind.
 
 mod pages;
 mod service;
@@ -171,7 +171,7 @@ impl LabWatch {
         Ok(value)
     }
 
-    /// Connects so many times.
+    /// Connects this many times.
     fn connect(&self, times: usize) -> Result<()> {
         let server = Server::start(vec![self.lab.listen(PORT, 64)?])?;
         let mut clients = Vec::new();

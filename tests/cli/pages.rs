@@ -1,4 +1,4 @@
-//! What `listeners`, `diagnose` and `explain` print.
+//! The output of `listeners`, `diagnose` and `explain`.
 
 use std::{
     os::unix::process::CommandExt,

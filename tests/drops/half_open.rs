@@ -1,4 +1,4 @@
-//! What half-opens have dealt with: nothing else in the kernel tells of it.
+//! Packets that half-opens processed, which no other event of the kernel reports.
 
 use std::{
     io::{self, Write},

@@ -1,5 +1,4 @@
-//! What is not told: what was not asked for, what is too much in a second, and what a host in a storm
-//! has no time for.
+//! What is not reported: packets outside the filter, more than the limit per second, and a host in a drop storm.
 
 use std::{
     net::SocketAddr,

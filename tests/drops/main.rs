@@ -1,5 +1,5 @@
-//! `skb:kfree_skb`: what this host drops, and what its half-opens have dealt with, held against
-//! captures, the fault's own count and the namespaces' counters.
+//! `skb:kfree_skb`: packets that this host drops and those that its half-opens processed, compared with
+//! captures, the fault injector's counts and the namespaces' counters.
 
 mod half_open;
 mod limits;
@@ -118,7 +118,7 @@ impl Watch {
         })
     }
 
-    /// Waits for so many records in all.
+    /// Waits for this many records in total.
     fn until(&mut self, count: usize) -> Result<&[DropRecord]> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,4 +1,4 @@
-//! What this host itself drops, on the way in and on the way out.
+//! Packets that this host drops on ingress and on egress.
 
 use std::{
     io,

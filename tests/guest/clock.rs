@@ -1,4 +1,4 @@
-//! The wall clock goes back an hour while a handshake is under way, and forward two during the next.
+//! The wall clock is set back an hour during a handshake, and forward two hours during the next.
 
 use std::{io, time::Instant};
 
@@ -15,7 +15,7 @@ use synprobe_tests::{
 };
 
 const HOUR_S: i64 = 3600;
-/// What is told and what was on the wire, or on a clock, may be as far apart.
+/// Tolerance between reported times and those of the wire or of a clock.
 const TOLERANCE_US: u64 = 1000;
 /// So many SYN-ACKs are lost: the handshake takes seconds.
 const LOST: u64 = 5;

@@ -1,5 +1,5 @@
-//! A CPU is taken away while handshakes are made on it, and comes back: what its own maps held is counted
-//! all the same, and the ring goes on.
+//! A CPU goes offline while handshakes are made on it, and comes back. The counts in its per-CPU maps are
+//! kept, and the ring continues.
 
 use std::{
     fs, io,

@@ -1,5 +1,5 @@
-//! What is done to the machine itself: its clock is set, a CPU is taken away from it. Only in guests of
-//! `cargo xtask vm`, which nobody shares; elsewhere there is no such test.
+//! Tests that affect the whole machine: its clock is set, a CPU goes offline. They run only in guests of
+//! `cargo xtask vm`; elsewhere there are no such tests.
 
 mod clock;
 mod cpus;

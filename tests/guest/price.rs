@@ -1,6 +1,6 @@
-//! What the modes cost, in instructions: a guest's clock counts them (docs/kernels.md), so the CPU time
-//! of the thread that makes the traffic is how many the kernel executes for it, programs included, and
-//! has no noise of its own.
+//! The cost of the modes in instructions. A guest's clock counts instructions (docs/kernels.md), so the CPU
+//! time of the thread that makes the traffic is the number of instructions that the kernel executes for it,
+//! eBPF programs included, without noise.
 
 use std::{
     ffi::CStr,

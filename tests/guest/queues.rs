@@ -1,5 +1,5 @@
-//! How many half-opens a listener takes differs between kernels, also by the fixes in them; what is said
-//! to fit is held against what fits.
+//! The SYN queue limit differs between kernels and between their stable releases. The limit that synprobe
+//! reports is compared with the actual one.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! What only the exact mode can tell.
+//! What only the exact mode reports.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use synprobe_tests::{
 
 /// Long enough for the slowest of the kernel's timers that a test waits for.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between what is told and what was on the wire: they are noted one after the other.
+/// Tolerance between reported times and the wire: both are taken one after the other.
 const TOLERANCE_US: u64 = 2_000;
 
 pub fn cases() -> Vec<Case> {
@@ -436,7 +436,7 @@ fn quiet() -> Result<()> {
     })?;
     let watched = watched.complete()?;
     exact_end(&line.1, Outcome::Reset)?;
-    // The RST is told twice where the packet itself is (skb:kfree_skb).
+    // The RST is reported twice where the packet itself is reported (skb:kfree_skb).
     ensure!(watched.end.events <= 2, "{:#?}", watched.end);
     ensure!(watched.end.counted == HEALTHY, "{:#?}", watched.end);
     Ok(())
@@ -512,7 +512,7 @@ fn syn_queue(family: SocketFamily) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the kernel has counted so many.
+/// Waits until the kernel has counted this many.
 fn refused(
     lab: &Lab,
     before: &synprobe_lab::LabCounters,

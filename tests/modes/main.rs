@@ -1,7 +1,7 @@
-//! All modes give the same answers wherever they can know: every scenario of the lab, watched by two
-//! agents at the same time on the same traffic, one with TCP's tracepoints alone, one in the exact mode,
-//! and what they say compared handshake by handshake. Each difference that is allowed has a name. Then
-//! what only the exact mode can tell, held against captures, the kernel's counters and sock_diag.
+//! All modes give the same results wherever they have the information. Two agents watch every scenario of the
+//! lab at the same time: one with TCP's tracepoints only, one in the exact mode. Their handshakes are compared
+//! one by one, and each allowed difference has a name. What only the exact mode reports is compared with
+//! captures, the kernel's counters and sock_diag.
 
 mod exact_only;
 

@@ -1,4 +1,4 @@
-//! Handshakes that were under way before the agent started: made first, then watched.
+//! Handshakes that began before the agent started.
 
 mod syn_sent;
 
@@ -140,7 +140,7 @@ fn found(live: &Live) -> Result<Line> {
         FOUND_WITHIN,
         |line| matches!(&line.body, Body::State(s) if s.new == TcpState::SynRecv),
     );
-    // A slow host: it was sent again, or over, before it could be looked for.
+    // A slow host: the segment was retransmitted, or the handshake ended, before the first dump.
     let line = line.map_err(|error| Undecided(format!("{error:#}")))?;
     let told = |l: &Line| matches!(l.body, Body::Retransmit(_) | Body::Handshake(_));
     match live.lines().iter().any(told) {
@@ -210,7 +210,7 @@ fn start_told(line: &Line, syn_acks: &[u64], bound_us: u64) -> Result<i64> {
 /// be interrupted on a busy host.
 const TIMER_BOUND_US: u64 = 21_000 + 150_000;
 
-/// Found at 0.4 s; its SYN-ACK is sent again at 1 s, which tells the truth to the microsecond; then
+/// Found at 0.4 s; its SYN-ACK is retransmitted at 1 s, which gives the exact start; then
 /// it expires at 3 s.
 fn expires_exact(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "1")?;
@@ -291,7 +291,7 @@ fn listener_closed(family: SocketFamily) -> Result<()> {
     bounded(end, first, last..=*expiry(last, time_out).end())
 }
 
-/// Sent again at 1 s, found at 1.4 s, sent again at 3 s: exact from then on; killed at once.
+/// Retransmitted at 1 s, found at 1.4 s, retransmitted at 3 s: exact from then on; reset at once.
 fn sent_again(family: SocketFamily) -> Result<()> {
     let half = HalfOpen::make(family, "5")?;
     until(half.made, ONCE_AGAIN);
@@ -316,7 +316,7 @@ fn sent_again(family: SocketFamily) -> Result<()> {
         bail!("{} retransmit lines: {:#?}", again.len(), watched.json);
     };
     ensure!(again.attempt == Some(2), "{again:?}");
-    // The transmission before this one was not seen; a gap that is told is the true one.
+    // The previous transmission was not seen. If an interval is reported, it is the true one.
     if let Some(gap_us) = again.gap_us {
         let off = off_us(gap_us, second, third);
         ensure!(off.unsigned_abs() < STAMP_US, "gap {off} us off: {again:?}");
@@ -367,7 +367,7 @@ fn reset(family: SocketFamily) -> Result<()> {
     bounded(end, first, killed..=killed)
 }
 
-/// Completes before anything was sent again: the child's own sample is exact.
+/// Completes before any retransmission: the child's own sample is exact.
 fn completes_young(family: SocketFamily) -> Result<()> {
     let lab = Lab::with_bare_server(family)?;
     let _listener = listener(&lab, &lab.client)?;
@@ -391,7 +391,7 @@ fn completes_young(family: SocketFamily) -> Result<()> {
     bounded(end, first, acked..=acked)
 }
 
-/// A real client whose final ACKs are lost: sent again at 1 s, found at 1.4 s, completes at 3 s.
+/// A real client whose final ACKs are lost: retransmitted at 1 s, found at 1.4 s, completes at 3 s.
 fn completes_old(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let _listener = listener(&lab, &lab.server)?;

@@ -1,5 +1,5 @@
-//! System calls that are granted before a run is attached, and refused afterwards: by the filter, for
-//! nothing else has changed that decides them.
+//! System calls that succeed before a run is attached and are refused afterwards. Only the seccomp filter
+//! changes in between.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! SIGKILL at any point: the kernel takes back what was the process's, and nothing was anybody else's.
+//! SIGKILL at any point: the kernel frees everything of the process, and nothing else is affected.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! Hostile conditions: few privileges, killed, stopped, unread, on a full disk, beside another agent,
-//! beside processes whose names are meant to do harm.
+//! Adverse conditions: few privileges, killed, stopped, output not read, full disk, a second agent, processes
+//! with malicious names.
 
 mod confined;
 mod killed;

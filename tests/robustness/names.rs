@@ -1,4 +1,4 @@
-//! A process names itself. Its name does nothing to whoever reads it, in any output.
+//! Process names are chosen by the process. A malicious name has no effect in any output.
 
 use std::{
     env,

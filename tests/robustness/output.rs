@@ -1,4 +1,4 @@
-//! Nowhere to write: a reader that stops reading, a device and a disk that are full.
+//! Output that cannot be written: a reader that stops reading, a full device, a full disk.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! The agent does not run for ten seconds, under load, with a small ring: as if its host were suspended.
+//! The agent does not run for ten seconds, under load, with a small ring, as if its host were suspended.
 
 use std::{
     net::TcpStream,

@@ -1,4 +1,4 @@
-//! What a run needs to begin, what it keeps, and that each of these is needed.
+//! The privileges that a run needs to start and those that it keeps, and that each of them is necessary.
 
 use std::{
     collections::BTreeSet,
@@ -81,7 +81,8 @@ fn nice_values(pid: u32) -> Result<BTreeSet<i64>> {
     Ok(all)
 }
 
-/// More of the processor where every transition is told, and nowhere else; never against a wish.
+/// The agent raises its priority only where every transition is reported, and never against an explicit
+/// setting.
 pub fn urgent() -> Result<()> {
     // SAFETY: takes two numbers.
     let own = i64::from(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
@@ -197,7 +198,7 @@ pub fn symbols() -> Result<()> {
     });
     let (early, late) = named.map_err(|_| anyhow!("it panicked"))??;
     ensure!(early.as_deref() == Some("tcp_v4_rcv"), "{early:?}");
-    // Where kernel.perf_event_paranoid is low, everybody is told.
+    // Where kernel.perf_event_paranoid is low, no privilege is needed.
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")?;
     if paranoid.trim().parse::<i32>()? > 1 {
         ensure!(late.is_none(), "CAP_SYSLOG makes no difference: {late:?}");

@@ -1,5 +1,5 @@
-//! The kernel uses the memory of a socket, or of a request, again within microseconds: what is told of
-//! two handshakes is never told as of one.
+//! The kernel reuses the memory of a socket or request within microseconds. Events of two handshakes are never
+//! combined into one.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -144,7 +144,7 @@ pub fn sockets() -> Result<()> {
     Ok(())
 }
 
-/// Each port's handshake is told once, as it ended, under an id of its own, and no longer than it took.
+/// Each port's handshake is reported once, with its outcome, a unique id, and at most its actual duration.
 fn told_apart(watched: &WatchedRun, role: Role, made: &BTreeMap<u16, ConnectResult>) -> Result<()> {
     let mut told: HashMap<u16, &Handshake> = HashMap::new();
     let mut ids = HashSet::new();

@@ -1,4 +1,4 @@
-//! Two agents at once: each sees the same, and neither knows of the other.
+//! Two agents at the same time: each sees the same handshakes, and neither affects the other.
 
 use std::collections::BTreeMap;
 

@@ -96,12 +96,12 @@ impl Live {
 }
 
 /// Collects lines, formats them as JSON, and wakes waiting threads.
-struct LineCollector {
+struct JsonCollector {
     json: JsonView<Vec<u8>>,
     shared: Arc<SharedLines>,
 }
 
-impl View for LineCollector {
+impl View for JsonCollector {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         self.json.show(lines, clock)?;
         self.shared.said().extend_from_slice(lines);
@@ -172,7 +172,7 @@ pub fn watch<T>(
 ) -> Result<(T, WatchedRun)> {
     let host = harness::host()?;
     let shared = Arc::new(SharedLines::default());
-    let recorder = LineCollector {
+    let recorder = JsonCollector {
         json: JsonView::new(Vec::new()),
         shared: Arc::clone(&shared),
     };

@@ -1,9 +1,8 @@
-//! The load of `cargo xtask bench` that no application makes: SYNs from addresses that nobody has, and
-//! honest clients at another port beside them. Reads what to do from standard input, a line each, and
-//! answers with a JSON object each:
+//! The flood of `cargo xtask bench`: SYNs from spoofed addresses, and legitimate clients at another port. Reads
+//! commands from standard input, one a line, and answers each with a JSON object:
 //!
-//! - `flood MILLISECONDS`: SYNs as fast as they go, and [`HONEST_RATE`] honest connections a second;
-//! - `fill NUMBER`: so many half-opens.
+//! - `flood MILLISECONDS`: SYNs at full speed, and [`HONEST_RATE`] legitimate connections per second;
+//! - `fill NUMBER`: this number of half-opens.
 
 use std::{
     io::{self, BufRead, Write},
@@ -18,23 +17,22 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use synprobe_lab::{Lab, PORT, RawSender, Server, SocketFamily, TcpCounters, sink, spoofed};
 
-/// Where the honest ones go.
+/// Port of the legitimate clients.
 const HONEST: u16 = PORT + 1;
-/// Honest connections a second.
+/// Legitimate connections per second.
 const HONEST_RATE: u32 = 200;
-/// Of the flooded port: no queue of a host in service is much longer, and SYN cookies answer the rest.
+/// Backlog of the flooded port, about the maximum of production hosts. SYN cookies answer the rest.
 const QUEUE: i32 = 4096;
-/// Of the port that is filled: the kernel shortens the lives of half-opens in a queue that is half full.
+/// Backlog of the filled port. The kernel shortens the lifetime of half-opens in a queue that is half full.
 const ROOMY: i32 = 1 << 23;
 const FILLED: u16 = PORT + 2;
-/// Addresses that nobody has: those of a flood are beyond the client, and those that fill a queue are
-/// beyond a sink. So many there are of neighbours that the kernel remembers by default
-/// (`net.ipv4.neigh.default.gc_thresh3`) and no more.
+/// Unassigned addresses: those of a flood are beyond the client, those that fill a queue are beyond a sink. Their
+/// number is within the kernel's default limit of neighbour entries (`net.ipv4.neigh.default.gc_thresh3`).
 const FLOODING: (u16, u32) = (1 << 14, 16_000);
 const FILLING: (u16, u32) = (0, 1_000);
-/// What holds the latter.
+/// The network of the latter.
 const BEYOND_THE_SINK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(198, 18, 128, 0)), 18);
-/// Between two looks at the clock.
+/// SYNs between two checks of the clock.
 const A_STEP: u32 = 64;
 /// SYNs that wait to be received, at most: with their answers half of what `net.core.netdev_max_backlog`
 /// admits by default.

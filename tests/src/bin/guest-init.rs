@@ -1,6 +1,5 @@
-//! PID 1 of a guest that `cargo xtask vm` boots: mounts what the kernel offers, loads the modules it
-//! was given, runs the jobs it was given, one after the other, says of each how it ended, and turns
-//! the machine off. `xtask/src/vm/guest.rs` writes what is read here and reads what is said.
+//! PID 1 of a guest of `cargo xtask vm`. Mounts file systems, loads modules, runs the jobs one by one, reports
+//! how each ended, and powers the machine off. `xtask/src/vm/guest.rs` writes its input and reads its output.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,20 +13,20 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use synprobe_tests::guest::INIT;
 
-/// Stands before every line that is for the host.
+/// Prefix of every line for the host.
 const MARK: &str = "synprobe-vm:";
 
 fn main() -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("guest-init: this is PID 1 of a virtual machine and nothing else");
+        eprintln!("guest-init: this program only runs as PID 1 of a virtual machine");
         return ExitCode::FAILURE;
     }
     match run() {
-        // The one line without which the guest has failed, whatever else it said.
+        // Without this line the guest has failed.
         Ok(jobs) => println!("{MARK} success, {jobs} jobs"),
         Err(error) => println!("{MARK} failure: {error:#}"),
     }
-    // SAFETY: neither takes a pointer. Nothing is to be kept: the file systems are in memory.
+    // SAFETY: neither takes a pointer. The file systems are in memory, so nothing is lost.
     unsafe {
         libc::sync();
         libc::reboot(libc::RB_POWER_OFF);
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<usize> {
-    // By this the tests know where they are.
+    // Tests detect the guest by this name.
     // SAFETY: the name is alive, ends with 0, and is shorter than the 16 bytes that are read.
     unsafe { libc::prctl(libc::PR_SET_NAME, INIT.as_ptr()) };
     mount_all()?;

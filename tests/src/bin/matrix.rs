@@ -1,5 +1,5 @@
-//! `cargo xtask matrix`: every scenario of the lab, many times, in both families, with varied timing and
-//! healthy traffic beside it; what was done held against what `diagnose` says.
+//! `cargo xtask matrix`: runs every scenario of the lab many times, in both families, with jitter and healthy
+//! background traffic, and compares causes with the verdicts of `diagnose`.
 
 use std::{
     fmt::Write as _,
@@ -31,31 +31,31 @@ struct MatrixOptions {
     /// Runs of each scenario in each family
     #[arg(long, default_value_t = 20)]
     runs: u32,
-    /// Runs under way at a time
+    /// Runs in parallel
     #[arg(long, default_value_t = 10)]
     jobs: usize,
     /// Only scenarios whose name contains this
     #[arg(long, default_value = "")]
     only: String,
-    /// The seed of the first run; the others count on from it
+    /// Seed of the first run; each further run adds one
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// In the quiet mode: what goes well is only counted
+    /// Quiet mode: healthy handshakes are only counted
     #[arg(long)]
     quiet: bool,
-    /// Print each handshake of which something wrong, or nothing, was said
+    /// Print each handshake with a wrong verdict or without one
     #[arg(long)]
     verbose: bool,
 }
 
-/// One run to be made.
+/// One run.
 struct MatrixJob {
     scenario: &'static dyn Scenario,
     family: SocketFamily,
     seed: u64,
 }
 
-/// What came of all of them.
+/// Results of all runs.
 #[derive(Default)]
 struct Results {
     matrix: ConfusionMatrix,
@@ -177,7 +177,7 @@ fn odd(job: &MatrixJob, said: &Classification) -> String {
         let c = &h.connection;
         let _ = write!(
             text,
-            "\n  {} {}:{:?} {}:{:?} {} after {:?} µs, sent again {} ({} by the peer)\n  {:?}",
+            "\n  {} {}:{:?} {}:{:?} {} after {:?} µs, {} retransmissions ({} because of the peer)\n  {:?}",
             c.role.name(),
             c.local_addr,
             c.local_port,

@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: an agent in the quiet mode beside every scenario, healthy load and floods in turn,
-//! for a set time. Its memory must be flat, its records must add up, and its table must end empty.
+//! `cargo xtask soak`: runs an agent in quiet mode beside scenarios, healthy load and floods for a while. Its
+//! memory must not grow, its records must add up, and its table must be empty at the end.
 
 use std::{
     fs::{self, File},
@@ -27,32 +27,32 @@ use synprobe::{
 use synprobe_lab::{self, Jitter, Lab, SocketFamily};
 use synprobe_tests::binary;
 
-/// A soak.
+/// Runs the soak test.
 #[derive(Parser)]
 struct SoakOptions {
-    /// How long, seconds
+    /// Duration, seconds
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Scenarios under way at a time
+    /// Scenarios in parallel
     #[arg(long, default_value_t = 4)]
     jobs: usize,
-    /// The synprobe to soak
+    /// The synprobe binary to test
     #[arg(long, value_name = "PATH")]
     agent: PathBuf,
 }
 
-/// Between two looks at the agent.
+/// Interval between two samples of the agent.
 const LOOK: Duration = Duration::from_secs(2);
-/// Labs are gone, and what they leave half-open meets a closed listener when its timer fires: the last of
-/// them after 32 s and an eighth, in a namespace that only the agent holds.
+/// After the labs have ended, their remaining half-opens find a closed listener when their timer fires. The
+/// last fires after 32 s and an eighth, in a namespace that only the agent holds.
 const LAST_TIMER: Duration = Duration::from_secs(40);
-/// What the kernel has no more is seen to be gone at the next looks at sock_diag; in a namespace that was
-/// gone before it was looked into, once its SYN-ACK is overdue.
+/// The next sock_diag dumps show which half-opens are gone. In a namespace that ended before its dump this is
+/// known once the SYN-ACK is overdue.
 const SETTLE: Duration = Duration::from_secs(25);
-/// The memory counts as flat within this share and these bytes: the allocator's own coming and going.
+/// Memory may grow by this factor and this many bytes, because of the allocator.
 const FLAT: (f64, u64) = (1.10, 4 << 20);
 
-/// The agent, looked at.
+/// One sample of the agent.
 #[derive(Clone, Copy, Debug)]
 struct MemorySample {
     at: Duration,
