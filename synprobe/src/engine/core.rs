@@ -99,7 +99,6 @@ impl Engine {
                 of,
             } => {
                 let lost = Lost { events, reason, of };
-                self.stats.lost(&lost);
                 self.tracker.observe(Observation::Lost { at_ns, lost });
             }
             Input::NetnsName(inode, name) => self.tracker.netns_is_called(inode, name),

@@ -30,6 +30,7 @@ pub struct Enricher {
     cgroups: HashSet<u64>,
     /// The last event's, which is mostly the next one's too.
     last_netns: u32,
+    last_cgroup: u64,
     /// By reason and place.
     meanings: HashMap<(u32, u64), Option<Arc<DropMeaning>>>,
 }
@@ -44,6 +45,7 @@ impl Enricher {
             namespaces: HashSet::new(),
             cgroups: HashSet::new(),
             last_netns: 0,
+            last_cgroup: 0,
             meanings: HashMap::new(),
         }
     }
@@ -58,8 +60,10 @@ impl Enricher {
         }
         if let Event::State(r, ..) = &event
             && r.cgroup != 0
+            && r.cgroup != self.last_cgroup
         {
             self.cgroup(r.cgroup, feed);
+            self.last_cgroup = r.cgroup;
         }
         if needs_counters {
             feed(Input::Counters(netns, self.names.counters(netns)));

@@ -40,6 +40,8 @@ struct Queue {
 #[derive(Default)]
 struct State {
     batches: VecDeque<Arc<Batch>>,
+    /// Written: whoever made them frees them, for memory is freed fastest where it was allocated.
+    spent: Vec<Arc<Batch>>,
     /// In `batches`, and being written.
     lines: usize,
     /// No more will come.
@@ -48,6 +50,8 @@ struct State {
     done: bool,
     /// Raised with every batch that was written.
     written: u64,
+    /// Somebody waits until something is written.
+    waited_for: bool,
 }
 
 impl Queue {
@@ -72,17 +76,22 @@ impl Queue {
         }
     }
 
-    fn written(&self, lines: usize) {
+    fn written(&self, batch: Arc<Batch>) {
         let mut state = self.lock();
-        state.lines -= lines;
+        state.lines -= batch.lines.len();
         state.written += 1;
+        state.spent.push(batch);
+        let waited_for = state.waited_for;
         drop(state);
-        self.changed.notify_all();
+        if waited_for {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until `enough`, as long as the output goes on writing; whether it came to that.
     fn wait_until(&self, enough: impl Fn(&State) -> bool) -> bool {
         let mut state = self.lock();
+        state.waited_for = true;
         let (mut written, mut since) = (state.written, Instant::now());
         while !enough(&state) {
             if state.written != written {
@@ -145,6 +154,8 @@ impl Subscriber {
     /// Hands a batch over, or counts it as lost where too much waits already.
     pub fn publish(&mut self, batch: &Arc<Batch>) {
         let mut state = self.queue.lock();
+        // Freed once the lock is.
+        let _spent = std::mem::take(&mut state.spent);
         if state.done {
             return;
         }
@@ -202,7 +213,7 @@ fn write(view: &mut impl View, queue: &Queue) -> io::Result<()> {
     while let Some(batch) = queue.next() {
         view.show(&batch.lines, batch.clock)?;
         view.flush()?;
-        queue.written(batch.lines.len());
+        queue.written(batch);
     }
     Ok(())
 }
