@@ -17,7 +17,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Record into this folder, and keep only the last part
-    #[arg(long, value_name = "DIR", conflicts_with = "duration")]
+    #[arg(long, value_name = "DIR")]
     pub rolling: Option<PathBuf>,
     /// With --rolling: how much of the past to keep
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m", requires = "rolling")]

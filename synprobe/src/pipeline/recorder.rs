@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -61,6 +62,12 @@ pub enum RecordError {
     /// The folder cannot be used.
     #[error(transparent)]
     Rolling(#[from] RollingError),
+    /// The folder is another user's: after the start no privilege is left that would let us write there.
+    #[error(
+        "{} belongs to another user: chown it to the user that runs synprobe, or name another folder",
+        .0.display()
+    )]
+    ForeignFolder(PathBuf),
     /// The file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -106,7 +113,12 @@ impl Prepared {
                 folder,
                 keep,
                 max_size,
-            } => Store::Rolling(Box::new(Rolling::open(folder, *keep, *max_size, header)?)),
+            } => {
+                if is_foreign(folder) {
+                    return Err(RecordError::ForeignFolder(folder.clone()));
+                }
+                Store::Rolling(Box::new(Rolling::open(folder, *keep, *max_size, header)?))
+            }
         }))
     }
 
@@ -130,6 +142,13 @@ impl Prepared {
             thread,
         })
     }
+}
+
+/// Whether a folder that exists belongs to another user.
+fn is_foreign(folder: &Path) -> bool {
+    // SAFETY: geteuid() takes nothing and cannot fail.
+    let ours = unsafe { libc::geteuid() };
+    std::fs::metadata(folder).is_ok_and(|metadata| metadata.uid() != ours)
 }
 
 /// Who can see two recordings can tell whether they are of one run.
