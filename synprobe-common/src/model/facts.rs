@@ -61,7 +61,7 @@ pub struct Facts {
 
 /// The half-opens of one port at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HalfOpens {
+pub struct HalfOpenCounts {
     /// All of them.
     pub open: u64,
     /// Those whose peer has not sent anything since its SYN, though the SYN-ACK was sent again.

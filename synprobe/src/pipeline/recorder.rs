@@ -22,8 +22,8 @@ use crate::{
     engine::{Input, RunConfig},
     model::WallClock,
     recording::{
-        self, CreateError, Frame, Header, Rolling, RollingError, WriteError, WriteStats, Writer,
-        inputs,
+        self, CreateError, Frame, Rolling, RollingError, SegmentHeader, WriteError, WriteStats,
+        Writer, inputs,
     },
     sys::clock::monotonic_ns,
 };
@@ -104,7 +104,7 @@ impl Prepared {
     /// Creates the file, or takes the folder.
     pub fn new(to: &RecordTo, config: &RunConfig, clock: WallClock) -> Result<Self, RecordError> {
         let offset_ns = i64::try_from(clock.offset_ns()).unwrap_or(0);
-        let header = Header::new(run_id(), offset_ns, serde_json::to_vec(config)?);
+        let header = SegmentHeader::new(run_id(), offset_ns, serde_json::to_vec(config)?);
         Ok(Self(match to {
             RecordTo::File(path) => {
                 Store::File(Box::new(Writer::new(recording::create(path)?, &header)?))

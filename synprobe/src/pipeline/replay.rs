@@ -16,7 +16,7 @@ use crate::{
     filter::Selection,
     model::{Counted, Detail, End, Missed, WallClock},
     recording::{
-        Damage, Header, Item, OpenError, Reader,
+        Damage, Item, OpenError, Reader, SegmentHeader,
         inputs::{Decoded, InputDecoder},
     },
     verdict::Mode,
@@ -96,7 +96,7 @@ pub struct Replayed {
 /// What a recording says of itself.
 pub struct Recording {
     file: PathBuf,
-    header: Header,
+    header: SegmentHeader,
     reader: Reader<File>,
     /// How the run was set up.
     pub config: RunConfig,
@@ -125,7 +125,7 @@ impl Recording {
     }
 }
 
-fn described(file: &Path, header: &Header) -> Result<RunConfig, ReplayError> {
+fn described(file: &Path, header: &SegmentHeader) -> Result<RunConfig, ReplayError> {
     serde_json::from_slice(&header.meta).map_err(|error| ReplayError::Header {
         file: file.to_owned(),
         error,
@@ -240,7 +240,7 @@ impl Replay<'_> {
         Ok(self.replayed(detail, damage(reader.damage(), unknown)))
     }
 
-    fn begin(&mut self, header: &Header, config: &RunConfig, at_ns: u64) {
+    fn begin(&mut self, header: &SegmentHeader, config: &RunConfig, at_ns: u64) {
         let mut config = config.clone();
         config.start.replayed_from = self
             .options

@@ -27,18 +27,18 @@ const TOO_SLOW: &str = "lines for this output: it was slower than they came";
 
 /// See the module.
 pub struct Subscriber {
-    queue: Arc<Queue>,
+    queue: Arc<LineQueue>,
     /// Lines that this output did not get, and was not told of yet.
     lost: u64,
 }
 
-struct Queue {
-    state: Mutex<State>,
+struct LineQueue {
+    state: Mutex<LineQueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct LineQueueState {
     batches: VecDeque<Arc<Batch>>,
     /// Written: whoever made them frees them, for memory is freed fastest where it was allocated.
     spent: Vec<Arc<Batch>>,
@@ -54,8 +54,8 @@ struct State {
     waited_for: bool,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LineQueue {
+    fn lock(&self) -> MutexGuard<'_, LineQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,7 +89,7 @@ impl Queue {
     }
 
     /// Waits until `enough`, as long as the output goes on writing; whether it came to that.
-    fn wait_until(&self, enough: impl Fn(&State) -> bool) -> bool {
+    fn wait_until(&self, enough: impl Fn(&LineQueueState) -> bool) -> bool {
         let mut state = self.lock();
         state.waited_for = true;
         let (mut written, mut since) = (state.written, Instant::now());
@@ -113,7 +113,7 @@ impl Queue {
 
 /// The other end of a [`Subscriber`]: the output's thread.
 pub struct Writing<V> {
-    queue: Arc<Queue>,
+    queue: Arc<LineQueue>,
     thread: thread::JoinHandle<(V, io::Result<()>)>,
 }
 
@@ -126,7 +126,7 @@ impl Subscriber {
     pub fn begin<V: View + Send + 'static>(
         mut view: V,
     ) -> io::Result<(Self, Writing<V>, oneshot::Receiver<()>)> {
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(LineQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -178,7 +178,7 @@ impl Subscriber {
     /// As [`Self::publish`], once nothing has to be watched any more: waits for room as long as the output goes
     /// on writing.
     pub fn publish_last(&mut self, batch: &Arc<Batch>) {
-        let room = |state: &State| {
+        let room = |state: &LineQueueState| {
             state.done || state.lines == 0 || state.lines + batch.lines.len() <= WAITING
         };
         self.queue.wait_until(room);
@@ -209,7 +209,7 @@ fn loss(lines: u64, before: &Batch) -> Batch {
     }
 }
 
-fn write(view: &mut impl View, queue: &Queue) -> io::Result<()> {
+fn write(view: &mut impl View, queue: &LineQueue) -> io::Result<()> {
     while let Some(batch) = queue.next() {
         view.show(&batch.lines, batch.clock)?;
         view.flush()?;

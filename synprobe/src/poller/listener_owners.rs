@@ -20,14 +20,14 @@ const PAUSE: u32 = 100;
 const AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
-pub(super) struct Owners {
+pub(super) struct OwnerSearch {
     cache: OwnerCache,
     known: HashMap<u32, (ListenerProcess, Instant)>,
     /// Not before this, except for a namespace that is new.
     due: Option<Instant>,
 }
 
-impl Owners {
+impl OwnerSearch {
     /// Finds out about sockets that are not known, or not lately; `at_once` even if the last search
     /// was short ago.
     pub(super) fn learn(&mut self, inodes: &[u32], at_once: bool) {

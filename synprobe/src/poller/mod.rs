@@ -20,7 +20,7 @@ use crate::{
         netns::{self, NetNs},
     },
 };
-use listener_owners::Owners;
+use listener_owners::OwnerSearch;
 pub use messages::{Report, Request, Round};
 use watched_netns::{Seen, WatchedNetns};
 
@@ -43,7 +43,7 @@ pub struct Poller {
     only: bool,
     watched: HashMap<u32, WatchedNetns>,
     refused: HashSet<u32>,
-    owners: Owners,
+    owners: OwnerSearch,
     discovered: Option<Instant>,
     /// Whether it was said that there are no more file descriptors.
     exhausted: bool,
@@ -57,7 +57,7 @@ impl Poller {
             only,
             watched: HashMap::new(),
             refused: HashSet::new(),
-            owners: Owners::default(),
+            owners: OwnerSearch::default(),
             discovered: None,
             exhausted: false,
         }
@@ -100,7 +100,7 @@ impl Poller {
                     continue;
                 }
             };
-            // Owners are not part of the price: they bound their own.
+            // The search for owners is not part of the price: it bounds its own.
             let is_new = new.contains(&inode);
             let all: Vec<u32> = seen.listeners.iter().map(|l| l.inode).collect();
             self.owners.learn(&all, is_new);

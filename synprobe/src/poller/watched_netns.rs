@@ -4,7 +4,7 @@ use std::{io, mem, sync::Arc, time::Instant};
 
 use synprobe_ebpf::event::state;
 
-use super::{Round, listener_owners::Owners};
+use super::{Round, listener_owners::OwnerSearch};
 use crate::{
     diag::{
         addresses::addresses,
@@ -145,7 +145,7 @@ impl Round {
         &mut self,
         watched: &mut WatchedNetns,
         seen: &Seen,
-        owners: &Owners,
+        owners: &OwnerSearch,
         is_new: bool,
     ) {
         let netns = watched.netns.inode();

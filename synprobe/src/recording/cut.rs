@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::{
-    CreateError, FolderError, Header, OpenError,
+    CreateError, FolderError, OpenError, SegmentHeader,
     block::{KIND_END, KIND_FRAMES, KIND_HEADER, Prefix, decompress},
     create,
     folder::{SegmentFile, is_locked, segments},
     scan::BlockScanner,
-    writer::Segment,
+    writer::SegmentEncoder,
 };
 
 /// Why a cut was not made.
@@ -120,7 +120,7 @@ fn sources(folder: &Path) -> Result<Vec<Source>, CutError> {
 /// Calls `each` with every intact block. Returns how many bytes belong to none; `None`: deleted.
 fn scan(
     source: &Source,
-    mut each: impl FnMut(&Prefix, &[u8], Option<&Header>) -> io::Result<()>,
+    mut each: impl FnMut(&Prefix, &[u8], Option<&SegmentHeader>) -> io::Result<()>,
 ) -> Result<Option<u64>, ScanError> {
     let Some(file) = source
         .open()
@@ -129,7 +129,7 @@ fn scan(
         return Ok(None);
     };
     let mut blocks = BlockScanner::new(file);
-    let mut header: Option<Header> = None;
+    let mut header: Option<SegmentHeader> = None;
     let mut any = false;
     while let Some(block) = blocks.next() {
         any = true;
@@ -137,7 +137,7 @@ fn scan(
         if prefix.kind == KIND_HEADER {
             let mut raw = Vec::new();
             header = decompress(prefix, block.payload(), &mut raw)
-                .and_then(|()| Header::decode(prefix.minor, &raw))
+                .and_then(|()| SegmentHeader::decode(prefix.minor, &raw))
                 .ok();
         }
         each(prefix, &block.bytes, header.as_ref()).map_err(ScanError::Each)?;
@@ -248,7 +248,7 @@ pub fn cut(from: &Path, last: Option<Duration>, out: &Path) -> Result<CutReport,
         let is_written = is_open && recording && index + 1 == found.len();
         if is_written {
             // The segment goes on, but not in this recording: what is here is complete.
-            let end = Segment::resume(&tail).end();
+            let end = SegmentEncoder::resume(&tail).end();
             file.write_all(&end).map_err(write)?;
             report.bytes += end.len() as u64;
         } else {

@@ -7,7 +7,7 @@ use super::{
 
 /// The start of a recording, or of one segment of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct SegmentHeader {
     /// Major version of the format.
     pub major: u16,
     /// Minor version of the format; may be later than [`MINOR`].
@@ -22,7 +22,7 @@ pub struct Header {
     pub meta: Vec<u8>,
 }
 
-impl Header {
+impl SegmentHeader {
     /// The header of a run's first segment, in the version that is written.
     pub fn new(run_id: [u8; 16], realtime_offset_ns: i64, meta: Vec<u8>) -> Self {
         Self {

@@ -31,7 +31,7 @@ pub use damage::Damage;
 pub use encoder::{BlockEncoder, FinishedBlock};
 pub use files::{CreateError, create};
 pub use folder::FolderError;
-pub use header::Header;
+pub use header::SegmentHeader;
 pub use reader::{Item, OpenError, Reader};
 pub use rolling::{Rolling, RollingError, RollingStats};
 pub use writer::{WriteError, WriteStats, Writer};
@@ -47,7 +47,7 @@ pub const MINOR: u16 = 0;
 pub const MAX_BLOCK: usize = 1 << 20;
 /// Most bytes of a frame.
 pub const MAX_FRAME: usize = MAX_BLOCK / 2;
-/// Most bytes of [`Header::meta`].
+/// Most bytes of [`SegmentHeader::meta`].
 pub const MAX_META: usize = 256 << 10;
 /// A block closes when its frames take this many bytes before compression.
 pub const BLOCK_TARGET: usize = 64 << 10;

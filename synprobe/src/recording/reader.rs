@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    Damage, Frame, Header, MAX_LEAD,
+    Damage, Frame, MAX_LEAD, SegmentHeader,
     block::{EndMark, KIND_END, KIND_FRAMES, KIND_HEADER, Prefix, decompress},
-    codec::{Decoded, FrameDecoder},
+    codec::{DecodedFrame, FrameDecoder},
     scan::{BlockScanner, RawBlock},
 };
 
@@ -47,8 +47,8 @@ pub enum Item<'a> {
     },
     /// The next segment begins. The first segment's header is what [`Reader::open`] returns.
     Segment {
-        /// Its header; see [`Header::is_lost`].
-        header: Header,
+        /// Its header; see [`SegmentHeader::is_lost`].
+        header: SegmentHeader,
         /// It carries on the same run, and nothing is missing between the two.
         continues: bool,
     },
@@ -63,8 +63,14 @@ pub enum Item<'a> {
 
 /// An [`Item`] that is not a frame.
 enum Notice {
-    Segment { header: Header, continues: bool },
-    Gap { frames: Option<u64>, after_ns: u64 },
+    Segment {
+        header: SegmentHeader,
+        continues: bool,
+    },
+    Gap {
+        frames: Option<u64>,
+        after_ns: u64,
+    },
 }
 
 impl From<Notice> for Item<'_> {
@@ -77,8 +83,8 @@ impl From<Notice> for Item<'_> {
 }
 
 /// The segment that is being read.
-struct Segment {
-    header: Header,
+struct OpenSegment {
+    header: SegmentHeader,
     tag: u32,
     /// The number that the next block should have.
     sequence: u32,
@@ -102,7 +108,7 @@ struct OpenBlock {
 /// length of the input, whatever the input is.
 pub struct Reader<R> {
     blocks: BlockScanner<R>,
-    segment: Segment,
+    segment: OpenSegment,
     block: OpenBlock,
     decoder: FrameDecoder,
     notices: VecDeque<Notice>,
@@ -120,7 +126,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     ///
     /// The input is no recording, is of a later major version, or cannot be read.
-    pub fn open(input: R) -> Result<(Header, Self), OpenError> {
+    pub fn open(input: R) -> Result<(SegmentHeader, Self), OpenError> {
         let mut blocks = BlockScanner::new(input);
         let Some(first) = blocks.next_before(MAX_LEAD) else {
             return Err(match (blocks.take_error(), blocks.newer()) {
@@ -132,8 +138,8 @@ impl<R: Read> Reader<R> {
         };
         let mut reader = Self {
             blocks,
-            segment: Segment {
-                header: Header::lost(first.prefix.minor),
+            segment: OpenSegment {
+                header: SegmentHeader::lost(first.prefix.minor),
                 tag: 0,
                 sequence: 0,
                 frame: 0,
@@ -175,20 +181,22 @@ impl<R: Read> Reader<R> {
             }
         };
         let frame = match decoded {
-            Decoded::Slot(slot) => Frame::Record(self.decoder.record(slot)),
-            Decoded::Record(range) => Frame::Record(&self.block.raw[range]),
-            Decoded::Other(range) | Decoded::Unknown(range) => Frame::Other(&self.block.raw[range]),
+            DecodedFrame::Slot(slot) => Frame::Record(self.decoder.record(slot)),
+            DecodedFrame::Record(range) => Frame::Record(&self.block.raw[range]),
+            DecodedFrame::Other(range) | DecodedFrame::Unknown(range) => {
+                Frame::Other(&self.block.raw[range])
+            }
         };
         let at_ns = self.decoder.at_ns();
         Some(Item::Frame { at_ns, frame })
     }
 
     /// The next frame of the open block that this version knows; `None` closes the block.
-    fn decode(&mut self) -> Option<Decoded> {
+    fn decode(&mut self) -> Option<DecodedFrame> {
         while let Ok(Some(decoded)) = self.decoder.next(&self.block.raw) {
             self.at_ns = Some(self.decoder.at_ns());
             self.block.frames = self.block.frames.saturating_sub(1);
-            if !matches!(decoded, Decoded::Unknown(_)) {
+            if !matches!(decoded, DecodedFrame::Unknown(_)) {
                 return Some(decoded);
             }
         }
@@ -208,7 +216,7 @@ impl<R: Read> Reader<R> {
         }
         if prefix.tag != self.segment.tag {
             self.damage.lost_headers += 1;
-            self.switch(Header::lost(prefix.minor), prefix.tag);
+            self.switch(SegmentHeader::lost(prefix.minor), prefix.tag);
         }
         if !self.follow(prefix) {
             return;
@@ -242,7 +250,7 @@ impl<R: Read> Reader<R> {
         let prefix = &block.prefix;
         let mut raw = Vec::new();
         let decoded = decompress(prefix, block.payload(), &mut raw)
-            .and_then(|()| Header::decode(prefix.minor, &raw));
+            .and_then(|()| SegmentHeader::decode(prefix.minor, &raw));
         match decoded {
             Ok(_) if prefix.tag == self.segment.tag && prefix.sequence == self.segment.sequence => {
                 self.segment.sequence += 1;
@@ -256,7 +264,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Begins a segment.
-    fn switch(&mut self, header: Header, tag: u32) {
+    fn switch(&mut self, header: SegmentHeader, tag: u32) {
         self.close();
         let last = &self.segment.header;
         let same_run = !header.is_lost() && last.run_id == header.run_id;
@@ -269,7 +277,7 @@ impl<R: Read> Reader<R> {
             self.damage.lost_segments += u64::from(missing);
             self.gap(0, None);
         }
-        self.segment = Segment {
+        self.segment = OpenSegment {
             header: header.clone(),
             tag,
             sequence: 0,

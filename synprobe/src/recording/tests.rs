@@ -70,8 +70,8 @@ impl Owned {
     }
 }
 
-fn header() -> Header {
-    Header::new(
+fn header() -> SegmentHeader {
+    SegmentHeader::new(
         [7; 16],
         1_700_000_000_000_000_000,
         b"meta of a run".to_vec(),
@@ -103,13 +103,13 @@ fn written(groups: &[Vec<Owned>]) -> (Vec<u8>, Vec<usize>) {
 #[derive(Debug, Default)]
 struct Seen {
     frames: Vec<Owned>,
-    segments: Vec<(Header, bool)>,
+    segments: Vec<(SegmentHeader, bool)>,
     gaps: Vec<Option<u64>>,
     damage: Damage,
     complete: bool,
 }
 
-fn read(bytes: &[u8]) -> Result<(Header, Seen), OpenError> {
+fn read(bytes: &[u8]) -> Result<(SegmentHeader, Seen), OpenError> {
     let (header, mut reader) = Reader::open(bytes)?;
     let mut seen = Seen::default();
     while let Some(item) = reader.next_item() {
@@ -190,12 +190,12 @@ fn a_frame_or_header_that_is_too_long_is_refused() {
     let frame = vec![0; MAX_FRAME + 1];
     let refused = writer.push(0, Frame::Other(&frame));
     assert!(matches!(refused, Err(WriteError::FrameTooLong { len }) if len == MAX_FRAME + 1));
-    let long = Header::new([1; 16], 0, vec![0; MAX_META + 1]);
+    let long = SegmentHeader::new([1; 16], 0, vec![0; MAX_META + 1]);
     assert!(matches!(
         Writer::new(Vec::new(), &long),
         Err(WriteError::MetaTooLong { .. })
     ));
-    let most = Header::new(
+    let most = SegmentHeader::new(
         [1; 16],
         0,
         (0..MAX_META).map(|i| (i * i / 7) as u8).collect(),
@@ -352,7 +352,7 @@ fn what_is_no_recording_is_refused() {
 #[test]
 fn two_recordings_follow_each_other_in_one_file() {
     let (first, _) = written(&two_frames());
-    let other = Header::new([8; 16], 5, Vec::new());
+    let other = SegmentHeader::new([8; 16], 5, Vec::new());
     let mut writer = Writer::new(first.clone(), &other).unwrap();
     writer.push(1, Frame::Other(b"third")).unwrap();
     let (bytes, _) = writer.finish().unwrap();

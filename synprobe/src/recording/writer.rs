@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Write};
 
 use super::{
-    Frame, Header, MAX_META, MINOR,
+    Frame, MAX_META, MINOR, SegmentHeader,
     block::{EndMark, KIND_END, KIND_FRAMES, KIND_HEADER, PREFIX_LEN, Prefix},
     encoder::{BlockEncoder, FinishedBlock},
 };
@@ -47,7 +47,7 @@ pub struct WriteStats {
 
 /// The numbering of a segment's blocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
+pub(super) struct SegmentEncoder {
     tag: u32,
     sequence: u32,
     frames: u64,
@@ -55,13 +55,13 @@ pub(super) struct Segment {
     dropped_frames: u64,
 }
 
-impl Segment {
+impl SegmentEncoder {
     /// Bytes of an end mark.
     pub(super) const END_LEN: usize = PREFIX_LEN + 8;
 
     /// A segment, and the bytes that begin it: its header, twice, so that one damaged place does not
     /// make the segment unreadable.
-    pub(super) fn begin(header: &Header) -> Result<(Self, Vec<u8>), WriteError> {
+    pub(super) fn begin(header: &SegmentHeader) -> Result<(Self, Vec<u8>), WriteError> {
         if header.meta.len() > MAX_META {
             return Err(WriteError::MetaTooLong {
                 len: header.meta.len(),
@@ -187,7 +187,7 @@ pub(super) fn write_both(out: &mut impl Write, first: &[u8], second: &[u8]) -> i
 pub struct Writer<W: Write> {
     out: W,
     encoder: BlockEncoder,
-    segment: Segment,
+    segment: SegmentEncoder,
     stats: WriteStats,
 }
 
@@ -197,8 +197,8 @@ impl<W: Write> Writer<W> {
     /// # Errors
     ///
     /// The output refuses the header, or the header is too long.
-    pub fn new(mut out: W, header: &Header) -> Result<Self, WriteError> {
-        let (segment, bytes) = Segment::begin(header)?;
+    pub fn new(mut out: W, header: &SegmentHeader) -> Result<Self, WriteError> {
+        let (segment, bytes) = SegmentEncoder::begin(header)?;
         out.write_all(&bytes)?;
         let stats = WriteStats {
             written_bytes: bytes.len() as u64,

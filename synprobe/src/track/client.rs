@@ -6,7 +6,7 @@ use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{
     Ending, Tracker,
-    handshake::{OpenHandshake, Start},
+    handshake::{HandshakeStart, OpenHandshake},
     retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
@@ -28,7 +28,7 @@ impl Tracker {
         if r.tgid != 0 {
             self.called_by(&mut connection, r);
         }
-        let start = Start {
+        let start = HandshakeStart {
             at_ns,
             source: DwellSource::Events,
             error_us: 0,
@@ -88,7 +88,7 @@ impl Tracker {
         tuple: Tuple,
         family: u16,
         n: u32,
-        start: Start,
+        start: HandshakeStart,
         seen_ns: u64,
     ) {
         if !self.config.selection.wants(Role::Client) || !self.wants(&tuple, None) {
@@ -254,7 +254,7 @@ impl Tracker {
         self.missed(tuple.netns, at_ns, missed);
         open.retransmits = open.retransmits.saturating_add(missed);
         if r.began_ns != 0 && open.start.is_none_or(|start| start.error_us > 0) {
-            open.start = Some(Start {
+            open.start = Some(HandshakeStart {
                 at_ns: r.began_ns,
                 source: DwellSource::Events,
                 error_us: 0,
@@ -262,7 +262,7 @@ impl Tracker {
         }
         if open.start.is_none() && tuple.local_port != 0 {
             open.start = match sample_us(r, &open) {
-                Some(us) => Some(Start {
+                Some(us) => Some(HandshakeStart {
                     at_ns: at_ns.saturating_sub(us * 1000),
                     source: DwellSource::RttSample,
                     error_us: 0,
@@ -342,10 +342,10 @@ const STAMP_ERROR_US: u64 = 1000;
 const OLDEST_MS: u32 = 5 * 3600 * 1000;
 
 /// When the first SYN was sent, by the socket's own word.
-fn first_syn(retrans_stamp_ms: u32, now_ns: u64) -> Option<Start> {
+fn first_syn(retrans_stamp_ms: u32, now_ns: u64) -> Option<HandshakeStart> {
     let now_ms = (now_ns / 1_000_000) as u32;
     let age_ms = now_ms.wrapping_sub(retrans_stamp_ms);
-    (retrans_stamp_ms != 0 && age_ms <= OLDEST_MS).then(|| Start {
+    (retrans_stamp_ms != 0 && age_ms <= OLDEST_MS).then(|| HandshakeStart {
         at_ns: now_ns.saturating_sub(u64::from(age_ms) * 1_000_000),
         source: DwellSource::SockDiag,
         error_us: STAMP_ERROR_US,

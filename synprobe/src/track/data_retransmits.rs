@@ -13,7 +13,7 @@ use crate::{
 
 /// What is known of a segment that was sent again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
+pub(super) struct RetransmittedSegment {
     attempts: u32,
     last_ns: u64,
 }
@@ -65,7 +65,7 @@ impl Tracker {
         let attempts = before.map_or(0, |s| s.attempts) + 1;
         self.segments.insert(
             key,
-            Segment {
+            RetransmittedSegment {
                 attempts,
                 last_ns: at_ns,
             },

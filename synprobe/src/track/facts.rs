@@ -11,7 +11,7 @@ use super::{
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
 };
 use crate::{
-    model::{Facts, HalfOpens, Outcome, Queue, Role, TcpState, Trigger, Tuple},
+    model::{Facts, HalfOpenCounts, Outcome, Queue, Role, TcpState, Trigger, Tuple},
     util::errno,
 };
 
@@ -52,9 +52,9 @@ pub(super) const RESET_HERE: &str =
 
 impl Tracker {
     /// The half-opens that there are now, by namespace and port.
-    pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpens)> {
+    pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpenCounts)> {
         type Sources = HashSet<[u8; 16]>;
-        let mut ports = HashMap::<(u32, u16), (HalfOpens, Sources)>::new();
+        let mut ports = HashMap::<(u32, u16), (HalfOpenCounts, Sources)>::new();
         for (tuple, open) in self.half_opens.iter() {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
-    handshake::{OpenHandshake, Start},
-    local_ends::{Key, Locals},
+    handshake::{HandshakeStart, OpenHandshake},
+    local_ends::{HalfOpenKey, Locals},
 };
 use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple};
 use crate::util::bounded::Bounded;
 
 /// The table of them.
 pub struct HalfOpens {
-    table: Bounded<Key, Resting>,
+    table: Bounded<HalfOpenKey, Resting>,
     locals: Locals,
     /// The last one's, which is mostly the next one's too.
     owner: Arc<Owner>,
@@ -161,7 +161,7 @@ impl Small {
             cgroup: self.owner.cgroup.clone(),
             ..tuple.connection(self.id, Role::Server, family)
         };
-        let start = source.map(|source| Start {
+        let start = source.map(|source| HandshakeStart {
             at_ns: self.start_ns,
             source,
             error_us: self.start_error_us.into(),
@@ -249,7 +249,7 @@ impl HalfOpens {
     }
 
     /// One that is in the table no more.
-    fn left(&mut self, (key, resting): (Key, Resting)) -> OpenHandshake {
+    fn left(&mut self, (key, resting): (HalfOpenKey, Resting)) -> OpenHandshake {
         let tuple = self.locals.tuple(&key);
         self.locals.give_back(&key);
         resting.into_open(&tuple)
@@ -334,7 +334,7 @@ mod tests {
     /// Of a million, with their keys and links, 200 MiB: docs/performance.md.
     #[test]
     fn at_rest_they_are_small() {
-        let size = size_of::<(Key, Resting)>();
+        let size = size_of::<(HalfOpenKey, Resting)>();
         assert!(
             size <= 120,
             "{size} bytes, and {} awake",
@@ -351,7 +351,7 @@ mod tests {
             local_port: 80,
             peer_port: 1024,
         };
-        let start = Start {
+        let start = HandshakeStart {
             at_ns: 1_000_000_007,
             source: DwellSource::RequestSock,
             error_us: 0,
@@ -382,7 +382,7 @@ mod tests {
             |o| o.facts.soft_error = Some("EHOSTUNREACH".to_owned()),
             |o| o.last_tx_ns = Some(0),
             |o| {
-                o.start = o.start.map(|s| Start {
+                o.start = o.start.map(|s| HandshakeStart {
                     error_us: 1 << 33,
                     ..s
                 })

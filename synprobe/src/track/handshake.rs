@@ -10,7 +10,7 @@ const SAME_START_NS: u64 = 2_000_000;
 
 /// When it began, and how well that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct HandshakeStart {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub at_ns: u64,
     /// Where that comes from.
@@ -27,7 +27,7 @@ pub struct OpenHandshake {
     /// SYN_SENT or SYN_RECV.
     pub state: TcpState,
     /// First SYN or first SYN-ACK; `None`: it was there before, and nothing tells.
-    pub start: Option<Start>,
+    pub start: Option<HandshakeStart>,
     /// The last transmission of the SYN or SYN-ACK that was seen.
     pub last_tx_ns: Option<u64>,
     /// Sent again, all in all.
@@ -80,7 +80,7 @@ impl OpenHandshake {
     pub fn new(
         connection: Connection,
         state: TcpState,
-        start: Option<Start>,
+        start: Option<HandshakeStart>,
         alive_ns: u64,
     ) -> Self {
         Self {

@@ -9,13 +9,13 @@ type Local = (u32, [u8; 16], u16);
 
 /// A half-open's key in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct HalfOpenKey {
     local: u32,
     peer_addr: [u8; 16],
     peer_port: u16,
 }
 
-impl Key {
+impl HalfOpenKey {
     fn of(local: u32, tuple: &Tuple) -> Self {
         Self {
             local,
@@ -43,17 +43,17 @@ fn local(tuple: &Tuple) -> Local {
 
 impl Locals {
     /// The key of a half-open that is or is not in the table; `None`: it cannot be.
-    pub fn find(&self, tuple: &Tuple) -> Option<Key> {
+    pub fn find(&self, tuple: &Tuple) -> Option<HalfOpenKey> {
         let wanted = local(tuple);
         let number = match self.ends.get(self.last as usize) {
             Some((last, had_by)) if *last == wanted && *had_by > 0 => self.last,
             _ => *self.numbers.get(&wanted)?,
         };
-        Some(Key::of(number, tuple))
+        Some(HalfOpenKey::of(number, tuple))
     }
 
     /// The key of a half-open that goes into the table. Each such key is given back in the end.
-    pub fn take(&mut self, tuple: &Tuple) -> Key {
+    pub fn take(&mut self, tuple: &Tuple) -> HalfOpenKey {
         let key = self.find(tuple).unwrap_or_else(|| {
             let fresh = (local(tuple), 0);
             let number = match self.free.pop() {
@@ -67,7 +67,7 @@ impl Locals {
                 }
             };
             self.numbers.insert(fresh.0, number);
-            Key::of(number, tuple)
+            HalfOpenKey::of(number, tuple)
         });
         self.ends[key.local as usize].1 += 1;
         self.last = key.local;
@@ -75,7 +75,7 @@ impl Locals {
     }
 
     /// A half-open has left the table.
-    pub fn give_back(&mut self, key: &Key) {
+    pub fn give_back(&mut self, key: &HalfOpenKey) {
         let (end, had_by) = &mut self.ends[key.local as usize];
         *had_by -= 1;
         if *had_by == 0 {
@@ -91,7 +91,7 @@ impl Locals {
     }
 
     /// What the key of a half-open in the table stands for.
-    pub fn tuple(&self, key: &Key) -> Tuple {
+    pub fn tuple(&self, key: &HalfOpenKey) -> Tuple {
         let ((netns, local_addr, local_port), _) = self.ends[key.local as usize];
         Tuple {
             netns,

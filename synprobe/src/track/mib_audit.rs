@@ -32,7 +32,7 @@ struct Unread {
 }
 
 #[derive(Default)]
-struct Tally {
+struct RetransTally {
     /// What events told of.
     seen: RetransCounts,
     /// The last of them, since the last reading.
@@ -45,7 +45,7 @@ struct Tally {
     by_socket: u64,
 }
 
-impl Tally {
+impl RetransTally {
     fn event(&mut self, event: Unread) {
         if self.unread.len() == UNREAD {
             *self = Self::default();
@@ -90,7 +90,7 @@ impl Tally {
 /// The tallies, by network namespace.
 #[derive(Default)]
 pub(super) struct MibAudit {
-    tallies: HashMap<u32, Tally>,
+    tallies: HashMap<u32, RetransTally>,
 }
 
 impl MibAudit {

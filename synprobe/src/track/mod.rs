@@ -96,7 +96,7 @@ pub struct Tracker {
     children: Bounded<u64, server::Child>,
     /// Connections whose handshake is over, for the retransmissions that follow.
     established: Bounded<u64, Arc<Connection>>,
-    segments: Bounded<(u64, u32), data_retransmits::Segment>,
+    segments: Bounded<(u64, u32), data_retransmits::RetransmittedSegment>,
     /// When a socket entered its present state (`--states all`).
     entered: Bounded<u64, u64>,
     owners: Owners,

@@ -10,7 +10,7 @@ use synprobe_ebpf::{
 
 use super::{
     Tracker,
-    handshake::{OpenHandshake, Start},
+    handshake::{HandshakeStart, OpenHandshake},
 };
 use crate::model::{Bucket, ByRole, Completed, HalfOpenRow, Handshake, Outcome, Role, Tuple};
 
@@ -26,7 +26,7 @@ pub(super) struct EarlyHint {
 
 /// Completed handshakes of one role and port.
 #[derive(Clone, Debug)]
-struct Tally {
+struct CompletedTally {
     /// Those that a record told of.
     told: [u64; BUCKETS],
     /// Those that the kernel side only counted, as last read.
@@ -34,13 +34,13 @@ struct Tally {
     untimed: u64,
 }
 
-impl Tally {
+impl CompletedTally {
     fn counts(&self) -> [u64; BUCKETS] {
         std::array::from_fn(|at| self.told[at] + self.by_kernel[at])
     }
 }
 
-impl Default for Tally {
+impl Default for CompletedTally {
     fn default() -> Self {
         Self {
             told: [0; BUCKETS],
@@ -53,7 +53,7 @@ impl Default for Tally {
 /// All of them.
 #[derive(Default)]
 pub(super) struct Tallies {
-    by_port: BTreeMap<(Role, Option<u16>), Tally>,
+    by_port: BTreeMap<(Role, Option<u16>), CompletedTally>,
     /// All that the kernel side only counted, as last read.
     by_kernel: ByRole<u64>,
 }
@@ -160,7 +160,12 @@ impl Tracker {
 
     /// Whether the end of a half-open like this gives a record for sure. Below the bound and without a
     /// retransmission it may not.
-    pub(super) fn end_gives_a_record(&self, row: &HalfOpenRow, start: Start, now_ns: u64) -> bool {
+    pub(super) fn end_gives_a_record(
+        &self,
+        row: &HalfOpenRow,
+        start: HandshakeStart,
+        now_ns: u64,
+    ) -> bool {
         row.retrans > 0
             || self.config.detail.slow_us().is_none_or(|slow_us| {
                 let youngest_ns = start.at_ns + start.error_us * 1000;
@@ -171,7 +176,7 @@ impl Tracker {
     /// Whether one that has vanished may have gone well: the kernel has counted it then.
     pub(super) fn may_have_gone_well(&self, open: &OpenHandshake) -> bool {
         self.config.detail.slow_us().is_some_and(|slow_us| {
-            let young = |start: Start| {
+            let young = |start: HandshakeStart| {
                 let age_ns = open.alive_ns.saturating_sub(start.at_ns);
                 age_ns < u64::from(slow_us) * 1000 + start.error_us * 1000
             };

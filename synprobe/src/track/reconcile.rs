@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Ending, Tracker,
     facts::RESET_HERE,
-    handshake::{OpenHandshake, Start},
+    handshake::{HandshakeStart, OpenHandshake},
     schedule::{SynAckSchedule, SynSchedule},
     unreported::EVICTION_REPORT_NS,
 };
@@ -269,7 +269,7 @@ impl Tracker {
         let n = u32::from(row.retrans);
         let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
         let late_us = if n == 0 { 0 } else { age_us / 8 };
-        let start = Start {
+        let start = HandshakeStart {
             at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
             source: DwellSource::SockDiag,
             error_us: late_us + ticks_us(self.config.hz),
@@ -391,7 +391,7 @@ fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
 /// How many time-outs a half-open that began then has behind it, if its timer is one that the schedule
 /// of such a beginning arms later than the first. A time-out whose SYN-ACK could not be sent, or need
 /// not be (TCP_DEFER_ACCEPT), arms the timer anew and shows nowhere: `num_retrans` stays.
-fn time_outs(start: Start, row: &HalfOpenRow, snapshot: &SocketDump) -> Option<u32> {
+fn time_outs(start: HandshakeStart, row: &HalfOpenRow, snapshot: &SocketDump) -> Option<u32> {
     let due_ns = snapshot.after_ns + u64::from(row.expires_ms) * 1_000_000;
     let due_us = due_ns.saturating_sub(start.at_ns) / 1000;
     let slack_us = start.error_us + snapshot.took_us() + 100_000;
@@ -419,7 +419,7 @@ fn expiry_within(open: &OpenHandshake, now_ns: u64) -> Option<u64> {
 /// once, with the first SYN-ACK. With some, the estimate is what the timer alone would have taken, the
 /// longest there can be; a peer that repeats its SYN makes it shorter, by no less than half a second
 /// each (`tcp_invalid_ratelimit`).
-fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
+fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> HandshakeStart {
     let n = u32::from(row.retrans);
     let age_us = SynAckSchedule::PLAIN.age_us(n, u64::from(row.expires_ms) * 1000);
     let ticks_us = ticks_us(hz);
@@ -427,7 +427,7 @@ fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> Start {
         0 => ticks_us,
         _ => age_us / 8 + ticks_us + age_us.saturating_sub(u64::from(n) * 500_000),
     };
-    Start {
+    HandshakeStart {
         at_ns: now_ns.saturating_sub(age_us * 1000),
         source: DwellSource::SockDiag,
         error_us,

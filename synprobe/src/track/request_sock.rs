@@ -11,7 +11,7 @@ use synprobe_ebpf::event::{
 use super::{
     Ending, Tracker,
     facts::RESET_HERE,
-    handshake::{OpenHandshake, Start},
+    handshake::{HandshakeStart, OpenHandshake},
     peers::FullQueue,
     schedule::SynAckSchedule,
     unreported::Unreported,
@@ -46,7 +46,7 @@ impl Tracker {
             let latest_ns = at_ns.max(before.alive_ns);
             self.gone(before, Fate::Gone, latest_ns);
         }
-        let start = Start {
+        let start = HandshakeStart {
             at_ns,
             source: DwellSource::Events,
             error_us: UNTIL_SYNACK_US,
@@ -67,7 +67,7 @@ impl Tracker {
             None => self.new_half_open(tuple, r.flow.family, None, at_ns),
         };
         if began_ns != 0 {
-            open.start = Some(Start {
+            open.start = Some(HandshakeStart {
                 at_ns: began_ns,
                 source: DwellSource::RequestSock,
                 error_us: 0,

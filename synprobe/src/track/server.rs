@@ -7,7 +7,7 @@ use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 
 use super::{
     Ending, Tracker,
-    handshake::{OpenHandshake, Start},
+    handshake::{HandshakeStart, OpenHandshake},
     retransmit_line,
     schedule::SynAckSchedule,
 };
@@ -104,13 +104,13 @@ impl Tracker {
             let began_ns = at_ns.saturating_sub(sample_us * 1000);
             known = self.same_generation(known, began_ns, at_ns);
             end = end.dwell(sample_us, DwellSource::RttSample);
-            Some(Start {
+            Some(HandshakeStart {
                 at_ns: began_ns,
                 source: DwellSource::RttSample,
                 error_us: 0,
             })
         } else if let Some(made_ns) = fast_open {
-            Some(Start {
+            Some(HandshakeStart {
                 at_ns: made_ns,
                 source: DwellSource::Events,
                 error_us: 0,
@@ -127,7 +127,7 @@ impl Tracker {
             end = end.dwell(dwell_us, DwellSource::RequestSock);
             end.error_us = 1000;
             let at_ns = at_ns.saturating_sub(dwell_us * 1000);
-            Some(Start {
+            Some(HandshakeStart {
                 at_ns,
                 source: DwellSource::RequestSock,
                 error_us: 1000,
@@ -190,7 +190,7 @@ impl Tracker {
         &mut self,
         tuple: Tuple,
         family: u16,
-        start: Option<Start>,
+        start: Option<HandshakeStart>,
         alive_ns: u64,
     ) -> OpenHandshake {
         let mut connection = self.new_connection(&tuple, Role::Server, family);
@@ -207,7 +207,7 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         let began_ns = r.snt_synack_us.saturating_mul(1000);
         let known = self.half_opens.remove(&tuple);
-        let start = Start {
+        let start = HandshakeStart {
             at_ns: began_ns,
             source: DwellSource::RequestSock,
             error_us: 0,
@@ -258,7 +258,7 @@ impl Tracker {
 
     /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
     pub(super) fn sent_again_unseen(&mut self, open: &OpenHandshake, counted: u32, at_ns: u64) {
-        let begun = |start: Start| {
+        let begun = |start: HandshakeStart| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };
         // The events of one that was evicted are forgotten, not lost.

@@ -13,7 +13,7 @@ struct DecoderSlot {
 }
 
 /// Where a decoded frame stands.
-pub(in crate::recording) enum Decoded {
+pub(in crate::recording) enum DecodedFrame {
     /// A record, in this slot: see [`FrameDecoder::record`].
     Slot(usize),
     /// A record, in the coded bytes.
@@ -71,7 +71,7 @@ impl FrameDecoder {
     pub(in crate::recording) fn next(
         &mut self,
         block: &[u8],
-    ) -> Result<Option<Decoded>, Malformed> {
+    ) -> Result<Option<DecodedFrame>, Malformed> {
         if self.position == block.len() {
             return Ok(None);
         }
@@ -87,9 +87,9 @@ impl FrameDecoder {
             cursor.bytes(len)?;
             let end = block.len() - cursor.rest().len();
             match tag & LOW {
-                PLAIN_OTHER => Decoded::Other(end - len..end),
-                PLAIN_RECORD => Decoded::Record(end - len..end),
-                _ => Decoded::Unknown(end - len..end),
+                PLAIN_OTHER => DecodedFrame::Other(end - len..end),
+                PLAIN_RECORD => DecodedFrame::Record(end - len..end),
+                _ => DecodedFrame::Unknown(end - len..end),
             }
         } else {
             let slot = &mut self.slots[number];
@@ -116,7 +116,7 @@ impl FrameDecoder {
                 }
                 slot.record[TIME].copy_from_slice(&self.ts_ns.to_le_bytes());
             }
-            Decoded::Slot(number)
+            DecodedFrame::Slot(number)
         };
         self.position = block.len() - cursor.rest().len();
         Ok(Some(decoded))

@@ -12,7 +12,7 @@ use std::mem::offset_of;
 
 use synprobe_ebpf::event::Header as RecordHeader;
 
-pub(super) use decode::{Decoded, FrameDecoder};
+pub(super) use decode::{DecodedFrame, FrameDecoder};
 pub(super) use encode::FrameEncoder;
 
 /// Reference records that a block can hold at a time.

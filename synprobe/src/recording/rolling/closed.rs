@@ -39,13 +39,13 @@ struct Entry {
 }
 
 /// Closed segments, those of earlier runs included.
-pub(super) struct Closed {
+pub(super) struct ClosedSegments {
     /// The oldest first.
     entries: VecDeque<Entry>,
     deleted: u64,
 }
 
-impl Closed {
+impl ClosedSegments {
     /// The segments that a folder has, and when the last one was begun, milliseconds since 1970.
     pub(super) fn in_folder(folder: &Path) -> Result<(Self, i64), FolderError> {
         let mut closed = Self {

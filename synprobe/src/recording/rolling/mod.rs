@@ -12,13 +12,13 @@ use std::{
 };
 
 use super::{
-    BLOCK_TARGET, Frame, Header, WriteError,
+    BLOCK_TARGET, Frame, SegmentHeader, WriteError,
     encoder::{BlockEncoder, FinishedBlock},
     files::create_new,
     folder::{create_folder, lock, segment_name},
-    writer::Segment,
+    writer::SegmentEncoder,
 };
-use closed::{Closed, nanoseconds, now_realtime_ns, occupied};
+use closed::{ClosedSegments, nanoseconds, now_realtime_ns, occupied};
 use open::{Open, is_full};
 pub use outcome::{RollingError, RollingStats};
 
@@ -47,10 +47,10 @@ pub struct Rolling {
     _lock: File,
     keep_ns: u64,
     max_size: u64,
-    header: Header,
+    header: SegmentHeader,
     header_len: u64,
     encoder: BlockEncoder,
-    closed: Closed,
+    closed: ClosedSegments,
     open: Option<Open>,
     /// Of the segment begun last, milliseconds since 1970.
     last_name_ms: i64,
@@ -78,9 +78,9 @@ impl Rolling {
         folder: &Path,
         keep: Duration,
         max_size: u64,
-        header: Header,
+        header: SegmentHeader,
     ) -> Result<Self, RollingError> {
-        let (_, bytes) = Segment::begin(&header).map_err(RollingError::Header)?;
+        let (_, bytes) = SegmentEncoder::begin(&header).map_err(RollingError::Header)?;
         let header_len = bytes.len() as u64;
         let least = MIN_SIZE.max(4 * occupied(header_len));
         if max_size < least {
@@ -92,7 +92,7 @@ impl Rolling {
         }
         create_folder(folder)?;
         let lock = lock(folder)?;
-        let (closed, last_name_ms) = Closed::in_folder(folder)?;
+        let (closed, last_name_ms) = ClosedSegments::in_folder(folder)?;
         let target = usize::try_from(max_size / SIZE_PARTS).unwrap_or(BLOCK_TARGET);
         let mut rolling = Self {
             folder: folder.to_owned(),
@@ -245,7 +245,7 @@ impl Rolling {
         let open = if len == 0 {
             0
         } else {
-            len + Segment::END_LEN as u64
+            len + SegmentEncoder::END_LEN as u64
         };
         self.closed.occupied() + occupied(open)
     }
@@ -279,7 +279,7 @@ impl Rolling {
         if std::mem::take(&mut self.lost_between) {
             self.header.segment = self.header.segment.wrapping_add(1);
         }
-        let (mut numbering, bytes) = Segment::begin(&self.header)?;
+        let (mut numbering, bytes) = SegmentEncoder::begin(&self.header)?;
         if !self.make_room(self.header_len) {
             return Err(io::Error::from(io::ErrorKind::QuotaExceeded).into());
         }

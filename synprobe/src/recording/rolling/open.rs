@@ -3,8 +3,8 @@
 use std::{fs::File, io, path::PathBuf};
 
 use super::{
-    super::writer::{Segment, write_both},
-    Closed,
+    super::writer::{SegmentEncoder, write_both},
+    ClosedSegments,
 };
 
 /// Most segments deleted for one block on a full disk, which others may have filled.
@@ -14,7 +14,7 @@ const MAX_DELETED: usize = 2;
 pub(super) struct Open {
     pub(super) path: PathBuf,
     pub(super) file: File,
-    pub(super) numbering: Segment,
+    pub(super) numbering: SegmentEncoder,
     /// Bytes of whole blocks in the file.
     pub(super) len: u64,
     /// Of them, header and restated state: what the segment had when its first own frame came.
@@ -28,7 +28,7 @@ impl Open {
         &mut self,
         prefix: &[u8],
         payload: &[u8],
-        closed: &mut Closed,
+        closed: &mut ClosedSegments,
     ) -> io::Result<()> {
         for _ in 0..MAX_DELETED {
             match write_both(&mut self.file, prefix, payload) {

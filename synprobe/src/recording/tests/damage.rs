@@ -132,7 +132,7 @@ fn frames_of_a_segment_without_header_are_kept_apart() {
     assert_eq!(seen.frames, groups.concat());
     assert_eq!((seen.damage.lost_headers, seen.damage.lost_frames), (1, 0));
 
-    let other = Header::new([9; 16], 0, Vec::new());
+    let other = SegmentHeader::new([9; 16], 0, Vec::new());
     let (mut file, _) = Writer::new(Vec::new(), &other).unwrap().finish().unwrap();
     file.extend_from_slice(&bytes[ends[1]..]);
     let (read_header, seen) = read(&file).unwrap();

@@ -12,9 +12,9 @@ use crate::recording::folder::segments;
 const SECOND: u64 = 1_000_000_000;
 
 /// A header whose times are now, so that ages by file time and by frame time agree.
-pub(super) fn header_now(run: u8) -> Header {
+pub(super) fn header_now(run: u8) -> SegmentHeader {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Header::new([run; 16], now.as_nanos() as i64, b"meta".to_vec())
+    SegmentHeader::new([run; 16], now.as_nanos() as i64, b"meta".to_vec())
 }
 
 /// An input that does not compress.
@@ -43,7 +43,7 @@ pub(super) fn push(rolling: &mut Rolling, at_ns: u64, frame: &[u8], state: &[u8]
 }
 
 /// The frames of a file.
-pub(super) fn frames_in(path: &Path) -> (Header, Seen) {
+pub(super) fn frames_in(path: &Path) -> (SegmentHeader, Seen) {
     read(&fs::read(path).unwrap()).unwrap()
 }
 

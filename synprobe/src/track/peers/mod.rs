@@ -44,7 +44,7 @@ enum Standing {
 const PROTECTED: [Standing; 3] = [Standing::Reset, Standing::Healthy, Standing::Trouble];
 
 #[derive(Default)]
-struct Totals {
+struct PeerTotals {
     attempts: u64,
     established: u64,
     failed: u64,
@@ -61,7 +61,7 @@ struct Totals {
     serial: u64,
 }
 
-impl Totals {
+impl PeerTotals {
     fn resent(&self) -> u64 {
         self.retransmits.iter().sum()
     }
@@ -111,7 +111,7 @@ pub struct Others {
 }
 
 impl Others {
-    fn add(&mut self, totals: &Totals) {
+    fn add(&mut self, totals: &PeerTotals) {
         self.attempts += totals.attempts;
         self.established += totals.established;
         self.failed += totals.failed;
@@ -122,7 +122,7 @@ impl Others {
 
 /// The peers of a run.
 pub struct Peers {
-    totals: HashMap<Key, Totals>,
+    totals: HashMap<Key, PeerTotals>,
     /// By standing.
     tickets: [VecDeque<Ticket>; 4],
     /// By standing: how many there are.
@@ -200,7 +200,7 @@ impl Peers {
     }
 
     /// Counts something for a peer, then sees who has to make room.
-    fn count(&mut self, key: Key, count: impl FnOnce(&mut Totals)) {
+    fn count(&mut self, key: Key, count: impl FnOnce(&mut PeerTotals)) {
         let totals = self.totals.entry(key).or_default();
         let (is_new, had) = (totals.serial == 0, totals.standing);
         count(totals);
@@ -354,7 +354,7 @@ fn shows_life(handshake: &Handshake) -> bool {
         || facts.syn_after_reset > 0
 }
 
-fn row((peer_addr, role): &Key, totals: &Totals, tells_refusals: bool) -> Peer {
+fn row((peer_addr, role): &Key, totals: &PeerTotals, tells_refusals: bool) -> Peer {
     let quantile = |q: f64| {
         // The middle of a bucket may lie above the largest value in it.
         Some(totals.dwells.quantile(q)?.min(totals.dwell_max_us?))

@@ -35,7 +35,7 @@ pub struct Fanout {
 
 /// Destinations that accepted no connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Closed {
+pub struct ClosedDestinations {
     /// Addresses and ports.
     pub destinations: usize,
     /// Addresses.
@@ -53,9 +53,9 @@ impl Fanout {
     }
 
     /// Those of them that never accepted a connection.
-    pub fn closed(&self) -> Closed {
+    pub fn closed(&self) -> ClosedDestinations {
         let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
-        let mut closed = Closed::default();
+        let mut closed = ClosedDestinations::default();
         for ((address, port), calls) in &self.destinations {
             if calls.established == 0 {
                 closed.destinations += 1;

@@ -21,8 +21,8 @@ pub use port_stats::{PortStats, silent};
 use crate::{
     filter::Selection,
     model::{
-        Body, Connection, HalfOpens, Handshake, Line, ListenCounters, Listener, Missed, Outcome,
-        PathQuestion, ReturnPath, Role, TcpState,
+        Body, Connection, HalfOpenCounts, Handshake, Line, ListenCounters, Listener, Missed,
+        Outcome, PathQuestion, ReturnPath, Role, TcpState,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
@@ -180,7 +180,7 @@ impl Context {
     }
 
     /// Takes in the current half-opens, by namespace and port.
-    pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
+    pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
         self.ports.now(now);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::{
-    model::{HalfOpens, Handshake, Outcome},
+    model::{HalfOpenCounts, Handshake, Outcome},
     util::{addresses::mapped, bounded::Bounded},
 };
 
@@ -20,7 +20,7 @@ pub struct PortStats {
     /// Half-opens whose peer stayed silent until they ended.
     pub silent_ended: u64,
     /// Half-opens that there are now.
-    pub now: HalfOpens,
+    pub now: HalfOpenCounts,
     /// The fullest that the SYN queue was at the events of handshakes, of what fits. Events come more often
     /// than samples.
     pub fullest: Option<f64>,
@@ -116,7 +116,7 @@ impl AllPortStats {
             // One that is open at the end of the run is in `now` as well: it counts once.
             port_stats.silent_ended += 1;
             if h.outcome == Outcome::Open {
-                port_stats.now = HalfOpens::default();
+                port_stats.now = HalfOpenCounts::default();
             }
             if port_stats.silent_sources.len() < SOURCES {
                 port_stats.silent_sources.insert(source);
@@ -124,14 +124,14 @@ impl AllPortStats {
         }
     }
 
-    pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpens)>) {
+    pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
         let now: HashMap<_, _> = now.into_iter().collect();
         let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
         for key in known {
             if !now.contains_key(&key)
                 && let Some(port_stats) = self.0.get_mut(&key)
             {
-                port_stats.now = HalfOpens::default();
+                port_stats.now = HalfOpenCounts::default();
             }
         }
         for (key, half_opens) in now {

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
 
-use super::{facts::FactCounts, key::Key, peers::PeerCounts, pro};
+use super::{facts::FactCounts, key::ProblemKey, peers::PeerCounts, pro};
 use crate::{
     model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role},
     util::format,
@@ -152,7 +152,7 @@ impl Group {
     }
 
     /// As a problem. `whole`: those of its handshakes that are still there, from the first on.
-    pub fn problem(&self, key: &Key, whole: &[&Handshake], context: &Context) -> Problem {
+    pub fn problem(&self, key: &ProblemKey, whole: &[&Handshake], context: &Context) -> Problem {
         let mut evidence = vec![pro(self.summary())];
         if self.certain > 0 && self.certain < self.handshakes {
             evidence.push(pro(format!(
@@ -195,7 +195,7 @@ impl Group {
     }
 
     /// The verdict's own sums over whole handshakes, or the facts that they share.
-    fn quoted(&self, key: &Key, whole: &[&Handshake], context: &Context) -> Vec<Evidence> {
+    fn quoted(&self, key: &ProblemKey, whole: &[&Handshake], context: &Context) -> Vec<Evidence> {
         let summed = key
             .verdict
             .and_then(find)

@@ -4,11 +4,11 @@ use crate::model::{Handshake, Role, VerdictKind};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(super) struct ProblemKey {
     /// `None`: too little is known.
     pub verdict: Option<VerdictKind>,
     pub role: Role,
-    /// Inode of the network namespace; 0 in [`Key::rest`].
+    /// Inode of the network namespace; 0 in [`ProblemKey::rest`].
     pub netns: u32,
     /// Server: the listening port. Client: the port called; `None` for a fan-out.
     pub port: Option<u16>,
@@ -18,7 +18,7 @@ pub(super) struct Key {
     pub is_rest: bool,
 }
 
-impl Key {
+impl ProblemKey {
     /// The group of a judged handshake.
     pub fn of(h: &Handshake) -> Self {
         let c = &h.connection;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use group::{Group, Kept};
-use key::Key;
+use key::ProblemKey;
 
 use super::{Context, find};
 use crate::model::{Confidence, Evidence, Handshake, Problem, VerdictKind};
@@ -47,7 +47,7 @@ const FEW: Kept = Kept {
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ProblemGroups {
-    groups: HashMap<Key, Group>,
+    groups: HashMap<ProblemKey, Group>,
     /// In all of them together.
     kept: Kept,
 }
@@ -55,7 +55,7 @@ pub struct ProblemGroups {
 impl ProblemGroups {
     /// Adds a judged handshake that is in trouble.
     pub fn add(&mut self, h: &Handshake) {
-        let mut key = Key::of(h);
+        let mut key = ProblemKey::of(h);
         if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             key = key.rest();
         }
@@ -67,7 +67,7 @@ impl ProblemGroups {
     }
 
     /// How much a group may keep.
-    fn limits(&self, key: &Key) -> Kept {
+    fn limits(&self, key: &ProblemKey) -> Kept {
         let sums = key
             .verdict
             .and_then(find)
@@ -90,16 +90,16 @@ impl ProblemGroups {
         held: impl Iterator<Item = &'h Handshake>,
         context: &Context,
     ) -> Vec<Problem> {
-        let mut whole: HashMap<Key, Vec<&Handshake>> = HashMap::new();
+        let mut whole: HashMap<ProblemKey, Vec<&Handshake>> = HashMap::new();
         let sums = |h: &&Handshake| {
             h.verdict
                 .and_then(find)
                 .is_some_and(|v| v.sums_handshakes())
         };
         for h in held.filter(sums) {
-            whole.entry(Key::of(h)).or_default().push(h);
+            whole.entry(ProblemKey::of(h)).or_default().push(h);
         }
-        let mut groups: Vec<(&Key, &Group)> = self.groups.iter().collect();
+        let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());
         let mut problems: Vec<Problem> = groups
             .into_iter()

@@ -1,0 +1,88 @@
+//! The line of a handshake: its outcome, its verdict and the evidence.
+
+use serde::Serialize;
+
+use super::{Connection, DwellSource, Facts, OpenReason, Outcome, VerdictKind};
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// Seen.
+    Certain,
+    /// The best explanation of what was seen.
+    Likely,
+    /// Not enough evidence.
+    Insufficient,
+}
+
+impl Confidence {
+    /// The name in the output contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Insufficient => "insufficient",
+        }
+    }
+}
+
+/// One fact that speaks for or against.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Evidence {
+    /// In words, with its numbers.
+    pub fact: String,
+    /// For the verdict, or against it.
+    #[serde(rename = "for")]
+    pub supports: bool,
+}
+
+/// The end of a handshake; exactly one for each.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Handshake {
+    /// Whose.
+    #[serde(flatten)]
+    pub connection: Connection,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why the outcome is [`Outcome::Open`]; `None` for any other outcome.
+    pub open_reason: Option<OpenReason>,
+    /// First SYN (client) or first SYN-ACK (server) → outcome, microseconds.
+    pub dwell_us: Option<u64>,
+    /// Where that comes from.
+    pub dwell_source: Option<DwellSource>,
+    /// Bound of its error, microseconds; `None` where it is exact to the clock.
+    pub dwell_error_us: Option<u64>,
+    /// SYNs or SYN-ACKs sent again by this host.
+    pub retransmits: u32,
+    /// SYN-ACKs among them that the peer's repeated SYN caused.
+    pub retransmits_by_peer: u32,
+    /// Name of the errno that ended it.
+    pub error: Option<String>,
+    /// Why it went badly.
+    pub verdict: Option<VerdictKind>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// The facts.
+    pub evidence: Vec<Evidence>,
+    /// What to do.
+    pub remedy: Option<String>,
+    /// The measured gaps between its transmissions, microseconds: the ladder of the text view.
+    #[serde(skip)]
+    pub gaps_us: Vec<u64>,
+    /// What verdicts are drawn from.
+    #[serde(skip)]
+    pub facts: Facts,
+}
+
+impl Handshake {
+    /// Whether it was evicted from the table: then its line says nothing about how it went.
+    pub fn was_evicted(&self) -> bool {
+        self.open_reason == Some(OpenReason::Evicted)
+    }
+
+    /// Whether it was still open when the run ended.
+    pub fn is_still_open(&self) -> bool {
+        self.open_reason == Some(OpenReason::RunEnded)
+    }
+}
