@@ -14,6 +14,7 @@
 //! (crate::engine::Engine::questions)), the poller answers, and the answer is one more input.
 //! [`replay`] takes a recording in place of stages 1 to 4.
 
+mod core;
 mod enrich;
 mod host_names;
 mod losses;
@@ -23,6 +24,7 @@ mod polling;
 mod recorder;
 mod replay;
 mod run;
+mod run_config;
 mod subscriber;
 #[cfg(test)]
 mod tests;

@@ -10,11 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Stop, WatchError, WatchOptions,
+    core::Core,
     enrich::Enricher,
     host_names::HostNames,
     losses::Losses,
     polling::Polling,
     recorder::{Prepared, RecordSummary, RecordTo, Recorder},
+    run_config::run_config,
     subscriber::Subscriber,
 };
 use crate::{
@@ -23,19 +25,17 @@ use crate::{
         icmp::{self, IcmpErrors},
         state_counts,
     },
-    engine::{Engine, Input, RunConfig},
-    model::{Counted, End, Role, Start, TcpState, WallClock},
+    engine::{Engine, Input},
+    model::{Counted, End, Role, TcpState},
     poller::Poller,
     preflight::Ready,
-    probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode, hooks::DROPS},
+    probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
     sys::{
         clock::{monotonic_ns, wall_clock},
-        host_identity,
         netns::NetNs,
         privileges,
     },
-    track::TrackConfig,
 };
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
@@ -48,58 +48,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// The same in the quiet mode, while no record comes and no handshake is under way. The first record ends
 /// it: what goes badly is retransmitted after a second, and that gives one.
 const CALM: Duration = Duration::from_secs(3);
-/// A wall clock that moved by less than this against the monotonic one has only been read unevenly.
-const SAME_CLOCK_NS: i128 = 2_000;
-
-/// The engine, and who takes its inputs and its lines.
-pub(super) struct Core {
-    pub engine: Engine,
-    subscribers: Vec<Subscriber>,
-    recorder: Option<Recorder>,
-    clock: WallClock,
-}
-
-impl Core {
-    /// The one way into the engine.
-    pub fn feed(&mut self, input: Input) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.input(&input);
-        }
-        self.engine.feed(input);
-    }
-
-    /// What was fed so far is judged, and its lines go to the outputs.
-    pub fn end_batch(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.moment_ends();
-        }
-        if !self.engine.has_news() {
-            return;
-        }
-        self.read_clock();
-        self.publish(Subscriber::publish);
-    }
-
-    /// Tells the engine where the wall clock stands, which ends the batch.
-    fn read_clock(&mut self) {
-        let now = wall_clock();
-        if (now.offset_ns() - self.clock.offset_ns()).abs() > SAME_CLOCK_NS {
-            self.clock = now;
-        }
-        let offset_ns = i64::try_from(self.clock.offset_ns()).unwrap_or(0);
-        self.feed(Input::BatchEnds(offset_ns));
-    }
-
-    fn publish(&mut self, how: fn(&mut Subscriber, &Arc<crate::engine::Batch>)) {
-        for batch in self.engine.take_lines() {
-            let batch = Arc::new(batch);
-            self.subscribers
-                .iter_mut()
-                .for_each(|subscriber| how(subscriber, &batch));
-        }
-    }
-}
-
 /// All stages of one run.
 pub(super) struct Run {
     pub(super) options: WatchOptions,
@@ -148,7 +96,7 @@ impl Run {
         if options.log_level > 0 {
             bpf_log::forward(&mut probes);
         }
-        let config = config(&options, host, &probes, &exact);
+        let config = run_config(&options, host, &probes, &exact);
         let clock = wall_clock();
         let engine = Engine::new(&config, options.mode, clock);
         // A file is created with all privileges, and written with those that are left.
@@ -421,61 +369,6 @@ impl SegmentEnds {
             None => std::future::pending().await,
         }
     }
-}
-
-fn config(
-    options: &WatchOptions,
-    host: &Ready,
-    probes: &Probes,
-    exact: &crate::probe::half_open_source::Decision,
-) -> RunConfig {
-    let attached: Vec<&str> = probes.attached().collect();
-    let hooks = probes.attached().chain(probes.exact_hooks());
-    let (source, why) = probes.source();
-    let unknown = match source.is_exact() {
-        true => exact.parts.lost.as_slice(),
-        false => &[],
-    };
-    let start = Start {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: host.kernel.release.clone(),
-        features: hooks.chain(["sock_diag"]).map(str::to_owned).collect(),
-        mode: source.name().to_owned(),
-        mode_why: why.or(exact.why.as_deref()).map(str::to_owned),
-        missing: host
-            .missing
-            .iter()
-            .chain(unknown)
-            .map(|&m| m.to_owned())
-            .collect(),
-        filters: options.selection.describe(),
-        host: host_identity::read(),
-        replayed_from: None,
-    };
-    let track = TrackConfig {
-        hz: host.hz,
-        synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
-        sees_failures: host.kernel.at_least(6, 17),
-        sees_resets: attached.contains(&"tcp_receive_reset"),
-        source,
-        detail: options.detail,
-        max_handshakes: options.max_handshakes,
-        max_peers: options.max_peers,
-        began_ns: monotonic_ns(),
-        hash_seed: hash_seed(),
-        selection: options.selection.clone(),
-    };
-    RunConfig {
-        start,
-        track,
-        sees_drops: attached.contains(&DROPS),
-    }
-}
-
-/// Who can choose source addresses must not be able to choose how they are hashed.
-fn hash_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(monotonic_ns())
 }
 
 fn give_up_privileges(options: &WatchOptions) {

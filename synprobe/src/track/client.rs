@@ -5,9 +5,10 @@ use std::sync::Arc;
 use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
 use super::{
-    Ending, Tracker,
+    Tracker,
     handshake::{HandshakeStart, OpenHandshake},
-    retransmit_line,
+    handshake_end::HandshakeEnd,
+    lines::retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
 };
@@ -74,7 +75,7 @@ impl Tracker {
     /// Its end was lost: the line says that it was open when last seen.
     pub(super) fn end_unseen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
         if !open.undecided {
-            let mut end = Ending::open(OpenReason::EndNotSeen, open.alive_ns)
+            let mut end = HandshakeEnd::open(OpenReason::EndNotSeen, open.alive_ns)
                 .fact(format!("its end was not seen: {shown_by}"));
             end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
             self.announce_if_due(&open);
@@ -280,7 +281,7 @@ impl Tracker {
     }
 
     /// `sk_err` tells how (docs/kernel-facts.md, section 1).
-    fn closed_while_open(&self, r: &StateRecord, open: &OpenHandshake) -> Ending {
+    fn closed_while_open(&self, r: &StateRecord, open: &OpenHandshake) -> HandshakeEnd {
         let sk_err = i32::try_from(r.sk_err).unwrap_or(0);
         let unsent = open.connection.local_port.is_none() && open.retransmits == 0;
         let (outcome, error) = match sk_err {
@@ -314,14 +315,14 @@ impl Tracker {
             libc::ECONNABORTED => (Outcome::Abandoned, Some(errno::name(r.sk_err))),
             _ => (Outcome::Unreachable, Some(errno::name(r.sk_err))),
         };
-        Ending::new(outcome, r.header.ts_ns).error(error)
+        HandshakeEnd::new(outcome, r.header.ts_ns).error(error)
     }
 }
 
 /// ESTABLISHED: without a retransmission the connection's own first RTT sample is the time from the
 /// SYN's transmission, also where the SYN was sent long after connect() (TCP_FASTOPEN_CONNECT).
-fn established(r: &StateRecord, open: &OpenHandshake) -> Ending {
-    let end = Ending::new(Outcome::Established, r.header.ts_ns);
+fn established(r: &StateRecord, open: &OpenHandshake) -> HandshakeEnd {
+    let end = HandshakeEnd::new(Outcome::Established, r.header.ts_ns);
     match sample_us(r, open) {
         Some(us) => end.dwell(us, DwellSource::RttSample),
         None => end,

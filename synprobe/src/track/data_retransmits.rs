@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
 
-use super::{Tracker, retransmit_line};
+use super::{Tracker, lines::retransmit_line};
 use crate::{
     filter::Detail,
     model::{Connection, RetransmitKind, Role, TcpState, Trigger, Tuple},

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 use synprobe_ebpf::event::{DropRecord, SynAckRecord};
 
 use super::{
-    Ending, Tracker,
+    Tracker,
     handshake::OpenHandshake,
+    handshake_end::HandshakeEnd,
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
 };
 use crate::{
@@ -74,7 +75,7 @@ impl Tracker {
     }
 
     /// Everything that verdicts are drawn from.
-    pub(super) fn facts(&self, open: &OpenHandshake, end: &Ending) -> Facts {
+    pub(super) fn facts(&self, open: &OpenHandshake, end: &HandshakeEnd) -> Facts {
         let mut facts = open.facts.clone();
         facts.began_ns = open.start.map(|start| {
             // As early as it can have been.
@@ -190,7 +191,7 @@ impl Tracker {
         self.ended_at(
             tuple,
             open,
-            Ending::new(Outcome::Dropped, at_ns).fact(RESET_HERE),
+            HandshakeEnd::new(Outcome::Dropped, at_ns).fact(RESET_HERE),
         );
     }
 
@@ -204,7 +205,7 @@ impl Tracker {
         })
     }
 
-    fn ended_at(&mut self, tuple: Tuple, open: OpenHandshake, mut end: Ending) {
+    fn ended_at(&mut self, tuple: Tuple, open: OpenHandshake, mut end: HandshakeEnd) {
         self.reconcile.ended(tuple, end.at_ns);
         if open.start.is_none() {
             end.dwell_unknown = true;
@@ -226,7 +227,7 @@ impl Tracker {
             return;
         };
         open.facts.reset_seen = true;
-        self.ended_at(tuple, open, Ending::new(Outcome::Reset, at_ns));
+        self.ended_at(tuple, open, HandshakeEnd::new(Outcome::Reset, at_ns));
     }
 }
 

@@ -4,11 +4,16 @@
 //! has no clock: time comes with the observations. Its table is bounded.
 
 mod client;
+mod config;
 mod data_retransmits;
+
 mod facts;
+mod gone;
 mod half_opens;
 mod handshake;
+mod handshake_end;
 mod host_facts;
+mod lines;
 mod local_ends;
 mod mib_audit;
 mod observation;
@@ -28,8 +33,7 @@ mod unreported;
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use config::TrackConfig;
 pub use host_facts::REMEMBERED_NAMES;
 pub use observation::{Observation, Totals};
 pub use owners::Owners;
@@ -37,49 +41,18 @@ pub use reconcile::Fates;
 
 use half_opens::HalfOpens;
 use handshake::OpenHandshake;
+use handshake_end::HandshakeEnd;
 use orphaned::Deferrals;
 use peers::Peers;
-use unreported::EVICTION_REPORT_NS;
 
 use crate::{
     decode::Event,
-    filter::Selection,
     model::{
-        Body, ByRole, Confidence, Connection, Detail, DwellSource, Evidence, HalfOpenSource,
-        Handshake, Line, Missed, OpenReason, Outcome, Retransmit, RetransmitKind, Role, State,
-        TcpState, Trigger, Tuple,
+        Body, ByRole, Connection, Detail, HalfOpenSource, Line, Missed, OpenReason, Role, TcpState,
+        Tuple,
     },
     util::bounded::Bounded,
 };
-
-/// What is known of the host, and how the run was asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrackConfig {
-    /// Jiffies a second (CONFIG_HZ).
-    pub hz: u32,
-    /// Whether the listener's RTO maximum bounds SYN-ACK time-outs (after 6.18).
-    pub synack_rto_max: bool,
-    /// Whether a retransmission that fails raises an event too (6.17).
-    pub sees_failures: bool,
-    /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
-    /// look alike.
-    pub sees_resets: bool,
-    /// What tells of a half-open's end.
-    pub source: HalfOpenSource,
-    /// How much of a handshake comes out of the kernel.
-    pub detail: Detail,
-    /// Bound of the table.
-    pub max_handshakes: usize,
-    /// Bound of the table of peers that have shown life; silent ones have their own.
-    pub max_peers: usize,
-    /// When the run began, CLOCK_MONOTONIC nanoseconds.
-    pub began_ns: u64,
-    /// Keys the hashes that estimate how many peers there were: who can choose source addresses must not
-    /// know it.
-    pub hash_seed: u64,
-    /// What was asked for.
-    pub selection: Selection,
-}
 
 /// See the module.
 pub struct Tracker {
@@ -208,7 +181,7 @@ impl Tracker {
         let any = !still.is_empty();
         for open in still.into_iter().filter(|open| !open.undecided) {
             self.announce_if_due(&open);
-            let end = Ending::open(OpenReason::RunEnded, at_ns);
+            let end = HandshakeEnd::open(OpenReason::RunEnded, at_ns);
             self.say_handshake(open, &end);
         }
         any
@@ -293,213 +266,11 @@ impl Tracker {
         id
     }
 
-    fn say_state(
-        &mut self,
-        connection: &Connection,
-        at_ns: u64,
-        old: TcpState,
-        new: TcpState,
-        dwell_us: Option<u64>,
-    ) {
-        let state = State {
-            connection: connection.clone(),
-            old,
-            new,
-            dwell_us,
-        };
-        self.lines.push(Line {
-            mono_ns: at_ns,
-            body: Body::State(state),
-        });
-    }
-
-    /// Prints the beginning of a handshake, unless that was done.
-    fn announce_if_due(&mut self, open: &OpenHandshake) {
-        if open.announced || open.undecided {
-            return;
-        }
-        let old = match open.connection.role {
-            Role::Client => TcpState::Close,
-            Role::Server => TcpState::Listen,
-        };
-        let at_ns = open.start.map_or(open.alive_ns, |start| start.at_ns);
-        self.say_state(&open.connection, at_ns, old, open.state, None);
-    }
-
-    /// The one exit of every handshake: its last transition and its `handshake` line.
-    fn end(&mut self, open: OpenHandshake, new: TcpState, end: &Ending) {
-        self.announce_if_due(&open);
-        let dwell = end
-            .dwell_us
-            .or_else(|| open.dwell_us(end.at_ns))
-            .filter(|_| !end.dwell_unknown);
-        self.say_state(&open.connection, end.at_ns, open.state, new, dwell);
-        self.say_handshake(open, end);
-    }
-
-    fn say_handshake(&mut self, open: OpenHandshake, end: &Ending) {
-        let start = open.start;
-        let (dwell_us, source) = match end.dwell_us {
-            _ if end.dwell_unknown => (None, None),
-            Some(dwell) => (Some(dwell), end.source),
-            None => (
-                open.dwell_us(end.at_ns),
-                end.source.or(start.map(|s| s.source)),
-            ),
-        };
-        let start_error = start.map_or(0, |s| s.error_us).max(end.start_error_us);
-        let error_us = end.error_us
-            + if end.dwell_us.is_some() {
-                0
-            } else {
-                start_error
-            };
-        let facts = self.facts(&open, end);
-        let handshake = Handshake {
-            outcome: end.outcome,
-            open_reason: end.open_reason,
-            dwell_us,
-            dwell_source: dwell_us.and(source),
-            dwell_error_us: dwell_us.and((error_us > 0).then_some(error_us)),
-            retransmits: open.retransmits,
-            retransmits_by_peer: open.by_peer,
-            error: end.error.clone(),
-            verdict: None,
-            confidence: Confidence::Insufficient,
-            evidence: end.facts.clone(),
-            remedy: None,
-            gaps_us: open.gaps_us,
-            facts,
-            connection: open.connection,
-        };
-        self.totals.handshakes += 1;
-        self.peers.ended(&handshake);
-        self.tally(&handshake);
-        self.lines.push(Line {
-            mono_ns: end.at_ns,
-            body: Body::Handshake(Box::new(handshake)),
-        });
-    }
-
-    /// Prints the line of a handshake that the full table evicted, and counts it as lost.
-    fn evicted(&mut self, open: Option<OpenHandshake>, at_ns: u64) {
-        let Some(open) = open.filter(|open| !open.undecided) else {
-            return;
-        };
-        self.totals.evicted += 1;
-        self.announce_if_due(&open);
-        let end = Ending::open(OpenReason::Evicted, at_ns).fact(format!(
-            "evicted: the table holds {} handshakes (--max-handshakes)",
-            self.config.max_handshakes
-        ));
-        self.say_handshake(open, &end);
-        self.evictions.count += 1;
-        let since_ns = *self.evictions.since_ns.get_or_insert(at_ns);
-        if at_ns.saturating_sub(since_ns) >= EVICTION_REPORT_NS {
-            self.report_evictions(at_ns);
-        }
-    }
-
-    fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
-        if !retransmit.failed {
-            let c = &retransmit.connection;
-            self.peers
-                .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
-            if retransmit.trigger == Some(Trigger::Peer) {
-                self.peers.repeated_its_syn(c.peer_addr, c.role);
-            }
-        }
-        self.lines.push(Line {
-            mono_ns: at_ns,
-            body: Body::Retransmit(retransmit),
-        });
-    }
-
     /// Keeps whose it was, for the retransmissions that may follow.
     fn remember(&mut self, sock: u64, connection: &Connection, at_ns: u64) {
         if self.config.detail == Detail::AllStates {
             self.entered.insert(sock, at_ns);
         }
         self.established.insert(sock, Arc::new(connection.clone()));
-    }
-}
-
-/// How a handshake ended.
-struct Ending {
-    outcome: Outcome,
-    /// Of [`Outcome::Open`].
-    open_reason: Option<OpenReason>,
-    at_ns: u64,
-    error: Option<String>,
-    /// Where the dwell is known by itself and not as a difference of times.
-    dwell_us: Option<u64>,
-    source: Option<DwellSource>,
-    /// Bound of the error of the end's own time, microseconds.
-    error_us: u64,
-    /// At least this bound for the start's.
-    start_error_us: u64,
-    /// The dwell cannot be known (SYN cookie).
-    dwell_unknown: bool,
-    /// What speaks for this outcome, where no event told it.
-    facts: Vec<Evidence>,
-}
-
-impl Ending {
-    fn new(outcome: Outcome, at_ns: u64) -> Self {
-        Self {
-            outcome,
-            open_reason: None,
-            at_ns,
-            error: None,
-            dwell_us: None,
-            source: None,
-            error_us: 0,
-            start_error_us: 0,
-            dwell_unknown: false,
-            facts: Vec::new(),
-        }
-    }
-
-    /// It was open when last seen.
-    fn open(reason: OpenReason, at_ns: u64) -> Self {
-        Self {
-            open_reason: Some(reason),
-            ..Self::new(Outcome::Open, at_ns)
-        }
-    }
-
-    fn error(mut self, error: Option<String>) -> Self {
-        self.error = error;
-        self
-    }
-
-    fn fact(mut self, fact: impl Into<String>) -> Self {
-        self.facts.push(Evidence {
-            fact: fact.into(),
-            supports: true,
-        });
-        self
-    }
-
-    fn dwell(mut self, dwell_us: u64, source: DwellSource) -> Self {
-        (self.dwell_us, self.source) = (Some(dwell_us), Some(source));
-        self
-    }
-}
-
-/// A `retransmit` line's fixed part.
-fn retransmit_line(connection: Connection, kind: RetransmitKind, segs: u32) -> Retransmit {
-    Retransmit {
-        connection,
-        kind,
-        trigger: None,
-        attempt: None,
-        gap_us: None,
-        expected_gap_us: None,
-        next_us: None,
-        gives_up_us: None,
-        segs,
-        failed: false,
-        error: None,
     }
 }

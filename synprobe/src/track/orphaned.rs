@@ -4,7 +4,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Ending, OpenHandshake, Tracker, schedule::SynAckSchedule};
+use super::{
+    Tracker, handshake::OpenHandshake, handshake_end::HandshakeEnd, schedule::SynAckSchedule,
+};
 use crate::model::{DwellSource, Outcome, TcpState, Tuple};
 
 /// Not given up before it was silent for so long.
@@ -46,7 +48,7 @@ impl Tracker {
             if let Some(open) = self.half_opens.remove(&tuple) {
                 let fact = "nobody can look into its network namespace, and its SYN-ACK has not been \
                             sent again for longer than it could take";
-                let mut end = Ending::new(Outcome::Dropped, now_ns).fact(fact);
+                let mut end = HandshakeEnd::new(Outcome::Dropped, now_ns).fact(fact);
                 end.source = Some(DwellSource::SockDiag);
                 end.error_us = now_ns.saturating_sub(open.alive_ns) / 1000;
                 self.end(open, TcpState::Close, &end);

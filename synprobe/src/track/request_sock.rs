@@ -9,9 +9,10 @@ use synprobe_ebpf::event::{
 };
 
 use super::{
-    Ending, Tracker,
+    Tracker,
     facts::RESET_HERE,
     handshake::{HandshakeStart, OpenHandshake},
+    handshake_end::HandshakeEnd,
     peers::FullQueue,
     schedule::SynAckSchedule,
     unreported::Unreported,
@@ -117,9 +118,14 @@ impl Tracker {
         });
     }
 
-    fn ending(&mut self, open: &mut OpenHandshake, r: &RequestRecord, listens: bool) -> Ending {
+    fn ending(
+        &mut self,
+        open: &mut OpenHandshake,
+        r: &RequestRecord,
+        listens: bool,
+    ) -> HandshakeEnd {
         let at_ns = r.header.ts_ns;
-        let dropped = |fact: &str| Ending::new(Outcome::Dropped, at_ns).fact(fact);
+        let dropped = |fact: &str| HandshakeEnd::new(Outcome::Dropped, at_ns).fact(fact);
         match r.ended_by {
             ENDED_BY_PACKET => {
                 // What the counter shows of it is accounted for.
@@ -132,14 +138,14 @@ impl Tracker {
                     return dropped(RESET_HERE);
                 }
                 open.facts.reset_seen = true;
-                Ending::new(Outcome::Reset, at_ns)
+                HandshakeEnd::new(Outcome::Reset, at_ns)
             }
             _ if !listens => dropped("its listener is closed"),
             ENDED_BY_TIMER => {
                 let schedule =
                     SynAckSchedule::of(&as_synack(r), self.config.hz, self.config.synack_rto_max);
                 match schedule.is_over(u32::from(r.num_timeout)) {
-                    true => Ending::new(Outcome::Expired, at_ns),
+                    true => HandshakeEnd::new(Outcome::Expired, at_ns),
                     // reqsk_timer_handler() drops what it cannot send again.
                     false => dropped("its SYN-ACK could not be sent again"),
                 }
@@ -147,7 +153,7 @@ impl Tracker {
             ENDED_BY_ICMP => dropped("an ICMP error ended it"),
             ENDED_BY_ABORTED => dropped("it was closed by a tool (ss -K)"),
             _ => match self.killed_by_rst(open.connection.netns) {
-                Some(true) => Ending::new(Outcome::Reset, at_ns).fact("EmbryonicRsts rose"),
+                Some(true) => HandshakeEnd::new(Outcome::Reset, at_ns).fact("EmbryonicRsts rose"),
                 _ => dropped("it was removed, and this kernel does not tell by what"),
             },
         }

@@ -6,9 +6,10 @@
 use synprobe_ebpf::event::{StateRecord, SynAckRecord};
 
 use super::{
-    Ending, Tracker,
+    Tracker,
     handshake::{HandshakeStart, OpenHandshake},
-    retransmit_line,
+    handshake_end::HandshakeEnd,
+    lines::retransmit_line,
     schedule::SynAckSchedule,
 };
 use crate::{
@@ -75,7 +76,8 @@ impl Tracker {
         };
         // Under Fast Open the child is there from the SYN on, and its own time is the half-open's.
         let fast_open = made_ns.filter(|made| at_ns.saturating_sub(*made) >= UNDONE_NS);
-        let end = Ending::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
+        let end =
+            HandshakeEnd::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
         // What the request had counted (tcp_create_openreq_child()).
         self.sent_again_unseen(&open, r.total_retrans, at_ns);
@@ -93,8 +95,8 @@ impl Tracker {
         tuple: Tuple,
         known: Option<OpenHandshake>,
         fast_open: Option<u64>,
-        end: Ending,
-    ) -> (OpenHandshake, Ending) {
+        end: HandshakeEnd,
+    ) -> (OpenHandshake, HandshakeEnd) {
         let at_ns = r.header.ts_ns;
         let sample_us = u64::from(r.srtt_us >> 3);
         let mut known = known;
@@ -289,7 +291,7 @@ impl Tracker {
         if outcome == Outcome::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
         }
-        let end = Ending::new(outcome, r.header.ts_ns)
+        let end = HandshakeEnd::new(outcome, r.header.ts_ns)
             .error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         self.end(open, new, &end);
     }

@@ -9,8 +9,11 @@ use synprobe_ebpf::event::{
 
 use super::*;
 use crate::{
-    filter::PortSet,
-    model::{Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings, Peer, SocketDump, Trigger},
+    filter::{PortSet, Selection},
+    model::{
+        DwellSource, Fate, HalfOpenRow, Handshake, HandshakeCounters, HandshakeSettings, Outcome,
+        Peer, SocketDump, Trigger,
+    },
     util::addresses::mapped,
 };
 

@@ -1,97 +1,30 @@
 //! A recording in place of the kernel: the same inputs, and so the same lines.
 
+mod options;
+
 use std::{
     collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use thiserror::Error;
+pub use options::{ReplayError, ReplayOptions, Replayed};
 
-use super::narrow::{NothingInCommon, narrow, narrowed};
+use super::narrow::{narrow, narrowed};
 use crate::{
     engine::{Engine, Input, RunConfig},
     filter::Selection,
     model::{Counted, Detail, End, Missed, WallClock},
     recording::{
-        Damage, Item, OpenError, Reader, SegmentHeader,
+        Damage, Item, Reader, SegmentHeader,
         inputs::{Decoded, InputDecoder},
     },
-    verdict::Mode,
     view::{View, rfc3339},
 };
 
 /// Handshakes that end with the recording, and are judged together.
 const LAST_BATCH: u32 = 65_536;
-
-/// How a recording is replayed.
-#[derive(Clone, Debug)]
-pub struct ReplayOptions {
-    /// The recording.
-    pub file: PathBuf,
-    /// Narrows what the recording holds.
-    pub selection: Selection,
-    /// Only this network namespace, by the name that the recorded host had for it, or by inode.
-    pub netns: Option<String>,
-    /// When handshakes are judged.
-    pub mode: Mode,
-    /// Ends the replay after this time of the recorded host.
-    pub duration: Option<Duration>,
-    /// Ends it after so many `handshake` lines.
-    pub count: Option<u64>,
-}
-
-/// Why a recording cannot be replayed. Each is one line.
-#[derive(Debug, Error)]
-pub enum ReplayError {
-    /// The file cannot be opened, or is no recording that this version reads.
-    #[error("{}: {error}", file.display())]
-    Open {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: OpenError,
-    },
-    /// The description of the run cannot be read.
-    #[error("{}: the description of the run cannot be read: {error}", file.display())]
-    Header {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        error: serde_json::Error,
-    },
-    /// What is asked for is not in it.
-    #[error(transparent)]
-    NothingInCommon(#[from] NothingInCommon),
-    /// No such namespace.
-    #[error("no network namespace \"{name}\" in the recording; it has {known}")]
-    NoNetns {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// The output cannot be written.
-    #[error("standard output: {0}")]
-    Output(io::Error),
-}
-
-/// A replay that is over.
-#[derive(Debug)]
-pub struct Replayed {
-    /// The totals.
-    pub end: End,
-    /// Sockets by state at the end of the recorded run, where they were counted.
-    pub socket_states: Option<Counted>,
-    /// How much of each handshake was recorded.
-    pub detail: Detail,
-    /// What could not be read, in one line.
-    pub damage: Option<String>,
-    /// Inputs that were fed.
-    pub inputs: u64,
-}
 
 /// What a recording says of itself.
 pub struct Recording {

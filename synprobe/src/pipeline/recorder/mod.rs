@@ -1,15 +1,15 @@
 //! Inputs → a recording, on a thread of its own: the ring waits for no disk.
 
+mod storage;
+
 use std::{
-    collections::BTreeMap,
-    fs::File,
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -18,12 +18,13 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use storage::{Store, Storing};
+
 use crate::{
     engine::{Input, RunConfig},
     model::WallClock,
     recording::{
-        self, CreateError, Frame, Rolling, RollingError, SegmentHeader, WriteError, WriteStats,
-        Writer, inputs,
+        self, CreateError, Frame, Rolling, RollingError, SegmentHeader, WriteError, Writer, inputs,
     },
     sys::clock::monotonic_ns,
 };
@@ -32,10 +33,6 @@ use crate::{
 const HAND_OVER: usize = 32 << 10;
 /// Bytes that may wait for the disk: what comes while there are more is lost, counted and reported.
 const WAITING: usize = 64 << 20;
-/// What was recorded reaches the file within this time.
-const FLUSH: Duration = Duration::from_secs(1);
-/// Inputs that a new segment begins with, at most: names and settings.
-const RESTATED: usize = 65_536;
 
 /// Where a recording goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,11 +91,6 @@ pub struct RecordSummary {
 
 /// A store that is open and has no thread yet: it is opened with all privileges, and written with fewer.
 pub(super) struct Prepared(Store);
-
-enum Store {
-    File(Box<Writer<File>>),
-    Rolling(Box<Rolling>),
-}
 
 impl Prepared {
     /// Creates the file, or takes the folder.
@@ -260,167 +252,4 @@ fn put(buffer: &mut BytesMut, at_ns: u64, frame: Frame<'_>) {
     buffer.put_u64_ne(at_ns);
     buffer.put_u32_ne(bytes.len() as u32);
     buffer.put_slice(bytes);
-}
-
-/// The thread's side.
-struct Storing {
-    store: Store,
-    waiting: Arc<AtomicUsize>,
-    /// What a segment has to begin with to be understood alone, by what it is about.
-    restated: BTreeMap<(u8, u64), Bytes>,
-    restating: inputs::InputDecoder,
-    error: Option<String>,
-    at_ns: u64,
-}
-
-impl Storing {
-    fn new(store: Store, waiting: Arc<AtomicUsize>) -> Self {
-        Self {
-            store,
-            waiting,
-            restated: BTreeMap::new(),
-            restating: inputs::InputDecoder::default(),
-            error: None,
-            at_ns: 0,
-        }
-    }
-
-    fn run(mut self, messages: &mpsc::Receiver<Message>) -> RecordSummary {
-        let mut flushed_ns = monotonic_ns();
-        loop {
-            match messages.recv_timeout(FLUSH) {
-                Ok(Message::Frames(frames)) => {
-                    self.frames(&frames);
-                    self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
-                }
-                Ok(Message::CloseSegment) => self.close_segment(),
-                Err(RecvTimeoutError::Timeout) => (),
-                Err(RecvTimeoutError::Disconnected) => return self.finish(),
-            }
-            let now_ns = monotonic_ns();
-            if now_ns.saturating_sub(flushed_ns) >= FLUSH.as_nanos() as u64 {
-                flushed_ns = now_ns;
-                let flushed = match &mut self.store {
-                    Store::File(writer) => writer.flush(),
-                    Store::Rolling(rolling) => rolling.flush(now_ns),
-                };
-                self.note(flushed);
-            }
-        }
-    }
-
-    fn frames(&mut self, frames: &Bytes) {
-        const HEAD: usize = 13;
-        let mut at = 0;
-        while let Some(head) = frames.get(at..at + HEAD) {
-            let kind = head[0];
-            let mut number = [0; 8];
-            number.copy_from_slice(&head[1..9]);
-            self.at_ns = u64::from_ne_bytes(number);
-            let mut len = [0; 4];
-            len.copy_from_slice(&head[9..]);
-            let end = at + HEAD + u32::from_ne_bytes(len) as usize;
-            let bytes = frames.slice(at + HEAD..end);
-            at = end;
-            if kind == RECORD {
-                self.push(Frame::Record(&bytes));
-            } else {
-                self.restate(&bytes);
-                self.push(Frame::Other(&bytes));
-            }
-        }
-    }
-
-    fn push(&mut self, frame: Frame<'_>) {
-        let at_ns = self.at_ns;
-        let pushed = match &mut self.store {
-            Store::File(writer) => writer.push(at_ns, frame),
-            Store::Rolling(rolling) => match rolling.ensure_segment(at_ns) {
-                Ok(begun) => {
-                    let restated = if begun { Some(&self.restated) } else { None };
-                    let all = restated.into_iter().flat_map(BTreeMap::values);
-                    all.map(|bytes| Frame::Other(bytes))
-                        .chain([frame])
-                        .try_for_each(|frame| rolling.push(at_ns, frame))
-                }
-                Err(error) => rolling.push(at_ns, frame).and(Err(error)),
-            },
-        };
-        self.note(pushed);
-    }
-
-    /// Keeps what later segments need to be understood alone.
-    fn restate(&mut self, bytes: &Bytes) {
-        if matches!(self.store, Store::File(_)) {
-            return;
-        }
-        // One that is longer than a frame is not restated.
-        let is_whole = self.restating.is_between_inputs();
-        let decoded = self.restating.frame(Frame::Other(bytes));
-        let Some(inputs::Decoded::Input(input)) = decoded.filter(|_| is_whole) else {
-            return;
-        };
-        let key = match &input {
-            Input::NetnsName(inode, _) => (0, u64::from(*inode)),
-            Input::CgroupPath(id, _) => (1, *id),
-            Input::Settings(netns, _) => (2, u64::from(*netns)),
-            Input::Addresses(netns, _) => (3, u64::from(*netns)),
-            Input::Owners(owners) if !owners.is_empty() => (4, u64::from(owners[0].netns)),
-            Input::BatchEnds(_) => (5, 0),
-            _ => return,
-        };
-        if self.restated.len() >= RESTATED && !self.restated.contains_key(&key) {
-            self.restated.pop_first();
-        }
-        self.restated.insert(key, Bytes::copy_from_slice(bytes));
-    }
-
-    fn close_segment(&mut self) {
-        if let Store::Rolling(rolling) = &mut self.store {
-            let closed = rolling.close_segment().map(drop);
-            self.note(closed);
-        }
-    }
-
-    /// An error is told once, when it begins.
-    fn note(&mut self, result: Result<(), WriteError>) {
-        if let Err(error) = result
-            && self.error.is_none()
-        {
-            log::warn!("the recording: {error}");
-            self.error = Some(error.to_string());
-        }
-    }
-
-    fn finish(mut self) -> RecordSummary {
-        let (stats, result) = match self.store {
-            Store::File(writer) => {
-                let stats = writer.stats();
-                match writer.finish() {
-                    Ok((_, stats)) => (stats, Ok(())),
-                    Err(error) => (stats, Err(error)),
-                }
-            }
-            Store::Rolling(rolling) => {
-                let stats = rolling.stats().written;
-                match rolling.finish() {
-                    Ok(stats) => (stats.written, Ok(())),
-                    Err(error) => (stats, Err(error)),
-                }
-            }
-        };
-        if let Err(error) = result {
-            self.error.get_or_insert_with(|| error.to_string());
-        }
-        summary(stats, self.error)
-    }
-}
-
-fn summary(stats: WriteStats, error: Option<String>) -> RecordSummary {
-    RecordSummary {
-        frames: stats.frames,
-        bytes: stats.written_bytes,
-        lost: stats.lost_frames,
-        error,
-    }
 }

@@ -1,0 +1,62 @@
+//! The engine, between who feeds it and who takes its lines.
+
+use std::sync::Arc;
+
+use super::{recorder::Recorder, subscriber::Subscriber};
+use crate::{
+    engine::{Batch, Engine, Input},
+    model::WallClock,
+    sys::clock::wall_clock,
+};
+
+/// A wall clock that moved by less than this against the monotonic one has only been read unevenly.
+const SAME_CLOCK_NS: i128 = 2_000;
+
+/// The engine, and who takes its inputs and its lines.
+pub(super) struct Core {
+    pub engine: Engine,
+    pub subscribers: Vec<Subscriber>,
+    pub recorder: Option<Recorder>,
+    pub clock: WallClock,
+}
+
+impl Core {
+    /// The one way into the engine.
+    pub fn feed(&mut self, input: Input) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&input);
+        }
+        self.engine.feed(input);
+    }
+
+    /// What was fed so far is judged, and its lines go to the outputs.
+    pub fn end_batch(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.moment_ends();
+        }
+        if !self.engine.has_news() {
+            return;
+        }
+        self.read_clock();
+        self.publish(Subscriber::publish);
+    }
+
+    /// Tells the engine where the wall clock stands, which ends the batch.
+    pub fn read_clock(&mut self) {
+        let now = wall_clock();
+        if (now.offset_ns() - self.clock.offset_ns()).abs() > SAME_CLOCK_NS {
+            self.clock = now;
+        }
+        let offset_ns = i64::try_from(self.clock.offset_ns()).unwrap_or(0);
+        self.feed(Input::BatchEnds(offset_ns));
+    }
+
+    pub fn publish(&mut self, how: fn(&mut Subscriber, &Arc<Batch>)) {
+        for batch in self.engine.take_lines() {
+            let batch = Arc::new(batch);
+            self.subscribers
+                .iter_mut()
+                .for_each(|subscriber| how(subscriber, &batch));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What the engine has to know of this host and of the options: the first thing in a recording.
+
+use super::WatchOptions;
+use crate::{
+    engine::RunConfig,
+    model::Start,
+    preflight::Ready,
+    probe::{Probes, half_open_source::Decision, hooks::DROPS},
+    sys::{clock::monotonic_ns, host_identity},
+    track::TrackConfig,
+};
+
+pub(super) fn run_config(
+    options: &WatchOptions,
+    host: &Ready,
+    probes: &Probes,
+    exact: &Decision,
+) -> RunConfig {
+    let attached: Vec<&str> = probes.attached().collect();
+    let hooks = probes.attached().chain(probes.exact_hooks());
+    let (source, why) = probes.source();
+    let unknown = match source.is_exact() {
+        true => exact.parts.lost.as_slice(),
+        false => &[],
+    };
+    let start = Start {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: host.kernel.release.clone(),
+        features: hooks.chain(["sock_diag"]).map(str::to_owned).collect(),
+        mode: source.name().to_owned(),
+        mode_why: why.or(exact.why.as_deref()).map(str::to_owned),
+        missing: host
+            .missing
+            .iter()
+            .chain(unknown)
+            .map(|&m| m.to_owned())
+            .collect(),
+        filters: options.selection.describe(),
+        host: host_identity::read(),
+        replayed_from: None,
+    };
+    let track = TrackConfig {
+        hz: host.hz,
+        synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
+        sees_failures: host.kernel.at_least(6, 17),
+        sees_resets: attached.contains(&"tcp_receive_reset"),
+        source,
+        detail: options.detail,
+        max_handshakes: options.max_handshakes,
+        max_peers: options.max_peers,
+        began_ns: monotonic_ns(),
+        hash_seed: hash_seed(),
+        selection: options.selection.clone(),
+    };
+    RunConfig {
+        start,
+        track,
+        sees_drops: attached.contains(&DROPS),
+    }
+}
+
+/// Who can choose source addresses must not be able to choose how they are hashed.
+fn hash_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(monotonic_ns())
+}

@@ -1,0 +1,37 @@
+//! What the tracker has to know before the first observation.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    filter::Selection,
+    model::{Detail, HalfOpenSource},
+};
+
+/// What is known of the host, and how the run was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrackConfig {
+    /// Jiffies a second (CONFIG_HZ).
+    pub hz: u32,
+    /// Whether the listener's RTO maximum bounds SYN-ACK time-outs (after 6.18).
+    pub synack_rto_max: bool,
+    /// Whether a retransmission that fails raises an event too (6.17).
+    pub sees_failures: bool,
+    /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
+    /// look alike.
+    pub sees_resets: bool,
+    /// What tells of a half-open's end.
+    pub source: HalfOpenSource,
+    /// How much of a handshake comes out of the kernel.
+    pub detail: Detail,
+    /// Bound of the table.
+    pub max_handshakes: usize,
+    /// Bound of the table of peers that have shown life; silent ones have their own.
+    pub max_peers: usize,
+    /// When the run began, CLOCK_MONOTONIC nanoseconds.
+    pub began_ns: u64,
+    /// Keys the hashes that estimate how many peers there were: who can choose source addresses must not
+    /// know it.
+    pub hash_seed: u64,
+    /// What was asked for.
+    pub selection: Selection,
+}

@@ -1,0 +1,92 @@
+//! A half-open that is gone, and no event was received of its end: what ended it, and when.
+
+use super::{Tracker, facts::RESET_HERE, handshake::OpenHandshake, handshake_end::HandshakeEnd};
+use crate::model::{DwellSource, Fate, Outcome, TcpState};
+
+impl Tracker {
+    /// A half-open ended without an event, between its last sighting and `latest_ns`.
+    pub(super) fn gone(&mut self, mut open: OpenHandshake, fate: Fate, latest_ns: u64) {
+        self.end_untold(&open, fate, latest_ns);
+        if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
+            && fate == Fate::Gone
+        {
+            open.facts.reset_seen = true;
+            let end =
+                HandshakeEnd::new(Outcome::Reset, rst_ns).fact("its RST was seen, and it is gone");
+            return self.end(open, TcpState::Close, &end);
+        }
+        if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
+            && fate == Fate::Gone
+        {
+            let end = HandshakeEnd::new(Outcome::Dropped, at_ns).fact("its listener is closed");
+            return self.end(open, TcpState::Close, &end);
+        }
+        if self.may_have_gone_well(&open) {
+            return;
+        }
+        let mut earliest_ns = open.alive_ns;
+        let (outcome, fact) = if fate == Fate::Connected {
+            (
+                Outcome::Established,
+                "sock_diag shows it connected: the event was lost".to_owned(),
+            )
+        } else if let Some(nominal_ns) = expiry_within(&open, latest_ns) {
+            earliest_ns = earliest_ns.max(nominal_ns);
+            (
+                Outcome::Expired,
+                "it vanished when its last SYN-ACK time-out ended".to_owned(),
+            )
+        } else {
+            match self.killed_by_rst(open.connection.netns) {
+                Some(true) if self.reset_here(&open) => {
+                    open.facts.acked = true;
+                    (Outcome::Dropped, RESET_HERE.to_owned())
+                }
+                Some(true) => {
+                    let fact = "EmbryonicRsts rose between the last sighting and its absence";
+                    (Outcome::Reset, fact.to_owned())
+                }
+                _ if !self.owners.listens(&open) => {
+                    (Outcome::Dropped, "its listener is closed".to_owned())
+                }
+                Some(false) => {
+                    // reqsk_timer_handler() drops a request whose SYN-ACK cannot be sent again.
+                    let fact = "it vanished before its time and EmbryonicRsts did not rise: \
+                                pruned, ended by ICMP, or its SYN-ACK could not be sent again";
+                    (Outcome::Dropped, fact.to_owned())
+                }
+                None => {
+                    let fact = "it vanished before EmbryonicRsts was first read: RST, pruning and \
+                                ICMP cannot be told apart";
+                    (Outcome::Dropped, fact.to_owned())
+                }
+            }
+        };
+        let new = match outcome {
+            Outcome::Established => TcpState::Established,
+            _ => TcpState::Close,
+        };
+        let mut end = HandshakeEnd::new(outcome, latest_ns).fact(fact);
+        end.source = Some(DwellSource::SockDiag);
+        end.error_us = latest_ns.saturating_sub(earliest_ns) / 1000;
+        self.end(open, new, &end);
+    }
+
+    /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be
+    /// told, because there is no earlier reading.
+    pub(super) fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
+        let now = self.host.counters(netns)?.embryonic_rsts?;
+        let accounted = self.reconcile.embryonic.get_mut(&netns)?;
+        let rose = now > *accounted;
+        *accounted += u64::from(rose);
+        Some(rose)
+    }
+}
+
+/// When the kernel's schedule ends it, if that lies between the last sighting and `now_ns`. The wheel
+/// is never early and up to an eighth of the time-out late.
+fn expiry_within(open: &OpenHandshake, now_ns: u64) -> Option<u64> {
+    let (nominal_ns, gap_us) = open.gives_up?;
+    let late_ns = gap_us * 1000 / 8 + 100_000_000;
+    (nominal_ns <= now_ns && open.alive_ns <= nominal_ns + late_ns).then_some(nominal_ns)
+}

@@ -1,0 +1,154 @@
+//! The lines that the tracker makes.
+
+use super::{
+    Tracker, handshake::OpenHandshake, handshake_end::HandshakeEnd, unreported::EVICTION_REPORT_NS,
+};
+use crate::model::{
+    Body, Confidence, Connection, Handshake, Line, OpenReason, Retransmit, RetransmitKind, Role,
+    State, TcpState, Trigger,
+};
+
+impl Tracker {
+    pub(super) fn say_state(
+        &mut self,
+        connection: &Connection,
+        at_ns: u64,
+        old: TcpState,
+        new: TcpState,
+        dwell_us: Option<u64>,
+    ) {
+        let state = State {
+            connection: connection.clone(),
+            old,
+            new,
+            dwell_us,
+        };
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::State(state),
+        });
+    }
+
+    /// Prints the beginning of a handshake, unless that was done.
+    pub(super) fn announce_if_due(&mut self, open: &OpenHandshake) {
+        if open.announced || open.undecided {
+            return;
+        }
+        let old = match open.connection.role {
+            Role::Client => TcpState::Close,
+            Role::Server => TcpState::Listen,
+        };
+        let at_ns = open.start.map_or(open.alive_ns, |start| start.at_ns);
+        self.say_state(&open.connection, at_ns, old, open.state, None);
+    }
+
+    /// The one exit of every handshake: its last transition and its `handshake` line.
+    pub(super) fn end(&mut self, open: OpenHandshake, new: TcpState, end: &HandshakeEnd) {
+        self.announce_if_due(&open);
+        let dwell = end
+            .dwell_us
+            .or_else(|| open.dwell_us(end.at_ns))
+            .filter(|_| !end.dwell_unknown);
+        self.say_state(&open.connection, end.at_ns, open.state, new, dwell);
+        self.say_handshake(open, end);
+    }
+
+    pub(super) fn say_handshake(&mut self, open: OpenHandshake, end: &HandshakeEnd) {
+        let start = open.start;
+        let (dwell_us, source) = match end.dwell_us {
+            _ if end.dwell_unknown => (None, None),
+            Some(dwell) => (Some(dwell), end.source),
+            None => (
+                open.dwell_us(end.at_ns),
+                end.source.or(start.map(|s| s.source)),
+            ),
+        };
+        let start_error = start.map_or(0, |s| s.error_us).max(end.start_error_us);
+        let error_us = end.error_us
+            + if end.dwell_us.is_some() {
+                0
+            } else {
+                start_error
+            };
+        let facts = self.facts(&open, end);
+        let handshake = Handshake {
+            outcome: end.outcome,
+            open_reason: end.open_reason,
+            dwell_us,
+            dwell_source: dwell_us.and(source),
+            dwell_error_us: dwell_us.and((error_us > 0).then_some(error_us)),
+            retransmits: open.retransmits,
+            retransmits_by_peer: open.by_peer,
+            error: end.error.clone(),
+            verdict: None,
+            confidence: Confidence::Insufficient,
+            evidence: end.facts.clone(),
+            remedy: None,
+            gaps_us: open.gaps_us,
+            facts,
+            connection: open.connection,
+        };
+        self.totals.handshakes += 1;
+        self.peers.ended(&handshake);
+        self.tally(&handshake);
+        self.lines.push(Line {
+            mono_ns: end.at_ns,
+            body: Body::Handshake(Box::new(handshake)),
+        });
+    }
+
+    /// Prints the line of a handshake that the full table evicted, and counts it as lost.
+    pub(super) fn evicted(&mut self, open: Option<OpenHandshake>, at_ns: u64) {
+        let Some(open) = open.filter(|open| !open.undecided) else {
+            return;
+        };
+        self.totals.evicted += 1;
+        self.announce_if_due(&open);
+        let end = HandshakeEnd::open(OpenReason::Evicted, at_ns).fact(format!(
+            "evicted: the table holds {} handshakes (--max-handshakes)",
+            self.config.max_handshakes
+        ));
+        self.say_handshake(open, &end);
+        self.evictions.count += 1;
+        let since_ns = *self.evictions.since_ns.get_or_insert(at_ns);
+        if at_ns.saturating_sub(since_ns) >= EVICTION_REPORT_NS {
+            self.report_evictions(at_ns);
+        }
+    }
+
+    pub(super) fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
+        if !retransmit.failed {
+            let c = &retransmit.connection;
+            self.peers
+                .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
+            if retransmit.trigger == Some(Trigger::Peer) {
+                self.peers.repeated_its_syn(c.peer_addr, c.role);
+            }
+        }
+        self.lines.push(Line {
+            mono_ns: at_ns,
+            body: Body::Retransmit(retransmit),
+        });
+    }
+}
+
+/// A `retransmit` line's fixed part.
+pub(super) fn retransmit_line(
+    connection: Connection,
+    kind: RetransmitKind,
+    segs: u32,
+) -> Retransmit {
+    Retransmit {
+        connection,
+        kind,
+        trigger: None,
+        attempt: None,
+        gap_us: None,
+        expected_gap_us: None,
+        next_us: None,
+        gives_up_us: None,
+        segs,
+        failed: false,
+        error: None,
+    }
+}
