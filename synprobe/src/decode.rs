@@ -61,6 +61,19 @@ impl Event {
         }
     }
 
+    /// The record's bytes: what [`decode`] made the event of.
+    pub fn record(&self) -> &[u8] {
+        match self {
+            Self::State(r, ..) => record_bytes(r),
+            Self::Retransmit(r, _) => record_bytes(r),
+            Self::SynAck(r, _) => record_bytes(r),
+            Self::Reset(r, _) => record_bytes(r),
+            Self::Error(r, _) => record_bytes(r),
+            Self::Drop(r) => record_bytes(r),
+            Self::Request(r, _) => record_bytes(r),
+        }
+    }
+
     /// The record's header.
     pub fn header(&self) -> &Header {
         match self {
@@ -73,6 +86,13 @@ impl Event {
             Self::Request(r, _) => &r.header,
         }
     }
+}
+
+/// The bytes of a record.
+pub fn record_bytes<R: Wire>(record: &R) -> &[u8] {
+    // SAFETY: a wire record has integer members only and no padding that is not a named member, so each of
+    // its bytes is initialised; the slice lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast(), size_of::<R>()) }
 }
 
 /// Why a record cannot be decoded: object and agent are of different builds, or memory is corrupt. It is

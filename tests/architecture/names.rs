@@ -4,19 +4,10 @@ use std::collections::BTreeMap;
 
 use super::source::{self, SourceFile};
 
-/// Crates whose names are being changed: not checked until that is done.
-const NOT_YET: [&str; 2] = ["synprobe-ebpf", "synprobe-lab"];
 /// Names that are defined more than once, with the reason.
 const ALLOWED: [(&str, &str); 0] = [];
 /// Lines of a file outside tests, at most.
 const MAX_LINES: usize = 400;
-
-/// The files whose names and lengths are checked.
-fn files() -> Vec<SourceFile> {
-    let mut files = source::all();
-    files.retain(|file| !NOT_YET.contains(&file.crate_name()));
-    files
-}
 
 /// The types and traits that a file defines, with their lines.
 fn defined(file: &SourceFile) -> Vec<(String, usize)> {
@@ -69,7 +60,7 @@ fn too_long(file: &SourceFile) -> Option<String> {
 
 #[test]
 fn no_type_name_is_defined_twice() {
-    let twice = defined_twice(&files());
+    let twice = defined_twice(&source::all());
     let name = |entry: &String| entry.split(':').next().unwrap_or_default().to_owned();
     let allowed: Vec<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
     let found: Vec<&String> = twice
@@ -106,7 +97,7 @@ fn a_name_that_is_defined_twice_is_found() {
 
 #[test]
 fn no_file_is_longer_than_the_limit() {
-    let found: Vec<String> = files().iter().filter_map(too_long).collect();
+    let found: Vec<String> = source::all().iter().filter_map(too_long).collect();
     assert!(
         found.is_empty(),
         "more than {MAX_LINES} lines outside tests:\n{}",

@@ -8,11 +8,12 @@ use std::{
 };
 
 /// The crates whose source is checked.
-const CRATES: [&str; 4] = [
+const CRATES: [&str; 5] = [
     "synprobe",
     "synprobe-common",
     "synprobe-ebpf",
     "synprobe-lab",
+    "xtask",
 ];
 
 /// One source file.
@@ -21,6 +22,8 @@ pub struct SourceFile {
     pub path: String,
     /// The code. Comments, literals and test code are blank; lines keep their numbers.
     pub code: String,
+    /// The same with its literals.
+    pub with_literals: String,
     /// Lines of the file that are not in a `#[cfg(test)]` item.
     pub lines: usize,
 }
@@ -28,11 +31,20 @@ pub struct SourceFile {
 impl SourceFile {
     /// From a path and its text.
     pub fn new(path: &str, text: &str) -> Self {
-        let code = without_tests(&without_text(text));
-        let lines = code.lines;
+        let mut code = blanked(text, Blank::CommentsAndLiterals);
+        let mut with_literals = blanked(text, Blank::Comments);
+        let mut lines = code.lines().count();
+        while let Some(begin) = code.find(CFG_TEST) {
+            let end = item_end(&code, begin + CFG_TEST.len());
+            lines = lines.saturating_sub(code[begin..end].matches('\n').count() + 1);
+            for text in [&mut code, &mut with_literals] {
+                *text = blank(text, begin, end);
+            }
+        }
         Self {
             path: path.to_owned(),
-            code: code.text,
+            code,
+            with_literals,
             lines,
         }
     }
@@ -96,7 +108,7 @@ pub fn of_crate(root: &Path, name: &str) -> Vec<SourceFile> {
             Some("mod" | "lib" | "main") | None => path.with_file_name(""),
             Some(stem) => path.with_file_name(stem),
         };
-        for module in test_modules(&without_text(&text)) {
+        for module in test_modules(&blanked(&text, Blank::CommentsAndLiterals)) {
             tests.insert(folder.join(format!("{module}.rs")));
             tests.insert(folder.join(module));
         }
@@ -121,25 +133,37 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Blanks comments and the contents of string and character literals.
-pub fn without_text(text: &str) -> String {
+/// What is blanked in a file's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blank {
+    Comments,
+    CommentsAndLiterals,
+}
+
+/// The text with spaces in place of comments, or of comments and literals.
+fn blanked(text: &str, what: Blank) -> String {
     let bytes = text.as_bytes();
-    let mut code = bytes.to_vec();
+    let mut code = text.to_owned();
     let mut at = 0;
     while at < bytes.len() {
         let end = literal_end(bytes, at);
-        if end == at {
-            at += 1;
-            continue;
+        if end > at && (bytes[at] == b'/' || what == Blank::CommentsAndLiterals) {
+            code = blank(&code, at, end);
         }
-        for byte in &mut code[at..end] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-        at = end;
+        at = end.max(at + 1);
     }
-    String::from_utf8(code).expect("whole literals are blanked")
+    code
+}
+
+/// The text with spaces in place of these bytes; line ends stay.
+fn blank(text: &str, begin: usize, end: usize) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for byte in &mut bytes[begin..end] {
+        if *byte != b'\n' {
+            *byte = b' ';
+        }
+    }
+    String::from_utf8(bytes).expect("whole characters are blanked")
 }
 
 /// The end of the comment or literal that begins here; `at` where none does.
@@ -192,28 +216,6 @@ fn literal_end(bytes: &[u8], at: usize) -> usize {
 }
 
 const CFG_TEST: &str = "#[cfg(test)]";
-
-struct Code {
-    text: String,
-    lines: usize,
-}
-
-/// Blanks every item after `#[cfg(test)]`. The input has neither comments nor literals.
-fn without_tests(code: &str) -> Code {
-    let mut rest = code.to_owned();
-    let mut test_lines = 0;
-    while let Some(begin) = rest.find(CFG_TEST) {
-        let end = item_end(&rest, begin + CFG_TEST.len());
-        let blank: String = rest[begin..end]
-            .chars()
-            .map(|c| if c == '\n' { '\n' } else { ' ' })
-            .collect();
-        test_lines += blank.matches('\n').count() + 1;
-        rest.replace_range(begin..end, &blank);
-    }
-    let lines = code.lines().count().saturating_sub(test_lines);
-    Code { text: rest, lines }
-}
 
 /// The end of the item from here: its `;`, or the brace that closes its body.
 fn item_end(code: &str, from: usize) -> usize {

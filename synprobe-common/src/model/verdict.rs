@@ -7,7 +7,57 @@ use serde::{Serialize, Serializer};
 /// The name in the output contract where no verdict can be given.
 pub const INSUFFICIENT: &str = "insufficient";
 
-macro_rules! verdicts {
+/// The table of verdicts, in the order in which they are tried: those that rest on an event before those
+/// that rest on its absence. A line has what the verdict says, its type's name, and its name in the output
+/// contract.
+///
+/// Passes all lines to the macro `$with`: this module makes [`VerdictKind`] of them, and the verdicts' own
+/// module the list of their types.
+#[macro_export]
+macro_rules! verdict_table {
+    ($with:ident) => {
+        $with! {
+            /// This host dropped the packets.
+            DroppedHere = "dropped-here",
+            /// TCP_DEFER_ACCEPT waits for data.
+            DeferAccept = "defer-accept",
+            /// The application does not accept fast enough.
+            AcceptQueueFull = "accept-queue-full",
+            /// The answer takes another path than the request.
+            AsymmetricNat = "asymmetric-nat",
+            /// The peer reset the half-open.
+            PeerReset = "peer-reset",
+            /// The SYN-ACK does not reach the peer.
+            SynackLost = "synack-lost",
+            /// Many sources never answer.
+            SynFlood = "syn-flood",
+            /// More clients came than usual.
+            FlashCrowd = "flash-crowd",
+            /// The peer never answers.
+            PeerSilent = "peer-silent",
+            /// The peer answers late.
+            SlowPeer = "slow-peer",
+            /// This host has no local port left.
+            PortsExhausted = "ports-exhausted",
+            /// The process connects to many destinations.
+            ScanFanout = "scan-fanout",
+            /// The accept queue of the server is full.
+            ServerQueueFull = "server-queue-full",
+            /// The peer refused the connection.
+            Refused = "refused",
+            /// ICMP or the routing table says that there is no way.
+            Unreachable = "unreachable",
+            /// A SYN was lost and a later one was answered.
+            SynLostThenOk = "syn-lost-then-ok",
+            /// The application gave up first.
+            Abandoned = "abandoned",
+            /// Nothing answers.
+            Filtered = "filtered",
+        }
+    };
+}
+
+macro_rules! verdict_kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
         /// Why a handshake went badly, in the order in which verdicts are tried.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,44 +85,7 @@ macro_rules! verdicts {
     };
 }
 
-verdicts! {
-    /// This host dropped the packets.
-    DroppedHere = "dropped-here",
-    /// TCP_DEFER_ACCEPT waits for data.
-    DeferAccept = "defer-accept",
-    /// The application does not accept fast enough.
-    AcceptQueueFull = "accept-queue-full",
-    /// The answer takes another path than the request.
-    AsymmetricNat = "asymmetric-nat",
-    /// The peer reset the half-open.
-    PeerReset = "peer-reset",
-    /// The SYN-ACK does not reach the peer.
-    SynackLost = "synack-lost",
-    /// Many sources never answer.
-    SynFlood = "syn-flood",
-    /// More clients came than usual.
-    FlashCrowd = "flash-crowd",
-    /// The peer never answers.
-    PeerSilent = "peer-silent",
-    /// The peer answers late.
-    SlowPeer = "slow-peer",
-    /// This host has no local port left.
-    PortsExhausted = "ports-exhausted",
-    /// The process connects to many destinations.
-    ScanFanout = "scan-fanout",
-    /// The accept queue of the server is full.
-    ServerQueueFull = "server-queue-full",
-    /// The peer refused the connection.
-    Refused = "refused",
-    /// ICMP or the routing table says that there is no way.
-    Unreachable = "unreachable",
-    /// A SYN was lost and a later one was answered.
-    SynLostThenOk = "syn-lost-then-ok",
-    /// The application gave up first.
-    Abandoned = "abandoned",
-    /// Nothing answers.
-    Filtered = "filtered",
-}
+verdict_table!(verdict_kinds);
 
 impl Serialize for VerdictKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

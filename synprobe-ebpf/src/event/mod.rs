@@ -5,14 +5,12 @@
 //! Rust enums. All integers are in host byte order unless a member says otherwise.
 
 mod drop;
-mod error;
 mod request;
 mod retransmit;
 pub mod state;
 mod transition;
 
 pub use drop::DropRecord;
-pub use error::{ErrorRecord, ResetRecord};
 pub use request::{
     ENDED_BY_ABORTED, ENDED_BY_ICMP, ENDED_BY_PACKET, ENDED_BY_TIMER, ENDED_BY_UNKNOWN,
     QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_BEGUN, REQUEST_ENDED, REQUEST_REFUSED,
@@ -89,6 +87,42 @@ pub struct Flow {
     pub netns: u32,
     /// Zero.
     pub _pad2: u32,
+}
+
+/// `tcp:tcp_receive_reset` on a socket whose handshake is in progress.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResetRecord {
+    /// Kind [`KIND_RESET`].
+    pub header: Header,
+    /// The connection.
+    pub flow: Flow,
+    /// Address of the `struct sock`.
+    pub sock: u64,
+    /// `sk_state`.
+    pub state: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// `sock:inet_sk_error_report` on a socket whose handshake is in progress.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorRecord {
+    /// Kind [`KIND_ERROR`].
+    pub header: Header,
+    /// The connection.
+    pub flow: Flow,
+    /// Address of the `struct sock`.
+    pub sock: u64,
+    /// `sk_err`, a positive errno or 0.
+    pub sk_err: u32,
+    /// `sk_err_soft`, a positive errno or 0.
+    pub sk_err_soft: u32,
+    /// `sk_state`.
+    pub state: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
 }
 
 /// A record type and its kind.

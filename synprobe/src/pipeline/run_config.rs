@@ -5,7 +5,11 @@ use crate::{
     engine::RunConfig,
     model::Start,
     preflight::Ready,
-    probe::{Probes, half_open_source::Decision, hooks::DROPS},
+    probe::{
+        Probes,
+        half_open_source::Decision,
+        hooks::{DROPS, RESETS},
+    },
     sys::{clock::monotonic_ns, host_identity},
     track::TrackConfig,
 };
@@ -43,7 +47,7 @@ pub(super) fn run_config(
         hz: host.hz,
         synack_rto_max: host.kernel.listener_bounds_syn_ack_timeout(),
         sees_failures: host.kernel.at_least(6, 17),
-        sees_resets: attached.contains(&"tcp_receive_reset"),
+        sees_resets: attached.contains(&RESETS),
         source,
         detail: options.detail,
         max_handshakes: options.max_handshakes,

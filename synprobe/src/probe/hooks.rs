@@ -72,6 +72,9 @@ pub const DROPS: &str = "kfree_skb";
 /// The program for it that receives the socket too.
 pub const DROPS_WITH_RECEIVER: &str = "drop_skb_rx";
 
+/// The tracepoint of a RST that is about to take effect.
+pub const RESETS: &str = "tcp_receive_reset";
+
 /// The tracepoint of every state transition.
 pub const STATES: &str = "inet_sock_set_state";
 /// The program that takes the events for which the kernel skips the regular one.
@@ -118,7 +121,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         system: "tcp",
-        name: "tcp_receive_reset",
+        name: RESETS,
         variants: &[Variant {
             program: "receive_reset",
             args: &["struct sock *"],

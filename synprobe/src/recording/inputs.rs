@@ -7,12 +7,11 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use synprobe_ebpf::event::Wire;
 use thiserror::Error;
 
 use super::{Frame, MAX_FRAME};
 use crate::{
-    decode::{Event, decode},
+    decode::{Event, decode, record_bytes},
     engine::{DropMeaning, Input},
 };
 
@@ -63,14 +62,14 @@ pub enum EncodeError {
 pub fn encode(input: &Input, mut each: impl FnMut(Frame<'_>)) -> Result<(), EncodeError> {
     match input {
         Input::Event(event) => {
-            each(Frame::Record(record(event)));
+            each(Frame::Record(event.record()));
             Ok(())
         }
         Input::Drop(drop, meaning) => {
             if let Some(meaning) = meaning {
                 others(&StoredRef::Meaning(meaning), &mut each)?;
             }
-            each(Frame::Record(bytes_of(drop)));
+            each(Frame::Record(record_bytes(drop)));
             Ok(())
         }
         input => others(&StoredRef::Input(input), &mut each),
@@ -108,24 +107,6 @@ fn others(stored: &StoredRef<'_>, each: &mut impl FnMut(Frame<'_>)) -> Result<()
         each(Frame::Other(&frame));
     }
     Ok(())
-}
-
-fn record(event: &Event) -> &[u8] {
-    match event {
-        Event::State(r, ..) => bytes_of(r),
-        Event::Retransmit(r, _) => bytes_of(r),
-        Event::SynAck(r, _) => bytes_of(r),
-        Event::Reset(r, _) => bytes_of(r),
-        Event::Error(r, _) => bytes_of(r),
-        Event::Drop(r) => bytes_of(r),
-        Event::Request(r, _) => bytes_of(r),
-    }
-}
-
-fn bytes_of<R: Wire>(record: &R) -> &[u8] {
-    // SAFETY: a wire record has integer members only and no padding that is not a named member, so each of
-    // its bytes is initialised; the slice lives as long as the borrow.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast(), size_of::<R>()) }
 }
 
 /// What a frame gave.

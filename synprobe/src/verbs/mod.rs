@@ -32,7 +32,7 @@ use crate::{
     },
     util::format,
     verdict::Mode,
-    view::{self, JsonView, TextView, View},
+    view::{self, View},
 };
 
 /// A run-time failure.
@@ -198,12 +198,12 @@ fn log_level(args: &TuningArgs) -> u8 {
 fn view(format: Format, all_namespaces: bool) -> Box<dyn View + Send> {
     let out = io::stdout();
     match format {
-        Format::Text => Box::new(TextView::new(
+        Format::Text => Box::new(view::TextView::new(
             BufWriter::new(out),
             in_colour(),
             all_namespaces,
         )),
-        Format::Json => Box::new(JsonView::new(out)),
+        Format::Json => Box::new(view::JsonView::new(out)),
     }
 }
 

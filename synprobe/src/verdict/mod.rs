@@ -19,6 +19,12 @@ pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
 
+use synprobe_common::verdict_table;
+
+use client::*;
+use dropped_here::DroppedHere;
+use server::*;
+
 use crate::model::{Confidence, Evidence, Handshake, VerdictKind};
 
 /// What a verdict found.
@@ -149,28 +155,15 @@ pub struct Explanation {
     pub reproduce: &'static str,
 }
 
-/// Every verdict, in the order in which they are tried: those that rest on an event before those
-/// that rest on its absence.
-pub const ALL: &[&dyn Verdict] = &[
-    &dropped_here::DroppedHere,
-    &server::DeferAccept,
-    &server::AcceptQueueFull,
-    &server::AsymmetricNat,
-    &server::PeerReset,
-    &server::SynackLost,
-    &server::SynFlood,
-    &server::FlashCrowd,
-    &server::PeerSilent,
-    &server::SlowPeer,
-    &client::PortsExhausted,
-    &client::ScanFanout,
-    &client::ServerQueueFull,
-    &client::Refused,
-    &client::Unreachable,
-    &client::SynLostThenOk,
-    &client::Abandoned,
-    &client::Filtered,
-];
+macro_rules! verdict_types {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// Every verdict, in the order in which they are tried: the table of
+        /// `synprobe-common/src/model/verdict.rs`.
+        pub const ALL: &[&dyn Verdict] = &[$(&$kind),*];
+    };
+}
+
+verdict_table!(verdict_types);
 
 /// The verdict of that kind.
 pub fn find(kind: VerdictKind) -> Option<&'static dyn Verdict> {
@@ -187,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_the_order_of_the_kinds() {
+    fn each_type_in_the_table_has_the_kind_of_its_line() {
         let table: Vec<_> = ALL.iter().map(|verdict| verdict.kind()).collect();
         assert_eq!(table, VerdictKind::ALL);
     }
