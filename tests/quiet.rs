@@ -45,7 +45,7 @@ fn run(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
         log_level: 0,
         detail: Detail::Quiet { slow: SLOW },
         mode: Mode::AtOnce,
-        wish: synprobe::probe::half_open_source::RequestedMode::default(),
+        requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let never = Box::pin(std::future::pending());
     let host = harness::host()?;

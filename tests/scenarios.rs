@@ -45,7 +45,7 @@ fn run(scenario: &'static dyn Scenario, family: SocketFamily, detail: Detail) ->
         log_level: 0,
         detail,
         mode: synprobe::verdict::Mode::AtOnce,
-        wish: synprobe::probe::half_open_source::RequestedMode::default(),
+        requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let never = Box::pin(std::future::pending());
     let view = JsonView::new(Vec::new());
@@ -154,11 +154,11 @@ fn counters_agree(lines: &Lines, run: &LabRun, side: Side) -> Result<()> {
     let tells = Capabilities::of(harness::host()?);
     // Only SYNs are ever refused by the own host in these scenarios.
     let failed = mib.get("TCPRetransFail");
-    let untold = if tells.failed_sends { 0 } else { failed };
+    let unreported = if tells.failed_sends { 0 } else { failed };
     // Each SYN's time-out but the one that gives up sends; each SYN-ACK's but the one that expires,
     // or that ends it because the SYN-ACK cannot be sent.
     let handshake_timers =
-        again.syn_attempts + untold + mib.get("TCPAbortOnTimeout") + again.synack_by_timer;
+        again.syn_attempts + unreported + mib.get("TCPAbortOnTimeout") + again.synack_by_timer;
     // What died by a RST before it was looked at, where no event tells of it.
     let unseen_resets = match tells.half_open_deaths {
         true => 0,

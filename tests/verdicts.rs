@@ -55,7 +55,7 @@ fn run(
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::half_open_source::RequestedMode::default(),
+        requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
     };
     let mut lab = Lab::new(family)?;
     lab.jitter = Jitter {

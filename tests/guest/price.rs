@@ -102,9 +102,9 @@ pub fn of_the_modes() -> Result<()> {
     Ok(())
 }
 
-fn watched(wish: RequestedMode, detail: Detail) -> Result<Cost> {
+fn watched(requested_mode: RequestedMode, detail: Detail) -> Result<Cost> {
     let mut options = options(Selection::default());
-    options.wish = wish;
+    options.requested_mode = requested_mode;
     options.detail = detail;
     Ok(watch(options, |_| cost())?.0)
 }

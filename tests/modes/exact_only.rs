@@ -38,16 +38,16 @@ pub fn cases() -> Vec<Case> {
         Case::new("quiet-says-every-failure", quiet),
     ];
     for family in SocketFamily::ALL {
-        for (mode, wish) in [
+        for (mode, requested_mode) in [
             ("exact", RequestedMode::Exact),
             ("tracepoints", RequestedMode::Tracepoints),
         ] {
             // Before Linux 6.11 no tracepoint tells of the ACK.
             let seen = harness::host().is_ok_and(|host| Capabilities::of(host).half_open_deaths);
-            if wish == RequestedMode::Exact || seen {
+            if requested_mode == RequestedMode::Exact || seen {
                 let title = format!("aborted-on-overflow-{mode}");
                 cases.push(Case::for_family(&title, family, move |family| {
-                    aborted_on_overflow(family, wish)
+                    aborted_on_overflow(family, requested_mode)
                 }));
             }
         }
@@ -85,7 +85,7 @@ fn of_server(lab: &Lab) -> WatchOptions {
         ..Selection::default()
     });
     options.namespaces = vec![lab.server.netns()];
-    options.wish = RequestedMode::Exact;
+    options.requested_mode = RequestedMode::Exact;
     options
 }
 
@@ -169,7 +169,7 @@ fn young_reset(family: SocketFamily) -> Result<()> {
 
 /// With `tcp_abort_on_overflow` this host answers a final ACK at a full accept queue with a RST. The
 /// kernel counts it like a peer's; it is the application's doing.
-fn aborted_on_overflow(family: SocketFamily, wish: RequestedMode) -> Result<()> {
+fn aborted_on_overflow(family: SocketFamily, requested_mode: RequestedMode) -> Result<()> {
     let lab = Lab::new(family)?;
     lab.server.set_sysctl("ipv4/tcp_abort_on_overflow", "1")?;
     let _listener = lab.listen(PORT, 1)?;
@@ -177,7 +177,7 @@ fn aborted_on_overflow(family: SocketFamily, wish: RequestedMode) -> Result<()> 
     fault.set(0, bare_ack(), LossPattern::First(1), PORT)?;
     let before = lab.counters()?;
     let mut options = of_server(&lab);
-    options.wish = wish;
+    options.requested_mode = requested_mode;
     let connected = || traffic::connected(&lab, PATIENCE);
     let (h, watched) = watch(options, |live| {
         let half_open = connected()?;
@@ -281,10 +281,10 @@ fn closed_then_ack(family: SocketFamily) -> Result<()> {
         .exact_by(RequestedMode::Exact, Detail::Handshakes)?
         .source
         == HalfOpenSource::Fentry;
-    let untold = watched
+    let unreported = watched
         .lost()
         .any(|l| l.reason.starts_with("ends of half-opens"));
-    if fentry && untold {
+    if fentry && unreported {
         // inet_csk_reqsk_queue_drop() is inlined into inet_csk_reqsk_queue_drop_and_put() there: the
         // run says that an event was missing, and the look has found the end.
         figure("listener-closed-then-ack: by a look, and said to be lost (5.10)");
@@ -387,7 +387,7 @@ fn auto() -> Result<()> {
     let decided = host.exact_by(RequestedMode::Auto, Detail::Handshakes)?;
     let lab = Lab::new(SocketFamily::V4)?;
     let mut auto = of_server(&lab);
-    auto.wish = RequestedMode::Auto;
+    auto.requested_mode = RequestedMode::Auto;
     let ((), watched) = watch(auto, |_| Ok(()))?;
     let Some(Body::Start(start)) = watched.lines.first().map(|line| &line.body) else {
         anyhow::bail!("no start line: {:?}", watched.lines);

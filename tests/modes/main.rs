@@ -57,7 +57,7 @@ fn compare(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> 
     let source = exact_source()?;
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
-    options.wish = RequestedMode::Exact;
+    options.requested_mode = RequestedMode::Exact;
     let setup = Setup {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
@@ -65,7 +65,7 @@ fn compare(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> 
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
-        wish: RequestedMode::Tracepoints,
+        requested_mode: RequestedMode::Tracepoints,
     };
     let (by_tracepoints, exact) = watch(options, |_| {
         let never = Box::pin(std::future::pending());

@@ -123,7 +123,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         ring_bytes: AMPLE_RING,
         max_handshakes: 100_000,
         max_peers: 32_768,
-        wish: RequestedMode::default(),
+        requested_mode: RequestedMode::default(),
         duration: None,
         count: None,
         log_level: 0,

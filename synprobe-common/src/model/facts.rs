@@ -42,9 +42,9 @@ pub struct Facts {
     /// An ICMP error that was noted and did not end it: the name of its errno.
     pub soft_error: Option<String>,
     /// It was there before the run.
-    pub was_there: bool,
+    pub preexisting: bool,
     /// An event told how often it was sent again for which cause, from its very beginning.
-    pub counted: bool,
+    pub history_known: bool,
     /// It came through a SYN cookie, or may have.
     pub cookie: bool,
     /// The kernel chose no local port for it.

@@ -97,7 +97,7 @@ pub fn connect<V: View + Send + 'static>(
         selection: selection(&resolved, &netns)
             .map_err(|e| WatchError::System("the target's filter", io::Error::other(e)))?,
         mode: setup.mode,
-        wish: setup.wish,
+        requested_mode: setup.requested_mode,
         detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

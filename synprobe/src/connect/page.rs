@@ -192,7 +192,7 @@ mod tests {
     use super::{
         super::report::{
             build_report,
-            tests::{ended, syn_again, tried},
+            tests::{ended, syn_retransmitted, tried},
         },
         *,
     };
@@ -222,7 +222,7 @@ mod tests {
             h.remedy = Some("see why: synprobe connect 10.0.0.1:80".to_owned());
         }
         let lines = [
-            syn_again(1, A, 9_000, 58_000_000),
+            syn_retransmitted(1, A, 9_000, 58_000_000),
             silent,
             ended(2, B, Some(40_001), Outcome::Established),
         ];

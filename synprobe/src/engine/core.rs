@@ -101,11 +101,11 @@ impl Engine {
                 let lost = Lost { events, reason, of };
                 self.tracker.observe(Observation::Lost { at_ns, lost });
             }
-            Input::NetnsName(inode, name) => self.tracker.netns_is_called(inode, name),
-            Input::CgroupPath(id, path) => self.tracker.cgroup_is_at(id, path),
-            Input::Settings(netns, settings) => self.tracker.settings_are(netns, settings),
-            Input::Counters(netns, counters) => self.tracker.counters_are(netns, counters),
-            Input::PollBegins => self.tracker.snapshot_begins(),
+            Input::NetnsName(inode, name) => self.tracker.set_netns_name(inode, name),
+            Input::CgroupPath(id, path) => self.tracker.set_cgroup_path(id, path),
+            Input::Settings(netns, settings) => self.tracker.set_settings(netns, settings),
+            Input::Counters(netns, counters) => self.tracker.set_counters(netns, counters),
+            Input::PollBegins => self.tracker.poll_begins(),
             Input::Owners(owners) => self.tracker.observe(Observation::Listeners(owners)),
             Input::Queues {
                 listeners,
@@ -136,14 +136,14 @@ impl Engine {
             Input::Fates(fates) => self.fates(&fates),
             Input::PollEnds { at_ns } => {
                 self.fates(&Fates::default());
-                self.tracker.snapshots_done(at_ns);
+                self.tracker.poll_ends(at_ns);
                 self.count_half_opens();
             }
             Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
             Input::CountHalfOpens => (),
             Input::Completed(role, port, counts) => {
                 if let Ok(counts) = counts.as_slice().try_into() {
-                    self.tracker.counted(role, port, counts);
+                    self.tracker.set_completed(role, port, counts);
                 }
             }
             Input::CompletedAll => {
@@ -153,7 +153,7 @@ impl Engine {
             Input::BatchEnds(offset_ns) => {
                 self.clock = WallClock::from_offset(offset_ns.into());
                 let lines = self.judge.pass(self.tracker.take_lines());
-                self.say(lines);
+                self.emit(lines);
             }
             Input::EndOpen { at_ns, most } => {
                 self.fates(&Fates::default());
@@ -234,7 +234,7 @@ impl Engine {
         (&self.start, &self.tracker, &self.judge, &self.stats)
     }
 
-    fn say(&mut self, lines: Vec<Line>) {
+    fn emit(&mut self, lines: Vec<Line>) {
         if lines.is_empty() {
             return;
         }
@@ -312,7 +312,7 @@ impl Engine {
             body: Body::End(end.clone()),
         });
         self.end = Some(end);
-        self.say(lines);
+        self.emit(lines);
     }
 
     /// What the `end` line would say now.
@@ -325,7 +325,7 @@ impl Engine {
             duration_us: at_ns.saturating_sub(self.began_ns) / 1000,
             evicted: totals.evicted,
             counted: totals.counted,
-            produced: produced + totals.untold,
+            produced: produced + totals.unreported,
             peers_unlisted: totals.peers_unlisted,
             peers_distinct: ByRole {
                 client: totals.peers_distinct.client.count,

@@ -19,7 +19,7 @@ use crate::{
 
 /// Names that were told since all were forgotten: half of what the engine remembers, so that it still has
 /// each of them.
-const TOLD: usize = REMEMBERED_NAMES / 2;
+const REMEMBERED: usize = REMEMBERED_NAMES / 2;
 
 /// See the module.
 pub struct Enricher {
@@ -82,7 +82,7 @@ impl Enricher {
         if self.namespaces.contains(&inode) {
             return;
         }
-        if self.namespaces.len() >= TOLD {
+        if self.namespaces.len() >= REMEMBERED {
             self.namespaces.clear();
         }
         self.namespaces.insert(inode);
@@ -95,7 +95,7 @@ impl Enricher {
         if self.cgroups.contains(&id) {
             return;
         }
-        if self.cgroups.len() >= TOLD {
+        if self.cgroups.len() >= REMEMBERED {
             self.cgroups.clear();
         }
         self.cgroups.insert(id);
@@ -125,7 +125,7 @@ impl Enricher {
                 place: self.symbols.name(r.location).map(Arc::from),
             })
         });
-        if self.meanings.len() >= TOLD {
+        if self.meanings.len() >= REMEMBERED {
             self.meanings.clear();
         }
         self.meanings.insert(key, meaning.clone());

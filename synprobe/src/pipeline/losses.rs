@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Why ICMP errors are lost: evidence, as all drop records.
-const UNHEARD: &str =
+const ICMP_LOST: &str =
     "drop records: ICMP errors that came faster than they were read, or were damaged";
 
 /// The counters of what was lost, as last told.
@@ -27,7 +27,7 @@ pub struct Losses {
     skipped: u64,
     drops_skipped: u64,
     /// Losses that the kernel side does not count as produced: it was not looking.
-    unlooked: u64,
+    unwatched: u64,
 }
 
 impl Losses {
@@ -49,7 +49,7 @@ impl Losses {
         let mut lost = Vec::new();
         let mut add = |events: u64, reason: &dyn Fn() -> String, of: Missed| {
             if events > 0 {
-                lost.push(said(events, reason(), of));
+                lost.push(lost_input(events, reason(), of));
             }
         };
         for (kind, name) in KIND_NAMES.iter().enumerate() {
@@ -71,13 +71,13 @@ impl Losses {
         let skips = || "events while the same program was running on that CPU".to_owned();
         add(skipped.saturating_sub(self.skipped), &skips, Missed::Any);
         let skips = drops_skipped.saturating_sub(self.drops_skipped);
-        let [unlooked, held_back] = losses::of_drops(&self.stats, &stats, skips);
-        let unheard = icmp.iter().map(|errors| errors.drops()).sum();
-        self.unlooked += unlooked.0 + unheard;
-        for (events, reason) in [unlooked, held_back] {
+        let [unwatched, held_back] = losses::of_drops(&self.stats, &stats, skips);
+        let icmp_lost = icmp.iter().map(|errors| errors.drops()).sum();
+        self.unwatched += unwatched.0 + icmp_lost;
+        for (events, reason) in [unwatched, held_back] {
             add(events, &|| reason.clone(), Missed::Drops);
         }
-        add(unheard, &|| UNHEARD.to_owned(), Missed::Drops);
+        add(icmp_lost, &|| ICMP_LOST.to_owned(), Missed::Drops);
         (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
         Ok(lost)
     }
@@ -86,13 +86,13 @@ impl Losses {
     pub fn relieve(&mut self, probes: &mut Probes) -> Option<Input> {
         let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
         // How many are missed nobody knows: one stands for all.
-        self.unlooked += 1;
-        Some(said(1, reason, Missed::Drops))
+        self.unwatched += 1;
+        Some(lost_input(1, reason, Missed::Drops))
     }
 
     /// A record cannot be decoded. The kernel side has counted it.
     pub fn undecodable(error: &impl std::fmt::Display) -> Input {
-        said(
+        lost_input(
             1,
             format!("a record cannot be decoded: {error}"),
             Missed::Any,
@@ -102,11 +102,11 @@ impl Losses {
     /// All that there was to see, as far as was told: what the kernel side produced and what it did
     /// not look at.
     pub fn produced(&self) -> u64 {
-        self.stats.produced.iter().sum::<u64>() + self.skipped + self.unlooked
+        self.stats.produced.iter().sum::<u64>() + self.skipped + self.unwatched
     }
 }
 
-fn said(events: u64, reason: String, of: Missed) -> Input {
+fn lost_input(events: u64, reason: String, of: Missed) -> Input {
     Input::Lost {
         at_ns: monotonic_ns(),
         events,

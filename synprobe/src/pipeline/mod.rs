@@ -78,7 +78,7 @@ pub fn watch<V: View + Send + 'static>(
             Subscriber::begin(view).map_err(|e| WatchError::System("a thread", e))?;
         run.subscribe(subscriber);
         // Reading BTF took twice of what is needed from now on.
-        run::give_back_memory();
+        run::trim_memory();
         // Whoever is told that it is ready may send the signal at once, and the first poll sets up what
         // catches it.
         tokio::select! {

@@ -22,7 +22,7 @@ pub struct WatchOptions {
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
     /// What is to tell of a half-open's end.
-    pub wish: RequestedMode,
+    pub requested_mode: RequestedMode,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
     /// Bound of the table.
@@ -61,7 +61,7 @@ pub struct Setup {
     /// When handshakes are judged.
     pub mode: Mode,
     /// What is to tell of a half-open's end.
-    pub wish: RequestedMode,
+    pub requested_mode: RequestedMode,
 }
 
 /// Why a run could not be, or could not go on.

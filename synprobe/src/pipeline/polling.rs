@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     WatchError,
-    run::{Run, give_back_memory},
+    run::{Run, trim_memory},
 };
 use crate::{
     engine::Input,
@@ -162,7 +162,7 @@ impl Run {
         let took = took + began.elapsed();
         self.core.end_batch();
         if rows > MANY_ROWS {
-            give_back_memory();
+            trim_memory();
         }
         let polling = &mut self.polling;
         polling.under_way = false;

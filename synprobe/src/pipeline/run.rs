@@ -77,11 +77,11 @@ impl Run {
             filter.filter.stand_in = 1;
         }
         // An active open always ends with an event.
-        let wish = match options.selection.wants(Role::Server) {
-            true => options.wish,
+        let requested_mode = match options.selection.wants(Role::Server) {
+            true => options.requested_mode,
             false => RequestedMode::Tracepoints,
         };
-        let exact = host.exact_by(wish, options.detail)?;
+        let exact = host.exact_by(requested_mode, options.detail)?;
         let (mut probes, ring) = Probes::load(&LoadOptions {
             exact: &exact,
             ring_bytes: options.ring_bytes,
@@ -205,13 +205,13 @@ impl Run {
         }
         if failed {
             // An ICMP error came before what it did.
-            self.listen_to_icmp();
+            self.drain_icmp();
         }
         self.core.end_batch();
         records
     }
 
-    fn listen_to_icmp(&mut self) {
+    fn drain_icmp(&mut self) {
         let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
         for errors in &self.icmp {
             errors.drain(buffer, |error| {
@@ -245,7 +245,7 @@ impl Run {
         if let Some(recorder) = &mut self.core.recorder {
             recorder.hand_over();
         }
-        self.listen_to_icmp();
+        self.drain_icmp();
         // Under load the ring may never be found empty, and then nobody wakes us.
         self.drain();
         // The next round may be far: where dumps are expensive, the pauses are long.
@@ -282,11 +282,11 @@ impl Run {
             }
         }
         self.probes.detach();
-        self.listen_to_icmp();
+        self.drain_icmp();
         self.drain_all();
         self.count_losses()?;
         if self.core.engine.is_quiet() {
-            self.tell_completed()?;
+            self.feed_completed()?;
         }
         if self.options.count_sockets || self.options.record.is_some() {
             let only = self.options.namespaces.first().cloned();
@@ -311,7 +311,7 @@ impl Run {
     }
 
     /// What the kernel side has only counted, all CPUs together.
-    fn tell_completed(&mut self) -> Result<(), WatchError> {
+    fn feed_completed(&mut self) -> Result<(), WatchError> {
         let mut sums = BTreeMap::new();
         for (role, port, counts) in self.probes.counted()? {
             let sum: &mut Vec<u64> = sums.entry((role, port)).or_default();
@@ -384,7 +384,7 @@ fn give_up_privileges(options: &WatchOptions) {
 }
 
 /// Gives back what was freed: the C library keeps it between what is still in use.
-pub(super) fn give_back_memory() {
+pub(super) fn trim_memory() {
     // SAFETY: malloc_trim() takes a number and may be called at any time.
     #[cfg(target_env = "gnu")]
     unsafe {

@@ -13,7 +13,7 @@ fn options() -> WatchOptions {
     WatchOptions {
         selection: Selection::default(),
         mode: Mode::AtOnce,
-        wish: RequestedMode::default(),
+        requested_mode: RequestedMode::default(),
         detail: Detail::Handshakes,
         ring_bytes: 1 << 20,
         max_handshakes: 1000,

@@ -233,10 +233,14 @@ impl Ready {
     ///
     /// # Errors
     /// Exact was requested, and this host does not allow it.
-    pub fn exact_by(&self, wish: RequestedMode, detail: Detail) -> Result<Decision, HostError> {
+    pub fn exact_by(
+        &self,
+        requested_mode: RequestedMode,
+        detail: Detail,
+    ) -> Result<Decision, HostError> {
         let begins = detail.slow_us().is_none();
         self.exact
-            .choose(wish, begins)
+            .choose(requested_mode, begins)
             .map_err(|Refusal(why)| HostError(Box::new(checks::not_exact(why))))
     }
 }

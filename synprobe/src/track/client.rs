@@ -35,19 +35,19 @@ impl Tracker {
             error_us: 0,
         };
         let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), at_ns);
-        open.counted = Some(0);
+        open.last_total_retrans = Some(0);
         // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
         // match: nothing is said before the port is known.
-        open.undecided = r.flow.local_port == 0 && !self.wants(&Tuple::from(&r.flow), Some(0));
-        if !open.undecided {
-            self.say_state(&open.connection, at_ns, old, TcpState::SynSent, None);
+        open.awaits_port = r.flow.local_port == 0 && !self.wants(&Tuple::from(&r.flow), Some(0));
+        if !open.awaits_port {
+            self.emit_state(&open.connection, at_ns, old, TcpState::SynSent, None);
             open.announced = true;
         }
         self.established.remove(&r.sock);
         let (replaced, evicted) = self.clients.insert(r.sock, open);
         if let Some(before) = replaced {
             // The address was used again and the end of its last use was not seen.
-            self.end_unseen(before, at_ns, "its socket was used again");
+            self.end_not_seen(before, at_ns, "its socket was used again");
         }
         self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
@@ -73,18 +73,18 @@ impl Tracker {
     }
 
     /// Its end was lost: the line says that it was open when last seen.
-    pub(super) fn end_unseen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
-        if !open.undecided {
+    pub(super) fn end_not_seen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
+        if !open.awaits_port {
             let mut end = HandshakeEnd::open(OpenReason::EndNotSeen, open.alive_ns)
                 .fact(format!("its end was not seen: {shown_by}"));
             end.error_us = at_ns.saturating_sub(open.alive_ns) / 1000;
             self.announce_if_due(&open);
-            self.say_handshake(open, &end);
+            self.emit_handshake(open, &end);
         }
     }
 
     /// A handshake in SYN_SENT that was there before the run.
-    pub(super) fn earlier_client(
+    pub(super) fn preexisting_client(
         &mut self,
         tuple: Tuple,
         family: u16,
@@ -98,7 +98,7 @@ impl Tracker {
         let connection = self.new_connection(&tuple, Role::Client, family);
         let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), seen_ns);
         open.retransmits = n;
-        let (_, evicted) = self.earlier.insert(tuple, open);
+        let (_, evicted) = self.preexisting.insert(tuple, open);
         self.evicted(evicted.map(|(_, open)| open), seen_ns);
     }
 
@@ -113,7 +113,7 @@ impl Tracker {
     ) -> Option<OpenHandshake> {
         let mut open = match self.clients.remove(&sock) {
             Some(open) => open,
-            None => match self.earlier.remove(tuple) {
+            None => match self.preexisting.remove(tuple) {
                 Some(open) => open,
                 // Its beginning was lost, or gave no record (the quiet mode).
                 None => {
@@ -131,13 +131,13 @@ impl Tracker {
             if !self.wants(tuple, None) {
                 return None;
             }
-            open.undecided = false;
+            open.awaits_port = false;
         }
         Some(open)
     }
 
     /// A SYN is sent again (or, from 6.17, could not be).
-    pub(super) fn syn_again(&mut self, r: &RetransmitRecord) {
+    pub(super) fn syn_retransmitted(&mut self, r: &RetransmitRecord) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
         let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
@@ -193,7 +193,7 @@ impl Tracker {
         line.gives_up_us = Some(gives_up_us);
         line.failed = r.err != 0;
         line.error = (r.err != 0).then(|| errno::transmit_error(r.err));
-        self.say_retransmit(at_ns, line, 1);
+        self.emit_retransmit(at_ns, line, 1);
         let (_, evicted) = self.clients.insert(r.sock, open);
         self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
@@ -201,7 +201,7 @@ impl Tracker {
     /// How far the socket's own count has gone on since it was last told. Before 6.17 attempts that
     /// failed are counted and raise no event, and it proves nothing.
     fn count(&self, open: &mut OpenHandshake, total_retrans: u32) -> u32 {
-        let before = open.counted.replace(total_retrans);
+        let before = open.last_total_retrans.replace(total_retrans);
         match before.filter(|_| self.config.sees_failures) {
             Some(before) => total_retrans.saturating_sub(before),
             None => 0,
@@ -219,7 +219,7 @@ impl Tracker {
         self.announce_if_due(&open);
         open.announced = true;
         let dwell_us = open.dwell_us(at_ns);
-        self.say_state(
+        self.emit_state(
             &open.connection,
             at_ns,
             TcpState::SynSent,
@@ -242,13 +242,13 @@ impl Tracker {
         let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
-        if open.undecided {
+        if open.awaits_port {
             return;
         }
         if r.tgid != 0 && open.connection.pid.is_none() {
             self.called_by(&mut open.connection, r);
         }
-        if open.counted.is_none() {
+        if open.last_total_retrans.is_none() {
             open.retransmits = open.retransmits.max(r.total_retrans);
         }
         let missed = self.count(&mut open, r.total_retrans);
@@ -293,7 +293,7 @@ impl Tracker {
             // Told of an ICMP error and gone at once: because of it. Reading SO_ERROR takes `sk_err`
             // away, even between tcp_done_with_error() setting it and the transition.
             0 if open
-                .told_ns
+                .error_ns
                 .is_some_and(|told| r.header.ts_ns - told.min(r.header.ts_ns) < AT_ONCE_NS) =>
             {
                 (Outcome::Unreachable, Some(errno::name(open.soft_error)))

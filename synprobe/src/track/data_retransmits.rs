@@ -40,7 +40,7 @@ fn kind(ca_state: u8, pending: u8) -> RetransmitKind {
 
 impl Tracker {
     /// A segment of a full socket beyond SYN_SENT is sent again.
-    pub(super) fn segment_again(&mut self, r: &RetransmitRecord, state: TcpState) {
+    pub(super) fn segment_retransmitted(&mut self, r: &RetransmitRecord, state: TcpState) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
         // SYN_RECV is a simultaneous open here: it sends its SYN-ACK from a full socket.
@@ -78,7 +78,7 @@ impl Tracker {
         line.gap_us = before.map(|s| at_ns.saturating_sub(s.last_ns) / 1000);
         line.failed = r.err != 0;
         line.error = (r.err != 0).then(|| errno::transmit_error(r.err));
-        self.say_retransmit(at_ns, line, u64::from(r.segs));
+        self.emit_retransmit(at_ns, line, u64::from(r.segs));
     }
 
     /// The connection of a socket whose handshake is over: the one that was watched, or a new one if
@@ -125,7 +125,7 @@ impl Tracker {
         if self.config.detail == Detail::AllStates && self.config.selection.wants(Role::Server) {
             let tuple = Tuple::from(&r.flow);
             let connection = self.new_connection(&tuple, Role::Server, r.flow.family);
-            self.say_state(&connection, r.header.ts_ns, old, new, None);
+            self.emit_state(&connection, r.header.ts_ns, old, new, None);
         }
     }
 
@@ -144,7 +144,7 @@ impl Tracker {
             .entered
             .get(&r.sock)
             .map(|since| at_ns.saturating_sub(*since) / 1000);
-        self.say_state(&connection, at_ns, old, new, dwell_us);
+        self.emit_state(&connection, at_ns, old, new, dwell_us);
         if new == TcpState::Close {
             self.entered.remove(&r.sock);
             self.established.remove(&r.sock);

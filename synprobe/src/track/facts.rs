@@ -24,7 +24,7 @@ const ACK: u8 = 16;
 impl OpenHandshake {
     /// What a SYN-ACK retransmission tells beside itself.
     pub(super) fn learn(&mut self, r: &SynAckRecord, trigger: Trigger) {
-        self.facts.counted = true;
+        self.facts.history_known = true;
         self.facts.acked |= r.acked != 0;
         self.facts.defer_accept = Some(r.defer_accept != 0);
         self.facts.time_outs = u32::from(r.num_timeout) + u32::from(trigger == Trigger::Timer);
@@ -60,7 +60,7 @@ impl Tracker {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;
             let f = &open.facts;
-            if f.counted && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
+            if f.history_known && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
                 now.silent += 1;
                 sources.insert(tuple.peer_addr);
             }
@@ -81,7 +81,7 @@ impl Tracker {
             // As early as it can have been.
             start.at_ns.saturating_sub(start.error_us * 1000)
         });
-        facts.was_there = facts
+        facts.preexisting = facts
             .began_ns
             .is_some_and(|began| began < self.config.began_ns);
         facts.cookie = open.start.is_none() && end.dwell_unknown && open.retransmits == 0;
@@ -92,14 +92,14 @@ impl Tracker {
         }
         if open.connection.role == Role::Client && end.outcome != Outcome::Established {
             facts.time_outs = open.time_outs;
-            facts.would_give_up_us = self.patience_us(open);
+            facts.would_give_up_us = self.would_give_up_us(open);
         }
         facts
     }
 
     /// How long the kernel would have tried, from the first SYN: by its last retransmission, else by
     /// the namespace's settings (a socket's own, TCP_SYNCNT and TCP_USER_TIMEOUT, show only in one).
-    fn patience_us(&self, open: &OpenHandshake) -> Option<u64> {
+    fn would_give_up_us(&self, open: &OpenHandshake) -> Option<u64> {
         if let (Some((end_ns, _)), Some(start)) = (open.gives_up, open.start) {
             return Some(end_ns.saturating_sub(start.at_ns) / 1000);
         }
@@ -118,7 +118,7 @@ impl Tracker {
 
     /// A half-open, or its listener, has dealt with a packet and thrown it away: a repeated SYN, a RST
     /// that may have killed it, or a final ACK that is not taken.
-    pub(super) fn discarded(&mut self, r: &DropRecord) {
+    pub(super) fn packet_dropped(&mut self, r: &DropRecord) {
         if r.listener == 0 || !self.config.selection.wants(Role::Server) {
             return;
         }
@@ -127,9 +127,9 @@ impl Tracker {
         if r.flags & RST != 0 {
             return self.reset_by_peer(tuple, r.flow.family, at_ns);
         }
-        self.deferrals.told(tuple.netns, r.defer_accept);
+        self.deferrals.note(tuple.netns, r.defer_accept);
         let acked = r.flags & (SYN | ACK) == ACK;
-        if is_refused_ack(r) && self.aborts(tuple.netns) {
+        if is_refused_ack(r) && self.aborts_on_overflow(tuple.netns) {
             return self.reset_for_its_ack(tuple, r);
         }
         let known = self.half_opens.update(&tuple, |open| {
@@ -163,10 +163,10 @@ impl Tracker {
     /// Whether this host itself has reset it: with `tcp_abort_on_overflow` a final ACK at a full accept queue
     /// is answered with a RST (`tcp_check_req()`), and counted in `EmbryonicRsts` like a peer's.
     pub(super) fn reset_here(&self, open: &OpenHandshake) -> bool {
-        open.facts.queue_was_full && self.aborts(open.connection.netns)
+        open.facts.queue_was_full && self.aborts_on_overflow(open.connection.netns)
     }
 
-    fn aborts(&self, netns: u32) -> bool {
+    fn aborts_on_overflow(&self, netns: u32) -> bool {
         self.host.settings(netns).abort_on_overflow == Some(1)
     }
 
@@ -184,7 +184,7 @@ impl Tracker {
             self.half_opens.update(&tuple, noted);
             return;
         }
-        let Some(mut open) = self.taken_out(tuple, r.flow.family, at_ns) else {
+        let Some(mut open) = self.remove_or_new(tuple, r.flow.family, at_ns) else {
             return;
         };
         noted(&mut open);
@@ -197,7 +197,7 @@ impl Tracker {
 
     /// The half-open that stands in the table, or one that lived for less than a second: nothing told
     /// that it began.
-    fn taken_out(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<OpenHandshake> {
+    fn remove_or_new(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<OpenHandshake> {
         let known = self.half_opens.remove(&tuple);
         known.or_else(|| {
             let wanted = self.wants(&tuple, None);
@@ -223,7 +223,7 @@ impl Tracker {
                 .update(&tuple, |open| open.rst_ns = Some(at_ns));
             return;
         }
-        let Some(mut open) = self.taken_out(tuple, family, at_ns) else {
+        let Some(mut open) = self.remove_or_new(tuple, family, at_ns) else {
             return;
         };
         open.facts.reset_seen = true;

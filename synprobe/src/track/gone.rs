@@ -6,7 +6,7 @@ use crate::model::{DwellSource, Fate, Outcome, TcpState};
 impl Tracker {
     /// A half-open ended without an event, between its last sighting and `latest_ns`.
     pub(super) fn gone(&mut self, mut open: OpenHandshake, fate: Fate, latest_ns: u64) {
-        self.end_untold(&open, fate, latest_ns);
+        self.count_unreported_end(&open, fate, latest_ns);
         if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
         {
@@ -21,7 +21,7 @@ impl Tracker {
             let end = HandshakeEnd::new(Outcome::Dropped, at_ns).fact("its listener is closed");
             return self.end(open, TcpState::Close, &end);
         }
-        if self.may_have_gone_well(&open) {
+        if self.may_have_completed(&open) {
             return;
         }
         let mut earliest_ns = open.alive_ns;

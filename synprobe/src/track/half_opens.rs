@@ -7,15 +7,15 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6};
 
 use super::{
     handshake::{HandshakeStart, OpenHandshake},
-    local_ends::{HalfOpenKey, Locals},
+    local_ends::{HalfOpenKey, LocalEnds},
 };
 use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple};
 use crate::util::bounded::Bounded;
 
 /// The table of them.
 pub struct HalfOpens {
-    table: Bounded<HalfOpenKey, Resting>,
-    locals: Locals,
+    table: Bounded<HalfOpenKey, StoredHalfOpen>,
+    locals: LocalEnds,
     /// The last one's, which is mostly the next one's too.
     owner: Arc<Owner>,
 }
@@ -30,17 +30,17 @@ struct Owner {
 }
 
 /// One of them at rest.
-enum Resting {
-    Small(Small),
+enum StoredHalfOpen {
+    Compact(CompactHalfOpen),
     /// It has something that few have.
-    Whole(Box<OpenHandshake>),
+    Full(Box<OpenHandshake>),
 }
 
 /// SYN-ACKs that are sent again by default (`tcp_synack_retries`).
 const GAPS: usize = 5;
 
 /// Nothing but what nearly all have. 0 stands for a time that is not known.
-struct Small {
+struct CompactHalfOpen {
     owner: Arc<Owner>,
     id: u64,
     start_ns: u64,
@@ -51,14 +51,14 @@ struct Small {
     last_gap_us: u32,
     gaps_us: [u32; GAPS],
     queue: Queue,
-    little: Little,
+    packed: PackedBits,
 }
 
 /// Small numbers, one behind the other. What has more bits than its place loses them.
 #[derive(Clone, Copy, Default)]
-struct Little(u32);
+struct PackedBits(u32);
 
-impl Little {
+impl PackedBits {
     fn put(&mut self, bits: u32, value: u32) {
         self.0 = self.0 << bits | value & ((1 << bits) - 1);
     }
@@ -89,7 +89,7 @@ fn place<T: PartialEq>(all: &[T], value: &T) -> u32 {
     all.iter().position(|v| v == value).unwrap_or(0) as u32
 }
 
-impl Small {
+impl CompactHalfOpen {
     /// As far as that goes: what does not fit is left out.
     fn of(open: &OpenHandshake, owner: Arc<Owner>) -> Self {
         let mut gaps_us = [0; GAPS];
@@ -98,24 +98,24 @@ impl Small {
         }
         let (gives_up_ns, last_gap_us) = open.gives_up.unwrap_or_default();
         let facts = &open.facts;
-        let mut little = Little::default();
-        little.put(5, open.retransmits);
-        little.put(5, open.by_peer);
-        little.put(5, facts.time_outs);
-        little.put(3, open.gaps_us.len() as u32);
-        little.put(2, open.absences.into());
-        little.put(3, place(&SOURCES, &open.start.map(|start| start.source)));
-        little.put(2, place(&MAYBE, &facts.defer_accept));
+        let mut packed = PackedBits::default();
+        packed.put(5, open.retransmits);
+        packed.put(5, open.by_peer);
+        packed.put(5, facts.time_outs);
+        packed.put(3, open.gaps_us.len() as u32);
+        packed.put(2, open.absences.into());
+        packed.put(3, place(&SOURCES, &open.start.map(|start| start.source)));
+        packed.put(2, place(&MAYBE, &facts.defer_accept));
         for flag in [
             open.connection.v4_mapped,
             open.announced,
             open.reset_seen,
             facts.acked,
-            facts.counted,
+            facts.history_known,
             facts.queue.is_some(),
             facts.queue_was_full,
         ] {
-            little.put(1, flag.into());
+            packed.put(1, flag.into());
         }
         Self {
             owner,
@@ -128,26 +128,26 @@ impl Small {
             last_gap_us: last_gap_us as u32,
             gaps_us,
             queue: facts.queue.unwrap_or_default(),
-            little,
+            packed,
         }
     }
 
     fn open(&self, tuple: &Tuple) -> OpenHandshake {
-        let mut little = self.little;
-        let queue_was_full = little.flag();
-        let queue = little.flag().then_some(self.queue);
-        let counted = little.flag();
-        let acked = little.flag();
-        let reset_seen = little.flag();
-        let announced = little.flag();
-        let v4_mapped = little.flag();
-        let defer_accept = MAYBE.get(little.take(2) as usize).copied().flatten();
-        let source = SOURCES.get(little.take(3) as usize).copied().flatten();
-        let absences = little.take(2) as u8;
-        let gaps = little.take(3) as usize;
-        let time_outs = little.take(5);
-        let by_peer = little.take(5);
-        let retransmits = little.take(5);
+        let mut packed = self.packed;
+        let queue_was_full = packed.flag();
+        let queue = packed.flag().then_some(self.queue);
+        let history_known = packed.flag();
+        let acked = packed.flag();
+        let reset_seen = packed.flag();
+        let announced = packed.flag();
+        let v4_mapped = packed.flag();
+        let defer_accept = MAYBE.get(packed.take(2) as usize).copied().flatten();
+        let source = SOURCES.get(packed.take(3) as usize).copied().flatten();
+        let absences = packed.take(2) as u8;
+        let gaps = packed.take(3) as usize;
+        let time_outs = packed.take(5);
+        let by_peer = packed.take(5);
+        let retransmits = packed.take(5);
 
         let ipv4 = tuple.flow().family == AF_INET;
         let family = match ipv4 && !v4_mapped {
@@ -182,7 +182,7 @@ impl Small {
                 defer_accept,
                 queue,
                 queue_was_full,
-                counted,
+                history_known,
                 time_outs,
                 ..Facts::default()
             },
@@ -191,25 +191,25 @@ impl Small {
     }
 }
 
-impl Resting {
+impl StoredHalfOpen {
     fn open(&self, tuple: &Tuple) -> OpenHandshake {
         match self {
-            Self::Small(small) => small.open(tuple),
-            Self::Whole(open) => OpenHandshake::clone(open),
+            Self::Compact(compact) => compact.open(tuple),
+            Self::Full(open) => OpenHandshake::clone(open),
         }
     }
 
     fn into_open(self, tuple: &Tuple) -> OpenHandshake {
         match self {
-            Self::Small(small) => small.open(tuple),
-            Self::Whole(open) => *open,
+            Self::Compact(compact) => compact.open(tuple),
+            Self::Full(open) => *open,
         }
     }
 
     fn alive_ns(&self) -> u64 {
         match self {
-            Self::Small(small) => small.alive_ns,
-            Self::Whole(open) => open.alive_ns,
+            Self::Compact(compact) => compact.alive_ns,
+            Self::Full(open) => open.alive_ns,
         }
     }
 }
@@ -219,40 +219,40 @@ impl HalfOpens {
     pub fn new(limit: usize) -> Self {
         Self {
             table: Bounded::new(limit),
-            locals: Locals::default(),
+            locals: LocalEnds::default(),
             owner: Arc::default(),
         }
     }
 
     /// Puts one in, as the youngest; gives back the one that had to go for it.
     pub fn insert(&mut self, tuple: Tuple, open: OpenHandshake) -> Option<OpenHandshake> {
-        let resting = self.rest(&tuple, open);
-        let key = self.locals.take(&tuple);
-        let (replaced, evicted) = self.table.insert(key, resting);
+        let stored = self.store(&tuple, open);
+        let key = self.locals.acquire(&tuple);
+        let (replaced, evicted) = self.table.insert(key, stored);
         if replaced.is_some() {
-            self.locals.give_back(&key);
+            self.locals.release(&key);
         }
-        evicted.map(|evicted| self.left(evicted))
+        evicted.map(|evicted| self.removed(evicted))
     }
 
     /// Takes it out.
     pub fn remove(&mut self, tuple: &Tuple) -> Option<OpenHandshake> {
         let key = self.locals.find(tuple)?;
-        let resting = self.table.remove(&key)?;
-        Some(self.left((key, resting)))
+        let stored = self.table.remove(&key)?;
+        Some(self.removed((key, stored)))
     }
 
     /// Takes the oldest out.
     pub fn pop(&mut self) -> Option<OpenHandshake> {
         let oldest = self.table.pop()?;
-        Some(self.left(oldest))
+        Some(self.removed(oldest))
     }
 
     /// One that is in the table no more.
-    fn left(&mut self, (key, resting): (HalfOpenKey, Resting)) -> OpenHandshake {
+    fn removed(&mut self, (key, stored): (HalfOpenKey, StoredHalfOpen)) -> OpenHandshake {
         let tuple = self.locals.tuple(&key);
-        self.locals.give_back(&key);
-        resting.into_open(&tuple)
+        self.locals.release(&key);
+        stored.into_open(&tuple)
     }
 
     /// What stands there, to look at.
@@ -270,9 +270,9 @@ impl HalfOpens {
         let key = self.locals.find(tuple)?;
         let mut open = self.table.get(&key)?.open(tuple);
         let result = work(&mut open);
-        let resting = self.rest(tuple, open);
+        let stored = self.store(tuple, open);
         if let Some(place) = self.table.get_mut(&key) {
-            *place = resting;
+            *place = stored;
         }
         Some(result)
     }
@@ -290,18 +290,18 @@ impl HalfOpens {
     /// Each, and when it was last known to be alive.
     pub fn alive(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let all = self.table.iter();
-        all.map(|(key, resting)| (self.locals.tuple(key), resting.alive_ns()))
+        all.map(|(key, stored)| (self.locals.tuple(key), stored.alive_ns()))
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (Tuple, OpenHandshake)> {
-        self.table.iter().map(|(key, resting)| {
+        self.table.iter().map(|(key, stored)| {
             let tuple = self.locals.tuple(key);
-            (tuple, resting.open(&tuple))
+            (tuple, stored.open(&tuple))
         })
     }
 
-    fn rest(&mut self, tuple: &Tuple, open: OpenHandshake) -> Resting {
+    fn store(&mut self, tuple: &Tuple, open: OpenHandshake) -> StoredHalfOpen {
         let c = &open.connection;
         let same = self.owner.netns_name == c.netns_name
             && self.owner.pid == c.pid
@@ -315,10 +315,10 @@ impl HalfOpens {
                 cgroup: c.cgroup.clone(),
             });
         }
-        let small = Small::of(&open, Arc::clone(&self.owner));
-        match small.open(tuple) == open {
-            true => Resting::Small(small),
-            false => Resting::Whole(Box::new(open)),
+        let compact = CompactHalfOpen::of(&open, Arc::clone(&self.owner));
+        match compact.open(tuple) == open {
+            true => StoredHalfOpen::Compact(compact),
+            false => StoredHalfOpen::Full(Box::new(open)),
         }
     }
 }
@@ -334,7 +334,7 @@ mod tests {
     /// Of a million, with their keys and links, 200 MiB: docs/performance.md.
     #[test]
     fn at_rest_they_are_small() {
-        let size = size_of::<(HalfOpenKey, Resting)>();
+        let size = size_of::<(HalfOpenKey, StoredHalfOpen)>();
         assert!(
             size <= 120,
             "{size} bytes, and {} awake",
@@ -368,7 +368,7 @@ mod tests {
         again.gives_up = Some((63_000_000_000, 32_000_000));
         again.facts.queue = Some(Queue::default());
         again.facts.defer_accept = Some(false);
-        (again.facts.counted, again.facts.time_outs) = (true, 1);
+        (again.facts.history_known, again.facts.time_outs) = (true, 1);
         let changed: [fn(&mut OpenHandshake); 12] = [
             |o| o.connection.v4_mapped = true,
             |o| o.connection.comm = Some("server".into()),
@@ -401,8 +401,8 @@ mod tests {
             }
         }
         table.insert(tuple, again);
-        let resting = table.locals.find(&tuple).map(|key| table.table.get(&key));
-        let small = matches!(resting, Some(Some(Resting::Small(_))));
-        assert!(small, "one that was sent again is nothing special");
+        let stored = table.locals.find(&tuple).map(|key| table.table.get(&key));
+        let compact = matches!(stored, Some(Some(StoredHalfOpen::Compact(_))));
+        assert!(compact, "one that was sent again is nothing special");
     }
 }

@@ -33,7 +33,7 @@ pub struct OpenHandshake {
     /// Sent again, all in all.
     pub retransmits: u32,
     /// `tcp_sock.total_retrans` at the last record that told it; `None`: it was there before.
-    pub counted: Option<u32>,
+    pub last_total_retrans: Option<u32>,
     /// Of them, because the peer repeated its SYN.
     pub by_peer: u32,
     /// Ordinal of the last time-out that was seen.
@@ -43,13 +43,13 @@ pub struct OpenHandshake {
     /// Whether its beginning was printed.
     pub announced: bool,
     /// Whether the filter is still undecided: the local port is not known.
-    pub undecided: bool,
+    pub awaits_port: bool,
     /// A RST was seen coming.
     pub reset_seen: bool,
     /// Last error reported to the socket.
     pub soft_error: u32,
     /// When that was, CLOCK_MONOTONIC nanoseconds.
-    pub told_ns: Option<u64>,
+    pub error_ns: Option<u64>,
     /// When a RST came that may have killed it, likewise.
     pub rst_ns: Option<u64>,
     /// First SYN time-out where it is not the kernel's constant, microseconds.
@@ -89,15 +89,15 @@ impl OpenHandshake {
             start,
             last_tx_ns: start.filter(|s| s.error_us == 0).map(|s| s.at_ns),
             retransmits: 0,
-            counted: None,
+            last_total_retrans: None,
             by_peer: 0,
             time_outs: 0,
             gaps_us: Vec::new(),
             announced: false,
-            undecided: false,
+            awaits_port: false,
             reset_seen: false,
             soft_error: 0,
-            told_ns: None,
+            error_ns: None,
             rst_ns: None,
             base_us: None,
             gives_up: None,

@@ -57,22 +57,22 @@ impl HostFacts {
 
 impl Tracker {
     /// What people call a network namespace; `None`: it has no name that this host knows.
-    pub fn netns_is_called(&mut self, inode: u32, name: Option<Arc<str>>) {
+    pub fn set_netns_name(&mut self, inode: u32, name: Option<Arc<str>>) {
         self.host.netns_names.insert(inode, name);
     }
 
     /// The path of a cgroup v2 id.
-    pub fn cgroup_is_at(&mut self, id: u64, path: Option<Arc<str>>) {
+    pub fn set_cgroup_path(&mut self, id: u64, path: Option<Arc<str>>) {
         self.host.cgroup_paths.insert(id, path);
     }
 
     /// The settings of a namespace, as last read.
-    pub fn settings_are(&mut self, netns: u32, settings: HandshakeSettings) {
+    pub fn set_settings(&mut self, netns: u32, settings: HandshakeSettings) {
         self.host.settings.insert(netns, settings);
     }
 
     /// The counters of a namespace, as last read.
-    pub fn counters_are(&mut self, netns: u32, counters: HandshakeCounters) {
+    pub fn set_counters(&mut self, netns: u32, counters: HandshakeCounters) {
         self.host.counters.insert(netns, counters);
     }
 
@@ -85,12 +85,12 @@ impl Tracker {
                 embryonic_rsts,
                 ..known
             };
-            self.counters_are(netns, counters);
+            self.set_counters(netns, counters);
         }
     }
 
     /// Whether this event means one thing or another by what the counters of its namespace say now: they
-    /// are to be read and said ([`Self::counters_are`]) before it is observed.
+    /// are to be read and said ([`Self::set_counters`]) before it is observed.
     pub fn needs_counters(&self, event: &Event) -> bool {
         if !self.config.selection.wants(Role::Server) {
             return false;

@@ -9,7 +9,7 @@ use crate::model::{
 };
 
 impl Tracker {
-    pub(super) fn say_state(
+    pub(super) fn emit_state(
         &mut self,
         connection: &Connection,
         at_ns: u64,
@@ -31,7 +31,7 @@ impl Tracker {
 
     /// Prints the beginning of a handshake, unless that was done.
     pub(super) fn announce_if_due(&mut self, open: &OpenHandshake) {
-        if open.announced || open.undecided {
+        if open.announced || open.awaits_port {
             return;
         }
         let old = match open.connection.role {
@@ -39,7 +39,7 @@ impl Tracker {
             Role::Server => TcpState::Listen,
         };
         let at_ns = open.start.map_or(open.alive_ns, |start| start.at_ns);
-        self.say_state(&open.connection, at_ns, old, open.state, None);
+        self.emit_state(&open.connection, at_ns, old, open.state, None);
     }
 
     /// The one exit of every handshake: its last transition and its `handshake` line.
@@ -49,11 +49,11 @@ impl Tracker {
             .dwell_us
             .or_else(|| open.dwell_us(end.at_ns))
             .filter(|_| !end.dwell_unknown);
-        self.say_state(&open.connection, end.at_ns, open.state, new, dwell);
-        self.say_handshake(open, end);
+        self.emit_state(&open.connection, end.at_ns, open.state, new, dwell);
+        self.emit_handshake(open, end);
     }
 
-    pub(super) fn say_handshake(&mut self, open: OpenHandshake, end: &HandshakeEnd) {
+    pub(super) fn emit_handshake(&mut self, open: OpenHandshake, end: &HandshakeEnd) {
         let start = open.start;
         let (dwell_us, source) = match end.dwell_us {
             _ if end.dwell_unknown => (None, None),
@@ -90,7 +90,7 @@ impl Tracker {
         };
         self.totals.handshakes += 1;
         self.peers.ended(&handshake);
-        self.tally(&handshake);
+        self.count_completed(&handshake);
         self.lines.push(Line {
             mono_ns: end.at_ns,
             body: Body::Handshake(Box::new(handshake)),
@@ -99,7 +99,7 @@ impl Tracker {
 
     /// Prints the line of a handshake that the full table evicted, and counts it as lost.
     pub(super) fn evicted(&mut self, open: Option<OpenHandshake>, at_ns: u64) {
-        let Some(open) = open.filter(|open| !open.undecided) else {
+        let Some(open) = open.filter(|open| !open.awaits_port) else {
             return;
         };
         self.totals.evicted += 1;
@@ -108,7 +108,7 @@ impl Tracker {
             "evicted: the table holds {} handshakes (--max-handshakes)",
             self.config.max_handshakes
         ));
-        self.say_handshake(open, &end);
+        self.emit_handshake(open, &end);
         self.evictions.count += 1;
         let since_ns = *self.evictions.since_ns.get_or_insert(at_ns);
         if at_ns.saturating_sub(since_ns) >= EVICTION_REPORT_NS {
@@ -116,13 +116,13 @@ impl Tracker {
         }
     }
 
-    pub(super) fn say_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
+    pub(super) fn emit_retransmit(&mut self, at_ns: u64, retransmit: Retransmit, count: u64) {
         if !retransmit.failed {
             let c = &retransmit.connection;
             self.peers
                 .retransmitted(c.peer_addr, c.role, retransmit.kind, count);
             if retransmit.trigger == Some(Trigger::Peer) {
-                self.peers.repeated_its_syn(c.peer_addr, c.role);
+                self.peers.syn_repeated(c.peer_addr, c.role);
             }
         }
         self.lines.push(Line {

@@ -27,7 +27,7 @@ impl HalfOpenKey {
 
 /// Each with its number, for as long as a half-open has it.
 #[derive(Default)]
-pub struct Locals {
+pub struct LocalEnds {
     numbers: HashMap<Local, u32>,
     /// By number: how many half-opens have it.
     ends: Vec<(Local, u32)>,
@@ -41,7 +41,7 @@ fn local(tuple: &Tuple) -> Local {
     (tuple.netns, tuple.local_addr, tuple.local_port)
 }
 
-impl Locals {
+impl LocalEnds {
     /// The key of a half-open that is or is not in the table; `None`: it cannot be.
     pub fn find(&self, tuple: &Tuple) -> Option<HalfOpenKey> {
         let wanted = local(tuple);
@@ -53,7 +53,7 @@ impl Locals {
     }
 
     /// The key of a half-open that goes into the table. Each such key is given back in the end.
-    pub fn take(&mut self, tuple: &Tuple) -> HalfOpenKey {
+    pub fn acquire(&mut self, tuple: &Tuple) -> HalfOpenKey {
         let key = self.find(tuple).unwrap_or_else(|| {
             let fresh = (local(tuple), 0);
             let number = match self.free.pop() {
@@ -75,7 +75,7 @@ impl Locals {
     }
 
     /// A half-open has left the table.
-    pub fn give_back(&mut self, key: &HalfOpenKey) {
+    pub fn release(&mut self, key: &HalfOpenKey) {
         let (end, had_by) = &mut self.ends[key.local as usize];
         *had_by -= 1;
         if *had_by == 0 {
@@ -119,31 +119,31 @@ mod tests {
 
     #[test]
     fn a_number_stands_for_its_local_end_as_long_as_somebody_has_it() {
-        let mut locals = Locals::default();
+        let mut locals = LocalEnds::default();
         let (first, second) = (tuple(80, 1), tuple(80, 2));
         assert_eq!(locals.find(&first), None);
-        let keys = [locals.take(&first), locals.take(&second)];
+        let keys = [locals.acquire(&first), locals.acquire(&second)];
         assert_eq!(locals.find(&first), Some(keys[0]));
         assert_eq!(keys.map(|key| locals.tuple(&key)), [first, second]);
         assert_eq!(locals.namespaces().collect::<Vec<_>>(), [1]);
-        locals.give_back(&keys[0]);
+        locals.release(&keys[0]);
         assert_eq!(locals.find(&second), Some(keys[1]));
-        locals.give_back(&keys[1]);
+        locals.release(&keys[1]);
         assert_eq!(locals.find(&second), None);
         assert_eq!(locals.namespaces().count(), 0);
         // The number is another's now.
         let third = tuple(81, 1);
-        let key = locals.take(&third);
+        let key = locals.acquire(&third);
         assert_eq!((locals.tuple(&key), locals.ends.len()), (third, 1));
         assert_eq!(locals.find(&first), None);
     }
 
     #[test]
     fn a_port_scan_leaves_nothing_behind() {
-        let mut locals = Locals::default();
+        let mut locals = LocalEnds::default();
         for port in 1..=u16::MAX {
-            let key = locals.take(&tuple(port, 1));
-            locals.give_back(&key);
+            let key = locals.acquire(&tuple(port, 1));
+            locals.release(&key);
         }
         assert_eq!((locals.numbers.len(), locals.ends.len()), (0, 1));
     }

@@ -6,7 +6,6 @@
 mod client;
 mod config;
 mod data_retransmits;
-
 mod facts;
 mod gone;
 mod half_opens;
@@ -62,7 +61,7 @@ pub struct Tracker {
     /// Active opens by `struct sock`.
     clients: Bounded<u64, OpenHandshake>,
     /// Active opens that were there before the run, by tuple: sock_diag does not tell their address.
-    earlier: Bounded<Tuple, OpenHandshake>,
+    preexisting: Bounded<Tuple, OpenHandshake>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: HalfOpens,
     /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
@@ -94,7 +93,7 @@ impl Tracker {
         Self {
             next_id: 1,
             clients: Bounded::new(config.max_handshakes),
-            earlier: Bounded::new(config.max_handshakes),
+            preexisting: Bounded::new(config.max_handshakes),
             half_opens: HalfOpens::new(config.max_handshakes),
             children: Bounded::new(config.max_handshakes),
             established: Bounded::new(REMEMBERED),
@@ -102,7 +101,7 @@ impl Tracker {
             entered: Bounded::new(REMEMBERED),
             owners: Owners::default(),
             peers: Peers::new(config.max_peers, config.hash_seed)
-                .telling_refusals(config.source == HalfOpenSource::Fentry),
+                .with_syn_refusals(config.source == HalfOpenSource::Fentry),
             reconcile: reconcile::Reconcile::default(),
             early_hints: Bounded::new(REMEMBERED),
             deferrals: Deferrals::default(),
@@ -160,7 +159,7 @@ impl Tracker {
 
     /// Handshakes in the table.
     pub fn open(&self) -> usize {
-        self.clients.len() + self.earlier.len() + self.half_opens.len()
+        self.clients.len() + self.preexisting.len() + self.half_opens.len()
     }
 
     /// Ends what is still open, with a line each: no more than `most` of them, for under a flood all
@@ -172,17 +171,17 @@ impl Tracker {
                 .clients
                 .pop()
                 .map(|(_, open)| open)
-                .or_else(|| self.earlier.pop().map(|(_, open)| open))
+                .or_else(|| self.preexisting.pop().map(|(_, open)| open))
                 .or_else(|| self.half_opens.pop())
         {
             still.push(open);
         }
         still.sort_by_key(|open| open.connection.id);
         let any = !still.is_empty();
-        for open in still.into_iter().filter(|open| !open.undecided) {
+        for open in still.into_iter().filter(|open| !open.awaits_port) {
             self.announce_if_due(&open);
             let end = HandshakeEnd::open(OpenReason::RunEnded, at_ns);
-            self.say_handshake(open, &end);
+            self.emit_handshake(open, &end);
         }
         any
     }
@@ -212,7 +211,7 @@ impl Tracker {
     }
 
     fn on_event(&mut self, event: &Event) {
-        self.count_again(event);
+        self.audit_event(event);
         match event {
             Event::State(r, old, new) => match (*old, *new) {
                 (_, TcpState::SynSent) => self.syn_sent(r, *old),
@@ -223,9 +222,9 @@ impl Tracker {
                 (_, TcpState::Listen) | (TcpState::Listen, _) => self.listener(r, *old, *new),
                 (old, new) => self.other_transition(r, old, new),
             },
-            Event::Retransmit(r, TcpState::SynSent) => self.syn_again(r),
-            Event::Retransmit(r, state) => self.segment_again(r, *state),
-            Event::SynAck(r, trigger) => self.synack_again(r, *trigger),
+            Event::Retransmit(r, TcpState::SynSent) => self.syn_retransmitted(r),
+            Event::Retransmit(r, state) => self.segment_retransmitted(r, *state),
+            Event::SynAck(r, trigger) => self.synack_retransmitted(r, *trigger),
             Event::Reset(r, state) => {
                 if let Some(open) = self.clients.get_mut(&r.sock) {
                     open.reset_seen = true;
@@ -233,7 +232,7 @@ impl Tracker {
                     self.early_hint(r.sock, &r.flow, |early_hint| early_hint.reset_seen = true);
                 }
             }
-            Event::Drop(r) => self.discarded(r),
+            Event::Drop(r) => self.packet_dropped(r),
             Event::Request(r, moment) => self.request(r, *moment),
             Event::Error(r, state) => {
                 let error = if r.sk_err != 0 {
@@ -241,12 +240,12 @@ impl Tracker {
                 } else {
                     r.sk_err_soft
                 };
-                let told_ns = (error != 0).then_some(r.header.ts_ns);
+                let error_ns = (error != 0).then_some(r.header.ts_ns);
                 if let Some(open) = self.clients.get_mut(&r.sock) {
-                    (open.soft_error, open.told_ns) = (error, told_ns);
+                    (open.soft_error, open.error_ns) = (error, error_ns);
                 } else if *state == TcpState::SynSent {
                     self.early_hint(r.sock, &r.flow, |early_hint| {
-                        early_hint.error = told_ns.map(|at_ns| (error, at_ns));
+                        early_hint.error = error_ns.map(|at_ns| (error, at_ns));
                     });
                 }
             }

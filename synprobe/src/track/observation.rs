@@ -34,7 +34,7 @@ pub struct Totals {
     /// `handshake` lines.
     pub handshakes: u64,
     /// Of those lost, the ones of which only the kernel's counter told.
-    pub untold: u64,
+    pub unreported: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
     /// Handshakes that went well and were only counted, in the kernel.

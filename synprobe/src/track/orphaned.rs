@@ -18,7 +18,7 @@ const SILENT_NS: u64 = 4_000_000_000;
 pub(super) struct Deferrals(HashMap<u32, u8>);
 
 impl Deferrals {
-    pub(super) fn told(&mut self, netns: u32, defer_accept: u8) {
+    pub(super) fn note(&mut self, netns: u32, defer_accept: u8) {
         if defer_accept > 0 {
             let most = self.0.entry(netns).or_default();
             *most = defer_accept.max(*most);
@@ -27,21 +27,22 @@ impl Deferrals {
 }
 
 impl Tracker {
-    /// `in_sight`: the namespaces that were looked into, now or a round ago.
-    pub(super) fn end_out_of_sight(&mut self, in_sight: &HashSet<u32>, now_ns: u64) {
+    /// `polled`: the namespaces that were looked into, now or a round ago.
+    pub(super) fn end_orphaned(&mut self, polled: &HashSet<u32>, now_ns: u64) {
         let in_use: HashSet<u32> = self.namespaces().collect();
         self.deferrals.0.retain(|netns, _| in_use.contains(netns));
-        if in_use.iter().all(|netns| in_sight.contains(netns)) {
+        if in_use.iter().all(|netns| polled.contains(netns)) {
             return;
         }
         let unseen = |(tuple, alive_ns): (Tuple, u64)| {
             let late = alive_ns + SILENT_NS < now_ns;
-            (late && !in_sight.contains(&tuple.netns)).then_some(tuple)
+            (late && !polled.contains(&tuple.netns)).then_some(tuple)
         };
         let all: Vec<_> = self.half_opens.alive().filter_map(unseen).collect();
         for tuple in all {
             let deferred = self.deferrals.0.get(&tuple.netns).copied().unwrap_or(0);
-            let over = |open: OpenHandshake| open.alive_ns + patience_ns(&open, deferred) < now_ns;
+            let over =
+                |open: OpenHandshake| open.alive_ns + silence_bound_ns(&open, deferred) < now_ns;
             if !self.half_opens.get(&tuple).is_some_and(over) {
                 continue;
             }
@@ -59,7 +60,7 @@ impl Tracker {
 
 /// For how long no event need tell of it: the time-out that it is in, and those that may pass without a
 /// SYN-ACK; twice over, for its first one may have been another than 1 s (`tcp_timeout_init()`).
-fn patience_ns(open: &OpenHandshake, deferred: u8) -> u64 {
+fn silence_bound_ns(open: &OpenHandshake, deferred: u8) -> u64 {
     let silent = match open.facts.defer_accept {
         Some(true) => u32::from(deferred.saturating_sub(1)),
         _ => 0,

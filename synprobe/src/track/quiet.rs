@@ -28,7 +28,7 @@ pub(super) struct EarlyHint {
 #[derive(Clone, Debug)]
 struct CompletedTally {
     /// Those that a record told of.
-    told: [u64; BUCKETS],
+    by_record: [u64; BUCKETS],
     /// Those that the kernel side only counted, as last read.
     by_kernel: [u64; BUCKETS],
     untimed: u64,
@@ -36,14 +36,14 @@ struct CompletedTally {
 
 impl CompletedTally {
     fn counts(&self) -> [u64; BUCKETS] {
-        std::array::from_fn(|at| self.told[at] + self.by_kernel[at])
+        std::array::from_fn(|at| self.by_record[at] + self.by_kernel[at])
     }
 }
 
 impl Default for CompletedTally {
     fn default() -> Self {
         Self {
-            told: [0; BUCKETS],
+            by_record: [0; BUCKETS],
             by_kernel: [0; BUCKETS],
             untimed: 0,
         }
@@ -60,7 +60,7 @@ pub(super) struct Tallies {
 
 impl Tallies {
     /// What the kernel side has counted since the run began; `None`: of ports that found no room.
-    pub fn kernel(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
+    pub fn set_kernel_counts(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
         let tally = self.by_port.entry((role, port)).or_default();
         let before: u64 = tally.by_kernel.iter().sum();
         tally.by_kernel = *counts;
@@ -69,14 +69,14 @@ impl Tallies {
     }
 
     /// One that a record told of.
-    pub fn told(&mut self, h: &Handshake) {
+    pub fn add_record(&mut self, h: &Handshake) {
         let port = match h.connection.role {
             Role::Client => h.connection.peer_port,
             Role::Server => h.connection.local_port,
         };
         let tally = self.by_port.entry((h.connection.role, port)).or_default();
         match h.dwell_us {
-            Some(us) => tally.told[bucket(u32::try_from(us).unwrap_or(u32::MAX))] += 1,
+            Some(us) => tally.by_record[bucket(u32::try_from(us).unwrap_or(u32::MAX))] += 1,
             None => tally.untimed += 1,
         }
     }
@@ -132,7 +132,7 @@ impl Tracker {
         &mut self,
         sock: u64,
         flow: &Flow,
-        heard: impl FnOnce(&mut EarlyHint),
+        update: impl FnOnce(&mut EarlyHint),
     ) {
         let peer = (flow.peer_addr, flow.peer_port);
         let before = self.early_hints.remove(&sock).filter(|r| r.peer == peer);
@@ -141,7 +141,7 @@ impl Tracker {
             reset_seen: false,
             error: None,
         });
-        heard(&mut early_hint);
+        update(&mut early_hint);
         self.early_hints.insert(sock, early_hint);
     }
 
@@ -153,14 +153,14 @@ impl Tracker {
         if early_hint.peer == (tuple.peer_addr, tuple.peer_port) {
             open.reset_seen = early_hint.reset_seen;
             if let Some((error, at_ns)) = early_hint.error {
-                (open.soft_error, open.told_ns) = (error, Some(at_ns));
+                (open.soft_error, open.error_ns) = (error, Some(at_ns));
             }
         }
     }
 
     /// Whether the end of a half-open like this gives a record for sure. Below the bound and without a
     /// retransmission it may not.
-    pub(super) fn end_gives_a_record(
+    pub(super) fn end_sends_record(
         &self,
         row: &HalfOpenRow,
         start: HandshakeStart,
@@ -174,7 +174,7 @@ impl Tracker {
     }
 
     /// Whether one that has vanished may have gone well: the kernel has counted it then.
-    pub(super) fn may_have_gone_well(&self, open: &OpenHandshake) -> bool {
+    pub(super) fn may_have_completed(&self, open: &OpenHandshake) -> bool {
         self.config.detail.slow_us().is_some_and(|slow_us| {
             let young = |start: HandshakeStart| {
                 let age_ns = open.alive_ns.saturating_sub(start.at_ns);
@@ -190,14 +190,14 @@ impl Tracker {
     }
 
     /// What the kernel side has counted of one role and port since the run began, on all CPUs.
-    pub fn counted(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
-        self.tallies.kernel(role, port, counts);
+    pub fn set_completed(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
+        self.tallies.set_kernel_counts(role, port, counts);
     }
 
     /// A handshake that has its line is in the histogram too, which so has all that completed.
-    pub(super) fn tally(&mut self, h: &Handshake) {
+    pub(super) fn count_completed(&mut self, h: &Handshake) {
         if self.config.detail.slow_us().is_some() && h.outcome == Outcome::Established {
-            self.tallies.told(h);
+            self.tallies.add_record(h);
         }
     }
 }

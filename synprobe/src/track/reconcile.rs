@@ -36,8 +36,8 @@ pub(super) struct Reconcile {
     collecting: bool,
     ended: HashMap<Tuple, u64>,
     /// Namespaces of this round, and of the one before it.
-    looked_at: HashSet<u32>,
-    looked_at_before: HashSet<u32>,
+    polled: HashSet<u32>,
+    polled_before: HashSet<u32>,
     /// `EmbryonicRsts` that are accounted for: those up to the last dump, and those given to a
     /// half-open since.
     pub(super) embryonic: HashMap<u32, u64>,
@@ -60,9 +60,9 @@ impl Reconcile {
     }
 
     /// Nothing is kept of namespaces that are gone: a host may make many every second.
-    fn keep(&mut self, looked_at: &HashSet<u32>) {
-        self.embryonic.retain(|netns, _| looked_at.contains(netns));
-        self.cookies.retain(|netns, _| looked_at.contains(netns));
+    fn keep(&mut self, polled: &HashSet<u32>) {
+        self.embryonic.retain(|netns, _| polled.contains(netns));
+        self.cookies.retain(|netns, _| polled.contains(netns));
     }
 
     /// Whether a connection of this moment may have come through a SYN cookie: the counter moved
@@ -89,7 +89,7 @@ impl Reconcile {
 impl Tracker {
     /// A dump is about to be asked for: from here on ends are collected, so that a row that was read
     /// just before its end does not bring it back.
-    pub fn snapshot_begins(&mut self) {
+    pub fn poll_begins(&mut self) {
         self.reconcile.collecting = true;
     }
 
@@ -99,16 +99,16 @@ impl Tracker {
     }
 
     /// All dumps that were asked for are taken in.
-    pub fn snapshots_done(&mut self, now_ns: u64) {
+    pub fn poll_ends(&mut self, now_ns: u64) {
         self.reconcile.collecting = false;
         self.reconcile.ended.clear();
-        let looked_at = std::mem::take(&mut self.reconcile.looked_at);
-        self.mib_audit.keep(|netns| looked_at.contains(netns));
-        self.reconcile.keep(&looked_at);
+        let polled = std::mem::take(&mut self.reconcile.polled);
+        self.mib_audit.keep(|netns| polled.contains(netns));
+        self.reconcile.keep(&polled);
         // One dump that failed puts no namespace out of sight: the next round tells.
-        let mut in_sight = std::mem::replace(&mut self.reconcile.looked_at_before, looked_at);
-        in_sight.extend(&self.reconcile.looked_at_before);
-        self.end_out_of_sight(&in_sight, now_ns);
+        let mut polled = std::mem::replace(&mut self.reconcile.polled_before, polled);
+        polled.extend(&self.reconcile.polled_before);
+        self.end_orphaned(&polled, now_ns);
         let due = |since: u64| now_ns.saturating_sub(since) >= EVICTION_REPORT_NS;
         if self.evictions.since_ns.is_some_and(due) {
             self.report_evictions(now_ns);
@@ -117,64 +117,62 @@ impl Tracker {
 
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
     /// has to be asked for: absence from a dump proves nothing.
-    pub fn missing(&self, snapshot: &mut SocketDump) -> Vec<Tuple> {
+    pub fn missing(&self, dump: &mut SocketDump) -> Vec<Tuple> {
         // There may be a million: sorted where they are, and not listed once more.
-        snapshot.rows.sort_unstable_by_key(|row| row.tuple);
+        dump.rows.sort_unstable_by_key(|row| row.tuple);
         let shown = |tuple: &Tuple| {
-            let at = snapshot.rows.binary_search_by_key(tuple, |row| row.tuple);
+            let at = dump.rows.binary_search_by_key(tuple, |row| row.tuple);
             at.is_ok()
         };
         self.half_opens
             .alive()
             .filter(|(tuple, alive_ns)| {
-                tuple.netns == snapshot.netns && *alive_ns < snapshot.before_ns && !shown(tuple)
+                tuple.netns == dump.netns && *alive_ns < dump.before_ns && !shown(tuple)
             })
             .map(|(tuple, _)| tuple)
             .collect()
     }
 
     /// Takes in what one namespace showed, and what became of those that it did not show.
-    pub fn on_dump(&mut self, snapshot: &SocketDump, fates: &Fates) {
-        self.reconcile.looked_at.insert(snapshot.netns);
+    pub fn on_dump(&mut self, dump: &SocketDump, fates: &Fates) {
+        self.reconcile.polled.insert(dump.netns);
         if self.config.selection.wants(Role::Server) {
-            for row in &snapshot.rows {
-                self.on_row(row, snapshot);
+            for row in &dump.rows {
+                self.on_row(row, dump);
             }
         }
-        let syn_sent = snapshot.syn_sent.as_deref();
-        for row in syn_sent.filter(|_| snapshot.is_first).unwrap_or_default() {
-            self.on_syn_sent(row, snapshot);
+        let syn_sent = dump.syn_sent.as_deref();
+        for row in syn_sent.filter(|_| dump.is_first).unwrap_or_default() {
+            self.on_syn_sent(row, dump);
         }
-        self.on_gone(snapshot, fates);
-        self.clients_gone(snapshot);
-        self.audit_counters(snapshot);
+        self.on_gone(dump, fates);
+        self.end_gone_clients(dump);
+        self.audit_counters(dump);
     }
 
-    fn on_row(&mut self, row: &HalfOpenRow, snapshot: &SocketDump) {
+    fn on_row(&mut self, row: &HalfOpenRow, dump: &SocketDump) {
         let tuple = row.tuple;
         if self
             .reconcile
             .ended
             .get(&tuple)
-            .is_some_and(|at| *at >= snapshot.before_ns)
+            .is_some_and(|at| *at >= dump.before_ns)
         {
             return;
         }
-        let mut start = estimate(row, snapshot.after_ns, self.config.hz);
-        start.error_us += snapshot.took_us();
+        let mut start = estimate(row, dump.after_ns, self.config.hz);
+        start.error_us += dump.took_us();
         let known = self.half_opens.get(&tuple);
         let passed = known
             .as_ref()
-            .and_then(|open| time_outs(open.start?, row, snapshot));
+            .and_then(|open| time_outs(open.start?, row, dump));
         // With its retries used up it dies when the timer fires that is armed now.
         let tries = u32::from(row.retrans).max(passed.unwrap_or(0));
-        let last = snapshot
-            .synack_retries
-            .is_some_and(|retries| tries >= retries);
+        let last = dump.synack_retries.is_some_and(|retries| tries >= retries);
         let gap_us = SynAckSchedule::PLAIN.gap_us(tries);
         let dies = last.then(|| {
             (
-                snapshot.before_ns + u64::from(row.expires_ms) * 1_000_000,
+                dump.before_ns + u64::from(row.expires_ms) * 1_000_000,
                 gap_us,
             )
         });
@@ -184,25 +182,24 @@ impl Tracker {
             let slack = (start.error_us + open.start.map_or(0, |s| s.error_us)) * 1000 + 50_000_000;
             let later = open.start.is_some_and(|s| start.at_ns > s.at_ns + slack);
             // `num_retrans` never falls.
-            let fell =
-                u32::from(row.retrans) < open.retransmits && open.alive_ns < snapshot.before_ns;
+            let fell = u32::from(row.retrans) < open.retransmits && open.alive_ns < dump.before_ns;
             let newer = later && (passed.is_none() || fell);
             if let Some(passed) = passed.filter(|_| !newer) {
                 open.facts.time_outs = open.facts.time_outs.max(passed);
             }
             if !newer {
-                open.alive_ns = open.alive_ns.max(snapshot.before_ns);
+                open.alive_ns = open.alive_ns.max(dump.before_ns);
                 open.start.get_or_insert(start);
                 open.retransmits = open.retransmits.max(u32::from(row.retrans));
                 open.gives_up = match open.gives_up {
                     // Overdue: the timer's turn on a busy CPU has not come, or it was armed anew.
-                    Some((nominal_ns, gap_us)) if nominal_ns < snapshot.before_ns => {
-                        let due_ns = snapshot.before_ns + u64::from(row.expires_ms) * 1_000_000;
+                    Some((nominal_ns, gap_us)) if nominal_ns < dump.before_ns => {
+                        let due_ns = dump.before_ns + u64::from(row.expires_ms) * 1_000_000;
                         Some((due_ns, gap_us)).filter(|_| last || row.expires_ms == 0)
                     }
                     known => known.or(dies),
                 };
-                if settled(&open, snapshot.after_ns) {
+                if settled(&open, dump.after_ns) {
                     self.announce_if_due(&open);
                     open.announced = true;
                 }
@@ -212,7 +209,7 @@ impl Tracker {
             self.half_opens.remove(&tuple);
             // It had ended by the time that its tuple was used again.
             let again_ns = start.at_ns + start.error_us * 1000;
-            let latest_ns = again_ns.min(snapshot.before_ns).max(open.alive_ns);
+            let latest_ns = again_ns.min(dump.before_ns).max(open.alive_ns);
             self.gone(open, Fate::Gone, latest_ns);
         }
         if !self.config.selection.matches(
@@ -223,21 +220,21 @@ impl Tracker {
         ) {
             return;
         }
-        if !self.end_gives_a_record(row, start, snapshot.before_ns) {
+        if !self.end_sends_record(row, start, dump.before_ns) {
             return;
         }
-        let mut open = self.new_half_open(tuple, row.family, Some(start), snapshot.before_ns);
+        let mut open = self.new_half_open(tuple, row.family, Some(start), dump.before_ns);
         open.retransmits = u32::from(row.retrans);
         open.gives_up = dies;
-        if settled(&open, snapshot.after_ns) {
+        if settled(&open, dump.after_ns) {
             self.announce_if_due(&open);
             open.announced = true;
         }
-        self.keep_half_open(tuple, open, snapshot.after_ns);
+        self.keep_half_open(tuple, open, dump.after_ns);
     }
 
     /// An active open that was there before the run: its timer tells how long it has been.
-    fn on_syn_sent(&mut self, row: &HalfOpenRow, snapshot: &SocketDump) {
+    fn on_syn_sent(&mut self, row: &HalfOpenRow, dump: &SocketDump) {
         if row.retrans == 0 && self.config.detail.slow_us().is_some() {
             // It may yet go well, and nothing would tell.
             return;
@@ -246,9 +243,7 @@ impl Tracker {
         let known = self.clients.iter().any(|(_, open)| {
             open.connection.peer_port == Some(row.tuple.peer_port)
                 && mapped(open.connection.peer_addr) == row.tuple.peer_addr
-                && open
-                    .start
-                    .is_some_and(|start| start.at_ns <= snapshot.after_ns)
+                && open.start.is_some_and(|start| start.at_ns <= dump.after_ns)
                 && open
                     .connection
                     .local_port
@@ -260,23 +255,23 @@ impl Tracker {
                 .reconcile
                 .ended
                 .get(&row.tuple)
-                .is_some_and(|at| *at >= snapshot.before_ns)
+                .is_some_and(|at| *at >= dump.before_ns)
         {
             return;
         }
-        let schedule = SynSchedule::plain(snapshot.syn_linear);
+        let schedule = SynSchedule::plain(dump.syn_linear);
         let n = u32::from(row.retrans);
         let age_us = schedule.age_us(n, u64::from(row.expires_ms) * 1000);
         let late_us = if n == 0 { 0 } else { age_us / 8 };
         let start = HandshakeStart {
-            at_ns: snapshot.after_ns.saturating_sub(age_us * 1000),
+            at_ns: dump.after_ns.saturating_sub(age_us * 1000),
             source: DwellSource::SockDiag,
             error_us: late_us + ticks_us(self.config.hz),
         };
-        self.earlier_client(row.tuple, row.family, n, start, snapshot.before_ns);
+        self.preexisting_client(row.tuple, row.family, n, start, dump.before_ns);
     }
 
-    fn on_gone(&mut self, snapshot: &SocketDump, fates: &Fates) {
+    fn on_gone(&mut self, dump: &SocketDump, fates: &Fates) {
         for (tuple, fate) in &fates.of {
             let at_ns = fates.asked_ns;
             // One that began anew since it was asked for is not the one that is gone.
@@ -290,13 +285,9 @@ impl Tracker {
                 self.gone(open, *fate, at_ns);
             }
         }
-        if let Some(now) = snapshot.embryonic_rsts {
+        if let Some(now) = dump.embryonic_rsts {
             // RSTs that came since the reading may be accounted for already.
-            let accounted = self
-                .reconcile
-                .embryonic
-                .entry(snapshot.netns)
-                .or_insert(now);
+            let accounted = self.reconcile.embryonic.entry(dump.netns).or_insert(now);
             *accounted = now.max(*accounted);
         }
     }
@@ -313,10 +304,10 @@ fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
 /// How many time-outs a half-open that began then has behind it, if its timer is one that the schedule
 /// of such a beginning arms later than the first. A time-out whose SYN-ACK could not be sent, or need
 /// not be (TCP_DEFER_ACCEPT), arms the timer anew and shows nowhere: `num_retrans` stays.
-fn time_outs(start: HandshakeStart, row: &HalfOpenRow, snapshot: &SocketDump) -> Option<u32> {
-    let due_ns = snapshot.after_ns + u64::from(row.expires_ms) * 1_000_000;
+fn time_outs(start: HandshakeStart, row: &HalfOpenRow, dump: &SocketDump) -> Option<u32> {
+    let due_ns = dump.after_ns + u64::from(row.expires_ms) * 1_000_000;
     let due_us = due_ns.saturating_sub(start.at_ns) / 1000;
-    let slack_us = start.error_us + snapshot.took_us() + 100_000;
+    let slack_us = start.error_us + dump.took_us() + 100_000;
     let mut nominal_us = SynAckSchedule::PLAIN.gap_us(0);
     (1..=MOST_TIME_OUTS).find(|passed| {
         nominal_us += SynAckSchedule::PLAIN.gap_us(*passed);

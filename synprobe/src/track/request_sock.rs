@@ -74,7 +74,7 @@ impl Tracker {
                 error_us: 0,
             });
         }
-        self.account(&mut open, r);
+        self.take_counts(&mut open, r);
         let listens = r.listener_state == state::LISTEN;
         if !listens && self.owners.listens(&open) {
             // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req):
@@ -89,23 +89,23 @@ impl Tracker {
     }
 
     /// An end that a look at sock_diag shows: in the exact mode an event was due.
-    pub(super) fn end_untold(&mut self, open: &OpenHandshake, fate: Fate, at_ns: u64) {
+    pub(super) fn count_unreported_end(&mut self, open: &OpenHandshake, fate: Fate, at_ns: u64) {
         let due = self.config.source.is_exact() && fate == Fate::Gone && open.moved_ns.is_none();
-        if due && !self.may_have_gone_well(open) {
-            self.untold(open.connection.netns, at_ns, 1, Unreported::HalfOpenEnds);
+        if due && !self.may_have_completed(open) {
+            self.count_unreported(open.connection.netns, at_ns, 1, Unreported::HalfOpenEnds);
         }
     }
 
     /// What the request had counted.
-    fn account(&mut self, open: &mut OpenHandshake, r: &RequestRecord) {
-        let sent_again = u32::from(r.num_retrans);
-        self.sent_again_unseen(open, sent_again, r.header.ts_ns);
-        open.retransmits = open.retransmits.max(sent_again);
+    fn take_counts(&mut self, open: &mut OpenHandshake, r: &RequestRecord) {
+        let retransmitted = u32::from(r.num_retrans);
+        self.count_missed_synacks(open, retransmitted, r.header.ts_ns);
+        open.retransmits = open.retransmits.max(retransmitted);
         open.by_peer = open
             .by_peer
             .max(u32::from(r.num_retrans.saturating_sub(r.num_timeout)));
         open.alive_ns = open.alive_ns.max(r.header.ts_ns);
-        open.facts.counted = true;
+        open.facts.history_known = true;
         open.facts.acked |= r.acked != 0;
         open.facts.defer_accept = Some(r.defer_accept != 0);
         let fired = u32::from(r.ended_by == ENDED_BY_TIMER);

@@ -80,7 +80,7 @@ impl Tracker {
             HandshakeEnd::new(outcome, at_ns).error((r.sk_err != 0).then(|| errno::name(r.sk_err)));
         let (mut open, end) = self.passive_dwell(r, tuple, known, fast_open, end);
         // What the request had counted (tcp_create_openreq_child()).
-        self.sent_again_unseen(&open, r.total_retrans, at_ns);
+        self.count_missed_synacks(&open, r.total_retrans, at_ns);
         open.retransmits = open.retransmits.max(r.total_retrans);
         if outcome == Outcome::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
@@ -204,7 +204,7 @@ impl Tracker {
     }
 
     /// A SYN-ACK is sent again.
-    pub(super) fn synack_again(&mut self, r: &SynAckRecord, trigger: Trigger) {
+    pub(super) fn synack_retransmitted(&mut self, r: &SynAckRecord, trigger: Trigger) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
         let began_ns = r.snt_synack_us.saturating_mul(1000);
@@ -225,7 +225,7 @@ impl Tracker {
         }
         // The transmission before this one was seen only if it was the first, or if none is missing.
         let sent_before = u32::from(r.num_retrans);
-        self.sent_again_unseen(&open, sent_before, at_ns);
+        self.count_missed_synacks(&open, sent_before, at_ns);
         if sent_before == 0 {
             open.last_tx_ns = Some(began_ns);
         } else if open.retransmits != sent_before {
@@ -234,7 +234,7 @@ impl Tracker {
         let gap_us = open.transmitted(at_ns);
         open.retransmits = sent_before + 1;
         open.learn(r, trigger);
-        self.deferrals.told(tuple.netns, r.defer_accept);
+        self.deferrals.note(tuple.netns, r.defer_accept);
         open.by_peer += u32::from(trigger == Trigger::Peer);
 
         let schedule = SynAckSchedule::of(r, self.config.hz, self.config.synack_rto_max);
@@ -254,12 +254,12 @@ impl Tracker {
         line.expected_gap_us = expected_gap_us;
         line.next_us = next_us;
         line.gives_up_us = Some(gives_up_us);
-        self.say_retransmit(at_ns, line, 1);
+        self.emit_retransmit(at_ns, line, 1);
         self.keep_half_open(tuple, open, at_ns);
     }
 
     /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
-    pub(super) fn sent_again_unseen(&mut self, open: &OpenHandshake, counted: u32, at_ns: u64) {
+    pub(super) fn count_missed_synacks(&mut self, open: &OpenHandshake, counted: u32, at_ns: u64) {
         let begun = |start: HandshakeStart| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };

@@ -19,12 +19,12 @@ impl Tracker {
     /// Every handshake under way; active opens first, each in the order in which it became known.
     pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
         let clients = self.clients.iter().map(|(_, open)| open.clone());
-        let earlier = self.earlier.iter().map(|(_, open)| open.clone());
+        let earlier = self.preexisting.iter().map(|(_, open)| open.clone());
         let half_opens = self.half_opens.iter().map(|(_, open)| open);
         clients
             .chain(earlier)
             .chain(half_opens)
-            .filter(|open| !open.undecided)
+            .filter(|open| !open.awaits_port)
             .map(under_way)
     }
 

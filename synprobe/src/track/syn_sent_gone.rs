@@ -25,8 +25,8 @@ impl Tracker {
     }
 
     /// Ends those that are gone, and says that their end was lost.
-    pub(super) fn clients_gone(&mut self, snapshot: &SocketDump) {
-        let Some(rows) = &snapshot.syn_sent else {
+    pub(super) fn end_gone_clients(&mut self, dump: &SocketDump) {
+        let Some(rows) = &dump.syn_sent else {
             return;
         };
         let mut shown = Shown::new();
@@ -36,9 +36,9 @@ impl Tracker {
         }
         let due = |open: &OpenHandshake| {
             open.connection.role == Role::Client
-                && open.connection.netns == snapshot.netns
+                && open.connection.netns == dump.netns
                 && open.state == TcpState::SynSent
-                && open.alive_ns < snapshot.before_ns
+                && open.alive_ns < dump.before_ns
         };
         let mut changed = Vec::new();
         for (sock, open) in self.clients.iter().filter(|(_, open)| due(open)) {
@@ -61,19 +61,10 @@ impl Tracker {
             if open.absences == ABSENCES
                 && let Some(open) = self.clients.remove(&sock)
             {
-                gone += u64::from(!open.undecided);
-                self.end_unseen(
-                    open,
-                    snapshot.before_ns,
-                    "sock_diag does not show it any more",
-                );
+                gone += u64::from(!open.awaits_port);
+                self.end_not_seen(open, dump.before_ns, "sock_diag does not show it any more");
             }
         }
-        self.untold(
-            snapshot.netns,
-            snapshot.after_ns,
-            gone,
-            Unreported::ClientEnds,
-        );
+        self.count_unreported(dump.netns, dump.after_ns, gone, Unreported::ClientEnds);
     }
 }

@@ -41,8 +41,8 @@ pub(super) enum Unreported {
 impl Tracker {
     /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
     /// what it counted was asked for.
-    pub(super) fn audit_counters(&mut self, snapshot: &SocketDump) {
-        let Some(mut count) = snapshot
+    pub(super) fn audit_counters(&mut self, dump: &SocketDump) {
+        let Some(mut count) = dump
             .retransmitted
             .filter(|_| self.config.selection.is_whole())
         else {
@@ -51,19 +51,19 @@ impl Tracker {
         if !self.config.sees_failures {
             // Attempts that failed are counted and raise no event; which of them were SYNs, nobody tells.
             for counted in [&mut count.again.handshake, &mut count.again.segments] {
-                *counted = counted.saturating_sub(snapshot.retrans_fail);
+                *counted = counted.saturating_sub(dump.retrans_fail);
             }
         }
-        let (netns, at_ns) = (snapshot.netns, count.after_ns);
+        let (netns, at_ns) = (dump.netns, count.after_ns);
         let missing = self.mib_audit.reading(netns, count);
         let by = Unreported::Retransmissions("TCPSynRetrans");
-        self.untold(netns, at_ns, missing.handshake, by);
-        self.untold(netns, at_ns, missing.data, Unreported::Segments);
+        self.count_unreported(netns, at_ns, missing.handshake, by);
+        self.count_unreported(netns, at_ns, missing.data, Unreported::Segments);
     }
 
     /// What an event tells that was sent again, for the mib_audit: where nobody reads the counters it
     /// would only be kept.
-    pub(super) fn count_again(&mut self, event: &Event) {
+    pub(super) fn audit_event(&mut self, event: &Event) {
         let (handshake, segments) = match event {
             Event::SynAck(..) => (true, 1),
             Event::Retransmit(r, TcpState::SynSent | TcpState::SynRecv) => (true, r.segs),
@@ -80,7 +80,7 @@ impl Tracker {
     /// A socket's own count is ahead of the events by so many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
         let news = self.mib_audit.missed(netns, events.into());
-        self.untold(
+        self.count_unreported(
             netns,
             at_ns,
             news,
@@ -92,7 +92,7 @@ impl Tracker {
     pub(super) fn report_evictions(&mut self, at_ns: u64) {
         let events = std::mem::take(&mut self.evictions).count;
         if events > 0 {
-            self.totals.untold += events;
+            self.totals.unreported += events;
             let lost = Lost {
                 events,
                 reason: "handshakes evicted from the table (--max-handshakes)".to_owned(),
@@ -103,7 +103,13 @@ impl Tracker {
     }
 
     /// Something else than an event told of these: lost, unless they are known to be.
-    pub(super) fn untold(&mut self, netns: u32, at_ns: u64, events: u64, what: Unreported) {
+    pub(super) fn count_unreported(
+        &mut self,
+        netns: u32,
+        at_ns: u64,
+        events: u64,
+        what: Unreported,
+    ) {
         let (excuse, named, by, of) = match what {
             Unreported::Retransmissions(by) => (
                 &mut self.already_counted.retransmissions,
@@ -138,7 +144,7 @@ impl Tracker {
         *excuse = excuse.saturating_sub(already_counted);
         let events = events - already_counted;
         if events > 0 {
-            self.totals.untold += events;
+            self.totals.unreported += events;
             let reason = format!("{named} in namespace {netns}: {by} shows them and no event told");
             let lost = Lost { events, reason, of };
             self.observe(Observation::Lost { at_ns, lost });

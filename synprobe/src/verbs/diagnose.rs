@@ -39,7 +39,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtTheEnd,
-        wish: args.tuning.mode.into(),
+        requested_mode: args.tuning.mode.into(),
         detail,
         ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,

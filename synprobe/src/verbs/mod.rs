@@ -120,7 +120,7 @@ fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
         log_level: log_level(args),
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
-        wish: args.mode.into(),
+        requested_mode: args.mode.into(),
     })
 }
 
@@ -161,18 +161,18 @@ fn no_netns(error: &NetnsError) -> Failure {
 }
 
 fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
-    let Some(wish) = args.ring_size else {
+    let Some(requested) = args.ring_size else {
         return Ok(match detail {
             Detail::Quiet { .. } => 1 << 20,
             _ => 16 << 20,
         });
     };
-    let usable = ring::usable_size(wish)
+    let usable = ring::usable_size(requested)
         .ok_or_else(|| Failure("--ring-size is too large: at most 1G".to_owned(), USAGE))?;
-    if usable != wish {
+    if usable != requested {
         eprintln!(
             "synprobe: ring size {} rounded up to {usable}: the kernel needs a power of two of whole pages",
-            wish
+            requested
         );
     }
     Ok(usable)

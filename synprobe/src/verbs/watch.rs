@@ -31,7 +31,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         selection,
         mode: Mode::AtOnce,
-        wish: args.tuning.mode.into(),
+        requested_mode: args.tuning.mode.into(),
         detail,
         ring_bytes: ring_bytes(&args.tuning, detail)?,
         max_handshakes: args.tuning.max_handshakes as usize,

@@ -66,7 +66,8 @@ impl Verdict for DroppedHere {
             Role::Server => p == Packet::SynAck,
             Role::Client => p == Packet::Syn,
         };
-        if of_handshake.len() == 1 && sends(first.packet) && dropped < sent && h.facts.counted {
+        if of_handshake.len() == 1 && sends(first.packet) && dropped < sent && h.facts.history_known
+        {
             finding = finding.contra(format!(
                 "{} of {sent} transmissions were not seen to be dropped here",
                 sent - dropped

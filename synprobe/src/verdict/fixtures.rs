@@ -55,7 +55,7 @@ fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
         gaps_us: Vec::new(),
         facts: Facts {
             began_ns: Some(T0),
-            counted: true,
+            history_known: true,
             ..Facts::default()
         },
     }

@@ -204,7 +204,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         h.confidence = Confidence::Insufficient;
         if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
-                fact: undecided(h),
+                fact: awaits_port(h),
                 supports: false,
             });
         }
@@ -222,7 +222,8 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         };
     }
     // An active open that is still open has not been answered, whenever it began.
-    let unwatched = h.connection.role == Role::Server && h.facts.was_there && !h.facts.counted;
+    let unwatched =
+        h.connection.role == Role::Server && h.facts.preexisting && !h.facts.history_known;
     if finding.by_absence && unwatched {
         finding =
             finding.contra("it existed before the run: what happened until then is not known");
@@ -241,7 +242,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
 }
 
 /// Why there is no verdict.
-fn undecided(h: &Handshake) -> String {
+fn awaits_port(h: &Handshake) -> String {
     let age = h
         .dwell_us
         .map_or_else(|| "an unknown time".to_owned(), format::duration);
@@ -249,7 +250,7 @@ fn undecided(h: &Handshake) -> String {
         (Outcome::Open, 0) => {
             format!("open for {age}, and nothing retransmitted yet: too early to judge")
         }
-        (Outcome::Open, _) if h.facts.was_there && !h.facts.counted => {
+        (Outcome::Open, _) if h.facts.preexisting && !h.facts.history_known => {
             "it existed before the run, and no event of it was seen since".to_owned()
         }
         (Outcome::Dropped, _) => "no event shows why it was removed".to_owned(),

@@ -127,7 +127,7 @@ fn one(host: &Ready, job: &MatrixJob, detail: Detail) -> Result<Vec<Classificati
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,
-        wish: synprobe::probe::half_open_source::RequestedMode::default(),
+        requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
         max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;

@@ -73,7 +73,7 @@ pub fn ended(id: u64, peer: &str, local_port: Option<u16>, outcome: Outcome) -> 
     }
 }
 
-pub fn syn_again(id: u64, peer: &str, at_ms: u64, gives_up_us: u64) -> Line {
+pub fn syn_retransmitted(id: u64, peer: &str, at_ms: u64, gives_up_us: u64) -> Line {
     Line {
         mono_ns: at_ms * MS,
         body: Body::Retransmit(Retransmit {
@@ -189,8 +189,8 @@ fn how_long_the_kernel_would_have_gone_on() {
         AttemptEnd::TimedOut,
     )];
     let mut lines = vec![
-        syn_again(1, A, 1_000, 130_000_000),
-        syn_again(1, A, 9_000, 58_000_000),
+        syn_retransmitted(1, A, 1_000, 130_000_000),
+        syn_retransmitted(1, A, 9_000, 58_000_000),
         ended(1, A, Some(40_000), Outcome::Abandoned),
     ];
     let left = report(tries.clone(), &lines).attempts[0].left_us;

@@ -18,7 +18,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
-use storage::{Store, Storing};
+use storage::{RecorderThread, Store};
 
 use crate::{
     engine::{Input, RunConfig},
@@ -122,7 +122,7 @@ impl Prepared {
         let ours = Arc::clone(&waiting);
         let thread = thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || Storing::new(self.0, ours).run(&messages))
+            .spawn(move || RecorderThread::new(self.0, ours).run(&messages))
             .map_err(RecordError::Thread)?;
         Ok(Recorder {
             buffer: BytesMut::with_capacity(2 * HAND_OVER),

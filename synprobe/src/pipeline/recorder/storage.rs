@@ -23,7 +23,7 @@ use crate::{
 /// What was recorded reaches the file within this time.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Inputs that a new segment begins with, at most: names and settings.
-const RESTATED: usize = 65_536;
+const MAX_CONTEXT: usize = 65_536;
 
 /// Where the frames go.
 pub(super) enum Store {
@@ -32,23 +32,23 @@ pub(super) enum Store {
 }
 
 /// The thread's side.
-pub(super) struct Storing {
+pub(super) struct RecorderThread {
     store: Store,
     waiting: Arc<AtomicUsize>,
     /// What a segment has to begin with to be understood alone, by what it is about.
-    restated: BTreeMap<(u8, u64), Bytes>,
-    restating: inputs::InputDecoder,
+    context: BTreeMap<(u8, u64), Bytes>,
+    context_decoder: inputs::InputDecoder,
     error: Option<String>,
     at_ns: u64,
 }
 
-impl Storing {
+impl RecorderThread {
     pub fn new(store: Store, waiting: Arc<AtomicUsize>) -> Self {
         Self {
             store,
             waiting,
-            restated: BTreeMap::new(),
-            restating: inputs::InputDecoder::default(),
+            context: BTreeMap::new(),
+            context_decoder: inputs::InputDecoder::default(),
             error: None,
             at_ns: 0,
         }
@@ -94,7 +94,7 @@ impl Storing {
             if kind == RECORD {
                 self.push(Frame::Record(&bytes));
             } else {
-                self.restate(&bytes);
+                self.keep_context(&bytes);
                 self.push(Frame::Other(&bytes));
             }
         }
@@ -106,8 +106,8 @@ impl Storing {
             Store::File(writer) => writer.push(at_ns, frame),
             Store::Rolling(rolling) => match rolling.ensure_segment(at_ns) {
                 Ok(begun) => {
-                    let restated = if begun { Some(&self.restated) } else { None };
-                    let all = restated.into_iter().flat_map(BTreeMap::values);
+                    let context = if begun { Some(&self.context) } else { None };
+                    let all = context.into_iter().flat_map(BTreeMap::values);
                     all.map(|bytes| Frame::Other(bytes))
                         .chain([frame])
                         .try_for_each(|frame| rolling.push(at_ns, frame))
@@ -119,13 +119,13 @@ impl Storing {
     }
 
     /// Keeps what later segments need to be understood alone.
-    fn restate(&mut self, bytes: &Bytes) {
+    fn keep_context(&mut self, bytes: &Bytes) {
         if matches!(self.store, Store::File(_)) {
             return;
         }
         // One that is longer than a frame is not restated.
-        let is_whole = self.restating.is_between_inputs();
-        let decoded = self.restating.frame(Frame::Other(bytes));
+        let is_whole = self.context_decoder.is_between_inputs();
+        let decoded = self.context_decoder.frame(Frame::Other(bytes));
         let Some(inputs::Decoded::Input(input)) = decoded.filter(|_| is_whole) else {
             return;
         };
@@ -138,10 +138,10 @@ impl Storing {
             Input::BatchEnds(_) => (5, 0),
             _ => return,
         };
-        if self.restated.len() >= RESTATED && !self.restated.contains_key(&key) {
-            self.restated.pop_first();
+        if self.context.len() >= MAX_CONTEXT && !self.context.contains_key(&key) {
+            self.context.pop_first();
         }
-        self.restated.insert(key, Bytes::copy_from_slice(bytes));
+        self.context.insert(key, Bytes::copy_from_slice(bytes));
     }
 
     fn close_segment(&mut self) {

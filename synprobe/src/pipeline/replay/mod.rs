@@ -297,7 +297,7 @@ impl Replay<'_> {
 /// Records that were due, as far as the inputs say: `events` and `lost` add up to it.
 fn produced(engine: &Engine) -> u64 {
     let totals = engine.totals();
-    (totals.events + totals.lost).saturating_sub(totals.untold)
+    (totals.events + totals.lost).saturating_sub(totals.unreported)
 }
 
 /// What could not be read, and up to when the recording is whole.

@@ -135,7 +135,7 @@ pub struct Peers {
     /// Whether one had to go: from then on only the estimate knows how many there were.
     incomplete: ByRole<bool>,
     /// Whether SYNs that were not taken are told of.
-    tells_refusals: bool,
+    sees_refusals: bool,
 }
 
 impl Peers {
@@ -157,7 +157,7 @@ impl Peers {
                 server: Distinct::new(!hash_seed),
             },
             incomplete: ByRole::default(),
-            tells_refusals: false,
+            sees_refusals: false,
         }
     }
 }
@@ -307,13 +307,13 @@ impl Peers {
     }
 
     /// The peer repeated its SYN: it lives, whatever becomes of its handshake.
-    pub fn repeated_its_syn(&mut self, peer: IpAddr, role: Role) {
+    pub fn syn_repeated(&mut self, peer: IpAddr, role: Role) {
         self.count((peer, role), |totals| totals.alive = true);
     }
 
     /// Whether SYNs that were not taken are told of: else their numbers are not known.
-    pub fn telling_refusals(mut self, tells: bool) -> Self {
-        self.tells_refusals = tells;
+    pub fn with_syn_refusals(mut self, sees: bool) -> Self {
+        self.sees_refusals = sees;
         self
     }
 
@@ -329,7 +329,7 @@ impl Peers {
         let mut table: Vec<Peer> = self
             .totals
             .iter()
-            .map(|(key, totals)| row(key, totals, self.tells_refusals))
+            .map(|(key, totals)| row(key, totals, self.sees_refusals))
             .collect();
         let resent = |p: &Peer| p.syn_retransmits + p.synack_retransmits + p.rto_retransmits;
         table.sort_by(|a, b| {
@@ -354,14 +354,14 @@ fn shows_life(handshake: &Handshake) -> bool {
         || facts.syn_after_reset > 0
 }
 
-fn row((peer_addr, role): &Key, totals: &PeerTotals, tells_refusals: bool) -> Peer {
+fn row((peer_addr, role): &Key, totals: &PeerTotals, sees_refusals: bool) -> Peer {
     let quantile = |q: f64| {
         // The middle of a bucket may lie above the largest value in it.
         Some(totals.dwells.quantile(q)?.min(totals.dwell_max_us?))
     };
     let resent = |kind: RetransmitKind| totals.retransmits[kind as usize];
     let refused = |queue: FullQueue| {
-        let known = tells_refusals && *role == Role::Server;
+        let known = sees_refusals && *role == Role::Server;
         known.then_some(totals.refused[queue as usize])
     };
     Peer {

@@ -103,7 +103,7 @@ fn each_sign_of_life_protects_from_the_silent() {
                 ..handshake(1, Role::Server, Outcome::Dropped)
             });
         },
-        |p| p.repeated_its_syn(addr(1), Role::Server),
+        |p| p.syn_repeated(addr(1), Role::Server),
         |p| p.retransmitted(addr(1), Role::Client, RetransmitKind::Rto, 1),
         |p| p.retransmitted(addr(1), Role::Server, RetransmitKind::Tlp, 1),
         |p| p.ended(&handshake(1, Role::Client, Outcome::Established)),

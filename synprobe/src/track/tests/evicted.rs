@@ -20,7 +20,7 @@ fn with_room_for(max_handshakes: usize) -> Bench {
 
 /// The SYN-ACK of a half-open of another port is retransmitted.
 fn other_again(at: u64, began: u64, peer_port: u16) -> Event {
-    let Event::SynAck(mut r, trigger) = synack_again(at, began, 0, 0, false) else {
+    let Event::SynAck(mut r, trigger) = synack_retransmitted(at, began, 0, 0, false) else {
         panic!("a SYN-ACK");
     };
     r.flow.peer_port = peer_port;
@@ -31,12 +31,12 @@ fn other_again(at: u64, began: u64, peer_port: u16) -> Event {
 fn issue14_1_a_half_open_that_comes_back_after_its_eviction_lost_no_event() {
     let mut b = with_room_for(1);
     let began = T0 + SEC;
-    b.see(synack_again(began + SEC, began, 0, 0, false));
+    b.see(synack_retransmitted(began + SEC, began, 0, 0, false));
     b.see(other_again(began + SEC + MS, began + MS, 1));
     let evicted = b.one();
     assert_eq!(evicted.outcome, Outcome::Open);
     assert_eq!(evicted.open_reason, Some(OpenReason::Evicted));
-    b.see(synack_again(began + 3 * SEC, began, 1, 1, false));
+    b.see(synack_retransmitted(began + 3 * SEC, began, 1, 1, false));
     let lines = b.lines();
     assert_eq!(handshakes(&lines)[0].open_reason, Some(OpenReason::Evicted));
     assert!(
@@ -71,7 +71,7 @@ fn issue14_4_evictions_are_lost_lines_at_most_one_a_second() {
     }
     let totals = b.tracker.totals();
     assert_eq!(
-        (totals.evicted, totals.lost, totals.untold),
+        (totals.evicted, totals.lost, totals.unreported),
         (500, 500, 500)
     );
 }

@@ -25,18 +25,24 @@ pub(super) fn discarded(at: u64, flags: u8, fill: impl FnOnce(&mut DropRecord)) 
 
 /// The counters have been read once.
 fn looked_before(b: &mut Bench) {
-    b.snapshot(snapshot_at(T0 - SEC, Vec::new(), 0));
+    b.dump(snapshot_at(T0 - SEC, Vec::new(), 0));
 }
 
 #[test]
 fn repeats_of_before_the_run_show_in_the_requests_own_counts() {
     let mut b = bench();
     // Five SYN-ACKs again, two of them by the timer: the peer had repeated its SYN three times.
-    b.see(synack_again(T0 + 15 * SEC, T0 - 16 * SEC, 2, 5, false));
+    b.see(synack_retransmitted(
+        T0 + 15 * SEC,
+        T0 - 16 * SEC,
+        2,
+        5,
+        false,
+    ));
     b.tracker.finish(T0 + 16 * SEC);
     let h = b.one();
     assert_eq!((h.retransmits, h.retransmits_by_peer), (6, 3));
-    assert!(h.facts.was_there && h.facts.counted);
+    assert!(h.facts.preexisting && h.facts.history_known);
     assert_eq!(h.facts.began_ns, Some(T0 - 16 * SEC));
     assert_eq!(h.facts.time_outs, 3);
 }
@@ -46,7 +52,7 @@ fn a_rst_that_the_namespace_counted_ends_its_half_open_at_once() {
     let mut b = bench();
     listening(&mut b);
     looked_before(&mut b);
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     b.host.resets.set(1);
     b.see(discarded(T0 + 1_500 * MS, RST, |_| ()));
     let h = b.one();
@@ -56,8 +62,14 @@ fn a_rst_that_the_namespace_counted_ends_its_half_open_at_once() {
     );
     assert!(h.facts.reset_seen);
     // The same RST is not given to another that vanishes.
-    b.see(synack_again(T0 + 3 * SEC, T0 + 2 * SEC, 0, 0, false));
-    b.snapshot(gone_at(T0 + 4 * SEC, 1));
+    b.see(synack_retransmitted(
+        T0 + 3 * SEC,
+        T0 + 2 * SEC,
+        0,
+        0,
+        false,
+    ));
+    b.dump(gone_at(T0 + 4 * SEC, 1));
     assert_eq!(b.one().outcome, Outcome::Dropped);
 }
 
@@ -78,25 +90,37 @@ fn a_half_open_that_nobody_saw_begin_is_known_by_the_rst_that_ends_it() {
 fn a_rst_before_the_first_look_is_remembered() {
     let mut b = bench();
     listening(&mut b);
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     b.see(discarded(T0 + 1_500 * MS, RST, |_| ()));
     assert!(b.handshakes().is_empty());
-    b.snapshot(gone_at(T0 + 2 * SEC, 1));
+    b.dump(gone_at(T0 + 2 * SEC, 1));
     let h = b.one();
     assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, Some(1_500_000)));
     assert!(h.facts.reset_seen);
     // But not where it was alive after it.
-    b.see(synack_again(T0 + 4 * SEC, T0 + 3 * SEC, 0, 0, false));
+    b.see(synack_retransmitted(
+        T0 + 4 * SEC,
+        T0 + 3 * SEC,
+        0,
+        0,
+        false,
+    ));
     b.see(discarded(T0 + 4_500 * MS, RST, |_| ()));
-    b.see(synack_again(T0 + 6 * SEC, T0 + 3 * SEC, 1, 1, false));
-    b.snapshot(gone_at(T0 + 7 * SEC, 1));
+    b.see(synack_retransmitted(
+        T0 + 6 * SEC,
+        T0 + 3 * SEC,
+        1,
+        1,
+        false,
+    ));
+    b.dump(gone_at(T0 + 7 * SEC, 1));
     assert_eq!(b.one().outcome, Outcome::Dropped);
 }
 
 #[test]
 fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
     let mut b = bench();
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     let full = |r: &mut DropRecord| r.ack_backlog = 129;
     b.see(discarded(T0 + 1_011 * MS, ACK, full));
     // Another, younger than a second: nothing else tells of it.
@@ -115,7 +139,7 @@ fn a_final_ack_at_a_full_queue_is_noted_with_the_queue() {
         assert!(h.facts.acked && h.facts.queue_was_full, "{:?}", h.facts);
         assert_eq!(h.facts.defer_accept, Some(false));
     }
-    let counted: Vec<bool> = all.iter().map(|h| h.facts.counted).collect();
+    let counted: Vec<bool> = all.iter().map(|h| h.facts.history_known).collect();
     assert_eq!(counted, [true, false]);
     let mapped: Vec<bool> = all.iter().map(|h| h.connection.v4_mapped).collect();
     assert_eq!(mapped, [false, true]);
@@ -134,11 +158,11 @@ fn what_this_host_has_reset_itself_is_no_peers_doing() {
         looked_before(&mut b);
         b.host.aborts.set(aborts);
         if known {
-            b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+            b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
         }
         b.host.resets.set(1);
         b.see(full_ack());
-        b.snapshot(gone_at(T0 + 2 * SEC, 1));
+        b.dump(gone_at(T0 + 2 * SEC, 1));
         let h = b.one();
         assert_eq!((h.outcome, h.dwell_us.is_some()), (outcome, known));
         let said = h.evidence.iter().any(|e| e.fact == facts::RESET_HERE);
@@ -148,11 +172,11 @@ fn what_this_host_has_reset_itself_is_no_peers_doing() {
     let mut b = bench();
     listening(&mut b);
     b.host.aborts.set(true);
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     b.see(full_ack());
     looked_before(&mut b);
     b.host.resets.set(1);
-    b.snapshot(gone_at(T0 + 2 * SEC, 1));
+    b.dump(gone_at(T0 + 2 * SEC, 1));
     assert_eq!(b.one().outcome, Outcome::Dropped);
 }
 
@@ -195,9 +219,10 @@ fn the_kernels_patience_is_told_beside_the_applications() {
 #[test]
 fn silent_half_opens_are_counted_by_port_and_source() {
     let mut b = bench();
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     for n in 0..3u16 {
-        let Event::SynAck(mut r, trigger) = synack_again(T0 + 1_020 * MS, T0, 0, 0, n == 2) else {
+        let Event::SynAck(mut r, trigger) = synack_retransmitted(T0 + 1_020 * MS, T0, 0, 0, n == 2)
+        else {
             unreachable!()
         };
         r.flow.peer_port = 50_000 + n;
@@ -216,15 +241,15 @@ fn a_timer_that_is_armed_anew_without_a_syn_ack_is_the_same_half_open() {
     // Its SYN-ACK cannot be sent again, or need not be: num_retrans stays 0, no event tells.
     let mut b = bench();
     listening(&mut b);
-    b.snapshot(snapshot_at(T0 + 500 * MS, vec![row(0, 500)], 0));
+    b.dump(snapshot_at(T0 + 500 * MS, vec![row(0, 500)], 0));
     // It began at T0; its time-outs end 1, 3, 7 s after that, each up to an eighth late.
     for (at_ms, expires_ms) in [(1_500, 1_540), (2_500, 540), (3_500, 3_620), (6_500, 620)] {
-        b.snapshot(snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0));
+        b.dump(snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0));
     }
     assert!(b.handshakes().is_empty());
     assert_eq!(b.tracker.open(), 1);
     // One whose timer fits no such beginning is another: its peer has used the port again.
-    b.snapshot(snapshot_at(T0 + 9_000 * MS, vec![row(0, 950)], 0));
+    b.dump(snapshot_at(T0 + 9_000 * MS, vec![row(0, 950)], 0));
     assert_eq!(b.one().outcome, Outcome::Dropped);
 }
 
@@ -233,15 +258,15 @@ fn the_last_time_out_ends_it_though_nothing_could_be_sent() {
     let mut b = bench();
     listening(&mut b);
     let look = |at_ms: u64, expires_ms| {
-        let mut snapshot = snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0);
-        snapshot.synack_retries = Some(2);
-        snapshot
+        let mut dump = snapshot_at(T0 + at_ms * MS, vec![row(0, expires_ms)], 0);
+        dump.synack_retries = Some(2);
+        dump
     };
-    b.snapshot(look(500, 500));
-    b.snapshot(look(1_500, 1_540));
-    b.snapshot(look(3_500, 3_620));
-    b.snapshot(look(6_900, 220));
-    b.snapshot(gone_at(T0 + 7_900 * MS, 0));
+    b.dump(look(500, 500));
+    b.dump(look(1_500, 1_540));
+    b.dump(look(3_500, 3_620));
+    b.dump(look(6_900, 220));
+    b.dump(gone_at(T0 + 7_900 * MS, 0));
     let h = b.one();
     assert_eq!(
         (h.outcome, h.retransmits, h.facts.time_outs),
@@ -252,10 +277,10 @@ fn the_last_time_out_ends_it_though_nothing_could_be_sent() {
 #[test]
 fn a_half_open_whose_namespace_is_gone_does_not_stay_for_ever() {
     let mut b = bench();
-    b.see(synack_again(T0 + SEC, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
     assert_eq!(b.tracker.namespaces().collect::<Vec<_>>(), [NETNS]);
     let elsewhere = |b: &mut Bench, at: u64| {
-        b.snapshot(SocketDump {
+        b.dump(SocketDump {
             netns: NETNS + 1,
             ..snapshot_at(at, Vec::new(), 0)
         });

@@ -92,29 +92,29 @@ fn bench() -> Bench {
 impl Bench {
     /// What the shell says before an event or a dump of this namespace.
     fn host_says(&mut self, netns: u32) {
-        self.tracker.netns_is_called(netns, Some("host".into()));
-        self.tracker.settings_are(netns, self.host.settings());
-        self.tracker.counters_are(netns, self.host.counters());
+        self.tracker.set_netns_name(netns, Some("host".into()));
+        self.tracker.set_settings(netns, self.host.settings());
+        self.tracker.set_counters(netns, self.host.counters());
     }
 
     fn see(&mut self, event: Event) {
         let netns = event.flow().netns;
         // Only where the tracker asks for them are the counters new.
         let asks = self.tracker.needs_counters(&event);
-        self.tracker.netns_is_called(netns, Some("host".into()));
-        self.tracker.settings_are(netns, self.host.settings());
+        self.tracker.set_netns_name(netns, Some("host".into()));
+        self.tracker.set_settings(netns, self.host.settings());
         if asks {
-            self.tracker.counters_are(netns, self.host.counters());
+            self.tracker.set_counters(netns, self.host.counters());
         }
         self.tracker.observe(Observation::Event(event));
     }
 
-    fn snapshot(&mut self, dumped: impl Into<Dumped>) {
+    fn dump(&mut self, dumped: impl Into<Dumped>) {
         let dumped = dumped.into();
         let at_ns = dumped.dump.after_ns;
-        self.tracker.snapshot_begins();
+        self.tracker.poll_begins();
         self.take_in(dumped);
-        self.tracker.snapshots_done(at_ns);
+        self.tracker.poll_ends(at_ns);
     }
 
     fn take_in(&mut self, dumped: Dumped) {
@@ -221,7 +221,7 @@ fn connect(at: u64, sock: u64) -> Event {
     })
 }
 
-fn syn_again(at: u64, sock: u64, n: u8, rto_jiffies: u32) -> Event {
+fn syn_retransmitted(at: u64, sock: u64, n: u8, rto_jiffies: u32) -> Event {
     let r = RetransmitRecord {
         header: header(at),
         flow: client_flow(50000),
@@ -238,7 +238,13 @@ fn syn_again(at: u64, sock: u64, n: u8, rto_jiffies: u32) -> Event {
     Event::Retransmit(r, TcpState::SynSent)
 }
 
-fn synack_again(at: u64, first: u64, num_timeout: u8, num_retrans: u8, by_peer: bool) -> Event {
+fn synack_retransmitted(
+    at: u64,
+    first: u64,
+    num_timeout: u8,
+    num_retrans: u8,
+    by_peer: bool,
+) -> Event {
     let r = SynAckRecord {
         header: header(at),
         flow: server_flow(),
@@ -361,9 +367,9 @@ fn a_passive_open_is_timed_by_its_own_first_sample_and_never_by_the_child() {
 #[test]
 fn with_retransmissions_the_first_syn_ack_is_the_request_s_own_word() {
     let mut b = bench();
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
-    b.see(synack_again(T0 + 1_011 * MS, T0, 1, 1, true));
-    b.see(synack_again(T0 + 3_040 * MS, T0, 1, 2, false));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 1_011 * MS, T0, 1, 1, true));
+    b.see(synack_retransmitted(T0 + 3_040 * MS, T0, 1, 2, false));
     // The sample counts from whichever SYN-ACK the client echoes: 1 ms here, and worthless.
     for event in accepted(T0 + 3_060 * MS, 0xc0, 8000, 3) {
         b.see(event);
@@ -405,11 +411,17 @@ fn with_retransmissions_the_first_syn_ack_is_the_request_s_own_word() {
 fn a_port_used_again_is_another_handshake() {
     let mut b = bench();
     listening(&mut b);
-    b.snapshot(snapshot_at(T0, Vec::new(), 0));
-    b.see(synack_again(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.dump(snapshot_at(T0, Vec::new(), 0));
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
     b.host.resets.set(1);
     let second = T0 + 1_500 * MS;
-    b.see(synack_again(second + 1_010 * MS, second, 0, 0, false));
+    b.see(synack_retransmitted(
+        second + 1_010 * MS,
+        second,
+        0,
+        0,
+        false,
+    ));
     let first = b.one();
     assert_eq!((first.outcome, first.retransmits), (Outcome::Reset, 1));
     assert_eq!(
@@ -494,8 +506,8 @@ fn whole_milliseconds_are_believed_where_no_cookie_came() {
 fn an_active_open_has_its_caller_and_its_ladder() {
     let mut b = bench();
     b.see(connect(T0, 0xa));
-    b.see(syn_again(T0 + 1_012 * MS, 0xa, 1, 250));
-    b.see(syn_again(T0 + 2_030 * MS, 0xa, 2, 250));
+    b.see(syn_retransmitted(T0 + 1_012 * MS, 0xa, 1, 250));
+    b.see(syn_retransmitted(T0 + 2_030 * MS, 0xa, 2, 250));
     b.see(state(T0 + 2_040 * MS, 0xa, client_flow(50000), 2, 1, |r| {
         r.total_retrans = 2
     }));
@@ -658,7 +670,7 @@ fn without_a_local_port_no_syn_was_sent() {
 #[test]
 fn one_that_was_there_before_is_timed_by_its_socket() {
     let mut b = bench();
-    let mut event = syn_again(T0, 0xa, 3, 250);
+    let mut event = syn_retransmitted(T0, 0xa, 3, 250);
     if let Event::Retransmit(r, _) = &mut event {
         r.retrans_stamp_ms = ((T0 - 3_050 * MS) / MS) as u32;
     }
@@ -698,12 +710,18 @@ fn an_address_used_again_at_once_is_another_handshake() {
 #[test]
 fn half_opens_that_were_there_before_are_found_and_bounded() {
     let mut b = bench();
-    b.snapshot(snapshot_at(T0, vec![row(0, 400)], 0));
+    b.dump(snapshot_at(T0, vec![row(0, 400)], 0));
     let lines = b.lines();
     assert_eq!(states(&lines).len(), 1, "600 ms old: worth a line");
     assert_eq!(states(&lines)[0].2, T0 + MS - 600 * MS);
     // Its next SYN-ACK tells the truth.
-    b.see(synack_again(T0 + 401 * MS, T0 - 598 * MS, 0, 0, false));
+    b.see(synack_retransmitted(
+        T0 + 401 * MS,
+        T0 - 598 * MS,
+        0,
+        0,
+        false,
+    ));
     for event in accepted(T0 + 500 * MS, 0xc0, 8, 1) {
         b.see(event);
     }
@@ -715,7 +733,7 @@ fn half_opens_that_were_there_before_are_found_and_bounded() {
 #[test]
 fn a_healthy_one_seen_in_passing_is_no_line() {
     let mut b = bench();
-    b.snapshot(snapshot_at(T0, vec![row(0, 990)], 0));
+    b.dump(snapshot_at(T0, vec![row(0, 990)], 0));
     assert!(b.lines().is_empty());
     for event in accepted(T0 + 20 * MS, 0xc0, 31_000 * 8, 0) {
         b.see(event);
@@ -726,13 +744,13 @@ fn a_healthy_one_seen_in_passing_is_no_line() {
 #[test]
 fn a_row_read_just_before_its_end_does_not_come_back() {
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
-    b.tracker.snapshot_begins();
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
+    b.tracker.poll_begins();
     for event in accepted(T0 + 10 * MS, 0xc0, 8, 1) {
         b.see(event);
     }
     b.take_in(snapshot_at(T0 + 9 * MS, vec![row(1, 1000)], 0).into());
-    b.tracker.snapshots_done(T0 + 10 * MS);
+    b.tracker.poll_ends(T0 + 10 * MS);
     assert_eq!(b.handshakes().len(), 1);
     assert_eq!(b.tracker.open(), 0);
 }
@@ -752,14 +770,20 @@ fn ends_without_an_event_are_told_apart() {
         if listener {
             listening(&mut b);
         }
-        b.snapshot(snapshot_at(T0, Vec::new(), 0));
+        b.dump(snapshot_at(T0, Vec::new(), 0));
         let mut at = T0;
         for n in 0..timeouts.min(5) {
             at += (1 << n) * SEC;
-            b.see(synack_again(at + 5 * MS, T0, n as u8, n as u8, false));
+            b.see(synack_retransmitted(
+                at + 5 * MS,
+                T0,
+                n as u8,
+                n as u8,
+                false,
+            ));
         }
         b.host.resets.set(resets);
-        b.snapshot(gone_at(looked, resets));
+        b.dump(gone_at(looked, resets));
         let h = b.one();
         assert_eq!(
             h.outcome, outcome,
@@ -780,15 +804,15 @@ fn ends_without_an_event_are_told_apart() {
 fn one_whose_tuple_is_used_again_had_ended_by_then() {
     let mut b = bench();
     listening(&mut b);
-    b.snapshot(snapshot_at(T0, Vec::new(), 0));
+    b.dump(snapshot_at(T0, Vec::new(), 0));
     let mut at = T0;
     for n in 0..5 {
         at += (1 << n) * SEC;
-        b.see(synack_again(at, T0, n, n, false));
+        b.see(synack_retransmitted(at, T0, n, n, false));
     }
     // It expires after 63 s; the peer's next SYN comes 200 ms later, the look 700 ms after that.
     let again = T0 + 63 * SEC + 200 * MS;
-    b.snapshot(snapshot_at(again + 699 * MS, vec![row(0, 300)], 0));
+    b.dump(snapshot_at(again + 699 * MS, vec![row(0, 300)], 0));
     let lines = b.lines();
     let ended = &handshakes(&lines)[0];
     assert_eq!(ended.outcome, Outcome::Expired);
@@ -805,9 +829,9 @@ fn one_whose_tuple_is_used_again_had_ended_by_then() {
 #[test]
 fn what_began_after_the_look_up_is_not_gone() {
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
-    let snapshot = gone_at(T0 - 10 * MS, 0);
-    b.snapshot(snapshot);
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
+    let dump = gone_at(T0 - 10 * MS, 0);
+    b.dump(dump);
     assert!(b.handshakes().is_empty());
     assert_eq!(b.tracker.open(), 1);
 }
@@ -815,10 +839,10 @@ fn what_began_after_the_look_up_is_not_gone() {
 #[test]
 fn a_lost_end_is_found_connected() {
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
-    let mut snapshot = gone_at(T0 + SEC, 0);
-    snapshot.fates[0].1 = Fate::Connected;
-    b.snapshot(snapshot);
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
+    let mut dump = gone_at(T0 + SEC, 0);
+    dump.fates[0].1 = Fate::Connected;
+    b.dump(dump);
     let h = b.one();
     assert_eq!(
         (h.outcome, h.dwell_error_us),
@@ -829,7 +853,7 @@ fn a_lost_end_is_found_connected() {
 #[test]
 fn a_child_that_was_never_one_is_no_handshake() {
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
     b.see(state(T0 + 10 * MS, 0xc0, server_flow(), 10, 3, |_| ()));
     b.see(state(
         T0 + 10 * MS + 20_000,
@@ -932,7 +956,7 @@ fn peers_are_sorted_by_trouble() {
         |r| r.srtt_us = 8 * 900,
     ));
     b.see(connect(T0, 2));
-    b.see(syn_again(T0 + SEC, 2, 1, 250));
+    b.see(syn_retransmitted(T0 + SEC, 2, 1, 250));
     b.see(state(T0 + 2 * SEC, 2, client_flow(50000), 2, 7, |r| {
         r.sk_err = libc::ETIMEDOUT as u32
     }));
@@ -982,13 +1006,13 @@ fn every_handshake_has_exactly_one_line() {
             let sock = random(4);
             match random(9) {
                 0 => b.see(connect(at, sock)),
-                1 => b.see(syn_again(at, sock, 1 + random(5) as u8, 250)),
+                1 => b.see(syn_retransmitted(at, sock, 1 + random(5) as u8, 250)),
                 2 => b.see(state(at, sock, client_flow(50000), 2, 1, |r| {
                     r.srtt_us = 800
                 })),
                 3 => b.see(state(at, sock, client_flow(50000), 2, 7, |_| ())),
                 4 => b.see(state(at, sock, client_flow(50000), 2, 3, |_| ())),
-                5 => b.see(synack_again(
+                5 => b.see(synack_retransmitted(
                     at,
                     at - random(3 * SEC),
                     0,
@@ -998,12 +1022,12 @@ fn every_handshake_has_exactly_one_line() {
                 6 => accepted(at, sock, random(100_000) as u32, random(2) as u32)
                     .into_iter()
                     .for_each(|event| b.see(event)),
-                7 => b.snapshot(snapshot_at(
+                7 => b.dump(snapshot_at(
                     at,
                     vec![row(random(3) as u8, random(1000) as u32)],
                     0,
                 )),
-                _ => b.snapshot(gone_at(at, random(2))),
+                _ => b.dump(gone_at(at, random(2))),
             }
         }
         b.tracker.finish(at);

@@ -8,7 +8,7 @@ use super::{
 /// The last second at which it is open, and its end.
 fn open_until(b: &mut Bench) -> (u64, Handshake) {
     for second in 1..1000 {
-        b.tracker.snapshots_done(T0 + second * SEC);
+        b.tracker.poll_ends(T0 + second * SEC);
         if let Some(h) = b.handshakes().pop() {
             return (second - 1, h);
         }
@@ -20,7 +20,7 @@ fn open_until(b: &mut Bench) -> (u64, Handshake) {
 fn one_ends_when_its_syn_ack_is_overdue() {
     // The time-out that it is in is one of 2 s, or of 4, had the first been one of 2.
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
     let (until, h) = open_until(&mut b);
     assert!((5..=12).contains(&until), "{until} s");
     assert_eq!(h.outcome, Outcome::Dropped);
@@ -31,11 +31,11 @@ fn one_ends_when_its_syn_ack_is_overdue() {
 fn one_dump_that_fails_ends_nothing() {
     // Rounds are far apart where one takes long: a dump shows it, the next one fails a minute later.
     let mut b = bench();
-    b.see(synack_again(T0, T0 - SEC, 0, 0, false));
-    b.snapshot(snapshot_at(T0 + SEC, vec![row(1, 1000)], 0));
-    b.tracker.snapshots_done(T0 + 60 * SEC);
+    b.see(synack_retransmitted(T0, T0 - SEC, 0, 0, false));
+    b.dump(snapshot_at(T0 + SEC, vec![row(1, 1000)], 0));
+    b.tracker.poll_ends(T0 + 60 * SEC);
     assert!(b.handshakes().is_empty(), "one look failed");
-    b.tracker.snapshots_done(T0 + 120 * SEC);
+    b.tracker.poll_ends(T0 + 120 * SEC);
     assert_eq!(b.handshakes().len(), 1);
 }
 

@@ -61,7 +61,7 @@ fn an_end_needs_no_beginning() {
 fn a_rst_is_told_once_whatever_else_tells_of_it() {
     let mut b = exact();
     let began = T0 + SEC;
-    b.snapshot(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
+    b.dump(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
     b.see(request(began, Moment::Begun, |_| ()));
     b.host.resets.set(8);
     b.see(ended(began + 300 * MS, began, ENDED_BY_PACKET, |_| ()));
@@ -73,7 +73,7 @@ fn a_rst_is_told_once_whatever_else_tells_of_it() {
         listener: 1,
         ..DropRecord::default()
     }));
-    b.snapshot(snapshot_at(began + 900 * MS, Vec::new(), 8));
+    b.dump(snapshot_at(began + 900 * MS, Vec::new(), 8));
     let lines = b.lines();
     assert_eq!(handshakes(&lines).len(), 1, "{lines:#?}");
     assert_eq!(lost(&lines), 0);
@@ -85,11 +85,11 @@ fn a_rst_is_told_once_whatever_else_tells_of_it() {
 fn a_row_read_before_the_end_does_not_bring_it_back() {
     let mut b = exact();
     let began = T0 + SEC;
-    b.tracker.snapshot_begins();
+    b.tracker.poll_begins();
     b.see(ended(began + 300 * MS, began, ENDED_BY_ABORTED, |_| ()));
-    let snapshot = snapshot_at(began + 299 * MS, vec![row(0, 700)], 0);
-    b.take_in(snapshot.into());
-    b.tracker.snapshots_done(began + 300 * MS);
+    let dump = snapshot_at(began + 299 * MS, vec![row(0, 700)], 0);
+    b.take_in(dump.into());
+    b.tracker.poll_ends(began + 300 * MS);
     let h = b.one();
     assert_eq!(h.outcome, Outcome::Dropped);
     assert!(h.evidence[0].fact.contains("ss -K"), "{:?}", h.evidence);
@@ -158,7 +158,7 @@ fn with_its_listener_it_may_have_moved_to_another() {
     b.see(ended(began + SEC, began, ENDED_BY_TIMER, gone));
     assert_eq!((b.handshakes().len(), b.tracker.open()), (0, 1));
     // It had not: a look shows that it is gone, and nothing was lost.
-    b.snapshot(gone_at(began + 2 * SEC, 0));
+    b.dump(gone_at(began + 2 * SEC, 0));
     let lines = b.lines();
     let all = handshakes(&lines);
     assert_eq!((all.len(), lost(&lines)), (1, 0));
@@ -174,7 +174,7 @@ fn an_end_that_no_event_told_is_lost_and_still_told() {
     let mut b = exact();
     let began = T0 + SEC;
     b.see(request(began, Moment::Begun, |_| ()));
-    b.snapshot(gone_at(began + 2 * SEC, 0));
+    b.dump(gone_at(began + 2 * SEC, 0));
     let lines = b.lines();
     assert_eq!((handshakes(&lines).len(), lost(&lines)), (1, 1));
 
@@ -197,7 +197,7 @@ fn an_end_that_no_event_told_is_lost_and_still_told() {
 fn where_nothing_tells_who_ended_it_the_counter_does() {
     let mut b = exact();
     let began = T0 + SEC;
-    b.snapshot(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
+    b.dump(snapshot_at(T0 + 500 * MS, Vec::new(), 7));
     b.host.resets.set(8);
     b.see(ended(began + MS, began, ENDED_BY_UNKNOWN, |_| ()));
     b.see(ended(
@@ -231,7 +231,7 @@ fn refused_syns_are_the_peers() {
     assert_eq!((peer.attempts, handshakes(&lines).len()), (0, 0));
     // Where nothing tells it is not known, and that is no 0.
     let mut b = bench();
-    b.see(synack_again(T0 + 2 * SEC, T0 + SEC, 0, 0, false));
+    b.see(synack_retransmitted(T0 + 2 * SEC, T0 + SEC, 0, 0, false));
     b.tracker.finish(T0 + 3 * SEC);
     for line in b.lines() {
         if let Body::Peer(peer) = line.body {

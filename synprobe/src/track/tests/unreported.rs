@@ -15,7 +15,7 @@ fn lost(lines: &[Line]) -> Vec<u64> {
 fn a_socket_s_own_count_tells_of_syns_that_no_event_told() {
     let mut b = bench();
     b.see(connect(T0, 0xa));
-    b.see(syn_again(T0 + 3_030 * MS, 0xa, 3, 250));
+    b.see(syn_retransmitted(T0 + 3_030 * MS, 0xa, 3, 250));
     b.see(state(T0 + 4_500 * MS, 0xa, client_flow(50000), 2, 7, |r| {
         r.total_retrans = 4
     }));
@@ -28,8 +28,8 @@ fn a_socket_s_own_count_tells_of_syns_that_no_event_told() {
 fn a_request_s_own_count_tells_of_syn_acks_that_no_event_told() {
     let mut b = bench();
     let began = T0 + SEC;
-    b.see(synack_again(began + SEC, began, 0, 0, false));
-    b.see(synack_again(began + 7 * SEC, began, 2, 2, false));
+    b.see(synack_retransmitted(began + SEC, began, 0, 0, false));
+    b.see(synack_retransmitted(began + 7 * SEC, began, 2, 2, false));
     for event in accepted(began + 8 * SEC, 0xb, 100, 4) {
         b.see(event);
     }
@@ -79,25 +79,25 @@ fn missed(b: &mut Bench) -> Vec<(u64, Missed)> {
 #[test]
 fn the_kernel_s_count_tells_of_segments_that_no_event_told() {
     let mut b = bench();
-    b.snapshot(counted(T0, 3, 10));
+    b.dump(counted(T0, 3, 10));
     b.see(data_again(T0 + SEC, 4));
-    b.snapshot(counted(T0 + 2 * SEC, 3, 14));
+    b.dump(counted(T0 + 2 * SEC, 3, 14));
     assert_eq!(missed(&mut b), []);
     b.see(data_again(T0 + 3 * SEC, 1));
-    b.snapshot(counted(T0 + 4 * SEC, 4, 17));
+    b.dump(counted(T0 + 4 * SEC, 4, 17));
     let told = missed(&mut b);
     assert_eq!(
         told,
         [(1, Missed::Handshakes(NETNS)), (1, Missed::Data(NETNS))]
     );
-    b.snapshot(counted(T0 + 5 * SEC, 4, 17));
+    b.dump(counted(T0 + 5 * SEC, 4, 17));
     assert_eq!(missed(&mut b), [], "once");
 }
 
 #[test]
 fn segments_of_a_record_that_did_not_fit_are_not_lost_once_more() {
     let mut b = bench();
-    b.snapshot(counted(T0, 0, 0));
+    b.dump(counted(T0, 0, 0));
     let lost = Lost {
         events: 1,
         reason: "the ring was full".to_owned(),
@@ -105,9 +105,9 @@ fn segments_of_a_record_that_did_not_fit_are_not_lost_once_more() {
     };
     b.tracker.observe(Observation::Lost { at_ns: T0, lost });
     b.lines();
-    b.snapshot(counted(T0 + SEC, 0, 30));
+    b.dump(counted(T0 + SEC, 0, 30));
     assert_eq!(missed(&mut b), []);
-    b.snapshot(counted(T0 + 2 * SEC, 0, 31));
+    b.dump(counted(T0 + 2 * SEC, 0, 31));
     assert_eq!(missed(&mut b), [(1, Missed::Data(NETNS))]);
 }
 
@@ -117,8 +117,8 @@ fn before_6_17_what_could_not_be_sent_is_not_missed() {
         sees_failures: false,
         ..config()
     });
-    b.snapshot(counted(T0, 0, 0));
-    b.snapshot(SocketDump {
+    b.dump(counted(T0, 0, 0));
+    b.dump(SocketDump {
         retrans_fail: 2,
         ..counted(T0 + SEC, 1, 2)
     });
@@ -135,8 +135,8 @@ fn with_a_filter_nothing_is_held_against_the_namespace() {
         selection,
         ..config()
     });
-    b.snapshot(counted(T0, 0, 0));
+    b.dump(counted(T0, 0, 0));
     b.see(data_again(T0 + SEC, 1));
-    b.snapshot(counted(T0 + 2 * SEC, 0, 9));
+    b.dump(counted(T0 + 2 * SEC, 0, 9));
     assert_eq!(missed(&mut b), []);
 }

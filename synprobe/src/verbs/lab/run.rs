@@ -52,7 +52,7 @@ pub fn run<V: View + Send + 'static>(
             ..Selection::default()
         },
         mode: setup.mode,
-        wish: setup.wish,
+        requested_mode: setup.requested_mode,
         detail: setup.detail,
         ring_bytes: setup.ring_bytes,
         max_handshakes: setup.max_handshakes,

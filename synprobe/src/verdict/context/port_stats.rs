@@ -66,7 +66,7 @@ pub fn silent(h: &Handshake) -> bool {
     matches!(
         h.outcome,
         Outcome::Expired | Outcome::Dropped | Outcome::Open
-    ) && f.counted
+    ) && f.history_known
         && h.retransmits > 0
         && h.retransmits_by_peer == 0
         && !f.acked

@@ -29,7 +29,7 @@ impl Verdict for AcceptQueueFull {
         let waiting = !f.acked
             && (f.queue_was_full || seen_full)
             && h.outcome == Outcome::Open
-            && !f.counted
+            && !f.history_known
             && !f.reset_seen;
         if !refused && !waiting {
             return None;
@@ -148,8 +148,8 @@ mod tests {
     #[test]
     fn an_old_half_open_at_a_full_queue_is_likely() {
         let mut h = half_open(Outcome::Open);
-        h.facts.was_there = true;
-        h.facts.counted = false;
+        h.facts.preexisting = true;
+        h.facts.history_known = false;
         let got = said(&h, looked(&listener(129, 5), 40, 0));
         assert_eq!(
             got,

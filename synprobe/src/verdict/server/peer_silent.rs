@@ -99,8 +99,8 @@ mod tests {
         let mut young = half_open(Outcome::Open);
         young.retransmits = 0;
         let mut unwatched = half_open(Outcome::Open);
-        unwatched.facts.counted = false;
-        unwatched.facts.was_there = true;
+        unwatched.facts.history_known = false;
+        unwatched.facts.preexisting = true;
         for h in [young, unwatched] {
             let said = judged(&h, Context::default());
             assert_eq!(

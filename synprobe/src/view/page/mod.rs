@@ -32,7 +32,7 @@ pub struct Page {
     end: Option<End>,
     judged: u64,
     preexisting: u64,
-    undecided: u64,
+    awaits_port: u64,
 }
 
 impl View for Page {
@@ -73,9 +73,9 @@ impl Page {
 
     fn handshake(&mut self, h: &Handshake) {
         self.judged += 1;
-        self.preexisting += u64::from(h.facts.was_there);
+        self.preexisting += u64::from(h.facts.preexisting);
         let failed = h.outcome != Outcome::Established && !h.was_evicted();
-        self.undecided += u64::from(h.verdict.is_none() && failed);
+        self.awaits_port += u64::from(h.verdict.is_none() && failed);
     }
 
     /// The page.
@@ -211,11 +211,11 @@ impl Page {
                 self.preexisting
             ));
         }
-        if self.undecided > 0 {
+        if self.awaits_port > 0 {
             spots.push(format!(
                 "{} handshakes showed too little in this time: a longer --duration shows more (SYN-ACKs are \
                  retransmitted at 1, 3, 7, 15, 31 s)",
-                self.undecided
+                self.awaits_port
             ));
         }
         if let Some(start) = &self.start {
