@@ -281,11 +281,11 @@ fn answered(question: &Question, family: SocketFamily) -> Result<()> {
     let end = &watched.end;
     // Who leaves SYN_RECV may be a client too (both ends opened at once): the kernel side lets it
     // through whatever role was asked for, and the agent tells.
-    let awaits_port = match (question.name, wanted.len()) {
+    let undecided = match (question.name, wanted.len()) {
         ("role-client", clients) => clients as u64,
         _ => 0,
     };
-    let due = RECORDS * wanted.len() as u64 + awaits_port;
+    let due = RECORDS * wanted.len() as u64 + undecided;
     ensure!(
         (end.produced, end.events, end.lost) == (due, due, 0),
         "{due} records were due: {end:?}"

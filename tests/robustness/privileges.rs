@@ -91,25 +91,23 @@ pub fn urgent() -> Result<()> {
         "these tests have a nice value of {own} themselves"
     );
     let port = QUIET_PORT.to_string();
-    for (arguments, requested_mode, wanted) in
-        [(&[][..], 0, -4), (&["--quiet"][..], 0, 0), (&[][..], 3, 3)]
-    {
+    for (arguments, wish, wanted) in [(&[][..], 0, -4), (&["--quiet"][..], 0, 0), (&[][..], 3, 3)] {
         let mut command =
             command(&[&["watch", "--format", "json", "--port", &port], arguments].concat())?;
         // SAFETY: setpriority is async-signal-safe.
         unsafe {
-            command.pre_exec(move || {
-                match libc::setpriority(libc::PRIO_PROCESS, 0, requested_mode) {
+            command.pre_exec(
+                move || match libc::setpriority(libc::PRIO_PROCESS, 0, wish) {
                     0 => Ok(()),
                     _ => Err(io::Error::last_os_error()),
-                }
-            });
+                },
+            );
         }
         let agent = Agent::of(command)?;
         let nice = nice_values(agent.pid()?)?;
         ensure!(
             nice == BTreeSet::from([wanted]),
-            "{arguments:?} with a nice value of {requested_mode}: {nice:?}, not {wanted}"
+            "{arguments:?} with a nice value of {wish}: {nice:?}, not {wanted}"
         );
     }
     Ok(())

@@ -147,7 +147,7 @@ fn attempts(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
     for attempt in 1.. {
         match run() {
             Err(error) if attempt < ATTEMPTS && error.downcast_ref::<Undecided>().is_some() => {
-                println!("awaits_port, repeated: {name}: {error:#}");
+                println!("undecided, repeated: {name}: {error:#}");
             }
             // Include the causes.
             result => return result.map_err(|error| Failed::from(format!("{error:#}"))),
@@ -159,7 +159,7 @@ fn attempts(name: &str, run: &dyn Fn() -> Result<()>) -> Result<(), Failed> {
 /// Puts an error after the lines of its run, because readers look at the end of a log.
 pub fn after_lines(lines: &str, error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<Undecided>() {
-        Ok(awaits_port) => awaits_port.into(),
+        Ok(undecided) => undecided.into(),
         Err(error) => anyhow!("the run's lines:\n{lines}\n{error:#}"),
     }
 }

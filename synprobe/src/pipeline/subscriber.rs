@@ -23,7 +23,7 @@ const WAITING: usize = 32_768;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The reason of the `lost` line of an output that was too slow.
-const TOO_SLOW: &str = "lines for this output: it was slower than they came";
+const TOO_SLOW: &str = "lines of this output: it was too slow for them";
 
 /// See the module.
 pub struct Subscriber {
@@ -227,7 +227,8 @@ impl<V> Writing<V> {
     pub fn finish(self) -> (Option<V>, io::Result<()>) {
         if !self.queue.wait_until(|state| state.done) {
             let left = self.queue.lock().lines;
-            let error = format!("nothing was taken for 2 s: {left} lines are not written");
+            let error =
+                format!("the output accepted nothing for 2 s: {left} lines are not written");
             return (None, Err(io::Error::new(io::ErrorKind::TimedOut, error)));
         }
         match self.thread.join() {

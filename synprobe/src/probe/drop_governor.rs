@@ -34,7 +34,7 @@ pub enum DropGovernor {
         runs: u64,
     },
     /// Not watched.
-    StoredHalfOpen {
+    Resting {
         /// When to attach again.
         until: Instant,
     },
@@ -63,11 +63,11 @@ impl DropGovernor {
                     *self = Self::watching(now, runs);
                     return None;
                 }
-                *self = Self::StoredHalfOpen { until: now + PAUSE };
+                *self = Self::Resting { until: now + PAUSE };
                 Some(GovernorAction::Detach { per_second })
             }
-            Self::StoredHalfOpen { until } if now < until => None,
-            Self::StoredHalfOpen { .. } => {
+            Self::Resting { until } if now < until => None,
+            Self::Resting { .. } => {
                 *self = Self::watching(now, runs);
                 Some(GovernorAction::Attach)
             }

@@ -223,7 +223,7 @@ impl Probes {
                     None
                 }
                 Err(error) => {
-                    self.drop_governor = DropGovernor::StoredHalfOpen { until: now + PAUSE };
+                    self.drop_governor = DropGovernor::Resting { until: now + PAUSE };
                     Some(format!(
                         "packet drops: attaching again failed ({error}): not watched for {seconds} s"
                     ))

@@ -51,8 +51,8 @@ impl Tracker {
                 }
                 Some(false) => {
                     // reqsk_timer_handler() drops a request whose SYN-ACK cannot be sent again.
-                    let fact = "it vanished before its time and EmbryonicRsts did not rise: \
-                                pruned, ended by ICMP, or its SYN-ACK could not be sent again";
+                    let fact = "it vanished before its schedule ended, and EmbryonicRsts did not rise: \
+                                pruned, ended by ICMP, or its SYN-ACK could not be retransmitted";
                     (Outcome::Dropped, fact.to_owned())
                 }
                 None => {

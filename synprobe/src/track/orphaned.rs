@@ -47,8 +47,8 @@ impl Tracker {
                 continue;
             }
             if let Some(open) = self.half_opens.remove(&tuple) {
-                let fact = "nobody can look into its network namespace, and its SYN-ACK has not been \
-                            sent again for longer than it could take";
+                let fact = "its network namespace cannot be read, and no SYN-ACK was retransmitted for longer \
+                            than the schedule allows";
                 let mut end = HandshakeEnd::new(Outcome::Dropped, now_ns).fact(fact);
                 end.source = Some(DwellSource::SockDiag);
                 end.error_us = now_ns.saturating_sub(open.alive_ns) / 1000;

@@ -147,7 +147,7 @@ impl Tracker {
                 match schedule.is_over(u32::from(r.num_timeout)) {
                     true => HandshakeEnd::new(Outcome::Expired, at_ns),
                     // reqsk_timer_handler() drops what it cannot send again.
-                    false => dropped("its SYN-ACK could not be sent again"),
+                    false => dropped("its SYN-ACK could not be retransmitted"),
                 }
             }
             ENDED_BY_ICMP => dropped("an ICMP error ended it"),

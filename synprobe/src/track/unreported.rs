@@ -1,4 +1,4 @@
-//! What no event told of, and something else shows: lost, and said once.
+//! What a counter or sock_diag shows and no event reported: counted as lost, once.
 
 use super::{Observation, Tracker};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     model::{Lost, Missed, SocketDump, TcpState},
 };
 
-/// Records that are known to be lost: what else shows that they are missing is no news.
+/// Records that are already counted as lost. A counter that shows the same loss adds nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct AlreadyCounted {
     pub states: u64,
@@ -18,29 +18,29 @@ pub(super) struct AlreadyCounted {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Evictions {
     pub count: u64,
-    /// When the first of them was, CLOCK_MONOTONIC nanoseconds.
+    /// Time of the first of them, CLOCK_MONOTONIC nanoseconds.
     pub since_ns: Option<u64>,
 }
 
 /// Evictions are reported together, at most once in this time.
 pub(super) const EVICTION_REPORT_NS: u64 = 1_000_000_000;
 
-/// What no event told of.
+/// What no event reported.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unreported {
-    /// SYNs and SYN-ACKs sent again: whose count shows it.
+    /// Retransmissions of SYNs and SYN-ACKs, and which counter shows them.
     Retransmissions(&'static str),
-    /// Other segments sent again.
+    /// Retransmissions of other segments.
     Segments,
-    /// That an active open is over.
+    /// Ends of active opens.
     ClientEnds,
     /// Ends of half-opens, in the exact mode.
     HalfOpenEnds,
 }
 
 impl Tracker {
-    /// Holds what was seen against the namespace's own counter. With a filter nobody can tell which of
-    /// what it counted was asked for.
+    /// Compares the events with the namespace's own counters. With a filter the counters are useless: they
+    /// include what was not selected.
     pub(super) fn audit_counters(&mut self, dump: &SocketDump) {
         let Some(mut count) = dump
             .retransmitted
@@ -49,20 +49,19 @@ impl Tracker {
             return;
         };
         if !self.config.sees_failures {
-            // Attempts that failed are counted and raise no event; which of them were SYNs, nobody tells.
+            // Failed attempts are counted and raise no event. Which of them were SYNs is not known.
             for counted in [&mut count.again.handshake, &mut count.again.segments] {
                 *counted = counted.saturating_sub(dump.retrans_fail);
             }
         }
         let (netns, at_ns) = (dump.netns, count.after_ns);
         let missing = self.mib_audit.reading(netns, count);
-        let by = Unreported::Retransmissions("TCPSynRetrans");
-        self.count_unreported(netns, at_ns, missing.handshake, by);
+        let what = Unreported::Retransmissions("counted in TCPSynRetrans");
+        self.count_unreported(netns, at_ns, missing.handshake, what);
         self.count_unreported(netns, at_ns, missing.data, Unreported::Segments);
     }
 
-    /// What an event tells that was sent again, for the mib_audit: where nobody reads the counters it
-    /// would only be kept.
+    /// Counts the retransmission of an event for the audit. With a filter no audit reads it.
     pub(super) fn audit_event(&mut self, event: &Event) {
         let (handshake, segments) = match event {
             Event::SynAck(..) => (true, 1),
@@ -77,14 +76,14 @@ impl Tracker {
         }
     }
 
-    /// A socket's own count is ahead of the events by so many.
+    /// A socket's own count exceeds the events by this many.
     pub(super) fn missed(&mut self, netns: u32, at_ns: u64, events: u32) {
         let news = self.mib_audit.missed(netns, events.into());
         self.count_unreported(
             netns,
             at_ns,
             news,
-            Unreported::Retransmissions("the socket"),
+            Unreported::Retransmissions("counted by the socket"),
         );
     }
 
@@ -102,7 +101,7 @@ impl Tracker {
         }
     }
 
-    /// Something else than an event told of these: lost, unless they are known to be.
+    /// Counts events that were not received as lost, less those that are already counted.
     pub(super) fn count_unreported(
         &mut self,
         netns: u32,
@@ -110,42 +109,43 @@ impl Tracker {
         events: u64,
         what: Unreported,
     ) {
-        let (excuse, named, by, of) = match what {
-            Unreported::Retransmissions(by) => (
+        let (known, named, shown, of) = match what {
+            Unreported::Retransmissions(shown) => (
                 &mut self.already_counted.retransmissions,
                 "retransmissions",
-                by,
+                shown,
                 Missed::Handshakes(netns),
             ),
             Unreported::Segments => (
                 &mut self.already_counted.retransmissions,
-                "segments sent again",
-                "RetransSegs",
+                "segments retransmitted",
+                "counted in RetransSegs",
                 Missed::Data(netns),
             ),
             Unreported::ClientEnds => (
                 &mut self.already_counted.states,
                 "ends of active opens",
-                "sock_diag",
+                "shown by sock_diag",
                 Missed::Others,
             ),
             Unreported::HalfOpenEnds => (
                 &mut self.already_counted.requests,
                 "ends of half-opens",
-                "sock_diag",
+                "shown by sock_diag",
                 Missed::Others,
             ),
         };
         let already_counted = match what {
             // A record that is known to be lost may have been of any number of segments.
-            Unreported::Segments if *excuse > 0 => events,
-            _ => events.min(*excuse),
+            Unreported::Segments if *known > 0 => events,
+            _ => events.min(*known),
         };
-        *excuse = excuse.saturating_sub(already_counted);
+        *known = known.saturating_sub(already_counted);
         let events = events - already_counted;
         if events > 0 {
             self.totals.unreported += events;
-            let reason = format!("{named} in namespace {netns}: {by} shows them and no event told");
+            let reason =
+                format!("{named} in namespace {netns}: {shown}, but no event was received");
             let lost = Lost { events, reason, of };
             self.observe(Observation::Lost { at_ns, lost });
         }

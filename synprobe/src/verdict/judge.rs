@@ -204,7 +204,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         h.confidence = Confidence::Insufficient;
         if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
-                fact: awaits_port(h),
+                fact: why_no_verdict(h),
                 supports: false,
             });
         }
@@ -242,7 +242,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
 }
 
 /// Why there is no verdict.
-fn awaits_port(h: &Handshake) -> String {
+fn why_no_verdict(h: &Handshake) -> String {
     let age = h
         .dwell_us
         .map_or_else(|| "an unknown time".to_owned(), format::duration);

@@ -293,7 +293,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "DEV_READY",
-        "the device is not ready: down, or nobody serves it",
+        "the device is not ready: down, or nothing reads it",
         "ip -s link show; ip tuntap",
     ),
     reason(

@@ -34,20 +34,17 @@ impl Verdict for Abandoned {
                 super::took(h)
             )
         });
-        finding = finding.pro(format!(
-            "{} had been sent, and no answer had come",
-            super::syns(h)
-        ));
+        finding = finding.pro(format!("{} sent, and no answer received", super::syns(h)));
         finding = match h.facts.would_give_up_us {
             Some(us) => finding.pro(format!(
-                "the kernel's own limit was {}: the application is the more impatient of the two",
+                "the kernel would have tried for {}: the application gave up first",
                 format::duration(us)
             )),
             None => finding.contra("when the kernel would have given up is not known"),
         };
         Some(finding.remedy(format!(
-            "the peer {} did not answer in time: see why (synprobe connect {}); a time-out below 1 s never \
-             survives one lost packet, below 3 s not two",
+            "the peer {} did not answer in time: see why (synprobe connect {}); a connect \
+             time-out below 1 s fails on one lost packet, below 3 s on two",
             super::peer(h),
             super::peer(h)
         )))
@@ -57,11 +54,11 @@ impl Verdict for Abandoned {
         Explanation {
             summary: "the application gave up before the kernel did",
             meaning: "The application's own connect time-out ran out, or it was ended, while the kernel \
-                      was still trying. No packet tells the peer. Connects that race each other (happy \
-                      eyeballs) look so too, for the ones that lose.",
+                      was still trying. No packet tells the peer. The losing attempts of happy eyeballs \
+                      look the same.",
             detection: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
                       did not answer in time is another question; an ICMP error that was noted \
-                      meanwhile, a full queue on this host or a packet dropped here is said instead.",
+                      meanwhile, a full queue on this host or a packet dropped here is reported instead.",
             remedy: "See why there was no answer, and compare the two time-outs.\n    synprobe connect \
                      <host>:<port>\n    sysctl net.ipv4.tcp_syn_retries",
             reproduce: "synprobe lab abandoned\nsynprobe lab impatient",

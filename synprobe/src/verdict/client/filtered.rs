@@ -29,9 +29,10 @@ impl Verdict for Filtered {
         ));
         finding = match (h.outcome, h.facts.would_give_up_us) {
             (Outcome::TimedOut, _) => finding.pro("the kernel gave up: ETIMEDOUT"),
-            (_, Some(us)) => {
-                finding.pro(format!("the kernel goes on until {}", format::duration(us)))
-            }
+            (_, Some(us)) => finding.pro(format!(
+                "the kernel retries until {} after the first SYN",
+                format::duration(us)
+            )),
             _ => finding,
         };
         finding = finding.maybe_contra(context.typical_us(&h.connection).map(|(us, n)| {

@@ -33,16 +33,16 @@ impl Verdict for Refused {
         let port = h.connection.peer_port.unwrap_or(0);
         let peer = super::peer(h);
         Some(finding.remedy(format!(
-            "on the peer: ss -ltn 'sport = :{port}' (does anybody listen on that very address?); else a \
+            "on the peer: ss -ltn 'sport = :{port}' (does anything listen on that very address?); else a \
              firewall answers with RST for {peer}"
         )))
     }
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "RST in answer to our SYN: nobody listens there, or a firewall says so",
+            summary: "RST in answer to our SYN: nothing listens there, or a firewall rejects it",
             meaning: "The peer's host, or a device in its name, refused the connection at once. Mostly \
-                      nobody listens on that port and address (a service that is down, or bound to \
+                      nothing listens on that port and address (a service that is down, or bound to \
                       another address), sometimes a firewall that rejects with RST.",
             detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
                       port-unreachable gives the same errno without a RST and is reported as unreachable.",

@@ -55,7 +55,7 @@ impl Verdict for ServerQueueFull {
             )),
         });
         finding = match overflows {
-            0 => finding.contra("ListenOverflows of its namespace did not move in this run"),
+            0 => finding.contra("ListenOverflows of its namespace did not rise in this run"),
             n => finding.pro(format!(
                 "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
             )),

@@ -47,8 +47,8 @@ impl Verdict for Unreachable {
         let peer = h.connection.peer_addr;
         let own = word.is_some_and(|word| word.from == h.connection.local_addr);
         if own {
-            finding =
-                finding.pro("this host itself says so: its neighbour on the link did not answer");
+            finding = finding
+                .pro("the error came from this host: its neighbour on the link did not answer");
         }
         let whom = match word {
             _ if own => format!("ip neigh show {peer}; "),
@@ -63,15 +63,14 @@ impl Verdict for Unreachable {
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "a router or the peer said by ICMP that it cannot be reached",
+            summary: "an ICMP error reports that the peer cannot be reached",
             meaning: "Somebody on the way answered the SYN with an ICMP error: host or network \
                       unreachable (it does not answer ARP, or there is no route), administratively \
                       prohibited (a firewall that rejects), port unreachable (a firewall's reject, or a \
                       host without TCP on that port).",
             detection: "sk_err at SYN_SENT→CLOSE without a RST: certain. The ICMP packet itself, from the \
                       agent's own raw socket (CAP_NET_RAW), says which error and who sent it. An error \
-                      that the kernel noted (sk_err_soft) and did not act on, on a connection that went \
-                      failed_half_opens: likely.",
+                      that the kernel noted (sk_err_soft) and did not act on, on a connection that failed: likely.",
             remedy: "Ask whoever sent it.\n    ip route get <peer>\n    traceroute -T -p <port> <peer>",
             reproduce: "synprobe lab unreachable",
         }

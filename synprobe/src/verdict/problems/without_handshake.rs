@@ -75,9 +75,8 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
     let mut evidence = vec![pro(history.how_full())];
     let fact = match overflows {
         0 => Evidence {
-            fact:
-                "ListenOverflows of its namespace did not move in this run: nobody was turned away"
-                    .to_owned(),
+            fact: "ListenOverflows of its namespace did not rise in this run: no SYN was refused"
+                .to_owned(),
             supports: false,
         },
         n => pro(format!(

@@ -36,7 +36,7 @@ impl Verdict for AcceptQueueFull {
         }
         let mut finding = if refused {
             Finding::certain()
-                .pro("its final ACK came and was not taken: the accept queue was full")
+                .pro("the final ACK arrived and was discarded: the accept queue was full")
         } else {
             Finding::likely()
         };

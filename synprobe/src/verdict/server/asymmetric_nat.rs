@@ -35,7 +35,7 @@ impl Verdict for AsymmetricNat {
             }
             (Some(_), _) if repeats => {
                 finding = finding.pro(format!(
-                    "the peer repeated its SYN {}: it lives, and our SYN-ACK means nothing to it",
+                    "the peer repeated its SYN {}: it is alive, and it does not recognise our SYN-ACK",
                     crate::verdict::times(h.retransmits_by_peer)
                 ));
             }

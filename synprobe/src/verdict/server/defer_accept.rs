@@ -28,7 +28,7 @@ impl Verdict for DeferAccept {
                 .pro("the listener has TCP_DEFER_ACCEPT")
                 .pro("its final ACK came without data, and the kernel waits for some")
                 .remedy(
-                    "nothing to mend; if it is not wanted, take TCP_DEFER_ACCEPT off the listener \
+                    "no action is needed; if it is not wanted, remove TCP_DEFER_ACCEPT from the listener \
                      (nginx: listen … deferred)",
                 )
         })
@@ -37,8 +37,8 @@ impl Verdict for DeferAccept {
     fn explain(&self) -> Explanation {
         Explanation {
             summary: "TCP_DEFER_ACCEPT waits for the client's first data: not a fault",
-            meaning: "The listener asked the kernel not to wake it for a connection on which nothing was \
-                      said yet. The client is connected; the server stays half-open until data come, or \
+            meaning: "The listener asked the kernel not to wake it for a connection that has \
+                      sent no data yet. The client is connected; the server stays half-open until data come, or \
                       for as long as the option says. Clients that connect ahead of need, health checks \
                       and port scanners show up so.",
             detection: "The listener's own setting (icsk_accept_queue.rskq_defer_accept) together with a \

@@ -20,11 +20,12 @@ impl Verdict for PeerReset {
         let finding = if h.facts.reset_seen {
             Finding::certain().pro("the peer's RST was seen, and the half-open was gone with it")
         } else {
-            Finding::likely().pro("it was gone before its time, and EmbryonicRsts had risen")
+            Finding::likely()
+                .pro("it was gone before its schedule ended, and EmbryonicRsts had risen")
         };
         let port_stats = context.port_stats(&h.connection);
         let finding = finding.maybe_contra(port_stats.filter(|c| c.returned() > 0).map(|_| {
-            "some of those who were reset or silent here have also come in: not all are spoofed"
+            "some of the peers that reset or stayed silent have also completed handshakes: not all are spoofed"
                 .to_owned()
         }));
         let peer = h.connection.peer_addr;

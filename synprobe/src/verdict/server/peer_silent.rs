@@ -52,7 +52,7 @@ impl Verdict for PeerSilent {
             detection: "The SYN-ACK timer fired and no SYN came again (num_retrans equals the time-outs), no \
                       final ACK was discarded, no RST seen. Likely at the most: it rests on silence. One \
                       host cannot tell a scanner from a dead path or from an ACK that is lost on its way \
-                      here; whether this peer has come in before, and a capture on the other host, can. A \
+                      here; whether this peer completed a handshake before, and a capture on the other host, can. A \
                       client that gives up before its first SYN time-out looks the same.",
             remedy: "If the peer is yours, look from there. If many at once: see syn-flood.\n    ping \
                      <peer>\n    tcpdump -ni any 'host <peer> and tcp'",

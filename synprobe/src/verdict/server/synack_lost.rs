@@ -28,7 +28,7 @@ impl Verdict for SynackLost {
         let mut finding = Finding::certain();
         if h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
-                "the peer repeated its SYN {}: it lives, and has not received a SYN-ACK",
+                "the peer repeated its SYN {}: it is alive and has not received a SYN-ACK",
                 times(h.retransmits_by_peer)
             ));
         }

@@ -32,7 +32,7 @@ pub struct Page {
     end: Option<End>,
     judged: u64,
     preexisting: u64,
-    awaits_port: u64,
+    undecided: u64,
 }
 
 impl View for Page {
@@ -75,7 +75,7 @@ impl Page {
         self.judged += 1;
         self.preexisting += u64::from(h.facts.preexisting);
         let failed = h.outcome != Outcome::Established && !h.was_evicted();
-        self.awaits_port += u64::from(h.verdict.is_none() && failed);
+        self.undecided += u64::from(h.verdict.is_none() && failed);
     }
 
     /// The page.
@@ -211,11 +211,11 @@ impl Page {
                 self.preexisting
             ));
         }
-        if self.awaits_port > 0 {
+        if self.undecided > 0 {
             spots.push(format!(
                 "{} handshakes showed too little in this time: a longer --duration shows more (SYN-ACKs are \
                  retransmitted at 1, 3, 7, 15, 31 s)",
-                self.awaits_port
+                self.undecided
             ));
         }
         if let Some(start) = &self.start {
