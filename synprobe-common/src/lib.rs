@@ -1,8 +1,8 @@
-//! The bottom of the house: the output contract as types ([`model`]), the operating system wrapped
-//! ([`sys`]), and small things that every part uses ([`util`]).
+//! What the agent and its lab share: the output contract as types ([`model`]), wrappers of the operating
+//! system ([`sys`]), and helpers ([`util`]).
 //!
-//! A crate of its own because the agent and its lab both stand on it, and the agent may contain the
-//! lab: neither may need the other. `synprobe` re-exports all three.
+//! It is a crate of its own because the agent may contain the lab, and neither may depend on the other.
+//! `synprobe` re-exports all three modules.
 
 pub mod model;
 pub mod sys;

@@ -1,8 +1,15 @@
-//! synprobe: watches every TCP handshake on a Linux host from inside the kernel, times it
-//! truthfully, and says why it is stuck.
+//! synprobe watches every TCP handshake on a Linux host from inside the kernel, times it as the kernel
+//! does, and names the cause where it is stuck.
 //!
-//! The flow is one way: kernel probe → ring → decode → track → verdict → view. Start reading at
-//! [`pipeline`].
+//! ```text
+//!   probe → ring → decode ─┐                                 ┌─ view (text, JSON, page)
+//!   poller (sock_diag)    ─┼─► Input ─► engine ─► subscriber ┴─ …
+//!   enrich (names)        ─┘     ▲      (track + verdict)
+//!                                └── recording ◄── recorder
+//! ```
+//!
+//! Data flows one way, from inputs to lines. The engine does no I/O: its questions go to the poller, and
+//! the answers return as inputs. Start reading at [`pipeline`]. docs/design.md has the whole tree.
 
 pub mod cli;
 pub mod connect;

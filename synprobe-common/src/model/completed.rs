@@ -19,7 +19,7 @@ pub struct Completed {
     pub untimed: u64,
     /// Median dwell, microseconds: the upper end of its bucket.
     pub dwell_p50_us: Option<u64>,
-    /// 99th percentile, likewise.
+    /// 99th percentile, microseconds: the upper end of its bucket.
     pub dwell_p99_us: Option<u64>,
     /// Those that are not empty, in order.
     pub buckets: Vec<Bucket>,

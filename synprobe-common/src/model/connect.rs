@@ -29,7 +29,7 @@ pub struct ConnectAttempt {
     pub dwell_us: Option<u64>,
     /// SYNs sent; `None`: its records were lost.
     pub syns: Option<u32>,
-    /// Why it went badly.
+    /// Its verdict.
     pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
@@ -41,9 +41,9 @@ pub struct ConnectAttempt {
     pub interface: Option<String>,
     /// The next router; `None`: on the link, or not known.
     pub gateway: Option<IpAddr>,
-    /// What the last ICMP error that it met said.
+    /// The last ICMP error about it, in words.
     pub icmp: Option<String>,
-    /// Who sent that.
+    /// Its sender.
     pub icmp_from: Option<IpAddr>,
 }
 

@@ -25,7 +25,7 @@ pub struct Process {
     pub comm: Arc<str>,
 }
 
-/// What every line about one connection says of it.
+/// The fields of every line about one connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Connection {
     /// One handshake, unique within a run.

@@ -17,12 +17,12 @@ pub struct End {
     pub duration_us: u64,
     /// Handshakes evicted from the bounded table.
     pub evicted: u64,
-    /// Handshakes that went well and were only counted, in the kernel (the quiet mode).
+    /// Handshakes that completed and were only counted, in the kernel (the quiet mode).
     pub counted: u64,
-    /// Records that were due: those that the kernel side says it produced, and events at which the
-    /// kernel skipped a program.
+    /// Records that were due: those that the kernel side produced, and events at which the kernel skipped a
+    /// program.
     pub produced: u64,
-    /// Handshakes and retransmissions of peers that made room in the peer table.
+    /// Handshakes and retransmissions of peers that were evicted from the peer tables.
     pub peers_unlisted: u64,
     /// Different peer addresses, the unlisted included; an estimate where some are.
     pub peers_distinct: ByRole<u64>,

@@ -1,4 +1,4 @@
-//! What is known of a handshake beyond what its line prints: what verdicts are drawn from.
+//! Facts about a handshake beyond its line: the basis of verdicts.
 
 /// A listener's queues at the moment of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,20 +30,20 @@ impl Queue {
 pub struct Facts {
     /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known.
     pub began_ns: Option<u64>,
-    /// The final ACK came and was not taken: the accept queue was full, or TCP_DEFER_ACCEPT waits for
-    /// data (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
+    /// The final ACK arrived and was discarded: the accept queue was full, or TCP_DEFER_ACCEPT waits for data
+    /// (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
     pub acked: bool,
-    /// Whether the listener has TCP_DEFER_ACCEPT, where an event told.
+    /// Whether the listener has TCP_DEFER_ACCEPT, where an event showed it.
     pub defer_accept: Option<bool>,
-    /// The listener's queues at the last event that told.
+    /// The listener's queues at the last event that showed them.
     pub queue: Option<Queue>,
-    /// The fullest that the accept queue was seen at this handshake's events.
+    /// Whether the accept queue was full at an event of this handshake.
     pub queue_was_full: bool,
     /// An ICMP error that was noted and did not end it: the name of its errno.
     pub soft_error: Option<String>,
-    /// It was there before the run.
+    /// It is older than the run.
     pub preexisting: bool,
-    /// An event told how often it was sent again for which cause, from its very beginning.
+    /// An event showed its retransmissions and their triggers, from its beginning on.
     pub history_known: bool,
     /// It came through a SYN cookie, or may have.
     pub cookie: bool,
@@ -51,7 +51,7 @@ pub struct Facts {
     pub unbound: bool,
     /// The peer's RST itself was seen.
     pub reset_seen: bool,
-    /// SYNs of this very connection (same port) that came after the RST that killed it.
+    /// SYNs of this connection (same port) after the RST that ended it.
     pub syn_after_reset: u32,
     /// Client, not established: from the first SYN, when the kernel would have given up, µs.
     pub would_give_up_us: Option<u64>,
@@ -64,7 +64,7 @@ pub struct Facts {
 pub struct HalfOpenCounts {
     /// All of them.
     pub open: u64,
-    /// Those whose peer has not sent anything since its SYN, though the SYN-ACK was sent again.
+    /// Those whose peer has sent nothing since its SYN, although the SYN-ACK was retransmitted.
     pub silent: u64,
     /// From how many addresses those come.
     pub silent_sources: u64,

@@ -53,13 +53,13 @@ pub struct Handshake {
     pub dwell_source: Option<DwellSource>,
     /// Bound of its error, microseconds; `None` where it is exact to the clock.
     pub dwell_error_us: Option<u64>,
-    /// SYNs or SYN-ACKs sent again by this host.
+    /// SYNs or SYN-ACKs that this host retransmitted.
     pub retransmits: u32,
     /// SYN-ACKs among them that the peer's repeated SYN caused.
     pub retransmits_by_peer: u32,
     /// Name of the errno that ended it.
     pub error: Option<String>,
-    /// Why it went badly.
+    /// Its verdict.
     pub verdict: Option<VerdictKind>,
     /// How sure.
     pub confidence: Confidence,
@@ -76,7 +76,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Whether it was evicted from the table: then its line says nothing about how it went.
+    /// Whether it was evicted from the table: then its line is no evidence of its outcome.
     pub fn was_evicted(&self) -> bool {
         self.open_reason == Some(OpenReason::Evicted)
     }

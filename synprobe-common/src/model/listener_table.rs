@@ -19,7 +19,7 @@ pub struct ListenerNamespace {
     pub shared: Vec<SharedSynQueue>,
 }
 
-/// Sockets whose SYN queues cannot be told apart.
+/// Sockets whose SYN queues cannot be distinguished.
 #[derive(Clone, Debug)]
 pub struct SharedSynQueue {
     /// Where they listen.
@@ -30,7 +30,7 @@ pub struct SharedSynQueue {
     pub half_opens: u32,
 }
 
-/// What was seen, and which namespaces could not be looked into.
+/// The listeners, and the namespaces that could not be read.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerTable {
     /// Those with a listener that was asked for.
@@ -39,7 +39,7 @@ pub struct ListenerTable {
     pub lines: Vec<Line>,
     /// One line each.
     pub failures: Vec<String>,
-    /// No namespace could be looked into.
+    /// No namespace could be read.
     pub nothing: bool,
 }
 

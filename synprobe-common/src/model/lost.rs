@@ -1,27 +1,27 @@
-//! What was not seen.
+//! Lost records.
 
 use serde::{Deserialize, Serialize};
 
-/// Which records were lost: what a socket or a counter shows of the same is not lost once more.
+/// Which records were lost. A counter that shows the same loss does not count it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Missed {
     /// Others.
     Others,
     /// Transitions.
     States,
-    /// SYNs and SYN-ACKs, and segments, sent again.
+    /// Retransmissions of SYNs, SYN-ACKs and segments.
     Retransmissions,
     /// Beginnings and ends of half-opens (the exact mode).
     Requests,
     /// Any of these.
     Any,
-    /// Packets that this host threw away: evidence, never a handshake.
+    /// Packets that this host dropped: evidence, never a handshake.
     Drops,
-    /// SYNs and SYN-ACKs sent again in this namespace: only a count of the kernel's tells of them.
+    /// Retransmissions of SYNs and SYN-ACKs in this namespace that only the kernel's counter shows.
     Handshakes(u32),
-    /// Likewise other segments, which are no handshake's.
+    /// Retransmissions of other segments in this namespace, which belong to no handshake.
     Data(u32),
-    /// Lines for one output, which was too slow for them: no record, and only that output lacks them.
+    /// Lines of one output that was too slow. No record was lost, and only that output lacks them.
     Output,
     /// Handshakes evicted from the table: each has a line of its own, and no other one is affected.
     Evicted,
@@ -40,7 +40,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// Whether a handshake may be told wrongly for it.
+    /// Whether it may falsify the report of a handshake.
     pub fn is_of_handshakes(&self) -> bool {
         !matches!(
             self.of,

@@ -87,7 +87,7 @@ pub struct HalfOpenRow {
     pub tuple: Tuple,
     /// The socket's family.
     pub family: u16,
-    /// `idiag_retrans`: SYN-ACKs sent again (`num_retrans`).
+    /// `idiag_retrans`: SYN-ACK retransmissions (`num_retrans`).
     pub retrans: u8,
     /// `idiag_expires`: milliseconds to the SYN-ACK timer.
     pub expires_ms: u32,
@@ -106,13 +106,13 @@ pub struct SocketDump {
     pub rows: Vec<HalfOpenRow>,
     /// Active opens in SYN_SENT; `None`: not asked for.
     pub syn_sent: Option<Vec<HalfOpenRow>>,
-    /// The namespace's first: what it shows may have been there before the run.
+    /// The namespace's first: its rows may be older than the run.
     pub is_first: bool,
     /// `EmbryonicRsts`, where it could be read.
     pub embryonic_rsts: Option<u64>,
-    /// What was sent again, likewise.
+    /// Retransmissions counted, where they could be read.
     pub retransmitted: Option<RetransReading>,
-    /// `TCPRetransFail`, likewise.
+    /// `TCPRetransFail`; 0 where it could not be read.
     pub retrans_fail: u64,
     /// `tcp_synack_retries`, where it could be read.
     pub synack_retries: Option<u32>,
@@ -121,7 +121,7 @@ pub struct SocketDump {
 }
 
 impl SocketDump {
-    /// Whether it shows no handshake under way.
+    /// Whether it shows no handshake in progress.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.syn_sent.as_ref().is_none_or(Vec::is_empty)
     }
@@ -134,7 +134,7 @@ impl SocketDump {
     }
 }
 
-/// What an exact look-up says of a half-open.
+/// The result of an exact look-up of a half-open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
     /// It is still half-open.
@@ -145,7 +145,7 @@ pub enum Fate {
     Gone,
 }
 
-/// What was sent again.
+/// Counts of retransmissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetransCounts {
     /// SYNs and SYN-ACKs.
@@ -207,7 +207,7 @@ pub struct ListenCounters {
     pub req_q_full_drop: Option<u64>,
 }
 
-/// A way back to be looked up.
+/// A return path to be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PathQuestion {
     /// In this namespace.
@@ -218,7 +218,7 @@ pub struct PathQuestion {
     pub local: IpAddr,
 }
 
-/// The way that answers take.
+/// The path that answers take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReturnPath {
     /// Index of the device.
@@ -244,7 +244,7 @@ pub struct HandshakeSettings {
     pub syncookies: Option<u64>,
 }
 
-/// Counters of a network namespace (`/proc/net/netstat`) that decide what an event means.
+/// Counters of a network namespace (`/proc/net/netstat`) on which the meaning of an event depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandshakeCounters {
     /// When they were read, CLOCK_MONOTONIC nanoseconds.

@@ -22,7 +22,7 @@ pub enum Outcome {
     Expired,
     /// Half-open removed: listener closed, queue pruned.
     Dropped,
-    /// Open when last seen: [`OpenReason`] says why that is all that is known.
+    /// Open when last seen: [`OpenReason`] has the reason.
     Open,
 }
 
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Why the line of a handshake says `open`.
+/// Why the outcome of a handshake is `open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenReason {

@@ -26,13 +26,13 @@ pub struct Peer {
     pub open: u64,
     /// Median dwell of those that ended, microseconds (relative error 1 %).
     pub dwell_p50_us: Option<u64>,
-    /// 99th percentile, likewise.
+    /// 99th percentile, microseconds (relative error 1 %).
     pub dwell_p99_us: Option<u64>,
     /// Largest, exact.
     pub dwell_max_us: Option<u64>,
-    /// SYNs sent again.
+    /// SYN retransmissions.
     pub syn_retransmits: u64,
-    /// SYN-ACKs sent again.
+    /// SYN-ACK retransmissions.
     pub synack_retransmits: u64,
     /// RTO retransmissions.
     pub rto_retransmits: u64,
@@ -42,9 +42,9 @@ pub struct Peer {
     pub fast_retransmits: u64,
     /// Loss-recovery retransmissions.
     pub recovery_retransmits: u64,
-    /// Server: its SYNs that were not taken because the accept queue was full; `None`: not known.
+    /// Server: its SYNs that were refused because the accept queue was full; `None`: not known.
     pub syns_refused_accept_queue: Option<u64>,
-    /// Likewise, because the SYN queue was.
+    /// Server: its SYNs that were refused because the SYN queue was full; `None`: not known.
     pub syns_refused_syn_queue: Option<u64>,
     /// Verdict → count; printed in the order of their names.
     #[serde(serialize_with = "verdict::serialize_counts")]

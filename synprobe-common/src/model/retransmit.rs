@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Connection;
 
-/// Why a segment was sent again.
+/// Why a segment was retransmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetransmitKind {
@@ -46,7 +46,7 @@ impl RetransmitKind {
     }
 }
 
-/// What made the kernel send a SYN-ACK again.
+/// What made the kernel retransmit a SYN-ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
@@ -56,7 +56,7 @@ pub enum Trigger {
     Peer,
 }
 
-/// A segment sent again.
+/// A retransmitted segment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Retransmit {
     /// Whose.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What tells of a half-open's end.
+/// The source of a half-open's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HalfOpenSource {
-    /// Nothing does: it is missed at the next look at sock_diag.
+    /// None: the next dump no longer shows it.
     #[default]
     Tracepoints,
     /// The kernel's functions.
@@ -17,7 +17,7 @@ pub enum HalfOpenSource {
 }
 
 impl HalfOpenSource {
-    /// As lines and people call it.
+    /// The name in the output contract.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tracepoints => "tracepoints",
@@ -26,7 +26,7 @@ impl HalfOpenSource {
         }
     }
 
-    /// Whether a half-open's end is told as it happens.
+    /// Whether an event reports a half-open's end.
     pub fn is_exact(self) -> bool {
         self != Self::Tracepoints
     }
@@ -40,16 +40,16 @@ pub enum Detail {
     /// Every transition of every handshake.
     #[default]
     Handshakes,
-    /// Only handshakes worth a line: sent again, failed, or slower than this. The others are counted
-    /// in the kernel.
+    /// Only handshakes in trouble: retransmitted, failed, or slower than this. The others are counted in the
+    /// kernel.
     Quiet {
-        /// Below this a handshake that needed no retransmission went well.
+        /// A handshake that took less and needed no retransmission is healthy.
         slow: Duration,
     },
 }
 
 impl Detail {
-    /// Of the quiet mode: below so many microseconds a handshake went well.
+    /// In the quiet mode: the bound of a healthy handshake, microseconds.
     pub fn slow_us(self) -> Option<u32> {
         match self {
             Self::Quiet { slow } => {

@@ -13,7 +13,7 @@ pub struct Start {
     pub kernel: String,
     /// What is in use, by name.
     pub features: Vec<String>,
-    /// What tells of a half-open's end: `tracepoints`, `exact (fentry)` or `exact (timer)`.
+    /// The source of a half-open's end: `tracepoints`, `exact (fentry)` or `exact (timer)`.
     pub mode: String,
     /// Why it is not fentry, where that was wanted.
     pub mode_why: Option<String>,

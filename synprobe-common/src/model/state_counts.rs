@@ -25,7 +25,7 @@ pub struct PortStates {
     /// Connections on this port, by state; several listeners on one port (SO_REUSEPORT, several
     /// addresses) share them.
     pub states: Counts,
-    /// SYN-ACKs sent again for the half-opens there are now.
+    /// SYN-ACK retransmissions of the current half-opens.
     pub synack_retransmits: u64,
     /// Peers of the half-opens, most first: at most three.
     pub syn_recv_peers: Vec<(IpAddr, u64)>,

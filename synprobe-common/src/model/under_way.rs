@@ -1,4 +1,4 @@
-//! Handshakes under way, as a live view shows them.
+//! Handshakes in progress, as a live view shows them.
 
 use super::{Connection, Role, TcpState};
 

@@ -45,7 +45,7 @@ macro_rules! verdict_table {
             ServerQueueFull = "server-queue-full",
             /// The peer refused the connection.
             Refused = "refused",
-            /// ICMP or the routing table says that there is no way.
+            /// An ICMP error or the routing table reports that the peer cannot be reached.
             Unreachable = "unreachable",
             /// A SYN was lost and a later one was answered.
             SynLostThenOk = "syn-lost-then-ok",

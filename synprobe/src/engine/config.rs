@@ -1,4 +1,4 @@
-//! What the engine has to know before the first input.
+//! What the engine needs before the first input.
 
 use serde::{Deserialize, Serialize};
 

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Half-opens that are counted by port whenever it is asked for: more are only counted once a round.
+/// Half-opens that are counted by port at every tick, at most: more are counted once a round.
 const FEW: usize = 10_000;
 
 /// Lines of one moment.
@@ -30,10 +30,10 @@ pub struct Batch {
     pub clock: WallClock,
 }
 
-/// What the engine would like to know next.
+/// What the engine wants to know next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Questions {
-    /// Which way answers to these peers take: [`Input::Path`].
+    /// The paths of answers to these peers: [`Input::Path`].
     pub paths: Vec<PathQuestion>,
     /// What became of these half-opens: [`Input::Fates`].
     pub fates: Vec<Tuple>,
@@ -56,13 +56,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Knows nothing yet. The first batch of lines is the `start` line.
+    /// A new engine. The first batch of lines is the `start` line.
     pub fn new(config: &RunConfig, mode: Mode, clock: WallClock) -> Self {
         let mut context = Context::default();
         context.sees_drops = config.sees_drops;
         context.selection = config.selection().clone();
         let quiet = config.detail().slow_us().is_some();
-        // Until the kernel side's counts are in, there may be any number.
+        // Until the kernel side's counts are read, there may be any number.
         context.counted_clients = if quiet { u64::MAX } else { 0 };
         let start = Line {
             mono_ns: config.track.began_ns,
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// What would be good to know. Paths are asked for once; the fates until they are answered, or the
+    /// What the engine wants to know next. Paths are asked for once; fates until they are answered or the
     /// round is over.
     pub fn questions(&mut self) -> Questions {
         Questions {
@@ -205,12 +205,12 @@ impl Engine {
         self.tracker.open()
     }
 
-    /// Whether the last round left something that another has to decide.
+    /// Whether another round must decide what the last one left open.
     pub fn in_doubt(&self) -> bool {
         self.tracker.in_doubt()
     }
 
-    /// Namespaces in which half-opens are under way: each has to be polled until they are not.
+    /// Namespaces with half-opens: each must be polled until it has none.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.tracker.namespaces()
     }
@@ -245,7 +245,7 @@ impl Engine {
         });
     }
 
-    /// A dump that shows all that it should is taken in at once; else the rest is asked for.
+    /// A dump that shows every known half-open is taken in at once; else the missing ones become questions.
     fn dump(&mut self, mut dump: Box<SocketDump>) {
         self.fates(&Fates::default());
         self.tracker
@@ -265,7 +265,7 @@ impl Engine {
         }
     }
 
-    /// A packet was dropped: by this host itself, or by a half-open that has dealt with it.
+    /// A packet was dropped: by this host itself, or by a half-open that has processed it.
     fn dropped(&mut self, r: DropRecord, meaning: Option<&DropMeaning>) {
         let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
         let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
@@ -315,7 +315,7 @@ impl Engine {
         self.emit(lines);
     }
 
-    /// What the `end` line would say now.
+    /// The `end` line as of now.
     pub fn totals_at(&self, at_ns: u64, produced: u64) -> End {
         let totals = self.tracker.totals();
         End {
@@ -338,13 +338,13 @@ impl Engine {
         }
     }
 
-    /// Whether what goes well is only counted, in the kernel.
+    /// Whether healthy handshakes are only counted, in the kernel.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
 }
 
-/// More of an error's digits would say nothing.
+/// More digits of an error have no meaning.
 fn four_digits(share: f64) -> f64 {
     (share * 1e4).round() / 1e4
 }

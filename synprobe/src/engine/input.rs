@@ -32,7 +32,7 @@ pub enum Input {
         /// Which records they may have been.
         of: Missed,
     },
-    /// What people call a network namespace; `None`: it has no name.
+    /// The name of a network namespace; `None`: it has none.
     NetnsName(u32, Option<Arc<str>>),
     /// The path of a cgroup v2 id.
     CgroupPath(u64, Option<Arc<str>>),
@@ -42,13 +42,13 @@ pub enum Input {
     Counters(u32, HandshakeCounters),
     /// The poller begins a round: from here on ends are remembered until [`Self::PollEnds`].
     PollBegins,
-    /// Listeners and who has them.
+    /// Listeners and their owners.
     Owners(Vec<ListenerOwner>),
     /// The queues of the listeners, and counters of their namespaces.
     Queues {
         /// When they were read, CLOCK_MONOTONIC nanoseconds.
         at_ns: u64,
-        /// Every listener of a namespace that was looked into.
+        /// Every listener of a namespace that was polled.
         listeners: Vec<Listener>,
         /// One for each namespace.
         counters: Vec<ListenCounters>,
@@ -82,13 +82,13 @@ pub enum Input {
     /// What the kernel side has counted of one role and port since the run began (the quiet mode): by bucket of
     /// `synprobe_ebpf::histogram`, all CPUs.
     Completed(Role, Option<u16>, Vec<u64>),
-    /// All that the kernel side has counted is told.
+    /// All counts of the kernel side are fed.
     CompletedAll,
     /// Sockets by state, as they are at the end of the run.
     SocketStates(Box<Counted>),
-    /// Whatever was fed is to be judged, and CLOCK_REALTIME − CLOCK_MONOTONIC, nanoseconds, for its lines.
+    /// Judges what was fed. CLOCK_REALTIME − CLOCK_MONOTONIC, nanoseconds, for its lines.
     BatchEnds(i64),
-    /// What is still open is to end with the run: no more than `most` of them.
+    /// Handshakes that are still open end with the run: at most `most` of them.
     EndOpen {
         /// When, CLOCK_MONOTONIC nanoseconds.
         at_ns: u64,
@@ -99,7 +99,7 @@ pub enum Input {
     End {
         /// When, CLOCK_MONOTONIC nanoseconds.
         at_ns: u64,
-        /// Records that were due, as the kernel side says.
+        /// Records that were due, by the kernel side's counters.
         produced: u64,
     },
     // The records come last: a recording keeps them as they are, and numbers the others.
@@ -107,7 +107,7 @@ pub enum Input {
     #[serde(skip)]
     Event(Event),
     /// A record of a dropped packet, and what it means on the kernel that wrote it; `None`: the reason does
-    /// not say that this host is to blame.
+    /// not lie on this host.
     #[serde(skip)]
     Drop(DropRecord, Option<Arc<DropMeaning>>),
 }
@@ -119,7 +119,7 @@ pub struct DropMeaning {
     pub reason: Cow<'static, str>,
     /// The same in words.
     pub words: Cow<'static, str>,
-    /// Commands that show, or mend, what did it.
+    /// Commands that show or fix the cause.
     pub remedy: Cow<'static, str>,
     /// The kernel function, where it is known.
     pub place: Option<Arc<str>>,

@@ -21,7 +21,7 @@ pub struct EngineSnapshot {
     pub listeners: Vec<Listener>,
     /// The peers, those in most trouble first.
     pub peers: Vec<Peer>,
-    /// Handshakes under way, in the order in which they became known: no more than were asked for.
+    /// Handshakes in progress, in the order in which they became known: at most the number asked for.
     pub open: Vec<UnderWay>,
     /// How many there are.
     pub open_total: usize,

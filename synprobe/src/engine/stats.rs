@@ -1,4 +1,4 @@
-//! Cumulative counts of what the lines say: they only rise while the run lasts.
+//! Cumulative counts of the lines. They only rise during a run.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use synprobe_ebpf::histogram::{BUCKETS, bucket};
 
 use crate::model::{Body, Handshake, Line, Outcome, RetransmitKind, Role};
 
-/// Ports told apart; what exceeds them is counted under `None`.
+/// Ports counted individually; all others are counted under `None`.
 const PORTS: usize = 1024;
 
 /// A role and the listening port: the local one of a server, the peer's of a client; `None`: all others.

@@ -1,4 +1,4 @@
-//! The engine, between who feeds it and who takes its lines.
+//! The engine, with its subscribers and its recorder.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::{
     sys::clock::wall_clock,
 };
 
-/// A wall clock that moved by less than this against the monotonic one has only been read unevenly.
+/// A smaller step of the wall clock against the monotonic one is noise of the reading.
 const SAME_CLOCK_NS: i128 = 2_000;
 
-/// The engine, and who takes its inputs and its lines.
+/// The engine, and the consumers of its inputs and lines.
 pub(super) struct Core {
     pub engine: Engine,
     pub subscribers: Vec<Subscriber>,
@@ -29,7 +29,7 @@ impl Core {
         self.engine.feed(input);
     }
 
-    /// What was fed so far is judged, and its lines go to the outputs.
+    /// Judges what was fed so far, and publishes its lines.
     pub fn end_batch(&mut self) {
         if let Some(recorder) = &mut self.recorder {
             recorder.moment_ends();
@@ -41,7 +41,7 @@ impl Core {
         self.publish(Subscriber::publish);
     }
 
-    /// Tells the engine where the wall clock stands, which ends the batch.
+    /// Feeds the offset of the wall clock, which ends the batch.
     pub fn read_clock(&mut self) {
         let now = wall_clock();
         if (now.offset_ns() - self.clock.offset_ns()).abs() > SAME_CLOCK_NS {

@@ -17,8 +17,7 @@ use crate::{
     track::REMEMBERED_NAMES,
 };
 
-/// Names that were told since all were forgotten: half of what the engine remembers, so that it still has
-/// each of them.
+/// Names remembered as fed: half of what the engine remembers, so that it still has each of them.
 const REMEMBERED: usize = REMEMBERED_NAMES / 2;
 
 /// See the module.
@@ -28,7 +27,7 @@ pub struct Enricher {
     names: HostNames,
     namespaces: HashSet<u32>,
     cgroups: HashSet<u64>,
-    /// The last event's, which is mostly the next one's too.
+    /// Of the last event. The next one mostly has the same.
     last_netns: u32,
     last_cgroup: u64,
     /// By reason and place.
@@ -50,7 +49,7 @@ impl Enricher {
         }
     }
 
-    /// An event as an input, after everything that it needs and that was not told yet. `needs_counters`:
+    /// Feeds an event, after everything that it needs and that was not fed yet. `needs_counters`:
     /// [`Engine::needs_counters`](crate::engine::Engine::needs_counters).
     pub fn event(&mut self, event: Event, needs_counters: bool, feed: &mut impl FnMut(Input)) {
         let netns = event.flow().netns;
@@ -77,7 +76,7 @@ impl Enricher {
         });
     }
 
-    /// Tells a namespace's name and settings, unless that was done.
+    /// Feeds a namespace's name and settings, unless that was done.
     pub fn namespace(&mut self, inode: u32, feed: &mut impl FnMut(Input)) {
         if self.namespaces.contains(&inode) {
             return;

@@ -1,7 +1,7 @@
-//! What only the running host can tell: names, settings, counters.
+//! Names, settings and counters of the running host.
 //!
-//! A descriptor inside a namespace keeps the namespace alive: none is kept for long ([`HostNames::tidy`]),
-//! or a container would outlive its end by ours.
+//! A descriptor inside a namespace keeps the namespace alive. None is kept for long ([`HostNames::tidy`]), so
+//! that a container's namespace can end with it.
 
 use std::{
     collections::HashMap,
@@ -49,7 +49,7 @@ impl HostNames {
         given.cloned().or_else(|| netns::find(inode))
     }
 
-    /// What people call a namespace, and its settings.
+    /// The name of a namespace, and its settings.
     pub fn namespace(&self, inode: u32) -> (Option<Arc<str>>, HandshakeSettings) {
         let Some(netns) = self.find(inode) else {
             return (None, HandshakeSettings::default());

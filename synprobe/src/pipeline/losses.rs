@@ -1,4 +1,4 @@
-//! What was not seen: counted once, each with its reason.
+//! What was lost: counted once, with the reason.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,17 +16,17 @@ use crate::{
     sys::clock::monotonic_ns,
 };
 
-/// Why ICMP errors are lost: evidence, as all drop records.
+/// The reason for lost ICMP errors. They are evidence, like drop records.
 const ICMP_LOST: &str =
     "drop records: ICMP errors that came faster than they were read, or were damaged";
 
-/// The counters of what was lost, as last told.
+/// The counters of what was lost, as last reported.
 #[derive(Default)]
 pub struct Losses {
     stats: Stats,
     skipped: u64,
     drops_skipped: u64,
-    /// Losses that the kernel side does not count as produced: it was not looking.
+    /// Losses that the kernel side does not count as produced, because it was not watching.
     unwatched: u64,
 }
 
@@ -41,7 +41,7 @@ impl Losses {
         probes: &Probes,
         icmp: &[Arc<IcmpErrors>],
     ) -> Result<Vec<Input>, MapError> {
-        // The skips before those who stood in are counted: what is said never has to be taken back.
+        // The skips are read before the stand-in's events, so that a reported loss never has to be corrected.
         let skipped = probes.skipped();
         let stats = probes.stats()?;
         let skipped = skipped.saturating_sub(stats.stood_in).max(self.skipped);
@@ -82,10 +82,10 @@ impl Losses {
         Ok(lost)
     }
 
-    /// Leaves drops alone while there are too many of them ([`Probes::relieve`]), and says so.
+    /// Stops watching drops while there are too many ([`Probes::relieve`]), and reports it.
     pub fn relieve(&mut self, probes: &mut Probes) -> Option<Input> {
         let reason = probes.relieve(self.stats.drop_runs, Instant::now())?;
-        // How many are missed nobody knows: one stands for all.
+        // How many are missed is not known: one stands for all.
         self.unwatched += 1;
         Some(lost_input(1, reason, Missed::Drops))
     }
@@ -99,8 +99,7 @@ impl Losses {
         )
     }
 
-    /// All that there was to see, as far as was told: what the kernel side produced and what it did
-    /// not look at.
+    /// Records that were due: those that the kernel side produced, and those that it did not watch.
     pub fn produced(&self) -> u64 {
         self.stats.produced.iter().sum::<u64>() + self.skipped + self.unwatched
     }

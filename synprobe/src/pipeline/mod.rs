@@ -6,7 +6,7 @@
 //!    [`poller`](crate::poller): what sock_diag shows, for what raises no event.
 //! 4. [`enrich`]: names, settings and counters of this host → [`Input`](crate::engine::Input)s.
 //! 5. [`engine`](crate::engine): [`track`](crate::track) follows each handshake, and
-//!    [`verdict`](crate::verdict) says why it went as it did → lines.
+//!    [`verdict`](crate::verdict) names the cause → lines.
 //! 6. [`subscriber`]: lines → outputs ([`view`](crate::view)), each at its own pace. The
 //!    [`recorder`] takes the inputs instead.
 //!
@@ -79,8 +79,8 @@ pub fn watch<V: View + Send + 'static>(
         run.subscribe(subscriber);
         // Reading BTF took twice of what is needed from now on.
         run::trim_memory();
-        // Whoever is told that it is ready may send the signal at once, and the first poll sets up what
-        // catches it.
+        // The caller may send the signal as soon as the run is ready, and the first poll installs the
+        // handler.
         tokio::select! {
             biased;
             () = &mut stop => stop = Box::pin(std::future::ready(())),
@@ -101,7 +101,7 @@ pub fn watch<V: View + Send + 'static>(
             view,
         })
     });
-    // The poller may be in the middle of a dump: it ends by itself, and nobody waits for it.
+    // The poller may be in the middle of a dump. It ends by itself.
     runtime.shutdown_background();
     done
 }

@@ -1,5 +1,4 @@
-//! A narrower selection over what a recording holds: what the kernel side does before a record is written, done
-//! again on records that were.
+//! A narrower selection over a recording: applies the filters of the kernel side to recorded inputs.
 
 use std::net::IpAddr;
 
@@ -70,8 +69,8 @@ pub fn narrowed(recorded: &Selection, asked: &Selection) -> Result<Selection, No
         (recorded, asked) => recorded.or(asked),
     };
     Ok(Selection {
-        // Two lists that either end may be in do not add up to one: what is asked for counts, and every
-        // record is one that the recorded list let through.
+        // Two lists for either end cannot be combined into one. The new list is applied; every record has
+        // passed the recorded one.
         ports: match asked.ports.is_empty() {
             true => recorded.ports.clone(),
             false => asked.ports.clone(),
@@ -177,7 +176,7 @@ fn passes(event: &Event, selection: &Selection) -> bool {
         && r.flow.peer_port == 0
         && (r.old == state::LISTEN || r.new == state::LISTEN)
     {
-        // A listener, or a child whose peer this kernel does not tell.
+        // A listener, or a child whose peer this kernel does not report.
         let port = r.flow.local_port;
         return [&selection.ports, &selection.local_ports]
             .iter()

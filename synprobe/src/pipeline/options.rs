@@ -1,4 +1,4 @@
-//! How a run is asked for, and why it cannot be.
+//! The options of a run, and why it can fail.
 
 use std::{future::Future, io, pin::Pin, time::Duration};
 
@@ -13,25 +13,25 @@ use crate::{
     verdict::Mode,
 };
 
-/// How a run was asked for.
+/// The options of a run.
 pub struct WatchOptions {
-    /// What to see.
+    /// The connections to watch.
     pub selection: Selection,
     /// When handshakes are judged, and so which lines there are.
     pub mode: Mode,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
-    /// What is to tell of a half-open's end.
+    /// The requested source of a half-open's end.
     pub requested_mode: RequestedMode,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
-    /// Bound of the table of peers that have shown life.
+    /// Bound of the table of peers that have responded.
     pub max_peers: usize,
     /// Ends the run.
     pub duration: Option<Duration>,
-    /// Ends the run after so many `handshake` lines.
+    /// Ends the run after this number of `handshake` lines.
     pub count: Option<u64>,
     /// Level of the kernel side's own log (`aya_log::Level`); 0: off, at no cost.
     pub log_level: u8,
@@ -46,13 +46,13 @@ pub struct WatchOptions {
     pub namespaces: Vec<NetNs>,
 }
 
-/// What a run has beside its selection.
+/// The options of a run beside its selection.
 pub struct Setup {
     /// Size of the ring, bytes.
     pub ring_bytes: u32,
     /// Bound of the table.
     pub max_handshakes: usize,
-    /// Bound of the table of peers that have shown life.
+    /// Bound of the table of peers that have responded.
     pub max_peers: usize,
     /// Level of the kernel side's own log.
     pub log_level: u8,
@@ -60,11 +60,11 @@ pub struct Setup {
     pub detail: Detail,
     /// When handshakes are judged.
     pub mode: Mode,
-    /// What is to tell of a half-open's end.
+    /// The requested source of a half-open's end.
     pub requested_mode: RequestedMode,
 }
 
-/// Why a run could not be, or could not go on.
+/// Why a run failed.
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// This host cannot run it.

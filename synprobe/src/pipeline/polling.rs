@@ -1,4 +1,4 @@
-//! The poller's rounds: what the engine would like to know goes out, what was found comes back as inputs.
+//! The poller's rounds: the engine's questions go out, the answers come back as inputs.
 
 use std::time::{Duration, Instant};
 
@@ -16,20 +16,20 @@ use crate::{
     track::Fates,
 };
 
-/// A dump of more leaves enough memory behind to be given back.
+/// After a dump of more rows, freed memory is returned to the system.
 const MANY_ROWS: usize = 50_000;
-/// A round may take this share of one core: its pause is so many times what it took.
+/// A round may take this share of one core: its pause is this many times its CPU time.
 const PAUSE: u32 = 100;
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Where the rounds stand.
+/// The state of the rounds.
 pub(super) struct Polling {
     requests: mpsc::Sender<Request>,
     reports: mpsc::Receiver<Report>,
     under_way: bool,
     due: Instant,
-    /// Nothing is under way, as far as the last one showed, and no record has come since it began.
+    /// The last round showed no handshake in progress, and no record has come since it began.
     pub calm: bool,
     /// Asked by the engine, for the next round.
     paths: Vec<PathQuestion>,
@@ -47,7 +47,7 @@ impl Polling {
         }
     }
 
-    /// Something happens again.
+    /// A record came: the next round is due now.
     pub fn wake(&mut self) {
         self.calm = false;
         self.due = Instant::now();
@@ -135,7 +135,7 @@ impl Run {
         sleep(SETTLE).await;
         let came = self.drain_all();
         let empty = dumps.iter().all(|dump| dump.is_empty());
-        // What did not fit into the ring is known to be lost before something else shows it.
+        // What did not fit into the ring is counted as lost before a counter shows it.
         self.count_losses()?;
         let rows: usize = dumps.iter().map(|dump| dump.rows.len()).sum();
         for dump in dumps {
@@ -150,7 +150,7 @@ impl Run {
             self.polling.paths.extend(questions.paths);
             if !questions.fates.is_empty() {
                 let fates = self.polling.ask(questions.fates).await;
-                // Those that ended with an event are told by it.
+                // Those that ended with an event are reported by it.
                 sleep(SETTLE).await;
                 self.drain_all();
                 self.core.feed(self.enricher.counters(netns));

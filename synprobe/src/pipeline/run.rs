@@ -40,13 +40,13 @@ use crate::{
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
 const BATCH: usize = 512;
-/// Handshakes that are still open at the end and judged together: enough to know a flood by, and their
+/// Handshakes that are still open at the end and judged together: enough to recognise a flood, and their
 /// lines fit into memory.
 const LAST_BATCH: u32 = 65_536;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
-/// The same in the quiet mode, while no record comes and no handshake is under way. The first record ends
-/// it: what goes badly is retransmitted after a second, and that gives one.
+/// The same in the quiet mode, while no record comes and no handshake is in progress. The first record ends
+/// it: a handshake in trouble is retransmitted after a second, which sends a record.
 const CALM: Duration = Duration::from_secs(3);
 /// All stages of one run.
 pub(super) struct Run {
@@ -99,7 +99,7 @@ impl Run {
         let config = run_config(&options, host, &probes, &exact);
         let clock = wall_clock();
         let engine = Engine::new(&config, options.mode, clock);
-        // A file is created with all privileges, and written with those that are left.
+        // The file is created with all privileges, and written with the remaining ones.
         let record = options
             .record
             .as_ref()
@@ -108,7 +108,7 @@ impl Run {
         let names = HostNames::new(&options.namespaces);
         let enricher = Enricher::new(Arc::clone(&host.reasons), names);
         if options.give_up_privileges {
-            // Every other thread is begun later: it has what is left.
+            // Every other thread starts later, with the remaining privileges.
             give_up_privileges(&options);
         }
         let segment_ends = SegmentEnds::new(options.record.as_ref());
@@ -204,7 +204,7 @@ impl Run {
             self.tick = Instant::now();
         }
         if failed {
-            // An ICMP error came before what it did.
+            // The ICMP error came before the failure that it caused.
             self.drain_icmp();
         }
         self.core.end_batch();
@@ -225,7 +225,7 @@ impl Run {
         }
     }
 
-    /// Whether there was anything.
+    /// Whether there were records.
     pub(super) fn drain_all(&mut self) -> bool {
         let mut records = self.drain();
         let any = records > 0;
@@ -246,7 +246,7 @@ impl Run {
             recorder.hand_over();
         }
         self.drain_icmp();
-        // Under load the ring may never be found empty, and then nobody wakes us.
+        // Under load the ring may never be empty, and then no wake-up comes.
         self.drain();
         // The next round may be far: where dumps are expensive, the pauses are long.
         self.core.feed(Input::CountHalfOpens);
@@ -270,10 +270,10 @@ impl Run {
         Ok(())
     }
 
-    /// One last look at what raises no event, then everything that is left, and the summary.
+    /// A last poll, then all remaining records, and the summary.
     async fn finish(&mut self) -> Result<(), WatchError> {
         self.take_report().await?;
-        // What one dump does not show the next one decides.
+        // Where one dump does not show a half-open, the next one decides.
         for _ in 0..2 {
             self.request_poll();
             self.take_report().await?;
@@ -383,7 +383,7 @@ fn give_up_privileges(options: &WatchOptions) {
     }
 }
 
-/// Gives back what was freed: the C library keeps it between what is still in use.
+/// Returns freed memory to the system: the C library keeps it.
 pub(super) fn trim_memory() {
     // SAFETY: malloc_trim() takes a number and may be called at any time.
     #[cfg(target_env = "gnu")]

@@ -1,4 +1,4 @@
-//! What the engine has to know of this host and of the options: the first thing in a recording.
+//! The engine's configuration, from this host and the options: the first thing in a recording.
 
 use super::WatchOptions;
 use crate::{
@@ -63,7 +63,7 @@ pub(super) fn run_config(
     }
 }
 
-/// Who can choose source addresses must not be able to choose how they are hashed.
+/// An attacker who chooses source addresses must not be able to choose their hashes.
 fn hash_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(monotonic_ns())

@@ -1,5 +1,5 @@
-//! Outputs subscribe to the engine's lines. Each has a thread and a bounded queue of its own: one that is slow
-//! loses its own lines, which is counted and reported, and holds nothing else up.
+//! Outputs subscribe to the engine's lines. Each has a thread and a bounded queue of its own. A slow output
+//! loses its own lines, counted and reported. It delays nothing else.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use crate::{
 
 /// Lines that wait for one output, at most.
 const WAITING: usize = 32_768;
-/// An output that takes nothing for so long, once the run is over, is left behind.
+/// After the run, an output that accepts nothing for this time is abandoned.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The reason of the `lost` line of an output that was too slow.
@@ -28,7 +28,7 @@ const TOO_SLOW: &str = "lines of this output: it was too slow for them";
 /// See the module.
 pub struct Subscriber {
     queue: Arc<LineQueue>,
-    /// Lines that this output did not get, and was not told of yet.
+    /// Lines that this output lost and that were not reported to it yet.
     lost: u64,
 }
 
@@ -88,7 +88,7 @@ impl LineQueue {
         }
     }
 
-    /// Waits until `enough`, as long as the output goes on writing; whether it came to that.
+    /// Waits until `enough`, as long as the output goes on writing. Returns whether `enough` was reached.
     fn wait_until(&self, enough: impl Fn(&LineQueueState) -> bool) -> bool {
         let mut state = self.lock();
         state.waited_for = true;
@@ -122,7 +122,7 @@ impl Subscriber {
     ///
     /// # Errors
     ///
-    /// When there can be no thread.
+    /// When the thread cannot be created.
     pub fn begin<V: View + Send + 'static>(
         mut view: V,
     ) -> io::Result<(Self, Writing<V>, oneshot::Receiver<()>)> {
@@ -139,7 +139,7 @@ impl Subscriber {
                 ours.lock().done = true;
                 ours.changed.notify_all();
                 if result.is_err() {
-                    // Nobody listens any more when the run is over.
+                    // The receiver is gone when the run is over.
                     let _ = failed.send(());
                 }
                 (view, result)
@@ -193,7 +193,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// A batch that says what the output did not get before this one.
+/// A batch with a `lost` line for the lines that the output lost before this one.
 fn loss(lines: u64, before: &Batch) -> Batch {
     let lost = Lost {
         events: lines,
@@ -288,7 +288,7 @@ mod tests {
         let (mut subscriber, writing, _fails) = Subscriber::begin(view).unwrap();
         let whole = batch(WAITING);
         subscriber.publish(&whole);
-        // Nothing of it is written: there is no room, and nobody waits.
+        // Nothing of it is written: the queue is full, and the publisher does not wait.
         subscriber.publish(&batch(3));
         subscriber.publish(&batch(4));
         allow.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! Whose the listeners are, remembered from round to round: to find out costs a walk over `/proc`.
+//! The owners of listeners, kept from round to round: a search walks over `/proc`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,10 +13,10 @@ use crate::{
     sys::clock::thread_cpu,
 };
 
-/// Looking for owners may take this share of one core: its pause is so many times what it took.
+/// The search may take this share of one core: its pause is this many times its CPU time.
 const PAUSE: u32 = 100;
-/// An owner is looked at again after this: exec() keeps the socket and changes the name, and a
-/// pre-forked server may have left it to its workers.
+/// An owner is searched again after this time: exec() keeps the socket and changes the name, and a pre-forked
+/// server may have left it to its workers.
 const AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -28,8 +28,8 @@ pub(super) struct OwnerSearch {
 }
 
 impl OwnerSearch {
-    /// Finds out about sockets that are not known, or not lately; `at_once` even if the last search
-    /// was short ago.
+    /// Searches the owners of sockets that are not known, or were searched long ago. With `at_once` also
+    /// directly after the last search.
     pub(super) fn learn(&mut self, inodes: &[u32], at_once: bool) {
         let now = Instant::now();
         if !at_once && self.due.is_some_and(|due| now < due) {

@@ -1,4 +1,4 @@
-//! What the poller is asked, and what it answers.
+//! Requests to the poller, and its reports.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -10,11 +10,11 @@ use crate::{
     },
 };
 
-/// What to do.
+/// A request.
 pub enum Request {
     /// Dump every namespace.
     Round {
-        /// Namespaces that events have named: to be looked for.
+        /// Namespaces that events have named: to be opened.
         named: HashSet<u32>,
         /// Paths to be looked up.
         paths: Vec<PathQuestion>,
@@ -23,7 +23,7 @@ pub enum Request {
     Fates(Vec<Tuple>),
 }
 
-/// What came of it.
+/// The answer to a request.
 pub enum Report {
     /// One round.
     Round(Box<Round>),
@@ -42,16 +42,16 @@ pub struct Round {
     pub queues: Vec<Listener>,
     /// One for each namespace.
     pub counters: Vec<ListenCounters>,
-    /// Of the namespaces whose addresses were read in this round.
+    /// Addresses of the namespaces, where they were read in this round.
     pub addresses: Vec<(u32, Vec<IpAddr>)>,
-    /// Of the namespaces whose settings were read in this round.
+    /// Settings of the namespaces, where they were read in this round.
     pub settings: Vec<(u32, HandshakeSettings)>,
-    /// Those of the paths asked for that there are.
+    /// The requested paths that exist.
     pub paths: Vec<(PathQuestion, ReturnPath)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
-    /// What the dumps took, time on the CPU.
+    /// CPU time of the dumps.
     pub took: Duration,
 }

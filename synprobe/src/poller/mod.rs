@@ -1,5 +1,5 @@
-//! What sock_diag and /proc tell, asked for on a thread of its own: a dump walks the kernel's whole
-//! connection table and must not hold up the ring.
+//! Reads sock_diag and /proc on a thread of its own: a dump walks the kernel's whole connection table and
+//! must not delay the ring.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,12 +28,11 @@ mod listener_owners;
 mod messages;
 mod watched_netns;
 
-/// How often namespaces are looked for anew.
+/// How often namespaces are discovered.
 const DISCOVER: Duration = Duration::from_secs(10);
-/// A namespace that nobody lives in, that no event names and no half-open is in is let go after this.
+/// A namespace without a process, an event or a half-open is closed after this time.
 const FORGET: Duration = Duration::from_secs(60);
-/// Half-opens asked for one by one in a round, at most; about a microsecond each, the rest waits for
-/// the next round.
+/// Half-opens looked up in a round, at most: about a microsecond each. The rest waits for the next round.
 const ASKED: usize = 65_536;
 
 /// The state of the thread.
@@ -45,7 +44,7 @@ pub struct Poller {
     refused: HashSet<u32>,
     owners: OwnerSearch,
     discovered: Option<Instant>,
-    /// Whether it was said that there are no more file descriptors.
+    /// Whether the lack of file descriptors was logged.
     exhausted: bool,
 }
 
@@ -86,7 +85,7 @@ impl Poller {
         let mut inodes = HashSet::new();
         let mut took = Duration::ZERO;
         for (inode, mut watched_netns) in watched {
-            // Its own time on the CPU, not the clock's: a busy host must not make it look dear.
+            // CPU time, not wall time: on a busy host a dump must not seem expensive.
             let began = thread_cpu();
             let seen = Seen::of(&mut watched_netns);
             took += thread_cpu().saturating_sub(began);
@@ -100,7 +99,7 @@ impl Poller {
                     continue;
                 }
             };
-            // The search for owners is not part of the price: it bounds its own.
+            // The search for owners is not included: it has a bound of its own.
             let is_new = new.contains(&inode);
             let all: Vec<u32> = seen.listeners.iter().map(|l| l.inode).collect();
             self.owners.learn(&all, is_new);
@@ -147,7 +146,7 @@ impl Poller {
         found
     }
 
-    /// Opens what is new; its inodes.
+    /// Opens new namespaces; returns their inodes.
     fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
         let due = self.discovered.is_none_or(|at| at.elapsed() >= DISCOVER);
         let mut found: Vec<NetNs> = self.given.drain(..).collect();
@@ -171,7 +170,7 @@ impl Poller {
             }
         }
         if due {
-            // Our sockets would keep a namespace alive that everybody else has left.
+            // Our sockets would keep a namespace alive that has no other user.
             self.watched
                 .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }
@@ -180,7 +179,7 @@ impl Poller {
                 found.extend(netns::find(*inode));
             }
         }
-        // What is known is let go before more is opened.
+        // Known ones are closed before more are opened.
         found.retain(|netns| !self.watched.contains_key(&netns.inode()));
         let mut new = Vec::new();
         for netns in found {
@@ -226,7 +225,7 @@ impl Poller {
         new
     }
 
-    /// What a namespace is watched without if it must be.
+    /// Opens a source that a namespace can be watched without.
     fn less_without<T>(
         &mut self,
         what: &str,
@@ -243,7 +242,7 @@ impl Poller {
         opened.ok()
     }
 
-    /// Says so, once.
+    /// Logs the lack of file descriptors, once.
     fn no_descriptors(&mut self) {
         if !mem::replace(&mut self.exhausted, true) {
             log::warn!("{}", fd_limit::advice());
@@ -256,7 +255,7 @@ impl Poller {
             let Some(watched_netns) = self.watched.get_mut(&tuple.netns) else {
                 continue;
             };
-            // An error says nothing; the next round asks again.
+            // After an error the next round asks again.
             let Ok(row) = watched_netns.sock_diag.get(&tuple.flow(), 0) else {
                 continue;
             };

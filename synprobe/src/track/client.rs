@@ -36,8 +36,8 @@ impl Tracker {
         };
         let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), at_ns);
         open.last_total_retrans = Some(0);
-        // With a wanted ephemeral local port the kernel lets through what may yet turn out not to
-        // match: nothing is said before the port is known.
+        // With a filter on an ephemeral local port the kernel passes records that may not match. No line is
+        // made before the port is known.
         open.awaits_port = r.flow.local_port == 0 && !self.wants(&Tuple::from(&r.flow), Some(0));
         if !open.awaits_port {
             self.emit_state(&open.connection, at_ns, old, TcpState::SynSent, None);
@@ -46,7 +46,7 @@ impl Tracker {
         self.established.remove(&r.sock);
         let (replaced, evicted) = self.clients.insert(r.sock, open);
         if let Some(before) = replaced {
-            // The address was used again and the end of its last use was not seen.
+            // The socket's address was reused, and the end of the connection before was not seen.
             self.end_not_seen(before, at_ns, "its socket was used again");
         }
         self.evicted(evicted.map(|(_, open)| open), at_ns);
@@ -72,7 +72,7 @@ impl Tracker {
         )
     }
 
-    /// Its end was lost: the line says that it was open when last seen.
+    /// Ends a handshake whose end was not seen. Its line has the outcome `open`.
     pub(super) fn end_not_seen(&mut self, open: OpenHandshake, at_ns: u64, shown_by: &str) {
         if !open.awaits_port {
             let mut end = HandshakeEnd::open(OpenReason::EndNotSeen, open.alive_ns)
@@ -83,7 +83,7 @@ impl Tracker {
         }
     }
 
-    /// A handshake in SYN_SENT that was there before the run.
+    /// A handshake in SYN_SENT that is older than the run.
     pub(super) fn preexisting_client(
         &mut self,
         tuple: Tuple,
@@ -102,8 +102,8 @@ impl Tracker {
         self.evicted(evicted.map(|(_, open)| open), seen_ns);
     }
 
-    /// Completes what a handshake knows of itself, once the kernel has chosen the local port; drops
-    /// it where it turns out not to be one that was asked for.
+    /// Takes a handshake out of the table and fills in its local port. `None`: the port shows that it is not
+    /// selected.
     fn take_client(
         &mut self,
         sock: u64,
@@ -136,7 +136,7 @@ impl Tracker {
         Some(open)
     }
 
-    /// A SYN is sent again (or, from 6.17, could not be).
+    /// A SYN was retransmitted, or, from 6.17, could not be.
     pub(super) fn syn_retransmitted(&mut self, r: &RetransmitRecord) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
@@ -163,7 +163,7 @@ impl Tracker {
         let missed = self.count(&mut open, r.total_retrans).saturating_sub(1);
         self.missed(tuple.netns, at_ns, missed);
         if open.last_tx_ns.is_none() {
-            // The first transmission that is seen of one that was there before.
+            // The first transmission seen of one that is older than the run.
             open.retransmits = n - 1;
         }
         let base_us = *open.base_us.get_or_insert_with(|| {
@@ -198,8 +198,8 @@ impl Tracker {
         self.evicted(evicted.map(|(_, open)| open), at_ns);
     }
 
-    /// How far the socket's own count has gone on since it was last told. Before 6.17 attempts that
-    /// failed are counted and raise no event, and it proves nothing.
+    /// How far the socket's own count has risen since its last record. Before 6.17 failed attempts are
+    /// counted and raise no event, so it proves nothing.
     fn count(&self, open: &mut OpenHandshake, total_retrans: u32) -> u32 {
         let before = open.last_total_retrans.replace(total_retrans);
         match before.filter(|_| self.config.sees_failures) {
@@ -280,7 +280,7 @@ impl Tracker {
         self.end(open, new, &end);
     }
 
-    /// `sk_err` tells how (docs/kernel-facts.md, section 1).
+    /// `sk_err` has the reason (docs/kernel-facts.md, section 1).
     fn closed_while_open(&self, r: &StateRecord, open: &OpenHandshake) -> HandshakeEnd {
         let sk_err = i32::try_from(r.sk_err).unwrap_or(0);
         let unsent = open.connection.local_port.is_none() && open.retransmits == 0;
@@ -290,8 +290,8 @@ impl Tracker {
                 Outcome::Unreachable,
                 Some(errno::name(libc::EADDRNOTAVAIL as u32)),
             ),
-            // Told of an ICMP error and gone at once: because of it. Reading SO_ERROR takes `sk_err`
-            // away, even between tcp_done_with_error() setting it and the transition.
+            // An ICMP error was reported and the socket closed at once: because of it. Reading SO_ERROR takes
+            // `sk_err` away, even between tcp_done_with_error() setting it and the transition.
             0 if open
                 .error_ns
                 .is_some_and(|told| r.header.ts_ns - told.min(r.header.ts_ns) < AT_ONCE_NS) =>
@@ -342,7 +342,7 @@ const STAMP_ERROR_US: u64 = 1000;
 /// No handshake is older than this: the longest schedule there can be (127 retries at 120 s).
 const OLDEST_MS: u32 = 5 * 3600 * 1000;
 
-/// When the first SYN was sent, by the socket's own word.
+/// When the first SYN was sent, by the socket's own time stamp.
 fn first_syn(retrans_stamp_ms: u32, now_ns: u64) -> Option<HandshakeStart> {
     let now_ms = (now_ns / 1_000_000) as u32;
     let age_ms = now_ms.wrapping_sub(retrans_stamp_ms);

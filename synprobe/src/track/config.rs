@@ -19,19 +19,18 @@ pub struct TrackConfig {
     /// Whether `tcp:tcp_receive_reset` is watched: without it a RST and an ICMP port-unreachable
     /// look alike.
     pub sees_resets: bool,
-    /// What tells of a half-open's end.
+    /// The source of a half-open's end.
     pub source: HalfOpenSource,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
     /// Bound of the table.
     pub max_handshakes: usize,
-    /// Bound of the table of peers that have shown life; silent ones have their own.
+    /// Bound of the table of peers that have responded; silent ones have their own.
     pub max_peers: usize,
     /// When the run began, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
-    /// Keys the hashes that estimate how many peers there were: who can choose source addresses must not
-    /// know it.
+    /// Keys the hashes that estimate the number of peers. Peers choose source addresses and must not know it.
     pub hash_seed: u64,
-    /// What was asked for.
+    /// The connections to watch.
     pub selection: Selection,
 }

@@ -11,7 +11,7 @@ use crate::{
     util::errno,
 };
 
-/// What is known of a segment that was sent again.
+/// A segment that was retransmitted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetransmittedSegment {
     attempts: u32,
@@ -24,7 +24,7 @@ const CA_LOSS: u8 = 4;
 /// `ICSK_TIME_LOSS_PROBE` (include/net/inet_connection_sock.h).
 const TIME_LOSS_PROBE: u8 = 5;
 
-/// Why the kernel sent a data segment again: `icsk_ca_state` first, then `icsk_pending`
+/// Why the kernel retransmitted a data segment: `icsk_ca_state` first, then `icsk_pending`
 /// (docs/kernel-facts.md, section 2).
 fn kind(ca_state: u8, pending: u8) -> RetransmitKind {
     match (ca_state, pending) {
@@ -39,7 +39,7 @@ fn kind(ca_state: u8, pending: u8) -> RetransmitKind {
 }
 
 impl Tracker {
-    /// A segment of a full socket beyond SYN_SENT is sent again.
+    /// A segment of a full socket beyond SYN_SENT was retransmitted.
     pub(super) fn segment_retransmitted(&mut self, r: &RetransmitRecord, state: TcpState) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
@@ -87,7 +87,7 @@ impl Tracker {
         let fresh = |id, role| tuple.connection(id, role, family);
         if let Some(known) = self.established.get(&sock) {
             let now = fresh(known.id, known.role);
-            // The address of a closed socket is used again at once: the tuple must agree.
+            // The address of a closed socket is reused at once: the tuple must agree.
             if (now.local_port, now.peer_port, now.peer_addr, now.netns)
                 == (
                     known.local_port,
@@ -114,7 +114,7 @@ impl Tracker {
         connection
     }
 
-    /// A listener comes or goes: whose half-opens are whose.
+    /// A listener was opened or closed.
     pub(super) fn listener(&mut self, r: &StateRecord, old: TcpState, new: TcpState) {
         if new == TcpState::Listen {
             let cgroup = self.host.cgroup_path(r.cgroup);

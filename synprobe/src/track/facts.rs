@@ -1,5 +1,5 @@
-//! What is gathered for the verdicts while a handshake is under way, and packets that a half-open has
-//! dealt with.
+//! What is collected for the verdicts while a handshake is in progress, and packets that a half-open has
+//! processed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,7 +22,7 @@ pub(super) const RST: u8 = 4;
 const ACK: u8 = 16;
 
 impl OpenHandshake {
-    /// What a SYN-ACK retransmission tells beside itself.
+    /// Takes the facts that a SYN-ACK retransmission carries.
     pub(super) fn learn(&mut self, r: &SynAckRecord, trigger: Trigger) {
         self.facts.history_known = true;
         self.facts.acked |= r.acked != 0;
@@ -52,7 +52,7 @@ pub(super) const RESET_HERE: &str =
     "this host reset it: the accept queue was full, and tcp_abort_on_overflow is set";
 
 impl Tracker {
-    /// The half-opens that there are now, by namespace and port.
+    /// The half-opens of this moment, by namespace and port.
     pub fn half_opens_by_port(&self) -> Vec<((u32, u16), HalfOpenCounts)> {
         type Sources = HashSet<[u8; 16]>;
         let mut ports = HashMap::<(u32, u16), (HalfOpenCounts, Sources)>::new();
@@ -74,7 +74,7 @@ impl Tracker {
             .collect()
     }
 
-    /// Everything that verdicts are drawn from.
+    /// All facts for the verdicts.
     pub(super) fn facts(&self, open: &OpenHandshake, end: &HandshakeEnd) -> Facts {
         let mut facts = open.facts.clone();
         facts.began_ns = open.start.map(|start| {
@@ -97,8 +97,8 @@ impl Tracker {
         facts
     }
 
-    /// How long the kernel would have tried, from the first SYN: by its last retransmission, else by
-    /// the namespace's settings (a socket's own, TCP_SYNCNT and TCP_USER_TIMEOUT, show only in one).
+    /// How long the kernel would have tried, from the first SYN, microseconds: by its last retransmission,
+    /// else by the namespace's settings (a socket's own, TCP_SYNCNT and TCP_USER_TIMEOUT, show only in one).
     fn would_give_up_us(&self, open: &OpenHandshake) -> Option<u64> {
         if let (Some((end_ns, _)), Some(start)) = (open.gives_up, open.start) {
             return Some(end_ns.saturating_sub(start.at_ns) / 1000);
@@ -116,8 +116,8 @@ impl Tracker {
         Some(schedule.ahead_us(0, 0).1)
     }
 
-    /// A half-open, or its listener, has dealt with a packet and thrown it away: a repeated SYN, a RST
-    /// that may have killed it, or a final ACK that is not taken.
+    /// A half-open, or its listener, processed and dropped a packet: a repeated SYN, a RST that may have
+    /// ended it, or a final ACK that is refused.
     pub(super) fn packet_dropped(&mut self, r: &DropRecord) {
         if r.listener == 0 || !self.config.selection.wants(Role::Server) {
             return;
@@ -145,7 +145,8 @@ impl Tracker {
         }
     }
 
-    /// A final ACK of a half-open that is not known yet, for no SYN-ACK was sent again: known from now.
+    /// A final ACK of a half-open that is not known yet, because no SYN-ACK was retransmitted. It is tracked
+    /// from now on.
     fn refused_ack(&mut self, tuple: Tuple, r: &DropRecord) {
         let full = queue(r).accept_queue_is_full();
         // An ACK to a listener without a half-open is a stray one, or a cookie's.
@@ -160,8 +161,8 @@ impl Tracker {
         self.keep_half_open(tuple, open, at_ns);
     }
 
-    /// Whether this host itself has reset it: with `tcp_abort_on_overflow` a final ACK at a full accept queue
-    /// is answered with a RST (`tcp_check_req()`), and counted in `EmbryonicRsts` like a peer's.
+    /// Whether this host itself reset it: with `tcp_abort_on_overflow` a final ACK at a full accept queue is
+    /// answered with a RST (`tcp_check_req()`), and counted in `EmbryonicRsts` like a peer's.
     pub(super) fn reset_here(&self, open: &OpenHandshake) -> bool {
         open.facts.queue_was_full && self.aborts_on_overflow(open.connection.netns)
     }
@@ -170,7 +171,7 @@ impl Tracker {
         self.host.settings(netns).abort_on_overflow == Some(1)
     }
 
-    /// [`Tracker::reset_here`], seen to happen: the final ACK is thrown away once it was answered.
+    /// [`Tracker::reset_here`], seen directly: the final ACK is dropped after the RST was sent.
     fn reset_for_its_ack(&mut self, tuple: Tuple, r: &DropRecord) {
         let at_ns = r.header.ts_ns;
         let noted = |open: &mut OpenHandshake| {
@@ -179,7 +180,7 @@ impl Tracker {
             open.facts.defer_accept = Some(r.defer_accept != 0);
             open.queued(queue(r));
         };
-        // In the exact mode its end was told before, by an event of its own.
+        // In the exact mode an event of its own has already reported its end.
         if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
             self.half_opens.update(&tuple, noted);
             return;
@@ -195,8 +196,8 @@ impl Tracker {
         );
     }
 
-    /// The half-open that stands in the table, or one that lived for less than a second: nothing told
-    /// that it began.
+    /// The half-open of the table, or a new one for a half-open of less than a second, whose beginning raised
+    /// no event.
     fn remove_or_new(&mut self, tuple: Tuple, family: u16, at_ns: u64) -> Option<OpenHandshake> {
         let known = self.half_opens.remove(&tuple);
         known.or_else(|| {
@@ -216,9 +217,10 @@ impl Tracker {
 
     /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
     fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
-        // In the exact mode its end was told before, by an event of its own.
+        // In the exact mode an event of its own has already reported its end.
         if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
-            // Perhaps the counter was never read before; when it is found to be gone, this is why.
+            // The counter may never have been read before. If sock_diag shows that the half-open is gone,
+            // this is why.
             self.half_opens
                 .update(&tuple, |open| open.rst_ns = Some(at_ns));
             return;

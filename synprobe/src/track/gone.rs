@@ -1,4 +1,4 @@
-//! A half-open that is gone, and no event was received of its end: what ended it, and when.
+//! A half-open that ended without an event: what ended it, and when.
 
 use super::{Tracker, facts::RESET_HERE, handshake::OpenHandshake, handshake_end::HandshakeEnd};
 use crate::model::{DwellSource, Fate, Outcome, TcpState};
@@ -50,7 +50,7 @@ impl Tracker {
                     (Outcome::Dropped, "its listener is closed".to_owned())
                 }
                 Some(false) => {
-                    // reqsk_timer_handler() drops a request whose SYN-ACK cannot be sent again.
+                    // reqsk_timer_handler() drops a request whose SYN-ACK cannot be retransmitted.
                     let fact = "it vanished before its schedule ended, and EmbryonicRsts did not rise: \
                                 pruned, ended by ICMP, or its SYN-ACK could not be retransmitted";
                     (Outcome::Dropped, fact.to_owned())
@@ -72,8 +72,8 @@ impl Tracker {
         self.end(open, new, &end);
     }
 
-    /// Whether the namespace counted a RST that no half-open was given yet; `None` where it cannot be
-    /// told, because there is no earlier reading.
+    /// Whether the namespace counted a RST that is not attributed to a half-open yet; `None` where there is
+    /// no earlier reading.
     pub(super) fn killed_by_rst(&mut self, netns: u32) -> Option<bool> {
         let now = self.host.counters(netns)?.embryonic_rsts?;
         let accounted = self.reconcile.embryonic.get_mut(&netns)?;

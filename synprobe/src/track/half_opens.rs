@@ -1,5 +1,5 @@
-//! The half-opens under way. Under a flood there are a million of them, each looked at once in seconds:
-//! they rest in a quarter of the room that they take while they are worked on.
+//! The half-opens in progress. In a flood there are a million of them, and each is read only once in seconds.
+//! They are stored in a quarter of the size of an [`OpenHandshake`].
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::util::bounded::Bounded;
 pub struct HalfOpens {
     table: Bounded<HalfOpenKey, StoredHalfOpen>,
     locals: LocalEnds,
-    /// The last one's, which is mostly the next one's too.
+    /// Of the last one. The next one mostly has the same.
     owner: Arc<Owner>,
 }
 
@@ -29,17 +29,17 @@ struct Owner {
     cgroup: Option<Arc<str>>,
 }
 
-/// One of them at rest.
+/// A stored half-open.
 enum StoredHalfOpen {
     Compact(CompactHalfOpen),
-    /// It has something that few have.
+    /// It has a value that does not fit the compact form.
     Full(Box<OpenHandshake>),
 }
 
-/// SYN-ACKs that are sent again by default (`tcp_synack_retries`).
+/// SYN-ACK retransmissions by default (`tcp_synack_retries`).
 const GAPS: usize = 5;
 
-/// Nothing but what nearly all have. 0 stands for a time that is not known.
+/// The values that nearly all half-opens have. 0 stands for an unknown time.
 struct CompactHalfOpen {
     owner: Arc<Owner>,
     id: u64,
@@ -54,7 +54,7 @@ struct CompactHalfOpen {
     packed: PackedBits,
 }
 
-/// Small numbers, one behind the other. What has more bits than its place loses them.
+/// Small numbers, packed one after the other. A number that is too large is truncated.
 #[derive(Clone, Copy, Default)]
 struct PackedBits(u32);
 
@@ -84,13 +84,13 @@ const SOURCES: [Option<DwellSource>; 5] = [
 ];
 const MAYBE: [Option<bool>; 3] = [None, Some(false), Some(true)];
 
-/// Where a value stands among those that there are.
+/// The index of a value in the table of all values.
 fn place<T: PartialEq>(all: &[T], value: &T) -> u32 {
     all.iter().position(|v| v == value).unwrap_or(0) as u32
 }
 
 impl CompactHalfOpen {
-    /// As far as that goes: what does not fit is left out.
+    /// The compact form. Values that do not fit are left out.
     fn of(open: &OpenHandshake, owner: Arc<Owner>) -> Self {
         let mut gaps_us = [0; GAPS];
         for (to, from) in gaps_us.iter_mut().zip(&open.gaps_us) {
@@ -224,7 +224,7 @@ impl HalfOpens {
         }
     }
 
-    /// Puts one in, as the youngest; gives back the one that had to go for it.
+    /// Inserts one as the youngest; returns the one that was evicted for it.
     pub fn insert(&mut self, tuple: Tuple, open: OpenHandshake) -> Option<OpenHandshake> {
         let stored = self.store(&tuple, open);
         let key = self.locals.acquire(&tuple);
@@ -248,20 +248,20 @@ impl HalfOpens {
         Some(self.removed(oldest))
     }
 
-    /// One that is in the table no more.
+    /// Releases the key of one that was removed.
     fn removed(&mut self, (key, stored): (HalfOpenKey, StoredHalfOpen)) -> OpenHandshake {
         let tuple = self.locals.tuple(&key);
         self.locals.release(&key);
         stored.into_open(&tuple)
     }
 
-    /// What stands there, to look at.
+    /// A copy of the half-open of that tuple.
     pub fn get(&self, tuple: &Tuple) -> Option<OpenHandshake> {
         let key = self.locals.find(tuple)?;
         Some(self.table.get(&key)?.open(tuple))
     }
 
-    /// Works on what stands there, if there is something.
+    /// Changes the half-open of that tuple, if there is one.
     pub fn update<R>(
         &mut self,
         tuple: &Tuple,
@@ -282,12 +282,12 @@ impl HalfOpens {
         self.table.len()
     }
 
-    /// Namespaces that have some; one may come several times.
+    /// Namespaces that have half-opens; one may be returned several times.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.locals.namespaces()
     }
 
-    /// Each, and when it was last known to be alive.
+    /// Each tuple, and when its half-open was last known to be alive.
     pub fn alive(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let all = self.table.iter();
         all.map(|(key, stored)| (self.locals.tuple(key), stored.alive_ns()))

@@ -1,8 +1,8 @@
-//! One handshake under way.
+//! One handshake in progress.
 
 use crate::model::{Connection, DwellSource, Facts, TcpState};
 
-/// Gaps kept for the ladder; no schedule has more steps that a person would read.
+/// Gaps kept for the ladder of the text view, at most.
 const LADDER: usize = 64;
 /// Two sightings of one first SYN-ACK differ by less than this, nanoseconds: the resolution of
 /// `snt_synack` and of the RTT sample, and the time between the sample and the event.
@@ -26,15 +26,15 @@ pub struct OpenHandshake {
     pub connection: Connection,
     /// SYN_SENT or SYN_RECV.
     pub state: TcpState,
-    /// First SYN or first SYN-ACK; `None`: it was there before, and nothing tells.
+    /// First SYN or first SYN-ACK; `None`: it is older than the run, and its beginning is not known.
     pub start: Option<HandshakeStart>,
     /// The last transmission of the SYN or SYN-ACK that was seen.
     pub last_tx_ns: Option<u64>,
-    /// Sent again, all in all.
+    /// Retransmissions of its SYN or SYN-ACK.
     pub retransmits: u32,
-    /// `tcp_sock.total_retrans` at the last record that told it; `None`: it was there before.
+    /// `tcp_sock.total_retrans` of the last record; `None`: it is older than the run.
     pub last_total_retrans: Option<u32>,
-    /// Of them, because the peer repeated its SYN.
+    /// Those of them that the peer's repeated SYN triggered.
     pub by_peer: u32,
     /// Ordinal of the last time-out that was seen.
     pub time_outs: u32,
@@ -42,15 +42,15 @@ pub struct OpenHandshake {
     pub gaps_us: Vec<u64>,
     /// Whether its beginning was printed.
     pub announced: bool,
-    /// Whether the filter is still undecided: the local port is not known.
+    /// Whether the filter cannot be applied yet, because the local port is not known.
     pub awaits_port: bool,
-    /// A RST was seen coming.
+    /// A RST for it was received.
     pub reset_seen: bool,
     /// Last error reported to the socket.
     pub soft_error: u32,
-    /// When that was, CLOCK_MONOTONIC nanoseconds.
+    /// When it was reported, CLOCK_MONOTONIC nanoseconds.
     pub error_ns: Option<u64>,
-    /// When a RST came that may have killed it, likewise.
+    /// When a RST was received that may have ended it, CLOCK_MONOTONIC nanoseconds.
     pub rst_ns: Option<u64>,
     /// First SYN time-out where it is not the kernel's constant, microseconds.
     pub base_us: Option<u64>,
@@ -68,7 +68,7 @@ pub struct OpenHandshake {
 }
 
 impl OpenHandshake {
-    /// Whether it may be the one that began then: a beginning within the bound of what is known of its own.
+    /// Whether it may be the one that began then: its own beginning is within the bound of its error.
     pub fn began_at(&self, began_ns: u64) -> bool {
         self.start.is_none_or(|start| {
             let slack_ns = SAME_START_NS + start.error_us * 1000;
@@ -76,7 +76,7 @@ impl OpenHandshake {
         })
     }
 
-    /// A handshake that has just come to be known.
+    /// A handshake that has just become known.
     pub fn new(
         connection: Connection,
         state: TcpState,
@@ -108,7 +108,7 @@ impl OpenHandshake {
         }
     }
 
-    /// Notes a transmission; gives the gap since the one before it, microseconds.
+    /// Records a transmission; returns the gap since the one before it, microseconds.
     pub fn transmitted(&mut self, at_ns: u64) -> Option<u64> {
         let gap = self
             .last_tx_ns

@@ -1,4 +1,4 @@
-//! How a handshake ended, and what says so.
+//! How a handshake ended, with the evidence.
 
 use crate::model::{DwellSource, Evidence, OpenReason, Outcome};
 
@@ -9,7 +9,7 @@ pub(super) struct HandshakeEnd {
     pub open_reason: Option<OpenReason>,
     pub at_ns: u64,
     pub error: Option<String>,
-    /// Where the dwell is known by itself and not as a difference of times.
+    /// The dwell, where it is known by itself and not as a difference of times.
     pub dwell_us: Option<u64>,
     pub source: Option<DwellSource>,
     /// Bound of the error of the end's own time, microseconds.
@@ -18,7 +18,7 @@ pub(super) struct HandshakeEnd {
     pub start_error_us: u64,
     /// The dwell cannot be known (SYN cookie).
     pub dwell_unknown: bool,
-    /// What speaks for this outcome, where no event told it.
+    /// The evidence for this outcome, where no event reported it.
     pub facts: Vec<Evidence>,
 }
 

@@ -1,5 +1,5 @@
-//! What the host has said of itself: names, settings, counters. The tracker asks nobody; whoever feeds it
-//! says these things before the event that needs them ([`Tracker::needs_counters`]).
+//! Names, settings and counters of the host. They are inputs: the caller feeds them before the event that
+//! needs them ([`Tracker::needs_counters`]).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     util::bounded::Bounded,
 };
 
-/// Namespaces and cgroups remembered. Whoever says them says each again after half as many others.
+/// Namespaces and cgroups remembered. The caller feeds each again after half this number of others.
 pub const REMEMBERED_NAMES: usize = 8192;
 
 /// See the module.
@@ -56,7 +56,7 @@ impl HostFacts {
 }
 
 impl Tracker {
-    /// What people call a network namespace; `None`: it has no name that this host knows.
+    /// The name of a network namespace; `None`: it has no name.
     pub fn set_netns_name(&mut self, inode: u32, name: Option<Arc<str>>) {
         self.host.netns_names.insert(inode, name);
     }
@@ -76,7 +76,7 @@ impl Tracker {
         self.host.counters.insert(netns, counters);
     }
 
-    /// What a dump of the namespace's sockets tells of its counters.
+    /// Counters that were read with a dump of the namespace's sockets.
     pub fn counters_of_dump(&mut self, netns: u32, at_ns: u64, embryonic_rsts: Option<u64>) {
         let known = self.host.counters(netns).copied().unwrap_or_default();
         if known.at_ns < at_ns {
@@ -89,20 +89,20 @@ impl Tracker {
         }
     }
 
-    /// Whether this event means one thing or another by what the counters of its namespace say now: they
-    /// are to be read and said ([`Self::set_counters`]) before it is observed.
+    /// Whether the meaning of this event depends on the current counters of its namespace. They must then be
+    /// read and set ([`Self::set_counters`]) before it is observed.
     pub fn needs_counters(&self, event: &Event) -> bool {
         if !self.config.selection.wants(Role::Server) {
             return false;
         }
         match event {
-            // A RST that a half-open has dealt with killed it only if EmbryonicRsts rose.
+            // A RST that reached a half-open ended it only if EmbryonicRsts rose.
             Event::Drop(r) => r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r)),
             Event::Request(r, Moment::Begun) => self.is_known(&r.flow),
             Event::Request(r, Moment::Ended) => {
                 r.ended_by == ENDED_BY_UNKNOWN || self.has_another(&r.flow, r.snt_synack_us * 1000)
             }
-            // A half-open of the same tuple that began at another time has ended unseen.
+            // A half-open of the same tuple that began at another time has ended without an event.
             Event::SynAck(r, _) => self.has_another(&r.flow, r.snt_synack_us.saturating_mul(1000)),
             Event::State(r, TcpState::SynRecv, _)
                 if r.total_retrans == 0 && r.srtt_us >> 3 != 0 =>

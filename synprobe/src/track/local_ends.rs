@@ -1,5 +1,5 @@
-//! The local ends of half-opens: a million of them have a handful, and a key that names its local end by
-//! a number is sixteen bytes shorter.
+//! The local ends of half-opens. A million half-opens share a few, so a key names its local end by a number
+//! and is sixteen bytes shorter.
 
 use crate::model::Tuple;
 use std::collections::HashMap;
@@ -25,15 +25,15 @@ impl HalfOpenKey {
     }
 }
 
-/// Each with its number, for as long as a half-open has it.
+/// The numbers of the local ends that half-opens use.
 #[derive(Default)]
 pub struct LocalEnds {
     numbers: HashMap<Local, u32>,
-    /// By number: how many half-opens have it.
+    /// By number: the local end, and how many half-opens use it.
     ends: Vec<(Local, u32)>,
-    /// Numbers that nobody has.
+    /// Numbers that are free.
     free: Vec<u32>,
-    /// The last one's, which is mostly the next one's too.
+    /// Of the last lookup. The next one mostly has the same.
     last: u32,
 }
 
@@ -52,7 +52,7 @@ impl LocalEnds {
         Some(HalfOpenKey::of(number, tuple))
     }
 
-    /// The key of a half-open that goes into the table. Each such key is given back in the end.
+    /// The key of a half-open that is inserted into the table. Each such key must be released.
     pub fn acquire(&mut self, tuple: &Tuple) -> HalfOpenKey {
         let key = self.find(tuple).unwrap_or_else(|| {
             let fresh = (local(tuple), 0);
@@ -84,7 +84,7 @@ impl LocalEnds {
         }
     }
 
-    /// Namespaces of those that somebody has; one may come several times.
+    /// Namespaces in use; one may be returned several times.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         let had = self.ends.iter().filter(|(_, had_by)| *had_by > 0);
         had.map(|((netns, ..), _)| *netns)

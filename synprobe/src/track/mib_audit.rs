@@ -1,16 +1,15 @@
-//! Our count held against the kernel's, while we run.
+//! Compares the events received with the kernel's counters, during the run.
 //!
-//! `TCPSynRetrans` of a namespace rises with every SYN and SYN-ACK that is sent again, and `RetransSegs`
+//! `TCPSynRetrans` of a namespace rises with every SYN and SYN-ACK that is retransmitted, and `RetransSegs`
 //! with every segment, those included, just before the tracepoint is raised (`__tcp_retransmit_skb()`,
-//! `tcp_rtx_synack()`). What the kernel counted and no record told of was missed, by whatever fault, and
-//! is reported: nothing is lost in silence. A socket counts too (`tcp_sock.total_retrans`,
-//! `request_sock.num_retrans`), and its own next record shows what was missed of it, also where a filter
-//! makes the namespace's sums useless.
+//! `tcp_rtx_synack()`). What the kernel counted without an event was missed, for whatever reason, and is
+//! reported as lost. A socket counts too (`tcp_sock.total_retrans`, `request_sock.num_retrans`), and its own
+//! next record shows what was missed of it, also where a filter makes the namespace's sums useless.
 
 use crate::model::{RetransCounts, RetransReading};
 use std::collections::{HashMap, VecDeque};
 
-/// An event whose counter was read may still be on its way through its program for so long.
+/// An event may reach the ring this long after its counter was raised, nanoseconds.
 const ON_ITS_WAY_NS: u64 = 10_000_000;
 /// Events remembered between two readings of a namespace; with more, the next one is a new base.
 const UNREAD: usize = 1 << 18;
@@ -33,11 +32,11 @@ struct Unread {
 
 #[derive(Default)]
 struct RetransTally {
-    /// What events told of.
+    /// Counted from events.
     seen: RetransCounts,
     /// The last of them, since the last reading.
     unread: VecDeque<Unread>,
-    /// First reading, and what it certainly holds of what events told.
+    /// First reading, and the events that it certainly includes.
     first: Option<(RetransCounts, RetransCounts)>,
     /// Missing ones that were reported.
     reported: Missing,
@@ -94,7 +93,7 @@ pub(super) struct MibAudit {
 }
 
 impl MibAudit {
-    /// Segments were sent again, or tried to be: a SYN or a SYN-ACK, or others.
+    /// Segments were retransmitted, or failed to be: a SYN or a SYN-ACK, or others.
     pub fn event(&mut self, netns: u32, at_ns: u64, handshake: bool, segments: u32) {
         self.tallies.entry(netns).or_default().event(Unread {
             at_ns,
@@ -109,8 +108,8 @@ impl MibAudit {
         self.tallies.entry(netns).or_default().reading(count)
     }
 
-    /// A socket's own count shows so many SYNs or SYN-ACKs that no event told of. How many of them were
-    /// not reported.
+    /// A socket's own count shows `events` retransmissions of a SYN or SYN-ACK that no event reported.
+    /// Returns how many of them are not reported as lost yet.
     pub fn missed(&mut self, netns: u32, events: u64) -> u64 {
         let tally = self.tallies.entry(netns).or_default();
         tally.by_socket += events;
@@ -119,7 +118,7 @@ impl MibAudit {
         news
     }
 
-    /// Forgets the namespaces that are not looked at any more.
+    /// Forgets the namespaces that are not polled any more.
     pub fn keep(&mut self, netns: impl Fn(&u32) -> bool) {
         self.tallies.retain(|inode, _| netns(inode));
     }
@@ -142,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Where nothing but SYNs is sent again.
+    /// Where only SYNs are retransmitted.
     fn syns(mib_audit: &mut MibAudit, at_ns: u64, value: u64) -> u64 {
         let missing = mib_audit.reading(1, at(at_ns, value, value));
         assert_eq!(missing.data, 0);

@@ -1,4 +1,4 @@
-//! One handshake's life, from what was seen to what is said.
+//! One handshake's life, from observations to lines.
 //!
 //! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
 //! has no clock: time comes with the observations. Its table is bounded.
@@ -60,13 +60,13 @@ pub struct Tracker {
     next_id: u64,
     /// Active opens by `struct sock`.
     clients: Bounded<u64, OpenHandshake>,
-    /// Active opens that were there before the run, by tuple: sock_diag does not tell their address.
+    /// Active opens that are older than the run, by tuple: sock_diag does not show their socket's address.
     preexisting: Bounded<Tuple, OpenHandshake>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: HalfOpens,
     /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
     children: Bounded<u64, server::Child>,
-    /// Connections whose handshake is over, for the retransmissions that follow.
+    /// Connections after their handshake, for later retransmissions.
     established: Bounded<u64, Arc<Connection>>,
     segments: Bounded<(u64, u32), data_retransmits::RetransmittedSegment>,
     /// When a socket entered its present state (`--states all`).
@@ -145,7 +145,7 @@ impl Tracker {
         }
     }
 
-    /// What was said since the last call.
+    /// The lines since the last call.
     pub fn take_lines(&mut self) -> Vec<Line> {
         // Under load the next batch is as large.
         let room = Vec::with_capacity(self.lines.len());
@@ -162,8 +162,8 @@ impl Tracker {
         self.clients.len() + self.preexisting.len() + self.half_opens.len()
     }
 
-    /// Ends what is still open, with a line each: no more than `most` of them, for under a flood all
-    /// their lines would not fit into memory. Whether there were any.
+    /// Ends what is still open, with a line each, at most `most`: in a flood all lines would not fit into
+    /// memory. Returns whether there were any.
     pub fn end_open(&mut self, at_ns: u64, most: usize) -> bool {
         let mut still = Vec::new();
         while still.len() < most
@@ -265,7 +265,7 @@ impl Tracker {
         id
     }
 
-    /// Keeps whose it was, for the retransmissions that may follow.
+    /// Keeps the connection of a socket, for later retransmissions.
     fn remember(&mut self, sock: u64, connection: &Connection, at_ns: u64) {
         if self.config.detail == Detail::AllStates {
             self.entered.insert(sock, at_ns);

@@ -6,7 +6,7 @@ use crate::{
     model::{ByRole, ListenerOwner, Lost, SocketDump},
 };
 
-/// Something that was seen.
+/// One observation.
 #[derive(Debug)]
 pub enum Observation {
     /// A kernel event.
@@ -33,13 +33,13 @@ pub struct Totals {
     pub lost: u64,
     /// `handshake` lines.
     pub handshakes: u64,
-    /// Of those lost, the ones of which only the kernel's counter told.
+    /// Those lost that only a counter or sock_diag shows.
     pub unreported: u64,
     /// Handshakes evicted from the table.
     pub evicted: u64,
-    /// Handshakes that went well and were only counted, in the kernel.
+    /// Handshakes that completed and were only counted, in the kernel.
     pub counted: u64,
-    /// Handshakes and retransmissions of peers that made room in the peer table.
+    /// Handshakes and retransmissions of peers that were evicted from the peer tables.
     pub peers_unlisted: u64,
     /// Different peers, by role; known once the run is over.
     pub peers_distinct: ByRole<Estimate>,

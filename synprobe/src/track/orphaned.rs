@@ -1,6 +1,6 @@
-//! Half-opens that no dump can show, for their namespaces are gone or are nobody's to look into. Each
-//! time its SYN-ACK is sent again an event tells that one lives, so one without any for longer than the
-//! kernel's schedule allows does not.
+//! Half-opens that no dump can show: their namespaces are gone or cannot be entered. A half-open that lives
+//! retransmits its SYN-ACK, which raises an event. Without one for longer than the kernel's schedule allows,
+//! it has ended.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::model::{DwellSource, Outcome, TcpState, Tuple};
 
-/// Not given up before it was silent for so long.
+/// A half-open without an event for less than this is kept, nanoseconds.
 const SILENT_NS: u64 = 4_000_000_000;
 
-/// `rskq_defer_accept` by namespace, the highest that a record told: only the time-out of that number
-/// sends a SYN-ACK again (`syn_ack_recalc()`).
+/// `rskq_defer_accept` by namespace, the highest of all records: only the time-out of that number retransmits
+/// the SYN-ACK (`syn_ack_recalc()`).
 #[derive(Default)]
 pub(super) struct Deferrals(HashMap<u32, u8>);
 
@@ -27,7 +27,8 @@ impl Deferrals {
 }
 
 impl Tracker {
-    /// `polled`: the namespaces that were looked into, now or a round ago.
+    /// Ends the half-opens of namespaces that were not polled, now or a round ago, once their schedules are
+    /// over.
     pub(super) fn end_orphaned(&mut self, polled: &HashSet<u32>, now_ns: u64) {
         let in_use: HashSet<u32> = self.namespaces().collect();
         self.deferrals.0.retain(|netns, _| in_use.contains(netns));
@@ -58,8 +59,9 @@ impl Tracker {
     }
 }
 
-/// For how long no event need tell of it: the time-out that it is in, and those that may pass without a
-/// SYN-ACK; twice over, for its first one may have been another than 1 s (`tcp_timeout_init()`).
+/// The longest time that may pass without an event, nanoseconds: the current time-out, and those that may
+/// pass without a SYN-ACK. It is doubled because the first time-out may differ from 1 s
+/// (`tcp_timeout_init()`).
 fn silence_bound_ns(open: &OpenHandshake, deferred: u8) -> u64 {
     let silent = match open.facts.defer_accept {
         Some(true) => u32::from(deferred.saturating_sub(1)),

@@ -1,4 +1,4 @@
-//! Whose listener it is.
+//! The owners of listeners.
 
 use crate::model::{ListenerOwner, Tuple};
 use std::{collections::HashMap, sync::Arc};
@@ -30,7 +30,7 @@ impl Owners {
         }
     }
 
-    /// →LISTEN runs in the context of whoever calls listen().
+    /// →LISTEN runs in the context of the process that calls listen().
     pub(super) fn opened(&mut self, r: &StateRecord, cgroup: Option<Arc<str>>) {
         let process = (r.tgid != 0).then(|| Process {
             pid: r.tgid,
@@ -56,7 +56,7 @@ impl Owners {
         }
     }
 
-    /// Whether anybody listens for a half-open.
+    /// Whether a listener for a half-open exists.
     pub(super) fn listens(&self, open: &OpenHandshake) -> bool {
         let c = &open.connection;
         let key = (c.netns, c.local_port.unwrap_or(0));

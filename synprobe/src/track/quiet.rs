@@ -1,5 +1,5 @@
-//! The quiet mode: what goes well gives no record and is counted in the kernel, so the table must hold
-//! nothing that may end without one.
+//! The quiet mode. A healthy handshake sends no record and is counted in the kernel, so the table must hold
+//! nothing that may end without a record.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::model::{Bucket, ByRole, Completed, HalfOpenRow, Handshake, Outcome, Role, Tuple};
 
-/// What came before the first record that makes a handshake known.
+/// What was reported of a handshake before its first record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EarlyHint {
     peer: ([u8; 16], u16),
-    /// A RST was seen coming.
+    /// A RST for it was received.
     pub reset_seen: bool,
     /// An error was reported to the socket, and when.
     pub error: Option<(u32, u64)>,
@@ -27,7 +27,7 @@ pub(super) struct EarlyHint {
 /// Completed handshakes of one role and port.
 #[derive(Clone, Debug)]
 struct CompletedTally {
-    /// Those that a record told of.
+    /// Those with a record.
     by_record: [u64; BUCKETS],
     /// Those that the kernel side only counted, as last read.
     by_kernel: [u64; BUCKETS],
@@ -50,7 +50,7 @@ impl Default for CompletedTally {
     }
 }
 
-/// All of them.
+/// The tallies by role and port.
 #[derive(Default)]
 pub(super) struct Tallies {
     by_port: BTreeMap<(Role, Option<u16>), CompletedTally>,
@@ -59,7 +59,8 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
-    /// What the kernel side has counted since the run began; `None`: of ports that found no room.
+    /// What the kernel side has counted since the run began; `None`: ports for which the kernel side had no
+    /// room.
     pub fn set_kernel_counts(&mut self, role: Role, port: Option<u16>, counts: &[u64; BUCKETS]) {
         let tally = self.by_port.entry((role, port)).or_default();
         let before: u64 = tally.by_kernel.iter().sum();
@@ -68,7 +69,7 @@ impl Tallies {
         *all = (*all + counts.iter().sum::<u64>()).saturating_sub(before);
     }
 
-    /// One that a record told of.
+    /// Adds one with a record.
     pub fn add_record(&mut self, h: &Handshake) {
         let port = match h.connection.role {
             Role::Client => h.connection.peer_port,
@@ -127,7 +128,7 @@ fn quantile(counts: &[u64; BUCKETS], share: f64) -> Option<u64> {
 }
 
 impl Tracker {
-    /// Of a handshake that no record has made known: kept for the one that may follow.
+    /// Keeps what was reported of a handshake that has no record yet.
     pub(super) fn early_hint(
         &mut self,
         sock: u64,
@@ -145,7 +146,7 @@ impl Tracker {
         self.early_hints.insert(sock, early_hint);
     }
 
-    /// What is known of it beside its first record.
+    /// Takes what was reported before the first record.
     pub(super) fn recall(&mut self, sock: u64, tuple: &Tuple, open: &mut OpenHandshake) {
         let Some(early_hint) = self.early_hints.remove(&sock) else {
             return;
@@ -158,7 +159,7 @@ impl Tracker {
         }
     }
 
-    /// Whether the end of a half-open like this gives a record for sure. Below the bound and without a
+    /// Whether the end of such a half-open is sure to send a record. Below the bound and without a
     /// retransmission it may not.
     pub(super) fn end_sends_record(
         &self,
@@ -173,7 +174,7 @@ impl Tracker {
             })
     }
 
-    /// Whether one that has vanished may have gone well: the kernel has counted it then.
+    /// Whether one that has vanished may have completed: then the kernel has counted it.
     pub(super) fn may_have_completed(&self, open: &OpenHandshake) -> bool {
         self.config.detail.slow_us().is_some_and(|slow_us| {
             let young = |start: HandshakeStart| {
@@ -194,7 +195,7 @@ impl Tracker {
         self.tallies.set_kernel_counts(role, port, counts);
     }
 
-    /// A handshake that has its line is in the histogram too, which so has all that completed.
+    /// Adds a handshake with a line to the histogram, which then holds all that completed.
     pub(super) fn count_completed(&mut self, h: &Handshake) {
         if self.config.detail.slow_us().is_some() && h.outcome == Outcome::Established {
             self.tallies.add_record(h);

@@ -1,8 +1,8 @@
-//! What no tracepoint tells: half-opens that were there before, and those that ended unseen.
+//! What no tracepoint shows: half-opens that are older than the run, and ends without an event.
 //!
-//! A half-open killed by a RST, by its timer, by ICMP or with its listener raises no event
-//! (docs/kernel-facts.md, section 3). Its end is noticed when sock_diag no longer shows it, so it is
-//! known to lie between the last sighting and that dump; the namespace's counters say what it was.
+//! A half-open that is ended by a RST, by its timer, by ICMP or with its listener raises no event
+//! (docs/kernel-facts.md, section 3). Its end is noticed when sock_diag no longer shows it, so it lies
+//! between the last sighting and that dump. The namespace's counters show the cause.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,8 +19,8 @@ use crate::{
     util::addresses::{mapped, printable},
 };
 
-/// What became of half-opens that a dump did not show ([`Tracker::missing`]), asked for one by one: a dump
-/// that is read while the table changes may pass a row over.
+/// What became of half-opens that a dump did not show ([`Tracker::missing`]). Each is looked up: a dump that
+/// is read while the table changes may skip a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fates {
     /// When they were asked for, CLOCK_MONOTONIC nanoseconds.
@@ -59,7 +59,7 @@ impl Reconcile {
         }
     }
 
-    /// Nothing is kept of namespaces that are gone: a host may make many every second.
+    /// Forgets namespaces that are gone: a host may make many a second.
     fn keep(&mut self, polled: &HashSet<u32>) {
         self.embryonic.retain(|netns, _| polled.contains(netns));
         self.cookies.retain(|netns, _| polled.contains(netns));
@@ -93,7 +93,7 @@ impl Tracker {
         self.reconcile.collecting = true;
     }
 
-    /// Namespaces in which half-opens are under way: each has to be looked at until they are not.
+    /// Namespaces with half-opens: each must be polled until it has none.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.half_opens.namespaces()
     }
@@ -105,7 +105,7 @@ impl Tracker {
         let polled = std::mem::take(&mut self.reconcile.polled);
         self.mib_audit.keep(|netns| polled.contains(netns));
         self.reconcile.keep(&polled);
-        // One dump that failed puts no namespace out of sight: the next round tells.
+        // A single failed dump does not orphan a namespace: the next round decides.
         let mut polled = std::mem::replace(&mut self.reconcile.polled_before, polled);
         polled.extend(&self.reconcile.polled_before);
         self.end_orphaned(&polled, now_ns);
@@ -118,7 +118,7 @@ impl Tracker {
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
     /// has to be asked for: absence from a dump proves nothing.
     pub fn missing(&self, dump: &mut SocketDump) -> Vec<Tuple> {
-        // There may be a million: sorted where they are, and not listed once more.
+        // There may be a million rows: they are sorted in place.
         dump.rows.sort_unstable_by_key(|row| row.tuple);
         let shown = |tuple: &Tuple| {
             let at = dump.rows.binary_search_by_key(tuple, |row| row.tuple);
@@ -233,13 +233,13 @@ impl Tracker {
         self.keep_half_open(tuple, open, dump.after_ns);
     }
 
-    /// An active open that was there before the run: its timer tells how long it has been.
+    /// An active open that is older than the run: its timer shows its age.
     fn on_syn_sent(&mut self, row: &HalfOpenRow, dump: &SocketDump) {
         if row.retrans == 0 && self.config.detail.slow_us().is_some() {
-            // It may yet go well, and nothing would tell.
+            // It may still complete, and no record would report it.
             return;
         }
-        // One that began since then is known by its socket.
+        // One that began since then is tracked by its socket.
         let known = self.clients.iter().any(|(_, open)| {
             open.connection.peer_port == Some(row.tuple.peer_port)
                 && mapped(open.connection.peer_addr) == row.tuple.peer_addr
@@ -293,8 +293,8 @@ impl Tracker {
     }
 }
 
-/// A healthy handshake is over in a round trip: a half-open is worth a line once it is older than
-/// this, microseconds, or was sent again.
+/// A healthy handshake is over in a round trip: a half-open is worth a line once it is older than this,
+/// microseconds, or was retransmitted.
 const SETTLED_US: u64 = 250_000;
 
 fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
@@ -320,10 +320,10 @@ fn time_outs(start: HandshakeStart, row: &HalfOpenRow, dump: &SocketDump) -> Opt
 /// More than any schedule has by default (`tcp_synack_retries`: 5).
 const MOST_TIME_OUTS: u32 = 8;
 
-/// When a half-open that sock_diag shows began. Without a retransmission its timer tells: it was armed
-/// once, with the first SYN-ACK. With some, the estimate is what the timer alone would have taken, the
-/// longest there can be; a peer that repeats its SYN makes it shorter, by no less than half a second
-/// each (`tcp_invalid_ratelimit`).
+/// When a half-open that sock_diag shows began. Without a retransmission its timer shows the age: it was
+/// armed once, with the first SYN-ACK. With some, the estimate is what the timer alone would have taken, the
+/// longest there can be; a peer that repeats its SYN makes it shorter, by no less than half a second each
+/// (`tcp_invalid_ratelimit`).
 fn estimate(row: &HalfOpenRow, now_ns: u64, hz: u32) -> HandshakeStart {
     let n = u32::from(row.retrans);
     let age_us = SynAckSchedule::PLAIN.age_us(n, u64::from(row.expires_ms) * 1000);

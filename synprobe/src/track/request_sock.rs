@@ -1,7 +1,7 @@
 //! The exact mode: half-opens that begin and end with an event, and SYNs that none was made of.
 //!
-//! The end comes with the request's own account (`snt_synack`, `num_retrans`), so it needs no beginning
-//! that was seen. It is final: the half-open leaves the table, and no look at sock_diag concludes upon it.
+//! The end comes with the request's own account (`snt_synack`, `num_retrans`), so it needs no beginning that
+//! was seen. It is final: the half-open leaves the table, and no dump is needed to conclude its outcome.
 
 use synprobe_ebpf::event::{
     ENDED_BY_ABORTED, ENDED_BY_ICMP, ENDED_BY_PACKET, ENDED_BY_TIMER, QUEUE_ACCEPT, QUEUE_SYN,
@@ -23,12 +23,12 @@ use crate::{
     util::addresses::printable,
 };
 
-/// The first SYN-ACK is built on the same CPU right after the SYN was taken, with softirqs off: only an
-/// interrupt, or whoever runs the machine, comes in between. Microseconds.
+/// The first SYN-ACK is built on the same CPU right after the SYN was accepted, with softirqs off. Only an
+/// interrupt or the hypervisor can come between. Microseconds.
 const UNTIL_SYNACK_US: u64 = 5_000;
 
 impl Tracker {
-    /// What the exact mode tells of a half-open, or of a SYN that none was made of.
+    /// An event of the exact mode: of a half-open, or of a refused SYN.
     pub(super) fn request(&mut self, r: &RequestRecord, moment: Moment) {
         if !self.config.selection.wants(Role::Server) {
             return;
@@ -43,7 +43,7 @@ impl Tracker {
     fn request_begun(&mut self, r: &RequestRecord) {
         let (tuple, at_ns) = (Tuple::from(&r.flow), r.header.ts_ns);
         if let Some(before) = self.half_opens.remove(&tuple) {
-            // Two of one tuple cannot be: the end of the first was missed.
+            // One tuple has one half-open: the end of the first was missed.
             let latest_ns = at_ns.max(before.alive_ns);
             self.gone(before, Fate::Gone, latest_ns);
         }
@@ -77,8 +77,8 @@ impl Tracker {
         self.take_counts(&mut open, r);
         let listens = r.listener_state == state::LISTEN;
         if !listens && self.owners.listens(&open) {
-            // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req):
-            // then it lives on. A look at sock_diag will tell.
+            // Another listener of its SO_REUSEPORT group may have taken it over (tcp_migrate_req): then it
+            // lives on. The next dump decides.
             open.moved_ns = Some(at_ns);
             return self.keep_half_open(tuple, open, at_ns);
         }
@@ -88,7 +88,7 @@ impl Tracker {
         self.end(open, TcpState::Close, &end);
     }
 
-    /// An end that a look at sock_diag shows: in the exact mode an event was due.
+    /// Counts an end as lost that a dump shows: in the exact mode an event was due.
     pub(super) fn count_unreported_end(&mut self, open: &OpenHandshake, fate: Fate, at_ns: u64) {
         let due = self.config.source.is_exact() && fate == Fate::Gone && open.moved_ns.is_none();
         if due && !self.may_have_completed(open) {
@@ -96,7 +96,7 @@ impl Tracker {
         }
     }
 
-    /// What the request had counted.
+    /// Takes the counts of the request.
     fn take_counts(&mut self, open: &mut OpenHandshake, r: &RequestRecord) {
         let retransmitted = u32::from(r.num_retrans);
         self.count_missed_synacks(open, retransmitted, r.header.ts_ns);
@@ -159,7 +159,7 @@ impl Tracker {
         }
     }
 
-    /// No half-open: it is the peer that is told of.
+    /// No half-open exists: the SYN is counted for the peer.
     fn syn_refused(&mut self, r: &RequestRecord) {
         let queue = match r.queue {
             QUEUE_ACCEPT => FullQueue::Accept,
@@ -175,7 +175,7 @@ impl Tracker {
     }
 }
 
-/// As its schedule is told by a retransmission.
+/// In the form of a retransmission, from which the schedule is made.
 fn as_synack(r: &RequestRecord) -> SynAckRecord {
     SynAckRecord {
         timeout_jiffies: r.timeout_jiffies,

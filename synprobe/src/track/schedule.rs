@@ -133,7 +133,7 @@ pub struct SynAckSchedule {
     pub max_us: u64,
     /// TCP_SYNCNT of the listener, or `tcp_synack_retries`; lower while the queue is pruned.
     pub retries: u32,
-    /// The final ACK was seen and not taken.
+    /// The final ACK was seen and refused.
     pub acked: bool,
     /// `rskq_defer_accept`; 0: off.
     pub defer_accept: u32,

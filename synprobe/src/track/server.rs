@@ -30,8 +30,8 @@ pub(super) enum Child {
     Simultaneous,
 }
 
-/// A child that is closed without an error so soon was never one: another CPU's took its place, or
-/// `tcp_v4_syn_recv_sock()` gave up.
+/// A child that is closed without an error within this time was discarded: another CPU's child replaced it,
+/// or `tcp_v4_syn_recv_sock()` failed.
 const UNDONE_NS: u64 = 1_000_000;
 
 impl Tracker {
@@ -170,8 +170,8 @@ impl Tracker {
             .cookies_in_use(r.flow.netns, now, noticed_ns, r.header.ts_ns)
     }
 
-    /// The half-open that stands in the table, if it is the one that began then. Otherwise its end was
-    /// not seen: the peer used the same port again.
+    /// The half-open of the table, if it is the one that began then. Otherwise its end was not seen: the peer
+    /// reused the port.
     pub(super) fn same_generation(
         &mut self,
         known: Option<OpenHandshake>,
@@ -187,7 +187,7 @@ impl Tracker {
         None
     }
 
-    /// A half-open that has just come to be known.
+    /// A half-open that has just become known.
     pub(super) fn new_half_open(
         &mut self,
         tuple: Tuple,
@@ -203,7 +203,7 @@ impl Tracker {
         OpenHandshake::new(connection, TcpState::SynRecv, start, alive_ns)
     }
 
-    /// A SYN-ACK is sent again.
+    /// A SYN-ACK was retransmitted.
     pub(super) fn synack_retransmitted(&mut self, r: &SynAckRecord, trigger: Trigger) {
         let at_ns = r.header.ts_ns;
         let tuple = Tuple::from(&r.flow);
@@ -258,12 +258,12 @@ impl Tracker {
         self.keep_half_open(tuple, open, at_ns);
     }
 
-    /// Reports the SYN-ACKs that were sent again, by the request's own count, and that no event told of.
+    /// Counts SYN-ACK retransmissions as lost that the request counted and no event reported.
     pub(super) fn count_missed_synacks(&mut self, open: &OpenHandshake, counted: u32, at_ns: u64) {
         let begun = |start: HandshakeStart| {
             start.at_ns.saturating_sub(start.error_us * 1000) >= self.config.began_ns
         };
-        // The events of one that was evicted are forgotten, not lost.
+        // The events of an evicted half-open were received.
         let may_be_evicted = self.totals.evicted > 0 && open.retransmits == 0;
         if open.start.is_some_and(begun) && !may_be_evicted {
             let missed = counted.saturating_sub(open.retransmits);

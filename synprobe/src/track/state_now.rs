@@ -1,4 +1,4 @@
-//! The table as it stands, for those who look while the run goes on.
+//! The state of the table during the run.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use super::{Tracker, handshake::OpenHandshake};
 use crate::model::{Peer, PortState, Role, UnderWay};
 
 impl Tracker {
-    /// Whether there is a line that nobody has taken.
+    /// Whether there are lines to take.
     pub fn has_lines(&self) -> bool {
         !self.lines.is_empty()
     }
 
-    /// The peers, those in most trouble first.
+    /// The peers, those with most trouble first.
     pub fn peers(&self) -> Vec<Peer> {
         self.peers.table()
     }
 
-    /// Every handshake under way; active opens first, each in the order in which it became known.
+    /// Every handshake in progress; active opens first, each in the order in which it became known.
     pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
         let clients = self.clients.iter().map(|(_, open)| open.clone());
         let earlier = self.preexisting.iter().map(|(_, open)| open.clone());
@@ -28,7 +28,7 @@ impl Tracker {
             .map(under_way)
     }
 
-    /// The handshakes under way by namespace, role and port.
+    /// The handshakes in progress, by namespace, role and port.
     pub fn ports(&self) -> Vec<PortState> {
         let mut ports = BTreeMap::new();
         for open in self.under_way() {

@@ -1,8 +1,8 @@
-//! Active opens whose end no event told: sock_diag does not show them any more.
+//! Active opens that ended without an event: sock_diag does not show them any more.
 //!
-//! The local port is chosen after the only event that an unanswered first SYN gives, so most can be
-//! looked for by their peer alone, and never one by one: where a peer's sockets in SYN_SENT are fewer
-//! than ours and more than none, which of them is gone is not known yet.
+//! An unanswered first SYN raises one event, and the local port is chosen after it. Most active opens can
+//! therefore only be matched by their peer. Where a peer has some sockets in SYN_SENT but fewer than the
+//! table, which of them ended is not known yet.
 
 use std::collections::HashMap;
 
@@ -12,19 +12,19 @@ use crate::{
     util::addresses::mapped,
 };
 
-/// Dumps in a row that do not show it: one may pass a row over (`tcp_diag_dump()`).
+/// Dumps in a row that must not show it: one dump may skip a row (`tcp_diag_dump()`).
 const ABSENCES: u8 = 2;
 
 /// A peer's sockets in SYN_SENT, by local port.
 type Shown = HashMap<([u8; 16], u16), Vec<u16>>;
 
 impl Tracker {
-    /// Whether the last dump did not show one, and another has to decide.
+    /// Whether the last dump did not show one, so that another dump must decide.
     pub fn in_doubt(&self) -> bool {
         self.clients.iter().any(|(_, open)| open.absences > 0)
     }
 
-    /// Ends those that are gone, and says that their end was lost.
+    /// Ends those that are gone, and counts their ends as lost.
     pub(super) fn end_gone_clients(&mut self, dump: &SocketDump) {
         let Some(rows) = &dump.syn_sent else {
             return;

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::model::{Evidence, Handshake, Outcome, Role, VerdictKind};
 
-/// Reasons for dropping a packet whose address nobody has. In the handshake's own namespace this host is
-/// to blame; in another one the packet has merely come to the wrong place.
+/// Reasons for dropping a packet whose address is not configured. In the handshake's own namespace this host
+/// is to blame; in another one the packet has merely come to the wrong place.
 const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 /// How the reasons begin that mean an unanswered neighbour query: ICMP and errno report those too.
 const NEIGHBOUR: &str = "NEIGH_";

@@ -22,7 +22,7 @@ const PEERS: usize = 65_536;
 pub enum Mode {
     /// As its line is printed: by what is known then.
     AtOnce,
-    /// At the end of the run, by all that is known then; handshakes that went well are not printed.
+    /// At the end of the run, by all that is known then; healthy handshakes are not printed.
     AtTheEnd,
 }
 
@@ -193,7 +193,7 @@ fn went_well(h: &Handshake, context: &Context) -> bool {
 /// Gives the handshake its verdict. Returns whether it is in trouble.
 fn judge(h: &mut Handshake, context: &Context) -> bool {
     if h.was_evicted() {
-        // The tracker says so in its evidence: how it went on is not known.
+        // The tracker's evidence says so: how it went on is not known.
         h.confidence = Confidence::Insufficient;
         return true;
     }

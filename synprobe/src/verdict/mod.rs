@@ -1,9 +1,9 @@
 //! Why a handshake went as it did, with the facts for it and against it.
 //!
 //! A verdict is a pure function of one handshake ([`Handshake`], its `facts` included) and of what is known
-//! around it ([`Context`]). Each has a file of its own, behind [`Verdict`]. [`ALL`] lists them, the
-//! strongest evidence first; the first that applies is the handshake's. Where none applies, the line says
-//! which evidence is missing. [`Judge`] decides when that happens, and sums handshakes to problems.
+//! around it ([`Context`]). Each has a file of its own, behind [`Verdict`]. [`ALL`] lists them, the strongest
+//! evidence first; the first that applies is the handshake's. Where none applies, the line names the missing
+//! evidence. [`Judge`] decides when that happens, and sums handshakes to problems.
 
 mod client;
 pub mod context;

@@ -1,4 +1,4 @@
-//! Inputs → a recording, on a thread of its own: the ring waits for no disk.
+//! Inputs → a recording, on a thread of its own: the ring never waits for the disk.
 
 mod storage;
 
@@ -31,7 +31,7 @@ use crate::{
 
 /// Bytes that are handed to the thread at a time.
 const HAND_OVER: usize = 32 << 10;
-/// Bytes that may wait for the disk: what comes while there are more is lost, counted and reported.
+/// Bytes that may wait for the disk. Beyond them inputs are lost, counted and reported.
 const WAITING: usize = 64 << 20;
 
 /// Where a recording goes.
@@ -39,7 +39,7 @@ const WAITING: usize = 64 << 20;
 pub enum RecordTo {
     /// Into one file.
     File(PathBuf),
-    /// Into a folder, of which only the last part stays.
+    /// Into a folder that keeps only the most recent part.
     Rolling {
         /// The folder.
         folder: PathBuf,
@@ -71,7 +71,7 @@ pub enum RecordError {
     /// The description of the run cannot be written.
     #[error("the description of the run: {0}")]
     Header(#[from] serde_json::Error),
-    /// There can be no thread.
+    /// The thread cannot be created.
     #[error("a thread for the recording: {0}")]
     Thread(io::Error),
 }
@@ -89,7 +89,7 @@ pub struct RecordSummary {
     pub error: Option<String>,
 }
 
-/// A store that is open and has no thread yet: it is opened with all privileges, and written with fewer.
+/// An open store without a thread. It is opened with all privileges, and written with fewer.
 pub(super) struct Prepared(Store);
 
 impl Prepared {
@@ -143,7 +143,7 @@ fn is_foreign(folder: &Path) -> bool {
     std::fs::metadata(folder).is_ok_and(|metadata| metadata.uid() != ours)
 }
 
-/// Who can see two recordings can tell whether they are of one run.
+/// Identifies the run: recordings of one run have the same id.
 fn run_id() -> [u8; 16] {
     use std::hash::{BuildHasher, RandomState};
     let mut id = [1; 16];
@@ -171,7 +171,7 @@ pub(super) struct Recorder {
     queue: mpsc::Sender<Message>,
     /// Bytes that the thread has not written yet.
     waiting: Arc<AtomicUsize>,
-    /// Inputs that found no room, since the last that did.
+    /// Inputs that were not stored since the last one that was.
     unstored: u64,
     /// All of them.
     lost: Arc<AtomicU64>,

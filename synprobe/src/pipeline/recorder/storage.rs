@@ -35,7 +35,7 @@ pub(super) enum Store {
 pub(super) struct RecorderThread {
     store: Store,
     waiting: Arc<AtomicUsize>,
-    /// What a segment has to begin with to be understood alone, by what it is about.
+    /// Inputs that each new segment begins with, so that it can be read alone; by kind and subject.
     context: BTreeMap<(u8, u64), Bytes>,
     context_decoder: inputs::InputDecoder,
     error: Option<String>,
@@ -123,7 +123,7 @@ impl RecorderThread {
         if matches!(self.store, Store::File(_)) {
             return;
         }
-        // One that is longer than a frame is not restated.
+        // An input that is longer than a frame is not kept.
         let is_whole = self.context_decoder.is_between_inputs();
         let decoded = self.context_decoder.frame(Frame::Other(bytes));
         let Some(inputs::Decoded::Input(input)) = decoded.filter(|_| is_whole) else {
@@ -151,7 +151,7 @@ impl RecorderThread {
         }
     }
 
-    /// An error is told once, when it begins.
+    /// Logs the first error.
     fn note(&mut self, result: Result<(), WriteError>) {
         if let Err(error) = result
             && self.error.is_none()

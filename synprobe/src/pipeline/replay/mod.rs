@@ -26,7 +26,7 @@ use crate::{
 /// Handshakes that end with the recording, and are judged together.
 const LAST_BATCH: u32 = 65_536;
 
-/// What a recording says of itself.
+/// An open recording.
 pub struct Recording {
     file: PathBuf,
     header: SegmentHeader,
@@ -111,10 +111,10 @@ struct Replay<'r> {
     decoder: InputDecoder,
     /// The time of the last frame.
     at_ns: u64,
-    /// Something is missing: what the kernel side said of its records does not hold for those that are here.
+    /// Inputs are missing: the kernel side's counters do not match the records.
     is_incomplete: bool,
     inputs: u64,
-    /// The run before, where there are several.
+    /// The previous run, where there are several.
     last: Option<(End, Option<Counted>)>,
 }
 
@@ -185,7 +185,7 @@ impl Replay<'_> {
             config.track.selection = self.selection.clone();
         }
         if header.segment > 0 {
-            // The end of a longer run: what was under way at its beginning was there before.
+            // The end of a longer run: handshakes in progress at its beginning are older than the replay.
             config.track.began_ns = at_ns;
         }
         let clock = WallClock::from_offset(header.realtime_offset_ns.into());
@@ -228,7 +228,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Something is not in the recording: it was lost as far as the engine can tell.
+    /// Feeds a loss for inputs that are not in the recording.
     fn missing(&mut self, frames: u64) {
         self.is_incomplete = true;
         if let Some(engine) = &mut self.engine {
@@ -294,7 +294,7 @@ impl Replay<'_> {
     }
 }
 
-/// Records that were due, as far as the inputs say: `events` and `lost` add up to it.
+/// Records that were due, by the inputs: the sum of `events` and `lost`.
 fn produced(engine: &Engine) -> u64 {
     let totals = engine.totals();
     (totals.events + totals.lost).saturating_sub(totals.unreported)
@@ -328,7 +328,7 @@ fn damage(damage: &Damage, unknown: u64) -> Option<String> {
     ))
 }
 
-/// The inode of a namespace that the recorded host called so.
+/// The inode of the namespace with that name on the recorded host.
 fn namespace(file: &Path, name: &str) -> Result<u32, ReplayError> {
     let mut names = BTreeMap::new();
     let Recording { mut reader, .. } = Recording::open(file)?;

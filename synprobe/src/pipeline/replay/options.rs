@@ -25,7 +25,7 @@ pub struct ReplayOptions {
     pub mode: Mode,
     /// Ends the replay after this time of the recorded host.
     pub duration: Option<Duration>,
-    /// Ends it after so many `handshake` lines.
+    /// Ends it after this number of `handshake` lines.
     pub count: Option<u64>,
 }
 

@@ -20,8 +20,8 @@ pub struct Estimate {
     pub error: f64,
 }
 
-/// Hashes with a key (SipHash): those who choose source addresses could else choose them so that few look
-/// like many, or many like few.
+/// Hashes with a key (SipHash): an attacker who chooses source addresses must not be able to choose the
+/// estimate.
 #[derive(Clone, Copy, Debug)]
 struct Keyed(u64);
 

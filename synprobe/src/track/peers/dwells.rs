@@ -1,8 +1,7 @@
-//! The dwells of one peer, small enough to have one for each of many thousand peers: a few are kept
-//! as they are, more of them are counted in buckets, and only those buckets that hold something are
-//! there.
+//! The dwells of one peer, small enough for many thousand peers. A few are kept as they are. More are counted
+//! in buckets, of which only the non-empty ones exist.
 
-/// So many are kept as they are.
+/// Dwells kept as they are, at most.
 const FEW: usize = 8;
 /// Buckets of one power of two, as a power of two: the middle of a bucket is off by 1/128 at the most
 /// (0.8 %), and below 2⁷ each value has its own.

@@ -1,10 +1,9 @@
-//! Totals by peer address and role, bounded, and so that a flood does not wash away those who matter.
+//! Totals by peer address and role. The tables are bounded, and a flood cannot evict the peers that matter.
 //!
-//! Whoever sends a SYN from a made-up address costs us an entry. Such a peer never answers: it is on
-//! probation, in a table of its own from which the oldest goes first. A peer that has shown life, by
-//! anything that takes a packet from it beyond one SYN, is protected: silence cannot push it out. That
-//! table is bounded too, and there whoever is least in trouble makes room. What went is kept as one sum,
-//! and the number of different peers is estimated.
+//! A SYN from a forged address costs an entry. Such a peer never answers: it is on probation, in a table of
+//! its own from which the oldest is evicted. A peer that has responded, with any packet beyond one SYN, is
+//! protected: silent peers cannot evict it. That table is bounded too, and there the healthiest peer is
+//! evicted. The evicted peers are kept as one sum, and the number of different peers is estimated.
 
 mod distinct;
 mod dwells;
@@ -22,25 +21,25 @@ use crate::model::{ByRole, Handshake, Outcome, Peer, RetransmitKind, Role};
 
 /// Peers on probation.
 const PROBATION: usize = 8_192;
-/// So many peers in trouble are passed over because they were active since, before one has to go.
+/// Peers in trouble that are skipped because they were active since, at most, before one is evicted.
 const SECOND_CHANCES: usize = 8;
 
-/// How much a peer matters: the least makes room first.
+/// How much a peer matters: the one that matters least is evicted first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
     /// Nothing came from it but a SYN (server), nothing at all (client).
     #[default]
     Silent,
-    /// One attempt, one RST: as the true owner of a made-up source address answers, or a port that a
-    /// scan finds closed.
+    /// One attempt, one RST: the true owner of a forged source address answers so, or a closed port that a
+    /// scan finds.
     Reset,
-    /// Everything went well.
+    /// Every handshake completed, and nothing was retransmitted.
     Healthy,
     /// Anything else.
     Trouble,
 }
 
-/// Those of whom the protected table is made, the first to go first.
+/// The standings in the protected table, in the order of eviction.
 const PROTECTED: [Standing; 3] = [Standing::Reset, Standing::Healthy, Standing::Trouble];
 
 #[derive(Default)]
@@ -52,7 +51,7 @@ struct PeerTotals {
     retransmits: [u64; RetransmitKind::ALL.len()],
     dwells: Dwells,
     dwell_max_us: Option<u64>,
-    /// SYNs that were not taken: the accept queue was full, the SYN queue was.
+    /// SYNs that were refused: because the accept queue was full, because the SYN queue was.
     refused: [u64; 2],
     /// Whether a packet came from it beyond one SYN.
     alive: bool,
@@ -76,7 +75,7 @@ impl PeerTotals {
     }
 }
 
-/// Why a SYN was not taken.
+/// Why a SYN was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullQueue {
     /// Too many connections wait for accept().
@@ -87,7 +86,7 @@ pub enum FullQueue {
 
 type Key = (IpAddr, Role);
 
-/// A place in the order of those who make room; dead once the peer's serial is another.
+/// A place in the order of eviction. It is void once the peer has another serial.
 struct Ticket {
     key: Key,
     serial: u64,
@@ -95,7 +94,7 @@ struct Ticket {
     activity: u64,
 }
 
-/// What the peers that made room add up to.
+/// The sum of the evicted peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
     /// Handshakes.
@@ -106,7 +105,7 @@ pub struct Others {
     pub failed: u64,
     /// Still open.
     pub open: u64,
-    /// Segments sent again, of whatever kind.
+    /// Segments retransmitted, of every kind.
     pub retransmits: u64,
 }
 
@@ -132,16 +131,15 @@ pub struct Peers {
     serial: u64,
     others: Others,
     distinct: ByRole<Distinct>,
-    /// Whether one had to go: from then on only the estimate knows how many there were.
+    /// Whether a peer was evicted: from then on the number of peers is an estimate.
     incomplete: ByRole<bool>,
-    /// Whether SYNs that were not taken are told of.
+    /// Whether refused SYNs raise events.
     sees_refusals: bool,
 }
 
 impl Peers {
-    /// At most `limit` peers that have shown life are told apart, and beside them as many silent ones,
-    /// but no more than 8,192.
-    /// `hash_seed` keys the estimate of how many there were.
+    /// Tracks at most `limit` peers that have responded, and as many silent ones, at most 8,192. `hash_seed`
+    /// keys the estimate of how many there were.
     pub fn new(limit: usize, hash_seed: u64) -> Self {
         let limit = limit.max(1);
         Self {
@@ -163,12 +161,12 @@ impl Peers {
 }
 
 impl Peers {
-    /// Handshakes and retransmissions of peers that made room.
+    /// Handshakes and retransmissions of evicted peers.
     pub fn unlisted(&self) -> u64 {
         self.others.attempts + self.others.retransmits
     }
 
-    /// What the peers that made room add up to.
+    /// The sum of the evicted peers.
     pub fn others(&self) -> Others {
         self.others
     }
@@ -183,7 +181,7 @@ impl Peers {
         self.totals.is_empty()
     }
 
-    /// How many different peers there were in a role: exact as long as none had to make room.
+    /// The number of different peers in a role: exact while none was evicted.
     pub fn distinct(&self, role: Role) -> Estimate {
         let listed = self.totals.keys().filter(|(_, r)| *r == role).count() as u64;
         if !*self.incomplete.get(role) {
@@ -199,7 +197,7 @@ impl Peers {
         }
     }
 
-    /// Counts something for a peer, then sees who has to make room.
+    /// Counts something for a peer, then evicts where a table is full.
     fn count(&mut self, key: Key, count: impl FnOnce(&mut PeerTotals)) {
         let totals = self.totals.entry(key).or_default();
         let (is_new, had) = (totals.serial == 0, totals.standing);
@@ -297,7 +295,7 @@ impl Peers {
         });
     }
 
-    /// A segment was sent again.
+    /// A segment was retransmitted.
     pub fn retransmitted(&mut self, peer: IpAddr, role: Role, kind: RetransmitKind, count: u64) {
         self.count((peer, role), |totals| {
             totals.retransmits[kind as usize] += count;
@@ -311,13 +309,13 @@ impl Peers {
         self.count((peer, role), |totals| totals.alive = true);
     }
 
-    /// Whether SYNs that were not taken are told of: else their numbers are not known.
+    /// Whether refused SYNs raise events: else their numbers are not known.
     pub fn with_syn_refusals(mut self, sees: bool) -> Self {
         self.sees_refusals = sees;
         self
     }
 
-    /// A SYN of this peer's was not taken.
+    /// A SYN of this peer was refused.
     pub fn refused(&mut self, peer: IpAddr, queue: FullQueue) {
         self.count((peer, Role::Server), |totals| {
             totals.refused[queue as usize] += 1;
@@ -341,8 +339,8 @@ impl Peers {
     }
 }
 
-/// Whether a packet came from the peer, beyond the SYN that a server's handshake begins with. An ICMP
-/// error comes from somebody else.
+/// Whether a packet came from the peer, beyond the SYN that a server's handshake begins with. An ICMP error
+/// comes from another host.
 fn shows_life(handshake: &Handshake) -> bool {
     let facts = &handshake.facts;
     matches!(

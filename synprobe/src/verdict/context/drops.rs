@@ -1,4 +1,4 @@
-//! Packets of handshakes that this host threw away (`skb:kfree_skb`, Linux 5.17).
+//! Packets of handshakes that this host dropped (`skb:kfree_skb`, Linux 5.17).
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 

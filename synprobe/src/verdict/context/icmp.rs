@@ -1,4 +1,4 @@
-//! ICMP errors about handshakes: who said what.
+//! ICMP errors about handshakes, and their senders.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::util::bounded::Bounded;
 /// An ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IcmpReport {
-    /// Who says so.
+    /// Who sent it.
     pub from: IpAddr,
     /// What: `host unreachable (type 3, code 1)`.
     pub what: String,

@@ -1,7 +1,7 @@
 //! What is wrong, worst first: many handshakes under one verdict, summed as they come.
 //!
-//! A judged handshake in trouble is in the count of exactly one problem, however many there are. All sums
-//! are bounded; where a bound left something out, the problem says so.
+//! A judged handshake in trouble is in the count of exactly one problem, however many there are. All sums are
+//! bounded; a problem states what its bounds left out.
 
 mod facts;
 mod group;
@@ -106,7 +106,7 @@ impl ProblemGroups {
             .map(|(key, group)| {
                 let kept: Vec<&Handshake> = group.whole.iter().collect();
                 let held = whole.remove(key).unwrap_or_default();
-                // Those that are held are judged anew, and mostly more.
+                // Those that are held are judged again, and mostly more.
                 let whole = if held.len() < kept.len() { kept } else { held };
                 group.problem(key, &whole, context)
             })
@@ -150,7 +150,7 @@ fn weight(p: &Problem) -> u64 {
     } else {
         1
     };
-    // A handshake that came late to a good end is the lesser evil.
+    // A handshake that completed late weighs less.
     let late = matches!(
         p.verdict,
         Some(VerdictKind::SlowPeer | VerdictKind::SynLostThenOk | VerdictKind::FlashCrowd)
