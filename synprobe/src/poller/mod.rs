@@ -217,7 +217,7 @@ impl Poller {
                 Err(error) if fd_limit::used_up(&error) => self.no_descriptors(),
                 Err(error) => {
                     if self.refused.insert(inode) {
-                        log::warn!("namespace {} cannot be looked into: {error}", netns.name());
+                        log::warn!("namespace {} cannot be read: {error}", netns.name());
                     }
                 }
             }

@@ -403,6 +403,6 @@ mod tests {
         table.insert(tuple, again);
         let stored = table.locals.find(&tuple).map(|key| table.table.get(&key));
         let compact = matches!(stored, Some(Some(StoredHalfOpen::Compact(_))));
-        assert!(compact, "one that was sent again is nothing special");
+        assert!(compact, "a retransmission does not need the full form");
     }
 }
