@@ -20,5 +20,5 @@ pub use self::{
     core::{Batch, Engine, Questions},
     input::{DropMeaning, Input},
     snapshot::EngineSnapshot,
-    stats::{HandshakeStats, PortKey, PortStats},
+    stats::{HandshakeStats, PortKey, PortTotals},
 };

@@ -14,7 +14,7 @@ pub type PortKey = (Role, Option<u16>);
 
 /// The handshakes of one role and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortStats {
+pub struct PortTotals {
     /// Those that ended, by outcome, in the order of [`Outcome::ALL`]; those still open have not.
     pub outcomes: [u64; Outcome::ALL.len()],
     /// How long those that completed took, by `synprobe_ebpf::histogram`'s buckets of microseconds.
@@ -23,7 +23,7 @@ pub struct PortStats {
     pub duration_sum_us: u64,
 }
 
-impl Default for PortStats {
+impl Default for PortTotals {
     fn default() -> Self {
         Self {
             outcomes: [0; Outcome::ALL.len()],
@@ -37,7 +37,7 @@ impl Default for PortStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandshakeStats {
     /// By role and port.
-    pub ports: BTreeMap<PortKey, Box<PortStats>>,
+    pub ports: BTreeMap<PortKey, Box<PortTotals>>,
     /// Segments retransmitted, by kind; those that could not be sent are left out.
     pub retransmits: BTreeMap<RetransmitKind, u64>,
     /// Records lost.
