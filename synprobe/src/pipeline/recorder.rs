@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Bytes that are handed to the thread at a time.
-const HAND_OVER: usize = 32 << 10;
+const HAND_OVER: usize = 64 << 10;
 /// Bytes that may wait for the disk: what comes while there are more is lost, counted and reported.
 const WAITING: usize = 64 << 20;
 /// What was recorded reaches the file within this time.
@@ -170,6 +170,8 @@ enum Message {
 
 const RECORD: u8 = 0;
 const OTHER: u8 = 1;
+/// Bytes before each frame: its kind, time and length.
+const HEAD: usize = 13;
 
 /// The engine's side.
 pub(super) struct Recorder {
@@ -256,9 +258,11 @@ fn put(buffer: &mut BytesMut, at_ns: u64, frame: Frame<'_>) {
         Frame::Record(bytes) => (RECORD, bytes),
         Frame::Other(bytes) => (OTHER, bytes),
     };
-    buffer.put_u8(kind);
-    buffer.put_u64_ne(at_ns);
-    buffer.put_u32_ne(bytes.len() as u32);
+    let mut head = [kind; HEAD];
+    head[1..9].copy_from_slice(&at_ns.to_ne_bytes());
+    head[9..].copy_from_slice(&(bytes.len() as u32).to_ne_bytes());
+    buffer.reserve(HEAD + bytes.len());
+    buffer.put_slice(&head);
     buffer.put_slice(bytes);
 }
 
@@ -309,8 +313,7 @@ impl Storing {
         }
     }
 
-    fn frames(&mut self, frames: &Bytes) {
-        const HEAD: usize = 13;
+    fn frames(&mut self, frames: &[u8]) {
         let mut at = 0;
         while let Some(head) = frames.get(at..at + HEAD) {
             let kind = head[0];
@@ -320,13 +323,13 @@ impl Storing {
             let mut len = [0; 4];
             len.copy_from_slice(&head[9..]);
             let end = at + HEAD + u32::from_ne_bytes(len) as usize;
-            let bytes = frames.slice(at + HEAD..end);
+            let bytes = &frames[at + HEAD..end];
             at = end;
             if kind == RECORD {
-                self.push(Frame::Record(&bytes));
+                self.push(Frame::Record(bytes));
             } else {
-                self.restate(&bytes);
-                self.push(Frame::Other(&bytes));
+                self.restate(bytes);
+                self.push(Frame::Other(bytes));
             }
         }
     }
@@ -350,7 +353,7 @@ impl Storing {
     }
 
     /// Keeps what later segments need to be understood alone.
-    fn restate(&mut self, bytes: &Bytes) {
+    fn restate(&mut self, bytes: &[u8]) {
         if matches!(self.store, Store::File(_)) {
             return;
         }
