@@ -4,8 +4,9 @@
 //! the same load unwatched, and `tcpstates` where it is installed.
 //!
 //! [`load`] makes connections in its own namespace. [`process`] owns the processes that the bench
-//! starts. [`flood`] runs the SYN flood. [`bpf`] reads the run time of eBPF programs. [`peer_tools`]
-//! finds other tools. [`measure`] runs the measurements; [`report`] prints them, one file a section.
+//! starts; [`recorder`] those that record or replay. [`flood`] runs the SYN flood. [`bpf`] reads the run
+//! time of eBPF programs. [`peer_tools`] finds other tools. [`measure`] runs the measurements; [`report`]
+//! prints them, one file a section.
 
 mod bpf;
 mod flood;
@@ -13,15 +14,17 @@ mod load;
 mod measure;
 mod peer_tools;
 mod process;
+mod recorder;
 mod report;
 
 use std::{path::PathBuf, process::Command, thread, time::Duration};
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 pub use load::{LoadArgs, load};
 use peer_tools::PeerTool;
 use process::Watcher;
+use serde::Serialize;
 
 use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 
@@ -40,6 +43,16 @@ pub struct BenchArgs {
     /// Seconds at the highest rate, looking for lost records
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     loss_seconds: u64,
+    /// Measure one section alone
+    #[arg(long, value_name = "SECTION")]
+    only: Option<Only>,
+}
+
+/// A section that can be measured alone.
+#[derive(Clone, Copy, ValueEnum)]
+enum Only {
+    /// Recordings and their replay
+    Recording,
 }
 
 /// What every measurement needs.
@@ -94,11 +107,19 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         loss: Duration::from_secs(args.loss_seconds),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
-    let report = measure::everything(&bench)?;
-    if args.json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        print!("{}", report::text(&report));
+    match args.only {
+        Some(Only::Recording) => {
+            let report = measure::recording_alone(&bench)?;
+            print(args.json, &report, report::recording_text)
+        }
+        None => print(args.json, &measure::everything(&bench)?, report::text),
+    }
+}
+
+fn print<R: Serialize>(json: bool, report: &R, text: fn(&R) -> String) -> Result<()> {
+    match json {
+        true => println!("{}", serde_json::to_string(report)?),
+        false => print!("{}", text(report)),
     }
     Ok(())
 }

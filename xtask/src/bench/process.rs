@@ -136,12 +136,17 @@ impl ChildProcess {
         ids.collect()
     }
 
-    /// Sends SIGINT and waits for its end. Returns its total CPU time and its exit status.
-    fn end(mut self) -> Result<(Duration, ExitStatus)> {
+    /// Sends SIGINT and waits for its end, as [`Self::wait`].
+    fn end(self) -> Result<(Duration, ExitStatus)> {
         // SAFETY: the pid is that of a child that was not waited for yet, so it was not reused.
         if unsafe { libc::kill(self.pid(), libc::SIGINT) } != 0 {
             return Err(io::Error::last_os_error()).context("SIGINT");
         }
+        self.wait()
+    }
+
+    /// Waits for its end. Returns its total CPU time and its exit status.
+    pub(super) fn wait(mut self) -> Result<(Duration, ExitStatus)> {
         let mut status = 0;
         let mut usage = MaybeUninit::<libc::rusage>::uninit();
         // SAFETY: both pointers are to local variables.
@@ -201,7 +206,7 @@ impl Watcher {
         let mut command = Command::new(program);
         command.args(["watch", "--format", "json"]).args(args);
         // Its first line says that it is attached.
-        Self::start(command, folder, |watcher| {
+        Self::start(command, unlinked_file(folder)?, |watcher| {
             Ok(watcher.output.metadata()?.len() > 0)
         })
     }
@@ -218,7 +223,7 @@ impl Watcher {
         command.stderr(Stdio::null());
         // SAFETY: the closure makes system calls on constants only.
         unsafe { command.pre_exec(own_tracefs) };
-        let mut watcher = Self::start(command, folder, |watcher| {
+        let mut watcher = Self::start(command, unlinked_file(folder)?, |watcher| {
             Ok(!watcher.process.programs().is_empty())
         })?;
         watcher.fails_at_end = true;
@@ -230,13 +235,13 @@ impl Watcher {
         Ok(watcher)
     }
 
-    fn start(
+    /// Starts a program that writes to `output`; returns once it is `ready`.
+    pub(super) fn start(
         mut command: Command,
-        folder: &Path,
+        output: File,
         ready: impl Fn(&Self) -> Result<bool>,
     ) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let output = unlinked_file(folder)?;
         command.stdout(output.try_clone()?);
         let began = Instant::now();
         let mut watcher = Self {

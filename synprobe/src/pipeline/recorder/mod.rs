@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Bytes that are handed to the thread at a time.
-const HAND_OVER: usize = 32 << 10;
+const HAND_OVER: usize = 64 << 10;
 /// Bytes that may wait for the disk. Beyond them inputs are lost, counted and reported.
 const WAITING: usize = 64 << 20;
 
@@ -162,6 +162,8 @@ enum Message {
 
 const RECORD: u8 = 0;
 const OTHER: u8 = 1;
+/// Bytes before each frame: its kind, time and length.
+const HEAD: usize = 13;
 
 /// The engine's side.
 pub(super) struct Recorder {
@@ -248,8 +250,10 @@ fn put(buffer: &mut BytesMut, at_ns: u64, frame: Frame<'_>) {
         Frame::Record(bytes) => (RECORD, bytes),
         Frame::Other(bytes) => (OTHER, bytes),
     };
-    buffer.put_u8(kind);
-    buffer.put_u64_ne(at_ns);
-    buffer.put_u32_ne(bytes.len() as u32);
+    let mut head = [kind; HEAD];
+    head[1..9].copy_from_slice(&at_ns.to_ne_bytes());
+    head[9..].copy_from_slice(&(bytes.len() as u32).to_ne_bytes());
+    buffer.reserve(HEAD + bytes.len());
+    buffer.put_slice(&head);
     buffer.put_slice(bytes);
 }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Message, RECORD, RecordSummary};
+use super::{HEAD, Message, RECORD, RecordSummary};
 use crate::{
     engine::Input,
     recording::{Frame, Rolling, WriteError, WriteStats, Writer, inputs},
@@ -78,8 +78,7 @@ impl RecorderThread {
         }
     }
 
-    fn frames(&mut self, frames: &Bytes) {
-        const HEAD: usize = 13;
+    fn frames(&mut self, frames: &[u8]) {
         let mut at = 0;
         while let Some(head) = frames.get(at..at + HEAD) {
             let kind = head[0];
@@ -89,13 +88,13 @@ impl RecorderThread {
             let mut len = [0; 4];
             len.copy_from_slice(&head[9..]);
             let end = at + HEAD + u32::from_ne_bytes(len) as usize;
-            let bytes = frames.slice(at + HEAD..end);
+            let bytes = &frames[at + HEAD..end];
             at = end;
             if kind == RECORD {
-                self.push(Frame::Record(&bytes));
+                self.push(Frame::Record(bytes));
             } else {
                 self.keep_context(&bytes);
-                self.push(Frame::Other(&bytes));
+                self.push(Frame::Other(bytes));
             }
         }
     }
@@ -119,7 +118,7 @@ impl RecorderThread {
     }
 
     /// Keeps what later segments need to be understood alone.
-    fn keep_context(&mut self, bytes: &Bytes) {
+    fn keep_context(&mut self, bytes: &[u8]) {
         if matches!(self.store, Store::File(_)) {
             return;
         }

@@ -4,6 +4,7 @@
 mod agent;
 mod growth;
 mod kernel;
+mod recording;
 mod throughput;
 mod turns;
 
@@ -14,7 +15,7 @@ use anyhow::{Context, Result};
 use super::{
     BenchContext, bpf, flood,
     load::Load,
-    report::{BenchReport, Machine},
+    report::{BenchReport, Machine, RecordingReport},
     say,
 };
 
@@ -30,11 +31,7 @@ pub fn everything(bench: &BenchContext) -> Result<BenchReport> {
         // the kernel side.
         threads.push(bench.cpus - 1);
     }
-    let machine = Machine {
-        kernel: release(),
-        cpus: bench.cpus,
-        others: others()?,
-    };
+    let machine = machine(bench)?;
     let mut throughput = Vec::new();
     for &threads in &threads {
         for quiet in [true, false] {
@@ -47,6 +44,7 @@ pub fn everything(bench: &BenchContext) -> Result<BenchReport> {
     let growth = growth::growth(bench, &mut load)?;
     say("records lost at the highest rate");
     let (loss, under_load) = agent::highest_rate(bench, &mut load)?;
+    let recording = recording::recording(bench, &mut load)?;
     drop(load);
     say("the idle agent");
     let agent = agent::idle(bench, under_load, &costs.streaming)?;
@@ -62,8 +60,30 @@ pub fn everything(bench: &BenchContext) -> Result<BenchReport> {
         loss,
         flood: flooded,
         half_opens,
+        recording,
         agent,
         peers: costs.peers,
+    })
+}
+
+/// Measures recordings and their replay, and nothing else.
+///
+/// # Errors
+///
+/// As [`everything`].
+pub fn recording_alone(bench: &BenchContext) -> Result<RecordingReport> {
+    let machine = machine(bench)?;
+    let mut load = Load::start(bench.cpus)?;
+    load.run(Duration::from_millis(200))?;
+    let recording = recording::recording(bench, &mut load)?;
+    Ok(RecordingReport { machine, recording })
+}
+
+fn machine(bench: &BenchContext) -> Result<Machine> {
+    Ok(Machine {
+        kernel: release(),
+        cpus: bench.cpus,
+        others: others()?,
     })
 }
 

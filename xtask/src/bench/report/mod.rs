@@ -8,16 +8,18 @@ mod flood;
 mod kernel;
 mod loss;
 mod machine;
+mod recording;
 mod spread;
 mod throughput;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 pub use agent::{AgentCost, PeerToolCost};
 pub use flood::{FloodCost, HalfOpenCost};
 pub use kernel::{GrowthPoint, KernelCost, ProgramCost};
 pub use loss::LossResult;
 pub use machine::Machine;
+pub use recording::{PairedCost, QuietRecording, RecordedLoss, RecordingCost, ReplaySpeed};
 use serde::Serialize;
 pub use spread::Spread;
 pub use throughput::Throughput;
@@ -44,10 +46,21 @@ pub struct BenchReport {
     pub flood: FloodCost,
     /// Cost with a million half-opens.
     pub half_opens: HalfOpenCost,
+    /// Recordings and their replay.
+    pub recording: RecordingCost,
     /// The agent's own cost.
     pub agent: AgentCost,
     /// Peer tools that are installed.
     pub peers: Vec<PeerToolCost>,
+}
+
+/// The section on recordings alone.
+#[derive(Serialize)]
+pub struct RecordingReport {
+    /// Where the bench ran.
+    pub machine: Machine,
+    /// Recordings and their replay.
+    pub recording: RecordingCost,
 }
 
 impl BenchReport {
@@ -68,7 +81,22 @@ pub fn text(report: &BenchReport) -> String {
         flood::write(&mut out, &report.flood),
         flood::write_half_opens(&mut out, &report.half_opens),
         agent::write(&mut out, report),
+        recording::write(&mut out, &report.recording),
     ];
+    checked(out, &sections)
+}
+
+/// Formats the section on recordings alone.
+pub fn recording_text(report: &RecordingReport) -> String {
+    let mut out = String::new();
+    let sections = [
+        machine::write(&mut out, &report.machine),
+        recording::write(&mut out, &report.recording),
+    ];
+    checked(out, &sections)
+}
+
+fn checked(mut out: String, sections: &[fmt::Result]) -> String {
     if sections.iter().any(Result::is_err) {
         // Writing to a String does not fail.
         let _ = writeln!(out, "(a section could not be formatted)");
