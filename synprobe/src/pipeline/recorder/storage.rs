@@ -93,7 +93,7 @@ impl RecorderThread {
             if kind == RECORD {
                 self.push(Frame::Record(bytes));
             } else {
-                self.keep_context(&bytes);
+                self.keep_context(bytes);
                 self.push(Frame::Other(bytes));
             }
         }
