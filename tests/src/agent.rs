@@ -194,10 +194,15 @@ impl FinishedAgent {
         self.lines.last().context("a line")
     }
 
-    /// Rejects a run that reports lost records.
+    /// Rejects a run that reports lost records, or lines that its reader was too slow for.
     pub fn complete(self) -> Result<Self> {
+        let of_this_output = |line: &Value| {
+            let reason = line["reason"].as_str().unwrap_or_default();
+            line["type"] == "lost" && reason.contains("of this output")
+        };
+        let every_line = !self.lines.iter().any(of_this_output);
         match self.summary()?["lost"].as_u64() {
-            Some(0) => Ok(self),
+            Some(0) if every_line => Ok(self),
             _ => {
                 let lost: Vec<_> = self.lines.iter().filter(|l| l["type"] == "lost").collect();
                 Err(Undecided(format!("{lost:?}")).into())

@@ -31,6 +31,7 @@ pub fn handshake_settings(netns: &crate::sys::netns::NetNs) -> crate::model::Han
     let names = [
         "net/ipv4/tcp_syn_retries",
         "net/ipv4/tcp_syn_linear_timeouts",
+        "net/ipv4/tcp_synack_retries",
         "net/ipv4/tcp_abort_on_overflow",
         "net/ipv4/tcp_syncookies",
     ];
@@ -38,12 +39,14 @@ pub fn handshake_settings(netns: &crate::sys::netns::NetNs) -> crate::model::Han
     let [
         syn_retries,
         syn_linear_timeouts,
+        synack_retries,
         abort_on_overflow,
         syncookies,
     ] = read;
     crate::model::HandshakeSettings {
         syn_retries,
         syn_linear_timeouts,
+        synack_retries,
         abort_on_overflow,
         syncookies,
     }

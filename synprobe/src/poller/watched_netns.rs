@@ -21,7 +21,7 @@ use crate::{
         HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner, QueueSettings,
         RetransCounts, RetransReading, SocketDump, Tuple,
     },
-    sys::{clock::monotonic_ns, netns::NetNs, sysctl::sysctl_numbers},
+    sys::{clock::monotonic_ns, netns::NetNs},
 };
 
 /// See the module.
@@ -31,8 +31,6 @@ pub(super) struct WatchedNetns {
     pub counters: Option<CounterReader>,
     pub routes: Option<Routes>,
     pub icmp: Option<Arc<IcmpErrors>>,
-    /// `tcp_synack_retries`, as last read.
-    pub synack_retries: Option<u64>,
     /// What decides how its handshakes go, as last read.
     pub settings: HandshakeSettings,
     /// What limits its queues, as last read.
@@ -50,8 +48,6 @@ pub(super) struct WatchedNetns {
 impl WatchedNetns {
     /// Reads what changes seldom.
     pub fn read_settings(&mut self) {
-        let retries = sysctl_numbers(&self.netns, ["net/ipv4/tcp_synack_retries"]);
-        self.synack_retries = retries.ok().and_then(|[retries]| retries);
         self.settings = handshake_settings(&self.netns);
         self.limits = read_settings(&self.netns).unwrap_or_default();
         self.is_stale = true;
@@ -126,7 +122,7 @@ impl Seen {
             rows: dump.rows.iter().map(as_row).collect(),
             syn_sent: Some(self.syn_sent.iter().map(as_row).collect()),
             is_first: self.is_first,
-            synack_retries: small(watched.synack_retries),
+            synack_retries: small(watched.settings.synack_retries),
             syn_linear: small(watched.settings.syn_linear_timeouts).unwrap_or(0),
             retransmitted: self.retransmitted().map(|again| RetransReading {
                 before_ns: dump.after_ns,
