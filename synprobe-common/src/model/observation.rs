@@ -238,8 +238,6 @@ pub struct HandshakeSettings {
     pub syn_retries: Option<u64>,
     /// `net.ipv4.tcp_syn_linear_timeouts` (6.5).
     pub syn_linear_timeouts: Option<u64>,
-    /// `net.ipv4.tcp_synack_retries`.
-    pub synack_retries: Option<u64>,
     /// `net.ipv4.tcp_abort_on_overflow`.
     pub abort_on_overflow: Option<u64>,
     /// `net.ipv4.tcp_syncookies`.

@@ -26,28 +26,32 @@ pub mod state_counts;
 #[cfg(test)]
 mod tests;
 
-/// The settings of a namespace that decide how its handshakes go.
-pub fn handshake_settings(netns: &crate::sys::netns::NetNs) -> crate::model::HandshakeSettings {
+use crate::{
+    model::HandshakeSettings,
+    sys::{netns::NetNs, sysctl::sysctl_numbers},
+};
+
+/// The settings of a namespace that decide how its handshakes go, and `tcp_synack_retries`.
+pub fn handshake_settings(netns: &NetNs) -> (HandshakeSettings, Option<u64>) {
     let names = [
         "net/ipv4/tcp_syn_retries",
         "net/ipv4/tcp_syn_linear_timeouts",
-        "net/ipv4/tcp_synack_retries",
         "net/ipv4/tcp_abort_on_overflow",
         "net/ipv4/tcp_syncookies",
+        "net/ipv4/tcp_synack_retries",
     ];
-    let read = crate::sys::sysctl::sysctl_numbers(netns, names).unwrap_or_default();
     let [
         syn_retries,
         syn_linear_timeouts,
-        synack_retries,
         abort_on_overflow,
         syncookies,
-    ] = read;
-    crate::model::HandshakeSettings {
+        synack_retries,
+    ] = sysctl_numbers(netns, names).unwrap_or_default();
+    let settings = HandshakeSettings {
         syn_retries,
         syn_linear_timeouts,
-        synack_retries,
         abort_on_overflow,
         syncookies,
-    }
+    };
+    (settings, synack_retries)
 }

@@ -54,7 +54,7 @@ impl HostNames {
         let Some(netns) = self.find(inode) else {
             return (None, HandshakeSettings::default());
         };
-        (Some(netns.name().into()), handshake_settings(&netns))
+        (Some(netns.name().into()), handshake_settings(&netns).0)
     }
 
     /// The path of a cgroup v2 id.

@@ -202,6 +202,7 @@ impl Poller {
                         counters,
                         routes,
                         icmp: icmp.map(Arc::new),
+                        synack_retries: None,
                         settings: HandshakeSettings::default(),
                         limits: QueueSettings::default(),
                         is_stale: true,

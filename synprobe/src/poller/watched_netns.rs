@@ -31,6 +31,8 @@ pub(super) struct WatchedNetns {
     pub counters: Option<CounterReader>,
     pub routes: Option<Routes>,
     pub icmp: Option<Arc<IcmpErrors>>,
+    /// `tcp_synack_retries`, as last read.
+    pub synack_retries: Option<u64>,
     /// What decides how its handshakes go, as last read.
     pub settings: HandshakeSettings,
     /// What limits its queues, as last read.
@@ -48,7 +50,7 @@ pub(super) struct WatchedNetns {
 impl WatchedNetns {
     /// Reads what changes seldom.
     pub fn read_settings(&mut self) {
-        self.settings = handshake_settings(&self.netns);
+        (self.settings, self.synack_retries) = handshake_settings(&self.netns);
         self.limits = read_settings(&self.netns).unwrap_or_default();
         self.is_stale = true;
     }
@@ -122,7 +124,7 @@ impl Seen {
             rows: dump.rows.iter().map(as_row).collect(),
             syn_sent: Some(self.syn_sent.iter().map(as_row).collect()),
             is_first: self.is_first,
-            synack_retries: small(watched.settings.synack_retries),
+            synack_retries: small(watched.synack_retries),
             syn_linear: small(watched.settings.syn_linear_timeouts).unwrap_or(0),
             retransmitted: self.retransmitted().map(|again| RetransReading {
                 before_ns: dump.after_ns,

@@ -50,7 +50,6 @@ impl Fake {
         HandshakeSettings {
             syn_retries: Some(6),
             syn_linear_timeouts: Some(4),
-            synack_retries: Some(5),
             abort_on_overflow: Some(self.aborts.get().into()),
             syncookies: Some(4),
         }
