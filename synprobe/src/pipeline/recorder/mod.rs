@@ -24,12 +24,13 @@ use crate::{
     engine::{Input, RunConfig},
     model::WallClock,
     recording::{
-        self, CreateError, Frame, Rolling, RollingError, SegmentHeader, WriteError, Writer, inputs,
+        self, BlockEncoder, CreateError, FinishedBlock, Frame, Rolling, RollingError,
+        SegmentHeader, WriteError, Writer, inputs,
     },
     sys::clock::monotonic_ns,
 };
 
-/// Bytes that are handed to the thread at a time.
+/// Bytes of frames that are handed to the thread at a time.
 const HAND_OVER: usize = 64 << 10;
 /// Bytes that may wait for the disk. Beyond them inputs are lost, counted and reported.
 const WAITING: usize = 64 << 20;
@@ -120,15 +121,21 @@ impl Prepared {
         let waiting = Arc::new(AtomicUsize::new(0));
         let failed = Arc::new(AtomicU64::new(0));
         let ours = Arc::clone(&waiting);
+        let collected = match &self.0 {
+            Store::File(_) => Collected::Block(Box::default()),
+            Store::Rolling(_) => Collected::Frames(BytesMut::with_capacity(2 * HAND_OVER)),
+        };
         let thread = thread::Builder::new()
             .name("recorder".into())
             .spawn(move || RecorderThread::new(self.0, ours).run(&messages))
             .map_err(RecordError::Thread)?;
         Ok(Recorder {
-            buffer: BytesMut::with_capacity(2 * HAND_OVER),
+            outbox: Outbox {
+                collected,
+                queue,
+                waiting,
+            },
             at_ns: monotonic_ns(),
-            queue,
-            waiting,
             unstored: 0,
             lost: failed,
             thread,
@@ -154,6 +161,8 @@ fn run_id() -> [u8; 16] {
 }
 
 enum Message {
+    /// For a file.
+    Block(FinishedBlock),
     /// Frames, each behind its kind, time and length.
     Frames(Bytes),
     /// The segment is to be closed.
@@ -167,12 +176,9 @@ const HEAD: usize = 13;
 
 /// The engine's side.
 pub(super) struct Recorder {
-    buffer: BytesMut,
+    outbox: Outbox,
     /// The time of what comes now, CLOCK_MONOTONIC nanoseconds.
     at_ns: u64,
-    queue: mpsc::Sender<Message>,
-    /// Bytes that the thread has not written yet.
-    waiting: Arc<AtomicUsize>,
     /// Inputs that were not stored since the last one that was.
     unstored: u64,
     /// All of them.
@@ -183,27 +189,22 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Takes in one input.
     pub fn input(&mut self, input: &Input) {
-        if self.waiting.load(Ordering::Relaxed) > WAITING {
+        if self.outbox.waiting.load(Ordering::Relaxed) > WAITING {
             self.unstored += 1;
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let (at_ns, outbox) = (self.at_ns, &mut self.outbox);
         if self.unstored > 0 {
             let unstored = std::mem::take(&mut self.unstored);
-            let at_ns = self.at_ns;
-            let buffer = &mut self.buffer;
-            if let Err(error) = inputs::encode_lost(unstored, |frame| put(buffer, at_ns, frame)) {
+            if let Err(error) = inputs::encode_lost(unstored, |frame| outbox.put(at_ns, frame)) {
                 log::warn!("{error}");
             }
         }
-        let (at_ns, buffer) = (self.at_ns, &mut self.buffer);
-        if let Err(error) = inputs::encode(input, |frame| put(buffer, at_ns, frame)) {
+        if let Err(error) = inputs::encode(input, |frame| outbox.put(at_ns, frame)) {
             log::warn!("{error}");
             self.unstored += 1;
             self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.buffer.len() >= HAND_OVER {
-            self.hand_over();
         }
     }
 
@@ -215,33 +216,86 @@ impl Recorder {
     /// Gives the thread what was taken in.
     pub fn hand_over(&mut self) {
         self.moment_ends();
-        if self.buffer.is_empty() {
-            return;
-        }
-        let frames = self.buffer.split().freeze();
-        self.buffer.reserve(HAND_OVER);
-        self.waiting.fetch_add(frames.len(), Ordering::Relaxed);
-        // The thread ends with the queue, and not before.
-        let _ = self.queue.send(Message::Frames(frames));
+        self.outbox.hand_over();
     }
 
     /// Closes the segment of a rolling recording.
     pub fn close_segment(&mut self) {
         self.hand_over();
-        let _ = self.queue.send(Message::CloseSegment);
+        let _ = self.outbox.queue.send(Message::CloseSegment);
     }
 
     /// Writes what is left.
     pub fn finish(mut self) -> RecordSummary {
         self.hand_over();
         let lost = self.lost.load(Ordering::Relaxed);
-        drop(self.queue);
+        drop(self.outbox);
         let mut summary = self.thread.join().unwrap_or_else(|_| RecordSummary {
             error: Some("the recorder panicked".to_owned()),
             ..RecordSummary::default()
         });
         summary.lost += lost;
         summary
+    }
+}
+
+/// What was taken in and is not handed over yet.
+enum Collected {
+    /// For a file. Coding costs less here, where frames are in the cache, than passing them to another CPU.
+    Block(Box<BlockEncoder>),
+    /// For a folder, whose thread repeats some frames in each segment.
+    Frames(BytesMut),
+}
+
+/// The way to the thread.
+struct Outbox {
+    collected: Collected,
+    queue: mpsc::Sender<Message>,
+    /// Bytes that the thread has not written yet.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Outbox {
+    fn put(&mut self, at_ns: u64, frame: Frame<'_>) {
+        match &mut self.collected {
+            Collected::Block(encoder) => match encoder.push(at_ns, frame) {
+                Ok(Some(block)) => self.send_block(block),
+                Ok(None) => (),
+                Err(error) => log::warn!("{error}"),
+            },
+            Collected::Frames(buffer) => {
+                put(buffer, at_ns, frame);
+                if buffer.len() >= HAND_OVER {
+                    self.hand_over();
+                }
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        match &mut self.collected {
+            Collected::Block(encoder) => {
+                if let Some(block) = encoder.finish() {
+                    self.send_block(block);
+                }
+            }
+            Collected::Frames(buffer) if buffer.is_empty() => (),
+            Collected::Frames(buffer) => {
+                let frames = buffer.split().freeze();
+                buffer.reserve(HAND_OVER);
+                self.send(frames.len(), Message::Frames(frames));
+            }
+        }
+    }
+
+    fn send_block(&self, block: FinishedBlock) {
+        self.send(block.payload().len(), Message::Block(block));
+    }
+
+    fn send(&self, bytes: usize, message: Message) {
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        // The thread ends with the queue, and not before.
+        let _ = self.queue.send(message);
     }
 }
 

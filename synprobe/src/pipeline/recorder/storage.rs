@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::{HEAD, Message, RECORD, RecordSummary};
 use crate::{
     engine::Input,
-    recording::{Frame, Rolling, WriteError, WriteStats, Writer, inputs},
+    recording::{FinishedBlock, Frame, Rolling, WriteError, WriteStats, Writer, inputs},
     sys::clock::monotonic_ns,
 };
 
@@ -58,6 +58,11 @@ impl RecorderThread {
         let mut flushed_ns = monotonic_ns();
         loop {
             match messages.recv_timeout(FLUSH) {
+                Ok(Message::Block(block)) => {
+                    self.block(&block);
+                    self.waiting
+                        .fetch_sub(block.payload().len(), Ordering::Relaxed);
+                }
                 Ok(Message::Frames(frames)) => {
                     self.frames(&frames);
                     self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
@@ -75,6 +80,14 @@ impl RecorderThread {
                 };
                 self.note(flushed);
             }
+        }
+    }
+
+    /// Writes a block of a file; a folder gets frames.
+    fn block(&mut self, block: &FinishedBlock) {
+        if let Store::File(writer) = &mut self.store {
+            let written = writer.write_block(block);
+            self.note(written);
         }
     }
 
