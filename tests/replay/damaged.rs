@@ -117,7 +117,11 @@ fn damaged() -> Result<()> {
     ensure!(no_recording.code == Some(USAGE), "{no_recording:?}");
     no_recording.one_line()?;
     let mut later = bytes;
-    later[8] = 2;
+    for at in 0..later.len() - 10 {
+        if later[at..].starts_with(b"\x93SYNREC\n") {
+            later[at + 8] = 2;
+        }
+    }
     fs::write(&file.0, later)?;
     let later = run(&["watch", "--replay", file.text()])?;
     ensure!(later.code == Some(USAGE), "{later:?}");
