@@ -72,7 +72,7 @@ impl Agent {
         Ok(WatchOptions {
             mode: self.mode,
             detail: self.detail,
-            wish: self.wish,
+            requested_mode: self.wish,
             ..options_for(lab)?
         })
     }

@@ -18,7 +18,7 @@ use synprobe::{
     model::{HostIdentity, Process},
     probe::half_open_source::RequestedMode,
     recording::{
-        Header, Item, Reader, Writer,
+        Item, Reader, SegmentHeader, Writer,
         inputs::{Decoded, InputDecoder, encode},
     },
     verdict::Mode,
@@ -134,7 +134,7 @@ pub fn make(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()>
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
     // Both kinds of source are among the recordings.
-    options.wish = match family {
+    options.requested_mode = match family {
         SocketFamily::V4 => RequestedMode::Auto,
         _ => RequestedMode::Tracepoints,
     };
@@ -167,7 +167,7 @@ fn neutral(from: &Path, to: &Path) -> Result<()> {
     let mut meta = header.meta;
     meta.clear();
     serde_json::to_writer(&mut meta, &config)?;
-    let header = Header::new([1; 16], header.realtime_offset_ns, meta);
+    let header = SegmentHeader::new([1; 16], header.realtime_offset_ns, meta);
     let mut writer = Writer::new(File::create(to)?, &header)?;
     let (mut decoder, mut blank) = (InputDecoder::default(), Blank::default());
     while let Some(item) = reader.next_item() {
