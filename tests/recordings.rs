@@ -2,7 +2,7 @@
 //!
 //! Where other lines are right: `cargo xtask recordings --bless`, and read the difference.
 
-use std::fs;
+use std::{fs, path::PathBuf, thread};
 
 use synprobe_lab::SocketFamily;
 use synprobe_tests::{
@@ -13,24 +13,31 @@ use synprobe_tests::{
 
 /// What the folder may take, bytes.
 const MOST: u64 = 2 << 20;
+const WORKERS: usize = 4;
 
 #[test]
 fn recordings_give_the_lines_that_they_gave() {
-    let failures: Vec<String> = all()
-        .unwrap()
-        .iter()
-        .filter_map(|recording| {
-            let wanted = fs::read_to_string(expectation_of(recording)).unwrap();
-            let name = recording.file_name().unwrap_or_default().to_string_lossy();
-            let got = match expectation(recording) {
-                Ok(got) => got,
-                Err(error) => return Some(format!("{name}: {error:#}")),
-            };
-            ensure_same(&name, &wanted, &got)
+    let recordings = all().unwrap();
+    let check = |recording: &PathBuf| {
+        let name = recording.file_name().unwrap_or_default().to_string_lossy();
+        let wanted = fs::read_to_string(expectation_of(recording)).unwrap();
+        match expectation(recording) {
+            Ok(got) => ensure_same(&name, &wanted, &got)
                 .err()
-                .map(|error| error.to_string())
-        })
-        .collect();
+                .map(|error| error.to_string()),
+            Err(error) => Some(format!("{name}: {error:#}")),
+        }
+    };
+    let failures: Vec<String> = thread::scope(|scope| {
+        let workers: Vec<_> = recordings
+            .chunks(recordings.len().div_ceil(WORKERS))
+            .map(|some| scope.spawn(move || some.iter().filter_map(check).collect::<Vec<_>>()))
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
     assert!(
         failures.is_empty(),
         "{}\nif this is right: cargo xtask recordings --bless",

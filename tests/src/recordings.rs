@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     decode::Event,
     engine::{Input, RunConfig},
-    filter::Selection,
+    filter::{Detail, Selection},
     model::{HostIdentity, Process},
     probe::half_open_source::RequestedMode,
     recording::{
@@ -26,7 +26,7 @@ use synprobe::{
 use synprobe_lab::{Lab, Scenario, SocketFamily};
 
 use crate::{
-    harness::family_name,
+    harness::{family_name, host},
     pipeline_run::options_for,
     recorded::{Scratch, replay, run_scenario, watch},
 };
@@ -133,9 +133,10 @@ pub fn bless() -> Result<usize> {
 pub fn make(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let mut options = options_for(&lab)?;
-    // Both kinds of source are among the recordings.
-    options.requested_mode = match family {
-        SocketFamily::V4 => RequestedMode::Auto,
+    // Both modes are among the recordings, where this host has them.
+    let is_exact = host()?.exact_by(RequestedMode::Exact, Detail::Handshakes);
+    options.requested_mode = match (family, is_exact) {
+        (SocketFamily::V4, Ok(_)) => RequestedMode::Exact,
         _ => RequestedMode::Tracepoints,
     };
     let raw = Scratch::new();
