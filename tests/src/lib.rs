@@ -9,6 +9,8 @@ pub mod harness;
 pub mod kernel;
 pub mod netns_process;
 pub mod pipeline_run;
+pub mod recorded;
+pub mod recordings;
 pub mod schema;
 pub mod traffic;
 pub mod wire;

@@ -1,9 +1,10 @@
-//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `soak`, `bench`, `dist` and `vm`.
+//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `recordings`, `soak`, `bench`, `dist` and `vm`.
 
 mod bench;
 mod dist;
 mod ebpf;
 mod matrix;
+mod recordings;
 mod test;
 mod vm;
 mod workspace;
@@ -28,6 +29,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Run the lab many times and print the confusion matrix of docs/verdicts.md: causes against verdicts
     Matrix(matrix::MatrixArgs),
+    /// Write what the replays of tests/recordings/ print anew (--bless), or record all scenarios anew (--make)
+    Recordings(recordings::RecordingsArgs),
     /// Watch scenarios, healthy load and floods for a while; check that memory does not grow and nothing is left
     Soak(matrix::SoakArgs),
     /// Measure the cost of watching on this machine, in one run
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Ebpf(args) => ebpf::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Matrix(args) => matrix::run(&args),
+        Verb::Recordings(args) => recordings::run(&args),
         Verb::Soak(args) => matrix::soak(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),

@@ -17,7 +17,7 @@ pub struct EngineSnapshot {
     pub stats: HandshakeStats,
     /// By namespace, role and port.
     pub ports: Vec<PortState>,
-    /// The listeners, as last seen.
+    /// The selected listeners, as last seen.
     pub listeners: Vec<Listener>,
     /// The peers, those in most trouble first.
     pub peers: Vec<Peer>,
@@ -38,6 +38,7 @@ impl Engine {
         let mut listeners: Vec<Listener> = judge
             .context
             .listeners()
+            .filter(|history| judge.context.selects_listener(&history.last))
             .map(|history| history.last.clone())
             .collect();
         listeners.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));

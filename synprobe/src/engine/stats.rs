@@ -40,7 +40,7 @@ pub struct HandshakeStats {
     pub ports: BTreeMap<PortKey, Box<PortTotals>>,
     /// Segments retransmitted, by kind; those that could not be sent are left out.
     pub retransmits: BTreeMap<RetransmitKind, u64>,
-    /// Records lost.
+    /// Records lost, as the `lost` lines say: those that the tracker finds missing are included.
     pub lost: u64,
 }
 

@@ -129,6 +129,9 @@ impl Tracker {
             open.connection.local_addr = known.local_addr;
             open.connection.local_port = known.local_port;
             if !self.wants(tuple, None) {
+                if open.announced {
+                    self.end_not_seen(open, at_ns, "its socket was used again");
+                }
                 return None;
             }
             open.awaits_port = false;

@@ -1,7 +1,7 @@
 //! Listeners and the namespaces' counters, sampled repeatedly.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -79,7 +79,8 @@ impl ListenerHistory {
 
 #[derive(Default)]
 pub(super) struct ListenerHistories {
-    listeners: HashMap<(u32, u16, [u8; 16]), ListenerHistory>,
+    /// In an order that no hash decides: the same run gives the same lines.
+    listeners: BTreeMap<(u32, u16, [u8; 16]), ListenerHistory>,
     counters: HashMap<u32, (ListenCounters, ListenCounters)>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
 }

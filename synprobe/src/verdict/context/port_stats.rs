@@ -1,6 +1,6 @@
 //! Who came to a listening port, and how it went: the difference between a flood and a crowd.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     model::{HalfOpenCounts, Handshake, Outcome},
@@ -125,7 +125,7 @@ impl AllPortStats {
     }
 
     pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
-        let now: HashMap<_, _> = now.into_iter().collect();
+        let now: BTreeMap<_, _> = now.into_iter().collect();
         let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
         for key in known {
             if !now.contains_key(&key)

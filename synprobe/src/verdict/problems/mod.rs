@@ -137,8 +137,11 @@ impl ProblemGroups {
 
     /// What people call a namespace, where a handshake of a group has it.
     fn netns_name(&self, netns: u32) -> Option<std::sync::Arc<str>> {
-        let mut connections = self.groups.values().map(|group| &group.surest.connection);
-        let known = connections.find(|c| c.netns == netns)?;
+        let connections = self.groups.values().map(|group| &group.surest.connection);
+        // The oldest: not the one that a hash puts first.
+        let known = connections
+            .filter(|c| c.netns == netns)
+            .min_by_key(|c| c.id)?;
         known.netns_name.clone()
     }
 }
