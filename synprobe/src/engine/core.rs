@@ -30,6 +30,16 @@ pub struct Batch {
     pub clock: WallClock,
 }
 
+/// Lines that an output writes at a time: a slow one shows that it goes on.
+const PIECE: usize = 512;
+
+impl Batch {
+    /// The lines in pieces. Every output takes them so, live and in a replay.
+    pub fn pieces(&self) -> impl Iterator<Item = &[Line]> {
+        self.lines.chunks(PIECE)
+    }
+}
+
 /// What the engine wants to know next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Questions {

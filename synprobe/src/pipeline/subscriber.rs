@@ -76,11 +76,10 @@ impl LineQueue {
         }
     }
 
-    fn written(&self, batch: Arc<Batch>) {
+    fn progress(&self, lines: usize) {
         let mut state = self.lock();
-        state.lines -= batch.lines.len();
+        state.lines -= lines;
         state.written += 1;
-        state.spent.push(batch);
         let waited_for = state.waited_for;
         drop(state);
         if waited_for {
@@ -211,9 +210,12 @@ fn loss(lines: u64, before: &Batch) -> Batch {
 
 fn write(view: &mut impl View, queue: &LineQueue) -> io::Result<()> {
     while let Some(batch) = queue.next() {
-        view.show(&batch.lines, batch.clock)?;
-        view.flush()?;
-        queue.written(batch);
+        for piece in batch.pieces() {
+            view.show(piece, batch.clock)?;
+            view.flush()?;
+            queue.progress(piece.len());
+        }
+        queue.lock().spent.push(batch);
     }
     Ok(())
 }

@@ -220,10 +220,12 @@ impl Replay<'_> {
             return Ok(());
         };
         for batch in engine.take_lines() {
-            self.view
-                .show(&batch.lines, batch.clock)
-                .and_then(|()| self.view.flush())
-                .map_err(ReplayError::Output)?;
+            for piece in batch.pieces() {
+                self.view
+                    .show(piece, batch.clock)
+                    .and_then(|()| self.view.flush())
+                    .map_err(ReplayError::Output)?;
+            }
         }
         Ok(())
     }
