@@ -172,7 +172,7 @@ pub struct RetransReading {
     /// After.
     pub after_ns: u64,
     /// `TCPSynRetrans` and `RetransSegs`. The latter is read first: what both hold is never in it alone.
-    pub again: RetransCounts,
+    pub counts: RetransCounts,
 }
 
 /// A listening socket and its owner.

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 pub use page::{heading, page};
 pub use report::ConnectReport;
-pub use resolve::{Only, ResolveError};
+pub use resolve::{AddressFamily, ResolveError};
 pub use target::{Target, TargetError, TargetHost};
 
 use crate::{
@@ -55,7 +55,7 @@ pub struct ResolvedTarget {
 /// Outer: the namespace cannot be entered. Inner: [`ResolveError`].
 pub fn resolve(
     target: Target,
-    only: Option<Only>,
+    only: Option<AddressFamily>,
     netns: &NetNs,
 ) -> io::Result<Result<ResolvedTarget, ResolveError>> {
     netns.run(move || {

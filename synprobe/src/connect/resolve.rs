@@ -16,14 +16,14 @@ const EAI_NODATA: libc::c_int = -5;
 
 /// The only family that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Only {
+pub enum AddressFamily {
     /// IPv4.
     Ipv4,
     /// IPv6.
     Ipv6,
 }
 
-impl Only {
+impl AddressFamily {
     fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "IPv4",
@@ -37,7 +37,7 @@ impl Only {
 pub enum ResolveError {
     /// An address of the other family.
     #[error("{0} is not an {family} address: leave out the option for the family", family = .1.name())]
-    Family(IpAddr, Only),
+    Family(IpAddr, AddressFamily),
     /// No such interface.
     #[error("no interface \"{zone}\" for {addr}; interfaces: {known}")]
     Zone {
@@ -73,12 +73,15 @@ impl ResolveError {
 /// # Errors
 ///
 /// [`ResolveError`].
-pub fn resolve(target: &Target, only: Option<Only>) -> Result<Vec<SocketAddr>, ResolveError> {
+pub fn resolve(
+    target: &Target,
+    only: Option<AddressFamily>,
+) -> Result<Vec<SocketAddr>, ResolveError> {
     match &target.host {
         TargetHost::Name(name) => by_name(name, target.port, only),
         TargetHost::Addr(addr, zone) => {
             if let Some(only) = only
-                && (only == Only::Ipv4) != addr.to_canonical().is_ipv4()
+                && (only == AddressFamily::Ipv4) != addr.to_canonical().is_ipv4()
             {
                 return Err(ResolveError::Family(*addr, only));
             }
@@ -145,7 +148,11 @@ fn interfaces() -> String {
     names.join(", ")
 }
 
-fn by_name(name: &str, port: u16, only: Option<Only>) -> Result<Vec<SocketAddr>, ResolveError> {
+fn by_name(
+    name: &str,
+    port: u16,
+    only: Option<AddressFamily>,
+) -> Result<Vec<SocketAddr>, ResolveError> {
     let failed = |why: String| ResolveError::Name {
         name: name.to_owned(),
         why,
@@ -156,8 +163,8 @@ fn by_name(name: &str, port: u16, only: Option<Only>) -> Result<Vec<SocketAddr>,
     hints.ai_socktype = libc::SOCK_STREAM;
     hints.ai_family = match only {
         None => libc::AF_UNSPEC,
-        Some(Only::Ipv4) => libc::AF_INET,
-        Some(Only::Ipv6) => libc::AF_INET6,
+        Some(AddressFamily::Ipv4) => libc::AF_INET,
+        Some(AddressFamily::Ipv6) => libc::AF_INET6,
     };
     let mut list = std::ptr::null_mut();
     // SAFETY: name and hints live through the call; the list is freed below.
@@ -225,7 +232,7 @@ fn address(entry: &libc::addrinfo, port: u16) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn addrs(text: &str, only: Option<Only>) -> Result<Vec<SocketAddr>, ResolveError> {
+    fn addrs(text: &str, only: Option<AddressFamily>) -> Result<Vec<SocketAddr>, ResolveError> {
         resolve(&text.parse().unwrap(), only)
     }
 
@@ -233,8 +240,11 @@ mod tests {
     fn literals_need_no_resolver() {
         let here = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
         assert_eq!(addrs("10.0.0.1:80", None), Ok(here("10.0.0.1:80")));
-        assert_eq!(addrs("[::1]:80", Some(Only::Ipv6)), Ok(here("[::1]:80")));
-        let line = addrs("[::1]:80", Some(Only::Ipv4)).unwrap_err();
+        assert_eq!(
+            addrs("[::1]:80", Some(AddressFamily::Ipv6)),
+            Ok(here("[::1]:80"))
+        );
+        let line = addrs("[::1]:80", Some(AddressFamily::Ipv4)).unwrap_err();
         assert!(line.is_usage() && line.to_string().contains("not an IPv4 address"));
     }
 
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn localhost_is_in_every_hosts_file() {
-        let addrs = addrs("localhost:5432", Some(Only::Ipv4)).unwrap();
+        let addrs = addrs("localhost:5432", Some(AddressFamily::Ipv4)).unwrap();
         assert_eq!(addrs[0], "127.0.0.1:5432".parse().unwrap());
     }
 

@@ -121,7 +121,7 @@ impl Engine {
                 listeners,
                 counters,
                 ..
-            } => self.judge.context.look(&listeners, &counters),
+            } => self.judge.context.sample(&listeners, &counters),
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }

@@ -293,7 +293,7 @@ mod tests {
         // Nothing of it is written: the queue is full, and the publisher does not wait.
         subscriber.publish(&batch(3));
         subscriber.publish(&batch(4));
-        allow.send(()).unwrap();
+        whole.pieces().for_each(|_| allow.send(()).unwrap());
         assert!(writing.queue.wait_until(|state| state.lines == 0));
         subscriber.publish(&batch(1));
         allow.send(()).unwrap();

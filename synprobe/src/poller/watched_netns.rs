@@ -126,10 +126,10 @@ impl Seen {
             is_first: self.is_first,
             synack_retries: small(watched.synack_retries),
             syn_linear: small(watched.settings.syn_linear_timeouts).unwrap_or(0),
-            retransmitted: self.retransmitted().map(|again| RetransReading {
+            retransmitted: self.retransmitted().map(|counts| RetransReading {
                 before_ns: dump.after_ns,
                 after_ns: self.counted_ns,
-                again,
+                counts,
             }),
             retrans_fail: self.counter("TCPRetransFail").unwrap_or(0),
             embryonic_rsts: self.counter("EmbryonicRsts"),
@@ -159,14 +159,14 @@ impl Round {
                 }
             }));
         }
-        let look = ListenQueues {
+        let queues = ListenQueues {
             listeners: &seen.listeners,
             half_opens: &seen.half_opens.rows,
             counters: seen.counters.as_ref(),
             settings: &watched.limits,
         };
         let name: Arc<str> = watched.netns.name().into();
-        let lines = look.lines(&name, |inode| owners.who(inode));
+        let lines = queues.lines(&name, |inode| owners.who(inode));
         self.queues.extend(lines);
         self.counters.push(ListenCounters {
             netns,

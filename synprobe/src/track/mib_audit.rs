@@ -66,13 +66,13 @@ impl RetransTally {
     fn reading(&mut self, count: RetransReading) -> Missing {
         let news = match self.first {
             None => {
-                self.first = Some((count.again, self.seen_by(count.before_ns)));
+                self.first = Some((count.counts, self.seen_by(count.before_ns)));
                 (self.reported, self.by_socket) = Default::default();
                 Missing::default()
             }
             Some((first, seen)) => {
-                let told = self.seen_by(count.after_ns + ON_ITS_WAY_NS).less(seen);
-                let missing = count.again.less(first).less(told);
+                let seen_since = self.seen_by(count.after_ns + ON_ITS_WAY_NS).less(seen);
+                let missing = count.counts.less(first).less(seen_since);
                 let handshake = missing.handshake.saturating_sub(self.reported.handshake);
                 self.reported.handshake += handshake;
                 let data = missing.segments.saturating_sub(self.reported.handshake);
@@ -134,7 +134,7 @@ mod tests {
         RetransReading {
             before_ns: at,
             after_ns: at + 1000,
-            again: RetransCounts {
+            counts: RetransCounts {
                 handshake,
                 segments,
             },

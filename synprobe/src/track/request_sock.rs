@@ -83,7 +83,7 @@ impl Tracker {
             return self.keep_half_open(tuple, open, at_ns);
         }
         self.reconcile.ended(tuple, at_ns);
-        let mut end = self.ending(&mut open, r, listens);
+        let mut end = self.end_of_request(&mut open, r, listens);
         end.dwell_unknown = open.start.is_none();
         self.end(open, TcpState::Close, &end);
     }
@@ -118,7 +118,7 @@ impl Tracker {
         });
     }
 
-    fn ending(
+    fn end_of_request(
         &mut self,
         open: &mut OpenHandshake,
         r: &RequestRecord,

@@ -50,7 +50,7 @@ impl Tracker {
         };
         if !self.config.sees_failures {
             // Failed attempts are counted and raise no event. Which of them were SYNs is not known.
-            for counted in [&mut count.again.handshake, &mut count.again.segments] {
+            for counted in [&mut count.counts.handshake, &mut count.counts.segments] {
                 *counted = counted.saturating_sub(dump.retrans_fail);
             }
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cli::{ConnectArgs, Format},
-    connect::{self, Only},
+    connect::{self, AddressFamily},
     pipeline::WatchError,
     preflight,
     sys::netns::{NetNs, NetnsError},
@@ -22,8 +22,8 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     };
     let netns = netns.map_err(|e| no_netns(&e))?;
     let only = match (args.ipv4, args.ipv6) {
-        (true, _) => Some(Only::Ipv4),
-        (_, true) => Some(Only::Ipv6),
+        (true, _) => Some(AddressFamily::Ipv4),
+        (_, true) => Some(AddressFamily::Ipv6),
         _ => None,
     };
     let may_not_enter = |e: io::Error| {

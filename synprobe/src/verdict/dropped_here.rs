@@ -164,22 +164,22 @@ mod tests {
     #[test]
     fn a_drop_of_its_own_packets_makes_it() {
         let h = half_open(Outcome::Expired);
-        let said = judged(&h, dropping(&h, Packet::SynAck));
-        assert_eq!(said.verdict, Some(VerdictKind::DroppedHere));
-        assert_eq!(said.confidence, Confidence::Certain);
+        let judgement = judged(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
+        assert_eq!(judgement.confidence, Confidence::Certain);
         assert_eq!(
-            said.evidence[0].fact,
+            judgement.evidence[0].fact,
             "this host dropped the SYN-ACK on its way out, from 10.0.0.1:8080 to 10.0.0.9:55555, \
              3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
-        assert_eq!(said.remedy.as_deref(), Some("nft list ruleset"));
+        assert_eq!(judgement.remedy.as_deref(), Some("nft list ruleset"));
     }
 
     #[test]
     fn it_is_not_synack_lost_though_the_peer_repeats_its_syn() {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 2;
-        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        let (verdict, _) = verdict_of(&h, dropping(&h, Packet::SynAck));
         assert_eq!(verdict, Some(VerdictKind::DroppedHere));
     }
 
@@ -188,13 +188,13 @@ mod tests {
         let h = half_open(Outcome::Expired);
         let other = half_open_of("10.0.0.8", Outcome::Expired);
         assert_ne!(
-            said(&h, dropping(&other, Packet::SynAck)).0,
+            verdict_of(&h, dropping(&other, Packet::SynAck)).0,
             Some(VerdictKind::DroppedHere)
         );
         let mut later = h.clone();
         later.facts.began_ns = Some(2_000 * SEC);
         assert_ne!(
-            said(&later, dropping(&h, Packet::SynAck)).0,
+            verdict_of(&later, dropping(&h, Packet::SynAck)).0,
             Some(VerdictKind::DroppedHere)
         );
     }
@@ -213,7 +213,7 @@ mod tests {
                 reason: "IP_INADDRERRORS".into(),
                 ..discard(&h, Packet::SynAck, 2)
             });
-            assert_eq!(said(&h, context).0, Some(verdict));
+            assert_eq!(verdict_of(&h, context).0, Some(verdict));
         }
     }
 
@@ -226,7 +226,7 @@ mod tests {
             reason: "NEIGH_FAILED".into(),
             ..discard(&h, Packet::Syn, 1)
         });
-        assert_eq!(said(&h, context).0, Some(VerdictKind::Unreachable));
+        assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::Unreachable));
     }
 
     #[test]
@@ -235,21 +235,21 @@ mod tests {
         (h.retransmits, h.retransmits_by_peer) = (9, 6);
         h.gaps_us = vec![1_000_000; 9];
         let mut one = discard(&h, Packet::SynAck, 1);
-        let (verdict, _) = said(&h, {
+        let (verdict, _) = verdict_of(&h, {
             let mut context = Context::default();
             context.note_drop(one.clone());
             context
         });
         assert_eq!(verdict, Some(VerdictKind::SynackLost));
         one.count = 9;
-        let (verdict, _) = said(&h, {
+        let (verdict, _) = verdict_of(&h, {
             let mut context = Context::default();
             context.note_drop(one);
             context
         });
         assert_eq!(verdict, Some(VerdictKind::DroppedHere));
         // Nor does a repeated SYN that was dropped: the half-open is there.
-        let (verdict, _) = said(&h, dropping(&h, Packet::Syn));
+        let (verdict, _) = verdict_of(&h, dropping(&h, Packet::Syn));
         assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
@@ -257,7 +257,7 @@ mod tests {
     fn a_rst_that_is_dropped_holds_nothing_up() {
         let h = active(Outcome::TimedOut);
         assert_ne!(
-            said(&h, dropping(&h, Packet::Rst)).0,
+            verdict_of(&h, dropping(&h, Packet::Rst)).0,
             Some(VerdictKind::DroppedHere)
         );
     }
@@ -266,7 +266,7 @@ mod tests {
     fn a_final_ack_that_arrived_and_was_refused_is_the_later_reason() {
         let mut h = half_open(Outcome::Open);
         (h.facts.acked, h.facts.queue_was_full) = (true, true);
-        let (verdict, _) = said(&h, dropping(&h, Packet::SynAck));
+        let (verdict, _) = verdict_of(&h, dropping(&h, Packet::SynAck));
         assert_eq!(verdict, Some(VerdictKind::AcceptQueueFull));
     }
 
@@ -274,6 +274,6 @@ mod tests {
     fn a_handshake_that_went_well_is_left_alone() {
         let mut h = half_open(Outcome::Established);
         (h.retransmits, h.dwell_us) = (0, Some(200));
-        assert_eq!(said(&h, dropping(&h, Packet::Ack)).0, None);
+        assert_eq!(verdict_of(&h, dropping(&h, Packet::Ack)).0, None);
     }
 }

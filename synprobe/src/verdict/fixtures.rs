@@ -79,7 +79,7 @@ pub fn active(outcome: Outcome) -> Handshake {
 }
 
 /// A handshake's verdict and its confidence.
-pub fn said(h: &Handshake, context: Context) -> (Option<VerdictKind>, Confidence) {
+pub fn verdict_of(h: &Handshake, context: Context) -> (Option<VerdictKind>, Confidence) {
     let h = judged(h, context);
     (h.verdict, h.confidence)
 }
@@ -171,7 +171,7 @@ pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
             syncookies_sent: Some(cookies * n / 2),
             ..ListenCounters::default()
         };
-        context.look(std::slice::from_ref(listener), &[counters]);
+        context.sample(std::slice::from_ref(listener), &[counters]);
     }
     context
 }

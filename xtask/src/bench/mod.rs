@@ -45,12 +45,12 @@ pub struct BenchArgs {
     loss_seconds: u64,
     /// Measure one section alone
     #[arg(long, value_name = "SECTION")]
-    only: Option<Section>,
+    only: Option<BenchSection>,
 }
 
 /// A section that can be measured alone.
 #[derive(Clone, Copy, ValueEnum)]
-enum Section {
+enum BenchSection {
     /// Recordings and their replay
     Recording,
 }
@@ -108,7 +108,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
     match args.only {
-        Some(Section::Recording) => {
+        Some(BenchSection::Recording) => {
             let report = measure::recording_alone(&bench)?;
             print(args.json, &report, report::recording_text)
         }

@@ -58,7 +58,7 @@ fn counted(at: u64, handshake: u64, segments: u64) -> SocketDump {
         retransmitted: Some(RetransReading {
             before_ns: at,
             after_ns: at + MS,
-            again: RetransCounts {
+            counts: RetransCounts {
                 handshake,
                 segments,
             },

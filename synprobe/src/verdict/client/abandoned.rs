@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn both_time_outs_are_said() {
-        let said = judged(&abandoned(), Context::default());
-        assert_eq!(said.verdict, Some(VerdictKind::Abandoned));
-        assert_eq!(said.confidence, Confidence::Certain);
-        let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
+        let judgement = judged(&abandoned(), Context::default());
+        assert_eq!(judgement.verdict, Some(VerdictKind::Abandoned));
+        assert_eq!(judgement.confidence, Confidence::Certain);
+        let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert_eq!(facts[0], "app closed it after 1.00 s, while it was open");
         assert!(facts[2].contains("131 s"), "{facts:?}");
     }
@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn the_kernels_own_end_is_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Filtered));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::Filtered)
+        );
     }
 
     #[test]
@@ -99,7 +102,7 @@ mod tests {
         let mut h = abandoned();
         h.facts.soft_error = Some("ENETUNREACH".into());
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::Unreachable)
         );
     }

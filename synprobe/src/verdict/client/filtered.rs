@@ -82,7 +82,7 @@ mod tests {
         open.retransmits = 3;
         for h in [ended, open] {
             assert_eq!(
-                said(&h, Context::default()),
+                verdict_of(&h, Context::default()),
                 (Some(VerdictKind::Filtered), Confidence::Likely)
             );
         }
@@ -93,7 +93,7 @@ mod tests {
         let mut h = active(Outcome::Open);
         h.retransmits = 1;
         assert_eq!(
-            said(&h, Context::default()),
+            verdict_of(&h, Context::default()),
             (None, Confidence::Insufficient)
         );
     }
@@ -102,10 +102,13 @@ mod tests {
     fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
         let mut h = active(Outcome::Abandoned);
         h.retransmits = 3;
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Abandoned));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::Abandoned)
+        );
         h.outcome = Outcome::Established;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::SynLostThenOk)
         );
     }

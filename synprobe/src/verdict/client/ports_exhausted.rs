@@ -61,7 +61,7 @@ mod tests {
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()),
+            verdict_of(&h, Context::default()),
             (Some(VerdictKind::PortsExhausted), Confidence::Certain)
         );
     }
@@ -71,13 +71,13 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::Unreachable)
         );
         h.error = Some("EHOSTUNREACH".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::Unreachable)
         );
     }

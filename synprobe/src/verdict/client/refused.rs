@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_rst_makes_it() {
         assert_eq!(
-            said(&refused(), Context::default()),
+            verdict_of(&refused(), Context::default()),
             (Some(VerdictKind::Refused), Confidence::Certain)
         );
     }
@@ -80,7 +80,7 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("ECONNREFUSED".into());
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::Unreachable)
         );
     }
@@ -89,6 +89,9 @@ mod tests {
     fn a_half_open_that_was_reset_is_not_it() {
         let h = half_open(Outcome::Reset);
         assert_eq!(h.connection.role, Role::Server);
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::PeerReset));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::PeerReset)
+        );
     }
 }

@@ -106,11 +106,11 @@ mod tests {
 
     #[test]
     fn many_destinations_and_few_answers_make_it() {
-        let said = judged(&refused(), calling(60, 1));
-        assert_eq!(said.verdict, Some(VerdictKind::ScanFanout));
-        assert_eq!(said.confidence, Confidence::Likely);
+        let judgement = judged(&refused(), calling(60, 1));
+        assert_eq!(judgement.verdict, Some(VerdictKind::ScanFanout));
+        assert_eq!(judgement.confidence, Confidence::Likely);
         assert!(
-            said.evidence[0]
+            judgement.evidence[0]
                 .fact
                 .starts_with("app/77 called 60 destinations")
         );
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_few_destinations_are_refused_and_nothing_more() {
         assert_eq!(
-            said(&refused(), calling(10, 1)).0,
+            verdict_of(&refused(), calling(10, 1)).0,
             Some(VerdictKind::Refused)
         );
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn an_application_that_retries_its_backends_is_no_scan() {
         assert_eq!(
-            said(&refused(), calling(40, 10)).0,
+            verdict_of(&refused(), calling(40, 10)).0,
             Some(VerdictKind::Refused)
         );
     }
@@ -141,7 +141,10 @@ mod tests {
             fine.connection.peer_port = Some(22);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0, Some(VerdictKind::Refused));
+        assert_eq!(
+            verdict_of(&refused(), context).0,
+            Some(VerdictKind::Refused)
+        );
     }
 
     #[test]
@@ -158,6 +161,9 @@ mod tests {
             fine.connection.peer_port = Some(80);
             context.note(&line(fine));
         }
-        assert_eq!(said(&refused(), context).0, Some(VerdictKind::ScanFanout));
+        assert_eq!(
+            verdict_of(&refused(), context).0,
+            Some(VerdictKind::ScanFanout)
+        );
     }
 }

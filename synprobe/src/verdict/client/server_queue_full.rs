@@ -117,7 +117,7 @@ mod tests {
             Outcome::Established,
             Outcome::Abandoned,
         ] {
-            let got = said(&waiting(outcome), calling(true, 9));
+            let got = verdict_of(&waiting(outcome), calling(true, 9));
             assert_eq!(
                 got,
                 (Some(VerdictKind::ServerQueueFull), Confidence::Certain),
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn without_overflows_it_is_likely() {
-        let got = said(&waiting(Outcome::TimedOut), calling(true, 0));
+        let got = verdict_of(&waiting(Outcome::TimedOut), calling(true, 0));
         assert_eq!(
             got,
             (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_was_full_between_two_looks_is_detection_its_counters() {
-        let other = said(&waiting(Outcome::Established), calling(false, 9));
+        let other = verdict_of(&waiting(Outcome::Established), calling(false, 9));
         assert_eq!(
             other.0,
             Some(VerdictKind::SynLostThenOk),
@@ -148,9 +148,9 @@ mod tests {
             let mut it = listener(3, 0);
             it.local_addr = "10.0.0.9".parse().unwrap();
             it.drops = Some(drops);
-            context.look(&[it], &[]);
+            context.sample(&[it], &[]);
         }
-        let got = said(&waiting(Outcome::Established), context);
+        let got = verdict_of(&waiting(Outcome::Established), context);
         assert_eq!(
             got,
             (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_queue_with_room_or_a_server_elsewhere_is_filtered() {
-        let (verdict, _) = said(&waiting(Outcome::TimedOut), calling(false, 0));
+        let (verdict, _) = verdict_of(&waiting(Outcome::TimedOut), calling(false, 0));
         assert_eq!(verdict, Some(VerdictKind::Filtered));
         let elsewhere = looked(&listener(129, 0), 9, 0);
-        let (verdict, _) = said(&waiting(Outcome::TimedOut), elsewhere);
+        let (verdict, _) = verdict_of(&waiting(Outcome::TimedOut), elsewhere);
         assert_eq!(verdict, Some(VerdictKind::Filtered));
     }
 }

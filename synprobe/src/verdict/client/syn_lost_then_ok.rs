@@ -73,10 +73,13 @@ mod tests {
     fn a_second_syn_makes_it() {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
-        let said = judged(&h, Context::default());
-        assert_eq!(said.verdict, Some(VerdictKind::SynLostThenOk));
-        assert_eq!(said.confidence, Confidence::Certain);
-        assert_eq!(said.evidence[0].fact, "connected on SYN 3; it took 2.04 s");
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, Some(VerdictKind::SynLostThenOk));
+        assert_eq!(judgement.confidence, Confidence::Certain);
+        assert_eq!(
+            judgement.evidence[0].fact,
+            "connected on SYN 3; it took 2.04 s"
+        );
     }
 
     #[test]
@@ -86,7 +89,7 @@ mod tests {
         for (overflows, confidence) in [(0, Confidence::Certain), (9, Confidence::Likely)] {
             let mut context = looked(&listener(3, 0), overflows, 0);
             context.has_addresses(NETNS, vec![h.connection.peer_addr]);
-            let got = said(&h, context);
+            let got = verdict_of(&h, context);
             assert_eq!(got, (Some(VerdictKind::SynLostThenOk), confidence));
         }
     }
@@ -94,12 +97,15 @@ mod tests {
     #[test]
     fn the_first_syn_is_nothing_to_speak_of() {
         let h = active(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0, None);
+        assert_eq!(verdict_of(&h, Context::default()).0, None);
     }
 
     #[test]
     fn a_server_that_was_late_is_a_slow_peer_for_itself() {
         let h = half_open(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::SlowPeer)
+        );
     }
 }

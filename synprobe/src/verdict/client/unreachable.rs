@@ -103,11 +103,11 @@ mod tests {
             count: 1,
         };
         context.note_icmp(Ends::of(&unreachable().connection).unwrap(), word);
-        let said = judged(&unreachable(), context);
-        assert_eq!(said.verdict, Some(VerdictKind::Unreachable));
-        assert_eq!(said.confidence, Confidence::Certain);
+        let judgement = judged(&unreachable(), context);
+        assert_eq!(judgement.verdict, Some(VerdictKind::Unreachable));
+        assert_eq!(judgement.confidence, Confidence::Certain);
         assert_eq!(
-            said.evidence[1].fact,
+            judgement.evidence[1].fact,
             "ICMP from 10.0.0.254: host unreachable (type 3 code 1), once"
         );
     }
@@ -118,7 +118,7 @@ mod tests {
         h.error = Some("EHOSTUNREACH".into());
         h.facts.soft_error = Some("EHOSTUNREACH".into());
         assert_eq!(
-            said(&h, Context::default()),
+            verdict_of(&h, Context::default()),
             (Some(VerdictKind::Unreachable), Confidence::Likely)
         );
     }
@@ -126,12 +126,15 @@ mod tests {
     #[test]
     fn silence_and_a_lack_of_ports_are_not_it() {
         let h = active(Outcome::TimedOut);
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Filtered));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::Filtered)
+        );
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EADDRNOTAVAIL".into());
         h.facts.unbound = true;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::PortsExhausted)
         );
     }

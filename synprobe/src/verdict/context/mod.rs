@@ -170,7 +170,7 @@ impl Context {
     }
 
     /// Takes in a sample of the listeners and of the namespaces' counters.
-    pub fn look(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
+    pub fn sample(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
         self.histories.note(listeners, counters);
     }
 

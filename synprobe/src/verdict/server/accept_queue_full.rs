@@ -132,10 +132,10 @@ mod tests {
 
     #[test]
     fn a_refused_final_ack_makes_it() {
-        let said = judged(&refused(), looked(&listener(129, 5), 40, 0));
-        assert_eq!(said.verdict, Some(VerdictKind::AcceptQueueFull));
-        assert_eq!(said.confidence, Confidence::Certain);
-        let facts: Vec<_> = said.evidence.iter().map(|e| e.fact.as_str()).collect();
+        let judgement = judged(&refused(), looked(&listener(129, 5), 40, 0));
+        assert_eq!(judgement.verdict, Some(VerdictKind::AcceptQueueFull));
+        assert_eq!(judgement.confidence, Confidence::Certain);
+        let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert!(
             facts.contains(&"ListenOverflows of its namespace rose by 40 in this run"),
             "{facts:?}"
@@ -150,13 +150,13 @@ mod tests {
         let mut h = half_open(Outcome::Open);
         h.facts.preexisting = true;
         h.facts.history_known = false;
-        let got = said(&h, looked(&listener(129, 5), 40, 0));
+        let got = verdict_of(&h, looked(&listener(129, 5), 40, 0));
         assert_eq!(
             got,
             (Some(VerdictKind::AcceptQueueFull), Confidence::Likely)
         );
         // The same at a queue with room.
-        let (verdict, _) = said(&h, looked(&listener(3, 5), 0, 0));
+        let (verdict, _) = verdict_of(&h, looked(&listener(3, 5), 0, 0));
         assert_eq!(verdict, None);
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let mut h = refused();
         h.facts.queue_was_full = false;
         h.facts.defer_accept = Some(true);
-        let (verdict, _) = said(&h, looked(&listener(0, 5), 0, 0));
+        let (verdict, _) = verdict_of(&h, looked(&listener(0, 5), 0, 0));
         assert_eq!(verdict, Some(VerdictKind::DeferAccept));
     }
 
@@ -173,12 +173,12 @@ mod tests {
     fn it_is_not_peer_silent_and_not_synack_lost() {
         let mut h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            verdict_of(&h, looked(&listener(129, 5), 9, 0)).0,
             Some(VerdictKind::PeerSilent)
         );
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, looked(&listener(129, 5), 9, 0)).0,
+            verdict_of(&h, looked(&listener(129, 5), 9, 0)).0,
             Some(VerdictKind::SynackLost)
         );
     }

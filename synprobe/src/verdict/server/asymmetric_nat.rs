@@ -115,25 +115,25 @@ mod tests {
 
     #[test]
     fn an_asymmetric_path_and_repeated_syns_make_it() {
-        let said = judged(&repeating(), path(&repeating(), PEER));
-        assert_eq!(said.verdict, Some(VerdictKind::AsymmetricNat));
-        assert_eq!(said.confidence, Confidence::Likely);
+        let judgement = judged(&repeating(), path(&repeating(), PEER));
+        assert_eq!(judgement.verdict, Some(VerdictKind::AsymmetricNat));
+        assert_eq!(judgement.confidence, Confidence::Likely);
         assert!(
-            said.evidence[1].fact.contains("02:00:00:00:00:09"),
-            "{said:?}"
+            judgement.evidence[1].fact.contains("02:00:00:00:00:09"),
+            "{judgement:?}"
         );
     }
 
     #[test]
     fn a_straight_path_is_synack_lost() {
-        let (verdict, _) = said(&repeating(), path(&repeating(), ROUTER));
+        let (verdict, _) = verdict_of(&repeating(), path(&repeating(), ROUTER));
         assert_eq!(verdict, Some(VerdictKind::SynackLost));
     }
 
     #[test]
     fn an_asymmetric_path_alone_is_nothing() {
         let silent = half_open(Outcome::Expired);
-        let (verdict, _) = said(&silent, path(&silent, PEER));
+        let (verdict, _) = verdict_of(&silent, path(&silent, PEER));
         assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
@@ -141,10 +141,13 @@ mod tests {
     fn one_reset_is_the_peers_a_second_one_of_the_same_port_is_not() {
         let mut h = half_open(Outcome::Reset);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::PeerReset));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::PeerReset)
+        );
         let mut context = Context::default();
         context.note(&line(h.clone()));
-        let got = said(&h, context);
+        let got = verdict_of(&h, context);
         assert_eq!(got, (Some(VerdictKind::AsymmetricNat), Confidence::Likely));
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn an_ack_that_waits_for_data_makes_it() {
         for outcome in [Outcome::Open, Outcome::Established, Outcome::Expired] {
-            let got = said(&deferred(outcome), Context::default());
+            let got = verdict_of(&deferred(outcome), Context::default());
             assert_eq!(
                 got,
                 (Some(VerdictKind::DeferAccept), Confidence::Certain),
@@ -82,7 +82,7 @@ mod tests {
         let mut h = deferred(Outcome::Open);
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::AcceptQueueFull)
         );
     }
@@ -92,7 +92,7 @@ mod tests {
         let mut h = deferred(Outcome::Expired);
         h.facts.acked = false;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::PeerSilent)
         );
     }

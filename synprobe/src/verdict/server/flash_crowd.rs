@@ -86,18 +86,24 @@ mod tests {
 
     #[test]
     fn a_late_one_among_many_that_complete_makes_it() {
-        let got = said(&half_open(Outcome::Established), crowd(300, 9));
+        let got = verdict_of(&half_open(Outcome::Established), crowd(300, 9));
         assert_eq!(got, (Some(VerdictKind::FlashCrowd), Confidence::Likely));
     }
 
     #[test]
     fn alone_it_is_a_slow_peer_and_silent_it_is_not_a_crowd() {
         let late = half_open(Outcome::Established);
-        assert_eq!(said(&late, crowd(5, 9)).0, Some(VerdictKind::SlowPeer));
-        assert_eq!(said(&late, crowd(300, 0)).0, Some(VerdictKind::SlowPeer));
+        assert_eq!(
+            verdict_of(&late, crowd(5, 9)).0,
+            Some(VerdictKind::SlowPeer)
+        );
+        assert_eq!(
+            verdict_of(&late, crowd(300, 0)).0,
+            Some(VerdictKind::SlowPeer)
+        );
         let silent = half_open(Outcome::Expired);
         assert_eq!(
-            said(&silent, crowd(300, 9)).0,
+            verdict_of(&silent, crowd(300, 9)).0,
             Some(VerdictKind::PeerSilent)
         );
     }

@@ -62,12 +62,12 @@ mod tests {
     fn the_rst_itself_is_certain_the_counter_is_likely() {
         let mut h = half_open(Outcome::Reset);
         assert_eq!(
-            said(&h, Context::default()),
+            verdict_of(&h, Context::default()),
             (Some(VerdictKind::PeerReset), Confidence::Likely)
         );
         h.facts.reset_seen = true;
         assert_eq!(
-            said(&h, Context::default()),
+            verdict_of(&h, Context::default()),
             (Some(VerdictKind::PeerReset), Confidence::Certain)
         );
     }
@@ -76,7 +76,7 @@ mod tests {
     fn an_expiry_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::PeerSilent)
         );
     }
@@ -85,6 +85,9 @@ mod tests {
     fn a_client_that_was_refused_is_not_it() {
         let mut h = active(Outcome::Refused);
         h.facts.reset_seen = true;
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::Refused));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::Refused)
+        );
     }
 }

@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn silence_makes_it_and_no_more_than_likely() {
-        let got = said(&half_open(Outcome::Expired), Context::default());
+        let got = verdict_of(&half_open(Outcome::Expired), Context::default());
         assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
     }
 
@@ -84,13 +84,13 @@ mod tests {
             fine.dwell_us = Some(20_000);
             context.note(&line(fine));
         }
-        let said = judged(&half_open(Outcome::Expired), context);
+        let judgement = judged(&half_open(Outcome::Expired), context);
         assert!(
-            said.evidence.iter().any(|e| !e.supports
+            judgement.evidence.iter().any(|e| !e.supports
                 && e.fact
                     .contains("9 other handshakes lately, usually in 20.0 ms")),
             "{:?}",
-            said.evidence
+            judgement.evidence
         );
     }
 
@@ -102,12 +102,12 @@ mod tests {
         unwatched.facts.history_known = false;
         unwatched.facts.preexisting = true;
         for h in [young, unwatched] {
-            let said = judged(&h, Context::default());
+            let judgement = judged(&h, Context::default());
             assert_eq!(
-                (said.verdict, said.confidence),
+                (judgement.verdict, judgement.confidence),
                 (None, Confidence::Insufficient)
             );
-            assert_eq!(said.evidence.len(), 1);
+            assert_eq!(judgement.evidence.len(), 1);
         }
     }
 
@@ -115,7 +115,7 @@ mod tests {
     fn silence_is_no_evidence_where_records_were_lost() {
         let mut context = Context::default();
         context.lost = 1;
-        let got = said(&half_open(Outcome::Expired), context);
+        let got = verdict_of(&half_open(Outcome::Expired), context);
         assert_eq!(got, (None, Confidence::Insufficient));
     }
 }

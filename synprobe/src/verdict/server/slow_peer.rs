@@ -101,22 +101,22 @@ mod tests {
 
     #[test]
     fn more_than_one_syn_ack_makes_it() {
-        let got = said(&half_open(Outcome::Established), Context::default());
+        let got = verdict_of(&half_open(Outcome::Established), Context::default());
         assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Certain));
     }
 
     #[test]
     fn a_round_trip_far_over_the_usual_makes_it_likely() {
-        let got = said(&took(400_000), usually(1_000));
+        let got = verdict_of(&took(400_000), usually(1_000));
         assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Likely));
     }
 
     #[test]
     fn a_peer_that_is_far_away_is_not_slow() {
-        assert_eq!(said(&took(400_000), usually(350_000)).0, None);
-        assert_eq!(said(&took(90_000), usually(1_000)).0, None);
+        assert_eq!(verdict_of(&took(400_000), usually(350_000)).0, None);
+        assert_eq!(verdict_of(&took(90_000), usually(1_000)).0, None);
         assert_eq!(
-            said(&took(400_000), Context::default()).0,
+            verdict_of(&took(400_000), Context::default()).0,
             None,
             "nothing to compare with"
         );
@@ -128,7 +128,7 @@ mod tests {
         h.facts.acked = true;
         h.facts.defer_accept = Some(true);
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::DeferAccept)
         );
     }

@@ -137,19 +137,19 @@ mod tests {
 
     #[test]
     fn many_silent_sources_and_cookies_make_it() {
-        let got = said(&half_open(Outcome::Expired), flooded(200, 0, 30));
+        let got = verdict_of(&half_open(Outcome::Expired), flooded(200, 0, 30));
         assert_eq!(got, (Some(VerdictKind::SynFlood), Confidence::Likely));
     }
 
     #[test]
     fn a_few_silent_peers_are_just_that() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(30, 0, 30));
+        let (verdict, _) = verdict_of(&half_open(Outcome::Expired), flooded(30, 0, 30));
         assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
     #[test]
     fn without_pressure_on_the_queue_it_is_not_said() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(200, 0, 0));
+        let (verdict, _) = verdict_of(&half_open(Outcome::Expired), flooded(200, 0, 0));
         assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
@@ -164,19 +164,19 @@ mod tests {
             })
         };
         h.facts.queue = queue(30);
-        let (verdict, _) = said(&h, flooded(200, 0, 0));
+        let (verdict, _) = verdict_of(&h, flooded(200, 0, 0));
         assert_eq!(verdict, Some(VerdictKind::PeerSilent));
         let mut context = flooded(200, 0, 0);
         let mut earlier = half_open(Outcome::Expired);
         earlier.facts.queue = queue(129);
         context.note(&line(earlier));
-        let (verdict, _) = said(&h, context);
+        let (verdict, _) = verdict_of(&h, context);
         assert_eq!(verdict, Some(VerdictKind::SynFlood));
     }
 
     #[test]
     fn sources_that_come_in_are_a_crowd() {
-        let (verdict, _) = said(&half_open(Outcome::Expired), flooded(200, 100, 30));
+        let (verdict, _) = verdict_of(&half_open(Outcome::Expired), flooded(200, 100, 30));
         assert_eq!(verdict, Some(VerdictKind::PeerSilent));
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 1;
         assert_eq!(
-            said(&h, flooded(200, 0, 30)).0,
+            verdict_of(&h, flooded(200, 0, 30)).0,
             Some(VerdictKind::SynackLost)
         );
     }

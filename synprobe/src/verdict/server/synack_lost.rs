@@ -17,9 +17,9 @@ impl Verdict for SynackLost {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let again = context.failed_half_opens(h);
+        let half_opens = context.failed_half_opens(h);
         if !super::unfinished(h)
-            || h.retransmits_by_peer == 0 && again < 2
+            || h.retransmits_by_peer == 0 && half_opens < 2
             || h.facts.acked
             || h.facts.reset_seen
         {
@@ -32,9 +32,9 @@ impl Verdict for SynackLost {
                 times(h.retransmits_by_peer)
             ));
         }
-        if again >= 2 {
+        if half_opens >= 2 {
             finding = finding.pro(format!(
-                "the same port of the peer made {again} half-opens within {} s: it repeated its SYN after the previous \
+                "the same port of the peer made {half_opens} half-opens within {} s: it repeated its SYN after the previous \
                  one had ended",
                 ONE_CONNECT_S
             ));
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_repeated_syn_makes_it() {
         for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
-            let got = said(&repeating(outcome), Context::default());
+            let got = verdict_of(&repeating(outcome), Context::default());
             assert_eq!(got, (Some(VerdictKind::SynackLost), Confidence::Certain));
         }
     }
@@ -103,7 +103,7 @@ mod tests {
         context.note(&line(first));
         let second = half_open(Outcome::Expired);
         assert_eq!(
-            said(&second, context),
+            verdict_of(&second, context),
             (Some(VerdictKind::SynackLost), Confidence::Certain)
         );
         // Not an hour later.
@@ -111,7 +111,10 @@ mod tests {
         first.facts.began_ns = Some(SEC);
         let mut context = Context::default();
         context.note(&line(first));
-        assert_eq!(said(&second, context).0, Some(VerdictKind::PeerSilent));
+        assert_eq!(
+            verdict_of(&second, context).0,
+            Some(VerdictKind::PeerSilent)
+        );
     }
 
     #[test]
@@ -123,7 +126,7 @@ mod tests {
             evicted.facts.began_ns = Some(began * SEC);
             context.note(&line(evicted));
         }
-        let got = said(&half_open(Outcome::Expired), context);
+        let got = verdict_of(&half_open(Outcome::Expired), context);
         assert_eq!(got, (Some(VerdictKind::PeerSilent), Confidence::Likely));
     }
 
@@ -147,7 +150,7 @@ mod tests {
     fn a_silent_peer_is_not_it() {
         let h = half_open(Outcome::Expired);
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::PeerSilent)
         );
     }
@@ -155,7 +158,10 @@ mod tests {
     #[test]
     fn one_that_completes_is_a_slow_peer() {
         let h = repeating(Outcome::Established);
-        assert_eq!(said(&h, Context::default()).0, Some(VerdictKind::SlowPeer));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::SlowPeer)
+        );
     }
 
     #[test]
@@ -164,7 +170,7 @@ mod tests {
         h.facts.acked = true;
         h.facts.queue_was_full = true;
         assert_eq!(
-            said(&h, Context::default()).0,
+            verdict_of(&h, Context::default()).0,
             Some(VerdictKind::AcceptQueueFull)
         );
     }
@@ -173,10 +179,11 @@ mod tests {
     fn lost_records_take_the_certainty() {
         let mut context = Context::default();
         context.lost = 5;
-        let said = judged(&repeating(Outcome::Open), context);
-        assert_eq!(said.confidence, Confidence::Likely);
+        let judgement = judged(&repeating(Outcome::Open), context);
+        assert_eq!(judgement.confidence, Confidence::Likely);
         assert!(
-            said.evidence
+            judgement
+                .evidence
                 .iter()
                 .any(|e| !e.supports && e.fact.starts_with("5 records"))
         );
