@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use synprobe::recording::{Frame, Header, Item, MAX_FRAME, Reader, Writer};
+use synprobe::recording::{Frame, Item, MAX_FRAME, Reader, SegmentHeader, Writer};
 
 fn read(bytes: &[u8]) -> Vec<(u64, bool, Vec<u8>)> {
     let mut frames = Vec::new();
@@ -33,7 +33,7 @@ fn read(bytes: &[u8]) -> Vec<(u64, bool, Vec<u8>)> {
 
 /// Two bytes of length and kind, one of time, one that tells to close the block, then the frame.
 fn write(mut data: &[u8]) -> (Vec<u8>, Vec<(u64, bool, Vec<u8>)>) {
-    let header = Header::new([1; 16], 0, vec![2; 20]);
+    let header = SegmentHeader::new([1; 16], 0, vec![2; 20]);
     let mut writer = Writer::new(Vec::new(), &header).unwrap();
     let (mut at_ns, mut frames) = (0, Vec::new());
     while let Some(([low, high, later], rest)) = data.split_first_chunk() {
