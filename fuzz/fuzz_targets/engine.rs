@@ -429,7 +429,7 @@ impl Made<'_> {
             retransmitted: b.is().then(|| RetransReading {
                 before_ns,
                 after_ns: self.now_ns,
-                again: counts(b),
+                counts: counts(b),
             }),
             retrans_fail: b.pick(&[0, 1]),
             synack_retries: b.pick(&[None, Some(5), Some(0)]),
@@ -858,8 +858,12 @@ fn sums<'l>(lines: impl Iterator<Item = &'l Line>, mode: Mode, engine: &Engine) 
             "{end:?}"
         );
         let mut by_outcome = BTreeMap::<Outcome, u64>::new();
-        for ((_, outcome), count) in &stats.outcomes {
-            *by_outcome.entry(*outcome).or_default() += count;
+        for port in stats.ports.values() {
+            for (outcome, count) in Outcome::ALL.iter().zip(port.outcomes) {
+                if count > 0 {
+                    *by_outcome.entry(*outcome).or_default() += count;
+                }
+            }
         }
         assert_eq!(by_outcome, outcomes);
     } else {

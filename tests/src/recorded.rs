@@ -16,7 +16,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use synprobe::{
     filter::Selection,
     model::Line,
-    pipeline::{self, RecordTo, Recording, ReplayOptions, Replayed, Stop, WatchOptions},
+    pipeline::{
+        self, RecordTo, Recording, ReplayOptions, Replayed, Stop, WatchError, WatchOptions,
+    },
     verdict::Mode,
     view::{JsonView, Page, TextView, View, WallClock},
 };
@@ -156,7 +158,12 @@ pub fn watch<T>(
         let mut shown = Vec::new();
         for run in runs {
             let watched = run.join().map_err(|_| anyhow!("the pipeline panicked"))?;
-            let watched = watched.context("the pipeline")?;
+            let watched = match watched {
+                Err(WatchError::Output(error)) => {
+                    return Err(Undecided(format!("an output on a busy host: {error}")).into());
+                }
+                watched => watched.context("the pipeline")?,
+            };
             let recorded = watched.recorded.context("a recording")?;
             ensure!(
                 recorded.lost == 0 && recorded.error.is_none(),

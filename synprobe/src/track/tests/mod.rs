@@ -1050,3 +1050,22 @@ fn every_handshake_has_exactly_one_line() {
         );
     }
 }
+
+#[test]
+fn a_socket_that_a_connection_outside_the_selection_uses_again_ends_the_handshake() {
+    let selection = Selection {
+        peers: vec!["10.0.0.0/24".parse().unwrap()],
+        ..Selection::default()
+    };
+    let mut b = bench_with(TrackConfig {
+        selection,
+        ..config()
+    });
+    b.see(connect(T0, 1));
+    let other = flow("10.0.0.5", 50_000, "192.0.2.1", 8080);
+    b.see(state(T0 + SEC, 1, other, 2, 7, |_| ()));
+    let h = b.one();
+    assert_eq!(h.open_reason, Some(OpenReason::EndNotSeen));
+    b.tracker.finish(T0 + 2 * SEC);
+    assert!(b.handshakes().is_empty());
+}

@@ -372,3 +372,18 @@ fn what_all_groups_keep_is_bounded() {
     };
     assert!(problems.iter().any(left_out), "{:#?}", problems[0]);
 }
+
+/// A hash order would make a replay differ from the run.
+#[test]
+fn equally_full_listeners_come_in_the_order_of_their_addresses() {
+    let ports = 1000..1032;
+    let mut context = Context::default();
+    for port in ports.clone().rev() {
+        let mut full = listener(129, 0);
+        full.local_port = port;
+        context.look(&[full], &[]);
+    }
+    let problems = found(&ended(Vec::new(), context));
+    let listed: Vec<u16> = problems.iter().filter_map(|p| p.local_port).collect();
+    assert_eq!(listed, ports.collect::<Vec<_>>());
+}
