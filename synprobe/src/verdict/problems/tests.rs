@@ -381,7 +381,7 @@ fn equally_full_listeners_come_in_the_order_of_their_addresses() {
     for port in ports.clone().rev() {
         let mut full = listener(129, 0);
         full.local_port = port;
-        context.look(&[full], &[]);
+        context.sample(&[full], &[]);
     }
     let problems = found(&ended(Vec::new(), context));
     let listed: Vec<u16> = problems.iter().filter_map(|p| p.local_port).collect();
