@@ -135,8 +135,11 @@ fn replay_is_the_run(scenario: &'static dyn Scenario, family: SocketFamily) -> R
         same(agent, shown)?;
     }
     let at = agents.iter().zip(&shown).find(|(a, _)| a.is_whole());
-    let (whole, shown) = at.context("an agent that streams")?;
-    narrower::holds(&whole.file.0, &shown.json).context("narrower")
+    match at {
+        Some((whole, shown)) => narrower::holds(&whole.file.0, &shown.json).context("narrower"),
+        // Without the exact mode there is one in the other family only.
+        None => Ok(()),
+    }
 }
 
 fn same(agent: &Agent, run: &Shown) -> Result<()> {
