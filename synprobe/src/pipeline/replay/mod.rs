@@ -170,7 +170,7 @@ impl Replay<'_> {
         }
         self.finish()?;
         let unknown = self.decoder.unknown();
-        Ok(self.replayed(detail, damage(reader.damage(), unknown)))
+        Ok(self.replayed(detail, damage(reader.damage(), self.inputs, unknown)))
     }
 
     fn begin(&mut self, header: &SegmentHeader, config: &RunConfig, at_ns: u64) {
@@ -302,8 +302,8 @@ fn produced(engine: &Engine) -> u64 {
     (totals.events + totals.lost).saturating_sub(totals.unreported)
 }
 
-/// What could not be read, and up to when the recording is whole.
-fn damage(damage: &Damage, unknown: u64) -> Option<String> {
+/// What was read, what could not be, and up to when the recording is whole.
+fn damage(damage: &Damage, read: u64, unknown: u64) -> Option<String> {
     let mut parts = Vec::new();
     if !damage.is_none() {
         parts.push(damage.to_string());
@@ -325,7 +325,7 @@ fn damage(damage: &Damage, unknown: u64) -> Option<String> {
         false => until.unwrap_or_else(|| "; nothing before it is whole".to_owned()),
     };
     Some(format!(
-        "the recording is damaged: {}{until}",
+        "the recording is damaged: {read} inputs read; {}{until}",
         parts.join(", ")
     ))
 }
