@@ -61,7 +61,7 @@ pub struct CutReport {
     pub bytes: u64,
     /// When the first frame was taken in, nanoseconds since 1970; `None`: no frame, or a damaged header.
     pub first_realtime_ns: Option<i64>,
-    /// When the last frame was taken in, likewise.
+    /// The same for the last frame.
     pub last_realtime_ns: Option<i64>,
     /// Segments of which something could not be read. What the recorder is writing just now does not
     /// count.

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    Failure, failure, in_colour, interrupted, log_level, print, raise_priority,
+    Failure, failure, in_colour, interrupted, print, raise_priority,
     record::report_recording,
     replay::{Asked, replay},
-    ring_bytes, select, view,
+    view, watch_options,
 };
 use crate::{
     cli::{DiagnoseArgs, Format},
@@ -31,26 +31,15 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     }
     let duration = args.duration.unwrap_or(WATCHED);
     let host = preflight::require().map_err(|e| failure(e.into()))?;
-    let (selection, namespaces) = select(&args.select)?;
     let detail = match args.every {
         true => Detail::Handshakes,
         false => Detail::Quiet { slow: args.slow },
     };
     let options = WatchOptions {
-        selection,
-        mode: Mode::AtTheEnd,
-        requested_mode: args.tuning.mode.into(),
-        detail,
-        ring_bytes: ring_bytes(&args.tuning, detail)?,
-        max_handshakes: args.tuning.max_handshakes as usize,
-        max_peers: args.tuning.max_peers as usize,
         duration: Some(duration),
-        count: None,
-        log_level: log_level(&args.tuning),
-        give_up_privileges: true,
         record: args.recording.record.clone().map(RecordTo::File),
         count_sockets: args.format == Format::Text,
-        namespaces,
+        ..watch_options(&args.select, &args.tuning, detail, Mode::AtTheEnd)?
     };
     if args.format == Format::Json {
         let view = view(args.format, true);

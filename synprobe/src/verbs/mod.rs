@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     cli::{Command, Format, SelectArgs, TuningArgs},
     filter::{Detail, Selection},
-    pipeline::{Setup, Stop, WatchError},
+    pipeline::{Setup, Stop, WatchError, WatchOptions},
     ring,
     sys::{
         fd_limit,
@@ -138,6 +138,32 @@ fn print(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// The options that every run shares; a verb adds its end, its recording and its counts.
+fn watch_options(
+    filters: &SelectArgs,
+    tuning: &TuningArgs,
+    detail: Detail,
+    mode: Mode,
+) -> Result<WatchOptions, Failure> {
+    let (selection, namespaces) = select(filters)?;
+    Ok(WatchOptions {
+        selection,
+        mode,
+        requested_mode: tuning.mode.into(),
+        detail,
+        ring_bytes: ring_bytes(tuning, detail)?,
+        max_handshakes: tuning.max_handshakes as usize,
+        max_peers: tuning.max_peers as usize,
+        duration: None,
+        count: None,
+        log_level: log_level(tuning),
+        give_up_privileges: true,
+        record: None,
+        count_sockets: false,
+        namespaces,
+    })
 }
 
 fn select(args: &SelectArgs) -> Result<(Selection, Vec<NetNs>), Failure> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    FAILED, Failure, USAGE, failure, interrupted, log_level, notify_manager, print, raise_priority,
-    ring_bytes, select,
+    FAILED, Failure, USAGE, failure, interrupted, notify_manager, print, raise_priority,
+    watch_options,
 };
 use crate::{
     cli::RecordArgs,
@@ -36,26 +36,15 @@ pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
         }
     };
     let host = preflight::require().map_err(|e| failure(e.into()))?;
-    let (selection, namespaces) = select(&args.select)?;
     let detail = match args.quiet {
         true => Detail::Quiet { slow: args.slow },
         false => Detail::Handshakes,
     };
     let options = WatchOptions {
-        selection,
-        mode: Mode::AtOnce,
-        requested_mode: args.tuning.mode.into(),
-        detail,
-        ring_bytes: ring_bytes(&args.tuning, detail)?,
-        max_handshakes: args.tuning.max_handshakes as usize,
-        max_peers: args.tuning.max_peers as usize,
         duration: args.duration,
-        count: None,
-        log_level: log_level(&args.tuning),
-        give_up_privileges: true,
         record: Some(to),
         count_sockets: true,
-        namespaces,
+        ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
     raise_priority(detail);
     let ready = Box::new(notify_manager);

@@ -1,10 +1,10 @@
 //! `synprobe watch`: every handshake as it happens.
 
 use super::{
-    Failure, failure, interrupted, log_level, notify_manager, raise_priority,
+    Failure, failure, interrupted, notify_manager, raise_priority,
     record::report_recording,
     replay::{Asked, replay},
-    ring_bytes, select, view,
+    view, watch_options,
 };
 use crate::{
     cli::{States, WatchArgs},
@@ -26,23 +26,12 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
         return replay(file, &asked, &mut *view).map(drop);
     }
     let host = preflight::require().map_err(|e| failure(e.into()))?;
-    let (selection, namespaces) = select(&args.select)?;
     let detail = watched(args);
     let options = WatchOptions {
-        selection,
-        mode: Mode::AtOnce,
-        requested_mode: args.tuning.mode.into(),
-        detail,
-        ring_bytes: ring_bytes(&args.tuning, detail)?,
-        max_handshakes: args.tuning.max_handshakes as usize,
-        max_peers: args.tuning.max_peers as usize,
         duration: args.duration,
         count: args.count,
-        log_level: log_level(&args.tuning),
-        give_up_privileges: true,
         record: args.recording.record.clone().map(RecordTo::File),
-        count_sockets: false,
-        namespaces,
+        ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
     let view = view(args.format, args.select.netns.is_none());
     raise_priority(detail);

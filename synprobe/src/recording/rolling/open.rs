@@ -23,7 +23,7 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Writes a block. On a full disk the oldest segments make room for it.
+    /// Writes a block. On a full disk, deletes the oldest segments first.
     pub(super) fn write(
         &mut self,
         prefix: &[u8],
