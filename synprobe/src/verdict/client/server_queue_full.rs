@@ -94,7 +94,10 @@ impl Verdict for ServerQueueFull {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::fixtures::*};
+    use crate::{
+        model::{Confidence, ListenCounters},
+        verdict::fixtures::*,
+    };
 
     fn calling(full: bool, overflows: u64) -> Context {
         let mut context = looked(&listener(if full { 129 } else { 3 }, 0), overflows, 0);
@@ -150,6 +153,29 @@ mod tests {
             it.drops = Some(drops);
             context.sample(&[it], &[]);
         }
+        let got = verdict_of(&waiting(Outcome::Established), context);
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+        );
+    }
+
+    #[test]
+    fn a_listener_opened_in_the_run_began_without_drops() {
+        let mut it = listener(3, 0);
+        it.local_addr = "10.0.0.9".parse().unwrap();
+        it.drops = Some(70);
+        let overflows = |n| {
+            [ListenCounters {
+                netns: NETNS,
+                listen_overflows: Some(n),
+                ..ListenCounters::default()
+            }]
+        };
+        let mut context = Context::default();
+        context.has_addresses(NETNS, vec![it.local_addr]);
+        context.sample(&[], &overflows(0));
+        context.sample(&[it], &overflows(70));
         let got = verdict_of(&waiting(Outcome::Established), context);
         assert_eq!(
             got,

@@ -25,7 +25,7 @@ pub struct ListenerHistory {
     pub syn_longest: u32,
     /// Handshakes whose events found its accept queue full.
     pub full_at_events: u64,
-    /// `drops` of the first sample.
+    /// Its `drops` when the run began, or 0 where it was opened later.
     first_drops: Option<u64>,
 }
 
@@ -89,6 +89,9 @@ impl ListenerHistories {
     pub(super) fn note(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
         for l in listeners {
             let key = (l.netns, l.local_port, mapped(l.local_addr));
+            // A listener that an earlier sample of its namespace did not show was opened since. `sk_drops`
+            // of a new socket is 0, so all its drops belong to this run.
+            let is_new = self.counters.contains_key(&l.netns);
             let history = self
                 .listeners
                 .entry(key)
@@ -99,7 +102,7 @@ impl ListenerHistories {
                     longest: 0,
                     syn_longest: 0,
                     full_at_events: 0,
-                    first_drops: l.drops,
+                    first_drops: if is_new { l.drops.map(|_| 0) } else { l.drops },
                 });
             let queue = Queue {
                 accept_queue: l.accept_queue.unwrap_or(0),
