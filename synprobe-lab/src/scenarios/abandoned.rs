@@ -58,7 +58,11 @@ impl Scenario for AbandonedScenario {
             settle([&mut client], stop, start + patience)?;
             run.client_ended(&client, Outcome::Abandoned)?;
             run.with_retransmits(retransmits);
-            run.with_cause(VerdictKind::Abandoned);
+            // Once an answer was due, its absence is the cause and not the application.
+            run.with_cause(match usual {
+                500 => VerdictKind::Abandoned,
+                _ => VerdictKind::Filtered,
+            });
             retransmitted += u64::from(retransmits);
         }
         run.report_fault(&fault, 0, "SYNs into the server")?;

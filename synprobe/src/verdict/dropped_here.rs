@@ -51,7 +51,7 @@ impl Verdict for DroppedHere {
         if lost * 2 < sent {
             return None;
         }
-        let mut finding = Finding::certain();
+        let mut finding = Finding::certain().accounts_for(lost);
         for drop in &of_handshake {
             let elsewhere = if drop.netns == h.connection.netns {
                 String::new()
@@ -59,19 +59,6 @@ impl Verdict for DroppedHere {
                 format!("; in namespace {}", drop.netns)
             };
             finding = finding.pro(format!("{}{elsewhere}", drop.fact()));
-        }
-        let dropped: u64 = of_handshake.iter().map(|d| d.count).sum();
-        let sent = u64::from(h.retransmits) + 1;
-        let sends = |p: Packet| match h.connection.role {
-            Role::Server => p == Packet::SynAck,
-            Role::Client => p == Packet::Syn,
-        };
-        if of_handshake.len() == 1 && sends(first.packet) && dropped < sent && h.facts.history_known
-        {
-            finding = finding.contra(format!(
-                "{} of {sent} transmissions were not seen to be dropped here",
-                sent - dropped
-            ));
         }
         Some(finding.remedy(first.remedy()))
     }

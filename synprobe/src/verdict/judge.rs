@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{ALL, Context, ProblemGroups};
+use super::{ALL, Context, ProblemGroups, arithmetic};
 use crate::{
     model::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
@@ -200,7 +200,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
     let found = ALL
         .iter()
         .find_map(|verdict| Some((verdict, verdict.check(h, context)?)));
-    let Some((verdict, mut finding)) = found else {
+    let Some((verdict, finding)) = found else {
         h.confidence = Confidence::Insufficient;
         if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
@@ -210,6 +210,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         }
         return h.outcome != Outcome::Established;
     };
+    let mut finding = arithmetic::add_up(h, finding);
     if context.lost > 0 {
         finding = finding.contra(format!(
             "{} records of this run were lost: what they contained is not known",

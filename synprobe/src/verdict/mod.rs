@@ -5,6 +5,7 @@
 //! evidence first; the first that applies is the handshake's. Where none applies, the line names the missing
 //! evidence. [`Judge`] decides when that happens, and sums handshakes to problems.
 
+mod arithmetic;
 mod client;
 pub mod context;
 mod dropped_here;
@@ -15,6 +16,7 @@ mod judge;
 mod problems;
 mod server;
 
+pub use arithmetic::Accounted;
 pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
@@ -36,6 +38,8 @@ pub struct Finding {
     pub evidence: Vec<Evidence>,
     /// Whether it rests on the absence of an event: then a lost record weighs more.
     pub by_absence: bool,
+    /// What the evidence accounts for: without it, nothing is certain.
+    pub accounted: Accounted,
     /// What to do, in commands.
     pub remedy: String,
 }
@@ -56,6 +60,7 @@ impl Finding {
             confidence,
             evidence: Vec::new(),
             by_absence: false,
+            accounted: Accounted::Nothing,
             remedy: String::new(),
         }
     }
@@ -63,6 +68,18 @@ impl Finding {
     /// It rests on the absence of an event.
     pub fn by_absence(mut self) -> Self {
         self.by_absence = true;
+        self
+    }
+
+    /// The evidence shows what became of so many of this host's SYNs or SYN-ACKs.
+    pub fn accounts_for(mut self, transmissions: u64) -> Self {
+        self.accounted = Accounted::Transmissions(transmissions);
+        self
+    }
+
+    /// The evidence shows the event that decided the outcome.
+    pub fn accounts_for_outcome(mut self) -> Self {
+        self.accounted = Accounted::Outcome;
         self
     }
 

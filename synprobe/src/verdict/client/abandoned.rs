@@ -15,26 +15,17 @@ impl Verdict for Abandoned {
     }
 
     fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
-        if !super::failed(h) || h.outcome != Outcome::Abandoned {
+        if !super::failed(h) || h.outcome != Outcome::Abandoned || super::answer_was_due(h) {
             return None;
         }
-        let by_tool = h.error.as_deref() == Some("ECONNABORTED");
-        let who = match &h.connection.comm {
-            Some(comm) => format::safe(comm).into_owned(),
-            None => "the application".to_owned(),
-        };
-        let mut finding = Finding::certain().pro(if by_tool {
-            format!(
-                "a tool closed it after {} (ECONNABORTED: ss -K, or the like)",
-                super::took(h)
-            )
-        } else {
-            format!(
-                "{who} closed it after {}, while it was open",
-                super::took(h)
-            )
-        });
-        finding = finding.pro(format!("{} sent, and no answer received", super::syns(h)));
+        let mut finding = Finding::certain()
+            .accounts_for_outcome()
+            .pro(super::closed_by(h))
+            .pro(format!(
+                "{} sent. An answer may take up to {}, and the kernel had not retransmitted yet",
+                super::syns(h),
+                format::duration(super::ANSWER_DUE_US)
+            ));
         finding = match h.facts.would_give_up_us {
             Some(us) => finding.pro(format!(
                 "the kernel would have tried for {}: the application gave up first",
@@ -43,25 +34,25 @@ impl Verdict for Abandoned {
             None => finding.contra("when the kernel would have given up is not known"),
         };
         Some(finding.remedy(format!(
-            "the peer {} did not answer in time: see why (synprobe connect {}); a connect \
-             time-out below 1 s fails on one lost packet, below 3 s on two",
-            super::peer(h),
+            "raise the connect time-out of the application: below 1 s one lost packet makes it fail; \
+             synprobe connect {} shows how long an answer takes",
             super::peer(h)
         )))
     }
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "the application gave up before the kernel did",
-            meaning: "The application's own connect time-out ran out, or it was ended, while the kernel \
-                      was still trying. No packet tells the peer. The losing attempts of happy eyeballs \
-                      look the same.",
-            detection: "SYN_SENT→CLOSE with no error, in the process's own context: certain. Why the peer \
-                      did not answer in time is another question; an ICMP error that was noted \
-                      meanwhile, a full queue on this host or a packet dropped here is reported instead.",
-            remedy: "See why there was no answer, and compare the two time-outs.\n    synprobe connect \
+            summary: "the application gave up before an answer was due",
+            meaning: "The application's own connect time-out ran out, or it was ended, before the kernel \
+                      had reason to send a second SYN. No packet tells the peer. The losing attempts of \
+                      happy eyeballs look the same. Where the application waited longer, the verdict \
+                      says why no answer came, and its time-out is a fact beside it.",
+            detection: "SYN_SENT→CLOSE with no error, in the process's own context, after one SYN and less \
+                      than 1 s: certain. An ICMP error that was noted meanwhile, a full queue on this \
+                      host or a packet dropped here is reported instead.",
+            remedy: "Compare the two time-outs.\n    synprobe connect \
                      <host>:<port>\n    sysctl net.ipv4.tcp_syn_retries",
-            reproduce: "synprobe lab abandoned\nsynprobe lab impatient",
+            reproduce: "synprobe lab impatient\nsynprobe lab abandoned",
         }
     }
 }
@@ -73,7 +64,7 @@ mod tests {
 
     fn abandoned() -> Handshake {
         let mut h = active(Outcome::Abandoned);
-        (h.dwell_us, h.retransmits) = (Some(1_000_000), 0);
+        (h.dwell_us, h.retransmits) = (Some(300_000), 0);
         h.facts.would_give_up_us = Some(131_000_000);
         h
     }
@@ -84,7 +75,7 @@ mod tests {
         assert_eq!(judgement.verdict, Some(VerdictKind::Abandoned));
         assert_eq!(judgement.confidence, Confidence::Certain);
         let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
-        assert_eq!(facts[0], "app closed it after 1.00 s, while it was open");
+        assert_eq!(facts[0], "app closed it after 300 ms, while it was open");
         assert!(facts[2].contains("131 s"), "{facts:?}");
     }
 
@@ -95,6 +86,22 @@ mod tests {
             verdict_of(&h, Context::default()).0,
             Some(VerdictKind::Filtered)
         );
+    }
+
+    #[test]
+    fn once_an_answer_was_due_its_absence_is_the_cause() {
+        for (dwell_us, retransmits) in [(1_200_000, 0), (1_050_000, 1)] {
+            let mut h = abandoned();
+            (h.dwell_us, h.retransmits) = (Some(dwell_us), retransmits);
+            let judgement = judged(&h, Context::default());
+            assert_eq!(judgement.verdict, Some(VerdictKind::Filtered));
+            assert_eq!(judgement.confidence, Confidence::Likely);
+            assert!(
+                judgement.evidence[1]
+                    .fact
+                    .starts_with("app closed it after")
+            );
+        }
     }
 
     #[test]

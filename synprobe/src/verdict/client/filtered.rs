@@ -1,7 +1,7 @@
 //! No answer of any kind.
 
 use crate::{
-    model::{Handshake, Outcome, VerdictKind},
+    model::{Confidence, Handshake, Outcome, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -19,7 +19,8 @@ impl Verdict for Filtered {
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let so_far = h.is_still_open() && h.retransmits >= ENOUGH;
-        if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far {
+        let gave_up = h.outcome == Outcome::Abandoned && super::answer_was_due(h);
+        if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far && !gave_up {
             return None;
         }
         let mut finding = Finding::likely().by_absence().pro(format!(
@@ -29,13 +30,26 @@ impl Verdict for Filtered {
         ));
         finding = match (h.outcome, h.facts.would_give_up_us) {
             (Outcome::TimedOut, _) => finding.pro("the kernel gave up: ETIMEDOUT"),
+            (Outcome::Abandoned, us) => finding.pro(match us {
+                Some(us) => format!(
+                    "{}; the kernel would have tried for {}",
+                    super::closed_by(h),
+                    format::duration(us)
+                ),
+                None => super::closed_by(h),
+            }),
             (_, Some(us)) => finding.pro(format!(
                 "the kernel retries until {} after the first SYN",
                 format::duration(us)
             )),
             _ => finding,
         };
-        finding = finding.maybe_contra(context.typical_us(&h.connection).map(|(us, n)| {
+        let typical = context.typical_us(&h.connection);
+        if gave_up && typical.is_some() && h.retransmits < ENOUGH {
+            // One or two packets were lost, on a path that otherwise works.
+            finding.confidence = Confidence::Insufficient;
+        }
+        finding = finding.maybe_contra(typical.map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
                 format::duration(us)
@@ -59,8 +73,8 @@ impl Verdict for Filtered {
             meaning: "Nothing came back: no SYN-ACK, no RST, no ICMP error, until the retries ran out or \
                       so far. Mostly a firewall that drops silently or a host that is down; also a \
                       server whose accept queue is full, for it drops SYNs silently.",
-            detection: "ETIMEDOUT, or at least two retransmissions of the SYN so far, without a RST, an ICMP \
-                      error or a packet dropped by this host. It rests on silence and so is likely at \
+            detection: "ETIMEDOUT, or at least two retransmissions of the SYN so far, or an application that \
+                      gave up after an answer was due (1 s), without a RST, an ICMP error or a packet dropped by this host. It rests on silence and so is likely at \
                       the most. Where the server is on this host too, its queue is looked at: \
                       server-queue-full.",
             remedy: "Find where the SYN ends.\n    traceroute -T -p <port> <peer>\n    tcpdump -ni any \
@@ -73,7 +87,7 @@ impl Verdict for Filtered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::fixtures::*};
+    use crate::verdict::fixtures::*;
 
     #[test]
     fn silence_until_the_end_or_so_far_makes_it() {
@@ -99,12 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_abandoned_and_not_syn_lost_then_ok() {
+    fn that_the_application_gave_up_is_a_fact_beside_it() {
         let mut h = active(Outcome::Abandoned);
         h.retransmits = 3;
-        assert_eq!(
-            verdict_of(&h, Context::default()).0,
-            Some(VerdictKind::Abandoned)
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, Some(VerdictKind::Filtered));
+        assert!(
+            judgement.evidence[1]
+                .fact
+                .starts_with("app closed it after")
         );
         h.outcome = Outcome::Established;
         assert_eq!(

@@ -28,6 +28,30 @@ fn failed(h: &Handshake) -> bool {
     h.connection.role == Role::Client && h.outcome != Outcome::Established
 }
 
+/// How long the slowest answer may take: the time after which the kernel itself retransmits the first SYN
+/// (TCP_TIMEOUT_INIT, RFC 6298 section 2.1), microseconds.
+const ANSWER_DUE_US: u64 = 1_000_000;
+
+/// Whether it was open for so long that an answer was due.
+fn answer_was_due(h: &Handshake) -> bool {
+    h.retransmits > 0 || h.dwell_us.is_some_and(|us| us >= ANSWER_DUE_US)
+}
+
+/// Who closed it, and when, where it was not the kernel.
+fn closed_by(h: &Handshake) -> String {
+    if h.error.as_deref() == Some("ECONNABORTED") {
+        return format!(
+            "a tool closed it after {} (ECONNABORTED: ss -K, or the like)",
+            took(h)
+        );
+    }
+    let who = match &h.connection.comm {
+        Some(comm) => format::safe(comm).into_owned(),
+        None => "the application".to_owned(),
+    };
+    format!("{who} closed it after {}, while it was open", took(h))
+}
+
 /// Its dwell, in words.
 fn took(h: &Handshake) -> String {
     h.dwell_us

@@ -20,6 +20,7 @@ impl Verdict for PortsExhausted {
             && h.error.as_deref() == Some("EADDRNOTAVAIL");
         it.then(|| {
             Finding::certain()
+                .accounts_for_outcome()
                 .pro(format!(
                     "connect() failed after {} without a SYN: the kernel found no local port for {} \
                      (EADDRNOTAVAIL)",

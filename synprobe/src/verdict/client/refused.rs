@@ -19,7 +19,9 @@ impl Verdict for Refused {
         }
         let error = h.error.as_deref().unwrap_or("ECONNREFUSED");
         let mut finding = if h.facts.reset_seen {
-            Finding::certain().pro(format!("RST after {}: {error}", super::took(h)))
+            Finding::certain()
+                .accounts_for_outcome()
+                .pro(format!("RST after {}: {error}", super::took(h)))
         } else {
             Finding::likely()
                 .pro(format!("{error} after {}", super::took(h)))

@@ -34,7 +34,7 @@ impl Verdict for ServerQueueFull {
             return None;
         }
         let mut finding = if listener.was_full() && overflows > 0 && h.retransmits > 0 {
-            Finding::certain()
+            Finding::certain().accounts_for(overflows)
         } else {
             Finding::likely()
         };

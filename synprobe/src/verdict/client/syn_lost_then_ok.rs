@@ -1,7 +1,7 @@
 //! Connected, but not with the first SYN.
 
 use crate::{
-    model::{Confidence, Handshake, Outcome, Role, VerdictKind},
+    model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
     verdict::{Context, Explanation, Finding, Verdict},
 };
@@ -19,7 +19,7 @@ impl Verdict for SynLostThenOk {
         if c.role != Role::Client || h.outcome != Outcome::Established || h.retransmits == 0 {
             return None;
         }
-        let mut finding = Finding::certain().pro(format!(
+        let mut finding = Finding::likely().pro(format!(
             "connected on SYN {}; it took {}",
             h.retransmits.saturating_add(1),
             super::took(h)
@@ -32,7 +32,6 @@ impl Verdict for SynLostThenOk {
         }));
         if let Some(n @ 1..) = context.peer_overflows(c) {
             // Its queue may have been full between two samples.
-            finding.confidence = Confidence::Likely;
             finding = finding.contra(format!(
                 "the peer is this host, and ListenOverflows there rose by {n}: its own queue may have \
                  dropped the SYN"
@@ -54,9 +53,9 @@ impl Verdict for SynLostThenOk {
                       after a second, and then it worked. The application sees a connect that takes 1, 2 or more \
                       seconds. Loss on the path, or a server that drops SYNs at a full accept queue now \
                       and then.",
-            detection: "SYN retransmissions before SYN_SENT→ESTABLISHED: certain (likely where the peer is \
-                      this host and its ListenOverflows rose). Which of the two packets \
-                      was lost cannot be seen from this end; on the server's it can.",
+            detection: "SYN retransmissions before SYN_SENT→ESTABLISHED. Likely at most: the loss itself is \
+                      not seen from this end, nor which of the two packets was lost. The server's \
+                      end can see it.",
             remedy: "Look for loss on the path and overflows on the server.\n    mtr -T -P <port> <peer>\n    \
                      nstat -az TcpExtListenOverflows   (on the peer)",
             reproduce: "synprobe lab syn-lost",
@@ -67,7 +66,7 @@ impl Verdict for SynLostThenOk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::fixtures::*;
+    use crate::{model::Confidence, verdict::fixtures::*};
 
     #[test]
     fn a_second_syn_makes_it() {
@@ -75,7 +74,7 @@ mod tests {
         (h.retransmits, h.dwell_us) = (2, Some(2_040_000));
         let judgement = judged(&h, Context::default());
         assert_eq!(judgement.verdict, Some(VerdictKind::SynLostThenOk));
-        assert_eq!(judgement.confidence, Confidence::Certain);
+        assert_eq!(judgement.confidence, Confidence::Likely);
         assert_eq!(
             judgement.evidence[0].fact,
             "connected on SYN 3; it took 2.04 s"
@@ -83,14 +82,16 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_of_this_host_that_overflowed_takes_the_certainty() {
+    fn a_queue_of_this_host_that_overflowed_is_said() {
         let mut h = active(Outcome::Established);
         (h.retransmits, h.connection.peer_port) = (1, Some(8080));
-        for (overflows, confidence) in [(0, Confidence::Certain), (9, Confidence::Likely)] {
+        for (overflows, said) in [(0, false), (9, true)] {
             let mut context = looked(&listener(3, 0), overflows, 0);
             context.has_addresses(NETNS, vec![h.connection.peer_addr]);
-            let got = verdict_of(&h, context);
-            assert_eq!(got, (Some(VerdictKind::SynLostThenOk), confidence));
+            let got = judged(&h, context);
+            assert_eq!(got.verdict, Some(VerdictKind::SynLostThenOk));
+            let fact = |e: &crate::model::Evidence| e.fact.contains("ListenOverflows");
+            assert_eq!(got.evidence.iter().any(fact), said);
         }
     }
 

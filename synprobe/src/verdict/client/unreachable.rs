@@ -29,7 +29,9 @@ impl Verdict for Unreachable {
         }
         let error = h.error.as_deref().or(noted).unwrap_or("an ICMP error");
         let mut finding = if ended_by_it {
-            Finding::certain().pro(format!("{error} after {}", super::took(h)))
+            Finding::certain()
+                .accounts_for_outcome()
+                .pro(format!("{error} after {}", super::took(h)))
         } else {
             Finding::likely()
                 .pro(format!("an ICMP error was noted for it: {error}"))

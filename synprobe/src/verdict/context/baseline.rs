@@ -20,7 +20,15 @@ struct Samples {
     count: usize,
 }
 
-pub(super) struct Baseline(Bounded<(IpAddr, Role), Samples>);
+/// The peer, this host's role, and the port that a client calls: each may have another path, or another fate.
+type Key = (IpAddr, Role, Option<u16>);
+
+fn key(c: &Connection) -> Key {
+    let called = c.peer_port.filter(|_| c.role == Role::Client);
+    (c.peer_addr, c.role, called)
+}
+
+pub(super) struct Baseline(Bounded<Key, Samples>);
 
 impl Default for Baseline {
     fn default() -> Self {
@@ -30,7 +38,7 @@ impl Default for Baseline {
 
 impl Baseline {
     pub(super) fn note(&mut self, c: &Connection, dwell_us: u64) {
-        let key = (c.peer_addr, c.role);
+        let key = key(c);
         if self.0.get(&key).is_none() {
             self.0.insert(key, Samples::default());
         }
@@ -42,7 +50,7 @@ impl Baseline {
     }
 
     pub(super) fn median_us(&self, c: &Connection) -> Option<(u64, usize)> {
-        let samples = self.0.get(&(c.peer_addr, c.role))?;
+        let samples = self.0.get(&key(c))?;
         let n = samples.count.min(SAMPLES);
         if n < ENOUGH {
             return None;

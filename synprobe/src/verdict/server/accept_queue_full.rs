@@ -36,6 +36,7 @@ impl Verdict for AcceptQueueFull {
         }
         let mut finding = if refused {
             Finding::certain()
+                .accounts_for_outcome()
                 .pro("the final ACK arrived and was discarded: the accept queue was full")
         } else {
             Finding::likely()

@@ -25,6 +25,7 @@ impl Verdict for DeferAccept {
             && !f.queue_was_full;
         waits.then(|| {
             Finding::certain()
+                .accounts_for_outcome()
                 .pro("the listener has TCP_DEFER_ACCEPT")
                 .pro("its final ACK came without data, and the kernel waits for some")
                 .remedy(

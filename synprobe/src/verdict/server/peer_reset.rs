@@ -18,7 +18,9 @@ impl Verdict for PeerReset {
             return None;
         }
         let finding = if h.facts.reset_seen {
-            Finding::certain().pro("the peer's RST was seen, and the half-open was gone with it")
+            Finding::certain()
+                .accounts_for_outcome()
+                .pro("the peer's RST was seen, and the half-open was gone with it")
         } else {
             Finding::likely()
                 .pro("it was gone before its schedule ended, and EmbryonicRsts had risen")

@@ -37,7 +37,7 @@ impl Verdict for SlowPeer {
                 0 => "each time because our timer fired".to_owned(),
                 n => format!("{} because it repeated its SYN", times(n)),
             };
-            Finding::certain().pro(format!(
+            Finding::certain().accounts_for_outcome().pro(format!(
                 "completed after {shown} and {} SYN-ACKs, {by_peer}",
                 h.retransmits.saturating_add(1)
             ))

@@ -25,7 +25,7 @@ impl Verdict for SynackLost {
         {
             return None;
         }
-        let mut finding = Finding::certain();
+        let mut finding = Finding::certain().accounts_for_outcome();
         if h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
                 "the peer repeated its SYN {}: it is alive and has not received a SYN-ACK",
