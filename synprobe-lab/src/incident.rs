@@ -241,9 +241,9 @@ pub(super) fn hold(
     if run.stopped() {
         return Ok(false);
     }
-    let established = run.lab.established(PORT)?;
-    if established != ESTABLISHED {
-        bail!("{established} connections are established instead of {ESTABLISHED}");
+    run.wait_established(PORT, ESTABLISHED)?;
+    if run.stopped() {
+        return Ok(false);
     }
     if let Some(ready) = &run.lab.ready {
         ready();
