@@ -36,6 +36,13 @@ fn main() -> ExitCode {
             }
         }
     }
+    for family in [SocketFamily::V4, SocketFamily::V6] {
+        cases.push(Case::for_family(
+            "data-unacknowledged::problem",
+            family,
+            stuck_data,
+        ));
+    }
     cases.push(Case::new("a-ring-that-is-too-small", too_small_a_ring));
     cases.push(Case::new("issue14_1_4-evictions", issue14_1_4_evictions));
     harness::main_with(cases, 10)
@@ -160,6 +167,28 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
         worst.peers.len() == 5 && worst.peers_more > 0,
         "{:?}",
         worst.peers
+    );
+    Ok(())
+}
+
+/// No handshake is in trouble, and yet a connection hangs.
+fn stuck_data(family: SocketFamily) -> Result<()> {
+    let scenario = synprobe_lab::find("data-unacknowledged").context("the scenario")?;
+    let (run, _) = run(scenario, family, AMPLE_RING, AMPLE_TABLE, false)?;
+    if run.lines.iter().any(|l| matches!(l.body, Body::Lost(_))) {
+        bail!(Undecided("records were lost".to_owned()));
+    }
+    let problems = problems(&run);
+    let [problem] = problems[..] else {
+        bail!("not one problem: {problems:#?}");
+    };
+    ensure!(
+        problem.verdict == Some(VerdictKind::DataUnacknowledged)
+            && problem.confidence == Confidence::Likely
+            && (problem.role, problem.handshakes) == (Role::Client, 1)
+            && problem.peer_port == Some(synprobe_lab::PORT)
+            && problem.evidence[0].fact.contains("retransmitted 4 times"),
+        "{problem:#?}"
     );
     Ok(())
 }

@@ -100,6 +100,7 @@ scenario_tests! {
     half_open_reset = "half-open-reset";
     syn_flood = "syn-flood";
     lossy = "lossy";
+    data_unacknowledged = "data-unacknowledged";
     peer_silent = "peer-silent";
     slow_peer = "slow-peer";
     defer_accept = "defer-accept";

@@ -53,6 +53,8 @@ macro_rules! verdict_table {
             Abandoned = "abandoned",
             /// Nothing answers.
             Filtered = "filtered",
+            /// Data is not acknowledged after the handshake.
+            DataUnacknowledged = "data-unacknowledged",
         }
     };
 }

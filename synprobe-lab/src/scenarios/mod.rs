@@ -3,6 +3,7 @@
 mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
+mod data_unacknowledged;
 mod defer_accept;
 mod dnat_without_snat;
 mod flash_crowd;
@@ -65,6 +66,7 @@ static ALL: &[&dyn Scenario] = &[
     &half_open_reset::HalfOpenResetScenario,
     &syn_flood::SynFloodScenario,
     &lossy::LossyScenario,
+    &data_unacknowledged::DataUnacknowledgedScenario,
     &peer_silent::PeerSilentScenario,
     &slow_peer::SlowPeerScenario,
     &defer_accept::DeferAcceptScenario,

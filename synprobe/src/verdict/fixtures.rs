@@ -13,9 +13,9 @@ use crate::model::{
 
 pub const SEC: u64 = 1_000_000_000;
 pub const NETNS: u32 = 4_026_531_833;
-const T0: u64 = 1_000 * SEC;
+pub const T0: u64 = 1_000 * SEC;
 
-fn connection(role: Role, peer: &str, peer_port: u16) -> Connection {
+pub fn connection(role: Role, peer: &str, peer_port: u16) -> Connection {
     let (local_port, peer_port) = match role {
         Role::Server => (8080, peer_port),
         Role::Client => (40_000, peer_port),

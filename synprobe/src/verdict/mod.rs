@@ -8,6 +8,7 @@
 mod arithmetic;
 mod client;
 pub mod context;
+mod data_unacknowledged;
 mod dropped_here;
 pub mod explain;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use problems::ProblemGroups;
 use synprobe_common::verdict_table;
 
 use client::*;
+use data_unacknowledged::DataUnacknowledged;
 use dropped_here::DroppedHere;
 use server::*;
 

@@ -8,6 +8,7 @@ mod icmp;
 mod listener_history;
 mod paths;
 mod port_stats;
+mod stuck_data;
 
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ pub use icmp::IcmpReport;
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
+pub use stuck_data::StuckConnection;
 
 use crate::{
     filter::Selection,
@@ -70,6 +72,7 @@ pub struct Context {
     paths: Paths,
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
+    stuck: stuck_data::StuckData,
     resets: Bounded<(u32, Ends), u32>,
     /// Half-opens of the same two ends that did not complete: when each began.
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
@@ -88,6 +91,7 @@ impl Context {
                 self.fanouts.began(&s.connection, line.mono_ns)
             }
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
+            Body::Retransmit(r) => self.stuck.note(r, line.mono_ns),
             Body::Lost(l) if l.of == Missed::Drops => self.drops_missed = true,
             Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
             _ => (),
@@ -289,6 +293,11 @@ impl Context {
             let near = |at: &&u64| at.abs_diff(began) < ONE_CONNECT_NS;
             all.iter().filter(near).count()
         })
+    }
+
+    /// Connections whose data is not acknowledged.
+    pub fn stuck_connections(&self) -> impl Iterator<Item = &StuckConnection> {
+        self.stuck.connections()
     }
 
     /// How often the same two ends had a half-open killed by RST.

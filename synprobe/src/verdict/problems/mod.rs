@@ -19,7 +19,9 @@ use std::{
 use group::{Group, Kept};
 use key::ProblemKey;
 
-use super::{Context, find};
+pub(super) use peers::PeerCounts;
+
+use super::{Context, data_unacknowledged, find};
 use crate::model::{Confidence, Evidence, Handshake, Problem, VerdictKind};
 
 /// Problems that are listed each; what exceeds them is summed by verdict and role.
@@ -112,6 +114,7 @@ impl ProblemGroups {
             })
             .collect();
         problems.extend(without_handshake::refused_at_the_door(self, context));
+        problems.extend(data_unacknowledged::problems(context));
         let listed: HashSet<(u32, Option<u16>)> = problems
             .iter()
             .filter(|p| p.verdict == Some(VerdictKind::AcceptQueueFull))
@@ -161,7 +164,7 @@ fn weight(p: &Problem) -> u64 {
     p.handshakes * sure * if late { 1 } else { 4 }
 }
 
-fn pro(fact: String) -> Evidence {
+pub(super) fn pro(fact: String) -> Evidence {
     Evidence {
         fact,
         supports: true,

@@ -10,7 +10,7 @@ const NAMED: usize = 5;
 /// How many of a group's handshakes are each peer's. Bounded: those that come once it is full are not
 /// counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PeerCounts {
+pub(in crate::verdict) struct PeerCounts {
     counts: HashMap<IpAddr, u64>,
     /// Handshakes of peers that found no place.
     uncounted: u64,
