@@ -132,7 +132,6 @@ fn a_verdict_touches_its_file_its_line_in_the_table_and_its_scenario() {
         ("syn_flood", "SynFlood"),
         ("peer_silent", "PeerSilent"),
         ("ports_exhausted", "PortsExhausted"),
-        ("server_queue_full", "ServerQueueFull"),
         ("refused", "Refused"),
         ("unreachable", "Unreachable"),
         ("filtered", "Filtered"),

@@ -44,7 +44,7 @@ pub use observation::{
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
-pub use problem::{PeerShare, Problem};
+pub use problem::{PeerShare, Problem, ProblemEffect};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};
 pub use run::{Detail, HalfOpenSource};

@@ -18,6 +18,32 @@ pub struct PeerShare {
     pub handshakes: u64,
 }
 
+/// What a problem does to the other end of its connections, which is on this host too.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProblemEffect {
+    /// The verdict of those handshakes by themselves; `None`, printed as `insufficient`: too little is known.
+    #[serde(serialize_with = "verdict::serialize_or_insufficient")]
+    pub verdict: Option<VerdictKind>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// This host's role in them.
+    pub role: Role,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// What people call it.
+    pub netns_name: Option<Arc<str>>,
+    /// Server: the listener's port. Client: `None`.
+    pub local_port: Option<u16>,
+    /// Client: the port called, where it is one.
+    pub peer_port: Option<u16>,
+    /// Server: the listener's owner. Client: the caller.
+    pub pid: Option<u32>,
+    /// Its command.
+    pub comm: Option<Arc<str>>,
+    /// Handshakes that it concerns.
+    pub handshakes: u64,
+}
+
 /// A `problem` line of `diagnose`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Problem {
@@ -56,6 +82,8 @@ pub struct Problem {
     pub evidence: Vec<Evidence>,
     /// What to do, in commands.
     pub remedy: Option<String>,
+    /// Its effects: problems of the same connections, seen from their other end, most handshakes first.
+    pub effects: Vec<ProblemEffect>,
 }
 
 impl Problem {

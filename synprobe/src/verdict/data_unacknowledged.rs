@@ -120,6 +120,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         remedy: Some(format!(
             "tracepath -n {peer}; sysctl -w net.ipv4.tcp_mtu_probing=1; ip link shows the MTU of each device"
         )),
+        effects: Vec::new(),
     }
 }
 

@@ -80,6 +80,12 @@ impl DroppedPacket {
             && self.from == other.from
     }
 
+    /// Both ends of its connection.
+    pub fn ends(&self) -> Ends {
+        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
+        Ends::new(flat(self.from), flat(self.to))
+    }
+
     /// `NETFILTER_DROP at nft_do_chain`
     pub fn cause(&self) -> String {
         match &self.place {
@@ -137,8 +143,7 @@ pub struct DroppedPackets {
 impl DroppedPackets {
     /// One more.
     pub fn note(&mut self, discard: DroppedPacket) {
-        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
-        let ends = Ends::new(flat(discard.from), flat(discard.to));
+        let ends = discard.ends();
         let Some(kinds) = self.by_ends.get_mut(&ends) else {
             self.by_ends.insert(ends, vec![discard]);
             return;

@@ -1,15 +1,14 @@
 //! The running sums of one problem.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
-};
+use std::collections::{BTreeMap, HashSet};
 
-use super::{facts::FactCounts, key::ProblemKey, peers::PeerCounts, pro};
+use super::{
+    facts::FactCounts, key::ProblemKey, one_cause::connection_hash, peers::PeerCounts, pro,
+};
 use crate::{
     model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role},
     util::format,
-    verdict::{Context, find, times},
+    verdict::{Context, context::Ends, find, times},
 };
 
 /// How much groups keep, or may keep.
@@ -44,9 +43,11 @@ struct Connections {
 
 impl Connections {
     fn add(&mut self, h: &Handshake, limit: usize) {
-        let c = &h.connection;
-        let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(ends);
+        // A client without a local port has no connection yet.
+        let Some(ends) = Ends::of(&h.connection) else {
+            return;
+        };
+        let hash = connection_hash(&ends);
         match self.seen.len() < limit || self.seen.contains(&hash) {
             true => {
                 self.seen.insert(hash);
@@ -141,14 +142,26 @@ impl Group {
         let (least, most) = self.retransmits;
         self.retransmits = (least.min(h.retransmits), most.max(h.retransmits));
         self.repeated += u64::from(h.retransmits_by_peer > 0);
-        if h.connection.role == Role::Server {
-            self.connections.add(h, limits.peers);
-        }
+        self.connections.add(h, limits.peers);
         self.peers.add(h.connection.peer_addr, 1, limits.peers);
         self.facts.add(&h.evidence, limits.facts);
         if self.whole.len() < limits.whole {
             self.whole.push(h.clone());
         }
+    }
+
+    /// Its connections, as far as there was room, by [`connection_hash`].
+    pub fn connections(&self) -> &HashSet<u64> {
+        &self.connections.seen
+    }
+
+    /// The listener that its clients called, where that is on this host: namespace and port.
+    pub fn called_listener(&self, context: &Context) -> Option<(u32, u16)> {
+        let c = &self.surest.connection;
+        let called = context
+            .called_listener(c)
+            .filter(|_| c.role == Role::Client)?;
+        Some((called.last.netns, called.last.local_port))
     }
 
     /// As a problem. `whole`: those of its handshakes that are still there, from the first on.
@@ -191,6 +204,7 @@ impl Group {
             peers_more,
             evidence,
             remedy: surest.remedy.clone(),
+            effects: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 mod facts;
 mod group;
 mod key;
+mod one_cause;
 mod peers;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::{
 
 use group::{Group, Kept};
 use key::ProblemKey;
+use one_cause::Found;
 
 pub(super) use peers::PeerCounts;
 
@@ -103,20 +105,24 @@ impl ProblemGroups {
         }
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());
-        let mut problems: Vec<Problem> = groups
+        let mut found: Vec<Found> = groups
             .into_iter()
             .map(|(key, group)| {
                 let kept: Vec<&Handshake> = group.whole.iter().collect();
                 let held = whole.remove(key).unwrap_or_default();
                 // Those that are held are judged again, and mostly more.
                 let whole = if held.len() < kept.len() { kept } else { held };
-                group.problem(key, &whole, context)
+                Found {
+                    problem: group.problem(key, &whole, context),
+                    connections: group.connections().clone(),
+                    called: group.called_listener(context),
+                }
             })
             .collect();
-        problems.extend(without_handshake::refused_at_the_door(self, context));
-        problems.extend(data_unacknowledged::problems(context));
-        let listed: HashSet<(u32, Option<u16>)> = problems
+        found.extend(without_handshake::refused_at_the_door(self, context));
+        let listed: HashSet<(u32, Option<u16>)> = found
             .iter()
+            .map(|f| &f.problem)
             .filter(|p| p.verdict == Some(VerdictKind::AcceptQueueFull))
             .map(|p| (p.netns, p.local_port))
             .collect();
@@ -124,7 +130,14 @@ impl ProblemGroups {
             let place = (l.last.netns, Some(l.last.local_port));
             l.was_full() && !listed.contains(&place) && context.selects_listener(&l.last)
         });
-        problems.extend(silent.map(|l| without_handshake::full_listener(l, context)));
+        let lone = silent.map(|l| without_handshake::full_listener(l, context));
+        let lone = lone.chain(data_unacknowledged::problems(context));
+        found.extend(lone.map(|problem| Found {
+            problem,
+            connections: HashSet::new(),
+            called: None,
+        }));
+        let mut problems = one_cause::merged(found);
         problems.sort_by_key(|p| {
             (
                 p.verdict.is_none(),

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{ProblemGroups, peers::PeerCounts, pro};
+use super::{
+    ProblemGroups,
+    one_cause::{Found, connection_hash},
+    peers::PeerCounts,
+    pro,
+};
 use crate::{
     model::{Confidence, Evidence, Problem, Role, VerdictKind},
     util::format,
@@ -13,7 +18,7 @@ use crate::{
 };
 
 /// SYNs that came in and that this host dropped before there was a half-open: no handshake has them.
-pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> Vec<Problem> {
+pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> Vec<Found> {
     type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
     let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
     for d in context.dropped_syns() {
@@ -36,7 +41,7 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
             let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
-            Problem {
+            let problem = Problem {
                 rank: 0,
                 verdict: Some(VerdictKind::DroppedHere),
                 confidence: Confidence::Certain,
@@ -62,6 +67,13 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                     pro("no half-open exists for them: the listener never saw them".to_owned()),
                 ],
                 remedy: Some(first.remedy()),
+                effects: Vec::new(),
+            };
+            let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
+            Found {
+                problem,
+                connections: drops.iter().map(ends).collect(),
+                called: None,
             }
         })
         .collect()
@@ -112,5 +124,6 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             ),
             _ => format!("synprobe listeners --port {}", l.local_port),
         }),
+        effects: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, mem, net::SocketAddr};
 
 use crate::{
-    model::{Confidence, Problem, Role, VerdictKind},
+    model::{Confidence, Problem, ProblemEffect, Role, VerdictKind},
     util::format,
 };
 
@@ -21,6 +21,42 @@ pub(super) fn heading(p: &Problem) -> String {
     format!("{}. {name}, {sure}: {}", p.rank, place(p))
 }
 
+/// `filtered, likely: 20 connects of client (curl/77) to port 8080`
+pub(super) fn effect(e: &ProblemEffect) -> String {
+    let name = e.verdict.map_or("no verdict", VerdictKind::name);
+    let sure = e.confidence.name();
+    let what = match (e.role, e.handshakes) {
+        (Role::Server, 1) => "half-open",
+        (Role::Server, _) => "half-opens",
+        (Role::Client, 1) => "connect",
+        (Role::Client, _) => "connects",
+    };
+    let who = match (&e.comm, e.pid) {
+        (Some(comm), Some(pid)) => format!(" of {}/{pid}", format::safe(comm)),
+        _ => String::new(),
+    };
+    let port = match (e.local_port, e.peer_port) {
+        (Some(port), _) => format!(" at port {port}"),
+        (None, Some(port)) => format!(" to port {port}"),
+        (None, None) => String::new(),
+    };
+    let netns = netns(e.netns_name.as_deref(), e.netns);
+    format!(
+        "{name}, {sure}: {} {what}{who}{port}{netns}, the other end of the same connections",
+        e.handshakes
+    )
+}
+
+/// `, netns blue`; empty for the host's own.
+fn netns(name: Option<&str>, inode: u32) -> String {
+    match name {
+        Some(name) if name.starts_with("netns:") => format!(", {}", format::safe(name)),
+        Some("host") => String::new(),
+        Some(name) => format!(", netns {}", format::safe(name)),
+        None => format!(", netns {inode}"),
+    }
+}
+
 /// The server or client that has the problem.
 fn place(p: &Problem) -> String {
     let process = match (&p.comm, p.pid) {
@@ -35,12 +71,7 @@ fn place(p: &Problem) -> String {
         (Role::Client, ..) => format!("client{process}"),
         _ => "server".to_owned(),
     };
-    match &p.netns_name {
-        Some(name) if name.starts_with("netns:") => format!("{what}, {}", format::safe(name)),
-        Some(name) if &**name != "host" => format!("{what}, netns {}", format::safe(name)),
-        None => format!("{what}, netns {}", p.netns),
-        _ => what,
-    }
+    format!("{what}{}", netns(p.netns_name.as_deref(), p.netns))
 }
 
 /// A label, and text filled beside it.

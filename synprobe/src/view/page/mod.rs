@@ -176,6 +176,9 @@ impl Page {
             };
             entry(text, "peers", &format!("{}{more}", named.join(", ")));
         }
+        for effect in &p.effects {
+            entry(text, "effect", &layout::effect(effect));
+        }
         if let Some(remedy) = &p.remedy {
             entry(text, "do", remedy);
         }

@@ -52,6 +52,7 @@ fn lines() -> Vec<Line> {
             ),
         ],
         remedy: Some("ss -ltnp 'sport = :8080'".into()),
+        effects: Vec::new(),
     };
     let lost = Lost {
         events: 5,
