@@ -113,6 +113,11 @@ fn told(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
         "said with certainty, and wrong:\n{matrix}\n{:#?}",
         wrong.first()
     );
+    let untrue = said.iter().find(|s| !s.false_sentences.is_empty());
+    ensure!(
+        untrue.is_none(),
+        "said, and not true of what was made:\n{untrue:#?}"
+    );
     let mut causes: BTreeMap<Cause, (usize, usize)> = BTreeMap::new();
     for s in said.iter().filter(|s| s.cause != Cause::Healthy) {
         let (all, right) = causes.entry(s.cause).or_default();

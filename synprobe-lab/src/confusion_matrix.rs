@@ -7,7 +7,7 @@ use std::{
 
 use synprobe_common::model::{Body, Confidence, Handshake, Outcome, VerdictKind};
 
-use crate::{Cause, ExpectedHandshake, LabRun};
+use crate::{Cause, ExpectedHandshake, LabRun, false_sentences::false_sentences};
 
 /// What synprobe concluded about a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub struct Classification {
     pub confidence: Confidence,
     /// The handshake's line; `None` where none was printed.
     pub line: Option<Box<Handshake>>,
+    /// Its sentences that are false of what was made.
+    pub false_sentences: Vec<String>,
 }
 
 impl Classification {
@@ -111,6 +113,7 @@ impl LabRun {
                 answer: Answer::of(h),
                 confidence: h.confidence,
                 line: Some(h.clone()),
+                false_sentences: false_sentences(&made[at], h),
             });
         }
         // A diagnosis does not print healthy handshakes.
@@ -122,6 +125,7 @@ impl LabRun {
                     answer: Answer::Nothing,
                     confidence: Confidence::Insufficient,
                     line: None,
+                    false_sentences: Vec::new(),
                 });
             }
         }
@@ -153,6 +157,8 @@ impl fmt::Display for CellCounts {
 #[derive(Clone, Debug, Default)]
 pub struct ConfusionMatrix {
     rows: BTreeMap<Cause, BTreeMap<Answer, CellCounts>>,
+    /// Handshakes with a false sentence.
+    false_sentences: BTreeMap<Cause, u64>,
     /// Number of runs.
     pub runs: u64,
 }
@@ -160,6 +166,9 @@ pub struct ConfusionMatrix {
 impl ConfusionMatrix {
     /// Adds one handshake.
     pub fn add(&mut self, one: &Classification) {
+        if !one.false_sentences.is_empty() {
+            *self.false_sentences.entry(one.cause).or_default() += 1;
+        }
         let cell = self
             .rows
             .entry(one.cause)
@@ -192,6 +201,11 @@ impl ConfusionMatrix {
         wrong
     }
 
+    /// Handshakes with a sentence that is false of what was made.
+    pub fn false_sentences(&self) -> u64 {
+        self.false_sentences.values().sum()
+    }
+
     /// Handshakes with insufficient evidence.
     pub fn insufficient(&self) -> u64 {
         let rows = self.rows.values();
@@ -210,14 +224,19 @@ impl fmt::Display for ConfusionMatrix {
             .copied()
             .collect();
         let names: Vec<&str> = columns.iter().map(|answer| answer.name()).collect();
-        writeln!(f, "| done \\ said | {} |", names.join(" | "))?;
-        writeln!(f, "|---|{}", "---:|".repeat(columns.len()))?;
+        writeln!(
+            f,
+            "| done \\ said | {} | false sentences |",
+            names.join(" | ")
+        )?;
+        writeln!(f, "|---|{}", "---:|".repeat(columns.len() + 1))?;
         for (cause, row) in &self.rows {
             let cells: Vec<String> = columns
                 .iter()
                 .map(|column| row.get(column).copied().unwrap_or_default().to_string())
                 .collect();
-            writeln!(f, "| {} | {} |", cause.name(), cells.join(" | "))?;
+            let wrong = self.false_sentences.get(cause).copied().unwrap_or(0);
+            writeln!(f, "| {} | {} | {wrong} |", cause.name(), cells.join(" | "))?;
         }
         Ok(())
     }
@@ -235,6 +254,7 @@ mod tests {
             answer,
             confidence,
             line: None,
+            false_sentences: Vec::new(),
         }
     }
 
@@ -269,11 +289,11 @@ mod tests {
         };
         assert_eq!((matrix.wrong(), matrix.handshakes()), (wrong, 5));
         let text = matrix.to_string();
+        assert!(text.contains(
+            "| done \\ said | refused | filtered | (nothing) | (insufficient) | false sentences |"
+        ));
         assert!(
-            text.contains("| done \\ said | refused | filtered | (nothing) | (insufficient) |")
-        );
-        assert!(
-            text.contains("| refused | **1** | **1** | 1 | 1 |"),
+            text.contains("| refused | **1** | **1** | 1 | 1 | 0 |"),
             "{text}"
         );
     }

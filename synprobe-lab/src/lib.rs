@@ -13,6 +13,7 @@ pub mod capture;
 mod comparison;
 mod confusion_matrix;
 mod counters;
+mod false_sentences;
 mod fault;
 mod ground_truth;
 mod incident;

@@ -155,7 +155,7 @@ fn take(results: &Mutex<Results>, job: &MatrixJob, said: Result<Vec<Classificati
             results.matrix.runs += 1;
             for said in all {
                 results.matrix.add(&said);
-                if !said.is_right() {
+                if !said.is_right() || !said.false_sentences.is_empty() {
                     results.odd.push(odd(job, &said));
                 }
             }
@@ -191,7 +191,11 @@ fn odd(job: &MatrixJob, said: &Classification) -> String {
         );
         for e in &h.evidence {
             let sign = if e.supports { "for" } else { "against" };
-            let _ = write!(text, "\n    {sign}: {}", e.fact);
+            let untrue = match said.false_sentences.contains(&e.fact) {
+                true => "FALSE, ",
+                false => "",
+            };
+            let _ = write!(text, "\n    {untrue}{sign}: {}", e.fact);
         }
     }
     text
@@ -212,14 +216,18 @@ fn report(args: &MatrixOptions, results: &Results, seconds: u64) -> bool {
     let wrong = matrix.wrong();
     println!(
         "{} runs, {} handshakes, {} s: {} wrong with certainty, {} wrong otherwise, {} without enough \
-         evidence; {} runs failed",
+         evidence; {} with a false sentence; {} runs failed",
         matrix.runs,
         matrix.handshakes(),
         seconds,
         wrong.certain,
         wrong.others,
         matrix.insufficient(),
+        matrix.false_sentences(),
         results.failures.len()
     );
-    wrong.certain == 0 && results.failures.is_empty() && matrix.runs > 0
+    wrong.certain == 0
+        && matrix.false_sentences() == 0
+        && results.failures.is_empty()
+        && matrix.runs > 0
 }

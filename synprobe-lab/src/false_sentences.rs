@@ -1,0 +1,152 @@
+//! Evidence against what was made: a verdict can be right and a sentence beside it false.
+
+use synprobe_common::model::{Evidence, Handshake, Outcome, VerdictKind};
+
+use crate::{Cause, ExpectedHandshake};
+
+/// A statement that evidence makes, and when it is true of a handshake that the lab has made.
+struct Claim {
+    /// Words that only this statement has.
+    words: &'static str,
+    is_true: fn(&ExpectedHandshake) -> bool,
+}
+
+fn caused_by(made: &ExpectedHandshake, kinds: &[VerdictKind]) -> bool {
+    matches!(made.cause, Some(Cause::Verdict(kind)) if kinds.contains(&kind))
+}
+
+/// Whether it can have ended so. A diagnosis may end before an incident's handshakes do, so their outcome is
+/// not predicted.
+fn may_end(made: &ExpectedHandshake, outcome: Outcome) -> bool {
+    made.outcome == outcome || made.outcome == Outcome::Open
+}
+
+/// Statements about packets and ends. Statements about other handshakes, queues and counters are compared by
+/// the tests of their verdicts.
+const CLAIMS: &[Claim] = &[
+    Claim {
+        words: "this host dropped the ",
+        is_true: |made| caused_by(made, &[VerdictKind::DroppedHere]),
+    },
+    Claim {
+        words: "RST after ",
+        is_true: |made| made.outcome == Outcome::Refused,
+    },
+    Claim {
+        words: "the peer's RST was seen",
+        is_true: |made| made.outcome == Outcome::Reset,
+    },
+    Claim {
+        words: "ICMP from ",
+        is_true: |made| {
+            caused_by(made, &[VerdictKind::Unreachable, VerdictKind::DroppedHere])
+                || made.outcome == Outcome::Unreachable
+        },
+    },
+    Claim {
+        words: "the final ACK arrived and was discarded: the accept queue was full",
+        is_true: |made| caused_by(made, &[VerdictKind::AcceptQueueFull]),
+    },
+    Claim {
+        words: "the listener has TCP_DEFER_ACCEPT",
+        is_true: |made| caused_by(made, &[VerdictKind::DeferAccept]),
+    },
+    Claim {
+        words: " closed it after ",
+        is_true: |made| may_end(made, Outcome::Abandoned),
+    },
+    Claim {
+        words: "the kernel gave up: ETIMEDOUT",
+        is_true: |made| may_end(made, Outcome::TimedOut),
+    },
+    Claim {
+        words: " without a SYN",
+        is_true: |made| made.outcome == Outcome::Unreachable,
+    },
+    Claim {
+        words: "no answer of any kind",
+        is_true: |made| !matches!(made.outcome, Outcome::Refused | Outcome::Established),
+    },
+    Claim {
+        words: "completed after ",
+        is_true: |made| made.outcome == Outcome::Established,
+    },
+];
+
+/// The number that follows `words` in a fact.
+fn number_after(fact: &str, words: &str) -> Option<u32> {
+    let rest = &fact[fact.find(words)? + words.len()..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit());
+    rest[..digits.unwrap_or(rest.len())].parse().ok()
+}
+
+fn is_false(made: &ExpectedHandshake, evidence: &Evidence) -> bool {
+    let fact = &evidence.fact;
+    let claim = |c: &Claim| evidence.supports && fact.contains(c.words) && !(c.is_true)(made);
+    let syn = number_after(fact, "connected on SYN ");
+    let miscounted = |n: u32| made.retransmits.is_some_and(|made| made + 1 != n);
+    CLAIMS.iter().any(claim) || syn.is_some_and(miscounted)
+}
+
+/// The sentences of a line that are false of the handshake that was made.
+pub(crate) fn false_sentences(made: &ExpectedHandshake, line: &Handshake) -> Vec<String> {
+    let wrong = line.evidence.iter().filter(|e| is_false(made, e));
+    wrong.map(|e| e.fact.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use synprobe_common::model::Role;
+
+    fn made(cause: VerdictKind, outcome: Outcome) -> ExpectedHandshake {
+        ExpectedHandshake {
+            role: Role::Client,
+            local_addr: [10, 0, 0, 1].into(),
+            local_port: Some(1),
+            peer_addr: [10, 0, 0, 2].into(),
+            peer_port: Some(2),
+            outcome,
+            count: 1..=1,
+            error: None,
+            retransmits: Some(1),
+            cause: Some(Cause::Verdict(cause)),
+        }
+    }
+
+    fn says(made: &ExpectedHandshake, fact: &str, supports: bool) -> bool {
+        let fact = fact.to_owned();
+        !is_false(made, &Evidence { fact, supports })
+    }
+
+    #[test]
+    fn a_sentence_that_was_not_made_is_false() {
+        let refused = made(VerdictKind::Refused, Outcome::Refused);
+        assert!(says(&refused, "RST after 81 µs: ECONNREFUSED", true));
+        let silent = made(VerdictKind::Filtered, Outcome::TimedOut);
+        assert!(!says(&silent, "RST after 81 µs: ECONNREFUSED", true));
+        assert!(!says(
+            &silent,
+            "this host dropped the SYN on its way out",
+            true
+        ));
+        assert!(!says(
+            &silent,
+            "app closed it after 3.0 s, while it was open",
+            true
+        ));
+        assert!(says(&silent, "the kernel gave up: ETIMEDOUT", true));
+        assert!(says(
+            &silent,
+            "whether this host dropped the SYN is not known",
+            false
+        ));
+    }
+
+    #[test]
+    fn numbers_are_compared() {
+        let late = made(VerdictKind::SynLostThenOk, Outcome::Established);
+        assert!(says(&late, "connected on SYN 2; it took 1.02 s", true));
+        assert!(!says(&late, "connected on SYN 3; it took 1.02 s", true));
+    }
+}
