@@ -13,6 +13,8 @@ pub struct End {
     pub lost: u64,
     /// `handshake` lines.
     pub handshakes: u64,
+    /// SYNs that this host refused before a half-open existed, as far as they were seen.
+    pub syns_refused: u64,
     /// How long it ran, microseconds.
     pub duration_us: u64,
     /// Handshakes evicted from the bounded table.

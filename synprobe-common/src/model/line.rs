@@ -2,6 +2,7 @@
 
 use super::{
     Completed, Connect, End, Handshake, Listener, Lost, Peer, Problem, Retransmit, Start, State,
+    SynRefused,
 };
 
 /// What a line is about.
@@ -25,6 +26,8 @@ pub enum Body {
     Problem(Box<Problem>),
     /// `connect`
     Connect(Box<Connect>),
+    /// `syn_refused`
+    SynRefused(Box<SynRefused>),
     /// `lost`
     Lost(Lost),
     /// `end`

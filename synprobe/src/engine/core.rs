@@ -6,7 +6,7 @@ use synprobe_ebpf::event::DropRecord;
 
 use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
 use crate::{
-    decode::Event,
+    decode::{Event, Moment},
     model::{
         Body, ByRole, Counted, End, Line, Lost, PathQuestion, SocketDump, Start, Tuple, WallClock,
     },
@@ -54,8 +54,8 @@ pub struct Engine {
     start: Start,
     began_ns: u64,
     quiet: bool,
-    tracker: Tracker,
-    judge: Judge,
+    pub(super) tracker: Tracker,
+    pub(super) judge: Judge,
     stats: HandshakeStats,
     clock: WallClock,
     /// A dump that waits for the answer to what it does not show.
@@ -100,7 +100,12 @@ impl Engine {
     pub fn feed(&mut self, input: Input) {
         match input {
             Input::Event(Event::Drop(record)) => self.dropped(record, None),
-            Input::Event(event) => self.tracker.observe(Observation::Event(event)),
+            Input::Event(event) => {
+                if let Event::Request(r, Moment::Refused) = &event {
+                    self.note_syn_at_full_queue(r);
+                }
+                self.tracker.observe(Observation::Event(event));
+            }
             Input::Drop(record, meaning) => self.dropped(record, meaning.as_deref()),
             Input::Lost {
                 at_ns,
@@ -147,6 +152,7 @@ impl Engine {
             Input::PollEnds { at_ns } => {
                 self.fates(&Fates::default());
                 self.tracker.poll_ends(at_ns);
+                self.judge.context.refused_syns.passed(at_ns);
                 self.count_half_opens();
             }
             Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
@@ -162,7 +168,8 @@ impl Engine {
             Input::SocketStates(states) => self.socket_states = Some(*states),
             Input::BatchEnds(offset_ns) => {
                 self.clock = WallClock::from_offset(offset_ns.into());
-                let lines = self.judge.pass(self.tracker.take_lines());
+                let mut lines = self.judge.pass(self.tracker.take_lines());
+                lines.extend(self.refused_lines(false));
                 self.emit(lines);
             }
             Input::EndOpen { at_ns, most } => {
@@ -197,7 +204,7 @@ impl Engine {
 
     /// Whether something was fed that gives lines once the batch ends ([`Input::BatchEnds`]).
     pub fn has_news(&self) -> bool {
-        self.tracker.has_lines()
+        self.tracker.has_lines() || self.judge.context.refused_syns.is_due()
     }
 
     /// Where in wall-clock time the lines of now lie.
@@ -288,7 +295,7 @@ impl Engine {
             } else {
                 (local, peer)
             };
-            context.note_drop(DroppedPacket {
+            let drop = DroppedPacket {
                 netns: r.flow.netns,
                 from,
                 to,
@@ -300,7 +307,12 @@ impl Engine {
                 place: meaning.place.clone(),
                 count: 1,
                 last_ns: r.header.ts_ns,
-            });
+            };
+            context.note_drop(drop.clone());
+            // One that has a half-open is a repeated SYN.
+            if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {
+                self.note_dropped_syn(&drop);
+            }
         } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
             context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
@@ -315,7 +327,8 @@ impl Engine {
     fn finish(&mut self, at_ns: u64, produced: u64) {
         self.fates(&Fates::default());
         self.tracker.finish(at_ns);
-        let mut lines = self.judge.finish(self.tracker.take_lines());
+        let mut lines = self.refused_lines(true);
+        lines.extend(self.judge.finish(self.tracker.take_lines()));
         let end = self.totals_at(at_ns, produced);
         lines.push(Line {
             mono_ns: at_ns,
@@ -332,6 +345,7 @@ impl Engine {
             events: totals.events,
             lost: totals.lost,
             handshakes: totals.handshakes,
+            syns_refused: self.judge.context.refused_syns.total(),
             duration_us: at_ns.saturating_sub(self.began_ns) / 1000,
             evicted: totals.evicted,
             counted: totals.counted,

@@ -14,6 +14,7 @@ mod core;
 mod input;
 mod snapshot;
 mod stats;
+mod syn_refusals;
 
 pub use self::{
     config::RunConfig,

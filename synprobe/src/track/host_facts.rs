@@ -61,6 +61,16 @@ impl Tracker {
         self.host.netns_names.insert(inode, name);
     }
 
+    /// The name of a network namespace, where it is known.
+    pub fn netns_name(&self, inode: u32) -> Option<Arc<str>> {
+        self.host.netns_name(inode)
+    }
+
+    /// Whether a half-open of these ends is known.
+    pub fn has_half_open(&self, tuple: &Tuple) -> bool {
+        self.half_opens.get(tuple).is_some()
+    }
+
     /// The path of a cgroup v2 id.
     pub fn set_cgroup_path(&mut self, id: u64, path: Option<Arc<str>>) {
         self.host.cgroup_paths.insert(id, path);

@@ -54,6 +54,11 @@ impl Judge {
         }
     }
 
+    /// When it judges.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// Changes the bound of the handshakes that are held back.
     #[cfg(test)]
     pub(crate) fn holding(mut self, most: usize) -> Self {

@@ -133,6 +133,7 @@ fn end(peers_unlisted: u64) -> Line {
             events: 1000,
             lost: 0,
             handshakes: 900,
+            syns_refused: 0,
             duration_us: 60_000_000,
             evicted: 0,
             counted: 0,
@@ -292,4 +293,53 @@ fn json_is_safe_on_a_terminal_and_parses_to_the_same() {
         r#""\u001b[2J\u009b1m\u007f\n\"\\,größe \u202e→\u2028""#
     );
     assert_eq!(serde_json::from_str::<String>(&line).unwrap(), named);
+}
+
+#[test]
+fn a_refused_syn_has_a_line() {
+    let refused = SynRefused {
+        peer_addr: Some("10.0.0.5".parse().unwrap()),
+        local_addr: Some("10.0.0.1".parse().unwrap()),
+        local_port: Some(179),
+        netns: 4_026_531_833,
+        netns_name: Some("blue".into()),
+        pid: Some(99),
+        comm: Some("bgpd".into()),
+        reason: Some("TCP_MD5FAILURE".into()),
+        what: "its TCP MD5 signature is wrong".into(),
+        count: 5,
+        since: 1_000_000_000,
+        remedy: Some("ss -tlni".into()),
+    };
+    let line = at(2_000_000_000, Body::SynRefused(Box::new(refused.clone())));
+    assert_eq!(
+        text(std::slice::from_ref(&line), false, true),
+        "03:04:07.000  server  10.0.0.1:179 ← 10.0.0.5                   SYN REFUSED          ×5  \
+         its TCP MD5 signature is wrong (TCP_MD5FAILURE), bgpd/99, netns blue, see: ss -tlni\n"
+    );
+    let unknown = SynRefused {
+        peer_addr: None,
+        local_addr: None,
+        local_port: None,
+        reason: None,
+        remedy: None,
+        ..refused
+    };
+    let lines = [line, at(2_000_000_000, Body::SynRefused(Box::new(unknown)))];
+    assert!(text(&lines, false, false).contains("several ← peers"));
+    let mut view = JsonView::new(Vec::new());
+    view.show(&lines, clock()).unwrap();
+    let out = String::from_utf8(view.into_inner()).unwrap();
+    let lines: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["type"], "syn_refused");
+    assert_eq!(lines[0]["reason"], "TCP_MD5FAILURE");
+    assert_eq!(
+        (&lines[0]["count"], &lines[0]["since"]),
+        (&5.into(), &1_000_000_000.into())
+    );
+    assert_eq!(lines[1]["peer_addr"], serde_json::Value::Null);
+    assert_eq!(lines[1]["reason"], serde_json::Value::Null);
 }

@@ -46,6 +46,25 @@ impl Packet {
     }
 }
 
+/// How far an incoming packet came before it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropStage {
+    /// Before any socket was looked up.
+    BeforeSocket,
+    /// At the listener: its own keys, filters and limits refused it (`tcp_v4_rcv()`, net/ipv4/tcp_ipv4.c).
+    AtSocket,
+}
+
+impl DropStage {
+    /// What that means for the listener of a SYN.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::BeforeSocket => "they were dropped on the way to the listener",
+            Self::AtSocket => "they reached the listener's socket, whose own settings refuse them",
+        }
+    }
+}
+
 /// One kind of drop of one connection's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedPacket {
@@ -84,6 +103,22 @@ impl DroppedPacket {
     pub fn ends(&self) -> Ends {
         let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
         Ends::new(flat(self.from), flat(self.to))
+    }
+
+    /// How far it came, by the reason.
+    pub fn stage(&self) -> DropStage {
+        let at_socket = [
+            "TCP_MD5",
+            "TCP_AO",
+            "TCP_AUTH_HDR",
+            "TCP_MINTTL",
+            "SOCKET_FILTER",
+            "SOCKET_BACKLOG",
+        ];
+        match at_socket.iter().any(|name| self.reason.starts_with(name)) {
+            true => DropStage::AtSocket,
+            false => DropStage::BeforeSocket,
+        }
     }
 
     /// `NETFILTER_DROP at nft_do_chain`

@@ -8,16 +8,18 @@ mod icmp;
 mod listener_history;
 mod paths;
 mod port_stats;
+mod refused_syns;
 mod stuck_data;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-pub use drops::{DroppedPacket, DroppedPackets, Packet, times};
+pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use fanout::Fanout;
 pub use icmp::IcmpReport;
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
+pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use stuck_data::StuckConnection;
 
 use crate::{
@@ -65,6 +67,8 @@ pub struct Context {
     pub sees_drops: bool,
     /// What the user asked for: no problem, listener or drop outside it is printed.
     pub selection: Selection,
+    /// SYNs that this host refused before a half-open existed.
+    pub refused_syns: RefusedSyns,
     drops: DroppedPackets,
     histories: listener_history::ListenerHistories,
     ports: port_stats::AllPortStats,
@@ -156,6 +160,26 @@ impl Context {
         self.drops.note(drop);
     }
 
+    /// Takes in SYNs that this host refused before a half-open existed, from whichever source: the one door for
+    /// `syn_refused` lines. What the selection leaves out is ignored.
+    pub fn note_refused_syn(&mut self, refused: RefusedSyn) {
+        let port = refused.local.map(|local| local.port());
+        let selected = match refused.peer {
+            Some(peer) => {
+                let (addr, peer_port) = (peer.ip(), Some(peer.port()));
+                self.selection.matches(port, peer_port, addr, refused.netns)
+            }
+            // Only a counter shows them: their peers are not known.
+            None => port.is_none_or(|port| {
+                let selects = self.selection.selects_listener(port, refused.netns);
+                selects.unwrap_or(false)
+            }),
+        };
+        if selected && self.selection.wants(Role::Server) {
+            self.refused_syns.note(refused);
+        }
+    }
+
     /// Takes in the interface and the neighbour from which a peer's SYN came.
     pub fn note_syn_path(
         &mut self,
@@ -233,6 +257,11 @@ impl Context {
     pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         self.histories
             .listener(c.netns, c.local_addr, c.local_port?)
+    }
+
+    /// The listener that serves an address and port.
+    pub fn listener_at(&self, netns: u32, at: SocketAddr) -> Option<&ListenerHistory> {
+        self.histories.listener(netns, at.ip(), at.port())
     }
 
     /// The listener that a client calls, where that is on this host.

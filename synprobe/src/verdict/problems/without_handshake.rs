@@ -64,7 +64,10 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                         first.words,
                         first.cause()
                     )),
-                    pro("no half-open exists for them: the listener never saw them".to_owned()),
+                    pro(format!(
+                        "no half-open exists for them: {}",
+                        first.stage().words()
+                    )),
                 ],
                 remedy: Some(first.remedy()),
                 effects: Vec::new(),

@@ -67,6 +67,7 @@ impl Page {
         all.lost += end.lost;
         all.handshakes += end.handshakes;
         all.counted += end.counted;
+        all.syns_refused += end.syns_refused;
         all.evicted += end.evicted;
         all.duration_us += end.duration_us;
     }

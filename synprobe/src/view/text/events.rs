@@ -9,7 +9,7 @@ use super::{Colour, TextView, join};
 use crate::{
     model::{
         Confidence, Connection, DwellSource, Handshake, OpenReason, Outcome, Retransmit,
-        RetransmitKind, Role, State, TcpState, Trigger,
+        RetransmitKind, Role, State, SynRefused, TcpState, Trigger,
     },
     util::format,
 };
@@ -24,23 +24,64 @@ impl<W: Write> TextView<W> {
         dwell: &str,
         details: &str,
     ) -> io::Result<()> {
-        let endpoints = endpoints(c);
-        self.endpoints = self.endpoints.max(endpoints.chars().count());
-        let width = self.endpoints;
-        let netns = match &c.netns_name {
-            Some(name) if self.namespaces && &**name != "host" => {
+        let netns = self.netns(c.netns_name.as_deref(), c.netns);
+        let details = join(&[details, &netns]);
+        self.columns(time, c.role, &endpoints(c), event, dwell, &details)
+    }
+
+    fn netns(&self, name: Option<&str>, inode: u32) -> String {
+        match name {
+            Some(name) if self.namespaces && name != "host" => {
                 format!("netns {}", format::safe(name))
             }
-            None if self.namespaces => format!("netns {}", c.netns),
+            None if self.namespaces => format!("netns {inode}"),
             _ => String::new(),
-        };
-        let details = join(&[details, &netns]);
+        }
+    }
+
+    fn columns(
+        &mut self,
+        time: &str,
+        role: Role,
+        endpoints: &str,
+        event: (&str, Colour),
+        dwell: &str,
+        details: &str,
+    ) -> io::Result<()> {
+        self.endpoints = self.endpoints.max(endpoints.chars().count());
+        let width = self.endpoints;
         let event = self.paint(event.1, &format!("{:<13}", event.0));
         let text = format!(
             "{time}  {:<6}  {endpoints:<width$}  {event}  {dwell:>8}  {details}",
-            c.role.name()
+            role.name()
         );
         writeln!(self.out, "{}", text.trim_end())
+    }
+
+    pub(super) fn syn_refused(&mut self, time: &str, r: &SynRefused) -> io::Result<()> {
+        let local = match (r.local_addr, r.local_port) {
+            (Some(addr), port) => end_of(addr, port),
+            (None, _) => "several".to_owned(),
+        };
+        let peer = match r.peer_addr {
+            Some(peer) => peer.to_string(),
+            None => "peers".to_owned(),
+        };
+        let reason = match &r.reason {
+            Some(reason) => format!("{} ({})", format::safe(&r.what), format::safe(reason)),
+            None => format::safe(&r.what).into_owned(),
+        };
+        let remedy = match &r.remedy {
+            Some(remedy) => format!("see: {}", format::safe(remedy)),
+            None => String::new(),
+        };
+        let netns = self.netns(r.netns_name.as_deref(), r.netns);
+        let process = process_of(r.pid, r.comm.as_deref());
+        let details = join(&[&reason, &process, &netns, &remedy]);
+        let endpoints = format!("{local} ← {peer}");
+        let event = ("SYN REFUSED", Colour::Red);
+        let count = format!("×{}", r.count);
+        self.columns(time, Role::Server, &endpoints, event, &count, &details)
     }
 
     pub(super) fn state(&mut self, time: &str, s: &State) -> io::Result<()> {
@@ -155,23 +196,24 @@ impl<W: Write> TextView<W> {
     }
 }
 
+fn end_of(addr: IpAddr, port: Option<u16>) -> String {
+    let port = port.map_or_else(|| "?".to_owned(), |p| p.to_string());
+    if addr.is_ipv6() {
+        format!("[{addr}]:{port}")
+    } else {
+        format!("{addr}:{port}")
+    }
+}
+
 fn endpoints(c: &Connection) -> String {
-    let end = |addr: IpAddr, port: Option<u16>| {
-        let port = port.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        if addr.is_ipv6() {
-            format!("[{addr}]:{port}")
-        } else {
-            format!("{addr}:{port}")
-        }
-    };
     let arrow = match c.role {
         Role::Client => "→",
         Role::Server => "←",
     };
     format!(
         "{} {arrow} {}",
-        end(c.local_addr, c.local_port),
-        end(c.peer_addr, c.peer_port)
+        end_of(c.local_addr, c.local_port),
+        end_of(c.peer_addr, c.peer_port)
     )
 }
 
@@ -183,7 +225,11 @@ fn retransmissions(n: u32) -> String {
 }
 
 fn process(c: &Connection) -> String {
-    match (c.pid, &c.comm) {
+    process_of(c.pid, c.comm.as_deref())
+}
+
+fn process_of(pid: Option<u32>, comm: Option<&str>) -> String {
+    match (pid, comm) {
         (Some(pid), Some(comm)) => format!("{}/{pid}", format::safe(comm)),
         _ => String::new(),
     }

@@ -83,6 +83,7 @@ impl<W: Write> TextView<W> {
             }
             Body::Retransmit(r) => self.retransmit(&time, r),
             Body::Handshake(h) => self.handshake(&time, h),
+            Body::SynRefused(r) => self.syn_refused(&time, r),
             Body::Peer(p) => self.peer(p),
             Body::Completed(c) => self.completed(c),
             // The verbs that have them print a page or a table.

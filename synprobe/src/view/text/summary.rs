@@ -146,8 +146,13 @@ impl<W: Write> TextView<W> {
             0 => String::new(),
             n => format!(" printed, {n} healthy ones counted,"),
         };
+        let refused = match e.syns_refused {
+            0 => String::new(),
+            1 => ", 1 SYN refused by this host".to_owned(),
+            n => format!(", {n} SYNs refused by this host"),
+        };
         let text = format!(
-            "\n{} handshakes{counted} in {}: {} kernel records, {} lost, {} handshakes evicted",
+            "\n{} handshakes{counted} in {}{refused}: {} kernel records, {} lost, {} handshakes evicted",
             e.handshakes,
             format::duration(e.duration_us),
             e.events,

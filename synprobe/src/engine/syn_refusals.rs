@@ -1,0 +1,90 @@
+//! SYNs that were refused at the door: from events to `syn_refused` lines.
+
+use std::net::SocketAddr;
+
+use synprobe_ebpf::event::{QUEUE_ACCEPT, QUEUE_SYN, RequestRecord};
+
+use super::Engine;
+use crate::{
+    model::{Body, Line, SynRefused},
+    util::addresses::printable,
+    verdict::{
+        Mode,
+        context::{DroppedPacket, Packet, RefusedSyn},
+    },
+};
+
+impl Engine {
+    /// A dropped packet that was a SYN on its way in, and met no half-open.
+    pub(super) fn note_dropped_syn(&mut self, drop: &DroppedPacket) {
+        if drop.packet != Packet::Syn || !drop.incoming {
+            return;
+        }
+        self.judge.context.note_refused_syn(RefusedSyn {
+            netns: drop.netns,
+            local: Some(drop.to),
+            peer: Some(drop.from),
+            reason: Some(drop.reason.as_ref().into()),
+            words: drop.words.as_ref().into(),
+            remedy: Some(drop.remedy().into()),
+            count: drop.count,
+            at_ns: drop.last_ns,
+        });
+    }
+
+    /// A SYN that a full queue refused (the exact mode).
+    pub(super) fn note_syn_at_full_queue(&mut self, r: &RequestRecord) {
+        let queue = match r.queue {
+            QUEUE_ACCEPT => "the listener's accept queue is full",
+            QUEUE_SYN => "the listener's SYN queue is full",
+            _ => return,
+        };
+        let end = |addr, port| SocketAddr::new(printable(addr), port);
+        self.judge.context.note_refused_syn(RefusedSyn {
+            netns: r.flow.netns,
+            local: Some(end(r.flow.local_addr, r.flow.local_port)),
+            peer: Some(end(r.flow.peer_addr, r.flow.peer_port)),
+            reason: None,
+            words: queue.into(),
+            remedy: Some(format!("synprobe listeners --port {}", r.flow.local_port).into()),
+            count: 1,
+            at_ns: r.header.ts_ns,
+        });
+    }
+
+    /// The lines that are due. `at_the_end`: of every sum that rose since its last line. A page prints none: it
+    /// has them as problems.
+    pub(super) fn refused_lines(&mut self, at_the_end: bool) -> Vec<Line> {
+        let context = &mut self.judge.context;
+        let due = context.refused_syns.take_due(at_the_end);
+        if self.judge.mode() == Mode::AtTheEnd {
+            return Vec::new();
+        }
+        let context = &self.judge.context;
+        due.into_iter()
+            .map(|sum| {
+                let first = sum.first;
+                let listener = first
+                    .local
+                    .and_then(|local| context.listener_at(first.netns, local));
+                Line {
+                    mono_ns: sum.last_ns,
+                    body: Body::SynRefused(Box::new(SynRefused {
+                        peer_addr: first.peer.map(|peer| peer.ip()),
+                        local_addr: first.local.map(|local| local.ip()),
+                        local_port: first.local.map(|local| local.port()),
+                        netns: first.netns,
+                        netns_name: self.tracker.netns_name(first.netns),
+                        pid: listener.and_then(|l| l.last.pid),
+                        comm: listener.and_then(|l| l.last.comm.clone()),
+                        reason: first.reason,
+                        what: first.words.to_string(),
+                        count: first.count,
+                        since: first.at_ns,
+                        remedy: first.remedy.map(|remedy| remedy.to_string()),
+                    })),
+                }
+            })
+            .collect()
+    }
+}
