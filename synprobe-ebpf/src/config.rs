@@ -11,6 +11,9 @@ pub const MISSING: u32 = u32::MAX;
 /// hook is not used.
 pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
 
+/// [`Member::feature`] of members that show what the first SYN had and its repetitions have not.
+pub const OPTIONS_FEATURE: &str = "options of the first SYN (Fast Open, ECN)";
+
 /// [`Member::feature`] of members that only the programs of the exact mode read.
 pub const EXACT_FEATURE: &str = "the end of a half-open at the moment it happens (exact mode)";
 
@@ -138,6 +141,12 @@ members! {
     total_retrans = "tcp_sock": "total_retrans", Bytes(4), true, "";
     /// First transmission of the segment being retransmitted, ms.
     retrans_stamp = "tcp_sock": "retrans_stamp", Bytes(4), true, "";
+    /// Fast Open was tried with the SYN.
+    syn_fastopen = "tcp_sock": "syn_fastopen", Bits, false, OPTIONS_FEATURE;
+    /// ECN, as negotiated; in SYN_SENT as requested.
+    ecn_flags = "tcp_sock": "ecn_flags", Bytes(1), false, OPTIONS_FEATURE;
+    /// When an ACK last arrived, jiffies.
+    rcv_tstamp = "tcp_sock": "rcv_tstamp", Bytes(4), false, DROPS_FEATURE;
     /// Send window.
     snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
     /// Time spent in RTO recovery, ms.
@@ -166,6 +175,8 @@ members! {
     dev_net = "net_device": "nd_net.net", Bytes(8), false, "network namespaces";
     /// First sequence number, inside the control block.
     cb_seq = "tcp_skb_cb": "seq", Bytes(4), true, "";
+    /// TCP flags, inside the control block: the low byte, also since they have 16 bits (6.16).
+    cb_flags = "tcp_skb_cb": "tcp_flags", Bytes(1), false, DROPS_FEATURE;
     /// Segments, inside the control block.
     cb_segs = "tcp_skb_cb": "tcp_gso_segs", Bytes(2), true, "";
     /// Timer expiries of a request.
@@ -235,8 +246,14 @@ pub const REASONS_INCOMING: usize = 1;
 /// Index of the bitmap of reasons with which a half-open frees a packet. They count only where the
 /// receiver is a listener.
 pub const REASONS_HALF_OPEN: usize = 2;
+/// Index of the bitmap of reasons with which a socket in SYN_SENT frees an answer that it does not accept.
+pub const REASONS_ANSWER: usize = 3;
+/// Index of the bitmap of reasons with which an existing connection frees a SYN.
+pub const REASONS_EXISTING: usize = 4;
+/// Index of the bitmap of reasons that an outgoing packet can meet.
+pub const REASONS_OUTGOING: usize = 5;
 /// Words of all bitmaps together.
-pub const ALL_REASON_WORDS: usize = 3 * REASON_WORDS;
+pub const ALL_REASON_WORDS: usize = 6 * REASON_WORDS;
 
 /// Maximum of `drop` records per CPU and second.
 pub const DROPS_PER_SECOND: u64 = 1000;

@@ -1,8 +1,8 @@
 //! Packets of a handshake that this host dropped.
 
-use super::{Flow, Header};
+use super::{Flow, Header, state};
 
-/// `skb:kfree_skb`: this host dropped a packet of a handshake, or a half-open processed and freed one.
+/// `skb:kfree_skb`: this host dropped a packet of a handshake, or a socket processed and freed one.
 ///
 /// [`Flow`] is this host's view: for a received packet the local end is the destination.
 #[repr(C)]
@@ -11,7 +11,8 @@ pub struct DropRecord {
     /// Kind [`KIND_DROP`].
     pub header: Header,
     /// Addresses and ports from the packet's headers. `netns` is that of its socket or device. `family` is
-    /// the listener's where there is one, otherwise that of the headers.
+    /// the listener's where there is one, otherwise that of the headers. With `sender` the whole flow is the
+    /// socket's: address translation may have changed the packet already.
     pub flow: Flow,
     /// Kernel address of the caller; see `/proc/kallsyms`.
     pub location: u64,
@@ -23,7 +24,8 @@ pub struct DropRecord {
     pub seq: u32,
     /// TCP acknowledgement number, host order.
     pub ack: u32,
-    /// With `listener`: as in [`SynAckRecord`](super::SynAckRecord).
+    /// With `listener`: as in [`SynAckRecord`](super::SynAckRecord). With an existing connection
+    /// ([`DropRecord::idle_jiffies`]): jiffies since it last received an ACK.
     pub qlen: u32,
     /// As `qlen`.
     pub young: u32,
@@ -44,6 +46,26 @@ pub struct DropRecord {
     pub defer_accept: u8,
     /// 1: the packet carries data.
     pub payload: u8,
+    /// `sk_state` of the receiving socket (`rx_sk`, Linux 6.11); 0: there is none, or it is not known. In
+    /// SYN_SENT: the socket refused an answer to its SYN, or the packet was dropped before it. From
+    /// ESTABLISHED on: a SYN met this existing connection.
+    pub receiver: u8,
+    /// SYN_SENT: the packet is the SYN of this host's own socket (`skb->sk`), which is still in that state.
+    /// Otherwise 0.
+    pub sender: u8,
     /// Zero.
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 3],
+}
+
+impl DropRecord {
+    /// Whether a SYN met a connection that exists, TIME_WAIT included.
+    pub fn met_existing(&self) -> bool {
+        state::is_existing(self.receiver)
+    }
+
+    /// Jiffies since the existing connection last received an ACK (`tcp_sock.rcv_tstamp`). `None` in
+    /// TIME_WAIT, whose socket does not have it.
+    pub fn idle_jiffies(&self) -> Option<u32> {
+        (self.met_existing() && self.receiver != state::TIME_WAIT).then_some(self.qlen)
+    }
 }

@@ -16,7 +16,9 @@ pub use request::{
     QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_BEGUN, REQUEST_ENDED, REQUEST_REFUSED,
     RequestRecord,
 };
-pub use retransmit::{RetransmitRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER};
+pub use retransmit::{
+    RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER,
+};
 pub use transition::StateRecord;
 
 /// [`Header::kind`] of a [`StateRecord`].

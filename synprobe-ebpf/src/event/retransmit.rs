@@ -47,9 +47,18 @@ pub struct RetransmitRecord {
     /// `tcp_sock.retrans_stamp`: in SYN_SENT the time of the first SYN, CLOCK_MONOTONIC milliseconds, the
     /// low 32 bits (`tcp_connect()`).
     pub retrans_stamp_ms: u32,
+    /// In SYN_SENT: what the first SYN had and this repetition has not, of `SYN_HAD_*`; 0 elsewhere, and where
+    /// the kernel does not have the members.
+    pub syn_had: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: [u8; 3],
 }
+
+/// [`RetransmitRecord::syn_had`]: TCP Fast Open, data or the request for a cookie (`tcp_sock.syn_fastopen`).
+pub const SYN_HAD_FAST_OPEN: u8 = 1;
+/// [`RetransmitRecord::syn_had`]: ECE and CWR (`tcp_sock.ecn_flags`). Repetitions go without them where
+/// `tcp_ecn_fallback` is set, the default.
+pub const SYN_HAD_ECN: u8 = 2;
 
 /// [`SynAckRecord::trigger`]: the request's timer fired.
 pub const TRIGGER_TIMER: u8 = 1;

@@ -24,3 +24,12 @@ pub const LISTEN: u8 = 10;
 pub const CLOSING: u8 = 11;
 /// `TCP_NEW_SYN_RECV`: a request_sock, no socket yet.
 pub const NEW_SYN_RECV: u8 = 12;
+
+/// Whether it is the state of a connection whose handshake is over: from ESTABLISHED to TIME_WAIT.
+#[inline(always)]
+pub const fn is_existing(state: u8) -> bool {
+    matches!(
+        state,
+        ESTABLISHED | FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | CLOSE_WAIT | LAST_ACK | CLOSING
+    )
+}

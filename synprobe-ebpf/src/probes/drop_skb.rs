@@ -4,27 +4,40 @@
 //! It is raised for every kind of packet, so packets of no handshake must be rejected in a few tens of
 //! nanoseconds: by the reason, then by the state of the socket, then by the headers.
 //!
-//! Two kinds of events are reported. First, this host dropped a handshake packet (`REASONS_WANTED`).
-//! Second, the receiver is a listener, and one of its half-opens processed a retransmitted SYN, a RST or an
-//! ACK that it does not accept; `tcp_v4_rcv()` then frees the packet (`REASONS_HALF_OPEN`). Packets that
-//! reach the listener itself have other reasons and are not reported: the last ACK of a closed connection,
-//! a stray RST.
+//! These are reported:
+//!
+//! - This host dropped a handshake packet (`REASONS_WANTED`).
+//! - The receiver is a listener, and one of its half-opens processed a retransmitted SYN, a RST or an ACK that
+//!   it does not accept; `tcp_v4_rcv()` then frees the packet (`REASONS_HALF_OPEN`). Packets that reach the
+//!   listener itself have other reasons and are not reported: the last ACK of a closed connection, a stray RST.
+//! - The receiver is in SYN_SENT and does not accept the packet (`REASONS_ANSWER`,
+//!   `tcp_rcv_synsent_state_process()`). The RST that ends it and the SYN-ACK that it accepts are consumed:
+//!   they raise no event, or raise it in a later state.
+//! - The receiver is a connection that exists, and the packet is a SYN (`REASONS_EXISTING`,
+//!   `tcp_validate_incoming()`, `tcp_timewait_state_process()`).
+//! - The packet is this host's own SYN, and its socket is still in SYN_SENT (`REASONS_OUTGOING`): whatever the
+//!   reason, the SYN did not leave.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, REASON_WORDS, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_WANTED,
-        ROLE_CLIENT, ROLE_SERVER,
+        DROPS_PER_SECOND, MISSING, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
+        REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT,
+        ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
     stats::REGULAR,
 };
 
-use super::finish;
+use super::{IPPROTO_TCP, finish};
 use crate::{
     emit::{emit, held_back, tally},
     filter::{packet_passes, role_passes},
-    kread::{Kptr, Ports, ReadError, mapped, netns, netns_of_device, place},
+    kread::{Kptr, Ports, ReadError, fill_flow, mapped, netns, netns_of_device, peer_addr, place},
     maps::{DROP_SECOND, REASONS},
 };
 
@@ -57,49 +70,74 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
     tally(REGULAR, |s| &mut s.drop_runs);
     let reason: u32 = ctx.arg(2);
     let wanted = listed(REASONS_WANTED, reason);
-    if !wanted && (rx_sk == 0 || !listed(REASONS_HALF_OPEN, reason)) {
-        return Ok(());
-    }
-    let receiver = (rx_sk != 0).then(|| Kptr::new(rx_sk));
-    let listener = match receiver {
-        None => None,
-        Some(sk) => match sk.read::<u8>(place!(state))? {
-            state::LISTEN => receiver,
-            // Other sockets count only during their handshake: not established connections, nor the copies
-            // for raw sockets.
-            state::SYN_SENT | state::SYN_RECV if wanted => None,
-            _ => return Ok(()),
-        },
-    };
-    tally(REGULAR, |s| &mut s.drop_looks);
     let skb = Kptr::new(ctx.arg(0));
+    let receiver = (rx_sk != 0).then(|| Kptr::new(rx_sk));
+    let (receiver_state, sender) = match receiver {
+        None => {
+            let sender = match wanted || listed(REASONS_OUTGOING, reason) {
+                true => sender_in_syn_sent(skb)?,
+                false => None,
+            };
+            if !wanted && sender.is_none() {
+                return Ok(());
+            }
+            (0, sender)
+        }
+        Some(sk) => {
+            if !wanted && !for_receiver(reason) {
+                return Ok(());
+            }
+            let receiver_state: u8 = sk.read(place!(state))?;
+            if !counts(skb, sk, receiver_state, reason, wanted)? {
+                return Ok(());
+            }
+            (receiver_state, None)
+        }
+    };
+    let listener = receiver.filter(|_| receiver_state == state::LISTEN);
+    tally(REGULAR, |s| &mut s.drop_looks);
     let Some(segment) = PacketHeaders::of(skb)? else {
         return Ok(());
     };
-    let relevant = match listener {
-        Some(_) => segment.flags & (SYN | RST | ACK) != 0,
-        None => {
+    let relevant = match receiver_state {
+        state::LISTEN | state::SYN_SENT => segment.flags & (SYN | RST | ACK) != 0,
+        0 | state::SYN_RECV => {
             let bare_ack = segment.flags & (ACK | FIN) == ACK && !segment.payload;
             segment.flags & (SYN | RST) != 0 || bare_ack
         }
+        _ => segment.flags & (SYN | RST | ACK) == SYN,
     };
     if !relevant {
         return Ok(());
     }
     let arrived_on: u32 = skb.read(place!(skb_iif))?;
-    let incoming = arrived_on != 0 || listener.is_some() || listed(REASONS_INCOMING, reason);
-    if !role(segment.flags, incoming, listener.is_some()).is_none_or(role_passes) {
+    // In another namespace the packet is a received one.
+    let sender = sender.filter(|_| arrived_on == 0 && segment.flags & SYN != 0);
+    if !wanted && receiver.is_none() && sender.is_none() {
+        return Ok(());
+    }
+    let incoming = sender.is_none()
+        && (arrived_on != 0 || receiver.is_some() || listed(REASONS_INCOMING, reason));
+    let role = match receiver_state {
+        state::SYN_SENT => Some(ROLE_CLIENT),
+        _ => role(segment.flags, incoming, listener.is_some()),
+    };
+    if !role.is_none_or(role_passes) {
         return Ok(());
     }
     let device = Kptr::new(skb.read(place!(skb_dev))?);
-    let netns = match receiver {
+    let netns = match receiver.or(sender) {
         Some(sk) => netns(sk)?,
         None => netns_of(skb, device, incoming)?,
     };
-    let ports = segment.ports(incoming);
-    let peer = || match incoming {
-        true => segment.source(),
-        false => segment.destination(),
+    let ports = match sender {
+        Some(sk) => Ports::of(sk)?,
+        None => segment.ports(incoming),
+    };
+    let peer = || match (sender, incoming) {
+        (Some(sk), _) => peer_addr(sk, sk.read(place!(family))?),
+        (None, true) => segment.source(),
+        (None, false) => segment.destination(),
     };
     if !packet_passes(ports, netns, peer)? {
         return Ok(());
@@ -110,15 +148,21 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
     }
     emit(|r: &mut DropRecord, header| {
         r.header = header;
-        r.flow.local_addr = match incoming {
-            true => segment.destination()?,
-            false => segment.source()?,
-        };
-        r.flow.peer_addr = peer()?;
-        r.flow.local_port = ports.local;
-        r.flow.peer_port = ports.peer;
-        r.flow.family = segment.family;
-        r.flow.netns = netns;
+        if let Some(sk) = sender {
+            fill_flow(&mut r.flow, sk, ports)?;
+            r.sender = state::SYN_SENT;
+        } else {
+            r.flow.local_addr = match incoming {
+                true => segment.destination()?,
+                false => segment.source()?,
+            };
+            r.flow.peer_addr = peer()?;
+            r.flow.local_port = ports.local;
+            r.flow.peer_port = ports.peer;
+            r.flow.family = segment.family;
+            r.flow.netns = netns;
+        }
+        r.receiver = receiver_state;
         r.location = ctx.arg(1);
         r.reason = reason;
         r.ifindex = match (incoming, arrived_on) {
@@ -143,9 +187,65 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             r.max_ack_backlog = listener.read(place!(max_ack_backlog))?;
             r.defer_accept = listener.read(place!(defer_accept))?;
         }
+        if let Some(sk) = receiver
+            && r.idle_jiffies().is_some()
+        {
+            // SAFETY: a helper without arguments.
+            let now = unsafe { bpf_jiffies64() } as u32;
+            r.qlen = now.wrapping_sub(sk.read_or(place!(rcv_tstamp), now)?);
+        }
         Ok(())
     });
     Ok(())
+}
+
+/// The reasons with which some receiver frees a packet that concerns a handshake.
+#[inline(always)]
+fn for_receiver(reason: u32) -> bool {
+    listed(REASONS_HALF_OPEN, reason)
+        || listed(REASONS_ANSWER, reason)
+        || listed(REASONS_EXISTING, reason)
+}
+
+/// Whether a packet that this receiver frees concerns a handshake. Copies for raw sockets do not, nor do the
+/// packets of established connections but for a SYN.
+#[inline(always)]
+fn counts(
+    skb: Kptr,
+    sk: Kptr,
+    receiver_state: u8,
+    reason: u32,
+    wanted: bool,
+) -> Result<bool, ReadError> {
+    match receiver_state {
+        state::LISTEN => Ok(wanted || listed(REASONS_HALF_OPEN, reason)),
+        state::SYN_SENT => Ok(wanted || listed(REASONS_ANSWER, reason)),
+        state::SYN_RECV => Ok(wanted),
+        other if state::is_existing(other) && listed(REASONS_EXISTING, reason) => {
+            // TCP has parsed the header: one read rejects the packets of normal connections.
+            let flags = place!(cb_flags);
+            if flags == MISSING {
+                return Ok(false);
+            }
+            let flags: u8 = skb.read(place!(skb_cb).wrapping_add(flags))?;
+            if flags & (SYN | RST | ACK) != SYN {
+                return Ok(false);
+            }
+            // A TIME_WAIT socket has no such member. Connected raw and UDP sockets are in ESTABLISHED.
+            Ok(other == state::TIME_WAIT || sk.read::<u16>(place!(protocol))? == IPPROTO_TCP)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The socket that sent the packet, where it is in SYN_SENT. A clone that goes to a packet socket has none.
+#[inline(always)]
+fn sender_in_syn_sent(skb: Kptr) -> Result<Option<Kptr>, ReadError> {
+    let sk = Kptr::new(skb.read(place!(skb_sk))?);
+    if sk.address() == 0 || sk.read::<u8>(place!(state))? != state::SYN_SENT {
+        return Ok(None);
+    }
+    Ok(Some(sk))
 }
 
 #[inline(always)]
@@ -155,7 +255,7 @@ fn listed(bitmap: usize, reason: u32) -> bool {
         return false;
     }
     let words: *const u64 = (&raw const REASONS).cast();
-    // SAFETY: the bitmap is one of the three, and the word was checked: it is inside the global.
+    // SAFETY: the bitmap is one of the six, and the word was checked: it is inside the global.
     let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
     word & (1 << (reason & 63)) != 0
 }

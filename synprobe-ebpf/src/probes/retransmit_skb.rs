@@ -8,7 +8,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use synprobe_ebpf::{
     config::{MISSING, ROLE_CLIENT},
-    event::{KIND_RETRANSMIT, RetransmitRecord, state},
+    event::{KIND_RETRANSMIT, RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, state},
 };
 
 use super::finish;
@@ -61,6 +61,9 @@ fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), ReadError>
         r.backoff = sk.read(place!(backoff))?;
         r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
         r.syn_retries = sk.read(place!(syn_retries))?;
+        if sk_state == state::SYN_SENT {
+            r.syn_had = syn_had(sk)?;
+        }
         if place!(net) != MISSING {
             let net = Kptr::new(sk.read(place!(net))?);
             r.sysctl_syn_retries = net.read(place!(sysctl_syn_retries))?;
@@ -69,4 +72,17 @@ fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), ReadError>
         Ok(())
     });
     Ok(())
+}
+
+/// `SYN_HAD_*`: what the first SYN of a socket in SYN_SENT had.
+#[inline(always)]
+fn syn_had(sk: Kptr) -> Result<u8, ReadError> {
+    let mut had = 0;
+    if place!(syn_fastopen) != MISSING && sk.read_bits(place!(syn_fastopen))? != 0 {
+        had |= SYN_HAD_FAST_OPEN;
+    }
+    if sk.read_or(place!(ecn_flags), 0u8)? != 0 {
+        had |= SYN_HAD_ECN;
+    }
+    Ok(had)
 }

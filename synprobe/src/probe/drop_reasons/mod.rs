@@ -6,12 +6,13 @@
 mod table;
 
 use synprobe_ebpf::config::{
-    ALL_REASON_WORDS, REASON_WORDS, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_WANTED,
+    ALL_REASON_WORDS, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING, REASONS_HALF_OPEN,
+    REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
 };
 
 use super::btf::Btf;
 pub use table::Meaning;
-use table::{HALF_OPEN, OWN_DOING, RecordWhen};
+use table::{ANSWER, EXISTING, HALF_OPEN, OWN_DOING, RecordWhen};
 
 /// The prefix of the kernel's names.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -78,7 +79,7 @@ impl Reasons {
         Some(reason.number)
     }
 
-    /// The kernel side's form: three bitmaps, one after the other. `with_receiver`: the program receives
+    /// The kernel side's form: six bitmaps, one after the other. `with_receiver`: the program receives
     /// the socket that the packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
@@ -96,6 +97,15 @@ impl Reasons {
             let mut set = |bitmap| words[bitmap * REASON_WORDS + word] |= 1 << bit;
             if HALF_OPEN.contains(&name.as_str()) {
                 set(REASONS_HALF_OPEN);
+            }
+            if with_receiver && ANSWER.contains(&name.as_str()) {
+                set(REASONS_ANSWER);
+            }
+            if with_receiver && EXISTING.contains(&name.as_str()) {
+                set(REASONS_EXISTING);
+            }
+            if table::can_be_outgoing(name) {
+                set(REASONS_OUTGOING);
             }
             match meaning.map(|meaning| meaning.record_when) {
                 None => {}

@@ -65,6 +65,36 @@ pub(super) static HALF_OPEN: &[&str] = &[
     "TCP_RFC7323_TSECR",
 ];
 
+/// The reasons for which a socket in SYN_SENT frees an answer (`tcp_rcv_synsent_state_process()`, 6.11 to
+/// 6.18): INVALID_ACK_SEQUENCE (it acknowledges something else), RFC7323_PAWS (the echoed timestamp, or an old
+/// one), RESET (without ACK), FLAGS (neither SYN nor RST). NOT_SPECIFIED where a kernel gives no other.
+pub(super) static ANSWER: &[&str] = &[
+    "NOT_SPECIFIED",
+    "TCP_FASTOPEN",
+    "TCP_FLAGS",
+    "TCP_INVALID_ACK_SEQUENCE",
+    "TCP_INVALID_SYN",
+    "TCP_RESET",
+    "TCP_RFC7323_PAWS",
+    "TCP_RFC7323_TSECR",
+];
+
+/// The reasons for which an existing connection frees a SYN: INVALID_SYN (`tcp_validate_incoming()`, after a
+/// challenge ACK); in TIME_WAIT RFC7323_TW_PAWS (6.15) and NOT_SPECIFIED (`tcp_timewait_state_process()`).
+pub(super) static EXISTING: &[&str] = &[
+    "NOT_SPECIFIED",
+    "TCP_INVALID_SYN",
+    "TCP_RFC7323_PAWS",
+    "TCP_RFC7323_TW_PAWS",
+];
+
+/// Whether an outgoing packet can meet the reason. Reasons of the receiving side are left out: those are
+/// frequent, and each look at the sender costs two reads.
+pub(super) fn can_be_outgoing(name: &str) -> bool {
+    const RECEIVING: &[&str] = &["NO_SOCKET", "OTHERHOST", "PKT_TOO_SMALL", "SOCKET_RCVBUFF"];
+    !name.starts_with("TCP_") && !name.starts_with("IP_IN") && !RECEIVING.contains(&name)
+}
+
 /// The reasons that are recorded whatever socket the packet was for, with their meanings.
 ///
 /// Left out are: packets for no socket here (OTHERHOST, NO_SOCKET), the protocol's own
