@@ -40,8 +40,9 @@ pub use listener::{LimitedBy, Listener, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
-    Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings, ListenCounters, ListenerOwner,
-    PathQuestion, RetransCounts, RetransReading, ReturnPath, SocketDump, Tuple,
+    ConntrackCounts, ConntrackReading, Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings,
+    ListenCounters, ListenerOwner, PathQuestion, RetransCounts, RetransReading, ReturnPath,
+    SocketDump, Tuple,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;

@@ -207,6 +207,36 @@ pub struct ListenCounters {
     pub req_q_full_drop: Option<u64>,
 }
 
+/// Counts of connection tracking in one namespace, all CPUs together; `None`: this kernel does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConntrackCounts {
+    /// Entries in the table now.
+    pub entries: Option<u64>,
+    /// Packets dropped because they could not be tracked (`nf_conntrack_in()`).
+    pub drop: Option<u64>,
+    /// Entries evicted to make room.
+    pub early_drop: Option<u64>,
+    /// Packets dropped because their tuple was taken (`__nf_conntrack_confirm()`).
+    pub insert_failed: Option<u64>,
+    /// Packets that belong to no valid connection. Conntrack itself does not drop them.
+    pub invalid: Option<u64>,
+}
+
+/// The state of connection tracking in one namespace at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConntrackReading {
+    /// Inode of the namespace.
+    pub netns: u32,
+    /// When, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+    /// Read because of a dropped packet, just before its record was taken in.
+    pub at_drop: bool,
+    /// `net.netfilter.nf_conntrack_max`.
+    pub max: Option<u64>,
+    /// The counts.
+    pub counts: ConntrackCounts,
+}
+
 /// A return path to be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PathQuestion {

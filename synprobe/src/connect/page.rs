@@ -83,7 +83,7 @@ fn block(text: &mut String, of: &AttemptDetail, connected_us: Option<u64>, timeo
     if let Some(icmp) = &a.icmp {
         let from = match a.icmp_from {
             Some(from) if Some(from) == a.local_addr => {
-                format!(" from {from}, this host: the next hop does not answer ARP or NDP")
+                format!(" from {from}, this host{}", own_icmp(icmp, a.verdict))
             }
             Some(from) => format!(" from {from}"),
             None => String::new(),
@@ -111,6 +111,17 @@ fn block(text: &mut String, of: &AttemptDetail, connected_us: Option<u64>, timeo
         if let Some(remedy) = &h.remedy {
             say(format!("try: {}", safe(remedy)));
         }
+    }
+}
+
+/// Why this host sent an ICMP error to itself, by what the error says.
+fn own_icmp(icmp: &str, verdict: Option<VerdictKind>) -> &'static str {
+    match icmp {
+        _ if verdict == Some(VerdictKind::DroppedHere) => ": it drops the SYN itself",
+        "host unreachable" | "address unreachable" => {
+            ": as when the next hop does not answer ARP or neighbour discovery"
+        }
+        _ => "",
     }
 }
 
@@ -147,6 +158,9 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
                 ""
             }
         ),
+        (_, Outcome::Refused) if a.verdict == Some(VerdictKind::DroppedHere) => {
+            format!("REFUSED by a RST of this host itself{took}{error}")
+        }
         (_, Outcome::Refused) => format!("REFUSED by a RST{took}{error}"),
         (_, Outcome::TimedOut) => format!("NO ANSWER: the kernel gave up{took}{error}"),
         (_, Outcome::Established) => format!("connected{took}, and closed at once{error}"),
@@ -164,10 +178,18 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
                 .map_or(String::new(), |w| format!(": {w}"));
             format!("refused by this host's kernel before a SYN was sent{why}")
         }
+        // Every SYN is accounted for: none got beyond this host.
+        (Some(_), _) if a.verdict == Some(VerdictKind::DroppedHere) && is_certain(of) => {
+            "every SYN dropped by this host".to_owned()
+        }
         (Some(1), _) => "1 SYN".to_owned(),
         (Some(n), _) => format!("{n} SYNs {}", ladder(gaps)),
     };
     format!("{what}, {}", syns.trim_end())
+}
+
+fn is_certain(of: &AttemptDetail) -> bool {
+    of.attempt.confidence == Confidence::Certain
 }
 
 fn way(of: &AttemptDetail) -> String {

@@ -7,6 +7,7 @@
 pub mod addresses;
 mod buffers;
 pub mod cgroup;
+pub mod conntrack;
 pub mod counters;
 #[cfg(test)]
 pub(crate) mod fixtures;

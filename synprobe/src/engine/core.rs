@@ -166,6 +166,10 @@ impl Engine {
                 self.judge.context.counted_clients = self.tracker.counted_clients();
             }
             Input::SocketStates(states) => self.socket_states = Some(*states),
+            Input::Conntrack(reading) => self.judge.context.note_conntrack(reading),
+            Input::Device(netns, index, name) => {
+                self.judge.context.set_device(netns, index, name);
+            }
             Input::BatchEnds(offset_ns) => {
                 self.clock = WallClock::from_offset(offset_ns.into());
                 let mut lines = self.judge.pass(self.tracker.take_lines());
@@ -295,7 +299,8 @@ impl Engine {
             } else {
                 (local, peer)
             };
-            let drop = DroppedPacket {
+            let mut drop = DroppedPacket {
+                device: context.device(r.flow.netns, r.ifindex),
                 netns: r.flow.netns,
                 from,
                 to,
@@ -308,6 +313,7 @@ impl Engine {
                 count: 1,
                 last_ns: r.header.ts_ns,
             };
+            context.tell_filter_from_conntrack(&mut drop);
             context.note_drop(drop.clone());
             // One that has a half-open is a repeated SYN.
             if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {

@@ -12,8 +12,8 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
-        Missed, PathQuestion, ReturnPath, Role, SocketDump,
+        ConntrackReading, Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
+        ListenerOwner, Missed, PathQuestion, ReturnPath, Role, SocketDump,
     },
     track::Fates,
 };
@@ -102,6 +102,10 @@ pub enum Input {
         /// Records that were due, by the kernel side's counters.
         produced: u64,
     },
+    /// The state of a namespace's connection tracking: before the drop that it was read for.
+    Conntrack(ConntrackReading),
+    /// The name of a device, by namespace and index; `None`: there is none.
+    Device(u32, u32, Option<Arc<str>>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -26,6 +26,8 @@ pub struct Enricher {
     symbols: Kallsyms,
     names: HostNames,
     namespaces: HashSet<u32>,
+    /// By namespace and index.
+    devices: HashSet<(u32, u32)>,
     cgroups: HashSet<u64>,
     /// Of the last event. The next one mostly has the same.
     last_netns: u32,
@@ -42,6 +44,7 @@ impl Enricher {
             symbols: Kallsyms::open(),
             names,
             namespaces: HashSet::new(),
+            devices: HashSet::new(),
             cgroups: HashSet::new(),
             last_netns: 0,
             last_cgroup: 0,
@@ -67,6 +70,9 @@ impl Enricher {
         if needs_counters {
             feed(Input::Counters(netns, self.names.counters(netns)));
         }
+        if let Event::Drop(record) = &event {
+            self.around_drop(record, feed);
+        }
         feed(match event {
             Event::Drop(record) => {
                 let meaning = self.meaning(&record);
@@ -74,6 +80,25 @@ impl Enricher {
             }
             event => Input::Event(event),
         });
+    }
+
+    /// Feeds what belongs to a dropped packet, before its record: the device, and where netfilter dropped it the
+    /// state of connection tracking.
+    fn around_drop(&mut self, r: &DropRecord, feed: &mut impl FnMut(Input)) {
+        let device = (r.flow.netns, r.ifindex);
+        if r.ifindex != 0 && !self.devices.contains(&device) {
+            if self.devices.len() >= REMEMBERED {
+                self.devices.clear();
+            }
+            self.devices.insert(device);
+            let name = self.names.device(r.flow.netns, r.ifindex);
+            feed(Input::Device(r.flow.netns, r.ifindex, name));
+        }
+        if self.reasons.name(r.reason) == Some("NETFILTER_DROP")
+            && let Some(reading) = self.names.conntrack(r.flow.netns)
+        {
+            feed(Input::Conntrack(reading));
+        }
     }
 
     /// Feeds a namespace's name and settings, unless that was done.

@@ -5,13 +5,16 @@
 
 use std::{
     collections::HashMap,
+    ffi::CStr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    diag::{cgroup::Cgroups, counters::CounterReader, handshake_settings},
-    model::{HandshakeCounters, HandshakeSettings},
+    diag::{
+        cgroup::Cgroups, conntrack::ConntrackReader, counters::CounterReader, handshake_settings,
+    },
+    model::{ConntrackReading, HandshakeCounters, HandshakeSettings},
     sys::{
         clock::monotonic_ns,
         netns::{self, NetNs},
@@ -21,12 +24,23 @@ use crate::{
 /// How long a counter file stays open after its last use.
 const OPEN: Duration = Duration::from_secs(10);
 
+/// The connection tracking of a namespace is read at most this often.
+const CONNTRACK_PAUSE: Duration = Duration::from_millis(20);
+
+struct OpenConntrack {
+    /// `None`: it cannot be read there.
+    reader: Option<ConntrackReader>,
+    used: Instant,
+    read: Option<Instant>,
+}
+
 /// See the module.
 pub struct HostNames {
     /// Namespaces that the caller holds anyway.
     given: Vec<NetNs>,
     cgroups: Option<Cgroups>,
     counters: HashMap<u32, (Option<CounterReader>, Instant)>,
+    conntrack: HashMap<u32, OpenConntrack>,
 }
 
 impl HostNames {
@@ -36,12 +50,14 @@ impl HostNames {
             given: given.to_vec(),
             cgroups: Cgroups::open().ok(),
             counters: HashMap::new(),
+            conntrack: HashMap::new(),
         }
     }
 
     /// Closes what was not used for a while.
     pub fn tidy(&mut self) {
         self.counters.retain(|_, (_, used)| used.elapsed() < OPEN);
+        self.conntrack.retain(|_, open| open.used.elapsed() < OPEN);
     }
 
     fn find(&self, inode: u32) -> Option<NetNs> {
@@ -60,6 +76,32 @@ impl HostNames {
     /// The path of a cgroup v2 id.
     pub fn cgroup(&mut self, id: u64) -> Option<Arc<str>> {
         self.cgroups.as_mut()?.path(id).map(Arc::from)
+    }
+
+    /// The name of a device.
+    pub fn device(&self, inode: u32, index: u32) -> Option<Arc<str>> {
+        let netns = self.find(inode)?;
+        netns.run(|| device_name(index)).ok()?
+    }
+
+    /// The state of a namespace's connection tracking now; `None`: it cannot be read, or was read just before.
+    pub fn conntrack(&mut self, inode: u32) -> Option<ConntrackReading> {
+        if !self.conntrack.contains_key(&inode) {
+            let netns = self.find(inode);
+            let open = OpenConntrack {
+                reader: netns.and_then(|netns| ConntrackReader::open(&netns).ok()),
+                used: Instant::now(),
+                read: None,
+            };
+            self.conntrack.insert(inode, open);
+        }
+        let open = self.conntrack.get_mut(&inode)?;
+        open.used = Instant::now();
+        if open.read.is_some_and(|at| at.elapsed() < CONNTRACK_PAUSE) {
+            return None;
+        }
+        open.read = Some(open.used);
+        open.reader.as_ref()?.read(true).ok()
     }
 
     /// The counters of a namespace as they are now.
@@ -81,4 +123,17 @@ impl HostNames {
             syncookies_recv: counter("SyncookiesRecv"),
         }
     }
+}
+
+/// The name of a device in this thread's namespace (if_indextoname(3)).
+fn device_name(index: u32) -> Option<Arc<str>> {
+    let mut name = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the IF_NAMESIZE bytes that the function may write.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    let bytes = name.map(|c| c as u8);
+    let name = CStr::from_bytes_until_nul(&bytes).ok()?;
+    Some(name.to_string_lossy().into())
 }

@@ -109,6 +109,7 @@ impl Run {
             counters,
             addresses,
             settings,
+            conntrack,
             paths,
             icmp,
             at_ns,
@@ -123,6 +124,9 @@ impl Run {
         });
         for (netns, settings) in settings {
             core.feed(Input::Settings(netns, settings));
+        }
+        for reading in conntrack {
+            core.feed(Input::Conntrack(reading));
         }
         for (netns, addresses) in addresses {
             core.feed(Input::Addresses(netns, addresses));

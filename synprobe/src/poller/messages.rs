@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 use crate::{
     diag::icmp::IcmpErrors,
     model::{
-        Fate, HandshakeSettings, ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath,
-        SocketDump, Tuple,
+        ConntrackReading, Fate, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
+        PathQuestion, ReturnPath, SocketDump, Tuple,
     },
 };
 
@@ -46,6 +46,8 @@ pub struct Round {
     pub addresses: Vec<(u32, Vec<IpAddr>)>,
     /// Settings of the namespaces, where they were read in this round.
     pub settings: Vec<(u32, HandshakeSettings)>,
+    /// Connection tracking of the namespaces, where it was read in this round.
+    pub conntrack: Vec<ConntrackReading>,
     /// The requested paths that exist.
     pub paths: Vec<(PathQuestion, ReturnPath)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.

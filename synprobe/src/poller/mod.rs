@@ -205,6 +205,7 @@ impl Poller {
                         synack_retries: None,
                         settings: HandshakeSettings::default(),
                         limits: QueueSettings::default(),
+                        conntrack: None,
                         is_stale: true,
                         begun: false,
                         given: given.contains(&inode),

@@ -8,6 +8,7 @@ use super::{Round, listener_owners::OwnerSearch};
 use crate::{
     diag::{
         addresses::addresses,
+        conntrack::ConntrackReader,
         counters::{self, CounterReader},
         handshake_settings,
         icmp::IcmpErrors,
@@ -18,8 +19,8 @@ use crate::{
         sock_diag::{self, Query, SockDiag},
     },
     model::{
-        HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner, QueueSettings,
-        RetransCounts, RetransReading, SocketDump, Tuple,
+        ConntrackReading, HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner,
+        QueueSettings, RetransCounts, RetransReading, SocketDump, Tuple,
     },
     sys::{clock::monotonic_ns, netns::NetNs},
 };
@@ -37,6 +38,8 @@ pub(super) struct WatchedNetns {
     pub settings: HandshakeSettings,
     /// What limits its queues, as last read.
     pub limits: QueueSettings,
+    /// Its connection tracking, as last read.
+    pub conntrack: Option<ConntrackReading>,
     /// Its settings and addresses are to be reported.
     pub is_stale: bool,
     /// Whether its SYN_SENT were asked for.
@@ -52,6 +55,8 @@ impl WatchedNetns {
     pub fn read_settings(&mut self) {
         (self.settings, self.synack_retries) = handshake_settings(&self.netns);
         self.limits = read_settings(&self.netns).unwrap_or_default();
+        let conntrack = ConntrackReader::open(&self.netns);
+        self.conntrack = conntrack.and_then(|reader| reader.read(false)).ok();
         self.is_stale = true;
     }
 }
@@ -178,6 +183,7 @@ impl Round {
         });
         if mem::take(&mut watched.is_stale) {
             self.settings.push((netns, watched.settings));
+            self.conntrack.extend(watched.conntrack);
             match addresses(&watched.netns) {
                 Ok(addresses) => self.addresses.push((netns, addresses)),
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! This host dropped the packet itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Context, Explanation, Finding, Verdict,
@@ -28,6 +28,33 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
         .collect()
 }
 
+/// Whether a RST or an ICMP error ended it.
+fn answered(h: &Handshake) -> bool {
+    h.connection.role == Role::Client
+        && matches!(h.outcome, Outcome::Refused | Outcome::Unreachable)
+}
+
+/// Whether this host dropped every SYN of it: then no answer to it can be the peer's.
+fn none_got_further(h: &Handshake, drops: &[&DroppedPacket]) -> bool {
+    let syns = drops.iter().filter(|d| d.packet == Packet::Syn);
+    let dropped: u64 = syns.map(|d| d.count).sum();
+    dropped > u64::from(h.retransmits)
+}
+
+/// Whose the answer is to SYNs that got no further.
+fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String {
+    let answer = match (h.outcome, context.icmp(&h.connection)) {
+        (Outcome::Refused, _) => "the RST".to_owned(),
+        (_, Some(icmp)) => format!("the ICMP error from {}, {},", icmp.from, icmp.what),
+        (_, None) => format!("the error {}", h.error.as_deref().unwrap_or("")),
+    };
+    let further = match first.incoming {
+        true => "no SYN of it got further",
+        false => "no SYN of it left this host",
+    };
+    format!("{further}: {answer} is this host's own, as a rule that rejects makes it")
+}
+
 /// `dropped-here`
 pub(super) struct DroppedHere;
 
@@ -40,7 +67,7 @@ impl Verdict for DroppedHere {
         // Once the final ACK has arrived, earlier drops do not matter.
         let arrived = h.facts.acked && h.facts.queue_was_full;
         let well = h.outcome == Outcome::Established && h.retransmits == 0;
-        if arrived || well || h.outcome == Outcome::Refused {
+        if arrived || well {
             return None;
         }
         let of_handshake = decisive(h, context);
@@ -48,7 +75,7 @@ impl Verdict for DroppedHere {
         // One dropped packet does not explain why ten got no answer.
         let lost: u64 = of_handshake.iter().map(|d| d.count).sum();
         let sent = u64::from(h.retransmits).min(h.gaps_us.len() as u64) + 1;
-        if lost * 2 < sent {
+        if lost * 2 < sent || answered(h) && !none_got_further(h, &of_handshake) {
             return None;
         }
         let mut finding = Finding::certain().accounts_for(lost);
@@ -59,6 +86,10 @@ impl Verdict for DroppedHere {
                 format!("; in namespace {}", drop.netns)
             };
             finding = finding.pro(format!("{}{elsewhere}", drop.fact()));
+        }
+        finding = finding.maybe_pro(context.conntrack_fact(first));
+        if answered(h) {
+            finding = finding.pro(own_answer(h, first, context));
         }
         Some(finding.remedy(first.remedy()))
     }
@@ -71,6 +102,7 @@ impl Verdict for DroppedHere {
         // Packets and connections, by what was dropped, where and why.
         type Kind<'s> = (u32, Packet, bool, String, &'s str);
         let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
+        let mut conntrack = BTreeSet::new();
         // A connection with several half-opens has its packets counted once.
         let mut first: HashMap<_, &Handshake> = HashMap::new();
         for h in group {
@@ -83,6 +115,9 @@ impl Verdict for DroppedHere {
         }
         for h in first.into_values() {
             for d in decisive(h, context) {
+                if let Some(fact) = context.conntrack_fact(d) {
+                    conntrack.insert(fact);
+                }
                 let key = (d.netns, d.packet, d.incoming, d.cause(), &*d.words);
                 let (packets, connections) = kinds.entry(key).or_default();
                 *packets += d.count;
@@ -113,7 +148,22 @@ impl Verdict for DroppedHere {
                 supports: true,
             }
         };
-        Some(facts.into_iter().map(fact).collect())
+        let mut facts: Vec<_> = facts.into_iter().map(fact).collect();
+        facts.extend(conntrack.into_iter().map(|fact| Evidence {
+            fact,
+            supports: true,
+        }));
+        let rejected = group.iter().filter(|h| answered(h)).count();
+        if rejected > 0 {
+            facts.push(Evidence {
+                fact: format!(
+                    "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so \
+                     the answer is this host's own: a rule rejects"
+                ),
+                supports: true,
+            });
+        }
+        Some(facts)
     }
 
     fn explain(&self) -> Explanation {
@@ -126,7 +176,7 @@ impl Verdict for DroppedHere {
                       with the addresses and ports of this handshake, while it lasted. It is the \
                       strongest evidence there is. A drop in another network namespace of this host \
                       counts too, and is named.",
-            remedy: "NETFILTER_DROP: find the rule.\n    nft list ruleset\n    iptables-save -c\n\
+            remedy: "NETFILTER_DROP: find the rule. A RST or an ICMP error may come with it: a rule that rejects.\n    nft list ruleset\n    iptables-save -c\n\
                      IP_RPFILTER: the route back to the sender does not use the interface that the \
                      packet came in on.\n    ip route get <peer>\n    sysctl net.ipv4.conf.all.rp_filter\n\
                      IP_INNOROUTES, IP_OUTNOROUTES: there is no route.\n    ip route get <peer>\n\
@@ -214,6 +264,34 @@ mod tests {
             ..discard(&h, Packet::Syn, 1)
         });
         assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::Unreachable));
+    }
+
+    #[test]
+    fn an_answer_to_syns_that_did_not_leave_is_this_hosts_own() {
+        for (outcome, error, words) in [
+            (
+                Outcome::Refused,
+                "ECONNREFUSED",
+                "the RST is this host's own",
+            ),
+            (
+                Outcome::Unreachable,
+                "EACCES",
+                "the error EACCES is this host's own",
+            ),
+        ] {
+            let mut h = active(outcome);
+            (h.error, h.facts.reset_seen) = (Some(error.into()), outcome == Outcome::Refused);
+            let found = judged(&h, dropping(&h, Packet::Syn));
+            assert_eq!(found.verdict, Some(VerdictKind::DroppedHere));
+            assert_eq!(found.confidence, Confidence::Certain);
+            assert!(found.evidence[1].fact.contains(words), "{found:?}");
+            assert!(found.evidence[1].fact.starts_with("no SYN of it left"));
+            // One that got further may have been answered by the peer.
+            h.retransmits = 3;
+            let kind = verdict_of(&h, dropping(&h, Packet::Syn)).0;
+            assert_ne!(kind, Some(VerdictKind::DroppedHere));
+        }
     }
 
     #[test]

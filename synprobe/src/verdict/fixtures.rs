@@ -134,6 +134,7 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
         words: "this host's netfilter rules".into(),
         remedy: "nft list ruleset".into(),
         place: Some("nft_do_chain".into()),
+        device: None,
         count,
         last_ns: T0 + SEC,
     }

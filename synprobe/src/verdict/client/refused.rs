@@ -1,7 +1,7 @@
 //! RST in answer to our SYN.
 
 use crate::{
-    model::{Handshake, Outcome, VerdictKind},
+    model::{Confidence, Handshake, Outcome, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -17,6 +17,14 @@ impl Verdict for Refused {
         if !super::failed(h) || h.outcome != Outcome::Refused {
             return None;
         }
+        // Where this host's own drops are not seen, a rule of its own that rejects looks the same.
+        let unseen = (!context.sees_drops || context.drops_missed).then(|| {
+            let why = match context.sees_drops {
+                true => "drop records were lost",
+                false => "this kernel does not report the packets that it drops",
+            };
+            format!("{why}: a REJECT rule of this host itself cannot be excluded")
+        });
         let error = h.error.as_deref().unwrap_or("ECONNREFUSED");
         let mut finding = if h.facts.reset_seen {
             Finding::certain()
@@ -32,6 +40,10 @@ impl Verdict for Refused {
                 .called_listener(&h.connection)
                 .map(|l| format!("a listener is on this host at that address: {}", l.name())),
         );
+        if unseen.is_some() {
+            finding.confidence = Confidence::Likely;
+        }
+        finding = finding.maybe_contra(unseen);
         let port = h.connection.peer_port.unwrap_or(0);
         let peer = super::peer(h);
         Some(finding.remedy(format!(
@@ -46,7 +58,9 @@ impl Verdict for Refused {
             meaning: "The peer's host, or a device in its name, refused the connection at once. Mostly \
                       nothing listens on that port and address (a service that is down, or bound to \
                       another address), sometimes a firewall that rejects with RST.",
-            detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED: certain. An ICMP \
+            detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED, and no SYN of it dropped by this \
+                      host (Linux 5.17; else likely): certain. A RST to SYNs that this host dropped is its \
+                      own, and reported as dropped-here. An ICMP \
                       port-unreachable gives the same errno without a RST and is reported as unreachable.",
             remedy: "On the peer, see who listens.\n    ss -ltnp",
             reproduce: "synprobe lab refused",
@@ -57,10 +71,7 @@ impl Verdict for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::{Confidence, Role},
-        verdict::fixtures::*,
-    };
+    use crate::{model::Role, verdict::fixtures::*};
 
     fn refused() -> Handshake {
         let mut h = active(Outcome::Refused);
@@ -69,12 +80,35 @@ mod tests {
         h
     }
 
+    fn seeing_drops() -> Context {
+        let mut context = Context::default();
+        context.sees_drops = true;
+        context
+    }
+
     #[test]
     fn a_rst_makes_it() {
         assert_eq!(
-            verdict_of(&refused(), Context::default()),
+            verdict_of(&refused(), seeing_drops()),
             (Some(VerdictKind::Refused), Confidence::Certain)
         );
+    }
+
+    #[test]
+    fn without_drop_records_a_rule_of_this_host_is_not_excluded() {
+        let mut missed = seeing_drops();
+        missed.drops_missed = true;
+        for context in [Context::default(), missed] {
+            let found = judged(&refused(), context);
+            assert_eq!(found.verdict, Some(VerdictKind::Refused));
+            assert_eq!(found.confidence, Confidence::Likely);
+            assert!(
+                found
+                    .evidence
+                    .iter()
+                    .any(|e| e.fact.contains("REJECT rule"))
+            );
+        }
     }
 
     #[test]

@@ -2,11 +2,36 @@
 
 use crate::{
     model::{Handshake, Outcome, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{
+        Context, Explanation, Finding, Verdict,
+        context::{IcmpReport, OwnIcmp},
+    },
 };
 
 /// `unreachable`
 pub(in crate::verdict) struct Unreachable;
+
+/// What an error means that this host sent to itself.
+fn own_words(own: OwnIcmp, h: &Handshake, context: &Context) -> Option<String> {
+    let began_ns = h.facts.began_ns.unwrap_or(0);
+    let drops = context.drops_of(&h.connection, began_ns);
+    let neighbour = drops.iter().find(|d| d.reason.starts_with("NEIGH_"));
+    match (own, neighbour) {
+        (OwnIcmp::LinkFailure, Some(drop)) => {
+            Some(format!("this host sent the error itself: {}", drop.words))
+        }
+        (OwnIcmp::LinkFailure, None) => Some(
+            "this host sent the error itself, as it does when the next hop does not answer ARP or neighbour \
+             discovery"
+                .to_owned(),
+        ),
+        (OwnIcmp::Rule, _) => Some(
+            "this host sent the error itself, as a rule of its own packet filter that rejects does"
+                .to_owned(),
+        ),
+        (OwnIcmp::Other, _) => Some("this host sent the error itself".to_owned()),
+    }
+}
 
 impl Verdict for Unreachable {
     fn kind(&self) -> VerdictKind {
@@ -27,14 +52,21 @@ impl Verdict for Unreachable {
         if !ended_by_it && noted.is_none() && word.is_none() {
             return None;
         }
-        let error = h.error.as_deref().or(noted).unwrap_or("an ICMP error");
         let mut finding = if ended_by_it {
-            Finding::certain()
-                .accounts_for_outcome()
-                .pro(format!("{error} after {}", super::took(h)))
+            Finding::certain().accounts_for_outcome().pro(format!(
+                "{} after {}",
+                h.error.as_deref().unwrap_or("an ICMP error"),
+                super::took(h)
+            ))
         } else {
+            let came = match noted {
+                Some(error) => format!("an ICMP error was noted for it: {error}"),
+                None => "an ICMP error came for it".to_owned(),
+            };
+            let open = h.is_still_open();
             Finding::likely()
-                .pro(format!("an ICMP error was noted for it: {error}"))
+                .pro(came)
+                .maybe_pro((!open && h.error.is_none()).then(|| super::closed_by(h)))
                 .contra("the kernel did not end it for that")
         };
         finding = match word {
@@ -47,13 +79,16 @@ impl Verdict for Unreachable {
             None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
         };
         let peer = h.connection.peer_addr;
-        let own = word.is_some_and(|word| word.from == h.connection.local_addr);
-        if own {
-            finding = finding
-                .pro("the error came from this host: its neighbour on the link did not answer");
-        }
+        let own = word
+            .filter(|word| word.from == h.connection.local_addr)
+            .map(IcmpReport::as_own);
+        finding = finding.maybe_pro(own.and_then(|own| own_words(own, h, context)));
         let whom = match word {
-            _ if own => format!("ip neigh show {peer}; "),
+            _ if own == Some(OwnIcmp::LinkFailure) => format!("ip neigh show {peer}; "),
+            _ if own == Some(OwnIcmp::Rule) => {
+                "nft list ruleset; iptables-save -c; ip6tables-save -c; ".to_owned()
+            }
+            _ if own.is_some() => String::new(),
             Some(word) if word.from != peer => format!("ask the router {}; ", word.from),
             _ => String::new(),
         };
@@ -112,6 +147,40 @@ mod tests {
             judgement.evidence[1].fact,
             "ICMP from 10.0.0.254: host unreachable (type 3 code 1), once"
         );
+    }
+
+    #[test]
+    fn type_and_code_decide_what_an_error_of_this_host_means() {
+        for (what, words, command) in [
+            ("host unreachable (type 3 code 1)", "next hop", "ip neigh"),
+            (
+                "port unreachable (type 3 code 3)",
+                "packet filter",
+                "nft list",
+            ),
+            (
+                "administratively prohibited (type 1 code 1)",
+                "packet filter",
+                "nft list",
+            ),
+            (
+                "time exceeded (a routing loop, or too far) (type 11 code 0)",
+                "itself",
+                "ip route",
+            ),
+        ] {
+            let h = unreachable();
+            let mut context = Context::default();
+            let word = IcmpReport {
+                from: h.connection.local_addr,
+                what: what.into(),
+                count: 1,
+            };
+            context.note_icmp(Ends::of(&h.connection).unwrap(), word);
+            let judgement = judged(&h, context);
+            assert!(judgement.evidence[2].fact.contains(words), "{judgement:?}");
+            assert!(judgement.remedy.unwrap().starts_with(command), "{what}");
+        }
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub struct DroppedPacket {
     pub remedy: Cow<'static, str>,
     /// The kernel function, where it is known.
     pub place: Option<Arc<str>>,
+    /// The device by which it came, where that is known.
+    pub device: Option<Arc<str>>,
     /// How many.
     pub count: u64,
     /// The last of them, CLOCK_MONOTONIC nanoseconds.
@@ -96,7 +98,7 @@ impl DroppedPacket {
     fn same_kind(&self, other: &Self) -> bool {
         (self.netns, self.packet, self.incoming, &self.reason)
             == (other.netns, other.packet, other.incoming, &other.reason)
-            && self.from == other.from
+            && (self.from, &self.words) == (other.from, &other.words)
     }
 
     /// Both ends of its connection.

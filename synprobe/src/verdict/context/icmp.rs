@@ -16,6 +16,40 @@ pub struct IcmpReport {
     pub count: u64,
 }
 
+/// What an ICMP error means that this host sent to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnIcmp {
+    /// The kernel sends it when the next hop does not answer (`arp_error_report()`, `ndisc_error_report()`). A
+    /// REJECT rule can send the same.
+    LinkFailure,
+    /// The kernel sends it for no segment of its own: a REJECT rule does.
+    Rule,
+    /// Neither is known.
+    Other,
+}
+
+impl IcmpReport {
+    /// What it means if this host itself sent it. Type and code decide (RFC 792, RFC 4443), not the sender.
+    pub fn as_own(&self) -> OwnIcmp {
+        let is = |words: &[&str]| words.iter().any(|w| self.what.starts_with(w));
+        if is(&["host unreachable", "address unreachable"]) {
+            OwnIcmp::LinkFailure
+        } else if is(&[
+            "port unreachable",
+            "protocol unreachable",
+            "network unreachable",
+            "no route to destination",
+            "administratively prohibited",
+            "source address failed policy",
+            "reject route",
+        ]) {
+            OwnIcmp::Rule
+        } else {
+            OwnIcmp::Other
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct IcmpReports(Bounded<Ends, IcmpReport>);
 

@@ -2,6 +2,7 @@
 //! handshakes went. Everything here was observed in this run, and is bounded.
 
 mod baseline;
+mod conntrack;
 mod drops;
 mod fanout;
 mod icmp;
@@ -11,11 +12,14 @@ mod port_stats;
 mod refused_syns;
 mod stuck_data;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use fanout::Fanout;
-pub use icmp::IcmpReport;
+pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
@@ -70,6 +74,8 @@ pub struct Context {
     /// SYNs that this host refused before a half-open existed.
     pub refused_syns: RefusedSyns,
     drops: DroppedPackets,
+    devices: Bounded<(u32, u32), Option<Arc<str>>>,
+    conntrack: conntrack::ConntrackHistories,
     histories: listener_history::ListenerHistories,
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
@@ -178,6 +184,16 @@ impl Context {
         if selected && self.selection.wants(Role::Server) {
             self.refused_syns.note(refused);
         }
+    }
+
+    /// Takes in the name of a device.
+    pub fn set_device(&mut self, netns: u32, index: u32, name: Option<Arc<str>>) {
+        self.devices.insert((netns, index), name);
+    }
+
+    /// The name of a device; `None`: not known.
+    pub fn device(&self, netns: u32, index: u32) -> Option<Arc<str>> {
+        self.devices.get(&(netns, index)).cloned().flatten()
     }
 
     /// Takes in the interface and the neighbour from which a peer's SYN came.

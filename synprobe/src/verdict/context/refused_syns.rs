@@ -41,7 +41,7 @@ struct RefusalKey {
     netns: u32,
     local: Option<SocketAddr>,
     peer: Option<IpAddr>,
-    /// The kernel's name, or the words where there is none.
+    /// The reason in words: NETFILTER_DROP alone has several.
     why: Option<Arc<str>>,
 }
 
@@ -73,7 +73,7 @@ impl RefusedSyns {
             netns: refused.netns,
             local: refused.local,
             peer: refused.peer.map(|peer| peer.ip()),
-            why: Some(refused.reason.clone().unwrap_or(refused.words.clone())),
+            why: Some(refused.words.clone()),
         };
         if self.told_apart >= TOLD_APART && !self.sums.contains_key(&key) {
             (key.peer, refused.peer) = (None, None);
@@ -216,6 +216,7 @@ mod tests {
         all.note(refused(0, SEC));
         all.note(RefusedSyn {
             reason: Some("TCP_CSUM".into()),
+            words: "damaged".into(),
             ..refused(0, SEC)
         });
         assert_eq!(all.take_due(false).len(), 2);

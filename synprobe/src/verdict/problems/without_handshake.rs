@@ -23,7 +23,7 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
     let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
     for d in context.dropped_syns() {
         doors
-            .entry((d.netns, &*d.reason, d.to.ip(), d.to.port()))
+            .entry((d.netns, &*d.words, d.to.ip(), d.to.port()))
             .or_default()
             .push(d);
     }
@@ -41,7 +41,7 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
             let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
-            let problem = Problem {
+            let mut problem = Problem {
                 rank: 0,
                 verdict: Some(VerdictKind::DroppedHere),
                 confidence: Confidence::Certain,
@@ -72,6 +72,9 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 remedy: Some(first.remedy()),
                 effects: Vec::new(),
             };
+            problem
+                .evidence
+                .extend(context.conntrack_fact(first).map(pro));
             let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
             Found {
                 problem,

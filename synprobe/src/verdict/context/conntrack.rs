@@ -1,0 +1,235 @@
+//! Netfilter drops: by a rule, or by connection tracking.
+//!
+//! The kernel gives all of them the reason NETFILTER_DROP. `nft_do_chain()` as the place is a rule or a policy of
+//! nftables. `nf_hook_slow()` is any hook that returned NF_DROP: `ipt_do_table()`, `nf_conntrack_in()` (the table
+//! is full), `nf_conntrack_confirm()` (the tuple is taken). The counters of conntrack tell those apart: it raises
+//! `drop` or `insert_failed` with each packet that it drops. They are read before a drop is taken in.
+
+use super::{Context, DroppedPacket};
+use crate::{
+    model::{ConntrackCounts, ConntrackReading},
+    util::bounded::Bounded,
+};
+
+/// The table is called full from this share on: early drops keep it just below its limit.
+const FULL: f64 = 0.95;
+
+const TABLE_FULL: &str = "the connection tracking table is full (nf_conntrack_max)";
+const NOT_TRACKED: &str = "connection tracking could not track it (conntrack's drop counter rose)";
+const TAKEN: &str = "connection tracking could not insert it: another connection has its tuple after NAT \
+                     (conntrack's insert_failed rose)";
+const NFT: &str = "a rule or a chain's policy of nftables (iptables-nft too)";
+const NFT_INVALID: &str = "a rule or a chain's policy of nftables (iptables-nft too); conntrack counted an \
+                           INVALID packet with it, which rules with \"ct state invalid drop\" mean";
+const HOOK: &str = "a netfilter hook, not conntrack, whose counters did not rise: a rule of iptables-legacy or \
+                    of nftables";
+const HOOK_OR_CONNTRACK: &str = "a netfilter hook: a rule (iptables-legacy, nftables) or connection tracking; \
+                                 conntrack's counters could not be read";
+
+const RAISE_MAX: &str = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max; nsenter -t 1 -n sysctl -w \
+                         net.netfilter.nf_conntrack_max=<twice>";
+const NAT_RANGE: &str = "conntrack -S; nft list ruleset; iptables-save -t nat # give the SNAT or masquerade rule \
+                         fully-random (iptables: --random-fully), and a port range with room";
+const HOOKS: &str = "iptables-save -c; ip6tables-save -c; nft list ruleset; conntrack -S";
+
+/// What rose between two readings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Risen {
+    drop: u64,
+    insert_failed: u64,
+    invalid: u64,
+}
+
+impl Risen {
+    fn between(before: &ConntrackCounts, now: &ConntrackCounts) -> Self {
+        let rose = |before: Option<u64>, now: Option<u64>| match (before, now) {
+            (Some(before), Some(now)) => now.saturating_sub(before),
+            _ => 0,
+        };
+        Self {
+            drop: rose(before.drop, now.drop),
+            insert_failed: rose(before.insert_failed, now.insert_failed),
+            invalid: rose(before.invalid, now.invalid),
+        }
+    }
+}
+
+struct ConntrackHistory {
+    first: ConntrackReading,
+    last: ConntrackReading,
+    /// Rises that no drop has accounted for yet.
+    left: Risen,
+}
+
+#[derive(Default)]
+pub(super) struct ConntrackHistories(Bounded<u32, ConntrackHistory>);
+
+impl ConntrackHistories {
+    fn note(&mut self, reading: ConntrackReading) {
+        let Some(known) = self.0.get_mut(&reading.netns) else {
+            let history = ConntrackHistory {
+                first: reading,
+                last: reading,
+                left: Risen::default(),
+            };
+            self.0.insert(reading.netns, history);
+            return;
+        };
+        let risen = Risen::between(&known.last.counts, &reading.counts);
+        known.last = reading;
+        // What rose without a drop that was seen is not kept for a later one.
+        known.left = match reading.at_drop {
+            true => Risen {
+                drop: known.left.drop + risen.drop,
+                insert_failed: known.left.insert_failed + risen.insert_failed,
+                invalid: known.left.invalid + risen.invalid,
+            },
+            false => Risen::default(),
+        };
+    }
+
+    /// Says in words what dropped a packet of the reason NETFILTER_DROP.
+    fn tell(&mut self, d: &mut DroppedPacket) {
+        let by_nft = d.place.as_deref().is_some_and(|p| p.starts_with("nft_"));
+        let Some(known) = self.0.get_mut(&d.netns) else {
+            if by_nft {
+                d.words = NFT.into();
+            } else {
+                (d.words, d.remedy) = (HOOK_OR_CONNTRACK.into(), HOOKS.into());
+            }
+            return;
+        };
+        let left = &mut known.left;
+        if by_nft {
+            let invalid = left.invalid > 0;
+            left.invalid = left.invalid.saturating_sub(1);
+            d.words = if invalid { NFT_INVALID } else { NFT }.into();
+        } else if left.drop > 0 {
+            left.drop -= 1;
+            let (entries, max) = (known.last.counts.entries, known.last.max);
+            let full = match (entries, max) {
+                (Some(entries), Some(max)) => entries as f64 >= max as f64 * FULL,
+                _ => false,
+            };
+            d.words = if full { TABLE_FULL } else { NOT_TRACKED }.into();
+            let twice = max.map_or_else(|| "524288".to_owned(), |max| (max * 2).to_string());
+            d.remedy = RAISE_MAX.replace("<twice>", &twice).into();
+        } else if left.insert_failed > 0 {
+            left.insert_failed -= 1;
+            (d.words, d.remedy) = (TAKEN.into(), NAT_RANGE.into());
+        } else {
+            (d.words, d.remedy) = (HOOK.into(), HOOKS.into());
+        }
+    }
+}
+
+impl Context {
+    /// Takes in the state of a namespace's connection tracking.
+    pub fn note_conntrack(&mut self, reading: ConntrackReading) {
+        self.conntrack.note(reading);
+    }
+
+    /// Says in words what dropped a packet: of NETFILTER_DROP, whether a rule or connection tracking.
+    pub fn tell_filter_from_conntrack(&mut self, d: &mut DroppedPacket) {
+        if &*d.reason == "NETFILTER_DROP" {
+            self.conntrack.tell(d);
+        }
+    }
+
+    /// The numbers of connection tracking where it dropped a packet.
+    pub fn conntrack_fact(&self, d: &DroppedPacket) -> Option<String> {
+        if ![TABLE_FULL, NOT_TRACKED, TAKEN].contains(&&*d.words) {
+            return None;
+        }
+        let known = self.conntrack.0.get(&d.netns)?;
+        let (first, last) = (&known.first.counts, &known.last.counts);
+        let risen = Risen::between(first, last);
+        let number =
+            |n: Option<u64>| n.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string());
+        Some(format!(
+            "conntrack: {} of {} entries (net.netfilter.nf_conntrack_max); in this run drop rose by {}, \
+             insert_failed by {}",
+            number(last.entries),
+            number(known.last.max),
+            risen.drop,
+            risen.insert_failed
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{context::Packet, fixtures::*};
+
+    fn reading(entries: u64, drop: u64, insert_failed: u64, at_drop: bool) -> ConntrackReading {
+        ConntrackReading {
+            netns: NETNS,
+            at_ns: 0,
+            at_drop,
+            max: Some(800),
+            counts: ConntrackCounts {
+                entries: Some(entries),
+                drop: Some(drop),
+                early_drop: Some(0),
+                insert_failed: Some(insert_failed),
+                invalid: Some(0),
+            },
+        }
+    }
+
+    fn at_hook(context: &mut Context) -> DroppedPacket {
+        let h = active(crate::model::Outcome::TimedOut);
+        let mut d = DroppedPacket {
+            place: Some("nf_hook_slow".into()),
+            ..discard(&h, Packet::Syn, 1)
+        };
+        context.tell_filter_from_conntrack(&mut d);
+        d
+    }
+
+    #[test]
+    fn each_rise_explains_one_drop() {
+        let mut context = Context::default();
+        context.note_conntrack(reading(10, 5, 7, false));
+        context.note_conntrack(reading(850, 6, 7, true));
+        let d = at_hook(&mut context);
+        assert_eq!(d.words, TABLE_FULL);
+        assert!(d.remedy.ends_with("nf_conntrack_max=1600"), "{}", d.remedy);
+        assert_eq!(
+            context.conntrack_fact(&d).unwrap(),
+            "conntrack: 850 of 800 entries (net.netfilter.nf_conntrack_max); in this run drop rose by 1, \
+             insert_failed by 0"
+        );
+        // No further rise: not conntrack.
+        assert_eq!(at_hook(&mut context).words, HOOK);
+        context.note_conntrack(reading(10, 6, 9, true));
+        assert_eq!(at_hook(&mut context).words, TAKEN);
+        assert_eq!(at_hook(&mut context).words, TAKEN);
+        assert_eq!(at_hook(&mut context).words, HOOK);
+        context.note_conntrack(reading(10, 7, 9, true));
+        assert_eq!(at_hook(&mut context).words, NOT_TRACKED);
+    }
+
+    #[test]
+    fn a_rise_before_is_not_kept_and_without_counters_neither_is_named() {
+        let mut context = Context::default();
+        let d = at_hook(&mut context);
+        assert_eq!(d.words, HOOK_OR_CONNTRACK);
+        assert_eq!(context.conntrack_fact(&d), None);
+        context.note_conntrack(reading(10, 0, 0, false));
+        context.note_conntrack(reading(10, 50, 50, false));
+        assert_eq!(at_hook(&mut context).words, HOOK);
+    }
+
+    #[test]
+    fn the_place_shows_a_rule_of_nftables() {
+        let mut context = Context::default();
+        context.note_conntrack(reading(10, 0, 0, false));
+        context.note_conntrack(reading(800, 9, 9, true));
+        let h = active(crate::model::Outcome::TimedOut);
+        let mut d = discard(&h, Packet::Syn, 1);
+        context.tell_filter_from_conntrack(&mut d);
+        assert_eq!((&*d.words, &*d.remedy), (NFT, "nft list ruleset"));
+    }
+}
