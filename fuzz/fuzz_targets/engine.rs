@@ -473,6 +473,8 @@ impl Made<'_> {
             overflows: b.maybe(),
             syn_cookies: b.maybe(),
             drops: b.maybe(),
+            inode: b.pick(&[None, Some(5), Some(6)]),
+            owner_state: None,
         }
     }
 
@@ -567,8 +569,9 @@ impl Made<'_> {
                     syncookies_sent: b.maybe(),
                     syncookies_recv: b.maybe(),
                     req_q_full_drop: b.maybe(),
+                    out_no_routes: b.maybe(),
                 };
-                Input::Queues {
+                Input::ListenSockets {
                     at_ns: self.now_ns,
                     listeners,
                     counters: vec![counters],

@@ -217,7 +217,7 @@ impl Blank {
                     }
                 }
             }
-            Input::Queues { listeners, .. } => {
+            Input::ListenSockets { listeners, .. } => {
                 for listener in listeners {
                     path_is_neutral(&mut listener.cgroup);
                     listener.netns_name.take_if(|name| name.starts_with('/'));

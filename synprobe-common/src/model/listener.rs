@@ -47,8 +47,40 @@ pub struct Listener {
     pub overflows: Option<u64>,
     /// `SyncookiesSent` of its namespace.
     pub syn_cookies: Option<u64>,
-    /// Packets discarded at this very listener (`sk_drops`).
+    /// Packets discarded at this very listener (`sk_drops`). Repeated SYNs of a half-open count too.
     pub drops: Option<u64>,
+    /// Inode of the socket: sockets of a SO_REUSEPORT group differ in it.
+    pub inode: Option<u32>,
+    /// What its owner was doing, where that was read: while its accept queue is half full or fuller.
+    pub owner_state: Option<OwnerState>,
+}
+
+/// What a process was doing when it was read from `/proc/PID`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerState {
+    /// The letter of `/proc/PID/stat`: `R`, `S`, `D`, `T` (stopped), `t` (traced), `Z`. Of the main thread;
+    /// a stop signal stops all threads.
+    pub state: char,
+    /// CPU time of all its threads so far, user and system, milliseconds.
+    pub cpu_ms: u64,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// Their limit: the soft RLIMIT_NOFILE.
+    pub max_fds: Option<u64>,
+    /// The kernel function in which the main thread sleeps.
+    pub waits_in: Option<Arc<str>>,
+}
+
+impl OwnerState {
+    /// Whether a signal or a debugger has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+
+    /// Whether accept() fails with EMFILE: as many descriptors are open as the limit allows.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!((self.open_fds, self.max_fds), (Some(open), Some(max)) if open >= max)
+    }
 }
 
 /// A namespace's settings that limit the queues; `None` for one that could not be read.

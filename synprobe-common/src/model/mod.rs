@@ -17,6 +17,7 @@ mod observation;
 mod outcome;
 mod peer;
 mod problem;
+mod recorded;
 mod retransmit;
 mod role;
 mod run;
@@ -36,7 +37,7 @@ pub use end::End;
 pub use facts::{Facts, HalfOpenCounts, Queue};
 pub use handshake::{Confidence, Evidence, Handshake};
 pub use line::{Body, Line};
-pub use listener::{LimitedBy, Listener, QueueSettings};
+pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
@@ -47,6 +48,7 @@ pub use observation::{
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
 pub use problem::{PeerShare, Problem, ProblemEffect};
+pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};
 pub use run::{Detail, HalfOpenSource};

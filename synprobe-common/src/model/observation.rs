@@ -205,6 +205,8 @@ pub struct ListenCounters {
     pub syncookies_recv: Option<u64>,
     /// `TCPReqQFullDrop`.
     pub req_q_full_drop: Option<u64>,
+    /// `Ip: OutNoRoutes` and `Ip6OutNoRoutes` together: packets of this host for which there was no route.
+    pub out_no_routes: Option<u64>,
 }
 
 /// Counts of connection tracking in one namespace, all CPUs together; `None`: this kernel does not have it.

@@ -151,6 +151,8 @@ mod tests {
                 overflows: None,
                 syn_cookies: None,
                 drops: Some(u64::from(accept_queue)),
+                inode: None,
+                owner_state: None,
             })),
         };
         let mut lines = [at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];

@@ -20,6 +20,7 @@ pub mod listener_table;
 mod namespaces;
 mod netlink;
 mod netlink_socket;
+pub mod owner_state;
 pub mod route;
 pub mod sock_diag;
 pub mod socket_owner;

@@ -8,7 +8,8 @@ use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
 use crate::{
     decode::{Event, Moment},
     model::{
-        Body, ByRole, Counted, End, Line, Lost, PathQuestion, SocketDump, Start, Tuple, WallClock,
+        Body, ByRole, Counted, End, Line, ListenCounters, Listener, Lost, PathQuestion, SocketDump,
+        Start, Tuple, WallClock,
     },
     track::{Fates, Observation, Totals, Tracker},
     util::addresses::{mapped, printable},
@@ -123,10 +124,19 @@ impl Engine {
             Input::PollBegins => self.tracker.poll_begins(),
             Input::Owners(owners) => self.tracker.observe(Observation::Listeners(owners)),
             Input::Queues {
+                at_ns,
                 listeners,
                 counters,
-                ..
-            } => self.judge.context.sample(&listeners, &counters),
+            } => {
+                let listeners = listeners.into_iter().map(Listener::from).collect();
+                let counters = counters.into_iter().map(ListenCounters::from).collect();
+                self.listen_sockets(at_ns, listeners, counters);
+            }
+            Input::ListenSockets {
+                at_ns,
+                listeners,
+                counters,
+            } => self.listen_sockets(at_ns, listeners, counters),
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }
@@ -323,6 +333,15 @@ impl Engine {
             context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
         self.tracker.observe(Observation::Event(Event::Drop(r)));
+    }
+
+    fn listen_sockets(
+        &mut self,
+        at_ns: u64,
+        listeners: Vec<Listener>,
+        counters: Vec<ListenCounters>,
+    ) {
+        self.judge.context.sample_at(at_ns, &listeners, &counters);
     }
 
     fn count_half_opens(&mut self) {

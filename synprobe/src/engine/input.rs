@@ -13,7 +13,8 @@ use crate::{
     decode::Event,
     model::{
         ConntrackReading, Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
-        ListenerOwner, Missed, PathQuestion, ReturnPath, Role, SocketDump,
+        ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
+        Role, SocketDump,
     },
     track::Fates,
 };
@@ -44,14 +45,14 @@ pub enum Input {
     PollBegins,
     /// Listeners and their owners.
     Owners(Vec<ListenerOwner>),
-    /// The queues of the listeners, and counters of their namespaces.
+    /// [`Self::ListenSockets`] as earlier versions recorded it.
     Queues {
-        /// When they were read, CLOCK_MONOTONIC nanoseconds.
+        /// See there.
         at_ns: u64,
-        /// Every listener of a namespace that was polled.
-        listeners: Vec<Listener>,
-        /// One for each namespace.
-        counters: Vec<ListenCounters>,
+        /// See there.
+        listeners: Vec<RecordedListener>,
+        /// See there.
+        counters: Vec<RecordedListenCounters>,
     },
     /// The addresses of a namespace.
     Addresses(u32, Vec<IpAddr>),
@@ -106,6 +107,15 @@ pub enum Input {
     Conntrack(ConntrackReading),
     /// The name of a device, by namespace and index; `None`: there is none.
     Device(u32, u32, Option<Arc<str>>),
+    /// The listeners with their queues, socket by socket, and counters of their namespaces.
+    ListenSockets {
+        /// When they were read, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// Every listener of a namespace that was polled.
+        listeners: Vec<Listener>,
+        /// One for each namespace.
+        counters: Vec<ListenCounters>,
+    },
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

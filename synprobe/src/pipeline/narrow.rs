@@ -10,7 +10,7 @@ use crate::{
     decode::Event,
     engine::Input,
     filter::{PortSet, Selection},
-    model::{Role, Tuple},
+    model::{ListenCounters, Listener, Role, Tuple},
     util::addresses::printable,
 };
 
@@ -137,7 +137,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
             }
             Some(Input::Dump(dump))
         }
-        Input::Queues {
+        Input::ListenSockets {
             at_ns,
             mut listeners,
             mut counters,
@@ -146,11 +146,23 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
                 listeners.retain(|listener| only.contains(&listener.netns));
                 counters.retain(|counters| only.contains(&counters.netns));
             }
-            Some(Input::Queues {
+            Some(Input::ListenSockets {
                 at_ns,
                 listeners,
                 counters,
             })
+        }
+        Input::Queues {
+            at_ns,
+            listeners,
+            counters,
+        } => {
+            let as_now = Input::ListenSockets {
+                at_ns,
+                listeners: listeners.into_iter().map(Listener::from).collect(),
+                counters: counters.into_iter().map(ListenCounters::from).collect(),
+            };
+            narrow(as_now, selection)
         }
         Input::Settings(netns, _) | Input::Addresses(netns, _)
             if selection.netns.is_some_and(|only| !only.contains(&netns)) =>

@@ -114,10 +114,11 @@ impl Run {
             icmp,
             at_ns,
             took,
+            ..
         } = *round;
         let core = &mut self.core;
         core.feed(Input::Owners(owners));
-        core.feed(Input::Queues {
+        core.feed(Input::ListenSockets {
             at_ns,
             listeners: queues,
             counters,

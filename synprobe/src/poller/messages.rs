@@ -54,6 +54,8 @@ pub struct Round {
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
+    /// Listeners whose owner's state was read: they are bounded.
+    pub owners_read: usize,
     /// CPU time of the dumps.
     pub took: Duration,
 }

@@ -207,6 +207,7 @@ impl Poller {
                         limits: QueueSettings::default(),
                         conntrack: None,
                         is_stale: true,
+                        no_routes6: None,
                         begun: false,
                         given: given.contains(&inode),
                         in_use: Instant::now(),

@@ -15,6 +15,7 @@ use crate::{
         inet_diag_msg::{Row, mask},
         listen_queues::{ListenQueues, read_settings},
         listen_sockets::ListenSockets,
+        owner_state,
         route::Routes,
         sock_diag::{self, Query, SockDiag},
     },
@@ -42,6 +43,8 @@ pub(super) struct WatchedNetns {
     pub conntrack: Option<ConntrackReading>,
     /// Its settings and addresses are to be reported.
     pub is_stale: bool,
+    /// `ListenDrops` when `Ip6OutNoRoutes` was read, and that.
+    pub no_routes6: Option<(Option<u64>, Option<u64>)>,
     /// Whether its SYN_SENT were asked for.
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
@@ -59,6 +62,18 @@ impl WatchedNetns {
         self.conntrack = conntrack.and_then(|reader| reader.read(false)).ok();
         self.is_stale = true;
     }
+
+    /// Packets without a route, of both families. Those of IPv6 are read again only after a listener has
+    /// dropped something: until then nobody asks for them.
+    fn out_no_routes(&mut self, now: &counters::MibCounters) -> Option<u64> {
+        let drops = now.get("ListenDrops");
+        let v6 = match self.no_routes6 {
+            Some((at, value)) if at == drops => value,
+            _ => self.counters.as_ref()?.ipv6("Ip6OutNoRoutes"),
+        };
+        self.no_routes6 = Some((drops, v6));
+        Some(now.get_in("Ip", "OutNoRoutes")? + v6?)
+    }
 }
 
 /// What one namespace showed.
@@ -69,7 +84,12 @@ pub(super) struct Seen {
     pub listeners: ListenSockets,
     counters: Option<counters::MibCounters>,
     counted_ns: u64,
+    /// See [`ListenCounters::out_no_routes`].
+    out_no_routes: Option<u64>,
 }
+
+/// Owners whose state is read in a round, at most: a few files of `/proc` each.
+const OWNERS_READ: usize = 32;
 
 impl Seen {
     pub fn of(watched: &mut WatchedNetns) -> io::Result<Self> {
@@ -84,6 +104,9 @@ impl Seen {
         let reader = watched.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
+        let out_no_routes = counters
+            .as_ref()
+            .and_then(|counters| watched.out_no_routes(counters));
         let listeners = ListenSockets::read(&mut watched.sock_diag)?;
         Ok(Self {
             half_opens,
@@ -92,6 +115,7 @@ impl Seen {
             listeners,
             counters,
             counted_ns,
+            out_no_routes,
         })
     }
 
@@ -171,7 +195,17 @@ impl Round {
             settings: &watched.limits,
         };
         let name: Arc<str> = watched.netns.name().into();
-        let lines = queues.lines(&name, |inode| owners.who(inode));
+        let mut lines = queues.lines(&name, |inode| owners.who(inode));
+        for line in &mut lines {
+            let half_full = line
+                .accept_queue
+                .zip(line.accept_queue_max)
+                .is_some_and(|(now, max)| now > 0 && now >= max / 2);
+            if half_full && self.owners_read < OWNERS_READ {
+                self.owners_read += 1;
+                line.owner_state = line.pid.and_then(owner_state::read);
+            }
+        }
         self.queues.extend(lines);
         self.counters.push(ListenCounters {
             netns,
@@ -180,6 +214,7 @@ impl Round {
             syncookies_sent: seen.counter("SyncookiesSent"),
             syncookies_recv: seen.counter("SyncookiesRecv"),
             req_q_full_drop: seen.counter("TCPReqQFullDrop"),
+            out_no_routes: seen.out_no_routes,
         });
         if mem::take(&mut watched.is_stale) {
             self.settings.push((netns, watched.settings));

@@ -158,6 +158,8 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
         overflows: None,
         syn_cookies: None,
         drops: None,
+        inode: None,
+        owner_state: None,
     }
 }
 

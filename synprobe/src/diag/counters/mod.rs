@@ -25,6 +25,9 @@ const FILES: [&str; 2] = [
     "/proc/thread-self/net/netstat",
 ];
 
+/// The counters of IPv6, in another form.
+const SNMP6: &str = "/proc/thread-self/net/snmp6";
+
 /// Names of the columns. They are the same at every reading, and shared.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Layout {
@@ -156,6 +159,8 @@ fn malformed(why: &str) -> io::Error {
 #[derive(Debug)]
 pub struct CounterReader {
     files: [File; 2],
+    /// `None`: this kernel has no IPv6.
+    snmp6: Option<File>,
     layout: Arc<Layout>,
 }
 
@@ -165,12 +170,15 @@ impl CounterReader {
     /// # Errors
     /// EPERM: the namespace cannot be entered; NotFound: no `/proc`.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
-        let open = || -> io::Result<[File; 2]> {
+        let open = || -> io::Result<([File; 2], Option<File>)> {
             let [first, second] = FILES;
-            Ok([File::open(first)?, File::open(second)?])
+            let files = [File::open(first)?, File::open(second)?];
+            Ok((files, File::open(SNMP6).ok()))
         };
+        let (files, snmp6) = netns.run(open)??;
         Ok(Self {
-            files: netns.run(open)??,
+            files,
+            snmp6,
             layout: Arc::default(),
         })
     }
@@ -206,4 +214,31 @@ impl CounterReader {
         self.layout = Arc::clone(&counters.layout);
         Ok(counters)
     }
+
+    /// A counter of IPv6, such as `Ip6OutNoRoutes`; 0 on a kernel without IPv6, `None` where it cannot be
+    /// read. The file has a line for each of some hundred counters: it is read only when it is needed.
+    pub fn ipv6(&self, name: &str) -> Option<u64> {
+        let Some(file) = &self.snmp6 else {
+            return Some(0);
+        };
+        let mut text = Vec::new();
+        let mut offset = 0;
+        loop {
+            text.resize(offset + 8192, 0);
+            match file.read_at(&mut text[offset..], offset as u64).ok()? {
+                0 => break,
+                got => offset += got,
+            }
+        }
+        parse_snmp6(std::str::from_utf8(&text[..offset]).ok()?, name)
+    }
+}
+
+/// Lines of a name and a value (`snmp6_seq_show_item()`).
+fn parse_snmp6(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        rest.starts_with([' ', '\t']).then_some(rest)
+    })?;
+    line.trim().parse().ok()
 }

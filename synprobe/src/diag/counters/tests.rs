@@ -154,3 +154,10 @@ mod kernel {
         assert_eq!(elsewhere.read().unwrap().get("TCPReqQFullDrop"), Some(0));
     }
 }
+
+#[test]
+fn a_counter_of_ipv6_is_found_by_its_whole_name() {
+    let text = "Ip6OutNoRoutes2                 \t9\nIp6OutNoRoutes                  \t4\n";
+    assert_eq!(super::parse_snmp6(text, "Ip6OutNoRoutes"), Some(4));
+    assert_eq!(super::parse_snmp6(text, "Ip6InReceives"), None);
+}

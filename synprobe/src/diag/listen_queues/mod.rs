@@ -232,6 +232,8 @@ impl ListenQueues<'_> {
                 overflows: counter("ListenOverflows"),
                 syn_cookies: counter("SyncookiesSent"),
                 drops: l.drops.map(u64::from),
+                inode: (l.inode != 0).then_some(l.inode),
+                owner_state: None,
             }
         };
         self.listeners.iter().map(line).collect()

@@ -20,21 +20,27 @@ impl Verdict for ServerQueueFull {
             return None;
         }
         let listener = context.called_listener(&h.connection)?;
-        let overflows = context
-            .moved(listener.last.netns, |c| c.listen_overflows)
-            .unwrap_or(0);
+        let overflows = context.moved(listener.last.netns, |c| c.listen_overflows);
+        // Every SYN that a full queue refuses is an overflow. One overflow does not explain ten SYNs.
+        let unanswered = context.unanswered_syns(&h.connection);
+        if overflows.is_some_and(|n| n * 2 < unanswered) {
+            return None;
+        }
         // Counters catch a queue that is full for a moment; samples may miss it. A repeated SYN counts as a
         // drop of its listener too, and overflows are the whole namespace's: they count only where no other
         // listener can have caused them.
         let another = context
             .listeners()
             .any(|l| l.last.netns == listener.last.netns && l.was_full());
-        let overflowed = overflows > 0 && !another && listener.dropped() > 0 && h.retransmits > 0;
+        let rose = overflows.unwrap_or(0) > 0;
+        let dropped = listener.dropped().unwrap_or(0) > 0;
+        let overflowed = rose && !another && dropped && h.retransmits > 0;
         if !listener.was_full() && !overflowed {
             return None;
         }
-        let mut finding = if listener.was_full() && overflows > 0 && h.retransmits > 0 {
-            Finding::certain().accounts_for(overflows)
+        let explained = overflows.is_some_and(|n| n >= unanswered.max(1));
+        let mut finding = if listener.was_full() && explained && h.retransmits > 0 {
+            Finding::certain().accounts_for(overflows.unwrap_or(0))
         } else {
             Finding::likely()
         };
@@ -48,28 +54,27 @@ impl Verdict for ServerQueueFull {
                 listener.samples
             ))
         };
-        finding = finding.maybe_pro(match listener.dropped() {
-            0 => None,
-            n => Some(format!(
-                "{n} packets were discarded at this very listener (sk_drops)"
-            )),
-        });
+        let group = context.group_of(&listener.last);
+        finding = finding
+            .maybe_pro(listener.why_not_accepted())
+            .maybe_pro(listener.others_of(&group));
         finding = match overflows {
-            0 => finding.contra("ListenOverflows of its namespace did not rise in this run"),
-            n => finding.pro(format!(
+            Some(0) => finding.contra("ListenOverflows of its namespace did not rise in this run"),
+            Some(n) => finding.pro(format!(
                 "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
             )),
+            None => finding.contra("ListenOverflows of its namespace could not be read"),
         };
+        if let Some(n) = overflows.filter(|n| *n < unanswered) {
+            finding = finding.contra(format!(
+                "{unanswered} SYNs to it got no answer: {} of them are not explained by overflows",
+                unanswered - n
+            ));
+        }
         finding = finding.pro(format!("{} in {}", super::syns(h), super::took(h)));
-        let who = match (&listener.last.comm, listener.last.pid) {
-            (Some(comm), Some(pid)) => {
-                format!(
-                    "see why {} does not accept(): cat /proc/{pid}/stack; ",
-                    crate::util::format::safe(comm)
-                )
-            }
-            _ => String::new(),
-        };
+        let who = listener
+            .owner_remedy()
+            .map_or_else(String::new, |remedy| format!("{remedy}; "));
         let port = h.connection.peer_port.unwrap_or(0);
         Some(finding.remedy(format!("{who}synprobe listeners --port {port}")))
     }
@@ -81,8 +86,9 @@ impl Verdict for ServerQueueFull {
                       accept(): the kernel drops SYNs silently and the client waits in SYN_SENT. \
                       From another host this looks like filtered.",
             detection: "The listener's accept queue seen to be full in sock_diag while the client waited. \
-                      With ListenOverflows of its namespace rising meanwhile, and SYNs retransmitted: \
-                      certain; else likely. So is a queue that was full for a moment only: packets \
+                      With SYNs retransmitted, and ListenOverflows of its namespace risen by at least \
+                      as many as got no answer: certain; else likely. It is not this where overflows \
+                      explain less than half of them. Likely, too, is a queue that was full for a moment only: packets \
                       discarded at the listener and ListenOverflows counted in this run.",
             remedy: "The server's side has the reason: accept-queue-full.\n    synprobe listeners\n    \
                      cat /proc/<pid>/stack",
@@ -95,7 +101,7 @@ impl Verdict for ServerQueueFull {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, ListenCounters},
+        model::{Confidence, ListenCounters, OwnerState},
         verdict::fixtures::*,
     };
 
@@ -130,11 +136,64 @@ mod tests {
     }
 
     #[test]
-    fn without_overflows_it_is_likely() {
-        let got = verdict_of(&waiting(Outcome::TimedOut), calling(true, 0));
+    fn overflows_must_explain_the_syns() {
+        // Three SYNs got no answer: a full queue counts each of them.
+        for (overflows, got) in [
+            (0, (Some(VerdictKind::Filtered), Confidence::Likely)),
+            (1, (Some(VerdictKind::Filtered), Confidence::Likely)),
+            (2, (Some(VerdictKind::ServerQueueFull), Confidence::Likely)),
+            (3, (Some(VerdictKind::ServerQueueFull), Confidence::Certain)),
+        ] {
+            let context = calling(true, overflows);
+            assert_eq!(verdict_of(&waiting(Outcome::TimedOut), context), got);
+        }
+        let judged = judged(&waiting(Outcome::TimedOut), calling(true, 2));
+        let contra: Vec<_> = judged.evidence.iter().filter(|e| !e.supports).collect();
         assert_eq!(
-            got,
-            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
+            contra[0].fact,
+            "3 SYNs to it got no answer: 1 of them are not explained by overflows"
+        );
+    }
+
+    #[test]
+    fn of_a_reuseport_group_the_full_socket_and_its_stopped_owner_are_named() {
+        let of = |inode, pid, accept_queue| {
+            let mut it = listener(accept_queue, 0);
+            (it.inode, it.pid) = (Some(inode), Some(pid));
+            it.owner_state = (accept_queue > 64).then(|| OwnerState {
+                state: 'T',
+                cpu_ms: 5,
+                open_fds: Some(9),
+                max_fds: Some(1024),
+                waits_in: None,
+            });
+            it
+        };
+        let mut context = Context::default();
+        context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        for overflows in [0, 3] {
+            let counters = ListenCounters {
+                netns: NETNS,
+                listen_overflows: Some(overflows),
+                ..ListenCounters::default()
+            };
+            context.sample(&[of(1, 11, 0), of(2, 12, 129), of(3, 13, 1)], &[counters]);
+        }
+        let judged = judged(&waiting(Outcome::TimedOut), context);
+        assert_eq!(judged.verdict, Some(VerdictKind::ServerQueueFull));
+        let facts: Vec<_> = judged.evidence.iter().map(|e| e.fact.as_str()).collect();
+        for fact in [
+            "listener 0.0.0.0:8080 (app/12): accept queue full in 2 of 2 checks, up to 129 of 128",
+            "app/12 does not run: a signal has stopped it (state T)",
+            "the other 2 sockets of its SO_REUSEPORT group had room, accept queues: app/11 up to 0 of 128, \
+             app/13 up to 1 of 128",
+        ] {
+            assert!(facts.contains(&fact), "{facts:#?}");
+        }
+        let remedy = judged.remedy.unwrap();
+        assert!(
+            remedy.starts_with("let app run again: kill -CONT 12"),
+            "{remedy}"
         );
     }
 

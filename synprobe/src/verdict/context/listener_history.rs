@@ -6,11 +6,11 @@ use std::{
 };
 
 use crate::{
-    model::{ListenCounters, Listener, Queue},
+    model::{ListenCounters, Listener, OwnerState, Queue},
     util::addresses::{is_wildcard, mapped},
 };
 
-/// One listener in this run.
+/// One listening socket in this run.
 #[derive(Clone, Debug)]
 pub struct ListenerHistory {
     /// The last sample.
@@ -25,11 +25,56 @@ pub struct ListenerHistory {
     pub syn_longest: u32,
     /// Handshakes whose events found its accept queue full.
     pub full_at_events: u64,
+    /// When a sample no longer showed it: it was closed, CLOCK_MONOTONIC nanoseconds.
+    pub closed_ns: Option<u64>,
+    /// What its owner did while the queue was half full or fuller: the first and the last reading, and when.
+    owner: Option<[(u64, OwnerState); 2]>,
     /// Its `drops` when the run began, or 0 where it was opened later.
     first_drops: Option<u64>,
 }
 
 impl ListenerHistory {
+    fn new(l: &Listener, opened_in_run: bool) -> Self {
+        Self {
+            last: l.clone(),
+            samples: 0,
+            full: 0,
+            longest: 0,
+            syn_longest: 0,
+            full_at_events: 0,
+            closed_ns: None,
+            owner: None,
+            first_drops: match opened_in_run {
+                true => l.drops.map(|_| 0),
+                false => l.drops,
+            },
+        }
+    }
+
+    fn sample(&mut self, at_ns: u64, l: &Listener) {
+        let queue = Queue {
+            accept_queue: l.accept_queue.unwrap_or(0),
+            max: l.accept_queue_max.unwrap_or(u32::MAX),
+            ..Queue::default()
+        };
+        // `sk_drops` never falls: another socket has its place, and an old recording does not tell them apart.
+        if l.drops < self.last.drops {
+            self.first_drops = l.drops.map(|_| 0);
+        }
+        self.samples += 1;
+        self.full += u64::from(queue.accept_queue_is_full());
+        self.longest = self.longest.max(queue.accept_queue);
+        self.syn_longest = self.syn_longest.max(l.syn_queue.unwrap_or(0));
+        if let Some(state) = &l.owner_state {
+            let now = (at_ns, state.clone());
+            match &mut self.owner {
+                Some([_, last]) => *last = now,
+                none => *none = Some([now.clone(), now]),
+            }
+        }
+        self.last = l.clone();
+    }
+
     /// Whether its accept queue was ever seen to be full.
     pub fn was_full(&self) -> bool {
         self.full > 0 || self.full_at_events > 0
@@ -51,22 +96,107 @@ impl ListenerHistory {
         )
     }
 
-    /// Packets discarded at this very listener in this run.
-    pub fn dropped(&self) -> u64 {
-        match (self.first_drops, self.last.drops) {
-            (Some(first), Some(last)) => last.saturating_sub(first),
-            _ => 0,
+    /// Why its owner does not accept(), where that was read: stopped, out of descriptors, busy or asleep.
+    pub fn why_not_accepted(&self) -> Option<String> {
+        let [(first_ns, first), (last_ns, last)] = self.owner.as_ref()?;
+        let who = self.owner_name()?;
+        if last.is_stopped() {
+            let by = match last.state {
+                't' => "a debugger holds it (state t)",
+                _ => "a signal has stopped it (state T)",
+            };
+            return Some(format!("{who} does not run: {by}"));
         }
+        if let (true, Some(open), Some(max)) =
+            (last.is_out_of_descriptors(), last.open_fds, last.max_fds)
+        {
+            return Some(format!(
+                "{who} has {open} descriptors open and may have {max} (RLIMIT_NOFILE): accept() fails with EMFILE"
+            ));
+        }
+        let asleep = match (&last.waits_in, last.state) {
+            (Some(place), 'S' | 'D') => format!("its main thread sleeps in {place}"),
+            (_, 'R') => "its main thread runs".to_owned(),
+            (_, state) => format!("its main thread is in state {state}"),
+        };
+        let span_ms = last_ns.saturating_sub(*first_ns) / 1_000_000;
+        if span_ms < 500 || last.cpu_ms < first.cpu_ms {
+            return Some(format!("{who}: {asleep}"));
+        }
+        let percent = (last.cpu_ms - first.cpu_ms) * 100 / span_ms;
+        Some(format!(
+            "{who} used {percent} % of a CPU while its queue was at least half full; {asleep}"
+        ))
+    }
+
+    /// The other sockets of its SO_REUSEPORT group, in words; `None`: there are none.
+    pub fn others_of(&self, group: &[&Self]) -> Option<String> {
+        let others: Vec<&&Self> = group
+            .iter()
+            .filter(|h| h.last.inode != self.last.inode)
+            .collect();
+        others.first()?;
+        let each = |h: &&&Self| {
+            let owner = h.owner_name().unwrap_or_else(|| "?".to_owned());
+            let max = h.last.accept_queue_max.unwrap_or(0);
+            match h.full {
+                0 => format!("{owner} up to {} of {max}", h.longest),
+                n => format!("{owner} full in {n} of {} checks", h.samples),
+            }
+        };
+        let shown: Vec<String> = others.iter().take(GROUP_SHOWN).map(each).collect();
+        let more = match others.len().saturating_sub(GROUP_SHOWN) {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        let what = match others.len() {
+            1 => "the other socket".to_owned(),
+            n => format!("the other {n} sockets"),
+        };
+        let full = match others.iter().any(|h| h.was_full()) {
+            true => "",
+            false => " had room",
+        };
+        Some(format!(
+            "{what} of its SO_REUSEPORT group{full}, accept queues: {}{more}",
+            shown.join(", ")
+        ))
+    }
+
+    /// A command that shows or ends what keeps its owner from accept().
+    pub fn owner_remedy(&self) -> Option<String> {
+        let pid = self.last.pid?;
+        let comm = crate::util::format::safe(self.last.comm.as_deref()?).into_owned();
+        let state = self.owner.as_ref().map(|[_, (_, last)]| last);
+        Some(match state {
+            Some(s) if s.state == 'T' => format!("let {comm} run again: kill -CONT {pid}"),
+            Some(s) if s.is_out_of_descriptors() => format!(
+                "see what {comm} keeps open: ls -l /proc/{pid}/fd; raise its limit: prlimit --pid {pid} --nofile"
+            ),
+            _ => format!("see why {comm} does not accept(): cat /proc/{pid}/stack"),
+        })
+    }
+
+    /// By how much its `drops` rose in this run; `None`: not known. Repeated SYNs of its half-opens are in
+    /// it, so it is no number of losses.
+    pub fn dropped(&self) -> Option<u64> {
+        Some(self.last.drops?.saturating_sub(self.first_drops?))
     }
 
     /// Its name: `0.0.0.0:8080 (java/1234)`.
     pub fn name(&self) -> String {
         let l = &self.last;
         let at = std::net::SocketAddr::new(l.local_addr, l.local_port);
-        match (&l.comm, l.pid) {
-            (Some(comm), Some(pid)) => format!("{at} ({}/{pid})", crate::util::format::safe(comm)),
-            _ => at.to_string(),
+        match self.owner_name() {
+            Some(owner) => format!("{at} ({owner})"),
+            None => at.to_string(),
         }
+    }
+
+    /// `java/1234`
+    pub fn owner_name(&self) -> Option<String> {
+        let comm = crate::util::format::safe(self.last.comm.as_deref()?);
+        Some(format!("{comm}/{}", self.last.pid?))
     }
 
     /// How full the SYN queue was at its fullest, of what fits.
@@ -75,51 +205,86 @@ impl ListenerHistory {
         let room = self.last.syn_queue_max.filter(|max| *max > 0)? + 1;
         Some(f64::from(self.syn_longest) / f64::from(room))
     }
+
+    /// How bad it looks: of a SO_REUSEPORT group the worst socket is shown.
+    fn trouble(&self) -> impl Ord + use<> {
+        let full = self.last.accept_queue > self.last.accept_queue_max;
+        let inode = std::cmp::Reverse(self.last.inode);
+        (
+            self.was_full(),
+            self.closed_ns.is_none(),
+            full,
+            self.longest,
+            self.dropped(),
+            inode,
+        )
+    }
 }
+
+/// Namespace, port, address and inode: sockets of a SO_REUSEPORT group share all but the last. 0: not known.
+type Key = (u32, u16, [u8; 16], u32);
+
+fn key_of(l: &Listener) -> Key {
+    (
+        l.netns,
+        l.local_port,
+        mapped(l.local_addr),
+        l.inode.unwrap_or(0),
+    )
+}
+
+/// Counters of a namespace: the first reading, the one before the last, and the last.
+type Readings = [ListenCounters; 3];
 
 #[derive(Default)]
 pub(super) struct ListenerHistories {
     /// In an order that no hash decides: the same run gives the same lines.
-    listeners: BTreeMap<(u32, u16, [u8; 16]), ListenerHistory>,
-    counters: HashMap<u32, (ListenCounters, ListenCounters)>,
+    listeners: BTreeMap<Key, ListenerHistory>,
+    counters: BTreeMap<u32, Readings>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
+    sampled_ns: u64,
 }
 
+/// Sockets of a group that are listed.
+const GROUP_SHOWN: usize = 4;
+/// Closed listeners that are remembered. A host may open and close any number.
+const CLOSED: usize = 1024;
+
 impl ListenerHistories {
-    pub(super) fn note(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
+    pub(super) fn note(&mut self, at_ns: u64, listeners: &[Listener], counters: &[ListenCounters]) {
+        let before_ns = std::mem::replace(&mut self.sampled_ns, at_ns);
+        let shown: HashSet<Key> = listeners.iter().map(key_of).collect();
         for l in listeners {
-            let key = (l.netns, l.local_port, mapped(l.local_addr));
             // A listener that an earlier sample of its namespace did not show was opened since. `sk_drops`
             // of a new socket is 0, so all its drops belong to this run.
-            let is_new = self.counters.contains_key(&l.netns);
+            let opened_in_run = self.counters.contains_key(&l.netns);
             let history = self
                 .listeners
-                .entry(key)
-                .or_insert_with(|| ListenerHistory {
-                    last: l.clone(),
-                    samples: 0,
-                    full: 0,
-                    longest: 0,
-                    syn_longest: 0,
-                    full_at_events: 0,
-                    first_drops: if is_new { l.drops.map(|_| 0) } else { l.drops },
-                });
-            let queue = Queue {
-                accept_queue: l.accept_queue.unwrap_or(0),
-                max: l.accept_queue_max.unwrap_or(u32::MAX),
-                ..Queue::default()
-            };
-            history.samples += 1;
-            history.full += u64::from(queue.accept_queue_is_full());
-            history.longest = history.longest.max(queue.accept_queue);
-            history.syn_longest = history.syn_longest.max(l.syn_queue.unwrap_or(0));
-            history.last = l.clone();
+                .entry(key_of(l))
+                .or_insert_with(|| ListenerHistory::new(l, opened_in_run));
+            history.sample(at_ns, l);
+            history.closed_ns = None;
+        }
+        // Only a namespace that was read shows that a listener is gone.
+        let read: HashSet<u32> = counters.iter().map(|c| c.netns).collect();
+        let mut closed = 0;
+        for (key, history) in &mut self.listeners {
+            if read.contains(&key.0) && !shown.contains(key) {
+                history.closed_ns.get_or_insert(before_ns.max(1));
+            }
+            closed += usize::from(history.closed_ns.is_some());
+        }
+        if closed > CLOSED {
+            self.listeners.retain(|_, h| h.closed_ns.is_none());
         }
         for now in counters {
             self.counters
                 .entry(now.netns)
-                .and_modify(|(_, last)| *last = *now)
-                .or_insert((*now, *now));
+                .and_modify(|[_, before, last]| {
+                    *before = *last;
+                    *last = *now;
+                })
+                .or_insert([*now; 3]);
         }
     }
 
@@ -132,19 +297,17 @@ impl ListenerHistories {
         self.addresses.entry(netns).or_default().insert(local);
     }
 
-    /// An event found the accept queue of the listener that serves this address full.
+    /// An event found the accept queue of a listener that serves this address full. The event does not name
+    /// the socket of a SO_REUSEPORT group: there it counts only where one socket alone can be meant.
     pub(super) fn full_at_event(&mut self, netns: u32, addr: IpAddr, port: u16, queue: Queue) {
-        let exact = (netns, port, mapped(addr));
-        let found = if self.listeners.contains_key(&exact) {
-            self.listeners.get_mut(&exact)
-        } else {
-            let mut serves = self
-                .listeners
-                .iter_mut()
-                .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
-            serves.next().map(|(_, history)| history)
+        let group = self.group(netns, addr, port);
+        let full = |l: &Listener| l.accept_queue > l.accept_queue_max;
+        let mut meant = group.iter().filter(|h| group.len() == 1 || full(&h.last));
+        let (Some(one), None) = (meant.next(), meant.next()) else {
+            return;
         };
-        if let Some(history) = found {
+        let key = key_of(&one.last);
+        if let Some(history) = self.listeners.get_mut(&key) {
             history.full_at_events += 1;
             history.longest = history.longest.max(queue.accept_queue);
         }
@@ -154,15 +317,52 @@ impl ListenerHistories {
         self.listeners.values()
     }
 
+    fn at(&self, netns: u32, port: u16, addr: [u8; 16]) -> Vec<&ListenerHistory> {
+        let range = (netns, port, addr, 0)..=(netns, port, addr, u32::MAX);
+        self.listeners.range(range).map(|(_, h)| h).collect()
+    }
+
+    /// The sockets that serve an address: one, or a SO_REUSEPORT group; those bound to the very address
+    /// first, else a wildcard. Those that are closed are in it only where no other is left.
+    pub(super) fn group(&self, netns: u32, addr: IpAddr, port: u16) -> Vec<&ListenerHistory> {
+        let open =
+            |all: Vec<&'_ ListenerHistory>| -> bool { all.iter().any(|h| h.closed_ns.is_none()) };
+        let exact = mapped(addr);
+        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+        let wildcard = self
+            .listeners
+            .range(range)
+            .map(|((_, _, bound, _), _)| *bound)
+            .find(|bound| is_wildcard(*bound) && open(self.at(netns, port, *bound)));
+        let at = if open(self.at(netns, port, exact)) {
+            exact
+        } else {
+            wildcard.unwrap_or_else(|| self.last_bound(netns, port, exact))
+        };
+        let mut group = self.at(netns, port, at);
+        if group.iter().any(|h| h.closed_ns.is_none()) {
+            group.retain(|h| h.closed_ns.is_none());
+        }
+        group
+    }
+
+    /// Where all are closed: the address that served.
+    fn last_bound(&self, netns: u32, port: u16, exact: [u8; 16]) -> [u8; 16] {
+        if !self.at(netns, port, exact).is_empty() {
+            return exact;
+        }
+        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+        let mut bound = self
+            .listeners
+            .range(range)
+            .map(|((_, _, bound, _), _)| *bound);
+        bound.find(|bound| is_wildcard(*bound)).unwrap_or(exact)
+    }
+
+    /// The listener that serves an address; of a SO_REUSEPORT group the socket that is worst off.
     pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerHistory> {
-        let exact = self.listeners.get(&(netns, port, mapped(addr)));
-        exact.or_else(|| {
-            let mut serves = self
-                .listeners
-                .iter()
-                .filter(|((n, p, bound), _)| (*n, *p) == (netns, port) && is_wildcard(*bound));
-            serves.next().map(|(_, history)| history)
-        })
+        let group = self.group(netns, addr, port);
+        group.into_iter().max_by_key(|h| h.trouble())
     }
 
     /// The listener at an address of this host, in whichever namespace has it; its own first.
@@ -182,9 +382,10 @@ impl ListenerHistories {
         let mut namespaces: Vec<u32> = self
             .listeners
             .keys()
-            .filter(|(netns, p, _)| *p == port && has(*netns))
+            .filter(|(netns, p, ..)| *p == port && has(*netns))
             .map(|(netns, ..)| *netns)
             .collect();
+        namespaces.dedup();
         namespaces.sort_by_key(|netns| (*netns != own, *netns));
         namespaces
             .into_iter()
@@ -202,12 +403,42 @@ impl ListenerHistories {
             .max()
     }
 
+    /// Namespaces whose counters were read.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = u32> {
+        self.counters.keys().copied()
+    }
+
+    /// When the listeners were sampled last, CLOCK_MONOTONIC nanoseconds.
+    pub(super) fn sampled_ns(&self) -> u64 {
+        self.sampled_ns
+    }
+
     pub(super) fn moved(
         &self,
         netns: u32,
         pick: fn(&ListenCounters) -> Option<u64>,
     ) -> Option<u64> {
-        let (first, last) = self.counters.get(&netns)?;
+        let [first, _, last] = self.counters.get(&netns)?;
         Some(pick(last)?.saturating_sub(pick(first)?))
+    }
+
+    /// SYNs and final ACKs that listeners of a namespace refused for another reason than a full queue:
+    /// `ListenDrops` less `ListenOverflows` less `TCPReqQFullDrop`. `None`: one of them is not known.
+    ///
+    /// A reading is not atomic: `ListenDrops` is read a moment after `ListenOverflows`. So it must have risen
+    /// before the reading before the last, unless there was no overflow at all.
+    pub(super) fn refused_without_trace(&self, netns: u32) -> Option<u64> {
+        let [first, before, last] = self.counters.get(&netns)?;
+        let rest = |c: &ListenCounters| {
+            let rose = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+            let full = rose(c.listen_overflows, first.listen_overflows)?
+                + rose(c.req_q_full_drop, first.req_q_full_drop).unwrap_or(0);
+            Some((
+                rose(c.listen_drops, first.listen_drops)?.saturating_sub(full),
+                full,
+            ))
+        };
+        let ((now, full), (earlier, _)) = (rest(last)?, rest(before)?);
+        Some(if full == 0 { now } else { now.min(earlier) })
     }
 }

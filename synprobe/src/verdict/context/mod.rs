@@ -11,6 +11,7 @@ mod paths;
 mod port_stats;
 mod refused_syns;
 mod stuck_data;
+mod unanswered;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -83,6 +84,7 @@ pub struct Context {
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
     stuck: stuck_data::StuckData,
+    unanswered: unanswered::UnansweredSyns,
     resets: Bounded<(u32, Ends), u32>,
     /// Half-opens of the same two ends that did not complete: when each began.
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
@@ -110,6 +112,9 @@ impl Context {
 
     fn note_handshake(&mut self, h: &Handshake, at_ns: u64) {
         let c = &h.connection;
+        if c.role == Role::Client && !h.was_evicted() {
+            self.unanswered.note(h);
+        }
         match c.role {
             Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
             Role::Client => (),
@@ -215,7 +220,12 @@ impl Context {
 
     /// Takes in a sample of the listeners and of the namespaces' counters.
     pub fn sample(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
-        self.histories.note(listeners, counters);
+        self.sample_at(0, listeners, counters);
+    }
+
+    /// The same, with the time of the sample, CLOCK_MONOTONIC nanoseconds.
+    pub fn sample_at(&mut self, at_ns: u64, listeners: &[Listener], counters: &[ListenCounters]) {
+        self.histories.note(at_ns, listeners, counters);
     }
 
     /// Takes in the addresses of a namespace.
@@ -284,6 +294,39 @@ impl Context {
     pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         self.histories
             .on_this_host(c.netns, c.peer_addr, c.peer_port?)
+    }
+
+    /// The sockets that serve a connection of this host's server: several where they share the address by
+    /// SO_REUSEPORT.
+    pub fn group(&self, c: &Connection) -> Vec<&ListenerHistory> {
+        let port = c.local_port.unwrap_or(0);
+        self.histories.group(c.netns, c.local_addr, port)
+    }
+
+    /// All sockets that share the address of a listener by SO_REUSEPORT, itself included.
+    pub fn group_of(&self, l: &Listener) -> Vec<&ListenerHistory> {
+        self.histories.group(l.netns, l.local_addr, l.local_port)
+    }
+
+    /// How many SYNs that clients of this host sent to an address had got no answer when the listeners were
+    /// sampled last.
+    pub fn unanswered_syns(&self, c: &Connection) -> u64 {
+        let until_ns = self.histories.sampled_ns();
+        let port = c.peer_port.unwrap_or(0);
+        self.unanswered.until(c.peer_addr, port, until_ns)
+    }
+
+    /// SYNs and final ACKs that listeners of a namespace refused in this run for another reason than a full
+    /// queue; `None`: not known.
+    pub fn refused_without_trace(&self, netns: u32) -> Option<u64> {
+        self.histories.refused_without_trace(netns)
+    }
+
+    /// Namespaces of the selection whose counters were read.
+    pub fn counted_namespaces(&self) -> impl Iterator<Item = u32> {
+        self.histories
+            .namespaces()
+            .filter(|netns| self.selection.netns.is_none_or(|only| only.contains(netns)))
     }
 
     /// `ListenOverflows` of the peer in this run, where the peer is this host.

@@ -6,7 +6,7 @@ use super::{
     facts::FactCounts, key::ProblemKey, one_cause::connection_hash, peers::PeerCounts, pro,
 };
 use crate::{
-    model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role},
+    model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role, VerdictKind},
     util::format,
     verdict::{Context, context::Ends, find, times},
 };
@@ -186,6 +186,11 @@ impl Group {
         let c = &surest.connection;
         let is_server = key.role == Role::Server && !key.is_rest;
         let listener = context.listener(c).filter(|_| is_server);
+        // The socket that is full, not the one that a half-open may have been on.
+        let full = listener
+            .filter(|l| key.verdict == Some(VerdictKind::AcceptQueueFull) && l.was_full())
+            .map(|l| (l.last.pid, l.last.comm.clone()));
+        let (pid, comm) = full.unwrap_or_else(|| (c.pid, c.comm.clone()));
         Problem {
             rank: 0,
             verdict: key.verdict,
@@ -196,8 +201,8 @@ impl Group {
             local_addr: is_server.then(|| listener.map_or(c.local_addr, |l| l.last.local_addr)),
             local_port: key.port.filter(|_| key.role == Role::Server),
             peer_port: key.port.filter(|_| key.role == Role::Client),
-            pid: c.pid.filter(|_| !key.is_rest),
-            comm: c.comm.clone().filter(|_| !key.is_rest),
+            pid: pid.filter(|_| !key.is_rest),
+            comm: comm.filter(|_| !key.is_rest),
             handshakes: self.handshakes,
             open: self.still_open,
             peers,

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     model::{Confidence, Evidence, Problem, Role, VerdictKind},
-    util::format,
     verdict::{
         Context,
         context::{DroppedPacket, ListenerHistory},
@@ -89,23 +88,31 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
 /// handshake nor a packet drop shows them.
 pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Problem {
     let l = &history.last;
-    let overflows = context.moved(l.netns, |c| c.listen_overflows).unwrap_or(0);
+    let overflows = context.moved(l.netns, |c| c.listen_overflows);
     let mut evidence = vec![pro(history.how_full())];
-    let fact = match overflows {
-        0 => Evidence {
-            fact: "ListenOverflows of its namespace did not rise in this run: no SYN was refused"
+    evidence.extend(history.why_not_accepted().map(pro));
+    evidence.extend(history.others_of(&context.group_of(l)).map(pro));
+    evidence.push(match overflows {
+        None => contra("ListenOverflows of its namespace could not be read".to_owned()),
+        Some(0) => contra(
+            "ListenOverflows of its namespace did not rise in this run: no SYN was refused"
                 .to_owned(),
-            supports: false,
-        },
-        n => pro(format!(
+        ),
+        Some(n) => pro(format!(
             "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
         )),
-    };
-    evidence.push(fact);
+    });
+    let own = history.dropped();
+    let refused = overflows.unwrap_or(0).min(own.unwrap_or(u64::MAX));
+    if overflows.unwrap_or(0) > 0 && own == Some(0) {
+        evidence.push(contra(
+            "its own sk_drops did not rise: it was another listener that refused them".to_owned(),
+        ));
+    }
     Problem {
         rank: 0,
         verdict: Some(VerdictKind::AcceptQueueFull),
-        confidence: match overflows {
+        confidence: match refused {
             0 => Confidence::Likely,
             _ => Confidence::Certain,
         },
@@ -117,19 +124,22 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
         peer_port: None,
         pid: l.pid,
         comm: l.comm.clone(),
-        handshakes: overflows,
+        handshakes: refused,
         open: 0,
         peers: Vec::new(),
         peers_more: 0,
         evidence,
-        remedy: Some(match (&l.comm, l.pid) {
-            (Some(comm), Some(pid)) => format!(
-                "see why {} does not accept(): cat /proc/{pid}/stack; synprobe listeners --port {}",
-                format::safe(comm),
-                l.local_port
-            ),
-            _ => format!("synprobe listeners --port {}", l.local_port),
+        remedy: Some(match history.owner_remedy() {
+            Some(owner) => format!("{owner}; synprobe listeners --port {}", l.local_port),
+            None => format!("synprobe listeners --port {}", l.local_port),
         }),
         effects: Vec::new(),
+    }
+}
+
+fn contra(fact: String) -> Evidence {
+    Evidence {
+        fact,
+        supports: false,
     }
 }

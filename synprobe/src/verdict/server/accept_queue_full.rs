@@ -49,7 +49,10 @@ impl Verdict for AcceptQueueFull {
         }
         if let Some(l) = listener {
             finding = if l.was_full() {
-                finding.pro(l.how_full())
+                finding
+                    .pro(l.how_full())
+                    .maybe_pro(l.why_not_accepted())
+                    .maybe_pro(l.others_of(&context.group(&h.connection)))
             } else {
                 finding.contra(format!(
                     "listener {}: accept queue not full in any of {} checks",
@@ -68,7 +71,10 @@ impl Verdict for AcceptQueueFull {
             finding = finding.contra("its own final ACK was not seen to be refused in this run");
         }
         let limit = listener.and_then(|l| l.last.limited_by);
-        Some(finding.remedy(remedy(h, limit)))
+        let who = listener
+            .filter(|l| l.was_full())
+            .and_then(|l| l.owner_remedy());
+        Some(finding.remedy(remedy(h, who, limit)))
     }
 
     fn explain(&self) -> Explanation {
@@ -91,9 +97,10 @@ impl Verdict for AcceptQueueFull {
     }
 }
 
-fn remedy(h: &Handshake, limit: Option<LimitedBy>) -> String {
-    let who = match (&h.connection.comm, h.connection.pid) {
-        (Some(comm), Some(pid)) => {
+fn remedy(h: &Handshake, who: Option<String>, limit: Option<LimitedBy>) -> String {
+    let who = match (who, &h.connection.comm, h.connection.pid) {
+        (Some(who), ..) => format!("{who}; "),
+        (None, Some(comm), Some(pid)) => {
             let comm = crate::util::format::safe(comm);
             format!("see why {comm} does not accept(): cat /proc/{pid}/stack; ")
         }

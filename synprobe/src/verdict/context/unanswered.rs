@@ -1,0 +1,92 @@
+//! SYNs of this host's clients that got no answer, by the address that they called. The drops and overflows
+//! of a listener explain at most as many.
+
+use std::net::IpAddr;
+
+use crate::{
+    model::{Handshake, Outcome},
+    util::bounded::Bounded,
+};
+
+/// Called addresses remembered.
+const CALLED: usize = 1024;
+/// SYNs whose times are remembered of each.
+const TIMES: usize = 512;
+
+/// Of one called address and port.
+#[derive(Default)]
+struct Called {
+    /// When they were sent, CLOCK_MONOTONIC nanoseconds; 0: not known.
+    times: Vec<u64>,
+    /// Those whose times have no place.
+    more: u64,
+}
+
+/// See the module.
+pub(super) struct UnansweredSyns {
+    called: Bounded<(IpAddr, u16), Called>,
+}
+
+/// When the SYNs of a handshake that got no answer were sent, as far as the run saw them.
+fn unanswered(h: &Handshake) -> Vec<u64> {
+    let mut at_ns = h.facts.began_ns.unwrap_or(0);
+    let mut times: Vec<u64> = Vec::new();
+    if !h.facts.preexisting {
+        times.push(at_ns);
+    }
+    for n in 0..h.retransmits {
+        let gap_us = h.gaps_us.get(n as usize);
+        match gap_us {
+            Some(gap_us) if at_ns != 0 => at_ns += gap_us * 1000,
+            _ => at_ns = 0,
+        }
+        if !h.facts.preexisting || gap_us.is_some() {
+            times.push(at_ns);
+        }
+    }
+    let answered = matches!(
+        h.outcome,
+        Outcome::Established | Outcome::Refused | Outcome::Unreachable
+    );
+    if answered {
+        times.pop();
+    }
+    times
+}
+
+impl UnansweredSyns {
+    /// Takes in an active open.
+    pub(super) fn note(&mut self, h: &Handshake) {
+        let c = &h.connection;
+        let Some(port) = c.peer_port else { return };
+        let times = unanswered(h);
+        if times.is_empty() {
+            return;
+        }
+        let key = (c.peer_addr, port);
+        if self.called.get(&key).is_none() {
+            self.called.insert(key, Called::default());
+        }
+        if let Some(called) = self.called.get_mut(&key) {
+            let room = TIMES.saturating_sub(called.times.len()).min(times.len());
+            called.more += (times.len() - room) as u64;
+            called.times.extend(&times[..room]);
+        }
+    }
+
+    /// How many were sent to this address until a moment.
+    pub(super) fn until(&self, addr: IpAddr, port: u16, at_ns: u64) -> u64 {
+        self.called.get(&(addr, port)).map_or(0, |called| {
+            let sent = called.times.iter().filter(|t| at_ns == 0 || **t <= at_ns);
+            sent.count() as u64 + called.more
+        })
+    }
+}
+
+impl Default for UnansweredSyns {
+    fn default() -> Self {
+        Self {
+            called: Bounded::new(CALLED),
+        }
+    }
+}
