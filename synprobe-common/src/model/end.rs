@@ -30,4 +30,6 @@ pub struct End {
     pub peers_distinct: ByRole<u64>,
     /// Relative standard error of that; 0: exact.
     pub peers_distinct_error: ByRole<f64>,
+    /// What was seen and no problem explains, one sentence each. Empty: nothing.
+    pub unexplained: Vec<String>,
 }

@@ -43,6 +43,10 @@ macro_rules! verdict_table {
             ScanFanout = "scan-fanout",
             /// The accept queue of the server is full.
             ServerQueueFull = "server-queue-full",
+            /// The server on this host has no route back to the client.
+            NoRouteBack = "no-route-back",
+            /// The SYN queue of the server is full, and SYN cookies are off.
+            SynQueueFull = "syn-queue-full",
             /// The peer refused the connection.
             Refused = "refused",
             /// An ICMP error or the routing table reports that the peer cannot be reached.

@@ -354,7 +354,8 @@ impl Engine {
         self.tracker.finish(at_ns);
         let mut lines = self.refused_lines(true);
         lines.extend(self.judge.finish(self.tracker.take_lines()));
-        let end = self.totals_at(at_ns, produced);
+        let mut end = self.totals_at(at_ns, produced);
+        end.unexplained = self.judge.unexplained();
         lines.push(Line {
             mono_ns: at_ns,
             body: Body::End(end.clone()),
@@ -384,6 +385,7 @@ impl Engine {
                 client: four_digits(totals.peers_distinct.client.error),
                 server: four_digits(totals.peers_distinct.server.error),
             },
+            unexplained: Vec::new(),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use super::{ALL, Context, ProblemGroups, arithmetic};
+use super::{
+    ALL, Context, ProblemGroups, arithmetic,
+    problems::{Found, merged, ranked, unexplained::unexplained},
+};
 use crate::{
     model::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
@@ -14,6 +17,8 @@ use crate::{
 /// Handshakes in trouble that are held back to be judged at the end. Those beyond are judged at once, and
 /// counted in the same problems.
 const HELD: usize = 50_000;
+/// A handshake that is open for longer is late: the first time-out of both ends is over, µs.
+const LATE_US: u64 = 1_000_000;
 /// Peers whose verdicts are counted.
 const PEERS: usize = 65_536;
 
@@ -39,6 +44,10 @@ pub struct Judge {
     groups: ProblemGroups,
     /// Verdicts by peer. Most peers have one, so a list takes less memory than a map.
     by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
+    /// Handshakes that did not complete in their time and have no verdict.
+    undecided: u64,
+    /// Set when the run is over: what was seen and no problem explains.
+    unexplained: Vec<String>,
 }
 
 impl Judge {
@@ -51,6 +60,8 @@ impl Judge {
             most_held: HELD,
             groups: ProblemGroups::default(),
             by_peer: Bounded::new(PEERS),
+            undecided: 0,
+            unexplained: Vec::new(),
         }
     }
 
@@ -105,20 +116,32 @@ impl Judge {
         let mut printed = self.pass(rest);
         let mut judged = std::mem::take(&mut self.held);
         judged.iter_mut().for_each(|line| self.judge(line));
+        let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
+        let of_handshakes = judged.iter().filter_map(handshake);
+        let (of_handshakes, without) = self.groups.found(of_handshakes, &self.context);
+        // The lines of `watch` show the problems of handshakes one by one.
+        let shown = match self.mode {
+            Mode::AtTheEnd => None,
+            Mode::AtOnce => Some(ranked(without.iter().map(|f| f.problem.clone()).collect())),
+        };
+        let all: Vec<Found> = of_handshakes.into_iter().chain(without).collect();
+        let problems: Vec<&Problem> = all.iter().map(|f| &f.problem).collect();
+        self.unexplained = unexplained(&problems, self.undecided, &self.context);
+        let found = ranked(merged(all));
+        let listeners = listeners(&found, &self.context);
+        let at_the_end = |body| Line {
+            mono_ns: at_ns.unwrap_or(0),
+            body,
+        };
+        printed.extend(judged);
+        let shown = shown
+            .unwrap_or(found)
+            .into_iter()
+            .map(|p| Body::Problem(Box::new(p)));
+        printed.extend(shown.map(at_the_end));
         if self.mode == Mode::AtTheEnd {
-            let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
-            let found = self
-                .groups
-                .problems(judged.iter().filter_map(handshake), &self.context);
-            let listeners = listeners(&found, &self.context);
-            let at_the_end = |body| Line {
-                mono_ns: at_ns.unwrap_or(0),
-                body,
-            };
-            printed.extend(judged);
-            let found = found.into_iter().map(|p| Body::Problem(Box::new(p)));
             let listeners = listeners.into_iter().map(|l| Body::Listener(Box::new(l)));
-            printed.extend(found.chain(listeners).map(at_the_end));
+            printed.extend(listeners.map(at_the_end));
         }
         printed.extend(about_peers.into_iter().map(|mut line| {
             if let Body::Peer(peer) = &mut line.body
@@ -129,6 +152,11 @@ impl Judge {
             line
         }));
         printed
+    }
+
+    /// What was seen and no problem explains, once the run is over.
+    pub fn unexplained(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unexplained)
     }
 
     /// The problems as they stand now. Changes nothing: handshakes that are held back are judged for this
@@ -154,6 +182,7 @@ impl Judge {
         if judge(h, &self.context) {
             self.groups.add(h);
         }
+        self.undecided += u64::from(is_undecided(h));
         let Some(verdict) = h.verdict else { return };
         let key = (h.connection.peer_addr, h.connection.role);
         let Some(counts) = self.by_peer.get_mut(&key) else {
@@ -245,6 +274,14 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
     }
     true
+}
+
+/// Whether it has no verdict though its time to complete is over: it ended otherwise, is older than a round
+/// trip, or was retransmitted.
+fn is_undecided(h: &Handshake) -> bool {
+    let well = h.outcome == Outcome::Established || h.was_evicted();
+    let late = h.retransmits > 0 || h.dwell_us.is_none_or(|us| us >= LATE_US);
+    h.verdict.is_none() && !well && (h.outcome != Outcome::Open || late)
 }
 
 /// Why there is no verdict.

@@ -14,8 +14,8 @@ pub use json::{JsonView, to_json};
 pub use page::Page;
 pub use text::TextView;
 
-use crate::model::Line;
 pub use crate::model::WallClock;
+use crate::model::{Line, Start};
 
 /// RFC 3339, UTC, microseconds: the wall-clock time of a moment of CLOCK_MONOTONIC.
 pub fn rfc3339(clock: WallClock, mono_ns: u64) -> String {
@@ -102,5 +102,25 @@ impl View for Discarded {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// What a run in this mode cannot see of servers (docs/modes.md), as the rest of a sentence; `None`: the run
+/// watched no servers, or nothing of this kind is missing.
+fn blind_in(start: &Start) -> Option<&'static str> {
+    if start
+        .filters
+        .get("role")
+        .is_some_and(|role| role == "client")
+    {
+        return None;
+    }
+    match &*start.mode {
+        "tracepoints" => Some(
+            "a half-open that began and ended between two checks of the socket table, about one a second, without \
+             a retransmission; the peers of SYNs that a listener refused",
+        ),
+        "exact (timer)" => Some("the peers of SYNs that a listener refused"),
+        _ => None,
     }
 }

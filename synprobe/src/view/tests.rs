@@ -147,6 +147,7 @@ fn end(peers_unlisted: u64) -> Line {
                 client: 0.0,
                 server: if flood { 0.0065 } else { 0.0 },
             },
+            unexplained: Vec::new(),
         }),
     )
 }

@@ -2,20 +2,24 @@
 
 mod abandoned;
 mod filtered;
+pub(super) mod no_route_back;
 mod ports_exhausted;
 mod refused;
 mod scan_fanout;
 mod server_queue_full;
 mod syn_lost_then_ok;
+mod syn_queue_full;
 mod unreachable;
 
 pub(super) use abandoned::Abandoned;
 pub(super) use filtered::Filtered;
+pub(super) use no_route_back::NoRouteBack;
 pub(super) use ports_exhausted::PortsExhausted;
 pub(super) use refused::Refused;
 pub(super) use scan_fanout::ScanFanout;
 pub(super) use server_queue_full::ServerQueueFull;
 pub(super) use syn_lost_then_ok::SynLostThenOk;
+pub(super) use syn_queue_full::SynQueueFull;
 pub(super) use unreachable::Unreachable;
 
 use crate::{
@@ -50,6 +54,13 @@ fn closed_by(h: &Handshake) -> String {
         None => "the application".to_owned(),
     };
     format!("{who} closed it after {}, while it was open", took(h))
+}
+
+/// Whether it is an active open, a SYN of which got no answer.
+fn waited_for_an_answer(h: &Handshake) -> bool {
+    let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
+    let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
+    h.connection.role == Role::Client && !answered && !at_once
 }
 
 /// Its dwell, in words.

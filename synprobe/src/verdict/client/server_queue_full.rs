@@ -1,7 +1,7 @@
 //! The server is on this host too, and its accept queue is full.
 
 use crate::{
-    model::{Handshake, Outcome, Role, VerdictKind},
+    model::{Handshake, VerdictKind},
     verdict::{Context, Explanation, Finding, Verdict},
 };
 
@@ -14,9 +14,7 @@ impl Verdict for ServerQueueFull {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
-        let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
-        if h.connection.role != Role::Client || answered || at_once {
+        if !super::waited_for_an_answer(h) {
             return None;
         }
         let listener = context.called_listener(&h.connection)?;
@@ -101,7 +99,7 @@ impl Verdict for ServerQueueFull {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, ListenCounters, OwnerState},
+        model::{Confidence, ListenCounters, Outcome, OwnerState},
         verdict::fixtures::*,
     };
 

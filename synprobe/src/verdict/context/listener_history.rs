@@ -1,14 +1,9 @@
-//! Listeners and the namespaces' counters, sampled repeatedly.
+//! One listening socket, sampled repeatedly.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
-};
+use crate::model::{LimitedBy, Listener, OwnerState, Queue};
 
-use crate::{
-    model::{ListenCounters, Listener, OwnerState, Queue},
-    util::addresses::{is_wildcard, mapped},
-};
+/// Sockets of a group that are listed.
+const GROUP_SHOWN: usize = 4;
 
 /// One listening socket in this run.
 #[derive(Clone, Debug)]
@@ -34,7 +29,7 @@ pub struct ListenerHistory {
 }
 
 impl ListenerHistory {
-    fn new(l: &Listener, opened_in_run: bool) -> Self {
+    pub(super) fn new(l: &Listener, opened_in_run: bool) -> Self {
         Self {
             last: l.clone(),
             samples: 0,
@@ -51,7 +46,7 @@ impl ListenerHistory {
         }
     }
 
-    fn sample(&mut self, at_ns: u64, l: &Listener) {
+    pub(super) fn sample(&mut self, at_ns: u64, l: &Listener) {
         let queue = Queue {
             accept_queue: l.accept_queue.unwrap_or(0),
             max: l.accept_queue_max.unwrap_or(u32::MAX),
@@ -206,8 +201,59 @@ impl ListenerHistory {
         Some(f64::from(self.syn_longest) / f64::from(room))
     }
 
+    /// Whether a check or an event found its SYN queue at its limit, which holds without SYN cookies.
+    pub fn syn_queue_was_full(&self) -> bool {
+        let max = self.last.syn_queue_max;
+        max.is_some_and(|max| self.syn_longest >= max)
+    }
+
+    /// What is known of a SYN queue that refused SYNs.
+    pub fn syn_queue_facts(&self, refused: u64) -> Vec<String> {
+        let mut facts = Vec::new();
+        if let Some(max) = self.last.syn_queue_max {
+            let by = match self.last.limited_by {
+                Some(LimitedBy::TcpMaxSynBacklog) => " (3/4 of net.ipv4.tcp_max_syn_backlog)",
+                _ => "",
+            };
+            facts.push(format!(
+                "listener {}: SYN queue up to {} of {max}{by}",
+                self.name(),
+                self.syn_longest
+            ));
+        }
+        facts.push(format!(
+            "{refused} SYNs of its namespace were refused by a full SYN queue: SYN cookies are off \
+             (TCPReqQFullDrop, or ListenDrops beyond all other counters)"
+        ));
+        facts
+    }
+
+    /// Commands that make room in the SYN queue.
+    pub fn syn_queue_remedy(&self) -> String {
+        let enter = self.in_its_netns();
+        let knob = match self.last.limited_by {
+            Some(LimitedBy::TcpMaxSynBacklog) => {
+                format!("; {enter}sysctl -w net.ipv4.tcp_max_syn_backlog=8192")
+            }
+            _ => String::new(),
+        };
+        format!("{enter}sysctl -w net.ipv4.tcp_syncookies=1{knob}")
+    }
+
+    /// What a command begins with that is to run in its namespace.
+    pub fn in_its_netns(&self) -> String {
+        match (self.last.netns_name.as_deref(), self.last.pid) {
+            (Some("host"), _) => String::new(),
+            (_, Some(pid)) => format!("nsenter -t {pid} -n "),
+            (Some(name), None) => {
+                format!("ip netns exec {} ", crate::util::format::safe(name))
+            }
+            (None, None) => String::new(),
+        }
+    }
+
     /// How bad it looks: of a SO_REUSEPORT group the worst socket is shown.
-    fn trouble(&self) -> impl Ord + use<> {
+    pub fn trouble(&self) -> impl Ord + use<> {
         let full = self.last.accept_queue > self.last.accept_queue_max;
         let inode = std::cmp::Reverse(self.last.inode);
         (
@@ -218,227 +264,5 @@ impl ListenerHistory {
             self.dropped(),
             inode,
         )
-    }
-}
-
-/// Namespace, port, address and inode: sockets of a SO_REUSEPORT group share all but the last. 0: not known.
-type Key = (u32, u16, [u8; 16], u32);
-
-fn key_of(l: &Listener) -> Key {
-    (
-        l.netns,
-        l.local_port,
-        mapped(l.local_addr),
-        l.inode.unwrap_or(0),
-    )
-}
-
-/// Counters of a namespace: the first reading, the one before the last, and the last.
-type Readings = [ListenCounters; 3];
-
-#[derive(Default)]
-pub(super) struct ListenerHistories {
-    /// In an order that no hash decides: the same run gives the same lines.
-    listeners: BTreeMap<Key, ListenerHistory>,
-    counters: BTreeMap<u32, Readings>,
-    addresses: HashMap<u32, HashSet<IpAddr>>,
-    sampled_ns: u64,
-}
-
-/// Sockets of a group that are listed.
-const GROUP_SHOWN: usize = 4;
-/// Closed listeners that are remembered. A host may open and close any number.
-const CLOSED: usize = 1024;
-
-impl ListenerHistories {
-    pub(super) fn note(&mut self, at_ns: u64, listeners: &[Listener], counters: &[ListenCounters]) {
-        let before_ns = std::mem::replace(&mut self.sampled_ns, at_ns);
-        let shown: HashSet<Key> = listeners.iter().map(key_of).collect();
-        for l in listeners {
-            // A listener that an earlier sample of its namespace did not show was opened since. `sk_drops`
-            // of a new socket is 0, so all its drops belong to this run.
-            let opened_in_run = self.counters.contains_key(&l.netns);
-            let history = self
-                .listeners
-                .entry(key_of(l))
-                .or_insert_with(|| ListenerHistory::new(l, opened_in_run));
-            history.sample(at_ns, l);
-            history.closed_ns = None;
-        }
-        // Only a namespace that was read shows that a listener is gone.
-        let read: HashSet<u32> = counters.iter().map(|c| c.netns).collect();
-        let mut closed = 0;
-        for (key, history) in &mut self.listeners {
-            if read.contains(&key.0) && !shown.contains(key) {
-                history.closed_ns.get_or_insert(before_ns.max(1));
-            }
-            closed += usize::from(history.closed_ns.is_some());
-        }
-        if closed > CLOSED {
-            self.listeners.retain(|_, h| h.closed_ns.is_none());
-        }
-        for now in counters {
-            self.counters
-                .entry(now.netns)
-                .and_modify(|[_, before, last]| {
-                    *before = *last;
-                    *last = *now;
-                })
-                .or_insert([*now; 3]);
-        }
-    }
-
-    pub(super) fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
-        self.addresses.entry(netns).or_default().extend(addresses);
-    }
-
-    /// A connection was accepted at this address, so it is the namespace's.
-    pub(super) fn served(&mut self, netns: u32, local: IpAddr) {
-        self.addresses.entry(netns).or_default().insert(local);
-    }
-
-    /// An event found the accept queue of a listener that serves this address full. The event does not name
-    /// the socket of a SO_REUSEPORT group: there it counts only where one socket alone can be meant.
-    pub(super) fn full_at_event(&mut self, netns: u32, addr: IpAddr, port: u16, queue: Queue) {
-        let group = self.group(netns, addr, port);
-        let full = |l: &Listener| l.accept_queue > l.accept_queue_max;
-        let mut meant = group.iter().filter(|h| group.len() == 1 || full(&h.last));
-        let (Some(one), None) = (meant.next(), meant.next()) else {
-            return;
-        };
-        let key = key_of(&one.last);
-        if let Some(history) = self.listeners.get_mut(&key) {
-            history.full_at_events += 1;
-            history.longest = history.longest.max(queue.accept_queue);
-        }
-    }
-
-    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
-        self.listeners.values()
-    }
-
-    fn at(&self, netns: u32, port: u16, addr: [u8; 16]) -> Vec<&ListenerHistory> {
-        let range = (netns, port, addr, 0)..=(netns, port, addr, u32::MAX);
-        self.listeners.range(range).map(|(_, h)| h).collect()
-    }
-
-    /// The sockets that serve an address: one, or a SO_REUSEPORT group; those bound to the very address
-    /// first, else a wildcard. Those that are closed are in it only where no other is left.
-    pub(super) fn group(&self, netns: u32, addr: IpAddr, port: u16) -> Vec<&ListenerHistory> {
-        let open =
-            |all: Vec<&'_ ListenerHistory>| -> bool { all.iter().any(|h| h.closed_ns.is_none()) };
-        let exact = mapped(addr);
-        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
-        let wildcard = self
-            .listeners
-            .range(range)
-            .map(|((_, _, bound, _), _)| *bound)
-            .find(|bound| is_wildcard(*bound) && open(self.at(netns, port, *bound)));
-        let at = if open(self.at(netns, port, exact)) {
-            exact
-        } else {
-            wildcard.unwrap_or_else(|| self.last_bound(netns, port, exact))
-        };
-        let mut group = self.at(netns, port, at);
-        if group.iter().any(|h| h.closed_ns.is_none()) {
-            group.retain(|h| h.closed_ns.is_none());
-        }
-        group
-    }
-
-    /// Where all are closed: the address that served.
-    fn last_bound(&self, netns: u32, port: u16, exact: [u8; 16]) -> [u8; 16] {
-        if !self.at(netns, port, exact).is_empty() {
-            return exact;
-        }
-        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
-        let mut bound = self
-            .listeners
-            .range(range)
-            .map(|((_, _, bound, _), _)| *bound);
-        bound.find(|bound| is_wildcard(*bound)).unwrap_or(exact)
-    }
-
-    /// The listener that serves an address; of a SO_REUSEPORT group the socket that is worst off.
-    pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerHistory> {
-        let group = self.group(netns, addr, port);
-        group.into_iter().max_by_key(|h| h.trouble())
-    }
-
-    /// The listener at an address of this host, in whichever namespace has it; its own first.
-    pub(super) fn on_this_host(
-        &self,
-        own: u32,
-        addr: IpAddr,
-        port: u16,
-    ) -> Option<&ListenerHistory> {
-        let has = |netns: u32| {
-            addr.is_loopback() && netns == own
-                || self
-                    .addresses
-                    .get(&netns)
-                    .is_some_and(|all| all.contains(&addr))
-        };
-        let mut namespaces: Vec<u32> = self
-            .listeners
-            .keys()
-            .filter(|(netns, p, ..)| *p == port && has(*netns))
-            .map(|(netns, ..)| *netns)
-            .collect();
-        namespaces.dedup();
-        namespaces.sort_by_key(|netns| (*netns != own, *netns));
-        namespaces
-            .into_iter()
-            .find_map(|netns| self.listener(netns, addr, port))
-    }
-
-    /// How many SYNs and final ACKs found an accept queue full, in the namespaces that have this address;
-    /// `None`: no namespace that is known has it.
-    pub(super) fn overflows_at(&self, own: u32, addr: IpAddr) -> Option<u64> {
-        let theirs = self.addresses.iter().filter(|(_, all)| all.contains(&addr));
-        let own = addr.is_loopback().then_some(own);
-        let netns = theirs.map(|(netns, _)| *netns).chain(own);
-        netns
-            .map(|netns| self.moved(netns, |c| c.listen_overflows).unwrap_or(0))
-            .max()
-    }
-
-    /// Namespaces whose counters were read.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = u32> {
-        self.counters.keys().copied()
-    }
-
-    /// When the listeners were sampled last, CLOCK_MONOTONIC nanoseconds.
-    pub(super) fn sampled_ns(&self) -> u64 {
-        self.sampled_ns
-    }
-
-    pub(super) fn moved(
-        &self,
-        netns: u32,
-        pick: fn(&ListenCounters) -> Option<u64>,
-    ) -> Option<u64> {
-        let [first, _, last] = self.counters.get(&netns)?;
-        Some(pick(last)?.saturating_sub(pick(first)?))
-    }
-
-    /// SYNs and final ACKs that listeners of a namespace refused for another reason than a full queue:
-    /// `ListenDrops` less `ListenOverflows` less `TCPReqQFullDrop`. `None`: one of them is not known.
-    ///
-    /// A reading is not atomic: `ListenDrops` is read a moment after `ListenOverflows`. So it must have risen
-    /// before the reading before the last, unless there was no overflow at all.
-    pub(super) fn refused_without_trace(&self, netns: u32) -> Option<u64> {
-        let [first, before, last] = self.counters.get(&netns)?;
-        let rest = |c: &ListenCounters| {
-            let rose = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
-            let full = rose(c.listen_overflows, first.listen_overflows)?
-                + rose(c.req_q_full_drop, first.req_q_full_drop).unwrap_or(0);
-            Some((
-                rose(c.listen_drops, first.listen_drops)?.saturating_sub(full),
-                full,
-            ))
-        };
-        let ((now, full), (earlier, _)) = (rest(last)?, rest(before)?);
-        Some(if full == 0 { now } else { now.min(earlier) })
     }
 }

@@ -6,6 +6,7 @@ mod conntrack;
 mod drops;
 mod fanout;
 mod icmp;
+mod listener_histories;
 mod listener_history;
 mod paths;
 mod port_stats;
@@ -30,8 +31,8 @@ pub use stuck_data::StuckConnection;
 use crate::{
     filter::Selection,
     model::{
-        Body, Connection, HalfOpenCounts, Handshake, Line, ListenCounters, Listener, Missed,
-        Outcome, PathQuestion, ReturnPath, Role, TcpState,
+        Body, Connection, HalfOpenCounts, Handshake, LimitedBy, Line, ListenCounters, Listener,
+        Missed, Outcome, PathQuestion, ReturnPath, Role, TcpState,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
@@ -77,7 +78,7 @@ pub struct Context {
     drops: DroppedPackets,
     devices: Bounded<(u32, u32), Option<Arc<str>>>,
     conntrack: conntrack::ConntrackHistories,
-    histories: listener_history::ListenerHistories,
+    histories: listener_histories::ListenerHistories,
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
     paths: Paths,
@@ -266,6 +267,18 @@ impl Context {
         })
     }
 
+    /// Packets of handshakes of the selection that this host dropped.
+    pub fn dropped_packets(&self) -> impl Iterator<Item = &DroppedPacket> {
+        self.drops.iter().filter(|d| {
+            let (local, peer) = match d.incoming {
+                true => (d.to, d.from),
+                false => (d.from, d.to),
+            };
+            self.selection
+                .matches(Some(local.port()), Some(peer.port()), peer.ip(), d.netns)
+        })
+    }
+
     /// Whether a listener belongs to the selection. A listener has no peer: where the selection names peers,
     /// one of their handshakes or dropped SYNs must have come to it.
     pub fn selects_listener(&self, l: &Listener) -> bool {
@@ -320,6 +333,27 @@ impl Context {
     /// queue; `None`: not known.
     pub fn refused_without_trace(&self, netns: u32) -> Option<u64> {
         self.histories.refused_without_trace(netns)
+    }
+
+    /// SYNs that a full SYN queue refused because SYN cookies are off; `None`: no sign of that.
+    pub fn refused_by_syn_queue(&self, listener: &ListenerHistory) -> Option<u64> {
+        let netns = listener.last.netns;
+        let counted = self.moved(netns, |c| c.req_q_full_drop).unwrap_or(0);
+        // The rule of 3/4 of tcp_max_syn_backlog has no counter of its own.
+        let uncounted = match listener.last.limited_by {
+            Some(LimitedBy::TcpMaxSynBacklog) if listener.syn_queue_was_full() => {
+                let no_routes = self.moved(netns, |c| c.out_no_routes).unwrap_or(0);
+                let refused = self.refused_without_trace(netns).unwrap_or(0);
+                refused.saturating_sub(no_routes)
+            }
+            _ => 0,
+        };
+        Some(counted + uncounted).filter(|n| *n > 0)
+    }
+
+    /// Whether the kernel counted that a SYN queue of the listener's namespace was full.
+    pub fn counts_full_syn_queue(&self, listener: &ListenerHistory) -> bool {
+        self.moved(listener.last.netns, |c| c.req_q_full_drop) > Some(0)
     }
 
     /// Namespaces of the selection whose counters were read.

@@ -8,8 +8,10 @@ mod group;
 mod key;
 mod one_cause;
 mod peers;
+mod refused_silently;
 #[cfg(test)]
 mod tests;
+pub(super) mod unexplained;
 mod without_handshake;
 
 use std::{
@@ -19,12 +21,12 @@ use std::{
 
 use group::{Group, Kept};
 use key::ProblemKey;
-use one_cause::Found;
 
+pub(super) use one_cause::{Found, merged};
 pub(super) use peers::PeerCounts;
 
 use super::{Context, data_unacknowledged, find};
-use crate::model::{Confidence, Evidence, Handshake, Problem, VerdictKind};
+use crate::model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind};
 
 /// Problems that are listed each; what exceeds them is summed by verdict and role.
 const GROUPS: usize = 4096;
@@ -94,6 +96,16 @@ impl ProblemGroups {
         held: impl Iterator<Item = &'h Handshake>,
         context: &Context,
     ) -> Vec<Problem> {
+        let (of_handshakes, without) = self.found(held, context);
+        ranked(merged(of_handshakes.into_iter().chain(without).collect()))
+    }
+
+    /// The same in no order: the problems of handshakes, and those that no handshake shows.
+    pub fn found<'h>(
+        &self,
+        held: impl Iterator<Item = &'h Handshake>,
+        context: &Context,
+    ) -> (Vec<Found>, Vec<Found>) {
         let mut whole: HashMap<ProblemKey, Vec<&Handshake>> = HashMap::new();
         let sums = |h: &&Handshake| {
             h.verdict
@@ -105,7 +117,7 @@ impl ProblemGroups {
         }
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());
-        let mut found: Vec<Found> = groups
+        let problems: Vec<Found> = groups
             .into_iter()
             .map(|(key, group)| {
                 let kept: Vec<&Handshake> = group.whole.iter().collect();
@@ -119,35 +131,42 @@ impl ProblemGroups {
                 }
             })
             .collect();
-        found.extend(without_handshake::refused_at_the_door(self, context));
-        let listed: HashSet<(u32, Option<u16>)> = found
-            .iter()
-            .map(|f| &f.problem)
-            .filter(|p| p.verdict == Some(VerdictKind::AcceptQueueFull))
-            .map(|p| (p.netns, p.local_port))
-            .collect();
-        let silent = context.listeners().filter(|l| {
+        let without = self.without_handshake(&problems, context);
+        (problems, without)
+    }
+
+    /// What no handshake shows: dropped packets, full queues and counters. `of_handshakes`: the other problems.
+    fn without_handshake(&self, of_handshakes: &[Found], context: &Context) -> Vec<Found> {
+        let places = |of: &[Found], verdict| -> HashSet<(u32, Option<u16>)> {
+            of.iter()
+                .map(|f| &f.problem)
+                .filter(|p| p.verdict == Some(verdict) && p.role == Role::Server)
+                .map(|p| (p.netns, p.local_port))
+                .collect()
+        };
+        let dropped = places(of_handshakes, VerdictKind::DroppedHere);
+        let mut problems = without_handshake::refused_at_the_door(self, context);
+        problems.extend(without_handshake::dropped_synacks(self, context, &dropped));
+        let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
+        for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));
-            l.was_full() && !listed.contains(&place) && context.selects_listener(&l.last)
-        });
-        let lone = silent.map(|l| without_handshake::full_listener(l, context));
-        let lone = lone.chain(data_unacknowledged::problems(context));
-        found.extend(lone.map(|problem| Found {
-            problem,
-            connections: HashSet::new(),
-            called: None,
-        }));
-        let mut problems = one_cause::merged(found);
-        problems.sort_by_key(|p| {
-            (
-                p.verdict.is_none(),
-                !p.verdict.and_then(find).is_none_or(|v| v.is_fault()),
-                Reverse(weight(p)),
-            )
-        });
-        for (rank, problem) in (1..).zip(&mut problems) {
-            problem.rank = rank;
+            // Of a group the socket that is worst off; the others are in its evidence.
+            if l.was_full() && context.selects_listener(&l.last) && full.insert(place) {
+                let group = context.group_of(&l.last);
+                let worst = group.into_iter().max_by_key(|l| l.trouble()).unwrap_or(l);
+                problems.push(Found::alone(without_handshake::full_listener(
+                    worst, context,
+                )));
+            }
         }
+        let silent = refused_silently::refused_silently(context, |kinds, netns| {
+            let mut all = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
+            all.any(|p| p.netns == netns && p.verdict.is_some_and(|v| kinds.contains(&v)))
+        });
+        let lone = silent
+            .into_iter()
+            .chain(data_unacknowledged::problems(context));
+        problems.extend(lone.map(Found::alone));
         problems
     }
 
@@ -160,6 +179,21 @@ impl ProblemGroups {
             .min_by_key(|c| c.id)?;
         known.netns_name.clone()
     }
+}
+
+/// Worst first.
+pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|p| {
+        (
+            p.verdict.is_none(),
+            !p.verdict.and_then(find).is_none_or(|v| v.is_fault()),
+            Reverse(weight(p)),
+        )
+    });
+    for (rank, problem) in (1..).zip(&mut problems) {
+        problem.rank = rank;
+    }
+    problems
 }
 
 /// How bad it is: how many it concerns, half as much where it is only likely.
@@ -175,6 +209,13 @@ fn weight(p: &Problem) -> u64 {
         Some(VerdictKind::SlowPeer | VerdictKind::SynLostThenOk | VerdictKind::FlashCrowd)
     );
     p.handshakes * sure * if late { 1 } else { 4 }
+}
+
+fn contra(fact: String) -> Evidence {
+    Evidence {
+        fact,
+        supports: false,
+    }
 }
 
 pub(super) fn pro(fact: String) -> Evidence {

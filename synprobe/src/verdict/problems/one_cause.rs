@@ -23,12 +23,23 @@ pub(super) fn connection_hash(ends: &Ends) -> u64 {
 }
 
 /// A problem, and what ties it to others.
-pub(super) struct Found {
+pub(in crate::verdict) struct Found {
     pub problem: Problem,
     /// Its connections, by [`connection_hash`].
     pub connections: HashSet<u64>,
     /// The listener that its clients called, where that is on this host: namespace and port.
     pub called: Option<(u32, u16)>,
+}
+
+impl Found {
+    /// A problem whose connections are not known.
+    pub fn alone(problem: Problem) -> Self {
+        Self {
+            problem,
+            connections: HashSet::new(),
+            called: None,
+        }
+    }
 }
 
 /// How strong the evidence of a cause is; the strongest comes first.
@@ -98,7 +109,7 @@ impl Causes {
 }
 
 /// The problems that are a cause of their own, each with its effects.
-pub(super) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
+pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
     found.sort_by_key(|f| strength(&f.problem));
     let mut causes = Causes::default();
     for f in found {

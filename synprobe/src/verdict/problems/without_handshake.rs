@@ -1,18 +1,18 @@
 //! Problems that no handshake shows: SYNs that never became a half-open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    ProblemGroups,
+    ProblemGroups, contra,
     one_cause::{Found, connection_hash},
     peers::PeerCounts,
     pro,
 };
 use crate::{
-    model::{Confidence, Evidence, Problem, Role, VerdictKind},
+    model::{Confidence, Problem, Role, VerdictKind},
     verdict::{
         Context,
-        context::{DroppedPacket, ListenerHistory},
+        context::{DroppedPacket, ListenerHistory, Packet},
     },
 };
 
@@ -84,6 +84,88 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
         .collect()
 }
 
+/// SYN-ACKs that this host dropped, at ports where no half-open was seen to end by it. The kernel removes a
+/// half-open whose SYN-ACK it cannot send at the first time-out, within about a second: by tracepoints it
+/// may never be seen. `listed`: the ports that have such a problem, with their namespaces.
+pub(super) fn dropped_synacks(
+    groups: &ProblemGroups,
+    context: &Context,
+    listed: &HashSet<(u32, Option<u16>)>,
+) -> Vec<Found> {
+    type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
+    let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
+    for d in context.dropped_packets() {
+        let outgoing = d.packet == Packet::SynAck && !d.incoming;
+        let port = Some(d.from.port());
+        if outgoing && context.selection.wants(Role::Server) && !listed.contains(&(d.netns, port)) {
+            doors
+                .entry((d.netns, &*d.reason, d.from.ip(), d.from.port()))
+                .or_default()
+                .push(d);
+        }
+    }
+    let problem = |((netns, _, addr, port), drops): (Door<'_>, Vec<&DroppedPacket>)| {
+        let count: u64 = drops.iter().map(|d| d.count).sum();
+        let mut peers = PeerCounts::default();
+        for d in &drops {
+            peers.add(d.to.ip(), 1, usize::MAX);
+        }
+        let (peers, peers_more) = peers.most();
+        let group = context
+            .listeners()
+            .find(|l| l.last.netns == netns && l.last.local_port == port);
+        let first = drops[0];
+        let netns_name = group.and_then(|l| l.last.netns_name.clone());
+        let mut evidence = vec![
+            pro(format!(
+                "this host dropped {count} SYN-ACKs on their way out, of {} connections: {} ({})",
+                drops.len(),
+                first.words,
+                first.cause()
+            )),
+            pro(
+                "no half-open of them is in this report: the kernel removes one whose SYN-ACK it cannot send \
+                 within about a second, before it is seen"
+                    .to_owned(),
+            ),
+        ];
+        let sure = context.lost == 0 && !context.drops_missed;
+        if !sure {
+            evidence.push(contra("records of this run were lost".to_owned()));
+        }
+        let problem = Problem {
+            rank: 0,
+            verdict: Some(VerdictKind::DroppedHere),
+            confidence: match sure {
+                true => Confidence::Certain,
+                false => Confidence::Likely,
+            },
+            role: Role::Server,
+            netns,
+            netns_name: netns_name.or_else(|| groups.netns_name(netns)),
+            local_addr: Some(addr),
+            local_port: Some(port),
+            peer_port: None,
+            pid: group.and_then(|l| l.last.pid),
+            comm: group.and_then(|l| l.last.comm.clone()),
+            handshakes: drops.len() as u64,
+            open: 0,
+            peers,
+            peers_more,
+            evidence,
+            remedy: Some(first.remedy()),
+            effects: Vec::new(),
+        };
+        let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
+        Found {
+            problem,
+            connections: drops.iter().map(ends).collect(),
+            called: None,
+        }
+    };
+    doors.into_iter().map(problem).collect()
+}
+
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a
 /// handshake nor a packet drop shows them.
 pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Problem {
@@ -134,12 +216,5 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             None => format!("synprobe listeners --port {}", l.local_port),
         }),
         effects: Vec::new(),
-    }
-}
-
-fn contra(fact: String) -> Evidence {
-    Evidence {
-        fact,
-        supports: false,
     }
 }

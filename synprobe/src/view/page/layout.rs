@@ -11,7 +11,7 @@ use crate::{
 const WIDTH: usize = 100;
 
 /// The heading of a problem.
-pub(super) fn heading(p: &Problem) -> String {
+pub(in crate::view) fn heading(p: &Problem) -> String {
     let sure = match p.confidence {
         Confidence::Certain => "certain",
         Confidence::Likely => "likely",

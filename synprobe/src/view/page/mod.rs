@@ -6,9 +6,10 @@ mod tests;
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _, io};
 
-use layout::{entry, heading, paint};
+pub(super) use layout::heading;
+use layout::{entry, paint};
 
-use super::{View, WallClock, rfc3339};
+use super::{View, WallClock, blind_in, rfc3339};
 use crate::{
     model::{
         Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, Outcome, Problem,
@@ -69,6 +70,7 @@ impl Page {
         all.counted += end.counted;
         all.syns_refused += end.syns_refused;
         all.evicted += end.evicted;
+        all.unexplained.extend_from_slice(&end.unexplained);
         all.duration_us += end.duration_us;
     }
 
@@ -84,14 +86,25 @@ impl Page {
         let mut text = String::new();
         self.head(&mut text, colour);
         histogram(&mut text, states);
+        let unexplained = self.end.as_ref().map_or(&[][..], |end| &end.unexplained);
         let real = self.problems.iter().filter(|p| p.verdict.is_some());
         if real.count() == 0 {
-            text.push_str("\nNothing wrong was found.\n");
+            text.push_str(match unexplained.is_empty() {
+                true => "\nNothing wrong was found.\n",
+                false => "\nNo cause was found.\n",
+            });
         }
         for problem in self.problems.iter().take(IN_FULL) {
             self.problem(&mut text, problem, colour);
         }
         self.the_others(&mut text);
+        if !unexplained.is_empty() {
+            let _ = writeln!(text, "\n{}", paint(colour, "1", "Seen and not explained"));
+            for fact in unexplained {
+                entry(&mut text, "-", fact);
+            }
+        }
+        self.mode(&mut text);
         self.blind_spots(&mut text, states, colour);
         text
     }
@@ -129,6 +142,22 @@ impl Page {
             self.judged,
             end.events
         );
+    }
+
+    /// The mode, and what is not seen in it.
+    fn mode(&self, text: &mut String) {
+        let blind = self
+            .start
+            .as_ref()
+            .and_then(|start| Some((start, blind_in(start)?)));
+        if let Some((start, blind)) = blind {
+            text.push('\n');
+            entry(
+                text,
+                "mode",
+                &format!("{}; it does not see: {blind}", start.mode),
+            );
+        }
     }
 
     /// The problems after the first [`IN_FULL`]: one line each, then a count of the rest.

@@ -109,6 +109,10 @@ synprobe 0.1.0 diagnose: port 8080, Linux 6.18.44, watched for 10.0 s from 2026-
   do      ss -ltnp 'sport = :8080'
   more    synprobe explain accept-queue-full
 
+  mode    tracepoints; it does not see: a half-open that began and ended between two checks of the
+          socket table, about one a second, without a retransmission; the peers of SYNs that a
+          listener refused
+
 What could not be seen
   -       5 lost: state records: the ring was full (a larger --ring-size helps); verdicts are less
           certain for it
@@ -130,4 +134,23 @@ fn a_quiet_host_gets_a_quiet_page() {
     let text = page.text(&Counted::default(), false);
     assert!(text.contains("Nothing wrong was found."), "{text}");
     assert!(text.contains("Nothing was lost."), "{text}");
+}
+
+#[test]
+fn what_is_not_explained_is_no_all_clear() {
+    let mut page = Page::default();
+    let end = End {
+        unexplained: vec!["ListenOverflows of the host's namespace rose by 864".into()],
+        ..End::default()
+    };
+    let line = Line {
+        mono_ns: 0,
+        body: Body::End(end),
+    };
+    page.show(&[line], WallClock::default()).unwrap();
+    let text = page.text(&Counted::default(), false);
+    let wanted =
+        "\nNo cause was found.\n\nSeen and not explained\n  -       ListenOverflows of the host's";
+    assert!(text.contains(wanted), "{text}");
+    assert!(!text.contains("Nothing wrong"), "{text}");
 }

@@ -33,6 +33,8 @@ pub struct TextView<W> {
     namespaces: bool,
     endpoints: usize,
     peers: usize,
+    /// The mode and what is not seen in it, for the end.
+    mode: Option<String>,
 }
 
 impl<W: Write> TextView<W> {
@@ -45,6 +47,7 @@ impl<W: Write> TextView<W> {
             namespaces,
             endpoints: ENDPOINTS,
             peers: 0,
+            mode: None,
         }
     }
 
@@ -86,8 +89,9 @@ impl<W: Write> TextView<W> {
             Body::SynRefused(r) => self.syn_refused(&time, r),
             Body::Peer(p) => self.peer(p),
             Body::Completed(c) => self.completed(c),
+            Body::Problem(p) => self.problem(p),
             // The verbs that have them print a page or a table.
-            Body::Listener(_) | Body::Problem(_) | Body::Connect(_) => Ok(()),
+            Body::Listener(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
                 let text = format!("{time}  LOST {}: {}", l.events, format::safe(&l.reason));
                 writeln!(self.out, "{}", self.paint(Colour::Red, &text))

@@ -4,15 +4,34 @@ use std::io::{self, Write};
 
 use super::{Colour, TextView, join};
 use crate::{
-    model::{Completed, End, Peer, Role, Start},
+    model::{Completed, Confidence, End, Peer, Problem, Role, Start},
     util::format,
+    view::{blind_in, page::heading},
 };
 
 /// Peers that are listed; the others are counted.
 const PEERS_LISTED: usize = 40;
 
 impl<W: Write> TextView<W> {
+    /// A problem that no handshake shows.
+    pub(super) fn problem(&mut self, p: &Problem) -> io::Result<()> {
+        let colour = match p.confidence {
+            Confidence::Certain => Colour::Red,
+            _ => Colour::Yellow,
+        };
+        writeln!(self.out, "\n{}", self.paint(colour, &heading(p)))?;
+        for e in &p.evidence {
+            let label = if e.supports { "for" } else { "against" };
+            writeln!(self.out, "  {label:<8}{}", format::safe(&e.fact))?;
+        }
+        match &p.remedy {
+            Some(remedy) => writeln!(self.out, "  {:<8}{}", "do", format::safe(remedy)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn start(&mut self, s: &Start) -> io::Result<()> {
+        self.mode = blind_in(s).map(|blind| format!("mode {}; it does not see: {blind}", s.mode));
         let filters: Vec<_> = s.filters.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let what = if filters.is_empty() {
             "every handshake".to_owned()
@@ -136,6 +155,13 @@ impl<W: Write> TextView<W> {
                 e.peers_unlisted,
                 join(&[&distinct(Role::Client), &distinct(Role::Server)])
             )?;
+        }
+        for fact in &e.unexplained {
+            let text = format!("not explained: {}", format::safe(fact));
+            writeln!(self.out, "{}", self.paint(Colour::Yellow, &text))?;
+        }
+        if let Some(mode) = self.mode.take() {
+            writeln!(self.out, "\n{}", self.paint(Colour::Dim, &mode))?;
         }
         let colour = if e.lost == 0 && e.evicted == 0 {
             Colour::Dim

@@ -1,0 +1,206 @@
+//! Problems that counters alone show: SYNs that a listener refused without a half-open and without an event.
+
+use super::{contra, pro};
+use crate::{
+    model::{Confidence, Evidence, Problem, Role, VerdictKind},
+    verdict::{
+        Context,
+        client::no_route_back::{no_routes_fact, other_packets, refused_fact},
+        context::ListenerHistory,
+    },
+};
+
+/// The listener that refused the SYNs of a namespace: the one whose `sk_drops` rose most, and whether others'
+/// rose too. `None`: no listener of the selection may be it.
+fn refuser(context: &Context, netns: u32) -> Option<(&ListenerHistory, usize)> {
+    let may = |l: &&ListenerHistory| l.last.netns == netns && l.dropped() != Some(0);
+    let all: Vec<&ListenerHistory> = context.listeners().filter(may).collect();
+    let most = all
+        .iter()
+        .max_by_key(|l| (l.dropped(), l.syn_queue_was_full()))?;
+    context
+        .selects_listener(&most.last)
+        .then_some((*most, all.len() - 1))
+}
+
+fn problem(
+    verdict: VerdictKind,
+    confidence: Confidence,
+    (history, others): (&ListenerHistory, usize),
+    refused: u64,
+    mut evidence: Vec<Evidence>,
+    remedy: String,
+) -> Problem {
+    let l = &history.last;
+    if others > 0 {
+        evidence.push(contra(format!(
+            "sk_drops of {others} other listeners of the namespace rose too: they may have refused some of them"
+        )));
+    }
+    Problem {
+        rank: 0,
+        verdict: Some(verdict),
+        confidence,
+        role: Role::Server,
+        netns: l.netns,
+        netns_name: l.netns_name.clone(),
+        local_addr: Some(l.local_addr),
+        local_port: Some(l.local_port),
+        peer_port: None,
+        pid: l.pid,
+        comm: l.comm.clone(),
+        handshakes: refused,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(remedy),
+        effects: Vec::new(),
+    }
+}
+
+/// Listeners that refused SYNs because they have no route to answer.
+fn no_route_back(context: &Context, netns: u32) -> Option<Problem> {
+    let refused = context.refused_without_trace(netns).filter(|n| *n > 0)?;
+    let no_routes = context
+        .moved(netns, |c| c.out_no_routes)
+        .filter(|n| *n > 0)?;
+    if no_routes * 2 < refused {
+        return None;
+    }
+    let found = refuser(context, netns)?;
+    let own = found.0.dropped();
+    let adds_up = no_routes == refused && own.is_none_or(|n| n >= refused);
+    let mut evidence = vec![pro(refused_fact(refused)), pro(no_routes_fact(no_routes))];
+    if let Some(n) = own {
+        evidence.push(pro(format!(
+            "sk_drops of listener {} rose by {n}",
+            found.0.name()
+        )));
+    }
+    if no_routes > refused {
+        evidence.push(contra(other_packets(no_routes - refused)));
+    }
+    if no_routes < refused {
+        evidence.push(contra(format!(
+            "{} of the refused SYNs are not explained by a missing route",
+            refused - no_routes
+        )));
+    }
+    evidence.push(pro(
+        "the kernel reports no event and no peer for a SYN that ends so".to_owned(),
+    ));
+    let enter = found.0.in_its_netns();
+    let port = found.0.last.local_port;
+    let remedy = format!(
+        "see who calls: {enter}tcpdump -ni any -c 20 dst port {port}; then the route back to it: {enter}ip route \
+         get PEER; {enter}ip route show table all"
+    );
+    let confidence = if adds_up {
+        Confidence::Certain
+    } else {
+        Confidence::Likely
+    };
+    Some(problem(
+        VerdictKind::NoRouteBack,
+        confidence,
+        found,
+        refused,
+        evidence,
+        remedy,
+    ))
+}
+
+/// Listeners whose SYN queue is full while SYN cookies are off.
+fn syn_queue_full(context: &Context, netns: u32) -> Option<Problem> {
+    let found = refuser(context, netns)?;
+    let refused = context.refused_by_syn_queue(found.0)?;
+    let counted = context.counts_full_syn_queue(found.0);
+    let confidence = match counted && found.1 == 0 {
+        true => Confidence::Certain,
+        false => Confidence::Likely,
+    };
+    let evidence = found.0.syn_queue_facts(refused).into_iter().map(pro);
+    let evidence = evidence.collect();
+    let remedy = found.0.syn_queue_remedy();
+    Some(problem(
+        VerdictKind::SynQueueFull,
+        confidence,
+        found,
+        refused,
+        evidence,
+        remedy,
+    ))
+}
+
+/// An accept queue that overflowed between two checks: ListenOverflows counts nothing else.
+fn overflowed(context: &Context, netns: u32) -> Option<Problem> {
+    let overflows = context
+        .moved(netns, |c| c.listen_overflows)
+        .filter(|n| *n > 0)?;
+    let was_full = |l: &ListenerHistory| l.last.netns == netns && l.was_full();
+    if context.listeners().any(was_full) {
+        return None;
+    }
+    let may = |l: &&ListenerHistory| l.last.netns == netns && l.dropped() != Some(0);
+    let mut all = context.listeners().filter(may);
+    // With two, it is not known which: see `unexplained`.
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    if !context.selects_listener(&only.last) {
+        return None;
+    }
+    let max = only.last.accept_queue_max.unwrap_or(0);
+    let evidence = vec![
+        pro(format!(
+            "ListenOverflows of its namespace rose by {overflows} in this run: SYNs and final ACKs found a full \
+             accept queue"
+        )),
+        pro(format!(
+            "listener {}: the only one of the namespace whose sk_drops rose",
+            only.name()
+        )),
+        contra(format!(
+            "its accept queue was not full in any of {} checks, up to {} of {max}: it was full between them",
+            only.samples, only.longest
+        )),
+    ];
+    let remedy = match only.owner_remedy() {
+        Some(owner) => format!(
+            "{owner}; synprobe listeners --port {}",
+            only.last.local_port
+        ),
+        None => format!("synprobe listeners --port {}", only.last.local_port),
+    };
+    Some(problem(
+        VerdictKind::AcceptQueueFull,
+        Confidence::Likely,
+        (only, 0),
+        overflows,
+        evidence,
+        remedy,
+    ))
+}
+
+/// All of them, by namespace. `listed`: whether a problem has the verdict at that place already.
+pub(super) fn refused_silently(
+    context: &Context,
+    listed: impl Fn(&[VerdictKind], u32) -> bool,
+) -> Vec<Problem> {
+    if !context.selection.wants(Role::Server) {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    for netns in context.counted_namespaces() {
+        problems.extend(no_route_back(context, netns));
+        if !listed(&[VerdictKind::SynFlood], netns) {
+            problems.extend(syn_queue_full(context, netns));
+        }
+        let full = [VerdictKind::AcceptQueueFull, VerdictKind::FlashCrowd];
+        if !listed(&full, netns) {
+            problems.extend(overflowed(context, netns));
+        }
+    }
+    problems
+}
