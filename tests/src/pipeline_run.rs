@@ -129,6 +129,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         log_level: 0,
         give_up_privileges: true,
         record: None,
+        drops_of: None,
         count_sockets: false,
         namespaces: Vec::new(),
     }

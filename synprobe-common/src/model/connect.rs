@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Confidence, Outcome, VerdictKind};
+use super::{CommunityId, Confidence, Outcome, VerdictKind};
 
 /// One attempt to connect to one address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,6 +45,12 @@ pub struct ConnectAttempt {
     pub icmp: Option<String>,
     /// Its sender.
     pub icmp_from: Option<IpAddr>,
+    /// The client's initial sequence number, as on the handshake's line.
+    pub syn_seq: Option<u32>,
+    /// The server's.
+    pub syn_ack_seq: Option<u32>,
+    /// The Community ID of the connection as this host sees it.
+    pub community_id: Option<CommunityId>,
 }
 
 /// One connect.

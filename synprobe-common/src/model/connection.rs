@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::Role;
+use super::{CommunityId, Role};
 
 /// Address family as printed: a v4-mapped IPv6 socket is `ipv4` with `v4_mapped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -58,6 +58,15 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Its Community ID; `None` while a port is not known.
+    pub fn community_id(&self) -> Option<CommunityId> {
+        let local = (self.local_addr, self.local_port?);
+        Some(CommunityId::of_tcp(
+            local,
+            (self.peer_addr, self.peer_port?),
+        ))
+    }
+
     /// Names the process.
     pub fn set_process(&mut self, process: Option<&Process>) {
         if let Some(process) = process {

@@ -57,6 +57,10 @@ pub struct Facts {
     pub would_give_up_us: Option<u64>,
     /// Time-outs that have passed without an answer.
     pub time_outs: u32,
+    /// The client's initial sequence number, where a record showed it.
+    pub syn_seq: Option<u32>,
+    /// The server's.
+    pub syn_ack_seq: Option<u32>,
 }
 
 /// The half-opens of one port at one moment.

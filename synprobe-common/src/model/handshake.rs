@@ -1,8 +1,8 @@
 //! The line of a handshake: its outcome, its verdict and the evidence.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Connection, DwellSource, Facts, OpenReason, Outcome, VerdictKind};
+use super::{CommunityId, Connection, DwellSource, Facts, OpenReason, Outcome, VerdictKind};
 
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -37,11 +37,32 @@ pub struct Evidence {
     pub supports: bool,
 }
 
+fn sequence_numbers<S: Serializer>(facts: &Facts, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(2))?;
+    map.serialize_entry("syn_seq", &facts.syn_seq)?;
+    map.serialize_entry("syn_ack_seq", &facts.syn_ack_seq)?;
+    map.end()
+}
+
+fn with_community_id<S: Serializer>(c: &Connection, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Identified<'a> {
+        #[serde(flatten)]
+        connection: &'a Connection,
+        community_id: Option<CommunityId>,
+    }
+    Identified {
+        connection: c,
+        community_id: c.community_id(),
+    }
+    .serialize(serializer)
+}
+
 /// The end of a handshake; exactly one for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Handshake {
     /// Whose.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "with_community_id")]
     pub connection: Connection,
     /// How it ended.
     pub outcome: Outcome,
@@ -70,8 +91,8 @@ pub struct Handshake {
     /// The measured gaps between its transmissions, microseconds: the ladder of the text view.
     #[serde(skip)]
     pub gaps_us: Vec<u64>,
-    /// What verdicts are drawn from.
-    #[serde(skip)]
+    /// What verdicts are drawn from. Of them, the sequence numbers are printed.
+    #[serde(flatten, serialize_with = "sequence_numbers")]
     pub facts: Facts,
 }
 

@@ -3,6 +3,7 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod community_id;
 mod completed;
 mod connect;
 mod connection;
@@ -30,6 +31,7 @@ mod under_way;
 mod verdict;
 mod wall_clock;
 
+pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt};
 pub use connection::{Connection, Family, Process};
@@ -42,12 +44,12 @@ pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
     ConntrackCounts, ConntrackReading, Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings,
-    ListenCounters, ListenerOwner, PathQuestion, RetransCounts, RetransReading, ReturnPath,
-    SocketDump, Tuple,
+    Hop, ListenCounters, ListenerOwner, PathQuestion, RetransCounts, RetransReading, ReturnPath,
+    RouteAnswer, RouteQuestion, SocketDump, Tuple,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
-pub use problem::{PeerShare, Problem, ProblemEffect};
+pub use problem::{Forward, PeerShare, Problem, ProblemEffect, ProblemRole};
 pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};

@@ -263,6 +263,46 @@ pub struct ReturnPath {
     pub mac: Option<[u8; 6]>,
 }
 
+/// A route to be looked up: where a packet goes on to, and where its answer would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    /// In this namespace.
+    pub netns: u32,
+    /// Who sent the packet.
+    pub from: IpAddr,
+    /// Whom to.
+    pub to: IpAddr,
+    /// Index of the device by which it came; 0: not known.
+    pub came_by: u32,
+}
+
+/// The answer to a [`RouteQuestion`], as the kernel's own look-ups give it (`RTM_GETROUTE` with `RTA_SRC` and
+/// `RTA_IIF`: policy routing decides as it does for the packet).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteAnswer {
+    /// Name of the device by which the packet came.
+    pub came_by: Option<String>,
+    /// Whether the destination is local to the namespace; `None`: not known.
+    pub is_local: Option<bool>,
+    /// The device that has the destination as its address.
+    pub address_of: Option<String>,
+    /// Where a packet that is not for this namespace goes on to; `None`: nowhere, or not known.
+    pub onward: Option<Hop>,
+    /// Where an answer goes; `None`: nowhere, or not known.
+    pub back: Option<Hop>,
+}
+
+/// The next step of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// Index of the device by which it leaves.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: String,
+    /// The router; `None`: the destination is on the link.
+    pub gateway: Option<IpAddr>,
+}
+
 /// Settings of a network namespace that decide how its handshakes go; `None` where one could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandshakeSettings {

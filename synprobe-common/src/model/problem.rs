@@ -27,7 +27,7 @@ pub struct ProblemEffect {
     /// How sure.
     pub confidence: Confidence,
     /// This host's role in them.
-    pub role: Role,
+    pub role: ProblemRole,
     /// Inode of the network namespace.
     pub netns: u32,
     /// What people call it.
@@ -44,6 +44,48 @@ pub struct ProblemEffect {
     pub handshakes: u64,
 }
 
+/// This host's role in a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemRole {
+    /// Active open.
+    Client,
+    /// Passive open.
+    Server,
+    /// Neither end: it forwards the packets.
+    Router,
+}
+
+impl From<Role> for ProblemRole {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Client => Self::Client,
+            Role::Server => Self::Server,
+        }
+    }
+}
+
+impl PartialEq<Role> for ProblemRole {
+    fn eq(&self, other: &Role) -> bool {
+        *self == Self::from(*other)
+    }
+}
+
+/// What a router does with the packets of a problem.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forward {
+    /// Whom they are for.
+    pub to_addr: IpAddr,
+    /// Port, host order.
+    pub to_port: u16,
+    /// The device by which they come; `None`: not known.
+    pub from_interface: Option<String>,
+    /// The device by which they leave, or would; `None`: none, or not known.
+    pub to_interface: Option<String>,
+    /// The next router; `None`: the destination is on the link, or not known.
+    pub gateway: Option<IpAddr>,
+}
+
 /// A `problem` line of `diagnose`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Problem {
@@ -55,7 +97,7 @@ pub struct Problem {
     /// How sure.
     pub confidence: Confidence,
     /// This host's role.
-    pub role: Role,
+    pub role: ProblemRole,
     /// Inode of the network namespace.
     pub netns: u32,
     /// What people call it.
@@ -66,6 +108,8 @@ pub struct Problem {
     pub local_port: Option<u16>,
     /// Client: the port called, where it is one.
     pub peer_port: Option<u16>,
+    /// Router: what is forwarded. Else `None`.
+    pub forward: Option<Forward>,
     /// Server: the listener's owner. Client: the caller.
     pub pid: Option<u32>,
     /// Its command.

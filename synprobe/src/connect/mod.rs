@@ -107,6 +107,10 @@ pub fn connect<V: View + Send + 'static>(
         log_level: setup.log_level,
         give_up_privileges: true,
         record: None,
+        drops_of: Some(Selection {
+            ports: resolved.target.port.to_string().parse().unwrap_or_default(),
+            ..Selection::default()
+        }),
         count_sockets: false,
         namespaces: vec![netns.clone()],
     };

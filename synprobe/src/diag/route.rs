@@ -22,6 +22,10 @@ const RTMSG: usize = 12;
 const NDMSG: usize = 12;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
+/// `struct ifaddrmsg`.
+const IFADDRMSG: usize = 8;
+/// `NLMSG_DONE`.
+const NLMSG_DONE: u16 = 3;
 /// `RTA_VIA` (include/uapi/linux/rtnetlink.h); libc has it for glibc only.
 const RTA_VIA: u16 = 18;
 
@@ -128,8 +132,70 @@ impl Routes {
         Ok(route)
     }
 
+    /// The route of a packet from `from` to `to` that came in by a device, as policy routing decides for it:
+    /// `ip route get TO from FROM iif DEVICE`. `Ok(None)`: there is none, or the kernel refuses its source
+    /// (rp_filter, martian).
+    ///
+    /// # Errors
+    /// As [`Routes::route`].
+    pub fn route_of_input(
+        &mut self,
+        to: IpAddr,
+        from: IpAddr,
+        came_by: u32,
+    ) -> io::Result<Option<RouteInfo>> {
+        let answer = self.ask_route_by(to.to_canonical(), Some(from.to_canonical()), came_by);
+        let mut route = match answer {
+            Ok(route) => route,
+            Err(error) => match error.raw_os_error() {
+                Some(
+                    libc::ENETUNREACH
+                    | libc::EHOSTUNREACH
+                    | libc::EACCES
+                    | libc::EINVAL
+                    | libc::EXDEV
+                    | libc::ENODEV,
+                ) => return Ok(None),
+                _ => return Err(error),
+            },
+        };
+        if let Some(route) = &mut route {
+            route.interface = self.interface(route.ifindex)?;
+        }
+        Ok(route)
+    }
+
+    /// The device that has an address, by name.
+    ///
+    /// # Errors
+    /// As [`Routes::route`].
+    pub fn device_of(&mut self, addr: IpAddr) -> io::Result<Option<String>> {
+        let addr = addr.to_canonical();
+        let mut fixed = [0; IFADDRMSG];
+        fixed[0] = family(addr);
+        let found = self.dump(libc::RTM_GETADDR, &fixed, |m| {
+            (m.kind == libc::RTM_NEWADDR && has_address(m.payload, addr))
+                .then(|| word(m.payload, 4))
+                .flatten()
+        })?;
+        match found {
+            Some(index) => self.interface(index),
+            None => Ok(None),
+        }
+    }
+
     /// RTM_GETROUTE, with the kernel's errors unchanged.
     fn ask_route(&mut self, to: IpAddr, source: Option<IpAddr>) -> io::Result<Option<RouteInfo>> {
+        self.ask_route_by(to, source, 0)
+    }
+
+    /// As [`Self::ask_route`], for a packet that came in by a device; 0: for one of this host's own.
+    fn ask_route_by(
+        &mut self,
+        to: IpAddr,
+        source: Option<IpAddr>,
+        came_by: u32,
+    ) -> io::Result<Option<RouteInfo>> {
         let mut fixed = [0; RTMSG];
         fixed[0] = family(to);
         fixed[1] = if to.is_ipv4() { 32 } else { 128 };
@@ -137,6 +203,9 @@ impl Routes {
         if let Some(source) = source {
             fixed[2] = fixed[1];
             attributes.push((libc::RTA_SRC, octets(source)));
+        }
+        if came_by != 0 {
+            attributes.push((libc::RTA_IIF, came_by.to_ne_bytes().to_vec()));
         }
         self.ask(libc::RTM_GETROUTE, &fixed, &attributes, |m| {
             (m.kind == libc::RTM_NEWROUTE).then(|| parse_route(m.payload))
@@ -185,7 +254,11 @@ impl Routes {
         }
     }
 
-    fn interface(&mut self, index: u32) -> io::Result<Option<String>> {
+    /// The name of a device; `None`: there is none with this index.
+    ///
+    /// # Errors
+    /// As [`Routes::route`].
+    pub fn interface(&mut self, index: u32) -> io::Result<Option<String>> {
         if index == 0 {
             return Ok(None);
         }
@@ -209,20 +282,7 @@ impl Routes {
         attributes: &[(u16, Vec<u8>)],
         take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        self.seq = self.seq.wrapping_add(1);
-        let request = request(kind, self.seq, fixed, attributes);
-        // SAFETY: the buffer is alive and its length is its own.
-        let sent = unsafe {
-            libc::send(
-                self.fd.as_raw_fd(),
-                request.as_ptr().cast(),
-                request.len(),
-                0,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        self.send(kind, libc::NLM_F_REQUEST as u16, fixed, attributes)?;
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
@@ -246,6 +306,75 @@ impl Routes {
     }
 }
 
+impl Routes {
+    fn send(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        fixed: &[u8],
+        attributes: &[(u16, Vec<u8>)],
+    ) -> io::Result<()> {
+        self.seq = self.seq.wrapping_add(1);
+        let request = request(kind, flags, self.seq, fixed, attributes);
+        // SAFETY: the buffer is alive and its length is its own.
+        let sent = unsafe {
+            libc::send(
+                self.fd.as_raw_fd(),
+                request.as_ptr().cast(),
+                request.len(),
+                0,
+            )
+        };
+        if sent < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// The first of a dump's messages that `take` takes. The dump is read to its end.
+    fn dump<T>(
+        &mut self,
+        kind: u16,
+        fixed: &[u8],
+        take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        self.send(kind, flags, fixed, &[])?;
+        let mut scratch = Scratch::take();
+        let mut found = None;
+        loop {
+            let datagram = receive(&self.fd, &mut scratch, 0)?;
+            for message in NetlinkMessages::new(datagram) {
+                let message = message.map_err(invalid)?;
+                if message.seq != self.seq {
+                    continue;
+                }
+                if message.kind == NLMSG_DONE || message.kind == NLMSG_ERROR {
+                    return Ok(found);
+                }
+                found = found.or_else(|| take(&message));
+            }
+        }
+    }
+}
+
+/// Whether an RTM_NEWADDR message is of this address.
+fn has_address(payload: &[u8], addr: IpAddr) -> bool {
+    let Some(attributes) = payload.get(IFADDRMSG..) else {
+        return false;
+    };
+    let mut own = None;
+    for (kind, value) in NetlinkAttributes::new(attributes) {
+        match kind {
+            // On a point-to-point device IFA_ADDRESS is the other end.
+            libc::IFA_LOCAL => own = address(value),
+            libc::IFA_ADDRESS if own.is_none() => own = address(value),
+            _ => (),
+        }
+    }
+    own == Some(addr)
+}
+
 fn nowhere(kind: RouteKind) -> RouteInfo {
     RouteInfo {
         kind,
@@ -256,10 +385,16 @@ fn nowhere(kind: RouteKind) -> RouteInfo {
     }
 }
 
-fn request(kind: u16, seq: u32, fixed: &[u8], attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+fn request(
+    kind: u16,
+    flags: u16,
+    seq: u32,
+    fixed: &[u8],
+    attributes: &[(u16, Vec<u8>)],
+) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
     bytes[8..12].copy_from_slice(&seq.to_ne_bytes());
     bytes.extend_from_slice(fixed);
     for (kind, value) in attributes {

@@ -8,8 +8,8 @@ use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
 use crate::{
     decode::{Event, Moment},
     model::{
-        Body, ByRole, Counted, End, Line, ListenCounters, Listener, Lost, PathQuestion, SocketDump,
-        Start, Tuple, WallClock,
+        Body, ByRole, Counted, End, Line, ListenCounters, Listener, Lost, PathQuestion,
+        RouteQuestion, SocketDump, Start, Tuple, WallClock,
     },
     track::{Fates, Observation, Totals, Tracker},
     util::addresses::{mapped, printable},
@@ -46,6 +46,8 @@ impl Batch {
 pub struct Questions {
     /// The paths of answers to these peers: [`Input::Path`].
     pub paths: Vec<PathQuestion>,
+    /// The routes of these packets, and of the answers to them: [`Input::Route`].
+    pub routes: Vec<RouteQuestion>,
     /// What became of these half-opens: [`Input::Fates`].
     pub fates: Vec<Tuple>,
 }
@@ -102,8 +104,10 @@ impl Engine {
         match input {
             Input::Event(Event::Drop(record)) => self.dropped(record, None),
             Input::Event(event) => {
-                if let Event::Request(r, Moment::Refused) = &event {
-                    self.note_syn_at_full_queue(r);
+                match &event {
+                    Event::Request(r, Moment::Refused) => self.note_syn_at_full_queue(r),
+                    Event::SynAck(record, ..) => self.judge.context.repeats_syn_ack(record),
+                    _ => (),
                 }
                 self.tracker.observe(Observation::Event(event));
             }
@@ -117,7 +121,10 @@ impl Engine {
                 let lost = Lost { events, reason, of };
                 self.tracker.observe(Observation::Lost { at_ns, lost });
             }
-            Input::NetnsName(inode, name) => self.tracker.set_netns_name(inode, name),
+            Input::NetnsName(inode, name) => {
+                self.judge.context.set_netns_name(inode, name.clone());
+                self.tracker.set_netns_name(inode, name);
+            }
             Input::CgroupPath(id, path) => self.tracker.set_cgroup_path(id, path),
             Input::Settings(netns, settings) => self.tracker.set_settings(netns, settings),
             Input::Counters(netns, counters) => self.tracker.set_counters(netns, counters),
@@ -140,6 +147,7 @@ impl Engine {
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }
+            Input::Route(question, answer) => self.judge.context.route(question, *answer),
             Input::Path(question, path) => self.judge.context.path(&question, path),
             Input::Icmp {
                 local,
@@ -199,6 +207,7 @@ impl Engine {
     pub fn questions(&mut self) -> Questions {
         Questions {
             paths: self.judge.context.wanted_paths(),
+            routes: self.judge.context.wanted_routes(),
             fates: self
                 .dump
                 .as_ref()
@@ -322,6 +331,8 @@ impl Engine {
                 place: meaning.place.clone(),
                 count: 1,
                 last_ns: r.header.ts_ns,
+                came_by: r.ifindex,
+                syn_seq: packet.syn_seq(r.seq, r.ack),
             };
             context.tell_filter_from_conntrack(&mut drop);
             context.note_drop(drop.clone());

@@ -14,7 +14,7 @@ use crate::{
     model::{
         ConntrackReading, Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
         ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
-        Role, SocketDump,
+        Role, RouteAnswer, RouteQuestion, SocketDump,
     },
     track::Fates,
 };
@@ -116,6 +116,8 @@ pub enum Input {
         /// One for each namespace.
         counters: Vec<ListenCounters>,
     },
+    /// The answer to a question about a packet's route.
+    Route(RouteQuestion, Box<RouteAnswer>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

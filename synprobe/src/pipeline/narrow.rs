@@ -174,7 +174,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
 }
 
 /// As the kernel side decides (`synprobe-ebpf/src/filter.rs`).
-fn passes(event: &Event, selection: &Selection) -> bool {
+pub(super) fn passes(event: &Event, selection: &Selection) -> bool {
     let role = match event {
         Event::State(r, ..) => role_of(r.old, r.new),
         Event::Retransmit(r, _) if r.state == state::SYN_SENT => Some(Role::Client),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::Input,
-    model::{PathQuestion, Tuple},
+    model::{PathQuestion, RouteQuestion, Tuple},
     poller::{Report, Request, Round},
     sys::clock::monotonic_ns,
     track::Fates,
@@ -33,6 +33,8 @@ pub(super) struct Polling {
     pub calm: bool,
     /// Asked by the engine, for the next round.
     paths: Vec<PathQuestion>,
+    /// The same.
+    routes: Vec<RouteQuestion>,
 }
 
 impl Polling {
@@ -44,6 +46,7 @@ impl Polling {
             due: Instant::now(),
             calm: false,
             paths: Vec::new(),
+            routes: Vec::new(),
         }
     }
 
@@ -82,8 +85,15 @@ impl Run {
         let mut named = std::mem::take(&mut self.named);
         named.extend(self.core.engine.namespaces());
         let mut paths = std::mem::take(&mut self.polling.paths);
-        paths.extend(self.core.engine.questions().paths);
-        let request = Request::Round { named, paths };
+        let mut routes = std::mem::take(&mut self.polling.routes);
+        let questions = self.core.engine.questions();
+        paths.extend(questions.paths);
+        routes.extend(questions.routes);
+        let request = Request::Round {
+            named,
+            paths,
+            routes,
+        };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
     }
 
@@ -111,6 +121,7 @@ impl Run {
             settings,
             conntrack,
             paths,
+            routes,
             icmp,
             at_ns,
             took,
@@ -135,6 +146,9 @@ impl Run {
         for (question, path) in paths {
             core.feed(Input::Path(question, path));
         }
+        for (question, answer) in routes {
+            core.feed(Input::Route(question, Box::new(answer)));
+        }
         self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
@@ -153,6 +167,7 @@ impl Run {
             self.core.feed(Input::Dump(Box::new(dump)));
             let questions = self.core.engine.questions();
             self.polling.paths.extend(questions.paths);
+            self.polling.routes.extend(questions.routes);
             if !questions.fates.is_empty() {
                 let fates = self.polling.ask(questions.fates).await;
                 // Those that ended with an event are reported by it.

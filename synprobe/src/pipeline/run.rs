@@ -14,6 +14,7 @@ use super::{
     enrich::Enricher,
     host_names::HostNames,
     losses::Losses,
+    narrow::passes,
     polling::Polling,
     recorder::{Prepared, RecordSummary, RecordTo, Recorder},
     run_config::run_config,
@@ -65,13 +66,17 @@ pub(super) struct Run {
     pub(super) named: HashSet<u32>,
     losses: Losses,
     began: Instant,
+    /// Records that the kernel side let through and that are not of the selection.
+    not_selected: u64,
     segment_ends: SegmentEnds,
 }
 
 impl Run {
     pub fn start(options: WatchOptions, host: &Ready) -> Result<Self, WatchError> {
         let mut filter = options
-            .selection
+            .drops_of
+            .as_ref()
+            .unwrap_or(&options.selection)
             .to_kernel(options.detail, host.ephemeral_ports);
         if host.kernel.preempts_tracepoints() {
             filter.filter.stand_in = 1;
@@ -118,7 +123,8 @@ impl Run {
         let poller = Poller::new(
             options.namespaces.clone(),
             options.selection.netns.is_some(),
-        );
+        )
+        .opening_those_named(options.drops_of.is_some());
         tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
         Ok(Self {
             core: Core {
@@ -138,6 +144,7 @@ impl Run {
             named: HashSet::new(),
             losses: Losses::default(),
             began: Instant::now(),
+            not_selected: 0,
             segment_ends,
         })
     }
@@ -183,7 +190,15 @@ impl Run {
         let (core, enricher, named) = (&mut self.core, &mut self.enricher, &mut self.named);
         let mut failed = false;
         let mut last = 0;
+        let selection = &self.options.selection;
+        let is_wider = self.options.drops_of.is_some();
+        let not_selected = &mut self.not_selected;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(event)
+                if is_wider && !matches!(event, Event::Drop(_)) && !passes(&event, selection) =>
+            {
+                *not_selected += 1;
+            }
             Ok(event) => {
                 let netns = event.flow().netns;
                 if last != netns {
@@ -304,7 +319,7 @@ impl Run {
         }
         self.core.feed(Input::End {
             at_ns: monotonic_ns(),
-            produced: self.losses.produced(),
+            produced: self.produced(),
         });
         self.core.publish(Subscriber::publish_last);
         Ok(())
@@ -327,13 +342,18 @@ impl Run {
         Ok(())
     }
 
+    /// Records of the selection that were due.
+    fn produced(&self) -> u64 {
+        self.losses.produced().saturating_sub(self.not_selected)
+    }
+
     /// The totals: as the `end` line has them, or as they stand now where there is none.
     pub fn end(&self) -> End {
         let engine = &self.core.engine;
         engine
             .end()
             .cloned()
-            .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.losses.produced()))
+            .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.produced()))
     }
 
     /// Ends the recording, if there is one.
@@ -373,7 +393,7 @@ impl SegmentEnds {
 
 fn give_up_privileges(options: &WatchOptions) {
     let here = NetNs::current().ok();
-    let only = options.selection.netns.is_some();
+    let only = options.selection.netns.is_some() && options.drops_of.is_none();
     let all_here = options
         .namespaces
         .iter()

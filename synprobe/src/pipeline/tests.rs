@@ -23,6 +23,7 @@ fn options() -> WatchOptions {
         log_level: 0,
         give_up_privileges: false,
         record: None,
+        drops_of: None,
         count_sockets: false,
         namespaces: Vec::new(),
     }

@@ -6,7 +6,7 @@ use crate::{
     diag::icmp::IcmpErrors,
     model::{
         ConntrackReading, Fate, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
-        PathQuestion, ReturnPath, SocketDump, Tuple,
+        PathQuestion, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
     },
 };
 
@@ -18,6 +18,8 @@ pub enum Request {
         named: HashSet<u32>,
         /// Paths to be looked up.
         paths: Vec<PathQuestion>,
+        /// Routes to be looked up.
+        routes: Vec<RouteQuestion>,
     },
     /// What became of these half-opens?
     Fates(Vec<Tuple>),
@@ -50,6 +52,8 @@ pub struct Round {
     pub conntrack: Vec<ConntrackReading>,
     /// The requested paths that exist.
     pub paths: Vec<(PathQuestion, ReturnPath)>,
+    /// The answers to the routes that were asked for.
+    pub routes: Vec<(RouteQuestion, RouteAnswer)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.

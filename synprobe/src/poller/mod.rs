@@ -26,6 +26,7 @@ use watched_netns::{Seen, WatchedNetns};
 
 mod listener_owners;
 mod messages;
+mod routes;
 mod watched_netns;
 
 /// How often namespaces are discovered.
@@ -40,6 +41,8 @@ pub struct Poller {
     /// Namespaces named by the caller; only these if `only`.
     given: Vec<NetNs>,
     only: bool,
+    /// Whether others that events name are opened all the same.
+    opens_named: bool,
     watched: HashMap<u32, WatchedNetns>,
     refused: HashSet<u32>,
     owners: OwnerSearch,
@@ -54,6 +57,7 @@ impl Poller {
         Self {
             given,
             only,
+            opens_named: !only,
             watched: HashMap::new(),
             refused: HashSet::new(),
             owners: OwnerSearch::default(),
@@ -62,12 +66,24 @@ impl Poller {
         }
     }
 
+    /// Also opens namespaces that the requests name, where only the given ones are searched.
+    pub fn opening_those_named(mut self, open: bool) -> Self {
+        self.opens_named |= open;
+        self
+    }
+
     /// Answers requests until their sender is gone.
     pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
         while let Some(request) = requests.blocking_recv() {
             let report = match request {
-                Request::Round { named, paths } => {
-                    Report::Round(Box::new(self.round(&named, &paths)))
+                Request::Round {
+                    named,
+                    paths,
+                    routes,
+                } => {
+                    let mut round = self.round(&named, &paths);
+                    round.routes = routes::look_up(&mut self.watched, &routes);
+                    Report::Round(Box::new(round))
                 }
                 Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
             };
@@ -175,7 +191,10 @@ impl Poller {
                 .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }
         for inode in named {
-            if !self.only && !self.watched.contains_key(inode) && !self.refused.contains(inode) {
+            if self.opens_named
+                && !self.watched.contains_key(inode)
+                && !self.refused.contains(inode)
+            {
                 found.extend(netns::find(*inode));
             }
         }

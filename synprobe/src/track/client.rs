@@ -156,6 +156,7 @@ impl Tracker {
             self.announce_if_due(&open);
             open.announced = true;
         }
+        open.facts.syn_seq = Some(r.seq);
         let n = u32::from(r.retransmits).max(1);
         if n != open.time_outs + 1 {
             // One before it was not seen: the gap since then is not known.

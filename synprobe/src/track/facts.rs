@@ -119,6 +119,7 @@ impl Tracker {
     /// A half-open, or its listener, processed and dropped a packet: a repeated SYN, a RST that may have
     /// ended it, or a final ACK that is refused.
     pub(super) fn packet_dropped(&mut self, r: &DropRecord) {
+        self.learn_sequence_numbers(r);
         if r.listener == 0 || !self.config.selection.wants(Role::Server) {
             return;
         }
@@ -145,6 +146,25 @@ impl Tracker {
         }
     }
 
+    /// A dropped segment of a half-open shows the sequence numbers of both ends: a repeated SYN, its SYN-ACK, or
+    /// an ACK without data that acknowledges nothing but the SYN-ACK.
+    fn learn_sequence_numbers(&mut self, r: &DropRecord) {
+        let incoming = r.ifindex != 0;
+        let (syn_seq, syn_ack_seq) = match (r.flags & (SYN | RST | ACK), incoming) {
+            (SYN, true) => (r.seq, None),
+            (both, false) if both == SYN | ACK => (r.ack.wrapping_sub(1), Some(r.seq)),
+            (ACK, true) if r.listener != 0 && r.payload == 0 => {
+                (r.seq.wrapping_sub(1), Some(r.ack.wrapping_sub(1)))
+            }
+            _ => return,
+        };
+        let tuple = Tuple::from(&r.flow);
+        self.half_opens.update(&tuple, |open| {
+            open.facts.syn_seq = Some(syn_seq);
+            open.facts.syn_ack_seq = syn_ack_seq.or(open.facts.syn_ack_seq);
+        });
+    }
+
     /// A final ACK of a half-open that is not known yet, because no SYN-ACK was retransmitted. It is tracked
     /// from now on.
     fn refused_ack(&mut self, tuple: Tuple, r: &DropRecord) {
@@ -158,6 +178,10 @@ impl Tracker {
         open.facts.acked = true;
         open.facts.defer_accept = Some(r.defer_accept != 0);
         open.queued(queue(r));
+        if r.payload == 0 {
+            open.facts.syn_seq = Some(r.seq.wrapping_sub(1));
+            open.facts.syn_ack_seq = Some(r.ack.wrapping_sub(1));
+        }
         self.keep_half_open(tuple, open, at_ns);
     }
 

@@ -161,6 +161,7 @@ fn watch_options(
         log_level: log_level(tuning),
         give_up_privileges: true,
         record: None,
+        drops_of: None,
         count_sockets: false,
         namespaces,
     })

@@ -1,6 +1,6 @@
 //! This host dropped the packet itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Context, Explanation, Finding, Verdict,
@@ -14,16 +14,23 @@ const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 /// How the reasons begin that mean an unanswered neighbour query: ICMP and errno report those too.
 const NEIGHBOUR: &str = "NEIGH_";
 
+/// Routes that the sum of many handshakes quotes.
+const ROUTES: usize = 4;
+
 /// Packets of a handshake that this host dropped, and that held it up.
 fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
     let answered = h.outcome == Outcome::Unreachable;
     context
-        .drops_of(&h.connection, h.facts.began_ns.unwrap_or(0))
+        .drops_of_handshake(h)
         .into_iter()
         // A dropped RST holds nothing up, nor does a dropped repetition of a SYN whose half-open exists.
         .filter(|d| d.packet != Packet::Rst)
         .filter(|d| !(h.connection.role == Role::Server && d.packet == Packet::Syn))
-        .filter(|d| d.netns == h.connection.netns || !NOBODYS.contains(&&*d.reason))
+        .filter(|d| {
+            // The SYN that its own next hop does not take is another matter.
+            let is_own_syn = h.connection.role == Role::Client && d.packet == Packet::Syn;
+            d.netns == h.connection.netns || is_own_syn || !NOBODYS.contains(&&*d.reason)
+        })
         .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
         .collect()
 }
@@ -80,18 +87,15 @@ impl Verdict for DroppedHere {
         }
         let mut finding = Finding::certain().accounts_for(lost);
         for drop in &of_handshake {
-            let elsewhere = if drop.netns == h.connection.netns {
-                String::new()
-            } else {
-                format!("; in namespace {}", drop.netns)
-            };
-            finding = finding.pro(format!("{}{elsewhere}", drop.fact()));
+            finding = finding.pro(context.fact_of_drop(drop, h));
+            finding = finding.maybe_pro(context.route_of_drop(drop));
+            finding = finding.maybe_pro(context.way_of_refused_ack(drop, h));
         }
         finding = finding.maybe_pro(context.conntrack_fact(first));
         if answered(h) {
             finding = finding.pro(own_answer(h, first, context));
         }
-        Some(finding.remedy(first.remedy()))
+        Some(finding.remedy(context.remedy_of_drop(first)))
     }
 
     fn sums_handshakes(&self) -> bool {
@@ -100,7 +104,8 @@ impl Verdict for DroppedHere {
 
     fn facts_of_many(&self, group: &[&Handshake], context: &Context) -> Option<Vec<Evidence>> {
         // Packets and connections, by what was dropped, where and why.
-        type Kind<'s> = (u32, Packet, bool, String, &'s str);
+        type Kind<'s> = (u32, Packet, String, String, &'s str);
+        let mut routes = Vec::new();
         let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
         let mut conntrack = BTreeSet::new();
         // A connection with several half-opens has its packets counted once.
@@ -114,29 +119,29 @@ impl Verdict for DroppedHere {
             }
         }
         for h in first.into_values() {
+            let mut counted = HashSet::new();
             for d in decisive(h, context) {
                 if let Some(fact) = context.conntrack_fact(d) {
                     conntrack.insert(fact);
                 }
-                let key = (d.netns, d.packet, d.incoming, d.cause(), &*d.words);
+                let way = context.way_of_drop(d, &h.connection);
+                let key = (d.netns, d.packet, way, d.cause(), &*d.words);
+                let why = [context.route_of_drop(d), context.way_of_refused_ack(d, h)];
+                routes.extend(why.into_iter().flatten());
+                let is_first = counted.insert(key.clone());
                 let (packets, connections) = kinds.entry(key).or_default();
                 *packets += d.count;
-                *connections += 1;
+                *connections += u64::from(is_first);
             }
         }
         let own = group.first()?.connection.netns;
         let mut facts: Vec<_> = kinds.into_iter().collect();
         facts.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
-        let fact = |((netns, packet, incoming, cause, words), (packets, connections))| {
-            let way = if incoming {
-                "that came in"
-            } else {
-                "on their way out"
-            };
+        let fact = |((netns, packet, way, cause, words), (packets, connections))| {
             let elsewhere = if netns == own {
                 String::new()
             } else {
-                format!("; in namespace {netns}")
+                format!("; in namespace {}", context.name_of(netns))
             };
             let packet: Packet = packet;
             Evidence {
@@ -163,6 +168,13 @@ impl Verdict for DroppedHere {
                 supports: true,
             });
         }
+        routes.sort_unstable();
+        routes.dedup();
+        let routes = routes.into_iter().take(ROUTES).map(|fact| Evidence {
+            fact,
+            supports: true,
+        });
+        facts.extend(routes);
         Some(facts)
     }
 

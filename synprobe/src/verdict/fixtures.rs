@@ -137,6 +137,8 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
         device: None,
         count,
         last_ns: T0 + SEC,
+        came_by: 0,
+        syn_seq: None,
     }
 }
 

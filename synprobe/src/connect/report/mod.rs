@@ -11,7 +11,9 @@ use super::{
     target::{Target, TargetHost},
 };
 use crate::{
-    model::{Body, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Role},
+    model::{
+        Body, CommunityId, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Role,
+    },
     util::errno,
 };
 
@@ -148,7 +150,18 @@ fn attempt(
         gateway: tried.path.gateway,
         icmp: tried.icmp.as_ref().map(|icmp| icmp.text()),
         icmp_from: tried.icmp.as_ref().and_then(|icmp| icmp.from),
+        syn_seq: handshake.and_then(|h| h.facts.syn_seq),
+        syn_ack_seq: handshake.and_then(|h| h.facts.syn_ack_seq),
+        community_id: community_id(tried),
     }
+}
+
+fn community_id(tried: &AttemptResult) -> Option<CommunityId> {
+    let local = tried.local?;
+    Some(CommunityId::of_tcp(
+        (local.ip(), local.port()),
+        (tried.peer.ip(), tried.peer.port()),
+    ))
 }
 
 /// SYNs sent. Without a local port there was no first SYN.

@@ -63,6 +63,7 @@ pub fn run<V: View + Send + 'static>(
         // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
         record: None,
+        drops_of: None,
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };

@@ -35,6 +35,17 @@ impl Packet {
         }
     }
 
+    /// The client's initial sequence number, as this segment's own numbers give it; `None`: they do not. No
+    /// address translation changes it.
+    pub fn syn_seq(self, seq: u32, ack: u32) -> Option<u32> {
+        match self {
+            Self::Syn => Some(seq),
+            Self::SynAck => Some(ack.wrapping_sub(1)),
+            // An ACK may come from either end, and later than the handshake.
+            Self::Ack | Self::Rst => None,
+        }
+    }
+
     /// RFC 9293's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -92,13 +103,17 @@ pub struct DroppedPacket {
     pub count: u64,
     /// The last of them, CLOCK_MONOTONIC nanoseconds.
     pub last_ns: u64,
+    /// Index of the device by which it came; 0: this host was sending it, or not known.
+    pub came_by: u32,
+    /// The client's initial sequence number, where the segment shows it.
+    pub syn_seq: Option<u32>,
 }
 
 impl DroppedPacket {
     fn same_kind(&self, other: &Self) -> bool {
         (self.netns, self.packet, self.incoming, &self.reason)
             == (other.netns, other.packet, other.incoming, &other.reason)
-            && (self.from, &self.words) == (other.from, &other.words)
+            && (self.from, self.syn_seq, &self.words) == (other.from, other.syn_seq, &other.words)
     }
 
     /// Both ends of its connection.
@@ -175,12 +190,15 @@ pub fn times(n: u64) -> String {
 #[derive(Default)]
 pub struct DroppedPackets {
     by_ends: Bounded<Ends, Vec<DroppedPacket>>,
+    /// The ends under which packets of a handshake were dropped, by its client's initial sequence number.
+    by_syn_seq: Bounded<u32, Vec<Ends>>,
 }
 
 impl DroppedPackets {
     /// One more.
     pub fn note(&mut self, discard: DroppedPacket) {
         let ends = discard.ends();
+        self.note_syn_seq(&discard, ends);
         let Some(kinds) = self.by_ends.get_mut(&ends) else {
             self.by_ends.insert(ends, vec![discard]);
             return;
@@ -191,6 +209,34 @@ impl DroppedPackets {
         } else if kinds.len() < KINDS {
             kinds.push(discard);
         }
+    }
+
+    fn note_syn_seq(&mut self, discard: &DroppedPacket, ends: Ends) {
+        let Some(seq) = discard.syn_seq else { return };
+        let Some(known) = self.by_syn_seq.get_mut(&seq) else {
+            self.by_syn_seq.insert(seq, vec![ends]);
+            return;
+        };
+        // NAT on the way makes others; more than a few are no NAT.
+        if known.len() < KINDS && !known.contains(&ends) {
+            known.push(ends);
+        }
+    }
+
+    /// What was dropped of a handshake under other addresses or ports than its own: address translation.
+    /// `between`: while it lasted, CLOCK_MONOTONIC nanoseconds.
+    pub fn translated(
+        &self,
+        syn_seq: u32,
+        own: &Ends,
+        between: std::ops::RangeInclusive<u64>,
+    ) -> Vec<&DroppedPacket> {
+        let ends = self.by_syn_seq.get(&syn_seq).into_iter().flatten();
+        ends.filter(|ends| *ends != own)
+            .filter_map(|ends| self.by_ends.get(ends))
+            .flatten()
+            .filter(|d| d.syn_seq == Some(syn_seq) && between.contains(&d.last_ns))
+            .collect()
     }
 
     /// What was dropped of a connection since a moment, most first.

@@ -80,6 +80,11 @@ impl ListenerHistories {
         self.addresses.entry(netns).or_default().extend(addresses);
     }
 
+    /// Whether a namespace has an address; `None`: its addresses are not known.
+    pub(super) fn has_address(&self, netns: u32, addr: IpAddr) -> Option<bool> {
+        Some(self.addresses.get(&netns)?.contains(&addr))
+    }
+
     /// A connection was accepted at this address, so it is the namespace's.
     pub(super) fn served(&mut self, netns: u32, local: IpAddr) {
         self.addresses.entry(netns).or_default().insert(local);

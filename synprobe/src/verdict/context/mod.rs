@@ -5,6 +5,7 @@ mod baseline;
 mod conntrack;
 mod drops;
 mod fanout;
+mod forwarding;
 mod icmp;
 mod listener_histories;
 mod listener_history;
@@ -21,6 +22,7 @@ use std::{
 
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use fanout::Fanout;
+pub use forwarding::{Forwarding, in_netns};
 pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
@@ -82,6 +84,7 @@ pub struct Context {
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
     paths: Paths,
+    forwarding: Forwarding,
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
     stuck: stuck_data::StuckData,
@@ -91,6 +94,9 @@ pub struct Context {
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
 }
 
+/// The beginning of a handshake is known to within this time, nanoseconds, and its packets may be dropped a
+/// moment after its end.
+const AFTER_ITS_END_NS: u64 = 4_000_000_000;
 /// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
 const ONE_CONNECT_NS: u64 = 140_000_000_000;
 /// Beginnings remembered of one connection.
@@ -169,6 +175,7 @@ impl Context {
 
     /// Takes in a packet of a handshake that this host dropped.
     pub fn note_drop(&mut self, drop: DroppedPacket) {
+        self.want_route_of(&drop);
         self.drops.note(drop);
     }
 
@@ -212,6 +219,7 @@ impl Context {
         mac: [u8; 6],
     ) {
         self.paths.note_syn_path(netns, peer, local, ifindex, mac);
+        self.want_device(netns, peer, local, ifindex);
     }
 
     /// Takes in an ICMP error.
@@ -252,6 +260,21 @@ impl Context {
     /// Packets of a connection that this host dropped since `since_ns`, CLOCK_MONOTONIC nanoseconds.
     pub fn drops_of(&self, c: &Connection, since_ns: u64) -> Vec<&DroppedPacket> {
         Ends::of(c).map_or(Vec::new(), |ends| self.drops.of(&ends, since_ns))
+    }
+
+    /// The same of a handshake; and, where the client's initial sequence number is known, those under
+    /// addresses or ports that this host's NAT gave it.
+    pub fn drops_of_handshake(&self, h: &Handshake) -> Vec<&DroppedPacket> {
+        let since_ns = h.facts.began_ns.unwrap_or(0);
+        let mut found = self.drops_of(&h.connection, since_ns);
+        let (Some(syn_seq), Some(own)) = (h.facts.syn_seq, Ends::of(&h.connection)) else {
+            return found;
+        };
+        let began = h.facts.began_ns.zip(h.dwell_us);
+        let until_ns = began.map_or(u64::MAX, |(at, us)| at + us * 1000 + AFTER_ITS_END_NS);
+        found.extend(self.drops.translated(syn_seq, &own, since_ns..=until_ns));
+        found.sort_by_key(|d| std::cmp::Reverse(d.count));
+        found
     }
 
     /// Incoming SYNs of the selection that this host dropped.
@@ -391,7 +414,8 @@ impl Context {
     /// How the path of the peer's SYNs and that of the answers differ, in words; `None`: no difference is
     /// known.
     pub fn asymmetric_path(&self, c: &Connection) -> Option<String> {
-        self.paths.asymmetric(c.netns, c.peer_addr)
+        let came_by = self.name_of_its_device(c);
+        self.paths.asymmetric(c.netns, c.peer_addr, came_by)
     }
 
     /// The last ICMP error about a connection.

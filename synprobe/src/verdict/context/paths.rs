@@ -66,6 +66,12 @@ impl Paths {
         }
     }
 
+    /// To which address, and by which device, a peer's SYN came.
+    pub(super) fn came_by(&self, netns: u32, peer: IpAddr) -> Option<(IpAddr, u32)> {
+        let way = self.0.get(&(netns, peer))?;
+        Some((way.local, way.ifindex))
+    }
+
     pub(super) fn wanted(&mut self) -> Vec<PathQuestion> {
         let open: Vec<(u32, IpAddr)> = self
             .0
@@ -95,7 +101,13 @@ impl Paths {
     }
 
     /// How the two differ, in words.
-    pub(super) fn asymmetric(&self, netns: u32, peer: IpAddr) -> Option<String> {
+    /// `came_by`: the name of the device by which the SYN came.
+    pub(super) fn asymmetric(
+        &self,
+        netns: u32,
+        peer: IpAddr,
+        came_by: Option<&str>,
+    ) -> Option<String> {
         let way = self.0.get(&(netns, peer))?;
         let back = way.back.as_ref()?;
         let via = match back.gateway {
@@ -103,10 +115,16 @@ impl Paths {
             None => "the peer directly".to_owned(),
         };
         if back.ifindex != way.ifindex {
-            return Some(format!(
-                "its SYN came in on interface {}, the answer leaves on {} ({}), to {via}",
-                way.ifindex, back.ifindex, back.interface
-            ));
+            return Some(match came_by {
+                Some(came_by) => format!(
+                    "its SYN came in by {came_by}, the answer leaves by {}, to {via}",
+                    back.interface
+                ),
+                None => format!(
+                    "its SYN came in on interface {}, the answer leaves on {} ({}), to {via}",
+                    way.ifindex, back.ifindex, back.interface
+                ),
+            });
         }
         let to = back.mac.filter(|mac| *mac != way.mac)?;
         Some(format!(

@@ -25,7 +25,11 @@ use key::ProblemKey;
 pub(super) use one_cause::{Found, merged};
 pub(super) use peers::PeerCounts;
 
-use super::{Context, data_unacknowledged, find};
+use super::{
+    Context,
+    context::{DroppedPacket, Ends},
+    data_unacknowledged, find,
+};
 use crate::model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind};
 
 /// Problems that are listed each; what exceeds them is summed by verdict and role.
@@ -50,17 +54,24 @@ const FEW: Kept = Kept {
     whole: 0,
 };
 
+/// Clients remembered whose dropped SYNs a problem names.
+const EXPLAINED: usize = 65_536;
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ProblemGroups {
     groups: HashMap<ProblemKey, Group>,
     /// In all of them together.
     kept: Kept,
+    /// Clients of the problems whose SYNs this host dropped: their ends, and their initial sequence numbers.
+    explained: HashSet<Ends>,
+    explained_seqs: HashSet<u32>,
 }
 
 impl ProblemGroups {
     /// Adds a judged handshake that is in trouble.
     pub fn add(&mut self, h: &Handshake) {
+        self.explain(h);
         let mut key = ProblemKey::of(h);
         if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             key = key.rest();
@@ -101,7 +112,7 @@ impl ProblemGroups {
     }
 
     /// The same in no order: the problems of handshakes, and those that no handshake shows.
-    pub fn found<'h>(
+    pub(super) fn found<'h>(
         &self,
         held: impl Iterator<Item = &'h Handshake>,
         context: &Context,
@@ -146,7 +157,7 @@ impl ProblemGroups {
         };
         let dropped = places(of_handshakes, VerdictKind::DroppedHere);
         let mut problems = without_handshake::refused_at_the_door(self, context);
-        problems.extend(without_handshake::dropped_synacks(self, context, &dropped));
+        problems.extend(without_handshake::dropped_synacks(context, &dropped));
         let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
         for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));
@@ -170,14 +181,22 @@ impl ProblemGroups {
         problems
     }
 
-    /// What people call a namespace, where a handshake of a group has it.
-    fn netns_name(&self, netns: u32) -> Option<std::sync::Arc<str>> {
-        let connections = self.groups.values().map(|group| &group.surest.connection);
-        // The oldest: not the one that a hash puts first.
-        let known = connections
-            .filter(|c| c.netns == netns)
-            .min_by_key(|c| c.id)?;
-        known.netns_name.clone()
+    /// Whether a dropped SYN is one of a client whose problem names the drop: it is counted there.
+    fn explains(&self, d: &DroppedPacket) -> bool {
+        let seq = d
+            .syn_seq
+            .is_some_and(|seq| self.explained_seqs.contains(&seq));
+        seq || self.explained.contains(&d.ends())
+    }
+
+    fn explain(&mut self, h: &Handshake) {
+        if h.verdict != Some(VerdictKind::DroppedHere) || h.connection.role != Role::Client {
+            return;
+        }
+        if self.explained.len() < EXPLAINED {
+            self.explained.extend(Ends::of(&h.connection));
+            self.explained_seqs.extend(h.facts.syn_seq);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, Role, VerdictKind},
+    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind},
     verdict::context::Ends,
 };
 
@@ -51,8 +51,12 @@ fn strength(p: &Problem) -> impl Ord + use<> {
         p.verdict.is_none(),
         place,
         p.confidence != Confidence::Certain,
-        // Where both ends say the same, the server's has the queues and the settings.
-        p.role != Role::Server,
+        // Where several say the same: the router that did it, then the server, which has the queues.
+        match p.role {
+            ProblemRole::Router => 0,
+            ProblemRole::Server => 1,
+            ProblemRole::Client => 2,
+        },
     )
 }
 
@@ -62,20 +66,23 @@ fn strength(p: &Problem) -> impl Ord + use<> {
 struct Causes {
     found: Vec<Found>,
     /// By role and connection: the strongest cause, an index of `found`.
-    by_connection: HashMap<(Role, u64), usize>,
+    by_connection: HashMap<(ProblemRole, u64), usize>,
 }
 
 impl Causes {
     fn cause_of(&self, f: &Found) -> Option<usize> {
         let p = &f.problem;
-        let other = match p.role {
-            Role::Client => Role::Server,
-            Role::Server => Role::Client,
-        };
+        let others = [
+            ProblemRole::Client,
+            ProblemRole::Server,
+            ProblemRole::Router,
+        ];
         let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
         for connection in &f.connections {
-            if let Some(cause) = self.by_connection.get(&(other, *connection)) {
-                *shared.entry(*cause).or_default() += 1;
+            for other in others.into_iter().filter(|other| *other != p.role) {
+                if let Some(cause) = self.by_connection.get(&(other, *connection)) {
+                    *shared.entry(*cause).or_default() += 1;
+                }
             }
         }
         let all = f.connections.len();
@@ -179,7 +186,7 @@ mod tests {
             panic!("{found:#?}");
         };
         assert_eq!(effect.verdict, Some(VerdictKind::Filtered));
-        assert_eq!((effect.role, effect.handshakes), (Role::Client, 20));
+        assert_eq!((effect.role, effect.handshakes), (ProblemRole::Client, 20));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{contra, pro};
 use crate::{
-    model::{Confidence, Evidence, Problem, Role, VerdictKind},
+    model::{Confidence, Evidence, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context,
         client::no_route_back::{no_routes_fact, other_packets, refused_fact},
@@ -41,7 +41,8 @@ fn problem(
         rank: 0,
         verdict: Some(verdict),
         confidence,
-        role: Role::Server,
+        role: ProblemRole::Server,
+        forward: None,
         netns: l.netns,
         netns_name: l.netns_name.clone(),
         local_addr: Some(l.local_addr),

@@ -9,7 +9,7 @@ use super::{
     pro,
 };
 use crate::{
-    model::{Confidence, Problem, Role, VerdictKind},
+    model::{Confidence, Forward, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context,
         context::{DroppedPacket, ListenerHistory, Packet},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> Vec<Found> {
     type Door<'a> = (u32, &'a str, std::net::IpAddr, u16);
     let mut doors: BTreeMap<Door<'_>, Vec<&DroppedPacket>> = BTreeMap::new();
-    for d in context.dropped_syns() {
+    for d in context.dropped_syns().filter(|d| !groups.explains(d)) {
         doors
             .entry((d.netns, &*d.words, d.to.ip(), d.to.port()))
             .or_default()
@@ -40,13 +40,24 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
             let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
+            let connections = drops.iter().map(|d| connection_hash(&d.ends())).collect();
+            if let Some(forward) = context.forward(first) {
+                let mut problem = dropped_by_router(first, forward, &drops, count, context);
+                (problem.peers, problem.peers_more) = (peers, peers_more);
+                return Found {
+                    problem,
+                    connections,
+                    called: None,
+                };
+            }
             let mut problem = Problem {
                 rank: 0,
                 verdict: Some(VerdictKind::DroppedHere),
                 confidence: Confidence::Certain,
-                role: Role::Server,
+                role: ProblemRole::Server,
+                forward: None,
                 netns,
-                netns_name: netns_name.or_else(|| groups.netns_name(netns)),
+                netns_name: netns_name.or_else(|| context.netns_name(netns)),
                 local_addr: Some(addr),
                 local_port: Some(port),
                 peer_port: None,
@@ -68,16 +79,15 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                         first.stage().words()
                     )),
                 ],
-                remedy: Some(first.remedy()),
+                remedy: Some(context.remedy_of_drop(first)),
                 effects: Vec::new(),
             };
             problem
                 .evidence
                 .extend(context.conntrack_fact(first).map(pro));
-            let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
             Found {
                 problem,
-                connections: drops.iter().map(ends).collect(),
+                connections,
                 called: None,
             }
         })
@@ -88,7 +98,6 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
 /// half-open whose SYN-ACK it cannot send at the first time-out, within about a second: by tracepoints it
 /// may never be seen. `listed`: the ports that have such a problem, with their namespaces.
 pub(super) fn dropped_synacks(
-    groups: &ProblemGroups,
     context: &Context,
     listed: &HashSet<(u32, Option<u16>)>,
 ) -> Vec<Found> {
@@ -140,9 +149,10 @@ pub(super) fn dropped_synacks(
                 true => Confidence::Certain,
                 false => Confidence::Likely,
             },
-            role: Role::Server,
+            role: ProblemRole::Server,
+            forward: None,
             netns,
-            netns_name: netns_name.or_else(|| groups.netns_name(netns)),
+            netns_name: netns_name.or_else(|| context.netns_name(netns)),
             local_addr: Some(addr),
             local_port: Some(port),
             peer_port: None,
@@ -153,7 +163,7 @@ pub(super) fn dropped_synacks(
             peers,
             peers_more,
             evidence,
-            remedy: Some(first.remedy()),
+            remedy: Some(context.remedy_of_drop(first)),
             effects: Vec::new(),
         };
         let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
@@ -164,6 +174,65 @@ pub(super) fn dropped_synacks(
         }
     };
     doors.into_iter().map(problem).collect()
+}
+
+/// SYNs that this host dropped and that are not for it: it has no listener for them, and is no end of them.
+fn dropped_by_router(
+    first: &DroppedPacket,
+    forward: Forward,
+    drops: &[&DroppedPacket],
+    count: u64,
+    context: &Context,
+) -> Problem {
+    let from = forward.from_interface.as_ref();
+    let to = forward.to_interface.as_ref();
+    let way = format!(
+        "{}{}",
+        from.map_or(String::new(), |from| format!(" from {from}")),
+        to.map_or(String::new(), |to| format!(" to {to}"))
+    );
+    let name = context.name_of(first.netns);
+    let mut evidence = vec![
+        pro(format!(
+            "this host dropped {count} SYNs of {} connections that it was to forward{way}: {} ({})",
+            drops.len(),
+            first.words,
+            first.cause()
+        )),
+        pro(format!(
+            "they are not for this host: {} is no address of namespace {name}",
+            forward.to_addr
+        )),
+    ];
+    evidence.extend(context.route_of_drop(first).map(pro));
+    if let Some(listener) = context.would_serve(first) {
+        evidence.push(pro(format!(
+            "listener {listener} would take them, if {} were an address of the namespace (a virtual address \
+             of a load balancer, DSR)",
+            forward.to_addr
+        )));
+    }
+    Problem {
+        rank: 0,
+        verdict: Some(VerdictKind::DroppedHere),
+        confidence: Confidence::Certain,
+        role: ProblemRole::Router,
+        netns: first.netns,
+        netns_name: context.netns_name(first.netns),
+        local_addr: None,
+        local_port: None,
+        peer_port: None,
+        forward: Some(forward),
+        pid: None,
+        comm: None,
+        handshakes: drops.len() as u64,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(context.remedy_of_drop(first)),
+        effects: Vec::new(),
+    }
 }
 
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a
@@ -198,7 +267,8 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             0 => Confidence::Likely,
             _ => Confidence::Certain,
         },
-        role: Role::Server,
+        role: ProblemRole::Server,
+        forward: None,
         netns: l.netns,
         netns_name: l.netns_name.clone(),
         local_addr: Some(l.local_addr),

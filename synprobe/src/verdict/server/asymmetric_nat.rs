@@ -39,7 +39,28 @@ impl Verdict for AsymmetricNat {
                     crate::verdict::times(h.retransmits_by_peer)
                 ));
             }
-            _ => return None,
+            _ => {
+                // A stateful device on one of the two ways sees only half of the handshake.
+                let elsewhere = context.answers_elsewhere(&h.connection);
+                let known = context.typical_us(&h.connection).is_some();
+                if h.retransmits == 0 || known {
+                    return None;
+                }
+                finding = finding.pro(elsewhere?).pro(format!(
+                    "the SYN-ACK was sent {}, and nothing has completed the half-open",
+                    crate::verdict::times(h.retransmits.saturating_add(1))
+                ));
+                return Some(
+                    finding
+                        .by_absence()
+                        .contra("by which device its SYN came was not seen")
+                        .contra(
+                            "a scanner, or a peer that has died, looks the same; what the peer gets cannot \
+                             be seen from this host alone",
+                        )
+                        .remedy(context.show_way_back(&h.connection)),
+                );
+            }
         }
         let symmetric = asymmetric.is_none();
         finding = finding.maybe_pro(asymmetric);
@@ -47,29 +68,33 @@ impl Verdict for AsymmetricNat {
             finding =
                 finding.contra("no difference between the way in and the way back was seen here");
         }
-        let peer = h.connection.peer_addr;
         Some(
             finding
                 .contra("what the peer gets cannot be seen from this host alone")
                 .remedy(format!(
-                    "ip route get {peer} (is that the way its SYNs come?); on the router: DNAT needs SNAT, \
+                    "{} (is that the way its SYNs come?); on the router: DNAT needs SNAT, \
                      or this host needs the router as its gateway; on the peer: tcpdump 'tcp[tcpflags] & \
-                     tcp-syn != 0' shows from which address the SYN-ACK comes"
+                     tcp-syn != 0' shows from which address the SYN-ACK comes",
+                    context.show_way_back(&h.connection)
                 )),
         )
     }
 
     fn explain(&self) -> Explanation {
         Explanation {
-            summary: "the SYN came by another way than the answer goes: NAT in one direction only",
+            summary: "the SYN came by another way than the answer goes: NAT, or a firewall, in one direction only",
             meaning: "The peer called an address that something on the way translated (DNAT, a load \
                       balancer), and this host answers past it: the SYN-ACK reaches the peer from an \
                       address that it never called, or a stateful device that has not seen the SYN. The \
-                      peer resets or ignores it and repeats its SYN.",
+                      peer resets or ignores it and repeats its SYN. Without NAT, a stateful firewall on one \
+                      of the two ways sees the SYN and the ACK and never the SYN-ACK: it drops the ACK as \
+                      INVALID.",
             detection: "The peer's repeated SYNs come from another neighbour (Ethernet address) or \
                       interface than the one that the route back leads to; or the same port of the peer \
                       sends its SYN again after a RST, which neither a spoofed victim nor a stale port \
-                      does. Likely at the most: what the peer gets cannot be seen here. The neighbour \
+                      does. Or the route to a silent peer leaves by another device than the one that has the called \
+                      address (then the SYN's own device was not seen). Likely at the most: what the peer \
+                      gets cannot be seen here. The neighbour \
                       is known from Linux 6.11 on, on Ethernet.",
             remedy: "Make both directions take the same way: SNAT beside DNAT, or the router as the \
                      gateway for these peers.\n    ip route get <peer>\n    ip neigh",

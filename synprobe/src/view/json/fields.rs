@@ -135,6 +135,7 @@ impl<'a> Fields<'a> {
     ) -> io::Result<()> {
         let judged = self
             .connection(&h.connection, last)?
+            .community_id(&h.connection)?
             .word(",\"outcome\":", h.outcome.name())
             .text(",\"open_reason\":", h.open_reason.map(OpenReason::name))?
             .maybe(",\"dwell_us\":", h.dwell_us)
@@ -150,7 +151,20 @@ impl<'a> Fields<'a> {
             true => judged.out.extend_from_slice(b"[]"),
             false => write(judged.out, &h.evidence)?,
         }
-        judged.text(",\"remedy\":", h.remedy.as_deref())?.raw("}");
+        judged
+            .text(",\"remedy\":", h.remedy.as_deref())?
+            .maybe(",\"syn_seq\":", h.facts.syn_seq)
+            .maybe(",\"syn_ack_seq\":", h.facts.syn_ack_seq)
+            .raw("}");
         Ok(())
+    }
+
+    fn community_id(self, c: &Connection) -> io::Result<Self> {
+        let named = self.raw(",\"community_id\":");
+        match c.community_id() {
+            Some(id) => write!(named.out, "\"{id}\"")?,
+            None => named.out.extend_from_slice(b"null"),
+        }
+        Ok(named)
     }
 }

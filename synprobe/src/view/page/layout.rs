@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, mem, net::SocketAddr};
 
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, Role, VerdictKind},
+    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind},
     util::format,
 };
 
@@ -26,10 +26,12 @@ pub(super) fn effect(e: &ProblemEffect) -> String {
     let name = e.verdict.map_or("no verdict", VerdictKind::name);
     let sure = e.confidence.name();
     let what = match (e.role, e.handshakes) {
-        (Role::Server, 1) => "half-open",
-        (Role::Server, _) => "half-opens",
-        (Role::Client, 1) => "connect",
-        (Role::Client, _) => "connects",
+        (ProblemRole::Server, 1) => "half-open",
+        (ProblemRole::Server, _) => "half-opens",
+        (ProblemRole::Client, 1) => "connect",
+        (ProblemRole::Client, _) => "connects",
+        (ProblemRole::Router, 1) => "forwarded connection",
+        (ProblemRole::Router, _) => "forwarded connections",
     };
     let who = match (&e.comm, e.pid) {
         (Some(comm), Some(pid)) => format!(" of {}/{pid}", format::safe(comm)),
@@ -64,14 +66,31 @@ fn place(p: &Problem) -> String {
         _ => String::new(),
     };
     let what = match (p.role, p.local_addr, p.local_port, p.peer_port) {
-        (Role::Server, Some(addr), Some(port), _) => {
+        (ProblemRole::Server, Some(addr), Some(port), _) => {
             format!("server {}{process}", SocketAddr::new(addr, port))
         }
-        (Role::Client, _, _, Some(port)) => format!("client{process} to port {port}"),
-        (Role::Client, ..) => format!("client{process}"),
+        (ProblemRole::Client, _, _, Some(port)) => format!("client{process} to port {port}"),
+        (ProblemRole::Client, ..) => format!("client{process}"),
+        _ if p.role == ProblemRole::Router => forwarded(p),
         _ => "server".to_owned(),
     };
     format!("{what}{}", netns(p.netns_name.as_deref(), p.netns))
+}
+
+/// `forwarded to 10.0.1.50:8080, eth0 to eth1`
+fn forwarded(p: &Problem) -> String {
+    let Some(forward) = &p.forward else {
+        return "forwarded".to_owned();
+    };
+    let to = SocketAddr::new(forward.to_addr, forward.to_port);
+    let name = |device: &Option<String>| {
+        let device = device.as_deref().unwrap_or("?");
+        format::safe(device).into_owned()
+    };
+    match (&forward.from_interface, &forward.to_interface) {
+        (None, None) => format!("forwarded to {to}"),
+        (from, out) => format!("forwarded to {to}, {} to {}", name(from), name(out)),
+    }
 }
 
 /// A label, and text filled beside it.

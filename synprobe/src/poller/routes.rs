@@ -1,0 +1,69 @@
+//! The routes of packets that this host drops or forwards, and of the answers to them.
+
+use std::{collections::HashMap, io};
+
+use super::watched_netns::WatchedNetns;
+use crate::{
+    diag::route::{RouteInfo, RouteKind, Routes},
+    model::{Hop, RouteAnswer, RouteQuestion},
+};
+
+/// Answers those whose namespace is watched.
+pub(super) fn look_up(
+    watched: &mut HashMap<u32, WatchedNetns>,
+    wanted: &[RouteQuestion],
+) -> Vec<(RouteQuestion, RouteAnswer)> {
+    let mut answers = Vec::new();
+    for question in wanted {
+        let routes = watched
+            .get_mut(&question.netns)
+            .and_then(|watched| watched.routes.as_mut());
+        let Some(routes) = routes else { continue };
+        match answer(routes, question) {
+            Ok(answer) => answers.push((*question, answer)),
+            Err(error) => log::info!("route to {}: {error}", question.to),
+        }
+    }
+    answers
+}
+
+fn answer(routes: &mut Routes, q: &RouteQuestion) -> io::Result<RouteAnswer> {
+    let plain = routes.route(q.to, None)?;
+    let is_local = plain.as_ref().map(|r| r.kind == RouteKind::Local);
+    let mut answer = RouteAnswer {
+        is_local,
+        came_by: routes.interface(q.came_by)?,
+        ..RouteAnswer::default()
+    };
+    if is_local == Some(true) {
+        answer.address_of = routes.device_of(q.to)?;
+        answer.back = routes.route(q.from, Some(q.to))?.and_then(hop);
+        return Ok(answer);
+    }
+    if q.came_by == 0 {
+        return Ok(answer);
+    }
+    let onward = routes.route_of_input(q.to, q.from, q.came_by)?;
+    // AnyIP, transparent proxies: a route of type local, which only this packet's look-up shows.
+    if onward.as_ref().is_some_and(|r| r.kind == RouteKind::Local) {
+        answer.is_local = Some(true);
+        return Ok(answer);
+    }
+    answer.is_local = Some(false);
+    // The kernel refuses a packet that its source check drops: then its destination's route alone is known.
+    answer.onward = onward.or(plain).and_then(hop);
+    if let Some(onward) = &answer.onward {
+        answer.back = routes
+            .route_of_input(q.from, q.to, onward.ifindex)?
+            .and_then(hop);
+    }
+    Ok(answer)
+}
+
+fn hop(route: RouteInfo) -> Option<Hop> {
+    (route.kind == RouteKind::Unicast).then(|| Hop {
+        ifindex: route.ifindex,
+        interface: route.interface.unwrap_or_default(),
+        gateway: route.gateway,
+    })
+}

@@ -1,0 +1,454 @@
+//! Packets that this host forwards: between which devices, and where the answers go.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use synprobe_ebpf::event::SynAckRecord;
+
+use super::{Context, DroppedPacket, Ends, Packet};
+use crate::{
+    model::{Connection, Forward, Handshake, Hop, Role, RouteAnswer, RouteQuestion},
+    util::{addresses::printable, bounded::Bounded, format},
+};
+
+/// Routes remembered.
+const KEPT: usize = 4096;
+/// Routes that are asked for at a time.
+const ASKED: usize = 64;
+/// Names of namespaces remembered.
+const NAMES: usize = 8192;
+/// Devices that have addresses, and by which no packet comes from outside.
+const NOWHERE: [&str; 3] = ["lo", "dummy", "kube-ipvs"];
+
+/// See the module.
+pub struct Forwarding {
+    routes: Bounded<RouteQuestion, RouteState>,
+    names: Bounded<u32, Arc<str>>,
+}
+
+enum RouteState {
+    Wanted,
+    Asked,
+    Known(Box<RouteAnswer>),
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Self {
+            routes: Bounded::new(KEPT),
+            names: Bounded::new(NAMES),
+        }
+    }
+}
+
+impl Forwarding {
+    fn want(&mut self, question: RouteQuestion) {
+        if self.routes.get(&question).is_none() {
+            self.routes.insert(question, RouteState::Wanted);
+        }
+    }
+
+    fn known(&self, question: &RouteQuestion) -> Option<&RouteAnswer> {
+        match self.routes.get(question)? {
+            RouteState::Known(answer) => Some(answer),
+            RouteState::Wanted | RouteState::Asked => None,
+        }
+    }
+}
+
+/// The prefix of a command that is to run in a namespace of this name, with a space at its end; empty for the
+/// host's own. `None`: the name leads to no command.
+pub fn in_netns(name: &str) -> Option<String> {
+    let plain = |s: &str| {
+        let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        !s.is_empty() && s.bytes().all(ok)
+    };
+    if name == "host" {
+        return Some(String::new());
+    }
+    if let Some(pid) = name.strip_prefix("pid ") {
+        let pid = pid.split(' ').next().unwrap_or_default();
+        let is_pid = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
+        return is_pid.then(|| format!("nsenter -t {pid} -n "));
+    }
+    if let Some(docker) = name.strip_prefix("docker ") {
+        return plain(docker).then(|| format!("nsenter --net=/run/docker/netns/{docker} "));
+    }
+    plain(name).then(|| format!("ip netns exec {name} "))
+}
+
+fn question(d: &DroppedPacket) -> RouteQuestion {
+    RouteQuestion {
+        netns: d.netns,
+        from: d.from.ip(),
+        to: d.to.ip(),
+        came_by: d.came_by,
+    }
+}
+
+/// The way of an answer, without one that came by.
+fn answers_to(c: &Connection) -> RouteQuestion {
+    RouteQuestion {
+        netns: c.netns,
+        from: c.peer_addr,
+        to: c.local_addr,
+        came_by: 0,
+    }
+}
+
+/// `eth0, to router 10.0.0.1`
+fn way(hop: &Hop) -> String {
+    match hop.gateway {
+        Some(gateway) => format!("{}, to router {gateway}", hop.interface),
+        None => format!("{}, to the address itself", hop.interface),
+    }
+}
+
+impl Context {
+    /// Takes in the name of a namespace.
+    pub fn set_netns_name(&mut self, netns: u32, name: Option<Arc<str>>) {
+        if let Some(name) = name {
+            self.forwarding.names.insert(netns, name);
+        }
+    }
+
+    /// What people call a namespace.
+    pub fn netns_name(&self, netns: u32) -> Option<Arc<str>> {
+        self.forwarding.names.get(&netns).cloned()
+    }
+
+    /// Its name, or its number.
+    pub fn name_of(&self, netns: u32) -> String {
+        self.netns_name(netns)
+            .map_or_else(|| netns.to_string(), |name| format::safe(&name).into())
+    }
+
+    /// Takes in that a half-open had its SYN-ACK repeated.
+    pub fn repeats_syn_ack(&mut self, r: &SynAckRecord) {
+        let (peer, local) = (printable(r.flow.peer_addr), printable(r.flow.local_addr));
+        if !local.is_loopback() {
+            self.forwarding.want(RouteQuestion {
+                netns: r.flow.netns,
+                from: peer,
+                to: local,
+                came_by: 0,
+            });
+        }
+    }
+
+    /// Asks for the route of a packet that may be forwarded, or whose source check failed.
+    pub(super) fn want_route_of(&mut self, d: &DroppedPacket) {
+        let is_own = self.histories.has_address(d.netns, d.to.ip()) == Some(true);
+        if d.came_by != 0 && d.incoming && (!is_own || &*d.reason == "IP_RPFILTER") {
+            self.forwarding.want(question(d));
+        }
+    }
+
+    /// Asks for the name of the device by which a SYN to this namespace came.
+    pub(super) fn want_device(&mut self, netns: u32, from: IpAddr, to: IpAddr, came_by: u32) {
+        let question = RouteQuestion {
+            netns,
+            from,
+            to,
+            came_by,
+        };
+        self.forwarding.want(question);
+    }
+
+    /// The name of the device by which a peer's repeated SYN came.
+    pub(super) fn name_of_its_device(&self, c: &Connection) -> Option<&str> {
+        let (to, came_by) = self.paths.came_by(c.netns, c.peer_addr)?;
+        let question = RouteQuestion {
+            netns: c.netns,
+            from: c.peer_addr,
+            to,
+            came_by,
+        };
+        self.forwarding.known(&question)?.came_by.as_deref()
+    }
+
+    /// Routes that should be looked up. Each is returned once.
+    pub fn wanted_routes(&mut self) -> Vec<RouteQuestion> {
+        let routes = &mut self.forwarding.routes;
+        let wanted = |(key, state): (&RouteQuestion, &RouteState)| {
+            matches!(state, RouteState::Wanted).then_some(*key)
+        };
+        let wanted: Vec<_> = routes.iter().filter_map(wanted).take(ASKED).collect();
+        for question in &wanted {
+            if let Some(state) = routes.get_mut(question) {
+                *state = RouteState::Asked;
+            }
+        }
+        wanted
+    }
+
+    /// Takes in the answer to a [`RouteQuestion`].
+    pub fn route(&mut self, question: RouteQuestion, answer: RouteAnswer) {
+        if let Some(state) = self.forwarding.routes.get_mut(&question) {
+            *state = RouteState::Known(Box::new(answer));
+        }
+    }
+
+    /// What its namespace does with a packet that is not for it; `None`: it is for it, or that is not known.
+    pub fn forward(&self, d: &DroppedPacket) -> Option<Forward> {
+        // Only a packet that is delivered here reaches TCP or a socket.
+        let delivered = d.reason.starts_with("TCP_") || d.reason.starts_with("SOCKET_");
+        if !d.incoming || delivered || d.to.ip().is_loopback() {
+            return None;
+        }
+        let answer = self.forwarding.known(&question(d));
+        let is_local = match answer.and_then(|answer| answer.is_local) {
+            Some(is_local) => is_local,
+            None => self.histories.has_address(d.netns, d.to.ip())?,
+        };
+        let onward = answer.and_then(|answer| answer.onward.as_ref());
+        (!is_local).then(|| Forward {
+            to_addr: d.to.ip(),
+            to_port: d.to.port(),
+            from_interface: answer.and_then(|answer| answer.came_by.clone()),
+            to_interface: onward.map(|hop| hop.interface.clone()),
+            gateway: onward.and_then(|hop| hop.gateway),
+        })
+    }
+
+    /// Whether its namespace was asked to forward the packet, and does not forward.
+    fn refuses_to_forward(&self, d: &DroppedPacket) -> bool {
+        let v6 = d.to.is_ipv6() && &*d.reason == "IP_INNOROUTES";
+        (&*d.reason == "IP_INADDRERRORS" || v6) && self.forward(d).is_some()
+    }
+
+    /// A dropped packet of a handshake, in one sentence.
+    pub fn fact_of_drop(&self, d: &DroppedPacket, h: &Handshake) -> String {
+        let mut fact = d.fact();
+        if let Some(forward) = self.forward(d) {
+            let way = if self.refuses_to_forward(d) {
+                "that it was asked to forward".to_owned()
+            } else {
+                format!("that it was to forward{}", between(&forward))
+            };
+            fact = fact.replacen("that came in", &way, 1);
+        }
+        if d.netns != h.connection.netns {
+            fact.push_str(&format!("; in namespace {}", self.name_of(d.netns)));
+        }
+        if let Some(nat) = translated(d, &h.connection) {
+            fact.push_str(&format!(
+                "; {nat}: its sequence number is that of this handshake"
+            ));
+        }
+        fact
+    }
+
+    /// On which way a connection's packets were dropped, of several: `that came in`.
+    pub fn way_of_drop(&self, d: &DroppedPacket, c: &Connection) -> String {
+        let mut way = match self.forward(d) {
+            Some(_) if self.refuses_to_forward(d) => "that it was asked to forward".to_owned(),
+            Some(forward) => format!("that it was to forward{}", between(&forward)),
+            None if d.incoming => "that came in".to_owned(),
+            None => "on their way out".to_owned(),
+        };
+        if let Some(nat) = translated(d, c) {
+            way.push_str(&format!(
+                ", {nat} (their sequence numbers are those of the handshakes)"
+            ));
+        }
+        way
+    }
+
+    /// What the routing decides about a dropped packet, where that explains the drop.
+    pub fn route_of_drop(&self, d: &DroppedPacket) -> Option<String> {
+        let answer = self.forwarding.known(&question(d))?;
+        if &*d.reason == "IP_RPFILTER" {
+            let came_by = answer.came_by.as_ref()?;
+            let back = answer.back.as_ref()?;
+            return (back.interface != *came_by).then(|| {
+                format!(
+                    "it came in by {came_by}; an answer from {} to {} leaves by {}",
+                    d.to.ip(),
+                    d.from.ip(),
+                    way(back)
+                )
+            });
+        }
+        if d.reason.starts_with("NEIGH_") {
+            let onward = answer.onward.as_ref()?;
+            let hop = onward.gateway.unwrap_or(d.to.ip());
+            return Some(format!(
+                "the next hop toward {} is {hop} on {}",
+                d.to.ip(),
+                onward.interface
+            ));
+        }
+        None
+    }
+
+    /// A listener of the namespace that would take the packet, if the namespace had its destination's address.
+    pub fn would_serve(&self, d: &DroppedPacket) -> Option<String> {
+        self.forward(d)?;
+        let serves = self.listeners().find(|l| {
+            (l.last.netns, l.last.local_port) == (d.netns, d.to.port())
+                && l.last.local_addr.is_unspecified()
+        })?;
+        Some(serves.name())
+    }
+
+    /// Commands for a dropped packet, which run as they are printed.
+    pub fn remedy_of_drop(&self, d: &DroppedPacket) -> String {
+        let name = self.netns_name(d.netns);
+        let Some(run) = in_netns(name.as_deref().unwrap_or_default()) else {
+            return d.remedy();
+        };
+        self.remedy_by_route(d, &run)
+            .unwrap_or_else(|| each_by(&run, &d.remedy()))
+    }
+
+    fn remedy_by_route(&self, d: &DroppedPacket, run: &str) -> Option<String> {
+        let (from, to) = (d.from.ip(), d.to.ip());
+        let forward = self.forward(d);
+        let answer = self.forwarding.known(&question(d));
+        if &*d.reason == "IP_RPFILTER" {
+            let came_by = answer?.came_by.as_ref()?;
+            let get = match &forward {
+                None => format!("{run}ip route get {from} from {to}"),
+                Some(forward) => {
+                    let onward = forward.to_interface.as_ref()?;
+                    format!("{run}ip route get {from} from {to} iif {onward}")
+                }
+            };
+            return Some(format!(
+                "{get}; {run}ip rule; {run}sysctl -w net.ipv4.conf.{came_by}.rp_filter=2"
+            ));
+        }
+        let forward = forward?;
+        if self.refuses_to_forward(d) {
+            if self.would_serve(d).is_some() {
+                let len = if to.is_ipv4() { 32 } else { 128 };
+                return Some(format!("{run}ip address add {to}/{len} dev lo"));
+            }
+            let setting = match to {
+                IpAddr::V4(_) => "net.ipv4.ip_forward",
+                IpAddr::V6(_) => "net.ipv6.conf.all.forwarding",
+            };
+            return Some(format!("{run}sysctl -w {setting}=1"));
+        }
+        let came_by = forward.from_interface.as_ref()?;
+        let get = format!("{run}ip route get {to} from {from} iif {came_by}");
+        if d.reason.starts_with("NEIGH_") {
+            let (hop, device) = (
+                forward.gateway.unwrap_or(to),
+                forward.to_interface.as_ref()?,
+            );
+            let mend = match self.would_serve(d) {
+                Some(_) => format!(
+                    "; {run}ip address add {to}/{} dev lo",
+                    if to.is_ipv4() { 32 } else { 128 }
+                ),
+                None => String::new(),
+            };
+            return Some(format!(
+                "{run}ip neighbour show {hop} dev {device}; {get}{mend}"
+            ));
+        }
+        (&*d.reason == "IP_INNOROUTES" || &*d.reason == "IP_OUTNOROUTES").then_some(get)
+    }
+
+    /// How the way of the answers to a peer differs from that of a SYN to this address, by the address's
+    /// device; `None`: no difference is known.
+    pub fn answers_elsewhere(&self, c: &Connection) -> Option<String> {
+        // The device itself was seen: no conclusion is needed.
+        if self.paths.came_by(c.netns, c.peer_addr).is_some() {
+            return None;
+        }
+        let answer = self.forwarding.known(&answers_to(c))?;
+        let (device, back) = (answer.address_of.as_ref()?, answer.back.as_ref()?);
+        let nowhere = NOWHERE.iter().any(|name| device.starts_with(name));
+        (back.interface != *device && !nowhere).then(|| {
+            format!(
+                "{} is an address of {device}, and the answer to {} leaves by {}: a SYN that comes by \
+                 {device} is answered by another way",
+                c.local_addr,
+                c.peer_addr,
+                way(back)
+            )
+        })
+    }
+
+    /// What the ways of a half-open have to do with a packet of it that was dropped elsewhere on this host.
+    pub fn way_of_refused_ack(&self, d: &DroppedPacket, h: &Handshake) -> Option<String> {
+        let c = &h.connection;
+        let refused = c.role == Role::Server
+            && d.netns != c.netns
+            && d.packet == Packet::Ack
+            && &*d.reason == "NETFILTER_DROP";
+        let ways = || {
+            self.asymmetric_path(c)
+                .or_else(|| self.answers_elsewhere(c))
+        };
+        Some(format!(
+            "{}. A rule that drops what conntrack finds INVALID drops the ACK of a SYN-ACK that it has not seen",
+            refused.then(ways)??
+        ))
+    }
+
+    /// The command that shows the way of the answers to a peer.
+    pub fn show_way_back(&self, c: &Connection) -> String {
+        let run = c.netns_name.as_deref().and_then(in_netns);
+        format!(
+            "{}ip route get {} from {}",
+            run.unwrap_or_default(),
+            c.peer_addr,
+            c.local_addr
+        )
+    }
+}
+
+/// What NAT has made of a connection's ends in a dropped packet of it: `after DNAT to 10.0.1.50:8080`.
+fn translated(d: &DroppedPacket, c: &Connection) -> Option<String> {
+    let own = Ends::of(c)?;
+    if own == d.ends() {
+        return None;
+    }
+    let (local, peer) = (
+        SocketAddr::new(c.local_addr, c.local_port?),
+        SocketAddr::new(c.peer_addr, c.peer_port?),
+    );
+    // As the client's SYN has them; a SYN-ACK has them the other way round.
+    let (client, server) = match d.packet {
+        Packet::SynAck => (d.to, d.from),
+        _ => (d.from, d.to),
+    };
+    let (client_was, server_was) = match c.role {
+        Role::Client => (local, peer),
+        Role::Server => (peer, local),
+    };
+    Some(match (client == client_was, server == server_was) {
+        (true, _) => format!("after DNAT to {server}"),
+        (false, true) => format!("after SNAT to {}", client.ip()),
+        (false, false) => format!("after NAT to {client} and {server}"),
+    })
+}
+
+/// ` from eth0 to eth1`
+fn between(forward: &Forward) -> String {
+    let from = forward.from_interface.as_ref();
+    let to = forward.to_interface.as_ref();
+    format!(
+        "{}{}",
+        from.map_or(String::new(), |from| format!(" from {from}")),
+        to.map_or(String::new(), |to| format!(" to {to}"))
+    )
+}
+
+/// Each of several commands, run in a namespace. What is about the whole host stays as it is.
+fn each_by(run: &str, commands: &str) -> String {
+    const WHOLE_HOST: [&str; 5] = ["dmesg", "cat ", "free ", "bpftool", "ausearch"];
+    let whole_host = |command: &str| WHOLE_HOST.iter().any(|name| command.starts_with(name));
+    let command = |command: &str| match whole_host(command) {
+        true => command.to_owned(),
+        false => format!("{run}{command}"),
+    };
+    let all: Vec<String> = commands.split("; ").map(command).collect();
+    all.join("; ")
+}
