@@ -70,6 +70,7 @@ fn handshake() -> Handshake {
         dwell_us: Some(63_000_000),
         dwell_source: Some(DwellSource::SockDiag),
         dwell_error_us: None,
+        dwell_at_least_us: None,
         retransmits: 5,
         retransmits_by_peer: 0,
         error: None,

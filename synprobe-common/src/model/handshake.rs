@@ -74,6 +74,8 @@ pub struct Handshake {
     pub dwell_source: Option<DwellSource>,
     /// Bound of its error, microseconds; `None` where it is exact to the clock.
     pub dwell_error_us: Option<u64>,
+    /// A lower bound of the dwell, microseconds, where no better is known: then `dwell_us` is `None`.
+    pub dwell_at_least_us: Option<u64>,
     /// SYNs or SYN-ACKs that this host retransmitted.
     pub retransmits: u32,
     /// SYN-ACKs among them that the peer's repeated SYN caused.

@@ -19,6 +19,23 @@ pub struct HandshakeStart {
     pub error_us: u64,
 }
 
+impl HandshakeStart {
+    /// Whether it is known well enough to be printed, at this moment: [`is_a_value`].
+    pub fn is_known(&self, at_ns: u64) -> bool {
+        is_a_value(at_ns.saturating_sub(self.at_ns) / 1000, self.error_us, 0)
+    }
+}
+
+/// A small error is stated with any time that it does not exceed, microseconds.
+const SMALL_ERROR_US: u64 = 5_000;
+
+/// Whether a time says more than a lower bound does. With an error of its beginning of more than half of it,
+/// the longest possible time is more than three times the shortest. No bound may exceed the time itself.
+pub fn is_a_value(us: u64, start_error_us: u64, end_error_us: u64) -> bool {
+    (start_error_us <= us / 2 || start_error_us <= SMALL_ERROR_US)
+        && start_error_us + end_error_us <= us
+}
+
 /// One handshake under way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenHandshake {

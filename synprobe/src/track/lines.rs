@@ -1,7 +1,10 @@
 //! The lines that the tracker makes.
 
 use super::{
-    Tracker, handshake::OpenHandshake, handshake_end::HandshakeEnd, unreported::EVICTION_REPORT_NS,
+    Tracker,
+    handshake::{OpenHandshake, is_a_value},
+    handshake_end::HandshakeEnd,
+    unreported::EVICTION_REPORT_NS,
 };
 use crate::model::{
     Body, Confidence, Connection, Handshake, Line, OpenReason, Retransmit, RetransmitKind, Role,
@@ -38,7 +41,9 @@ impl Tracker {
             Role::Client => TcpState::Close,
             Role::Server => TcpState::Listen,
         };
-        let at_ns = open.start.map_or(open.alive_ns, |start| start.at_ns);
+        // A beginning that is only estimated roughly is no time for a line.
+        let known = open.start.filter(|start| start.is_known(open.alive_ns));
+        let at_ns = known.map_or(open.alive_ns, |start| start.at_ns);
         self.emit_state(&open.connection, at_ns, old, open.state, None);
     }
 
@@ -48,7 +53,8 @@ impl Tracker {
         let dwell = end
             .dwell_us
             .or_else(|| open.dwell_us(end.at_ns))
-            .filter(|_| !end.dwell_unknown);
+            .filter(|_| !end.dwell_unknown)
+            .filter(|us| is_a_value(*us, start_error_us(&open, end), end.error_us));
         self.emit_state(&open.connection, end.at_ns, open.state, new, dwell);
         self.emit_handshake(open, end);
     }
@@ -63,13 +69,10 @@ impl Tracker {
                 end.source.or(start.map(|s| s.source)),
             ),
         };
-        let start_error = start.map_or(0, |s| s.error_us).max(end.start_error_us);
-        let error_us = end.error_us
-            + if end.dwell_us.is_some() {
-                0
-            } else {
-                start_error
-            };
+        let start_error_us = start_error_us(&open, end);
+        let error_us = start_error_us + end.error_us;
+        let at_least_us = dwell_us.map(|us| us.saturating_sub(error_us));
+        let dwell_us = dwell_us.filter(|us| is_a_value(*us, start_error_us, end.error_us));
         let facts = self.facts(&open, end);
         let handshake = Handshake {
             outcome: end.outcome,
@@ -77,6 +80,7 @@ impl Tracker {
             dwell_us,
             dwell_source: dwell_us.and(source),
             dwell_error_us: dwell_us.and((error_us > 0).then_some(error_us)),
+            dwell_at_least_us: at_least_us.filter(|us| dwell_us.is_none() && *us > 0),
             retransmits: open.retransmits,
             retransmits_by_peer: open.by_peer,
             error: end.error.clone(),
@@ -129,6 +133,14 @@ impl Tracker {
             mono_ns: at_ns,
             body: Body::Retransmit(retransmit),
         });
+    }
+}
+
+/// Bound of the error of the beginning, where the dwell is the difference of two times, microseconds.
+fn start_error_us(open: &OpenHandshake, end: &HandshakeEnd) -> u64 {
+    match end.dwell_us {
+        Some(_) => 0,
+        None => open.start.map_or(0, |s| s.error_us).max(end.start_error_us),
     }
 }
 

@@ -55,9 +55,10 @@ impl Tracker {
 }
 
 fn under_way(open: OpenHandshake) -> UnderWay {
+    let start = open.start.filter(|start| start.is_known(open.alive_ns));
     UnderWay {
-        began_ns: open.start.map(|start| start.at_ns),
-        began_error_us: open.start.map_or(0, |start| start.error_us),
+        began_ns: start.map(|start| start.at_ns),
+        began_error_us: start.map_or(0, |start| start.error_us),
         gives_up_ns: open.gives_up.map(|(at_ns, _)| at_ns),
         state: open.state,
         retransmits: open.retransmits,

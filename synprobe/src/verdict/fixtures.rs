@@ -45,6 +45,7 @@ fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
         dwell_us: Some(3_000_000),
         dwell_source: None,
         dwell_error_us: None,
+        dwell_at_least_us: None,
         retransmits: 0,
         retransmits_by_peer: 0,
         error: None,

@@ -286,9 +286,11 @@ fn is_undecided(h: &Handshake) -> bool {
 
 /// Why there is no verdict.
 fn why_no_verdict(h: &Handshake) -> String {
-    let age = h
-        .dwell_us
-        .map_or_else(|| "an unknown time".to_owned(), format::duration);
+    let age = match (h.dwell_us, h.dwell_at_least_us) {
+        (Some(us), _) => format::duration(us),
+        (None, Some(us)) => format!("at least {}", format::duration(us)),
+        (None, None) => "an unknown time".to_owned(),
+    };
     match (h.outcome, h.retransmits) {
         (Outcome::Open, 0) => {
             format!("open for {age}, and nothing retransmitted yet: too early to judge")

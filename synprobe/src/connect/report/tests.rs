@@ -60,6 +60,7 @@ pub fn ended(id: u64, peer: &str, local_port: Option<u16>, outcome: Outcome) -> 
             dwell_us: Some(1234),
             dwell_source: Some(DwellSource::Events),
             dwell_error_us: None,
+            dwell_at_least_us: None,
             retransmits: 0,
             retransmits_by_peer: 0,
             error: None,

@@ -25,6 +25,7 @@ fn handshake(n: u32, role: Role, outcome: Outcome) -> Handshake {
         dwell_us: Some(1000),
         dwell_source: Some(DwellSource::Events),
         dwell_error_us: None,
+        dwell_at_least_us: None,
         retransmits: 0,
         retransmits_by_peer: 0,
         error: None,

@@ -730,6 +730,55 @@ fn half_opens_that_were_there_before_are_found_and_bounded() {
     assert_eq!(h.dwell_source, Some(DwellSource::RequestSock));
 }
 
+/// Measured on 6.18 with a client that repeats its SYN (tcp_syn_linear_timeouts = 4): age, SYN-ACKs, timer.
+#[test]
+fn syn_acks_that_the_peer_caused_are_no_time_outs() {
+    for (age_us, retrans, left_ms) in [
+        (5_000_000, 5, 1_316),
+        (14_000_000, 10, 5_592),
+        (24_000_000, 12, 11_000),
+        (59_000_000, 14, 8_784),
+    ] {
+        let mut b = bench();
+        b.dump(snapshot_at(T0, vec![row(retrans, left_ms)], 0));
+        let open: Vec<_> = b.tracker.under_way().collect();
+        b.tracker.finish(T0 + MS);
+        let h = b.one();
+        let by_peer = u32::from(retrans).saturating_sub(5);
+        assert_eq!(h.retransmits_by_peer, by_peer, "{retrans} SYN-ACKs");
+        match h.dwell_us {
+            Some(us) => {
+                let error_us = h.dwell_error_us.unwrap_or(0);
+                assert!(
+                    us.abs_diff(age_us) <= error_us && error_us <= us / 2,
+                    "{h:?}"
+                );
+                assert!(open[0].began_ns.is_some());
+            }
+            None => {
+                let least = h.dwell_at_least_us.unwrap();
+                assert!(least <= age_us && least >= age_us / 4, "{h:?}");
+                assert_eq!((h.dwell_source, h.dwell_error_us), (None, None));
+                assert_eq!(open[0].began_ns, None);
+            }
+        }
+    }
+}
+
+/// By its timer alone every time-out is known, and so is the age.
+#[test]
+fn the_timer_alone_shows_the_age() {
+    let mut b = bench();
+    b.dump(snapshot_at(T0, vec![row(5, 20_000)], 0));
+    b.tracker.finish(T0 + MS);
+    let h = b.one();
+    let (us, error_us) = (h.dwell_us.unwrap(), h.dwell_error_us.unwrap());
+    assert!(
+        us.abs_diff(43_000_000) <= error_us && error_us < 5_000_000,
+        "{us} ± {error_us}"
+    );
+}
+
 #[test]
 fn a_healthy_one_seen_in_passing_is_no_line() {
     let mut b = bench();

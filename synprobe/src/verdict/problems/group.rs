@@ -61,6 +61,39 @@ impl Connections {
     }
 }
 
+/// The longest dwell of a group, and how well it is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Longest {
+    /// The longest that is known, and the bound of its error.
+    known_us: Option<(u64, u64)>,
+    /// The largest lower bound of those that are not known.
+    at_least_us: Option<u64>,
+}
+
+impl Longest {
+    fn add(&mut self, h: &Handshake) {
+        let dwell = h.dwell_us.map(|us| (us, h.dwell_error_us.unwrap_or(0)));
+        self.known_us = self.known_us.max(dwell);
+        self.at_least_us = self.at_least_us.max(h.dwell_at_least_us);
+    }
+
+    /// With its error where that shows in the first three digits.
+    fn text(&self) -> Option<String> {
+        match (self.known_us, self.at_least_us) {
+            (known, Some(us)) if known.is_none_or(|(known, _)| known < us) => {
+                Some(format!("at least {}", format::duration(us)))
+            }
+            (Some((us, error)), _) if error > us / 100 => Some(format!(
+                "{} ± {}",
+                format::duration(us),
+                format::duration(error)
+            )),
+            (Some((us, _)), _) => Some(format::duration(us)),
+            (None, _) => None,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -70,7 +103,7 @@ pub(super) struct Group {
     certain: u64,
     still_open: u64,
     outcomes: BTreeMap<&'static str, u64>,
-    longest_us: Option<u64>,
+    longest: Longest,
     /// The least and the most SYNs or SYN-ACKs that were retransmitted.
     retransmits: (u32, u32),
     /// Handshakes whose peer repeated its SYN.
@@ -110,7 +143,7 @@ impl Group {
             certain: 0,
             still_open: 0,
             outcomes: BTreeMap::new(),
-            longest_us: None,
+            longest: Longest::default(),
             retransmits: (u32::MAX, 0),
             repeated: 0,
             connections: Connections::default(),
@@ -138,7 +171,7 @@ impl Group {
         self.certain += u64::from(h.confidence == Confidence::Certain);
         self.still_open += u64::from(h.is_still_open());
         *self.outcomes.entry(outcome(h)).or_default() += 1;
-        self.longest_us = self.longest_us.max(h.dwell_us);
+        self.longest.add(h);
         let (least, most) = self.retransmits;
         self.retransmits = (least.min(h.retransmits), most.max(h.retransmits));
         self.repeated += u64::from(h.retransmits_by_peer > 0);
@@ -254,8 +287,8 @@ impl Group {
             _ => String::new(),
         };
         let mut text = format!("{} {what}{of}: {}", self.handshakes, outcomes.join(", "));
-        if let Some(longest) = self.longest_us {
-            text.push_str(&format!("; the longest {}", format::duration(longest)));
+        if let Some(longest) = self.longest.text() {
+            text.push_str(&format!("; the longest {longest}"));
         }
         match self.retransmits {
             (_, 0) => (),

@@ -25,8 +25,19 @@ impl Verdict for SynackLost {
         {
             return None;
         }
-        let mut finding = Finding::certain().accounts_for_outcome();
-        if h.retransmits_by_peer > 0 {
+        // Without an event of its own, only the kernel's count of SYN-ACKs shows that the peer repeated its SYN.
+        let unwatched = h.facts.preexisting && !h.facts.history_known;
+        let mut finding = match unwatched {
+            true => Finding::likely(),
+            false => Finding::certain().accounts_for_outcome(),
+        };
+        if unwatched && h.retransmits_by_peer > 0 {
+            finding = finding.pro(format!(
+                "the kernel's timer alone sends fewer SYN-ACKs (tcp_synack_retries): the peer repeated its SYN at \
+                 least {}",
+                times(h.retransmits_by_peer)
+            ));
+        } else if h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
                 "the peer repeated its SYN {}: it is alive and has not received a SYN-ACK",
                 times(h.retransmits_by_peer)
@@ -43,7 +54,13 @@ impl Verdict for SynackLost {
             "the SYN-ACK was sent {}, and no ACK came",
             times(h.retransmits.saturating_add(1))
         ));
-        finding = if context.sees_drops && !context.drops_missed {
+        finding = if unwatched {
+            finding.contra(
+                "they were sent before the run: whether this host dropped them is not known",
+            )
+        } else if context.sees_drops && !context.drops_missed && h.facts.preexisting {
+            finding.pro("during the run this host did not drop any of them")
+        } else if context.sees_drops && !context.drops_missed {
             finding.pro("this host did not drop any of them")
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")

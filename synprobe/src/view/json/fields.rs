@@ -141,6 +141,7 @@ impl<'a> Fields<'a> {
             .maybe(",\"dwell_us\":", h.dwell_us)
             .text(",\"dwell_source\":", h.dwell_source.map(|s| s.name()))?
             .maybe(",\"dwell_error_us\":", h.dwell_error_us)
+            .maybe(",\"dwell_at_least_us\":", h.dwell_at_least_us)
             .number(",\"retransmits\":", h.retransmits)
             .number(",\"retransmits_by_peer\":", h.retransmits_by_peer)
             .text(",\"error\":", h.error.as_deref())?

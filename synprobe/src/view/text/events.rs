@@ -116,6 +116,10 @@ impl<W: Write> TextView<W> {
         let attempt = r.attempt.map_or(String::new(), |n| format!("#{n}"));
         let why = match (r.trigger, r.expected_gap_us) {
             (Some(Trigger::Peer), _) => "the peer repeated its SYN".to_owned(),
+            // The kernel's timers are never early: something else sent it.
+            (_, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected - expected / 8) => {
+                format!("earlier than its timer ({})", format::duration(expected))
+            }
             (_, Some(expected)) => format!("due after {}", format::duration(expected)),
             _ => String::new(),
         };
@@ -153,6 +157,9 @@ impl<W: Write> TextView<W> {
         };
         let dwell = match (h.dwell_us, h.dwell_source) {
             (Some(us), Some(DwellSource::SockDiag)) => format!("~{}", format::duration(us)),
+            (None, _) if h.dwell_at_least_us.is_some() => {
+                format!("≥{}", format::maybe(h.dwell_at_least_us))
+            }
             (us, _) => format::maybe(us),
         };
         let bound = match h.dwell_error_us {
