@@ -4,37 +4,48 @@ use std::{cmp::Reverse, io, net::SocketAddr, sync::Arc};
 
 use super::{
     counters::{CounterReader, MibCounters},
+    inet_diag_msg::Row,
     listen_queues::{ListenQueues, ListenerProcess, read_settings, syn_queues},
     listen_sockets::ListenSockets,
     namespaces::read_each,
     sock_diag::SockDiag,
-    socket_owner::{Bounds, OwnerCache},
+    socket_owner::{Bounds, OwnerCache, SocketOwners},
 };
 use crate::{
     filter::PortSet,
-    model::{Body, Line, ListenerNamespace, ListenerTable, SharedSynQueue},
+    model::{Body, Line, ListenerNamespace, ListenerTable, QueueSettings, SharedSynQueue},
     sys::{clock::monotonic_ns, netns::NetNs},
     util::addresses::printable,
 };
 
 /// Reads the listeners on these ports (all, where `ports` is empty) in one namespace, or in every one that
-/// can be found.
+/// can be found. Their owners are searched afterwards, all in one pass over `/proc`.
 pub fn read_listeners(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
+    let mut read = Vec::new();
+    let failures = read_each(only, |netns| {
+        read.push(ReadNamespace::of(netns)?);
+        Ok(())
+    });
     let mut table = ListenerTable {
-        nothing: true,
+        nothing: read.is_empty(),
+        failures,
         ..ListenerTable::default()
     };
-    let mut owners = ListenerOwners::default();
-    table.failures = read_each(only, |netns| {
-        let (namespace, lines) = read_namespace(netns, ports, &mut owners)?;
-        table.nothing = false;
+    let wanted = |port| ports.is_empty() || ports.contains(port);
+    let all = read.iter().flat_map(|one| one.listeners.iter());
+    let inodes: Vec<u32> = all
+        .filter(|l| wanted(l.local_port))
+        .map(|l| l.inode)
+        .collect();
+    let owners = OwnerCache::new().find(&inodes, Bounds::NONE);
+    for one in read {
+        let (namespace, lines) = one.lines(&owners, wanted);
         if !lines.is_empty() {
             table.namespaces.push(namespace);
             table.lines.extend(lines);
         }
-        Ok(())
-    });
-    if owners.denied && table.listeners().any(|l| l.pid.is_none()) {
+    }
+    if owners.denied > 0 && table.listeners().any(|l| l.pid.is_none()) {
         let line =
             "the owner of some listeners cannot be determined: run as root, or with CAP_SYS_PTRACE";
         table.failures.push(line.to_owned());
@@ -43,70 +54,87 @@ pub fn read_listeners(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
     table
 }
 
-/// The owners found so far, and whether some processes could not be read.
-#[derive(Default)]
-struct ListenerOwners {
-    cache: OwnerCache,
-    denied: bool,
+/// What was read of one namespace.
+struct ReadNamespace {
+    name: Arc<str>,
+    listeners: ListenSockets,
+    half_opens: Vec<Row>,
+    counters: Option<MibCounters>,
+    settings: QueueSettings,
+    mono_ns: u64,
 }
 
-fn read_namespace(
-    netns: &NetNs,
-    ports: &PortSet,
-    owners: &mut ListenerOwners,
-) -> io::Result<(ListenerNamespace, Vec<Line>)> {
-    let mut sock_diag = SockDiag::open(netns)?;
-    let half_opens = sock_diag.half_opens()?;
-    let listeners = ListenSockets::read(&mut sock_diag)?;
-    let counters = CounterReader::open(netns).and_then(|mut reader| reader.read());
-    let counters: Option<MibCounters> = counters.ok();
-    let settings = read_settings(netns).unwrap_or_default();
-    let mono_ns = monotonic_ns();
-    let wanted = |port| ports.is_empty() || ports.contains(port);
-    let inodes: Vec<u32> = listeners
-        .iter()
-        .filter(|l| wanted(l.local_port))
-        .map(|l| l.inode)
-        .collect();
-    let found = owners.cache.find(&inodes, Bounds::default());
-    owners.denied |= found.denied > 0;
-    let name: Arc<str> = netns.name().into();
-    let queues = ListenQueues {
-        listeners: &listeners,
-        half_opens: &half_opens.rows,
-        counters: counters.as_ref(),
-        settings: &settings,
-    };
-    let lines = queues.lines(&name, |inode| {
-        found.by_inode.get(&inode).cloned().map(ListenerProcess::of)
-    });
-    let counter = |name| counters.as_ref().and_then(|c| c.get(name));
-    let groups = syn_queues(&listeners, &half_opens.rows).shared;
-    let shared = groups.into_iter().filter_map(|group| {
-        let one = listeners
-            .iter()
-            .find(|l| group.members.contains(&l.inode))?;
-        wanted(one.local_port).then(|| SharedSynQueue {
-            local: SocketAddr::new(printable(one.local_addr), one.local_port),
-            members: group.members.len(),
-            half_opens: group.half_opens,
+impl ReadNamespace {
+    fn of(netns: &NetNs) -> io::Result<Self> {
+        let mut sock_diag = SockDiag::open(netns)?;
+        let half_opens = sock_diag.half_opens()?.rows;
+        let listeners = ListenSockets::read(&mut sock_diag)?;
+        // Most namespaces have no listener: nothing else is asked of them.
+        let listens = listeners.iter().next().is_some();
+        let counters = listens
+            .then(|| CounterReader::open(netns).and_then(|mut reader| reader.read()))
+            .and_then(Result::ok);
+        let settings = match listens {
+            true => read_settings(netns).unwrap_or_default(),
+            false => QueueSettings::default(),
+        };
+        Ok(Self {
+            name: netns.name().into(),
+            listeners,
+            half_opens,
+            counters,
+            settings,
+            mono_ns: monotonic_ns(),
         })
-    });
-    let namespace = ListenerNamespace {
-        shared: shared.collect(),
-        name,
-        settings,
-        overflows: counter("ListenOverflows"),
-        syn_cookies: counter("SyncookiesSent"),
-    };
-    let lines = lines
-        .into_iter()
-        .filter(|l| wanted(l.local_port))
-        .map(|l| Line {
-            mono_ns,
-            body: Body::Listener(Box::new(l)),
+    }
+
+    fn lines(
+        self,
+        owners: &SocketOwners,
+        wanted: impl Fn(u16) -> bool,
+    ) -> (ListenerNamespace, Vec<Line>) {
+        let queues = ListenQueues {
+            listeners: &self.listeners,
+            half_opens: &self.half_opens,
+            counters: self.counters.as_ref(),
+            settings: &self.settings,
+        };
+        let lines = queues.lines(&self.name, |inode| {
+            owners
+                .by_inode
+                .get(&inode)
+                .cloned()
+                .map(ListenerProcess::of)
         });
-    Ok((namespace, lines.collect()))
+        let counter = |name| self.counters.as_ref().and_then(|c| c.get(name));
+        let groups = syn_queues(&self.listeners, &self.half_opens).shared;
+        let shared = groups.into_iter().filter_map(|group| {
+            let one = self
+                .listeners
+                .iter()
+                .find(|l| group.members.contains(&l.inode))?;
+            wanted(one.local_port).then(|| SharedSynQueue {
+                local: SocketAddr::new(printable(one.local_addr), one.local_port),
+                members: group.members.len(),
+                half_opens: group.half_opens,
+            })
+        });
+        let namespace = ListenerNamespace {
+            shared: shared.collect(),
+            name: Arc::clone(&self.name),
+            settings: self.settings,
+            overflows: counter("ListenOverflows"),
+            syn_cookies: counter("SyncookiesSent"),
+        };
+        let lines = lines
+            .into_iter()
+            .filter(|l| wanted(l.local_port))
+            .map(|l| Line {
+                mono_ns: self.mono_ns,
+                body: Body::Listener(Box::new(l)),
+            });
+        (namespace, lines.collect())
+    }
 }
 
 /// Fill level of a queue, parts per million. A queue takes one more than its limit.

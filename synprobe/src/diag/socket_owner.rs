@@ -1,5 +1,6 @@
 //! Which process owns a socket. The kernel has no such link, so the descriptors of every process are read
-//! until the socket is found. That is costly: lookups are rare, for many sockets at once, and bounded.
+//! until the socket is found. That is costly: look-ups are rare, and for many sockets at once. A run bounds
+//! each; a search that was cut short goes on with the next look-up. A command that ends anyway reads all.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod sweep;
+
 use crate::sys::netns::pids;
+use sweep::{Sweep, eldest_holder};
 
 /// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
 /// and would otherwise cost a whole scan each time.
@@ -33,8 +37,16 @@ pub struct Bounds {
     pub max_time: Duration,
 }
 
+impl Bounds {
+    /// Every process is read: for a command that looks once.
+    pub const NONE: Self = Self {
+        max_fds: usize::MAX,
+        max_time: Duration::MAX,
+    };
+}
+
 impl Default for Bounds {
-    /// 200,000 descriptors, 250 ms.
+    /// Of one look-up of a run: 200,000 descriptors, 250 ms.
     fn default() -> Self {
         Self {
             max_fds: 200_000,
@@ -67,6 +79,8 @@ struct Held {
 pub struct OwnerCache {
     held: HashMap<u32, Held>,
     unowned: HashMap<u32, Instant>,
+    /// A search that a bound ended.
+    cut: Option<Sweep>,
 }
 
 impl OwnerCache {
@@ -77,11 +91,22 @@ impl OwnerCache {
     }
 
     /// Owners of the sockets with these inodes. Those that are not cached are searched in one pass over
-    /// `/proc`, by ascending pid. Of several processes that share a socket (a pre-forked server) the lowest
-    /// pid is returned, usually the parent. An init at pid 1 comes last: with socket activation it holds
+    /// `/proc`. Of several processes that share a socket (a pre-forked server) the eldest is returned: the
+    /// parent of the others, or the lowest pid. An init at pid 1 comes last: with socket activation it holds
     /// sockets that others serve. Sockets in the table of a single thread (CLONE_FILES unshared) are not
     /// found.
     pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> SocketOwners {
+        self.find_near(inodes, &HashSet::new(), bounds)
+    }
+
+    /// As [`OwnerCache::find`]. With a bound, the search begins where an owner is most likely: at processes
+    /// that held sockets before, then at those of the namespaces `near` (inodes), then at the newest.
+    pub fn find_near(
+        &mut self,
+        inodes: &[u32],
+        near: &HashSet<u32>,
+        bounds: Bounds,
+    ) -> SocketOwners {
         let start = Instant::now();
         let mut owners = SocketOwners {
             complete: true,
@@ -110,7 +135,7 @@ impl OwnerCache {
             }
         }
         if !wanted.is_empty() {
-            self.scan(&mut wanted, bounds, start, &mut owners);
+            self.scan(&mut wanted, near, bounds, start, &mut owners);
         }
         if owners.complete && owners.denied == 0 {
             self.unowned
@@ -128,36 +153,48 @@ impl OwnerCache {
     fn scan(
         &mut self,
         wanted: &mut HashSet<u32>,
+        near: &HashSet<u32>,
         bounds: Bounds,
         start: Instant,
         owners: &mut SocketOwners,
     ) {
+        let bounded = bounds != Bounds::NONE;
+        let resumed = self.cut.take().filter(|cut| bounded && cut.covers(wanted));
+        let mut sweep = resumed.unwrap_or_else(|| {
+            let held: HashSet<u32> = self.held.values().map(|held| held.owner.pid).collect();
+            match bounded {
+                true => Sweep::likeliest_first(pids(), comm(1).as_deref(), &held, near, wanted),
+                false => Sweep::ascending(pids(), comm(1).as_deref(), wanted),
+            }
+        });
         let mut left = bounds.max_fds;
-        for pid in scan_order(pids(), comm(1).as_deref()) {
+        while let Some((pid, from)) = sweep.next() {
             let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
                 Ok(entries) => entries,
                 Err(error) => {
                     // Any other failure is a process that has ended.
-                    owners.denied +=
+                    sweep.denied +=
                         usize::from(error.kind() == std::io::ErrorKind::PermissionDenied);
                     continue;
                 }
             };
-            for entry in entries.flatten() {
-                if left == 0 || start.elapsed() > bounds.max_time {
+            let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+            // Descriptors come in ascending order.
+            for fd in entries.flatten().filter_map(number).filter(|fd| *fd >= from) {
+                if bounded && (left == 0 || start.elapsed() > bounds.max_time) {
+                    sweep.resume_at(pid, fd);
+                    owners.denied = sweep.denied;
                     owners.complete = false;
+                    self.cut = Some(sweep);
                     return;
                 }
-                left -= 1;
-                let Some(fd) = entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse().ok())
-                else {
-                    continue;
-                };
+                left = left.saturating_sub(1);
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
+                };
+                let (pid, fd) = match sweep.is_ascending() {
+                    true => (pid, fd),
+                    false => eldest_holder(pid, fd, inode),
                 };
                 // No name: the process has ended. Another may hold the socket too.
                 let Some(comm) = comm(pid) else { break };
@@ -166,19 +203,13 @@ impl OwnerCache {
                 owners.by_inode.insert(inode, owner.clone());
                 self.held.insert(inode, Held { owner, fd });
                 if wanted.is_empty() {
+                    owners.denied = sweep.denied;
                     return;
                 }
             }
         }
+        owners.denied = sweep.denied;
     }
-}
-
-/// Ascending, with an init last.
-fn scan_order(mut pids: Vec<u32>, comm_of_1: Option<&str>) -> Vec<u32> {
-    if pids.first() == Some(&1) && matches!(comm_of_1, Some("systemd" | "init")) {
-        pids.rotate_left(1);
-    }
-    pids
 }
 
 /// Inode of the socket behind a descriptor; `None` when it is gone, hidden or no socket.
@@ -236,24 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn an_init_is_asked_last_and_a_containers_pid_1_first() {
-        assert_eq!(scan_order(vec![1, 7, 9], Some("systemd")), [7, 9, 1]);
-        assert_eq!(scan_order(vec![1, 7, 9], Some("nginx")), [1, 7, 9]);
-        assert_eq!(scan_order(vec![7, 9], Some("systemd")), [7, 9]);
-    }
-
-    #[test]
     fn the_longest_path_fits() {
         // Neither exists; what is tested is that neither panics.
         assert_eq!(link_inode(u32::MAX, u32::MAX), None);
         assert_eq!(comm(u32::MAX), None);
     }
 
-    /// Bounds that no busy test host exceeds.
-    const WIDE: Bounds = Bounds {
-        max_fds: usize::MAX,
-        max_time: Duration::from_secs(60),
-    };
+    const WIDE: Bounds = Bounds::NONE;
 
     #[test]
     fn our_own_socket_is_ours_and_unowned_once_closed() {
@@ -293,6 +313,26 @@ mod tests {
             },
         );
         assert!(!owners.complete && owners.by_inode.is_empty());
+    }
+
+    #[test]
+    fn a_search_that_was_cut_goes_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = inode_of(&listener);
+        let bounds = Bounds {
+            max_fds: 3,
+            max_time: Duration::from_secs(60),
+        };
+        let mut cache = OwnerCache::new();
+        for _ in 0..1_000_000 {
+            let owners = cache.find(&[inode], bounds);
+            if let Some(owner) = owners.by_inode.get(&inode) {
+                assert_eq!(owner.pid, std::process::id());
+                return;
+            }
+            assert!(!owners.complete, "it was not found");
+        }
+        panic!("the search begins anew each time");
     }
 
     mod kernel {

@@ -26,14 +26,29 @@ use crate::{
 pub fn count(only: Option<NetNs>) -> Counted {
     let mut counted = Counted::default();
     let requested = only.is_some();
-    let mut owners = OwnerCache::new();
+    // Owners are searched afterwards, all in one pass over /proc.
+    let mut listeners = Vec::new();
     counted.failures = read_each(only, |netns| {
-        let states = count_namespace(netns, &mut owners)?;
+        let (states, sockets) = count_namespace(netns)?;
         if requested || !states.states.is_empty() {
             counted.namespaces.push(states);
+            listeners.push(sockets);
         }
         Ok(())
     });
+    let inodes: Vec<u32> = listeners.iter().flatten().copied().collect();
+    let owners = OwnerCache::new().find(&inodes, Bounds::NONE);
+    for (netns, inodes) in counted.namespaces.iter_mut().zip(listeners) {
+        for (port, inode) in netns.listeners.iter_mut().zip(inodes) {
+            let owner = owners.by_inode.get(&inode);
+            port.pid = owner.map(|o| o.pid);
+            port.comm = owner.map(|o| o.comm.clone());
+        }
+        let half_open = |p: &PortStates| p.states.get("SYN_RECV").copied().unwrap_or(0);
+        let all = |p: &PortStates| p.states.values().sum::<u64>();
+        let rank = |p: &PortStates| (Reverse((half_open(p), all(p))), p.local_port, p.local_addr);
+        netns.listeners.sort_by_key(rank);
+    }
     counted
 }
 
@@ -44,7 +59,8 @@ struct PortCounts {
     peers: HashMap<[u8; 16], u64>,
 }
 
-fn count_namespace(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsStates> {
+/// The counts, without owners; and the inode of each listener, in the same order.
+fn count_namespace(netns: &NetNs) -> io::Result<(NetnsStates, Vec<u32>)> {
     let mut sock_diag = SockDiag::open(netns)?;
     let listeners = ListenSockets::read(&mut sock_diag)?;
     let ports: BTreeSet<u16> = listeners.iter().map(|l| l.local_port).collect();
@@ -66,11 +82,9 @@ fn count_namespace(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsSt
         }
     })?;
     let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
-    let found = owners.find(&inodes, Bounds::default());
-    let mut rows: Vec<PortStates> = listeners
+    let rows: Vec<PortStates> = listeners
         .iter()
         .map(|l| {
-            let owner = found.by_inode.get(&l.inode);
             let port = by_port.get(&l.local_port);
             let mut peers: Vec<(IpAddr, u64)> = port
                 .map(|p| {
@@ -85,8 +99,8 @@ fn count_namespace(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsSt
             PortStates {
                 local_addr: printable(l.local_addr),
                 local_port: l.local_port,
-                pid: owner.map(|o| o.pid),
-                comm: owner.map(|o| o.comm.clone()),
+                pid: None,
+                comm: None,
                 accept_queue: l.accept_queue,
                 accept_queue_max: l.accept_queue_max,
                 states: port.map(|p| p.states.clone()).unwrap_or_default(),
@@ -95,13 +109,11 @@ fn count_namespace(netns: &NetNs, owners: &mut OwnerCache) -> io::Result<NetnsSt
             }
         })
         .collect();
-    let half_open = |p: &PortStates| p.states.get("SYN_RECV").copied().unwrap_or(0);
-    let all = |p: &PortStates| p.states.values().sum::<u64>();
-    rows.sort_by_key(|p| (Reverse((half_open(p), all(p))), p.local_port, p.local_addr));
-    Ok(NetnsStates {
+    let states = NetnsStates {
         netns: netns.inode(),
         name: netns.name().to_owned(),
         states,
         listeners: rows,
-    })
+    };
+    Ok((states, inodes))
 }
