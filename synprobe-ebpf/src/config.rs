@@ -147,6 +147,8 @@ members! {
     ecn_flags = "tcp_sock": "ecn_flags", Bytes(1), false, OPTIONS_FEATURE;
     /// When an ACK last arrived, jiffies.
     rcv_tstamp = "tcp_sock": "rcv_tstamp", Bytes(4), false, DROPS_FEATURE;
+    /// The next sequence number to be written; 0 before `tcp_v4_connect()` has chosen one.
+    write_seq = "tcp_sock": "write_seq", Bytes(4), true, "";
     /// Send window.
     snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
     /// Time spent in RTO recovery, ms.

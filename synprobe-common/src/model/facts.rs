@@ -25,6 +25,20 @@ impl Queue {
     }
 }
 
+/// Whether an active open that ended in CLOSE sent a SYN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynSent {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// One was built and handed down.
+    Built,
+    /// None: connect() found no free tuple, or its route did not take the chosen ports.
+    NoTuple,
+    /// None: connect() was deferred to the first write (TCP_FASTOPEN_CONNECT), or failed before it built one.
+    NotBuilt,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -61,6 +75,22 @@ pub struct Facts {
     pub syn_seq: Option<u32>,
     /// The server's.
     pub syn_ack_seq: Option<u32>,
+    /// Client, ended in CLOSE: whether a SYN was sent, where that is known.
+    pub syn: SynSent,
+    /// Client: SYNs that the kernel repeated long before a time-out was due. Only an answer that it refused
+    /// makes it do so (`tcp_rcv_synsent_state_process()`: the timer is set to TCP_TIMEOUT_MIN).
+    pub early_repeats: u32,
+    /// Client: how long after the SYN before it the last of those was sent, µs.
+    pub early_gap_us: Option<u64>,
+    /// Client: the first SYN asked for Fast Open, and its repetitions did not.
+    pub first_syn_had_fast_open: bool,
+    /// Client: the first SYN asked for ECN, and its repetitions did not.
+    pub first_syn_had_ecn: bool,
+    /// Client, established after a repetition: how long before that the SYN was sent which the answer echoes,
+    /// by its timestamp, µs (`tcp_rtt_tsopt_us()`). `None` without timestamps.
+    pub echo_us: Option<u64>,
+    /// Client, established after a repetition: time since the last SYN, µs.
+    pub since_last_syn_us: Option<u64>,
 }
 
 /// The half-opens of one port at one moment.

@@ -36,7 +36,7 @@ pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt};
 pub use connection::{Connection, Family, Process};
 pub use end::End;
-pub use facts::{Facts, HalfOpenCounts, Queue};
+pub use facts::{Facts, HalfOpenCounts, Queue, SynSent};
 pub use handshake::{Confidence, Evidence, Handshake};
 pub use line::{Body, Line};
 pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};
@@ -45,7 +45,7 @@ pub use lost::{Lost, Missed};
 pub use observation::{
     ConntrackCounts, ConntrackReading, Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings,
     Hop, ListenCounters, ListenerOwner, PathQuestion, RetransCounts, RetransReading, ReturnPath,
-    RouteAnswer, RouteQuestion, SocketDump, Tuple,
+    RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
@@ -54,7 +54,7 @@ pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};
 pub use run::{Detail, HalfOpenSource};
-pub use start::{HostIdentity, Start};
+pub use start::{HostIdentity, NO_RECEIVER, Start};
 pub use state::State;
 pub use state_counts::{Counted, Counts, NetnsStates, PortStates};
 pub use syn_refused::SynRefused;

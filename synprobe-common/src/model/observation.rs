@@ -145,6 +145,19 @@ pub enum Fate {
     Gone,
 }
 
+/// The socket that holds a connection's addresses and ports, as sock_diag shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TupleHolder {
+    /// Its state, as `include/net/tcp_states.h` numbers it.
+    pub state: u8,
+    /// Milliseconds until its timer fires: of TIME_WAIT the time that is left; `None` without a timer.
+    pub expires_ms: Option<u32>,
+    /// Inode of the socket; `None` where no process holds it (TIME_WAIT, closed, not accepted yet).
+    pub inode: Option<u32>,
+    /// The process that holds it, where it was found.
+    pub process: Option<Process>,
+}
+
 /// Counts of retransmissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetransCounts {

@@ -39,3 +39,6 @@ pub struct HostIdentity {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Option<String>,
 }
+
+/// Among [`Start::missing`]: the drop hook does not have the receiving socket.
+pub const NO_RECEIVER: &str = "which packets a half-open has processed (Linux 6.11)";

@@ -37,10 +37,18 @@ macro_rules! verdict_table {
             PeerSilent = "peer-silent",
             /// The peer answers late.
             SlowPeer = "slow-peer",
+            /// A SYN meets a connection that exists.
+            ExistingConnection = "existing-connection",
             /// This host has no local port left.
             PortsExhausted = "ports-exhausted",
+            /// No SYN left: connect() failed, or was deferred, before there was one.
+            NotSent = "not-sent",
+            /// A socket is connected to itself.
+            SelfConnect = "self-connect",
             /// The process connects to many destinations.
             ScanFanout = "scan-fanout",
+            /// An answer came, and TCP refused it.
+            AnswerRejected = "answer-rejected",
             /// The accept queue of the server is full.
             ServerQueueFull = "server-queue-full",
             /// The server on this host has no route back to the client.
@@ -51,6 +59,10 @@ macro_rules! verdict_table {
             Refused = "refused",
             /// An ICMP error or the routing table reports that the peer cannot be reached.
             Unreachable = "unreachable",
+            /// The round trip is longer than the time-out.
+            SpuriousRetransmit = "spurious-retransmit",
+            /// The first SYN is lost for an option that it has.
+            OptionDropped = "option-dropped",
             /// A SYN was lost and a later one was answered.
             SynLostThenOk = "syn-lost-then-ok",
             /// The application gave up first.

@@ -19,7 +19,7 @@ pub use request::{
 pub use retransmit::{
     RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER,
 };
-pub use transition::StateRecord;
+pub use transition::{SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, SYN_UNKNOWN, StateRecord};
 
 /// [`Header::kind`] of a [`StateRecord`].
 pub const KIND_STATE: u16 = 1;

@@ -15,7 +15,7 @@ pub struct StateRecord {
     /// cgroup v2 id of the caller; only with `tgid`.
     pub cgroup: u64,
     /// Process (thread group) id of the caller. Set where the transition runs in its context
-    /// (CLOSE→SYN_SENT, and →LISTEN). In quiet mode also set when SYN_SENT is left and the caller of
+    /// (CLOSE→SYN_SENT, →LISTEN, and SYN_SENT→CLOSE with [`SYN_NO_TUPLE`]). In quiet mode also set when SYN_SENT is left and the caller of
     /// connect() is still known. Otherwise 0.
     pub tgid: u32,
     /// `sk_err` at the transition, a positive errno or 0.
@@ -32,8 +32,10 @@ pub struct StateRecord {
     pub old: u8,
     /// State entered.
     pub new: u8,
+    /// Where SYN_SENT is left for CLOSE: whether a SYN was built, one of `SYN_*`.
+    pub syn: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 5],
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
     /// When connect() was called, CLOCK_MONOTONIC nanoseconds. Set in quiet mode when SYN_SENT is left and
@@ -44,3 +46,14 @@ pub struct StateRecord {
     /// Zero.
     pub _pad2: u32,
 }
+
+/// [`StateRecord::syn`]: not known.
+pub const SYN_UNKNOWN: u8 = 0;
+/// [`StateRecord::syn`]: `tcp_connect()` built one (`retrans_stamp` is set).
+pub const SYN_BUILT: u8 = 1;
+/// [`StateRecord::syn`]: there was none, and the socket had no sequence number yet: `tcp_v4_connect()` failed
+/// in `inet_hash_connect()` (the tuple is in use), or its route did not take the chosen ports.
+pub const SYN_NO_TUPLE: u8 = 2;
+/// [`StateRecord::syn`]: there was none, but the socket had a sequence number: connect() was deferred to the
+/// first write (TCP_FASTOPEN_CONNECT), or `tcp_connect()` failed before it built one.
+pub const SYN_NOT_BUILT: u8 = 3;

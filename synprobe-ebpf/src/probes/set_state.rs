@@ -16,7 +16,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use synprobe_ebpf::{
     config::{ROLE_CLIENT, ROLE_SERVER},
-    event::{KIND_STATE, StateRecord, state},
+    event::{KIND_STATE, SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, StateRecord, state},
     stats::{REGULAR, STAND_IN},
 };
 
@@ -137,6 +137,21 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
             }
             if old == state::SYN_SENT {
                 r.retrans_stamp_ms = sk.read(place!(retrans_stamp))?;
+                if new == state::CLOSE {
+                    r.syn = match r.retrans_stamp_ms {
+                        0 if sk.read::<u32>(place!(write_seq))? == 0 => SYN_NO_TUPLE,
+                        0 => SYN_NOT_BUILT,
+                        _ => SYN_BUILT,
+                    };
+                    if r.syn == SYN_NO_TUPLE {
+                        // It is still inside connect().
+                        // SAFETY: a helper without arguments.
+                        r.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+                        // SAFETY: a helper without arguments.
+                        r.cgroup = unsafe { bpf_get_current_cgroup_id() };
+                        connect_callers::comm_into(&raw mut r.comm)?;
+                    }
+                }
             }
         }
         Ok(())

@@ -144,6 +144,21 @@ impl OwnerCache {
         owners
     }
 
+    /// Whether this process holds the socket: one look at its descriptors.
+    #[must_use]
+    pub fn of_process(pid: u32, inode: u32) -> Option<SocketOwner> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let fds = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.parse::<u32>().ok()
+        });
+        let mut fds = fds.take(Bounds::default().max_fds / 10);
+        fds.any(|fd| link_inode(pid, fd) == Some(inode))
+            .then(|| ())?;
+        let comm = comm(pid)?;
+        Some(SocketOwner { pid, comm })
+    }
+
     /// Removes a closed socket from the cache.
     pub fn forget(&mut self, inode: u32) {
         self.held.remove(&inode);
@@ -180,7 +195,11 @@ impl OwnerCache {
             };
             let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
             // Descriptors come in ascending order.
-            for fd in entries.flatten().filter_map(number).filter(|fd| *fd >= from) {
+            for fd in entries
+                .flatten()
+                .filter_map(number)
+                .filter(|fd| *fd >= from)
+            {
                 if bounded && (left == 0 || start.elapsed() > bounds.max_time) {
                     sweep.resume_at(pid, fd);
                     owners.denied = sweep.denied;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     filter::Selection,
-    model::{Detail, Start},
+    model::{Detail, NO_RECEIVER, Start},
     track::TrackConfig,
 };
 
@@ -20,6 +20,11 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// Whether this kernel reports the packets that a socket refuses: the drop hook has the receiving socket.
+    pub fn sees_answers(&self) -> bool {
+        self.sees_drops && !self.start.missing.iter().any(|m| m == NO_RECEIVER)
+    }
+
     /// What was asked for.
     pub fn selection(&self) -> &Selection {
         &self.track.selection

@@ -73,6 +73,7 @@ impl Engine {
     pub fn new(config: &RunConfig, mode: Mode, clock: WallClock) -> Self {
         let mut context = Context::default();
         context.sees_drops = config.sees_drops;
+        context.sees_answers = config.sees_answers();
         context.selection = config.selection().clone();
         let quiet = config.detail().slow_us().is_some();
         // Until the kernel side's counts are read, there may be any number.
@@ -183,6 +184,7 @@ impl Engine {
             Input::CompletedAll => {
                 self.judge.context.counted_clients = self.tracker.counted_clients();
             }
+            Input::Holder(tuple, holder) => self.holder(&tuple, holder),
             Input::SocketStates(states) => self.socket_states = Some(*states),
             Input::Conntrack(reading) => self.judge.context.note_conntrack(reading),
             Input::Device(netns, index, name) => {
@@ -311,6 +313,10 @@ impl Engine {
         let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
         let packet = Packet::of(r.flags);
         let incoming = r.ifindex != 0;
+        if self.freed_by_socket(&r, meaning) {
+            self.tracker.observe(Observation::Event(Event::Drop(r)));
+            return;
+        }
         let context = &mut self.judge.context;
         if let Some(meaning) = meaning {
             let (from, to) = if incoming {

@@ -14,7 +14,7 @@ use crate::{
     model::{
         ConntrackReading, Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
         ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
-        Role, RouteAnswer, RouteQuestion, SocketDump,
+        Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
     },
     track::Fates,
 };
@@ -118,6 +118,8 @@ pub enum Input {
     },
     /// The answer to a question about a packet's route.
     Route(RouteQuestion, Box<RouteAnswer>),
+    /// Which socket holds these addresses and ports, as read just before the next record; `None`: none does.
+    Holder(Tuple, Option<TupleHolder>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -12,6 +12,7 @@
 mod config;
 mod core;
 mod input;
+mod refusals;
 mod snapshot;
 mod stats;
 mod syn_refusals;

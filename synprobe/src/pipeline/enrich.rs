@@ -7,12 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use synprobe_ebpf::event::DropRecord;
+use synprobe_ebpf::event::{DropRecord, Flow, SYN_NO_TUPLE, state};
 
-use super::host_names::HostNames;
+use super::{holders::Holders, host_names::HostNames};
 use crate::{
     decode::Event,
     engine::{DropMeaning, Input},
+    model::Tuple,
     probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
     track::REMEMBERED_NAMES,
 };
@@ -32,8 +33,9 @@ pub struct Enricher {
     /// Of the last event. The next one mostly has the same.
     last_netns: u32,
     last_cgroup: u64,
-    /// By reason and place.
-    meanings: HashMap<(u32, u64), Option<Arc<DropMeaning>>>,
+    /// By reason and place, and whether a socket freed the packet.
+    meanings: HashMap<(u32, u64, bool), Option<Arc<DropMeaning>>>,
+    holders: Holders,
 }
 
 impl Enricher {
@@ -49,6 +51,7 @@ impl Enricher {
             last_netns: 0,
             last_cgroup: 0,
             meanings: HashMap::new(),
+            holders: Holders::default(),
         }
     }
 
@@ -72,6 +75,12 @@ impl Enricher {
         }
         if let Event::Drop(record) = &event {
             self.around_drop(record, feed);
+        }
+        if let Some((flow, pid)) = asks_for_holder(&event)
+            && let Some(netns) = self.names.find(flow.netns)
+            && let Some(holder) = self.holders.look_up(&netns, flow, pid)
+        {
+            feed(Input::Holder(Tuple::from(flow), holder));
         }
         feed(match event {
             Event::Drop(record) => {
@@ -137,22 +146,55 @@ impl Enricher {
     }
 
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
-        let key = (r.reason, r.location);
+        let by_socket = r.receiver == state::SYN_SENT || r.met_existing();
+        let key = (r.reason, r.location, by_socket || r.sender != 0);
         if let Some(known) = self.meanings.get(&key) {
             return known.clone();
         }
-        let meaning = self.reasons.own_doing(r.reason).map(|meaning| {
+        let place = || self.symbols.name(r.location).map(Arc::from);
+        let named = |words: &'static str, remedy: &'static str| {
+            let name = self.reasons.name(r.reason).unwrap_or("NOT_SPECIFIED");
+            Some(Arc::new(DropMeaning {
+                reason: Cow::Owned(name.to_owned()),
+                words: Cow::Borrowed(words),
+                remedy: Cow::Borrowed(remedy),
+                place: place(),
+            }))
+        };
+        let own = self.reasons.own_doing(r.reason).map(|meaning| {
             Arc::new(DropMeaning {
                 reason: Cow::Borrowed(meaning.name),
                 words: Cow::Borrowed(meaning.words),
                 remedy: Cow::Borrowed(meaning.remedy),
-                place: self.symbols.name(r.location).map(Arc::from),
+                place: place(),
             })
         });
+        let meaning = match own {
+            Some(own) => Some(own),
+            // The words are the verdicts': this host's settings have no part in it.
+            None if by_socket => named("", ""),
+            None if r.sender != 0 => named(
+                "it was freed while its own socket was still sending it: the kernel gives no reason",
+                "ip route get <peer> from <local>; ip xfrm policy; tc -s qdisc show; ip -s -s link",
+            ),
+            None => None,
+        };
         if self.meanings.len() >= REMEMBERED {
             self.meanings.clear();
         }
         self.meanings.insert(key, meaning.clone());
         meaning
+    }
+}
+
+/// The connection whose socket is to be looked up, and the process that may hold it: a SYN met a connection, or
+/// connect() found its addresses and ports in use.
+fn asks_for_holder(event: &Event) -> Option<(&Flow, u32)> {
+    match event {
+        Event::Drop(r) if r.met_existing() => Some((&r.flow, 0)),
+        Event::State(r, ..) if r.syn == SYN_NO_TUPLE && r.flow.local_port != 0 => {
+            Some((&r.flow, r.tgid))
+        }
+        _ => None,
     }
 }

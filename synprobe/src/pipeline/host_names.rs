@@ -60,7 +60,8 @@ impl HostNames {
         self.conntrack.retain(|_, open| open.used.elapsed() < OPEN);
     }
 
-    fn find(&self, inode: u32) -> Option<NetNs> {
+    /// The namespace itself.
+    pub fn find(&self, inode: u32) -> Option<NetNs> {
         let given = self.given.iter().find(|netns| netns.inode() == inode);
         given.cloned().or_else(|| netns::find(inode))
     }

@@ -16,6 +16,7 @@
 
 mod core;
 mod enrich;
+mod holders;
 mod host_names;
 mod losses;
 mod narrow;

@@ -3,6 +3,8 @@
 
 use synprobe_ebpf::config::DROPS_FEATURE;
 
+use crate::model::NO_RECEIVER;
+
 use super::btf::Prototype;
 
 /// A program for a hook, and the prototype that it expects.
@@ -165,7 +167,7 @@ pub const HOOKS: &[Hook] = &[
             Variant {
                 program: "drop_skb",
                 args: &[SK_BUFF, "void *", REASON],
-                lost: "which packets a half-open has processed (Linux 6.11)",
+                lost: NO_RECEIVER,
             },
             Variant {
                 program: DROPS_WITH_RECEIVER,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use synprobe_ebpf::event::{RetransmitRecord, StateRecord};
+use synprobe_ebpf::event::{
+    RetransmitRecord, SYN_BUILT, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, SYN_NO_TUPLE, SYN_NOT_BUILT,
+    StateRecord,
+};
 
 use super::{
     Tracker,
@@ -14,8 +17,8 @@ use super::{
 };
 use crate::{
     model::{
-        Connection, DwellSource, OpenReason, Outcome, Process, RetransmitKind, Role, TcpState,
-        Tuple,
+        Connection, DwellSource, OpenReason, Outcome, Process, RetransmitKind, Role, SynSent,
+        TcpState, Tuple,
     },
     util::{addresses::printable, errno},
 };
@@ -185,6 +188,19 @@ impl Tracker {
             .dwell_us(at_ns)
             .unwrap_or_else(|| (1..=n).map(|k| schedule.gap_us(k)).sum());
         let (next_us, gives_up_us) = schedule.ahead_us(n, elapsed_us);
+        open.facts.first_syn_had_fast_open |= r.syn_had & SYN_HAD_FAST_OPEN != 0;
+        open.facts.first_syn_had_ecn |= r.syn_had & SYN_HAD_ECN != 0;
+        // A SYN that could not be sent is tried again after half a second, whatever the schedule.
+        // An ICMP error, or Fast Open that falls back, may bring one forward too.
+        let since_us = gap_us.or_else(|| open.dwell_us(at_ns).filter(|_| n == 1));
+        let is_early = r.err == 0
+            && open.soft_error == 0
+            && r.syn_had & SYN_HAD_FAST_OPEN == 0
+            && since_us.is_some_and(|us| us < schedule.gap_us(n) / EARLY);
+        if is_early {
+            open.facts.early_repeats += 1;
+            open.facts.early_gap_us = since_us;
+        }
         open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(n + 1)));
         if r.err == 0 {
             open.retransmits = open.retransmits.saturating_add(1);
@@ -192,7 +208,7 @@ impl Tracker {
         let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Syn, r.segs);
         line.attempt = Some(n);
         line.gap_us = gap_us;
-        line.expected_gap_us = Some(schedule.gap_us(n));
+        line.expected_gap_us = (!is_early).then(|| schedule.gap_us(n));
         line.next_us = next_us;
         line.gives_up_us = Some(gives_up_us);
         line.failed = r.err != 0;
@@ -275,6 +291,18 @@ impl Tracker {
                 None => first_syn(r.retrans_stamp_ms, at_ns),
             };
         }
+        if new == TcpState::Established && r.total_retrans > 0 && open.state == TcpState::SynSent {
+            open.facts.echo_us = (r.srtt_us != 0).then_some(u64::from(r.srtt_us >> 3));
+            open.facts.since_last_syn_us = open
+                .last_tx_ns
+                .map(|last_ns| at_ns.saturating_sub(last_ns) / 1000);
+        }
+        open.facts.syn = match r.syn {
+            SYN_BUILT => SynSent::Built,
+            SYN_NO_TUPLE => SynSent::NoTuple,
+            SYN_NOT_BUILT => SynSent::NotBuilt,
+            _ => SynSent::Unknown,
+        };
         let end = if new == TcpState::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
             established(r, &open)
@@ -294,6 +322,13 @@ impl Tracker {
                 Outcome::Unreachable,
                 Some(errno::name(libc::EADDRNOTAVAIL as u32)),
             ),
+            // The tuple was chosen, and found to be in use. A route that does not take the ports ends the same
+            // way, with another error.
+            0 if open.facts.syn == SynSent::NoTuple => {
+                let held = self.tuples_in_use.get(&Tuple::from(&r.flow)).is_some();
+                let error = held.then(|| errno::name(libc::EADDRNOTAVAIL as u32));
+                (Outcome::Unreachable, error)
+            }
             // An ICMP error was reported and the socket closed at once: because of it. Reading SO_ERROR takes
             // `sk_err` away, even between tcp_done_with_error() setting it and the transition.
             0 if open
@@ -339,6 +374,8 @@ fn sample_us(r: &StateRecord, open: &OpenHandshake) -> Option<u64> {
     sampled.then_some(u64::from(r.srtt_us >> 3))
 }
 
+/// A SYN that is repeated after less than this part of its time-out is not repeated for the time-out.
+const EARLY: u64 = 4;
 /// An application that closes so soon after an ICMP error closes because of it.
 const AT_ONCE_NS: u64 = 10_000_000;
 /// `tcp_sock.retrans_stamp` counts milliseconds.

@@ -8,6 +8,7 @@ use synprobe_ebpf::event::{ENDED_BY_UNKNOWN, Flow};
 use super::{
     Tracker,
     facts::{RST, is_refused_ack},
+    schedule::jiffies_to_us,
 };
 use crate::{
     decode::{Event, Moment},
@@ -64,6 +65,19 @@ impl Tracker {
     /// The name of a network namespace, where it is known.
     pub fn netns_name(&self, inode: u32) -> Option<Arc<str>> {
         self.host.netns_name(inode)
+    }
+
+    /// A socket of this host holds these addresses and ports, or none does.
+    pub fn set_tuple_held(&mut self, tuple: Tuple, is_held: bool) {
+        match is_held {
+            true => drop(self.tuples_in_use.insert(tuple, ())),
+            false => drop(self.tuples_in_use.remove(&tuple)),
+        }
+    }
+
+    /// Jiffies of the host in microseconds.
+    pub fn jiffies_to_us(&self, jiffies: u32) -> u64 {
+        jiffies_to_us(jiffies, self.config.hz)
     }
 
     /// Whether a half-open of these ends is known.

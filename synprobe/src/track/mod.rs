@@ -68,6 +68,8 @@ pub struct Tracker {
     children: Bounded<u64, server::Child>,
     /// Connections after their handshake, for later retransmissions.
     established: Bounded<u64, Arc<Connection>>,
+    /// Connections whose addresses and ports were found to be held by a socket.
+    tuples_in_use: Bounded<Tuple, ()>,
     segments: Bounded<(u64, u32), data_retransmits::RetransmittedSegment>,
     /// When a socket entered its present state (`--states all`).
     entered: Bounded<u64, u64>,
@@ -97,6 +99,7 @@ impl Tracker {
             half_opens: HalfOpens::new(config.max_handshakes),
             children: Bounded::new(config.max_handshakes),
             established: Bounded::new(REMEMBERED),
+            tuples_in_use: Bounded::new(REMEMBERED),
             segments: Bounded::new(REMEMBERED),
             entered: Bounded::new(REMEMBERED),
             owners: Owners::default(),

@@ -15,12 +15,14 @@ pub mod explain;
 pub(crate) mod fixtures;
 mod judge;
 mod problems;
+mod run_in;
 mod server;
 
 pub use arithmetic::Accounted;
 pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
+pub use run_in::run_in;
 
 use synprobe_common::verdict_table;
 

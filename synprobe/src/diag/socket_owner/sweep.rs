@@ -37,7 +37,8 @@ impl Sweep {
         near: &HashSet<u32>,
         wanted: &HashSet<u32>,
     ) -> Self {
-        let is_near = |pid: &u32| !near.is_empty() && netns_of(*pid).is_some_and(|n| near.contains(&n));
+        let is_near =
+            |pid: &u32| !near.is_empty() && netns_of(*pid).is_some_and(|n| near.contains(&n));
         let mut ordered = init_last(pids, comm_of_1);
         let init = ordered.pop_if(|pid| *pid == 1);
         ordered.sort_by_cached_key(|pid| {
@@ -100,7 +101,8 @@ pub(super) fn eldest_holder(pid: u32, fd: u32, inode: u32) -> (u32, u32) {
     let mut eldest = (pid, fd);
     for _ in 0..MOST_ANCESTORS {
         let parent = parent_of(eldest.0).filter(|parent| *parent > 1);
-        let Some(held) = parent.and_then(|parent| Some((parent, held_as(parent, eldest.1, inode)?)))
+        let Some(held) =
+            parent.and_then(|parent| Some((parent, held_as(parent, eldest.1, inode)?)))
         else {
             break;
         };
@@ -138,7 +140,9 @@ mod tests {
     use super::*;
 
     fn order(mut sweep: Sweep) -> Vec<u32> {
-        std::iter::from_fn(|| sweep.next()).map(|(pid, _)| pid).collect()
+        std::iter::from_fn(|| sweep.next())
+            .map(|(pid, _)| pid)
+            .collect()
     }
 
     #[test]

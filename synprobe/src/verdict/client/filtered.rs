@@ -23,11 +23,9 @@ impl Verdict for Filtered {
         if !super::failed(h) || h.outcome != Outcome::TimedOut && !so_far && !gave_up {
             return None;
         }
-        let mut finding = Finding::likely().by_absence().pro(format!(
-            "{} in {}, and no answer of any kind: no SYN-ACK, no RST, no ICMP",
-            super::syns(h),
-            super::took(h)
-        ));
+        let mut finding = Finding::likely()
+            .by_absence()
+            .pro(super::no_answer(h, context));
         finding = match (h.outcome, h.facts.would_give_up_us) {
             (Outcome::TimedOut, _) => finding.pro("the kernel gave up: ETIMEDOUT"),
             (Outcome::Abandoned, us) => finding.pro(match us {
@@ -55,7 +53,7 @@ impl Verdict for Filtered {
                 format::duration(us)
             )
         }));
-        finding = finding.contra(
+        finding = finding.maybe_contra(super::not_looked_at(context)).contra(
             "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
              same from here",
         );

@@ -1,23 +1,33 @@
 //! Verdicts on active opens.
 
 mod abandoned;
+mod answer_rejected;
 mod filtered;
 pub(super) mod no_route_back;
+mod not_sent;
+mod option_dropped;
 mod ports_exhausted;
 mod refused;
 mod scan_fanout;
+mod self_connect;
 mod server_queue_full;
+mod spurious_retransmit;
 mod syn_lost_then_ok;
 mod syn_queue_full;
 mod unreachable;
 
 pub(super) use abandoned::Abandoned;
+pub(super) use answer_rejected::AnswerRejected;
 pub(super) use filtered::Filtered;
 pub(super) use no_route_back::NoRouteBack;
+pub(super) use not_sent::NotSent;
+pub(super) use option_dropped::OptionDropped;
 pub(super) use ports_exhausted::PortsExhausted;
 pub(super) use refused::Refused;
 pub(super) use scan_fanout::ScanFanout;
+pub(super) use self_connect::SelfConnect;
 pub(super) use server_queue_full::ServerQueueFull;
+pub(super) use spurious_retransmit::SpuriousRetransmit;
 pub(super) use syn_lost_then_ok::SynLostThenOk;
 pub(super) use syn_queue_full::SynQueueFull;
 pub(super) use unreachable::Unreachable;
@@ -25,6 +35,7 @@ pub(super) use unreachable::Unreachable;
 use crate::{
     model::{Handshake, Outcome, Role},
     util::format,
+    verdict::{Context, context::times},
 };
 
 /// Whether it is an active open that did not end in a connection.
@@ -61,6 +72,41 @@ fn waited_for_an_answer(h: &Handshake) -> bool {
     let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
     let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
     h.connection.role == Role::Client && !answered && !at_once
+}
+
+/// How many SYNs were sent, and what came, as far as it was looked at.
+fn no_answer(h: &Handshake, context: &Context) -> String {
+    let (syns, took) = (syns(h), took(h));
+    let refused = context.refused_answers(&h.connection, h.facts.began_ns.unwrap_or(0));
+    let count: u64 = refused.iter().map(|answer| answer.count).sum();
+    match refused.first() {
+        Some(first) => format!(
+            "{syns} in {took}, and no answer that TCP accepted; a {} came and was refused {} ({})",
+            first.packet.name(),
+            times(count),
+            first.reason
+        ),
+        None if context.sees_answers && !context.drops_missed => format!(
+            "{syns} in {took}, and no answer: no SYN-ACK, no RST, no ICMP error, and nothing that TCP refused"
+        ),
+        None => format!(
+            "{syns} in {took}, and no answer that TCP accepted: no SYN-ACK, no RST, no ICMP error"
+        ),
+    }
+}
+
+/// What was not looked at where no answer was seen.
+fn not_looked_at(context: &Context) -> Option<String> {
+    if !context.sees_answers {
+        return Some(
+            "an answer that TCP refuses would not be seen on this kernel (Linux 6.11 shows it)"
+                .to_owned(),
+        );
+    }
+    context.drops_missed.then(|| {
+        "records of dropped packets were lost: an answer that TCP refused may be among them"
+            .to_owned()
+    })
 }
 
 /// Its dwell, in words.

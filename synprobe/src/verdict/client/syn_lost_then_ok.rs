@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, context::SynOption},
 };
 
 /// `syn-lost-then-ok`
@@ -35,6 +35,12 @@ impl Verdict for SynLostThenOk {
             finding = finding.contra(format!(
                 "the peer is this host, and ListenOverflows there rose by {n}: its own queue may have \
                  dropped the SYN"
+            ));
+        }
+        if let Some(option) = SynOption::of(h) {
+            finding = finding.contra(format!(
+                "the first SYN {}, the repetition did not: a device that drops such SYNs looks the same",
+                option.words()
             ));
         }
         finding =

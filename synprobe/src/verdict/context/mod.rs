@@ -1,9 +1,11 @@
 //! What is known around a handshake: its listener's queues, packets that this host dropped, and how other
 //! handshakes went. Everything here was observed in this run, and is bounded.
 
+mod answers;
 mod baseline;
 mod conntrack;
 mod drops;
+mod existing;
 mod fanout;
 mod forwarding;
 mod icmp;
@@ -13,6 +15,7 @@ mod paths;
 mod port_stats;
 mod refused_syns;
 mod stuck_data;
+mod syn_options;
 mod unanswered;
 
 use std::{
@@ -20,7 +23,9 @@ use std::{
     sync::Arc,
 };
 
+pub use answers::RefusedAnswer;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
+pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;
 pub use forwarding::{Forwarding, in_netns};
 pub use icmp::{IcmpReport, OwnIcmp};
@@ -29,12 +34,13 @@ pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
 pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use stuck_data::StuckConnection;
+pub use syn_options::{OptionCounts, SynOption};
 
 use crate::{
     filter::Selection,
     model::{
         Body, Connection, HalfOpenCounts, Handshake, LimitedBy, Line, ListenCounters, Listener,
-        Missed, Outcome, PathQuestion, ReturnPath, Role, TcpState,
+        Missed, Outcome, PathQuestion, ReturnPath, Role, TcpState, TupleHolder,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
@@ -73,6 +79,8 @@ pub struct Context {
     pub counted_clients: u64,
     /// Whether this kernel reports the packets that it drops, with a reason.
     pub sees_drops: bool,
+    /// Whether this kernel reports the packets that a socket refuses (Linux 6.11).
+    pub sees_answers: bool,
     /// What the user asked for: no problem, listener or drop outside it is printed.
     pub selection: Selection,
     /// SYNs that this host refused before a half-open existed.
@@ -81,6 +89,9 @@ pub struct Context {
     devices: Bounded<(u32, u32), Option<Arc<str>>>,
     conntrack: conntrack::ConntrackHistories,
     histories: listener_histories::ListenerHistories,
+    answers: answers::RefusedAnswers,
+    existing: existing::Existing,
+    syn_options: syn_options::SynOptions,
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
     paths: Paths,
@@ -121,6 +132,7 @@ impl Context {
         let c = &h.connection;
         if c.role == Role::Client && !h.was_evicted() {
             self.unanswered.note(h);
+            self.syn_options.note(h);
         }
         match c.role {
             Role::Client if h.outcome == Outcome::Established => self.fanouts.established(c),
@@ -207,6 +219,48 @@ impl Context {
     /// The name of a device; `None`: not known.
     pub fn device(&self, netns: u32, index: u32) -> Option<Arc<str>> {
         self.devices.get(&(netns, index)).cloned().flatten()
+    }
+
+    /// Takes in an answer that a socket in SYN_SENT refused.
+    pub fn note_refused_answer(&mut self, netns: u32, ends: Ends, answer: RefusedAnswer) {
+        self.answers.note(netns, ends, answer);
+    }
+
+    /// Takes in a SYN that met a connection which exists.
+    pub fn note_syn_at_existing(&mut self, ends: Ends, syn: SynAtExisting) {
+        self.existing.note(ends, syn);
+    }
+
+    /// Takes in which socket holds these ends; `None`: none does.
+    pub fn note_holder(&mut self, netns: u32, ends: Ends, holder: Option<TupleHolder>) {
+        self.existing.note_holder(netns, ends, holder);
+    }
+
+    /// Answers that a connection's socket refused since `since_ns`, CLOCK_MONOTONIC nanoseconds.
+    pub fn refused_answers(&self, c: &Connection, since_ns: u64) -> Vec<&RefusedAnswer> {
+        Ends::of(c).map_or(Vec::new(), |ends| self.answers.of(c.netns, &ends, since_ns))
+    }
+
+    /// What became of first SYNs with an option, to the end that a connection calls.
+    pub fn syn_options(&self, c: &Connection, option: SynOption) -> OptionCounts {
+        self.syn_options.of(c, option)
+    }
+
+    /// SYNs of the selection that met a connection of this host.
+    pub fn syns_at_existing(&self) -> impl Iterator<Item = &SynAtExisting> {
+        self.existing.iter().filter(|syn| {
+            let (local, peer) = (syn.local.port(), syn.peer.port());
+            let ip = syn.peer.ip();
+            self.selection.wants(Role::Server)
+                && self
+                    .selection
+                    .matches(Some(local), Some(peer), ip, syn.netns)
+        })
+    }
+
+    /// Which socket held a connection's ends when it was asked; `None`: not known.
+    pub fn holder_of(&self, netns: u32, ends: &Ends) -> Option<Option<&TupleHolder>> {
+        self.existing.holder(netns, ends)
     }
 
     /// Takes in the interface and the neighbour from which a peer's SYN came.

@@ -22,13 +22,14 @@ use std::{
 use group::{Group, Kept};
 use key::ProblemKey;
 
-pub(super) use one_cause::{Found, merged};
+pub(super) use one_cause::{Found, connection_hash, merged};
 pub(super) use peers::PeerCounts;
 
 use super::{
     Context,
     context::{DroppedPacket, Ends},
     data_unacknowledged, find,
+    server::existing_connection,
 };
 use crate::model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind};
 
@@ -157,6 +158,7 @@ impl ProblemGroups {
         };
         let dropped = places(of_handshakes, VerdictKind::DroppedHere);
         let mut problems = without_handshake::refused_at_the_door(self, context);
+        problems.extend(existing_connection::problems(context));
         problems.extend(without_handshake::dropped_synacks(context, &dropped));
         let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
         for l in context.listeners() {

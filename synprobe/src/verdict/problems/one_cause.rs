@@ -18,7 +18,7 @@ use crate::{
 const SHARE: usize = 90;
 
 /// A connection, whichever end names it.
-pub(super) fn connection_hash(ends: &Ends) -> u64 {
+pub(in crate::verdict) fn connection_hash(ends: &Ends) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(ends)
 }
 

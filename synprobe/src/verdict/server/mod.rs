@@ -3,6 +3,7 @@
 mod accept_queue_full;
 mod asymmetric_nat;
 mod defer_accept;
+pub(super) mod existing_connection;
 mod flash_crowd;
 mod peer_reset;
 mod peer_silent;
@@ -13,6 +14,7 @@ mod synack_lost;
 pub(super) use accept_queue_full::AcceptQueueFull;
 pub(super) use asymmetric_nat::AsymmetricNat;
 pub(super) use defer_accept::DeferAccept;
+pub(super) use existing_connection::ExistingConnection;
 pub(super) use flash_crowd::FlashCrowd;
 pub(super) use peer_reset::PeerReset;
 pub(super) use peer_silent::PeerSilent;

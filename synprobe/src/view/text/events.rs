@@ -120,6 +120,9 @@ impl<W: Write> TextView<W> {
             (_, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected - expected / 8) => {
                 format!("earlier than its timer ({})", format::duration(expected))
             }
+            (None, None) if r.kind == RetransmitKind::Syn && r.gap_us.is_some() => {
+                "before its time-out".to_owned()
+            }
             (_, Some(expected)) => format!("due after {}", format::duration(expected)),
             _ => String::new(),
         };

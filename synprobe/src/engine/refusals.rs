@@ -1,0 +1,101 @@
+//! Packets that a socket processed and freed: answers that it refused, and SYNs that met a connection.
+
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
+
+use synprobe_ebpf::event::{DropRecord, state};
+
+use super::{DropMeaning, Engine};
+use crate::{
+    model::{TcpState, Tuple, TupleHolder},
+    util::addresses::printable,
+    verdict::context::{Ends, Packet, RefusedAnswer, RefusedSyn, SynAtExisting},
+};
+
+impl Engine {
+    /// Takes in a packet that its receiving socket processed. Returns whether it was one: with the words of a
+    /// reason this host dropped it before the socket.
+    pub(super) fn freed_by_socket(
+        &mut self,
+        r: &DropRecord,
+        meaning: Option<&DropMeaning>,
+    ) -> bool {
+        let reason = match meaning {
+            Some(meaning) if !meaning.words.is_empty() => return false,
+            Some(meaning) => meaning.reason.clone(),
+            None => Cow::Borrowed(""),
+        };
+        if r.receiver == state::SYN_SENT {
+            self.answer_refused(r, reason);
+            return true;
+        }
+        if r.met_existing() {
+            self.syn_at_existing(r, reason);
+            return true;
+        }
+        false
+    }
+
+    fn answer_refused(&mut self, r: &DropRecord, reason: Cow<'static, str>) {
+        let answer = RefusedAnswer {
+            packet: Packet::of(r.flags),
+            reason,
+            count: 1,
+            first_ns: r.header.ts_ns,
+            last_ns: r.header.ts_ns,
+        };
+        let context = &mut self.judge.context;
+        context.note_refused_answer(r.flow.netns, ends(&Tuple::from(&r.flow)), answer);
+    }
+
+    fn syn_at_existing(&mut self, r: &DropRecord, reason: Cow<'static, str>) {
+        let tuple = Tuple::from(&r.flow);
+        let end = |addr, port| SocketAddr::new(printable(addr), port);
+        let state = TcpState::from_kernel(r.receiver);
+        let syn = SynAtExisting {
+            netns: tuple.netns,
+            local: end(tuple.local_addr, tuple.local_port),
+            peer: end(tuple.peer_addr, tuple.peer_port),
+            state,
+            reason: reason.clone(),
+            idle_us: r
+                .idle_jiffies()
+                .map(|jiffies| self.tracker.jiffies_to_us(jiffies)),
+            count: 1,
+            first_ns: r.header.ts_ns,
+            last_ns: r.header.ts_ns,
+        };
+        let words = format!(
+            "a connection of {} exists in {}",
+            syn.peer,
+            state.map_or("an unknown state", TcpState::name)
+        );
+        let remedy = syn.remedy(self.tracker.netns_name(syn.netns).as_deref());
+        let context = &mut self.judge.context;
+        context.note_syn_at_existing(ends(&tuple), syn.clone());
+        context.note_refused_syn(RefusedSyn {
+            netns: syn.netns,
+            local: Some(syn.local),
+            peer: Some(syn.peer),
+            // The kernel's own word for it says nothing.
+            reason: (!matches!(&*reason, "" | "NOT_SPECIFIED")).then(|| Arc::from(&*reason)),
+            words: words.into(),
+            remedy: Some(remedy.into()),
+            count: 1,
+            at_ns: r.header.ts_ns,
+        });
+    }
+
+    /// Which socket holds a tuple.
+    pub(super) fn holder(&mut self, tuple: &Tuple, holder: Option<TupleHolder>) {
+        self.tracker.set_tuple_held(*tuple, holder.is_some());
+        let context = &mut self.judge.context;
+        context.note_holder(tuple.netns, ends(tuple), holder);
+    }
+}
+
+fn ends(tuple: &Tuple) -> Ends {
+    Ends::new(
+        (tuple.local_addr, tuple.local_port),
+        (tuple.peer_addr, tuple.peer_port),
+    )
+}

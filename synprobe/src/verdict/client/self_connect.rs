@@ -1,0 +1,84 @@
+//! A socket is connected to itself.
+
+use crate::{
+    model::{Handshake, Outcome, Role, VerdictKind},
+    verdict::{Context, Explanation, Finding, Verdict},
+};
+
+/// `self-connect`
+pub(in crate::verdict) struct SelfConnect;
+
+impl Verdict for SelfConnect {
+    fn kind(&self) -> VerdictKind {
+        VerdictKind::SelfConnect
+    }
+
+    fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
+        let c = &h.connection;
+        let itself = c.local_addr == c.peer_addr
+            && c.local_port.is_some()
+            && c.local_port == c.peer_port
+            && c.role == Role::Client;
+        if !itself || h.outcome != Outcome::Established {
+            return None;
+        }
+        let port = c.peer_port.unwrap_or(0);
+        Some(
+            Finding::certain()
+                .accounts_for_outcome()
+                .pro(format!(
+                    "both ends are {}: the socket is connected to itself, and no server is there",
+                    super::peer(h)
+                ))
+                .pro(format!(
+                    "port {port} is one that the kernel may choose as a local port (ip_local_port_range), and it \
+                     chose it: both SYNs met (simultaneous open)"
+                ))
+                .pro(format!(
+                    "as long as it lasts, a service cannot listen on port {port}: EADDRINUSE"
+                ))
+                .remedy(format!(
+                    "end the connection; sysctl -w net.ipv4.ip_local_reserved_ports={port} keeps the kernel \
+                     from choosing the port; start the service before its clients"
+                )),
+        )
+    }
+
+    fn explain(&self) -> Explanation {
+        Explanation {
+            summary: "a socket is connected to itself: the service that it called is not there",
+            meaning: "A client called a port of its own host on which nothing listened, again and again, and one \
+                      day the kernel chose that very port as its local one. The SYN then reaches the socket \
+                      that sent it: a simultaneous open with itself, which completes. The client reads what it \
+                      writes, and the service cannot bind its port.",
+            detection: "SYN_SENT→SYN_RECV→ESTABLISHED of a socket whose two ends are the same: certain.",
+            remedy: "Keep ports of services out of the ephemeral range.\n    sysctl \
+                     net.ipv4.ip_local_port_range net.ipv4.ip_local_reserved_ports",
+            reproduce: "synprobe lab self-connect",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Confidence, verdict::fixtures::*};
+
+    #[test]
+    fn the_same_ends_make_it_and_one_that_differs_does_not() {
+        let mut h = active(Outcome::Established);
+        h.connection.peer_addr = h.connection.local_addr;
+        assert_eq!(verdict_of(&h, Context::default()).0, None);
+        h.connection.peer_port = h.connection.local_port;
+        assert_eq!(
+            verdict_of(&h, Context::default()),
+            (Some(VerdictKind::SelfConnect), Confidence::Certain)
+        );
+        h.outcome = Outcome::Refused;
+        h.facts.reset_seen = true;
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::Refused)
+        );
+    }
+}
