@@ -12,7 +12,7 @@ use super::{
     handshake::{HandshakeStart, OpenHandshake},
     handshake_end::HandshakeEnd,
     lines::retransmit_line,
-    schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
+    schedule::{RESOURCE_PROBE_US, SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
 };
 use crate::{
@@ -182,7 +182,19 @@ impl Tracker {
                 TIMEOUT_INIT_US
             }
         });
-        let schedule = SynSchedule::of(r, base_us, self.config.hz);
+        let mut schedule = SynSchedule::of(r, base_us, self.config.hz);
+        let congestion = &mut open.congestion;
+        schedule.undoubled = congestion.undoubled;
+        let expected_gap_us = match std::mem::take(&mut congestion.is_last) {
+            true => RESOURCE_PROBE_US,
+            false => schedule.gap_us(n),
+        };
+        // A negative error does not: net_xmit_eval() leaves only the queue's refusal.
+        if r.err > 0 {
+            congestion.is_last = true;
+            congestion.undoubled += u32::from(n > schedule.linear);
+            (schedule.congested, schedule.undoubled) = (true, congestion.undoubled);
+        }
         let gap_us = open.transmitted(at_ns);
         let elapsed_us = open
             .dwell_us(at_ns)
@@ -196,19 +208,23 @@ impl Tracker {
         let is_early = r.err == 0
             && open.soft_error == 0
             && r.syn_had & SYN_HAD_FAST_OPEN == 0
-            && since_us.is_some_and(|us| us < schedule.gap_us(n) / EARLY);
+            && since_us.is_some_and(|us| us < expected_gap_us / EARLY);
         if is_early {
             open.facts.early_repeats += 1;
             open.facts.early_gap_us = since_us;
         }
-        open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(n + 1)));
+        let last_gap_us = match schedule.congested {
+            true => RESOURCE_PROBE_US,
+            false => schedule.gap_us(n + 1),
+        };
+        open.gives_up = Some((at_ns + gives_up_us * 1000, last_gap_us));
         if r.err == 0 {
             open.retransmits = open.retransmits.saturating_add(1);
         }
         let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Syn, r.segs);
         line.attempt = Some(n);
         line.gap_us = gap_us;
-        line.expected_gap_us = (!is_early).then(|| schedule.gap_us(n));
+        line.expected_gap_us = (!is_early).then_some(expected_gap_us);
         line.next_us = next_us;
         line.gives_up_us = Some(gives_up_us);
         line.failed = r.err != 0;

@@ -107,6 +107,8 @@ impl Tracker {
         let settings = self.host.settings(netns);
         let (retries, linear) = (settings.syn_retries?, settings.syn_linear_timeouts);
         let schedule = SynSchedule {
+            undoubled: 0,
+            congested: false,
             base_us: TIMEOUT_INIT_US,
             linear: u32::try_from(linear.unwrap_or(0)).ok()?,
             retries: u32::try_from(retries).ok()?,

@@ -36,6 +36,15 @@ pub fn is_a_value(us: u64, start_error_us: u64, end_error_us: u64) -> bool {
         && start_error_us + end_error_us <= us
 }
 
+/// SYN retransmissions that failed because of local congestion (`NET_XMIT_DROP`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalCongestion {
+    /// The last one did: the next follows after `TCP_RESOURCE_PROBE_INTERVAL`.
+    pub is_last: bool,
+    /// How many did in a row of time-outs that double: none of them doubled it.
+    pub undoubled: u32,
+}
+
 /// One handshake under way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenHandshake {
@@ -71,6 +80,8 @@ pub struct OpenHandshake {
     pub rst_ns: Option<u64>,
     /// First SYN time-out where it is not the kernel's constant, microseconds.
     pub base_us: Option<u64>,
+    /// Its SYNs that this host's own queue refused.
+    pub congestion: LocalCongestion,
     /// When the kernel gives up, by its schedule; and the length of the last time-out before it.
     pub gives_up: Option<(u64, u64)>,
     /// The last moment at which it was known to be alive.
@@ -117,6 +128,7 @@ impl OpenHandshake {
             error_ns: None,
             rst_ns: None,
             base_us: None,
+            congestion: LocalCongestion::default(),
             gives_up: None,
             alive_ns,
             absences: 0,

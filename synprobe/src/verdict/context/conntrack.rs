@@ -3,7 +3,7 @@
 //! The kernel gives all of them the reason NETFILTER_DROP. `nft_do_chain()` as the place is a rule or a policy of
 //! nftables. `nf_hook_slow()` is any hook that returned NF_DROP: `ipt_do_table()`, `nf_conntrack_in()` (the table
 //! is full), `nf_conntrack_confirm()` (the tuple is taken). The counters of conntrack tell those apart: it raises
-//! `drop` or `insert_failed` with each packet that it drops. They are read before a drop is taken in.
+//! `drop`, and for a tuple that is taken also `insert_failed`, with each packet that it drops. They are read before a drop is taken in.
 
 use super::{Context, DroppedPacket};
 use crate::{
@@ -104,6 +104,11 @@ impl ConntrackHistories {
             let invalid = left.invalid > 0;
             left.invalid = left.invalid.saturating_sub(1);
             d.words = if invalid { NFT_INVALID } else { NFT }.into();
+        } else if left.insert_failed > 0 {
+            // `__nf_conntrack_confirm()` raises both.
+            left.insert_failed -= 1;
+            left.drop = left.drop.saturating_sub(1);
+            (d.words, d.remedy) = (TAKEN.into(), NAT_RANGE.into());
         } else if left.drop > 0 {
             left.drop -= 1;
             let (entries, max) = (known.last.counts.entries, known.last.max);
@@ -114,9 +119,6 @@ impl ConntrackHistories {
             d.words = if full { TABLE_FULL } else { NOT_TRACKED }.into();
             let twice = max.map_or_else(|| "524288".to_owned(), |max| (max * 2).to_string());
             d.remedy = RAISE_MAX.replace("<twice>", &twice).into();
-        } else if left.insert_failed > 0 {
-            left.insert_failed -= 1;
-            (d.words, d.remedy) = (TAKEN.into(), NAT_RANGE.into());
         } else {
             (d.words, d.remedy) = (HOOK.into(), HOOKS.into());
         }
@@ -203,11 +205,11 @@ mod tests {
         );
         // No further rise: not conntrack.
         assert_eq!(at_hook(&mut context).words, HOOK);
-        context.note_conntrack(reading(10, 6, 9, true));
+        context.note_conntrack(reading(10, 8, 9, true));
         assert_eq!(at_hook(&mut context).words, TAKEN);
         assert_eq!(at_hook(&mut context).words, TAKEN);
         assert_eq!(at_hook(&mut context).words, HOOK);
-        context.note_conntrack(reading(10, 7, 9, true));
+        context.note_conntrack(reading(10, 9, 9, true));
         assert_eq!(at_hook(&mut context).words, NOT_TRACKED);
     }
 
