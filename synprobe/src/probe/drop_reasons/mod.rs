@@ -184,6 +184,28 @@ mod tests {
         assert_eq!(Reasons::default().to_kernel(true), [0; ALL_REASON_WORDS]);
     }
 
+    /// What a remedy may call.
+    const COMMANDS: &[&str] = &[
+        "ausearch",
+        "bpftool",
+        "bridge",
+        "cat",
+        "dmesg",
+        "ethtool",
+        "free",
+        "ip",
+        "ip6tables-save",
+        "iptables-save",
+        "mpstat",
+        "nft",
+        "nstat",
+        "ss",
+        "sysctl",
+        "systemctl",
+        "tc",
+        "traceroute",
+    ];
+
     #[test]
     fn each_reason_is_listed_once_with_a_meaning() {
         let mut names = HashSet::new();
@@ -194,11 +216,18 @@ mod tests {
             for text in [meaning.words, meaning.remedy] {
                 assert!(!text.contains("  ") && text.trim() == text, "{text}");
             }
+            // A shell runs them: what is no command is a comment at the end.
+            let commands = meaning.remedy.split(" # ").next().unwrap_or_default();
+            assert!(!commands.contains(['(', '…']), "{commands}");
+            for command in commands.split("; ") {
+                let name = command.split(' ').next().unwrap_or_default();
+                assert!(COMMANDS.contains(&name), "{command}");
+            }
             // Every placeholder is one that the printing code fills.
             for placeholder in meaning.remedy.split('<').skip(1) {
                 let name = placeholder.split('>').next();
                 assert!(
-                    matches!(name, Some("peer" | "local" | "device" | "unit")),
+                    matches!(name, Some("peer" | "local" | "device")),
                     "{}",
                     meaning.remedy
                 );

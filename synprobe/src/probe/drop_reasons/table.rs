@@ -7,8 +7,8 @@ pub struct Meaning {
     pub name: &'static str,
     /// What on this host drops the packet, in words.
     pub words: &'static str,
-    /// Commands that show the cause. `<peer>`, `<local>` (addresses) and `<device>` are replaced by those of
-    /// the packet.
+    /// Commands that show or mend the cause, as a shell runs them: separated by `; `, a comment last.
+    /// `<peer>`, `<local>` (addresses) and `<device>` are replaced by those of the packet.
     pub remedy: &'static str,
     /// When the reason is recorded.
     pub(super) record_when: RecordWhen,
@@ -38,18 +38,22 @@ const fn reason(name: &'static str, words: &'static str, remedy: &'static str) -
 /// Commands for several reasons.
 mod look {
     pub const NFT: &str = "nft list ruleset; iptables-save -c; ip6tables-save -c";
-    pub const MARTIANS: &str = "sysctl -w net.ipv4.conf.all.log_martians=1, then dmesg; ip -br address; ip route get <peer>";
+    pub const MARTIANS: &str = "sysctl -w net.ipv4.conf.all.log_martians=1; dmesg | grep -i martian; \
+         ip -br address; ip route get <peer>";
     pub const ROUTE_BACK: &str = "ip route get <peer>; ip rule; ip route show table all";
     pub const NEIGHBOURS: &str = "ip neighbour show <peer>; ip route get <peer>; ip -s link";
     pub const NEIGHBOUR_TABLE: &str = "ip neighbour | wc -l; sysctl net.ipv4.neigh.default.gc_thresh3 \
          net.ipv6.neigh.default.gc_thresh3; dmesg | grep -i neighbour";
     pub const QDISC: &str = "tc -s qdisc show";
     pub const TC: &str = "tc -s filter show dev <device> ingress; tc -s filter show dev <device> \
-         egress; bpftool net";
-    pub const AUTH: &str = "nstat -az TcpExtTCPMD5* TcpExtTCPAO*; ss -tlni; the keys of both ends";
+         egress; tc -s qdisc show; bpftool net";
+    pub const AUTH: &str =
+        "nstat -az 'TcpExtTCPMD5*' 'TcpExtTCPAO*' # compare the keys of both ends";
     pub const MEMORY: &str = "free -m; dmesg | grep -i -e oom -e 'allocation failure'";
     pub const DAMAGED: &str =
-        "ethtool -S <device>; nstat -az TcpInCsumErrors IpExtInCsumErrors; ethtool -k <device>";
+        "nstat -az TcpInCsumErrors IpExtInCsumErrors; ethtool -S <device>; ip -s link";
+    pub const CHECKSUM: &str = "nstat -az TcpInCsumErrors; ethtool -k <device>; ethtool -K <device> tx off \
+         # and on the device of the peer, whose checksum it is";
     pub const IPSEC: &str = "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat";
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }
@@ -114,7 +118,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         "the reverse-path filter (rp_filter): the route back to the sender does not use the interface \
          it came in on, the classic sign of an asymmetric route",
         "ip route get <peer>; sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.<device>.rp_filter \
-         (2: loose)",
+         # 2 is loose",
     ),
     reason(
         "IP_INNOROUTES",
@@ -169,8 +173,8 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "TCP_CSUM",
-        "the TCP checksum is wrong: damaged on the way",
-        look::DAMAGED,
+        "the TCP checksum is wrong: damaged on the way, or never computed (checksum offload of the sender)",
+        look::CHECKSUM,
     ),
     reason(
         "IPV6DISABLED",
@@ -191,7 +195,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     reason(
         "BPF_CGROUP_EGRESS",
         "a BPF program on the cgroup's way out (container policy, systemd IPAddressDeny)",
-        "bpftool cgroup tree; systemctl show -p IPAddressDeny,IPAddressAllow <unit>",
+        "bpftool cgroup tree; systemctl show -p Id,IPAddressDeny,IPAddressAllow '*.service'",
     ),
     reason(
         "SECURITY_HOOK",
@@ -296,8 +300,8 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     Meaning {
         name: "CPU_BACKLOG",
         words: "a CPU's receive backlog is full (netdev_max_backlog)",
-        remedy: "cat /proc/net/softnet_stat (second column: dropped); sysctl \
-                 net.core.netdev_max_backlog; mpstat -P ALL 1",
+        remedy: "cat /proc/net/softnet_stat; sysctl net.core.netdev_max_backlog; mpstat -P ALL 1 1 # the \
+                 second column of softnet_stat counts the drops",
         record_when: RecordWhen::ComingIn,
     },
     reason(

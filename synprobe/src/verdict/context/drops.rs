@@ -171,10 +171,39 @@ impl DroppedPacket {
         } else {
             (self.from.ip(), self.to.ip())
         };
-        self.remedy
+        let known = self
+            .remedy
             .replace("<peer>", &peer.to_string())
-            .replace("<local>", &local.to_string())
+            .replace("<local>", &local.to_string());
+        match &self.device {
+            Some(device) if is_plain(device) => known.replace("<device>", device),
+            // Which device it was is not known: a command that needs it cannot run.
+            _ => without_device(&known),
+        }
     }
+}
+
+/// Whether a shell takes the name as it is.
+fn is_plain(device: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
+    !device.starts_with('-') && device.bytes().all(ok)
+}
+
+/// The commands that name no device, and the devices where none is left.
+fn without_device(remedy: &str) -> String {
+    let (commands, comment) = match remedy.split_once(" # ") {
+        Some((commands, comment)) => (commands, format!(" # {comment}")),
+        None => (remedy, String::new()),
+    };
+    let mut left: Vec<&str> = commands
+        .split("; ")
+        .filter(|command| !command.contains("<device>"))
+        .collect();
+    if left.len() < commands.split("; ").count() {
+        left.push("ip -s link");
+    }
+    left.dedup();
+    left.join("; ") + &comment
 }
 
 /// `once`, `twice`, `5 times`
@@ -255,5 +284,43 @@ impl DroppedPackets {
     /// Every kind of drop of every connection that is remembered.
     pub fn iter(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.by_ends.iter().flat_map(|(_, kinds)| kinds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Outcome,
+        verdict::fixtures::{active, discard},
+    };
+
+    #[test]
+    fn a_remedy_runs_as_it_is_printed() {
+        let mut d = DroppedPacket {
+            remedy: "ip route get <peer>; tc filter show dev <device> # why".into(),
+            ..discard(&active(Outcome::TimedOut), Packet::Syn, 1)
+        };
+        assert_eq!(d.remedy(), "ip route get 10.0.0.9; ip -s link # why");
+        d.device = Some("eth0.100".into());
+        assert_eq!(
+            d.remedy(),
+            "ip route get 10.0.0.9; tc filter show dev eth0.100 # why"
+        );
+        // A device may have any name.
+        d.device = Some("e;reboot".into());
+        assert_eq!(d.remedy(), "ip route get 10.0.0.9; ip -s link # why");
+        d.remedy = "nft list ruleset".into();
+        assert_eq!(d.remedy(), "nft list ruleset");
+    }
+
+    #[test]
+    fn the_listeners_own_settings_are_told_from_the_way_to_it() {
+        let mut d = discard(&active(Outcome::TimedOut), Packet::Syn, 1);
+        assert_eq!(d.stage(), DropStage::BeforeSocket);
+        for reason in ["TCP_MD5FAILURE", "TCP_AONOTFOUND", "SOCKET_FILTER"] {
+            d.reason = reason.into();
+            assert_eq!(d.stage(), DropStage::AtSocket);
+        }
     }
 }
