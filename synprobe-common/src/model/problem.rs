@@ -18,32 +18,6 @@ pub struct PeerShare {
     pub handshakes: u64,
 }
 
-/// What a problem does to the other end of its connections, which is on this host too.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ProblemEffect {
-    /// The verdict of those handshakes by themselves; `None`, printed as `insufficient`: too little is known.
-    #[serde(serialize_with = "verdict::serialize_or_insufficient")]
-    pub verdict: Option<VerdictKind>,
-    /// How sure.
-    pub confidence: Confidence,
-    /// This host's role in them.
-    pub role: ProblemRole,
-    /// Inode of the network namespace.
-    pub netns: u32,
-    /// What people call it.
-    pub netns_name: Option<Arc<str>>,
-    /// Server: the listener's port. Client: `None`.
-    pub local_port: Option<u16>,
-    /// Client: the port called, where it is one.
-    pub peer_port: Option<u16>,
-    /// Server: the listener's owner. Client: the caller.
-    pub pid: Option<u32>,
-    /// Its command.
-    pub comm: Option<Arc<str>>,
-    /// Handshakes that it concerns.
-    pub handshakes: u64,
-}
-
 /// This host's role in a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,6 +58,32 @@ pub struct Forward {
     pub to_interface: Option<String>,
     /// The next router; `None`: the destination is on the link, or not known.
     pub gateway: Option<IpAddr>,
+}
+
+/// What a problem does to the other end of its connections, which is on this host too.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProblemEffect {
+    /// The verdict of those handshakes by themselves; `None`, printed as `insufficient`: too little is known.
+    #[serde(serialize_with = "verdict::serialize_or_insufficient")]
+    pub verdict: Option<VerdictKind>,
+    /// How sure.
+    pub confidence: Confidence,
+    /// This host's role in them.
+    pub role: ProblemRole,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// What people call it.
+    pub netns_name: Option<Arc<str>>,
+    /// Server: the listener's port. Client: `None`.
+    pub local_port: Option<u16>,
+    /// Client: the port called, where it is one.
+    pub peer_port: Option<u16>,
+    /// Server: the listener's owner. Client: the caller.
+    pub pid: Option<u32>,
+    /// Its command.
+    pub comm: Option<Arc<str>>,
+    /// Handshakes that it concerns.
+    pub handshakes: u64,
 }
 
 /// A `problem` line of `diagnose`.

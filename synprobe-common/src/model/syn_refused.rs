@@ -4,15 +4,19 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
+use super::Forward;
+
 /// A `syn_refused` line: the SYNs of one peer to one local end that were refused for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SynRefused {
     /// Who sent them; `None`: not known, or of several peers.
     pub peer_addr: Option<IpAddr>,
-    /// The address called; `None`: of several.
+    /// The address called; `None`: of several, or none of this host (`forward`).
     pub local_addr: Option<IpAddr>,
     /// The port called, host order; `None`: of several.
     pub local_port: Option<u16>,
+    /// Whom they are for, where this host was only to forward them.
+    pub forward: Option<Forward>,
     /// Inode of the network namespace in which they were refused.
     pub netns: u32,
     /// What people call it.

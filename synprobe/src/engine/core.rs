@@ -172,6 +172,7 @@ impl Engine {
                 self.fates(&Fates::default());
                 self.tracker.poll_ends(at_ns);
                 self.judge.context.refused_syns.passed(at_ns);
+                self.judge.context.routes_are_answered();
                 self.count_half_opens();
             }
             Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),

@@ -56,7 +56,9 @@ impl Engine {
     /// has them as problems.
     pub(super) fn refused_lines(&mut self, at_the_end: bool) -> Vec<Line> {
         let context = &mut self.judge.context;
-        let due = context.refused_syns.take_due(at_the_end);
+        let mut sums = std::mem::take(&mut context.refused_syns);
+        let due = sums.take_due_but(at_the_end, |refused| context.awaits_route(refused));
+        context.refused_syns = sums;
         if self.judge.mode() == Mode::AtTheEnd {
             return Vec::new();
         }
@@ -67,12 +69,18 @@ impl Engine {
                 let listener = first
                     .local
                     .and_then(|local| context.listener_at(first.netns, local));
+                let drop = context.drop_of_refused(&first);
+                let forward = drop.and_then(|drop| context.forward(drop));
+                let is_end = forward.is_none();
+                let listener = listener.filter(|_| is_end);
+                let remedy = drop.map(|drop| context.remedy_of_drop(drop));
                 Line {
                     mono_ns: sum.last_ns,
                     body: Body::SynRefused(Box::new(SynRefused {
                         peer_addr: first.peer.map(|peer| peer.ip()),
-                        local_addr: first.local.map(|local| local.ip()),
-                        local_port: first.local.map(|local| local.port()),
+                        local_addr: first.local.map(|local| local.ip()).filter(|_| is_end),
+                        local_port: first.local.map(|local| local.port()).filter(|_| is_end),
+                        forward,
                         netns: first.netns,
                         netns_name: self.tracker.netns_name(first.netns),
                         pid: listener.and_then(|l| l.last.pid),
@@ -81,7 +89,7 @@ impl Engine {
                         what: first.words.to_string(),
                         count: first.count,
                         since: first.at_ns,
-                        remedy: first.remedy.map(|remedy| remedy.to_string()),
+                        remedy: remedy.or_else(|| first.remedy.map(|remedy| remedy.to_string())),
                     })),
                 }
             })

@@ -153,7 +153,13 @@ impl Verdict for DroppedHere {
                 supports: true,
             }
         };
-        let mut facts: Vec<_> = facts.into_iter().map(fact).collect();
+        routes.sort_unstable();
+        routes.dedup();
+        let routes = routes.into_iter().take(ROUTES).map(|fact| Evidence {
+            fact,
+            supports: true,
+        });
+        let mut facts: Vec<_> = facts.into_iter().map(fact).chain(routes).collect();
         facts.extend(conntrack.into_iter().map(|fact| Evidence {
             fact,
             supports: true,
@@ -168,13 +174,6 @@ impl Verdict for DroppedHere {
                 supports: true,
             });
         }
-        routes.sort_unstable();
-        routes.dedup();
-        let routes = routes.into_iter().take(ROUTES).map(|fact| Evidence {
-            fact,
-            supports: true,
-        });
-        facts.extend(routes);
         Some(facts)
     }
 

@@ -301,6 +301,7 @@ fn json_is_safe_on_a_terminal_and_parses_to_the_same() {
 #[test]
 fn a_refused_syn_has_a_line() {
     let refused = SynRefused {
+        forward: None,
         peer_addr: Some("10.0.0.5".parse().unwrap()),
         local_addr: Some("10.0.0.1".parse().unwrap()),
         local_port: Some(179),

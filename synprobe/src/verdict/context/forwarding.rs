@@ -7,7 +7,7 @@ use std::{
 
 use synprobe_ebpf::event::SynAckRecord;
 
-use super::{Context, DroppedPacket, Ends, Packet};
+use super::{Context, DroppedPacket, Ends, Packet, RefusedSyn};
 use crate::{
     model::{Connection, Forward, Handshake, Hop, Role, RouteAnswer, RouteQuestion},
     util::{addresses::printable, bounded::Bounded, format},
@@ -17,6 +17,8 @@ use crate::{
 const KEPT: usize = 4096;
 /// Routes that are asked for at a time.
 const ASKED: usize = 64;
+/// Rounds of the poller after which a question is not answered any more.
+const ROUNDS: u8 = 2;
 /// Names of namespaces remembered.
 const NAMES: usize = 8192;
 /// Devices that have addresses, and by which no packet comes from outside.
@@ -30,7 +32,8 @@ pub struct Forwarding {
 
 enum RouteState {
     Wanted,
-    Asked,
+    /// In so many rounds of the poller that have ended since.
+    Asked(u8),
     Known(Box<RouteAnswer>),
 }
 
@@ -53,7 +56,7 @@ impl Forwarding {
     fn known(&self, question: &RouteQuestion) -> Option<&RouteAnswer> {
         match self.routes.get(question)? {
             RouteState::Known(answer) => Some(answer),
-            RouteState::Wanted | RouteState::Asked => None,
+            RouteState::Wanted | RouteState::Asked(_) => None,
         }
     }
 }
@@ -178,10 +181,37 @@ impl Context {
         let wanted: Vec<_> = routes.iter().filter_map(wanted).take(ASKED).collect();
         for question in &wanted {
             if let Some(state) = routes.get_mut(question) {
-                *state = RouteState::Asked;
+                *state = RouteState::Asked(0);
             }
         }
         wanted
+    }
+
+    /// A round of the poller has ended: what was asked for before it is answered, or will not be.
+    pub fn routes_are_answered(&mut self) {
+        let routes = &mut self.forwarding.routes;
+        let open = |(key, state): (&RouteQuestion, &RouteState)| match state {
+            RouteState::Asked(rounds) if *rounds < ROUNDS => Some(*key),
+            _ => None,
+        };
+        let open: Vec<_> = routes.iter().filter_map(open).collect();
+        for question in open {
+            if let Some(RouteState::Asked(rounds)) = routes.get_mut(&question) {
+                *rounds += 1;
+            }
+        }
+    }
+
+    /// Whether the route of a refused SYN may become known in a moment.
+    pub fn awaits_route(&self, refused: &RefusedSyn) -> bool {
+        let state = self
+            .drop_of_refused(refused)
+            .and_then(|d| self.forwarding.routes.get(&question(d)));
+        match state {
+            Some(RouteState::Wanted) => true,
+            Some(RouteState::Asked(rounds)) => *rounds < ROUNDS,
+            _ => false,
+        }
     }
 
     /// Takes in the answer to a [`RouteQuestion`].
@@ -199,8 +229,12 @@ impl Context {
             return None;
         }
         let answer = self.forwarding.known(&question(d));
+        // What came in and is on its way out again.
+        let leaving = ["NEIGH_", "QDISC_", "TC_EGRESS"];
+        let is_leaving = leaving.iter().any(|name| d.reason.starts_with(name));
         let is_local = match answer.and_then(|answer| answer.is_local) {
             Some(is_local) => is_local,
+            None if is_leaving => false,
             None => self.histories.has_address(d.netns, d.to.ip())?,
         };
         let onward = answer.and_then(|answer| answer.onward.as_ref());
@@ -211,6 +245,17 @@ impl Context {
             to_interface: onward.map(|hop| hop.interface.clone()),
             gateway: onward.and_then(|hop| hop.gateway),
         })
+    }
+
+    /// The drop of a SYN that was refused, where there is a record of it.
+    pub fn drop_of_refused(&self, refused: &RefusedSyn) -> Option<&DroppedPacket> {
+        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
+        let ends = Ends::new(flat(refused.local?), flat(refused.peer?));
+        let reason = refused.reason.as_deref()?;
+        self.drops
+            .of(&ends, 0)
+            .into_iter()
+            .find(|d| d.netns == refused.netns && d.incoming && &*d.reason == reason)
     }
 
     /// Whether its namespace was asked to forward the packet, and does not forward.
@@ -333,7 +378,13 @@ impl Context {
             };
             return Some(format!("{run}sysctl -w {setting}=1"));
         }
-        let came_by = forward.from_interface.as_ref()?;
+        let Some(came_by) = &forward.from_interface else {
+            // The template's peer is the sender: the wrong end of a forwarded packet.
+            return d
+                .reason
+                .starts_with("NEIGH_")
+                .then(|| format!("{run}ip route get {to}; {run}ip neighbour"));
+        };
         let get = format!("{run}ip route get {to} from {from} iif {came_by}");
         if d.reason.starts_with("NEIGH_") {
             let (hop, device) = (

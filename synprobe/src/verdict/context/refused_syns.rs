@@ -128,11 +128,22 @@ impl RefusedSyns {
 
     /// The sums whose lines are due, the longest known first. `at_the_end`: every one that rose.
     pub fn take_due(&mut self, at_the_end: bool) -> Vec<RefusedSum> {
+        self.take_due_but(at_the_end, |_| false)
+    }
+
+    /// The same, without those that are held back until more is known of them; none is at the end.
+    pub fn take_due_but(
+        &mut self,
+        at_the_end: bool,
+        held_back: impl Fn(&RefusedSyn) -> bool,
+    ) -> Vec<RefusedSum> {
         let due = std::mem::take(&mut self.due);
         let mut taken = Vec::new();
         for (key, sum) in &mut self.sums {
             let rose = sum.first.count > sum.printed;
-            if rose && (at_the_end || due.contains(key)) {
+            if rose && !at_the_end && due.contains(key) && held_back(&sum.first) {
+                self.due.insert(key.clone());
+            } else if rose && (at_the_end || due.contains(key)) {
                 sum.printed = sum.first.count;
                 sum.printed_ns = sum.last_ns;
                 taken.push(sum.clone());

@@ -40,15 +40,10 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 .find(|l| l.last.netns == netns && l.last.local_port == port);
             let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
-            let connections = drops.iter().map(|d| connection_hash(&d.ends())).collect();
             if let Some(forward) = context.forward(first) {
                 let mut problem = dropped_by_router(first, forward, &drops, count, context);
                 (problem.peers, problem.peers_more) = (peers, peers_more);
-                return Found {
-                    problem,
-                    connections,
-                    called: None,
-                };
+                return found(problem, &drops);
             }
             let mut problem = Problem {
                 rank: 0,
@@ -85,11 +80,7 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
             problem
                 .evidence
                 .extend(context.conntrack_fact(first).map(pro));
-            Found {
-                problem,
-                connections,
-                called: None,
-            }
+            found(problem, &drops)
         })
         .collect()
 }
@@ -166,14 +157,19 @@ pub(super) fn dropped_synacks(
             remedy: Some(context.remedy_of_drop(first)),
             effects: Vec::new(),
         };
-        let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
-        Found {
-            problem,
-            connections: drops.iter().map(ends).collect(),
-            called: None,
-        }
+        found(problem, &drops)
     };
     doors.into_iter().map(problem).collect()
+}
+
+/// A problem of these drops.
+fn found(problem: Problem, drops: &[&DroppedPacket]) -> Found {
+    let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
+    Found {
+        problem,
+        connections: drops.iter().map(ends).collect(),
+        called: None,
+    }
 }
 
 /// SYNs that this host dropped and that are not for it: it has no listener for them, and is no end of them.

@@ -26,7 +26,7 @@ impl<W: Write> TextView<W> {
     ) -> io::Result<()> {
         let netns = self.netns(c.netns_name.as_deref(), c.netns);
         let details = join(&[details, &netns]);
-        self.columns(time, c.role, &endpoints(c), event, dwell, &details)
+        self.columns(time, c.role.name(), &endpoints(c), event, dwell, &details)
     }
 
     fn netns(&self, name: Option<&str>, inode: u32) -> String {
@@ -42,7 +42,7 @@ impl<W: Write> TextView<W> {
     fn columns(
         &mut self,
         time: &str,
-        role: Role,
+        role: &str,
         endpoints: &str,
         event: (&str, Colour),
         dwell: &str,
@@ -53,7 +53,7 @@ impl<W: Write> TextView<W> {
         let event = self.paint(event.1, &format!("{:<13}", event.0));
         let text = format!(
             "{time}  {:<6}  {endpoints:<width$}  {event}  {dwell:>8}  {details}",
-            role.name()
+            role
         );
         writeln!(self.out, "{}", text.trim_end())
     }
@@ -78,10 +78,24 @@ impl<W: Write> TextView<W> {
         let netns = self.netns(r.netns_name.as_deref(), r.netns);
         let process = process_of(r.pid, r.comm.as_deref());
         let details = join(&[&reason, &process, &netns, &remedy]);
-        let endpoints = format!("{local} ← {peer}");
+        let (role, endpoints) = match &r.forward {
+            Some(to) => {
+                let mut way = vec![peer];
+                let devices = [&to.from_interface, &to.to_interface];
+                way.extend(
+                    devices
+                        .into_iter()
+                        .flatten()
+                        .map(|d| format::safe(d).into_owned()),
+                );
+                way.push(end_of(to.to_addr, Some(to.to_port)));
+                ("router", way.join(" → "))
+            }
+            None => ("server", format!("{local} ← {peer}")),
+        };
         let event = ("SYN REFUSED", Colour::Red);
         let count = format!("×{}", r.count);
-        self.columns(time, Role::Server, &endpoints, event, &count, &details)
+        self.columns(time, role, &endpoints, event, &count, &details)
     }
 
     pub(super) fn state(&mut self, time: &str, s: &State) -> io::Result<()> {
