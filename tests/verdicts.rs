@@ -190,7 +190,8 @@ fn stuck_data(family: SocketFamily) -> Result<()> {
     ensure!(
         problem.verdict == Some(VerdictKind::DataUnacknowledged)
             && problem.confidence == Confidence::Likely
-            && (problem.role, problem.handshakes) == (Role::Client, 1)
+            && problem.role == Role::Client
+            && problem.handshakes == 1
             && problem.peer_port == Some(synprobe_lab::PORT)
             && problem.evidence[0].fact.contains("retransmitted 4 times"),
         "{problem:#?}"

@@ -153,8 +153,9 @@ impl OwnerCache {
             name.to_str()?.parse::<u32>().ok()
         });
         let mut fds = fds.take(Bounds::default().max_fds / 10);
-        fds.any(|fd| link_inode(pid, fd) == Some(inode))
-            .then(|| ())?;
+        if !fds.any(|fd| link_inode(pid, fd) == Some(inode)) {
+            return None;
+        }
         let comm = comm(pid)?;
         Some(SocketOwner { pid, comm })
     }

@@ -96,23 +96,41 @@ impl Source {
     }
 }
 
-/// The segments of a folder that are there.
+/// The segments of a folder, without a gap, while a recorder makes new ones and deletes the oldest.
+///
+/// One listing may miss a segment that is made while it runs, and show the next one. A second listing has it:
+/// it was there before that one began, or is deleted.
+fn listed(folder: &Path) -> Result<Vec<SegmentFile>, CutError> {
+    let mut listed = segments(folder)?;
+    let Some(newest) = listed.last().map(|segment| segment.began_ms) else {
+        return Ok(listed);
+    };
+    let again = segments(folder)?;
+    listed.extend(again.into_iter().filter(|s| s.began_ms <= newest));
+    listed.sort_by_key(|segment| segment.began_ms);
+    listed.dedup_by_key(|segment| segment.began_ms);
+    Ok(listed)
+}
+
+/// The segments of a folder that are there, without a gap.
 fn sources(folder: &Path) -> Result<Vec<Source>, CutError> {
-    let mut sources = Vec::new();
-    for (index, segment) in segments(folder)?.into_iter().enumerate() {
-        let mut source = Source {
+    let mut sources: Vec<Source> = listed(folder)?
+        .into_iter()
+        .map(|segment| Source {
             segment,
             file: None,
-        };
-        if index < OPEN_AHEAD {
-            let opened = source.open();
-            source.file =
-                opened.map_err(|error| failed(&source, ScanError::Open(error.into()), folder))?;
-            if source.file.is_none() {
-                continue;
-            }
+        })
+        .collect();
+    // The newest first: where one is deleted, so are all older ones, though some may still be open here.
+    for index in (0..sources.len().min(OPEN_AHEAD)).rev() {
+        let source = &mut sources[index];
+        let opened = source.open();
+        source.file =
+            opened.map_err(|error| failed(source, ScanError::Open(error.into()), folder))?;
+        if source.file.is_none() {
+            sources.drain(..=index);
+            break;
         }
-        sources.push(source);
     }
     Ok(sources)
 }

@@ -12,7 +12,7 @@ use super::{
     handshake::{HandshakeStart, OpenHandshake},
     handshake_end::HandshakeEnd,
     lines::retransmit_line,
-    schedule::{RESOURCE_PROBE_US, SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
+    schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
 };
 use crate::{
@@ -183,18 +183,7 @@ impl Tracker {
             }
         });
         let mut schedule = SynSchedule::of(r, base_us, self.config.hz);
-        let congestion = &mut open.congestion;
-        schedule.undoubled = congestion.undoubled;
-        let expected_gap_us = match std::mem::take(&mut congestion.is_last) {
-            true => RESOURCE_PROBE_US,
-            false => schedule.gap_us(n),
-        };
-        // A negative error does not: net_xmit_eval() leaves only the queue's refusal.
-        if r.err > 0 {
-            congestion.is_last = true;
-            congestion.undoubled += u32::from(n > schedule.linear);
-            (schedule.congested, schedule.undoubled) = (true, congestion.undoubled);
-        }
+        let expected_gap_us = open.congestion.met(r.err, n, &mut schedule);
         let gap_us = open.transmitted(at_ns);
         let elapsed_us = open
             .dwell_us(at_ns)
@@ -213,10 +202,7 @@ impl Tracker {
             open.facts.early_repeats += 1;
             open.facts.early_gap_us = since_us;
         }
-        let last_gap_us = match schedule.congested {
-            true => RESOURCE_PROBE_US,
-            false => schedule.gap_us(n + 1),
-        };
+        let last_gap_us = schedule.next_gap_us(n);
         open.gives_up = Some((at_ns + gives_up_us * 1000, last_gap_us));
         if r.err == 0 {
             open.retransmits = open.retransmits.saturating_add(1);

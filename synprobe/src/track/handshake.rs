@@ -1,5 +1,6 @@
 //! One handshake in progress.
 
+use super::schedule::{RESOURCE_PROBE_US, SynSchedule};
 use crate::model::{Connection, DwellSource, Facts, TcpState};
 
 /// Gaps kept for the ladder of the text view, at most.
@@ -43,6 +44,25 @@ pub struct LocalCongestion {
     pub is_last: bool,
     /// How many did in a row of time-outs that double: none of them doubled it.
     pub undoubled: u32,
+}
+
+impl LocalCongestion {
+    /// Takes in the result of the `n`th retransmission, and completes the schedule with it. Returns how long it
+    /// was due after the transmission before it, microseconds.
+    pub fn met(&mut self, err: i32, n: u32, schedule: &mut SynSchedule) -> u64 {
+        schedule.undoubled = self.undoubled;
+        let expected_us = match self.is_last {
+            true => RESOURCE_PROBE_US,
+            false => schedule.gap_us(n),
+        };
+        // A negative error is another failure: net_xmit_eval() leaves only the queue's refusal.
+        self.is_last = err > 0;
+        if self.is_last {
+            self.undoubled += u32::from(n > schedule.linear);
+        }
+        (schedule.congested, schedule.undoubled) = (self.is_last, self.undoubled);
+        expected_us
+    }
 }
 
 /// One handshake under way.

@@ -97,6 +97,14 @@ impl SynSchedule {
         )
     }
 
+    /// The time-out after retransmission `n`.
+    pub fn next_gap_us(&self, n: u32) -> u64 {
+        match self.congested {
+            true => RESOURCE_PROBE_US,
+            false => self.gap_us(n + 1),
+        }
+    }
+
     /// `tcp_model_timeout()`: how long `retries` time-outs would take if they doubled from the start.
     fn model_us(&self) -> u64 {
         let doublings = (self.max_us / self.base_us.max(1)).max(1).ilog2();
@@ -114,10 +122,10 @@ impl SynSchedule {
         let limit_us = self.user_timeout_us.unwrap_or_else(|| self.model_us());
         let (mut n, mut waited, mut next) = (n, 0, None);
         for _ in 0..MAX_STEPS {
-            let mut gap = self.gap_us(n + 1);
-            if self.congested {
-                gap = RESOURCE_PROBE_US;
-            } else if let Some(user) = self.user_timeout_us {
+            let mut gap = self.next_gap_us(n);
+            if !self.congested
+                && let Some(user) = self.user_timeout_us
+            {
                 // tcp_clamp_rto_to_user_timeout(): the timer never overshoots it.
                 gap = gap.min(user.saturating_sub(elapsed_us + waited));
             }

@@ -165,6 +165,8 @@ fn a_cut_while_the_recorder_writes_is_complete() {
                 }
             }
         });
+        // Also when an assertion fails: the scope waits for the writer.
+        let _stop = StopsOnDrop(&stop);
         for round in 0..30 {
             let out = folder.path(&format!("out-{round}.synrec"));
             cut(&dir, None, &out).unwrap();
@@ -179,6 +181,13 @@ fn a_cut_while_the_recorder_writes_is_complete() {
             );
             assert!(seen.complete, "{}", seen.damage);
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+struct StopsOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopsOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -158,7 +158,7 @@ mod tests {
         let of = |inode, pid, accept_queue| {
             let mut it = listener(accept_queue, 0);
             (it.inode, it.pid) = (Some(inode), Some(pid));
-            it.owner_state = (accept_queue > 64).then(|| OwnerState {
+            it.owner_state = (accept_queue > 64).then_some(OwnerState {
                 state: 'T',
                 cpu_ms: 5,
                 open_fds: Some(9),

@@ -1,9 +1,13 @@
+//! What is known of the place of a drop: the device, and of netfilter drops whether a rule did it.
+//!
 //! Netfilter drops: by a rule, or by connection tracking.
 //!
 //! The kernel gives all of them the reason NETFILTER_DROP. `nft_do_chain()` as the place is a rule or a policy of
 //! nftables. `nf_hook_slow()` is any hook that returned NF_DROP: `ipt_do_table()`, `nf_conntrack_in()` (the table
 //! is full), `nf_conntrack_confirm()` (the tuple is taken). The counters of conntrack tell those apart: it raises
 //! `drop`, and for a tuple that is taken also `insert_failed`, with each packet that it drops. They are read before a drop is taken in.
+
+use std::sync::Arc;
 
 use super::{Context, DroppedPacket};
 use crate::{
@@ -126,6 +130,16 @@ impl ConntrackHistories {
 }
 
 impl Context {
+    /// Takes in the name of a device.
+    pub fn set_device(&mut self, netns: u32, index: u32, name: Option<Arc<str>>) {
+        self.devices.insert((netns, index), name);
+    }
+
+    /// The name of a device; `None`: not known.
+    pub fn device(&self, netns: u32, index: u32) -> Option<Arc<str>> {
+        self.devices.get(&(netns, index)).cloned().flatten()
+    }
+
     /// Takes in the state of a namespace's connection tracking.
     pub fn note_conntrack(&mut self, reading: ConntrackReading) {
         self.conntrack.note(reading);

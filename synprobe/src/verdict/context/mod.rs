@@ -191,36 +191,6 @@ impl Context {
         self.drops.note(drop);
     }
 
-    /// Takes in SYNs that this host refused before a half-open existed, from whichever source: the one door for
-    /// `syn_refused` lines. What the selection leaves out is ignored.
-    pub fn note_refused_syn(&mut self, refused: RefusedSyn) {
-        let port = refused.local.map(|local| local.port());
-        let selected = match refused.peer {
-            Some(peer) => {
-                let (addr, peer_port) = (peer.ip(), Some(peer.port()));
-                self.selection.matches(port, peer_port, addr, refused.netns)
-            }
-            // Only a counter shows them: their peers are not known.
-            None => port.is_none_or(|port| {
-                let selects = self.selection.selects_listener(port, refused.netns);
-                selects.unwrap_or(false)
-            }),
-        };
-        if selected && self.selection.wants(Role::Server) {
-            self.refused_syns.note(refused);
-        }
-    }
-
-    /// Takes in the name of a device.
-    pub fn set_device(&mut self, netns: u32, index: u32, name: Option<Arc<str>>) {
-        self.devices.insert((netns, index), name);
-    }
-
-    /// The name of a device; `None`: not known.
-    pub fn device(&self, netns: u32, index: u32) -> Option<Arc<str>> {
-        self.devices.get(&(netns, index)).cloned().flatten()
-    }
-
     /// Takes in an answer that a socket in SYN_SENT refused.
     pub fn note_refused_answer(&mut self, netns: u32, ends: Ends, answer: RefusedAnswer) {
         self.answers.note(netns, ends, answer);

@@ -8,6 +8,9 @@ use std::{
     sync::Arc,
 };
 
+use super::Context;
+use crate::model::Role;
+
 /// Peers, local ends and reasons that are told apart. What exceeds them is summed by local end and reason.
 const TOLD_APART: usize = 256;
 /// Sums by local end and reason; what exceeds those is one sum for each namespace.
@@ -163,6 +166,28 @@ impl RefusedSyns {
     /// How many SYNs were refused in all.
     pub fn total(&self) -> u64 {
         self.total
+    }
+}
+
+impl Context {
+    /// Takes in SYNs that this host refused before a half-open existed, from whichever source: the one door for
+    /// `syn_refused` lines. What the selection leaves out is ignored.
+    pub fn note_refused_syn(&mut self, refused: RefusedSyn) {
+        let port = refused.local.map(|local| local.port());
+        let selected = match refused.peer {
+            Some(peer) => {
+                let (addr, peer_port) = (peer.ip(), Some(peer.port()));
+                self.selection.matches(port, peer_port, addr, refused.netns)
+            }
+            // Only a counter shows them: their peers are not known.
+            None => port.is_none_or(|port| {
+                let selects = self.selection.selects_listener(port, refused.netns);
+                selects.unwrap_or(false)
+            }),
+        };
+        if selected && self.selection.wants(Role::Server) {
+            self.refused_syns.note(refused);
+        }
     }
 }
 
