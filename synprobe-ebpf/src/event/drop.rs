@@ -29,7 +29,7 @@ pub struct DropRecord {
     pub qlen: u32,
     /// As `qlen`.
     pub young: u32,
-    /// As `qlen`.
+    /// As `qlen`. Without a receiving socket: length of the TCP header, bytes; 0: not known.
     pub ack_backlog: u32,
     /// As `qlen`.
     pub max_ack_backlog: u32,
@@ -54,7 +54,9 @@ pub struct DropRecord {
     /// Otherwise 0.
     pub sender: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// The TCP header's checksum, host order.
+    pub check: u16,
 }
 
 impl DropRecord {

@@ -173,6 +173,10 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         r.ack = u32::from_be(segment.tcp.read(8)?);
         r.flags = segment.flags;
         r.payload = u8::from(segment.payload);
+        r.check = u16::from_be(segment.tcp.read(16)?);
+        if receiver.is_none() {
+            r.ack_backlog = u32::from(segment.header_len);
+        }
         if let Some(mac) = segment.source_mac {
             r.source_mac = mac.read(0)?;
             r.has_mac = 1;
@@ -321,6 +325,8 @@ pub(super) struct PacketHeaders {
     destination_port: u16,
     flags: u8,
     payload: bool,
+    /// Bytes of the TCP header.
+    header_len: u16,
     source_mac: Option<Kptr>,
 }
 
@@ -375,6 +381,7 @@ impl PacketHeaders {
             flags: h[13],
             // A length of 0 means that it does not fit into 16 bits.
             payload: ip_payload == 0 || ip_payload > tcp_len,
+            header_len: tcp_len,
             source_mac: has_ethernet.then(|| at(mac.wrapping_add(6))),
         }))
     }

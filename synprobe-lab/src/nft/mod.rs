@@ -75,6 +75,33 @@ impl NftHook {
     }
 }
 
+/// How a rule answers the segment that it drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NftReject {
+    /// RST.
+    Reset,
+    /// ICMP or ICMPv6: administratively prohibited.
+    Prohibited,
+}
+
+impl NftReject {
+    /// NFTA_REJECT_TYPE, NFTA_REJECT_ICMP_CODE (one byte).
+    fn expression(self) -> Expression {
+        const TCP_RST: u32 = 1;
+        const ICMPX: u32 = 2;
+        const ICMPX_PROHIBITED: u8 = 3;
+        Box::new(move |m| {
+            m.attr(NFTA_EXPR_NAME, b"reject\0")
+                .nested(NFTA_EXPR_DATA, |m| match self {
+                    Self::Reset => m.attr(1, &TCP_RST.to_be_bytes()),
+                    Self::Prohibited => {
+                        m.attr(1, &ICMPX.to_be_bytes()).attr(2, &[ICMPX_PROHIBITED])
+                    }
+                })
+        })
+    }
+}
+
 /// A network: address and prefix length. The full length is one host.
 pub type Network = (IpAddr, u8);
 
@@ -93,6 +120,8 @@ pub struct NftRule {
     pub destination_port: Option<u16>,
     /// Mask and value of the flags byte.
     pub flags: Option<(u8, u8)>,
+    /// Answers what it drops.
+    pub reject: Option<NftReject>,
     /// `None`: drop. Otherwise the new destination of the connection, valid only at
     /// [`NftHook::Prerouting`].
     pub dnat: Option<SocketAddr>,
@@ -108,6 +137,7 @@ impl NftRule {
             source_port: None,
             destination_port: None,
             flags: None,
+            reject: None,
             dnat: None,
         }
     }
@@ -154,7 +184,10 @@ impl NftRule {
             all.push(compare(&[value]));
         }
         match self.dnat {
-            None => all.push(verdict(libc::NF_DROP as u32)),
+            None => all.push(match self.reject {
+                Some(with) => with.expression(),
+                None => verdict(libc::NF_DROP as u32),
+            }),
             Some(to) => {
                 all.push(immediate(libc::NFT_REG_1 as u32, &octets(to.ip())));
                 all.push(immediate(libc::NFT_REG_2 as u32, &to.port().to_be_bytes()));
@@ -168,7 +201,9 @@ impl NftRule {
 /// Adds rules to a namespace in one transaction, with the table and the chains that they need. They
 /// vanish with the namespace. Needs CAP_NET_ADMIN.
 pub fn install(ns: &Ns, v6: bool, rules: &[NftRule]) -> Result<()> {
+    // The generic ICMP code exists for both families together only.
     let family = match v6 {
+        _ if rules.iter().any(|rule| rule.reject.is_some()) => libc::NFPROTO_INET,
         true => libc::NFPROTO_IPV6,
         false => libc::NFPROTO_IPV4,
     } as u8;

@@ -16,6 +16,7 @@ mod incident_flood;
 mod incident_unanswered;
 mod lossy;
 mod own_firewall;
+mod own_reject;
 mod peer_silent;
 mod ports_exhausted;
 mod refused;
@@ -26,6 +27,7 @@ mod slow_peer;
 mod syn_flood;
 mod syn_lost;
 mod synack_lost;
+mod tcp_md5;
 mod unreachable;
 
 use super::Scenario;
@@ -77,6 +79,8 @@ static ALL: &[&dyn Scenario] = &[
     &impatient::ImpatientScenario,
     &several::SeveralScenario,
     &own_firewall::OwnFirewallScenario,
+    &own_reject::OwnRejectScenario,
+    &tcp_md5::TcpMd5Scenario,
     &rp_filter::RpFilterScenario,
     &dnat_without_snat::DnatWithoutSnatScenario,
     &incident_accept_queue::IncidentAcceptQueueScenario,

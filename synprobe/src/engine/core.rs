@@ -15,7 +15,7 @@ use crate::{
     util::addresses::{mapped, printable},
     verdict::{
         Context, Judge, Mode,
-        context::{DroppedPacket, Ends, IcmpReport, Packet},
+        context::{DroppedPacket, Ends, IcmpReport, Packet, tell_offload_from_damage},
     },
 };
 
@@ -342,6 +342,7 @@ impl Engine {
                 syn_seq: packet.syn_seq(r.seq, r.ack),
             };
             context.tell_filter_from_conntrack(&mut drop);
+            tell_offload_from_damage(&mut drop, &r);
             context.note_drop(drop.clone());
             // One that has a half-open is a repeated SYN.
             if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {

@@ -24,14 +24,16 @@ use crate::{
 /// How long a counter file stays open after its last use.
 const OPEN: Duration = Duration::from_secs(10);
 
-/// The connection tracking of a namespace is read at most this often.
-const CONNTRACK_PAUSE: Duration = Duration::from_millis(20);
+/// The connection tracking of a namespace is read again after this many times the duration of the last reading:
+/// with many CPUs it takes longer.
+const CONNTRACK_PAUSE: u32 = 50;
 
 struct OpenConntrack {
     /// `None`: it cannot be read there.
     reader: Option<ConntrackReader>,
     used: Instant,
-    read: Option<Instant>,
+    /// Not before this.
+    due: Instant,
 }
 
 /// See the module.
@@ -92,17 +94,18 @@ impl HostNames {
             let open = OpenConntrack {
                 reader: netns.and_then(|netns| ConntrackReader::open(&netns).ok()),
                 used: Instant::now(),
-                read: None,
+                due: Instant::now(),
             };
             self.conntrack.insert(inode, open);
         }
         let open = self.conntrack.get_mut(&inode)?;
         open.used = Instant::now();
-        if open.read.is_some_and(|at| at.elapsed() < CONNTRACK_PAUSE) {
+        if open.used < open.due {
             return None;
         }
-        open.read = Some(open.used);
-        open.reader.as_ref()?.read(true).ok()
+        let reading = open.reader.as_ref()?.read(true).ok();
+        open.due = open.used + open.used.elapsed() * CONNTRACK_PAUSE;
+        reading
     }
 
     /// The counters of a namespace as they are now.

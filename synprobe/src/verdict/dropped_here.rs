@@ -193,7 +193,7 @@ impl Verdict for DroppedHere {
                      IP_INNOROUTES, IP_OUTNOROUTES: there is no route.\n    ip route get <peer>\n\
                      TC_INGRESS, TC_EGRESS, XDP, BPF_CGROUP_EGRESS: a BPF program or tc filter.\n    \
                      tc filter show dev <interface> ingress\n    bpftool net",
-            reproduce: "synprobe lab own-firewall\nsynprobe lab rp-filter",
+            reproduce: "synprobe lab own-firewall\nsynprobe lab own-reject\nsynprobe lab tcp-md5\nsynprobe lab rp-filter",
         }
     }
 }

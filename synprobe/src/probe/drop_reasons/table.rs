@@ -53,7 +53,7 @@ mod look {
     pub const DAMAGED: &str =
         "nstat -az TcpInCsumErrors IpExtInCsumErrors; ethtool -S <device>; ip -s link";
     pub const CHECKSUM: &str = "nstat -az TcpInCsumErrors; ethtool -k <device>; ethtool -K <device> tx off \
-         # and on the device of the peer, whose checksum it is";
+         # the same on the device of the peer, whose checksum it is";
     pub const IPSEC: &str = "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat";
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }

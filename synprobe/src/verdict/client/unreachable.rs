@@ -83,6 +83,14 @@ impl Verdict for Unreachable {
             .filter(|word| word.from == h.connection.local_addr)
             .map(IcmpReport::as_own);
         finding = finding.maybe_pro(own.and_then(|own| own_words(own, h, context)));
+        let filter = word.filter(|word| own.is_none() && word.is_of_a_filter());
+        finding = finding.maybe_pro(filter.map(|word| {
+            let of = match word.from == h.connection.peer_addr {
+                true => "the address that was called".to_owned(),
+                false => format!("the router {}", word.from),
+            };
+            format!("a packet filter of {of} rejects: a closed port answers with RST")
+        }));
         let whom = match word {
             _ if own == Some(OwnIcmp::LinkFailure) => format!("ip neigh show {peer}; "),
             _ if own == Some(OwnIcmp::Rule) => {
@@ -147,6 +155,25 @@ mod tests {
             judgement.evidence[1].fact,
             "ICMP from 10.0.0.254: host unreachable (type 3 code 1), once"
         );
+    }
+
+    #[test]
+    fn a_port_unreachable_is_a_packet_filters() {
+        let h = unreachable();
+        for (from, whose) in [
+            ("10.0.0.9", "the address that was called"),
+            ("10.0.0.254", "router"),
+        ] {
+            let mut context = Context::default();
+            let word = IcmpReport {
+                from: from.parse().unwrap(),
+                what: "port unreachable (type 3 code 3)".into(),
+                count: 1,
+            };
+            context.note_icmp(Ends::of(&h.connection).unwrap(), word);
+            let judgement = judged(&h, context);
+            assert!(judgement.evidence[2].fact.contains(whose), "{judgement:?}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ const NFT_INVALID: &str = "a rule or a chain's policy of nftables (iptables-nft 
 const HOOK: &str = "a netfilter hook, not conntrack, whose counters did not rise: a rule of iptables-legacy or \
                     of nftables";
 const HOOK_OR_CONNTRACK: &str = "a netfilter hook: a rule (iptables-legacy, nftables) or connection tracking; \
-                                 conntrack's counters could not be read";
+                                 conntrack's counters were not read around it";
 
 const RAISE_MAX: &str = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max; nsenter -t 1 -n sysctl -w \
                          net.netfilter.nf_conntrack_max=<twice>";
@@ -61,8 +61,10 @@ impl Risen {
 struct ConntrackHistory {
     first: ConntrackReading,
     last: ConntrackReading,
-    /// Rises that no drop has accounted for yet.
+    /// Rises that no drop has accounted for yet, since this reading.
     left: Risen,
+    /// CLOCK_MONOTONIC nanoseconds.
+    since_ns: u64,
 }
 
 #[derive(Default)]
@@ -75,10 +77,15 @@ impl ConntrackHistories {
                 first: reading,
                 last: reading,
                 left: Risen::default(),
+                since_ns: reading.at_ns,
             };
             self.0.insert(reading.netns, history);
             return;
         };
+        // The poller's readings come later than they were made.
+        if reading.at_ns < known.last.at_ns {
+            return;
+        }
         let risen = Risen::between(&known.last.counts, &reading.counts);
         known.last = reading;
         // What rose without a drop that was seen is not kept for a later one.
@@ -88,7 +95,10 @@ impl ConntrackHistories {
                 insert_failed: known.left.insert_failed + risen.insert_failed,
                 invalid: known.left.invalid + risen.invalid,
             },
-            false => Risen::default(),
+            false => {
+                known.since_ns = reading.at_ns;
+                Risen::default()
+            }
         };
     }
 
@@ -103,6 +113,8 @@ impl ConntrackHistories {
             }
             return;
         };
+        // Otherwise the counters say nothing of this drop: they were read after it only, or before it only.
+        let is_around = known.since_ns < d.last_ns && d.last_ns <= known.last.at_ns;
         let left = &mut known.left;
         if by_nft {
             let invalid = left.invalid > 0;
@@ -124,7 +136,8 @@ impl ConntrackHistories {
             let twice = max.map_or_else(|| "524288".to_owned(), |max| (max * 2).to_string());
             d.remedy = RAISE_MAX.replace("<twice>", &twice).into();
         } else {
-            (d.words, d.remedy) = (HOOK.into(), HOOKS.into());
+            let words = if is_around { HOOK } else { HOOK_OR_CONNTRACK };
+            (d.words, d.remedy) = (words.into(), HOOKS.into());
         }
     }
 }
@@ -181,7 +194,8 @@ mod tests {
     fn reading(entries: u64, drop: u64, insert_failed: u64, at_drop: bool) -> ConntrackReading {
         ConntrackReading {
             netns: NETNS,
-            at_ns: 0,
+            // A drop of the fixtures lies between the two.
+            at_ns: if at_drop { u64::MAX } else { 1 },
             at_drop,
             max: Some(800),
             counts: ConntrackCounts {
@@ -235,7 +249,13 @@ mod tests {
         assert_eq!(context.conntrack_fact(&d), None);
         context.note_conntrack(reading(10, 0, 0, false));
         context.note_conntrack(reading(10, 50, 50, false));
+        assert_eq!(at_hook(&mut context).words, HOOK_OR_CONNTRACK);
+        context.note_conntrack(reading(10, 50, 50, true));
         assert_eq!(at_hook(&mut context).words, HOOK);
+        // The first reading of all came after the drop: what rose before it is not known.
+        let mut context = Context::default();
+        context.note_conntrack(reading(10, 50, 50, true));
+        assert_eq!(at_hook(&mut context).words, HOOK_OR_CONNTRACK);
     }
 
     #[test]

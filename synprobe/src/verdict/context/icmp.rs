@@ -29,6 +29,12 @@ pub enum OwnIcmp {
 }
 
 impl IcmpReport {
+    /// Whether only a packet filter sends it for a TCP segment: a host answers one to a closed port with RST (RFC
+    /// 9293, section 3.10.7.1).
+    pub fn is_of_a_filter(&self) -> bool {
+        self.what.starts_with("port unreachable")
+    }
+
     /// What it means if this host itself sent it. Type and code decide (RFC 792, RFC 4443), not the sender.
     pub fn as_own(&self) -> OwnIcmp {
         let is = |words: &[&str]| words.iter().any(|w| self.what.starts_with(w));

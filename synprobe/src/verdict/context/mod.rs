@@ -3,6 +3,7 @@
 
 mod answers;
 mod baseline;
+mod checksum;
 mod conntrack;
 mod drops;
 mod existing;
@@ -24,6 +25,7 @@ use std::{
 };
 
 pub use answers::RefusedAnswer;
+pub use checksum::tell_offload_from_damage;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;
