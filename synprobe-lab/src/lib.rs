@@ -9,6 +9,7 @@
 //! the process holds the namespaces by descriptors, and links and faults exist inside them. All of it
 //! vanishes with the process, however that ends.
 
+mod address;
 pub mod capture;
 mod comparison;
 mod confusion_matrix;

@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
+    address::add_address,
     ns::Ns,
     rtnl::{Netlink, NetlinkRequest, link_header, octets},
 };
@@ -44,8 +45,6 @@ const LINK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Index of the loopback device in every namespace.
 const LOOPBACK: u32 = 1;
-/// Of `linux/rtnetlink.h`.
-const RTMGRP_IPV6_ROUTE: libc::c_int = 0x400;
 const VETH_INFO_PEER: u16 = 1;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_STSO: u32 = 0x1f;
@@ -143,7 +142,7 @@ pub fn prepare(ns: &Ns) -> Result<()> {
     Ok(())
 }
 
-fn index(name: &str) -> Result<u32> {
+pub(super) fn index(name: &str) -> Result<u32> {
     let name = CString::new(name)?;
     // SAFETY: the name is a live NUL-terminated string.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
@@ -274,36 +273,13 @@ fn switch_offload_off(name: &str, command: u32) -> Result<()> {
 }
 
 fn add_addresses(ns: &Ns, addresses: [IpAddr; 2]) -> Result<()> {
-    ns.run(|| {
-        let index = index(INTERFACE)?;
-        for address in addresses {
-            if address.is_ipv6() && !has_ipv6() {
-                continue;
-            }
+    for address in addresses {
+        if !address.is_ipv6() || has_ipv6() {
             let prefix = if address.is_ipv6() { 64 } else { 24 };
-            let mut header = [0; 8];
-            header[0] = family(address);
-            header[1] = prefix;
-            header[4..8].copy_from_slice(&index.to_ne_bytes());
-            let flags = libc::IFA_F_NODAD | libc::IFA_F_PERMANENT;
-            let message = NetlinkRequest::new(
-                libc::RTM_NEWADDR,
-                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-                &header,
-            )
-            .attr(libc::IFA_LOCAL, &octets(address))
-            .attr(libc::IFA_ADDRESS, &octets(address))
-            .attr(libc::IFA_FLAGS, &flags.to_ne_bytes());
-            let mut rtnl = Netlink::open(libc::NETLINK_ROUTE, RTMGRP_IPV6_ROUTE)?;
-            rtnl.request(message)
-                .with_context(|| format!("adding {address}"))?;
-            if address.is_ipv6() {
-                rtnl.wait_local_route(&octets(address), Instant::now() + LINK_DEADLINE)
-                    .with_context(|| format!("waiting for the route to {address}"))?;
-            }
+            add_address(ns, INTERFACE, (address, prefix))?;
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 fn add_neighbours(ns: &Ns, addresses: [IpAddr; 2], mac: [u8; 6]) -> Result<()> {
@@ -392,7 +368,7 @@ pub fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
 }
 
-fn family(address: IpAddr) -> u8 {
+pub(super) fn family(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,

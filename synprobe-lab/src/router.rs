@@ -22,6 +22,7 @@ use anyhow::Result;
 
 use crate::{
     Lab, Ns,
+    address::add_address,
     net::{self, Link, RouteTarget, add_neighbour, add_route},
     nft::{self, NftRule},
 };
@@ -48,6 +49,12 @@ pub(super) struct DnatRouter {
 impl DnatRouter {
     /// Makes the router. `ports`: pairs of a port of the virtual address and the server's port.
     pub(super) fn new(lab: &Lab, ports: &[(u16, u16)]) -> Result<Self> {
+        Self::with_rules(lab, ports, &[])
+    }
+
+    /// The same with more rules. Without `ports` the router does no NAT: the virtual address is the server's
+    /// own, on its link to the router.
+    pub(super) fn with_rules(lab: &Lab, ports: &[(u16, u16)], more: &[NftRule]) -> Result<Self> {
         let v6 = lab.family.wire_is_v6();
         let ns = Ns::new_anonymous("router")?;
         net::prepare(&ns)?;
@@ -74,12 +81,18 @@ impl DnatRouter {
             add_route(at, (to, whole), RouteTarget::Link(name))?;
             add_neighbour(at, name, to, mac)?;
         }
-        let rules: Vec<NftRule> = ports
+        if ports.is_empty() {
+            add_address(&lab.server, TO_SERVER, (address, whole))?;
+            add_route(&ns, (address, whole), RouteTarget::Link(TO_SERVER))?;
+            add_neighbour(&ns, TO_SERVER, address, SERVERS_END)?;
+        }
+        let mut rules: Vec<NftRule> = ports
             .iter()
             .map(|&(from, to)| {
                 NftRule::dnat(SocketAddr::new(address, from), SocketAddr::new(server, to))
             })
             .collect();
+        rules.extend_from_slice(more);
         nft::install(&ns, v6, &rules)?;
         match v6 {
             true => ns.set_sysctl("ipv6/conf/all/forwarding", "1")?,

@@ -113,6 +113,8 @@ scenario_tests! {
     own_firewall = "own-firewall";
     rp_filter = "rp-filter";
     dnat_without_snat = "dnat-without-snat";
+    forwarded_drop = "forwarded-drop";
+    asymmetric_return = "asymmetric-return";
     incident_accept_queue = "incident-accept-queue";
     incident_synack_lost = "incident-synack-lost";
     incident_flood = "incident-flood";

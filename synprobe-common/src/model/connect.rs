@@ -6,6 +6,19 @@ use serde::Serialize;
 
 use super::{CommunityId, Confidence, Outcome, VerdictKind};
 
+/// The real destination of a connection that this host's NAT sends to another address than the one called.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Redirect {
+    /// Address.
+    pub addr: IpAddr,
+    /// Port, host order.
+    pub port: u16,
+    /// Who listens there, where that is in the same namespace.
+    pub pid: Option<u32>,
+    /// Its command.
+    pub comm: Option<String>,
+}
+
 /// One attempt to connect to one address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConnectAttempt {
@@ -45,6 +58,8 @@ pub struct ConnectAttempt {
     pub icmp: Option<String>,
     /// Its sender.
     pub icmp_from: Option<IpAddr>,
+    /// Where this host's NAT sends it; `None`: to the address itself, or not known.
+    pub redirect: Option<Redirect>,
     /// The client's initial sequence number, as on the handshake's line.
     pub syn_seq: Option<u32>,
     /// The server's.

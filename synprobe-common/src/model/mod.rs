@@ -33,7 +33,7 @@ mod wall_clock;
 
 pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
-pub use connect::{Connect, ConnectAttempt};
+pub use connect::{Connect, ConnectAttempt, Redirect};
 pub use connection::{Connection, Family, Process};
 pub use end::End;
 pub use facts::{Facts, HalfOpenCounts, Queue, SynSent};
@@ -43,9 +43,9 @@ pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
-    ConntrackCounts, ConntrackReading, Fate, HalfOpenRow, HandshakeCounters, HandshakeSettings,
-    Hop, ListenCounters, ListenerOwner, PathQuestion, RetransCounts, RetransReading, ReturnPath,
-    RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
+    ConntrackCounts, ConntrackReading, DestinationQuestion, Fate, HalfOpenRow, HandshakeCounters,
+    HandshakeSettings, Hop, ListenCounters, ListenerOwner, PathQuestion, RetransCounts,
+    RetransReading, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;

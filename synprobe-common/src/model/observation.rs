@@ -2,7 +2,10 @@
 //!
 //! Plain data. The poller fills it, the engine takes it in, a recording keeps it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
@@ -314,6 +317,17 @@ pub struct Hop {
     pub interface: String,
     /// The router; `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
+}
+
+/// A connection of a client of which it is asked where this host's NAT sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DestinationQuestion {
+    /// In this namespace.
+    pub netns: u32,
+    /// The client's end.
+    pub local: SocketAddr,
+    /// The address and port called.
+    pub peer: SocketAddr,
 }
 
 /// Settings of a network namespace that decide how its handshakes go; `None` where one could not be read.

@@ -164,6 +164,10 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
 /// milliseconds, the connection may be from a SYN cookie; the agent decides then.
 #[inline(always)]
 fn counted_as_healthy(sk: Kptr, old: u8, ports: Ports) -> Result<bool, ReadError> {
+    // A socket that is connected to itself comes out of SYN_RECV too, and is no healthy one.
+    if ports.local == ports.peer {
+        return Ok(false);
+    }
     let (role, port) = match old {
         state::SYN_SENT => (ROLE_CLIENT, ports.peer),
         state::SYN_RECV => (ROLE_SERVER, ports.local),

@@ -34,6 +34,7 @@ const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
 /// Where protocol, source and destination stand in the IPv4 and IPv6 headers.
 const ADDRESS_OFFSETS: [[u32; 2]; 2] = [[12, 16], [8, 24]];
@@ -51,6 +52,12 @@ pub enum NftHook {
     Output,
     /// Received packets before routing: DNAT.
     Prerouting,
+    /// Packets that are forwarded.
+    Forward,
+    /// Packets that leave: SNAT.
+    Postrouting,
+    /// Packets that leave, after SNAT.
+    AfterSnat,
 }
 
 impl NftHook {
@@ -59,6 +66,9 @@ impl NftHook {
             Self::Input => b"input\0",
             Self::Output => b"output\0",
             Self::Prerouting => b"prerouting\0",
+            Self::Forward => b"forward\0",
+            Self::Postrouting => b"postrouting\0",
+            Self::AfterSnat => b"after_snat\0",
         }
     }
 
@@ -70,6 +80,15 @@ impl NftHook {
             Self::Input => (libc::NF_INET_LOCAL_IN, filter),
             Self::Output => (libc::NF_INET_LOCAL_OUT, filter),
             Self::Prerouting => (libc::NF_INET_PRE_ROUTING, nat),
+            Self::Forward => (libc::NF_INET_FORWARD, filter),
+            Self::Postrouting => (
+                libc::NF_INET_POST_ROUTING,
+                (libc::NF_IP_PRI_NAT_SRC, &b"nat\0"[..]),
+            ),
+            Self::AfterSnat => (
+                libc::NF_INET_POST_ROUTING,
+                (libc::NF_IP_PRI_NAT_SRC + 50, &b"filter\0"[..]),
+            ),
         };
         (number, priority, kind)
     }
@@ -125,6 +144,8 @@ pub struct NftRule {
     /// `None`: drop. Otherwise the new destination of the connection, valid only at
     /// [`NftHook::Prerouting`].
     pub dnat: Option<SocketAddr>,
+    /// The new source of the connection in place of a drop, valid only at [`NftHook::Postrouting`].
+    pub snat: Option<IpAddr>,
 }
 
 impl NftRule {
@@ -139,6 +160,7 @@ impl NftRule {
             flags: None,
             reject: None,
             dnat: None,
+            snat: None,
         }
     }
 
@@ -149,6 +171,15 @@ impl NftRule {
             destination_port: Some(from.port()),
             dnat: Some(to),
             ..Self::drop(NftHook::Prerouting)
+        }
+    }
+
+    /// A rule that rewrites the source of connections to a port.
+    pub fn snat(port: u16, to: IpAddr) -> Self {
+        Self {
+            destination_port: Some(port),
+            snat: Some(to),
+            ..Self::drop(NftHook::Postrouting)
         }
     }
 
@@ -183,15 +214,19 @@ impl NftRule {
             all.push(bitwise(&[mask]));
             all.push(compare(&[value]));
         }
-        match self.dnat {
-            None => all.push(match self.reject {
+        match (self.dnat, self.snat) {
+            (None, None) => all.push(match self.reject {
                 Some(with) => with.expression(),
                 None => verdict(libc::NF_DROP as u32),
             }),
-            Some(to) => {
+            (Some(to), _) => {
                 all.push(immediate(libc::NFT_REG_1 as u32, &octets(to.ip())));
                 all.push(immediate(libc::NFT_REG_2 as u32, &to.port().to_be_bytes()));
-                all.push(nat(v6));
+                all.push(nat(v6, NFT_NAT_DNAT, true));
+            }
+            (None, Some(to)) => {
+                all.push(immediate(libc::NFT_REG_1 as u32, &octets(to)));
+                all.push(nat(v6, NFT_NAT_SNAT, false));
             }
         }
         all
@@ -311,18 +346,16 @@ fn immediate(register: u32, value: &[u8]) -> Expression {
 }
 
 /// NFTA_NAT_TYPE, _FAMILY, _REG_ADDR_MIN, _REG_PROTO_MIN.
-fn nat(v6: bool) -> Expression {
+fn nat(v6: bool, kind: u32, with_port: bool) -> Expression {
     let family = if v6 {
         libc::NFPROTO_IPV6
     } else {
         libc::NFPROTO_IPV4
     };
-    let numbers = vec![
-        (1, NFT_NAT_DNAT),
-        (2, family as u32),
-        (3, REG_1),
-        (5, libc::NFT_REG_2 as u32),
-    ];
+    let mut numbers = vec![(1, kind), (2, family as u32), (3, REG_1)];
+    if with_port {
+        numbers.push((5, libc::NFT_REG_2 as u32));
+    }
     expression(b"nat\0", numbers, vec![])
 }
 

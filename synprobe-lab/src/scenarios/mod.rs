@@ -3,10 +3,12 @@
 mod abandoned;
 mod accept_queue_full;
 mod ack_lost;
+mod asymmetric_return;
 mod data_unacknowledged;
 mod defer_accept;
 mod dnat_without_snat;
 mod flash_crowd;
+mod forwarded;
 mod half_open_reset;
 mod healthy;
 mod impatient;
@@ -83,6 +85,8 @@ static ALL: &[&dyn Scenario] = &[
     &tcp_md5::TcpMd5Scenario,
     &rp_filter::RpFilterScenario,
     &dnat_without_snat::DnatWithoutSnatScenario,
+    &forwarded::ForwardedDropScenario,
+    &asymmetric_return::AsymmetricReturnScenario,
     &incident_accept_queue::IncidentAcceptQueueScenario,
     &incident_unanswered::IncidentSynAckLostScenario,
     &incident_flood::IncidentFloodScenario,

@@ -12,6 +12,7 @@ use super::{
     icmp::{self, Icmp},
     order::STAGGER,
     path::{PathInfo, RouteLookup},
+    redirect::RedirectInfo,
 };
 use crate::sys::{
     clock::monotonic_ns,
@@ -52,6 +53,8 @@ pub struct AttemptResult {
     pub icmp: Option<Icmp>,
     /// The route.
     pub path: PathInfo,
+    /// Where this host's NAT sends it in place of the address called.
+    pub redirect: Option<RedirectInfo>,
 }
 
 /// An attempt under way.
@@ -152,6 +155,7 @@ fn begin(peer: SocketAddr, routes: &mut RouteLookup) -> (AttemptResult, Option<O
         local: None,
         icmp: None,
         path,
+        redirect: None,
     };
     let called = socket.and_then(|socket| {
         let called = with_sockaddr(peer, |address, len| {

@@ -6,6 +6,7 @@ mod icmp;
 mod order;
 mod page;
 mod path;
+mod redirect;
 mod report;
 mod resolve;
 mod target;
@@ -125,7 +126,11 @@ pub fn connect<V: View + Send + 'static>(
         thread::spawn(move || {
             let tried = worker_netns
                 .enter_on_this_thread()
-                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut routes));
+                .and_then(|()| attempt::try_all(&order, timeout, &halted, &mut routes))
+                .map(|mut tried| {
+                    redirect::look_up(&mut tried, &worker_netns, &mut routes);
+                    tried
+                });
             *worker_result.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((tried, monotonic_ns()));
             let _ = done.send(());

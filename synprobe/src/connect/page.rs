@@ -91,6 +91,9 @@ fn block(text: &mut String, of: &AttemptDetail, connected_us: Option<u64>, timeo
         say(format!("ICMP {icmp}{from}"));
     }
     say(way(of));
+    for line in redirected(of) {
+        say(line);
+    }
     // That --timeout passed is no verdict on the connection.
     let own_doing = matches!(of.tried.end, AttemptEnd::TimedOut | AttemptEnd::Interrupted)
         && a.outcome == Outcome::Abandoned
@@ -151,7 +154,11 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
             format!("interrupted{took}, no answer so far")
         }
         (AttemptEnd::Connected, _) => format!(
-            "CONNECTED{took}{}",
+            "CONNECTED{took}{}{}",
+            match &of.tried.redirect {
+                Some(redirect) => format!(" to {}, not to the address itself", redirect.to),
+                None => String::new(),
+            },
             if a.chosen {
                 ": the connection that an application gets"
             } else {
@@ -190,6 +197,33 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
 
 fn is_certain(of: &AttemptDetail) -> bool {
     of.attempt.confidence == Confidence::Certain
+}
+
+/// Where this host's NAT sends it, and who answers there.
+fn redirected(of: &AttemptDetail) -> Vec<String> {
+    let Some(redirect) = &of.tried.redirect else {
+        return Vec::new();
+    };
+    let who = match &redirect.owner {
+        Some((pid, comm)) => format!(": {}/{pid} listens there", safe(comm)),
+        None => String::new(),
+    };
+    let mut lines = vec![format!(
+        "redirected by this host's NAT to {}{who}; whether {} exists is not known from this",
+        redirect.to,
+        address(of)
+    )];
+    let failed = of.tried.end != AttemptEnd::Connected;
+    if let (true, Some((waiting, max))) = (failed, redirect.accept_queue)
+        && waiting > max
+    {
+        lines.push(format!(
+            "the accept queue there is full, {waiting} of {max}: SYNs to it are dropped (synprobe listeners \
+             --port {})",
+            redirect.to.port()
+        ));
+    }
+    lines
 }
 
 fn way(of: &AttemptDetail) -> String {

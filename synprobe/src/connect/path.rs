@@ -34,6 +34,14 @@ impl RouteLookup {
         Self(routes.ok())
     }
 
+    /// Whether an address is one of the namespace itself.
+    pub fn is_local(&mut self, addr: IpAddr) -> bool {
+        let route = self.0.as_mut().and_then(|r| r.route(addr, None).ok());
+        route
+            .flatten()
+            .is_some_and(|route| route.kind == RouteKind::Local)
+    }
+
     /// The route to an address. For one with a zone, in the calling thread's namespace, it is the zone.
     pub fn to(&mut self, peer: SocketAddr) -> PathInfo {
         if let SocketAddr::V6(v6) = peer

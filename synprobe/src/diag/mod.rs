@@ -18,6 +18,7 @@ pub mod listen_queues;
 pub mod listen_sockets;
 pub mod listener_table;
 mod namespaces;
+pub mod nat;
 mod netlink;
 mod netlink_socket;
 pub mod owner_state;

@@ -8,8 +8,8 @@ use super::{DropMeaning, Input, RunConfig, stats::HandshakeStats};
 use crate::{
     decode::{Event, Moment},
     model::{
-        Body, ByRole, Counted, End, Line, ListenCounters, Listener, Lost, PathQuestion,
-        RouteQuestion, SocketDump, Start, Tuple, WallClock,
+        Body, ByRole, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
+        PathQuestion, RouteQuestion, SocketDump, Start, TcpState, Tuple, WallClock,
     },
     track::{Fates, Observation, Totals, Tracker},
     util::addresses::{mapped, printable},
@@ -48,6 +48,8 @@ pub struct Questions {
     pub paths: Vec<PathQuestion>,
     /// The routes of these packets, and of the answers to them: [`Input::Route`].
     pub routes: Vec<RouteQuestion>,
+    /// Where this host's NAT sends these connections: [`Input::Destination`].
+    pub destinations: Vec<DestinationQuestion>,
     /// What became of these half-opens: [`Input::Fates`].
     pub fates: Vec<Tuple>,
 }
@@ -108,6 +110,9 @@ impl Engine {
                 match &event {
                     Event::Request(r, Moment::Refused) => self.note_syn_at_full_queue(r),
                     Event::SynAck(record, ..) => self.judge.context.repeats_syn_ack(record),
+                    Event::Retransmit(record, TcpState::SynSent) => {
+                        self.judge.context.destinations.repeats_syn(&record.flow);
+                    }
                     _ => (),
                 }
                 self.tracker.observe(Observation::Event(event));
@@ -149,6 +154,9 @@ impl Engine {
                 self.judge.context.has_addresses(netns, addresses);
             }
             Input::Route(question, answer) => self.judge.context.route(question, *answer),
+            Input::Destination(question, to) => {
+                self.judge.context.destinations.found(&question, to);
+            }
             Input::Path(question, path) => self.judge.context.path(&question, path),
             Input::Icmp {
                 local,
@@ -211,6 +219,7 @@ impl Engine {
         Questions {
             paths: self.judge.context.wanted_paths(),
             routes: self.judge.context.wanted_routes(),
+            destinations: self.judge.context.destinations.wanted(),
             fates: self
                 .dump
                 .as_ref()

@@ -12,9 +12,10 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        ConntrackReading, Counted, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
-        ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
-        Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
+        ConntrackReading, Counted, DestinationQuestion, HandshakeCounters, HandshakeSettings,
+        ListenCounters, Listener, ListenerOwner, Missed, PathQuestion, RecordedListenCounters,
+        RecordedListener, ReturnPath, Role, RouteAnswer, RouteQuestion, SocketDump, Tuple,
+        TupleHolder,
     },
     track::Fates,
 };
@@ -120,6 +121,8 @@ pub enum Input {
     Route(RouteQuestion, Box<RouteAnswer>),
     /// Which socket holds these addresses and ports, as read just before the next record; `None`: none does.
     Holder(Tuple, Option<TupleHolder>),
+    /// Where this host's NAT sends a client's connection.
+    Destination(DestinationQuestion, SocketAddr),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -39,9 +39,7 @@ impl Engine {
         let answer = RefusedAnswer {
             packet: Packet::of(r.flags),
             reason,
-            count: 1,
-            first_ns: r.header.ts_ns,
-            last_ns: r.header.ts_ns,
+            times_ns: vec![r.header.ts_ns],
         };
         let context = &mut self.judge.context;
         context.note_refused_answer(r.flow.netns, ends(&Tuple::from(&r.flow)), answer);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::Input,
-    model::{PathQuestion, RouteQuestion, Tuple},
+    model::{DestinationQuestion, PathQuestion, RouteQuestion, Tuple},
     poller::{Report, Request, Round},
     sys::clock::monotonic_ns,
     track::Fates,
@@ -35,6 +35,8 @@ pub(super) struct Polling {
     paths: Vec<PathQuestion>,
     /// The same.
     routes: Vec<RouteQuestion>,
+    /// The same.
+    destinations: Vec<DestinationQuestion>,
 }
 
 impl Polling {
@@ -47,6 +49,7 @@ impl Polling {
             calm: false,
             paths: Vec::new(),
             routes: Vec::new(),
+            destinations: Vec::new(),
         }
     }
 
@@ -89,10 +92,13 @@ impl Run {
         let questions = self.core.engine.questions();
         paths.extend(questions.paths);
         routes.extend(questions.routes);
+        let mut destinations = std::mem::take(&mut self.polling.destinations);
+        destinations.extend(questions.destinations);
         let request = Request::Round {
             named,
             paths,
             routes,
+            destinations,
         };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
     }
@@ -122,6 +128,7 @@ impl Run {
             conntrack,
             paths,
             routes,
+            destinations,
             icmp,
             at_ns,
             took,
@@ -149,6 +156,9 @@ impl Run {
         for (question, answer) in routes {
             core.feed(Input::Route(question, Box::new(answer)));
         }
+        for (question, to) in destinations {
+            core.feed(Input::Destination(question, to));
+        }
         self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.
         sleep(SETTLE).await;
@@ -168,6 +178,7 @@ impl Run {
             let questions = self.core.engine.questions();
             self.polling.paths.extend(questions.paths);
             self.polling.routes.extend(questions.routes);
+            self.polling.destinations.extend(questions.destinations);
             if !questions.fates.is_empty() {
                 let fates = self.polling.ask(questions.fates).await;
                 // Those that ended with an event are reported by it.

@@ -1,12 +1,17 @@
 //! Requests to the poller, and its reports.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     diag::icmp::IcmpErrors,
     model::{
-        ConntrackReading, Fate, HandshakeSettings, ListenCounters, Listener, ListenerOwner,
-        PathQuestion, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
+        ConntrackReading, DestinationQuestion, Fate, HandshakeSettings, ListenCounters, Listener,
+        ListenerOwner, PathQuestion, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
     },
 };
 
@@ -20,6 +25,8 @@ pub enum Request {
         paths: Vec<PathQuestion>,
         /// Routes to be looked up.
         routes: Vec<RouteQuestion>,
+        /// Connections whose real destination is asked for.
+        destinations: Vec<DestinationQuestion>,
     },
     /// What became of these half-opens?
     Fates(Vec<Tuple>),
@@ -54,6 +61,8 @@ pub struct Round {
     pub paths: Vec<(PathQuestion, ReturnPath)>,
     /// The answers to the routes that were asked for.
     pub routes: Vec<(RouteQuestion, RouteAnswer)>,
+    /// The real destinations that were asked for, where connection tracking has them.
+    pub destinations: Vec<(DestinationQuestion, SocketAddr)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.

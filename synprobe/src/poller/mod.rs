@@ -80,9 +80,11 @@ impl Poller {
                     named,
                     paths,
                     routes,
+                    destinations,
                 } => {
                     let mut round = self.round(&named, &paths);
                     round.routes = routes::look_up(&mut self.watched, &routes);
+                    round.destinations = routes::destinations(&self.watched, &destinations);
                     Report::Round(Box::new(round))
                 }
                 Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),

@@ -1,11 +1,18 @@
 //! The routes of packets that this host drops or forwards, and of the answers to them.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+};
 
 use super::watched_netns::WatchedNetns;
 use crate::{
-    diag::route::{RouteInfo, RouteKind, Routes},
-    model::{Hop, RouteAnswer, RouteQuestion},
+    diag::{
+        nat,
+        route::{RouteInfo, RouteKind, Routes},
+    },
+    model::{DestinationQuestion, Hop, RouteAnswer, RouteQuestion},
 };
 
 /// Answers those whose namespace is watched.
@@ -22,6 +29,32 @@ pub(super) fn look_up(
         match answer(routes, question) {
             Ok(answer) => answers.push((*question, answer)),
             Err(error) => log::info!("route to {}: {error}", question.to),
+        }
+    }
+    answers
+}
+
+/// The real destinations of connections, where their namespace is watched. Each namespace's table is read once.
+pub(super) fn destinations(
+    watched: &HashMap<u32, WatchedNetns>,
+    wanted: &[DestinationQuestion],
+) -> Vec<(DestinationQuestion, SocketAddr)> {
+    let mut by_netns: BTreeMap<u32, Vec<DestinationQuestion>> = BTreeMap::new();
+    for question in wanted {
+        by_netns.entry(question.netns).or_default().push(*question);
+    }
+    let mut answers = Vec::new();
+    for (netns, questions) in by_netns {
+        let Some(watched) = watched.get(&netns) else {
+            continue;
+        };
+        let connections: Vec<_> = questions.iter().map(|q| (q.local, q.peer)).collect();
+        match nat::destinations(&watched.netns, &connections) {
+            Ok(found) => {
+                let found = questions.into_iter().zip(found);
+                answers.extend(found.filter_map(|(q, to)| Some((q, to?))));
+            }
+            Err(error) => log::info!("connections of {}: {error}", watched.netns.name()),
         }
     }
     answers

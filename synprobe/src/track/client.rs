@@ -107,7 +107,7 @@ impl Tracker {
 
     /// Takes a handshake out of the table and fills in its local port. `None`: the port shows that it is not
     /// selected.
-    fn take_client(
+    pub(super) fn take_client(
         &mut self,
         sock: u64,
         tuple: &Tuple,
@@ -251,6 +251,11 @@ impl Tracker {
         open.state = TcpState::SynRecv;
         open.alive_ns = at_ns;
         self.children.insert(r.sock, Child::Simultaneous);
+        // In the quiet mode the kernel side only counts it once it is established: nothing would end it here. A
+        // socket that is connected to itself sends a record.
+        if self.config.detail.slow_us().is_some() && tuple.local_port != tuple.peer_port {
+            return;
+        }
         let (_, evicted) = self.clients.insert(r.sock, open);
         self.evicted(evicted.map(|(_, open)| open), at_ns);
     }

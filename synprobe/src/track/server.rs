@@ -279,7 +279,9 @@ impl Tracker {
 
     /// The end of a simultaneous open.
     fn simultaneous_left(&mut self, r: &StateRecord, new: TcpState) {
-        let Some(open) = self.clients.remove(&r.sock) else {
+        let tuple = Tuple::from(&r.flow);
+        let at_ns = r.header.ts_ns;
+        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
         let outcome = match (new, i32::try_from(r.sk_err).unwrap_or(0)) {

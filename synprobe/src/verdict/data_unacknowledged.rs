@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::StuckConnection,
-    problems::{PeerCounts, pro},
+    context::{Ends, StuckConnection},
+    problems::{Found, PeerCounts, connection_hash, pro},
 };
 use crate::{
     model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},
@@ -29,10 +29,10 @@ impl Verdict for DataUnacknowledged {
     fn explain(&self) -> Explanation {
         Explanation {
             summary: "the handshake completed, and then a data segment is never acknowledged",
-            meaning: "SYN, SYN-ACK and ACK are small and passed. A data segment was then retransmitted \
+            meaning: "SYN and SYN-ACK are small and passed; at the server the ACK did too. A data segment was then retransmitted \
                       again and again. Mostly the path drops large packets and the ICMP messages that \
                       would say so (an MTU black hole: tunnel, overlay, VPN), or it works in one \
-                      direction only. The application sees a connection that hangs.",
+                      direction only, or a stateful firewall sees one direction only. The application sees a connection that hangs.",
             detection: "The same segment (socket and sequence number) retransmitted at least three times, \
                       the retransmission timer among them. Likely at most: whether the data or its \
                       acknowledgment is lost is not seen from this end, nor is the size at which \
@@ -45,7 +45,7 @@ impl Verdict for DataUnacknowledged {
 }
 
 /// One problem for each process that called a port, and for each port that was called.
-pub(super) fn problems(context: &Context) -> Vec<Problem> {
+pub(super) fn problems(context: &Context) -> Vec<Found> {
     type Place = (u32, Role, Option<u16>, Option<u32>);
     let mut places: BTreeMap<Place, Vec<&StuckConnection>> = BTreeMap::new();
     for stuck in context.stuck_connections() {
@@ -60,7 +60,15 @@ pub(super) fn problems(context: &Context) -> Vec<Problem> {
             .or_default()
             .push(stuck);
     }
-    places.values().map(|stuck| problem(stuck)).collect()
+    let found = |stuck: &Vec<&StuckConnection>| {
+        let ends = stuck.iter().filter_map(|s| Ends::of(&s.connection));
+        Found {
+            problem: problem(stuck),
+            connections: ends.map(|ends| connection_hash(&ends)).collect(),
+            called: None,
+        }
+    };
+    places.values().map(found).collect()
 }
 
 fn problem(stuck: &[&StuckConnection]) -> Problem {
@@ -107,10 +115,15 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
                  up to {}, and no acknowledgment came meanwhile",
                 format::duration(lasted)
             )),
-            pro(
-                "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits"
-                    .to_owned(),
-            ),
+            pro(match is_client {
+                // The ACK is this end's own: only its sending is known.
+                true => {
+                    "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits, and so \
+                     does a firewall that sees one direction only (an asymmetric route) and drops the ACK"
+                }
+                false => "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits",
+            }
+            .to_owned()),
             Evidence {
                 fact: "whether the data or its acknowledgment was lost cannot be seen from this end, nor \
                        the size of the lost packets"
@@ -164,10 +177,10 @@ mod tests {
         retransmitted(&mut context, 8, RetransmitKind::Rto, &[1, 2, 3]);
         let found = problems(&context);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].handshakes, 2);
-        assert_eq!(found[0].confidence, Confidence::Likely);
+        assert_eq!(found[0].problem.handshakes, 2);
+        assert_eq!(found[0].problem.confidence, Confidence::Likely);
         assert_eq!(
-            found[0].evidence[0].fact,
+            found[0].problem.evidence[0].fact,
             "2 connections completed the handshake. Then one data segment was retransmitted 3 to 4 times, \
              for up to 3.00 s, and no acknowledgment came meanwhile"
         );

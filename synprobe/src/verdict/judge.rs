@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
-        VerdictKind,
+        SynSent, VerdictKind,
     },
     util::{bounded::Bounded, format},
 };
@@ -221,6 +221,10 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
 
 /// Whether it completed and no verdict applies.
 fn went_well(h: &Handshake, context: &Context) -> bool {
+    // It was deferred to a first write that never came: it has not begun.
+    if h.outcome == Outcome::Abandoned && h.facts.syn == SynSent::NotBuilt {
+        return true;
+    }
     h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
 }
 
@@ -245,6 +249,7 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
         return h.outcome != Outcome::Established;
     };
     let mut finding = arithmetic::add_up(h, finding);
+    finding = finding.maybe_pro(context.redirect_fact(&h.connection));
     if context.lost > 0 {
         finding = finding.contra(format!(
             "{} records of this run were lost: what they contained is not known",

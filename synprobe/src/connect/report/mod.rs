@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     model::{
-        Body, CommunityId, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Role,
+        Body, CommunityId, Confidence, Connect, ConnectAttempt, Handshake, Line, Outcome, Redirect,
+        Role,
     },
     util::errno,
 };
@@ -146,10 +147,19 @@ fn attempt(
             .filter(|addr: &IpAddr| !addr.is_unspecified())
             .or(tried.path.source),
         local_port: tried.local.map(|addr| addr.port()),
-        interface: tried.path.interface.clone(),
-        gateway: tried.path.gateway,
+        interface: match &tried.redirect {
+            Some(redirect) => redirect.interface.clone(),
+            None => tried.path.interface.clone(),
+        },
+        gateway: tried.path.gateway.filter(|_| tried.redirect.is_none()),
         icmp: tried.icmp.as_ref().map(|icmp| icmp.text()),
         icmp_from: tried.icmp.as_ref().and_then(|icmp| icmp.from),
+        redirect: tried.redirect.as_ref().map(|redirect| Redirect {
+            addr: redirect.to.ip(),
+            port: redirect.to.port(),
+            pid: redirect.owner.as_ref().map(|(pid, _)| *pid),
+            comm: redirect.owner.as_ref().map(|(_, comm)| comm.clone()),
+        }),
         syn_seq: handshake.and_then(|h| h.facts.syn_seq),
         syn_ack_seq: handshake.and_then(|h| h.facts.syn_ack_seq),
         community_id: community_id(tried),

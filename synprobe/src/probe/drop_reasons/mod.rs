@@ -173,13 +173,31 @@ mod tests {
     fn the_bitmaps_hold_what_is_wanted() {
         let reasons = made_up();
         // 63 is the socket's filter, 256 has no room.
+        let none = [0; 4];
+        let incoming = [0, 0, 0, 1 << 63];
+        let unspecified = [4, 0, 0, 0];
+        let outgoing = [4 | 1 << 63, 1, 0, 1 << 63];
         assert_eq!(
-            reasons.to_kernel(true)[..12],
-            [1 << 63, 1, 0, 1 << 63, 0, 0, 0, 1 << 63, 4, 0, 0, 0]
+            reasons.to_kernel(true).as_chunks::<4>().0,
+            [
+                [1 << 63, 1, 0, 1 << 63],
+                incoming,
+                unspecified,
+                unspecified,
+                unspecified,
+                outgoing
+            ]
         );
         assert_eq!(
-            reasons.to_kernel(false)[..12],
-            [0, 1, 0, 1 << 63, 0, 0, 0, 1 << 63, 4, 0, 0, 0]
+            reasons.to_kernel(false).as_chunks::<4>().0,
+            [
+                [0, 1, 0, 1 << 63],
+                incoming,
+                unspecified,
+                none,
+                none,
+                outgoing
+            ]
         );
         assert_eq!(Reasons::default().to_kernel(true), [0; ALL_REASON_WORDS]);
     }

@@ -63,7 +63,9 @@ pub fn run<V: View + Send + 'static>(
         // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
         record: None,
-        drops_of: None,
+        drops_of: scenario
+            .drops_elsewhere()
+            .then(|| by_ports(scenario.ports())),
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
@@ -89,6 +91,15 @@ pub fn run<V: View + Send + 'static>(
         incident,
     };
     Ok((run, keep.view))
+}
+
+/// Everything with one of these ports, in whatever namespace.
+fn by_ports(ports: &[u16]) -> Selection {
+    let list: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Selection {
+        ports: list.join(",").parse().unwrap_or_default(),
+        ..Selection::default()
+    }
 }
 
 /// Starts the pipeline, then the scenario. The pipeline ends with the scenario.

@@ -72,7 +72,7 @@ impl Verdict for AnswerRejected {
             return None;
         }
         let answers = context.refused_answers(c, h.facts.began_ns.unwrap_or(0));
-        let refused: u64 = answers.iter().map(|a| a.count).sum();
+        let refused: u64 = answers.iter().map(|a| a.count()).sum();
         let early = u64::from(h.facts.early_repeats);
         let unanswered = u64::from(h.retransmits) + u64::from(!ended_well);
         // A SYN that follows at once may stay without an answer of its own: Linux limits such ACKs to one in
@@ -90,7 +90,7 @@ impl Verdict for AnswerRejected {
                 "{} from {} came, {}, and TCP refused it: {} ({})",
                 article(name(answer)),
                 super::peer(h),
-                times(answer.count),
+                times(answer.count()),
                 why(answer),
                 answer.reason
             ));
@@ -165,9 +165,7 @@ fn challenge_ack() -> RefusedAnswer {
     RefusedAnswer {
         packet: Packet::Ack,
         reason: "TCP_INVALID_ACK_SEQUENCE".into(),
-        count: 1,
-        first_ns: 0,
-        last_ns: 0,
+        times_ns: vec![0],
     }
 }
 
@@ -186,16 +184,14 @@ mod tests {
         verdict::{context::Ends, fixtures::*},
     };
 
-    fn with(h: &Handshake, packet: Packet, reason: &'static str, count: u64) -> Context {
+    fn with(h: &Handshake, packet: Packet, reason: &'static str, count: usize) -> Context {
         let mut context = Context::default();
         context.sees_answers = true;
         let began = h.facts.began_ns.unwrap();
         let answer = RefusedAnswer {
             packet,
             reason: reason.into(),
-            count,
-            first_ns: began + 1,
-            last_ns: began + 2,
+            times_ns: vec![began + 1; count],
         };
         context.note_refused_answer(NETNS, Ends::of(&h.connection).unwrap(), answer);
         context

@@ -78,7 +78,7 @@ fn waited_for_an_answer(h: &Handshake) -> bool {
 fn no_answer(h: &Handshake, context: &Context) -> String {
     let (syns, took) = (syns(h), took(h));
     let refused = context.refused_answers(&h.connection, h.facts.began_ns.unwrap_or(0));
-    let count: u64 = refused.iter().map(|answer| answer.count).sum();
+    let count: u64 = refused.iter().map(|answer| answer.count()).sum();
     match refused.first() {
         Some(first) => format!(
             "{syns} in {took}, and no answer that TCP accepted; a {} came and was refused {} ({})",

@@ -73,7 +73,7 @@ impl Verdict for ServerQueueFull {
         let who = listener
             .owner_remedy()
             .map_or_else(String::new, |remedy| format!("{remedy}; "));
-        let port = h.connection.peer_port.unwrap_or(0);
+        let port = listener.last.local_port;
         Some(finding.remedy(format!("{who}synprobe listeners --port {port}")))
     }
 

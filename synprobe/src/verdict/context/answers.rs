@@ -7,6 +7,8 @@ use crate::util::bounded::Bounded;
 
 /// Kinds of answers remembered for one connection.
 const KINDS: usize = 4;
+/// Answers of one kind whose times are remembered: more than one connect() sends SYNs.
+const TIMES: usize = 32;
 
 /// One kind of answer that TCP refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +17,15 @@ pub struct RefusedAnswer {
     pub packet: Packet,
     /// The kernel's name for the reason, such as `TCP_INVALID_ACK_SEQUENCE`.
     pub reason: Cow<'static, str>,
-    /// How many.
-    pub count: u64,
-    /// The first of them, CLOCK_MONOTONIC nanoseconds.
-    pub first_ns: u64,
-    /// The last of them.
-    pub last_ns: u64,
+    /// When each of the last came, CLOCK_MONOTONIC nanoseconds.
+    pub times_ns: Vec<u64>,
+}
+
+impl RefusedAnswer {
+    /// How many, of those that are remembered.
+    pub fn count(&self) -> u64 {
+        self.times_ns.len() as u64
+    }
 }
 
 /// See the module. By namespace and ends: the other end may be on this host too.
@@ -38,23 +43,53 @@ impl RefusedAnswers {
         let same =
             |k: &&mut RefusedAnswer| (k.packet, &k.reason) == (answer.packet, &answer.reason);
         if let Some(kind) = kinds.iter_mut().find(same) {
-            kind.count += answer.count;
-            kind.last_ns = kind.last_ns.max(answer.last_ns);
-        } else if kinds.len() < KINDS {
+            kind.times_ns.extend(answer.times_ns);
+            let surplus = kind.times_ns.len().saturating_sub(TIMES);
+            kind.times_ns.drain(..surplus);
+        } else {
+            if kinds.len() >= KINDS {
+                kinds.remove(0);
+            }
             kinds.push(answer);
         }
     }
 
-    /// Those of a connection since a moment, most first.
-    pub fn of(&self, netns: u32, ends: &Ends, since_ns: u64) -> Vec<&RefusedAnswer> {
-        let mut found: Vec<&RefusedAnswer> = self
+    /// Those of a connection since a moment, most first: a port is used for one connection after another.
+    pub fn of(&self, netns: u32, ends: &Ends, since_ns: u64) -> Vec<RefusedAnswer> {
+        let mut found: Vec<RefusedAnswer> = self
             .0
             .get(&(netns, *ends))
             .into_iter()
             .flatten()
-            .filter(|answer| answer.last_ns >= since_ns)
+            .cloned()
+            .filter_map(|mut answer| {
+                answer.times_ns.retain(|at| *at >= since_ns);
+                (!answer.times_ns.is_empty()).then_some(answer)
+            })
             .collect();
-        found.sort_by_key(|answer| std::cmp::Reverse(answer.count));
+        found.sort_by_key(|answer| std::cmp::Reverse(answer.count()));
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_to_an_earlier_connection_of_the_port_are_not_counted() {
+        let mut all = RefusedAnswers::default();
+        let ends = Ends::new(([1; 16], 1), ([2; 16], 2));
+        for at in 1..=40 {
+            let answer = RefusedAnswer {
+                packet: Packet::Ack,
+                reason: "TCP_INVALID_ACK_SEQUENCE".into(),
+                times_ns: vec![at],
+            };
+            all.note(7, ends, answer);
+        }
+        assert_eq!(all.of(7, &ends, 39)[0].count(), 2);
+        assert_eq!(all.of(7, &ends, 0)[0].count(), TIMES as u64);
+        assert!(all.of(7, &ends, 41).is_empty() && all.of(8, &ends, 0).is_empty());
     }
 }

@@ -237,11 +237,15 @@ impl Context {
             None if is_leaving => false,
             None => self.histories.has_address(d.netns, d.to.ip())?,
         };
+        // What does not forward sends it nowhere, whatever its routes say.
         let onward = answer.and_then(|answer| answer.onward.as_ref());
+        let onward = onward.filter(|_| !asked_in_vain(d));
         (!is_local).then(|| Forward {
             to_addr: d.to.ip(),
             to_port: d.to.port(),
-            from_interface: answer.and_then(|answer| answer.came_by.clone()),
+            from_interface: answer
+                .and_then(|answer| answer.came_by.clone())
+                .or_else(|| d.device.as_deref().map(str::to_owned)),
             to_interface: onward.map(|hop| hop.interface.clone()),
             gateway: onward.and_then(|hop| hop.gateway),
         })
@@ -259,9 +263,8 @@ impl Context {
     }
 
     /// Whether its namespace was asked to forward the packet, and does not forward.
-    fn refuses_to_forward(&self, d: &DroppedPacket) -> bool {
-        let v6 = d.to.is_ipv6() && &*d.reason == "IP_INNOROUTES";
-        (&*d.reason == "IP_INADDRERRORS" || v6) && self.forward(d).is_some()
+    pub fn refuses_to_forward(&self, d: &DroppedPacket) -> bool {
+        asked_in_vain(d) && self.forward(d).is_some()
     }
 
     /// A dropped packet of a handshake, in one sentence.
@@ -354,11 +357,11 @@ impl Context {
         let forward = self.forward(d);
         let answer = self.forwarding.known(&question(d));
         if &*d.reason == "IP_RPFILTER" {
-            let came_by = answer?.came_by.as_ref()?;
+            let came_by = plain(answer?.came_by.as_ref()?)?;
             let get = match &forward {
                 None => format!("{run}ip route get {from} from {to}"),
                 Some(forward) => {
-                    let onward = forward.to_interface.as_ref()?;
+                    let onward = plain(forward.to_interface.as_ref()?)?;
                     format!("{run}ip route get {from} from {to} iif {onward}")
                 }
             };
@@ -385,11 +388,12 @@ impl Context {
                 .starts_with("NEIGH_")
                 .then(|| format!("{run}ip route get {to}; {run}ip neighbour"));
         };
+        let came_by = plain(came_by)?;
         let get = format!("{run}ip route get {to} from {from} iif {came_by}");
         if d.reason.starts_with("NEIGH_") {
             let (hop, device) = (
                 forward.gateway.unwrap_or(to),
-                forward.to_interface.as_ref()?,
+                plain(forward.to_interface.as_ref()?)?,
             );
             let mend = match self.would_serve(d) {
                 Some(_) => format!(
@@ -455,6 +459,12 @@ impl Context {
     }
 }
 
+/// Whether the reason is that the packet is not for this host and that it does not forward. Over IPv6 that is one
+/// with a missing route.
+fn asked_in_vain(d: &DroppedPacket) -> bool {
+    &*d.reason == "IP_INADDRERRORS" || d.to.is_ipv6() && &*d.reason == "IP_INNOROUTES"
+}
+
 /// What NAT has made of a connection's ends in a dropped packet of it: `after DNAT to 10.0.1.50:8080`.
 fn translated(d: &DroppedPacket, c: &Connection) -> Option<String> {
     let own = Ends::of(c)?;
@@ -492,9 +502,24 @@ fn between(forward: &Forward) -> String {
     )
 }
 
-/// Each of several commands, run in a namespace. What is about the whole host stays as it is.
+/// A name that a shell takes as it is; `None`: it is none.
+fn plain(name: &str) -> Option<&str> {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
+    (!name.is_empty() && !name.starts_with('-') && name.bytes().all(ok)).then_some(name)
+}
+
+/// Each of several commands, run in a namespace. What is about the whole host, or has a namespace of its own,
+/// stays as it is.
 fn each_by(run: &str, commands: &str) -> String {
-    const WHOLE_HOST: [&str; 5] = ["dmesg", "cat ", "free ", "bpftool", "ausearch"];
+    const WHOLE_HOST: [&str; 7] = [
+        "dmesg",
+        "cat ",
+        "free ",
+        "bpftool",
+        "ausearch",
+        "nsenter ",
+        "ip netns exec ",
+    ];
     let whole_host = |command: &str| WHOLE_HOST.iter().any(|name| command.starts_with(name));
     let command = |command: &str| match whole_host(command) {
         true => command.to_owned(),
@@ -502,4 +527,199 @@ fn each_by(run: &str, commands: &str) -> String {
     };
     let all: Vec<String> = commands.split("; ").map(command).collect();
     all.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Outcome, VerdictKind},
+        verdict::fixtures::*,
+    };
+
+    const ROUTER: u32 = NETNS + 1;
+
+    /// A SYN of the client, as a router drops it after DNAT.
+    fn forwarded(h: &Handshake, reason: &'static str) -> DroppedPacket {
+        DroppedPacket {
+            netns: ROUTER,
+            to: "10.0.1.50:8080".parse().unwrap(),
+            incoming: true,
+            reason: reason.into(),
+            came_by: 2,
+            syn_seq: Some(7),
+            ..discard(h, Packet::Syn, 3)
+        }
+    }
+
+    fn hop(interface: &str, gateway: Option<&str>) -> Hop {
+        Hop {
+            ifindex: 3,
+            interface: interface.into(),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+        }
+    }
+
+    fn answered(d: &DroppedPacket) -> Context {
+        let mut context = Context::default();
+        context.set_netns_name(ROUTER, Some("node".into()));
+        context.note_drop(d.clone());
+        let wanted = context.wanted_routes();
+        assert_eq!(wanted, [question(d)]);
+        assert!(context.wanted_routes().is_empty(), "asked for once");
+        context.route(
+            wanted[0],
+            RouteAnswer {
+                came_by: Some("eth0".into()),
+                is_local: Some(false),
+                address_of: None,
+                onward: Some(hop("eni1", None)),
+                back: Some(hop("eth1", Some("10.0.1.1"))),
+            },
+        );
+        context
+    }
+
+    fn waiting() -> Handshake {
+        let mut h = active(Outcome::Abandoned);
+        (h.retransmits, h.facts.syn_seq) = (2, Some(7));
+        h.gaps_us = vec![1_000_000; 2];
+        h
+    }
+
+    #[test]
+    fn a_drop_after_nat_belongs_to_the_handshake_of_its_sequence_number() {
+        let h = waiting();
+        let d = forwarded(&h, "IP_RPFILTER");
+        let judgement = judged(&h, answered(&d));
+        assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
+        let facts: Vec<&str> = judgement.evidence.iter().map(|e| &*e.fact).collect();
+        assert!(
+            facts[0].contains("the SYN that it was to forward from eth0 to eni1")
+                && facts[0].contains("; in namespace node")
+                && facts[0].contains("after DNAT to 10.0.1.50:8080"),
+            "{facts:?}"
+        );
+        assert_eq!(
+            facts[1],
+            "it came in by eth0; an answer from 10.0.1.50 to 10.0.0.1 leaves by eth1, to router 10.0.1.1"
+        );
+        assert_eq!(
+            judgement.remedy.as_deref(),
+            Some(
+                "ip netns exec node ip route get 10.0.0.1 from 10.0.1.50 iif eni1; ip netns exec node ip \
+                 rule; ip netns exec node sysctl -w net.ipv4.conf.eth0.rp_filter=2"
+            )
+        );
+    }
+
+    #[test]
+    fn another_sequence_number_or_another_time_is_another_handshake() {
+        let h = waiting();
+        let d = forwarded(&h, "NETFILTER_DROP");
+        let mut another = h.clone();
+        another.facts.syn_seq = Some(8);
+        let mut unknown = h.clone();
+        unknown.facts.syn_seq = None;
+        let mut later = h.clone();
+        later.facts.began_ns = Some(2_000 * SEC);
+        for h in [another, unknown, later] {
+            let (verdict, _) = verdict_of(&h, answered(&d));
+            assert_ne!(verdict, Some(VerdictKind::DroppedHere));
+        }
+    }
+
+    #[test]
+    fn what_is_for_this_host_is_not_forwarded() {
+        let h = active(Outcome::Abandoned);
+        let d = forwarded(&h, "NETFILTER_DROP");
+        let mut context = Context::default();
+        context.note_drop(d.clone());
+        assert_eq!(context.forward(&d), None, "nothing is known");
+        context.has_addresses(ROUTER, vec![d.from.ip()]);
+        assert!(context.forward(&d).is_some());
+        context.has_addresses(ROUTER, vec![d.to.ip()]);
+        assert_eq!(context.forward(&d), None);
+        // The look-up knows more than the addresses: transparent proxies.
+        let mut context = answered(&d);
+        assert!(context.forward(&d).is_some());
+        let local = RouteAnswer {
+            is_local: Some(true),
+            ..RouteAnswer::default()
+        };
+        context.route(question(&d), local);
+        assert_eq!(context.forward(&d), None);
+        // What TCP itself refused was delivered.
+        let refused = forwarded(&h, "TCP_MD5FAILURE");
+        assert_eq!(answered(&refused).forward(&refused), None);
+    }
+
+    #[test]
+    fn the_silent_neighbour_is_the_next_hop_and_not_the_client() {
+        let h = active(Outcome::Abandoned);
+        let d = forwarded(&h, "NEIGH_FAILED");
+        let remedy = answered(&d).remedy_of_drop(&d);
+        assert!(
+            remedy.starts_with("ip netns exec node ip neighbour show 10.0.1.50 dev eni1"),
+            "{remedy}"
+        );
+        let mut context = Context::default();
+        context.set_netns_name(ROUTER, Some("host".into()));
+        assert_eq!(
+            context.remedy_of_drop(&d),
+            "ip route get 10.0.1.50; ip neighbour"
+        );
+    }
+
+    #[test]
+    fn what_does_not_forward_sends_it_nowhere() {
+        let h = active(Outcome::Abandoned);
+        let d = forwarded(&h, "IP_INADDRERRORS");
+        let context = answered(&d);
+        let forward = context.forward(&d).unwrap();
+        assert_eq!(forward.from_interface.as_deref(), Some("eth0"));
+        assert_eq!(forward.to_interface, None);
+        assert_eq!(
+            context.remedy_of_drop(&d),
+            "ip netns exec node sysctl -w net.ipv4.ip_forward=1"
+        );
+    }
+
+    #[test]
+    fn a_device_whose_name_is_a_command_is_in_no_command() {
+        let h = active(Outcome::Abandoned);
+        let d = forwarded(&h, "IP_RPFILTER");
+        let mut context = answered(&d);
+        let answer = RouteAnswer {
+            came_by: Some("e;reboot".into()),
+            is_local: Some(false),
+            address_of: None,
+            onward: Some(hop("eni1", None)),
+            back: None,
+        };
+        context.route(question(&d), answer);
+        assert!(!context.remedy_of_drop(&d).contains("reboot"));
+    }
+
+    #[test]
+    fn a_command_is_run_where_its_namespace_is() {
+        for (name, prefix) in [
+            ("host", Some("")),
+            ("red", Some("ip netns exec red ")),
+            ("pid 42 (nginx)", Some("nsenter -t 42 -n ")),
+            ("docker 1a2b", Some("nsenter --net=/run/docker/netns/1a2b ")),
+            ("netns:[4026531833]", None),
+            ("a b; reboot", None),
+            ("pid 4;reboot", None),
+        ] {
+            assert_eq!(in_netns(name).as_deref(), prefix, "{name}");
+        }
+        assert_eq!(
+            each_by(
+                "ip netns exec red ",
+                "nft list ruleset; dmesg | grep x; nsenter -t 1 -n ip rule"
+            ),
+            "ip netns exec red nft list ruleset; dmesg | grep x; nsenter -t 1 -n ip rule"
+        );
+    }
 }

@@ -5,6 +5,7 @@ mod answers;
 mod baseline;
 mod checksum;
 mod conntrack;
+mod destinations;
 mod drops;
 mod existing;
 mod fanout;
@@ -98,6 +99,8 @@ pub struct Context {
     fanouts: fanout::Fanouts,
     paths: Paths,
     forwarding: Forwarding,
+    /// Where this host's NAT sends the connections of its clients.
+    pub destinations: destinations::Destinations,
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
     stuck: stuck_data::StuckData,
@@ -209,7 +212,7 @@ impl Context {
     }
 
     /// Answers that a connection's socket refused since `since_ns`, CLOCK_MONOTONIC nanoseconds.
-    pub fn refused_answers(&self, c: &Connection, since_ns: u64) -> Vec<&RefusedAnswer> {
+    pub fn refused_answers(&self, c: &Connection, since_ns: u64) -> Vec<RefusedAnswer> {
         Ends::of(c).map_or(Vec::new(), |ends| self.answers.of(c.netns, &ends, since_ns))
     }
 
@@ -354,8 +357,12 @@ impl Context {
 
     /// The listener that a client calls, where that is on this host.
     pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
+        let called = match self.redirected_to(c) {
+            Some(to) => to,
+            None => SocketAddr::new(c.peer_addr, c.peer_port?),
+        };
         self.histories
-            .on_this_host(c.netns, c.peer_addr, c.peer_port?)
+            .on_this_host(c.netns, called.ip(), called.port())
     }
 
     /// The sockets that serve a connection of this host's server: several where they share the address by
@@ -414,7 +421,8 @@ impl Context {
 
     /// `ListenOverflows` of the peer in this run, where the peer is this host.
     pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
-        self.histories.overflows_at(c.netns, c.peer_addr)
+        let called = self.redirected_to(c).map_or(c.peer_addr, |to| to.ip());
+        self.histories.overflows_at(c.netns, called)
     }
 
     /// By how much a namespace's counter rose in this run.

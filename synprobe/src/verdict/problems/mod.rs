@@ -176,10 +176,8 @@ impl ProblemGroups {
             let mut all = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
             all.any(|p| p.netns == netns && p.verdict.is_some_and(|v| kinds.contains(&v)))
         });
-        let lone = silent
-            .into_iter()
-            .chain(data_unacknowledged::problems(context));
-        problems.extend(lone.map(Found::alone));
+        problems.extend(silent.into_iter().map(Found::alone));
+        problems.extend(data_unacknowledged::problems(context));
         problems
     }
 

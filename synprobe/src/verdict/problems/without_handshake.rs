@@ -188,9 +188,13 @@ fn dropped_by_router(
         to.map_or(String::new(), |to| format!(" to {to}"))
     );
     let name = context.name_of(first.netns);
+    let order = match context.refuses_to_forward(first) {
+        true => "was asked to forward",
+        false => "was to forward",
+    };
     let mut evidence = vec![
         pro(format!(
-            "this host dropped {count} SYNs of {} connections that it was to forward{way}: {} ({})",
+            "this host dropped {count} SYNs of {} connections that it {order}{way}: {} ({})",
             drops.len(),
             first.words,
             first.cause()

@@ -108,9 +108,11 @@ mod tests {
     use super::*;
     use crate::{
         model::Confidence,
-        model::{PathQuestion, ReturnPath},
+        model::{Hop, PathQuestion, ReturnPath, RouteAnswer},
+        util::addresses::mapped,
         verdict::fixtures::*,
     };
+    use synprobe_ebpf::event::{Flow, SynAckRecord};
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 9];
     const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -174,5 +176,65 @@ mod tests {
         context.note(&line(h.clone()));
         let got = verdict_of(&h, context);
         assert_eq!(got, (Some(VerdictKind::AsymmetricNat), Confidence::Likely));
+    }
+
+    /// The called address is one of `device`; the answers leave by eth0.
+    fn answering(h: &Handshake, device: &str) -> Context {
+        let mut context = Context::default();
+        let c = &h.connection;
+        let flow = Flow {
+            local_addr: mapped(c.local_addr),
+            peer_addr: mapped(c.peer_addr),
+            netns: c.netns,
+            ..Flow::default()
+        };
+        context.repeats_syn_ack(&SynAckRecord {
+            flow,
+            ..SynAckRecord::default()
+        });
+        let wanted = context.wanted_routes();
+        assert_eq!(wanted.len(), 1);
+        let back = Hop {
+            ifindex: 2,
+            interface: "eth0".into(),
+            gateway: None,
+        };
+        let answer = RouteAnswer {
+            is_local: Some(true),
+            address_of: Some(device.into()),
+            back: Some(back),
+            ..RouteAnswer::default()
+        };
+        context.route(wanted[0], answer);
+        context
+    }
+
+    #[test]
+    fn a_silent_peer_is_answered_by_another_device_than_its_address_has() {
+        let silent = half_open(Outcome::Expired);
+        let judgement = judged(&silent, answering(&silent, "dmz"));
+        assert_eq!(judgement.verdict, Some(VerdictKind::AsymmetricNat));
+        assert_eq!(judgement.confidence, Confidence::Likely);
+        assert_eq!(
+            judgement.remedy.as_deref(),
+            Some("ip route get 10.0.0.9 from 10.0.0.1")
+        );
+        for device in ["eth0", "lo", "dummy0"] {
+            let (verdict, _) = verdict_of(&silent, answering(&silent, device));
+            assert_eq!(verdict, Some(VerdictKind::PeerSilent), "{device}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_got_through_before_is_not_on_an_asymmetric_path() {
+        let silent = half_open(Outcome::Expired);
+        let mut context = answering(&silent, "dmz");
+        for _ in 0..9 {
+            let mut fine = half_open(Outcome::Established);
+            (fine.retransmits, fine.dwell_us) = (0, Some(20_000));
+            context.note(&line(fine));
+        }
+        let (verdict, _) = verdict_of(&silent, context);
+        assert_ne!(verdict, Some(VerdictKind::AsymmetricNat));
     }
 }

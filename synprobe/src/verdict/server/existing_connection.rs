@@ -224,13 +224,8 @@ mod tests {
         }
     }
 
-    fn problems_of(context: &Context) -> Vec<Problem> {
-        problems(context).into_iter().map(|f| f.problem).collect()
-    }
-
     fn noted(syn: &SynAtExisting, holder: Option<Option<TupleHolder>>) -> Context {
         let mut context = Context::default();
-        context.set_netns_name(NETNS, Some("blue".into()));
         let flat = |end: std::net::SocketAddr| (mapped(end.ip()), end.port());
         let ends = Ends::new(flat(syn.local), flat(syn.peer));
         context.note_syn_at_existing(ends, syn.clone());
@@ -238,6 +233,10 @@ mod tests {
             context.note_holder(NETNS, ends, holder);
         }
         context
+    }
+
+    fn of(context: &Context) -> Vec<Problem> {
+        problems(context).into_iter().map(|f| f.problem).collect()
     }
 
     #[test]
@@ -251,11 +250,12 @@ mod tests {
                 comm: "app".into(),
             }),
         };
-        let context = noted(
+        let mut context = noted(
             &met(TcpState::Established, "TCP_INVALID_SYN"),
             Some(Some(holder)),
         );
-        let found = problems_of(&context);
+        context.set_netns_name(NETNS, Some("blue".into()));
+        let found = of(&context);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid, Some(77));
         assert_eq!(
@@ -282,7 +282,7 @@ mod tests {
             &met(TcpState::TimeWait, "TCP_RFC7323_TW_PAWS"),
             Some(Some(holder)),
         );
-        let found = problems_of(&context);
+        let found = of(&context);
         assert!(found[0].evidence[0].fact.ends_with("which ends in 42.0 s"));
         assert!(!found[0].evidence[1].fact.contains("challenge"));
     }
@@ -291,6 +291,6 @@ mod tests {
     fn what_is_not_selected_is_no_problem() {
         let mut context = noted(&met(TcpState::Established, "TCP_INVALID_SYN"), None);
         context.selection.local_ports = "9000".parse().unwrap();
-        assert!(problems_of(&context).is_empty());
+        assert!(of(&context).is_empty());
     }
 }

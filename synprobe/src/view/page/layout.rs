@@ -89,6 +89,7 @@ fn forwarded(p: &Problem) -> String {
     };
     match (&forward.from_interface, &forward.to_interface) {
         (None, None) => format!("forwarded to {to}"),
+        (Some(from), None) => format!("to be forwarded to {to}, from {}", format::safe(from)),
         (from, out) => format!("forwarded to {to}, {} to {}", name(from), name(out)),
     }
 }
