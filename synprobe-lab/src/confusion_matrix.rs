@@ -81,6 +81,11 @@ fn matches(made: &ExpectedHandshake, h: &Handshake) -> bool {
         && (port(made.local_port, c.local_port) || c.local_port.is_none() && made.outcome == h.outcome)
 }
 
+/// Whether it ended in the same way, with as many retransmissions.
+fn is_like(made: &ExpectedHandshake, h: &Handshake) -> bool {
+    made.outcome == h.outcome && made.retransmits.is_none_or(|n| n == h.retransmits)
+}
+
 impl LabRun {
     /// Each handshake that has a cause, with the answer. A connection may have several half-opens, each with
     /// a line.
@@ -92,16 +97,28 @@ impl LabRun {
                 continue;
             };
             let made = &self.truth.handshakes;
-            let fits = |exact: bool, room: bool| {
+            let fits = |like: bool, exact: bool, room: bool| {
                 (0..made.len()).find(|&at| {
                     let m = &made[at];
                     let has_room = matched[at] < *m.count.end();
-                    (has_room || !room) && (m.peer_port.is_some() || !exact) && matches(m, h)
+                    (has_room || !room)
+                        && (m.peer_port.is_some() || !exact)
+                        && (!like || is_like(m, h))
+                        && matches(m, h)
                 })
             };
-            // Several may be indistinguishable (those without a port): match each once, where possible.
-            let of = [(true, true), (true, false), (false, false)];
-            let Some(at) = of.into_iter().find_map(|(exact, room)| fits(exact, room)) else {
+            // Several may be indistinguishable (those without a port), or have the same ends one after the
+            // other: match each once, where possible.
+            let of = [
+                (true, true, true),
+                (false, true, true),
+                (false, true, false),
+                (false, false, false),
+            ];
+            let found = of
+                .into_iter()
+                .find_map(|(like, exact, room)| fits(like, exact, room));
+            let Some(at) = found else {
                 continue;
             };
             matched[at] += 1;

@@ -68,6 +68,22 @@ const CLAIMS: &[Claim] = &[
         is_true: |made| !matches!(made.outcome, Outcome::Refused | Outcome::Established),
     },
     Claim {
+        words: "and no answer: no SYN-ACK",
+        is_true: |made| !matches!(made.outcome, Outcome::Refused | Outcome::Established),
+    },
+    Claim {
+        words: "and TCP refused it",
+        is_true: |made| caused_by(made, &[VerdictKind::AnswerRejected]),
+    },
+    Claim {
+        words: "long before its time-out",
+        is_true: |made| caused_by(made, &[VerdictKind::AnswerRejected]),
+    },
+    Claim {
+        words: "the socket is connected to itself",
+        is_true: |made| caused_by(made, &[VerdictKind::SelfConnect]),
+    },
+    Claim {
         words: "completed after ",
         is_true: |made| made.outcome == Outcome::Established,
     },

@@ -178,6 +178,11 @@ impl Lab {
         SocketAddr::new(self.as_sockets_write(self.server_ip()), port)
     }
 
+    /// The client's address and a port of it, as sockets write it.
+    pub fn client_addr(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.as_sockets_write(self.client_ip()), port)
+    }
+
     /// A listener on `port` in the server's namespace.
     pub fn listen(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
         let any = match self.family {

@@ -28,19 +28,30 @@ impl TcpSegment {
     /// Builds the IP packet without payload. `None` where the address families differ. A SYN carries only
     /// the MSS option.
     pub fn to_ip(&self) -> Option<Vec<u8>> {
-        let mut tcp = Vec::with_capacity(24);
+        self.to_ip_with(None)
+    }
+
+    /// As [`Self::to_ip`], with the TCP timestamps option (value, echo), RFC 7323.
+    pub fn to_ip_with(&self, timestamps: Option<(u32, u32)>) -> Option<Vec<u8>> {
+        let mut tcp = Vec::with_capacity(36);
         tcp.extend_from_slice(&self.source.port().to_be_bytes());
         tcp.extend_from_slice(&self.destination.port().to_be_bytes());
         tcp.extend_from_slice(&self.seq.to_be_bytes());
         tcp.extend_from_slice(&self.ack.to_be_bytes());
         let syn = self.flags & flags::SYN != 0;
-        tcp.push(if syn { 6 << 4 } else { 5 << 4 });
+        let words = 5 + u8::from(syn) + if timestamps.is_some() { 3 } else { 0 };
+        tcp.push(words << 4);
         tcp.push(self.flags);
         tcp.extend_from_slice(&64240u16.to_be_bytes());
         tcp.extend_from_slice(&[0; 4]);
         if syn {
             tcp.extend_from_slice(&[2, 4]);
             tcp.extend_from_slice(&1400u16.to_be_bytes());
+        }
+        if let Some((value, echo)) = timestamps {
+            tcp.extend_from_slice(&[1, 1, 8, 10]);
+            tcp.extend_from_slice(&value.to_be_bytes());
+            tcp.extend_from_slice(&echo.to_be_bytes());
         }
         let (mut packet, pseudo) = match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -75,6 +86,16 @@ impl TcpSegment {
 
     /// The Ethernet frame around [`Self::to_ip`].
     pub fn to_frame(&self, from: [u8; 6], to: [u8; 6]) -> Option<Vec<u8>> {
+        self.to_frame_with(from, to, None)
+    }
+
+    /// The Ethernet frame around [`Self::to_ip_with`].
+    pub fn to_frame_with(
+        &self,
+        from: [u8; 6],
+        to: [u8; 6],
+        timestamps: Option<(u32, u32)>,
+    ) -> Option<Vec<u8>> {
         let mut frame = Vec::with_capacity(ETH_LEN + 64);
         frame.extend_from_slice(&to);
         frame.extend_from_slice(&from);
@@ -84,8 +105,27 @@ impl TcpSegment {
             0x86dd
         };
         frame.extend_from_slice(&kind.to_be_bytes());
-        frame.extend_from_slice(&self.to_ip()?);
+        frame.extend_from_slice(&self.to_ip_with(timestamps)?);
         Some(frame)
+    }
+
+    /// The value of the TCP timestamps option of a frame that [`Self::from_frame`] parses.
+    pub fn timestamp_of(frame: &[u8]) -> Option<u32> {
+        let ip = match frame.get(12..ETH_LEN)? {
+            [0x08, 0x00] => usize::from(frame.get(ETH_LEN)? & 0xf) * 4,
+            _ => 40,
+        };
+        let tcp = frame.get(ETH_LEN + ip..)?;
+        let mut options = tcp.get(20..usize::from(tcp.get(12)? >> 4) * 4)?;
+        loop {
+            match options {
+                [8, 10, rest @ ..] => return Some(u32::from_be_bytes(array(rest, 0)?)),
+                [1, rest @ ..] => options = rest,
+                [0, ..] | [] => return None,
+                [_, len, ..] => options = options.get(usize::from(*len).max(2)..)?,
+                [_] => return None,
+            }
+        }
     }
 
     /// Parses an Ethernet frame. `None` unless it has a whole TCP header in IPv4, or in IPv6 without
@@ -206,6 +246,21 @@ mod tests {
                 let frame = built.to_frame([2; 6], [4; 6]).unwrap();
                 assert_eq!(TcpSegment::from_frame(&frame), Some(built));
             }
+        }
+    }
+
+    #[test]
+    fn timestamps_are_built_and_read_back() {
+        for flags in [flags::SYN | flags::ACK, flags::ACK] {
+            let built = segment("198.18.128.9:4321", "198.18.0.2:8080", flags);
+            let frame = built.to_frame_with([2; 6], [4; 6], Some((7, 9))).unwrap();
+            assert_eq!(TcpSegment::from_frame(&frame), Some(built));
+            assert_eq!(TcpSegment::timestamp_of(&frame), Some(7));
+            let ip = &frame[ETH_LEN..];
+            let length = (ip.len() as u16 - 20).to_be_bytes();
+            assert_eq!(checksum(&[&ip[12..20], &[0, 6], &length, &ip[20..]]), 0);
+            let plain = built.to_frame([2; 6], [4; 6]).unwrap();
+            assert_eq!(TcpSegment::timestamp_of(&plain), None);
         }
     }
 

@@ -49,7 +49,15 @@ pub struct RawPeer {
 impl RawPeer {
     /// Acts as a server on [`PORT`]. It answers the SYN of the `n`th handshake (from 0) after `delay(n)`.
     pub fn serve(lab: &Lab, delay: impl Fn(u32) -> Duration + Send + 'static) -> Result<Self> {
-        Self::start(lab, PeerSide::Server, delay)
+        Self::start(lab, PeerSide::Server { echoes: false }, delay)
+    }
+
+    /// As [`RawPeer::serve`], with TCP timestamps: each SYN-ACK echoes that of the handshake's first SYN.
+    pub fn serve_with_timestamps(
+        lab: &Lab,
+        delay: impl Fn(u32) -> Duration + Send + 'static,
+    ) -> Result<Self> {
+        Self::start(lab, PeerSide::Server { echoes: true }, delay)
     }
 
     /// Acts as a client of the kernel's [`PORT`]: `count` handshakes, a SYN every `spacing`. It answers the
@@ -113,7 +121,7 @@ impl Drop for RawPeer {
 
 #[derive(Clone, Copy)]
 enum PeerSide {
-    Server,
+    Server { echoes: bool },
     Client { count: u16, spacing: Duration },
 }
 
@@ -137,7 +145,7 @@ struct PeerWorker<D> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reply {
     Syn,
-    SynAck { ack: u32 },
+    SynAck { ack: u32, echo: Option<u32> },
     Ack { ack: u32 },
 }
 
@@ -168,7 +176,8 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
             while let Some(frame) = self.socket.receive()? {
                 let (mono_ns, outgoing) = (frame.mono_ns, frame.outgoing);
                 if let Some(segment) = TcpSegment::from_frame(frame.bytes).filter(|_| !outgoing) {
-                    self.received(segment, mono_ns)?;
+                    let timestamp = TcpSegment::timestamp_of(frame.bytes);
+                    self.received(segment, timestamp, mono_ns)?;
                 }
             }
             if rows[0].revents != 0 {
@@ -188,8 +197,14 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
         index
     }
 
-    fn received(&mut self, segment: TcpSegment, mono_ns: u64) -> io::Result<()> {
-        let kernel_is_client = matches!(self.side, PeerSide::Server);
+    fn received(
+        &mut self,
+        segment: TcpSegment,
+        timestamp: Option<u32>,
+        mono_ns: u64,
+    ) -> io::Result<()> {
+        let kernel_is_client = matches!(self.side, PeerSide::Server { .. });
+        let echoes = matches!(self.side, PeerSide::Server { echoes: true });
         let port = match kernel_is_client {
             true => segment.source.port(),
             false => segment.destination.port(),
@@ -197,11 +212,13 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
         const RELEVANT: u8 = flags::SYN | flags::ACK | flags::FIN | flags::RST;
         const SYN_ACK: u8 = flags::SYN | flags::ACK;
         match (segment.flags & RELEVANT, self.by_port.get(&port).copied()) {
-            (flags::SYN, None) if kernel_is_client => {
+            // Others may call the kernel of this namespace meanwhile.
+            (flags::SYN, None) if kernel_is_client && segment.destination.port() == PORT => {
                 let index = self.handshake(port);
                 self.handshakes[index].syn_ns = Some(mono_ns);
                 let ack = segment.seq.wrapping_add(1);
-                self.after_delay(index, mono_ns, Reply::SynAck { ack });
+                let echo = timestamp.filter(|_| echoes);
+                self.after_delay(index, mono_ns, Reply::SynAck { ack, echo });
             }
             // A retransmitted SYN-ACK is answered by the ACK that is already due.
             (SYN_ACK, Some(index))
@@ -223,7 +240,7 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
                     flags: flags::RST,
                     payload_len: 0,
                 };
-                self.transmit(&reset)?;
+                self.transmit(&reset, None)?;
             }
             _ => {}
         }
@@ -242,22 +259,27 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
     fn send(&mut self, index: usize, what: Reply) -> io::Result<()> {
         let client_port = self.handshakes[index].client_port;
         let (own_port, kernel_port) = match self.side {
-            PeerSide::Server => (PORT, client_port),
+            PeerSide::Server { .. } => (PORT, client_port),
             PeerSide::Client { .. } => (client_port, PORT),
         };
         let (flags, seq, ack) = match what {
             Reply::Syn => (flags::SYN, OWN_ISN, 0),
-            Reply::SynAck { ack } => (flags::SYN | flags::ACK, OWN_ISN, ack),
+            Reply::SynAck { ack, .. } => (flags::SYN | flags::ACK, OWN_ISN, ack),
             Reply::Ack { ack } => (flags::ACK, OWN_ISN + 1, ack),
         };
-        let sent = self.transmit(&TcpSegment {
+        let echo = match what {
+            Reply::SynAck { echo, .. } => echo,
+            Reply::Syn | Reply::Ack { .. } => None,
+        };
+        let segment = TcpSegment {
             source: SocketAddr::new(self.own, own_port),
             destination: SocketAddr::new(self.kernel, kernel_port),
             seq,
             ack,
             flags,
             payload_len: 0,
-        })?;
+        };
+        let sent = self.transmit(&segment, echo.map(|echo| (1, echo)))?;
         let handshake = &mut self.handshakes[index];
         match what {
             Reply::Syn => handshake.syn_ns = Some(sent),
@@ -267,9 +289,9 @@ impl<D: Fn(u32) -> Duration> PeerWorker<D> {
         Ok(())
     }
 
-    fn transmit(&self, segment: &TcpSegment) -> io::Result<u64> {
+    fn transmit(&self, segment: &TcpSegment, timestamps: Option<(u32, u32)>) -> io::Result<u64> {
         let frame = segment
-            .to_frame(SERVER_MAC, CLIENT_MAC)
+            .to_frame_with(SERVER_MAC, CLIENT_MAC, timestamps)
             .ok_or(io::ErrorKind::InvalidInput)?;
         self.socket.send(&frame)
     }

@@ -16,7 +16,9 @@ mod incident_accept_queue;
 mod incident_firewall;
 mod incident_flood;
 mod incident_unanswered;
+mod long_round_trip;
 mod lossy;
+mod option_dropped;
 mod own_firewall;
 mod own_reject;
 mod peer_silent;
@@ -24,12 +26,15 @@ mod ports_exhausted;
 mod refused;
 mod rp_filter;
 mod scan;
+mod self_connect;
 mod several;
 mod slow_peer;
+mod stale_established;
 mod syn_flood;
 mod syn_lost;
 mod synack_lost;
 mod tcp_md5;
+mod tuple_in_use;
 mod unreachable;
 
 use super::Scenario;
@@ -78,6 +83,11 @@ static ALL: &[&dyn Scenario] = &[
     &scan::ScanHorizontalScenario,
     &scan::ScanVerticalScenario,
     &ports_exhausted::PortsExhaustedScenario,
+    &tuple_in_use::TupleInUseScenario,
+    &self_connect::SelfConnectScenario,
+    &stale_established::StaleEstablishedScenario,
+    &option_dropped::OptionDroppedScenario,
+    &long_round_trip::LongRoundTripScenario,
     &impatient::ImpatientScenario,
     &several::SeveralScenario,
     &own_firewall::OwnFirewallScenario,

@@ -210,7 +210,7 @@ impl Tracker {
         let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Syn, r.segs);
         line.attempt = Some(n);
         line.gap_us = gap_us;
-        line.expected_gap_us = (!is_early).then_some(expected_gap_us);
+        line.expected_gap_us = Some(expected_gap_us);
         line.next_us = next_us;
         line.gives_up_us = Some(gives_up_us);
         line.failed = r.err != 0;

@@ -81,7 +81,9 @@ impl Verdict for AnswerRejected {
             0 => early,
             n => unanswered.min(n + early),
         };
-        if known == 0 || known * 2 < unanswered {
+        // Where refused answers cannot be seen, one that is known stands for the others.
+        let is_partial = known * 2 < unanswered && (context.sees_answers || early == 0);
+        if known == 0 || is_partial {
             return None;
         }
         let mut finding = Finding::certain().accounts_for(known);
@@ -136,7 +138,7 @@ impl Verdict for AnswerRejected {
         };
         let peer = super::peer(h);
         Some(finding.remedy(format!(
-            "on the peer: ss -tan src {peer} dst {local} shows the old connection, ss -K -t src {peer} dst \
+            "on the peer: ss -tan src {peer} dst {local} shows the old connection, ss -K -t state connected src {peer} dst \
              {local} ends it; then let RSTs pass between the two, or connect from another port"
         )))
     }
@@ -153,7 +155,7 @@ impl Verdict for AnswerRejected {
             detection: "skb:kfree_skb with a receiving socket in SYN_SENT (Linux 6.11): what came and why it was \
                       refused. On every kernel: a SYN repeated milliseconds after the one before it. Certain \
                       where that accounts for every SYN. A RST that acknowledges the SYN is refused.",
-            remedy: "End the old connection on the peer, and let RSTs pass.\n    ss -K -t src <peer>:<port> dst \
+            remedy: "End the old connection on the peer, and let RSTs pass.\n    ss -K -t state connected src <peer>:<port> dst \
                      <this host>:<port>   (on the peer)",
             reproduce: "synprobe lab stale-established",
         }
@@ -222,7 +224,7 @@ mod tests {
                 .any(|e| e.fact.contains("RST, which should end"))
         );
         let remedy = got.remedy.unwrap();
-        assert!(remedy.contains("ss -K -t src 10.0.0.9:5432 dst 10.0.0.1:40000"));
+        assert!(remedy.contains("ss -K -t state connected src 10.0.0.9:5432 dst 10.0.0.1:40000"));
     }
 
     #[test]

@@ -43,9 +43,9 @@ impl SynAtExisting {
     }
 }
 
-/// The command that ends a connection of this host.
+/// The command that ends a connection of this host. `connected`: ss leaves TIME_WAIT out by default.
 pub fn kill(netns_name: Option<&str>, local: SocketAddr, peer: SocketAddr) -> String {
-    let command = format!("ss -K -t src {local} dst {peer}");
+    let command = format!("ss -K -t state connected src {local} dst {peer}");
     run_in(netns_name, &command)
 }
 

@@ -44,7 +44,7 @@ impl Verdict for ExistingConnection {
                       a NAT or load balancer gave the port to another client.",
             detection: "skb:kfree_skb of a SYN whose receiving socket is a connection (Linux 6.11): certain.",
             remedy: "End the old connection; let RSTs of the client through; keepalives find dead ones.\n    \
-                     ss -K -t src <local>:<port> dst <peer>:<port>",
+                     ss -K -t state connected src <local>:<port> dst <peer>:<port>",
             reproduce: "synprobe lab stale-established\nsynprobe lab stale-time-wait",
         }
     }
@@ -266,7 +266,9 @@ mod tests {
         assert!(found[0].evidence[1].fact.contains("challenge ACK"));
         assert_eq!(
             found[0].remedy.as_deref(),
-            Some("ip netns exec blue ss -K -t src 10.0.0.1:8080 dst 10.0.0.9:40001")
+            Some(
+                "ip netns exec blue ss -K -t state connected src 10.0.0.1:8080 dst 10.0.0.9:40001"
+            )
         );
     }
 

@@ -14,6 +14,9 @@ use crate::{
     util::format,
 };
 
+/// A gap below this part of what the schedule predicts is not explained by it.
+const EARLY: u64 = 4;
+
 impl<W: Write> TextView<W> {
     /// Prints the columns: time, role, endpoints, event, dwell, details.
     fn row(
@@ -134,7 +137,8 @@ impl<W: Write> TextView<W> {
             (_, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected - expected / 8) => {
                 format!("earlier than its timer ({})", format::duration(expected))
             }
-            (None, None) if r.kind == RetransmitKind::Syn && r.gap_us.is_some() => {
+            // Far below the schedule: something else than the time-out made the kernel repeat it.
+            (None, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected / EARLY) => {
                 "before its time-out".to_owned()
             }
             (_, Some(expected)) => format!("due after {}", format::duration(expected)),
