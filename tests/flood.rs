@@ -64,6 +64,7 @@ fn handshake() -> Handshake {
             pid: None,
             comm: None,
             cgroup: None,
+            workload: Default::default(),
         },
         outcome: Outcome::Expired,
         open_reason: None,

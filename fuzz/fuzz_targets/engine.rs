@@ -465,6 +465,7 @@ impl Made<'_> {
             pid: b.is().then_some(7),
             comm: b.is().then(|| "nginx".into()),
             cgroup: None,
+            workload: Default::default(),
             syn_queue: b.pick(&[None, Some(0), Some(128)]),
             syn_queue_max: b.pick(&[None, Some(128)]),
             accept_queue: b.pick(&[None, Some(0), Some(129)]),

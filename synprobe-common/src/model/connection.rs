@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CommunityId, Role};
+use super::{CommunityId, Role, Workload};
 
 /// Address family as printed: a v4-mapped IPv6 socket is `ipv4` with `v4_mapped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -55,6 +55,9 @@ pub struct Connection {
     pub comm: Option<Arc<str>>,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
+    /// Its unit, container and pod.
+    #[serde(flatten)]
+    pub workload: Workload,
 }
 
 impl Connection {

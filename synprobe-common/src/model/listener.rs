@@ -4,6 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use super::Workload;
+
 /// Which limit binds a listener's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +35,9 @@ pub struct Listener {
     pub comm: Option<Arc<str>>,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
+    /// Its unit, container and pod. In a recording they are an input of their own.
+    #[serde(skip)]
+    pub workload: Workload,
     /// Half-opens in its SYN queue.
     pub syn_queue: Option<u32>,
     /// How many fit.

@@ -30,6 +30,7 @@ mod tcp_state;
 mod under_way;
 mod verdict;
 mod wall_clock;
+mod workload;
 
 pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
@@ -43,9 +44,10 @@ pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
-    ConntrackCounts, ConntrackReading, DestinationQuestion, Fate, HalfOpenRow, HandshakeCounters,
-    HandshakeSettings, Hop, ListenCounters, ListenerOwner, PathQuestion, RetransCounts,
-    RetransReading, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
+    ClientOwner, ConntrackCounts, ConntrackReading, DestinationQuestion, Fate, HalfOpenRow,
+    HandshakeCounters, HandshakeSettings, Hop, ListenCounters, ListenerOwner, PathQuestion,
+    RetransCounts, RetransReading, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
+    TupleHolder,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
@@ -62,3 +64,4 @@ pub use tcp_state::TcpState;
 pub use under_way::{PortState, UnderWay};
 pub use verdict::VerdictKind;
 pub use wall_clock::WallClock;
+pub use workload::{Workload, WorkloadNames, who};

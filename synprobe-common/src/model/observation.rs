@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
-use super::{Connection, Family, Process, Role};
+use super::{Connection, Family, Process, Role, Workload};
 use crate::util::addresses::printable;
 
 /// A connection as both a request_sock and its child see it: the family of the socket plays no part,
@@ -79,6 +79,7 @@ impl Tuple {
             pid: None,
             comm: None,
             cgroup: None,
+            workload: Workload::default(),
         }
     }
 }
@@ -202,6 +203,17 @@ pub struct ListenerOwner {
     pub local_port: u16,
     /// Who listens, where known.
     pub process: Option<Process>,
+    /// Its cgroup v2 path.
+    pub cgroup: Option<Arc<str>>,
+}
+
+/// An active open and who holds its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientOwner {
+    /// Whose.
+    pub tuple: Tuple,
+    /// Who holds the socket.
+    pub process: Process,
     /// Its cgroup v2 path.
     pub cgroup: Option<Arc<str>>,
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    Confidence, Evidence, Role,
+    Confidence, Evidence, Role, Workload,
     verdict::{self, VerdictKind},
 };
 
@@ -82,6 +82,9 @@ pub struct ProblemEffect {
     pub pid: Option<u32>,
     /// Its command.
     pub comm: Option<Arc<str>>,
+    /// Its unit, container and pod.
+    #[serde(flatten)]
+    pub workload: Workload,
     /// Handshakes that it concerns.
     pub handshakes: u64,
 }
@@ -114,6 +117,9 @@ pub struct Problem {
     pub pid: Option<u32>,
     /// Its command.
     pub comm: Option<Arc<str>>,
+    /// Its unit, container and pod.
+    #[serde(flatten)]
+    pub workload: Workload,
     /// Handshakes that it concerns.
     pub handshakes: u64,
     /// Those of them that are still open.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitedBy, ListenCounters, Listener};
+use super::{LimitedBy, ListenCounters, Listener, Workload};
 
 /// A [`Listener`] of recordings before `Input::ListenSockets`. The fields are those of the line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,7 @@ impl From<RecordedListener> for Listener {
             pid: r.pid,
             comm: r.comm,
             cgroup: r.cgroup,
+            workload: Workload::default(),
             syn_queue: r.syn_queue,
             syn_queue_max: r.syn_queue_max,
             accept_queue: r.accept_queue,

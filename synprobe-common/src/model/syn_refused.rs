@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::Forward;
+use super::{Forward, Workload};
 
 /// A `syn_refused` line: the SYNs of one peer to one local end that were refused for one reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +25,9 @@ pub struct SynRefused {
     pub pid: Option<u32>,
     /// Its command.
     pub comm: Option<Arc<str>>,
+    /// Its unit, container and pod.
+    #[serde(flatten)]
+    pub workload: Workload,
     /// The kernel's name for the reason, without `SKB_DROP_REASON_`; `None` where it gives none.
     pub reason: Option<Arc<str>>,
     /// The same in words.

@@ -11,3 +11,4 @@ pub mod privileges;
 mod seccomp;
 pub mod sockopts;
 pub mod sysctl;
+pub mod workload;

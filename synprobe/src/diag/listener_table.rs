@@ -1,6 +1,6 @@
 //! Every listener with its two queues, the fullest first, from one reading of the kernel's tables.
 
-use std::{cmp::Reverse, io, net::SocketAddr, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, io, net::SocketAddr, sync::Arc};
 
 use super::{
     counters::{CounterReader, MibCounters},
@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     filter::PortSet,
-    model::{Body, Line, ListenerNamespace, ListenerTable, QueueSettings, SharedSynQueue},
-    sys::{clock::monotonic_ns, netns::NetNs},
+    model::{
+        Body, Line, ListenerNamespace, ListenerTable, QueueSettings, SharedSynQueue, Workload,
+    },
+    sys::{clock::monotonic_ns, netns::NetNs, workload::Workloads},
     util::addresses::printable,
 };
 
@@ -50,8 +52,24 @@ pub fn read_listeners(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
             "the owner of some listeners cannot be determined: run as root, or with CAP_SYS_PTRACE";
         table.failures.push(line.to_owned());
     }
+    name_workloads(&mut table.lines);
     table.lines.sort_by_key(order);
     table
+}
+
+/// Adds unit, container and pod of each owner.
+fn name_workloads(lines: &mut [Line]) {
+    let mut workloads = Workloads::default();
+    let mut known: HashMap<u32, Workload> = HashMap::new();
+    for line in lines {
+        let Body::Listener(l) = &mut line.body else {
+            continue;
+        };
+        let Some(pid) = l.pid else { continue };
+        let cgroup = l.cgroup.as_deref();
+        let of = || Workload(workloads.of(cgroup, pid).map(Arc::new));
+        l.workload = known.entry(pid).or_insert_with(of).clone();
+    }
 }
 
 /// What was read of one namespace.
@@ -65,7 +83,12 @@ struct ReadNamespace {
 }
 
 impl ReadNamespace {
+    /// On one thread, which enters the namespace once.
     fn of(netns: &NetNs) -> io::Result<Self> {
+        netns.run(|| Self::read(netns))?
+    }
+
+    fn read(netns: &NetNs) -> io::Result<Self> {
         let mut sock_diag = SockDiag::open(netns)?;
         let half_opens = sock_diag.half_opens()?.rows;
         let listeners = ListenSockets::read(&mut sock_diag)?;
@@ -171,6 +194,7 @@ mod tests {
                 pid: None,
                 comm: None,
                 cgroup: None,
+                workload: Default::default(),
                 syn_queue: Some(syn_queue),
                 syn_queue_max: Some(128),
                 accept_queue: Some(accept_queue),

@@ -65,6 +65,8 @@ pub struct SocketOwners {
     pub complete: bool,
     /// Processes whose descriptors cannot be read (CAP_SYS_PTRACE is missing).
     pub denied: usize,
+    /// Descriptors that were read.
+    pub read: usize,
 }
 
 #[derive(Debug)]
@@ -209,6 +211,7 @@ impl OwnerCache {
                     return;
                 }
                 left = left.saturating_sub(1);
+                owners.read += 1;
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
                 };

@@ -9,7 +9,7 @@ use crate::{
     decode::{Event, Moment},
     model::{
         Body, ByRole, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
-        PathQuestion, RouteQuestion, SocketDump, Start, TcpState, Tuple, WallClock,
+        PathQuestion, RouteQuestion, SocketDump, Start, TcpState, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
     util::addresses::{mapped, printable},
@@ -210,6 +210,11 @@ impl Engine {
                 self.tracker.end_open(at_ns, most as usize);
             }
             Input::End { at_ns, produced } => self.finish(at_ns, produced),
+            Input::Callers(callers) => self.tracker.set_callers(callers),
+            Input::Workload { cgroup, pid, names } => {
+                self.tracker.set_workload(cgroup, pid, Workload(names));
+            }
+            Input::NotPolled(netns) => self.tracker.not_polled(netns),
         }
     }
 
@@ -366,9 +371,12 @@ impl Engine {
     fn listen_sockets(
         &mut self,
         at_ns: u64,
-        listeners: Vec<Listener>,
+        mut listeners: Vec<Listener>,
         counters: Vec<ListenCounters>,
     ) {
+        for l in &mut listeners {
+            l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
+        }
         self.judge.context.sample_at(at_ns, &listeners, &counters);
     }
 

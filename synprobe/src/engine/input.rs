@@ -12,10 +12,10 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        ConntrackReading, Counted, DestinationQuestion, HandshakeCounters, HandshakeSettings,
-        ListenCounters, Listener, ListenerOwner, Missed, PathQuestion, RecordedListenCounters,
-        RecordedListener, ReturnPath, Role, RouteAnswer, RouteQuestion, SocketDump, Tuple,
-        TupleHolder,
+        ClientOwner, ConntrackReading, Counted, DestinationQuestion, HandshakeCounters,
+        HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed, PathQuestion,
+        RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer, RouteQuestion,
+        SocketDump, Tuple, TupleHolder, WorkloadNames,
     },
     track::Fates,
 };
@@ -123,6 +123,19 @@ pub enum Input {
     Holder(Tuple, Option<TupleHolder>),
     /// Where this host's NAT sends a client's connection.
     Destination(DestinationQuestion, SocketAddr),
+    /// Who holds the sockets of active opens that are older than the run.
+    Callers(Vec<ClientOwner>),
+    /// Namespaces that this round did not look at, because nothing happens in them. They still exist.
+    NotPolled(Vec<u32>),
+    /// What a process belongs to: all processes of a cgroup v2 path, or, where that does not decide it, one.
+    Workload {
+        /// All processes of this cgroup.
+        cgroup: Option<Arc<str>>,
+        /// This one.
+        pid: Option<u32>,
+        /// What it is; `None`: nothing is known.
+        names: Option<Arc<WorkloadNames>>,
+    },
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

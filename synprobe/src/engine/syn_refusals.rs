@@ -85,6 +85,8 @@ impl Engine {
                         netns_name: self.tracker.netns_name(first.netns),
                         pid: listener.and_then(|l| l.last.pid),
                         comm: listener.and_then(|l| l.last.comm.clone()),
+                        workload: listener
+                            .map_or_else(Default::default, |l| l.last.workload.clone()),
                         reason: first.reason,
                         what: first.words.to_string(),
                         count: first.count,

@@ -9,11 +9,11 @@ use std::{
 
 use synprobe_ebpf::event::{DropRecord, Flow, SYN_NO_TUPLE, state};
 
-use super::{holders::Holders, host_names::HostNames};
+use super::{holders::Holders, host_names::HostNames, workloads::WorkloadFeed};
 use crate::{
     decode::Event,
     engine::{DropMeaning, Input},
-    model::Tuple,
+    model::{Process, Tuple},
     probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
     track::REMEMBERED_NAMES,
 };
@@ -29,7 +29,10 @@ pub struct Enricher {
     namespaces: HashSet<u32>,
     /// By namespace and index.
     devices: HashSet<(u32, u32)>,
+    /// Not found: looked for again after the next tick.
+    unknown: HashSet<u32>,
     cgroups: HashSet<u64>,
+    workloads: WorkloadFeed,
     /// Of the last event. The next one mostly has the same.
     last_netns: u32,
     last_cgroup: u64,
@@ -47,7 +50,9 @@ impl Enricher {
             names,
             namespaces: HashSet::new(),
             devices: HashSet::new(),
+            unknown: HashSet::new(),
             cgroups: HashSet::new(),
+            workloads: WorkloadFeed::default(),
             last_netns: 0,
             last_cgroup: 0,
             meanings: HashMap::new(),
@@ -69,6 +74,13 @@ impl Enricher {
         {
             self.cgroup(r.cgroup, feed);
             self.last_cgroup = r.cgroup;
+        }
+        if let Event::State(r, ..) = &event
+            && r.tgid != 0
+            && self.workloads.is_news(r.tgid, r.cgroup, &r.comm)
+        {
+            let path = self.names.cgroup(r.cgroup);
+            self.workloads.feed(r.tgid, path, feed);
         }
         if needs_counters {
             feed(Input::Counters(netns, self.names.counters(netns)));
@@ -112,16 +124,32 @@ impl Enricher {
 
     /// Feeds a namespace's name and settings, unless that was done.
     pub fn namespace(&mut self, inode: u32, feed: &mut impl FnMut(Input)) {
-        if self.namespaces.contains(&inode) {
+        if self.namespaces.contains(&inode) || self.unknown.contains(&inode) {
+            return;
+        }
+        let (name, settings) = self.names.namespace(inode);
+        if name.is_none() && self.unknown.len() < REMEMBERED {
+            self.unknown.insert(inode);
             return;
         }
         if self.namespaces.len() >= REMEMBERED {
             self.namespaces.clear();
         }
         self.namespaces.insert(inode);
-        let (name, settings) = self.names.namespace(inode);
         feed(Input::NetnsName(inode, name));
         feed(Input::Settings(inode, settings));
+    }
+
+    /// Feeds what a process belongs to, unless that was done.
+    pub fn process(
+        &mut self,
+        process: &Process,
+        cgroup: Option<&Arc<str>>,
+        feed: &mut impl FnMut(Input),
+    ) {
+        if self.workloads.is_new(process, cgroup) {
+            self.workloads.feed(process.pid, cgroup.cloned(), feed);
+        }
     }
 
     fn cgroup(&mut self, id: u64, feed: &mut impl FnMut(Input)) {
@@ -143,6 +171,11 @@ impl Enricher {
     /// Closes what was not used for a while.
     pub fn tidy(&mut self) {
         self.names.tidy();
+        if !self.unknown.is_empty() {
+            self.unknown.clear();
+            // The next event looks for its namespace, whichever it is.
+            self.last_netns = 0;
+        }
     }
 
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {

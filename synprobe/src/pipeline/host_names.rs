@@ -17,7 +17,7 @@ use crate::{
     model::{ConntrackReading, HandshakeCounters, HandshakeSettings},
     sys::{
         clock::monotonic_ns,
-        netns::{self, NetNs},
+        netns::{NetNs, NetnsIndex},
     },
 };
 
@@ -40,6 +40,7 @@ struct OpenConntrack {
 pub struct HostNames {
     /// Namespaces that the caller holds anyway.
     given: Vec<NetNs>,
+    index: NetnsIndex,
     cgroups: Option<Cgroups>,
     counters: HashMap<u32, (Option<CounterReader>, Instant)>,
     conntrack: HashMap<u32, OpenConntrack>,
@@ -50,6 +51,7 @@ impl HostNames {
     pub fn new(given: &[NetNs]) -> Self {
         Self {
             given: given.to_vec(),
+            index: NetnsIndex::default(),
             cgroups: Cgroups::open().ok(),
             counters: HashMap::new(),
             conntrack: HashMap::new(),
@@ -63,13 +65,13 @@ impl HostNames {
     }
 
     /// The namespace itself.
-    pub fn find(&self, inode: u32) -> Option<NetNs> {
+    pub fn find(&mut self, inode: u32) -> Option<NetNs> {
         let given = self.given.iter().find(|netns| netns.inode() == inode);
-        given.cloned().or_else(|| netns::find(inode))
+        given.cloned().or_else(|| self.index.find(inode))
     }
 
     /// The name of a namespace, and its settings.
-    pub fn namespace(&self, inode: u32) -> (Option<Arc<str>>, HandshakeSettings) {
+    pub fn namespace(&mut self, inode: u32) -> (Option<Arc<str>>, HandshakeSettings) {
         let Some(netns) = self.find(inode) else {
             return (None, HandshakeSettings::default());
         };
@@ -82,7 +84,7 @@ impl HostNames {
     }
 
     /// The name of a device.
-    pub fn device(&self, inode: u32, index: u32) -> Option<Arc<str>> {
+    pub fn device(&mut self, inode: u32, index: u32) -> Option<Arc<str>> {
         let netns = self.find(inode)?;
         netns.run(|| device_name(index)).ok()?
     }
@@ -111,9 +113,8 @@ impl HostNames {
     /// The counters of a namespace as they are now.
     pub fn counters(&mut self, inode: u32) -> HandshakeCounters {
         if !self.counters.contains_key(&inode) {
-            let reader = self
-                .find(inode)
-                .and_then(|netns| CounterReader::open(&netns).ok());
+            let found = self.find(inode);
+            let reader = found.and_then(|netns| CounterReader::open(&netns).ok());
             self.counters.insert(inode, (reader, Instant::now()));
         }
         let read = self.counters.get_mut(&inode).and_then(|(reader, used)| {

@@ -29,6 +29,7 @@ mod run_config;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::io;
 

@@ -82,8 +82,8 @@ impl Polling {
 }
 
 impl Run {
-    /// Begins a round.
-    pub(super) fn request_poll(&mut self) {
+    /// Begins a round; with `all` one that looks at idle namespaces too.
+    pub(super) fn request_poll(&mut self, all: bool) {
         self.core.feed(Input::PollBegins);
         let mut named = std::mem::take(&mut self.named);
         named.extend(self.core.engine.namespaces());
@@ -99,6 +99,8 @@ impl Run {
             paths,
             routes,
             destinations,
+            all,
+            callers: self.core.engine.is_quiet(),
         };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
     }
@@ -130,11 +132,28 @@ impl Run {
             routes,
             destinations,
             icmp,
+            idle,
+            callers,
             at_ns,
             took,
             ..
         } = *round;
-        let core = &mut self.core;
+        let (core, enricher) = (&mut self.core, &mut self.enricher);
+        let mut feed = |input| core.feed(input);
+        for caller in &callers {
+            enricher.process(&caller.process, caller.cgroup.as_ref(), &mut feed);
+        }
+        for owner in &owners {
+            if let Some(process) = &owner.process {
+                enricher.process(process, owner.cgroup.as_ref(), &mut feed);
+            }
+        }
+        if !callers.is_empty() {
+            core.feed(Input::Callers(callers));
+        }
+        if !idle.is_empty() {
+            core.feed(Input::NotPolled(idle));
+        }
         core.feed(Input::Owners(owners));
         core.feed(Input::ListenSockets {
             at_ns,

@@ -266,7 +266,7 @@ impl Run {
         // The next round may be far: where dumps are expensive, the pauses are long.
         self.core.feed(Input::CountHalfOpens);
         if self.polling.is_due() {
-            self.request_poll();
+            self.request_poll(false);
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ impl Run {
         self.take_report().await?;
         // Where one dump does not show a half-open, the next one decides.
         for _ in 0..2 {
-            self.request_poll();
+            self.request_poll(true);
             self.take_report().await?;
             if !self.core.engine.in_doubt() {
                 break;

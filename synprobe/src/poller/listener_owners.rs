@@ -1,15 +1,18 @@
-//! The owners of listeners, kept from round to round: a search walks over `/proc`.
+//! The owners of listeners, kept from round to round: a search walks over `/proc`. And, once, those of active
+//! opens that are older than the run: no event names their callers.
 
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
+use super::watched_netns::{Seen, tuple};
 use crate::{
     diag::{
         listen_queues::ListenerProcess,
         socket_owner::{Bounds, OwnerCache},
     },
+    model::{ClientOwner, Tuple},
     sys::clock::thread_cpu,
 };
 
@@ -18,51 +21,160 @@ const PAUSE: u32 = 100;
 /// An owner is searched again after this time: exec() keeps the socket and changes the name, and a pre-forked
 /// server may have left it to its workers.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The first search of a run: a page that is printed in seconds needs its names.
+const FIRST: Bounds = Bounds {
+    max_fds: 4_000_000,
+    max_time: Duration::from_secs(2),
+};
+/// Active opens whose callers are searched, at most.
+const MOST_CALLERS: usize = 65_536;
 
 #[derive(Default)]
 pub(super) struct OwnerSearch {
     cache: OwnerCache,
     known: HashMap<u32, (ListenerProcess, Instant)>,
-    /// Not before this, except for a namespace that is new.
+    /// Not before this.
     due: Option<Instant>,
+    /// Listeners by namespace, as last seen.
+    listeners: HashMap<u32, Vec<u32>>,
+    /// Listeners whose owner was found since the last round.
+    fresh: HashSet<u32>,
+    /// Active opens whose callers are still to be found, and the inodes of their sockets.
+    callers: Vec<(Tuple, u32)>,
+    /// By namespace, the sockets that were asked for.
+    asked: HashMap<u32, HashSet<u32>>,
+    /// The quiet mode: no event names the caller of a connect().
+    pub(super) wants_all_callers: bool,
+    /// Those that were found since the last round.
+    found_callers: Vec<ClientOwner>,
+    /// A search that was cut short was logged.
+    logged: bool,
 }
 
 impl OwnerSearch {
-    /// Searches the owners of sockets that are not known, or were searched long ago. With `at_once` also
-    /// directly after the last search.
-    pub(super) fn learn(&mut self, inodes: &[u32], at_once: bool) {
+    /// The listeners of a namespace, as they are now.
+    pub(super) fn saw(&mut self, netns: u32, inodes: Vec<u32>) {
+        self.listeners.insert(netns, inodes);
+    }
+
+    /// Active opens that are older than the run; in the quiet mode also those whose SYN was retransmitted. Each
+    /// is searched once.
+    pub(super) fn want_callers(&mut self, seen: &Seen, netns: u32) {
+        let now: HashSet<u32> = seen.syn_sent.iter().map(|row| row.inode).collect();
+        let asked = self.asked.entry(netns).or_default();
+        asked.retain(|inode| now.contains(inode));
+        let room = MOST_CALLERS.saturating_sub(self.callers.len());
+        let all = self.wants_all_callers;
+        let wanted = seen
+            .syn_sent
+            .iter()
+            .filter(|row| row.inode != 0 && (seen.is_first || all && row.retrans > 0))
+            .filter(|row| asked.insert(row.inode))
+            .take(room);
+        self.callers
+            .extend(wanted.map(|row| (tuple(row, netns), row.inode)));
+        if asked.is_empty() {
+            self.asked.remove(&netns);
+        }
+    }
+
+    /// Searches the owners of sockets that are not known, or were searched long ago, all in one pass over
+    /// `/proc`.
+    pub(super) fn learn(&mut self) {
         let now = Instant::now();
-        if !at_once && self.due.is_some_and(|due| now < due) {
+        self.fresh.clear();
+        if self.due.is_some_and(|due| now < due) {
             return;
         }
         let is_known = |inode: &u32| {
             let known = self.known.get(inode);
             known.is_some_and(|(_, asked)| now.duration_since(*asked) < AGAIN)
         };
-        let wanted: Vec<u32> = inodes.iter().copied().filter(|i| !is_known(i)).collect();
+        let (mut wanted, mut near) = (Vec::new(), HashSet::new());
+        for (netns, inodes) in &self.listeners {
+            let before = wanted.len();
+            wanted.extend(inodes.iter().copied().filter(|i| !is_known(i)));
+            if wanted.len() > before {
+                near.insert(*netns);
+            }
+        }
+        let listeners = wanted.len();
+        wanted.extend(self.callers.iter().map(|(_, inode)| *inode));
+        near.extend(self.callers.iter().map(|(tuple, _)| tuple.netns));
         if wanted.is_empty() {
             return;
         }
+        let bounds = match self.due {
+            None => FIRST,
+            Some(_) => Bounds::default(),
+        };
         let began = thread_cpu();
-        let mut found = self.cache.find(&wanted, Bounds::default());
-        for inode in wanted {
+        let mut found = self.cache.find_near(&wanted, &near, bounds);
+        for inode in wanted.into_iter().take(listeners) {
             let owner = found.by_inode.remove(&inode);
             // A search that was cut short proves nothing about the rest.
             if owner.is_none() && !found.complete {
                 continue;
             }
             let who = owner.map(ListenerProcess::of).unwrap_or_default();
+            if self
+                .known
+                .get(&inode)
+                .is_none_or(|(known, _)| *known != who)
+            {
+                self.fresh.insert(inode);
+            }
             self.known.insert(inode, (who, now));
         }
+        let callers = std::mem::take(&mut self.callers);
+        for (tuple, inode) in callers {
+            match found.by_inode.remove(&inode) {
+                Some(owner) => {
+                    let who = ListenerProcess::of(owner);
+                    let caller = who.process.map(|process| ClientOwner {
+                        tuple,
+                        process,
+                        cgroup: who.cgroup,
+                    });
+                    self.found_callers.extend(caller);
+                }
+                None if found.complete => (),
+                None => self.callers.push((tuple, inode)),
+            }
+        }
+        let all = self.listeners.values().flatten();
+        let unnamed =
+            all.filter(|inode| !self.known.contains_key(inode)).count() + self.callers.len();
+        if !found.complete && unnamed > 0 && !std::mem::replace(&mut self.logged, true) {
+            log::warn!(
+                "the owners of {unnamed} sockets are not known yet: the search was cut short after {} descriptors \
+                 and {:?}, and goes on in a while",
+                found.read,
+                now.elapsed()
+            );
+        }
         self.due = Some(Instant::now() + thread_cpu().saturating_sub(began) * PAUSE);
+    }
+
+    /// The callers that were found since the last call.
+    pub(super) fn take_callers(&mut self) -> Vec<ClientOwner> {
+        std::mem::take(&mut self.found_callers)
     }
 
     pub(super) fn who(&self, inode: u32) -> Option<ListenerProcess> {
         self.known.get(&inode).map(|(who, _)| who.clone())
     }
 
-    /// Forgets all others.
-    pub(super) fn retain(&mut self, inodes: &HashSet<u32>) {
+    /// Whether the owner of a listener was found, or changed, since the last round.
+    pub(super) fn is_fresh(&self, inode: u32) -> bool {
+        self.fresh.contains(&inode)
+    }
+
+    /// Forgets what is in no other namespace than these, and listeners that closed.
+    pub(super) fn retain(&mut self, netns: impl Fn(u32) -> bool) {
+        self.listeners.retain(|inode, _| netns(*inode));
+        self.asked.retain(|inode, _| netns(*inode));
+        let inodes: HashSet<u32> = self.listeners.values().flatten().copied().collect();
         let cache = &mut self.cache;
         self.known.retain(|inode, _| {
             let stays = inodes.contains(inode);

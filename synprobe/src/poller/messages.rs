@@ -10,8 +10,9 @@ use std::{
 use crate::{
     diag::icmp::IcmpErrors,
     model::{
-        ConntrackReading, DestinationQuestion, Fate, HandshakeSettings, ListenCounters, Listener,
-        ListenerOwner, PathQuestion, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
+        ClientOwner, ConntrackReading, DestinationQuestion, Fate, HandshakeSettings,
+        ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath, RouteAnswer,
+        RouteQuestion, SocketDump, Tuple,
     },
 };
 
@@ -27,6 +28,10 @@ pub enum Request {
         routes: Vec<RouteQuestion>,
         /// Connections whose real destination is asked for.
         destinations: Vec<DestinationQuestion>,
+        /// Idle namespaces too, in which nothing happens.
+        all: bool,
+        /// No event names the callers of active opens: those in trouble are searched.
+        callers: bool,
     },
     /// What became of these half-opens?
     Fates(Vec<Tuple>),
@@ -65,6 +70,10 @@ pub struct Round {
     pub destinations: Vec<(DestinationQuestion, SocketAddr)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.
     pub icmp: Vec<Arc<IcmpErrors>>,
+    /// Namespaces that are still there, and were not looked at: nothing happens in them.
+    pub idle: Vec<u32>,
+    /// Active opens that are older than the run, and who called connect().
+    pub callers: Vec<ClientOwner>,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
     /// Listeners whose owner's state was read: they are bounded.

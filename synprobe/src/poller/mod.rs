@@ -17,13 +17,15 @@ use crate::{
     sys::{
         clock::{monotonic_ns, thread_cpu},
         fd_limit,
-        netns::{self, NetNs},
+        netns::{self, NetNs, NetnsIndex},
     },
 };
+use idle::IdleNamespaces;
 use listener_owners::OwnerSearch;
 pub use messages::{Report, Request, Round};
 use watched_netns::{Seen, WatchedNetns};
 
+mod idle;
 mod listener_owners;
 mod messages;
 mod routes;
@@ -31,6 +33,12 @@ mod watched_netns;
 
 /// How often namespaces are discovered.
 const DISCOVER: Duration = Duration::from_secs(10);
+/// Discovery takes no more than this share of one core: its pause is this many times its CPU time.
+const PAUSE: u32 = 100;
+/// How often settings and addresses of a namespace are read again.
+const SETTINGS: Duration = Duration::from_secs(10);
+/// CPU time for the search and the opening of new namespaces in one round, after the first.
+const NEW: Duration = Duration::from_millis(20);
 /// A namespace without a process, an event or a half-open is closed after this time.
 const FORGET: Duration = Duration::from_secs(60);
 /// Half-opens looked up in a round, at most: about a microsecond each. The rest waits for the next round.
@@ -46,7 +54,10 @@ pub struct Poller {
     watched: HashMap<u32, WatchedNetns>,
     refused: HashSet<u32>,
     owners: OwnerSearch,
-    discovered: Option<Instant>,
+    idle: IdleNamespaces,
+    index: NetnsIndex,
+    /// When namespaces are discovered again.
+    discover_due: Option<Instant>,
     /// Whether the lack of file descriptors was logged.
     exhausted: bool,
 }
@@ -61,7 +72,9 @@ impl Poller {
             watched: HashMap::new(),
             refused: HashSet::new(),
             owners: OwnerSearch::default(),
-            discovered: None,
+            idle: IdleNamespaces::default(),
+            index: NetnsIndex::default(),
+            discover_due: None,
             exhausted: false,
         }
     }
@@ -81,8 +94,11 @@ impl Poller {
                     paths,
                     routes,
                     destinations,
+                    all,
+                    callers,
                 } => {
-                    let mut round = self.round(&named, &paths);
+                    self.owners.wants_all_callers = callers;
+                    let mut round = self.round(&named, &paths, all);
                     round.routes = routes::look_up(&mut self.watched, &routes);
                     round.destinations = routes::destinations(&self.watched, &destinations);
                     Report::Round(Box::new(round))
@@ -95,18 +111,29 @@ impl Poller {
         }
     }
 
-    /// One round.
-    pub fn round(&mut self, named: &HashSet<u32>, paths: &[PathQuestion]) -> Round {
+    /// One round. With `all` it looks at idle namespaces too.
+    pub fn round(&mut self, named: &HashSet<u32>, paths: &[PathQuestion], all: bool) -> Round {
         let new = self.discover(named);
         let mut round = Round::default();
-        let watched = mem::take(&mut self.watched);
-        let mut inodes = HashSet::new();
+        let inodes = self.watched.keys().copied();
+        let chosen = self.idle.choose(inodes, named, all);
+        let mut looked_at = Vec::new();
         let mut took = Duration::ZERO;
-        for (inode, mut watched_netns) in watched {
+        for (inode, mut watched_netns) in mem::take(&mut self.watched) {
+            if !chosen.contains(&inode) {
+                round.idle.push(inode);
+                self.watched.insert(inode, watched_netns);
+                continue;
+            }
+            let is_new = new.contains(&inode);
             // CPU time, not wall time: on a busy host a dump must not seem expensive.
             let began = thread_cpu();
+            if watched_netns.settings_read.elapsed() >= SETTINGS {
+                watched_netns.read_settings();
+            }
             let seen = Seen::of(&mut watched_netns);
-            took += thread_cpu().saturating_sub(began);
+            // The first look has a bound of its own: the next round does not wait for it.
+            took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -117,17 +144,23 @@ impl Poller {
                     continue;
                 }
             };
-            // The search for owners is not included: it has a bound of its own.
-            let is_new = new.contains(&inode);
-            let all: Vec<u32> = seen.listeners.iter().map(|l| l.inode).collect();
-            self.owners.learn(&all, is_new);
-            inodes.extend(all);
+            self.idle.note(inode, &seen);
+            let all = seen.listeners.iter().map(|l| l.inode).collect();
+            self.owners.saw(inode, all);
+            self.owners.want_callers(&seen, inode);
+            looked_at.push((inode, watched_netns, seen, is_new));
+        }
+        // It has a bound of its own.
+        self.owners.learn();
+        for (inode, mut watched_netns, seen, is_new) in looked_at {
             let began = thread_cpu();
             round.take_in(&mut watched_netns, &seen, &self.owners, is_new);
-            took += thread_cpu().saturating_sub(began);
+            took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
             self.watched.insert(inode, watched_netns);
         }
-        self.owners.retain(&inodes);
+        let callers = self.owners.take_callers();
+        self.owners
+            .retain(|netns| self.watched.contains_key(&netns));
         Round {
             paths: self.look_up(paths),
             icmp: self
@@ -135,6 +168,7 @@ impl Poller {
                 .values()
                 .filter_map(|watched| watched.icmp.clone())
                 .collect(),
+            callers,
             at_ns: monotonic_ns(),
             took,
             ..round
@@ -166,14 +200,12 @@ impl Poller {
 
     /// Opens new namespaces; returns their inodes.
     fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
-        let due = self.discovered.is_none_or(|at| at.elapsed() >= DISCOVER);
+        let first = self.discover_due.is_none();
+        let due = self.discover_due.is_none_or(|at| at <= Instant::now());
+        let began = thread_cpu();
         let mut found: Vec<NetNs> = self.given.drain(..).collect();
         let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
         if due {
-            self.discovered = Some(Instant::now());
-            for watched_netns in self.watched.values_mut() {
-                watched_netns.read_settings();
-            }
             if !self.only {
                 let discovery = netns::discover();
                 if discovery.exhausted {
@@ -181,6 +213,8 @@ impl Poller {
                 }
                 found.extend(discovery.namespaces);
             }
+            let pause = thread_cpu().saturating_sub(began) * PAUSE;
+            self.discover_due = Some(Instant::now() + pause.max(DISCOVER));
         }
         for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
             if let Some(watched_netns) = self.watched.get_mut(&inode) {
@@ -197,7 +231,7 @@ impl Poller {
                 && !self.watched.contains_key(inode)
                 && !self.refused.contains(inode)
             {
-                found.extend(netns::find(*inode));
+                found.extend(self.index.find(*inode));
             }
         }
         // Known ones are closed before more are opened.
@@ -208,32 +242,19 @@ impl Poller {
             if self.watched.contains_key(&inode) {
                 continue;
             }
+            // Who makes namespaces by the thousand costs a bounded share: the rest waits.
+            if !first && thread_cpu().saturating_sub(began) > NEW {
+                break;
+            }
             if fd_limit::scarce() {
                 self.no_descriptors();
                 break;
             }
-            match SockDiag::open(&netns) {
-                Ok(sock_diag) => {
-                    let counters = self.less_without("counters", CounterReader::open, &netns);
-                    let routes = self.less_without("routes", Routes::open, &netns);
-                    let icmp = self.less_without("ICMP errors", IcmpErrors::open, &netns);
-                    let mut watched_netns = WatchedNetns {
-                        netns,
-                        sock_diag,
-                        counters,
-                        routes,
-                        icmp: icmp.map(Arc::new),
-                        synack_retries: None,
-                        settings: HandshakeSettings::default(),
-                        limits: QueueSettings::default(),
-                        conntrack: None,
-                        is_stale: true,
-                        no_routes6: None,
-                        begun: false,
-                        given: given.contains(&inode),
-                        in_use: Instant::now(),
-                    };
-                    watched_netns.read_settings();
+            let given = given.contains(&inode);
+            // On one thread, which enters the namespace once.
+            let opened = netns.run(|| self.open(&netns, given));
+            match opened.and_then(|opened| opened) {
+                Ok(watched_netns) => {
                     self.watched.insert(inode, watched_netns);
                     new.push(inode);
                 }
@@ -246,6 +267,32 @@ impl Poller {
             }
         }
         new
+    }
+
+    fn open(&mut self, netns: &NetNs, given: bool) -> io::Result<WatchedNetns> {
+        let sock_diag = SockDiag::open(netns)?;
+        let counters = self.less_without("counters", CounterReader::open, netns);
+        let routes = self.less_without("routes", Routes::open, netns);
+        let icmp = self.less_without("ICMP errors", IcmpErrors::open, netns);
+        let mut watched_netns = WatchedNetns {
+            netns: netns.clone(),
+            sock_diag,
+            counters,
+            routes,
+            icmp: icmp.map(Arc::new),
+            synack_retries: None,
+            settings: HandshakeSettings::default(),
+            limits: QueueSettings::default(),
+            conntrack: None,
+            is_stale: true,
+            no_routes6: None,
+            begun: false,
+            given,
+            in_use: Instant::now(),
+            settings_read: Instant::now(),
+        };
+        watched_netns.read_settings();
+        Ok(watched_netns)
     }
 
     /// Opens a source that a namespace can be watched without.

@@ -3,7 +3,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use super::*;
 
 fn round(poller: &mut Poller) -> Round {
-    poller.round(&HashSet::new(), &[])
+    poller.round(&HashSet::new(), &[], false)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
         icmp::IcmpErrors,
         inet_diag_msg::{Row, mask},
         listen_queues::{ListenQueues, read_settings},
-        listen_sockets::ListenSockets,
+        listen_sockets::{ListenSocket, ListenSockets},
         owner_state,
         route::Routes,
         sock_diag::{self, Query, SockDiag},
@@ -51,16 +51,25 @@ pub(super) struct WatchedNetns {
     pub given: bool,
     /// When it was last known to be somebody else's too.
     pub in_use: Instant,
+    /// When its settings were read.
+    pub settings_read: Instant,
 }
 
 impl WatchedNetns {
     /// Reads what changes seldom.
     pub fn read_settings(&mut self) {
-        (self.settings, self.synack_retries) = handshake_settings(&self.netns);
-        self.limits = read_settings(&self.netns).unwrap_or_default();
+        let netns = &self.netns;
+        let both = || {
+            (
+                handshake_settings(netns),
+                read_settings(netns).unwrap_or_default(),
+            )
+        };
+        ((self.settings, self.synack_retries), self.limits) = netns.run(both).unwrap_or_default();
         let conntrack = ConntrackReader::open(&self.netns);
         self.conntrack = conntrack.and_then(|reader| reader.read(false)).ok();
         self.is_stale = true;
+        self.settings_read = Instant::now();
     }
 
     /// Packets without a route, of both families. Those of IPv6 are read again only after a listener has
@@ -76,11 +85,22 @@ impl WatchedNetns {
     }
 }
 
+/// The connection of a row.
+pub(super) fn tuple(row: &Row, netns: u32) -> Tuple {
+    Tuple {
+        netns,
+        local_addr: row.local_addr,
+        peer_addr: row.peer_addr,
+        local_port: row.local_port,
+        peer_port: row.peer_port,
+    }
+}
+
 /// What one namespace showed.
 pub(super) struct Seen {
     half_opens: sock_diag::SockDump,
-    syn_sent: Vec<Row>,
-    is_first: bool,
+    pub syn_sent: Vec<Row>,
+    pub is_first: bool,
     pub listeners: ListenSockets,
     counters: Option<counters::MibCounters>,
     counted_ns: u64,
@@ -119,6 +139,34 @@ impl Seen {
         })
     }
 
+    /// Whether it showed a handshake in progress, or a connection that waits for accept().
+    pub fn has_activity(&self) -> bool {
+        !self.half_opens.rows.is_empty()
+            || !self.syn_sent.is_empty()
+            || self.listeners.iter().any(|l| l.accept_queue > 0)
+    }
+
+    /// The counters that move with handshakes, and the listeners' own drops.
+    pub fn activity_counters(&self) -> Vec<Option<u64>> {
+        let names = [
+            "ActiveOpens",
+            "PassiveOpens",
+            "AttemptFails",
+            "ListenOverflows",
+            "ListenDrops",
+            "SyncookiesSent",
+            "TCPReqQFullDrop",
+            "TCPSynRetrans",
+            "EmbryonicRsts",
+        ];
+        let drops = self.listeners.iter().map(|l| l.drops.map(u64::from));
+        names
+            .iter()
+            .map(|name| self.counter(name))
+            .chain(drops)
+            .collect()
+    }
+
     fn counter(&self, name: &str) -> Option<u64> {
         self.counters.as_ref()?.get(name)
     }
@@ -134,13 +182,7 @@ impl Seen {
         let netns = watched.netns.inode();
         let dump = &self.half_opens;
         let as_row = |row: &Row| HalfOpenRow {
-            tuple: Tuple {
-                netns,
-                local_addr: row.local_addr,
-                peer_addr: row.peer_addr,
-                local_port: row.local_port,
-                peer_port: row.peer_port,
-            },
+            tuple: tuple(row, netns),
             family: row.family,
             retrans: row.retrans,
             expires_ms: row.expires_ms,
@@ -176,17 +218,19 @@ impl Round {
         is_new: bool,
     ) {
         let netns = watched.netns.inode();
-        if is_new {
-            self.owners.extend(seen.listeners.iter().map(|l| {
-                let who = owners.who(l.inode).unwrap_or_default();
-                ListenerOwner {
-                    netns,
-                    local_addr: l.local_addr,
-                    local_port: l.local_port,
-                    process: who.process,
-                    cgroup: who.cgroup,
-                }
-            }));
+        let news = |l: &&ListenSocket| is_new || owners.is_fresh(l.inode);
+        if seen.listeners.iter().any(|l| news(&l)) {
+            self.owners
+                .extend(seen.listeners.iter().filter(news).map(|l| {
+                    let who = owners.who(l.inode).unwrap_or_default();
+                    ListenerOwner {
+                        netns,
+                        local_addr: l.local_addr,
+                        local_port: l.local_port,
+                        process: who.process,
+                        cgroup: who.cgroup,
+                    }
+                }));
         }
         let queues = ListenQueues {
             listeners: &seen.listeners,

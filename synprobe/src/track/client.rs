@@ -63,6 +63,7 @@ impl Tracker {
         };
         connection.set_process(Some(&process));
         connection.cgroup = self.host.cgroup_path(r.cgroup);
+        self.name_workload(connection);
     }
 
     /// Whether a connection is one that was asked for; `local` overrides the tuple's port.
@@ -98,7 +99,10 @@ impl Tracker {
         if !self.config.selection.wants(Role::Client) || !self.wants(&tuple, None) {
             return;
         }
-        let connection = self.new_connection(&tuple, Role::Client, family);
+        let mut connection = self.new_connection(&tuple, Role::Client, family);
+        if let Some(caller) = self.callers.remove(&tuple) {
+            self.named_by(&mut connection, caller);
+        }
         let mut open = OpenHandshake::new(connection, TcpState::SynSent, Some(start), seen_ns);
         open.retransmits = n;
         let (_, evicted) = self.preexisting.insert(tuple, open);

@@ -109,6 +109,7 @@ impl Tracker {
         if let Some(owner) = owner {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup;
+            self.name_workload(&mut connection);
         }
         self.established.insert(sock, Arc::new(connection.clone()));
         connection

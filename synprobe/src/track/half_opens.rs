@@ -9,7 +9,7 @@ use super::{
     handshake::{HandshakeStart, OpenHandshake},
     local_ends::{HalfOpenKey, LocalEnds},
 };
-use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple};
+use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple, Workload};
 use crate::util::bounded::Bounded;
 
 /// The table of them.
@@ -27,6 +27,7 @@ struct Owner {
     pid: Option<u32>,
     comm: Option<Arc<str>>,
     cgroup: Option<Arc<str>>,
+    workload: Workload,
 }
 
 /// A stored half-open.
@@ -159,6 +160,7 @@ impl CompactHalfOpen {
             pid: self.owner.pid,
             comm: self.owner.comm.clone(),
             cgroup: self.owner.cgroup.clone(),
+            workload: self.owner.workload.clone(),
             ..tuple.connection(self.id, Role::Server, family)
         };
         let start = source.map(|source| HandshakeStart {
@@ -306,13 +308,15 @@ impl HalfOpens {
         let same = self.owner.netns_name == c.netns_name
             && self.owner.pid == c.pid
             && self.owner.comm == c.comm
-            && self.owner.cgroup == c.cgroup;
+            && self.owner.cgroup == c.cgroup
+            && self.owner.workload == c.workload;
         if !same {
             self.owner = Arc::new(Owner {
                 netns_name: c.netns_name.clone(),
                 pid: c.pid,
                 comm: c.comm.clone(),
                 cgroup: c.cgroup.clone(),
+                workload: c.workload.clone(),
             });
         }
         let compact = CompactHalfOpen::of(&open, Arc::clone(&self.owner));

@@ -1,7 +1,7 @@
 //! Names, settings and counters of the host. They are inputs: the caller feeds them before the event that
 //! needs them ([`Tracker::needs_counters`]).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use synprobe_ebpf::event::{ENDED_BY_UNKNOWN, Flow};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     decode::{Event, Moment},
-    model::{HandshakeCounters, HandshakeSettings, Role, TcpState, Tuple},
+    model::{Connection, HandshakeCounters, HandshakeSettings, Role, TcpState, Tuple, Workload},
     util::bounded::Bounded,
 };
 
@@ -23,6 +23,8 @@ pub const REMEMBERED_NAMES: usize = 8192;
 pub(super) struct HostFacts {
     netns_names: Bounded<u32, Option<Arc<str>>>,
     cgroup_paths: Bounded<u64, Option<Arc<str>>>,
+    workloads_of_cgroups: HashMap<Arc<str>, Workload>,
+    workloads_of_pids: Bounded<u32, Workload>,
     settings: Bounded<u32, HandshakeSettings>,
     counters: Bounded<u32, HandshakeCounters>,
 }
@@ -32,6 +34,8 @@ impl Default for HostFacts {
         Self {
             netns_names: Bounded::new(REMEMBERED_NAMES),
             cgroup_paths: Bounded::new(REMEMBERED_NAMES),
+            workloads_of_cgroups: HashMap::new(),
+            workloads_of_pids: Bounded::new(REMEMBERED_NAMES),
             settings: Bounded::new(REMEMBERED_NAMES),
             counters: Bounded::new(REMEMBERED_NAMES),
         }
@@ -88,6 +92,30 @@ impl Tracker {
     /// The path of a cgroup v2 id.
     pub fn set_cgroup_path(&mut self, id: u64, path: Option<Arc<str>>) {
         self.host.cgroup_paths.insert(id, path);
+    }
+
+    /// What all processes of a cgroup belong to, or one process.
+    pub fn set_workload(&mut self, cgroup: Option<Arc<str>>, pid: Option<u32>, workload: Workload) {
+        if let Some(cgroup) = cgroup {
+            if self.host.workloads_of_cgroups.len() >= REMEMBERED_NAMES {
+                self.host.workloads_of_cgroups.clear();
+            }
+            self.host.workloads_of_cgroups.insert(cgroup, workload);
+        } else if let Some(pid) = pid {
+            self.host.workloads_of_pids.insert(pid, workload);
+        }
+    }
+
+    /// What a process belongs to, as far as it was fed.
+    pub fn workload(&self, pid: Option<u32>, cgroup: Option<&str>) -> Workload {
+        let by_cgroup = cgroup.and_then(|cgroup| self.host.workloads_of_cgroups.get(cgroup));
+        let by_pid = || self.host.workloads_of_pids.get(&pid?);
+        by_cgroup.or_else(by_pid).cloned().unwrap_or_default()
+    }
+
+    /// Completes a connection whose process and cgroup are known.
+    pub(super) fn name_workload(&self, connection: &mut Connection) {
+        connection.workload = self.workload(connection.pid, connection.cgroup.as_deref());
     }
 
     /// The settings of a namespace, as last read.

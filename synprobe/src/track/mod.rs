@@ -3,6 +3,7 @@
 //! [`Tracker`] takes [`Observation`]s, from whichever source, and makes [`Line`]s. It does no I/O and
 //! has no clock: time comes with the observations. Its table is bounded.
 
+mod callers;
 mod client;
 mod config;
 mod data_retransmits;
@@ -30,7 +31,7 @@ mod syn_sent_gone;
 mod tests;
 mod unreported;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 pub use config::TrackConfig;
 pub use host_facts::REMEMBERED_NAMES;
@@ -47,8 +48,8 @@ use peers::Peers;
 use crate::{
     decode::Event,
     model::{
-        Body, ByRole, Connection, Detail, HalfOpenSource, Line, Missed, OpenReason, Role, TcpState,
-        Tuple,
+        Body, ByRole, ClientOwner, Connection, Detail, HalfOpenSource, Line, Missed, OpenReason,
+        Role, TcpState, Tuple,
     },
     util::bounded::Bounded,
 };
@@ -62,6 +63,8 @@ pub struct Tracker {
     clients: Bounded<u64, OpenHandshake>,
     /// Active opens that are older than the run, by tuple: sock_diag does not show their socket's address.
     preexisting: Bounded<Tuple, OpenHandshake>,
+    /// Callers of those that the dump of this round will show.
+    callers: HashMap<Tuple, ClientOwner>,
     /// Passive opens by tuple: their request_sock has another address than the child.
     half_opens: HalfOpens,
     /// Children in SYN_RECV (Fast Open, simultaneous open) by `struct sock`.
@@ -96,6 +99,7 @@ impl Tracker {
             next_id: 1,
             clients: Bounded::new(config.max_handshakes),
             preexisting: Bounded::new(config.max_handshakes),
+            callers: HashMap::new(),
             half_opens: HalfOpens::new(config.max_handshakes),
             children: Bounded::new(config.max_handshakes),
             established: Bounded::new(REMEMBERED),

@@ -98,9 +98,15 @@ impl Tracker {
         self.half_opens.namespaces()
     }
 
+    /// Namespaces that still exist, and that this round leaves out.
+    pub fn not_polled(&mut self, namespaces: Vec<u32>) {
+        self.reconcile.polled.extend(namespaces);
+    }
+
     /// All dumps that were asked for are taken in.
     pub fn poll_ends(&mut self, now_ns: u64) {
         self.reconcile.collecting = false;
+        self.callers.clear();
         self.reconcile.ended.clear();
         let polled = std::mem::take(&mut self.reconcile.polled);
         self.mib_audit.keep(|netns| polled.contains(netns));

@@ -199,6 +199,7 @@ impl Tracker {
         if let Some(owner) = self.owners.of(&tuple) {
             connection.set_process(owner.process.as_ref());
             connection.cgroup = owner.cgroup.clone();
+            self.name_workload(&mut connection);
         }
         OpenHandshake::new(connection, TcpState::SynRecv, start, alive_ns)
     }

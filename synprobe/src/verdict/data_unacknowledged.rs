@@ -105,6 +105,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         peer_port: c.peer_port.filter(|_| is_client),
         pid: c.pid,
         comm: c.comm.clone(),
+        workload: c.workload.clone(),
         handshakes: stuck.len() as u64,
         open: 0,
         peers,

@@ -34,6 +34,7 @@ pub fn connection(role: Role, peer: &str, peer_port: u16) -> Connection {
         pid: Some(77),
         comm: Some("app".into()),
         cgroup: None,
+        workload: Default::default(),
     }
 }
 
@@ -153,6 +154,7 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
         pid: Some(77),
         comm: Some("app".into()),
         cgroup: None,
+        workload: Default::default(),
         syn_queue: Some(syn_queue),
         syn_queue_max: Some(128),
         accept_queue: Some(accept_queue),

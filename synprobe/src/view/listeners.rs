@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use crate::{
-    model::{LimitedBy, Listener, ListenerTable},
+    model::{LimitedBy, Listener, ListenerTable, who},
     util::format::safe,
 };
 
@@ -93,9 +93,9 @@ pub fn no_listener(asked: Option<&str>) -> String {
 }
 
 fn row(l: &Listener) -> [String; 7] {
-    let process = match (&l.comm, l.pid) {
-        (Some(comm), Some(pid)) => format!("{}/{pid}", safe(comm)),
-        _ => "?".to_owned(),
+    let process = match &*who(l.comm.as_deref(), l.pid, &l.workload) {
+        "" => "?".to_owned(),
+        who => who.to_owned(),
     };
     let netns = match l.netns_name.as_deref() {
         Some("host") => String::new(),

@@ -24,6 +24,7 @@ fn connection(role: Role) -> Connection {
         pid: Some(99),
         comm: Some("ngi\u{1b}nx".into()),
         cgroup: None,
+        workload: Default::default(),
     }
 }
 
@@ -193,6 +194,8 @@ fn json_has_the_contract_s_names_and_nulls() {
             "id": 7, "role": "server", "family": "ipv4",
             "local_addr": "10.0.0.1", "local_port": 8080, "peer_addr": "10.0.0.5", "peer_port": 40000,
             "netns": 4_026_531_833_u32, "netns_name": "blue", "pid": 99, "comm": "ngi\u{1b}nx", "cgroup": null,
+            "unit": null, "container_id": null, "pod_uid": null, "container": null, "pod": null,
+            "namespace": null,
             "kind": "synack", "trigger": "timer", "attempt": 1, "gap_us": 1_012_000,
             "expected_gap_us": 1_000_000, "next_us": 2_000_000, "gives_up_us": 62_000_000,
             "segs": 1, "failed": false, "error": null,
@@ -309,6 +312,7 @@ fn a_refused_syn_has_a_line() {
         netns_name: Some("blue".into()),
         pid: Some(99),
         comm: Some("bgpd".into()),
+        workload: Default::default(),
         reason: Some("TCP_MD5FAILURE".into()),
         what: "its TCP MD5 signature is wrong".into(),
         count: 5,

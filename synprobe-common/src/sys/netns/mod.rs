@@ -4,11 +4,13 @@
 //! kernel: every record of the kernel side carries it. Entering it needs a descriptor. [`find`] opens one
 //! by inode.
 
+mod index;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    cell::Cell,
     ffi::c_int,
     fs::{File, OpenOptions},
     io,
@@ -20,6 +22,7 @@ use std::{
     sync::Arc,
 };
 
+pub use index::NetnsIndex;
 pub use scan::{Discovery, discover, find, pids};
 
 /// Where `ip netns` keeps its names. `/var/run` is the same as `/run` on most hosts, not on all.
@@ -99,6 +102,11 @@ pub enum NetnsError {
         /// The kernel's error.
         source: io::Error,
     },
+}
+
+std::thread_local! {
+    /// The namespace of a thread that [`NetNs::run`] made, and that ends with its closure.
+    static ENTERED: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// A network namespace, kept alive by a descriptor as long as this value and its clones exist.
@@ -226,6 +234,7 @@ impl NetNs {
         if scan::inode_of(Path::new("/proc/thread-self/ns/net")) == Some(self.inode) {
             return Ok(());
         }
+        ENTERED.set(None);
         // SAFETY: the descriptor is open (we own it); no memory is involved.
         match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
             0 => Ok(()),
@@ -235,12 +244,19 @@ impl NetNs {
 
     /// Runs `inside` on a new thread in this namespace and waits for it. The caller's thread stays in its
     /// namespace. Sockets and files that the closure opens stay bound to this namespace, and any thread may
-    /// use them later.
+    /// use them later. Within such a closure, another call for the same namespace needs no other thread.
     ///
     /// # Errors
     /// As [`NetNs::enter_on_this_thread`]; EAGAIN: no thread can be created.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> io::Result<T> {
-        on_thread(|| self.enter_on_this_thread().map(|()| inside()))?
+        if ENTERED.get() == Some(self.inode) {
+            return Ok(inside());
+        }
+        on_thread(|| {
+            self.enter_on_this_thread()?;
+            ENTERED.set(Some(self.inode));
+            Ok(inside())
+        })?
     }
 
     fn is_host(&self) -> bool {

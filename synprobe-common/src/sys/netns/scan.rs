@@ -1,14 +1,14 @@
 //! Searches namespaces by name, process and descriptor.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use super::{NAME_DIRS, NetNs, NetnsError};
-use crate::sys::fd_limit;
+use crate::sys::{fd_limit, workload};
 
 /// Where Docker keeps the namespaces of its containers.
 const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
@@ -105,54 +105,135 @@ pub fn discover() -> Discovery {
             }
         }
     }
+    // The first process of a namespace names it, unless it is there only to hold it.
+    let mut held_only = HashMap::new();
     for pid in pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        let known = found.namespaces.len();
         found.denied_processes += found.offer(&path, &mut seen, || name_of_pid(pid));
+        if found.namespaces.len() > known {
+            if only_holds(pid) {
+                held_only.insert(found.namespaces[known].inode(), known);
+            }
+        } else if !held_only.is_empty()
+            && let Some(at) = inode_of(&path).and_then(|inode| held_only.remove(&inode))
+        {
+            let named = found.namespaces[at].clone().named(&name_of_pid(pid));
+            if only_holds(pid) {
+                held_only.insert(named.inode(), at);
+            }
+            found.namespaces[at] = named;
+        }
     }
     found
 }
 
+/// Programs that do nothing but hold the namespaces of a pod, or reap its processes.
+const HOLDERS: [&[u8]; 5] = [
+    b"pause\n",
+    b"catatonit\n",
+    b"tini\n",
+    b"docker-init\n",
+    b"dumb-init\n",
+];
+
+fn only_holds(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| HOLDERS.contains(&comm.as_slice()))
+}
+
 /// The namespace with this inode number (`net.ns.inum`); `None`: nothing visible holds it open, or it
 /// cannot be opened. Cheap searches first: pid 1, names, processes, then every thread, then every
-/// descriptor. The last two walk all of `/proc`: cache the result.
+/// descriptor. All but the first walk over `/proc`: [`NetnsIndex`](super::NetnsIndex) remembers the result.
 #[must_use]
 pub fn find(inode: u32) -> Option<NetNs> {
-    let take = |path: &Path, name: &str| -> Option<NetNs> {
-        if inode_of(path)? != inode {
-            return None;
+    let paths = paths();
+    let by_path = paths
+        .get(&inode)
+        .and_then(|path| open_as(inode, path, || name_of_path(inode, path)));
+    by_path.or_else(|| Some(find_held(inode)?.1))
+}
+
+/// The namespace at `path`, if it has this inode number.
+pub(super) fn open_as(inode: u32, path: &Path, name: impl FnOnce() -> String) -> Option<NetNs> {
+    if inode_of(path)? != inode {
+        return None;
+    }
+    // The process may have moved meanwhile: the opened file decides.
+    let ns = NetNs::open(path, None).ok()?;
+    (ns.inode() == inode).then(|| ns.named(&name()))
+}
+
+/// Where each namespace can be opened that a name or a process shows.
+pub(super) fn paths() -> HashMap<u32, PathBuf> {
+    let mut paths = HashMap::new();
+    let mut add = |path: PathBuf| {
+        if let Some(inode) = inode_of(&path) {
+            paths.entry(inode).or_insert(path);
         }
-        // The process may have moved meanwhile: the opened file decides.
-        let ns = NetNs::open(path, Some(name)).ok()?;
-        (ns.inode() == inode).then_some(ns)
     };
-    let unnamed = format!("netns:[{inode}]");
-    if let Some(ns) = host_path().and_then(|path| take(Path::new(path), "host")) {
-        return Some(ns);
+    if let Some(path) = host_path() {
+        add(path.into());
     }
-    for (dirs, prefix) in [(NAME_DIRS, ""), (DOCKER_DIRS, "docker ")] {
-        for dir in dirs {
-            for name in names_in(dir) {
-                let shown = format!("{prefix}{name}");
-                if let Some(ns) = take(&Path::new(dir).join(&name), &shown) {
-                    return Some(ns);
-                }
-            }
+    for dir in NAME_DIRS.into_iter().chain(DOCKER_DIRS) {
+        for name in names_in(dir) {
+            add(Path::new(dir).join(name));
         }
     }
-    let pids: Vec<u32> = pids();
-    for pid in &pids {
+    let mut held_only = Vec::new();
+    for pid in pids() {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        if inode_of(&path) == Some(inode)
-            && let Some(ns) = take(&path, &name_of_pid(*pid))
-        {
-            return Some(ns);
+        match inode_of(&path) {
+            Some(inode) if paths.contains_key(&inode) => (),
+            Some(_) if only_holds(pid) => held_only.push(path),
+            Some(inode) => {
+                paths.insert(inode, path);
+            }
+            None => (),
         }
     }
+    for path in held_only {
+        if let Some(inode) = inode_of(&path) {
+            paths.entry(inode).or_insert(path);
+        }
+    }
+    paths
+}
+
+/// The name that goes with one of [`paths`].
+pub(super) fn name_of_path(inode: u32, path: &Path) -> String {
+    if host_path().is_some_and(|host| path == Path::new(host)) {
+        return "host".to_owned();
+    }
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    let is_in = |dirs: &[&str]| {
+        path.parent()
+            .is_some_and(|at| dirs.iter().any(|d| at == Path::new(d)))
+    };
+    if is_in(&NAME_DIRS) {
+        return name.into_owned();
+    }
+    if is_in(&DOCKER_DIRS) {
+        return format!("docker {name}");
+    }
+    let pid = path
+        .strip_prefix("/proc")
+        .ok()
+        .and_then(|rest| rest.to_str()?.strip_suffix("/ns/net")?.parse().ok());
+    pid.map_or_else(|| format!("netns:[{inode}]"), name_of_pid)
+}
+
+/// A namespace that only a thread or a descriptor holds, and where. Walks over all of `/proc`.
+pub(super) fn find_held(inode: u32) -> Option<(PathBuf, NetNs)> {
+    let unnamed = || format!("netns:[{inode}]");
+    let pids: Vec<u32> = pids();
     for pid in &pids {
         for thread in names_in(&format!("/proc/{pid}/task")) {
             let path = PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net"));
-            if let Some(ns) = take(&path, &unnamed) {
-                return Some(ns);
+            if let Some(ns) = open_as(inode, &path, unnamed) {
+                return Some((path, ns));
             }
         }
     }
@@ -163,9 +244,9 @@ pub fn find(inode: u32) -> Option<NetNs> {
         for fd in names_in(&format!("/proc/{pid}/fd")) {
             let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
             if fs::read_link(&path).is_ok_and(|target| target == link)
-                && let Some(ns) = take(&path, &unnamed)
+                && let Some(ns) = open_as(inode, &path, unnamed)
             {
-                return Some(ns);
+                return Some((path, ns));
             }
         }
     }
@@ -189,8 +270,12 @@ pub(super) fn inode_of(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
-/// `pid 1234 (comm)`, or `pid 1234` if it has ended.
+/// The pod or container of a process, where the node's files name it; else `pid 1234 (comm)`, or `pid 1234` if it
+/// has ended.
 pub(super) fn name_of_pid(pid: u32) -> String {
+    if let Some(pod) = workload::pod_of_pid(pid) {
+        return pod;
+    }
     match fs::read(format!("/proc/{pid}/comm")) {
         Ok(comm) => format!("pid {pid} ({})", String::from_utf8_lossy(&comm).trim_end()),
         Err(_) => format!("pid {pid}"),

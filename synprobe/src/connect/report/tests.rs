@@ -48,6 +48,7 @@ fn connection(id: u64, peer: &str, local_port: Option<u16>) -> Connection {
         pid: None,
         comm: None,
         cgroup: None,
+        workload: Default::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     socket_owner::SocketOwner,
 };
 use crate::{
-    model::{LimitedBy, Listener, Process, QueueSettings},
+    model::{LimitedBy, Listener, Process, QueueSettings, Workload},
     sys::{kernel, netns::NetNs, sysctl::sysctl_numbers},
     util::addresses::printable,
 };
@@ -224,6 +224,7 @@ impl ListenQueues<'_> {
                 pid,
                 comm,
                 cgroup: who.cgroup,
+                workload: Workload::default(),
                 syn_queue,
                 syn_queue_max: limits.syn_queue_max,
                 accept_queue: Some(l.accept_queue),

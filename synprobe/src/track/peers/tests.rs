@@ -19,6 +19,7 @@ fn handshake(n: u32, role: Role, outcome: Outcome) -> Handshake {
             pid: None,
             comm: None,
             cgroup: None,
+            workload: Default::default(),
         },
         outcome,
         open_reason: None,

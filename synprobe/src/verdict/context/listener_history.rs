@@ -1,6 +1,6 @@
 //! One listening socket, sampled repeatedly.
 
-use crate::model::{LimitedBy, Listener, OwnerState, Queue};
+use crate::model::{LimitedBy, Listener, OwnerState, Queue, who};
 
 /// Sockets of a group that are listed.
 const GROUP_SHOWN: usize = 4;
@@ -188,10 +188,11 @@ impl ListenerHistory {
         }
     }
 
-    /// `java/1234`
+    /// `java/1234`, or its pod or unit where that is known.
     pub fn owner_name(&self) -> Option<String> {
-        let comm = crate::util::format::safe(self.last.comm.as_deref()?);
-        Some(format!("{comm}/{}", self.last.pid?))
+        let l = &self.last;
+        let who = who(l.comm.as_deref(), l.pid, &l.workload);
+        (!who.is_empty()).then(|| who.into_owned())
     }
 
     /// How full the SYN queue was at its fullest, of what fits.

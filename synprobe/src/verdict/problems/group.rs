@@ -6,7 +6,9 @@ use super::{
     facts::FactCounts, key::ProblemKey, one_cause::connection_hash, peers::PeerCounts, pro,
 };
 use crate::{
-    model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role, VerdictKind},
+    model::{
+        Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role, VerdictKind, Workload,
+    },
     util::format,
     verdict::{Context, context::Ends, find, times},
 };
@@ -222,8 +224,9 @@ impl Group {
         // The socket that is full, not the one that a half-open may have been on.
         let full = listener
             .filter(|l| key.verdict == Some(VerdictKind::AcceptQueueFull) && l.was_full())
-            .map(|l| (l.last.pid, l.last.comm.clone()));
-        let (pid, comm) = full.unwrap_or_else(|| (c.pid, c.comm.clone()));
+            .map(|l| (l.last.pid, l.last.comm.clone(), l.last.workload.clone()));
+        let (pid, comm, workload) =
+            full.unwrap_or_else(|| (c.pid, c.comm.clone(), c.workload.clone()));
         Problem {
             rank: 0,
             verdict: key.verdict,
@@ -237,6 +240,10 @@ impl Group {
             peer_port: key.port.filter(|_| key.role == Role::Client),
             pid: pid.filter(|_| !key.is_rest),
             comm: comm.filter(|_| !key.is_rest),
+            workload: match key.is_rest {
+                true => Workload::default(),
+                false => workload,
+            },
             handshakes: self.handshakes,
             open: self.still_open,
             peers,

@@ -135,6 +135,7 @@ pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
             peer_port: p.peer_port,
             pid: p.pid,
             comm: p.comm,
+            workload: p.workload,
             handshakes: p.handshakes,
         });
     }

@@ -50,6 +50,7 @@ fn problem(
         peer_port: None,
         pid: l.pid,
         comm: l.comm.clone(),
+        workload: l.workload.clone(),
         handshakes: refused,
         open: 0,
         peers: Vec::new(),

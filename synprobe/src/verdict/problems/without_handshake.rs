@@ -58,6 +58,9 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 peer_port: None,
                 pid: listener.and_then(|l| l.last.pid),
                 comm: listener.and_then(|l| l.last.comm.clone()),
+                workload: listener
+                    .map(|l| l.last.workload.clone())
+                    .unwrap_or_default(),
                 handshakes: drops.len() as u64,
                 open: 0,
                 peers,
@@ -149,6 +152,7 @@ pub(super) fn dropped_synacks(
             peer_port: None,
             pid: group.and_then(|l| l.last.pid),
             comm: group.and_then(|l| l.last.comm.clone()),
+            workload: group.map_or_else(Default::default, |l| l.last.workload.clone()),
             handshakes: drops.len() as u64,
             open: 0,
             peers,
@@ -225,6 +229,7 @@ fn dropped_by_router(
         forward: Some(forward),
         pid: None,
         comm: None,
+        workload: Default::default(),
         handshakes: drops.len() as u64,
         open: 0,
         peers: Vec::new(),
@@ -276,6 +281,7 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
         peer_port: None,
         pid: l.pid,
         comm: l.comm.clone(),
+        workload: l.workload.clone(),
         handshakes: refused,
         open: 0,
         peers: Vec::new(),

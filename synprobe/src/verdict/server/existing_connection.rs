@@ -69,6 +69,7 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
             let (peers, peers_more) = peers(&syns);
             let holder = holder(syns[0], context).flatten();
             let process = holder.and_then(|h| h.process.clone());
+            let owner_is_known = process.is_some();
             let problem = Problem {
                 rank: 0,
                 verdict: Some(VerdictKind::ExistingConnection),
@@ -87,6 +88,9 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
                 comm: process
                     .map(|p| p.comm)
                     .or(listener.and_then(|l| l.last.comm.clone())),
+                workload: listener
+                    .filter(|_| !owner_is_known)
+                    .map_or_else(Default::default, |l| l.last.workload.clone()),
                 handshakes: syns.len() as u64,
                 open: 0,
                 peers,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::write;
-use crate::model::{Connection, Family, Handshake, OpenReason, State, VerdictKind};
+use crate::model::{Connection, Family, Handshake, OpenReason, State, VerdictKind, Workload};
+
+const NO_WORKLOAD: &str = ",\"unit\":null,\"container_id\":null,\"pod_uid\":null,\"container\":null,\"pod\":null,\
+                           \"namespace\":null";
 
 /// A line under way. Field names are given with their punctuation: `,"name":`.
 pub(super) struct Fields<'a> {
@@ -116,7 +119,20 @@ impl<'a> Fields<'a> {
             .text(",\"netns_name\":", c.netns_name.as_deref())?
             .maybe(",\"pid\":", c.pid)
             .text(",\"comm\":", c.comm.as_deref())?
-            .text(",\"cgroup\":", c.cgroup.as_deref())
+            .text(",\"cgroup\":", c.cgroup.as_deref())?
+            .workload(&c.workload)
+    }
+
+    fn workload(self, workload: &Workload) -> io::Result<Self> {
+        let Some(names) = workload.0.as_deref() else {
+            return Ok(self.raw(NO_WORKLOAD));
+        };
+        self.text(",\"unit\":", names.unit.as_deref())?
+            .text(",\"container_id\":", names.container_id.as_deref())?
+            .text(",\"pod_uid\":", names.pod_uid.as_deref())?
+            .text(",\"container\":", names.container.as_deref())?
+            .text(",\"pod\":", names.pod.as_deref())?
+            .text(",\"namespace\":", names.namespace.as_deref())
     }
 
     pub(super) fn state<'l>(self, s: &'l State, last: &mut LastConnection<'l>) -> io::Result<()> {

@@ -14,7 +14,7 @@ use serde_json::{Serializer, ser::Formatter};
 
 use super::{Stamps, View, WallClock};
 use crate::{
-    model::{Body, Line},
+    model::{Body, Line, Listener, Workload},
     util::format::is_hazardous,
 };
 
@@ -88,6 +88,15 @@ impl<W: Write> View for JsonView<W> {
     }
 }
 
+/// A listener as a line has it.
+#[derive(Serialize)]
+struct WithWorkload<'a> {
+    #[serde(flatten)]
+    listener: &'a Listener,
+    #[serde(flatten)]
+    workload: &'a Workload,
+}
+
 /// Writes any line, by serde.
 fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
     match &line.body {
@@ -96,7 +105,11 @@ fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
         Body::Retransmit(b) => envelope(out, "retransmit", line, time, b),
         Body::Handshake(b) => envelope(out, "handshake", line, time, b),
         Body::Peer(b) => envelope(out, "peer", line, time, b),
-        Body::Listener(b) => envelope(out, "listener", line, time, b),
+        Body::Listener(listener) => {
+            let workload = &listener.workload;
+            let whole = WithWorkload { listener, workload };
+            envelope(out, "listener", line, time, &whole)
+        }
         Body::Completed(b) => envelope(out, "completed", line, time, b),
         Body::Problem(b) => envelope(out, "problem", line, time, b),
         Body::Connect(b) => envelope(out, "connect", line, time, b),

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, mem, net::SocketAddr};
 
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind},
+    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
     util::format,
 };
 
@@ -33,9 +33,9 @@ pub(super) fn effect(e: &ProblemEffect) -> String {
         (ProblemRole::Router, 1) => "forwarded connection",
         (ProblemRole::Router, _) => "forwarded connections",
     };
-    let who = match (&e.comm, e.pid) {
-        (Some(comm), Some(pid)) => format!(" of {}/{pid}", format::safe(comm)),
-        _ => String::new(),
+    let who = match &*who(e.comm.as_deref(), e.pid, &e.workload) {
+        "" => String::new(),
+        who => format!(" of {who}"),
     };
     let port = match (e.local_port, e.peer_port) {
         (Some(port), _) => format!(" at port {port}"),
@@ -61,9 +61,9 @@ fn netns(name: Option<&str>, inode: u32) -> String {
 
 /// The server or client that has the problem.
 fn place(p: &Problem) -> String {
-    let process = match (&p.comm, p.pid) {
-        (Some(comm), Some(pid)) => format!(" ({}/{pid})", format::safe(comm)),
-        _ => String::new(),
+    let process = match &*who(p.comm.as_deref(), p.pid, &p.workload) {
+        "" => String::new(),
+        who => format!(" ({who})"),
     };
     let what = match (p.role, p.local_addr, p.local_port, p.peer_port) {
         (ProblemRole::Server, Some(addr), Some(port), _) => {

@@ -12,14 +12,16 @@ use layout::{entry, paint};
 use super::{View, WallClock, blind_in, rfc3339};
 use crate::{
     model::{
-        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, Outcome, Problem,
-        Start, VerdictKind,
+        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, NetnsStates,
+        Outcome, Problem, Start, VerdictKind,
     },
     util::format,
 };
 
 /// Problems, worst first, that are printed in full.
 const IN_FULL: usize = 8;
+/// Namespaces whose sockets are counted in a line each.
+const STATES_LISTED: usize = 8;
 /// Further problems that are printed in one line each.
 const IN_A_LINE: usize = 12;
 
@@ -85,7 +87,7 @@ impl Page {
     pub fn text(&self, states: &Counted, colour: bool) -> String {
         let mut text = String::new();
         self.head(&mut text, colour);
-        histogram(&mut text, states);
+        histogram(&mut text, states, &self.problems);
         let unexplained = self.end.as_ref().map_or(&[][..], |end| &end.unexplained);
         let real = self.problems.iter().filter(|p| p.verdict.is_some());
         if real.count() == 0 {
@@ -278,18 +280,49 @@ impl Page {
     }
 }
 
-fn histogram(text: &mut String, states: &Counted) {
-    for netns in &states.namespaces {
-        let mut counts: Vec<(&str, u64)> = netns.states.iter().map(|(s, n)| (&**s, *n)).collect();
-        counts.sort_by_key(|(state, n)| (Reverse(*n), *state));
-        let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
+/// Sockets by state: the namespaces that a problem concerns and the host's, then the busiest; the others in one
+/// line.
+fn histogram(text: &mut String, states: &Counted, problems: &[Problem]) {
+    let concerned =
+        |n: &NetnsStates| n.name == "host" || problems.iter().any(|p| p.netns == n.netns);
+    let under_way = |n: &NetnsStates| -> u64 {
+        let count = |state: &str| n.states.get(state).copied().unwrap_or(0);
+        count("SYN_RECV") + count("SYN_SENT")
+    };
+    let mut namespaces: Vec<&NetnsStates> = states.namespaces.iter().collect();
+    if namespaces.len() > STATES_LISTED {
+        namespaces.sort_by_key(|n| (Reverse(concerned(n)), Reverse(under_way(n))));
+    }
+    let (listed, others) = namespaces.split_at(namespaces.len().min(STATES_LISTED));
+    for netns in listed {
         let name = if netns.name == "host" {
             String::new()
         } else {
             format!(" of netns {}", format::safe(&netns.name))
         };
-        entry(text, "states", &format!("{}{name}", counts.join("  ")));
+        let counts = counts(netns.states.iter().map(|(s, n)| (&**s, *n)));
+        entry(text, "states", &format!("{counts}{name}"));
     }
+    if !others.is_empty() {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for (state, n) in others.iter().flat_map(|netns| &netns.states) {
+            *sums.entry(state).or_default() += n;
+        }
+        let counts = counts(sums.into_iter());
+        entry(
+            text,
+            "states",
+            &format!("{counts} of {} other namespaces", others.len()),
+        );
+    }
+}
+
+/// `ESTABLISHED 12  LISTEN 3`, the most first.
+fn counts<'a>(states: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut counts: Vec<(&str, u64)> = states.collect();
+    counts.sort_by_key(|(state, n)| (Reverse(*n), *state));
+    let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
+    counts.join("  ")
 }
 
 fn fact(text: &mut String, e: &Evidence) {

@@ -34,6 +34,7 @@ fn lines() -> Vec<Line> {
         peer_port: None,
         pid: Some(99),
         comm: Some("ja\u{1b}va".into()),
+        workload: Default::default(),
         handshakes: 307,
         open: 307,
         peers: vec![PeerShare {

@@ -9,7 +9,7 @@ use super::{Colour, TextView, join};
 use crate::{
     model::{
         Confidence, Connection, DwellSource, Handshake, OpenReason, Outcome, Retransmit,
-        RetransmitKind, Role, State, SynRefused, TcpState, Trigger,
+        RetransmitKind, Role, State, SynRefused, TcpState, Trigger, who,
     },
     util::format,
 };
@@ -79,7 +79,7 @@ impl<W: Write> TextView<W> {
             None => String::new(),
         };
         let netns = self.netns(r.netns_name.as_deref(), r.netns);
-        let process = process_of(r.pid, r.comm.as_deref());
+        let process = who(r.comm.as_deref(), r.pid, &r.workload);
         let details = join(&[&reason, &process, &netns, &remedy]);
         let (role, endpoints) = match &r.forward {
             Some(to) => {
@@ -253,12 +253,5 @@ fn retransmissions(n: u32) -> String {
 }
 
 fn process(c: &Connection) -> String {
-    process_of(c.pid, c.comm.as_deref())
-}
-
-fn process_of(pid: Option<u32>, comm: Option<&str>) -> String {
-    match (pid, comm) {
-        (Some(pid), Some(comm)) => format!("{}/{pid}", format::safe(comm)),
-        _ => String::new(),
-    }
+    who(c.comm.as_deref(), c.pid, &c.workload).into_owned()
 }
