@@ -474,6 +474,7 @@ impl Made<'_> {
             overflows: b.maybe(),
             syn_cookies: b.maybe(),
             drops: b.maybe(),
+            syn_queue_group: b.pick(&[None, Some(0), Some(7)]),
             inode: b.pick(&[None, Some(5), Some(6)]),
             owner_state: None,
         }
@@ -571,8 +572,11 @@ impl Made<'_> {
                     syncookies_recv: b.maybe(),
                     req_q_full_drop: b.maybe(),
                     out_no_routes: b.maybe(),
+                    out_rsts: b.maybe(),
+                    migrate_req: b.maybe(),
                 };
                 Input::ListenSockets {
+                    before_ns: self.now_ns.saturating_sub(5_000_000),
                     at_ns: self.now_ns,
                     listeners,
                     counters: vec![counters],

@@ -185,17 +185,26 @@ impl Lab {
 
     /// A listener on `port` in the server's namespace.
     pub fn listen(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
+        self.listen_with(port, backlog, libc::SO_REUSEADDR)
+    }
+
+    /// One more listener of the SO_REUSEPORT group on `port` in the server's namespace.
+    pub fn listen_shared(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
+        self.listen_with(port, backlog, libc::SO_REUSEPORT)
+    }
+
+    fn listen_with(
+        &self,
+        port: u16,
+        backlog: i32,
+        option: libc::c_int,
+    ) -> Result<std::net::TcpListener> {
         let any = match self.family {
             SocketFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
             SocketFamily::V6 | SocketFamily::V4Mapped => Ipv6Addr::UNSPECIFIED.into(),
         };
-        listen(
-            &self.server,
-            any,
-            port,
-            backlog,
-            self.family == SocketFamily::V4Mapped,
-        )
+        let dual_stack = self.family == SocketFamily::V4Mapped;
+        socket::listen_with(&self.server, any, port, backlog, dual_stack, option)
     }
 
     /// Reads the kernel's counters of both namespaces; see [`LabCounters::since`].

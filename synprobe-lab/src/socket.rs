@@ -39,9 +39,21 @@ pub fn listen(
     backlog: i32,
     dual_stack: bool,
 ) -> Result<TcpListener> {
+    listen_with(ns, any, port, backlog, dual_stack, libc::SO_REUSEADDR)
+}
+
+/// As [`listen`], with this option of SOL_SOCKET set: SO_REUSEPORT makes it a member of a group.
+pub fn listen_with(
+    ns: &Ns,
+    any: IpAddr,
+    port: u16,
+    backlog: i32,
+    dual_stack: bool,
+    option: libc::c_int,
+) -> Result<TcpListener> {
     let fd = stream_socket(ns, any.is_ipv6())?;
     let on: libc::c_int = 1;
-    set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &on)?;
+    set_option(&fd, libc::SOL_SOCKET, option, &on)?;
     if any.is_ipv6() {
         let only = libc::c_int::from(!dual_stack);
         set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &only)?;

@@ -61,6 +61,10 @@ pub struct Facts {
     pub history_known: bool,
     /// It came through a SYN cookie, or may have.
     pub cookie: bool,
+    /// When a listener that may be its own was closed while it was open, CLOCK_MONOTONIC nanoseconds.
+    pub listener_closed_ns: Option<u64>,
+    /// Then others of the same address (SO_REUSEPORT) still listened.
+    pub others_listen: bool,
     /// The kernel chose no local port for it.
     pub unbound: bool,
     /// The peer's RST itself was seen.

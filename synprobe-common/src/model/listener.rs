@@ -54,6 +54,9 @@ pub struct Listener {
     pub syn_cookies: Option<u64>,
     /// Packets discarded at this very listener (`sk_drops`). Repeated SYNs of a half-open count too.
     pub drops: Option<u64>,
+    /// Half-opens in the SYN queues of its SO_REUSEPORT group together; 0 for a single socket and for a
+    /// group without any.
+    pub syn_queue_group: Option<u32>,
     /// Inode of the socket: sockets of a SO_REUSEPORT group differ in it.
     pub inode: Option<u32>,
     /// What its owner was doing, where that was read: while its accept queue is half full or fuller.

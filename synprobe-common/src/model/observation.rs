@@ -235,6 +235,10 @@ pub struct ListenCounters {
     pub req_q_full_drop: Option<u64>,
     /// `Ip: OutNoRoutes` and `Ip6OutNoRoutes` together: packets of this host for which there was no route.
     pub out_no_routes: Option<u64>,
+    /// `Tcp: OutRsts`: RSTs that the namespace sent.
+    pub out_rsts: Option<u64>,
+    /// `net.ipv4.tcp_migrate_req` (Linux 5.14).
+    pub migrate_req: Option<u64>,
 }
 
 /// Counts of connection tracking in one namespace, all CPUs together; `None`: this kernel does not have it.

@@ -46,6 +46,7 @@ impl From<RecordedListener> for Listener {
             overflows: r.overflows,
             syn_cookies: r.syn_cookies,
             drops: r.drops,
+            syn_queue_group: None,
             inode: None,
             owner_state: None,
         }
@@ -73,6 +74,8 @@ impl From<RecordedListenCounters> for ListenCounters {
             syncookies_recv: r.syncookies_recv,
             req_q_full_drop: r.req_q_full_drop,
             out_no_routes: None,
+            out_rsts: None,
+            migrate_req: None,
         }
     }
 }

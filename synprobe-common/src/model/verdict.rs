@@ -27,6 +27,8 @@ macro_rules! verdict_table {
             AsymmetricNat = "asymmetric-nat",
             /// The peer reset the half-open.
             PeerReset = "peer-reset",
+            /// The listener was closed, and the half-open with it.
+            ListenerClosed = "listener-closed",
             /// The SYN-ACK does not reach the peer.
             SynackLost = "synack-lost",
             /// Many sources never answer.

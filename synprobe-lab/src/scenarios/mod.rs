@@ -16,14 +16,17 @@ mod incident_accept_queue;
 mod incident_firewall;
 mod incident_flood;
 mod incident_unanswered;
+mod listener_reload;
 mod long_round_trip;
 mod lossy;
+mod no_route_back;
 mod option_dropped;
 mod own_firewall;
 mod own_reject;
 mod peer_silent;
 mod ports_exhausted;
 mod refused;
+mod reuseport_worker;
 mod rp_filter;
 mod scan;
 mod self_connect;
@@ -32,6 +35,7 @@ mod slow_peer;
 mod stale_established;
 mod syn_flood;
 mod syn_lost;
+mod syn_queue_full;
 mod synack_lost;
 mod tcp_md5;
 mod tuple_in_use;
@@ -97,6 +101,10 @@ static ALL: &[&dyn Scenario] = &[
     &dnat_without_snat::DnatWithoutSnatScenario,
     &forwarded::ForwardedDropScenario,
     &asymmetric_return::AsymmetricReturnScenario,
+    &no_route_back::NoRouteBackScenario,
+    &syn_queue_full::SynQueueFullScenario,
+    &listener_reload::ListenerReloadScenario,
+    &reuseport_worker::ReuseportWorkerScenario,
     &incident_accept_queue::IncidentAcceptQueueScenario,
     &incident_unanswered::IncidentSynAckLostScenario,
     &incident_flood::IncidentFloodScenario,

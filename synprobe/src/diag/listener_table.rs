@@ -203,6 +203,7 @@ mod tests {
                 overflows: None,
                 syn_cookies: None,
                 drops: Some(u64::from(accept_queue)),
+                syn_queue_group: None,
                 inode: None,
                 owner_state: None,
             })),

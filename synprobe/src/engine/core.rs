@@ -143,13 +143,14 @@ impl Engine {
             } => {
                 let listeners = listeners.into_iter().map(Listener::from).collect();
                 let counters = counters.into_iter().map(ListenCounters::from).collect();
-                self.listen_sockets(at_ns, listeners, counters);
+                self.listen_sockets(at_ns, at_ns, listeners, counters);
             }
             Input::ListenSockets {
+                before_ns,
                 at_ns,
                 listeners,
                 counters,
-            } => self.listen_sockets(at_ns, listeners, counters),
+            } => self.listen_sockets(before_ns, at_ns, listeners, counters),
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }
@@ -370,6 +371,7 @@ impl Engine {
 
     fn listen_sockets(
         &mut self,
+        before_ns: u64,
         at_ns: u64,
         mut listeners: Vec<Listener>,
         counters: Vec<ListenCounters>,
@@ -377,7 +379,12 @@ impl Engine {
         for l in &mut listeners {
             l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
         }
-        self.judge.context.sample_at(at_ns, &listeners, &counters);
+        let namespaces = counters.iter().map(|c| c.netns).collect();
+        self.tracker
+            .listeners_sampled((before_ns, at_ns), &namespaces, &listeners);
+        self.judge
+            .context
+            .sample_at((before_ns, at_ns), &listeners, &counters);
     }
 
     fn count_half_opens(&mut self) {
@@ -388,6 +395,7 @@ impl Engine {
     fn finish(&mut self, at_ns: u64, produced: u64) {
         self.fates(&Fates::default());
         self.tracker.finish(at_ns);
+        self.judge.ends(at_ns);
         let mut lines = self.refused_lines(true);
         lines.extend(self.judge.finish(self.tracker.take_lines()));
         let mut end = self.totals_at(at_ns, produced);

@@ -110,7 +110,9 @@ pub enum Input {
     Device(u32, u32, Option<Arc<str>>),
     /// The listeners with their queues, socket by socket, and counters of their namespaces.
     ListenSockets {
-        /// When they were read, CLOCK_MONOTONIC nanoseconds.
+        /// Before they were read, CLOCK_MONOTONIC nanoseconds.
+        before_ns: u64,
+        /// After that.
         at_ns: u64,
         /// Every listener of a namespace that was polled.
         listeners: Vec<Listener>,

@@ -138,6 +138,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
             Some(Input::Dump(dump))
         }
         Input::ListenSockets {
+            before_ns,
             at_ns,
             mut listeners,
             mut counters,
@@ -147,6 +148,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
                 counters.retain(|counters| only.contains(&counters.netns));
             }
             Some(Input::ListenSockets {
+                before_ns,
                 at_ns,
                 listeners,
                 counters,
@@ -158,6 +160,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
             counters,
         } => {
             let as_now = Input::ListenSockets {
+                before_ns: at_ns,
                 at_ns,
                 listeners: listeners.into_iter().map(Listener::from).collect(),
                 counters: counters.into_iter().map(ListenCounters::from).collect(),

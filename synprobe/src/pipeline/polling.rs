@@ -134,6 +134,7 @@ impl Run {
             icmp,
             idle,
             callers,
+            before_ns,
             at_ns,
             took,
             ..
@@ -156,6 +157,7 @@ impl Run {
         }
         core.feed(Input::Owners(owners));
         core.feed(Input::ListenSockets {
+            before_ns,
             at_ns,
             listeners: queues,
             counters,

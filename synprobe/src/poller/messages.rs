@@ -74,6 +74,8 @@ pub struct Round {
     pub idle: Vec<u32>,
     /// Active opens that are older than the run, and who called connect().
     pub callers: Vec<ClientOwner>,
+    /// Before the queues were read, CLOCK_MONOTONIC nanoseconds.
+    pub before_ns: u64,
     /// When the queues were read, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
     /// Listeners whose owner's state was read: they are bounded.

@@ -114,7 +114,10 @@ impl Poller {
     /// One round. With `all` it looks at idle namespaces too.
     pub fn round(&mut self, named: &HashSet<u32>, paths: &[PathQuestion], all: bool) -> Round {
         let new = self.discover(named);
-        let mut round = Round::default();
+        let mut round = Round {
+            before_ns: monotonic_ns(),
+            ..Round::default()
+        };
         let inodes = self.watched.keys().copied();
         let chosen = self.idle.choose(inodes, named, all);
         let mut looked_at = Vec::new();
@@ -286,6 +289,7 @@ impl Poller {
             conntrack: None,
             is_stale: true,
             no_routes6: None,
+            migrate_req: None,
             begun: false,
             given,
             in_use: Instant::now(),

@@ -23,7 +23,7 @@ use crate::{
         ConntrackReading, HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner,
         QueueSettings, RetransCounts, RetransReading, SocketDump, Tuple,
     },
-    sys::{clock::monotonic_ns, netns::NetNs},
+    sys::{clock::monotonic_ns, netns::NetNs, sysctl::sysctl_numbers},
 };
 
 /// See the module.
@@ -45,6 +45,8 @@ pub(super) struct WatchedNetns {
     pub is_stale: bool,
     /// `ListenDrops` when `Ip6OutNoRoutes` was read, and that.
     pub no_routes6: Option<(Option<u64>, Option<u64>)>,
+    /// `tcp_migrate_req`, as last read.
+    pub migrate_req: Option<u64>,
     /// Whether its SYN_SENT were asked for.
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
@@ -68,6 +70,8 @@ impl WatchedNetns {
         ((self.settings, self.synack_retries), self.limits) = netns.run(both).unwrap_or_default();
         let conntrack = ConntrackReader::open(&self.netns);
         self.conntrack = conntrack.and_then(|reader| reader.read(false)).ok();
+        [self.migrate_req] =
+            sysctl_numbers(&self.netns, ["net/ipv4/tcp_migrate_req"]).unwrap_or_default();
         self.is_stale = true;
         self.settings_read = Instant::now();
     }
@@ -259,6 +263,8 @@ impl Round {
             syncookies_recv: seen.counter("SyncookiesRecv"),
             req_q_full_drop: seen.counter("TCPReqQFullDrop"),
             out_no_routes: seen.out_no_routes,
+            out_rsts: seen.counter("OutRsts"),
+            migrate_req: watched.migrate_req,
         });
         if mem::take(&mut watched.is_stale) {
             self.settings.push((netns, watched.settings));

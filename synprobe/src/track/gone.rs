@@ -18,6 +18,7 @@ impl Tracker {
         if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
         {
+            open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
             let end = HandshakeEnd::new(Outcome::Dropped, at_ns).fact("its listener is closed");
             return self.end(open, TcpState::Close, &end);
         }
@@ -47,7 +48,15 @@ impl Tracker {
                     (Outcome::Reset, fact.to_owned())
                 }
                 _ if !self.owners.listens(&open) => {
+                    open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
                     (Outcome::Dropped, "its listener is closed".to_owned())
+                }
+                _ if self.owners.closed_meanwhile(&open, latest_ns).is_some() => {
+                    open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
+                    open.facts.others_listen = true;
+                    let fact = "a listener of its SO_REUSEPORT group was closed while it was open, and it vanished \
+                                before its schedule ended";
+                    (Outcome::Dropped, fact.to_owned())
                 }
                 Some(false) => {
                     // reqsk_timer_handler() drops a request whose SYN-ACK cannot be retransmitted.

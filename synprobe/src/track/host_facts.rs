@@ -1,7 +1,10 @@
 //! Names, settings and counters of the host. They are inputs: the caller feeds them before the event that
 //! needs them ([`Tracker::needs_counters`]).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use synprobe_ebpf::event::{ENDED_BY_UNKNOWN, Flow};
 
@@ -12,7 +15,9 @@ use super::{
 };
 use crate::{
     decode::{Event, Moment},
-    model::{Connection, HandshakeCounters, HandshakeSettings, Role, TcpState, Tuple, Workload},
+    model::{
+        Connection, HandshakeCounters, HandshakeSettings, Listener, Role, TcpState, Tuple, Workload,
+    },
     util::bounded::Bounded,
 };
 
@@ -116,6 +121,16 @@ impl Tracker {
     /// Completes a connection whose process and cgroup are known.
     pub(super) fn name_workload(&self, connection: &mut Connection) {
         connection.workload = self.workload(connection.pid, connection.cgroup.as_deref());
+    }
+
+    /// The listeners of some namespaces, as last read: before and after that, CLOCK_MONOTONIC nanoseconds.
+    pub fn listeners_sampled(
+        &mut self,
+        when_ns: (u64, u64),
+        namespaces: &HashSet<u32>,
+        listeners: &[Listener],
+    ) {
+        self.owners.sampled(when_ns, namespaces, listeners);
     }
 
     /// The settings of a namespace, as last read.

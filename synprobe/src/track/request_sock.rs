@@ -140,7 +140,10 @@ impl Tracker {
                 open.facts.reset_seen = true;
                 HandshakeEnd::new(Outcome::Reset, at_ns)
             }
-            _ if !listens => dropped("its listener is closed"),
+            _ if !listens => {
+                open.facts.listener_closed_ns = self.owners.closed_meanwhile(open, at_ns);
+                dropped("its listener is closed")
+            }
             ENDED_BY_TIMER => {
                 let schedule =
                     SynAckSchedule::of(&as_synack(r), self.config.hz, self.config.synack_rto_max);

@@ -163,6 +163,7 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
         overflows: None,
         syn_cookies: None,
         drops: None,
+        syn_queue_group: None,
         inode: None,
         owner_state: None,
     }

@@ -44,6 +44,8 @@ pub struct Judge {
     groups: ProblemGroups,
     /// Verdicts by peer. Most peers have one, so a list takes less memory than a map.
     by_peer: Bounded<(IpAddr, Role), Vec<(VerdictKind, u64)>>,
+    /// When the last line was made, or the run ended, CLOCK_MONOTONIC nanoseconds.
+    last_ns: Option<u64>,
     /// Handshakes that did not complete in their time and have no verdict.
     undecided: u64,
     /// Set when the run is over: what was seen and no problem explains.
@@ -60,6 +62,7 @@ impl Judge {
             most_held: HELD,
             groups: ProblemGroups::default(),
             by_peer: Bounded::new(PEERS),
+            last_ns: None,
             undecided: 0,
             unexplained: Vec::new(),
         }
@@ -81,6 +84,7 @@ impl Judge {
     pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
             self.context.note(line);
+            self.last_ns = self.last_ns.max(Some(line.mono_ns));
         }
         match self.mode {
             Mode::AtOnce => {
@@ -116,7 +120,8 @@ impl Judge {
         let mut printed = self.pass(rest);
         let mut judged = std::mem::take(&mut self.held);
         judged.iter_mut().for_each(|line| self.judge(line));
-        let at_ns = judged.iter().chain(&printed).map(|l| l.mono_ns).max();
+        let all = judged.iter().chain(&printed).map(|l| l.mono_ns);
+        let at_ns = all.max().max(self.last_ns);
         let of_handshakes = judged.iter().filter_map(handshake);
         let (of_handshakes, without) = self.groups.found(of_handshakes, &self.context);
         // The lines of `watch` show the problems of handshakes one by one.
@@ -152,6 +157,11 @@ impl Judge {
             line
         }));
         printed
+    }
+
+    /// The run ends now, CLOCK_MONOTONIC nanoseconds: the time of its last lines.
+    pub fn ends(&mut self, at_ns: u64) {
+        self.last_ns = self.last_ns.max(Some(at_ns));
     }
 
     /// What was seen and no problem explains, once the run is over.

@@ -128,6 +128,22 @@ impl Finding {
     }
 }
 
+/// What the counters of the listeners show, where they rose in a run. Another kind has its line in
+/// `problems/unexplained.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterRise {
+    /// `ListenOverflows`.
+    Overflows,
+    /// `ListenDrops` beyond `ListenOverflows` and `TCPReqQFullDrop`.
+    Refusals,
+    /// `TCPReqQFullDrop`.
+    FullSynQueue,
+    /// `SyncookiesSent`.
+    Cookies,
+    /// A listener that was closed while another listens at its address.
+    ClosedListener,
+}
+
 /// One way for a handshake to go badly.
 pub trait Verdict: Sync {
     /// Which one it is.
@@ -145,6 +161,11 @@ pub trait Verdict: Sync {
 
     /// The evidence, where the handshake has this verdict; else `None`.
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding>;
+
+    /// What a problem with this verdict explains: it is not listed as unexplained then.
+    fn explains(&self) -> &'static [CounterRise] {
+        &[]
+    }
 
     /// Whether [`Verdict::facts_of_many`] sums over whole handshakes: then some are kept for it.
     fn sums_handshakes(&self) -> bool {

@@ -208,7 +208,14 @@ impl ListenQueues<'_> {
         name: &Arc<str>,
         who: impl Fn(u32) -> Option<ListenerProcess>,
     ) -> Vec<Listener> {
-        let syn_queues = syn_queues(self.listeners, self.half_opens).own;
+        let SynQueues {
+            own: syn_queues,
+            shared,
+        } = syn_queues(self.listeners, self.half_opens);
+        let of_group = |inode| {
+            let mut groups = shared.iter().filter(|g| g.members.contains(&inode));
+            groups.next().map_or(0, |group| group.half_opens)
+        };
         let counter = |name| self.counters.and_then(|c| c.get(name));
         let line = |l: &super::listen_sockets::ListenSocket| {
             let syn_queue = syn_queues.get(&l.inode).copied();
@@ -233,6 +240,7 @@ impl ListenQueues<'_> {
                 overflows: counter("ListenOverflows"),
                 syn_cookies: counter("SyncookiesSent"),
                 drops: l.drops.map(u64::from),
+                syn_queue_group: Some(of_group(l.inode)),
                 inode: (l.inode != 0).then_some(l.inode),
                 owner_state: None,
             }

@@ -67,8 +67,12 @@ fn closed_by(h: &Handshake) -> String {
     format!("{who} closed it after {}, while it was open", took(h))
 }
 
-/// Whether it is an active open, a SYN of which got no answer.
-fn waited_for_an_answer(h: &Handshake) -> bool {
+/// Whether it is an active open, a SYN of which got no answer and may have reached a listener of this host.
+fn waited_for_an_answer(h: &Handshake, context: &Context) -> bool {
+    let dropped = context.dropped_own_syns(h);
+    if dropped * 2 > u64::from(h.retransmits) {
+        return false;
+    }
     let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
     let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
     h.connection.role == Role::Client && !answered && !at_once

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
 /// `no-route-back`
@@ -14,21 +14,22 @@ impl Verdict for NoRouteBack {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        if !super::waited_for_an_answer(h) {
+        if !super::waited_for_an_answer(h, context) {
             return None;
         }
         let listener = context.called_listener(&h.connection)?;
         let netns = listener.last.netns;
         let refused = context.refused_without_trace(netns)?;
         let no_routes = context.moved(netns, |c| c.out_no_routes)?;
-        let unanswered = context.unanswered_syns(&h.connection);
-        // Each SYN is a drop of the listener, and a packet without a route.
-        let explained = refused.min(no_routes).min(listener.dropped()?);
-        if unanswered == 0 || explained * 2 < unanswered {
+        let unanswered = context.unanswered_syns(&h.connection, listener);
+        // Each SYN is a drop of the listener, and a packet without a route. The first reading of `sk_drops` comes
+        // a moment after that of the counters: its rise tells whether, and not how often.
+        let explained = refused.min(no_routes);
+        if unanswered == 0 || listener.dropped()? == 0 || explained * 2 < unanswered {
             return None;
         }
         let mut finding = if explained >= unanswered && no_routes == refused {
-            Finding::certain()
+            Finding::certain().accounts_for(explained)
         } else {
             Finding::likely()
         };
@@ -59,6 +60,10 @@ impl Verdict for NoRouteBack {
                     c.peer_addr
                 )),
         )
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::Refusals]
     }
 
     fn explain(&self) -> Explanation {

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
 /// `server-queue-full`
@@ -14,13 +14,13 @@ impl Verdict for ServerQueueFull {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        if !super::waited_for_an_answer(h) {
+        if !super::waited_for_an_answer(h, context) {
             return None;
         }
         let listener = context.called_listener(&h.connection)?;
         let overflows = context.moved(listener.last.netns, |c| c.listen_overflows);
         // Every SYN that a full queue refuses is an overflow. One overflow does not explain ten SYNs.
-        let unanswered = context.unanswered_syns(&h.connection);
+        let unanswered = context.unanswered_syns(&h.connection, listener);
         if overflows.is_some_and(|n| n * 2 < unanswered) {
             return None;
         }
@@ -77,6 +77,10 @@ impl Verdict for ServerQueueFull {
         Some(finding.remedy(format!("{who}synprobe listeners --port {port}")))
     }
 
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::Overflows]
+    }
+
     fn explain(&self) -> Explanation {
         Explanation {
             summary: "the server is on this host, and its accept queue is full: SYNs get no answer",
@@ -100,7 +104,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, ListenCounters, Outcome, OwnerState},
-        verdict::fixtures::*,
+        verdict::{
+            context::{DroppedPacket, Packet},
+            fixtures::*,
+        },
     };
 
     fn calling(full: bool, overflows: u64) -> Context {
@@ -150,6 +157,33 @@ mod tests {
         assert_eq!(
             contra[0].fact,
             "3 SYNs to it got no answer: 1 of them are not explained by overflows"
+        );
+    }
+
+    #[test]
+    fn syns_that_were_dropped_on_their_way_are_no_overflows() {
+        let dropped = |h: &Handshake, count| DroppedPacket {
+            netns: NETNS + 1,
+            incoming: true,
+            reason: "IP_INADDRERRORS".into(),
+            ..discard(h, Packet::Syn, count)
+        };
+        // All three died on the node: the one overflow is another client's.
+        let mut context = calling(true, 1);
+        context.note_drop(dropped(&waiting(Outcome::Open), 3));
+        let (verdict, _) = verdict_of(&waiting(Outcome::Open), context);
+        assert_ne!(verdict, Some(VerdictKind::ServerQueueFull));
+        let mut context = calling(true, 1);
+        let mut died = waiting(Outcome::Open);
+        died.connection.local_port = Some(7);
+        context.note_drop(dropped(&died, 3));
+        context.note(&line(died));
+        let mut other = waiting(Outcome::Abandoned);
+        other.retransmits = 0;
+        let got = verdict_of(&other, context);
+        assert_eq!(
+            got,
+            (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
         );
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
 /// `syn-queue-full`
@@ -14,18 +14,18 @@ impl Verdict for SynQueueFull {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        if !super::waited_for_an_answer(h) {
+        if !super::waited_for_an_answer(h, context) {
             return None;
         }
         let listener = context.called_listener(&h.connection)?;
         let refused = context.refused_by_syn_queue(listener)?;
-        let unanswered = context.unanswered_syns(&h.connection);
-        let explained = refused.min(listener.dropped()?);
-        if unanswered == 0 || explained * 2 < unanswered {
+        let unanswered = context.unanswered_syns(&h.connection, listener);
+        let explained = refused;
+        if unanswered == 0 || listener.dropped()? == 0 || explained * 2 < unanswered {
             return None;
         }
         let mut finding = if explained >= unanswered && context.counts_full_syn_queue(listener) {
-            Finding::certain()
+            Finding::certain().accounts_for(explained)
         } else {
             Finding::likely()
         };
@@ -44,6 +44,14 @@ impl Verdict for SynQueueFull {
                 .pro(format!("{} in {}", super::syns(h), super::took(h)))
                 .remedy(listener.syn_queue_remedy()),
         )
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[
+            CounterRise::Refusals,
+            CounterRise::FullSynQueue,
+            CounterRise::Cookies,
+        ]
     }
 
     fn explain(&self) -> Explanation {

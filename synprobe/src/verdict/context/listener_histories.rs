@@ -33,14 +33,21 @@ pub(super) struct ListenerHistories {
     counters: BTreeMap<u32, Readings>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
     sampled_ns: u64,
+    /// When the counters of each namespace were read first.
+    first_ns: HashMap<u32, u64>,
 }
 
 /// Closed listeners that are remembered. A host may open and close any number.
 const CLOSED: usize = 1024;
 
 impl ListenerHistories {
-    pub(super) fn note(&mut self, at_ns: u64, listeners: &[Listener], counters: &[ListenCounters]) {
-        let before_ns = std::mem::replace(&mut self.sampled_ns, at_ns);
+    pub(super) fn note(
+        &mut self,
+        (before_ns, at_ns): (u64, u64),
+        listeners: &[Listener],
+        counters: &[ListenCounters],
+    ) {
+        let earlier_ns = std::mem::replace(&mut self.sampled_ns, before_ns);
         let shown: HashSet<Key> = listeners.iter().map(key_of).collect();
         for l in listeners {
             // A listener that an earlier sample of its namespace did not show was opened since. `sk_drops`
@@ -58,7 +65,11 @@ impl ListenerHistories {
         let mut closed = 0;
         for (key, history) in &mut self.listeners {
             if read.contains(&key.0) && !shown.contains(key) {
-                history.closed_ns.get_or_insert(before_ns.max(1));
+                if history.closed_ns.is_none() {
+                    let before = self.counters.get(&key.0);
+                    history.rsts_before_close = before.and_then(|[.., last]| last.out_rsts);
+                    history.closed_ns = Some(earlier_ns.max(1));
+                }
             }
             closed += usize::from(history.closed_ns.is_some());
         }
@@ -66,6 +77,7 @@ impl ListenerHistories {
             self.listeners.retain(|_, h| h.closed_ns.is_none());
         }
         for now in counters {
+            self.first_ns.entry(now.netns).or_insert(at_ns);
             self.counters
                 .entry(now.netns)
                 .and_modify(|[_, before, last]| {
@@ -196,14 +208,38 @@ impl ListenerHistories {
             .max()
     }
 
+    /// Closed sockets that served an address.
+    pub(super) fn closed(
+        &self,
+        netns: u32,
+        addr: IpAddr,
+        port: u16,
+    ) -> impl Iterator<Item = &ListenerHistory> {
+        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+        let exact = mapped(addr);
+        self.listeners
+            .range(range)
+            .filter(move |((_, _, bound, _), h)| {
+                h.closed_ns.is_some() && (*bound == exact || is_wildcard(*bound))
+            })
+            .map(|(_, h)| h)
+    }
+
+    /// The last reading of a namespace's counters.
+    pub(super) fn last_counters(&self, netns: u32) -> Option<&ListenCounters> {
+        self.counters.get(&netns).map(|[_, _, last]| last)
+    }
+
     /// Namespaces whose counters were read.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.counters.keys().copied()
     }
 
-    /// When the listeners were sampled last, CLOCK_MONOTONIC nanoseconds.
-    pub(super) fn sampled_ns(&self) -> u64 {
-        self.sampled_ns
+    /// When the counters of a namespace were read first (after that) and last (before that),
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub(super) fn counted_between(&self, netns: u32) -> (u64, u64) {
+        let first = self.first_ns.get(&netns).copied();
+        (first.unwrap_or(0), self.sampled_ns)
     }
 
     pub(super) fn moved(

@@ -22,6 +22,8 @@ pub struct ListenerHistory {
     pub full_at_events: u64,
     /// When a sample no longer showed it: it was closed, CLOCK_MONOTONIC nanoseconds.
     pub closed_ns: Option<u64>,
+    /// `OutRsts` of its namespace at the check before.
+    pub(super) rsts_before_close: Option<u64>,
     /// What its owner did while the queue was half full or fuller: the first and the last reading, and when.
     owner: Option<[(u64, OwnerState); 2]>,
     /// Its `drops` when the run began, or 0 where it was opened later.
@@ -38,6 +40,7 @@ impl ListenerHistory {
             syn_longest: 0,
             full_at_events: 0,
             closed_ns: None,
+            rsts_before_close: None,
             owner: None,
             first_drops: match opened_in_run {
                 true => l.drops.map(|_| 0),
@@ -91,6 +94,21 @@ impl ListenerHistory {
         )
     }
 
+    /// That it was closed, and what it held at the last check before.
+    pub fn how_closed(&self) -> String {
+        format!(
+            "listener {} was closed in this run; at the last check before, {} connections waited in its accept queue",
+            self.name(),
+            self.last.accept_queue.unwrap_or(0)
+        )
+    }
+
+    /// Half-opens that may have been its own at the last check.
+    pub fn half_opens(&self) -> u32 {
+        let own = self.last.syn_queue.unwrap_or(0);
+        own.max(self.last.syn_queue_group.unwrap_or(0))
+    }
+
     /// Why its owner does not accept(), where that was read: stopped, out of descriptors, busy or asleep.
     pub fn why_not_accepted(&self) -> Option<String> {
         let [(first_ns, first), (last_ns, last)] = self.owner.as_ref()?;
@@ -111,7 +129,7 @@ impl ListenerHistory {
         }
         let asleep = match (&last.waits_in, last.state) {
             (Some(place), 'S' | 'D') => format!("its main thread sleeps in {place}"),
-            (_, 'R') => "its main thread runs".to_owned(),
+            (_, 'R') => "its main thread runs, or waits for a CPU (state R)".to_owned(),
             (_, state) => format!("its main thread is in state {state}"),
         };
         let span_ms = last_ns.saturating_sub(*first_ns) / 1_000_000;
@@ -166,7 +184,9 @@ impl ListenerHistory {
         Some(match state {
             Some(s) if s.state == 'T' => format!("let {comm} run again: kill -CONT {pid}"),
             Some(s) if s.is_out_of_descriptors() => format!(
-                "see what {comm} keeps open: ls -l /proc/{pid}/fd; raise its limit: prlimit --pid {pid} --nofile"
+                "see what {comm} keeps open: ls -l /proc/{pid}/fd; or raise its limit: prlimit --pid {pid} \
+                 --nofile={}:",
+                s.max_fds.unwrap_or(0).saturating_mul(2)
             ),
             _ => format!("see why {comm} does not accept(): cat /proc/{pid}/stack"),
         })

@@ -13,6 +13,7 @@ mod forwarding;
 mod icmp;
 mod listener_histories;
 mod listener_history;
+mod listening;
 mod paths;
 mod port_stats;
 mod refused_syns;
@@ -20,10 +21,7 @@ mod stuck_data;
 mod syn_options;
 mod unanswered;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
@@ -42,8 +40,8 @@ pub use syn_options::{OptionCounts, SynOption};
 use crate::{
     filter::Selection,
     model::{
-        Body, Connection, HalfOpenCounts, Handshake, LimitedBy, Line, ListenCounters, Listener,
-        Missed, Outcome, PathQuestion, ReturnPath, Role, TcpState, TupleHolder,
+        Body, Connection, HalfOpenCounts, Handshake, Line, Missed, Outcome, PathQuestion,
+        ReturnPath, Role, TcpState, TupleHolder,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
@@ -136,7 +134,7 @@ impl Context {
     fn note_handshake(&mut self, h: &Handshake, at_ns: u64) {
         let c = &h.connection;
         if c.role == Role::Client && !h.was_evicted() {
-            self.unanswered.note(h);
+            self.unanswered.note(h, self.dropped_own_syns(h));
             self.syn_options.note(h);
         }
         match c.role {
@@ -256,21 +254,6 @@ impl Context {
         self.icmp.note(ends, report);
     }
 
-    /// Takes in a sample of the listeners and of the namespaces' counters.
-    pub fn sample(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
-        self.sample_at(0, listeners, counters);
-    }
-
-    /// The same, with the time of the sample, CLOCK_MONOTONIC nanoseconds.
-    pub fn sample_at(&mut self, at_ns: u64, listeners: &[Listener], counters: &[ListenCounters]) {
-        self.histories.note(at_ns, listeners, counters);
-    }
-
-    /// Takes in the addresses of a namespace.
-    pub fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
-        self.histories.has_addresses(netns, addresses);
-    }
-
     /// Takes in the current half-opens, by namespace and port.
     pub fn half_opens(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
         self.ports.now(now);
@@ -331,108 +314,11 @@ impl Context {
         })
     }
 
-    /// Whether a listener belongs to the selection. A listener has no peer: where the selection names peers,
-    /// one of their handshakes or dropped SYNs must have come to it.
-    pub fn selects_listener(&self, l: &Listener) -> bool {
-        let at = (l.netns, l.local_port);
-        let came = || {
-            let dropped = |d: &DroppedPacket| (d.netns, d.to.port()) == at;
-            self.ports.of(at.0, at.1).is_some() || self.dropped_syns().any(dropped)
-        };
-        self.selection
-            .selects_listener(l.local_port, l.netns)
-            .unwrap_or_else(came)
-    }
-
-    /// The listener that serves a connection.
-    pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
-        self.histories
-            .listener(c.netns, c.local_addr, c.local_port?)
-    }
-
-    /// The listener that serves an address and port.
-    pub fn listener_at(&self, netns: u32, at: SocketAddr) -> Option<&ListenerHistory> {
-        self.histories.listener(netns, at.ip(), at.port())
-    }
-
-    /// The listener that a client calls, where that is on this host.
-    pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
-        let called = match self.redirected_to(c) {
-            Some(to) => to,
-            None => SocketAddr::new(c.peer_addr, c.peer_port?),
-        };
-        self.histories
-            .on_this_host(c.netns, called.ip(), called.port())
-    }
-
-    /// The sockets that serve a connection of this host's server: several where they share the address by
-    /// SO_REUSEPORT.
-    pub fn group(&self, c: &Connection) -> Vec<&ListenerHistory> {
-        let port = c.local_port.unwrap_or(0);
-        self.histories.group(c.netns, c.local_addr, port)
-    }
-
-    /// All sockets that share the address of a listener by SO_REUSEPORT, itself included.
-    pub fn group_of(&self, l: &Listener) -> Vec<&ListenerHistory> {
-        self.histories.group(l.netns, l.local_addr, l.local_port)
-    }
-
-    /// How many SYNs that clients of this host sent to an address had got no answer when the listeners were
-    /// sampled last.
-    pub fn unanswered_syns(&self, c: &Connection) -> u64 {
-        let until_ns = self.histories.sampled_ns();
-        let port = c.peer_port.unwrap_or(0);
-        self.unanswered.until(c.peer_addr, port, until_ns)
-    }
-
-    /// SYNs and final ACKs that listeners of a namespace refused in this run for another reason than a full
-    /// queue; `None`: not known.
-    pub fn refused_without_trace(&self, netns: u32) -> Option<u64> {
-        self.histories.refused_without_trace(netns)
-    }
-
-    /// SYNs that a full SYN queue refused because SYN cookies are off; `None`: no sign of that.
-    pub fn refused_by_syn_queue(&self, listener: &ListenerHistory) -> Option<u64> {
-        let netns = listener.last.netns;
-        let counted = self.moved(netns, |c| c.req_q_full_drop).unwrap_or(0);
-        // The rule of 3/4 of tcp_max_syn_backlog has no counter of its own.
-        let uncounted = match listener.last.limited_by {
-            Some(LimitedBy::TcpMaxSynBacklog) if listener.syn_queue_was_full() => {
-                let no_routes = self.moved(netns, |c| c.out_no_routes).unwrap_or(0);
-                let refused = self.refused_without_trace(netns).unwrap_or(0);
-                refused.saturating_sub(no_routes)
-            }
-            _ => 0,
-        };
-        Some(counted + uncounted).filter(|n| *n > 0)
-    }
-
-    /// Whether the kernel counted that a SYN queue of the listener's namespace was full.
-    pub fn counts_full_syn_queue(&self, listener: &ListenerHistory) -> bool {
-        self.moved(listener.last.netns, |c| c.req_q_full_drop) > Some(0)
-    }
-
-    /// Namespaces of the selection whose counters were read.
-    pub fn counted_namespaces(&self) -> impl Iterator<Item = u32> {
-        self.histories
-            .namespaces()
-            .filter(|netns| self.selection.netns.is_none_or(|only| only.contains(netns)))
-    }
-
-    /// `ListenOverflows` of the peer in this run, where the peer is this host.
-    pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
-        let called = self.redirected_to(c).map_or(c.peer_addr, |to| to.ip());
-        self.histories.overflows_at(c.netns, called)
-    }
-
-    /// By how much a namespace's counter rose in this run.
-    pub fn moved(&self, netns: u32, pick: fn(&ListenCounters) -> Option<u64>) -> Option<u64> {
-        self.histories.moved(netns, pick)
-    }
-
-    /// All listeners.
-    pub fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
-        self.histories.listeners()
+    /// How many SYNs of an active open this host dropped, anywhere: no listener saw them.
+    pub fn dropped_own_syns(&self, h: &Handshake) -> u64 {
+        let drops = self.drops_of(&h.connection, h.facts.began_ns.unwrap_or(0));
+        let syns = drops.into_iter().filter(|d| d.packet == Packet::Syn);
+        syns.map(|d| d.count).sum()
     }
 
     /// The statistics of a connection's listening port.

@@ -55,11 +55,12 @@ fn unanswered(h: &Handshake) -> Vec<u64> {
 }
 
 impl UnansweredSyns {
-    /// Takes in an active open.
-    pub(super) fn note(&mut self, h: &Handshake) {
+    /// Takes in an active open. `dropped`: its SYNs that this host was seen to drop.
+    pub(super) fn note(&mut self, h: &Handshake, dropped: u64) {
         let c = &h.connection;
         let Some(port) = c.peer_port else { return };
-        let times = unanswered(h);
+        let mut times = unanswered(h);
+        times.truncate(times.len().saturating_sub(dropped as usize));
         if times.is_empty() {
             return;
         }
@@ -74,10 +75,11 @@ impl UnansweredSyns {
         }
     }
 
-    /// How many were sent to this address until a moment.
-    pub(super) fn until(&self, addr: IpAddr, port: u16, at_ns: u64) -> u64 {
+    /// How many were sent to this address in a time; those whose own time is not known count.
+    pub(super) fn between(&self, addr: IpAddr, port: u16, (first, last): (u64, u64)) -> u64 {
         self.called.get(&(addr, port)).map_or(0, |called| {
-            let sent = called.times.iter().filter(|t| at_ns == 0 || **t <= at_ns);
+            let within = |t: &&u64| last == 0 || **t == 0 || (first..=last).contains(*t);
+            let sent = called.times.iter().filter(within);
             sent.count() as u64 + called.more
         })
     }

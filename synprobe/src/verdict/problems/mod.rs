@@ -172,9 +172,20 @@ impl ProblemGroups {
                 )));
             }
         }
-        let silent = refused_silently::refused_silently(context, |kinds, netns| {
-            let mut all = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
-            all.any(|p| p.netns == netns && p.verdict.is_some_and(|v| kinds.contains(&v)))
+        let mut closed = places(of_handshakes, VerdictKind::ListenerClosed);
+        for l in context.listeners() {
+            let place = (l.last.netns, Some(l.last.local_port));
+            if context.selects_listener(&l.last)
+                && !closed.contains(&place)
+                && let Some(problem) = without_handshake::closed_listener(l, context)
+            {
+                closed.insert(place);
+                problems.push(Found::alone(problem));
+            }
+        }
+        let silent = refused_silently::refused_silently(context, |counted, netns| {
+            let others = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
+            unexplained::explained(others, counted, netns)
         });
         problems.extend(silent.into_iter().map(Found::alone));
         problems.extend(data_unacknowledged::problems(context));

@@ -4,7 +4,7 @@ use super::{contra, pro};
 use crate::{
     model::{Confidence, Evidence, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
-        Context,
+        Context, CounterRise,
         client::no_route_back::{no_routes_fact, other_packets, refused_fact},
         context::ListenerHistory,
     },
@@ -72,11 +72,13 @@ fn no_route_back(context: &Context, netns: u32) -> Option<Problem> {
     }
     let found = refuser(context, netns)?;
     let own = found.0.dropped();
-    let adds_up = no_routes == refused && own.is_none_or(|n| n >= refused);
+    let adds_up = no_routes == refused && found.1 == 0;
     let mut evidence = vec![pro(refused_fact(refused)), pro(no_routes_fact(no_routes))];
     if let Some(n) = own {
+        // Its first reading may be later than that of the counters.
+        let at_least = if n < refused { "at least " } else { "" };
         evidence.push(pro(format!(
-            "sk_drops of listener {} rose by {n}",
+            "sk_drops of listener {} rose by {at_least}{n}",
             found.0.name()
         )));
     }
@@ -185,10 +187,10 @@ fn overflowed(context: &Context, netns: u32) -> Option<Problem> {
     ))
 }
 
-/// All of them, by namespace. `listed`: whether a problem has the verdict at that place already.
+/// All of them, by namespace. `explained`: whether another problem explains it already.
 pub(super) fn refused_silently(
     context: &Context,
-    listed: impl Fn(&[VerdictKind], u32) -> bool,
+    explained: impl Fn(CounterRise, u32) -> bool,
 ) -> Vec<Problem> {
     if !context.selection.wants(Role::Server) {
         return Vec::new();
@@ -196,11 +198,10 @@ pub(super) fn refused_silently(
     let mut problems = Vec::new();
     for netns in context.counted_namespaces() {
         problems.extend(no_route_back(context, netns));
-        if !listed(&[VerdictKind::SynFlood], netns) {
+        if !explained(CounterRise::FullSynQueue, netns) {
             problems.extend(syn_queue_full(context, netns));
         }
-        let full = [VerdictKind::AcceptQueueFull, VerdictKind::FlashCrowd];
-        if !listed(&full, netns) {
+        if !explained(CounterRise::Overflows, netns) {
             problems.extend(overflowed(context, netns));
         }
     }

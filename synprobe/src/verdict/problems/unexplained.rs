@@ -1,10 +1,11 @@
 //! What the run saw and no problem explains. Where this is empty, and only there, nothing wrong was found.
 
 use crate::{
-    model::{Problem, Role, VerdictKind},
+    model::{Problem, Role},
     verdict::{
-        Context,
+        Context, CounterRise,
         context::{DroppedPacket, ListenerHistory, Packet},
+        find,
     },
 };
 
@@ -32,24 +33,28 @@ pub(in crate::verdict) fn unexplained(
         for netns in context.counted_namespaces() {
             found.extend(counters(problems, netns, context));
         }
+        found.extend(closed(problems, context));
     }
     found.extend(drops(problems, context));
     found
 }
 
-fn has(problems: &[&Problem], kinds: &[VerdictKind], netns: u32) -> bool {
-    problems.iter().any(|p| {
+/// Whether a problem explains what the counters of a namespace show.
+pub(super) fn explained<'p>(
+    mut problems: impl Iterator<Item = &'p Problem>,
+    counted: CounterRise,
+    netns: u32,
+) -> bool {
+    problems.any(|p| {
         // Client verdicts name the namespace of the client.
         let here = p.netns == netns || p.role == Role::Client;
-        here && p.verdict.is_some_and(|v| kinds.contains(&v))
+        let verdict = p.verdict.and_then(find);
+        here && verdict.is_some_and(|v| v.explains().contains(&counted))
     })
 }
 
 /// Counters of a namespace that rose.
 fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String> {
-    use VerdictKind::{
-        AcceptQueueFull, FlashCrowd, NoRouteBack, ServerQueueFull, SynFlood, SynQueueFull,
-    };
     let listeners: Vec<&ListenerHistory> = context
         .listeners()
         .filter(|l| l.last.netns == netns)
@@ -75,14 +80,16 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         false => format!("; sk_drops rose at {}", who.join(", ")),
     };
     let mut found = Vec::new();
-    let mut rose = |n: Option<u64>, kinds: &[VerdictKind], say: &dyn Fn(u64) -> String| {
-        if let Some(n) = n.filter(|n| *n > 0 && !has(problems, kinds, netns)) {
+    let mut rose = |n: Option<u64>, counted, say: &dyn Fn(u64) -> String| {
+        if let Some(n) =
+            n.filter(|n| *n > 0 && !explained(problems.iter().copied(), counted, netns))
+        {
             found.push(format!("{}{who}", say(n)));
         }
     };
     rose(
         context.moved(netns, |c| c.listen_overflows),
-        &[AcceptQueueFull, ServerQueueFull, FlashCrowd, SynFlood],
+        CounterRise::Overflows,
         &|n| {
             format!(
                 "ListenOverflows of {name} rose by {n}: SYNs or final ACKs found a full accept queue, and no \
@@ -92,7 +99,7 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
     );
     rose(
         context.refused_without_trace(netns),
-        &[NoRouteBack, SynQueueFull],
+        CounterRise::Refusals,
         &|n| {
             format!(
                 "ListenDrops of {name} rose by {n} more than ListenOverflows and TCPReqQFullDrop: listeners \
@@ -103,12 +110,12 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
     );
     rose(
         context.moved(netns, |c| c.req_q_full_drop),
-        &[SynQueueFull, SynFlood],
+        CounterRise::FullSynQueue,
         &|n| format!("TCPReqQFullDrop of {name} rose by {n}: a full SYN queue refused SYNs"),
     );
     rose(
         context.moved(netns, |c| c.syncookies_sent),
-        &[SynFlood, FlashCrowd, AcceptQueueFull, SynQueueFull],
+        CounterRise::Cookies,
         &|n| {
             format!(
                 "SyncookiesSent of {name} rose by {n}: a SYN queue was full, or tcp_syncookies is 2"
@@ -116,6 +123,37 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         },
     );
     found
+}
+
+/// Listeners that were closed while another listens at their address, after which RSTs were sent: so are
+/// final ACKs of their half-opens answered. Half-opens of less than a second may never have been seen.
+fn closed(problems: &[&Problem], context: &Context) -> Vec<String> {
+    let closed = |l: &&ListenerHistory| {
+        let replaced = || {
+            context
+                .group_of(&l.last)
+                .iter()
+                .any(|h| h.closed_ns.is_none())
+        };
+        l.closed_ns.is_some() && context.selects_listener(&l.last) && replaced()
+    };
+    let sentence = |l: &ListenerHistory| {
+        let netns = l.last.netns;
+        if explained(problems.iter().copied(), CounterRise::ClosedListener, netns)
+            || context.migrates(netns) == Some(true)
+        {
+            return None;
+        }
+        let rsts = context.rsts_since_closed(l).filter(|n| *n > 0)?;
+        Some(format!(
+            "listener {} was closed in this run while another listened at its address, and the namespace sent \
+             {rsts} RSTs since the check before: final ACKs of its half-opens are answered so, unless \
+             net.ipv4.tcp_migrate_req is 1",
+            l.name()
+        ))
+    };
+    let all = context.listeners().filter(closed);
+    all.filter_map(sentence).take(DROPS).collect()
 }
 
 fn place(name: &str) -> String {
@@ -182,6 +220,8 @@ mod tests {
             syncookies_recv: Some(0),
             req_q_full_drop: Some(2),
             out_no_routes: Some(3),
+            out_rsts: Some(0),
+            migrate_req: Some(0),
         };
         let mut after = before;
         change(&mut after);

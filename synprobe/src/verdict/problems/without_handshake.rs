@@ -13,6 +13,7 @@ use crate::{
     verdict::{
         Context,
         context::{DroppedPacket, ListenerHistory, Packet},
+        server::listener_closed,
     },
 };
 
@@ -238,6 +239,68 @@ fn dropped_by_router(
         remedy: Some(context.remedy_of_drop(first)),
         effects: Vec::new(),
     }
+}
+
+/// A listener that was closed or replaced while another listens at its address: what it held went with it.
+/// `None`: it held nothing at the last check, or the group took its half-opens over.
+pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> Option<Problem> {
+    let l = &history.last;
+    history.closed_ns?;
+    let others = context.group_of(l);
+    let replaced = others.iter().any(|h| h.closed_ns.is_none());
+    let migrates = context.migrates(l.netns) == Some(true);
+    let waiting = l.accept_queue.unwrap_or(0);
+    let half_opens = history.half_opens();
+    if !replaced || migrates || waiting == 0 && half_opens == 0 {
+        return None;
+    }
+    let mut evidence = vec![pro(history.how_closed())];
+    if waiting > 0 {
+        evidence.push(pro(
+            "close() of a listener resets the connections that wait in its accept queue".to_owned(),
+        ));
+    }
+    if half_opens > 0 {
+        evidence.push(pro(format!(
+            "{half_opens} half-opens were in the SYN queues of the address then: those of the closed socket end \
+             with it, and their final ACK is answered with a RST"
+        )));
+        evidence.push(contra(
+            "the kernel does not tell which socket of the group a half-open belongs to".to_owned(),
+        ));
+    }
+    evidence.push(contra(
+        "the check is up to a second older than the close: what happened in between is not known"
+            .to_owned(),
+    ));
+    Some(Problem {
+        rank: 0,
+        verdict: Some(VerdictKind::ListenerClosed),
+        confidence: Confidence::Likely,
+        role: ProblemRole::Server,
+        forward: None,
+        netns: l.netns,
+        netns_name: l.netns_name.clone(),
+        local_addr: Some(l.local_addr),
+        local_port: Some(l.local_port),
+        peer_port: None,
+        pid: l.pid,
+        comm: l.comm.clone(),
+        workload: l.workload.clone(),
+        handshakes: u64::from(waiting + half_opens),
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(listener_closed::remedy(
+            Some(l.local_port),
+            true,
+            &others
+                .first()
+                .map_or_else(String::new, |l| l.in_its_netns()),
+        )),
+        effects: Vec::new(),
+    })
 }
 
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a

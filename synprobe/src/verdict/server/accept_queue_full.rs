@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, LimitedBy, Outcome, Role, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
 /// `accept-queue-full`
@@ -75,6 +75,10 @@ impl Verdict for AcceptQueueFull {
             .filter(|l| l.was_full())
             .and_then(|l| l.owner_remedy());
         Some(finding.remedy(remedy(h, who, limit)))
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::Overflows, CounterRise::Cookies]
     }
 
     fn explain(&self) -> Explanation {

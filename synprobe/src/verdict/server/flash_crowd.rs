@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
 /// Fewer completed handshakes are no crowd.
@@ -49,6 +49,10 @@ impl Verdict for FlashCrowd {
                     super::ss_listener(h)
                 )),
         )
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::Overflows, CounterRise::Cookies]
     }
 
     fn explain(&self) -> Explanation {

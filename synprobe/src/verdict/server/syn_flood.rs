@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, context::PortStats},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict, context::PortStats},
 };
 
 /// Fewer silent half-opens are no flood.
@@ -90,6 +90,14 @@ impl Verdict for SynFlood {
              7 s; limit SYNs to port {port} before they reach the listener (nftables synproxy, the \
              provider's filter); a longer backlog alone only feeds it"
         )))
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[
+            CounterRise::Overflows,
+            CounterRise::FullSynQueue,
+            CounterRise::Cookies,
+        ]
     }
 
     fn explain(&self) -> Explanation {

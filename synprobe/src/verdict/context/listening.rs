@@ -1,0 +1,156 @@
+//! What is known of listeners and of their namespaces' counters.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Context, DroppedPacket, ListenerHistory};
+use crate::model::{Connection, LimitedBy, ListenCounters, Listener};
+
+impl Context {
+    /// Takes in a sample of the listeners and of the namespaces' counters.
+    pub fn sample(&mut self, listeners: &[Listener], counters: &[ListenCounters]) {
+        self.sample_at((0, 0), listeners, counters);
+    }
+
+    /// The same, with the times before and after the sample, CLOCK_MONOTONIC nanoseconds.
+    pub fn sample_at(
+        &mut self,
+        when_ns: (u64, u64),
+        listeners: &[Listener],
+        counters: &[ListenCounters],
+    ) {
+        self.histories.note(when_ns, listeners, counters);
+    }
+
+    /// Takes in the addresses of a namespace.
+    pub fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
+        self.histories.has_addresses(netns, addresses);
+    }
+
+    /// Whether a listener belongs to the selection. A listener has no peer: where the selection names peers,
+    /// one of their handshakes or dropped SYNs must have come to it.
+    pub fn selects_listener(&self, l: &Listener) -> bool {
+        let at = (l.netns, l.local_port);
+        let came = || {
+            let dropped = |d: &DroppedPacket| (d.netns, d.to.port()) == at;
+            self.ports.of(at.0, at.1).is_some() || self.dropped_syns().any(dropped)
+        };
+        self.selection
+            .selects_listener(l.local_port, l.netns)
+            .unwrap_or_else(came)
+    }
+
+    /// The listener that serves a connection.
+    pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
+        self.histories
+            .listener(c.netns, c.local_addr, c.local_port?)
+    }
+
+    /// The listener that serves an address and port.
+    pub fn listener_at(&self, netns: u32, at: SocketAddr) -> Option<&ListenerHistory> {
+        self.histories.listener(netns, at.ip(), at.port())
+    }
+
+    /// The listener that a client calls, where that is on this host.
+    pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
+        let called = match self.redirected_to(c) {
+            Some(to) => to,
+            None => SocketAddr::new(c.peer_addr, c.peer_port?),
+        };
+        self.histories
+            .on_this_host(c.netns, called.ip(), called.port())
+    }
+
+    /// The sockets that serve a connection of this host's server: several where they share the address by
+    /// SO_REUSEPORT.
+    pub fn group(&self, c: &Connection) -> Vec<&ListenerHistory> {
+        let port = c.local_port.unwrap_or(0);
+        self.histories.group(c.netns, c.local_addr, port)
+    }
+
+    /// All sockets that share the address of a listener by SO_REUSEPORT, itself included.
+    pub fn group_of(&self, l: &Listener) -> Vec<&ListenerHistory> {
+        self.histories.group(l.netns, l.local_addr, l.local_port)
+    }
+
+    /// How many SYNs that clients of this host sent to an address, since the counters of the listener's
+    /// namespace were read first and until they were read last, got no answer. Those that this host was seen
+    /// to drop are left out: no listener saw them.
+    pub fn unanswered_syns(&self, c: &Connection, listener: &ListenerHistory) -> u64 {
+        let between = self.histories.counted_between(listener.last.netns);
+        let port = c.peer_port.unwrap_or(0);
+        self.unanswered.between(c.peer_addr, port, between)
+    }
+
+    /// SYNs and final ACKs that listeners of a namespace refused in this run for another reason than a full
+    /// queue; `None`: not known.
+    pub fn refused_without_trace(&self, netns: u32) -> Option<u64> {
+        self.histories.refused_without_trace(netns)
+    }
+
+    /// SYNs that a full SYN queue refused because SYN cookies are off; `None`: no sign of that.
+    pub fn refused_by_syn_queue(&self, listener: &ListenerHistory) -> Option<u64> {
+        let netns = listener.last.netns;
+        let counted = self.moved(netns, |c| c.req_q_full_drop).unwrap_or(0);
+        // The rule of 3/4 of tcp_max_syn_backlog has no counter of its own.
+        let uncounted = match listener.last.limited_by {
+            Some(LimitedBy::TcpMaxSynBacklog) if listener.syn_queue_was_full() => {
+                let no_routes = self.moved(netns, |c| c.out_no_routes).unwrap_or(0);
+                let refused = self.refused_without_trace(netns).unwrap_or(0);
+                refused.saturating_sub(no_routes)
+            }
+            _ => 0,
+        };
+        Some(counted + uncounted).filter(|n| *n > 0)
+    }
+
+    /// Whether the kernel counted that a SYN queue of the listener's namespace was full.
+    pub fn counts_full_syn_queue(&self, listener: &ListenerHistory) -> bool {
+        self.moved(listener.last.netns, |c| c.req_q_full_drop) > Some(0)
+    }
+
+    /// Whether the sockets of a SO_REUSEPORT group take over half-opens of one that is closed
+    /// (`tcp_migrate_req`); `None`: not known, or this kernel cannot.
+    pub fn migrates(&self, netns: u32) -> Option<bool> {
+        Some(self.histories.last_counters(netns)?.migrate_req? != 0)
+    }
+
+    /// RSTs that the namespace of a closed listener sent since the check before it was closed.
+    pub fn rsts_since_closed(&self, l: &ListenerHistory) -> Option<u64> {
+        let now = self.histories.last_counters(l.last.netns)?.out_rsts?;
+        Some(now.saturating_sub(l.rsts_before_close?))
+    }
+
+    /// Sockets of a connection's address that were closed in this run, in words.
+    pub fn closed_listeners(&self, c: &Connection) -> Option<String> {
+        let port = c.local_port?;
+        let closed: Vec<String> = self
+            .histories
+            .closed(c.netns, c.local_addr, port)
+            .map(ListenerHistory::how_closed)
+            .collect();
+        (!closed.is_empty()).then(|| closed.join("; "))
+    }
+
+    /// Namespaces of the selection whose counters were read.
+    pub fn counted_namespaces(&self) -> impl Iterator<Item = u32> {
+        self.histories
+            .namespaces()
+            .filter(|netns| self.selection.netns.is_none_or(|only| only.contains(netns)))
+    }
+
+    /// `ListenOverflows` of the peer in this run, where the peer is this host.
+    pub fn peer_overflows(&self, c: &Connection) -> Option<u64> {
+        let called = self.redirected_to(c).map_or(c.peer_addr, |to| to.ip());
+        self.histories.overflows_at(c.netns, called)
+    }
+
+    /// By how much a namespace's counter rose in this run.
+    pub fn moved(&self, netns: u32, pick: fn(&ListenCounters) -> Option<u64>) -> Option<u64> {
+        self.histories.moved(netns, pick)
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
+        self.histories.listeners()
+    }
+}
