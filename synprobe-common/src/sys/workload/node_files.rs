@@ -40,7 +40,7 @@ pub(super) struct NodeFiles {
     /// Pod and namespace by uid.
     pods: HashMap<String, (Arc<str>, Arc<str>)>,
     /// Pod, namespace and container by container id.
-    containers: HashMap<String, (Arc<str>, Arc<str>, Arc<str>)>,
+    containers: HashMap<String, [Arc<str>; 3]>,
 }
 
 impl NodeFiles {
@@ -58,24 +58,24 @@ impl NodeFiles {
         if names.container_id.is_none() && names.pod_uid.is_none() {
             return;
         }
-        self.from_lists(names);
+        self.complete_by_lists(names);
         if names.pod.is_none() && self.listed.is_none_or(|at| at.elapsed() >= AGAIN) {
             self.list();
-            self.from_lists(names);
+            self.complete_by_lists(names);
         }
         if names.container.is_none()
             && let Some(id) = names.container_id.clone()
         {
-            self.from_state(&id, names);
+            self.complete_by_state(&id, names);
         }
     }
 
-    fn from_lists(&self, names: &mut WorkloadNames) {
+    fn complete_by_lists(&self, names: &mut WorkloadNames) {
         let container = names
             .container_id
             .as_deref()
             .and_then(|id| self.containers.get(id));
-        if let Some((pod, namespace, container)) = container {
+        if let Some([pod, namespace, container]) = container {
             names.pod = Some(pod.clone());
             names.namespace = Some(namespace.clone());
             names.container = Some(container.clone());
@@ -108,7 +108,7 @@ impl NodeFiles {
             if let [pod, namespace, container] = parts[..] {
                 self.containers.insert(
                     id.to_owned(),
-                    (pod.into(), namespace.into(), container.into()),
+                    [pod.into(), namespace.into(), container.into()],
                 );
             }
         }
@@ -126,7 +126,7 @@ impl NodeFiles {
     }
 
     /// The container's own state file.
-    fn from_state(&self, id: &str, names: &mut WorkloadNames) {
+    fn complete_by_state(&self, id: &str, names: &mut WorkloadNames) {
         let task = "run/containerd/io.containerd.runtime.v2.task";
         let runc = "run/containerd/runc";
         let mut files = Vec::new();
