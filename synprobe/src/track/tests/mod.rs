@@ -20,6 +20,7 @@ use crate::{
 mod evicted;
 mod facts;
 mod orphaned;
+mod owners;
 mod request_sock;
 mod unreported;
 

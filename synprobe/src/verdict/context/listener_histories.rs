@@ -64,12 +64,11 @@ impl ListenerHistories {
         let read: HashSet<u32> = counters.iter().map(|c| c.netns).collect();
         let mut closed = 0;
         for (key, history) in &mut self.listeners {
-            if read.contains(&key.0) && !shown.contains(key) {
-                if history.closed_ns.is_none() {
-                    let before = self.counters.get(&key.0);
-                    history.rsts_before_close = before.and_then(|[.., last]| last.out_rsts);
-                    history.closed_ns = Some(earlier_ns.max(1));
-                }
+            let is_gone = read.contains(&key.0) && !shown.contains(key);
+            if is_gone && history.closed_ns.is_none() {
+                let before = self.counters.get(&key.0);
+                history.rsts_before_close = before.and_then(|[.., last]| last.out_rsts);
+                history.closed_ns = Some(earlier_ns.max(1));
             }
             closed += usize::from(history.closed_ns.is_some());
         }

@@ -1,0 +1,67 @@
+//! SO_REUSEPORT groups: a listener that is closed takes its half-opens along.
+
+use std::collections::HashSet;
+
+use super::*;
+
+/// One of the group calls listen() (true) or closes its socket.
+fn listener_event(b: &mut Bench, at: u64, sock: u64, pid: u32, opens: bool) {
+    let listener = flow("0.0.0.0", 8080, "0.0.0.0", 0);
+    let (old, new) = if opens { (7, 10) } else { (10, 7) };
+    b.see(state(at, sock, listener, old, new, |r| {
+        r.tgid = if opens { pid } else { 0 };
+        r.comm[..5].copy_from_slice(b"nginx");
+    }));
+}
+
+#[test]
+fn a_half_open_that_vanishes_after_one_of_a_group_was_closed_may_have_been_its_own() {
+    for (closes, survivors) in [(1, true), (2, false)] {
+        let mut b = bench();
+        listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);
+        listener_event(&mut b, T0 - 2 * SEC, 0xb, 12, true);
+        b.dump(snapshot_at(T0, Vec::new(), 0));
+        b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
+        for sock in 0..closes {
+            listener_event(&mut b, T0 + 2 * SEC, 0xa + sock, 0, false);
+        }
+        b.dump(gone_at(T0 + 3 * SEC + SEC / 2, 0));
+        let h = b.one();
+        assert_eq!(h.outcome, Outcome::Dropped);
+        assert_eq!(h.facts.listener_closed_ns, Some(T0 + 2 * SEC));
+        assert_eq!(h.facts.others_listen, survivors);
+        // Two processes listen: it may be either's.
+        assert_eq!(h.connection.pid, None);
+    }
+}
+
+#[test]
+fn a_listener_that_was_closed_before_it_began_is_not_its_own() {
+    let mut b = bench();
+    listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);
+    listener_event(&mut b, T0 - 2 * SEC, 0xb, 11, true);
+    listener_event(&mut b, T0 - SEC, 0xb, 0, false);
+    b.dump(snapshot_at(T0, Vec::new(), 0));
+    b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
+    b.dump(gone_at(T0 + 2 * SEC, 0));
+    let h = b.one();
+    assert_eq!(h.facts.listener_closed_ns, None);
+    assert_eq!(h.connection.pid, Some(11));
+}
+
+#[test]
+fn a_sample_corrects_what_events_did_not_show() {
+    let mut b = bench();
+    listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);
+    let netns = server_flow().netns;
+    // The close had no event: the sample shows no listener.
+    let all = HashSet::from([netns]);
+    b.tracker
+        .listeners_sampled((T0 - SEC, T0 - SEC + 1), &all, &[]);
+    b.dump(snapshot_at(T0, Vec::new(), 0));
+    b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
+    b.dump(gone_at(T0 + 2 * SEC, 0));
+    let h = b.one();
+    assert_eq!(h.evidence[0].fact, "its listener is closed");
+    assert_eq!(h.facts.listener_closed_ns, None);
+}
