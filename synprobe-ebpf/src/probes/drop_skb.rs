@@ -25,20 +25,22 @@ use aya_ebpf::{
 };
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, MISSING, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
-        REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT,
+        DROPS_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT,
         ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
     stats::REGULAR,
 };
 
-use super::{IPPROTO_TCP, finish};
+use super::{
+    drop_receiver::{counts, for_receiver, listed, sender_in_syn_sent},
+    finish,
+};
 use crate::{
     emit::{emit, held_back, tally},
     filter::{packet_passes, role_passes},
     kread::{Kptr, Ports, ReadError, fill_flow, mapped, netns, netns_of_device, peer_addr, place},
-    maps::{DROP_SECOND, REASONS},
+    maps::DROP_SECOND,
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -46,9 +48,9 @@ const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_LEN: u16 = 14;
 const TCP: u8 = 6;
 const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+pub(super) const SYN: u8 = 2;
+pub(super) const RST: u8 = 4;
+pub(super) const ACK: u8 = 16;
 /// A header outside the linear part, which cannot be read.
 const NOT_LINEAR: ReadError = -14;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -201,67 +203,6 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         Ok(())
     });
     Ok(())
-}
-
-/// The reasons with which some receiver frees a packet that concerns a handshake.
-#[inline(always)]
-fn for_receiver(reason: u32) -> bool {
-    listed(REASONS_HALF_OPEN, reason)
-        || listed(REASONS_ANSWER, reason)
-        || listed(REASONS_EXISTING, reason)
-}
-
-/// Whether a packet that this receiver frees concerns a handshake. Copies for raw sockets do not, nor do the
-/// packets of established connections but for a SYN.
-#[inline(always)]
-fn counts(
-    skb: Kptr,
-    sk: Kptr,
-    receiver_state: u8,
-    reason: u32,
-    wanted: bool,
-) -> Result<bool, ReadError> {
-    match receiver_state {
-        state::LISTEN => Ok(wanted || listed(REASONS_HALF_OPEN, reason)),
-        state::SYN_SENT => Ok(wanted || listed(REASONS_ANSWER, reason)),
-        state::SYN_RECV => Ok(wanted),
-        other if state::is_existing(other) && listed(REASONS_EXISTING, reason) => {
-            // TCP has parsed the header: one read rejects the packets of normal connections.
-            let flags = place!(cb_flags);
-            if flags == MISSING {
-                return Ok(false);
-            }
-            let flags: u8 = skb.read(place!(skb_cb).wrapping_add(flags))?;
-            if flags & (SYN | RST | ACK) != SYN {
-                return Ok(false);
-            }
-            // A TIME_WAIT socket has no such member. Connected raw and UDP sockets are in ESTABLISHED.
-            Ok(other == state::TIME_WAIT || sk.read::<u16>(place!(protocol))? == IPPROTO_TCP)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// The socket that sent the packet, where it is in SYN_SENT. A clone that goes to a packet socket has none.
-#[inline(always)]
-fn sender_in_syn_sent(skb: Kptr) -> Result<Option<Kptr>, ReadError> {
-    let sk = Kptr::new(skb.read(place!(skb_sk))?);
-    if sk.address() == 0 || sk.read::<u8>(place!(state))? != state::SYN_SENT {
-        return Ok(None);
-    }
-    Ok(Some(sk))
-}
-
-#[inline(always)]
-fn listed(bitmap: usize, reason: u32) -> bool {
-    let word = reason as usize >> 6;
-    if word >= REASON_WORDS {
-        return false;
-    }
-    let words: *const u64 = (&raw const REASONS).cast();
-    // SAFETY: the bitmap is one of the six, and the word was checked: it is inside the global.
-    let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
-    word & (1 << (reason & 63)) != 0
 }
 
 /// The role of this host's end, where the packet implies it.

@@ -5,6 +5,7 @@
 
 mod callers;
 mod client;
+mod client_end;
 mod config;
 mod data_retransmits;
 mod facts;

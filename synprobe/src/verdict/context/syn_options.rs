@@ -56,7 +56,7 @@ pub struct OptionCounts {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct OptionHistory {
     fast_open_lost: u64,
     ecn_lost: u64,
     /// Connected with the first SYN. Whether it had an option is not known.
@@ -71,7 +71,7 @@ fn key(c: &Connection) -> Key {
 
 /// See the module; by the end that is called.
 #[derive(Default)]
-pub(super) struct SynOptions(Bounded<Key, Seen>);
+pub(super) struct SynOptions(Bounded<Key, OptionHistory>);
 
 impl SynOptions {
     /// Takes in an active open.
@@ -86,7 +86,7 @@ impl SynOptions {
         };
         let key = key(&h.connection);
         if self.0.get(&key).is_none() {
-            self.0.insert(key, Seen::default());
+            self.0.insert(key, OptionHistory::default());
         }
         let Some(seen) = self.0.get_mut(&key) else {
             return;

@@ -239,7 +239,7 @@ mod tests {
         context
     }
 
-    fn of(context: &Context) -> Vec<Problem> {
+    fn problems_of(context: &Context) -> Vec<Problem> {
         problems(context).into_iter().map(|f| f.problem).collect()
     }
 
@@ -259,7 +259,7 @@ mod tests {
             Some(Some(holder)),
         );
         context.set_netns_name(NETNS, Some("blue".into()));
-        let found = of(&context);
+        let found = problems_of(&context);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid, Some(77));
         assert_eq!(
@@ -288,7 +288,7 @@ mod tests {
             &met(TcpState::TimeWait, "TCP_RFC7323_TW_PAWS"),
             Some(Some(holder)),
         );
-        let found = of(&context);
+        let found = problems_of(&context);
         assert!(found[0].evidence[0].fact.ends_with("which ends in 42.0 s"));
         assert!(!found[0].evidence[1].fact.contains("challenge"));
     }
@@ -297,6 +297,6 @@ mod tests {
     fn what_is_not_selected_is_no_problem() {
         let mut context = noted(&met(TcpState::Established, "TCP_INVALID_SYN"), None);
         context.selection.local_ports = "9000".parse().unwrap();
-        assert!(of(&context).is_empty());
+        assert!(problems_of(&context).is_empty());
     }
 }

@@ -1,0 +1,77 @@
+//! Whose packet a dropped one is: by the reason, and the state of the socket that received or sent it.
+
+use synprobe_ebpf::{
+    config::{MISSING, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING, REASONS_HALF_OPEN},
+    event::state,
+};
+
+use super::{
+    IPPROTO_TCP,
+    drop_skb::{ACK, RST, SYN},
+};
+use crate::{
+    kread::{Kptr, ReadError, place},
+    maps::REASONS,
+};
+
+/// The reasons with which some receiver frees a packet that concerns a handshake.
+#[inline(always)]
+pub(super) fn for_receiver(reason: u32) -> bool {
+    listed(REASONS_HALF_OPEN, reason)
+        || listed(REASONS_ANSWER, reason)
+        || listed(REASONS_EXISTING, reason)
+}
+
+/// Whether a packet that this receiver frees concerns a handshake. Copies for raw sockets do not, nor do the
+/// packets of established connections but for a SYN.
+#[inline(always)]
+pub(super) fn counts(
+    skb: Kptr,
+    sk: Kptr,
+    receiver_state: u8,
+    reason: u32,
+    wanted: bool,
+) -> Result<bool, ReadError> {
+    match receiver_state {
+        state::LISTEN => Ok(wanted || listed(REASONS_HALF_OPEN, reason)),
+        state::SYN_SENT => Ok(wanted || listed(REASONS_ANSWER, reason)),
+        state::SYN_RECV => Ok(wanted),
+        other if state::is_existing(other) && listed(REASONS_EXISTING, reason) => {
+            // TCP has parsed the header: one read rejects the packets of normal connections.
+            let flags = place!(cb_flags);
+            if flags == MISSING {
+                return Ok(false);
+            }
+            let flags: u8 = skb.read(place!(skb_cb).wrapping_add(flags))?;
+            if flags & (SYN | RST | ACK) != SYN {
+                return Ok(false);
+            }
+            // A TIME_WAIT socket has no such member. Connected raw and UDP sockets are in ESTABLISHED.
+            Ok(other == state::TIME_WAIT || sk.read::<u16>(place!(protocol))? == IPPROTO_TCP)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The socket that sent the packet, where it is in SYN_SENT. A clone that goes to a packet socket has none.
+#[inline(always)]
+pub(super) fn sender_in_syn_sent(skb: Kptr) -> Result<Option<Kptr>, ReadError> {
+    let sk = Kptr::new(skb.read(place!(skb_sk))?);
+    if sk.address() == 0 || sk.read::<u8>(place!(state))? != state::SYN_SENT {
+        return Ok(None);
+    }
+    Ok(Some(sk))
+}
+
+/// Whether a bitmap has the reason.
+#[inline(always)]
+pub(super) fn listed(bitmap: usize, reason: u32) -> bool {
+    let word = reason as usize >> 6;
+    if word >= REASON_WORDS {
+        return false;
+    }
+    let words: *const u64 = (&raw const REASONS).cast();
+    // SAFETY: the bitmap is one of the six, and the word was checked: it is inside the global.
+    let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
+    word & (1 << (reason & 63)) != 0
+}
