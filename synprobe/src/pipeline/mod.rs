@@ -26,6 +26,7 @@ mod recorder;
 mod replay;
 mod run;
 mod run_config;
+mod segment_ends;
 mod subscriber;
 #[cfg(test)]
 mod tests;

@@ -16,8 +16,9 @@ use super::{
     losses::Losses,
     narrow::passes,
     polling::Polling,
-    recorder::{Prepared, RecordSummary, RecordTo, Recorder},
+    recorder::{Prepared, RecordSummary, Recorder},
     run_config::run_config,
+    segment_ends::SegmentEnds,
     subscriber::Subscriber,
 };
 use crate::{
@@ -364,30 +365,6 @@ impl Run {
     /// Sockets by state at the end of the run.
     pub fn take_socket_states(&mut self) -> Option<Counted> {
         self.core.engine.socket_states().cloned()
-    }
-}
-
-/// SIGUSR1 closes the segment of a rolling recording.
-struct SegmentEnds(Option<tokio::signal::unix::Signal>);
-
-impl SegmentEnds {
-    fn new(record: Option<&RecordTo>) -> Self {
-        let rolling = matches!(record, Some(RecordTo::Rolling { .. }));
-        let kind = tokio::signal::unix::SignalKind::user_defined1();
-        Self(
-            rolling
-                .then(|| tokio::signal::unix::signal(kind).ok())
-                .flatten(),
-        )
-    }
-
-    async fn wanted(&mut self) {
-        match &mut self.0 {
-            Some(signal) => {
-                signal.recv().await;
-            }
-            None => std::future::pending().await,
-        }
     }
 }
 

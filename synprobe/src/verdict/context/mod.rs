@@ -6,6 +6,7 @@ mod baseline;
 mod checksum;
 mod conntrack;
 mod destinations;
+mod drop_words;
 mod drops;
 mod existing;
 mod fanout;
@@ -25,10 +26,11 @@ use std::{net::IpAddr, sync::Arc};
 
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
+pub use drop_words::in_netns;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;
-pub use forwarding::{Forwarding, in_netns};
+pub use forwarding::Forwarding;
 pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
@@ -108,9 +110,6 @@ pub struct Context {
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
 }
 
-/// The beginning of a handshake is known to within this time, nanoseconds, and its packets may be dropped a
-/// moment after its end.
-const AFTER_ITS_END_NS: u64 = 4_000_000_000;
 /// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
 const ONE_CONNECT_NS: u64 = 140_000_000_000;
 /// Beginnings remembered of one connection.
@@ -147,6 +146,9 @@ impl Context {
             Role::Server => {
                 self.ports.note(h, at_ns);
                 self.histories.served(c.netns, c.local_addr);
+                if h.outcome == Outcome::Established {
+                    self.forwarding.accepted(c);
+                }
                 if let (true, Some(queue), Some(port)) =
                     (h.facts.queue_was_full, h.facts.queue, c.local_port)
                 {
@@ -274,21 +276,6 @@ impl Context {
         Ends::of(c).map_or(Vec::new(), |ends| self.drops.of(&ends, since_ns))
     }
 
-    /// The same of a handshake; and, where the client's initial sequence number is known, those under
-    /// addresses or ports that this host's NAT gave it.
-    pub fn drops_of_handshake(&self, h: &Handshake) -> Vec<&DroppedPacket> {
-        let since_ns = h.facts.began_ns.unwrap_or(0);
-        let mut found = self.drops_of(&h.connection, since_ns);
-        let (Some(syn_seq), Some(own)) = (h.facts.syn_seq, Ends::of(&h.connection)) else {
-            return found;
-        };
-        let began = h.facts.began_ns.zip(h.dwell_us);
-        let until_ns = began.map_or(u64::MAX, |(at, us)| at + us * 1000 + AFTER_ITS_END_NS);
-        found.extend(self.drops.translated(syn_seq, &own, since_ns..=until_ns));
-        found.sort_by_key(|d| std::cmp::Reverse(d.count));
-        found
-    }
-
     /// Incoming SYNs of the selection that this host dropped.
     pub fn dropped_syns(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.drops.iter().filter(|d| {
@@ -329,13 +316,6 @@ impl Context {
     /// What the caller's process has called.
     pub fn fanout(&self, c: &Connection) -> Option<&Fanout> {
         self.fanouts.of(c)
-    }
-
-    /// How the path of the peer's SYNs and that of the answers differ, in words; `None`: no difference is
-    /// known.
-    pub fn asymmetric_path(&self, c: &Connection) -> Option<String> {
-        let came_by = self.name_of_its_device(c);
-        self.paths.asymmetric(c.netns, c.peer_addr, came_by)
     }
 
     /// The last ICMP error about a connection.

@@ -42,8 +42,9 @@ impl Verdict for AsymmetricNat {
             _ => {
                 // A stateful device on one of the two ways sees only half of the handshake.
                 let elsewhere = context.answers_elsewhere(&h.connection);
-                let known = context.typical_us(&h.connection).is_some();
-                if h.retransmits == 0 || known {
+                // Forged sources have any route.
+                let flood = super::SynFlood.check(h, context).is_some();
+                if h.retransmits == 0 || flood || context.accepted_before(&h.connection) {
                     return None;
                 }
                 finding = finding.pro(elsewhere?).pro(format!(
