@@ -146,6 +146,8 @@ pub struct NftRule {
     pub dnat: Option<SocketAddr>,
     /// The new source of the connection in place of a drop, valid only at [`NftHook::Postrouting`].
     pub snat: Option<IpAddr>,
+    /// The one port that `snat` gives; `None`: any that is free.
+    pub snat_port: Option<u16>,
 }
 
 impl NftRule {
@@ -161,6 +163,7 @@ impl NftRule {
             reject: None,
             dnat: None,
             snat: None,
+            snat_port: None,
         }
     }
 
@@ -226,7 +229,10 @@ impl NftRule {
             }
             (None, Some(to)) => {
                 all.push(immediate(libc::NFT_REG_1 as u32, &octets(to)));
-                all.push(nat(v6, NFT_NAT_SNAT, false));
+                if let Some(port) = self.snat_port {
+                    all.push(immediate(libc::NFT_REG_2 as u32, &port.to_be_bytes()));
+                }
+                all.push(nat(v6, NFT_NAT_SNAT, self.snat_port.is_some()));
             }
         }
         all

@@ -32,6 +32,7 @@ mod scan;
 mod self_connect;
 mod several;
 mod slow_peer;
+mod snat_exhausted;
 mod stale_established;
 mod syn_flood;
 mod syn_lost;
@@ -97,6 +98,7 @@ static ALL: &[&dyn Scenario] = &[
     &own_firewall::OwnFirewallScenario,
     &own_reject::OwnRejectScenario,
     &tcp_md5::TcpMd5Scenario,
+    &snat_exhausted::SnatExhaustedScenario,
     &rp_filter::RpFilterScenario,
     &dnat_without_snat::DnatWithoutSnatScenario,
     &forwarded::ForwardedDropScenario,

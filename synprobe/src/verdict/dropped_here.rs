@@ -187,13 +187,15 @@ impl Verdict for DroppedHere {
                       with the addresses and ports of this handshake, while it lasted. It is the \
                       strongest evidence there is. A drop in another network namespace of this host \
                       counts too, and is named.",
-            remedy: "NETFILTER_DROP: find the rule. A RST or an ICMP error may come with it: a rule that rejects.\n    nft list ruleset\n    iptables-save -c\n\
+            remedy: "NETFILTER_DROP: find the rule. A RST or an ICMP error may come with it: a rule that rejects. Connection tracking drops too, when its table is full or NAT finds no free \
+                     tuple: its counters tell.\n    nft list ruleset\n    iptables-save -c\n    conntrack -S\n    sysctl \
+                     net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n\
                      IP_RPFILTER: the route back to the sender does not use the interface that the \
                      packet came in on.\n    ip route get <peer>\n    sysctl net.ipv4.conf.all.rp_filter\n\
                      IP_INNOROUTES, IP_OUTNOROUTES: there is no route.\n    ip route get <peer>\n\
                      TC_INGRESS, TC_EGRESS, XDP, BPF_CGROUP_EGRESS: a BPF program or tc filter.\n    \
                      tc filter show dev <interface> ingress\n    bpftool net",
-            reproduce: "synprobe lab own-firewall\nsynprobe lab own-reject\nsynprobe lab tcp-md5\nsynprobe lab rp-filter",
+            reproduce: "synprobe lab own-firewall\nsynprobe lab own-reject\nsynprobe lab tcp-md5\nsynprobe lab snat-exhausted\nsynprobe lab rp-filter",
         }
     }
 }
