@@ -159,6 +159,27 @@ impl Client {
         }
     }
 
+    /// Segments that its socket has retransmitted, its SYN among them (`tcpi_total_retrans`).
+    pub fn retransmits(&self) -> Result<u32> {
+        // SAFETY: all-zero bytes are a valid `tcp_info`.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the value is alive and its length is its own.
+        let got = unsafe {
+            libc::getsockopt(
+                self.stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut len,
+            )
+        };
+        match got {
+            0 => Ok(info.tcpi_total_retrans),
+            _ => Err(io::Error::last_os_error()).context("asking for TCP_INFO"),
+        }
+    }
+
     /// Sends FIN and waits for the peer's FIN. No segment of the connection is outstanding afterwards.
     pub fn finish(mut self, stop: &AtomicBool, deadline: Instant) -> Result<()> {
         match self.stream.shutdown(Shutdown::Write) {

@@ -289,6 +289,7 @@ impl Poller {
             conntrack: None,
             is_stale: true,
             no_routes6: None,
+            listen_drops: None,
             migrate_req: None,
             begun: false,
             given,

@@ -45,6 +45,8 @@ pub(super) struct WatchedNetns {
     pub is_stale: bool,
     /// `ListenDrops` when `Ip6OutNoRoutes` was read, and that.
     pub no_routes6: Option<(Option<u64>, Option<u64>)>,
+    /// `ListenDrops`, as last read.
+    pub listen_drops: Option<u64>,
     /// `tcp_migrate_req`, as last read.
     pub migrate_req: Option<u64>,
     /// Whether its SYN_SENT were asked for.
@@ -128,6 +130,12 @@ impl Seen {
         let reader = watched.counters.as_mut();
         let counters = reader.and_then(|reader| reader.read().ok());
         let counted_ns = monotonic_ns();
+        let drops = counters.as_ref().and_then(|c| c.get("ListenDrops"));
+        if watched.begun && drops != watched.listen_drops {
+            // A setting may be why: what limits a queue must be of the time of the drops.
+            watched.read_settings();
+        }
+        watched.listen_drops = drops;
         let out_no_routes = counters
             .as_ref()
             .and_then(|counters| watched.out_no_routes(counters));

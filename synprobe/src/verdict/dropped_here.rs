@@ -17,6 +17,12 @@ const NEIGHBOUR: &str = "NEIGH_";
 /// Routes that the sum of many handshakes quotes.
 const ROUTES: usize = 4;
 
+/// Whether a router dropped it for want of a route, in another namespace of this host. It answers with an ICMP
+/// error, which is the client's evidence.
+pub(super) fn is_of_a_router(d: &DroppedPacket, h: &Handshake) -> bool {
+    d.netns != h.connection.netns && NOBODYS.contains(&&*d.reason)
+}
+
 /// Packets of a handshake that this host dropped, and that held it up.
 fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
     let answered = h.outcome == Outcome::Unreachable;
@@ -31,7 +37,7 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
             let is_own_syn = h.connection.role == Role::Client && d.packet == Packet::Syn;
             d.netns == h.connection.netns || is_own_syn || !NOBODYS.contains(&&*d.reason)
         })
-        .filter(|d| !(answered && d.reason.starts_with(NEIGHBOUR)))
+        .filter(|d| !(answered && (d.reason.starts_with(NEIGHBOUR) || is_of_a_router(d, h))))
         .collect()
 }
 
@@ -59,7 +65,11 @@ fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String
         true => "no SYN of it got further",
         false => "no SYN of it left this host",
     };
-    format!("{further}: {answer} is this host's own, as a rule that rejects makes it")
+    let rule = match &*first.reason {
+        "NETFILTER_DROP" => ", as a rule that rejects makes it",
+        _ => "",
+    };
+    format!("{further}: {answer} is this host's own{rule}")
 }
 
 /// `dropped-here`

@@ -5,6 +5,7 @@ use crate::{
     verdict::{
         Context, Explanation, Finding, Verdict,
         context::{IcmpReport, OwnIcmp},
+        dropped_here::is_of_a_router,
     },
 };
 
@@ -78,6 +79,10 @@ impl Verdict for Unreachable {
             )),
             None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
         };
+        let began_ns = h.facts.began_ns.unwrap_or(0);
+        let drops = context.drops_of(&h.connection, began_ns);
+        let router = drops.into_iter().find(|d| is_of_a_router(d, h));
+        finding = finding.maybe_pro(router.map(|drop| context.fact_of_drop(drop, h)));
         let peer = h.connection.peer_addr;
         let own = word
             .filter(|word| word.from == h.connection.local_addr)
