@@ -45,7 +45,6 @@ const CLAIMS: &[Claim] = &[
             caused_by(made, &[VerdictKind::DroppedHere]) || made.outcome == Outcome::Unreachable
         },
     },
-    },
     Claim {
         words: "the final ACK arrived and was discarded: the accept queue was full",
         is_true: |made| caused_by(made, &[VerdictKind::AcceptQueueFull]),

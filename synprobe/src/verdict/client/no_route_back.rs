@@ -5,6 +5,9 @@ use crate::{
     verdict::{Context, CounterRise, Explanation, Finding, Verdict},
 };
 
+/// Fewer may be equal by chance: other packets without a route are counted together with these.
+pub(in crate::verdict) const FEW: u64 = 3;
+
 /// `no-route-back`
 pub(in crate::verdict) struct NoRouteBack;
 
@@ -28,7 +31,8 @@ impl Verdict for NoRouteBack {
         if unanswered == 0 || listener.dropped()? == 0 || explained * 2 < unanswered {
             return None;
         }
-        let mut finding = if explained >= unanswered && no_routes == refused {
+        let adds_up = no_routes == refused && refused >= FEW;
+        let mut finding = if explained >= unanswered && adds_up {
             Finding::certain().accounts_for(explained)
         } else {
             Finding::likely()

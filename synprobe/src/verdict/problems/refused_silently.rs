@@ -2,10 +2,10 @@
 
 use super::{contra, pro};
 use crate::{
-    model::{Confidence, Evidence, Problem, ProblemRole, Role, VerdictKind},
+    model::{Confidence, Evidence, LimitedBy, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context, CounterRise,
-        client::no_route_back::{no_routes_fact, other_packets, refused_fact},
+        client::no_route_back::{FEW, no_routes_fact, other_packets, refused_fact},
         context::ListenerHistory,
     },
 };
@@ -72,7 +72,7 @@ fn no_route_back(context: &Context, netns: u32) -> Option<Problem> {
     }
     let found = refuser(context, netns)?;
     let own = found.0.dropped();
-    let adds_up = no_routes == refused && found.1 == 0;
+    let adds_up = no_routes == refused && refused >= FEW && found.1 == 0;
     let mut evidence = vec![pro(refused_fact(refused)), pro(no_routes_fact(no_routes))];
     if let Some(n) = own {
         // Its first reading may be later than that of the counters.
@@ -170,13 +170,15 @@ fn overflowed(context: &Context, netns: u32) -> Option<Problem> {
             only.samples, only.longest
         )),
     ];
-    let remedy = match only.owner_remedy() {
-        Some(owner) => format!(
-            "{owner}; synprobe listeners --port {}",
-            only.last.local_port
-        ),
-        None => format!("synprobe listeners --port {}", only.last.local_port),
+    let port = only.last.local_port;
+    let raise = match only.last.limited_by {
+        Some(LimitedBy::Somaxconn) => "raise net.core.somaxconn and the backlog of listen()",
+        _ => "raise the backlog of listen()",
     };
+    let remedy = format!(
+        "a queue of {max} is short for a burst of connections: {raise}; or accept() sooner; synprobe listeners \
+         --port {port}"
+    );
     Some(problem(
         VerdictKind::AcceptQueueFull,
         Confidence::Likely,
@@ -206,4 +208,103 @@ pub(super) fn refused_silently(
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{ListenCounters, Outcome},
+        verdict::{ProblemGroups, context::Packet, fixtures::*},
+    };
+
+    /// Listeners on these ports, the `drops` of the first rose, and the counters as changed.
+    fn problems(ports: &[u16], drops: u64, change: impl Fn(&mut ListenCounters)) -> Vec<Problem> {
+        let mut context = Context::default();
+        let before = ListenCounters {
+            netns: NETNS,
+            listen_overflows: Some(0),
+            listen_drops: Some(0),
+            req_q_full_drop: Some(0),
+            out_no_routes: Some(0),
+            ..ListenCounters::default()
+        };
+        let mut after = before;
+        change(&mut after);
+        for (counters, dropped) in [(before, 0), (after, drops), (after, drops)] {
+            let all: Vec<_> = ports
+                .iter()
+                .enumerate()
+                .map(|(n, port)| {
+                    let mut it = listener(0, 0);
+                    (it.local_port, it.inode) = (*port, Some(u32::from(*port)));
+                    it.drops = Some(if n == 0 { dropped } else { 0 });
+                    it
+                })
+                .collect();
+            context.sample(&all, &[counters]);
+        }
+        ProblemGroups::default().problems(std::iter::empty(), &context)
+    }
+
+    #[test]
+    fn as_many_without_a_route_as_were_refused_is_certain() {
+        let found = problems(&[80, 81], 18, |c| {
+            (c.listen_drops, c.out_no_routes) = (Some(18), Some(18));
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].verdict, Some(VerdictKind::NoRouteBack));
+        assert_eq!(found[0].confidence, Confidence::Certain);
+        assert_eq!((found[0].local_port, found[0].handshakes), (Some(80), 18));
+        // Two may be equal by chance, and other packets may have had no route.
+        for (refused, no_routes) in [(2, 2), (18, 40), (18, 12)] {
+            let found = problems(&[80], refused, |c| {
+                (c.listen_drops, c.out_no_routes) = (Some(refused), Some(no_routes));
+            });
+            assert_eq!(found[0].verdict, Some(VerdictKind::NoRouteBack));
+            assert_eq!(
+                found[0].confidence,
+                Confidence::Likely,
+                "{refused} {no_routes}"
+            );
+        }
+    }
+
+    #[test]
+    fn refusals_that_no_missing_route_explains_are_no_problem_of_routes() {
+        for no_routes in [Some(0), None, Some(3)] {
+            let found = problems(&[80], 18, |c| {
+                (c.listen_drops, c.out_no_routes) = (Some(18), no_routes);
+            });
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn an_overflow_between_two_checks_is_the_only_listener_s_whose_drops_rose() {
+        let found = problems(&[80, 81], 864, |c| {
+            (c.listen_drops, c.listen_overflows) = (Some(864), Some(864));
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].verdict, Some(VerdictKind::AcceptQueueFull));
+        assert_eq!(found[0].confidence, Confidence::Likely);
+        assert_eq!((found[0].local_port, found[0].handshakes), (Some(80), 864));
+    }
+
+    #[test]
+    fn dropped_syn_acks_are_a_problem_though_no_half_open_is_seen() {
+        let mut context = Context::default();
+        let h = half_open(Outcome::Open);
+        context.note_drop(discard(&h, Packet::SynAck, 7));
+        let found = ProblemGroups::default().problems(std::iter::empty(), &context);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].verdict, Some(VerdictKind::DroppedHere));
+        assert_eq!((found[0].role, found[0].handshakes), (Role::Server, 1));
+        assert!(
+            found[0].evidence[0]
+                .fact
+                .starts_with("this host dropped 7 SYN-ACKs on their way out, of 1 connections"),
+            "{found:?}"
+        );
+    }
 }

@@ -20,7 +20,8 @@ pub(in crate::verdict) fn unexplained(
     context: &Context,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    if undecided > 0 {
+    // Beside a cause that was found, `diagnose` and the handshakes' own lines say that they have no verdict.
+    if undecided > 0 && problems.iter().all(|p| p.verdict.is_none()) {
         found.push(match undecided {
             1 => "1 handshake did not complete, and too little was seen of it for a verdict"
                 .to_owned(),
