@@ -11,6 +11,7 @@
 
 mod config;
 mod core;
+mod dropped;
 mod input;
 mod refusals;
 mod snapshot;

@@ -1,0 +1,62 @@
+//! Dropped packets: from the kernel's records to what is known around a handshake.
+
+use std::net::SocketAddr;
+
+use synprobe_ebpf::event::DropRecord;
+
+use super::{DropMeaning, Engine};
+use crate::{
+    decode::Event,
+    model::Tuple,
+    track::Observation,
+    util::addresses::printable,
+    verdict::context::{DroppedPacket, Packet, tell_offload_from_damage},
+};
+
+impl Engine {
+    /// A packet was dropped: by this host itself, or by a half-open that has processed it.
+    pub(super) fn dropped(&mut self, r: DropRecord, meaning: Option<&DropMeaning>) {
+        let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
+        let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
+        let packet = Packet::of(r.flags);
+        let incoming = r.ifindex != 0;
+        if self.freed_by_socket(&r, meaning) {
+            self.tracker.observe(Observation::Event(Event::Drop(r)));
+            return;
+        }
+        let context = &mut self.judge.context;
+        if let Some(meaning) = meaning {
+            let (from, to) = if incoming {
+                (peer, local)
+            } else {
+                (local, peer)
+            };
+            let mut drop = DroppedPacket {
+                device: context.device(r.flow.netns, r.ifindex),
+                netns: r.flow.netns,
+                from,
+                to,
+                packet,
+                incoming,
+                reason: meaning.reason.clone(),
+                words: meaning.words.clone(),
+                remedy: meaning.remedy.clone(),
+                place: meaning.place.clone(),
+                count: 1,
+                last_ns: r.header.ts_ns,
+                came_by: r.ifindex,
+                syn_seq: packet.syn_seq(r.seq, r.ack),
+            };
+            context.tell_filter_from_conntrack(&mut drop);
+            tell_offload_from_damage(&mut drop, &r);
+            context.note_drop(drop.clone());
+            // One that has a half-open is a repeated SYN.
+            if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {
+                self.note_dropped_syn(&drop);
+            }
+        } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
+            context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+        }
+        self.tracker.observe(Observation::Event(Event::Drop(r)));
+    }
+}
