@@ -233,6 +233,7 @@ impl Made<'_> {
                     comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
                     began_ns,
                     retrans_stamp_ms: (began_ns / MS) as u32,
+                    syn: b.pick(&[0, 1, 2, 3]),
                     ..StateRecord::default()
                 };
                 Event::State(record, old.1, new.1)
@@ -357,6 +358,8 @@ impl Made<'_> {
                     listener: b.byte() & 1,
                     defer_accept: b.byte() & 1,
                     payload: b.byte() & 1,
+                    receiver: b.pick(&[0, 0, 1, 2, 6, 8, 10]),
+                    sender: b.pick(&[0, 0, 2]),
                     ..DropRecord::default()
                 })
             }

@@ -17,6 +17,7 @@ use crate::{
     util::addresses::mapped,
 };
 
+mod client_end;
 mod evicted;
 mod facts;
 mod orphaned;

@@ -69,3 +69,69 @@ impl Verdict for OptionDropped {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Confidence,
+        verdict::fixtures::{active, judged, line, verdict_of},
+    };
+
+    fn second_syn(ecn: bool, fast_open: bool) -> Handshake {
+        let mut h = active(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (1, Some(1_010_000));
+        h.facts.since_last_syn_us = Some(300);
+        h.facts.first_syn_had_ecn = ecn;
+        h.facts.first_syn_had_fast_open = fast_open;
+        h
+    }
+
+    /// After `n` such handshakes; the one that is judged is one more.
+    fn after(n: usize, h: &Handshake) -> Context {
+        let mut context = Context::default();
+        (0..n).for_each(|_| context.note(&line(h.clone())));
+        context
+    }
+
+    #[test]
+    fn every_first_syn_lost_with_the_option_makes_it() {
+        let h = second_syn(true, false);
+        let got = judged(&h, after(2, &h));
+        assert_eq!(
+            (got.verdict, got.confidence),
+            (Some(VerdictKind::OptionDropped), Confidence::Likely)
+        );
+        assert_eq!(got.remedy.as_deref(), Some("sysctl -w net.ipv4.tcp_ecn=2"));
+        let h = second_syn(false, true);
+        let got = judged(&h, after(1, &h));
+        assert_eq!(
+            got.remedy.as_deref(),
+            Some("sysctl -w net.ipv4.tcp_fastopen=0")
+        );
+    }
+
+    #[test]
+    fn one_or_two_or_one_that_got_through_are_chance() {
+        let h = second_syn(true, false);
+        let got = judged(&h, after(1, &h));
+        assert_eq!(got.verdict, Some(VerdictKind::SynLostThenOk));
+        assert!(
+            got.evidence
+                .iter()
+                .any(|e| e.fact.contains("asked for ECN"))
+        );
+        let mut context = after(4, &h);
+        context.note(&line(active(Outcome::Established)));
+        assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::SynLostThenOk));
+    }
+
+    #[test]
+    fn a_plain_first_syn_is_lost_for_another_reason() {
+        let h = second_syn(false, false);
+        assert_eq!(
+            verdict_of(&h, after(5, &h)).0,
+            Some(VerdictKind::SynLostThenOk)
+        );
+    }
+}
