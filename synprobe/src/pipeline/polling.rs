@@ -121,10 +121,10 @@ impl Run {
             return Ok(());
         };
         let Round {
-            dumps,
+            mut dumps,
             owners,
             queues,
-            counters,
+            mut counters,
             addresses,
             settings,
             conntrack,
@@ -139,6 +139,11 @@ impl Run {
             took,
             ..
         } = *round;
+        if let (Some(only), Some(_)) = (self.options.selection.netns, &self.options.drops_of) {
+            // A namespace that only a drop has named: its handshakes, and so its counts, are nobody's here.
+            dumps.retain(|dump| only.contains(&dump.netns));
+            counters.retain(|counters| only.contains(&counters.netns));
+        }
         let (core, enricher) = (&mut self.core, &mut self.enricher);
         let mut feed = |input| core.feed(input);
         for caller in &callers {

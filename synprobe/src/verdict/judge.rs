@@ -131,7 +131,7 @@ impl Judge {
         };
         let all: Vec<Found> = of_handshakes.into_iter().chain(without).collect();
         let problems: Vec<&Problem> = all.iter().map(|f| &f.problem).collect();
-        self.unexplained = unexplained(&problems, self.undecided, &self.context);
+        self.unexplained = unexplained(&problems, self.undecided, &self.context, &self.groups);
         let found = ranked(merged(all));
         let listeners = listeners(&found, &self.context);
         let at_the_end = |body| Line {

@@ -1,5 +1,6 @@
 //! What the run saw and no problem explains. Where this is empty, and only there, nothing wrong was found.
 
+use super::ProblemGroups;
 use crate::{
     model::{Problem, Role},
     verdict::{
@@ -18,6 +19,7 @@ pub(in crate::verdict) fn unexplained(
     problems: &[&Problem],
     undecided: u64,
     context: &Context,
+    groups: &ProblemGroups,
 ) -> Vec<String> {
     let mut found = Vec::new();
     // Beside a cause that was found, `diagnose` and the handshakes' own lines say that they have no verdict.
@@ -36,7 +38,7 @@ pub(in crate::verdict) fn unexplained(
         }
         found.extend(closed(problems, context));
     }
-    found.extend(drops(problems, context));
+    found.extend(drops(problems, context, groups));
     found
 }
 
@@ -165,17 +167,19 @@ fn place(name: &str) -> String {
 }
 
 /// Packets of handshakes that this host dropped, at ports without a problem.
-fn drops(problems: &[&Problem], context: &Context) -> Vec<String> {
+fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Vec<String> {
     let explained = |d: &&DroppedPacket| {
         let ports = [Some(d.from.port()), Some(d.to.port())];
         problems.iter().any(|p| {
-            let port = p.local_port.or(p.peer_port);
+            let forwarded = p.forward.as_ref().map(|forward| forward.to_port);
+            let port = p.local_port.or(p.peer_port).or(forwarded);
             p.verdict.is_some() && port.is_some() && ports.contains(&port)
         })
     };
     let mut kinds = std::collections::BTreeMap::<_, (u64, u64)>::new();
     for d in context.dropped_packets() {
-        if d.packet == Packet::Rst || explained(&d) {
+        // NAT may have changed the ports: then its client's problem has it.
+        if d.packet == Packet::Rst || explained(&d) || groups.explains(d) {
             continue;
         }
         let kind = (d.packet, d.incoming, &*d.words, d.cause(), d.netns);
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn each_counter_that_rose_is_named_with_its_number() {
-        assert!(unexplained(&[], 0, &moved(|_| ())).is_empty());
+        assert!(unexplained(&[], 0, &moved(|_| ()), &ProblemGroups::default()).is_empty());
         for (change, words) in [
             (
                 (|c| c.listen_overflows = Some(869)) as fn(&mut ListenCounters),
@@ -253,7 +257,7 @@ mod tests {
                 "SyncookiesSent of the host's namespace rose by 11",
             ),
         ] {
-            let found = unexplained(&[], 0, &moved(change));
+            let found = unexplained(&[], 0, &moved(change), &ProblemGroups::default());
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].starts_with(words), "{found:?}");
         }
@@ -264,7 +268,7 @@ mod tests {
         let mut context = Context::default();
         let h = half_open(crate::model::Outcome::Open);
         context.note_drop(discard(&h, Packet::Ack, 3));
-        let found = unexplained(&[], 1, &context);
+        let found = unexplained(&[], 1, &context, &ProblemGroups::default());
         assert!(
             found[0].starts_with("1 handshake did not complete"),
             "{found:?}"
@@ -276,6 +280,6 @@ mod tests {
         // A dropped RST holds nothing up.
         let mut context = Context::default();
         context.note_drop(discard(&h, Packet::Rst, 3));
-        assert!(unexplained(&[], 0, &context).is_empty());
+        assert!(unexplained(&[], 0, &context, &ProblemGroups::default()).is_empty());
     }
 }
