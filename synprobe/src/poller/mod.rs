@@ -37,6 +37,8 @@ const DISCOVER: Duration = Duration::from_secs(10);
 const PAUSE: u32 = 100;
 /// How often settings and addresses of a namespace are read again.
 const SETTINGS: Duration = Duration::from_secs(10);
+/// The same where idle namespaces take turns.
+const SETTINGS_OF_MANY: Duration = Duration::from_secs(60);
 /// CPU time for the search and the opening of new namespaces in one round, after the first.
 const NEW: Duration = Duration::from_millis(20);
 /// A namespace without a process, an event or a half-open is closed after this time.
@@ -120,6 +122,10 @@ impl Poller {
         };
         let inodes = self.watched.keys().copied();
         let chosen = self.idle.choose(inodes, named, all);
+        let settings_age = match chosen.len() < self.watched.len() {
+            true => SETTINGS_OF_MANY,
+            false => SETTINGS,
+        };
         let mut looked_at = Vec::new();
         let mut took = Duration::ZERO;
         for (inode, mut watched_netns) in mem::take(&mut self.watched) {
@@ -131,7 +137,7 @@ impl Poller {
             let is_new = new.contains(&inode);
             // CPU time, not wall time: on a busy host a dump must not seem expensive.
             let began = thread_cpu();
-            if watched_netns.settings_read.elapsed() >= SETTINGS {
+            if watched_netns.settings_read.elapsed() >= settings_age {
                 watched_netns.read_settings();
             }
             let seen = Seen::of(&mut watched_netns);

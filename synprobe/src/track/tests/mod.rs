@@ -767,6 +767,51 @@ fn syn_acks_that_the_peer_caused_are_no_time_outs() {
     }
 }
 
+/// No event names the caller of an active open that is older than the run.
+#[test]
+fn the_socket_names_the_caller_of_an_older_active_open() {
+    let tuple = Tuple::from(&client_flow(5000));
+    let caller = crate::model::ClientOwner {
+        tuple,
+        process: crate::model::Process {
+            pid: 42,
+            comm: "curl".into(),
+        },
+        cgroup: Some("/app".into()),
+    };
+    let names = std::sync::Arc::new(crate::model::WorkloadNames {
+        unit: Some("app.service".into()),
+        ..Default::default()
+    });
+    let syn_sent = HalfOpenRow {
+        tuple,
+        ..row(2, 500)
+    };
+    let dump = || SocketDump {
+        syn_sent: Some(vec![syn_sent]),
+        is_first: true,
+        ..snapshot_at(T0, Vec::new(), 0)
+    };
+    // The search may end before the dump is taken in, or after it.
+    for before in [true, false] {
+        let mut b = bench();
+        let workload = crate::model::Workload(Some(names.clone()));
+        b.tracker
+            .set_workload(Some("/app".into()), None, workload.clone());
+        if before {
+            b.tracker.set_callers(vec![caller.clone()]);
+        }
+        b.dump(dump());
+        if !before {
+            b.tracker.set_callers(vec![caller.clone()]);
+        }
+        b.tracker.finish(T0 + SEC);
+        let c = b.one().connection;
+        assert_eq!((c.pid, c.comm.as_deref()), (Some(42), Some("curl")));
+        assert_eq!((c.cgroup.as_deref(), c.workload), (Some("/app"), workload));
+    }
+}
+
 /// By its timer alone every time-out is known, and so is the age.
 #[test]
 fn the_timer_alone_shows_the_age() {
