@@ -299,7 +299,8 @@ mod tests {
         let found = ProblemGroups::default().problems(std::iter::empty(), &context);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].verdict, Some(VerdictKind::DroppedHere));
-        assert_eq!((found[0].role, found[0].handshakes), (Role::Server, 1));
+        assert_eq!(found[0].role, ProblemRole::Server);
+        assert_eq!(found[0].handshakes, 1);
         assert!(
             found[0].evidence[0]
                 .fact
