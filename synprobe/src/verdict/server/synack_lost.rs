@@ -58,10 +58,8 @@ impl Verdict for SynackLost {
             finding.contra(
                 "they were sent before the run: whether this host dropped them is not known",
             )
-        } else if context.sees_drops && !context.drops_missed && h.facts.preexisting {
-            finding.pro("during the run this host did not drop any of them")
         } else if context.sees_drops && !context.drops_missed {
-            finding.pro("this host did not drop any of them")
+            finding.pro("during the run this host did not drop any of them")
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };
