@@ -236,6 +236,21 @@ impl Blank {
                     }
                 }
             }
+            Input::Holder(_, Some(holder)) => {
+                if let Some(Process { comm, .. }) = &mut holder.process {
+                    *comm = NEUTRAL.into();
+                }
+            }
+            Input::Callers(callers) => {
+                for caller in callers {
+                    path_is_neutral(&mut caller.cgroup);
+                    caller.process.comm = NEUTRAL.into();
+                }
+            }
+            Input::Workload { cgroup, names, .. } => {
+                path_is_neutral(cgroup);
+                *names = None;
+            }
             Input::Event(event) => self.event(event),
             Input::Drop(record, _) => record.location = self.address(record.location),
             _ => (),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind},
+    model::{Confidence, Problem, ProblemEffect, ProblemRole, Role, VerdictKind},
     verdict::context::Ends,
 };
 
@@ -60,6 +60,18 @@ fn strength(p: &Problem) -> impl Ord + use<> {
     )
 }
 
+/// Whether a listener's verdict is what the verdict of its clients tells of. The listener's problem may have no
+/// connections: counters alone show it.
+fn is_other_end(listener: Option<VerdictKind>, client: Option<VerdictKind>) -> bool {
+    use VerdictKind::{AcceptQueueFull, NoRouteBack, ServerQueueFull, SynQueueFull};
+    matches!(
+        (listener, client),
+        (Some(AcceptQueueFull), Some(ServerQueueFull))
+            | (Some(NoRouteBack), Some(NoRouteBack))
+            | (Some(SynQueueFull), Some(SynQueueFull))
+    )
+}
+
 /// Causes so far, and how to find the one of which a problem is an effect. At most one look-up a connection:
 /// there may be thousands of problems.
 #[derive(Default)]
@@ -91,13 +103,11 @@ impl Causes {
             .find(|(_, shared)| shared * 100 >= all * SHARE)
             .map(|(cause, _)| cause);
         of_connections.or_else(|| {
-            let called = f
-                .called
-                .filter(|_| p.verdict == Some(VerdictKind::ServerQueueFull))?;
+            let called = f.called?;
             self.found.iter().position(|cause| {
                 let cause = &cause.problem;
-                cause.verdict == Some(VerdictKind::AcceptQueueFull)
-                    && (cause.netns, cause.local_port) == (called.0, Some(called.1))
+                let at = (cause.netns, cause.local_port) == (called.0, Some(called.1));
+                at && cause.role == Role::Server && is_other_end(cause.verdict, p.verdict)
             })
         })
     }
