@@ -147,6 +147,22 @@ fn a_verdict_touches_its_file_its_line_in_the_table_and_its_scenario() {
     }
 }
 
+/// What `synprobe explain` tells to run exists.
+#[test]
+fn an_explanation_names_scenarios_that_exist() {
+    for verdict in synprobe::verdict::ALL {
+        for command in verdict.explain().reproduce.lines() {
+            let name = command.strip_prefix("synprobe lab ").unwrap_or(command);
+            let name = name.split(' ').next().unwrap_or(name);
+            assert!(
+                synprobe_lab::find(name).is_some(),
+                "{}: {command}",
+                verdict.name()
+            );
+        }
+    }
+}
+
 #[test]
 fn a_file_that_a_list_lacks_is_found() {
     let text = "# C\n\n## Add a probe\n\nWords with `code`.\n\n- `a/NAME.rs`: new.\n- `b/x.rs`, `b/y.rs`: lines.\n\n\

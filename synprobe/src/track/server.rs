@@ -48,8 +48,14 @@ impl Tracker {
     /// A full socket leaves SYN_RECV.
     pub(super) fn syn_recv_left(&mut self, r: &StateRecord, new: TcpState) {
         let child = self.children.remove(&r.sock);
-        if child == Some(Child::Simultaneous) {
-            return self.simultaneous_left(r, new);
+        // A selection by role may have left out how it began. A socket that is its own peer opened actively.
+        let flow = &r.flow;
+        let is_own_peer = (flow.local_addr, flow.local_port) == (flow.peer_addr, flow.peer_port);
+        if child == Some(Child::Simultaneous) || is_own_peer {
+            if self.config.selection.wants(Role::Client) {
+                self.simultaneous_left(r, new);
+            }
+            return;
         }
         let at_ns = r.header.ts_ns;
         let made_ns = match child {

@@ -63,8 +63,8 @@ pub fn run<V: View + Send + 'static>(
         // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
         record: None,
-        drops_of: scenario
-            .drops_elsewhere()
+        // In the quiet mode the kernel side would count the connections of others to these ports.
+        drops_of: (scenario.drops_elsewhere() && setup.detail.slow_us().is_none())
             .then(|| by_ports(scenario.ports())),
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],

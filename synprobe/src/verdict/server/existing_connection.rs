@@ -45,7 +45,7 @@ impl Verdict for ExistingConnection {
             detection: "skb:kfree_skb of a SYN whose receiving socket is a connection (Linux 6.11): certain.",
             remedy: "End the old connection; let RSTs of the client through; keepalives find dead ones.\n    \
                      ss -K -t state connected src <local>:<port> dst <peer>:<port>",
-            reproduce: "synprobe lab stale-established\nsynprobe lab stale-time-wait",
+            reproduce: "synprobe lab stale-established",
         }
     }
 }
