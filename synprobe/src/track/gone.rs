@@ -18,7 +18,8 @@ impl Tracker {
         if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
         {
-            open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
+            let closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
+            open.facts.listener_closed_ns = closed_ns.or(Some(at_ns));
             let end = HandshakeEnd::new(Outcome::Dropped, at_ns).fact("its listener is closed");
             return self.end(open, TcpState::Close, &end);
         }

@@ -141,7 +141,9 @@ impl Tracker {
                 HandshakeEnd::new(Outcome::Reset, at_ns)
             }
             _ if !listens => {
-                open.facts.listener_closed_ns = self.owners.closed_meanwhile(open, at_ns);
+                // The record shows the state of its own listener, also where the event of that was not seen.
+                let closed_ns = self.owners.closed_meanwhile(open, at_ns);
+                open.facts.listener_closed_ns = closed_ns.or(Some(at_ns));
                 dropped("its listener is closed")
             }
             ENDED_BY_TIMER => {
