@@ -18,6 +18,8 @@ use crate::{
 const CLOSED_NS: u64 = 64_000_000_000;
 /// Changes of one address that are remembered.
 const CHANGES: usize = 64;
+/// Closed sockets of one address that are remembered.
+const CLOSES: usize = 16;
 
 /// The listening sockets that share an address: one, or a SO_REUSEPORT group.
 struct Sockets {
@@ -27,8 +29,8 @@ struct Sockets {
     sampled: usize,
     /// Sockets that were opened (true) or closed since, CLOCK_MONOTONIC nanoseconds.
     changes: VecDeque<(u64, bool)>,
-    /// When one was closed last.
-    closed_ns: Option<u64>,
+    /// When some of them were closed, CLOCK_MONOTONIC nanoseconds; the newest last.
+    closed_ns: VecDeque<u64>,
 }
 
 impl Sockets {
@@ -43,7 +45,10 @@ impl Sockets {
         }
         self.changes.push_back((at_ns, opened));
         if !opened {
-            self.closed_ns = Some(at_ns);
+            if self.closed_ns.len() == CLOSES {
+                self.closed_ns.pop_front();
+            }
+            self.closed_ns.push_back(at_ns);
         }
     }
 
@@ -80,7 +85,7 @@ impl Owners {
                         owner,
                         sampled: 1,
                         changes: VecDeque::new(),
-                        closed_ns: None,
+                        closed_ns: VecDeque::new(),
                     };
                     shared.insert(key, sockets);
                 }
@@ -119,8 +124,8 @@ impl Owners {
                 }
             }
             all.retain(|l| {
-                let recent = |closed: u64| closed + CLOSED_NS > at_ns;
-                l.listening() || l.closed_ns.is_some_and(recent)
+                let recent = |closed: &u64| closed + CLOSED_NS > at_ns;
+                l.listening() || l.closed_ns.back().is_some_and(recent)
             });
             !all.is_empty()
         });
@@ -159,7 +164,7 @@ impl Owners {
                 owner,
                 sampled: 0,
                 changes: [(at_ns, true)].into(),
-                closed_ns: None,
+                closed_ns: VecDeque::new(),
             }),
         }
     }
@@ -201,9 +206,11 @@ impl Owners {
 
     /// When a listener that may be a half-open's was closed while it was open, CLOCK_MONOTONIC nanoseconds.
     pub(super) fn closed_meanwhile(&self, open: &OpenHandshake, until_ns: u64) -> Option<u64> {
-        let closed_ns = self.serving_half_open(open)?.closed_ns?;
+        let closed_ns = &self.serving_half_open(open)?.closed_ns;
         let began_ns = open.start.map_or(0, |start| start.at_ns);
-        (began_ns <= closed_ns && closed_ns <= until_ns).then_some(closed_ns)
+        // Another may have been closed since.
+        let mut meanwhile = closed_ns.iter().copied();
+        meanwhile.find(|closed| (began_ns..=until_ns).contains(closed))
     }
 
     /// The listener that serves a connection: the one bound to its very address, else a wildcard.

@@ -36,6 +36,21 @@ fn a_half_open_that_vanishes_after_one_of_a_group_was_closed_may_have_been_its_o
 }
 
 #[test]
+fn a_later_close_does_not_hide_the_one_that_ended_it() {
+    let mut b = bench();
+    listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);
+    listener_event(&mut b, T0 - 2 * SEC, 0xb, 11, true);
+    b.dump(snapshot_at(T0, Vec::new(), 0));
+    b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
+    listener_event(&mut b, T0 + 2 * SEC, 0xa, 0, false);
+    // Its event comes before the dump is taken in.
+    listener_event(&mut b, T0 + 4 * SEC, 0xb, 0, false);
+    b.dump(gone_at(T0 + 3 * SEC + SEC / 2, 0));
+    let h = b.one();
+    assert_eq!(h.facts.listener_closed_ns, Some(T0 + 2 * SEC));
+}
+
+#[test]
 fn a_listener_that_was_closed_before_it_began_is_not_its_own() {
     let mut b = bench();
     listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);

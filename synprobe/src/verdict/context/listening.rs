@@ -123,11 +123,13 @@ impl Context {
     /// Sockets of a connection's address that were closed in this run, in words.
     pub fn closed_listeners(&self, c: &Connection) -> Option<String> {
         let port = c.local_port?;
-        let closed: Vec<String> = self
+        let mut closed: Vec<String> = self
             .histories
             .closed(c.netns, c.local_addr, port)
             .map(ListenerHistory::how_closed)
             .collect();
+        // A listener that was opened and closed twice is one to the reader.
+        closed.dedup();
         (!closed.is_empty()).then(|| closed.join("; "))
     }
 
