@@ -10,16 +10,17 @@ use std::{
 use super::{NetNs, scan};
 use crate::sys::clock::thread_cpu;
 
-/// A walk over the processes may take this share of one core: the pause after one is this many times its CPU
-/// time.
-const PAUSE: u32 = 200;
-/// The same, after a walk over all threads and descriptors.
-const LONG_PAUSE: u32 = 400;
+/// Walks may take this share of one core: the pause after one is this many times its CPU time.
+const PAUSE: u32 = 50;
+/// It is never longer: a namespace of a second must be opened while it is there.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct NetnsIndex {
     paths: HashMap<u32, PathBuf>,
+    /// Those that only a thread or a descriptor holds.
+    held: HashMap<u32, PathBuf>,
     /// No walk before this.
     due: Option<Instant>,
 }
@@ -36,25 +37,30 @@ impl NetnsIndex {
         }
         let began = thread_cpu();
         self.paths = scan::paths();
-        let (mut found, mut pause) = (self.known(inode), PAUSE);
+        self.held.clear();
+        let mut found = self.known(inode);
         if found.is_none() {
-            pause = LONG_PAUSE;
-            // A thread or a descriptor may hold it.
-            found = scan::find_held(inode).map(|(path, found)| {
-                self.paths.insert(inode, path);
-                found
-            });
+            // All that this longer walk shows is remembered: the next new one is found without another.
+            self.held = scan::held();
+            found = self.known(inode);
         }
         let took = thread_cpu().saturating_sub(began);
-        self.due = Some(Instant::now() + took.min(Duration::from_secs(1)) * pause);
+        self.due = Some(Instant::now() + (took * PAUSE).min(LONGEST_PAUSE));
         found
     }
 
     fn known(&mut self, inode: u32) -> Option<NetNs> {
-        let path = self.paths.get(&inode)?;
-        let found = scan::open_as(inode, path, || scan::name_of_path(inode, path));
-        if found.is_none() {
+        if let Some(path) = self.paths.get(&inode) {
+            let found = scan::open_as(inode, path, || scan::name_of_path(inode, path));
+            if found.is_some() {
+                return found;
+            }
             self.paths.remove(&inode);
+        }
+        let path = self.held.get(&inode)?;
+        let found = scan::open_as(inode, path, || format!("netns:[{inode}]"));
+        if found.is_none() {
+            self.held.remove(&inode);
         }
         found
     }

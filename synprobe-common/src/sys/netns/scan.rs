@@ -150,7 +150,10 @@ pub fn find(inode: u32) -> Option<NetNs> {
     let by_path = paths
         .get(&inode)
         .and_then(|path| open_as(inode, path, || name_of_path(inode, path)));
-    by_path.or_else(|| Some(find_held(inode)?.1))
+    by_path.or_else(|| {
+        let held = held();
+        open_as(inode, held.get(&inode)?, || format!("netns:[{inode}]"))
+    })
 }
 
 /// The namespace at `path`, if it has this inode number.
@@ -225,32 +228,30 @@ pub(super) fn name_of_path(inode: u32, path: &Path) -> String {
     pid.map_or_else(|| format!("netns:[{inode}]"), name_of_pid)
 }
 
-/// A namespace that only a thread or a descriptor holds, and where. Walks over all of `/proc`.
-pub(super) fn find_held(inode: u32) -> Option<(PathBuf, NetNs)> {
-    let unnamed = || format!("netns:[{inode}]");
-    let pids: Vec<u32> = pids();
-    for pid in &pids {
+/// Where threads and descriptors hold namespaces, by inode. Walks over all of `/proc`.
+pub(super) fn held() -> HashMap<u32, PathBuf> {
+    let mut held = HashMap::new();
+    let mut note = |path: PathBuf| {
+        let link = fs::read_link(&path).ok();
+        if let Some(inode) = link.as_deref().and_then(inode_of_link) {
+            held.entry(inode).or_insert(path);
+        }
+    };
+    for pid in pids() {
         for thread in names_in(&format!("/proc/{pid}/task")) {
-            let path = PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net"));
-            if let Some(ns) = open_as(inode, &path, unnamed) {
-                return Some((path, ns));
-            }
+            note(PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net")));
         }
-    }
-    // A descriptor's link reads `net:[inode]`. Opening it shows whether it is a namespace or a file of
-    // that name.
-    let link = PathBuf::from(format!("net:[{inode}]"));
-    for pid in &pids {
         for fd in names_in(&format!("/proc/{pid}/fd")) {
-            let path = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
-            if fs::read_link(&path).is_ok_and(|target| target == link)
-                && let Some(ns) = open_as(inode, &path, unnamed)
-            {
-                return Some((path, ns));
-            }
+            note(PathBuf::from(format!("/proc/{pid}/fd/{fd}")));
         }
     }
-    None
+    held
+}
+
+/// The inode in `net:[inode]`. Opening the link shows whether it is a namespace or a file of that name.
+fn inode_of_link(link: &Path) -> Option<u32> {
+    let text = link.to_str()?;
+    text.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The `ns/net` file of the host's namespace: that of pid 1, or if it cannot be read (a hardened init) of
