@@ -890,7 +890,13 @@ fn nothing_certain<'l>(lines: impl Iterator<Item = &'l Line>) {
             Body::Problem(p)
                 if !matches!(
                     p.verdict,
-                    Some(VerdictKind::AcceptQueueFull | VerdictKind::DroppedHere)
+                    Some(
+                        VerdictKind::AcceptQueueFull
+                            | VerdictKind::DroppedHere
+                            | VerdictKind::ExistingConnection
+                            | VerdictKind::NoRouteBack
+                            | VerdictKind::SynQueueFull
+                    )
                 ) =>
             {
                 assert_ne!(p.confidence, Confidence::Certain, "{p:?}")

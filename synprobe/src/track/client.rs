@@ -243,6 +243,16 @@ impl Tracker {
         let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
+        self.children.insert(r.sock, Child::Simultaneous);
+        // In the quiet mode the kernel side only counts it once it is established: nothing would end it here. A
+        // socket that is connected to itself sends a record.
+        if self.config.detail.slow_us().is_some() && tuple.local_port != tuple.peer_port {
+            if open.announced {
+                let counted = "both ends opened at once, and the kernel side counts what follows";
+                self.end_not_seen(open, at_ns, counted);
+            }
+            return;
+        }
         self.announce_if_due(&open);
         open.announced = true;
         let dwell_us = open.dwell_us(at_ns);
@@ -255,12 +265,6 @@ impl Tracker {
         );
         open.state = TcpState::SynRecv;
         open.alive_ns = at_ns;
-        self.children.insert(r.sock, Child::Simultaneous);
-        // In the quiet mode the kernel side only counts it once it is established: nothing would end it here. A
-        // socket that is connected to itself sends a record.
-        if self.config.detail.slow_us().is_some() && tuple.local_port != tuple.peer_port {
-            return;
-        }
         let (_, evicted) = self.clients.insert(r.sock, open);
         self.evicted(evicted.map(|(_, open)| open), at_ns);
     }

@@ -34,7 +34,7 @@ const SMALL_ERROR_US: u64 = 5_000;
 /// the longest possible time is more than three times the shortest. No bound may exceed the time itself.
 pub fn is_a_value(us: u64, start_error_us: u64, end_error_us: u64) -> bool {
     (start_error_us <= us / 2 || start_error_us <= SMALL_ERROR_US)
-        && start_error_us + end_error_us <= us
+        && start_error_us.saturating_add(end_error_us) <= us
 }
 
 /// SYN retransmissions that failed because of local congestion (`NET_XMIT_DROP`).

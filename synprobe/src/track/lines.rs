@@ -70,7 +70,7 @@ impl Tracker {
             ),
         };
         let start_error_us = start_error_us(&open, end);
-        let error_us = start_error_us + end.error_us;
+        let error_us = start_error_us.saturating_add(end.error_us);
         let at_least_us = dwell_us.map(|us| us.saturating_sub(error_us));
         let dwell_us = dwell_us.filter(|us| is_a_value(*us, start_error_us, end.error_us));
         let facts = self.facts(&open, end);

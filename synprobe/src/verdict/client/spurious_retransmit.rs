@@ -27,7 +27,7 @@ impl Verdict for SpuriousRetransmit {
         }
         let (echo_us, since_last_us) = (h.facts.echo_us?, h.facts.since_last_syn_us?);
         // It answers a SYN before the last one, and was on its way when that was sent.
-        if echo_us < since_last_us + SLACK_US || since_last_us < LONG_WAIT_US {
+        if echo_us < since_last_us.saturating_add(SLACK_US) || since_last_us < LONG_WAIT_US {
             return None;
         }
         if context

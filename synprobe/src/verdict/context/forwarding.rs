@@ -103,7 +103,10 @@ impl Context {
             return found;
         };
         let began = h.facts.began_ns.zip(h.dwell_us);
-        let until_ns = began.map_or(u64::MAX, |(at, us)| at + us * 1000 + AFTER_ITS_END_NS);
+        let until_ns = began.map_or(u64::MAX, |(at, us)| {
+            at.saturating_add(us.saturating_mul(1000))
+                .saturating_add(AFTER_ITS_END_NS)
+        });
         found.extend(self.drops.translated(syn_seq, &own, since_ns..=until_ns));
         found.sort_by_key(|d| std::cmp::Reverse(d.count));
         found

@@ -260,7 +260,7 @@ impl ListenerHistories {
         let rest = |c: &ListenCounters| {
             let rose = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
             let full = rose(c.listen_overflows, first.listen_overflows)?
-                + rose(c.req_q_full_drop, first.req_q_full_drop).unwrap_or(0);
+                .saturating_add(rose(c.req_q_full_drop, first.req_q_full_drop).unwrap_or(0));
             Some((
                 rose(c.listen_drops, first.listen_drops)?.saturating_sub(full),
                 full,

@@ -100,7 +100,7 @@ impl Context {
             }
             _ => 0,
         };
-        Some(counted + uncounted).filter(|n| *n > 0)
+        Some(counted.saturating_add(uncounted)).filter(|n| *n > 0)
     }
 
     /// Whether the kernel counted that a SYN queue of the listener's namespace was full.

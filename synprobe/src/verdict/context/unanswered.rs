@@ -12,6 +12,8 @@ use crate::{
 const CALLED: usize = 1024;
 /// SYNs whose times are remembered of each.
 const TIMES: usize = 512;
+/// The most SYNs that a socket repeats: MAX_TCP_SYNCNT (include/net/tcp.h). A recording may claim more.
+const RETRIES: u32 = 127;
 
 /// Of one called address and port.
 #[derive(Default)]
@@ -34,10 +36,10 @@ fn unanswered(h: &Handshake) -> Vec<u64> {
     if !h.facts.preexisting {
         times.push(at_ns);
     }
-    for n in 0..h.retransmits {
+    for n in 0..h.retransmits.min(RETRIES) {
         let gap_us = h.gaps_us.get(n as usize);
         match gap_us {
-            Some(gap_us) if at_ns != 0 => at_ns += gap_us * 1000,
+            Some(gap_us) if at_ns != 0 => at_ns = at_ns.saturating_add(gap_us.saturating_mul(1000)),
             _ => at_ns = 0,
         }
         if !h.facts.preexisting || gap_us.is_some() {

@@ -287,7 +287,7 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
         pid: l.pid,
         comm: l.comm.clone(),
         workload: l.workload.clone(),
-        handshakes: u64::from(waiting + half_opens),
+        handshakes: u64::from(waiting) + u64::from(half_opens),
         open: 0,
         peers: Vec::new(),
         peers_more: 0,
