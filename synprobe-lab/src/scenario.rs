@@ -182,6 +182,21 @@ impl<'a> ScenarioRun<'a> {
         Ok(())
     }
 
+    /// Records clients whose application gave up after so many retransmissions, for one cause.
+    pub(super) fn clients_abandoned(
+        &mut self,
+        clients: &[Client],
+        retransmits: u32,
+        cause: impl Into<Cause> + Copy,
+    ) -> Result<()> {
+        for client in clients {
+            self.client_ended(client, Outcome::Abandoned)?;
+            self.with_retransmits(retransmits);
+            self.with_cause(cause);
+        }
+        Ok(())
+    }
+
     /// Records how a client's handshake ended. Checks that the application received a matching result.
     pub(super) fn client_ended(&mut self, client: &Client, outcome: Outcome) -> Result<()> {
         let error = match client.seen {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Client, GroundTruth, Lab, Outcome, PORT, Side,
+    Client, GroundTruth, Lab, PORT, Side,
     nft::{NftHook, NftRule},
     packet::flags,
     router::DnatRouter,
@@ -93,11 +93,7 @@ impl Scenario for ForwardedDropScenario {
         }
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(retries as u32);
-            run.with_cause(VerdictKind::DroppedHere);
-        }
+        run.clients_abandoned(&clients, retries as u32, VerdictKind::DroppedHere)?;
         run.note("the router drops them after NAT: only their sequence numbers are the clients'");
         let all = clients.len() as u64;
         drop(clients);

@@ -8,7 +8,7 @@ use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Client, GroundTruth, Lab, Outcome, PORT, Side,
+    Client, GroundTruth, Lab, PORT, Side,
     net::{RouteTarget, add_route},
     scenario::{Scenario, ScenarioRun},
     socket::settle,
@@ -74,11 +74,7 @@ impl Scenario for NoRouteBackScenario {
         }
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(retries as u32);
-            run.with_cause(VerdictKind::NoRouteBack);
-        }
+        run.clients_abandoned(&clients, retries as u32, VerdictKind::NoRouteBack)?;
         drop(clients);
         known.reset()?;
 

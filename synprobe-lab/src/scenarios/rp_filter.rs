@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Client, GroundTruth, Lab, Outcome, PORT, RawSender, Side, SocketFamily,
+    Client, GroundTruth, Lab, PORT, RawSender, Side, SocketFamily,
     net::{RouteTarget, add_route},
     scenario::{Scenario, ScenarioRun},
     socket::settle,
@@ -77,11 +77,7 @@ impl Scenario for RpFilterScenario {
         }
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(retries as u32);
-            run.with_cause(VerdictKind::DroppedHere);
-        }
+        run.clients_abandoned(&clients, retries as u32, VerdictKind::DroppedHere)?;
         drop(clients);
         symmetric.reset()?;
 

@@ -63,11 +63,7 @@ impl Scenario for SnatExhaustedScenario {
         }
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(0);
-            run.with_cause(VerdictKind::DroppedHere);
-        }
+        run.clients_abandoned(&clients, 0, VerdictKind::DroppedHere)?;
         drop(clients);
         holder.reset()?;
         run.note("no SYN of the later clients leaves: each attempt fails with EPERM");

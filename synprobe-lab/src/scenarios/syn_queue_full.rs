@@ -67,11 +67,7 @@ impl Scenario for SynQueueFullScenario {
         let mut clients = [run.connect(PORT)?, run.connect(PORT)?];
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(retries as u32);
-            run.with_cause(VerdictKind::SynQueueFull);
-        }
+        run.clients_abandoned(&clients, retries as u32, VerdictKind::SynQueueFull)?;
         drop(clients);
         run.wait_no_half_opens(PORT)?;
 

@@ -13,7 +13,7 @@ use synprobe_common::{
 };
 
 use crate::{
-    Client, GroundTruth, Lab, Outcome, PORT, Side,
+    Client, GroundTruth, Lab, PORT, Side,
     scenario::{Scenario, ScenarioRun},
     socket::settle,
 };
@@ -110,11 +110,7 @@ impl Scenario for TcpMd5Scenario {
         }
         settle(&mut clients, stop, start + PATIENCE)?;
         let retries = if linear { RETRIES } else { RETRIES - 1 };
-        for client in &clients {
-            run.client_ended(client, Outcome::Abandoned)?;
-            run.with_retransmits(retries as u32);
-            run.with_cause(VerdictKind::DroppedHere);
-        }
+        run.clients_abandoned(&clients, retries as u32, VerdictKind::DroppedHere)?;
         drop(clients);
         run.note("the listener's socket refuses the SYNs before a half-open exists");
         let refused = CLIENTS * (retries + 1);
