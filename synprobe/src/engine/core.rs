@@ -1,6 +1,6 @@
 //! The engine itself.
 
-use std::{mem, net::SocketAddr};
+use std::mem;
 
 use super::{Input, RunConfig, stats::HandshakeStats};
 use crate::{
@@ -10,7 +10,6 @@ use crate::{
         PathQuestion, RouteQuestion, SocketDump, Start, TcpState, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
-    util::addresses::mapped,
     verdict::{
         Context, Judge, Mode,
         context::{Ends, IcmpReport},
@@ -163,7 +162,6 @@ impl Engine {
                 from,
                 what,
             } => {
-                let flat = |a: SocketAddr| (mapped(a.ip()), a.port());
                 let report = IcmpReport {
                     from,
                     what,
@@ -171,7 +169,7 @@ impl Engine {
                 };
                 self.judge
                     .context
-                    .note_icmp(Ends::new(flat(local), flat(peer)), report);
+                    .note_icmp(Ends::between(local, peer), report);
             }
             Input::Dump(dump) => self.dump(dump),
             Input::Fates(fates) => self.fates(&fates),

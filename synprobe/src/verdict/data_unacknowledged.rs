@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::{
     Context, Explanation, Finding, Verdict,
     context::{Ends, StuckConnection},
-    problems::{Found, PeerCounts, connection_hash, pro},
+    problems::{Found, PeerCounts, contra, pro},
 };
 use crate::{
-    model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},
+    model::{Confidence, Handshake, Problem, Role, VerdictKind},
     util::format,
 };
 
@@ -62,11 +62,7 @@ pub(super) fn problems(context: &Context) -> Vec<Found> {
     }
     let found = |stuck: &Vec<&StuckConnection>| {
         let ends = stuck.iter().filter_map(|s| Ends::of(&s.connection));
-        Found {
-            problem: problem(stuck),
-            connections: ends.map(|ends| connection_hash(&ends)).collect(),
-            called: None,
-        }
+        Found::of(problem(stuck), ends)
     };
     places.values().map(found).collect()
 }
@@ -125,12 +121,11 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
                 false => "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits",
             }
             .to_owned()),
-            Evidence {
-                fact: "whether the data or its acknowledgment was lost cannot be seen from this end, nor \
-                       the size of the lost packets"
+            contra(
+                "whether the data or its acknowledgment was lost cannot be seen from this end, nor the size of \
+                 the lost packets"
                     .to_owned(),
-                supports: false,
-            },
+            ),
         ],
         remedy: Some(format!(
             "tracepath -n {peer}; sysctl -w net.ipv4.tcp_mtu_probing=1; ip link shows the MTU of each device"

@@ -1,7 +1,7 @@
 //! Network namespaces: found by name, path, pid or inode, and entered on a separate thread.
 //!
 //! A namespace is identified by the inode number of its `ns/net` file, which is `net.ns.inum` in the
-//! kernel: every record of the kernel side carries it. Entering it needs a descriptor. [`find`] opens one
+//! kernel: every record of the kernel side carries it. Entering it needs a descriptor. [`NetnsIndex`] opens one
 //! by inode.
 
 mod index;
@@ -23,7 +23,7 @@ use std::{
 };
 
 pub use index::NetnsIndex;
-pub use scan::{Discovery, discover, find, pids};
+pub use scan::{Discovery, discover, pids};
 
 /// Where `ip netns` keeps its names. `/var/run` is the same as `/run` on most hosts, not on all.
 pub(crate) const NAME_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];

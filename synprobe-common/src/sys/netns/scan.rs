@@ -141,21 +141,6 @@ fn only_holds(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| HOLDERS.contains(&comm.as_slice()))
 }
 
-/// The namespace with this inode number (`net.ns.inum`); `None`: nothing visible holds it open, or it
-/// cannot be opened. Cheap searches first: pid 1, names, processes, then every thread, then every
-/// descriptor. All but the first walk over `/proc`: [`NetnsIndex`](super::NetnsIndex) remembers the result.
-#[must_use]
-pub fn find(inode: u32) -> Option<NetNs> {
-    let paths = paths();
-    let by_path = paths
-        .get(&inode)
-        .and_then(|path| open_as(inode, path, || name_of_path(inode, path)));
-    by_path.or_else(|| {
-        let held = held();
-        open_as(inode, held.get(&inode)?, || format!("netns:[{inode}]"))
-    })
-}
-
 /// The namespace at `path`, if it has this inode number.
 pub(super) fn open_as(inode: u32, path: &Path, name: impl FnOnce() -> String) -> Option<NetNs> {
     if inode_of(path)? != inode {

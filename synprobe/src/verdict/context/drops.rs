@@ -118,8 +118,7 @@ impl DroppedPacket {
 
     /// Both ends of its connection.
     pub fn ends(&self) -> Ends {
-        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
-        Ends::new(flat(self.from), flat(self.to))
+        Ends::between(self.from, self.to)
     }
 
     /// How far it came, by the reason.

@@ -1,10 +1,7 @@
 //! Packets that this host forwards: between which devices, and where the answers go. `drop_words.rs` has the
 //! sentences and commands.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use synprobe_ebpf::event::SynAckRecord;
 
@@ -268,8 +265,7 @@ impl Context {
 
     /// The drop of a SYN that was refused, where there is a record of it.
     pub fn drop_of_refused(&self, refused: &RefusedSyn) -> Option<&DroppedPacket> {
-        let flat = |a: SocketAddr| (crate::util::addresses::mapped(a.ip()), a.port());
-        let ends = Ends::new(flat(refused.local?), flat(refused.peer?));
+        let ends = Ends::between(refused.local?, refused.peer?);
         let reason = refused.reason.as_deref()?;
         self.drops
             .of(&ends, 0)

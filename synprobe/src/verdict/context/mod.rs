@@ -22,7 +22,10 @@ mod stuck_data;
 mod syn_options;
 mod unanswered;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
@@ -60,6 +63,12 @@ impl Ends {
         } else {
             Self([other, one])
         }
+    }
+
+    /// From the addresses and ports of two ends.
+    pub fn between(one: SocketAddr, other: SocketAddr) -> Self {
+        let flat = |end: SocketAddr| (mapped(end.ip()), end.port());
+        Self::new(flat(one), flat(other))
     }
 
     /// Of a connection whose ports are known.

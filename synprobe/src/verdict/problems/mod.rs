@@ -22,7 +22,7 @@ use std::{
 use group::{Group, Kept};
 use key::ProblemKey;
 
-pub(super) use one_cause::{Found, connection_hash, merged};
+pub(super) use one_cause::{Found, merged};
 pub(super) use peers::PeerCounts;
 
 use super::{
@@ -31,7 +31,9 @@ use super::{
     data_unacknowledged, find,
     server::existing_connection,
 };
-use crate::model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind};
+use crate::model::{
+    Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
+};
 
 /// Problems that are listed each; what exceeds them is summed by verdict and role.
 const GROUPS: usize = 4096;
@@ -226,6 +228,38 @@ pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems
 }
 
+/// A problem of a listener itself, likely: no handshake and no packet shows it.
+fn of_listener(
+    l: &Listener,
+    verdict: VerdictKind,
+    handshakes: u64,
+    evidence: Vec<Evidence>,
+    remedy: String,
+) -> Problem {
+    Problem {
+        rank: 0,
+        verdict: Some(verdict),
+        confidence: Confidence::Likely,
+        role: ProblemRole::Server,
+        forward: None,
+        netns: l.netns,
+        netns_name: l.netns_name.clone(),
+        local_addr: Some(l.local_addr),
+        local_port: Some(l.local_port),
+        peer_port: None,
+        pid: l.pid,
+        comm: l.comm.clone(),
+        workload: l.workload.clone(),
+        handshakes,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(remedy),
+        effects: Vec::new(),
+    }
+}
+
 /// How bad it is: how many it concerns, half as much where it is only likely.
 fn weight(p: &Problem) -> u64 {
     let sure = if p.confidence == Confidence::Certain {
@@ -241,7 +275,7 @@ fn weight(p: &Problem) -> u64 {
     p.handshakes * sure * if late { 1 } else { 4 }
 }
 
-fn contra(fact: String) -> Evidence {
+pub(super) fn contra(fact: String) -> Evidence {
     Evidence {
         fact,
         supports: false,

@@ -18,7 +18,7 @@ use crate::{
 const SHARE: usize = 90;
 
 /// A connection, whichever end names it.
-pub(in crate::verdict) fn connection_hash(ends: &Ends) -> u64 {
+pub(super) fn connection_hash(ends: &Ends) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(ends)
 }
 
@@ -32,13 +32,21 @@ pub(in crate::verdict) struct Found {
 }
 
 impl Found {
-    /// A problem whose connections are not known.
-    pub fn alone(problem: Problem) -> Self {
+    /// A problem of the connections with these ends.
+    pub fn of(problem: Problem, ends: impl IntoIterator<Item = Ends>) -> Self {
         Self {
             problem,
-            connections: HashSet::new(),
+            connections: ends
+                .into_iter()
+                .map(|ends| connection_hash(&ends))
+                .collect(),
             called: None,
         }
+    }
+
+    /// A problem whose connections are not known.
+    pub fn alone(problem: Problem) -> Self {
+        Self::of(problem, [])
     }
 }
 

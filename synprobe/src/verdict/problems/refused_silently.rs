@@ -1,8 +1,8 @@
 //! Problems that counters alone show: SYNs that a listener refused without a half-open and without an event.
 
-use super::{contra, pro};
+use super::{contra, of_listener, pro};
 use crate::{
-    model::{Confidence, Evidence, LimitedBy, Problem, ProblemRole, Role, VerdictKind},
+    model::{Confidence, Evidence, LimitedBy, Problem, Role, VerdictKind},
     verdict::{
         Context, CounterRise,
         client::no_route_back::{FEW, no_routes_fact, other_packets, refused_fact},
@@ -38,26 +38,8 @@ fn problem(
         )));
     }
     Problem {
-        rank: 0,
-        verdict: Some(verdict),
         confidence,
-        role: ProblemRole::Server,
-        forward: None,
-        netns: l.netns,
-        netns_name: l.netns_name.clone(),
-        local_addr: Some(l.local_addr),
-        local_port: Some(l.local_port),
-        peer_port: None,
-        pid: l.pid,
-        comm: l.comm.clone(),
-        workload: l.workload.clone(),
-        handshakes: refused,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
-        evidence,
-        remedy: Some(remedy),
-        effects: Vec::new(),
+        ..of_listener(l, verdict, refused, evidence, remedy)
     }
 }
 
@@ -214,7 +196,7 @@ pub(super) fn refused_silently(
 mod tests {
     use super::*;
     use crate::{
-        model::{ListenCounters, Outcome},
+        model::{ListenCounters, Outcome, ProblemRole},
         verdict::{ProblemGroups, context::Packet, fixtures::*},
     };
 

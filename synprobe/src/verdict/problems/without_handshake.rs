@@ -2,12 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{
-    ProblemGroups, contra,
-    one_cause::{Found, connection_hash},
-    peers::PeerCounts,
-    pro,
-};
+use super::{ProblemGroups, contra, of_listener, one_cause::Found, peers::PeerCounts, pro};
 use crate::{
     model::{Confidence, Forward, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
@@ -169,12 +164,7 @@ pub(super) fn dropped_synacks(
 
 /// A problem of these drops.
 fn found(problem: Problem, drops: &[&DroppedPacket]) -> Found {
-    let ends = |d: &&DroppedPacket| connection_hash(&d.ends());
-    Found {
-        problem,
-        connections: drops.iter().map(ends).collect(),
-        called: None,
-    }
+    Found::of(problem, drops.iter().map(|d| d.ends()))
 }
 
 /// SYNs that this host dropped and that are not for it: it has no listener for them, and is no end of them.
@@ -273,34 +263,21 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
         "the check is up to a second older than the close: what happened in between is not known"
             .to_owned(),
     ));
-    Some(Problem {
-        rank: 0,
-        verdict: Some(VerdictKind::ListenerClosed),
-        confidence: Confidence::Likely,
-        role: ProblemRole::Server,
-        forward: None,
-        netns: l.netns,
-        netns_name: l.netns_name.clone(),
-        local_addr: Some(l.local_addr),
-        local_port: Some(l.local_port),
-        peer_port: None,
-        pid: l.pid,
-        comm: l.comm.clone(),
-        workload: l.workload.clone(),
-        handshakes: u64::from(waiting) + u64::from(half_opens),
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
+    let remedy = listener_closed::remedy(
+        Some(l.local_port),
+        true,
+        &others
+            .first()
+            .map_or_else(String::new, |l| l.in_its_netns()),
+    );
+    let held = u64::from(waiting) + u64::from(half_opens);
+    Some(of_listener(
+        l,
+        VerdictKind::ListenerClosed,
+        held,
         evidence,
-        remedy: Some(listener_closed::remedy(
-            Some(l.local_port),
-            true,
-            &others
-                .first()
-                .map_or_else(String::new, |l| l.in_its_netns()),
-        )),
-        effects: Vec::new(),
-    })
+        remedy,
+    ))
 }
 
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a
@@ -328,32 +305,15 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             "its own sk_drops did not rise: it was another listener that refused them".to_owned(),
         ));
     }
+    let remedy = match history.owner_remedy() {
+        Some(owner) => format!("{owner}; synprobe listeners --port {}", l.local_port),
+        None => format!("synprobe listeners --port {}", l.local_port),
+    };
     Problem {
-        rank: 0,
-        verdict: Some(VerdictKind::AcceptQueueFull),
         confidence: match refused {
             0 => Confidence::Likely,
             _ => Confidence::Certain,
         },
-        role: ProblemRole::Server,
-        forward: None,
-        netns: l.netns,
-        netns_name: l.netns_name.clone(),
-        local_addr: Some(l.local_addr),
-        local_port: Some(l.local_port),
-        peer_port: None,
-        pid: l.pid,
-        comm: l.comm.clone(),
-        workload: l.workload.clone(),
-        handshakes: refused,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
-        evidence,
-        remedy: Some(match history.owner_remedy() {
-            Some(owner) => format!("{owner}; synprobe listeners --port {}", l.local_port),
-            None => format!("synprobe listeners --port {}", l.local_port),
-        }),
-        effects: Vec::new(),
+        ..of_listener(l, VerdictKind::AcceptQueueFull, refused, evidence, remedy)
     }
 }

@@ -4,14 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     model::{
-        Confidence, Evidence, Handshake, PeerShare, Problem, ProblemRole, TcpState, TupleHolder,
-        VerdictKind,
+        Confidence, Evidence, Handshake, Problem, ProblemRole, TcpState, TupleHolder, VerdictKind,
     },
-    util::{addresses::mapped, format},
+    util::format,
     verdict::{
         Context, Explanation, Finding, Verdict,
         context::{Ends, SynAtExisting, times},
-        problems::{Found, connection_hash},
+        problems::{Found, PeerCounts, pro},
     },
 };
 
@@ -20,8 +19,6 @@ pub(in crate::verdict) struct ExistingConnection;
 
 /// Connections that are described each.
 const DESCRIBED: usize = 3;
-/// Peers that are listed.
-const PEERS: usize = 5;
 
 impl Verdict for ExistingConnection {
     fn kind(&self) -> VerdictKind {
@@ -66,7 +63,11 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
             let name = listener
                 .and_then(|l| l.last.netns_name.clone())
                 .or_else(|| context.netns_name(netns));
-            let (peers, peers_more) = peers(&syns);
+            let mut peers = PeerCounts::default();
+            for syn in &syns {
+                peers.add(syn.peer.ip(), 1, usize::MAX);
+            }
+            let (peers, peers_more) = peers.most();
             let holder = holder(syns[0], context).flatten();
             let process = holder.and_then(|h| h.process.clone());
             let owner_is_known = process.is_some();
@@ -99,11 +100,7 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
                 remedy: Some(syns[0].remedy(name.as_deref())),
                 effects: Vec::new(),
             };
-            Found {
-                problem,
-                connections: syns.iter().map(|s| connection_hash(&ends_of(s))).collect(),
-                called: None,
-            }
+            Found::of(problem, syns.iter().map(|syn| ends_of(syn)))
         })
         .collect()
 }
@@ -113,15 +110,10 @@ fn holder<'c>(syn: &SynAtExisting, context: &'c Context) -> Option<Option<&'c Tu
 }
 
 fn ends_of(syn: &SynAtExisting) -> Ends {
-    let flat = |end: std::net::SocketAddr| (mapped(end.ip()), end.port());
-    Ends::new(flat(syn.local), flat(syn.peer))
+    Ends::between(syn.local, syn.peer)
 }
 
 fn evidence(syns: &[&SynAtExisting], context: &Context) -> Vec<Evidence> {
-    let pro = |fact: String| Evidence {
-        fact,
-        supports: true,
-    };
     let mut facts: Vec<Evidence> = syns
         .iter()
         .take(DESCRIBED)
@@ -188,24 +180,6 @@ fn described(syn: &SynAtExisting, holder: Option<Option<&TupleHolder>>) -> Strin
     text
 }
 
-fn peers(syns: &[&SynAtExisting]) -> (Vec<PeerShare>, u64) {
-    let mut counts: BTreeMap<IpAddr, u64> = BTreeMap::new();
-    for syn in syns {
-        *counts.entry(syn.peer.ip()).or_default() += 1;
-    }
-    let mut peers: Vec<PeerShare> = counts
-        .into_iter()
-        .map(|(peer_addr, handshakes)| PeerShare {
-            peer_addr,
-            handshakes,
-        })
-        .collect();
-    peers.sort_by_key(|peer| std::cmp::Reverse(peer.handshakes));
-    let more = peers.len().saturating_sub(PEERS) as u64;
-    peers.truncate(PEERS);
-    (peers, more)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,8 +204,7 @@ mod tests {
 
     fn noted(syn: &SynAtExisting, holder: Option<Option<TupleHolder>>) -> Context {
         let mut context = Context::default();
-        let flat = |end: std::net::SocketAddr| (mapped(end.ip()), end.port());
-        let ends = Ends::new(flat(syn.local), flat(syn.peer));
+        let ends = ends_of(syn);
         context.note_syn_at_existing(ends, syn.clone());
         if let Some(holder) = holder {
             context.note_holder(NETNS, ends, holder);
