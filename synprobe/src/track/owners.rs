@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    mem,
     sync::Arc,
 };
 
@@ -27,6 +28,8 @@ struct Sockets {
     owner: ListenerOwner,
     /// How many the last sample showed.
     sampled: usize,
+    /// Before and after that sample was read, CLOCK_MONOTONIC nanoseconds.
+    sampled_ns: (u64, u64),
     /// Sockets that were opened (true) or closed since, CLOCK_MONOTONIC nanoseconds.
     changes: VecDeque<(u64, bool)>,
     /// When some of them were closed, CLOCK_MONOTONIC nanoseconds; the newest last.
@@ -39,16 +42,30 @@ impl Sockets {
         self.sampled + opened > self.changes.len() - opened
     }
 
-    fn change(&mut self, at_ns: u64, opened: bool) {
-        if self.changes.len() == CHANGES {
-            self.changes.pop_front();
+    /// None listens, as far as is known.
+    fn new(owner: ListenerOwner) -> Self {
+        Self {
+            owner,
+            sampled: 0,
+            sampled_ns: (0, 0),
+            changes: VecDeque::new(),
+            closed_ns: VecDeque::new(),
         }
-        self.changes.push_back((at_ns, opened));
+    }
+
+    fn change(&mut self, at_ns: u64, opened: bool) {
         if !opened {
             if self.closed_ns.len() == CLOSES {
                 self.closed_ns.pop_front();
             }
             self.closed_ns.push_back(at_ns);
+        }
+        // A sample may be taken in before the events of its time: it has counted this change.
+        if is_after((at_ns, opened), self.sampled_ns) {
+            if self.changes.len() == CHANGES {
+                self.changes.pop_front();
+            }
+            self.changes.push_back((at_ns, opened));
         }
     }
 
@@ -63,6 +80,12 @@ impl Sockets {
     }
 }
 
+/// Whether a change came after a sample. What was opened while it was read may be missing from it, and what was
+/// closed may still be there. A listener too many is the lesser error: the next sample corrects it.
+fn is_after((at_ns, opened): (u64, bool), (before_ns, read_ns): (u64, u64)) -> bool {
+    at_ns > if opened { before_ns } else { read_ns }
+}
+
 /// The listeners, from a dump at the start, from each sample and from their own transitions since.
 #[derive(Default)]
 pub struct Owners {
@@ -70,7 +93,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Listeners that were found; what is known of the same address is replaced.
+    /// Listeners that were found; what is known of the same address is replaced, but for what was closed.
     pub fn add(&mut self, listeners: Vec<ListenerOwner>) {
         let mut shared: HashMap<(u32, u16, [u8; 16]), Sockets> = HashMap::new();
         for owner in listeners {
@@ -81,20 +104,21 @@ impl Owners {
                     sockets.sampled += 1;
                 }
                 None => {
-                    let sockets = Sockets {
-                        owner,
-                        sampled: 1,
-                        changes: VecDeque::new(),
-                        closed_ns: VecDeque::new(),
-                    };
+                    let mut sockets = Sockets::new(owner);
+                    sockets.sampled = 1;
                     shared.insert(key, sockets);
                 }
             }
         }
-        for ((netns, port, addr), sockets) in shared {
+        for ((netns, port, addr), mut sockets) in shared {
             let of_port = self.listeners.entry((netns, port)).or_default();
-            of_port.retain(|l| l.owner.local_addr != addr);
-            of_port.push(sockets);
+            match of_port.iter_mut().find(|l| l.owner.local_addr == addr) {
+                Some(known) => {
+                    sockets.closed_ns = mem::take(&mut known.closed_ns);
+                    *known = sockets;
+                }
+                None => of_port.push(sockets),
+            }
         }
     }
 
@@ -102,7 +126,7 @@ impl Owners {
     /// CLOCK_MONOTONIC nanoseconds.
     pub fn sampled(
         &mut self,
-        (before_ns, at_ns): (u64, u64),
+        when_ns: (u64, u64),
         namespaces: &HashSet<u32>,
         listeners: &[Listener],
     ) {
@@ -116,15 +140,12 @@ impl Owners {
                 for l in all.iter_mut() {
                     let key = (*netns, *port, l.owner.local_addr);
                     l.sampled = counts.get(&key).copied().unwrap_or(0);
-                    // What was opened meanwhile may be missing, what was closed may still be there. A listener
-                    // too many is the lesser error: it is corrected by the next sample.
-                    l.changes.retain(|(changed_ns, opened)| {
-                        *changed_ns > if *opened { before_ns } else { at_ns }
-                    });
+                    l.sampled_ns = when_ns;
+                    l.changes.retain(|change| is_after(*change, when_ns));
                 }
             }
             all.retain(|l| {
-                let recent = |closed: &u64| closed + CLOSED_NS > at_ns;
+                let recent = |closed: &u64| closed + CLOSED_NS > when_ns.1;
                 l.listening() || l.closed_ns.back().is_some_and(recent)
             });
             !all.is_empty()
@@ -160,21 +181,31 @@ impl Owners {
                 }
                 sockets.change(at_ns, true);
             }
-            None => of_port.push(Sockets {
-                owner,
-                sampled: 0,
-                changes: [(at_ns, true)].into(),
-                closed_ns: VecDeque::new(),
-            }),
+            None => {
+                let mut sockets = Sockets::new(owner);
+                sockets.change(at_ns, true);
+                of_port.push(sockets);
+            }
         }
     }
 
     /// LISTEN→CLOSE: its half-opens will vanish one by one.
     pub(super) fn closed(&mut self, r: &StateRecord) {
         let (addr, at_ns) = (r.flow.local_addr, r.header.ts_ns);
-        for sockets in self.at(r) {
-            if sockets.owner.local_addr == addr {
+        let of_port = self.at(r);
+        match of_port.iter_mut().find(|l| l.owner.local_addr == addr) {
+            Some(sockets) => sockets.change(at_ns, false),
+            None => {
+                // A later sample came first and no longer had it.
+                let mut sockets = Sockets::new(ListenerOwner {
+                    netns: r.flow.netns,
+                    local_addr: addr,
+                    local_port: r.flow.local_port,
+                    process: None,
+                    cgroup: None,
+                });
                 sockets.change(at_ns, false);
+                of_port.push(sockets);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::model::{Listener, ListenerOwner};
 
 /// One of the group calls listen() (true) or closes its socket.
 fn listener_event(b: &mut Bench, at: u64, sock: u64, pid: u32, opens: bool) {
@@ -79,4 +80,76 @@ fn a_sample_corrects_what_events_did_not_show() {
     let h = b.one();
     assert_eq!(h.evidence[0].fact, "its listener is closed");
     assert_eq!(h.facts.listener_closed_ns, None);
+}
+
+/// A sample of this host's listeners that shows `count` of the group.
+fn sampled(b: &mut Bench, at: u64, count: usize) {
+    let one = Listener {
+        local_addr: "0.0.0.0".parse().unwrap(),
+        local_port: 8080,
+        netns: NETNS,
+        netns_name: None,
+        pid: None,
+        comm: None,
+        cgroup: None,
+        workload: Default::default(),
+        syn_queue: None,
+        syn_queue_max: None,
+        accept_queue: None,
+        accept_queue_max: None,
+        limited_by: None,
+        overflows: None,
+        syn_cookies: None,
+        drops: None,
+        syn_queue_group: None,
+        inode: None,
+        owner_state: None,
+    };
+    b.tracker
+        .listeners_sampled((at, at + MS), &HashSet::from([NETNS]), &vec![one; count]);
+}
+
+/// A half-open since T0 whose listener is closed 2 s later.
+fn half_open_of_a_closed_listener() -> Bench {
+    let mut b = bench();
+    listener_event(&mut b, T0 - 2 * SEC, 0xa, 11, true);
+    sampled(&mut b, T0 - SEC, 1);
+    b.dump(snapshot_at(T0, Vec::new(), 0));
+    b.see(synack_retransmitted(T0 + SEC, T0, 0, 0, false));
+    b
+}
+
+#[test]
+fn the_owner_of_a_new_listener_does_not_hide_that_the_old_one_was_closed() {
+    let mut b = half_open_of_a_closed_listener();
+    listener_event(&mut b, T0 + 2 * SEC - MS, 0xb, 12, true);
+    listener_event(&mut b, T0 + 2 * SEC, 0xa, 0, false);
+    b.tracker
+        .observe(Observation::Listeners(vec![ListenerOwner {
+            netns: NETNS,
+            local_addr: flow("0.0.0.0", 8080, "0.0.0.0", 0).local_addr,
+            local_port: 8080,
+            process: None,
+            cgroup: None,
+        }]));
+    sampled(&mut b, T0 + 3 * SEC, 1);
+    b.dump(gone_at(T0 + 3 * SEC + SEC / 2, 0));
+    let h = b.one();
+    assert_eq!(h.facts.listener_closed_ns, Some(T0 + 2 * SEC));
+    assert!(h.facts.others_listen);
+}
+
+#[test]
+fn a_close_that_comes_after_a_later_sample_is_counted_once() {
+    for (survivors, listens) in [(1, true), (0, false)] {
+        let mut b = half_open_of_a_closed_listener();
+        listener_event(&mut b, T0 + 2 * SEC - MS, 0xb, 12, true);
+        // The sample is taken in before the events of its time.
+        sampled(&mut b, T0 + 3 * SEC, survivors);
+        listener_event(&mut b, T0 + 2 * SEC, 0xa, 0, false);
+        b.dump(gone_at(T0 + 3 * SEC + SEC / 2, 0));
+        let h = b.one();
+        assert_eq!(h.facts.listener_closed_ns, Some(T0 + 2 * SEC));
+        assert_eq!(h.facts.others_listen, listens);
+    }
 }
