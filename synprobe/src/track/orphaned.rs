@@ -67,7 +67,11 @@ fn silence_bound_ns(open: &OpenHandshake, deferred: u8) -> u64 {
         Some(true) => u32::from(deferred.saturating_sub(1)),
         _ => 0,
     };
-    let time_outs = open.retransmits..=open.retransmits.saturating_add(silent);
-    let gaps_us: u64 = time_outs.map(|n| SynAckSchedule::PLAIN.gap_us(n)).sum();
+    // A SYN-ACK that the peer's repeated SYN causes does not lengthen the time-out (`tcp_rtx_synack()`).
+    let by_timer = open.retransmits.saturating_sub(open.by_peer);
+    let passed = by_timer.max(open.facts.time_outs);
+    let gaps_us: u64 = (passed..=passed.saturating_add(silent))
+        .map(|n| SynAckSchedule::PLAIN.gap_us(n))
+        .sum();
     SILENT_NS + gaps_us * 2250
 }

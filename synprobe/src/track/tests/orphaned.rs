@@ -28,6 +28,17 @@ fn one_ends_when_its_syn_ack_is_overdue() {
 }
 
 #[test]
+fn syn_acks_that_the_peer_caused_do_not_lengthen_the_wait() {
+    let mut b = bench();
+    for n in 0..7 {
+        b.see(synack_retransmitted(T0 + n, T0 - SEC, 0, n as u8, true));
+    }
+    let (until, h) = open_until(&mut b);
+    assert!((4..=12).contains(&until), "{until} s");
+    assert_eq!((h.retransmits, h.retransmits_by_peer), (7, 7));
+}
+
+#[test]
 fn one_dump_that_fails_ends_nothing() {
     // Rounds are far apart where one takes long: a dump shows it, the next one fails a minute later.
     let mut b = bench();
