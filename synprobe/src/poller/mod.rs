@@ -39,7 +39,7 @@ const PAUSE: u32 = 100;
 const SETTINGS: Duration = Duration::from_secs(10);
 /// The same where idle namespaces take turns.
 const SETTINGS_OF_MANY: Duration = Duration::from_secs(60);
-/// CPU time for the search and the opening of new namespaces in one round, after the first.
+/// CPU time for the opening of new namespaces in one round, after the first.
 const NEW: Duration = Duration::from_millis(20);
 /// A namespace without a process, an event or a half-open is closed after this time.
 const FORGET: Duration = Duration::from_secs(60);
@@ -246,6 +246,8 @@ impl Poller {
         // Known ones are closed before more are opened.
         found.retain(|netns| !self.watched.contains_key(&netns.inode()));
         let mut new = Vec::new();
+        // The search has a bound of its own.
+        let began = thread_cpu();
         for netns in found {
             let inode = netns.inode();
             if self.watched.contains_key(&inode) {
