@@ -182,7 +182,7 @@ impl<'a> ScenarioRun<'a> {
         Ok(())
     }
 
-    /// Records clients whose application gave up after so many retransmissions, for one cause.
+    /// Records clients whose application gave up after this number of retransmissions, for one cause.
     pub(super) fn clients_abandoned(
         &mut self,
         clients: &[Client],

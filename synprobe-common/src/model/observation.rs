@@ -248,7 +248,7 @@ pub struct ConntrackCounts {
     pub entries: Option<u64>,
     /// Packets dropped because they could not be tracked (`nf_conntrack_in()`).
     pub drop: Option<u64>,
-    /// Entries evicted to make room.
+    /// Entries evicted because the table was full.
     pub early_drop: Option<u64>,
     /// Packets dropped because their tuple was taken (`__nf_conntrack_confirm()`).
     pub insert_failed: Option<u64>,

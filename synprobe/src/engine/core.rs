@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Input, RunConfig, stats::HandshakeStats};
+use super::{Input, RunConfig, losses, stats::HandshakeStats};
 use crate::{
     decode::{Event, Moment},
     model::{
@@ -200,6 +200,7 @@ impl Engine {
                 self.clock = WallClock::from_offset(offset_ns.into());
                 let mut lines = self.judge.pass(self.tracker.take_lines());
                 lines.extend(self.refused_lines(false));
+                losses::merge(&mut lines);
                 self.emit(lines);
             }
             Input::EndOpen { at_ns, most } => {

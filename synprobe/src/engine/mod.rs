@@ -13,6 +13,7 @@ mod config;
 mod core;
 mod dropped;
 mod input;
+mod losses;
 mod refusals;
 mod snapshot;
 mod stats;

@@ -9,7 +9,7 @@ pub enum Accounted {
     /// It does not show what became of the SYNs or SYN-ACKs. Such a finding is never certain.
     #[default]
     Nothing,
-    /// It shows what became of so many of this host's SYNs or SYN-ACKs.
+    /// It accounts for this many of this host's SYNs or SYN-ACKs.
     Transmissions(u64),
     /// It shows the event that decided the outcome: a RST, an ICMP error, the final ACK, an error of connect().
     Outcome,

@@ -75,7 +75,7 @@ impl Finding {
         self
     }
 
-    /// The evidence shows what became of so many of this host's SYNs or SYN-ACKs.
+    /// How many of this host's SYNs or SYN-ACKs the evidence accounts for.
     pub fn accounts_for(mut self, transmissions: u64) -> Self {
         self.accounted = Accounted::Transmissions(transmissions);
         self

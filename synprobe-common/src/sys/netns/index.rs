@@ -10,7 +10,7 @@ use std::{
 use super::{NetNs, scan};
 use crate::sys::clock::thread_cpu;
 
-/// Walks may take this share of one core, in the long run: one part in so many.
+/// In the long run walks take one part in this many of a core.
 const SHARE: u32 = 50;
 /// CPU time that may be spent ahead of that share: a namespace of a second must be opened while it is there.
 const AHEAD: Duration = Duration::from_millis(200);

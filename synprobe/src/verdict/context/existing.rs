@@ -10,7 +10,7 @@ use crate::{
     verdict::run_in,
 };
 
-/// Connections that SYNs met and that are told apart.
+/// Existing connections that are counted individually.
 const CONNECTIONS: usize = 4096;
 
 /// SYNs of one peer that met a connection of this host.

@@ -33,7 +33,7 @@ pub struct Forwarding {
 
 enum RouteState {
     Wanted,
-    /// In so many rounds of the poller that have ended since.
+    /// Rounds of the poller that have ended since.
     Asked(u8),
     Known(Box<RouteAnswer>),
 }

@@ -11,7 +11,7 @@ use std::{
 use super::Context;
 use crate::model::Role;
 
-/// Peers, local ends and reasons that are told apart. What exceeds them is summed by local end and reason.
+/// Peers, local ends and reasons that are counted individually. The rest is summed by local end and reason.
 const TOLD_APART: usize = 256;
 /// Sums by local end and reason; what exceeds those is one sum for each namespace.
 const SUMS: usize = 256;
