@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 17] = [
+    let tests: [(&str, harness::TestFn); 18] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ("hostile-names-pages", names::pages),
         ("killed-at-random", killed::at_random),
         ("two-agents", two::undisturbed),
+        ("three-agents", two::three_over_the_same_packets),
         ("stopped-for-ten-seconds", paused::ten_seconds),
         ("reader-stops-reading", output::nobody_reads),
         ("full-device", output::full_device),
