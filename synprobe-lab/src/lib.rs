@@ -59,7 +59,7 @@ pub use net::{
 pub use ns::Ns;
 pub use raw_sender::RawSender;
 pub use scenario::Scenario;
-pub use scenarios::{all, find};
+pub use scenarios::{all, find, set_md5_key};
 pub use server::{Server, ServerTotals};
 pub use socket::{Client, ConnectState, listen, settle};
 pub use synprobe_common::sys::sockopts::set_option;

@@ -24,6 +24,11 @@ impl NetnsProcess {
         })
         .map(Self)
     }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl Drop for NetnsProcess {

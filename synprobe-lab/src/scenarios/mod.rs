@@ -42,6 +42,8 @@ mod tcp_md5;
 mod tuple_in_use;
 mod unreachable;
 
+pub use tcp_md5::set_md5_key;
+
 use super::Scenario;
 
 /// All scenarios, in the order of `synprobe lab --list`.

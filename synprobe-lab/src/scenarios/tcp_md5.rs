@@ -45,7 +45,8 @@ struct Md5Key {
     key: [u8; 80],
 }
 
-fn set_key(socket: &impl AsFd, peer: IpAddr, key: &[u8]) -> io::Result<()> {
+/// Sets the key for the segments of a peer; one of no length removes it.
+pub fn set_md5_key(socket: &impl AsFd, peer: IpAddr, key: &[u8]) -> io::Result<()> {
     let mut option = Md5Key {
         peer: [0; _],
         flags: 0,
@@ -93,7 +94,7 @@ impl Scenario for TcpMd5Scenario {
         for &port in self.ports() {
             let listener = lab.listen(port, 128)?;
             if port != UNEXPECTED {
-                set_key(&listener, client_addr, LISTENERS_KEY)?;
+                set_md5_key(&listener, client_addr, LISTENERS_KEY)?;
             }
             listeners.push(listener);
         }
@@ -104,7 +105,7 @@ impl Scenario for TcpMd5Scenario {
             for _ in 0..CLIENTS {
                 clients.push(Client::connect(&lab.client, peer, |fd| match port {
                     UNSIGNED => Ok(()),
-                    _ => set_key(fd, peer.ip(), CALLERS_KEY),
+                    _ => set_md5_key(fd, peer.ip(), CALLERS_KEY),
                 })?);
             }
         }

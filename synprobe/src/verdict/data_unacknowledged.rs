@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Context, Explanation, Finding, Verdict,
     context::{Ends, StuckConnection},
+    enter_of,
     problems::{Found, PeerCounts, contra, pro},
 };
 use crate::{
@@ -82,7 +83,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         false => format!("{least} to {most} times"),
     };
     let lasted = stuck.iter().map(|s| s.lasted_us).max().unwrap_or(0);
-    let peer = c.peer_addr;
+    let (peer, run) = (c.peer_addr, enter_of(c));
     let is_client = c.role == Role::Client;
     let connections = match stuck.len() {
         1 => "1 connection".to_owned(),
@@ -128,7 +129,8 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
             ),
         ],
         remedy: Some(format!(
-            "tracepath -n {peer}; sysctl -w net.ipv4.tcp_mtu_probing=1; ip link shows the MTU of each device"
+            "{run}tracepath -n {peer}; see the MTU of each device: {run}ip link; let TCP find a size that passes: \
+             {run}sysctl -w net.ipv4.tcp_mtu_probing=1"
         )),
         effects: Vec::new(),
     }

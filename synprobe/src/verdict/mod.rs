@@ -22,7 +22,7 @@ pub use arithmetic::Accounted;
 pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
-pub use run_in::run_in;
+pub use run_in::{enter, enter_of, run_in};
 
 use synprobe_common::verdict_table;
 

@@ -52,8 +52,8 @@ mod look {
     pub const MEMORY: &str = "free -m; dmesg | grep -i -e oom -e 'allocation failure'";
     pub const DAMAGED: &str =
         "nstat -az TcpInCsumErrors IpExtInCsumErrors; ethtool -S <device>; ip -s link";
-    pub const CHECKSUM: &str = "nstat -az TcpInCsumErrors; ethtool -k <device>; ethtool -K <device> tx off \
-         # the same on the device of the peer, whose checksum it is";
+    pub const CHECKSUM: &str = "nstat -az TcpInCsumErrors; ethtool -k <device> # the checksum is the sender's: there, \
+         ethtool -K DEVICE tx off for the device that the packet leaves by";
     pub const IPSEC: &str = "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat";
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }

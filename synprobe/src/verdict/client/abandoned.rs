@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of},
 };
 
 /// `abandoned`
@@ -34,8 +34,9 @@ impl Verdict for Abandoned {
             None => finding.contra("when the kernel would have given up is not known"),
         };
         Some(finding.remedy(format!(
-            "raise the connect time-out of the application: below 1 s one lost packet makes it fail; \
-             synprobe connect {} shows how long an answer takes",
+            "raise the connect time-out of the application: below 1 s one lost packet makes it fail; see how \
+             long an answer takes: {}synprobe connect {}",
+            enter_of(&h.connection),
             super::peer(h)
         )))
     }

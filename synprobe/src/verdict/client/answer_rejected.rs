@@ -138,8 +138,9 @@ impl Verdict for AnswerRejected {
         };
         let peer = super::peer(h);
         Some(finding.remedy(format!(
-            "on the peer: ss -tan src {peer} dst {local} shows the old connection, ss -K -t state connected src {peer} dst \
-             {local} ends it; then let RSTs pass between the two, or connect from another port"
+            "on the peer, see the old connection: ss -tan src {peer} dst {local}; on the peer, end it: ss -K -t \
+             state connected src {peer} dst {local}; then let RSTs pass between the two, or connect from \
+             another port"
         )))
     }
 

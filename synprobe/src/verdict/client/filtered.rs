@@ -3,7 +3,7 @@
 use crate::{
     model::{Confidence, Handshake, Outcome, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of},
 };
 
 /// Retransmissions without an answer after which an open handshake gets this verdict.
@@ -59,9 +59,11 @@ impl Verdict for Filtered {
         );
         let peer = h.connection.peer_addr;
         let port = h.connection.peer_port.unwrap_or(0);
+        let run = enter_of(&h.connection);
         Some(finding.remedy(format!(
-            "ping {peer}; traceroute -T -p {port} {peer}; on the peer: tcpdump -ni any 'tcp port {port}' \
-             shows whether the SYN arrives, nstat -az TcpExtListenOverflows whether its queue is full"
+            "{run}ping -c 3 {peer}; {run}traceroute -T -p {port} {peer}; on the peer, see whether the SYN \
+             arrives: tcpdump -ni any 'tcp port {port}'; on the peer, see whether its queue is full: nstat -az \
+             TcpExtListenOverflows"
         )))
     }
 

@@ -58,7 +58,7 @@ impl Verdict for NoRouteBack {
             finding
                 .pro(format!("{} in {}", super::syns(h), super::took(h)))
                 .remedy(format!(
-                    "see the route back: {}ip route get {} from {}",
+                    "see that no route leads back: {}ip route get {} from {}; add one, or a default route",
                     listener.in_its_netns(),
                     c.local_addr,
                     c.peer_addr

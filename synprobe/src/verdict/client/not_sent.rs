@@ -8,6 +8,7 @@ use crate::{
     verdict::{
         Context, Explanation, Finding, Verdict,
         context::{Ends, kill},
+        enter_of,
     },
 };
 
@@ -69,7 +70,8 @@ fn in_use(h: &Handshake, context: &Context) -> Finding {
             .pro(format!("{failed}, or its route does not take these ports"))
             .contra("the socket that holds them was not found: it may be gone by now")
             .remedy(format!(
-                "ss -tanp src {local} dst {peer}; let the kernel choose the local port"
+                "{}ss -tanp src {local} dst {peer}; let the kernel choose the local port",
+                enter_of(c)
             ));
     };
     let state = TcpState::from_kernel(holder.state);
@@ -107,7 +109,7 @@ fn in_use(h: &Handshake, context: &Context) -> Finding {
     };
     let end = kill(c.netns_name.as_deref(), local, peer);
     finding.remedy(format!(
-        "let the kernel choose the local port, or wait for the old connection to end; {end} ends it now"
+        "let the kernel choose the local port, or wait for the old connection to end; end it now: {end}"
     ))
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict, context::SynOption},
+    verdict::{Context, Explanation, Finding, Verdict, context::SynOption, enter_of},
 };
 
 /// `option-dropped`
@@ -51,7 +51,7 @@ impl Verdict for OptionDropped {
                 option.words()
             ))
             .contra("the path itself was not seen: which device drops such SYNs is not known");
-        Some(finding.remedy(option.remedy().to_owned()))
+        Some(finding.remedy(enter_of(&h.connection) + option.remedy()))
     }
 
     fn explain(&self) -> Explanation {

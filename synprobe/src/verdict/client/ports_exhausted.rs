@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of},
 };
 
 /// `ports-exhausted`
@@ -28,10 +28,12 @@ impl Verdict for PortsExhausted {
                     super::peer(h)
                 ))
                 .remedy(format!(
-                    "sysctl net.ipv4.ip_local_port_range net.ipv4.tcp_tw_reuse; ss -tan dst {} | awk \
-                     '{{print $1}}' | sort | uniq -c; keep connections open (a pool), or give the client \
-                     more source addresses",
-                    super::peer(h)
+                    "{run}sysctl net.ipv4.ip_local_port_range net.ipv4.tcp_tw_reuse; {run}ss -tan dst {} | awk \
+                     '{{print $1}}' | sort | uniq -c; widen the range where it is narrower: {run}sysctl -w \
+                     net.ipv4.ip_local_port_range='10240 65535'; keep connections open (a pool), or give \
+                     the client more source addresses",
+                    super::peer(h),
+                    run = enter_of(&h.connection)
                 ))
         })
     }

@@ -47,7 +47,7 @@ impl Verdict for Refused {
         let port = h.connection.peer_port.unwrap_or(0);
         let peer = super::peer(h);
         Some(finding.remedy(format!(
-            "on the peer: ss -ltn 'sport = :{port}' (does anything listen on that very address?); else a \
+            "on the peer, see whether anything listens on that very address: ss -ltn 'sport = :{port}'; else a \
              firewall answers with RST for {peer}"
         )))
     }

@@ -1,8 +1,10 @@
 //! A socket is connected to itself.
 
+use std::net::SocketAddr;
+
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, context::kill, enter_of},
 };
 
 /// `self-connect`
@@ -23,6 +25,7 @@ impl Verdict for SelfConnect {
             return None;
         }
         let port = c.peer_port.unwrap_or(0);
+        let end = SocketAddr::new(c.peer_addr, port);
         Some(
             Finding::certain()
                 .accounts_for_outcome()
@@ -38,8 +41,11 @@ impl Verdict for SelfConnect {
                     "as long as it lasts, a service cannot listen on port {port}: EADDRINUSE"
                 ))
                 .remedy(format!(
-                    "end the connection; sysctl -w net.ipv4.ip_local_reserved_ports={port} keeps the kernel \
-                     from choosing the port; start the service before its clients"
+                    "end the connection: {}; keep the kernel from choosing the port (this replaces the list of \
+                     reserved ports): {}sysctl -w net.ipv4.ip_local_reserved_ports={port}; start the \
+                     service before its clients",
+                    kill(c.netns_name.as_deref(), end, end),
+                    enter_of(c)
                 )),
         )
     }

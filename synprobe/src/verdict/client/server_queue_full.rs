@@ -70,11 +70,10 @@ impl Verdict for ServerQueueFull {
             ));
         }
         finding = finding.pro(format!("{} in {}", super::syns(h), super::took(h)));
-        let who = listener
-            .owner_remedy()
-            .map_or_else(String::new, |remedy| format!("{remedy}; "));
-        let port = listener.last.local_port;
-        Some(finding.remedy(format!("{who}synprobe listeners --port {port}")))
+        let look = format!("synprobe listeners --port {}", listener.last.local_port);
+        let steps = [listener.owner_remedy(), Some(look), listener.longer_queue()];
+        let steps: Vec<String> = steps.into_iter().flatten().collect();
+        Some(finding.remedy(steps.join("; ")))
     }
 
     fn explains(&self) -> &'static [CounterRise] {

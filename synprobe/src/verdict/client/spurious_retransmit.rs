@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of},
 };
 
 /// `spurious-retransmit`
@@ -60,8 +60,9 @@ impl Verdict for SpuriousRetransmit {
                     format::duration(since_last_us)
                 ))
                 .remedy(format!(
-                    "ping {} shows the round trip; where it is over a second, nothing has to be done here: look \
-                     for a queue that holds packets (bufferbloat, satellite, mobile)",
+                    "see the round trip: {}ping -c 3 {}; where it is over a second, nothing has to be done here; \
+                     look for a queue that holds packets (bufferbloat, satellite, mobile)",
+                    enter_of(c),
                     c.peer_addr
                 )),
         )

@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict, context::SynOption},
+    verdict::{Context, Explanation, Finding, Verdict, context::SynOption, enter_of},
 };
 
 /// `syn-lost-then-ok`
@@ -47,8 +47,9 @@ impl Verdict for SynLostThenOk {
             finding.contra("whether the SYN or its SYN-ACK was lost cannot be seen from this end");
         let (peer, port) = (c.peer_addr, c.peer_port.unwrap_or(0));
         Some(finding.remedy(format!(
-            "mtr -T -P {port} {peer} for loss on the path; on the peer: nstat -az TcpExtListenOverflows \
-             TcpExtListenDrops for a queue that is full at times"
+            "see loss on the path: {}mtr -rn -T -P {port} {peer}; on the peer, see whether a queue is full at \
+             times: nstat -az TcpExtListenOverflows TcpExtListenDrops",
+            enter_of(c)
         )))
     }
 

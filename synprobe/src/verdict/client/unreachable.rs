@@ -6,6 +6,7 @@ use crate::{
         Context, Explanation, Finding, Verdict,
         context::{IcmpReport, OwnIcmp},
         dropped_here::is_of_a_router,
+        enter_of,
     },
 };
 
@@ -96,17 +97,18 @@ impl Verdict for Unreachable {
             };
             format!("a packet filter of {of} rejects: a closed port answers with RST")
         }));
+        let run = enter_of(&h.connection);
         let whom = match word {
-            _ if own == Some(OwnIcmp::LinkFailure) => format!("ip neigh show {peer}; "),
+            _ if own == Some(OwnIcmp::LinkFailure) => format!("{run}ip neigh show {peer}; "),
             _ if own == Some(OwnIcmp::Rule) => {
-                "nft list ruleset; iptables-save -c; ip6tables-save -c; ".to_owned()
+                format!("{run}nft list ruleset; {run}iptables-save -c; {run}ip6tables-save -c; ")
             }
             _ if own.is_some() => String::new(),
             Some(word) if word.from != peer => format!("ask the router {}; ", word.from),
             _ => String::new(),
         };
         Some(finding.remedy(format!(
-            "{whom}ip route get {peer}; traceroute -T -p {} {peer}",
+            "{whom}{run}ip route get {peer}; {run}traceroute -T -p {} {peer}",
             h.connection.peer_port.unwrap_or(0)
         )))
     }

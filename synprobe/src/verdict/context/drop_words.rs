@@ -6,31 +6,13 @@ use super::{
     Context, DroppedPacket, Ends, Packet,
     forwarding::{answers_to, question},
 };
-use crate::model::{Connection, Forward, Handshake, Hop, Role};
+use crate::{
+    model::{Connection, Forward, Handshake, Hop, Role},
+    verdict::{enter, enter_of},
+};
 
 /// Devices that have addresses, and by which no packet comes from outside.
 const NOWHERE: [&str; 3] = ["lo", "dummy", "kube-ipvs"];
-
-/// The prefix of a command that is to run in a namespace of this name, with a space at its end; empty for the
-/// host's own. `None`: the name leads to no command.
-pub fn in_netns(name: &str) -> Option<String> {
-    let plain = |s: &str| {
-        let ok = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-        !s.is_empty() && s.bytes().all(ok)
-    };
-    if name == "host" {
-        return Some(String::new());
-    }
-    if let Some(pid) = name.strip_prefix("pid ") {
-        let pid = pid.split(' ').next().unwrap_or_default();
-        let is_pid = !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit());
-        return is_pid.then(|| format!("nsenter -t {pid} -n "));
-    }
-    if let Some(docker) = name.strip_prefix("docker ") {
-        return plain(docker).then(|| format!("nsenter --net=/run/docker/netns/{docker} "));
-    }
-    plain(name).then(|| format!("ip netns exec {name} "))
-}
 
 /// `eth0, to router 10.0.0.1`
 fn way(hop: &Hop) -> String {
@@ -118,10 +100,7 @@ impl Context {
 
     /// Commands for a dropped packet, which run as they are printed.
     pub fn remedy_of_drop(&self, d: &DroppedPacket) -> String {
-        let name = self.netns_name(d.netns);
-        let Some(run) = in_netns(name.as_deref().unwrap_or_default()) else {
-            return d.remedy();
-        };
+        let run = enter(self.netns_name(d.netns).as_deref());
         self.remedy_by_route(d, &run)
             .unwrap_or_else(|| each_by(&run, &d.remedy()))
     }
@@ -140,7 +119,8 @@ impl Context {
                 }
             };
             return Some(format!(
-                "{get}; {run}ip rule; {run}sysctl -w net.ipv4.conf.{came_by}.rp_filter=2"
+                "{get}; {run}ip rule; {run}sysctl -w net.ipv4.conf.{}.rp_filter=2",
+                in_sysctl(came_by)
             ));
         }
         let forward = forward?;
@@ -164,23 +144,23 @@ impl Context {
         };
         let came_by = plain(came_by)?;
         let get = format!("{run}ip route get {to} from {from} iif {came_by}");
+        let mend = match self.would_serve(d) {
+            Some(_) => format!(
+                "; {run}ip address add {to}/{} dev lo",
+                if to.is_ipv4() { 32 } else { 128 }
+            ),
+            None => String::new(),
+        };
         if d.reason.starts_with("NEIGH_") {
             let (hop, device) = (
                 forward.gateway.unwrap_or(to),
                 plain(forward.to_interface.as_ref()?)?,
             );
-            let mend = match self.would_serve(d) {
-                Some(_) => format!(
-                    "; {run}ip address add {to}/{} dev lo",
-                    if to.is_ipv4() { 32 } else { 128 }
-                ),
-                None => String::new(),
-            };
             return Some(format!(
                 "{run}ip neighbour show {hop} dev {device}; {get}{mend}"
             ));
         }
-        (&*d.reason == "IP_INNOROUTES" || &*d.reason == "IP_OUTNOROUTES").then_some(get)
+        (&*d.reason == "IP_INNOROUTES" || &*d.reason == "IP_OUTNOROUTES").then(|| get + &mend)
     }
 
     /// How the way of the answers to a peer differs from that of a SYN to this address, by the address's
@@ -223,10 +203,9 @@ impl Context {
 
     /// The command that shows the way of the answers to a peer.
     pub fn show_way_back(&self, c: &Connection) -> String {
-        let run = c.netns_name.as_deref().and_then(in_netns);
         format!(
             "{}ip route get {} from {}",
-            run.unwrap_or_default(),
+            enter_of(c),
             c.peer_addr,
             c.local_addr
         )
@@ -276,15 +255,21 @@ fn plain(name: &str) -> Option<&str> {
     (!name.is_empty() && !name.starts_with('-') && name.bytes().all(ok)).then_some(name)
 }
 
+/// A device's name in the name of a setting: sysctl(8) takes a dot in it for a separator.
+pub(super) fn in_sysctl(device: &str) -> String {
+    device.replace('.', "/")
+}
+
 /// Each of several commands, run in a namespace. What is about the whole host, or has a namespace of its own,
 /// stays as it is.
 fn each_by(run: &str, commands: &str) -> String {
-    const WHOLE_HOST: [&str; 7] = [
+    const WHOLE_HOST: [&str; 8] = [
         "dmesg",
-        "cat ",
         "free ",
-        "bpftool",
+        "bpftool cgroup",
         "ausearch",
+        "mpstat",
+        "systemctl",
         "nsenter ",
         "ip netns exec ",
     ];
@@ -471,23 +456,13 @@ mod tests {
 
     #[test]
     fn a_command_is_run_where_its_namespace_is() {
-        for (name, prefix) in [
-            ("host", Some("")),
-            ("red", Some("ip netns exec red ")),
-            ("pid 42 (nginx)", Some("nsenter -t 42 -n ")),
-            ("docker 1a2b", Some("nsenter --net=/run/docker/netns/1a2b ")),
-            ("netns:[4026531833]", None),
-            ("a b; reboot", None),
-            ("pid 4;reboot", None),
-        ] {
-            assert_eq!(in_netns(name).as_deref(), prefix, "{name}");
-        }
         assert_eq!(
             each_by(
                 "ip netns exec red ",
-                "nft list ruleset; dmesg | grep x; nsenter -t 1 -n ip rule"
+                "bpftool net; cat /proc/net/xfrm_stat; dmesg | grep x; nsenter -t 1 -n ip rule"
             ),
-            "ip netns exec red nft list ruleset; dmesg | grep x; nsenter -t 1 -n ip rule"
+            "ip netns exec red bpftool net; ip netns exec red cat /proc/net/xfrm_stat; dmesg | grep x; nsenter \
+             -t 1 -n ip rule"
         );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
+use super::{Ends, drop_words::in_sysctl};
 use crate::util::bounded::Bounded;
-use crate::verdict::context::Ends;
 
 /// Kinds of drops remembered for one connection.
 const KINDS: usize = 4;
@@ -175,7 +175,9 @@ impl DroppedPacket {
             .replace("<peer>", &peer.to_string())
             .replace("<local>", &local.to_string());
         match &self.device {
-            Some(device) if is_plain(device) => known.replace("<device>", device),
+            Some(device) if is_plain(device) => known
+                .replace(".<device>.", &format!(".{}.", in_sysctl(device)))
+                .replace("<device>", device),
             // Which device it was is not known: a command that needs it cannot run.
             _ => without_device(&known),
         }

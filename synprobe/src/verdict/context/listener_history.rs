@@ -4,6 +4,8 @@ use crate::model::{LimitedBy, Listener, OwnerState, Queue, who};
 
 /// Sockets of a group that are listed.
 const GROUP_SHOWN: usize = 4;
+/// The kernel's default of net.core.somaxconn since Linux 5.4: no smaller one is advised.
+const DEFAULT_SOMAXCONN: u32 = 4096;
 
 /// One listening socket in this run.
 #[derive(Clone, Debug)]
@@ -249,6 +251,23 @@ impl ListenerHistory {
         facts
     }
 
+    /// What makes its accept queue longer; `None`: not known.
+    pub fn longer_queue(&self) -> Option<String> {
+        let twice = self.last.accept_queue_max?.saturating_mul(2);
+        match self.last.limited_by? {
+            LimitedBy::Somaxconn => Some(format!(
+                "net.core.somaxconn limits the queue, and listen() takes it over: {}sysctl -w \
+                 net.core.somaxconn={}; then restart the application, with a longer backlog",
+                self.in_its_netns(),
+                twice.max(DEFAULT_SOMAXCONN)
+            )),
+            LimitedBy::ListenBacklog => {
+                Some("the limit is the backlog that it gives to listen()".to_owned())
+            }
+            LimitedBy::TcpMaxSynBacklog => None,
+        }
+    }
+
     /// Commands that make room in the SYN queue.
     pub fn syn_queue_remedy(&self) -> String {
         let enter = self.in_its_netns();
@@ -263,14 +282,8 @@ impl ListenerHistory {
 
     /// What a command begins with that is to run in its namespace.
     pub fn in_its_netns(&self) -> String {
-        match (self.last.netns_name.as_deref(), self.last.pid) {
-            (Some("host"), _) => String::new(),
-            (_, Some(pid)) => format!("nsenter -t {pid} -n "),
-            (Some(name), None) => {
-                format!("ip netns exec {} ", crate::util::format::safe(name))
-            }
-            (None, None) => String::new(),
-        }
+        // Its process need not be in the namespace of its socket.
+        crate::verdict::enter(self.last.netns_name.as_deref())
     }
 
     /// How bad it looks: of a SO_REUSEPORT group the worst socket is shown.

@@ -29,7 +29,6 @@ use std::{
 
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
-pub use drop_words::in_netns;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;

@@ -79,8 +79,8 @@ fn no_route_back(context: &Context, netns: u32) -> Option<Problem> {
     let enter = found.0.in_its_netns();
     let port = found.0.last.local_port;
     let remedy = format!(
-        "see who calls: {enter}tcpdump -ni any -c 20 dst port {port}; then the route back to it: {enter}ip route \
-         get PEER; {enter}ip route show table all"
+        "see who calls: {enter}tcpdump -ni any -c 20 'dst port {port}'; see whether a route leads back to it: \
+         {enter}ip route show table all; add one, or a default route"
     );
     let confidence = if adds_up {
         Confidence::Certain
@@ -158,8 +158,8 @@ fn overflowed(context: &Context, netns: u32) -> Option<Problem> {
         _ => "raise the backlog of listen()",
     };
     let remedy = format!(
-        "a queue of {max} is short for a burst of connections: {raise}; or accept() sooner; synprobe listeners \
-         --port {port}"
+        "a queue of {max} is short for a burst of connections; {raise}, or accept() sooner; synprobe \
+         listeners --port {port}"
     );
     Some(problem(
         VerdictKind::AcceptQueueFull,

@@ -305,10 +305,9 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             "its own sk_drops did not rise: it was another listener that refused them".to_owned(),
         ));
     }
-    let remedy = match history.owner_remedy() {
-        Some(owner) => format!("{owner}; synprobe listeners --port {}", l.local_port),
-        None => format!("synprobe listeners --port {}", l.local_port),
-    };
+    let look = format!("synprobe listeners --port {}", l.local_port);
+    let steps = [history.owner_remedy(), Some(look), history.longer_queue()];
+    let remedy = steps.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Problem {
         confidence: match refused {
             0 => Confidence::Likely,

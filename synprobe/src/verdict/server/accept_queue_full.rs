@@ -1,8 +1,8 @@
 //! The application does not accept().
 
 use crate::{
-    model::{Handshake, LimitedBy, Outcome, Role, VerdictKind},
-    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
+    model::{Handshake, Outcome, Role, VerdictKind},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict, context::ListenerHistory},
 };
 
 /// `accept-queue-full`
@@ -70,11 +70,10 @@ impl Verdict for AcceptQueueFull {
         if waiting {
             finding = finding.contra("its own final ACK was not seen to be refused in this run");
         }
-        let limit = listener.and_then(|l| l.last.limited_by);
         let who = listener
             .filter(|l| l.was_full())
             .and_then(|l| l.owner_remedy());
-        Some(finding.remedy(remedy(h, who, limit)))
+        Some(finding.remedy(remedy(h, who, listener)))
     }
 
     fn explains(&self) -> &'static [CounterRise] {
@@ -101,7 +100,7 @@ impl Verdict for AcceptQueueFull {
     }
 }
 
-fn remedy(h: &Handshake, who: Option<String>, limit: Option<LimitedBy>) -> String {
+fn remedy(h: &Handshake, who: Option<String>, listener: Option<&ListenerHistory>) -> String {
     let who = match (who, &h.connection.comm, h.connection.pid) {
         (Some(who), ..) => format!("{who}; "),
         (None, Some(comm), Some(pid)) => {
@@ -111,14 +110,9 @@ fn remedy(h: &Handshake, who: Option<String>, limit: Option<LimitedBy>) -> Strin
         _ => "see why the application does not accept(); ".to_owned(),
     };
     let port = super::ss_listener(h);
-    let knob = match limit {
-        Some(LimitedBy::Somaxconn) => {
-            "; the queue is as long as net.core.somaxconn allows: raise both it and listen()'s backlog"
-        }
-        Some(LimitedBy::ListenBacklog) => "; the limit is the backlog that it gives to listen()",
-        _ => "",
-    };
-    format!("{who}{port}{knob}")
+    let longer = listener.and_then(ListenerHistory::longer_queue);
+    let longer = longer.map_or_else(String::new, |step| format!("; {step}"));
+    format!("{who}{port}{longer}")
 }
 
 #[cfg(test)]

@@ -73,9 +73,9 @@ impl Verdict for AsymmetricNat {
             finding
                 .contra("what the peer gets cannot be seen from this host alone")
                 .remedy(format!(
-                    "{} (is that the way its SYNs come?); on the router: DNAT needs SNAT, \
-                     or this host needs the router as its gateway; on the peer: tcpdump 'tcp[tcpflags] & \
-                     tcp-syn != 0' shows from which address the SYN-ACK comes",
+                    "see whether its SYNs come that way: {}; DNAT on the router needs SNAT, or this host \
+                     needs the router as its gateway; on the peer, see from which address the SYN-ACK comes: \
+                     tcpdump -ni any 'tcp[tcpflags] & tcp-syn != 0'",
                     context.show_way_back(&h.connection)
                 )),
         )

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
-    verdict::{Context, CounterRise, Explanation, Finding, Verdict},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict, enter_of},
 };
 
 /// `listener-closed`
@@ -36,12 +36,10 @@ impl Verdict for ListenerClosed {
             .maybe_pro(
                 (f.others_listen && migrates == Some(false)).then(|| NO_MIGRATION.to_owned()),
             );
-        let group = context.group(&h.connection);
-        let enter = group.first().map(|l| l.in_its_netns());
         Some(finding.remedy(remedy(
             h.connection.local_port,
             f.others_listen,
-            &enter.unwrap_or_default(),
+            &enter_of(&h.connection),
         )))
     }
 
@@ -78,7 +76,9 @@ pub(in crate::verdict) fn remedy(port: Option<u16>, others_listen: bool, enter: 
     match others_listen {
         true => format!("{enter}sysctl -w net.ipv4.tcp_migrate_req=1"),
         false => format!(
-            "see who listens now: {enter}ss -ltnp 'sport = :{port}'; hand the listening socket over at a restart"
+            "see who listens now: {enter}ss -ltnp 'sport = :{port}'; where the new listener is there before the \
+             old one is closed (SO_REUSEPORT), let it take half-opens over: {enter}sysctl -w \
+             net.ipv4.tcp_migrate_req=1; else hand the listening socket over at a restart"
         ),
     }
 }

@@ -24,7 +24,10 @@ pub(super) use slow_peer::SlowPeer;
 pub(super) use syn_flood::SynFlood;
 pub(super) use synack_lost::SynackLost;
 
-use crate::model::{Handshake, Outcome, Role};
+use crate::{
+    model::{Handshake, Outcome, Role},
+    verdict::enter_of,
+};
 
 /// Whether it is a half-open of this host that did not end in a connection.
 fn unfinished(h: &Handshake) -> bool {
@@ -34,5 +37,6 @@ fn unfinished(h: &Handshake) -> bool {
 /// `ss -ltn 'sport = :8080'` for the port of a half-open.
 fn ss_listener(h: &Handshake) -> String {
     let port = h.connection.local_port.unwrap_or(0);
-    format!("ss -ltnp 'sport = :{port}'")
+    let run = enter_of(&h.connection);
+    format!("{run}ss -ltnp 'sport = :{port}'")
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, context, times},
+    verdict::{Context, Explanation, Finding, Verdict, context, enter_of, times},
 };
 
 /// `peer-silent`
@@ -36,9 +36,10 @@ impl Verdict for PeerSilent {
             )),
             None => finding,
         };
-        let peer = h.connection.peer_addr;
+        let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
         Some(finding.remedy(format!(
-            "ping {peer}; tcpdump -ni any 'host {peer} and tcp' here, and the same on the peer if it is yours"
+            "{run}ping -c 3 {peer}; {run}tcpdump -ni any 'host {peer} and tcp'; the same on the peer if it is \
+             yours"
         )))
     }
 

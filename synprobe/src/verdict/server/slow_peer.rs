@@ -3,7 +3,7 @@
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict, times},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of, times},
 };
 
 /// Far over a peer's baseline: this many times the median.
@@ -57,8 +57,8 @@ impl Verdict for SlowPeer {
         }));
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(
-            "mtr -T -P {} {peer}",
-            h.connection.local_port.unwrap_or(0)
+            "see loss and delay on the path: {}mtr -rn {peer}",
+            enter_of(&h.connection)
         )))
     }
 

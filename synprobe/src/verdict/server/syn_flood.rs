@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, CounterRise, Explanation, Finding, Verdict, context::PortStats},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict, context::PortStats, enter_of},
 };
 
 /// Fewer silent half-opens are no flood.
@@ -85,9 +85,10 @@ impl Verdict for SynFlood {
             "whether an address is forged, or its ACK is lost on the way here, one host cannot tell",
         );
         let port = h.connection.local_port.unwrap_or(0);
+        let run = enter_of(&h.connection);
         Some(finding.remedy(format!(
-            "keep net.ipv4.tcp_syncookies=1; sysctl net.ipv4.tcp_synack_retries=2 sheds half-opens after \
-             7 s; limit SYNs to port {port} before they reach the listener (nftables synproxy, the \
+            "keep SYN cookies on: {run}sysctl -w net.ipv4.tcp_syncookies=1; shed half-opens after 7 s: \
+             {run}sysctl -w net.ipv4.tcp_synack_retries=2; limit SYNs to port {port} before they reach the listener (nftables synproxy, the \
              provider's filter); a longer backlog alone only feeds it"
         )))
     }

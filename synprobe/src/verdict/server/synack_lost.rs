@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, times},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of, times},
 };
 
 /// As long as a client repeats its SYN, seconds.
@@ -63,10 +63,11 @@ impl Verdict for SynackLost {
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };
-        let peer = h.connection.peer_addr;
+        let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
         Some(finding.remedy(format!(
-            "the way back is broken: ip route get {peer}; tcpdump -ni any 'host {peer} and tcp[tcpflags] & \
-             (tcp-syn|tcp-ack) != 0' here and as near to the peer as you can; look for a firewall between"
+            "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and \
+             tcp[tcpflags] & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a \
+             firewall between"
         )))
     }
 

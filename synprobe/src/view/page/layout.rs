@@ -115,6 +115,14 @@ pub(super) fn entry(text: &mut String, label: &str, body: &str) {
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
+/// A remedy: one step a line, and none is broken, so that a command can be copied as it is.
+pub(super) fn steps(text: &mut String, remedy: &str) {
+    for (n, step) in format::safe(remedy).split("; ").enumerate() {
+        let label = if n == 0 { "do" } else { "" };
+        let _ = writeln!(text, "  {label:<8}{step}");
+    }
+}
+
 pub(super) fn paint(colour: bool, code: &str, text: &str) -> String {
     if colour {
         format!("\x1b[{code}m{text}\x1b[0m")

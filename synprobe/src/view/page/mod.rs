@@ -212,7 +212,7 @@ impl Page {
             entry(text, "effect", &layout::effect(effect));
         }
         if let Some(remedy) = &p.remedy {
-            entry(text, "do", remedy);
+            layout::steps(text, remedy);
         }
         if let Some(verdict) = p.verdict {
             entry(text, "more", &format!("synprobe explain {verdict}"));

@@ -1,0 +1,64 @@
+//! Remedies: a fault is made, the agent names it, its printed commands are run by `sh -c`, and a connection that
+//! failed works. Where the remedy leaves a choice to the user, a documented equivalent is run beside it: the table
+//! of docs/verdicts.md.
+
+mod drops;
+mod looks;
+mod ports;
+mod queues;
+mod stage;
+mod steps;
+
+use std::process::ExitCode;
+
+use synprobe_lab::SocketFamily;
+use synprobe_tests::{
+    binary,
+    harness::{self, Case},
+};
+
+fn main() -> ExitCode {
+    queues::serve_if_asked();
+    let both: [(&str, fn(SocketFamily) -> anyhow::Result<()>); _] = [
+        (
+            "accept-queue-full::stopped-process",
+            queues::stopped_process,
+        ),
+        ("accept-queue-full::somaxconn", queues::somaxconn),
+        ("accept-queue-full::backlog", queues::backlog),
+        ("syn-queue-full", queues::syn_queue),
+        ("listener-closed", queues::reload),
+        ("dropped-here::rule", drops::own_rule),
+        ("dropped-here::tc", drops::classifier),
+        ("dropped-here::qdisc", drops::qdisc),
+        ("dropped-here::snat", drops::snat_exhausted),
+        ("dropped-here::md5", drops::tcp_md5),
+        ("dropped-here::missing-address", drops::missing_address),
+        ("dropped-here::not-forwarding", drops::not_forwarding),
+        ("no-route-back", drops::no_route_back),
+        ("asymmetric-return", drops::asymmetric_return),
+        ("tuple-in-use", ports::tuple_in_use),
+        ("existing-connection", ports::existing_connection),
+        ("answer-rejected", ports::answer_rejected),
+        ("ports-exhausted", ports::ports_exhausted),
+        ("self-connect", ports::self_connect),
+        ("option-dropped::ecn", ports::ecn),
+    ];
+    let mut cases = Vec::new();
+    for family in [SocketFamily::V4, SocketFamily::V6] {
+        for (name, run) in both {
+            cases.push(Case::for_family(name, family, run));
+        }
+    }
+    // ARP, and the reverse-path filter, are of IPv4.
+    for (name, run) in [
+        ("dropped-here::rp-filter", drops::rp_filter as fn(_) -> _),
+        ("unreachable::no-neighbour", drops::no_neighbour),
+    ] {
+        cases.push(Case::for_family(name, SocketFamily::V4, run));
+    }
+    let code = harness::main_with(cases, 4);
+    steps::clean();
+    binary::remove();
+    code
+}
