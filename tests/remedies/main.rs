@@ -2,8 +2,10 @@
 //! failed works. Where the remedy leaves a choice to the user, a documented equivalent is run beside it: the table
 //! of docs/verdicts.md.
 
+mod conntrack;
 mod drops;
 mod looks;
+mod path;
 mod ports;
 mod queues;
 mod stage;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ("dropped-here::rule", drops::own_rule),
         ("dropped-here::tc", drops::classifier),
         ("dropped-here::qdisc", drops::qdisc),
+        ("dropped-here::conntrack-full", conntrack::full),
         ("dropped-here::snat", drops::snat_exhausted),
         ("dropped-here::md5", drops::tcp_md5),
         ("dropped-here::missing-address", drops::missing_address),
@@ -43,11 +46,31 @@ fn main() -> ExitCode {
         ("ports-exhausted", ports::ports_exhausted),
         ("self-connect", ports::self_connect),
         ("option-dropped::ecn", ports::ecn),
+        ("option-dropped::fast-open", ports::fast_open),
+        ("data-unacknowledged", path::black_hole),
+        ("dropped-here::checksum", path::checksum),
+        ("a-name-of-ip-netns", path::named),
     ];
     let mut cases = Vec::new();
     for family in [SocketFamily::V4, SocketFamily::V6] {
         for (name, run) in both {
             cases.push(Case::for_family(name, family, run));
+        }
+    }
+    for scenario in harness::scenarios() {
+        // An incident is made of the same faults as another scenario. Healthy and late handshakes have no remedy,
+        // and the stopped worker ends with its scenario.
+        let left_out = ["healthy", "lossy", "reuseport-worker"].contains(&scenario.name());
+        if scenario.is_incident() || left_out {
+            continue;
+        }
+        for family in [SocketFamily::V4, SocketFamily::V6] {
+            if scenario.supports(family) {
+                let name = format!("looks::{}", scenario.name());
+                cases.push(Case::for_family(&name, family, |family| {
+                    looks::looks(scenario, family)
+                }));
+            }
         }
     }
     // ARP, and the reverse-path filter, are of IPv4.

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use synprobe_lab::{
-    Client, ConnectState, FaultInjector, FaultRule, LossPattern, Ns, Server, SocketFamily,
-    packet::flags, set_option,
+    Client, ConnectState, FaultInjector, FaultRule, INTERFACE, LossPattern, Ns, Server,
+    SocketFamily, packet::flags, set_option,
 };
 use synprobe_tests::agent::until;
 
@@ -119,6 +119,11 @@ pub fn answer_rejected(family: SocketFamily) -> Result<()> {
 /// Every port of the range is taken.
 pub fn ports_exhausted(family: SocketFamily) -> Result<()> {
     let stage = Stage::new("ports-exhausted", family)?;
+    exhausted(&stage, &stage.enter(&stage.lab.client))
+}
+
+/// The same, where commands begin so.
+pub fn exhausted(stage: &Stage, enter: &str) -> Result<()> {
     stage
         .lab
         .client
@@ -136,6 +141,10 @@ pub fn ports_exhausted(family: SocketFamily) -> Result<()> {
         );
         Ok(())
     })?;
+    ensure!(
+        remedies.iter().any(|r| r.contains(enter)),
+        "{enter}: {remedies:?}"
+    );
     let shows = ["net.ipv4.ip_local_port_range = 40000", "4 ESTAB"];
     stage.mended(&remedies, &shows, None, || stage.connects().map(drop))?;
     drop(held);
@@ -210,6 +219,61 @@ pub fn ecn(family: SocketFamily) -> Result<()> {
     })?;
     stage.mended(&remedies, &["net.ipv4.tcp_ecn = 2"], None, || {
         stage.connects().map(drop)
+    })?;
+    server.stop().map(drop)
+}
+
+/// The path drops SYNs with a Fast Open option.
+pub fn fast_open(family: SocketFamily) -> Result<()> {
+    let stage = Stage::new("option-dropped, Fast Open", family)?;
+    let client = &stage.lab.client;
+    client.set_sysctl("ipv4/tcp_fastopen", "1")?;
+    // Otherwise the kernel leaves the option out by itself after the first loss.
+    client.set_sysctl("ipv4/tcp_fastopen_blackhole_timeout_sec", "0")?;
+    let server = Server::start(vec![stage.lab.listen(stage.port, BACKLOG)?])?;
+    let peer = stage.lab.server_addr(stage.port);
+    // As curl and others do: where the option is refused, the connection is plain.
+    let connect = || {
+        Client::connect(client, peer, |fd| {
+            let on: libc::c_int = 1;
+            let set = set_option(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, &on);
+            match set {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+                set => set,
+            }
+        })
+    };
+    // The option makes the SYN's header 44 bytes long; a plain one has 40. TC_ACT_STOLEN (4) is no drop of this host.
+    client.set_sysctl("ipv4/tcp_timestamps", "1")?;
+    let (protocol, tcp) = match family.wire_is_v6() {
+        true => ("ipv6", 14 + 40),
+        false => ("ip", 14 + 20),
+    };
+    let (offset, flags) = (tcp + 12, tcp + 13);
+    let program = format!(
+        "8,48 0 0 {offset},84 0 0 240,21 0 4 176,48 0 0 {flags},84 0 0 18,21 0 1 2,6 0 0 4,6 0 0 4294967295"
+    );
+    for command in [
+        format!("tc qdisc add dev {INTERFACE} clsact"),
+        format!(
+            "tc filter add dev {INTERFACE} ingress protocol {protocol} bpf bytecode '{program}' direct-action"
+        ),
+    ] {
+        let command = stage.enter(&stage.lab.server) + &command;
+        if !super::stage::tool(&stage.name, &command)? {
+            return Ok(());
+        }
+    }
+    let remedies = stage.told("option-dropped", || {
+        for _ in 0..4 {
+            let mut client = connect()?;
+            super::queues::wait_for(&mut client)?;
+            ensure!(client.retransmits()? == 1, "{}", client.retransmits()?);
+        }
+        Ok(())
+    })?;
+    stage.mended(&remedies, &["net.ipv4.tcp_fastopen = 0"], None, || {
+        stage.connected(connect()?).map(drop)
     })?;
     server.stop().map(drop)
 }

@@ -63,6 +63,11 @@ impl Stage {
         format!("nsenter -t {} -n ", process.id())
     }
 
+    /// The process in the client's namespace.
+    pub fn client_pid(&self) -> u32 {
+        self.client.id()
+    }
+
     pub fn connect(&self) -> Result<Client> {
         Client::connect(
             &self.lab.client,
@@ -168,27 +173,31 @@ impl Stage {
         let mut runs = Runs::default();
         let steps = commands(remedy);
         ensure!(!steps.is_empty(), "no command: {remedy}");
-        for Step {
-            command,
-            on_the_peer,
-        } in steps
-        {
-            // The peer is the server's namespace.
-            let command = match on_the_peer {
-                true => self.enter(&self.lab.server) + &command,
-                false => command,
-            };
-            if let Some(program) = missing(&command) {
-                figure(format!(
-                    "{}: not run: {program} is not installed ({command})",
-                    self.name
-                ));
-                runs.not_run.push(command);
-                continue;
-            }
-            let printed =
+        for step in steps {
+            let of_step = self.run_step(&step, remedy)?;
+            runs.printed.push_str(&of_step.printed);
+            runs.not_run.extend(of_step.not_run);
+        }
+        Ok(runs)
+    }
+
+    /// One of them.
+    pub fn run_step(&self, step: &Step, remedy: &str) -> Result<Runs> {
+        // The peer is the server's namespace.
+        let command = match step.on_the_peer {
+            true => self.enter(&self.lab.server) + &step.command,
+            false => step.command.clone(),
+        };
+        let mut runs = Runs::default();
+        if let Some(program) = missing(&command) {
+            figure(format!(
+                "{}: not run: {program} is not installed ({command})",
+                self.name
+            ));
+            runs.not_run.push(command);
+        } else {
+            runs.printed =
                 steps::run(&command).with_context(|| format!("of the remedy: {remedy}"))?;
-            runs.printed.push_str(&printed);
         }
         Ok(runs)
     }

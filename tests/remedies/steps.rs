@@ -72,6 +72,10 @@ fn step(text: &str) -> Option<Step> {
             .map(|(at, _)| (&text[..at], &text[at + 2..]))
             .find(|(_, rest)| is_command(rest))?,
     };
+    // The namespace has no name and no process: no command leads there.
+    if sentence.contains("in netns:[") {
+        return None;
+    }
     Some(Step {
         command: command.to_owned(),
         on_the_peer: sentence.starts_with("on the peer"),
@@ -95,7 +99,7 @@ fn programs(command: &str) -> BTreeSet<&str> {
                     }
                 }
                 // `ip netns exec NAME`
-                "ip" if words.peek() == Some(&"netns") => {
+                "ip" if part.contains("ip netns exec ") => {
                     words.nth(2);
                 }
                 _ => break,
@@ -174,7 +178,12 @@ pub fn run(command: &str) -> Result<String> {
             .iter()
             .any(|p| all.contains(p)),
         // No route: it says so.
-        2 => command.contains("ip route get") && err.contains("unreachable"),
+        2 => {
+            ["ip route get", "ping "]
+                .iter()
+                .any(|c| command.contains(c))
+                && err.contains("unreachable")
+        }
         // Of `connect`: it could not.
         4 => all.contains("synprobe"),
         _ => false,

@@ -22,7 +22,7 @@ pub use arithmetic::Accounted;
 pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
-pub use run_in::{enter, enter_of, run_in};
+pub use run_in::{enter, enter_of, run_in, tcp_flags};
 
 use synprobe_common::verdict_table;
 

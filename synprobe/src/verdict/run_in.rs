@@ -4,6 +4,8 @@
 //! after `: `. A comment after ` # ` ends it. Commands run as they are printed, from the namespace of this host's
 //! first process; those of a step that begins `on the peer` run there.
 
+use std::net::IpAddr;
+
 use crate::model::Connection;
 
 /// What a command begins with that is to run in a namespace of this name, with a space at its end; empty for the
@@ -57,6 +59,15 @@ pub fn enter_of(c: &Connection) -> String {
 /// namespace; a name that is not known is left out.
 pub fn run_in(name: Option<&str>, command: &str) -> String {
     enter(name) + command
+}
+
+/// The flags of TCP in a capture filter: `tcp[…]` is of IPv4 alone (pcap-filter(7)). After a fixed IPv6 header the
+/// 14th byte of TCP has offset 53.
+pub fn tcp_flags(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "tcp[tcpflags]",
+        IpAddr::V6(_) => "ip6[53]",
+    }
 }
 
 #[cfg(test)]

@@ -30,9 +30,9 @@ const HOOK: &str = "a netfilter hook, not conntrack, whose counters did not rise
 const HOOK_OR_CONNTRACK: &str = "a netfilter hook: a rule (iptables-legacy, nftables) or connection tracking; \
                                  conntrack's counters were not read around it";
 
-const RAISE_MAX: &str = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max; nsenter -t 1 -n sysctl -w \
+const RAISE_MAX: &str = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max; sysctl -w \
                          net.netfilter.nf_conntrack_max=<twice>";
-const NAT_RANGE: &str = "conntrack -S; nft list ruleset; iptables-save -t nat # give the SNAT or masquerade rule \
+const NAT_RANGE: &str = "conntrack -S; nft list ruleset; iptables-save -t nat; ip6tables-save -t nat # give the SNAT or masquerade rule \
                          fully-random (iptables: --random-fully), and a port range with room";
 const HOOKS: &str = "iptables-save -c; ip6tables-save -c; nft list ruleset; conntrack -S";
 

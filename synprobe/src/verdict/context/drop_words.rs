@@ -263,13 +263,15 @@ pub(super) fn in_sysctl(device: &str) -> String {
 /// Each of several commands, run in a namespace. What is about the whole host, or has a namespace of its own,
 /// stays as it is.
 fn each_by(run: &str, commands: &str) -> String {
-    const WHOLE_HOST: [&str; 8] = [
+    const WHOLE_HOST: [&str; 9] = [
         "dmesg",
         "free ",
         "bpftool cgroup",
         "ausearch",
         "mpstat",
         "systemctl",
+        // One limit for all namespaces, which the host's alone can set.
+        "sysctl -w net.netfilter.nf_conntrack_max=",
         "nsenter ",
         "ip netns exec ",
     ];

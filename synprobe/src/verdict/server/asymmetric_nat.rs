@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, tcp_flags},
 };
 
 /// `asymmetric-nat`
@@ -75,8 +75,9 @@ impl Verdict for AsymmetricNat {
                 .remedy(format!(
                     "see whether its SYNs come that way: {}; DNAT on the router needs SNAT, or this host \
                      needs the router as its gateway; on the peer, see from which address the SYN-ACK comes: \
-                     tcpdump -ni any 'tcp[tcpflags] & tcp-syn != 0'",
-                    context.show_way_back(&h.connection)
+                     tcpdump -ni any 'tcp and {} & tcp-syn != 0'",
+                    context.show_way_back(&h.connection),
+                    tcp_flags(h.connection.peer_addr)
                 )),
         )
     }

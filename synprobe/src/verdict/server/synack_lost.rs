@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, enter_of, times},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of, tcp_flags, times},
 };
 
 /// As long as a client repeats its SYN, seconds.
@@ -65,9 +65,9 @@ impl Verdict for SynackLost {
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
         Some(finding.remedy(format!(
-            "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and \
-             tcp[tcpflags] & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a \
-             firewall between"
+            "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
+             {} & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a firewall between",
+            tcp_flags(peer)
         )))
     }
 
