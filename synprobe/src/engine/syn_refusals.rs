@@ -91,7 +91,10 @@ impl Engine {
                         what: first.words.to_string(),
                         count: first.count,
                         since: first.at_ns,
-                        remedy: remedy.or_else(|| first.remedy.map(|remedy| remedy.to_string())),
+                        remedy: remedy.or_else(|| {
+                            let remedy = first.remedy?;
+                            Some(context.each_in(first.netns, &remedy))
+                        }),
                     })),
                 }
             })

@@ -102,7 +102,12 @@ impl Context {
     pub fn remedy_of_drop(&self, d: &DroppedPacket) -> String {
         let run = enter(self.netns_name(d.netns).as_deref());
         self.remedy_by_route(d, &run)
-            .unwrap_or_else(|| each_by(&run, &d.remedy()))
+            .unwrap_or_else(|| self.each_in(d.netns, &d.remedy()))
+    }
+
+    /// Commands, as they run in a namespace.
+    pub fn each_in(&self, netns: u32, commands: &str) -> String {
+        each_by(&enter(self.netns_name(netns).as_deref()), commands)
     }
 
     fn remedy_by_route(&self, d: &DroppedPacket, run: &str) -> Option<String> {
@@ -263,12 +268,13 @@ pub(super) fn in_sysctl(device: &str) -> String {
 /// Each of several commands, run in a namespace. What is about the whole host, or has a namespace of its own,
 /// stays as it is.
 fn each_by(run: &str, commands: &str) -> String {
-    const WHOLE_HOST: [&str; 9] = [
+    const WHOLE_HOST: [&str; 10] = [
         "dmesg",
         "free ",
         "bpftool cgroup",
         "ausearch",
         "mpstat",
+        "synprobe listeners",
         "systemctl",
         // One limit for all namespaces, which the host's alone can set.
         "sysctl -w net.netfilter.nf_conntrack_max=",

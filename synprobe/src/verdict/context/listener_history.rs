@@ -257,14 +257,33 @@ impl ListenerHistory {
         match self.last.limited_by? {
             LimitedBy::Somaxconn => Some(format!(
                 "net.core.somaxconn limits the queue, and listen() takes it over: {}sysctl -w \
-                 net.core.somaxconn={}; then restart the application, with a longer backlog",
+                 net.core.somaxconn={}; then {}",
                 self.in_its_netns(),
-                twice.max(DEFAULT_SOMAXCONN)
+                twice.max(DEFAULT_SOMAXCONN),
+                self.restart()
             )),
-            LimitedBy::ListenBacklog => {
-                Some("the limit is the backlog that it gives to listen()".to_owned())
-            }
+            LimitedBy::ListenBacklog => Some(format!(
+                "the limit is the backlog that it gives to listen(): where more is due, {}",
+                self.restart()
+            )),
             LimitedBy::TcpMaxSynBacklog => None,
+        }
+    }
+
+    /// How its application is restarted with another backlog.
+    fn restart(&self) -> String {
+        let plain = |unit: &str| {
+            let ok = |b: u8| b.is_ascii_alphanumeric() || b"@:_.-".contains(&b);
+            unit.ends_with(".service") && !unit.starts_with('-') && unit.bytes().all(ok)
+        };
+        let names = self.last.workload.0.as_deref();
+        // What a container runs is restarted by other means.
+        let own = names.filter(|names| names.container_id.is_none() && names.pod_uid.is_none());
+        match own.and_then(|names| names.unit.as_deref()) {
+            Some(unit) if plain(unit) => {
+                format!("configure a longer backlog and restart it: systemctl restart {unit}")
+            }
+            _ => "configure a longer backlog and restart the application".to_owned(),
         }
     }
 
@@ -298,5 +317,49 @@ impl ListenerHistory {
             self.dropped(),
             inode,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        model::{Workload, WorkloadNames},
+        verdict::fixtures::listener,
+    };
+
+    fn of(unit: &str, container_id: Option<&str>, limited_by: LimitedBy) -> Option<String> {
+        let names = WorkloadNames {
+            unit: Some(unit.into()),
+            container_id: container_id.map(Into::into),
+            ..WorkloadNames::default()
+        };
+        let l = Listener {
+            workload: Workload(Some(Arc::new(names))),
+            limited_by: Some(limited_by),
+            netns_name: Some("blue".into()),
+            ..listener(129, 0)
+        };
+        ListenerHistory::new(&l, false).longer_queue()
+    }
+
+    #[test]
+    fn what_limits_the_queue_is_raised_and_its_unit_restarted() {
+        let longer = of("web.service", None, LimitedBy::Somaxconn).unwrap();
+        assert!(
+            longer.contains(": ip netns exec blue sysctl -w net.core.somaxconn=4096; then")
+                && longer.ends_with(": systemctl restart web.service"),
+            "{longer}"
+        );
+        for (unit, container) in [
+            ("session-3.scope", None),
+            ("a;b.service", None),
+            ("web.service", Some("1a2b")),
+        ] {
+            let longer = of(unit, container, LimitedBy::ListenBacklog).unwrap();
+            assert!(longer.ends_with("restart the application"), "{longer}");
+        }
     }
 }
