@@ -11,7 +11,7 @@ use super::{stage::Stage, steps::commands};
 /// Runs a scenario beside `diagnose`, then all commands of the remedies of its handshakes and problems.
 pub fn looks(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let stage = Stage::new(scenario.name(), family)?;
-    let lines = stage.lines(&[], || {
+    let (lines, _) = stage.lines(&[], || {
         scenario.run(&stage.lab, &AtomicBool::new(false)).map(drop)
     })?;
     let mut remedies = BTreeSet::new();

@@ -176,7 +176,12 @@ pub fn syn_queue(family: SocketFamily) -> Result<()> {
     const HELD: usize = 13;
     let stage = Stage::new("syn-queue-full", family)?;
     let v6 = family.wire_is_v6();
-    for (key, value) in [("tcp_syncookies", "0"), ("tcp_max_syn_backlog", "16")] {
+    for (key, value) in [
+        ("tcp_syncookies", "0"),
+        ("tcp_max_syn_backlog", "16"),
+        // They outlast the test on any machine.
+        ("tcp_synack_retries", "12"),
+    ] {
         stage.lab.server.set_sysctl(&format!("ipv4/{key}"), value)?;
     }
     let _listener = stage.lab.listen(stage.port, LONG)?;

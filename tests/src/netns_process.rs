@@ -18,7 +18,7 @@ impl NetnsProcess {
     pub fn of(ns: &Ns) -> Result<Self> {
         ns.run(|| {
             Command::new("sleep")
-                .arg("120")
+                .arg("600")
                 .spawn()
                 .context("starting a process in a namespace")
         })
