@@ -42,9 +42,11 @@ const LEFT_OUT: &[&str] = &[
     "listener-reload",
 ];
 
+type Test = fn(SocketFamily) -> anyhow::Result<()>;
+
 fn main() -> ExitCode {
     queues::serve_if_asked();
-    let both: [(&str, fn(SocketFamily) -> anyhow::Result<()>); _] = [
+    let both: [(&str, Test); _] = [
         (
             "accept-queue-full::stopped-process",
             queues::stopped_process,
@@ -96,7 +98,7 @@ fn main() -> ExitCode {
     }
     // ARP, and the reverse-path filter, are of IPv4.
     for (name, run) in [
-        ("dropped-here::rp-filter", drops::rp_filter as fn(_) -> _),
+        ("dropped-here::rp-filter", drops::rp_filter as Test),
         ("unreachable::no-neighbour", drops::no_neighbour),
     ] {
         cases.push(Case::for_family(name, SocketFamily::V4, run));
