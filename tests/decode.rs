@@ -4,9 +4,10 @@ use std::mem::size_of;
 
 use synprobe::decode::{DecodeError, Event, decode};
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_REQUEST,
-    KIND_RESET, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, MAX_RECORD, RequestRecord, ResetRecord,
-    RetransmitRecord, StateRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, EarlyResetRecord, ErrorRecord, Flow, Header, KIND_DROP,
+    KIND_EARLY_RESET, KIND_ERROR, KIND_REQUEST, KIND_RESET, KIND_RETRANSMIT, KIND_STATE,
+    KIND_SYNACK, MAX_RECORD, RequestRecord, ResetRecord, RetransmitRecord, StateRecord,
+    SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 
 /// Inputs of each kind: arbitrary bytes, and valid records with bytes changed.
@@ -36,7 +37,7 @@ impl XorShift {
     }
 }
 
-const SIZES: [(u16, usize); 7] = [
+const SIZES: [(u16, usize); 8] = [
     (KIND_STATE, size_of::<StateRecord>()),
     (KIND_RETRANSMIT, size_of::<RetransmitRecord>()),
     (KIND_SYNACK, size_of::<SynAckRecord>()),
@@ -44,6 +45,7 @@ const SIZES: [(u16, usize); 7] = [
     (KIND_ERROR, size_of::<ErrorRecord>()),
     (KIND_DROP, size_of::<DropRecord>()),
     (KIND_REQUEST, size_of::<RequestRecord>()),
+    (KIND_EARLY_RESET, size_of::<EarlyResetRecord>()),
 ];
 
 /// The record's own bytes: what the kernel side puts into the ring.
@@ -63,6 +65,7 @@ fn encode_event(event: &Event) -> Vec<u8> {
         Event::Error(r, _) => encode(r),
         Event::Drop(r) => encode(r),
         Event::Request(r, _) => encode(r),
+        Event::EarlyReset(r, _) => encode(r),
     }
 }
 
@@ -83,6 +86,7 @@ fn valid((kind, size): (u16, usize), random: &mut XorShift) -> Vec<u8> {
         }
         KIND_RETRANSMIT => state(std::mem::offset_of!(RetransmitRecord, state), random),
         KIND_RESET => state(std::mem::offset_of!(ResetRecord, state), random),
+        KIND_EARLY_RESET => state(std::mem::offset_of!(EarlyResetRecord, state), random),
         KIND_ERROR => state(std::mem::offset_of!(ErrorRecord, state), random),
         KIND_DROP => {}
         KIND_REQUEST => {
@@ -115,6 +119,7 @@ fn is_valid(bytes: &[u8]) -> bool {
             }
             KIND_RETRANSMIT => is_state(std::mem::offset_of!(RetransmitRecord, state)),
             KIND_RESET => is_state(std::mem::offset_of!(ResetRecord, state)),
+            KIND_EARLY_RESET => is_state(std::mem::offset_of!(EarlyResetRecord, state)),
             KIND_ERROR => is_state(std::mem::offset_of!(ErrorRecord, state)),
             KIND_DROP => true,
             KIND_REQUEST => (1..=3).contains(&bytes[std::mem::offset_of!(RequestRecord, moment)]),

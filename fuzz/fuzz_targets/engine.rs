@@ -234,6 +234,8 @@ impl Made<'_> {
                     began_ns,
                     retrans_stamp_ms: (began_ns / MS) as u32,
                     syn: b.pick(&[0, 1, 2, 3]),
+                    ack_backlog: b.pick(&[0, 3]),
+                    queue_known: b.byte() & 1,
                     ..StateRecord::default()
                 };
                 Event::State(record, old.1, new.1)
@@ -270,6 +272,7 @@ impl Made<'_> {
                     sysctl_syn_retries: b.pick(&[6, 0, 255]),
                     sysctl_syn_linear: b.pick(&[4, 0, 255]),
                     retrans_stamp_ms: (stamp_ns / MS) as u32,
+                    no_syn: b.byte() & 1,
                     ..RetransmitRecord::default()
                 };
                 Event::Retransmit(record, state.1)
@@ -362,6 +365,27 @@ impl Made<'_> {
                     sender: b.pick(&[0, 0, 2]),
                     ..DropRecord::default()
                 })
+            }
+            14 => {
+                let header = self.header(KIND_EARLY_RESET, size_of::<EarlyResetRecord>());
+                let sock = self.sock();
+                let b = &mut self.bytes;
+                let state = b.pick(&[(1, TcpState::Established), (8, TcpState::CloseWait)]);
+                let tgid = b.pick(&[0, 7, 8]);
+                let record = EarlyResetRecord {
+                    header,
+                    flow,
+                    sock,
+                    bytes_sent: b.pick(&[0, 1, u64::MAX]),
+                    cgroup: if tgid == 0 { 0 } else { 5 },
+                    age_us: b.pick(&[0, 20, 2_000_000, u64::MAX]),
+                    data_age_us: b.pick(&[0, 5, u32::MAX]),
+                    tgid,
+                    state: state.0,
+                    unacknowledged: b.byte() & 1,
+                    ..EarlyResetRecord::default()
+                };
+                Event::EarlyReset(record, state.1)
             }
             _ => {
                 let header = self.header(KIND_REQUEST, size_of::<RequestRecord>());

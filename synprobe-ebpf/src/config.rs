@@ -11,6 +11,9 @@ pub const MISSING: u32 = u32::MAX;
 /// hook is not used.
 pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
 
+/// [`Member::feature`] of members that show that a connection is reset right after its handshake.
+pub const EARLY_RESETS_FEATURE: &str = "connections that are reset right after the handshake";
+
 /// [`Member::feature`] of members that show what the first SYN had and its repetitions have not.
 pub const OPTIONS_FEATURE: &str = "options of the first SYN (Fast Open, ECN)";
 
@@ -149,6 +152,16 @@ members! {
     rcv_tstamp = "tcp_sock": "rcv_tstamp", Bytes(4), false, DROPS_FEATURE;
     /// The next sequence number to be written; 0 before `tcp_v4_connect()` has chosen one.
     write_seq = "tcp_sock": "write_seq", Bytes(4), true, "";
+    /// Data received, bytes; a FIN counts as one.
+    bytes_received = "tcp_sock": "bytes_received", Bytes(8), false, EARLY_RESETS_FEATURE;
+    /// Data sent, bytes.
+    bytes_sent = "tcp_sock": "bytes_sent", Bytes(8), false, EARLY_RESETS_FEATURE;
+    /// Data that the peer acknowledged, bytes; its SYN counts as one at a client (`tcp_snd_una_update()`).
+    bytes_acked = "tcp_sock": "bytes_acked", Bytes(8), false, EARLY_RESETS_FEATURE;
+    /// When the first of the data in flight was sent, µs (`tcp_rate_skb_sent()`).
+    first_tx = "tcp_sock": "first_tx_mstamp", Bytes(8), false, EARLY_RESETS_FEATURE;
+    /// When the socket became ESTABLISHED, µs, as long as nothing was read from it.
+    rcvq_time = "tcp_sock": "rcvq_space.time", Bytes(8), false, EARLY_RESETS_FEATURE;
     /// Send window.
     snd_wnd = "tcp_sock": "snd_wnd", Bytes(4), true, "";
     /// Time spent in RTO recovery, ms.
@@ -259,6 +272,12 @@ pub const ALL_REASON_WORDS: usize = 6 * REASON_WORDS;
 
 /// Maximum of `drop` records per CPU and second.
 pub const DROPS_PER_SECOND: u64 = 1000;
+
+/// A RST is early that comes within this time after the handshake, or after the first data where nothing was
+/// acknowledged; microseconds.
+pub const EARLY_RESET_US: u64 = 1_000_000;
+/// Maximum of records of early resets per CPU and second.
+pub const EARLY_RESETS_PER_SECOND: u64 = 200;
 
 /// Functions that identify how a half-open ended, in the order of `ENDED_BY_*` from 1 on. Each has an
 /// address range, and one for its part that the compiler moved away (`.cold`).

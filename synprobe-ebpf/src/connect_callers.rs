@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated,
 };
-use synprobe_ebpf::event::StateRecord;
+use synprobe_ebpf::event::{EarlyResetRecord, StateRecord};
 
 use crate::{
     kread::ReadError,
@@ -66,21 +66,45 @@ pub fn remember(sock: u64) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// The caller of connect() on a socket, if it is still known.
+#[inline(always)]
+fn caller_of(sock: u64) -> Option<ConnectCaller> {
+    let slot = CALLERS.get_ptr(slot(sock))?;
+    // SAFETY: a slot of the array, integers only.
+    let caller = unsafe { slot.read_volatile() };
+    (caller.tgid != 0 && sealed(sock, &caller) == caller.seal).then_some(caller)
+}
+
 /// Fills in the caller of connect() on a record's socket, if it is still known.
 #[inline(always)]
 pub fn recall(r: &mut StateRecord) {
-    let Some(slot) = CALLERS.get_ptr(slot(r.sock)) else {
+    let Some(caller) = caller_of(r.sock) else {
         return;
     };
-    // SAFETY: a slot of the array, integers only.
-    let caller = unsafe { slot.read_volatile() };
-    if caller.tgid == 0 || sealed(r.sock, &caller) != caller.seal {
+    r.tgid = caller.tgid as u32;
+    r.cgroup = caller.cgroup;
+    r.began_ns = caller.at_ns;
+    r.comm = comm_bytes(&caller);
+}
+
+/// As [`recall`]. A caller from before `since_ns` is not this connection's: the socket's address was used
+/// before.
+#[inline(always)]
+pub fn recall_early(r: &mut EarlyResetRecord, since_ns: u64) {
+    let Some(caller) = caller_of(r.sock) else {
+        return;
+    };
+    if caller.at_ns < since_ns {
         return;
     }
     r.tgid = caller.tgid as u32;
     r.cgroup = caller.cgroup;
-    r.began_ns = caller.at_ns;
+    r.comm = comm_bytes(&caller);
+}
+
+#[inline(always)]
+fn comm_bytes(caller: &ConnectCaller) -> [u8; 16] {
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
         (caller.comm[0].to_ne_bytes(), caller.comm[1].to_ne_bytes());
-    r.comm = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }

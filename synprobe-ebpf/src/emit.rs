@@ -1,15 +1,20 @@
 //! Writes records to the ring. Counts every record, and every lost record by its reason.
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::{
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    maps::PerCpuArray,
+};
 use synprobe_ebpf::{
-    event::{Header, KINDS, Wire},
+    event::{Header, KIND_EARLY_RESET, KINDS, Wire},
     stats::{REGULAR, Stats},
 };
 
 use crate::{
     kread::ReadError,
-    maps::{EVENTS, STATS},
+    maps::{EVENTS, RecordSecond, STATS},
 };
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 #[inline(always)]
 fn count(slot: u32, kind: u16, pick: fn(&mut Stats) -> &mut [u64; KINDS]) {
@@ -100,4 +105,29 @@ pub fn unread(slot: u32, kind: u16) {
 pub fn held_back(kind: u16) {
     count(REGULAR, kind, |s| &mut s.produced);
     tally(REGULAR, |s| &mut s.held_back);
+}
+
+/// As [`held_back`], for a connection that was reset early.
+#[inline(always)]
+pub fn reset_held_back() {
+    count(REGULAR, KIND_EARLY_RESET, |s| &mut s.produced);
+    tally(REGULAR, |s| &mut s.resets_held_back);
+}
+
+/// Whether this CPU may write another record in this second.
+#[inline(always)]
+pub fn within_limit(seconds: &PerCpuArray<RecordSecond>, most: u64) -> bool {
+    let Some(second) = seconds.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: a per-CPU slot that only one program uses; see `with_stats`.
+    let second = unsafe { &mut *second };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now.wrapping_sub(second.began_ns) >= SECOND_NS {
+        second.began_ns = now;
+        second.records = 0;
+    }
+    second.records += 1;
+    second.records <= most
 }

@@ -32,11 +32,15 @@ pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 
 /// The `drop` records that this CPU wrote in the current second. Limits the records of a drop storm.
 #[map]
-pub static DROP_SECOND: PerCpuArray<DropSecond> = PerCpuArray::with_max_entries(1, 0);
+pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(1, 0);
 
-/// See [`DROP_SECOND`].
+/// The same of early resets. Limits the records of a flood of RSTs.
+#[map]
+pub static RESET_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(1, 0);
+
+/// Records of the current second.
 #[repr(C)]
-pub struct DropSecond {
+pub struct RecordSecond {
     /// Start of the second, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
     /// Records since then.

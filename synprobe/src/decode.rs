@@ -3,10 +3,10 @@
 use std::mem::size_of;
 
 use synprobe_ebpf::event::{
-    AF_INET, AF_INET6, DropRecord, ErrorRecord, Flow, Header, KIND_DROP, KIND_ERROR, KIND_REQUEST,
-    KIND_RESET, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK, REQUEST_BEGUN, REQUEST_ENDED,
-    REQUEST_REFUSED, RequestRecord, ResetRecord, RetransmitRecord, StateRecord, SynAckRecord,
-    TRIGGER_PEER, TRIGGER_TIMER, Wire,
+    AF_INET, AF_INET6, DropRecord, EarlyResetRecord, ErrorRecord, Flow, Header, KIND_DROP,
+    KIND_EARLY_RESET, KIND_ERROR, KIND_REQUEST, KIND_RESET, KIND_RETRANSMIT, KIND_STATE,
+    KIND_SYNACK, REQUEST_BEGUN, REQUEST_ENDED, REQUEST_REFUSED, RequestRecord, ResetRecord,
+    RetransmitRecord, StateRecord, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER, Wire,
 };
 use thiserror::Error;
 
@@ -29,6 +29,8 @@ pub enum Event {
     Drop(DropRecord),
     /// A half-open began or ended, or a SYN was refused (the exact mode).
     Request(RequestRecord, Moment),
+    /// A RST ends a connection right after its handshake.
+    EarlyReset(EarlyResetRecord, TcpState),
 }
 
 /// What a [`RequestRecord`] reports.
@@ -58,6 +60,7 @@ impl Event {
             Self::Error(r, _) => &r.flow,
             Self::Drop(r) => &r.flow,
             Self::Request(r, _) => &r.flow,
+            Self::EarlyReset(r, _) => &r.flow,
         }
     }
 
@@ -71,6 +74,7 @@ impl Event {
             Self::Error(r, _) => record_bytes(r),
             Self::Drop(r) => record_bytes(r),
             Self::Request(r, _) => record_bytes(r),
+            Self::EarlyReset(r, _) => record_bytes(r),
         }
     }
 
@@ -84,6 +88,7 @@ impl Event {
             Self::Error(r, _) => &r.header,
             Self::Drop(r) => &r.header,
             Self::Request(r, _) => &r.header,
+            Self::EarlyReset(r, _) => &r.header,
         }
     }
 }
@@ -199,6 +204,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
                 other => return Err(DecodeError::Moment(other)),
             };
             Ok(Event::Request(r, moment))
+        }
+        KIND_EARLY_RESET => {
+            let r: EarlyResetRecord = read(bytes)?;
+            check_family(kind, &r.flow)?;
+            Ok(Event::EarlyReset(r, tcp_state(kind, r.state)?))
         }
         other => Err(DecodeError::Kind(other)),
     }

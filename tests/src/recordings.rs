@@ -272,6 +272,7 @@ impl Blank {
                 r.sock = self.address(r.sock);
             }
             Event::Reset(r, _) => r.sock = self.address(r.sock),
+            Event::EarlyReset(r, _) => r.sock = self.address(r.sock),
             Event::Error(r, _) => r.sock = self.address(r.sock),
             Event::Drop(r) => r.location = self.address(r.location),
             Event::Request(r, _) => r.req = self.address(r.req),

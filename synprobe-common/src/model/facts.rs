@@ -90,6 +90,9 @@ pub struct Facts {
     pub first_syn_had_fast_open: bool,
     /// Client: the first SYN asked for ECN, and its repetitions did not.
     pub first_syn_had_ecn: bool,
+    /// Client: the first SYN had data and was too large for the path (ICMP fragmentation-needed); the kernel sent
+    /// it again at once, without.
+    pub syn_too_large: bool,
     /// Client, established after a repetition: how long before that the SYN was sent which the answer echoes,
     /// by its timestamp, µs (`tcp_rtt_tsopt_us()`). `None` without timestamps.
     pub echo_us: Option<u64>,

@@ -104,6 +104,13 @@ impl Handshake {
         self.open_reason == Some(OpenReason::Evicted)
     }
 
+    /// SYNs or SYN-ACKs that were sent again because no answer came. A SYN that was only too large for the path is
+    /// none of them.
+    pub fn unanswered(&self) -> u32 {
+        self.retransmits
+            .saturating_sub(self.facts.syn_too_large.into())
+    }
+
     /// Whether it was still open when the run ended.
     pub fn is_still_open(&self) -> bool {
         self.open_reason == Some(OpenReason::RunEnded)

@@ -1,8 +1,8 @@
 //! One line of output.
 
 use super::{
-    Completed, Connect, End, Handshake, Listener, Lost, Peer, Problem, Retransmit, Start, State,
-    SynRefused,
+    Completed, Connect, ConnectionReset, End, Handshake, Listener, Lost, Peer, Problem, Retransmit,
+    Start, State, SynRefused,
 };
 
 /// What a line is about.
@@ -28,6 +28,8 @@ pub enum Body {
     Connect(Box<Connect>),
     /// `syn_refused`
     SynRefused(Box<SynRefused>),
+    /// `connection_reset`
+    ConnectionReset(Box<ConnectionReset>),
     /// `lost`
     Lost(Lost),
     /// `end`

@@ -25,6 +25,8 @@ pub enum Missed {
     Output,
     /// Handshakes evicted from the table: each has a line of its own, and no other one is affected.
     Evicted,
+    /// Connections that were reset right after their handshake, which is not affected.
+    EarlyResets,
 }
 
 /// Something was lost.
@@ -44,7 +46,11 @@ impl Lost {
     pub fn is_of_handshakes(&self) -> bool {
         !matches!(
             self.of,
-            Missed::Drops | Missed::Data(_) | Missed::Output | Missed::Evicted
+            Missed::Drops
+                | Missed::Data(_)
+                | Missed::Output
+                | Missed::Evicted
+                | Missed::EarlyResets
         )
     }
 }

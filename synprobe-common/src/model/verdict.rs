@@ -73,6 +73,8 @@ macro_rules! verdict_table {
             Filtered = "filtered",
             /// Data is not acknowledged after the handshake.
             DataUnacknowledged = "data-unacknowledged",
+            /// The connection is reset right after the handshake.
+            ResetAfterHandshake = "reset-after-handshake",
         }
     };
 }

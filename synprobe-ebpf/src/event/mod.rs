@@ -5,12 +5,14 @@
 //! Rust enums. All integers are in host byte order unless a member says otherwise.
 
 mod drop;
+mod early_reset;
 mod request;
 mod retransmit;
 pub mod state;
 mod transition;
 
 pub use drop::DropRecord;
+pub use early_reset::EarlyResetRecord;
 pub use request::{
     ENDED_BY_ABORTED, ENDED_BY_ICMP, ENDED_BY_PACKET, ENDED_BY_TIMER, ENDED_BY_UNKNOWN,
     QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_BEGUN, REQUEST_ENDED, REQUEST_REFUSED,
@@ -35,8 +37,10 @@ pub const KIND_ERROR: u16 = 5;
 pub const KIND_DROP: u16 = 6;
 /// [`Header::kind`] of a [`RequestRecord`].
 pub const KIND_REQUEST: u16 = 7;
+/// [`Header::kind`] of an [`EarlyResetRecord`].
+pub const KIND_EARLY_RESET: u16 = 8;
 /// One more than the highest kind: the length of every per-kind counter array.
-pub const KINDS: usize = 8;
+pub const KINDS: usize = 9;
 
 /// Names of the kinds, as `lost` lines print them; index = kind.
 pub const KIND_NAMES: [&str; KINDS] = [
@@ -48,6 +52,7 @@ pub const KIND_NAMES: [&str; KINDS] = [
     "error",
     "drop",
     "request",
+    "early_reset",
 ];
 
 /// `AF_INET` of `linux/socket.h`.
@@ -162,6 +167,7 @@ wire! {
     ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;
     DropRecord, KIND_DROP, 64 + 8 + 16 + 16 + 16;
     RequestRecord, KIND_REQUEST, 64 + 16 + 24 + 8 + 8;
+    EarlyResetRecord, KIND_EARLY_RESET, 64 + 24 + 16 + 8 + 8 + 8;
 }
 /// The longest record, bytes.
 pub const MAX_RECORD: usize = core::mem::size_of::<StateRecord>();

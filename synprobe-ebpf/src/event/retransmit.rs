@@ -50,8 +50,11 @@ pub struct RetransmitRecord {
     /// In SYN_SENT: what the first SYN had and this repetition has not, of `SYN_HAD_*`; 0 elsewhere, and where
     /// the kernel does not have the members.
     pub syn_had: u8,
+    /// 1 in SYN_SENT where the segment is no SYN: the data of Fast Open, a packet of its own in the queue
+    /// (`tcp_send_syn_data()`).
+    pub no_syn: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
 }
 
 /// [`RetransmitRecord::syn_had`]: TCP Fast Open, data or the request for a cookie (`tcp_sock.syn_fastopen`).

@@ -34,8 +34,10 @@ pub struct StateRecord {
     pub new: u8,
     /// Where SYN_SENT is left for CLOSE: whether a SYN was built, one of `SYN_*`.
     pub syn: u8,
+    /// 1 where `ack_backlog` is known.
+    pub queue_known: u8,
     /// Zero.
-    pub _pad: [u8; 5],
+    pub _pad: [u8; 4],
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
     /// When connect() was called, CLOCK_MONOTONIC nanoseconds. Set in quiet mode when SYN_SENT is left and
@@ -43,8 +45,9 @@ pub struct StateRecord {
     pub began_ns: u64,
     /// As in [`RetransmitRecord`](super::RetransmitRecord), where SYN_SENT is left.
     pub retrans_stamp_ms: u32,
-    /// Zero.
-    pub _pad2: u32,
+    /// At LISTEN→CLOSE: `sk_ack_backlog`, the connections in the accept queue. `inet_csk_listen_stop()` resets
+    /// them right after this transition.
+    pub ack_backlog: u32,
 }
 
 /// [`StateRecord::syn`]: not known.

@@ -19,9 +19,7 @@
 //!   reason, the SYN did not leave.
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
+    helpers::generated::bpf_jiffies64, macros::raw_tracepoint, programs::RawTracePointContext,
 };
 use synprobe_ebpf::{
     config::{
@@ -37,7 +35,7 @@ use super::{
     finish,
 };
 use crate::{
-    emit::{emit, held_back, tally},
+    emit::{emit, held_back, tally, within_limit},
     filter::{packet_passes, role_passes},
     kread::{Kptr, Ports, ReadError, fill_flow, mapped, netns, netns_of_device, peer_addr, place},
     maps::DROP_SECOND,
@@ -53,7 +51,6 @@ pub(super) const RST: u8 = 4;
 pub(super) const ACK: u8 = 16;
 /// A header outside the linear part, which cannot be read.
 const NOT_LINEAR: ReadError = -14;
-const SECOND_NS: u64 = 1_000_000_000;
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn drop_skb_rx(ctx: RawTracePointContext) -> i32 {
@@ -144,7 +141,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
     if !packet_passes(ports, netns, peer)? {
         return Ok(());
     }
-    if !within_limit() {
+    if !within_limit(&DROP_SECOND, DROPS_PER_SECOND) {
         held_back(KIND_DROP);
         return Ok(());
     }
@@ -235,24 +232,6 @@ fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, ReadError> {
         return netns_of_device(device);
     }
     Ok(0)
-}
-
-/// Whether this CPU may write another record in this second.
-#[inline(always)]
-pub(super) fn within_limit() -> bool {
-    let Some(second) = DROP_SECOND.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: a per-CPU slot that only this program uses; see `emit`.
-    let second = unsafe { &mut *second };
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    if now.wrapping_sub(second.began_ns) >= SECOND_NS {
-        second.began_ns = now;
-        second.records = 0;
-    }
-    second.records += 1;
-    second.records <= DROPS_PER_SECOND
 }
 
 /// Positions of a TCP segment's headers, and the fields that decide about it. Other fields are read

@@ -20,6 +20,7 @@ use synprobe_ebpf::{
 
 use crate::{
     emit,
+    filter::setting,
     kread::{Kptr, ReadError, place},
 };
 
@@ -60,6 +61,12 @@ fn finish_request(result: Result<(), ReadError>) -> i32 {
         emit::unread(REGULAR, KIND_REQUEST);
     }
     0
+}
+
+/// Whether healthy handshakes are only counted.
+#[inline(always)]
+fn is_quiet() -> bool {
+    setting!(slow_us) != 0
 }
 
 /// The state of a socket whose handshake is in progress; `None` for every other.

@@ -8,20 +8,21 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 use synprobe_ebpf::{
-    config::{MISSING, ROLE_SERVER},
+    config::{DROPS_PER_SECOND, MISSING, ROLE_SERVER},
     event::{KIND_REQUEST, QUEUE_ACCEPT, QUEUE_NEITHER, QUEUE_SYN, REQUEST_REFUSED, RequestRecord},
 };
 
 use super::{
-    drop_skb::{PacketHeaders, within_limit},
+    drop_skb::PacketHeaders,
     finish_request,
     request::{begun, ended, scratch, timer_entered, timer_left},
 };
 use crate::{
-    emit::{emit, held_back},
+    emit::{emit, held_back, within_limit},
     ended_by,
     filter::{packet_passes, role_passes},
     kread::{Kptr, ReadError, netns, place},
+    maps::DROP_SECOND,
 };
 
 /// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was accepted.
@@ -112,7 +113,7 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
     if !packet_passes(ports, netns, || segment.source())? {
         return Ok(());
     }
-    if !within_limit() {
+    if !within_limit(&DROP_SECOND, DROPS_PER_SECOND) {
         held_back(KIND_REQUEST);
         return Ok(());
     }

@@ -11,7 +11,7 @@ use synprobe_ebpf::{
     event::{KIND_RETRANSMIT, RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, state},
 };
 
-use super::finish;
+use super::{drop_skb::SYN, finish};
 use crate::{
     emit::emit,
     filter::{flow_passes, role_passes},
@@ -63,6 +63,8 @@ fn try_retransmit(ctx: &RawTracePointContext, err: i32) -> Result<(), ReadError>
         r.syn_retries = sk.read(place!(syn_retries))?;
         if sk_state == state::SYN_SENT {
             r.syn_had = syn_had(sk)?;
+            let flags = skb.read_or(place!(skb_cb) + place!(cb_flags), SYN)?;
+            r.no_syn = u8::from(flags & SYN == 0);
         }
         if place!(net) != MISSING {
             let net = Kptr::new(sk.read(place!(net))?);

@@ -20,7 +20,7 @@ use synprobe_ebpf::{
     stats::{REGULAR, STAND_IN},
 };
 
-use super::{IPPROTO_TCP, finish_by};
+use super::{IPPROTO_TCP, finish_by, is_quiet};
 use crate::{
     connect_callers, count_healthy,
     emit::{emit_by, tally},
@@ -128,7 +128,12 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
             // SAFETY: a helper without arguments.
             r.cgroup = unsafe { bpf_get_current_cgroup_id() };
             connect_callers::comm_into(&raw mut r.comm)?;
-        } else if old != state::LISTEN {
+        } else if old == state::LISTEN {
+            if new == state::CLOSE {
+                r.ack_backlog = sk.read(place!(ack_backlog))?;
+                r.queue_known = 1;
+            }
+        } else {
             r.total_retrans = sk.read(place!(total_retrans))?;
             r.srtt_us = sk.read(place!(srtt))?;
             r.total_rto_time_ms = sk.read_or(place!(total_rto_time), 0)?;
@@ -191,11 +196,6 @@ fn counted_as_healthy(sk: Kptr, old: u8, ports: Ports) -> Result<bool, ReadError
 #[inline(always)]
 fn states(ctx: &RawTracePointContext) -> (u8, u8) {
     (ctx.arg::<u32>(1) as u8, ctx.arg::<u32>(2) as u8)
-}
-
-#[inline(always)]
-fn is_quiet() -> bool {
-    setting!(slow_us) != 0
 }
 
 /// Whether a transition is one of a handshake or of a listener, or any with `--states all`. A transition

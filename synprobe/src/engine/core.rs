@@ -4,10 +4,10 @@ use std::mem;
 
 use super::{Input, RunConfig, losses, stats::HandshakeStats};
 use crate::{
-    decode::{Event, Moment},
+    decode::Event,
     model::{
         Body, ByRole, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
-        PathQuestion, RouteQuestion, SocketDump, Start, TcpState, Tuple, WallClock, Workload,
+        PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
     verdict::{
@@ -103,17 +103,7 @@ impl Engine {
     pub fn feed(&mut self, input: Input) {
         match input {
             Input::Event(Event::Drop(record)) => self.dropped(record, None),
-            Input::Event(event) => {
-                match &event {
-                    Event::Request(r, Moment::Refused) => self.note_syn_at_full_queue(r),
-                    Event::SynAck(record, ..) => self.judge.context.repeats_syn_ack(record),
-                    Event::Retransmit(record, TcpState::SynSent) => {
-                        self.judge.context.destinations.repeats_syn(&record.flow);
-                    }
-                    _ => (),
-                }
-                self.tracker.observe(Observation::Event(event));
-            }
+            Input::Event(event) => self.event(event),
             Input::Drop(record, meaning) => self.dropped(record, meaning.as_deref()),
             Input::Lost {
                 at_ns,
@@ -182,11 +172,7 @@ impl Engine {
             }
             Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
             Input::CountHalfOpens => (),
-            Input::Completed(role, port, counts) => {
-                if let Ok(counts) = counts.as_slice().try_into() {
-                    self.tracker.set_completed(role, port, counts);
-                }
-            }
+            Input::Completed(role, port, counts) => self.completed(role, port, &counts),
             Input::CompletedAll => {
                 self.judge.context.counted_clients = self.tracker.counted_clients();
             }

@@ -12,6 +12,7 @@
 mod config;
 mod core;
 mod dropped;
+mod events;
 mod input;
 mod losses;
 mod refusals;

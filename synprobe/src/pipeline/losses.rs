@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
-    event::{KIND_DROP, KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE, KIND_SYNACK},
+    config::EARLY_RESETS_PER_SECOND,
+    event::{
+        KIND_DROP, KIND_EARLY_RESET, KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE,
+        KIND_SYNACK,
+    },
     stats::Stats,
 };
 
@@ -61,6 +65,7 @@ impl Losses {
                 KIND_RETRANSMIT | KIND_SYNACK => Missed::Retransmissions,
                 KIND_REQUEST => Missed::Requests,
                 KIND_DROP => Missed::Drops,
+                KIND_EARLY_RESET => Missed::EarlyResets,
                 _ => Missed::Others,
             };
             let full = || format!("{name} records: the ring was full (a larger --ring-size helps)");
@@ -77,6 +82,15 @@ impl Losses {
         for (events, reason) in [unwatched, held_back] {
             add(events, &|| reason.clone(), Missed::Drops);
         }
+        let resets = stats
+            .resets_held_back
+            .saturating_sub(self.stats.resets_held_back);
+        let flood = || {
+            format!(
+                "early_reset records: more than {EARLY_RESETS_PER_SECOND} in a second on one CPU"
+            )
+        };
+        add(resets, &flood, Missed::EarlyResets);
         add(icmp_lost, &|| ICMP_LOST.to_owned(), Missed::Drops);
         (self.stats, self.skipped, self.drops_skipped) = (stats, skipped, drops_skipped);
         Ok(lost)

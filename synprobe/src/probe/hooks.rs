@@ -131,7 +131,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         required: false,
         since: (4, 15),
-        feature: "whether a refusal was a RST or an ICMP port-unreachable",
+        feature: "whether a refusal was a RST or an ICMP port-unreachable, and resets right after the handshake",
         too_old: &[],
     },
     Hook {

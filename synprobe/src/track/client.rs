@@ -15,6 +15,7 @@ use super::{
     lines::retransmit_line,
     schedule::{SynSchedule, TIMEOUT_INIT_US, jiffies_to_us},
     server::Child,
+    syn_too_large::too_large_for_path,
 };
 use crate::{
     model::{
@@ -165,6 +166,10 @@ impl Tracker {
             open.announced = true;
         }
         open.facts.syn_seq = Some(r.seq);
+        if too_large_for_path(r) {
+            self.syn_sent_without_data(r, open);
+            return;
+        }
         let n = u32::from(r.retransmits).max(1);
         if n != open.time_outs + 1 {
             // One before it was not seen: the gap since then is not known.
@@ -227,7 +232,7 @@ impl Tracker {
 
     /// How far the socket's own count has risen since its last record. Before 6.17 failed attempts are
     /// counted and raise no event, so it proves nothing.
-    fn count(&self, open: &mut OpenHandshake, total_retrans: u32) -> u32 {
+    pub(super) fn count(&self, open: &mut OpenHandshake, total_retrans: u32) -> u32 {
         let before = open.last_total_retrans.replace(total_retrans);
         match before.filter(|_| self.config.sees_failures) {
             Some(before) => total_retrans.saturating_sub(before),

@@ -20,7 +20,7 @@ pub(super) struct RetransmittedSegment {
 
 /// `TCP_CA_Recovery` and `TCP_CA_Loss` (include/uapi/linux/tcp.h).
 const CA_RECOVERY: u8 = 3;
-const CA_LOSS: u8 = 4;
+pub(super) const CA_LOSS: u8 = 4;
 /// `ICSK_TIME_LOSS_PROBE` (include/net/inet_connection_sock.h).
 const TIME_LOSS_PROBE: u8 = 5;
 
@@ -45,9 +45,10 @@ impl Tracker {
         let tuple = Tuple::from(&r.flow);
         // SYN_RECV is a simultaneous open here: it sends its SYN-ACK from a full socket.
         let handshake = state == TcpState::SynRecv;
-        let connection = match self.clients.get_mut(&r.sock).filter(|_| handshake) {
+        let in_handshake = handshake || state == TcpState::SynSent;
+        let connection = match self.clients.get_mut(&r.sock).filter(|_| in_handshake) {
             Some(open) => {
-                open.retransmits = open.retransmits.saturating_add(u32::from(r.err == 0));
+                open.retransmits += u32::from(handshake && r.err == 0);
                 open.connection.clone()
             }
             None => self.connection_of(r.sock, &tuple, r.flow.family),
@@ -84,20 +85,8 @@ impl Tracker {
     /// The connection of a socket whose handshake is over: the one that was watched, or a new one if
     /// it is older than the run. A listener on its local port makes it a server's.
     fn connection_of(&mut self, sock: u64, tuple: &Tuple, family: u16) -> Connection {
-        let fresh = |id, role| tuple.connection(id, role, family);
-        if let Some(known) = self.established.get(&sock) {
-            let now = fresh(known.id, known.role);
-            // The address of a closed socket is reused at once: the tuple must agree.
-            if (now.local_port, now.peer_port, now.peer_addr, now.netns)
-                == (
-                    known.local_port,
-                    known.peer_port,
-                    known.peer_addr,
-                    known.netns,
-                )
-            {
-                return known.as_ref().clone();
-            }
+        if let Some(known) = self.known_connection(sock, tuple, family) {
+            return known;
         }
         let owner = self.owners.of(tuple).cloned();
         let role = if owner.is_some() {
@@ -113,6 +102,26 @@ impl Tracker {
         }
         self.established.insert(sock, Arc::new(connection.clone()));
         connection
+    }
+
+    /// The connection of a socket whose handshake was watched.
+    pub(super) fn known_connection(
+        &self,
+        sock: u64,
+        tuple: &Tuple,
+        family: u16,
+    ) -> Option<Connection> {
+        let known = self.established.get(&sock)?;
+        let now = tuple.connection(known.id, known.role, family);
+        // The address of a closed socket is reused at once: the tuple must agree.
+        let same = (now.local_port, now.peer_port, now.peer_addr, now.netns)
+            == (
+                known.local_port,
+                known.peer_port,
+                known.peer_addr,
+                known.netns,
+            );
+        same.then(|| known.as_ref().clone())
     }
 
     /// A listener was opened or closed.

@@ -8,6 +8,7 @@ mod client;
 mod client_end;
 mod config;
 mod data_retransmits;
+mod early_resets;
 mod facts;
 mod gone;
 mod half_opens;
@@ -28,6 +29,7 @@ pub mod schedule;
 mod server;
 mod state_now;
 mod syn_sent_gone;
+mod syn_too_large;
 #[cfg(test)]
 mod tests;
 mod unreported;
@@ -230,7 +232,7 @@ impl Tracker {
                 (_, TcpState::Listen) | (TcpState::Listen, _) => self.listener(r, *old, *new),
                 (old, new) => self.other_transition(r, old, new),
             },
-            Event::Retransmit(r, TcpState::SynSent) => self.syn_retransmitted(r),
+            Event::Retransmit(r, TcpState::SynSent) if r.no_syn == 0 => self.syn_retransmitted(r),
             Event::Retransmit(r, state) => self.segment_retransmitted(r, *state),
             Event::SynAck(r, trigger) => self.synack_retransmitted(r, *trigger),
             Event::Reset(r, state) => {
@@ -240,6 +242,7 @@ impl Tracker {
                     self.early_hint(r.sock, &r.flow, |early_hint| early_hint.reset_seen = true);
                 }
             }
+            Event::EarlyReset(r, state) => self.reset_early(r, *state),
             Event::Drop(r) => self.packet_dropped(r),
             Event::Request(r, moment) => self.request(r, *moment),
             Event::Error(r, state) => {

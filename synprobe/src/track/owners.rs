@@ -244,6 +244,12 @@ impl Owners {
         meanwhile.find(|closed| (began_ns..=until_ns).contains(closed))
     }
 
+    /// Whether a listener serves a connection, or did so until it was closed a short time ago.
+    pub(super) fn listened(&self, tuple: &Tuple) -> bool {
+        self.serving(tuple.netns, tuple.local_addr, tuple.local_port)
+            .is_some()
+    }
+
     /// The listener that serves a connection: the one bound to its very address, else a wildcard.
     pub fn of(&self, tuple: &Tuple) -> Option<&ListenerOwner> {
         let sockets = self.serving(tuple.netns, tuple.local_addr, tuple.local_port)?;

@@ -65,7 +65,7 @@ impl Tracker {
     pub(super) fn audit_event(&mut self, event: &Event) {
         let (handshake, segments) = match event {
             Event::SynAck(..) => (true, 1),
-            Event::Retransmit(r, TcpState::SynSent | TcpState::SynRecv) => (true, r.segs),
+            Event::Retransmit(r, TcpState::SynSent | TcpState::SynRecv) => (r.no_syn == 0, r.segs),
             Event::Retransmit(r, _) => (false, r.segs),
             _ => return,
         };

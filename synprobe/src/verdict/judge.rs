@@ -89,13 +89,14 @@ impl Judge {
         match self.mode {
             Mode::AtOnce => {
                 lines.iter_mut().for_each(|line| self.judge(line));
+                lines.retain(|line| !is_of_server(line));
                 lines
             }
             Mode::AtTheEnd => {
                 let mut printed = Vec::new();
                 for mut line in lines {
                     match &line.body {
-                        Body::State(_) | Body::Retransmit(_) => (),
+                        Body::State(_) | Body::Retransmit(_) | Body::ConnectionReset(_) => (),
                         Body::Handshake(h) if went_well(h, &self.context) => (),
                         Body::Handshake(_) if self.held.len() < self.most_held => {
                             self.held.push(line)
@@ -227,6 +228,12 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
         .collect();
     found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
     found
+}
+
+/// Whether it says that a peer reset a connection to this host's server. A health check does so every few
+/// seconds: only their sum is printed.
+fn is_of_server(line: &Line) -> bool {
+    matches!(&line.body, Body::ConnectionReset(r) if r.connection.role == Role::Server)
 }
 
 /// Whether it completed and no verdict applies.

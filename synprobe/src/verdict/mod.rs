@@ -15,6 +15,7 @@ pub mod explain;
 pub(crate) mod fixtures;
 mod judge;
 mod problems;
+mod reset_after_handshake;
 mod run_in;
 mod server;
 
@@ -29,6 +30,7 @@ use synprobe_common::verdict_table;
 use client::*;
 use data_unacknowledged::DataUnacknowledged;
 use dropped_here::DroppedHere;
+use reset_after_handshake::ResetAfterHandshake;
 use server::*;
 
 use crate::model::{Confidence, Evidence, Handshake, VerdictKind};

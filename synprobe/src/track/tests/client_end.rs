@@ -3,7 +3,7 @@
 use synprobe_ebpf::event::{SYN_BUILT, SYN_HAD_ECN, SYN_NO_TUPLE, SYN_NOT_BUILT};
 
 use super::*;
-use crate::model::SynSent;
+use crate::model::{RetransmitKind, SynSent};
 
 #[test]
 fn a_syn_that_is_repeated_at_once_is_no_time_out() {
@@ -68,4 +68,63 @@ fn a_tuple_in_use_is_no_lack_of_patience() {
         let h = ends(syn, false);
         assert_eq!((h.outcome, h.facts.syn), (Outcome::Abandoned, fact));
     }
+}
+
+/// As it was seen on 6.18: the SYN with data, ICMP fragmentation-needed, the SYN alone, its data in vain, and then
+/// the data. `TCPSlowStartRetrans` rose by 4, `TCPSynRetrans` by 1, `TCPTimeouts` by 0.
+#[test]
+fn issue15_a_syn_that_is_too_large_for_the_path_is_sent_again_in_recovery() {
+    let again = |at, state: u8, err, no_syn, segs| {
+        let r = RetransmitRecord {
+            header: header(at),
+            flow: client_flow(50000),
+            sock: 0xa,
+            err,
+            seq: 100 + u32::from(no_syn != 0 || state == 1),
+            segs,
+            state,
+            ca_state: 4,
+            pending: 1,
+            total_retrans: 1 + if state == 1 { segs } else { 0 },
+            sysctl_syn_retries: 6,
+            sysctl_syn_linear: 4,
+            no_syn,
+            ..RetransmitRecord::default()
+        };
+        Event::Retransmit(r, TcpState::from_kernel(state).unwrap())
+    };
+    let mut b = bench();
+    b.see(connect(T0, 0xa));
+    b.see(again(T0 + MS, 2, 0, 0, 1));
+    b.see(again(T0 + MS + 20_000, 2, -11, 1, 1));
+    b.see(state(T0 + 2 * MS, 0xa, client_flow(50000), 2, 1, |r| {
+        r.total_retrans = 1;
+    }));
+    b.see(again(T0 + 2 * MS + 10_000, 1, 0, 0, 3));
+    let lines = b.tracker.take_lines();
+    let sent: Vec<_> = lines
+        .iter()
+        .filter_map(|line| match &line.body {
+            Body::Retransmit(r) => Some(r),
+            _ => None,
+        })
+        .collect();
+    assert!(sent.iter().all(|r| r.kind == RetransmitKind::Recovery));
+    assert_eq!(sent[0].gap_us, Some(1000));
+    assert_eq!(sent[0].expected_gap_us, None, "no timer sent it");
+    let failed: Vec<bool> = sent.iter().map(|r| r.failed).collect();
+    assert_eq!(failed, [false, true, false]);
+    let segments: u32 = sent.iter().filter(|r| !r.failed).map(|r| r.segs).sum();
+    assert_eq!(segments, 4);
+    let id = sent[0].connection.id;
+    assert!(sent.iter().all(|r| r.connection.id == id));
+    let handshake = lines.iter().find_map(|line| match &line.body {
+        Body::Handshake(h) => Some(h),
+        _ => None,
+    });
+    let h = handshake.unwrap();
+    assert_eq!((h.retransmits, h.unanswered()), (1, 0));
+    assert_eq!(h.facts.early_repeats, 0);
+    assert_eq!(h.facts.syn_seq, Some(100));
+    assert!(lines.iter().all(|line| !matches!(line.body, Body::Lost(_))));
 }

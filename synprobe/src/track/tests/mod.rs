@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod client_end;
+mod early_resets;
 mod evicted;
 mod facts;
 mod orphaned;

@@ -74,7 +74,7 @@ fn waited_for_an_answer(h: &Handshake, context: &Context) -> bool {
         return false;
     }
     let answered = matches!(h.outcome, Outcome::Refused | Outcome::Unreachable);
-    let at_once = h.outcome == Outcome::Established && h.retransmits == 0;
+    let at_once = h.outcome == Outcome::Established && h.unanswered() == 0;
     h.connection.role == Role::Client && !answered && !at_once
 }
 

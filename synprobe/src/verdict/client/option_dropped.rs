@@ -22,7 +22,7 @@ impl Verdict for OptionDropped {
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let c = &h.connection;
-        if c.role != Role::Client || h.outcome != Outcome::Established || h.retransmits == 0 {
+        if c.role != Role::Client || h.outcome != Outcome::Established || h.unanswered() == 0 {
             return None;
         }
         let option = SynOption::of(h)?;

@@ -16,7 +16,7 @@ impl Verdict for SynLostThenOk {
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let c = &h.connection;
-        if c.role != Role::Client || h.outcome != Outcome::Established || h.retransmits == 0 {
+        if c.role != Role::Client || h.outcome != Outcome::Established || h.unanswered() == 0 {
             return None;
         }
         let mut finding = Finding::likely().pro(format!(
@@ -85,6 +85,20 @@ mod tests {
         assert_eq!(
             judgement.evidence[0].fact,
             "connected on SYN 3; it took 2.04 s"
+        );
+    }
+
+    #[test]
+    fn a_syn_that_was_too_large_for_the_path_is_not_it() {
+        let mut h = active(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (1, Some(260));
+        (h.facts.syn_too_large, h.facts.first_syn_had_fast_open) = (true, true);
+        assert_eq!(verdict_of(&h, Context::default()).0, None);
+        // Another one was lost too.
+        (h.retransmits, h.dwell_us) = (2, Some(1_000_000));
+        assert_eq!(
+            verdict_of(&h, Context::default()).0,
+            Some(VerdictKind::SynLostThenOk)
         );
     }
 

@@ -120,19 +120,6 @@ impl Context {
         Some(now.saturating_sub(l.rsts_before_close?))
     }
 
-    /// Sockets of a connection's address that were closed in this run, in words.
-    pub fn closed_listeners(&self, c: &Connection) -> Option<String> {
-        let port = c.local_port?;
-        let mut closed: Vec<String> = self
-            .histories
-            .closed(c.netns, c.local_addr, port)
-            .map(ListenerHistory::how_closed)
-            .collect();
-        // A listener that was opened and closed twice is one to the reader.
-        closed.dedup();
-        (!closed.is_empty()).then(|| closed.join("; "))
-    }
-
     /// Namespaces of the selection whose counters were read.
     pub fn counted_namespaces(&self) -> impl Iterator<Item = u32> {
         self.histories

@@ -4,10 +4,12 @@
 mod answers;
 mod baseline;
 mod checksum;
+mod closed_listeners;
 mod conntrack;
 mod destinations;
 mod drop_words;
 mod drops;
+mod early_resets;
 mod existing;
 mod fanout;
 mod forwarding;
@@ -29,7 +31,9 @@ use std::{
 
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
+pub use closed_listeners::ClosedListener;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
+pub use early_resets::EarlyResetSum;
 pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;
 pub use forwarding::Forwarding;
@@ -112,6 +116,8 @@ pub struct Context {
     icmp: icmp::IcmpReports,
     baseline: baseline::Baseline,
     stuck: stuck_data::StuckData,
+    early_resets: early_resets::EarlyResets,
+    closed_listeners: closed_listeners::ClosedListeners,
     unanswered: unanswered::UnansweredSyns,
     resets: Bounded<(u32, Ends), u32>,
     /// Half-opens of the same two ends that did not complete: when each began.
@@ -132,6 +138,7 @@ impl Context {
             }
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
             Body::Retransmit(r) => self.stuck.note(r, line.mono_ns),
+            Body::ConnectionReset(r) => self.early_resets.note(r),
             Body::Lost(l) if l.of == Missed::Drops => self.drops_missed = true,
             Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
             _ => (),
@@ -140,6 +147,7 @@ impl Context {
 
     fn note_handshake(&mut self, h: &Handshake, at_ns: u64) {
         let c = &h.connection;
+        self.early_resets.completed(h);
         if c.role == Role::Client && !h.was_evicted() {
             self.unanswered.note(h, self.dropped_own_syns(h));
             self.syn_options.note(h);
@@ -352,6 +360,21 @@ impl Context {
     /// Connections whose data is not acknowledged.
     pub fn stuck_connections(&self) -> impl Iterator<Item = &StuckConnection> {
         self.stuck.connections()
+    }
+
+    /// Connections that were reset right after their handshake, by the end that is called.
+    pub fn early_resets(&self) -> impl Iterator<Item = &EarlyResetSum> {
+        self.early_resets.sums()
+    }
+
+    /// Takes in how many handshakes of a role and called port the kernel side has only counted so far.
+    pub fn counted(&mut self, role: Role, port: u16, count: u64) {
+        self.early_resets.counted(role, port, count);
+    }
+
+    /// How many handshakes completed in this run whose called port is a connection's.
+    pub fn completed_at_port_of(&self, c: &Connection) -> u64 {
+        self.early_resets.of_port(c)
     }
 
     /// How often the same two ends had a half-open killed by RST.

@@ -76,7 +76,8 @@ pub(super) struct SynOptions(Bounded<Key, OptionHistory>);
 impl SynOptions {
     /// Takes in an active open.
     pub fn note(&mut self, h: &Handshake) {
-        if h.outcome != Outcome::Established {
+        // One that was too large shows nothing of its options.
+        if h.outcome != Outcome::Established || h.facts.syn_too_large {
             return;
         }
         let option = match h.retransmits {

@@ -28,7 +28,7 @@ pub(super) use peers::PeerCounts;
 use super::{
     Context,
     context::{DroppedPacket, Ends},
-    data_unacknowledged, find,
+    data_unacknowledged, find, reset_after_handshake,
     server::existing_connection,
 };
 use crate::model::{
@@ -175,6 +175,16 @@ impl ProblemGroups {
             }
         }
         let mut closed = places(of_handshakes, VerdictKind::ListenerClosed);
+        for of_close in context.closed_with_queue() {
+            let l = &of_close.listener;
+            let place = (l.netns, Some(l.local_port));
+            if !closed.contains(&place)
+                && let Some(problem) = without_handshake::closed_with_queue(of_close, context)
+            {
+                closed.insert(place);
+                problems.push(Found::alone(problem));
+            }
+        }
         for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));
             if context.selects_listener(&l.last)
@@ -191,6 +201,7 @@ impl ProblemGroups {
         });
         problems.extend(silent.into_iter().map(Found::alone));
         problems.extend(data_unacknowledged::problems(context));
+        problems.extend(reset_after_handshake::problems(context));
         problems
     }
 
@@ -218,7 +229,8 @@ pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems.sort_by_key(|p| {
         (
             p.verdict.is_none(),
-            !p.verdict.and_then(find).is_none_or(|v| v.is_fault()),
+            !p.verdict.and_then(find).is_none_or(|v| v.is_fault())
+                || reset_after_handshake::is_usual(p),
             Reverse(weight(p)),
         )
     });

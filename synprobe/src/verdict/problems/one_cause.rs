@@ -71,12 +71,16 @@ fn strength(p: &Problem) -> impl Ord + use<> {
 /// Whether a listener's verdict is what the verdict of its clients tells of. The listener's problem may have no
 /// connections: counters alone show it.
 fn is_other_end(listener: Option<VerdictKind>, client: Option<VerdictKind>) -> bool {
-    use VerdictKind::{AcceptQueueFull, NoRouteBack, ServerQueueFull, SynQueueFull};
+    use VerdictKind::{
+        AcceptQueueFull, ListenerClosed, NoRouteBack, ResetAfterHandshake, ServerQueueFull,
+        SynQueueFull,
+    };
     matches!(
         (listener, client),
         (Some(AcceptQueueFull), Some(ServerQueueFull))
             | (Some(NoRouteBack), Some(NoRouteBack))
             | (Some(SynQueueFull), Some(SynQueueFull))
+            | (Some(ListenerClosed), Some(ResetAfterHandshake))
     )
 }
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{ProblemGroups, contra, of_listener, one_cause::Found, peers::PeerCounts, pro};
 use crate::{
-    model::{Confidence, Forward, Problem, ProblemRole, Role, VerdictKind},
+    model::{Confidence, Forward, Problem, ProblemRole, Role, VerdictKind, who},
     verdict::{
         Context,
-        context::{DroppedPacket, ListenerHistory, Packet},
+        context::{ClosedListener, DroppedPacket, ListenerHistory, Packet},
         server::listener_closed,
     },
 };
@@ -239,7 +239,9 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
     let others = context.group_of(l);
     let replaced = others.iter().any(|h| h.closed_ns.is_none());
     let migrates = context.migrates(l.netns) == Some(true);
-    let waiting = l.accept_queue.unwrap_or(0);
+    // What the close itself showed is exact.
+    let at_check = u64::from(l.accept_queue.unwrap_or(0));
+    let waiting = context.waited_at_close(l).unwrap_or(at_check);
     let half_opens = history.half_opens();
     if !replaced || migrates || waiting == 0 && half_opens == 0 {
         return None;
@@ -270,7 +272,7 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
             .first()
             .map_or_else(String::new, |l| l.in_its_netns()),
     );
-    let held = u64::from(waiting) + u64::from(half_opens);
+    let held = waiting + u64::from(half_opens);
     Some(of_listener(
         l,
         VerdictKind::ListenerClosed,
@@ -278,6 +280,59 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
         evidence,
         remedy,
     ))
+}
+
+/// A listener that was closed with connections in its accept queue. `None`: others of its SO_REUSEPORT group
+/// took them over.
+pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> Option<Problem> {
+    let l = &closed.listener;
+    let migrates = context.migrates(l.netns);
+    if closed.others_listen && migrates == Some(true) {
+        return None;
+    }
+    let name = std::net::SocketAddr::new(l.local_addr, l.local_port);
+    let owner = who(l.comm.as_deref(), l.pid, &l.workload);
+    let owner = match owner.is_empty() {
+        true => String::new(),
+        false => format!(" ({owner})"),
+    };
+    let (connections, their) = match closed.waiting {
+        1 => ("1 connection".to_owned(), "its client"),
+        n => (format!("{n} connections"), "their clients"),
+    };
+    let mut evidence = vec![
+        pro(format!(
+            "listener {name}{owner} was closed with {connections} in its accept queue"
+        )),
+        pro(format!(
+            "close() of a listener resets what waits there: {their} had completed the handshake, and got a RST"
+        )),
+    ];
+    if closed.others_listen {
+        evidence.push(pro("another socket listened at its address then".to_owned()));
+        evidence.extend(
+            (migrates == Some(false)).then(|| pro(listener_closed::NO_MIGRATION.to_owned())),
+        );
+    }
+    let listens = context.group_of(l);
+    let enter = listens
+        .first()
+        .map_or_else(String::new, |l| l.in_its_netns());
+    let remedy = listener_closed::remedy(Some(l.local_port), closed.others_listen, &enter);
+    let sure = !closed.others_listen || migrates == Some(false);
+    Some(Problem {
+        confidence: match sure {
+            true => Confidence::Certain,
+            false => Confidence::Likely,
+        },
+        ..of_listener(
+            l,
+            VerdictKind::ListenerClosed,
+            closed.waiting,
+            evidence,
+            remedy,
+        )
+    })
 }
 
 /// A listener whose queue is full and that has no half-open: the kernel drops SYNs silently, and neither a

@@ -67,7 +67,7 @@ impl Verdict for ListenerClosed {
 }
 
 /// Why another socket of the group did not take them over.
-const NO_MIGRATION: &str =
+pub(in crate::verdict) const NO_MIGRATION: &str =
     "net.ipv4.tcp_migrate_req is 0: another socket of the group does not take half-opens over";
 
 /// What to do about it. `enter`: what a command in the listener's namespace begins with.

@@ -114,6 +114,7 @@ fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
         Body::Problem(b) => envelope(out, "problem", line, time, b),
         Body::Connect(b) => envelope(out, "connect", line, time, b),
         Body::SynRefused(b) => envelope(out, "syn_refused", line, time, b),
+        Body::ConnectionReset(b) => envelope(out, "connection_reset", line, time, b),
         Body::Lost(b) => envelope(out, "lost", line, time, b),
         Body::End(b) => envelope(out, "end", line, time, b),
     }

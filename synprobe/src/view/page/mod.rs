@@ -13,7 +13,7 @@ use super::{View, WallClock, blind_in, rfc3339};
 use crate::{
     model::{
         Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, NetnsStates,
-        Outcome, Problem, Start, VerdictKind,
+        Outcome, Problem, Role, Start, VerdictKind,
     },
     util::format,
 };
@@ -189,6 +189,7 @@ impl Page {
     fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
         let code = match (p.verdict, p.confidence) {
             (None | Some(VerdictKind::DeferAccept), _) => "2",
+            (Some(VerdictKind::ResetAfterHandshake), _) if p.role == Role::Server => "2",
             (_, Confidence::Certain) => "1;31",
             _ => "1;33",
         };

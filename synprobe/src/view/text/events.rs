@@ -8,8 +8,8 @@ use std::{
 use super::{Colour, TextView, join};
 use crate::{
     model::{
-        Confidence, Connection, DwellSource, Handshake, OpenReason, Outcome, Retransmit,
-        RetransmitKind, Role, State, SynRefused, TcpState, Trigger, who,
+        Confidence, Connection, ConnectionReset, DwellSource, Handshake, OpenReason, Outcome,
+        Retransmit, RetransmitKind, Role, State, SynRefused, TcpState, Trigger, who,
     },
     util::format,
 };
@@ -99,6 +99,21 @@ impl<W: Write> TextView<W> {
         let event = ("SYN REFUSED", Colour::Red);
         let count = format!("×{}", r.count);
         self.columns(time, role, &endpoints, event, &count, &details)
+    }
+
+    pub(super) fn connection_reset(&mut self, time: &str, r: &ConnectionReset) -> io::Result<()> {
+        let sent = match r.bytes_sent {
+            0 => "nothing was sent".to_owned(),
+            n => format!("{n} bytes had been sent, none received"),
+        };
+        let fin = match r.fin_received {
+            true => "the peer closed first (FIN)",
+            false => "",
+        };
+        let details = join(&[&sent, fin, &process(&r.connection)]);
+        let after = format!("+{}", format::duration(r.age_us));
+        let event = ("RESET", Colour::Red);
+        self.row(time, &r.connection, event, &after, &details)
     }
 
     pub(super) fn state(&mut self, time: &str, s: &State) -> io::Result<()> {

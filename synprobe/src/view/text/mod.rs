@@ -87,6 +87,7 @@ impl<W: Write> TextView<W> {
             Body::Retransmit(r) => self.retransmit(&time, r),
             Body::Handshake(h) => self.handshake(&time, h),
             Body::SynRefused(r) => self.syn_refused(&time, r),
+            Body::ConnectionReset(r) => self.connection_reset(&time, r),
             Body::Peer(p) => self.peer(p),
             Body::Completed(c) => self.completed(c),
             Body::Problem(p) => self.problem(p),

@@ -1,0 +1,91 @@
+//! What events tell beside the handshakes: they pass through here on their way to the tracker.
+
+use std::net::IpAddr;
+
+use synprobe_ebpf::{event::StateRecord, histogram::BUCKETS};
+
+use super::Engine;
+use crate::{
+    decode::{Event, Moment},
+    model::{Listener, Role, TcpState, Tuple},
+    track::Observation,
+    util::addresses::printable,
+    verdict::context::ClosedListener,
+};
+
+impl Engine {
+    /// Takes in an event that is no drop.
+    pub(super) fn event(&mut self, event: Event) {
+        let closed = match &event {
+            Event::State(r, TcpState::Listen, TcpState::Close) => self.closes_listener(r),
+            Event::Request(r, Moment::Refused) => {
+                self.note_syn_at_full_queue(r);
+                None
+            }
+            Event::SynAck(record, ..) => {
+                self.judge.context.repeats_syn_ack(record);
+                None
+            }
+            Event::Retransmit(record, TcpState::SynSent) => {
+                self.judge.context.destinations.repeats_syn(&record.flow);
+                None
+            }
+            _ => None,
+        };
+        let tuple = Tuple::from(event.flow());
+        self.tracker.observe(Observation::Event(event));
+        if let Some(mut closed) = closed {
+            closed.others_listen = self.tracker.listener_owner(&tuple).is_some();
+            self.judge.context.note_closed_listener(closed);
+        }
+    }
+
+    /// A listener that is closed, with what waits in its accept queue. `None`: the record does not tell.
+    fn closes_listener(&self, r: &StateRecord) -> Option<ClosedListener> {
+        if r.queue_known == 0 {
+            return None;
+        }
+        let tuple = Tuple::from(&r.flow);
+        let owner = self.tracker.listener_owner(&tuple);
+        let process = owner.and_then(|owner| owner.process.as_ref());
+        let pid = process.map(|process| process.pid);
+        let cgroup = owner.and_then(|owner| owner.cgroup.clone());
+        let local_addr: IpAddr = printable(tuple.local_addr);
+        Some(ClosedListener {
+            listener: Listener {
+                local_addr,
+                local_port: tuple.local_port,
+                netns: tuple.netns,
+                netns_name: self.tracker.netns_name(tuple.netns),
+                pid,
+                comm: process.map(|process| process.comm.clone()),
+                workload: self.tracker.workload(pid, cgroup.as_deref()),
+                cgroup,
+                syn_queue: None,
+                syn_queue_max: None,
+                accept_queue: Some(r.ack_backlog),
+                accept_queue_max: None,
+                limited_by: None,
+                overflows: None,
+                syn_cookies: None,
+                drops: None,
+                syn_queue_group: None,
+                inode: None,
+                owner_state: None,
+            },
+            waiting: r.ack_backlog.into(),
+            others_listen: false,
+        })
+    }
+
+    /// What the kernel side has counted of a role and port since the run began.
+    pub(super) fn completed(&mut self, role: Role, port: Option<u16>, counts: &[u64]) {
+        if let Some(port) = port {
+            let count = counts.iter().sum();
+            self.judge.context.counted(role, port, count);
+        }
+        if let Ok(counts) = <&[u64; BUCKETS]>::try_from(counts) {
+            self.tracker.set_completed(role, port, counts);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Listeners that were closed in this run, with what waited in their accept queues at that moment.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Context, ListenerHistory};
+use crate::{
+    model::{Connection, Listener},
+    util::addresses::{is_wildcard, mapped},
+};
+
+/// Addresses that are remembered; more are not.
+const ADDRESSES: usize = 1024;
+
+/// A listening socket that was closed, or several of one address.
+#[derive(Clone, Debug)]
+pub struct ClosedListener {
+    /// The last one.
+    pub listener: Listener,
+    /// Connections in the accept queues when they were closed (`sk_ack_backlog` at LISTEN→CLOSE).
+    pub waiting: u64,
+    /// Whether another socket listened at the address after one of these closes.
+    pub others_listen: bool,
+}
+
+/// By namespace, port and address.
+#[derive(Default)]
+pub(super) struct ClosedListeners(BTreeMap<(u32, u16, [u8; 16]), ClosedListener>);
+
+impl ClosedListeners {
+    fn note(&mut self, closed: ClosedListener) {
+        let l = &closed.listener;
+        let key = (l.netns, l.local_port, mapped(l.local_addr));
+        let room = self.0.len() < ADDRESSES;
+        match self.0.get_mut(&key) {
+            // With an empty queue nothing was taken along.
+            Some(_) if closed.waiting == 0 => (),
+            Some(known) => {
+                let others_listen = known.waiting > 0 && known.others_listen;
+                *known = ClosedListener {
+                    waiting: known.waiting + closed.waiting,
+                    others_listen: others_listen || closed.others_listen,
+                    ..closed
+                };
+            }
+            None if room => {
+                self.0.insert(key, closed);
+            }
+            None => (),
+        }
+    }
+
+    fn at(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ClosedListener> {
+        let exact = self.0.get(&(netns, port, mapped(addr)));
+        exact.or_else(|| {
+            let range = (netns, port, [0; 16])..=(netns, port, [u8::MAX; 16]);
+            let mut all = self.0.range(range);
+            all.find(|((.., bound), _)| is_wildcard(*bound))
+                .map(|(_, closed)| closed)
+        })
+    }
+}
+
+impl Context {
+    /// Takes in that a listener was closed.
+    pub fn note_closed_listener(&mut self, closed: ClosedListener) {
+        self.closed_listeners.note(closed);
+    }
+
+    /// Listeners of the selection that were closed with connections in their accept queues.
+    pub fn closed_with_queue(&self) -> impl Iterator<Item = &ClosedListener> {
+        let all = self.closed_listeners.0.values();
+        all.filter(|closed| closed.waiting > 0 && self.selects_listener(&closed.listener))
+    }
+
+    /// How many connections waited when the sockets of a listener's address were closed; `None`: not seen.
+    pub fn waited_at_close(&self, l: &Listener) -> Option<u64> {
+        let closed = self
+            .closed_listeners
+            .at(l.netns, l.local_addr, l.local_port);
+        closed.map(|closed| closed.waiting)
+    }
+
+    /// The listener that a client calls, where that is on this host and was closed with a queue: namespace and
+    /// port.
+    pub fn called_closed_listener(&self, c: &Connection) -> Option<(u32, u16)> {
+        let (addr, port) = match self.redirected_to(c) {
+            Some(to) => (to.ip(), to.port()),
+            None => (c.peer_addr, c.peer_port?),
+        };
+        let all = self.closed_listeners.0.iter();
+        let mut here = all.filter(|((netns, of_port, bound), closed)| {
+            let has = || match addr.is_loopback() {
+                true => *netns == c.netns,
+                false => self.histories.has_address(*netns, addr) == Some(true),
+            };
+            let serves = *bound == mapped(addr) || is_wildcard(*bound);
+            *of_port == port && closed.waiting > 0 && serves && has()
+        });
+        here.next().map(|((netns, port, _), _)| (*netns, *port))
+    }
+
+    /// Sockets of a connection's address that were closed in this run, in words.
+    pub fn closed_listeners(&self, c: &Connection) -> Option<String> {
+        let port = c.local_port?;
+        let mut closed: Vec<String> = self
+            .histories
+            .closed(c.netns, c.local_addr, port)
+            .map(ListenerHistory::how_closed)
+            .collect();
+        // A listener that was opened and closed twice is one to the reader.
+        closed.dedup();
+        let at_close = self.closed_listeners.at(c.netns, c.local_addr, port);
+        if let Some(at_close) = at_close.filter(|at_close| at_close.waiting > 0) {
+            closed.push(format!(
+                "{} connections were in its accept queue as it was closed, and were reset with it",
+                at_close.waiting
+            ));
+        }
+        (!closed.is_empty()).then(|| closed.join("; "))
+    }
+}
