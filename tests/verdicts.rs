@@ -42,6 +42,16 @@ fn main() -> ExitCode {
             family,
             stuck_data,
         ));
+        cases.push(Case::for_family(
+            "listener-reload::problem",
+            family,
+            replaced_listener,
+        ));
+        cases.push(Case::for_family(
+            "reset-after-handshake::problem",
+            family,
+            reset_at_once,
+        ));
     }
     cases.push(Case::new("a-ring-that-is-too-small", too_small_a_ring));
     cases.push(Case::new("issue14_1_4-evictions", issue14_1_4_evictions));
@@ -194,6 +204,95 @@ fn stuck_data(family: SocketFamily) -> Result<()> {
             && problem.handshakes == 1
             && problem.peer_port == Some(synprobe_lab::PORT)
             && problem.evidence[0].fact.contains("retransmitted 4 times"),
+        "{problem:#?}"
+    );
+    Ok(())
+}
+
+/// No handshake is in trouble, and the connections are reset.
+fn reset_at_once(family: SocketFamily) -> Result<()> {
+    let scenario = synprobe_lab::find("reset-after-handshake").context("the scenario")?;
+    let (run, json) = run(scenario, family, AMPLE_RING, AMPLE_TABLE, true)?;
+    schema::check(json.lines())?;
+    if run.lines.iter().any(|l| matches!(l.body, Body::Lost(_))) {
+        bail!(Undecided("records were lost".to_owned()));
+    }
+    let problems = problems(&run);
+    let of = |role: Role, port: u16| {
+        let called = |p: &&&Problem| p.role == role && p.local_port.or(p.peer_port) == Some(port);
+        let found: Vec<&&Problem> = problems.iter().filter(called).collect();
+        match found[..] {
+            [one] => Ok(*one),
+            _ => bail!("port {port}: {problems:#?}"),
+        }
+    };
+    let facts = |p: &Problem| {
+        let facts = p.evidence.iter().map(|e| e.fact.clone());
+        facts.collect::<Vec<String>>().join("\n")
+    };
+    let proxy = of(Role::Client, synprobe_lab::PORT)?;
+    let said = facts(proxy);
+    ensure!(
+        proxy.verdict == Some(VerdictKind::ResetAfterHandshake)
+            && proxy.handshakes == 7
+            && proxy.confidence == Confidence::Likely
+            && proxy.pid == Some(std::process::id())
+            && said.contains("7 of the 7 connections to port 8080")
+            && said.contains("sent data before the RST in 4 of 7")
+            && said.contains("closed its side first (FIN) in 1 of 7"),
+        "{proxy:#?}"
+    );
+    // Both ends tell of the listener that was closed: the client's problem is its effect.
+    let closed = of(Role::Server, synprobe_lab::PORT + 1)?;
+    ensure!(
+        closed.verdict == Some(VerdictKind::ListenerClosed)
+            && closed.confidence == Confidence::Certain
+            && closed.handshakes == 2
+            && facts(closed).contains("closed with 2 connections in its accept queue"),
+        "{closed:#?}"
+    );
+    let [effect] = &closed.effects[..] else {
+        bail!("not one effect: {closed:#?}");
+    };
+    ensure!(
+        effect.verdict == Some(VerdictKind::ResetAfterHandshake)
+            && effect.role == Role::Client
+            && effect.handshakes == 2,
+        "{effect:#?}"
+    );
+    // The client that resets by itself, and neither the answered one nor the one that closed first.
+    let checked = of(Role::Server, synprobe_lab::PORT + 2)?;
+    ensure!(
+        checked.verdict == Some(VerdictKind::ResetAfterHandshake)
+            && checked.handshakes == 1
+            && checked.rank == 3
+            && facts(checked).contains("health checks"),
+        "{checked:#?}"
+    );
+    ensure!(problems.len() == 3, "{problems:#?}");
+    Ok(())
+}
+
+/// Both ends tell of the half-opens of a listener that was replaced.
+fn replaced_listener(family: SocketFamily) -> Result<()> {
+    let scenario = synprobe_lab::find("listener-reload").context("the scenario")?;
+    let (run, json) = run(scenario, family, AMPLE_RING, AMPLE_TABLE, false)?;
+    schema::check(json.lines())?;
+    if run.lines.iter().any(|l| matches!(l.body, Body::Lost(_))) {
+        bail!(Undecided("records were lost".to_owned()));
+    }
+    let problems = problems(&run);
+    let [problem] = problems[..] else {
+        bail!("not one problem: {problems:#?}");
+    };
+    let [effect] = &problem.effects[..] else {
+        bail!("not one effect: {problem:#?}");
+    };
+    ensure!(
+        problem.verdict == Some(VerdictKind::ListenerClosed)
+            && (problem.role, problem.handshakes) == (Role::Server.into(), 3)
+            && effect.verdict == Some(VerdictKind::ResetAfterHandshake)
+            && (effect.role, effect.handshakes) == (Role::Client.into(), 3),
         "{problem:#?}"
     );
     Ok(())

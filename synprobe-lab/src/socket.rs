@@ -211,13 +211,35 @@ impl Client {
 
     /// Closes with a RST instead of a FIN.
     pub fn reset(self) -> Result<()> {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        set_option(&self.stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
-            .context("setting SO_LINGER")
+        reset_at_close(&self.stream)
     }
+}
+
+/// Waits until a RST has ended a client's connection.
+pub fn wait_reset(client: &Client, stop: &AtomicBool, deadline: Instant) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(error) = client.stream.take_error()? {
+            // EPIPE: the FIN came first.
+            match error.raw_os_error() {
+                Some(libc::ECONNRESET | libc::EPIPE) => return Ok(()),
+                _ => return Err(error).context("waiting for a RST"),
+            }
+        }
+        if Instant::now() >= deadline {
+            bail!("no RST came for {}", client.local);
+        }
+        pause(Duration::from_millis(1), stop)?;
+    }
+    Ok(())
+}
+
+/// Makes close() send a RST instead of a FIN.
+pub fn reset_at_close(stream: &TcpStream) -> Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger).context("setting SO_LINGER")
 }
 
 /// Waits until no connect() is in progress, `until` has passed, or `stop` is set.

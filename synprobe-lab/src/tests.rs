@@ -101,6 +101,7 @@ scenario_tests! {
     syn_flood = "syn-flood";
     lossy = "lossy";
     data_unacknowledged = "data-unacknowledged";
+    reset_after_handshake = "reset-after-handshake";
     peer_silent = "peer-silent";
     slow_peer = "slow-peer";
     defer_accept = "defer-accept";

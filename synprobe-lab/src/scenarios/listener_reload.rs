@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicBool;
+use std::{io::Write, sync::atomic::AtomicBool};
 
 use anyhow::Result;
 use synprobe_common::model::VerdictKind;
@@ -6,6 +6,7 @@ use synprobe_common::model::VerdictKind;
 use crate::{
     Cause, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Server, Side, bare_ack,
     scenario::{Scenario, ScenarioRun},
+    socket,
 };
 
 const HALF_OPENS: u64 = 3;
@@ -49,19 +50,21 @@ impl Scenario for ListenerReloadScenario {
         run.settle([&mut after])?;
         run.both_healthy(&after)?;
         run.with_retransmits(0);
-        for client in half_open {
-            // The client has its SYN-ACK, and believes to be connected.
+        for mut client in half_open {
+            // The client has its SYN-ACK, and believes to be connected. Nobody knows what it sends.
+            client.stream.write_all(b"hello\n")?;
+            socket::wait_reset(&client, stop, run.deadline)?;
             run.client_ended(&client, Outcome::Established)?;
             run.with_cause(Cause::Healthy);
             run.server_ended(&client, Outcome::Dropped, 1..=1);
             run.with_retransmits(0);
             run.with_cause(VerdictKind::ListenerClosed);
-            client.reset()?;
         }
         run.finish([after])?;
         server.stop()?;
         run.report_fault(&fault, 0, "the final ACKs of three handshakes")?;
         run.expect(Side::Client, "ActiveOpens", 4..=4);
+        run.expect(Side::Client, "EstabResets", HALF_OPENS..=HALF_OPENS);
         run.expect(Side::Server, "PassiveOpens", 1..=1);
         run.expect(Side::Server, "TCPSynRetrans", 0..=0);
         run.expect(Side::Server, "EmbryonicRsts", 0..=0);

@@ -26,6 +26,7 @@ mod own_reject;
 mod peer_silent;
 mod ports_exhausted;
 mod refused;
+mod reset_after_handshake;
 mod reuseport_worker;
 mod rp_filter;
 mod scan;
@@ -83,6 +84,7 @@ static ALL: &[&dyn Scenario] = &[
     &syn_flood::SynFloodScenario,
     &lossy::LossyScenario,
     &data_unacknowledged::DataUnacknowledgedScenario,
+    &reset_after_handshake::ResetAfterHandshakeScenario,
     &peer_silent::PeerSilentScenario,
     &slow_peer::SlowPeerScenario,
     &defer_accept::DeferAcceptScenario,
