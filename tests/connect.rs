@@ -5,8 +5,8 @@ use std::{
     ffi::CString,
     fs, io,
     io::{BufRead, BufReader},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::unix::process::CommandExt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener},
+    os::{fd::AsRawFd, unix::process::CommandExt},
     path::PathBuf,
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -20,6 +20,7 @@ use synprobe_lab::{
 };
 use synprobe_tests::{
     binary::{self, command, ended, netns_path, signal},
+    connect_hook::ConnectHook,
     harness::{self, Case, Undecided},
     schema,
 };
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         SocketFamily::V6,
         next_meanwhile,
     ));
+    cases.push(Case::new("issue15-connect-hook", connect_hook));
     cases.push(Case::new("interrupted", interrupted));
     cases.push(Case::new("bad-input", bad_input));
     let code = harness::main(cases);
@@ -423,6 +425,56 @@ fn interrupted() -> Result<()> {
         connect["attempts"][0]["outcome"] == "abandoned",
         "{connect}"
     );
+    Ok(())
+}
+
+/// A BPF program of the cgroup sends connections to a service address to the server.
+fn connect_hook() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let listener = lab.listen(PORT, 16)?;
+    let service: SocketAddrV4 = "198.18.0.77:80".parse()?;
+    let SocketAddr::V4(server) = lab.server_addr(PORT) else {
+        bail!("an IPv4 lab");
+    };
+    let hook = ConnectHook::new(service, server)?;
+    let target = service.to_string();
+    let inside = |target: &str| -> Result<Command> {
+        let mut command = connect(&lab, target, &[])?;
+        let procs = hook.procs.as_raw_fd();
+        // SAFETY: write() is async-signal-safe, and the descriptor stays open in this process.
+        unsafe {
+            command.pre_exec(move || match libc::write(procs, c"0".as_ptr().cast(), 1) {
+                1 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        Ok(command)
+    };
+    let said = json(inside(&target)?, CONNECTED)?;
+    accepted(&listener)?;
+    let redirect = &said.attempt(1)["redirect"];
+    ensure!(
+        redirect["by"] == "cgroup"
+            && redirect["addr"] == server.ip().to_string()
+            && redirect["port"] == server.port(),
+        "{redirect}"
+    );
+    let page = ended(inside(&target)?.spawn()?)?;
+    accepted(&listener)?;
+    let real = format!("CONNECTED to {server}, not to the address itself");
+    for words in [&*real, "BPF program of this process's cgroup"] {
+        ensure!(page.out.contains(words), "no {words}: {page:?}");
+    }
+    // Outside the cgroup nobody has that address.
+    let said = json(
+        connect(&lab, &target, &["--timeout", "300ms"])?,
+        NOT_CONNECTED,
+    )?;
+    ensure!(said.attempt(1)["redirect"].is_null(), "{}", said.connect);
+    // The program leaves other destinations alone.
+    let said = json(inside(&server.to_string())?, CONNECTED)?;
+    ensure!(said.attempt(1)["redirect"].is_null(), "{}", said.connect);
+    ensure!(said.attempt(1)["syns"] == 1, "{}", said.connect);
     Ok(())
 }
 

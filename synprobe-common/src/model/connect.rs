@@ -6,9 +6,21 @@ use serde::Serialize;
 
 use super::{CommunityId, Confidence, Outcome, VerdictKind};
 
-/// The real destination of a connection that this host's NAT sends to another address than the one called.
+/// What sends a connection to another address than the one called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedirectedBy {
+    /// This host's NAT (REDIRECT, DNAT).
+    Nat,
+    /// A program attached to the cgroup (`BPF_CGROUP_INET4_CONNECT`, `BPF_CGROUP_INET6_CONNECT`).
+    Cgroup,
+}
+
+/// The real destination of a connection that this host sends to another address than the one called.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Redirect {
+    /// What sends it there.
+    pub by: RedirectedBy,
     /// Address.
     pub addr: IpAddr,
     /// Port, host order.
@@ -58,7 +70,7 @@ pub struct ConnectAttempt {
     pub icmp: Option<String>,
     /// Its sender.
     pub icmp_from: Option<IpAddr>,
-    /// Where this host's NAT sends it; `None`: to the address itself, or not known.
+    /// Where this host sends it; `None`: to the address itself, or not known.
     pub redirect: Option<Redirect>,
     /// The client's initial sequence number, as on the handshake's line.
     pub syn_seq: Option<u32>,

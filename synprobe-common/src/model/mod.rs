@@ -35,7 +35,7 @@ mod workload;
 
 pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
-pub use connect::{Connect, ConnectAttempt, Redirect};
+pub use connect::{Connect, ConnectAttempt, Redirect, RedirectedBy};
 pub use connection::{Connection, Family, Process};
 pub use connection_reset::ConnectionReset;
 pub use end::End;

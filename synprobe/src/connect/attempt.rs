@@ -53,7 +53,9 @@ pub struct AttemptResult {
     pub icmp: Option<Icmp>,
     /// The route.
     pub path: PathInfo,
-    /// Where this host's NAT sends it in place of the address called.
+    /// The destination that a program of the cgroup gave it in place of the address called.
+    pub rewritten: Option<SocketAddr>,
+    /// Where this host sends it in place of the address called.
     pub redirect: Option<RedirectInfo>,
 }
 
@@ -155,6 +157,7 @@ fn begin(peer: SocketAddr, routes: &mut RouteLookup) -> (AttemptResult, Option<O
         local: None,
         icmp: None,
         path,
+        rewritten: None,
         redirect: None,
     };
     let called = socket.and_then(|socket| {
@@ -164,6 +167,9 @@ fn begin(peer: SocketAddr, routes: &mut RouteLookup) -> (AttemptResult, Option<O
         });
         let error = (called != 0).then(io::Error::last_os_error);
         result.local = local(socket.as_raw_fd());
+        if let Some(local) = result.local {
+            result.rewritten = routes.other_destination(&socket, local, peer);
+        }
         match error {
             Some(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => {
                 result.icmp = icmp::take(&socket);

@@ -9,6 +9,7 @@ mod path;
 mod redirect;
 mod report;
 mod resolve;
+mod rewritten;
 mod target;
 
 use std::{

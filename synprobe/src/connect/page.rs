@@ -7,7 +7,7 @@ use super::{
     report::{AttemptDetail, ConnectReport},
 };
 use crate::{
-    model::{Confidence, Outcome, VerdictKind},
+    model::{Confidence, Outcome, RedirectedBy, VerdictKind},
     util::format::{duration, ladder, safe},
 };
 
@@ -199,7 +199,7 @@ fn is_certain(of: &AttemptDetail) -> bool {
     of.attempt.confidence == Confidence::Certain
 }
 
-/// Where this host's NAT sends it, and who answers there.
+/// Where this host sends it, and who answers there.
 fn redirected(of: &AttemptDetail) -> Vec<String> {
     let Some(redirect) = &of.tried.redirect else {
         return Vec::new();
@@ -208,11 +208,22 @@ fn redirected(of: &AttemptDetail) -> Vec<String> {
         Some((pid, comm)) => format!(": {}/{pid} listens there", safe(comm)),
         None => String::new(),
     };
+    let by = match redirect.by {
+        RedirectedBy::Nat => "this host's NAT",
+        RedirectedBy::Cgroup => "a BPF program of this process's cgroup (connect hook)",
+    };
     let mut lines = vec![format!(
-        "redirected by this host's NAT to {}{who}; whether {} exists is not known from this",
+        "redirected by {by} to {}{who}; whether {} exists is not known from this",
         redirect.to,
         address(of)
     )];
+    if redirect.by == RedirectedBy::Cgroup {
+        lines.push(format!(
+            "its records have the real address and are not in this report: synprobe connect {}; the programs: \
+             bpftool cgroup tree",
+            redirect.to
+        ));
+    }
     let failed = of.tried.end != AttemptEnd::Connected;
     if let (true, Some((waiting, max))) = (failed, redirect.accept_queue)
         && waiting > max

@@ -1,10 +1,16 @@
 //! The route that the kernel chooses for a connection.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+};
 
-use super::resolve::interface_name;
+use super::{resolve::interface_name, rewritten};
 use crate::{
-    diag::route::{RouteInfo, RouteKind, Routes},
+    diag::{
+        route::{RouteInfo, RouteKind, Routes},
+        sock_diag::SockDiag,
+    },
     sys::netns::NetNs,
 };
 
@@ -21,8 +27,11 @@ pub struct PathInfo {
     pub nowhere: Option<&'static str>,
 }
 
-/// Looks up routes in one namespace.
-pub struct RouteLookup(Option<Routes>);
+/// Looks up routes, and the destinations of sockets, in one namespace.
+pub struct RouteLookup {
+    routes: Option<Routes>,
+    sockets: Option<SockDiag>,
+}
 
 impl RouteLookup {
     /// Opens the socket. If that fails, no route is known.
@@ -31,12 +40,26 @@ impl RouteLookup {
         if let Err(error) = &routes {
             log::warn!("cannot look up routes: {error}");
         }
-        Self(routes.ok())
+        Self {
+            routes: routes.ok(),
+            sockets: SockDiag::open(netns).ok(),
+        }
+    }
+
+    /// The destination that a socket has in place of the one that it was given; `None`: that one, or not known.
+    pub fn other_destination(
+        &mut self,
+        socket: &OwnedFd,
+        local: SocketAddr,
+        asked: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let asked = SocketAddr::new(asked.ip().to_canonical(), asked.port());
+        rewritten::destination(self.sockets.as_mut()?, socket, local).filter(|to| *to != asked)
     }
 
     /// Whether an address is one of the namespace itself.
     pub fn is_local(&mut self, addr: IpAddr) -> bool {
-        let route = self.0.as_mut().and_then(|r| r.route(addr, None).ok());
+        let route = self.routes.as_mut().and_then(|r| r.route(addr, None).ok());
         route
             .flatten()
             .is_some_and(|route| route.kind == RouteKind::Local)
@@ -52,7 +75,7 @@ impl RouteLookup {
                 ..PathInfo::default()
             };
         }
-        let Some(routes) = &mut self.0 else {
+        let Some(routes) = &mut self.routes else {
             return PathInfo::default();
         };
         match routes.route(peer.ip(), None) {

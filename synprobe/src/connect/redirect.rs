@@ -1,5 +1,5 @@
-//! Connections that this host's NAT sends to another address than the one called: a local proxy (sidecar), a
-//! service address.
+//! Connections that this host sends to another address than the one called, by its NAT or by a program of the
+//! cgroup: a local proxy (sidecar), a service address.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,7 @@ use super::{attempt::AttemptResult, path::RouteLookup};
 use crate::{
     diag::{listener_table::read_listeners, nat},
     filter::PortSet,
+    model::RedirectedBy,
     sys::netns::NetNs,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 pub struct RedirectInfo {
     /// The real destination.
     pub to: SocketAddr,
+    /// What sends it there.
+    pub by: RedirectedBy,
     /// The device by which it leaves.
     pub interface: Option<String>,
     /// Who listens there, where that is in the same namespace: pid and command.
@@ -39,17 +42,22 @@ pub fn look_up(tried: &mut [AttemptResult], netns: &NetNs, routes: &mut RouteLoo
     for (at, to) in known.into_iter().zip(found) {
         let called = tried[at].peer;
         let called = SocketAddr::new(called.ip().to_canonical(), called.port());
-        tried[at].redirect = to
+        let by_nat = to
             .filter(|to| *to != called)
-            .map(|to| info(to, netns, routes));
+            .map(|to| (to, RedirectedBy::Nat));
+        let by_program = tried[at].rewritten.map(|to| (to, RedirectedBy::Cgroup));
+        tried[at].redirect = by_program
+            .or(by_nat)
+            .map(|(to, by)| info(to, by, netns, routes));
     }
 }
 
-fn info(to: SocketAddr, netns: &NetNs, routes: &mut RouteLookup) -> RedirectInfo {
+fn info(to: SocketAddr, by: RedirectedBy, netns: &NetNs, routes: &mut RouteLookup) -> RedirectInfo {
     let ports: PortSet = to.port().to_string().parse().unwrap_or_default();
     let path = routes.to(to);
     let mut info = RedirectInfo {
         to,
+        by,
         interface: path.interface,
         owner: None,
         accept_queue: None,

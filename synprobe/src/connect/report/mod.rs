@@ -155,6 +155,7 @@ fn attempt(
         icmp: tried.icmp.as_ref().map(|icmp| icmp.text()),
         icmp_from: tried.icmp.as_ref().and_then(|icmp| icmp.from),
         redirect: tried.redirect.as_ref().map(|redirect| Redirect {
+            by: redirect.by,
             addr: redirect.to.ip(),
             port: redirect.to.port(),
             pid: redirect.owner.as_ref().map(|(pid, _)| *pid),

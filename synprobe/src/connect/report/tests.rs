@@ -28,6 +28,7 @@ pub fn tried(
             source: Some("10.0.0.5".parse().unwrap()),
             nowhere: None,
         },
+        rewritten: None,
         redirect: None,
     }
 }
