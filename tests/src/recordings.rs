@@ -262,8 +262,7 @@ impl Blank {
             Event::State(r, ..) => {
                 r.sock = self.address(r.sock);
                 if r.tgid != 0 {
-                    r.comm = [0; 16];
-                    r.comm[..NEUTRAL.len()].copy_from_slice(NEUTRAL.as_bytes());
+                    r.comm = neutral_comm();
                 }
             }
             Event::Retransmit(r, _) => r.sock = self.address(r.sock),
@@ -272,7 +271,12 @@ impl Blank {
                 r.sock = self.address(r.sock);
             }
             Event::Reset(r, _) => r.sock = self.address(r.sock),
-            Event::EarlyReset(r, _) => r.sock = self.address(r.sock),
+            Event::EarlyReset(r, _) => {
+                r.sock = self.address(r.sock);
+                if r.tgid != 0 {
+                    r.comm = neutral_comm();
+                }
+            }
             Event::Error(r, _) => r.sock = self.address(r.sock),
             Event::Drop(r) => r.location = self.address(r.location),
             Event::Request(r, _) => r.req = self.address(r.req),
@@ -287,6 +291,12 @@ impl Blank {
         let next = 64 * (self.addresses.len() as u64 + 1);
         *self.addresses.entry(address).or_insert(next)
     }
+}
+
+fn neutral_comm() -> [u8; 16] {
+    let mut comm = [0; 16];
+    comm[..NEUTRAL.len()].copy_from_slice(NEUTRAL.as_bytes());
+    comm
 }
 
 fn path_is_neutral(path: &mut Option<Arc<str>>) {
