@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -12,9 +13,13 @@ use synprobe::{
     model::Role,
     probe::drop_governor,
 };
-use synprobe_ebpf::config::DROPS_PER_SECOND;
+use synprobe_ebpf::{
+    config::{DROPS_PER_SECOND, EARLY_RESETS_PER_SECOND},
+    event::KIND_EARLY_RESET,
+};
 use synprobe_lab::{
-    Client, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily, syn,
+    Client, ConnectState, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily,
+    TcpCounters, settle, syn,
 };
 use synprobe_tests::harness::figure;
 
@@ -126,6 +131,47 @@ pub fn flood() -> Result<()> {
         stats.drop_runs >= stats.drop_looks && stats.drop_looks >= SYNS,
         "{stats:?}"
     );
+    Ok(())
+}
+
+/// More early resets than may be written: what is held back is counted, to the last one.
+pub fn resets() -> Result<()> {
+    const RESETS: u64 = 2000;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _listener = lab.listen(PORT, 4096)?;
+    let watch = Watch::on(&lab)?;
+    let began = Instant::now();
+    for _ in 0..RESETS {
+        let mut client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
+        settle(
+            [&mut client],
+            &AtomicBool::new(false),
+            began + Duration::from_secs(20),
+        )?;
+        ensure!(
+            client.seen == ConnectState::Connected,
+            "not connected: {:?}",
+            client.seen
+        );
+        client.reset()?;
+    }
+    let counted = || -> Result<u64> { Ok(TcpCounters::read(&lab.server)?.get("EstabResets")) };
+    wait("the resets", || Ok(counted()? == RESETS))?;
+    let seconds = began.elapsed().as_secs() + 2;
+    let (_, stats) = watch.end()?;
+    let kind = usize::from(KIND_EARLY_RESET);
+    let due = stats.produced[kind];
+    let written = due - stats.dropped[kind] - stats.unread[kind] - stats.resets_held_back;
+    figure(format!(
+        "{written} of {due} early resets written in {:?}; EstabResets {}",
+        began.elapsed(),
+        counted()?
+    ));
+    let most = EARLY_RESETS_PER_SECOND * thread::available_parallelism()?.get() as u64 * seconds;
+    ensure!(due == RESETS, "{stats:?}");
+    ensure!(written <= most, "{written} written, {most} at most");
+    ensure!(stats.resets_held_back > 0 || most >= RESETS, "{stats:?}");
+    ensure!(stats.held_back == 0, "they are no drops: {stats:?}");
     Ok(())
 }
 

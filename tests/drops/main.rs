@@ -66,6 +66,7 @@ fn main() -> ExitCode {
     cases.push(Case::new("before-6.11", own_doing::without_receiver));
     cases.push(Case::new("no-neighbour", own_doing::no_neighbour));
     cases.push(Case::new("more-than-is-written", limits::flood));
+    cases.push(Case::new("more-resets-than-are-written", limits::resets));
     cases.push(Case::new("stepping-aside", limits::stepping_aside));
     harness::main(cases)
 }

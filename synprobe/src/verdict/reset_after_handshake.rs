@@ -208,6 +208,11 @@ fn of_client(sum: &EarlyResetSum, context: &Context) -> (Vec<Evidence>, String) 
     facts.push(contra(alike.to_owned()));
     let port = c.peer_port.unwrap_or(0);
     let remedy = match called {
+        _ if sum.at_first_data => format!(
+            "on {}: synprobe diagnose names a listener that was closed; on the path: the time-outs of NAT and \
+             firewalls",
+            c.peer_addr
+        ),
         Some(l) => format!(
             "see the log of whoever listens there, and its upstream: {}ss -ltnp 'sport = :{}'",
             l.in_its_netns(),
