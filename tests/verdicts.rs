@@ -1,7 +1,7 @@
 //! Verdicts on handshakes whose cause is known: every scenario once in IPv4 and once in IPv6, with healthy
 //! background traffic, as in `diagnose`. `cargo xtask matrix` repeats this many times.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
@@ -53,6 +53,18 @@ fn main() -> ExitCode {
             reset_at_once,
         ));
     }
+    for family in [SocketFamily::V4, SocketFamily::V6] {
+        for (name, looks) in ACCEPT_LOOKS {
+            let title = format!("accept-slow::{name}");
+            cases.push(Case::for_family(&title, family, move |family| {
+                accept_slow(family, looks)
+            }));
+            let title = format!("accept-burst::{name}");
+            cases.push(Case::for_family(&title, family, move |family| {
+                accept_burst(family, looks)
+            }));
+        }
+    }
     cases.push(Case::new("a-ring-that-is-too-small", too_small_a_ring));
     cases.push(Case::new("issue14_1_4-evictions", issue14_1_4_evictions));
     harness::main_with(cases, 10)
@@ -65,12 +77,29 @@ fn run(
     max_handshakes: usize,
     background: bool,
 ) -> Result<(LabRun, String)> {
+    let detail = Detail::Handshakes;
+    run_in_detail(
+        scenario,
+        family,
+        (ring_bytes, max_handshakes),
+        background,
+        detail,
+    )
+}
+
+fn run_in_detail(
+    scenario: &'static dyn Scenario,
+    family: SocketFamily,
+    (ring_bytes, max_handshakes): (u32, usize),
+    background: bool,
+    detail: Detail,
+) -> Result<(LabRun, String)> {
     let setup = Setup {
         ring_bytes,
         max_handshakes,
         max_peers: 32_768,
         log_level: 0,
-        detail: Detail::Handshakes,
+        detail,
         mode: Mode::AtTheEnd,
         requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
     };
@@ -295,6 +324,103 @@ fn replaced_listener(family: SocketFamily) -> Result<()> {
             && (effect.role, effect.handshakes) == (Role::Client.into(), 3),
         "{problem:#?}"
     );
+    Ok(())
+}
+
+/// How a slow application is looked at.
+#[derive(Clone, Copy)]
+struct AcceptLook {
+    quiet: bool,
+    /// Whether another listener of the namespace is busy.
+    others: bool,
+}
+
+const ACCEPT_LOOKS: [(&str, AcceptLook); 4] = [
+    ("alone", AcceptLook::new(false, false)),
+    ("beside-others", AcceptLook::new(false, true)),
+    ("quiet", AcceptLook::new(true, false)),
+    ("quiet-beside-others", AcceptLook::new(true, true)),
+];
+
+impl AcceptLook {
+    const fn new(quiet: bool, others: bool) -> Self {
+        Self { quiet, others }
+    }
+}
+
+fn run_accept(name: &str, family: SocketFamily, look: AcceptLook) -> Result<LabRun> {
+    let scenario = synprobe_lab::find(name).context("the scenario")?;
+    let detail = match look.quiet {
+        false => Detail::Handshakes,
+        true => Detail::Quiet {
+            slow: Duration::from_secs(1),
+        },
+    };
+    let sizes = (AMPLE_RING, AMPLE_TABLE);
+    let (run, json) = run_in_detail(scenario, family, sizes, look.others, detail)?;
+    schema::check(json.lines())?;
+    if run.lines.iter().any(|l| matches!(l.body, Body::Lost(_))) {
+        bail!(Undecided("records were lost".to_owned()));
+    }
+    Ok(run)
+}
+
+/// Every handshake is healthy, and yet clients wait: for as long as the application itself has measured.
+fn accept_slow(family: SocketFamily, look: AcceptLook) -> Result<()> {
+    let run = run_accept("accept-slow", family, look)?;
+    let problems = problems(&run);
+    let [problem] = problems[..] else {
+        bail!("not one problem: {problems:#?}");
+    };
+    let confidence = match look.others {
+        false => Confidence::Certain,
+        true => Confidence::Likely,
+    };
+    ensure!(
+        problem.verdict == Some(VerdictKind::AcceptSlow)
+            && problem.confidence == confidence
+            && problem.role == Role::Server
+            && problem.local_port == Some(synprobe_lab::PORT)
+            && problem.pid == Some(std::process::id())
+            && problem.handshakes > 0,
+        "{problem:#?}"
+    );
+    let of_port = |l: &synprobe::model::Line| match &l.body {
+        Body::Listener(l) if l.local_port == synprobe_lab::PORT => l.accept_wait,
+        _ => None,
+    };
+    let wait = run.lines.iter().find_map(of_port);
+    let wait = wait.context("the listener's line has the waits")?;
+    let (mean, longest) = run.truth.accept_wait().context("the true waits")?;
+    let estimate = Duration::from_micros(wait.mean_us.context("an estimate")?);
+    let at_least = Duration::from_micros(wait.longest_at_least_us.context("a bound")?);
+    let ratio = estimate.as_secs_f64() / mean.as_secs_f64();
+    ensure!(
+        (0.75..1.25).contains(&ratio),
+        "estimated {estimate:?}, it was {mean:?}: {wait:?}"
+    );
+    ensure!(
+        at_least <= longest && at_least >= longest / 3,
+        "at least {at_least:?}, it was {longest:?}: {wait:?}"
+    );
+    harness::figure(format!(
+        "accept-slow {} quiet {} others {}: mean {mean:.2?}, estimated {estimate:.2?}; longest {longest:.2?}, at \
+         least {at_least:.2?}; {} connections of {} proven",
+        harness::family_name(family),
+        look.quiet,
+        look.others,
+        problem.handshakes,
+        run.truth.accept_waits.len()
+    ));
+    Ok(())
+}
+
+/// Bursts and one pause of a healthy application.
+fn accept_burst(family: SocketFamily, look: AcceptLook) -> Result<()> {
+    let run = run_accept("accept-burst", family, look)?;
+    let problems = problems(&run);
+    ensure!(problems.is_empty(), "{problems:#?}");
+    ensure!(run.end.unexplained.is_empty(), "{:?}", run.end.unexplained);
     Ok(())
 }
 

@@ -23,10 +23,10 @@ use synprobe::{
     engine::{DropMeaning, Engine, Input, RunConfig},
     filter::Selection,
     model::{
-        Body, Confidence, Counted, Detail, Fate, HalfOpenRow, HalfOpenSource, HandshakeCounters,
-        HandshakeSettings, Line, ListenCounters, Listener, ListenerOwner, Missed, OpenReason,
-        Outcome, PathQuestion, Process, RetransCounts, RetransReading, ReturnPath, Role,
-        SocketDump, Start, TcpState, Trigger, Tuple, VerdictKind, WallClock,
+        AcceptReading, Body, Confidence, Counted, Detail, Fate, HalfOpenRow, HalfOpenSource,
+        HandshakeCounters, HandshakeSettings, Line, ListenCounters, Listener, ListenerOwner,
+        Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts, RetransReading,
+        ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, VerdictKind, WallClock,
     },
     recording::inputs::{Decoded, InputDecoder, encode},
     track::{Fates, TrackConfig},
@@ -504,6 +504,7 @@ impl Made<'_> {
             syn_queue_group: b.pick(&[None, Some(0), Some(7)]),
             inode: b.pick(&[None, Some(5), Some(6)]),
             owner_state: None,
+            accept_wait: None,
         }
     }
 
@@ -654,6 +655,22 @@ impl Made<'_> {
                 Input::Completed(role, port, counts)
             }
             43 => Input::CompletedAll,
+            46 => {
+                let netns = self.netns();
+                let b = &mut self.bytes;
+                let reading = AcceptReading {
+                    netns,
+                    before_ns: self.now_ns.saturating_sub(4_000_000),
+                    after_ns: self.now_ns.saturating_sub(3_000_000),
+                    opens_before: b.maybe(),
+                    opens_after: b.maybe(),
+                };
+                Input::AcceptReadings(vec![reading])
+            }
+            47 => Input::ServerCounts {
+                ports: vec![(80, self.bytes.pick(&[0, 7, u64::MAX]))],
+                others: self.bytes.pick(&[0, 1]),
+            },
             44 => Input::SocketStates(Box::default()),
             45 => Input::EndOpen {
                 at_ns: self.now_ns,

@@ -1,6 +1,6 @@
 //! The ground truth of a scenario: what synprobe and the kernel's counters are compared with.
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use synprobe_common::model::VerdictKind;
 pub use synprobe_common::model::{Outcome, Role};
@@ -117,6 +117,9 @@ pub struct GroundTruth {
     pub retransmits: Vec<ExpectedRetransmits>,
     /// Injected losses.
     pub faults: Vec<FaultReport>,
+    /// How long each connection waited for accept(), by the clock of the scenario's application. Empty where the
+    /// scenario does not measure it.
+    pub accept_waits: Vec<Duration>,
     /// Notes for the reader of the report.
     pub notes: Vec<String>,
     /// Number of healthy background handshakes, where [`Jitter::background`](crate::Jitter) requested
@@ -127,6 +130,16 @@ pub struct GroundTruth {
 }
 
 impl GroundTruth {
+    /// The mean and the longest wait for accept(); `None`: not measured.
+    pub fn accept_wait(&self) -> Option<(Duration, Duration)> {
+        let all: Duration = self.accept_waits.iter().sum();
+        let count = u32::try_from(self.accept_waits.len()).ok()?;
+        Some((
+            all.checked_div(count)?,
+            self.accept_waits.iter().max().copied()?,
+        ))
+    }
+
     /// Number of handshakes of a role with an outcome. With background handshakes only a lower bound.
     pub fn count(&self, role: Role, outcome: Outcome) -> RangeInclusive<u64> {
         let matching = self

@@ -96,6 +96,8 @@ scenario_tests! {
     refused = "refused";
     unreachable = "unreachable";
     accept_queue_full = "accept-queue-full";
+    accept_slow = "accept-slow";
+    accept_burst = "accept-burst";
     abandoned = "abandoned";
     half_open_reset = "half-open-reset";
     syn_flood = "syn-flood";

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::Workload;
+use super::{AcceptWait, Workload};
 
 /// Which limit binds a listener's queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +59,12 @@ pub struct Listener {
     pub syn_queue_group: Option<u32>,
     /// Inode of the socket: sockets of a SO_REUSEPORT group differ in it.
     pub inode: Option<u32>,
-    /// What its owner was doing, where that was read: while its accept queue is half full or fuller.
+    /// What its owner was doing, where that was read: while its accept queue is half full or fuller, or
+    /// held a connection at the check before too.
     pub owner_state: Option<OwnerState>,
+    /// How long the connections of its port waited for accept(). The engine finds it: it is in no recording.
+    #[serde(skip)]
+    pub accept_wait: Option<AcceptWait>,
 }
 
 /// What a process was doing when it was read from `/proc/PID`.

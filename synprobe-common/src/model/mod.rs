@@ -3,6 +3,7 @@
 //! The tracker makes these, the views only format them. Units are in the names; an unknown value is
 //! `None`, never 0.
 
+mod accept_wait;
 mod community_id;
 mod completed;
 mod connect;
@@ -33,6 +34,7 @@ mod verdict;
 mod wall_clock;
 mod workload;
 
+pub use accept_wait::{AcceptReading, AcceptWait, AcceptWaitSource};
 pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt, Redirect, RedirectedBy};

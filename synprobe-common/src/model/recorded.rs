@@ -49,6 +49,7 @@ impl From<RecordedListener> for Listener {
             syn_queue_group: None,
             inode: None,
             owner_state: None,
+            accept_wait: None,
         }
     }
 }

@@ -75,6 +75,8 @@ macro_rules! verdict_table {
             DataUnacknowledged = "data-unacknowledged",
             /// The connection is reset right after the handshake.
             ResetAfterHandshake = "reset-after-handshake",
+            /// Connections wait for accept() for long, and the accept queue is not full.
+            AcceptSlow = "accept-slow",
         }
     };
 }

@@ -2,6 +2,7 @@
 
 mod abandoned;
 mod accept_queue_full;
+mod accept_slow;
 mod ack_lost;
 mod asymmetric_return;
 mod data_unacknowledged;
@@ -79,6 +80,8 @@ static ALL: &[&dyn Scenario] = &[
     &refused::RefusedScenario,
     &unreachable::UnreachableScenario,
     &accept_queue_full::AcceptQueueFullScenario,
+    &accept_slow::AcceptSlowScenario,
+    &accept_slow::AcceptBurstScenario,
     &abandoned::AbandonedScenario,
     &half_open_reset::HalfOpenResetScenario,
     &syn_flood::SynFloodScenario,

@@ -206,6 +206,7 @@ mod tests {
                 syn_queue_group: None,
                 inode: None,
                 owner_state: None,
+                accept_wait: None,
             })),
         };
         let mut lines = [at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];

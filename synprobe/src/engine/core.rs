@@ -75,6 +75,7 @@ impl Engine {
         context.sees_answers = config.sees_answers();
         context.selection = config.selection().clone();
         let quiet = config.detail().slow_us().is_some();
+        context.accept_waits.quiet = quiet;
         // Until the kernel side's counts are read, there may be any number.
         context.counted_clients = if quiet { u64::MAX } else { 0 };
         let start = Line {
@@ -121,7 +122,10 @@ impl Engine {
             Input::CgroupPath(id, path) => self.tracker.set_cgroup_path(id, path),
             Input::Settings(netns, settings) => self.tracker.set_settings(netns, settings),
             Input::Counters(netns, counters) => self.tracker.set_counters(netns, counters),
-            Input::PollBegins => self.tracker.poll_begins(),
+            Input::PollBegins => {
+                self.tracker.poll_begins();
+                self.judge.context.accept_waits.round_begins();
+            }
             Input::Owners(owners) => self.tracker.observe(Observation::Listeners(owners)),
             Input::Queues {
                 at_ns,
@@ -167,6 +171,7 @@ impl Engine {
                 self.fates(&Fates::default());
                 self.tracker.poll_ends(at_ns);
                 self.judge.context.refused_syns.passed(at_ns);
+                self.judge.context.round_ends();
                 self.judge.context.routes_are_answered();
                 self.count_half_opens();
             }
@@ -199,6 +204,8 @@ impl Engine {
                 self.tracker.set_workload(cgroup, pid, Workload(names));
             }
             Input::NotPolled(netns) => self.tracker.not_polled(netns),
+            Input::AcceptReadings(readings) => self.judge.context.accept_waits.read(readings),
+            Input::ServerCounts { ports, others } => self.server_counts(ports, others),
         }
     }
 
@@ -304,24 +311,6 @@ impl Engine {
         if let Some((dump, _)) = self.dump.take() {
             self.tracker.observe(Observation::Dump(dump, fates.clone()));
         }
-    }
-
-    fn listen_sockets(
-        &mut self,
-        before_ns: u64,
-        at_ns: u64,
-        mut listeners: Vec<Listener>,
-        counters: Vec<ListenCounters>,
-    ) {
-        for l in &mut listeners {
-            l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
-        }
-        let namespaces = counters.iter().map(|c| c.netns).collect();
-        self.tracker
-            .listeners_sampled((before_ns, at_ns), &namespaces, &listeners);
-        self.judge
-            .context
-            .sample_at((before_ns, at_ns), &listeners, &counters);
     }
 
     fn count_half_opens(&mut self) {

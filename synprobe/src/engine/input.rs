@@ -12,10 +12,10 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        ClientOwner, ConntrackReading, Counted, DestinationQuestion, HandshakeCounters,
-        HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed, PathQuestion,
-        RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer, RouteQuestion,
-        SocketDump, Tuple, TupleHolder, WorkloadNames,
+        AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
+        HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed,
+        PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer,
+        RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
     },
     track::Fates,
 };
@@ -137,6 +137,15 @@ pub enum Input {
         pid: Option<u32>,
         /// What it is; `None`: nothing is known.
         names: Option<Arc<WorkloadNames>>,
+    },
+    /// The accept queues of the next [`Self::ListenSockets`]: when they were read, and `PassiveOpens` around that.
+    AcceptReadings(Vec<AcceptReading>),
+    /// The quiet mode: handshakes of this host's servers that the kernel side has only counted so far, by port.
+    ServerCounts {
+        /// The ports whose connections wait for accept().
+        ports: Vec<(u16, u64)>,
+        /// Ports for which the kernel side had no room, all together.
+        others: u64,
     },
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.

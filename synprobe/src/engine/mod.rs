@@ -15,6 +15,7 @@ mod dropped;
 mod events;
 mod input;
 mod losses;
+mod listen_sockets;
 mod refusals;
 mod snapshot;
 mod stats;

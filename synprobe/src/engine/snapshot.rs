@@ -17,7 +17,7 @@ pub struct EngineSnapshot {
     pub stats: HandshakeStats,
     /// By namespace, role and port.
     pub ports: Vec<PortState>,
-    /// The selected listeners, as last seen.
+    /// The selected listeners, as last seen, with the waits for accept() of their ports.
     pub listeners: Vec<Listener>,
     /// The peers, those in most trouble first.
     pub peers: Vec<Peer>,
@@ -39,7 +39,7 @@ impl Engine {
             .context
             .listeners()
             .filter(|history| judge.context.selects_listener(&history.last))
-            .map(|history| history.last.clone())
+            .map(|history| judge.context.with_wait(&history.last))
             .collect();
         listeners.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
         EngineSnapshot {

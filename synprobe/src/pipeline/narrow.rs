@@ -154,6 +154,12 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
                 counters,
             })
         }
+        Input::AcceptReadings(mut readings) => {
+            if let Some(only) = selection.netns {
+                readings.retain(|reading| only.contains(&reading.netns));
+            }
+            Some(Input::AcceptReadings(readings))
+        }
         Input::Queues {
             at_ns,
             listeners,

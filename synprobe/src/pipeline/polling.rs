@@ -1,6 +1,9 @@
 //! The poller's rounds: the engine's questions go out, the answers come back as inputs.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::mpsc, time::sleep};
 
@@ -10,7 +13,7 @@ use super::{
 };
 use crate::{
     engine::Input,
-    model::{DestinationQuestion, PathQuestion, RouteQuestion, Tuple},
+    model::{DestinationQuestion, PathQuestion, Role, RouteQuestion, Tuple},
     poller::{Report, Request, Round},
     sys::clock::monotonic_ns,
     track::Fates,
@@ -29,7 +32,7 @@ pub(super) struct Polling {
     reports: mpsc::Receiver<Report>,
     under_way: bool,
     due: Instant,
-    /// The last round showed no handshake in progress, and no record has come since it began.
+    /// The last round showed no handshake in progress and no connection that waits for accept(), and no record has come since it began.
     pub calm: bool,
     /// Asked by the engine, for the next round.
     paths: Vec<PathQuestion>,
@@ -83,7 +86,8 @@ impl Polling {
 
 impl Run {
     /// Begins a round; with `all` one that looks at idle namespaces too.
-    pub(super) fn request_poll(&mut self, all: bool) {
+    pub(super) fn request_poll(&mut self, all: bool) -> Result<(), WatchError> {
+        self.feed_server_counts()?;
         self.core.feed(Input::PollBegins);
         let mut named = std::mem::take(&mut self.named);
         named.extend(self.core.engine.namespaces());
@@ -103,6 +107,32 @@ impl Run {
             callers: self.core.engine.is_quiet(),
         };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
+        Ok(())
+    }
+
+    /// The quiet mode: how many handshakes of the ports whose connections wait for accept() were only counted.
+    fn feed_server_counts(&mut self) -> Result<(), WatchError> {
+        let wanted = self.core.engine.waiting_ports();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut ports: BTreeMap<u16, u64> = wanted.into_iter().map(|port| (port, 0)).collect();
+        let mut others = 0;
+        for (role, port, counts) in self.probes.counted()? {
+            let sum = match port {
+                _ if role != Role::Server => None,
+                Some(port) => ports.get_mut(&port),
+                None => Some(&mut others),
+            };
+            if let Some(sum) = sum {
+                *sum += counts.iter().sum::<u64>();
+            }
+        }
+        self.core.feed(Input::ServerCounts {
+            ports: ports.into_iter().collect(),
+            others,
+        });
+        Ok(())
     }
 
     /// Waits for the round that is under way, if one is.
@@ -124,6 +154,7 @@ impl Run {
             mut dumps,
             owners,
             queues,
+            accept_readings,
             mut counters,
             addresses,
             settings,
@@ -161,6 +192,8 @@ impl Run {
             core.feed(Input::NotPolled(idle));
         }
         core.feed(Input::Owners(owners));
+        let waits = queues.iter().any(|l| l.accept_queue > Some(0));
+        core.feed(Input::AcceptReadings(accept_readings));
         core.feed(Input::ListenSockets {
             before_ns,
             at_ns,
@@ -214,6 +247,7 @@ impl Run {
                 self.core.feed(Input::Fates(fates));
             }
         }
+        self.feed_server_counts()?;
         let began = Instant::now();
         self.core.feed(Input::PollEnds { at_ns });
         let took = took + began.elapsed();
@@ -225,7 +259,7 @@ impl Run {
         polling.under_way = false;
         polling.due = Instant::now() + took * PAUSE;
         polling.calm =
-            self.core.engine.is_quiet() && !came && empty && self.core.engine.open() == 0;
+            self.core.engine.is_quiet() && !came && empty && !waits && self.core.engine.open() == 0;
         Ok(())
     }
 }

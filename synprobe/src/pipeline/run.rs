@@ -59,7 +59,7 @@ pub(super) struct Run {
     /// Where ICMP errors come in.
     pub(super) icmp: Vec<Arc<IcmpErrors>>,
     icmp_buffer: icmp::Buffer,
-    probes: Probes,
+    pub(super) probes: Probes,
     ring: Ring,
     /// When the next tick is.
     pub(super) tick: Instant,
@@ -267,7 +267,7 @@ impl Run {
         // The next round may be far: where dumps are expensive, the pauses are long.
         self.core.feed(Input::CountHalfOpens);
         if self.polling.is_due() {
-            self.request_poll(false);
+            self.request_poll(false)?;
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl Run {
         self.take_report().await?;
         // Where one dump does not show a half-open, the next one decides.
         for _ in 0..2 {
-            self.request_poll(true);
+            self.request_poll(true)?;
             self.take_report().await?;
             if !self.core.engine.in_doubt() {
                 break;

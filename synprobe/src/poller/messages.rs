@@ -10,7 +10,7 @@ use std::{
 use crate::{
     diag::icmp::IcmpErrors,
     model::{
-        ClientOwner, ConntrackReading, DestinationQuestion, Fate, HandshakeSettings,
+        AcceptReading, ClientOwner, ConntrackReading, DestinationQuestion, Fate, HandshakeSettings,
         ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath, RouteAnswer,
         RouteQuestion, SocketDump, Tuple,
     },
@@ -54,6 +54,8 @@ pub struct Round {
     pub owners: Vec<ListenerOwner>,
     /// The queues of every listener there is.
     pub queues: Vec<Listener>,
+    /// When they were read, one for each namespace.
+    pub accept_readings: Vec<AcceptReading>,
     /// One for each namespace.
     pub counters: Vec<ListenCounters>,
     /// Addresses of the namespaces, where they were read in this round.

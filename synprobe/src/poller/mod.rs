@@ -299,6 +299,7 @@ impl Poller {
             no_routes6: None,
             listen_drops: None,
             migrate_req: None,
+            waiting: HashSet::new(),
             begun: false,
             given,
             in_use: Instant::now(),

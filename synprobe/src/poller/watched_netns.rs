@@ -1,6 +1,6 @@
 //! One namespace that is watched: what stays open of it, and what one round reads.
 
-use std::{io, mem, sync::Arc, time::Instant};
+use std::{collections::HashSet, io, mem, sync::Arc, time::Instant};
 
 use synprobe_ebpf::event::state;
 
@@ -20,8 +20,8 @@ use crate::{
         sock_diag::{self, Query, SockDiag},
     },
     model::{
-        ConntrackReading, HalfOpenRow, HandshakeSettings, ListenCounters, ListenerOwner,
-        QueueSettings, RetransCounts, RetransReading, SocketDump, Tuple,
+        AcceptReading, ConntrackReading, HalfOpenRow, HandshakeSettings, ListenCounters,
+        ListenerOwner, QueueSettings, RetransCounts, RetransReading, SocketDump, Tuple,
     },
     sys::{clock::monotonic_ns, netns::NetNs, sysctl::sysctl_numbers},
 };
@@ -49,6 +49,8 @@ pub(super) struct WatchedNetns {
     pub listen_drops: Option<u64>,
     /// `tcp_migrate_req`, as last read.
     pub migrate_req: Option<u64>,
+    /// Listeners in whose accept queue a connection waited, as last read.
+    pub waiting: HashSet<u32>,
     /// Whether its SYN_SENT were asked for.
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
@@ -108,6 +110,10 @@ pub(super) struct Seen {
     pub syn_sent: Vec<Row>,
     pub is_first: bool,
     pub listeners: ListenSockets,
+    /// When their queues were read.
+    accept_reading: AcceptReading,
+    /// Listeners in whose accept queue a connection waited at the check before.
+    waited: HashSet<u32>,
     counters: Option<counters::MibCounters>,
     counted_ns: u64,
     /// See [`ListenCounters::out_no_routes`].
@@ -139,8 +145,26 @@ impl Seen {
         let out_no_routes = counters
             .as_ref()
             .and_then(|counters| watched.out_no_routes(counters));
+        let before_ns = monotonic_ns();
         let listeners = ListenSockets::read(&mut watched.sock_diag)?;
+        let after_ns = monotonic_ns();
+        let opens = |counters: &counters::MibCounters| counters.get("PassiveOpens");
+        let waits = listeners.iter().any(|l| l.accept_queue > 0);
+        let reader = watched.counters.as_mut().filter(|_| waits);
+        let later = reader.and_then(|reader| reader.read().ok());
+        let accept_reading = AcceptReading {
+            netns: watched.netns.inode(),
+            before_ns,
+            after_ns,
+            opens_before: counters.as_ref().and_then(opens),
+            opens_after: later.as_ref().and_then(opens),
+        };
+        let now = listeners.iter().filter(|l| l.accept_queue > 0);
+        let now = now.map(|l| l.inode).collect();
+        let waited = mem::replace(&mut watched.waiting, now);
         Ok(Self {
+            accept_reading,
+            waited,
             half_opens,
             syn_sent,
             is_first: !mem::replace(&mut watched.begun, true),
@@ -257,12 +281,15 @@ impl Round {
                 .accept_queue
                 .zip(line.accept_queue_max)
                 .is_some_and(|(now, max)| now > 0 && now >= max / 2);
-            if half_full && self.owners_read < OWNERS_READ {
+            let waits = line.accept_queue > Some(0)
+                && line.inode.is_some_and(|inode| seen.waited.contains(&inode));
+            if (half_full || waits) && self.owners_read < OWNERS_READ {
                 self.owners_read += 1;
                 line.owner_state = line.pid.and_then(owner_state::read);
             }
         }
         self.queues.extend(lines);
+        self.accept_readings.push(seen.accept_reading);
         self.counters.push(ListenCounters {
             netns,
             listen_overflows: seen.counter("ListenOverflows"),

@@ -166,6 +166,7 @@ pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
         syn_queue_group: None,
         inode: None,
         owner_state: None,
+        accept_wait: None,
     }
 }
 

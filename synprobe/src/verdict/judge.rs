@@ -224,7 +224,7 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
     let mut found: Vec<Listener> = context
         .listeners()
         .filter(|l| concerned(&l.last) || l.was_full() && context.selects_listener(&l.last))
-        .map(|l| l.last.clone())
+        .map(|l| context.with_wait(&l.last))
         .collect();
     found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
     found

@@ -243,6 +243,7 @@ impl ListenQueues<'_> {
                 syn_queue_group: Some(of_group(l.inode)),
                 inode: (l.inode != 0).then_some(l.inode),
                 owner_state: None,
+                accept_wait: None,
             }
         };
         self.listeners.iter().map(line).collect()

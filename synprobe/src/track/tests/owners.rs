@@ -104,6 +104,7 @@ fn sampled(b: &mut Bench, at: u64, count: usize) {
         syn_queue_group: None,
         inode: None,
         owner_state: None,
+        accept_wait: None,
     };
     b.tracker
         .listeners_sampled((at, at + MS), &HashSet::from([NETNS]), &vec![one; count]);

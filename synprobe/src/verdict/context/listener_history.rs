@@ -26,7 +26,7 @@ pub struct ListenerHistory {
     pub closed_ns: Option<u64>,
     /// `OutRsts` of its namespace at the check before.
     pub(super) rsts_before_close: Option<u64>,
-    /// What its owner did while the queue was half full or fuller: the first and the last reading, and when.
+    /// What its owner did while connections waited in the queue: the first and the last reading, and when.
     owner: Option<[(u64, OwnerState); 2]>,
     /// Its `drops` when the run began, or 0 where it was opened later.
     first_drops: Option<u64>,
@@ -140,7 +140,7 @@ impl ListenerHistory {
         }
         let percent = (last.cpu_ms - first.cpu_ms) * 100 / span_ms;
         Some(format!(
-            "{who} used {percent} % of a CPU while its queue was at least half full; {asleep}"
+            "{who} used {percent} % of a CPU while connections waited for accept(); {asleep}"
         ))
     }
 

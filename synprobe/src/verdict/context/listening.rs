@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Context, DroppedPacket, ListenerHistory};
-use crate::model::{Connection, LimitedBy, ListenCounters, Listener};
+use super::{Context, DroppedPacket, ListenerHistory, PortWaits};
+use crate::model::{Connection, LimitedBy, ListenCounters, Listener, Role};
 
 impl Context {
     /// Takes in a sample of the listeners and of the namespaces' counters.
@@ -19,6 +19,23 @@ impl Context {
         counters: &[ListenCounters],
     ) {
         self.histories.note(when_ns, listeners, counters);
+        self.accept_waits.sample(listeners);
+    }
+
+    /// A round of the poller is over, and every record of its time is taken in.
+    pub fn round_ends(&mut self) {
+        let s = &self.selection;
+        let whole_ports = s.peers.is_empty() && s.peer_ports.is_empty() && s.wants(Role::Server);
+        self.accept_waits.round_ends(whole_ports && self.lost == 0);
+    }
+
+    /// A listener as its line has it: with the waits of its port.
+    pub fn with_wait(&self, l: &Listener) -> Listener {
+        let waits = self.accept_waits.of(l.netns, l.local_port);
+        Listener {
+            accept_wait: waits.map(PortWaits::wait),
+            ..l.clone()
+        }
     }
 
     /// Takes in the addresses of a namespace.

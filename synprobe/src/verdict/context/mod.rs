@@ -1,6 +1,7 @@
 //! What is known around a handshake: its listener's queues, packets that this host dropped, and how other
 //! handshakes went. Everything here was observed in this run, and is bounded.
 
+mod accept_waits;
 mod answers;
 mod baseline;
 mod checksum;
@@ -29,6 +30,7 @@ use std::{
     sync::Arc,
 };
 
+pub use accept_waits::{AcceptWaits, LONG_US, PortWaits};
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
 pub use closed_listeners::ClosedListener;
@@ -100,6 +102,8 @@ pub struct Context {
     pub selection: Selection,
     /// SYNs that this host refused before a half-open existed.
     pub refused_syns: RefusedSyns,
+    /// How long connections wait for accept().
+    pub accept_waits: AcceptWaits,
     drops: DroppedPackets,
     devices: Bounded<(u32, u32), Option<Arc<str>>>,
     conntrack: conntrack::ConntrackHistories,
@@ -164,6 +168,7 @@ impl Context {
                 self.histories.served(c.netns, c.local_addr);
                 if h.outcome == Outcome::Established {
                     self.forwarding.accepted(c);
+                    self.accept_waits.completed(c.netns, c.local_port);
                 }
                 if let (true, Some(queue), Some(port)) =
                     (h.facts.queue_was_full, h.facts.queue, c.local_port)

@@ -29,7 +29,7 @@ use super::{
     Context,
     context::{DroppedPacket, Ends},
     data_unacknowledged, find, reset_after_handshake,
-    server::existing_connection,
+    server::{accept_slow, existing_connection},
 };
 use crate::model::{
     Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
@@ -199,7 +199,14 @@ impl ProblemGroups {
             let others = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
             unexplained::explained(others, counted, netns)
         });
+        full.extend(silent.iter().filter_map(|p| {
+            let is_full = p.verdict == Some(VerdictKind::AcceptQueueFull);
+            is_full.then_some((p.netns, p.local_port))
+        }));
         problems.extend(silent.into_iter().map(Found::alone));
+        // A full queue says more.
+        let slow = accept_slow::problems(context, |place| full.contains(&place));
+        problems.extend(slow.into_iter().map(Found::alone));
         problems.extend(data_unacknowledged::problems(context));
         problems.extend(reset_after_handshake::problems(context));
         problems
@@ -241,7 +248,7 @@ pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
 }
 
 /// A problem of a listener itself, likely: no handshake and no packet shows it.
-fn of_listener(
+pub(super) fn of_listener(
     l: &Listener,
     verdict: VerdictKind,
     handshakes: u64,

@@ -1,6 +1,7 @@
 //! Verdicts on half-opens.
 
 mod accept_queue_full;
+pub(super) mod accept_slow;
 mod asymmetric_nat;
 mod defer_accept;
 pub(super) mod existing_connection;
@@ -13,6 +14,7 @@ mod syn_flood;
 mod synack_lost;
 
 pub(super) use accept_queue_full::AcceptQueueFull;
+pub(super) use accept_slow::AcceptSlow;
 pub(super) use asymmetric_nat::AsymmetricNat;
 pub(super) use defer_accept::DeferAccept;
 pub(super) use existing_connection::ExistingConnection;

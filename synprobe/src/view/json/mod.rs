@@ -14,7 +14,7 @@ use serde_json::{Serializer, ser::Formatter};
 
 use super::{Stamps, View, WallClock};
 use crate::{
-    model::{Body, Line, Listener, Workload},
+    model::{AcceptWait, Body, Line, Listener, Workload},
     util::format::is_hazardous,
 };
 
@@ -88,13 +88,14 @@ impl<W: Write> View for JsonView<W> {
     }
 }
 
-/// A listener as a line has it.
+/// A listener as a line has it: with what is in no recording.
 #[derive(Serialize)]
-struct WithWorkload<'a> {
+struct WithFindings<'a> {
     #[serde(flatten)]
     listener: &'a Listener,
     #[serde(flatten)]
     workload: &'a Workload,
+    accept_wait: Option<AcceptWait>,
 }
 
 /// Writes any line, by serde.
@@ -107,7 +108,12 @@ fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
         Body::Peer(b) => envelope(out, "peer", line, time, b),
         Body::Listener(listener) => {
             let workload = &listener.workload;
-            let whole = WithWorkload { listener, workload };
+            let accept_wait = listener.accept_wait;
+            let whole = WithFindings {
+                listener,
+                workload,
+                accept_wait,
+            };
             envelope(out, "listener", line, time, &whole)
         }
         Body::Completed(b) => envelope(out, "completed", line, time, b),

@@ -1,0 +1,38 @@
+//! Listeners with their queues, and what is counted of their ports.
+
+use super::Engine;
+use crate::model::{ListenCounters, Listener};
+
+impl Engine {
+    /// Ports at which connections waited for accept() at the last check: in the quiet mode the kernel side's
+    /// counts of them are wanted before and after the next one ([`Input::ServerCounts`]).
+    pub fn waiting_ports(&self) -> Vec<u16> {
+        match self.is_quiet() {
+            true => self.judge.context.accept_waits.waiting(),
+            false => Vec::new(),
+        }
+    }
+
+    pub(super) fn listen_sockets(
+        &mut self,
+        before_ns: u64,
+        at_ns: u64,
+        mut listeners: Vec<Listener>,
+        counters: Vec<ListenCounters>,
+    ) {
+        for l in &mut listeners {
+            l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
+        }
+        let namespaces = counters.iter().map(|c| c.netns).collect();
+        self.tracker
+            .listeners_sampled((before_ns, at_ns), &namespaces, &listeners);
+        self.judge
+            .context
+            .sample_at((before_ns, at_ns), &listeners, &counters);
+    }
+
+    /// What the kernel side has only counted.
+    pub(super) fn server_counts(&mut self, ports: Vec<(u16, u64)>, others: u64) {
+        self.judge.context.accept_waits.counted(ports, others);
+    }
+}
