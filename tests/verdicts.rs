@@ -6,8 +6,12 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    model::{Body, Confidence, Counted, Lost, Missed, Problem, Role, VerdictKind},
+    model::{
+        AcceptWaitSource, Body, Confidence, Counted, HalfOpenSource, Lost, Missed, Problem, Role,
+        VerdictKind,
+    },
     pipeline::Setup,
+    probe::half_open_source::RequestedMode,
     verbs::lab,
     verdict::Mode,
     view::{JsonView, Page, View},
@@ -386,7 +390,7 @@ fn accept_slow(family: SocketFamily, look: AcceptLook) -> Result<()> {
         "{problem:#?}"
     );
     let of_port = |l: &synprobe::model::Line| match &l.body {
-        Body::Listener(l) if l.local_port == synprobe_lab::PORT => l.accept_wait,
+        Body::Listener(l) if l.local_port == synprobe_lab::PORT => l.accept_wait.clone(),
         _ => None,
     };
     let wait = run.lines.iter().find_map(of_port);
@@ -395,8 +399,30 @@ fn accept_slow(family: SocketFamily, look: AcceptLook) -> Result<()> {
     let estimate = Duration::from_micros(wait.mean_us.context("an estimate")?);
     let at_least = Duration::from_micros(wait.longest_at_least_us.context("a bound")?);
     let ratio = estimate.as_secs_f64() / mean.as_secs_f64();
+    let by_fentry = harness::host()?
+        .exact_by(RequestedMode::Auto, Detail::Handshakes)?
+        .source
+        == HalfOpenSource::Fentry;
+    let (source, close) = match by_fentry {
+        true => (AcceptWaitSource::Accept, 0.95..1.05),
+        false => (AcceptWaitSource::Queue, 0.75..1.25),
+    };
+    ensure!(wait.source == source, "{wait:?}");
+    if by_fentry {
+        let all = run.truth.accept_waits.len() as u64;
+        let by = wait.accepted_by.as_ref().map(|p| p.pid);
+        ensure!(
+            wait.accepted == Some(all) && by == Some(std::process::id()),
+            "{all} were accepted: {wait:?}"
+        );
+        let p99 = Duration::from_micros(wait.p99_us.context("99 %")?);
+        ensure!(
+            p99 >= longest.mul_f64(0.9) && p99 <= longest.mul_f64(1.3),
+            "the longest was {longest:?}: {wait:?}"
+        );
+    }
     ensure!(
-        (0.75..1.25).contains(&ratio),
+        close.contains(&ratio),
         "estimated {estimate:?}, it was {mean:?}: {wait:?}"
     );
     ensure!(
@@ -404,7 +430,7 @@ fn accept_slow(family: SocketFamily, look: AcceptLook) -> Result<()> {
         "at least {at_least:?}, it was {longest:?}: {wait:?}"
     );
     harness::figure(format!(
-        "accept-slow {} quiet {} others {}: mean {mean:.2?}, estimated {estimate:.2?}; longest {longest:.2?}, at \
+        "accept-slow {} quiet {} others {}: mean {mean:.2?}, {source:?} {estimate:.2?}; longest {longest:.2?}, at \
          least {at_least:.2?}; {} connections of {} proven",
         harness::family_name(family),
         look.quiet,

@@ -23,10 +23,11 @@ use synprobe::{
     engine::{DropMeaning, Engine, Input, RunConfig},
     filter::Selection,
     model::{
-        AcceptReading, Body, Confidence, Counted, Detail, Fate, HalfOpenRow, HalfOpenSource,
-        HandshakeCounters, HandshakeSettings, Line, ListenCounters, Listener, ListenerOwner,
-        Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts, RetransReading,
-        ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, VerdictKind, WallClock,
+        AcceptCounts, AcceptReading, Body, Confidence, Counted, Detail, Fate, HalfOpenRow,
+        HalfOpenSource, HandshakeCounters, HandshakeSettings, Line, ListenCounters, Listener,
+        ListenerOwner, Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts,
+        RetransReading, ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, VerdictKind,
+        WallClock,
     },
     recording::inputs::{Decoded, InputDecoder, encode},
     track::{Fates, TrackConfig},
@@ -666,6 +667,18 @@ impl Made<'_> {
                     opens_after: b.maybe(),
                 };
                 Input::AcceptReadings(vec![reading])
+            }
+            48 => {
+                let netns = self.netns();
+                let b = &mut self.bytes;
+                let counts = AcceptCounts {
+                    netns,
+                    port: 80,
+                    total_us: b.pick(&[0, 7, u64::MAX]),
+                    counts: b.pick(&[vec![], vec![1; 96], vec![u64::MAX; 200]]),
+                    accepted_by: None,
+                };
+                Input::AcceptCounts(vec![counts])
             }
             47 => Input::ServerCounts {
                 ports: vec![(80, self.bytes.pick(&[0, 7, u64::MAX]))],

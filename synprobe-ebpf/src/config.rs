@@ -17,6 +17,9 @@ pub const EARLY_RESETS_FEATURE: &str = "connections that are reset right after t
 /// [`Member::feature`] of members that show what the first SYN had and its repetitions have not.
 pub const OPTIONS_FEATURE: &str = "options of the first SYN (Fast Open, ECN)";
 
+/// [`Member::feature`] of members that only the program on `inet_csk_accept()` reads.
+pub const ACCEPT_FEATURE: &str = "how long each connection waits for accept()";
+
 /// [`Member::feature`] of members that only the programs of the exact mode read.
 pub const EXACT_FEATURE: &str = "the end of a half-open at the moment it happens (exact mode)";
 
@@ -212,6 +215,9 @@ members! {
     node_pprev = "sock": "__sk_common.skc_nulls_node.pprev", Bytes(8), false, EXACT_FEATURE;
     /// Packets that a socket dropped.
     drops = "sock": "sk_drops.counter", Bytes(4), false, EXACT_FEATURE;
+    /// Since when a connection that no one has read from is established, microseconds of CLOCK_MONOTONIC
+    /// (`tcp_init_buffer_space()`); 0 before.
+    established = "tcp_sock": "rcvq_space.time", Bytes(8), false, ACCEPT_FEATURE;
     /// The final ACK arrived and was not accepted.
     acked = "inet_request_sock": "acked", Bits, true, "";
     /// First SYN-ACK, µs.

@@ -21,6 +21,27 @@ pub struct Histogram {
     pub counts: [u64; BUCKETS],
 }
 
+/// How long the connections of one port in one namespace waited for accept(): one slot of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptHistogram {
+    /// [`key()`] of the server's role and the port; 0: free, or all ports without a slot of their own.
+    pub key: u32,
+    /// Inode of the namespace.
+    pub netns: u32,
+    /// The waits together, microseconds.
+    pub total_us: u64,
+    /// Process (thread group) id of the last that accepted a connection after [`LONG_WAIT_US`]; 0: none.
+    pub tgid: u64,
+    /// Its `comm`, NUL-padded.
+    pub comm: [u64; 2],
+    /// Connections by [`bucket()`].
+    pub counts: [u64; BUCKETS],
+}
+
+/// After a wait of so many microseconds it is noted who accepted.
+pub const LONG_WAIT_US: u32 = 100_000;
+
 /// The key of a role (`ROLE_CLIENT`, `ROLE_SERVER`) and a port; never 0.
 #[inline(always)]
 pub const fn key(role: u32, port: u16) -> u32 {

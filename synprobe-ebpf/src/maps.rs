@@ -8,7 +8,7 @@ use aya_ebpf::{
 use synprobe_ebpf::{
     config::{ALL_REASON_WORDS, EXACT_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
     event::RequestRecord,
-    histogram::{Histogram, OTHERS, SLOTS},
+    histogram::{AcceptHistogram, Histogram, OTHERS, SLOTS},
     stats::{STATS_SLOTS, Stats},
 };
 
@@ -51,6 +51,11 @@ pub struct RecordSecond {
 /// the buckets of a hash map.
 #[map]
 pub static HISTOGRAMS: PerCpuArray<Histogram> = PerCpuArray::with_max_entries(SLOTS + OTHERS, 0);
+
+/// How long connections waited for accept(), by namespace and port, per CPU; the last slot has the ports without
+/// one of their own. Where accept() is not watched the loader makes it small.
+#[map]
+pub static ACCEPT_WAITS: PerCpuArray<AcceptHistogram> = PerCpuArray::with_max_entries(SLOTS + 1, 0);
 
 /// The last caller of connect() in quiet mode, by a hash of the socket's address. An array, so that no
 /// entry has to be removed and the size is fixed.

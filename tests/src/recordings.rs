@@ -247,6 +247,12 @@ impl Blank {
                     caller.process.comm = NEUTRAL.into();
                 }
             }
+            Input::AcceptCounts(counts) => {
+                for Process { comm, .. } in counts.iter_mut().filter_map(|c| c.accepted_by.as_mut())
+                {
+                    *comm = NEUTRAL.into();
+                }
+            }
             Input::Workload { cgroup, names, .. } => {
                 path_is_neutral(cgroup);
                 *names = None;

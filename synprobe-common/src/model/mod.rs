@@ -34,7 +34,7 @@ mod verdict;
 mod wall_clock;
 mod workload;
 
-pub use accept_wait::{AcceptReading, AcceptWait, AcceptWaitSource};
+pub use accept_wait::{AcceptCounts, AcceptReading, AcceptWait, AcceptWaitSource};
 pub use community_id::CommunityId;
 pub use completed::{Bucket, Completed};
 pub use connect::{Connect, ConnectAttempt, Redirect, RedirectedBy};

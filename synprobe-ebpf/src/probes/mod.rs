@@ -1,5 +1,6 @@
 //! One file per hook: an entry point, a fallible body, and one exit that counts errors.
 
+mod accept;
 mod drop_receiver;
 mod drop_skb;
 mod error_report;

@@ -205,6 +205,7 @@ impl Engine {
             }
             Input::NotPolled(netns) => self.tracker.not_polled(netns),
             Input::AcceptReadings(readings) => self.judge.context.accept_waits.read(readings),
+            Input::AcceptCounts(counts) => self.judge.context.accept_waits.measured(counts),
             Input::ServerCounts { ports, others } => self.server_counts(ports, others),
         }
     }

@@ -12,7 +12,7 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
+        AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
         HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed,
         PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer,
         RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
@@ -147,6 +147,8 @@ pub enum Input {
         /// Ports for which the kernel side had no room, all together.
         others: u64,
     },
+    /// What was measured at accept() since the run began, of the ports at which that rose.
+    AcceptCounts(Vec<AcceptCounts>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

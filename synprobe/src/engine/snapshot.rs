@@ -2,7 +2,7 @@
 
 use super::{Engine, HandshakeStats};
 use crate::{
-    model::{End, Listener, Peer, PortState, Problem, Start, UnderWay},
+    model::{AcceptCounts, End, Listener, Peer, PortState, Problem, Start, UnderWay},
     track::Totals,
 };
 
@@ -19,6 +19,8 @@ pub struct EngineSnapshot {
     pub ports: Vec<PortState>,
     /// The selected listeners, as last seen, with the waits for accept() of their ports.
     pub listeners: Vec<Listener>,
+    /// How long connections waited for accept(), by namespace and port; empty where accept() is not watched.
+    pub accept_counts: Vec<AcceptCounts>,
     /// The peers, those in most trouble first.
     pub peers: Vec<Peer>,
     /// Handshakes in progress, in the order in which they became known: at most the number asked for.
@@ -48,6 +50,7 @@ impl Engine {
             stats: stats.clone(),
             ports: tracker.ports(),
             listeners,
+            accept_counts: judge.context.accept_waits.all_measured().cloned().collect(),
             peers: tracker.peers(),
             open: tracker.under_way().take(most_open).collect(),
             open_total: self.open(),

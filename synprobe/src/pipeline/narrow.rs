@@ -160,6 +160,10 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
             }
             Some(Input::AcceptReadings(readings))
         }
+        Input::AcceptCounts(mut counts) => {
+            counts.retain(|c| selection.selects_listener(c.port, c.netns) != Some(false));
+            Some(Input::AcceptCounts(counts))
+        }
         Input::Queues {
             at_ns,
             listeners,

@@ -1,7 +1,7 @@
 //! The poller's rounds: the engine's questions go out, the answers come back as inputs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,8 @@ use crate::{
 const MANY_ROWS: usize = 50_000;
 /// A round may take this share of one core: its pause is this many times its CPU time.
 const PAUSE: u32 = 100;
+/// How often the waits for accept() are read: on a host with many CPUs the map is large.
+const ACCEPTS: Duration = Duration::from_secs(10);
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -34,6 +36,10 @@ pub(super) struct Polling {
     due: Instant,
     /// The last round showed no handshake in progress and no connection that waits for accept(), and no record has come since it began.
     pub calm: bool,
+    /// When the waits for accept() are read again.
+    accepts_due: Instant,
+    /// How many of them were fed, by namespace and port.
+    accepts_told: HashMap<(u32, u16), u64>,
     /// Asked by the engine, for the next round.
     paths: Vec<PathQuestion>,
     /// The same.
@@ -50,6 +56,8 @@ impl Polling {
             under_way: false,
             due: Instant::now(),
             calm: false,
+            accepts_due: Instant::now(),
+            accepts_told: HashMap::new(),
             paths: Vec::new(),
             routes: Vec::new(),
             destinations: Vec::new(),
@@ -116,9 +124,10 @@ impl Run {
         if wanted.is_empty() {
             return Ok(());
         }
+        let counted = self.probes.counted_of(&wanted)?;
         let mut ports: BTreeMap<u16, u64> = wanted.into_iter().map(|port| (port, 0)).collect();
         let mut others = 0;
-        for (role, port, counts) in self.probes.counted()? {
+        for (role, port, counts) in counted {
             let sum = match port {
                 _ if role != Role::Server => None,
                 Some(port) => ports.get_mut(&port),
@@ -142,6 +151,21 @@ impl Run {
         {
             self.take_in(report).await?;
         }
+        Ok(())
+    }
+
+    /// What was measured at accept(), where that rose.
+    pub(super) fn feed_accept_counts(&mut self) -> Result<(), WatchError> {
+        let mut counts = self.probes.accept_waits()?;
+        let told = &mut self.polling.accepts_told;
+        counts.retain(|c| {
+            let accepted = c.counts.iter().sum();
+            told.insert((c.netns, c.port), accepted) != Some(accepted)
+        });
+        if !counts.is_empty() {
+            self.core.feed(Input::AcceptCounts(counts));
+        }
+        self.polling.accepts_due = Instant::now() + ACCEPTS;
         Ok(())
     }
 
@@ -248,6 +272,9 @@ impl Run {
             }
         }
         self.feed_server_counts()?;
+        if self.polling.accepts_due <= Instant::now() {
+            self.feed_accept_counts()?;
+        }
         let began = Instant::now();
         self.core.feed(Input::PollEnds { at_ns });
         let took = took + began.elapsed();

@@ -304,6 +304,7 @@ impl Run {
         if self.core.engine.is_quiet() {
             self.feed_completed()?;
         }
+        self.feed_accept_counts()?;
         if self.options.count_sockets || self.options.record.is_some() {
             let only = self.options.namespaces.first().cloned();
             let states = state_counts::count(only);

@@ -1,11 +1,14 @@
 //! The counters that the kernel side keeps, and those that the kernel keeps of each program.
 
-use std::os::fd::AsFd;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+};
 
 use aya::{Pod, maps::MapError};
 use synprobe_ebpf::{
     config::{ROLE_CLIENT, ROLE_SERVER},
-    histogram::{BUCKETS, Histogram, OTHERS, SLOTS},
+    histogram::{AcceptHistogram, BUCKETS, Histogram, OTHERS, PROBES, SLOTS, first_slot, key},
     stats::{STATS_SLOTS, Stats},
 };
 
@@ -14,7 +17,7 @@ use super::{
     hooks::{Chosen, DROPS},
     info::runs_and_misses,
 };
-use crate::model::Role;
+use crate::model::{AcceptCounts, Process, Role};
 
 /// [`Stats`] as the map stores it.
 #[repr(transparent)]
@@ -31,6 +34,14 @@ pub(super) struct PodHistogram(Histogram);
 
 // SAFETY: repr(transparent) over a repr(C) struct of integers: every byte pattern is a valid value.
 unsafe impl Pod for PodHistogram {}
+
+/// [`AcceptHistogram`] as the map stores it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct PodAcceptHistogram(AcceptHistogram);
+
+// SAFETY: repr(transparent) over a repr(C) struct of integers: every byte pattern is a valid value.
+unsafe impl Pod for PodAcceptHistogram {}
 
 /// One histogram of one CPU: role, port (`None`: ports without a slot of their own), counts by bucket.
 pub type CountedSlot = (Role, Option<u16>, [u64; BUCKETS]);
@@ -57,8 +68,64 @@ impl Probes {
     ///
     /// When the map cannot be read.
     pub fn counted(&self) -> Result<Vec<CountedSlot>, MapError> {
+        self.counted_in(0..SLOTS + OTHERS)
+    }
+
+    /// The same of these ports of this host's servers, and of all ports without a slot of their own. It reads few
+    /// slots: on a host with many CPUs a slot is long.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn counted_of(&self, ports: &[u16]) -> Result<Vec<CountedSlot>, MapError> {
+        let near = |port: &u16| {
+            let first = first_slot(key(ROLE_SERVER, *port));
+            (0..PROBES).map(move |step| (first + step) & (SLOTS - 1))
+        };
+        let slots: BTreeSet<u32> = ports.iter().flat_map(near).collect();
+        self.counted_in(slots.into_iter().chain(SLOTS..SLOTS + OTHERS))
+    }
+
+    /// How long connections waited for accept(), by namespace and port; empty where accept() is not watched.
+    /// Those of ports without a slot of their own are left out.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn accept_waits(&self) -> Result<Vec<AcceptCounts>, MapError> {
+        let Some(map) = &self.accept_waits else {
+            return Ok(Vec::new());
+        };
+        let mut sums: BTreeMap<(u32, u16), AcceptCounts> = BTreeMap::new();
+        for index in 0..SLOTS {
+            for PodAcceptHistogram(slot) in map.get(&index, 0)?.iter() {
+                let port = slot.key as u16;
+                if slot.key == 0 {
+                    continue;
+                }
+                let sum = sums.entry((slot.netns, port)).or_default();
+                (sum.netns, sum.port) = (slot.netns, port);
+                sum.total_us += slot.total_us;
+                sum.counts.resize(BUCKETS, 0);
+                for (sum, count) in sum.counts.iter_mut().zip(slot.counts) {
+                    *sum += count;
+                }
+                if slot.tgid != 0 {
+                    let comm = slot.comm.map(u64::to_ne_bytes).concat();
+                    let len = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+                    sum.accepted_by = Some(Process {
+                        pid: slot.tgid as u32,
+                        comm: String::from_utf8_lossy(&comm[..len]).into(),
+                    });
+                }
+            }
+        }
+        Ok(sums.into_values().collect())
+    }
+
+    fn counted_in(&self, slots: impl Iterator<Item = u32>) -> Result<Vec<CountedSlot>, MapError> {
         let mut counted = Vec::new();
-        for index in 0..SLOTS + OTHERS {
+        for index in slots {
             for PodHistogram(slot) in self.histograms.get(&index, 0)?.iter() {
                 let (role, port) = match index.checked_sub(SLOTS) {
                     Some(other) => (other + 1, None),

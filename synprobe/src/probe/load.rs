@@ -7,15 +7,15 @@ use aya::{
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
-use synprobe_ebpf::config::MEMBERS;
+use synprobe_ebpf::{config::MEMBERS, histogram::SLOTS};
 use thiserror::Error;
 
 use super::{
     attach::{AttachedSource, attach_exact, detach_exact},
-    counters::{PodHistogram, PodStats},
+    counters::{PodAcceptHistogram, PodHistogram, PodStats},
     drop_governor::{DropGovernor, GovernorAction, PAUSE},
     drop_reasons::Reasons,
-    half_open_source::Decision,
+    half_open_source::{ACCEPT, Decision, HookProgram},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
 };
@@ -71,6 +71,8 @@ pub struct Probes {
     pub(super) ebpf: Ebpf,
     pub(super) stats: PerCpuArray<MapData, PodStats>,
     pub(super) histograms: PerCpuArray<MapData, PodHistogram>,
+    /// How long connections waited for accept(); `None`: accept() is not watched.
+    pub(super) accept_waits: Option<PerCpuArray<MapData, PodAcceptHistogram>>,
     pub(super) attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
     stand_in: Option<RawTracePointLinkId>,
     drop_governor: DropGovernor,
@@ -103,6 +105,11 @@ impl Probes {
             .any(|chosen| chosen.program == DROPS_WITH_RECEIVER);
         let reasons = options.reasons.to_kernel(with_receiver);
         let peers = u32::try_from(filter.peers.len().max(1)).unwrap_or(u32::MAX);
+        let watches_accept = |parts: &[&HookProgram]| parts.iter().any(|part| part.hook == ACCEPT);
+        let accept_slots = match watches_accept(&options.exact.parts.programs) {
+            true => SLOTS + 1,
+            false => 1,
+        };
         let mut loader = EbpfLoader::new();
         loader
             .override_global("OFFSETS", places, true)
@@ -111,6 +118,7 @@ impl Probes {
             .override_global("REASONS", reasons.as_slice(), true)
             .override_global("EXACT", options.exact.params.0.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, true)
+            .map_max_entries("ACCEPT_WAITS", accept_slots)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("PEERS", peers);
         let mut ebpf = loader.load(OBJECT)?;
@@ -157,6 +165,16 @@ impl Probes {
             _ => attach_stand_in(&mut ebpf)?,
         };
         let exact = attach_exact(&mut ebpf, options.exact)?;
+        let accept_waits = match exact.links.iter().any(|(part, _)| part.hook == ACCEPT) {
+            true => {
+                let map = ebpf
+                    .take_map("ACCEPT_WAITS")
+                    .ok_or(LoadError::Absent("map ACCEPT_WAITS"))?;
+                let map = PerCpuArray::try_from(map);
+                Some(map.map_err(|e| LoadError::Map("ACCEPT_WAITS", e))?)
+            }
+            false => None,
+        };
         give_back_memory();
         Ok((
             Self {
@@ -164,6 +182,7 @@ impl Probes {
                 exact,
                 stats,
                 histograms,
+                accept_waits,
                 attached,
                 stand_in,
                 drop_governor: DropGovernor::watching(Instant::now(), 0),

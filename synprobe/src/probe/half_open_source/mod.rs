@@ -13,9 +13,10 @@ mod programs;
 
 use std::sync::OnceLock;
 
-use synprobe_ebpf::config::{EXACT_BEGINS, EXACT_HANDLER, Member};
+use synprobe_ebpf::config::{ACCEPT_FEATURE, EXACT_BEGINS, EXACT_HANDLER, Member};
 
 pub use kernel_params::KernelParams;
+pub(super) use programs::ACCEPT;
 pub use programs::{AttachType, HookProgram, SourcePrograms};
 use programs::{FUNCTIONS, REFUSED_SYNS, TIMERS};
 
@@ -70,7 +71,7 @@ impl HalfOpenSources {
     /// why not.
     pub fn of(btf: &Btf, missing: &[&Member], fentry: Result<(), String>) -> Self {
         let timer = SourcePrograms::of(TIMERS, btf, missing).map(|mut parts| {
-            parts.lost.push(REFUSED_SYNS);
+            parts.lost.extend([REFUSED_SYNS, ACCEPT_FEATURE]);
             parts
         });
         Self::new(

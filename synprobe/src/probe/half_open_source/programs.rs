@@ -1,6 +1,6 @@
 //! The programs of each source, and which of them fit the running kernel.
 
-use synprobe_ebpf::config::{EXACT_FEATURE, Member};
+use synprobe_ebpf::config::{ACCEPT_FEATURE, EXACT_FEATURE, Member};
 
 use crate::probe::btf::Btf;
 
@@ -44,6 +44,9 @@ const SYN: &[&str] = &[
 ];
 /// Only the function hooks report it.
 pub(super) const REFUSED_SYNS: &str = "SYNs that a full queue refuses, by peer";
+
+/// The function that takes a connection out of the accept queue.
+pub(in crate::probe) const ACCEPT: &str = "inet_csk_accept";
 
 /// Programs on the kernel's functions, in the order of attaching.
 pub(super) const FUNCTIONS: &[HookProgram] = &[
@@ -100,6 +103,24 @@ pub(super) const FUNCTIONS: &[HookProgram] = &[
         returns: "",
         begins: false,
         feature: REFUSED_SYNS,
+    },
+    HookProgram {
+        program: "accepted",
+        attach: AttachType::Exit,
+        hook: ACCEPT,
+        args: &["struct sock *", "struct proto_accept_arg *"],
+        returns: "struct sock *",
+        begins: false,
+        feature: ACCEPT_FEATURE,
+    },
+    HookProgram {
+        program: "accepted_with_flags",
+        attach: AttachType::Exit,
+        hook: ACCEPT,
+        args: &["struct sock *", "int", "int *", "bool"],
+        returns: "struct sock *",
+        begins: false,
+        feature: ACCEPT_FEATURE,
     },
 ];
 
@@ -203,8 +224,14 @@ impl SourcePrograms {
             lose(REFUSED_SYNS);
         }
         for program in all {
+            // A prototype that changed has a program for each form.
+            let other = |p: &&HookProgram| {
+                (p.hook, p.attach) == (program.hook, program.attach) && p.program != program.program
+            };
+            let replaced = || all.iter().filter(other).any(|p| p.fits(btf).is_ok());
             match program.fits(btf) {
                 Ok(()) => found.programs.push(program),
+                Err(_) if replaced() => (),
                 Err(why) if program.feature.is_empty() => return Err(why),
                 Err(why) => {
                     log::info!("{}: {why}", program.program);

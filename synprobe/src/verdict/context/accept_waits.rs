@@ -13,7 +13,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::model::{AcceptReading, AcceptWait, AcceptWaitSource, Listener};
+use synprobe_ebpf::histogram::{BUCKETS, from_us};
+
+use crate::model::{AcceptCounts, AcceptReading, AcceptWait, AcceptWaitSource, Listener};
 
 /// A wait from which on it is long: a check is a second after the one before, and no two rounds take the same
 /// time.
@@ -179,6 +181,10 @@ impl PortWaits {
             span_us: self.span_ns / 1000,
             left: self.left,
             longest_at_least_us: Some(self.by_port.longest_us()).filter(|us| *us > 0),
+            accepted: None,
+            p50_us: None,
+            p99_us: None,
+            accepted_by: None,
         }
     }
 
@@ -201,6 +207,22 @@ impl PortWaits {
     }
 }
 
+fn total(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
+}
+
+/// The end of the bucket in which it lies: no less than the true value, and less than a quarter more. `None` for the
+/// last bucket, which has no end.
+fn quantile(counts: &[u64], share: f64) -> Option<u64> {
+    let rank = ((total(counts) as f64 * share).ceil() as u64).max(1);
+    let mut seen: u64 = 0;
+    let at = counts.iter().position(|count| {
+        seen = seen.saturating_add(*count);
+        seen >= rank
+    })?;
+    (at + 1 < BUCKETS).then(|| u64::from(from_us(at + 1)))
+}
+
 fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     a.into_iter().chain(b).min()
 }
@@ -210,6 +232,8 @@ fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 pub struct AcceptWaits {
     /// In an order that no hash decides.
     ports: BTreeMap<Place, PortWaits>,
+    /// What was measured at accept().
+    measured: BTreeMap<Place, AcceptCounts>,
     /// Handshakes that the kernel side has only counted, as read just now, by port.
     counted: HashMap<u16, u64>,
     readings: HashMap<u32, AcceptReading>,
@@ -314,6 +338,40 @@ impl AcceptWaits {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+
+    /// Takes in what was measured at accept().
+    pub fn measured(&mut self, counts: Vec<AcceptCounts>) {
+        for c in counts {
+            let place = (c.netns, c.port);
+            if self.measured.len() < PORTS || self.measured.contains_key(&place) {
+                self.measured.insert(place, c);
+            }
+        }
+    }
+
+    /// All that was measured at accept(), by namespace and port.
+    pub fn all_measured(&self) -> impl Iterator<Item = &AcceptCounts> {
+        self.measured.values()
+    }
+
+    /// How long the connections of a port waited; `None`: nothing is known. What was measured at accept() comes
+    /// before the estimate.
+    pub fn wait(&self, netns: u32, port: u16) -> Option<AcceptWait> {
+        let estimate = self.of(netns, port).map(PortWaits::wait);
+        let Some(m) = self.measured.get(&(netns, port)) else {
+            return estimate;
+        };
+        let accepted = total(&m.counts);
+        Some(AcceptWait {
+            mean_us: m.total_us.checked_div(accepted),
+            source: AcceptWaitSource::Accept,
+            accepted: Some(accepted),
+            p50_us: quantile(&m.counts, 0.5),
+            p99_us: quantile(&m.counts, 0.99),
+            accepted_by: m.accepted_by.clone(),
+            ..estimate.unwrap_or_else(|| PortWaits::default().wait())
+        })
     }
 
     /// What is known of a port.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Context, DroppedPacket, ListenerHistory, PortWaits};
+use super::{Context, DroppedPacket, ListenerHistory};
 use crate::model::{Connection, LimitedBy, ListenCounters, Listener, Role};
 
 impl Context {
@@ -31,9 +31,8 @@ impl Context {
 
     /// A listener as its line has it: with the waits of its port.
     pub fn with_wait(&self, l: &Listener) -> Listener {
-        let waits = self.accept_waits.of(l.netns, l.local_port);
         Listener {
-            accept_wait: waits.map(PortWaits::wait),
+            accept_wait: self.accept_waits.wait(l.netns, l.local_port),
             ..l.clone()
         }
     }

@@ -41,8 +41,8 @@ impl Verdict for AcceptSlow {
                       earlier check, the rest has waited since then; so it must be at two checks, for 0.9 s or \
                       more. PassiveOpens of the namespace counts what came, certain; where another listener is \
                       busy too, the handshakes of the port do, likely. The mean wait is an estimate (Little's \
-                      law: mean length of the queue, divided by the connections a second). All listeners of \
-                      a port are taken together. A queue that is full is accept-queue-full.",
+                      law: mean length of the queue, divided by the connections a second); in mode exact \
+                      (fentry) each wait is measured at accept(). All listeners of a port are taken together. A queue that is full is accept-queue-full.",
             remedy: "See what the application does; raise the number of threads or processes that accept.\n    \
                      synprobe listeners\n    ss -ltnp\n    cat /proc/<pid>/stack; gdb -p <pid>",
             reproduce: "synprobe lab accept-slow",
@@ -59,6 +59,11 @@ pub(in crate::verdict) fn problems(
     let mut problems = Vec::new();
     for l in context.listeners() {
         let place = (l.last.netns, l.last.local_port);
+        let waits = context.accept_waits.of(place.0, place.1);
+        let Some(waits) = waits.filter(|w| w.by_port().checks.max(w.by_opens().checks) >= CHECKS)
+        else {
+            continue;
+        };
         if is_full((place.0, Some(place.1)))
             || !context.selects_listener(&l.last)
             || !seen.insert(place)
@@ -67,9 +72,8 @@ pub(in crate::verdict) fn problems(
         }
         let of_port = |h: &&ListenerHistory| (h.last.netns, h.last.local_port) == place;
         let all: Vec<&ListenerHistory> = context.listeners().filter(of_port).collect();
-        let waits = context.accept_waits.of(place.0, place.1);
         let worst = all.iter().max_by_key(|h| (h.longest, h.trouble()));
-        if let (Some(waits), Some(worst)) = (waits, worst)
+        if let Some(worst) = worst
             && !all.iter().any(|h| h.was_full())
         {
             problems.extend(problem(worst, waits, context));
@@ -108,7 +112,7 @@ fn problem(l: &ListenerHistory, waits: &PortWaits, context: &Context) -> Option<
             "more connections were in the queue than {counted} since an earlier check: the rest had waited \
              since then"
         )),
-        estimate(waits),
+        mean(l, waits, context),
         pro(format!(
             "its accept queue was up to {} of {max} in {} checks: not full in any",
             l.longest, l.samples
@@ -139,6 +143,32 @@ fn problem(l: &ListenerHistory, waits: &PortWaits, context: &Context) -> Option<
             remedy,
         )
     })
+}
+
+/// The mean wait: as measured at accept(), or marked as an estimate.
+fn mean(l: &ListenerHistory, waits: &PortWaits, context: &Context) -> Evidence {
+    let measured = context.accept_waits.wait(l.last.netns, l.last.local_port);
+    if let Some(m) = measured
+        && let (Some(accepted), Some(mean)) = (m.accepted, m.mean_us)
+    {
+        let most = match m.p99_us {
+            Some(us) => format!(", 99 % of them for {} at most", format::duration(us)),
+            None => String::new(),
+        };
+        let who = match &m.accepted_by {
+            Some(p) => format!(
+                "; {} (pid {}) took the last late one",
+                format::safe(&p.comm),
+                p.pid
+            ),
+            None => String::new(),
+        };
+        return pro(format!(
+            "measured at accept(): {accepted} connections had waited for {} on average{most}{who}",
+            format::duration(mean)
+        ));
+    }
+    estimate(waits)
 }
 
 /// The mean wait, marked as an estimate.

@@ -95,7 +95,7 @@ struct WithFindings<'a> {
     listener: &'a Listener,
     #[serde(flatten)]
     workload: &'a Workload,
-    accept_wait: Option<AcceptWait>,
+    accept_wait: &'a Option<AcceptWait>,
 }
 
 /// Writes any line, by serde.
@@ -108,7 +108,7 @@ fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
         Body::Peer(b) => envelope(out, "peer", line, time, b),
         Body::Listener(listener) => {
             let workload = &listener.workload;
-            let accept_wait = listener.accept_wait;
+            let accept_wait = &listener.accept_wait;
             let whole = WithFindings {
                 listener,
                 workload,
