@@ -8,204 +8,22 @@
 //!   difference has been waiting since then.
 //!
 //! How many came is counted twice. `PassiveOpens` counts those of the whole namespace, and misses none. The handshakes
-//! of the port are fewer where the namespace has other listeners; lost records would make them too few. All
-//! sockets of a port are taken together.
+//! of the port are fewer where the namespace has other listeners. They are too few where records were lost without a
+//! trace, and where connections come to a listener of another port (TPROXY, a BPF sk_lookup program). A queue that grew
+//! by more than came shows that, and they are not used. All sockets of a port are taken together.
 
 use std::collections::{BTreeMap, HashMap};
 
 use synprobe_ebpf::histogram::{BUCKETS, from_us};
 
+use super::port_waits::{Mark, PortWaits};
 use crate::model::{AcceptCounts, AcceptReading, AcceptWait, AcceptWaitSource, Listener};
 
-/// A wait from which on it is long: a check is a second after the one before, and no two rounds take the same
-/// time.
-pub const LONG_US: u64 = 900_000;
-const LONG_NS: u64 = LONG_US * 1000;
-/// Between two checks that are further apart the length of the queue is not known.
-const APART_NS: u64 = 5_000_000_000;
-/// Checks with a connection in the queue that an estimate needs.
-const CHECKS: u64 = 3;
-/// Connections that it needs.
-const CONNECTIONS: u64 = 3;
 /// Ports that are remembered: those at which a connection was seen to wait.
 const PORTS: usize = 4096;
-/// Earlier checks that are remembered of a port.
-const MARKS: usize = 64;
 
 /// Namespace and port.
 type Place = (u32, u16);
-
-/// What is proven of waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LongWaits {
-    /// Checks at which a connection had waited for [`LONG_US`] or more.
-    pub checks: u64,
-    /// How many had, at the check with the most.
-    pub most: u64,
-    /// The longest wait that is proven, nanoseconds.
-    longest_ns: u64,
-}
-
-impl LongWaits {
-    /// The longest wait that is proven, microseconds.
-    pub fn longest_us(&self) -> u64 {
-        self.longest_ns / 1000
-    }
-
-    /// Takes in a check: since when how many of the connections have been waiting at least.
-    fn note(&mut self, waiting: impl Iterator<Item = (u64, u64)>) {
-        let mut long = 0;
-        for (waited_ns, connections) in waiting.filter(|(_, connections)| *connections > 0) {
-            self.longest_ns = self.longest_ns.max(waited_ns);
-            if waited_ns >= LONG_NS {
-                long = long.max(connections);
-            }
-        }
-        self.checks += u64::from(long > 0);
-        self.most = self.most.max(long);
-    }
-}
-
-/// One check of the queues of a port.
-#[derive(Clone, Copy)]
-struct Mark {
-    read: AcceptReading,
-    /// Connections that waited.
-    queue: u64,
-    /// Handshakes of the port when the round began; `None`: not counted.
-    arrived: Option<u64>,
-}
-
-impl Mark {
-    /// Connections that came into the queues between two checks, at most, as `PassiveOpens` has it.
-    fn opens_since(&self, earlier: &Self) -> Option<u64> {
-        let now = self.read.opens_after?;
-        Some(now.saturating_sub(earlier.read.opens_before?))
-    }
-
-    /// How long what waited at both has waited, at least.
-    fn waited_ns(&self, earlier: &Self) -> u64 {
-        self.read.before_ns.saturating_sub(earlier.read.after_ns)
-    }
-}
-
-/// The connections of one port in one namespace that wait for accept().
-#[derive(Default)]
-pub struct PortWaits {
-    /// Completed handshakes that have a line.
-    lines: u64,
-    /// All completed handshakes of the port when the round began; `None`: not counted.
-    begun: Option<u64>,
-    /// The check of this round.
-    now: Option<Mark>,
-    /// Checks since which a connection has been waiting, oldest first, and the last one.
-    marks: Vec<Mark>,
-    checks: u64,
-    with_queue: u64,
-    span_ns: u64,
-    /// The sum over time of the queue's length, connections times nanoseconds.
-    area: u128,
-    came: u64,
-    left: u64,
-    by_opens: LongWaits,
-    by_port: LongWaits,
-}
-
-impl PortWaits {
-    /// The round is over, and every record of its time is taken in. `arrived`: completed handshakes of the port
-    /// so far; `None`: not counted. `by_port`: they are to be had, at most checks.
-    fn round_ends(&mut self, arrived: Option<u64>, by_port: bool) {
-        let Some(now) = self.now.take() else { return };
-        if let Some(last) = self.marks.last().copied() {
-            self.add(&last, &now, by_port);
-        }
-        let fewest = |earlier: &Mark| {
-            let of_port = arrived.zip(earlier.arrived);
-            let of_port = of_port.map(|(now, then)| now.saturating_sub(then));
-            least(now.opens_since(earlier), of_port)
-        };
-        let still = |came: Option<u64>| came.map_or(0, |came| now.queue.saturating_sub(came));
-        let of = |came: &dyn Fn(&Mark) -> Option<u64>| -> Vec<(u64, u64)> {
-            let marks = self.marks.iter();
-            marks
-                .map(|earlier| (now.waited_ns(earlier), still(came(earlier))))
-                .collect()
-        };
-        let (by_opens, by_port) = (of(&|earlier| now.opens_since(earlier)), of(&fewest));
-        self.by_opens.note(by_opens.into_iter());
-        self.by_port.note(by_port.into_iter());
-        self.marks.retain(|earlier| still(fewest(earlier)) > 0);
-        if self.marks.len() >= MARKS {
-            // The oldest stays.
-            let mut nth = 0;
-            self.marks.retain(|_| {
-                nth += 1;
-                nth % 2 == 1
-            });
-        }
-        self.marks.push(now);
-    }
-
-    /// Adds the time between two checks to the estimate. `PassiveOpens` counts for other listeners too: it is used
-    /// only where the handshakes of a port are never counted.
-    fn add(&mut self, last: &Mark, now: &Mark, by_port: bool) {
-        let ns = now.read.before_ns.saturating_sub(last.read.before_ns);
-        let opens = now.read.opens_before.zip(last.read.opens_before);
-        let of_port = now.arrived.zip(last.arrived);
-        let rose = |(now, then): (u64, u64)| now.saturating_sub(then);
-        let came = match (by_port, of_port) {
-            (true, None) => None,
-            _ => least(opens.map(rose), of_port.map(rose)),
-        };
-        let Some(came) = came.filter(|_| ns <= APART_NS) else {
-            return;
-        };
-        self.checks += 1;
-        self.with_queue += u64::from(last.queue > 0 || now.queue > 0);
-        self.span_ns += ns;
-        self.area += u128::from(last.queue + now.queue) * u128::from(ns) / 2;
-        self.came = self.came.saturating_add(came);
-        let left = last.queue.saturating_add(came).saturating_sub(now.queue);
-        self.left = self.left.saturating_add(left);
-    }
-
-    /// What is known of the waits.
-    pub fn wait(&self) -> AcceptWait {
-        let connections = self.came.max(self.left);
-        let enough = self.with_queue >= CHECKS && connections >= CONNECTIONS && self.left > 0;
-        let mean_ns = self.area / u128::from(connections.max(1));
-        AcceptWait {
-            mean_us: enough.then(|| u64::try_from(mean_ns / 1000).unwrap_or(u64::MAX)),
-            source: AcceptWaitSource::Queue,
-            checks: self.checks,
-            span_us: self.span_ns / 1000,
-            left: self.left,
-            longest_at_least_us: Some(self.by_port.longest_us()).filter(|us| *us > 0),
-            accepted: None,
-            p50_us: None,
-            p99_us: None,
-            accepted_by: None,
-        }
-    }
-
-    /// The mean length of the queue, and the connections a second that came into it or left it: the estimate is
-    /// the one divided by the other.
-    pub fn length_and_rate(&self) -> (f64, f64) {
-        let span_ns = self.span_ns.max(1) as f64;
-        let connections = self.came.max(self.left) as f64;
-        (self.area as f64 / span_ns, connections * 1e9 / span_ns)
-    }
-
-    /// What is proven by `PassiveOpens` alone.
-    pub fn by_opens(&self) -> LongWaits {
-        self.by_opens
-    }
-
-    /// What is proven where the handshakes of the port were counted too.
-    pub fn by_port(&self) -> LongWaits {
-        self.by_port
-    }
-}
 
 fn total(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
@@ -221,10 +39,6 @@ fn quantile(counts: &[u64], share: f64) -> Option<u64> {
         seen >= rank
     })?;
     (at + 1 < BUCKETS).then(|| u64::from(from_us(at + 1)))
-}
-
-fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    a.into_iter().chain(b).min()
 }
 
 /// See the module.
@@ -319,7 +133,7 @@ impl AcceptWaits {
         }
         self.counted.clear();
         if self.ports.len() >= PORTS {
-            let proven = |w: &PortWaits| w.by_port.checks > 0;
+            let proven = |w: &PortWaits| w.by_port().checks > 0;
             let waits = |w: &PortWaits| w.marks.last().is_some_and(|m| m.queue > 0);
             self.ports.retain(|_, w| proven(w) || waits(w));
         }
@@ -382,6 +196,7 @@ impl AcceptWaits {
 
 #[cfg(test)]
 mod tests {
+    use super::super::port_waits::LongWaits;
     use super::*;
     use crate::verdict::fixtures::{NETNS, SEC, T0, listener};
 
@@ -498,6 +313,28 @@ mod tests {
         waits.counted(vec![(8080, 20)], 1);
         waits.round_ends(true);
         assert_eq!(of(&waits).by_port(), before);
+    }
+
+    #[test]
+    fn a_queue_that_grows_by_more_than_the_port_s_handshakes_is_not_proven_by_them() {
+        // A healthy proxy: what comes to it has another port (TPROXY).
+        let queue = [3, 1, 3, 2, 3, 3, 2, 3];
+        let rounds: Vec<Round> = (0..)
+            .zip(queue)
+            .map(|(n, queue)| Round {
+                queue,
+                opens: n * 500,
+                of_port: 0,
+            })
+            .collect();
+        for quiet in [false, true] {
+            let waits = after(quiet, true, &rounds);
+            assert_eq!(of(&waits).by_port(), of(&waits).by_opens(), "quiet {quiet}");
+            assert_eq!(of(&waits).by_port().checks, 0);
+            // 500 a second: it is by PassiveOpens.
+            let mean_us = of(&waits).wait().mean_us.unwrap();
+            assert!((3000..7000).contains(&mean_us), "{mean_us}");
+        }
     }
 
     #[test]

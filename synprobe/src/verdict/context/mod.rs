@@ -20,6 +20,7 @@ mod listener_history;
 mod listening;
 mod paths;
 mod port_stats;
+mod port_waits;
 mod refused_syns;
 mod stuck_data;
 mod syn_options;
@@ -30,7 +31,7 @@ use std::{
     sync::Arc,
 };
 
-pub use accept_waits::{AcceptWaits, LONG_US, PortWaits};
+pub use accept_waits::AcceptWaits;
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
 pub use closed_listeners::ClosedListener;
@@ -43,6 +44,7 @@ pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
+pub use port_waits::{LONG_US, PortWaits};
 pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
