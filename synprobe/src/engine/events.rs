@@ -71,6 +71,7 @@ impl Engine {
                 drops: None,
                 syn_queue_group: None,
                 inode: None,
+                accept_wait: None,
                 owner_state: None,
             },
             waiting: r.ack_backlog.into(),
