@@ -39,9 +39,22 @@ fn accept(run: &ScenarioRun<'_>, listener: &TcpListener) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Waits until the RST has ended a client's connection.
-fn wait_reset(run: &ScenarioRun<'_>, client: &Client) -> Result<()> {
-    socket::wait_reset(client, run.stop, run.deadline)
+/// A connected client, and when it called connect().
+type Connected = (Client, Instant);
+
+/// A connection that is older is none that is reset right after its handshake.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Waits until the RST has ended a client's connection. A note says if that was too late.
+fn wait_reset(run: &mut ScenarioRun<'_>, (client, since): &Connected) -> Result<()> {
+    socket::wait_reset(client, run.stop, run.deadline)?;
+    if since.elapsed() >= AT_ONCE {
+        run.note(format!(
+            "{} was reset more than a second after connect(): the machine is too busy",
+            client.local
+        ));
+    }
+    Ok(())
 }
 
 /// Waits until there is something to read.
@@ -55,11 +68,12 @@ fn wait_readable(run: &ScenarioRun<'_>, stream: &TcpStream) -> Result<()> {
 }
 
 impl ResetAfterHandshakeScenario {
-    fn connected(run: &mut ScenarioRun<'_>, port: u16) -> Result<Client> {
+    fn connected(run: &mut ScenarioRun<'_>, port: u16) -> Result<Connected> {
+        let since = Instant::now();
         let mut client = run.connect(port)?;
         run.settle([&mut client])?;
         run.both_healthy(&client)?;
-        Ok(client)
+        Ok((client, since))
     }
 
     /// The proxy's upstream is down.
@@ -74,7 +88,7 @@ impl ResetAfterHandshakeScenario {
         }
         for _ in 0..EACH {
             let mut client = Self::connected(run, PROXY)?;
-            client.stream.write_all(REQUEST)?;
+            client.0.stream.write_all(REQUEST)?;
             let accepted = accept(run, proxy)?;
             wait_readable(run, &accepted)?;
             // What is closed with unread data is reset (RFC 2525, section 2.17).
@@ -83,8 +97,8 @@ impl ResetAfterHandshakeScenario {
         }
         let mut client = Self::connected(run, PROXY)?;
         drop(accept(run, proxy)?);
-        wait_readable(run, &client.stream)?;
-        client.stream.write_all(REQUEST)?;
+        wait_readable(run, &client.0.stream)?;
+        client.0.stream.write_all(REQUEST)?;
         wait_reset(run, &client)
     }
 
@@ -94,20 +108,20 @@ impl ResetAfterHandshakeScenario {
         let mut client = Self::connected(run, SERVER)?;
         let mut accepted = accept(run, server)?;
         accepted.write_all(REQUEST)?;
-        wait_readable(run, &client.stream)?;
-        client.stream.read_exact(&mut [0; REQUEST.len()])?;
+        wait_readable(run, &client.0.stream)?;
+        client.0.stream.read_exact(&mut [0; REQUEST.len()])?;
         reset_at_close(&accepted)?;
         drop(accepted);
         wait_reset(run, &client)?;
         // The client resets, as a health check does.
         let client = Self::connected(run, SERVER)?;
         let accepted = accept(run, server)?;
-        client.reset()?;
+        client.0.reset()?;
         wait_readable(run, &accepted)?;
         // The client closes first, and nobody waits for what comes then.
         let client = Self::connected(run, SERVER)?;
         let accepted = accept(run, server)?;
-        client.stream.shutdown(Shutdown::Both)?;
+        client.0.stream.shutdown(Shutdown::Both)?;
         wait_readable(run, &accepted)?;
         reset_at_close(&accepted)?;
         drop(accepted);
@@ -146,7 +160,7 @@ impl Scenario for ResetAfterHandshakeScenario {
         run.wait_established(CLOSED, QUEUED)?;
         drop(closed);
         for client in &queued {
-            wait_reset(&run, client)?;
+            wait_reset(&mut run, client)?;
         }
         let (resets, own) = ((2 * EACH + 1 + QUEUED) as u64, 2);
         run.expect(Side::Client, "ActiveOpens", resets + 3..=resets + 3);

@@ -55,8 +55,10 @@ pub(super) fn is_usual(p: &Problem) -> bool {
 /// One problem for each end that this host's clients called, and for each of its own ends that was called.
 pub(super) fn problems(context: &Context) -> Vec<Found> {
     let found = |sum: &EarlyResetSum| {
+        // Its half-opens answer the first data with a RST; in its queue were no more than it says.
+        let waiting = if sum.at_first_data { 0 } else { sum.count };
         let closed = match sum.first.role {
-            Role::Client => context.called_closed_listener(&sum.first),
+            Role::Client => context.called_closed_listener(&sum.first, waiting),
             Role::Server => None,
         };
         Found {

@@ -80,9 +80,9 @@ impl Context {
         closed.map(|closed| closed.waiting)
     }
 
-    /// The listener that a client calls, where that is on this host and was closed with a queue: namespace and
-    /// port.
-    pub fn called_closed_listener(&self, c: &Connection) -> Option<(u32, u16)> {
+    /// The listener that a client calls, where that is on this host and was closed with so many connections in its
+    /// queue, or more: namespace and port.
+    pub fn called_closed_listener(&self, c: &Connection, waiting: u64) -> Option<(u32, u16)> {
         let (addr, port) = match self.redirected_to(c) {
             Some(to) => (to.ip(), to.port()),
             None => (c.peer_addr, c.peer_port?),
@@ -94,7 +94,7 @@ impl Context {
                 false => self.histories.has_address(*netns, addr) == Some(true),
             };
             let serves = *bound == mapped(addr) || is_wildcard(*bound);
-            *of_port == port && closed.waiting > 0 && serves && has()
+            *of_port == port && closed.waiting >= waiting && serves && has()
         });
         here.next().map(|((netns, port, _), _)| (*netns, *port))
     }
@@ -117,5 +117,32 @@ impl Context {
             ));
         }
         (!closed.is_empty()).then(|| closed.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Role, verdict::fixtures::*};
+
+    #[test]
+    fn a_client_is_tied_to_a_closed_listener_that_held_enough() {
+        let mut context = Context::default();
+        let c = connection(Role::Client, "10.0.0.9", 8080);
+        let close = |waiting| ClosedListener {
+            listener: listener(0, 0),
+            waiting,
+            others_listen: false,
+        };
+        context.note_closed_listener(close(2));
+        assert_eq!(context.called_closed_listener(&c, 2), None, "whose is it?");
+        context.has_addresses(NETNS, vec![c.peer_addr]);
+        assert_eq!(context.called_closed_listener(&c, 2), Some((NETNS, 8080)));
+        assert_eq!(context.called_closed_listener(&c, 3), None);
+        context.note_closed_listener(close(0));
+        context.note_closed_listener(close(1));
+        assert_eq!(context.called_closed_listener(&c, 3), Some((NETNS, 8080)));
+        let other = connection(Role::Client, "10.0.0.9", 8081);
+        assert_eq!(context.called_closed_listener(&other, 0), None);
     }
 }
