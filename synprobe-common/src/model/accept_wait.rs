@@ -34,7 +34,7 @@ pub enum AcceptWaitSource {
 /// How long the connections of a port waited for accept(): of all its listeners in the namespace together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AcceptWait {
-    /// The mean, microseconds; `None`: too few checks or connections for an estimate.
+    /// The mean, microseconds; `None`: too few checks or connections for an estimate, or many more came than left.
     pub mean_us: Option<u64>,
     /// How that is known.
     pub source: AcceptWaitSource,

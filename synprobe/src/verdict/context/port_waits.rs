@@ -11,8 +11,10 @@ const LONG_NS: u64 = LONG_US * 1000;
 const APART_NS: u64 = 5_000_000_000;
 /// Checks with a connection in the queue that an estimate needs.
 const CHECKS: u64 = 3;
-/// Connections that it needs.
+/// Connections that it needs, of those that come and of those that leave.
 const CONNECTIONS: u64 = 3;
+/// Where one of them is more than so many times the other, there is no estimate.
+const UNEQUAL: u64 = 3;
 /// Earlier checks that are remembered of a port.
 const MARKS: usize = 64;
 
@@ -175,9 +177,12 @@ impl PortWaits {
 
     /// What is known of the waits.
     pub fn wait(&self) -> AcceptWait {
-        let connections = self.came.max(self.left);
-        let enough = self.with_queue >= CHECKS && connections >= CONNECTIONS && self.left > 0;
-        let mean_ns = self.area / u128::from(connections.max(1));
+        let (fewer, more) = (self.came.min(self.left), self.came.max(self.left));
+        // Little's law is one of a steady state.
+        let steady = more <= fewer.saturating_mul(UNEQUAL);
+        let enough = self.with_queue >= CHECKS && fewer >= CONNECTIONS && steady;
+        let connections = u128::from(fewer) + u128::from(more);
+        let mean_ns = self.area * 2 / connections.max(1);
         AcceptWait {
             mean_us: enough.then(|| u64::try_from(mean_ns / 1000).unwrap_or(u64::MAX)),
             source: AcceptWaitSource::Queue,
@@ -192,11 +197,11 @@ impl PortWaits {
         }
     }
 
-    /// The mean length of the queue, and the connections a second that came into it or left it: the estimate is
-    /// the one divided by the other.
+    /// The mean length of the queue, and the connections a second that came into it and left it, the mean of both: the
+    /// estimate is the one divided by the other.
     pub fn length_and_rate(&self) -> (f64, f64) {
         let span_ns = self.span_ns.max(1) as f64;
-        let connections = self.came.max(self.left) as f64;
+        let connections = (self.came as f64 + self.left as f64) / 2.0;
         (self.area as f64 / span_ns, connections * 1e9 / span_ns)
     }
 

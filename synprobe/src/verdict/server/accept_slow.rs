@@ -192,7 +192,8 @@ fn estimate(waits: &PortWaits) -> Evidence {
             wait.checks
         )),
         None => contra(format!(
-            "too few connections for an estimate of the mean wait: {} left the queue within {span}",
+            "the mean wait is not estimated: too few connections came or left, or their numbers differ too much ({} \
+             left the queue within {span})",
             wait.left
         )),
     }
