@@ -239,7 +239,6 @@ pub fn missing_address(family: SocketFamily) -> Result<()> {
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let via = RouteTarget::Via(stage.lab.server_ip());
     add_route(&stage.lab.client, (address, whole), via)?;
-    forwarding_off(&stage)?;
     let _listener = listener(&stage)?;
     let connect = || {
         let peer = SocketAddr::new(stage.lab.as_sockets_write(address), stage.port);
@@ -251,26 +250,29 @@ pub fn missing_address(family: SocketFamily) -> Result<()> {
         until("a SYN is sent again", || Ok(client.retransmits()? > 0))
     })?;
     stage.mended(&remedies, &[], None, || {
+        until("the address is valid", || is_valid(&stage, address))?;
         stage.connected(connect()?).map(drop)
     })
 }
 
-/// A new namespace may take the settings of the host over.
-fn forwarding_off(stage: &Stage) -> Result<()> {
-    stage.lab.server.set_sysctl("ipv4/ip_forward", "0")?;
-    let of_ipv6 = stage
-        .lab
-        .server
-        .try_sysctl("ipv6/conf/all/forwarding", "0")?;
-    ensure!(of_ipv6 || !stage.lab.family.wire_is_v6(), "no IPv6");
-    Ok(())
+/// An IPv6 address is tentative until a worker of the kernel has looked at it, also without duplicate detection.
+fn is_valid(stage: &Stage, address: IpAddr) -> Result<bool> {
+    const TENTATIVE: u32 = 0x40;
+    let IpAddr::V6(v6) = address else {
+        return Ok(true);
+    };
+    let wanted = format!("{:032x}", u128::from(v6));
+    let table = stage.lab.server.read_proc("net/if_inet6")?;
+    let row = table.lines().find(|line| line.starts_with(&wanted));
+    let flags = row.and_then(|row| row.split_whitespace().nth(4));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok());
+    Ok(flags.is_some_and(|flags| flags & TENTATIVE == 0))
 }
 
 /// The server is to forward, and does not.
 pub fn not_forwarding(family: SocketFamily) -> Result<()> {
     let stage = Stage::new("dropped-here, no forwarding", family)?;
     let (client, router) = (&stage.lab.client, &stage.lab.server);
-    forwarding_off(&stage)?;
     let far = Ns::new_anonymous("far")?;
     net::prepare(&far)?;
     net::link(&Link {
