@@ -46,6 +46,12 @@ type Test = fn(SocketFamily) -> anyhow::Result<()>;
 
 fn main() -> ExitCode {
     queues::serve_if_asked();
+    // While one thread writes the copy of the binary, no other may fork: its child could not be executed.
+    if harness::host().is_ok()
+        && let Err(error) = binary::path()
+    {
+        eprintln!("{error:#}");
+    }
     let both: [(&str, Test); _] = [
         (
             "accept-queue-full::stopped-process",

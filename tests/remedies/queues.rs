@@ -107,7 +107,7 @@ pub fn stopped_process(family: SocketFamily) -> Result<()> {
     let works = stage.connects()?;
     server.stop()?;
     let mut held = Vec::new();
-    let remedies = stage.told("accept-queue-full", || {
+    let remedies = stage.told_at_server("accept-queue-full", || {
         held = fill(&stage)?;
         wait_retransmit(held.last().context("a client")?)
     })?;
@@ -132,7 +132,7 @@ fn short(name: &str, family: SocketFamily, backlog: i32, somaxconn: Option<&str>
     }
     let listener = stage.lab.listen(stage.port, backlog)?;
     let mut held = Vec::new();
-    let remedies = stage.told("accept-queue-full", || {
+    let remedies = stage.told_at_server("accept-queue-full", || {
         held = fill(&stage)?;
         wait_retransmit(held.last().context("a client")?)
     })?;
@@ -188,7 +188,7 @@ pub fn syn_queue(family: SocketFamily) -> Result<()> {
     let sender = RawSender::open(&stage.lab.client, v6)?;
     let server = SocketAddr::new(stage.lab.server_ip(), stage.port);
     let mut clients = Vec::new();
-    let remedies = stage.told("syn-queue-full", || {
+    let remedies = stage.told_at_server("syn-queue-full", || {
         for n in 0..PEERS {
             let peer = SocketAddr::new(spoofed(v6, n), 40_000 + n);
             sender.syn(peer, server, u32::from(n) << 24)?;
@@ -232,7 +232,7 @@ pub fn reload(family: SocketFamily) -> Result<()> {
         fault.lift(0)?;
         Ok((client, new))
     };
-    let remedies = stage.told("listener-closed", || {
+    let remedies = stage.told_at_server("listener-closed", || {
         // The agent knows of it by then.
         let (_client, new) = reload(1)?;
         until(

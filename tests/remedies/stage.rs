@@ -116,7 +116,31 @@ impl Stage {
 
     /// Runs `diagnose` while the traffic is made; returns the remedies of a verdict.
     pub fn told(&self, verdict: &str, traffic: impl FnOnce() -> Result<()>) -> Result<Vec<String>> {
-        let (lines, lost) = self.lines(&["--port", &self.port.to_string()], traffic)?;
+        self.told_of(&[], verdict, traffic)
+    }
+
+    /// The same of a run that watches the server's namespace alone, and reads its counters without delay however
+    /// many others there are.
+    pub fn told_at_server(
+        &self,
+        verdict: &str,
+        traffic: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<String>> {
+        self.told_of(
+            &["--netns", &self.server.id().to_string()],
+            verdict,
+            traffic,
+        )
+    }
+
+    fn told_of(
+        &self,
+        select: &[&str],
+        verdict: &str,
+        traffic: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let port = self.port.to_string();
+        let (lines, lost) = self.lines(&[select, &["--port", &port]].concat(), traffic)?;
         let mut remedies = Vec::new();
         for line in &lines {
             if line["verdict"] == verdict
