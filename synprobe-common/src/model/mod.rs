@@ -11,6 +11,7 @@ mod connection;
 mod connection_reset;
 mod end;
 mod facts;
+mod filter_rules;
 mod handshake;
 mod line;
 mod listener;
@@ -42,6 +43,10 @@ pub use connection::{Connection, Family, Process};
 pub use connection_reset::ConnectionReset;
 pub use end::End;
 pub use facts::{Facts, HalfOpenCounts, Queue, SynSent};
+pub use filter_rules::{
+    FilterAction, FilterBackend, FilterBase, FilterChain, FilterComparison, FilterFamily,
+    FilterFound, FilterHook, FilterMatch, FilterReading, FilterRule, PacketField, Ruleset,
+};
 pub use handshake::{Confidence, Evidence, Handshake};
 pub use line::{Body, Line};
 pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};

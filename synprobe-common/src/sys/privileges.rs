@@ -13,6 +13,8 @@ use crate::sys::seccomp;
 pub const DAC_OVERRIDE: u32 = 1;
 /// Reading files and directories of other users; opening a cgroup by its id.
 pub const DAC_READ_SEARCH: u32 = 2;
+/// Reading rules of the packet filter: kept by the thread that does so.
+pub const NET_ADMIN: u32 = 12;
 /// Raw sockets for ICMP errors.
 pub const NET_RAW: u32 = 13;
 /// Other processes' `/proc/PID/ns` and `/proc/PID/fd`.
@@ -73,10 +75,36 @@ pub fn bits(capabilities: &[u32]) -> u64 {
 /// # Errors
 /// The errors of prctl(2), capset(2) and seccomp(2), which a seccomp filter may forbid.
 pub fn give_up(elsewhere: bool) -> io::Result<()> {
+    confine_to(to_keep(held()?, elsewhere), elsewhere)
+}
+
+fn confine_to(set: u64, elsewhere: bool) -> io::Result<()> {
     // SAFETY: PR_SET_NO_NEW_PRIVS takes four numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
-    hold(to_keep(held()?, elsewhere))?;
+    hold(set)?;
     seccomp::confine(elsewhere)
+}
+
+/// The subset of `held` that a thread needs which reads rules of the packet filter and nothing else.
+pub fn to_keep_for_rules(held: u64, elsewhere: bool) -> u64 {
+    let mut keep = bits(&[NET_ADMIN]);
+    // The list of tables of x_tables is root's.
+    keep |= match held >> DAC_READ_SEARCH & 1 {
+        1 => bits(&[DAC_READ_SEARCH]),
+        _ => bits(&[DAC_OVERRIDE]),
+    };
+    if elsewhere {
+        keep |= bits(&[SYS_ADMIN]);
+    }
+    held & keep
+}
+
+/// As [`give_up`], for a thread that reads rules of the packet filter: it keeps [`to_keep_for_rules`].
+///
+/// # Errors
+/// As [`give_up`].
+pub fn give_up_but_rules(elsewhere: bool) -> io::Result<()> {
+    confine_to(to_keep_for_rules(held()?, elsewhere), elsewhere)
 }
 
 /// The calling thread's permitted capabilities.
@@ -135,6 +163,21 @@ mod tests {
         // Nothing is kept that was not there.
         assert_eq!(to_keep(bits(&[BPF, PERFMON]), true), bits(&[BPF]));
         assert_eq!(to_keep(0, true), 0);
+    }
+
+    #[test]
+    fn the_thread_that_reads_rules_keeps_what_it_needs_for_that() {
+        let own = bits(&[NET_ADMIN, DAC_READ_SEARCH]);
+        assert_eq!(to_keep_for_rules(ALL, false), own);
+        assert_eq!(to_keep_for_rules(ALL, true), own | 1 << SYS_ADMIN);
+        let old = ALL & !bits(&[DAC_READ_SEARCH]);
+        assert_eq!(
+            to_keep_for_rules(old, false),
+            bits(&[NET_ADMIN, DAC_OVERRIDE])
+        );
+        assert_eq!(to_keep_for_rules(bits(&[BPF, NET_RAW]), true), 0);
+        // No other thread of a run keeps it.
+        assert_eq!(to_keep(ALL, true) & bits(&[NET_ADMIN]), 0);
     }
 
     #[test]

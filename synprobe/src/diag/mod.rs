@@ -24,6 +24,7 @@ mod netlink_socket;
 pub mod owner_state;
 pub mod route;
 mod route_messages;
+pub mod rules;
 pub mod sock_diag;
 pub mod socket_owner;
 pub mod state_counts;

@@ -348,6 +348,7 @@ pub fn report_on(host: &impl HostAccess, hooks: &'static [Hook]) -> PreflightRep
         checks::icmp(host, &caps),
         privileges::namespaces(&caps),
         privileges::processes(&caps),
+        privileges::rules(&caps),
         checks::cgroup2(host),
         checks::hz(host).0,
         checks::tracefs(host),

@@ -16,7 +16,7 @@ pub(super) struct Privileges {
 pub(super) type Cap = (&'static str, u32);
 const CAP_DAC_OVERRIDE: Cap = ("CAP_DAC_OVERRIDE", cap::DAC_OVERRIDE);
 const CAP_DAC_READ_SEARCH: Cap = ("CAP_DAC_READ_SEARCH", cap::DAC_READ_SEARCH);
-pub(super) const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", 12);
+pub(super) const CAP_NET_ADMIN: Cap = ("CAP_NET_ADMIN", cap::NET_ADMIN);
 pub(super) const CAP_NET_RAW: Cap = ("CAP_NET_RAW", cap::NET_RAW);
 const CAP_SYS_PTRACE: Cap = ("CAP_SYS_PTRACE", cap::SYS_PTRACE);
 pub(super) const CAP_SYS_ADMIN: Cap = ("CAP_SYS_ADMIN", cap::SYS_ADMIN);
@@ -121,6 +121,23 @@ pub(super) fn namespaces(caps: &Privileges) -> Check {
         format!("{} is missing", missing.join(", ")),
     )
     .with_lost("names, settings and existing half-opens of other network namespaces; --netns")
+    .with_remedy(caps.remedy(&missing))
+}
+
+/// Rules of the packet filter (`netlink_net_capable()`, `do_ipt_get_ctl()`).
+pub(super) fn rules(caps: &Privileges) -> Check {
+    let (id, title) = ("rules", "packet filter");
+    let missing = caps.missing(&[CAP_NET_ADMIN]);
+    if missing.is_empty() {
+        return Check::new(id, title, Status::Ok, "its rules can be read");
+    }
+    Check::new(
+        id,
+        title,
+        Status::Degraded,
+        format!("{} is missing", missing.join(", ")),
+    )
+    .with_lost("which rule of the packet filter dropped a packet")
     .with_remedy(caps.remedy(&missing))
 }
 

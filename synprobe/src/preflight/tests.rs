@@ -258,6 +258,7 @@ fn the_least_privileges_run_with_less() {
             .detail
             .contains("CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
     );
+    assert_eq!(host.less("rules").detail, "CAP_NET_ADMIN is missing");
     // What stood for both before 5.8, and does still.
     require_on(
         &FakeHost::good().file(STATUS, status(0, caps(&[21]))),

@@ -1,0 +1,397 @@
+use super::{nft_expr::parse_rule, prune::prune, xt_conditions, xtables};
+use crate::model::{
+    FilterAction, FilterBackend, FilterBase, FilterChain, FilterComparison, FilterFamily,
+    FilterHook, FilterMatch, FilterRule, PacketField, Ruleset,
+};
+
+const INET: u8 = libc::NFPROTO_INET as u8;
+/// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES of a namespace on Linux 6.18, whose rules iptables 1.8.9 made.
+const FILTER_TABLE: &[u8] = include_bytes!("iptables-filter.bin");
+
+/// An attribute, padded.
+fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = 4 + value.len();
+    let mut bytes = Vec::new();
+    bytes.extend((len as u16).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize((len + 3) & !3, 0);
+    bytes
+}
+
+fn number(kind: u16, value: u32) -> Vec<u8> {
+    attr(kind, &value.to_be_bytes())
+}
+
+fn value(kind: u16, bytes: &[u8]) -> Vec<u8> {
+    attr(kind, &attr(1, bytes))
+}
+
+fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+    let name = format!("{name}\0");
+    [attr(1, name.as_bytes()), attr(2, &data.concat())].concat()
+}
+
+fn meta(key: i32) -> Vec<u8> {
+    expression("meta", &[number(1, 1), number(2, key as u32)])
+}
+
+fn payload(base: i32, at: u32, len: u32) -> Vec<u8> {
+    let numbers = [
+        number(1, 1),
+        number(2, base as u32),
+        number(3, at),
+        number(4, len),
+    ];
+    expression("payload", &numbers)
+}
+
+fn compare(how: u32, bytes: &[u8]) -> Vec<u8> {
+    expression("cmp", &[number(1, 1), number(2, how), value(3, bytes)])
+}
+
+fn mask(bytes: &[u8]) -> Vec<u8> {
+    let zero = vec![0; bytes.len()];
+    expression(
+        "bitwise",
+        &[number(1, 1), number(2, 1), value(4, bytes), value(5, &zero)],
+    )
+}
+
+fn verdict(code: i32, chain: Option<&str>) -> Vec<u8> {
+    let mut inside = number(1, code as u32);
+    if let Some(chain) = chain {
+        inside.extend(attr(2, format!("{chain}\0").as_bytes()));
+    }
+    expression("immediate", &[number(1, 0), attr(2, &attr(2, &inside))])
+}
+
+fn counter(packets: u64) -> Vec<u8> {
+    expression(
+        "counter",
+        &[attr(1, &[0; 8]), attr(2, &packets.to_be_bytes())],
+    )
+}
+
+fn text(expressions: &[Vec<u8>]) -> String {
+    parse_rule(INET, expressions.iter().map(Vec::as_slice)).text
+}
+
+const TRANSPORT: i32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER;
+const NETWORK: i32 = libc::NFT_PAYLOAD_NETWORK_HEADER;
+
+#[test]
+fn a_rule_of_nf_tables_is_read_as_nft_prints_it() {
+    let rule = [
+        meta(libc::NFT_META_NFPROTO),
+        compare(0, &[2]),
+        payload(NETWORK, 12, 3),
+        compare(0, &[10, 1, 2]),
+        meta(libc::NFT_META_L4PROTO),
+        compare(0, &[6]),
+        payload(TRANSPORT, 2, 2),
+        compare(5, &1000u16.to_be_bytes()),
+        compare(3, &2000u16.to_be_bytes()),
+        payload(TRANSPORT, 13, 1),
+        mask(&[0x12]),
+        compare(0, &[0x02]),
+        counter(7),
+        verdict(libc::NF_DROP, None),
+    ];
+    let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+    assert_eq!(
+        parsed.text,
+        "ip saddr 10.1.2.0/24 tcp dport >= 1000 tcp dport <= 2000 tcp flags syn / syn,ack counter drop"
+    );
+    assert_eq!(
+        (parsed.action, parsed.counter),
+        (FilterAction::Drop, Some(7))
+    );
+    assert_eq!(parsed.matches.len(), 6);
+    assert_eq!(
+        parsed.matches[5],
+        FilterMatch::Bytes {
+            field: PacketField::Transport(13),
+            mask: vec![0x12],
+            how: FilterComparison::Is,
+            value: vec![2],
+        }
+    );
+}
+
+#[test]
+fn devices_states_and_jumps_are_read() {
+    let mut name = b"v0".to_vec();
+    let prefix = [
+        meta(libc::NFT_META_IIFNAME),
+        compare(0, &name),
+        verdict(libc::NFT_JUMP, Some("o")),
+    ];
+    assert_eq!(text(&prefix), "iifname \"v0*\" jump o");
+    name.resize(16, 0);
+    let whole = [
+        meta(libc::NFT_META_OIFNAME),
+        compare(1, &name),
+        verdict(libc::NFT_GOTO, Some("o")),
+    ];
+    assert_eq!(text(&whole), "oifname != \"v0\" goto o");
+    let state = |bits: u32| {
+        let load = expression("ct", &[number(1, 1), number(2, 0)]);
+        let rule = [
+            load,
+            mask(&bits.to_ne_bytes()),
+            compare(1, &[0; 4]),
+            verdict(libc::NF_DROP, None),
+        ];
+        let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+        (parsed.matches, parsed.text)
+    };
+    assert_eq!(
+        state(1),
+        (
+            vec![FilterMatch::Invalid],
+            "ct state invalid drop".to_owned()
+        )
+    );
+    assert_eq!(state(6).0, [FilterMatch::Undecided]);
+    assert_eq!(state(6).1, "ct state established,related drop");
+}
+
+#[test]
+fn what_is_not_known_stays_unknown() {
+    for rule in [
+        vec![
+            expression("fib", &[number(1, 1)]),
+            compare(0, &[1]),
+            verdict(libc::NF_DROP, None),
+        ],
+        vec![expression("new_thing", &[]), verdict(libc::NF_DROP, None)],
+        // A value of its own in the mask's place, and a register that was never loaded.
+        vec![compare(0, &[1]), verdict(libc::NF_DROP, None)],
+        vec![
+            payload(TRANSPORT, 2, 2),
+            expression(
+                "bitwise",
+                &[
+                    number(1, 1),
+                    number(2, 1),
+                    value(4, &[1, 1]),
+                    value(5, &[1, 0]),
+                ],
+            ),
+            compare(0, &[1, 1]),
+            verdict(libc::NF_DROP, None),
+        ],
+    ] {
+        let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+        assert!(
+            parsed.matches.contains(&FilterMatch::Unknown),
+            "{}",
+            parsed.text
+        );
+    }
+    // A counter behind the verdict does not count what the verdict took.
+    let rule = [verdict(libc::NF_DROP, None), counter(7)];
+    assert_eq!(
+        parse_rule(INET, rule.iter().map(Vec::as_slice)).counter,
+        None
+    );
+    let target = expression("target", &[attr(1, b"NEW\0"), number(2, 0)]);
+    let parsed = parse_rule(INET, [target.as_slice()].into_iter());
+    assert_eq!(parsed.action, FilterAction::Unknown);
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let rule = [
+        payload(TRANSPORT, 2, 2),
+        mask(&[0xff, 0]),
+        compare(2, &[0, 1]),
+        expression(
+            "range",
+            &[
+                number(1, 1),
+                number(2, 0),
+                value(3, &[0, 1]),
+                value(4, &[0, 2]),
+            ],
+        ),
+        expression("lookup", &[attr(1, b"s\0"), number(2, 1)]),
+        expression(
+            "match",
+            &[attr(1, b"multiport\0"), number(2, 1), attr(3, &[2; 48])],
+        ),
+        expression("ct", &[number(1, 1), number(2, 0)]),
+        verdict(libc::NFT_JUMP, Some("x")),
+    ];
+    for one in &rule {
+        for len in 0..one.len() {
+            parse_rule(
+                INET,
+                [payload(TRANSPORT, 2, 2).as_slice(), &one[..len]].into_iter(),
+            );
+            let mut damaged = one.clone();
+            damaged[len] ^= 0xff;
+            parse_rule(
+                INET,
+                [payload(TRANSPORT, 2, 2).as_slice(), &damaged].into_iter(),
+            );
+        }
+    }
+    for name in ["tcp", "multiport", "state", "conntrack"] {
+        for len in 0..200 {
+            let revision = match name {
+                "multiport" => 1,
+                "conntrack" => 3,
+                _ => 0,
+            };
+            xt_conditions::condition(name, revision, &vec![0xff; len]);
+        }
+    }
+}
+
+#[test]
+fn matches_of_x_tables_are_read() {
+    let half = |n: u16| n.to_ne_bytes();
+    // struct xt_tcp: --dport 10:20 --syn.
+    let tcp = [
+        half(0),
+        half(65535),
+        half(10),
+        half(20),
+        [0, 0x17],
+        [0x02, 0],
+    ]
+    .concat();
+    let (condition, text) = xt_conditions::condition("tcp", 0, &tcp);
+    assert_eq!(text, "--dport 10:20 --tcp-flags fin,syn,rst,ack syn");
+    assert!(matches!(condition, FilterMatch::AllOf(all) if all.len() == 2));
+    let mut multiport = vec![1, 3];
+    [80u16, 90, 443]
+        .iter()
+        .for_each(|port| multiport.extend(half(*port)));
+    multiport.resize(2 + 30, 0);
+    multiport.extend([1, 0, 0]);
+    multiport.resize(2 + 45 + 1, 0);
+    let (condition, text) = xt_conditions::condition("multiport", 1, &multiport);
+    assert_eq!(text, "-m multiport --dports 80:90,443");
+    assert!(matches!(condition, FilterMatch::AnyOf(any) if any.len() == 2));
+    assert_eq!(
+        xt_conditions::condition("state", 0, &1u32.to_ne_bytes()),
+        (FilterMatch::Invalid, "-m state --state INVALID".to_owned())
+    );
+    assert_eq!(
+        xt_conditions::condition("geoip", 1, &[0; 64]).0,
+        FilterMatch::Unknown
+    );
+}
+
+fn plain(action: FilterAction) -> FilterRule {
+    FilterRule {
+        handle: 1,
+        text: String::new(),
+        matches: Vec::new(),
+        counter: None,
+        action,
+    }
+}
+
+fn chain(name: &str, is_base: bool, actions: &[FilterAction]) -> FilterChain {
+    FilterChain {
+        name: name.into(),
+        show: None,
+        backend: FilterBackend::Nft,
+        family: FilterFamily::Any,
+        base: is_base.then(|| FilterBase {
+            hook: FilterHook::Input,
+            devices: Vec::new(),
+            drops: false,
+            counter: None,
+        }),
+        rules: actions.iter().copied().map(plain).collect(),
+    }
+}
+
+#[test]
+fn what_cannot_drop_is_left_out_and_jumps_still_lead_to_their_chains() {
+    use FilterAction::{Accept, Continue, Drop, Goto, Jump};
+    let mut rules = Ruleset {
+        chains: vec![
+            chain("nat", true, &[Jump(1), Accept]),
+            chain("of nat", false, &[Continue]),
+            chain("input", true, &[Jump(4), Goto(3)]),
+            chain("drops", false, &[Drop]),
+            chain("accepts", false, &[Accept]),
+        ],
+        ..Ruleset::default()
+    };
+    prune(&mut rules);
+    let names: Vec<&str> = rules
+        .chains
+        .iter()
+        .map(|chain| chain.name.as_str())
+        .collect();
+    assert_eq!(names, ["input", "drops", "accepts"]);
+    let actions: Vec<_> = rules.chains[0]
+        .rules
+        .iter()
+        .map(|rule| rule.action)
+        .collect();
+    assert_eq!(actions, [Jump(2), Goto(1)]);
+}
+
+#[test]
+fn a_table_of_iptables_is_read() {
+    let rules = xtables::of_iptables(FILTER_TABLE);
+    let chains: Vec<(&str, bool)> = rules
+        .chains
+        .iter()
+        .map(|chain| {
+            (
+                chain.name.as_str(),
+                chain.base.as_ref().is_some_and(|base| base.drops),
+            )
+        })
+        .collect();
+    assert_eq!(
+        chains,
+        [
+            ("iptables table filter chain INPUT", true),
+            ("iptables table filter chain FORWARD", false),
+            ("iptables table filter chain OUTPUT", false),
+            ("iptables table filter chain MINE", false),
+        ]
+    );
+    let texts: Vec<&str> = rules
+        .chains
+        .iter()
+        .flat_map(|chain| &chain.rules)
+        .map(|rule| rule.text.as_str())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "-i lo -j ACCEPT",
+            "! -s 10.99.0.0/16 -i eth+ -p tcp --dport 7001 -j DROP",
+            "-p tcp -j MINE",
+            "-p tcp -m multiport --dports 80,90:91 -j REJECT",
+            "-j RETURN",
+            // Every chain of a user ends with one more.
+            "-j RETURN",
+        ]
+    );
+    let actions: Vec<FilterAction> = rules.chains[0].rules.iter().map(|r| r.action).collect();
+    assert_eq!(
+        actions,
+        [
+            FilterAction::Accept,
+            FilterAction::Drop,
+            FilterAction::Jump(3)
+        ]
+    );
+    assert_eq!(rules.chains[0].rules[1].counter, Some(3));
+    // Cut anywhere, it gives what is whole.
+    for len in 0..FILTER_TABLE.len() {
+        xtables::of_iptables(&FILTER_TABLE[..len]);
+    }
+}
