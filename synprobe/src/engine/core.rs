@@ -207,6 +207,7 @@ impl Engine {
             Input::AcceptReadings(readings) => self.judge.context.accept_waits.read(readings),
             Input::AcceptCounts(counts) => self.judge.context.accept_waits.measured(counts),
             Input::ServerCounts { ports, others } => self.server_counts(ports, others),
+            Input::Rules(reading) => self.judge.context.note_rules(*reading),
         }
     }
 

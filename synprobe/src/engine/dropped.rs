@@ -14,6 +14,12 @@ use crate::{
 };
 
 impl Engine {
+    /// Namespaces whose rules of the packet filter are to be read and fed ([`Input::Rules`](super::Input::Rules)).
+    /// Each is returned once. `is_last`: the run ends, and packets were dropped since the last reading.
+    pub fn wanted_rules(&mut self, is_last: bool) -> Vec<u32> {
+        self.judge.context.wanted_rules(is_last)
+    }
+
     /// A packet was dropped: by this host itself, or by a half-open that has processed it.
     pub(super) fn dropped(&mut self, r: DropRecord, meaning: Option<&DropMeaning>) {
         let local = SocketAddr::new(printable(r.flow.local_addr), r.flow.local_port);
@@ -46,6 +52,8 @@ impl Engine {
                 last_ns: r.header.ts_ns,
                 came_by: r.ifindex,
                 syn_seq: packet.syn_seq(r.seq, r.ack),
+                flags: r.flags,
+                invalid: None,
             };
             context.tell_filter_from_conntrack(&mut drop);
             tell_offload_from_damage(&mut drop, &r);

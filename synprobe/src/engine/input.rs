@@ -12,7 +12,7 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
+        AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion, FilterReading,
         HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed,
         PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer,
         RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
@@ -149,6 +149,8 @@ pub enum Input {
     },
     /// What was measured at accept() since the run began, of the ports at which that rose.
     AcceptCounts(Vec<AcceptCounts>),
+    /// The rules of a namespace's packet filter: the answer to [`Engine::wanted_rules`](super::Engine::wanted_rules).
+    Rules(Box<FilterReading>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

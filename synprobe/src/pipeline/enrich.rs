@@ -15,6 +15,7 @@ use crate::{
     engine::{DropMeaning, Input},
     model::{Process, Tuple},
     probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
+    sys::netns::NetNs,
     track::REMEMBERED_NAMES,
 };
 
@@ -166,6 +167,11 @@ impl Enricher {
     /// The counters of a namespace, read now.
     pub fn counters(&mut self, netns: u32) -> Input {
         Input::Counters(netns, self.names.counters(netns))
+    }
+
+    /// A namespace itself.
+    pub fn find(&mut self, inode: u32) -> Option<NetNs> {
+        self.names.find(inode)
     }
 
     /// Closes what was not used for a while.

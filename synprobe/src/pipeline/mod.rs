@@ -24,6 +24,7 @@ mod options;
 mod polling;
 mod recorder;
 mod replay;
+mod rules;
 mod run;
 mod run_config;
 mod segment_ends;
@@ -82,6 +83,7 @@ pub fn watch<V: View + Send + 'static>(
         run.subscribe(subscriber);
         // Reading BTF took twice of what is needed from now on.
         run::trim_memory();
+        run.take_first_rules().await;
         // The caller may send the signal as soon as the run is ready, and the first poll installs the
         // handler.
         tokio::select! {

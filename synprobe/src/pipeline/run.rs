@@ -17,7 +17,8 @@ use super::{
     narrow::passes,
     polling::Polling,
     recorder::{Prepared, RecordSummary, Recorder},
-    run_config::run_config,
+    rules::RuleReading,
+    run_config::{enters_others, give_up_privileges, run_config},
     segment_ends::SegmentEnds,
     subscriber::Subscriber,
 };
@@ -33,11 +34,7 @@ use crate::{
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
-    sys::{
-        clock::{monotonic_ns, wall_clock},
-        netns::NetNs,
-        privileges,
-    },
+    sys::clock::{monotonic_ns, wall_clock},
 };
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
@@ -56,6 +53,8 @@ pub(super) struct Run {
     pub(super) core: Core,
     pub(super) enricher: Enricher,
     pub(super) polling: Polling,
+    /// Reads the rules of packet filters.
+    pub(super) rules: RuleReading,
     /// Where ICMP errors come in.
     pub(super) icmp: Vec<Arc<IcmpErrors>>,
     icmp_buffer: icmp::Buffer,
@@ -113,6 +112,9 @@ impl Run {
             .transpose()?;
         let names = HostNames::new(&options.namespaces);
         let enricher = Enricher::new(Arc::clone(&host.reasons), names);
+        // This thread alone keeps the privilege to read rules.
+        let confined = options.give_up_privileges.then(|| enters_others(&options));
+        let rules = RuleReading::begin(confined).map_err(|e| WatchError::System("a thread", e))?;
         if options.give_up_privileges {
             // Every other thread starts later, with the remaining privileges.
             give_up_privileges(&options);
@@ -127,7 +129,7 @@ impl Run {
         )
         .opening_those_named(options.drops_of.is_some());
         tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
-        Ok(Self {
+        let mut run = Self {
             core: Core {
                 engine,
                 subscribers: Vec::new(),
@@ -136,6 +138,7 @@ impl Run {
             },
             enricher,
             polling: Polling::new(requests, reports),
+            rules,
             icmp: Vec::new(),
             icmp_buffer: icmp::Buffer::default(),
             options,
@@ -147,7 +150,9 @@ impl Run {
             began: Instant::now(),
             not_selected: 0,
             segment_ends,
-        })
+        };
+        run.ask_first_rules();
+        Ok(run)
     }
 
     /// One more output.
@@ -173,6 +178,10 @@ impl Run {
                 () = self.segment_ends.wanted() => self.close_segment(),
                 () = at(Some(self.tick)) => self.tick()?,
                 Some(report) = self.polling.report() => self.take_in(report).await?,
+                reading = self.rules.next() => {
+                    self.core.feed(Input::Rules(Box::new(reading)));
+                    self.core.end_batch();
+                }
                 ready = self.ring.ready() => {
                     ready.map_err(|e| WatchError::System("ring buffer", e))?;
                     self.drain();
@@ -223,6 +232,7 @@ impl Run {
             // The ICMP error came before the failure that it caused.
             self.drain_icmp();
         }
+        self.ask_rules(false);
         self.core.end_batch();
         records
     }
@@ -301,6 +311,7 @@ impl Run {
         self.drain_icmp();
         self.drain_all();
         self.count_losses()?;
+        self.take_last_rules().await;
         if self.core.engine.is_quiet() {
             self.feed_completed()?;
         }
@@ -366,18 +377,6 @@ impl Run {
     /// Sockets by state at the end of the run.
     pub fn take_socket_states(&mut self) -> Option<Counted> {
         self.core.engine.socket_states().cloned()
-    }
-}
-
-fn give_up_privileges(options: &WatchOptions) {
-    let here = NetNs::current().ok();
-    let only = options.selection.netns.is_some() && options.drops_of.is_none();
-    let all_here = options
-        .namespaces
-        .iter()
-        .all(|netns| here.as_ref() == Some(netns));
-    if let Err(error) = privileges::give_up(!(only && all_here)) {
-        log::warn!("privileges that are not needed any more cannot be given up: {error}");
     }
 }
 

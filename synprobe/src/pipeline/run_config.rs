@@ -10,7 +10,7 @@ use crate::{
         half_open_source::Decision,
         hooks::{DROPS, RESETS},
     },
-    sys::{clock::monotonic_ns, host_identity},
+    sys::{clock::monotonic_ns, host_identity, netns::NetNs, privileges},
     track::TrackConfig,
 };
 
@@ -67,4 +67,22 @@ pub(super) fn run_config(
 fn hash_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(monotonic_ns())
+}
+
+/// Whether the run enters other namespaces than its own.
+pub(super) fn enters_others(options: &WatchOptions) -> bool {
+    let here = NetNs::current().ok();
+    let only = options.selection.netns.is_some() && options.drops_of.is_none();
+    let all_here = options
+        .namespaces
+        .iter()
+        .all(|netns| here.as_ref() == Some(netns));
+    !(only && all_here)
+}
+
+/// Gives up what is not needed any more.
+pub(super) fn give_up_privileges(options: &WatchOptions) {
+    if let Err(error) = privileges::give_up(enters_others(options)) {
+        log::warn!("privileges that are not needed any more cannot be given up: {error}");
+    }
 }

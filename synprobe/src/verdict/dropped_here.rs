@@ -72,6 +72,10 @@ fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String
     format!("{further}: {answer} is this host's own{rule}")
 }
 
+/// Sentences about rules that it quotes, and dropped packets whose rules are looked for.
+const RULES: usize = 4;
+const LOOKED_AT: usize = 64;
+
 /// `dropped-here`
 pub(super) struct DroppedHere;
 
@@ -98,6 +102,7 @@ impl Verdict for DroppedHere {
         let mut finding = Finding::certain().accounts_for(lost);
         for drop in &of_handshake {
             finding = finding.pro(context.fact_of_drop(drop, h));
+            finding = finding.maybe_pro(context.rule_of_drop(drop).map(|rule| rule.fact));
             finding = finding.maybe_pro(context.route_of_drop(drop));
             finding = finding.maybe_pro(context.way_of_refused_ack(drop, h));
         }
@@ -118,6 +123,7 @@ impl Verdict for DroppedHere {
         let mut routes = Vec::new();
         let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
         let mut conntrack = BTreeSet::new();
+        let mut by_rules = Vec::new();
         // A connection with several half-opens has its packets counted once.
         let mut first: HashMap<_, &Handshake> = HashMap::new();
         for h in group {
@@ -133,6 +139,9 @@ impl Verdict for DroppedHere {
             for d in decisive(h, context) {
                 if let Some(fact) = context.conntrack_fact(d) {
                     conntrack.insert(fact);
+                }
+                if by_rules.len() < LOOKED_AT {
+                    by_rules.push(d);
                 }
                 let way = context.way_of_drop(d, &h.connection);
                 let key = (d.netns, d.packet, way, d.cause(), &*d.words);
@@ -170,7 +179,8 @@ impl Verdict for DroppedHere {
             supports: true,
         });
         let mut facts: Vec<_> = facts.into_iter().map(fact).chain(routes).collect();
-        facts.extend(conntrack.into_iter().map(|fact| Evidence {
+        let rules = context.rules_of_drops(by_rules, RULES);
+        facts.extend(rules.into_iter().chain(conntrack).map(|fact| Evidence {
             fact,
             supports: true,
         }));
@@ -196,8 +206,10 @@ impl Verdict for DroppedHere {
             detection: "skb:kfree_skb with a reason that is this host's doing (Linux 5.17), for a packet \
                       with the addresses and ports of this handshake, while it lasted. It is the \
                       strongest evidence there is. A drop in another network namespace of this host \
-                      counts too, and is named.",
-            remedy: "NETFILTER_DROP: find the rule. A RST or an ICMP error may come with it: a rule that rejects. Connection tracking drops too, when its table is full or NAT finds no free \
+                      counts too, and is named. After a drop by netfilter the rules are read \
+                      (CAP_NET_ADMIN): the rule that alone can have done it is named, otherwise those \
+                      that fit the packet are listed.",
+            remedy: "NETFILTER_DROP: find the rule, where the evidence does not name it. A RST or an ICMP error may come with it: a rule that rejects. Connection tracking drops too, when its table is full or NAT finds no free \
                      tuple: its counters tell.\n    nft list ruleset\n    iptables-save -c\n    conntrack -S\n    sysctl \
                      net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max\n\
                      IP_RPFILTER: the route back to the sender does not use the interface that the \

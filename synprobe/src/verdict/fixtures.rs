@@ -141,6 +141,13 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
         last_ns: T0 + SEC,
         came_by: 0,
         syn_seq: None,
+        flags: match packet {
+            Packet::Syn => 0x02,
+            Packet::SynAck => 0x12,
+            Packet::Ack => 0x10,
+            Packet::Rst => 0x04,
+        },
+        invalid: None,
     }
 }
 

@@ -63,6 +63,8 @@ struct ConntrackHistory {
     last: ConntrackReading,
     /// Rises that no drop has accounted for yet, since this reading.
     left: Risen,
+    /// INVALID packets counted since then, whatever was dropped.
+    invalid: u64,
     /// CLOCK_MONOTONIC nanoseconds.
     since_ns: u64,
 }
@@ -77,6 +79,7 @@ impl ConntrackHistories {
                 first: reading,
                 last: reading,
                 left: Risen::default(),
+                invalid: 0,
                 since_ns: reading.at_ns,
             };
             self.0.insert(reading.netns, history);
@@ -88,6 +91,11 @@ impl ConntrackHistories {
         }
         let risen = Risen::between(&known.last.counts, &reading.counts);
         known.last = reading;
+        known.invalid = if reading.at_drop {
+            known.invalid + risen.invalid
+        } else {
+            0
+        };
         // What rose without a drop that was seen is not kept for a later one.
         known.left = match reading.at_drop {
             true => Risen {
@@ -115,6 +123,7 @@ impl ConntrackHistories {
         };
         // Otherwise the counters say nothing of this drop: they were read after it only, or before it only.
         let is_around = known.since_ns < d.last_ns && d.last_ns <= known.last.at_ns;
+        d.invalid = is_around.then_some(known.invalid > 0);
         let left = &mut known.left;
         if by_nft {
             let invalid = left.invalid > 0;
@@ -162,12 +171,20 @@ impl Context {
     pub fn tell_filter_from_conntrack(&mut self, d: &mut DroppedPacket) {
         if &*d.reason == "NETFILTER_DROP" {
             self.conntrack.tell(d);
+            if !self.is_of_conntrack(d) {
+                self.note_drop_by_rule(d);
+            }
         }
+    }
+
+    /// Whether connection tracking dropped a packet, and no rule.
+    pub(super) fn is_of_conntrack(&self, d: &DroppedPacket) -> bool {
+        [TABLE_FULL, NOT_TRACKED, TAKEN].contains(&&*d.words)
     }
 
     /// The numbers of connection tracking where it dropped a packet.
     pub fn conntrack_fact(&self, d: &DroppedPacket) -> Option<String> {
-        if ![TABLE_FULL, NOT_TRACKED, TAKEN].contains(&&*d.words) {
+        if !self.is_of_conntrack(d) {
             return None;
         }
         let known = self.conntrack.0.get(&d.netns)?;

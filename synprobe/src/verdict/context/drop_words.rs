@@ -101,8 +101,9 @@ impl Context {
     /// Commands for a dropped packet, which run as they are printed.
     pub fn remedy_of_drop(&self, d: &DroppedPacket) -> String {
         let run = enter(self.netns_name(d.netns).as_deref());
+        let rule = || self.rule_of_drop(d).and_then(|rule| rule.show);
         self.remedy_by_route(d, &run)
-            .unwrap_or_else(|| self.each_in(d.netns, &d.remedy()))
+            .unwrap_or_else(|| each_by(&run, &rule().unwrap_or_else(|| d.remedy())))
     }
 
     /// Commands, as they run in a namespace.

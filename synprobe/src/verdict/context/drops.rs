@@ -107,6 +107,10 @@ pub struct DroppedPacket {
     pub came_by: u32,
     /// The client's initial sequence number, where the segment shows it.
     pub syn_seq: Option<u32>,
+    /// The TCP flags of the first.
+    pub flags: u8,
+    /// Whether conntrack counted an INVALID packet around it; `None`: not known.
+    pub invalid: Option<bool>,
 }
 
 impl DroppedPacket {
@@ -235,6 +239,9 @@ impl DroppedPackets {
         };
         if let Some(kind) = kinds.iter_mut().find(|k| k.same_kind(&discard)) {
             kind.count += discard.count;
+            if kind.invalid != discard.invalid {
+                kind.invalid = None;
+            }
             kind.last_ns = kind.last_ns.max(discard.last_ns);
         } else if kinds.len() < KINDS {
             kinds.push(discard);

@@ -22,6 +22,7 @@ mod paths;
 mod port_stats;
 mod port_waits;
 mod refused_syns;
+mod rules;
 mod stuck_data;
 mod syn_options;
 mod unanswered;
@@ -46,6 +47,7 @@ pub use paths::Paths;
 pub use port_stats::{PortStats, silent};
 pub use port_waits::{LONG_US, PortWaits};
 pub use refused_syns::{RefusedSyn, RefusedSyns};
+pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
 
@@ -109,6 +111,7 @@ pub struct Context {
     drops: DroppedPackets,
     devices: Bounded<(u32, u32), Option<Arc<str>>>,
     conntrack: conntrack::ConntrackHistories,
+    rules: rules::FilterRules,
     histories: listener_histories::ListenerHistories,
     answers: answers::RefusedAnswers,
     existing: existing::Existing,

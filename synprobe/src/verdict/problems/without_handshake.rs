@@ -76,9 +76,9 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 remedy: Some(context.remedy_of_drop(first)),
                 effects: Vec::new(),
             };
-            problem
-                .evidence
-                .extend(context.conntrack_fact(first).map(pro));
+            let conntrack = context.conntrack_fact(first);
+            let rules = rules_of(&drops, context).into_iter();
+            problem.evidence.extend(rules.chain(conntrack).map(pro));
             found(problem, &drops)
         })
         .collect()
@@ -128,6 +128,7 @@ pub(super) fn dropped_synacks(
                     .to_owned(),
             ),
         ];
+        evidence.extend(rules_of(&drops, context).into_iter().map(pro));
         let sure = context.lost == 0 && !context.drops_missed;
         if !sure {
             evidence.push(contra("records of this run were lost".to_owned()));
@@ -160,6 +161,15 @@ pub(super) fn dropped_synacks(
         found(problem, &drops)
     };
     doors.into_iter().map(problem).collect()
+}
+
+/// Connections whose rules are looked for, and sentences about rules in one problem.
+const LOOKED_AT: usize = 64;
+const RULES: usize = 4;
+
+/// The rules that did it.
+fn rules_of(drops: &[&DroppedPacket], context: &Context) -> Vec<String> {
+    context.rules_of_drops(drops.iter().take(LOOKED_AT).copied(), RULES)
 }
 
 /// A problem of these drops.
@@ -199,6 +209,7 @@ fn dropped_by_router(
             forward.to_addr
         )),
     ];
+    evidence.extend(rules_of(drops, context).into_iter().map(pro));
     evidence.extend(context.route_of_drop(first).map(pro));
     if let Some(listener) = context.would_serve(first) {
         evidence.push(pro(format!(
