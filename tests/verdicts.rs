@@ -177,6 +177,9 @@ fn told(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     if scenario.is_incident() {
         riddle(scenario, &run)?;
     }
+    if ["own-firewall", "own-reject", "incident-firewall"].contains(&scenario.name()) {
+        names_its_rules(&run)?;
+    }
     harness::figure(format!(
         "{} {}: {} handshakes with a known cause, {} without enough evidence, {} wrong",
         scenario.name(),
@@ -216,6 +219,35 @@ fn riddle(scenario: &'static dyn Scenario, run: &LabRun) -> Result<()> {
         "{:?}",
         worst.peers
     );
+    Ok(())
+}
+
+/// Each handshake that a rule of the lab has stopped names that rule, and shows its chain. Whether it is the right one
+/// is compared with what was made.
+fn names_its_rules(run: &LabRun) -> Result<()> {
+    let mut named = 0;
+    for line in &run.lines {
+        let Body::Handshake(h) = &line.body else {
+            continue;
+        };
+        let facts = || h.evidence.iter().map(|e| e.fact.as_str());
+        if h.verdict != Some(VerdictKind::DroppedHere)
+            || !facts().any(|f| f.contains("NETFILTER_DROP"))
+        {
+            continue;
+        }
+        ensure!(
+            facts().any(|f| f.starts_with("the rule: table ")),
+            "no rule is named: {h:#?}"
+        );
+        let show = h.remedy.as_deref().unwrap_or_default();
+        ensure!(show.contains("nft -a list chain "), "{show}");
+        named += 1;
+    }
+    ensure!(named > 0, "no handshake was stopped by a rule");
+    harness::figure(format!(
+        "{named} handshakes name the rule that stopped them"
+    ));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Evidence against what was made: a verdict can be right and a sentence beside it false.
 
+use std::net::IpAddr;
+
 use synprobe_common::model::{Evidence, Handshake, Outcome, VerdictKind};
 
 use crate::{Cause, ExpectedHandshake};
@@ -98,8 +100,52 @@ fn number_after(fact: &str, words: &str) -> Option<u32> {
     rest[..digits.unwrap_or(rest.len())].parse().ok()
 }
 
+/// How a sentence begins that names the rule which dropped a packet.
+const RULE: &str = "the rule: ";
+
+/// Whether a rule that is named can be about the handshake: each port and each network in its text is one of the
+/// handshake's, and it is one of the lab's own rules.
+fn is_its_rule(made: &ExpectedHandshake, fact: &str) -> bool {
+    let words: Vec<&str> = fact.split([' ', ';']).collect();
+    let pairs = || words.windows(2).map(|pair| (pair[0], pair[1]));
+    let ports = [made.local_port, made.peer_port];
+    let is_port = |text: &str| ports.contains(&text.parse().ok());
+    let is_end = |text: &str| {
+        let (network, prefix) = text.split_once('/').unwrap_or((text, "128"));
+        let ends = [made.local_addr, made.peer_addr].map(|end| end.to_canonical());
+        match (network.parse(), prefix.parse()) {
+            (Ok(network), Ok(prefix)) => ends.iter().any(|end| is_in(*end, network, prefix)),
+            _ => false,
+        }
+    };
+    let is_true = |(word, value): (&str, &str)| match word {
+        "sport" | "dport" => is_port(value),
+        "saddr" | "daddr" => is_end(value),
+        _ => true,
+    };
+    caused_by(made, &[VerdictKind::DroppedHere])
+        && fact.contains(" synprobe_lab chain ")
+        && pairs().all(is_true)
+}
+
+/// Whether an address is in a network.
+fn is_in(address: IpAddr, network: IpAddr, prefix: u32) -> bool {
+    let both = match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => {
+            let (a, n) = (u128::from(u32::from(a)), u128::from(u32::from(n)));
+            Some((a << 96, n << 96))
+        }
+        (IpAddr::V6(a), IpAddr::V6(n)) => Some((u128::from(a), u128::from(n))),
+        _ => None,
+    };
+    both.is_some_and(|(a, n)| (a ^ n).checked_shr(128 - prefix.min(128)).unwrap_or(0) == 0)
+}
+
 fn is_false(made: &ExpectedHandshake, evidence: &Evidence) -> bool {
     let fact = &evidence.fact;
+    if fact.starts_with(RULE) {
+        return !is_its_rule(made, fact);
+    }
     let claim = |c: &Claim| evidence.supports && fact.contains(c.words) && !(c.is_true)(made);
     let syn = number_after(fact, "connected on SYN ");
     let miscounted = |n: u32| made.retransmits.is_some_and(|made| made + 1 != n);
@@ -159,6 +205,33 @@ mod tests {
             "whether this host dropped the SYN is not known",
             false
         ));
+    }
+
+    #[test]
+    fn a_rule_of_another_port_or_network_is_false() {
+        let mut dropped = made(VerdictKind::DroppedHere, Outcome::Abandoned);
+        dropped.peer_port = Some(7000);
+        let rule = |text: &str| {
+            format!(
+                "the rule: table ip synprobe_lab chain input handle 2: {text} drop; no other fits"
+            )
+        };
+        for text in [
+            "tcp dport 7000",
+            "ip saddr 10.0.0.0/24 tcp sport 7000",
+            "ip daddr 10.0.0.2",
+        ] {
+            assert!(says(&dropped, &rule(text), true), "{text}");
+        }
+        for text in [
+            "tcp dport 7001",
+            "ip saddr 10.0.1.0/24",
+            "ip daddr 10.0.0.3",
+        ] {
+            assert!(!says(&dropped, &rule(text), true), "{text}");
+        }
+        let silent = made(VerdictKind::Filtered, Outcome::TimedOut);
+        assert!(!says(&silent, &rule("tcp flags syn"), true));
     }
 
     #[test]

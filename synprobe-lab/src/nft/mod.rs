@@ -141,6 +141,8 @@ pub struct NftRule {
     pub flags: Option<(u8, u8)>,
     /// Answers what it drops.
     pub reject: Option<NftReject>,
+    /// Counts what it matches.
+    pub counter: bool,
     /// `None`: drop. Otherwise the new destination of the connection, valid only at
     /// [`NftHook::Prerouting`].
     pub dnat: Option<SocketAddr>,
@@ -161,6 +163,7 @@ impl NftRule {
             destination_port: None,
             flags: None,
             reject: None,
+            counter: false,
             dnat: None,
             snat: None,
             snat_port: None,
@@ -216,6 +219,9 @@ impl NftRule {
             all.push(payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS_OFFSET, 1));
             all.push(bitwise(&[mask]));
             all.push(compare(&[value]));
+        }
+        if self.counter {
+            all.push(expression(b"counter\0", vec![], vec![]));
         }
         match (self.dnat, self.snat) {
             (None, None) => all.push(match self.reject {

@@ -40,11 +40,13 @@ fn rules() -> [NftRule; 3] {
         },
         NftRule {
             destination_port: Some(SYNS),
+            counter: true,
             flags: Some((both, flags::SYN)),
             ..NftRule::drop(NftHook::Input)
         },
         NftRule {
             destination_port: Some(OWN_SYNS),
+            counter: true,
             flags: Some((both, flags::SYN)),
             ..NftRule::drop(NftHook::Output)
         },
