@@ -1,4 +1,4 @@
-//! Counts a healthy handshake in quiet mode: one write to a counter of this CPU.
+//! Counts a healthy handshake in quiet mode: two additions to counters of this CPU.
 
 use core::{
     hint::black_box,
@@ -15,24 +15,25 @@ pub fn count(role: u32, port: u16, dwell_us: u32) -> bool {
     let Some(slot) = slot_of(role, port) else {
         return false;
     };
+    add(&mut slot.sum_us, dwell_us.into());
     // Opaque, and after the last call. The compiler knows that the bucket is in bounds and would omit the
     // check, or use a copy on the stack, whose bounds the verifier of 6.1 and earlier does not track.
     let at = black_box(bucket(dwell_us));
     match slot.counts.get_mut(at) {
         Some(count) => {
-            add_one(count);
+            add(count, 1);
             true
         }
         None => false,
     }
 }
 
-/// Adds one in one instruction (`BPF_ATOMIC | BPF_ADD`, formerly `BPF_XADD`), because the program's
+/// Adds in one instruction (`BPF_ATOMIC | BPF_ADD`, formerly `BPF_XADD`), because the program's
 /// stand-in may interrupt it. The target has no atomic types.
 #[inline(always)]
-fn add_one(count: &mut u64) {
+fn add(count: &mut u64, more: u64) {
     // SAFETY: the pointer is to eight live, aligned bytes.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, 1) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, more) };
 }
 
 /// The slot of a key, claiming a free one; the role's overflow slot where none is free.

@@ -17,6 +17,8 @@ pub struct Histogram {
     pub key: u32,
     /// Zero.
     pub _pad: u32,
+    /// Sum of their times, microseconds.
+    pub sum_us: u64,
     /// Handshakes by [`bucket()`].
     pub counts: [u64; BUCKETS],
 }
