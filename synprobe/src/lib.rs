@@ -23,6 +23,7 @@ pub mod preflight;
 pub mod probe;
 pub mod recording;
 mod ring;
+pub mod serve;
 pub mod track;
 pub mod verbs;
 pub mod verdict;

@@ -2,12 +2,22 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use synprobe::{cli::Cli, util::format, verbs};
+use synprobe::{
+    cli::{Cli, CommandLineError},
+    util::format,
+    verbs,
+};
 
 fn main() -> ExitCode {
     // clap ends a wrong command line itself: one message on standard error, exit code 2.
-    let cli = Cli::parse();
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(CommandLineError::CommandLine(error)) => error.exit(),
+        Err(CommandLineError::Environment(line)) => {
+            eprintln!("synprobe: {}", format::safe(&line));
+            return ExitCode::from(verbs::USAGE);
+        }
+    };
     match verbs::run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

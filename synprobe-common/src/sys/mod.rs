@@ -8,6 +8,7 @@ pub mod netns;
 pub mod nice;
 pub mod poll;
 pub mod privileges;
+pub mod process;
 mod seccomp;
 pub mod sockopts;
 pub mod sysctl;

@@ -3,6 +3,7 @@
 
 mod connect;
 mod diagnose;
+mod environment;
 mod explain;
 #[cfg(feature = "lab")]
 mod lab;
@@ -10,6 +11,7 @@ mod listeners;
 mod preflight;
 mod record;
 mod select;
+mod serve;
 mod states;
 mod tuning;
 mod values;
@@ -19,6 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use connect::ConnectArgs;
 pub use diagnose::DiagnoseArgs;
+pub use environment::{CommandLineError, with_environment};
 pub use explain::ExplainArgs;
 #[cfg(feature = "lab")]
 pub use lab::{FamilyArg, LabArgs};
@@ -26,6 +29,7 @@ pub use listeners::ListenersArgs;
 pub use preflight::PreflightArgs;
 pub use record::{RecordArgs, RecordingArgs};
 pub use select::{RoleArg, SelectArgs};
+pub use serve::{ServeArgs, ServeFormat};
 pub use states::StatesArgs;
 pub use tuning::{ModeArg, TuningArgs};
 pub use watch::{States, WatchArgs};
@@ -48,6 +52,8 @@ pub enum Command {
     Diagnose(DiagnoseArgs),
     /// Record a run: watch, diagnose and others replay it with --replay, on any Linux machine
     Record(RecordArgs),
+    /// Watch all the time: metrics, open problems and health over HTTP
+    Serve(ServeArgs),
     /// Explain a verdict: its meaning, its evidence, its remedies, and how to reproduce it
     Explain(ExplainArgs),
     /// Connect once, and show for each address of the name: timing, SYNs and outcome

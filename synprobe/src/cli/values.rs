@@ -33,6 +33,15 @@ pub(super) fn slow(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// As [`duration`], from 1 s to 1 h.
+pub(super) fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    match window.as_millis() {
+        1_000..=3_600_000 => Ok(window),
+        _ => Err(format!("\"{text}\" is not between 1s and 1h")),
+    }
+}
+
 /// `1048576`, `256K`, `8M`, `1G`, with or without `iB`; at most 1G.
 pub(super) fn bytes(text: &str) -> Result<u32, String> {
     let wrong = || format!("\"{text}\" is not a size: give one such as 256K or 8M, at most 1G");

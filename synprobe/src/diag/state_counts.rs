@@ -4,7 +4,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
 };
@@ -50,6 +50,22 @@ pub fn count(only: Option<NetNs>) -> Counted {
         netns.listeners.sort_by_key(rank);
     }
     counted
+}
+
+/// Sockets by state of one namespace, or of every one that can be found, all together. What cannot be read is
+/// left out.
+pub fn by_state(only: Option<NetNs>) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    read_each(only, |netns| {
+        let mut sock_diag = SockDiag::open(netns)?;
+        sock_diag.dump_with(&Query::states(mask::ALL), |row| {
+            if let Some(state) = TcpState::from_kernel(row.state) {
+                *counts.entry(state.name()).or_default() += 1;
+            }
+        })?;
+        Ok(())
+    });
+    counts
 }
 
 #[derive(Default)]

@@ -2,11 +2,11 @@
 
 use std::mem;
 
-use super::{Input, RunConfig, losses, stats::HandshakeStats};
+use super::{HostCounts, Input, RunConfig, losses, stats::HandshakeStats};
 use crate::{
     decode::Event,
     model::{
-        Body, ByRole, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
+        Body, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
         PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
@@ -54,11 +54,12 @@ pub struct Questions {
 /// See [the module](super).
 pub struct Engine {
     start: Start,
-    began_ns: u64,
+    pub(super) began_ns: u64,
     quiet: bool,
     pub(super) tracker: Tracker,
     pub(super) judge: Judge,
-    stats: HandshakeStats,
+    pub(super) stats: HandshakeStats,
+    pub(super) host_counts: HostCounts,
     clock: WallClock,
     /// A dump that waits for the answer to what it does not show.
     dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
@@ -89,6 +90,7 @@ impl Engine {
             tracker: Tracker::new(config.track.clone()),
             judge: Judge::new(mode, context),
             stats: HandshakeStats::default(),
+            host_counts: HostCounts::default(),
             clock,
             dump: None,
             socket_states: None,
@@ -203,7 +205,10 @@ impl Engine {
             Input::Workload { cgroup, pid, names } => {
                 self.tracker.set_workload(cgroup, pid, Workload(names));
             }
-            Input::NotPolled(netns) => self.tracker.not_polled(netns),
+            Input::NotPolled(netns) => {
+                self.host_counts.not_polled(&netns);
+                self.tracker.not_polled(netns);
+            }
             Input::AcceptReadings(readings) => self.judge.context.accept_waits.read(readings),
             Input::AcceptCounts(counts) => self.judge.context.accept_waits.measured(counts),
             Input::ServerCounts { ports, others } => self.server_counts(ports, others),
@@ -336,38 +341,8 @@ impl Engine {
         self.emit(lines);
     }
 
-    /// The `end` line as of now.
-    pub fn totals_at(&self, at_ns: u64, produced: u64) -> End {
-        let totals = self.tracker.totals();
-        End {
-            events: totals.events,
-            lost: totals.lost,
-            handshakes: totals.handshakes,
-            syns_refused: self.judge.context.refused_syns.total(),
-            duration_us: at_ns.saturating_sub(self.began_ns) / 1000,
-            evicted: totals.evicted,
-            counted: totals.counted,
-            produced: produced + totals.unreported,
-            peers_unlisted: totals.peers_unlisted,
-            peers_distinct: ByRole {
-                client: totals.peers_distinct.client.count,
-                server: totals.peers_distinct.server.count,
-            },
-            peers_distinct_error: ByRole {
-                client: four_digits(totals.peers_distinct.client.error),
-                server: four_digits(totals.peers_distinct.server.error),
-            },
-            unexplained: Vec::new(),
-        }
-    }
-
     /// Whether healthy handshakes are only counted, in the kernel.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
-}
-
-/// More digits of an error have no meaning.
-fn four_digits(share: f64) -> f64 {
-    (share * 1e4).round() / 1e4
 }

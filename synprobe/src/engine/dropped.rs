@@ -32,6 +32,7 @@ impl Engine {
         }
         let context = &mut self.judge.context;
         if let Some(meaning) = meaning {
+            self.host_counts.drop(meaning.reason.clone(), incoming);
             let (from, to) = if incoming {
                 (peer, local)
             } else {

@@ -79,14 +79,17 @@ impl Engine {
         })
     }
 
-    /// What the kernel side has counted of a role and port since the run began.
+    /// What the kernel side has counted of a role and port since the run began: by bucket, and the sum of the
+    /// times in microseconds.
     pub(super) fn completed(&mut self, role: Role, port: Option<u16>, counts: &[u64]) {
+        let Some((counts, sum_us)) = counts.split_first_chunk::<BUCKETS>() else {
+            return;
+        };
         if let Some(port) = port {
-            let count = counts.iter().sum();
-            self.judge.context.counted(role, port, count);
+            self.judge.context.counted(role, port, counts.iter().sum());
         }
-        if let Ok(counts) = <&[u64; BUCKETS]>::try_from(counts) {
-            self.tracker.set_completed(role, port, counts);
-        }
+        self.tracker.set_completed(role, port, counts);
+        let sum_us = sum_us.first().copied().unwrap_or(0);
+        self.stats.set_counted((role, port), counts, sum_us);
     }
 }

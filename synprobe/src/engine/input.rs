@@ -82,7 +82,8 @@ pub enum Input {
     /// The half-opens are to be counted by port.
     CountHalfOpens,
     /// What the kernel side has counted of one role and port since the run began (the quiet mode): by bucket of
-    /// `synprobe_ebpf::histogram`, all CPUs.
+    /// `synprobe_ebpf::histogram`, all CPUs. After them the sum of their times, microseconds; recordings of
+    /// earlier versions do not have it.
     Completed(Role, Option<u16>, Vec<u64>),
     /// All counts of the kernel side are fed.
     CompletedAll,

@@ -23,6 +23,9 @@ impl Engine {
         for l in &mut listeners {
             l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
         }
+        let context = &self.judge.context;
+        let selected = |l: &Listener| context.selects_listener(l);
+        self.host_counts.sample(&listeners, selected, &counters);
         let namespaces = counters.iter().map(|c| c.netns).collect();
         self.tracker
             .listeners_sampled((before_ns, at_ns), &namespaces, &listeners);

@@ -13,6 +13,7 @@ mod config;
 mod core;
 mod dropped;
 mod events;
+mod host_counts;
 mod input;
 mod losses;
 mod listen_sockets;
@@ -20,11 +21,13 @@ mod refusals;
 mod snapshot;
 mod stats;
 mod syn_refusals;
+mod totals;
 
 pub use self::{
     config::RunConfig,
     core::{Batch, Engine, Questions},
+    host_counts::HostCounts,
     input::{DropMeaning, Input},
     snapshot::EngineSnapshot,
-    stats::{HandshakeStats, PortKey, PortTotals},
+    stats::{ConfidenceRank, HandshakeStats, LONG_US, PortKey, PortTotals, RetransmitCause},
 };

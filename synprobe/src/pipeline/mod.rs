@@ -14,6 +14,8 @@
 //! (crate::engine::Engine::questions)), the poller answers, and the answer is one more input.
 //! [`replay`] takes a recording in place of stages 1 to 4.
 
+mod asked;
+mod completed;
 mod core;
 mod enrich;
 mod holders;
@@ -38,6 +40,7 @@ use std::io;
 use crate::{
     model::{Counted, End},
     preflight::Ready,
+    serve::StatusRequests,
     view::View,
 };
 pub use narrow::NothingInCommon;
@@ -68,15 +71,31 @@ pub fn watch<V: View + Send + 'static>(
     host: &Ready,
     options: WatchOptions,
     view: V,
+    stop: Stop,
+    ready: OnReady,
+) -> Result<Watched<V>, WatchError> {
+    watch_asked(host, options, view, stop, ready, None)
+}
+
+/// The same, and answers requests for its status.
+///
+/// # Errors
+///
+/// As [`watch`].
+pub fn watch_asked<V: View + Send + 'static>(
+    host: &Ready,
+    options: WatchOptions,
+    view: V,
     mut stop: Stop,
     ready: OnReady,
+    requests: Option<StatusRequests>,
 ) -> Result<Watched<V>, WatchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| WatchError::System("async runtime", e))?;
     let done = runtime.block_on(async {
-        let mut run = Run::start(options, host)?;
+        let mut run = Run::start(options, host, requests)?;
         // Threads that begin from here on have what privileges are left.
         let (subscriber, writing, fails) =
             Subscriber::begin(view).map_err(|e| WatchError::System("a thread", e))?;

@@ -1,7 +1,7 @@
 //! One run on this host: ring, poller and clock → inputs; lines → subscribers.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Stop, WatchError, WatchOptions,
+    asked::StatusAnswers,
     core::Core,
     enrich::Enricher,
     host_names::HostNames,
@@ -34,7 +35,12 @@ use crate::{
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
-    sys::clock::{monotonic_ns, wall_clock},
+    serve::StatusRequests,
+    sys::{
+        clock::{monotonic_ns, wall_clock},
+        netns::NetNs,
+        privileges,
+    },
 };
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
@@ -69,10 +75,15 @@ pub(super) struct Run {
     /// Records that the kernel side let through and that are not of the selection.
     not_selected: u64,
     segment_ends: SegmentEnds,
+    pub(super) asked: StatusAnswers,
 }
 
 impl Run {
-    pub fn start(options: WatchOptions, host: &Ready) -> Result<Self, WatchError> {
+    pub fn start(
+        options: WatchOptions,
+        host: &Ready,
+        asked: Option<StatusRequests>,
+    ) -> Result<Self, WatchError> {
         let mut filter = options
             .drops_of
             .as_ref()
@@ -150,6 +161,7 @@ impl Run {
             began: Instant::now(),
             not_selected: 0,
             segment_ends,
+            asked: StatusAnswers::new(asked),
         };
         run.ask_first_rules();
         Ok(run)
@@ -182,6 +194,7 @@ impl Run {
                     self.core.feed(Input::Rules(Box::new(reading)));
                     self.core.end_batch();
                 }
+                request = self.asked.next() => self.answer(request)?,
                 ready = self.ring.ready() => {
                     ready.map_err(|e| WatchError::System("ring buffer", e))?;
                     self.drain();
@@ -313,7 +326,10 @@ impl Run {
         self.count_losses()?;
         self.take_last_rules().await;
         if self.core.engine.is_quiet() {
-            self.feed_completed()?;
+            for input in self.completed()? {
+                self.core.feed(input);
+            }
+            self.core.feed(Input::CompletedAll);
         }
         self.feed_accept_counts()?;
         if self.options.count_sockets || self.options.record.is_some() {
@@ -335,23 +351,6 @@ impl Run {
             produced: self.produced(),
         });
         self.core.publish(Subscriber::publish_last);
-        Ok(())
-    }
-
-    /// What the kernel side has only counted, all CPUs together.
-    fn feed_completed(&mut self) -> Result<(), WatchError> {
-        let mut sums = BTreeMap::new();
-        for (role, port, counts) in self.probes.counted()? {
-            let sum: &mut Vec<u64> = sums.entry((role, port)).or_default();
-            sum.resize(counts.len(), 0);
-            for (sum, count) in sum.iter_mut().zip(counts) {
-                *sum += count;
-            }
-        }
-        for ((role, port), counts) in sums {
-            self.core.feed(Input::Completed(role, port, counts));
-        }
-        self.core.feed(Input::CompletedAll);
         Ok(())
     }
 

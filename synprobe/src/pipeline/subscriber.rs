@@ -30,6 +30,8 @@ pub struct Subscriber {
     queue: Arc<LineQueue>,
     /// Lines that this output lost and that were not reported to it yet.
     lost: u64,
+    /// All that it lost.
+    lost_total: u64,
 }
 
 struct LineQueue {
@@ -146,6 +148,7 @@ impl Subscriber {
         let subscriber = Self {
             queue: Arc::clone(&queue),
             lost: 0,
+            lost_total: 0,
         };
         Ok((subscriber, Writing { queue, thread }, fails))
     }
@@ -161,6 +164,7 @@ impl Subscriber {
         // One batch may be larger than what may wait.
         if state.lines > 0 && state.lines + batch.lines.len() > WAITING {
             self.lost += batch.lines.len() as u64;
+            self.lost_total += batch.lines.len() as u64;
             return;
         }
         if self.lost > 0 {
@@ -172,6 +176,11 @@ impl Subscriber {
         state.batches.push_back(Arc::clone(batch));
         drop(state);
         self.queue.changed.notify_all();
+    }
+
+    /// Lines that this output lost because it was too slow.
+    pub fn lost_total(&self) -> u64 {
+        self.lost_total
     }
 
     /// As [`Self::publish`], once nothing has to be watched any more: waits for room as long as the output goes

@@ -43,8 +43,9 @@ pub(super) struct PodAcceptHistogram(AcceptHistogram);
 // SAFETY: repr(transparent) over a repr(C) struct of integers: every byte pattern is a valid value.
 unsafe impl Pod for PodAcceptHistogram {}
 
-/// One histogram of one CPU: role, port (`None`: ports without a slot of their own), counts by bucket.
-pub type CountedSlot = (Role, Option<u16>, [u64; BUCKETS]);
+/// One histogram of one CPU: role, port (`None`: ports without a slot of their own), counts by bucket, and the
+/// sum of the times in microseconds.
+pub type CountedSlot = (Role, Option<u16>, [u64; BUCKETS], u64);
 
 impl Probes {
     /// The kernel side's counters, summed over all CPUs.
@@ -137,7 +138,7 @@ impl Probes {
                     _ => continue,
                 };
                 if slot.counts.iter().any(|count| *count > 0) {
-                    counted.push((role, port, slot.counts));
+                    counted.push((role, port, slot.counts, slot.sum_us));
                 }
             }
         }

@@ -214,6 +214,21 @@ impl StoredHalfOpen {
             Self::Full(open) => open.alive_ns,
         }
     }
+
+    /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known well enough to be printed.
+    fn began_ns(&self) -> Option<u64> {
+        let start = match self {
+            Self::Full(open) => open.start,
+            Self::Compact(compact) if compact.start_ns == 0 => None,
+            Self::Compact(compact) => Some(HandshakeStart {
+                at_ns: compact.start_ns,
+                source: DwellSource::Events,
+                error_us: compact.start_error_us.into(),
+            }),
+        };
+        let start = start.filter(|start| start.is_known(self.alive_ns()))?;
+        Some(start.at_ns)
+    }
 }
 
 impl HalfOpens {
@@ -293,6 +308,12 @@ impl HalfOpens {
     pub fn alive(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let all = self.table.iter();
         all.map(|(key, stored)| (self.locals.tuple(key), stored.alive_ns()))
+    }
+
+    /// Each tuple, and when its half-open began, where that is known.
+    pub fn beginnings(&self) -> impl Iterator<Item = (Tuple, Option<u64>)> {
+        let all = self.table.iter();
+        all.map(|(key, stored)| (self.locals.tuple(key), stored.began_ns()))
     }
 
     /// All of them.

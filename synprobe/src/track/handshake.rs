@@ -116,6 +116,12 @@ pub struct OpenHandshake {
 }
 
 impl OpenHandshake {
+    /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known well enough to be printed.
+    pub fn known_start_ns(&self) -> Option<u64> {
+        let start = self.start.filter(|start| start.is_known(self.alive_ns))?;
+        Some(start.at_ns)
+    }
+
     /// Whether it may be the one that began then: its own beginning is within the bound of its error.
     pub fn began_at(&self, began_ns: u64) -> bool {
         self.start.is_none_or(|start| {

@@ -31,24 +31,29 @@ impl Tracker {
     /// The handshakes in progress, by namespace, role and port.
     pub fn ports(&self) -> Vec<PortState> {
         let mut ports = BTreeMap::new();
-        for open in self.under_way() {
-            let c = &open.connection;
-            let port = match c.role {
-                Role::Client => c.peer_port,
-                Role::Server => c.local_port,
-            };
-            let state = ports.entry((c.netns, c.role, port)).or_insert(PortState {
-                netns: c.netns,
-                role: c.role,
+        let mut add = |netns, role, port, began_ns: Option<u64>| {
+            let state = ports.entry((netns, role, port)).or_insert(PortState {
+                netns,
+                role,
                 port,
                 open: 0,
                 oldest_ns: None,
             });
             state.open += 1;
-            state.oldest_ns = match (state.oldest_ns, open.began_ns) {
+            state.oldest_ns = match (state.oldest_ns, began_ns) {
                 (Some(oldest), Some(began)) => Some(oldest.min(began)),
                 (oldest, began) => oldest.or(began),
             };
+        };
+        let clients = self.clients.iter().map(|(_, open)| open);
+        let earlier = self.preexisting.iter().map(|(_, open)| open);
+        for open in clients.chain(earlier).filter(|open| !open.awaits_port) {
+            let c = &open.connection;
+            add(c.netns, c.role, c.peer_port, open.known_start_ns());
+        }
+        // There may be a million.
+        for (tuple, began_ns) in self.half_opens.beginnings() {
+            add(tuple.netns, Role::Server, Some(tuple.local_port), began_ns);
         }
         ports.into_values().collect()
     }
@@ -57,7 +62,7 @@ impl Tracker {
 fn under_way(open: OpenHandshake) -> UnderWay {
     let start = open.start.filter(|start| start.is_known(open.alive_ns));
     UnderWay {
-        began_ns: start.map(|start| start.at_ns),
+        began_ns: open.known_start_ns(),
         began_error_us: start.map_or(0, |start| start.error_us),
         gives_up_ns: open.gives_up.map(|(at_ns, _)| at_ns),
         state: open.state,

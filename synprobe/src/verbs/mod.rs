@@ -9,6 +9,7 @@ mod listeners;
 mod preflight;
 mod record;
 mod replay;
+mod serve;
 mod states;
 mod watch;
 
@@ -38,7 +39,7 @@ use crate::{
 /// A run-time failure.
 const FAILED: u8 = 1;
 /// Bad usage; clap's own exit code.
-const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 /// `connect`: no address could be connected.
 const NOT_CONNECTED: u8 = 4;
 /// This host cannot run synprobe.
@@ -74,6 +75,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Watch(args) => watch::run(args),
         Command::Diagnose(args) => diagnose::run(args),
         Command::Record(args) => record::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "lab")]
         Command::Lab(args) => lab::run(args),

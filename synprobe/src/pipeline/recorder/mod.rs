@@ -213,6 +213,11 @@ impl Recorder {
         self.at_ns = monotonic_ns();
     }
 
+    /// Inputs that are not in the recording.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Gives the thread what was taken in.
     pub fn hand_over(&mut self) {
         self.moment_ends();

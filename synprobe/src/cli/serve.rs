@@ -1,0 +1,62 @@
+//! `synprobe serve`
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    SelectArgs, TuningArgs,
+    values::{duration, size, slow, window},
+};
+use crate::serve::ListenAddr;
+
+/// `synprobe serve`
+///
+/// Each option can also come from the environment: `SYNPROBE_` and its name (`Cli::read`).
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where HTTP is served: /metrics, /problems, /healthz, and a page at /
+    #[arg(
+        long,
+        value_name = "ADDR:PORT|unix:PATH",
+        default_value = "127.0.0.1:9823"
+    )]
+    pub listen: ListenAddr,
+    /// Problems are judged over this time, and closed when nothing of them was seen for as long
+    #[arg(long, value_name = "TIME", value_parser = window, default_value = "60s")]
+    pub window: Duration,
+    /// One JSON object a line on standard output (docs/events.md), or nothing
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ServeFormat,
+    /// Record into this folder, and keep only the last part
+    #[arg(long, value_name = "DIR")]
+    pub rolling: Option<PathBuf>,
+    /// With --rolling: how much of the past to keep
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m", requires = "rolling")]
+    pub keep: Duration,
+    /// With --rolling: what the folder may take
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M", requires = "rolling")]
+    pub max_size: u64,
+    /// What to watch
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// A handshake without a retransmission is printed only above this time, such as 300ms
+    #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s")]
+    pub slow: Duration,
+    /// Examine every handshake, also the healthy ones, and print a line for each. It costs more.
+    #[arg(long, conflicts_with = "slow")]
+    pub every: bool,
+    /// Kernel side and tables
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+}
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ServeFormat {
+    /// One JSON object a line
+    #[default]
+    Json,
+    /// Nothing
+    None,
+}

@@ -1,0 +1,82 @@
+//! Who asks the run for its status: `synprobe serve`, at a scrape.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{WatchError, run::Run, subscriber::Subscriber};
+use crate::{
+    serve::{RunStatus, StatusRequest, StatusRequests},
+    sys::clock::monotonic_ns,
+};
+
+/// A status may take this share of one core: it is used again for this many times as long as it took.
+const PAUSE: u32 = 50;
+
+/// Requests for the status of a run.
+pub(super) struct StatusAnswers {
+    /// `None`: nobody asks, or nobody will any more.
+    requests: Option<StatusRequests>,
+    last: Option<(Arc<RunStatus>, Instant)>,
+}
+
+impl StatusAnswers {
+    pub fn new(requests: Option<StatusRequests>) -> Self {
+        Self {
+            requests,
+            last: None,
+        }
+    }
+
+    /// The next request; never, if nobody asks.
+    pub async fn next(&mut self) -> StatusRequest {
+        if let Some(requests) = &mut self.requests {
+            match requests.recv().await {
+                Some(request) => return request,
+                None => self.requests = None,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Run {
+    /// Answers a request. Whoever asked may be gone.
+    pub(super) fn answer(&mut self, request: StatusRequest) -> Result<(), WatchError> {
+        if let Some((status, until)) = &self.asked.last
+            && Instant::now() < *until
+        {
+            let _ = request.send(Arc::clone(status));
+            return Ok(());
+        }
+        let began = Instant::now();
+        let status = Arc::new(self.status()?);
+        let until = Instant::now() + (began.elapsed() * PAUSE).min(Duration::from_secs(15));
+        self.asked.last = Some((Arc::clone(&status), until));
+        let _ = request.send(status);
+        Ok(())
+    }
+
+    fn status(&mut self) -> Result<RunStatus, WatchError> {
+        self.drain();
+        if self.core.engine.is_quiet() {
+            // Not by `Core::feed`: they make no lines, and a recording has the last ones.
+            for input in self.completed()? {
+                self.core.engine.feed(input);
+            }
+        }
+        Ok(RunStatus {
+            snapshot: self.core.engine.summary(),
+            at_ns: monotonic_ns(),
+            clock: self.core.engine.clock(),
+            lines_lost: self
+                .core
+                .subscribers
+                .iter()
+                .map(Subscriber::lost_total)
+                .sum(),
+            not_recorded: self.core.recorder.as_ref().map(|recorder| recorder.lost()),
+        })
+    }
+}

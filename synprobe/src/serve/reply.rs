@@ -1,0 +1,119 @@
+//! Request → reply. Nothing of a request is in a reply.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{
+        ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, VARY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+};
+
+use super::{
+    RunStatus, html, metrics::Metrics, negotiate::TextFormat, sockets::SocketCounts,
+    source::StatusSource,
+};
+use crate::view::{self, rfc3339};
+
+/// What replies are made of.
+pub(super) struct Replier {
+    pub source: StatusSource,
+    pub metrics: Metrics,
+    pub sockets: SocketCounts,
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+/// The page loads nothing, and runs nothing.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) async fn reply<B>(
+    replier: &Replier,
+    request: &Request<B>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = of(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let path = request.uri().path();
+    if !matches!(path, "/" | "/metrics" | "/problems" | "/healthz") {
+        let text = "not found: /, /metrics, /problems and /healthz are here\n";
+        return Ok(of(StatusCode::NOT_FOUND, TEXT, text));
+    }
+    let Some(status) = replier.source.status().await else {
+        let text = "the run does not answer: it hangs, or it is over\n";
+        return Ok(of(StatusCode::SERVICE_UNAVAILABLE, TEXT, text));
+    };
+    Ok(match path {
+        "/metrics" => metrics(replier, request, &status).await,
+        "/problems" => problems(&status),
+        "/healthz" => of(StatusCode::OK, TEXT, "ok\n"),
+        _ => of(StatusCode::OK, HTML, html::page(&status)),
+    })
+}
+
+async fn metrics<B>(
+    replier: &Replier,
+    request: &Request<B>,
+    status: &Arc<RunStatus>,
+) -> Response<Full<Bytes>> {
+    let accepts: Vec<&str> = request
+        .headers()
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let format = TextFormat::preferred(&accepts.join(","));
+    let sockets = replier.sockets.read().await;
+    let text = replier.metrics.text(status, sockets.as_deref(), format);
+    let mut response = of(StatusCode::OK, format.content_type(), text);
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The problems that are open, as their lines have them.
+fn problems(status: &RunStatus) -> Response<Full<Bytes>> {
+    #[derive(serde::Serialize)]
+    struct OpenProblems<'a> {
+        v: u32,
+        time: String,
+        problems: &'a [crate::model::Problem],
+    }
+    let open = OpenProblems {
+        v: 1,
+        time: rfc3339(status.clock, status.at_ns),
+        problems: &status.snapshot.problems,
+    };
+    match view::to_json(&open) {
+        Ok(json) => of(StatusCode::OK, JSON, json + "\n"),
+        Err(error) => {
+            log::error!("/problems: {error}");
+            of(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "an error: see the log\n",
+            )
+        }
+    }
+}
+
+fn of(code: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    response
+}

@@ -1,0 +1,78 @@
+//! Asks the run for its status, at most once a second.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{RunStatus, StatusRequest};
+
+/// A status is used again for this time.
+const FRESH: Duration = Duration::from_secs(1);
+/// A run that does not answer within this time hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct StatusSource {
+    requests: mpsc::Sender<StatusRequest>,
+    last: Mutex<Option<(Instant, Arc<RunStatus>)>>,
+}
+
+impl StatusSource {
+    pub fn new(requests: mpsc::Sender<StatusRequest>) -> Self {
+        Self {
+            requests,
+            last: Mutex::new(None),
+        }
+    }
+
+    /// The status of the run; `None`: it does not answer, or is over. Requests that come together share one.
+    pub async fn status(&self) -> Option<Arc<RunStatus>> {
+        let mut last = self.last.lock().await;
+        if let Some((at, status)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Some(Arc::clone(status));
+        }
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.requests.send(reply).await.ok()?;
+            answer.await.ok()
+        };
+        let status = timeout(PATIENCE, asked).await.ok().flatten()?;
+        *last = Some((Instant::now(), Arc::clone(&status)));
+        Some(status)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::serve::tests::status;
+
+    #[tokio::test]
+    async fn one_question_for_many_requests_and_none_to_a_run_that_is_over() {
+        let (requests, mut asked) = mpsc::channel(1);
+        let source = Arc::new(StatusSource::new(requests));
+        let many: Vec<_> = (0..8)
+            .map(|_| {
+                let source = Arc::clone(&source);
+                tokio::spawn(async move { source.status().await.is_some() })
+            })
+            .collect();
+        let reply = asked.recv().await.unwrap();
+        assert!(reply.send(Arc::new(status())).is_ok());
+        for one in many {
+            assert!(one.await.unwrap());
+        }
+        assert!(asked.try_recv().is_err());
+        drop(asked);
+        *source.last.lock().await = None;
+        assert!(source.status().await.is_none());
+    }
+}

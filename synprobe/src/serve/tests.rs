@@ -1,0 +1,78 @@
+//! What tests of this module share.
+
+use super::RunStatus;
+use crate::{
+    engine::{Engine, RunConfig},
+    filter::{Detail, Selection},
+    model::{
+        Confidence, Evidence, HalfOpenSource, Problem, ProblemRole, Start, VerdictKind, WallClock,
+    },
+    track::TrackConfig,
+    verdict::Mode,
+};
+
+/// An engine that has seen nothing.
+pub fn engine() -> Engine {
+    let config = RunConfig {
+        start: Start {
+            version: "1.2.3".to_owned(),
+            ..Start::default()
+        },
+        track: TrackConfig {
+            hz: 250,
+            synack_rto_max: false,
+            sees_failures: true,
+            sees_resets: true,
+            source: HalfOpenSource::Tracepoints,
+            detail: Detail::Handshakes,
+            max_handshakes: 1000,
+            max_peers: 1000,
+            began_ns: 1,
+            hash_seed: 7,
+            selection: Selection::default(),
+        },
+        sees_drops: true,
+    };
+    Engine::new(&config, Mode::AtOnce, WallClock::default())
+}
+
+/// Of a run that has seen nothing.
+pub fn status() -> RunStatus {
+    let engine = engine();
+    RunStatus {
+        snapshot: engine.summary(),
+        at_ns: 1_000_000_000,
+        clock: WallClock::default(),
+        lines_lost: 0,
+        not_recorded: None,
+    }
+}
+
+/// A problem with a name that another program chose.
+pub fn problem(name: &str) -> Problem {
+    Problem {
+        rank: 1,
+        verdict: Some(VerdictKind::AcceptQueueFull),
+        confidence: Confidence::Certain,
+        role: ProblemRole::Server,
+        netns: 1,
+        netns_name: Some(name.into()),
+        local_addr: None,
+        local_port: Some(80),
+        peer_port: None,
+        forward: None,
+        pid: Some(1),
+        comm: Some(name.into()),
+        workload: Default::default(),
+        handshakes: 1,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence: vec![Evidence {
+            fact: name.to_owned(),
+            supports: true,
+        }],
+        remedy: Some(name.to_owned()),
+        effects: Vec::new(),
+    }
+}
