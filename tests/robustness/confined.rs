@@ -97,6 +97,11 @@ fn enter(path: &str, kind: libc::c_int) -> io::Result<()> {
     checked(unsafe { libc::setns(file.as_raw_fd(), kind) }.into()).map(drop)
 }
 
+/// A socket that another process could connect to.
+fn listener() -> io::Result<()> {
+    std::net::TcpListener::bind("127.0.0.1:0").map(drop)
+}
+
 /// One call, and whether it is granted.
 type Call<'a> = (&'a str, &'a (dyn Fn() -> io::Result<()> + Sync));
 
@@ -104,11 +109,12 @@ pub fn refused() -> Result<()> {
     let of_packets = || socket(libc::AF_PACKET);
     let of_names = || enter("/proc/self/ns/uts", libc::CLONE_NEWUTS);
     let of_networks = || enter("/proc/self/ns/net", libc::CLONE_NEWNET);
-    let never: [Call<'_>; 8] = [
+    let never: [Call<'_>; 9] = [
         ("a packet socket", &of_packets),
         ("a new map", &new_map),
         ("a process's descriptor", &own_descriptor),
         ("a process's memory", &own_memory),
+        ("listen", &listener),
         ("unshare", &own_table_of_files),
         ("execve", &execute),
         ("a new process", &new_process),

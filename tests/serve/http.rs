@@ -88,7 +88,15 @@ pub fn formats() -> Result<()> {
         new.body
     );
     ensure!(new.body.ends_with("# EOF\n"));
-    let names = |text: &str| anyhow::Ok(samples(text)?.into_keys().collect::<Vec<_>>());
+    // The sockets are read beside the scrape: where that takes long, the first ones come without them.
+    let names = |text: &str| {
+        let names = samples(text)?.into_keys();
+        anyhow::Ok(
+            names
+                .filter(|name| !name.starts_with("synprobe_tcp_sockets"))
+                .collect::<Vec<_>>(),
+        )
+    };
     ensure!(names(&old.body)? == names(&new.body)?, "{old:?} {new:?}");
     let now = samples(&new.body)?;
     let rss = now["process_resident_memory_bytes"];
@@ -104,6 +112,7 @@ pub fn formats() -> Result<()> {
 /// Slowloris: connections that send a little and then nothing, or never read their reply.
 pub fn slow_clients() -> Result<()> {
     let agent = agent()?;
+    let before = agent.scrape()?["process_open_fds"];
     let mut slow = Vec::new();
     for n in 0..SLOW {
         let mut stream = TcpStream::connect(agent.address)?;
@@ -125,7 +134,11 @@ pub fn slow_clients() -> Result<()> {
         }
     }
     let open = agent.scrape()?["process_open_fds"];
-    ensure!(open < 200.0, "{open} descriptors");
+    // 64 connections, and what the watching needs meanwhile: namespaces come and go.
+    ensure!(
+        open < before + SLOW as f64 / 2.0,
+        "from {before} to {open} descriptors"
+    );
     // Each is closed, none is kept for longer than its time.
     for stream in &mut slow {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;

@@ -2,6 +2,7 @@
 
 mod agent;
 mod http;
+mod problems;
 mod sums;
 mod usage;
 
@@ -16,6 +17,8 @@ fn main() -> ExitCode {
     let cases = vec![
         Case::new("sums-quiet", || sums::equal_the_kernels(&[])),
         Case::new("sums-every", || sums::equal_the_kernels(&["--every"])),
+        Case::new("problems-open-and-close", problems::open_and_close),
+        Case::new("problems-as-diagnose", problems::as_diagnose_names_them),
         Case::new("replies", http::replies),
         Case::new("formats", http::formats),
         Case::new("slow-clients", http::slow_clients),

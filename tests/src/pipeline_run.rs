@@ -128,6 +128,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: true,
+        window: None,
         record: None,
         drops_of: None,
         count_sockets: false,

@@ -60,7 +60,9 @@ pub use observation::{
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
-pub use problem::{Forward, PeerShare, Problem, ProblemEffect, ProblemRole};
+pub use problem::{
+    Forward, PeerShare, Problem, ProblemEffect, ProblemLife, ProblemRole, ProblemState,
+};
 pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};

@@ -89,7 +89,33 @@ pub struct ProblemEffect {
     pub handshakes: u64,
 }
 
-/// A `problem` line of `diagnose`.
+/// Where a problem is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemState {
+    /// It was found.
+    #[default]
+    Opened,
+    /// Its facts have changed.
+    Updated,
+    /// Nothing of it was found for a window.
+    Closed,
+}
+
+/// The life of a problem.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProblemLife {
+    /// The same for as long as it lasts, and never another problem's.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: ProblemState,
+    /// When it was found, CLOCK_MONOTONIC nanoseconds.
+    pub since_ns: u64,
+    /// Closed: when it was found last, CLOCK_MONOTONIC nanoseconds.
+    pub until_ns: Option<u64>,
+}
+
+/// A `problem` line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Problem {
     /// 1 is the worst.
@@ -134,6 +160,9 @@ pub struct Problem {
     pub remedy: Option<String>,
     /// Its effects: problems of the same connections, seen from their other end, most handshakes first.
     pub effects: Vec<ProblemEffect>,
+    /// Its life. A line has it with its times in RFC 3339.
+    #[serde(skip)]
+    pub life: ProblemLife,
 }
 
 impl Problem {

@@ -23,6 +23,8 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_process_madvise,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
+    // A socket that others can reach: the one of `serve` listens by now.
+    libc::SYS_listen,
     // The tree of files, and namespaces of its own.
     libc::SYS_mount,
     libc::SYS_umount2,

@@ -58,6 +58,14 @@ impl<K: Eq + Hash + Copy, V> Bounded<K, V> {
         self.map.get(key)
     }
 
+    /// Keeps those that `wanted` returns true for.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&K, &mut V) -> bool) {
+        self.map.retain(|key, value| wanted(key, value));
+        if self.map.capacity() > SHRINK_ABOVE && self.map.capacity() / 4 > self.map.len() {
+            self.map.shrink_to_fit();
+        }
+    }
+
     /// Removes an entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let removed = self.map.remove(key);

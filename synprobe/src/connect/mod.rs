@@ -108,6 +108,7 @@ pub fn connect<V: View + Send + 'static>(
         count: None,
         log_level: setup.log_level,
         give_up_privileges: true,
+        window: None,
         record: None,
         drops_of: Some(Selection {
             ports: resolved.target.port.to_string().parse().unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! What the engine needs before the first input.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -17,6 +19,9 @@ pub struct RunConfig {
     pub track: TrackConfig,
     /// Whether this kernel reports the packets that this host drops (`skb:kfree_skb` with a reason, 5.17).
     pub sees_drops: bool,
+    /// Problems are judged over this window, again and again; `None`: once, over the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Duration>,
 }
 
 impl RunConfig {

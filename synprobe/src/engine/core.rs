@@ -12,7 +12,7 @@ use crate::{
     track::{Fates, Observation, Totals, Tracker},
     verdict::{
         Context, Judge, Mode,
-        context::{Ends, IcmpReport},
+        context::{Ends, IcmpReport, Window},
     },
 };
 
@@ -79,6 +79,9 @@ impl Engine {
         context.accept_waits.quiet = quiet;
         // Until the kernel side's counts are read, there may be any number.
         context.counted_clients = if quiet { u64::MAX } else { 0 };
+        if mode == Mode::AtOnce {
+            context.window = config.window.map(Window::new);
+        }
         let start = Line {
             mono_ns: config.track.began_ns,
             body: Body::Start(config.start.clone()),
@@ -88,7 +91,7 @@ impl Engine {
             began_ns: config.track.began_ns,
             quiet,
             tracker: Tracker::new(config.track.clone()),
-            judge: Judge::new(mode, context),
+            judge: Judge::new(mode, context).of_run(config.track.began_ns),
             stats: HandshakeStats::default(),
             host_counts: HostCounts::default(),
             clock,
@@ -205,6 +208,10 @@ impl Engine {
             Input::Workload { cgroup, pid, names } => {
                 self.tracker.set_workload(cgroup, pid, Workload(names));
             }
+            Input::JudgeProblems {
+                at_ns,
+                counted_clients,
+            } => self.judge_problems(at_ns, counted_clients),
             Input::NotPolled(netns) => {
                 self.host_counts.not_polled(&netns);
                 self.tracker.not_polled(netns);
@@ -289,7 +296,7 @@ impl Engine {
         (&self.start, &self.tracker, &self.judge, &self.stats)
     }
 
-    fn emit(&mut self, lines: Vec<Line>) {
+    pub(super) fn emit(&mut self, lines: Vec<Line>) {
         if lines.is_empty() {
             return;
         }

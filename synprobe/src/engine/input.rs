@@ -152,6 +152,14 @@ pub enum Input {
     AcceptCounts(Vec<AcceptCounts>),
     /// The rules of a namespace's packet filter: the answer to [`Engine::wanted_rules`](super::Engine::wanted_rules).
     Rules(Box<FilterReading>),
+    /// The problems of the window are to be judged.
+    JudgeProblems {
+        /// When, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// Successful active opens that the kernel side has only counted since the run began, where that was
+        /// read.
+        counted_clients: Option<u64>,
+    },
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -22,6 +22,7 @@ mod snapshot;
 mod stats;
 mod syn_refusals;
 mod totals;
+mod window;
 
 pub use self::{
     config::RunConfig,

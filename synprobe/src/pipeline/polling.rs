@@ -127,7 +127,7 @@ impl Run {
         let counted = self.probes.counted_of(&wanted)?;
         let mut ports: BTreeMap<u16, u64> = wanted.into_iter().map(|port| (port, 0)).collect();
         let mut others = 0;
-        for (role, port, counts) in counted {
+        for (role, port, counts, _) in counted {
             let sum = match port {
                 _ if role != Role::Server => None,
                 Some(port) => ports.get_mut(&port),

@@ -76,6 +76,8 @@ pub(super) struct Run {
     not_selected: u64,
     segment_ends: SegmentEnds,
     pub(super) asked: StatusAnswers,
+    /// When the problems of the window are judged next.
+    pub(super) judge: Instant,
 }
 
 impl Run {
@@ -162,6 +164,7 @@ impl Run {
             not_selected: 0,
             segment_ends,
             asked: StatusAnswers::new(asked),
+            judge: Instant::now(),
         };
         run.ask_first_rules();
         Ok(run)
@@ -292,7 +295,7 @@ impl Run {
         if self.polling.is_due() {
             self.request_poll(false)?;
         }
-        Ok(())
+        self.judge_problems()
     }
 
     fn close_segment(&mut self) {

@@ -60,6 +60,7 @@ pub(super) fn run_config(
         start,
         track,
         sees_drops: attached.contains(&DROPS),
+        window: options.window,
     }
 }
 

@@ -22,6 +22,7 @@ fn options() -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: false,
+        window: None,
         record: None,
         drops_of: None,
         count_sockets: false,

@@ -16,7 +16,7 @@ use super::{
     RunStatus, html, metrics::Metrics, negotiate::TextFormat, sockets::SocketCounts,
     source::StatusSource,
 };
-use crate::view::{self, rfc3339};
+use crate::view::{self, WithLife, rfc3339};
 
 /// What replies are made of.
 pub(super) struct Replier {
@@ -87,12 +87,16 @@ fn problems(status: &RunStatus) -> Response<Full<Bytes>> {
     struct OpenProblems<'a> {
         v: u32,
         time: String,
-        problems: &'a [crate::model::Problem],
+        problems: Vec<WithLife<'a>>,
     }
+    let open = &status.snapshot.problems;
     let open = OpenProblems {
         v: 1,
         time: rfc3339(status.clock, status.at_ns),
-        problems: &status.snapshot.problems,
+        problems: open
+            .iter()
+            .map(|p| WithLife::new(p, status.clock))
+            .collect(),
     };
     match view::to_json(&open) {
         Ok(json) => of(StatusCode::OK, JSON, json + "\n"),

@@ -18,8 +18,10 @@ pub(super) type ByState = BTreeMap<&'static str, u64>;
 const FRESH: Duration = Duration::from_secs(5);
 /// The pause is this many times as long as reading took.
 const PAUSE: u32 = 100;
-/// A scrape waits so long for a first or newer reading.
+/// A scrape waits so long for a newer reading.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// A scrape waits so long for the first one.
+const FIRST: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct SocketCounts {
@@ -53,8 +55,12 @@ impl SocketCounts {
                 (state_counts::by_state(only), began.elapsed())
             }));
         }
+        let patience = match state.last {
+            Some(_) => PATIENCE,
+            None => FIRST,
+        };
         if let Some(reading) = &mut state.under_way
-            && let Ok(done) = timeout(PATIENCE, reading).await
+            && let Ok(done) = timeout(patience, reading).await
         {
             state.under_way = None;
             // It panicked, or the runtime ends.

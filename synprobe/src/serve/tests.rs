@@ -4,11 +4,9 @@ use super::RunStatus;
 use crate::{
     engine::{Engine, RunConfig},
     filter::{Detail, Selection},
-    model::{
-        Confidence, Evidence, HalfOpenSource, Problem, ProblemRole, Start, VerdictKind, WallClock,
-    },
+    model::{Evidence, HalfOpenSource, Problem, Start, WallClock},
     track::TrackConfig,
-    verdict::Mode,
+    verdict::{Mode, fixtures},
 };
 
 /// An engine that has seen nothing.
@@ -32,6 +30,7 @@ pub fn engine() -> Engine {
             selection: Selection::default(),
         },
         sees_drops: true,
+        window: None,
     };
     Engine::new(&config, Mode::AtOnce, WallClock::default())
 }
@@ -51,28 +50,13 @@ pub fn status() -> RunStatus {
 /// A problem with a name that another program chose.
 pub fn problem(name: &str) -> Problem {
     Problem {
-        rank: 1,
-        verdict: Some(VerdictKind::AcceptQueueFull),
-        confidence: Confidence::Certain,
-        role: ProblemRole::Server,
-        netns: 1,
         netns_name: Some(name.into()),
-        local_addr: None,
-        local_port: Some(80),
-        peer_port: None,
-        forward: None,
-        pid: Some(1),
         comm: Some(name.into()),
-        workload: Default::default(),
-        handshakes: 1,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
         evidence: vec![Evidence {
             fact: name.to_owned(),
             supports: true,
         }],
         remedy: Some(name.to_owned()),
-        effects: Vec::new(),
+        ..fixtures::problem()
     }
 }

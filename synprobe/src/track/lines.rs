@@ -60,6 +60,18 @@ impl Tracker {
     }
 
     pub(super) fn emit_handshake(&mut self, open: OpenHandshake, end: &HandshakeEnd) {
+        let handshake = self.handshake(open, end);
+        self.totals.handshakes += 1;
+        self.peers.ended(&handshake);
+        self.count_completed(&handshake);
+        self.lines.push(Line {
+            mono_ns: end.at_ns,
+            body: Body::Handshake(Box::new(handshake)),
+        });
+    }
+
+    /// The handshake as its line has it, without a verdict.
+    pub(super) fn handshake(&self, open: OpenHandshake, end: &HandshakeEnd) -> Handshake {
         let start = open.start;
         let (dwell_us, source) = match end.dwell_us {
             _ if end.dwell_unknown => (None, None),
@@ -74,7 +86,7 @@ impl Tracker {
         let at_least_us = dwell_us.map(|us| us.saturating_sub(error_us));
         let dwell_us = dwell_us.filter(|us| is_a_value(*us, start_error_us, end.error_us));
         let facts = self.facts(&open, end);
-        let handshake = Handshake {
+        Handshake {
             outcome: end.outcome,
             open_reason: end.open_reason,
             dwell_us,
@@ -91,14 +103,7 @@ impl Tracker {
             gaps_us: open.gaps_us,
             facts,
             connection: open.connection,
-        };
-        self.totals.handshakes += 1;
-        self.peers.ended(&handshake);
-        self.count_completed(&handshake);
-        self.lines.push(Line {
-            mono_ns: end.at_ns,
-            body: Body::Handshake(Box::new(handshake)),
-        });
+        }
     }
 
     /// Prints the line of a handshake that the full table evicted, and counts it as lost.

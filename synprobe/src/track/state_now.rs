@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Tracker, handshake::OpenHandshake};
-use crate::model::{Peer, PortState, Role, UnderWay};
+use super::{Tracker, handshake::OpenHandshake, handshake_end::HandshakeEnd};
+use crate::model::{Handshake, OpenReason, Peer, PortState, Role, UnderWay};
 
 impl Tracker {
     /// Whether there are lines to take.
@@ -26,6 +26,21 @@ impl Tracker {
             .chain(half_opens)
             .filter(|open| !open.awaits_port)
             .map(under_way)
+    }
+
+    /// Handshakes in progress as if the run ended now, the oldest of each kind first: at most `most`.
+    pub fn as_if_ended(&self, at_ns: u64, most: usize) -> Vec<Handshake> {
+        let clients = self.clients.iter().map(|(_, open)| open.clone());
+        let earlier = self.preexisting.iter().map(|(_, open)| open.clone());
+        let half_opens = self.half_opens.iter().map(|(_, open)| open);
+        let end = HandshakeEnd::open(OpenReason::RunEnded, at_ns);
+        clients
+            .chain(earlier)
+            .chain(half_opens)
+            .filter(|open| !open.awaits_port)
+            .take(most)
+            .map(|open| self.handshake(open, &end))
+            .collect()
     }
 
     /// The handshakes in progress, by namespace, role and port.

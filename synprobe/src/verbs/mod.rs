@@ -162,6 +162,7 @@ fn watch_options(
         count: None,
         log_level: log_level(tuning),
         give_up_privileges: true,
+        window: None,
         record: None,
         drops_of: None,
         count_sockets: false,

@@ -34,6 +34,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     });
     let options = WatchOptions {
         record,
+        window: Some(args.window),
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
     let only = options.namespaces.first().cloned();

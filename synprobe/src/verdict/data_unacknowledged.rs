@@ -133,6 +133,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
              {run}sysctl -w net.ipv4.tcp_mtu_probing=1"
         )),
         effects: Vec::new(),
+        life: Default::default(),
     }
 }
 

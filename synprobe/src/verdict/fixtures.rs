@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{
     Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener,
-    OpenReason, Outcome, Role, State, TcpState, VerdictKind,
+    OpenReason, Outcome, Problem, ProblemRole, Role, State, TcpState, VerdictKind,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -191,4 +191,31 @@ pub fn looked(listener: &Listener, overflows: u64, cookies: u64) -> Context {
         context.sample(std::slice::from_ref(listener), &[counters]);
     }
     context
+}
+
+/// A problem of one half-open at a listener.
+pub fn problem() -> Problem {
+    Problem {
+        rank: 1,
+        verdict: Some(VerdictKind::AcceptQueueFull),
+        confidence: Confidence::Likely,
+        role: ProblemRole::Server,
+        netns: 1,
+        netns_name: None,
+        local_addr: None,
+        local_port: Some(80),
+        peer_port: None,
+        forward: None,
+        pid: Some(1),
+        comm: None,
+        workload: Default::default(),
+        handshakes: 1,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence: Vec::new(),
+        remedy: None,
+        effects: Vec::new(),
+        life: Default::default(),
+    }
 }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::{
     ALL, Context, ProblemGroups, arithmetic,
+    context::Window,
     problems::{Found, merged, ranked, unexplained::unexplained},
+    window::ProblemWindow,
 };
 use crate::{
     model::{
@@ -50,6 +52,10 @@ pub struct Judge {
     undecided: u64,
     /// Set when the run is over: what was seen and no problem explains.
     unexplained: Vec<String>,
+    /// Names the run in the ids of its problems.
+    run: u64,
+    /// Problems are judged over a window, again and again; `None`: once, at the end of the run.
+    pub window: Option<ProblemWindow>,
 }
 
 impl Judge {
@@ -65,7 +71,44 @@ impl Judge {
             last_ns: None,
             undecided: 0,
             unexplained: Vec::new(),
+            run: 0,
+            window: None,
         }
+    }
+
+    /// Names the run in the ids of its problems: when it began. With a window in the context, problems are judged
+    /// over it.
+    pub fn of_run(mut self, began_ns: u64) -> Self {
+        self.run = began_ns;
+        let length_ns = self.context.window.as_ref().map(Window::length_ns);
+        self.window = length_ns.map(|length_ns| ProblemWindow::new(length_ns, began_ns));
+        self
+    }
+
+    /// Judges the problems of the window. `open`: handshakes in progress, as if they ended now.
+    /// `counted_clients`: successful active opens that the kernel has only counted. Returns a line for each problem
+    /// that opened, changed or closed.
+    pub fn judge_window(
+        &mut self,
+        at_ns: u64,
+        counted_clients: Option<u64>,
+        open: Vec<Handshake>,
+    ) -> Vec<Line> {
+        let Some(window) = &mut self.window else {
+            return Vec::new();
+        };
+        if self.context.passes(at_ns, counted_clients) {
+            window.step(at_ns);
+        }
+        self.context.note_open(&open);
+        let problems = window.problems(at_ns, open, &self.context);
+        self.context.note_open(&[]);
+        let changed = window.states.judged(at_ns, problems);
+        let line = |problem| Line {
+            mono_ns: at_ns,
+            body: Body::Problem(Box::new(problem)),
+        };
+        changed.into_iter().map(line).collect()
     }
 
     /// When it judges.
@@ -140,10 +183,16 @@ impl Judge {
             body,
         };
         printed.extend(judged);
-        let shown = shown
-            .unwrap_or(found)
-            .into_iter()
-            .map(|p| Body::Problem(Box::new(p)));
+        let mut shown = shown.unwrap_or(found);
+        if self.window.is_some() {
+            // Its lines came when they opened.
+            shown.clear();
+        }
+        for p in &mut shown {
+            p.life.id = format!("{:x}-{}", self.run, p.rank);
+            p.life.since_ns = at_ns.unwrap_or(0);
+        }
+        let shown = shown.into_iter().map(|p| Body::Problem(Box::new(p)));
         printed.extend(shown.map(at_the_end));
         if self.mode == Mode::AtTheEnd {
             let listeners = listeners.into_iter().map(|l| Body::Listener(Box::new(l)));
@@ -173,6 +222,9 @@ impl Judge {
     /// The problems as they stand now. Changes nothing: handshakes that are held back are judged for this
     /// answer alone, by what is known now.
     pub fn problems_now(&self) -> Vec<Problem> {
+        if let Some(window) = &self.window {
+            return window.states.open().cloned().collect();
+        }
         if self.held.is_empty() {
             return self.groups.problems(std::iter::empty(), &self.context);
         }
@@ -190,8 +242,12 @@ impl Judge {
         let Body::Handshake(h) = &mut line.body else {
             return;
         };
+        let own = h.evidence.len();
         if judge(h, &self.context) {
-            self.groups.add(h);
+            match &mut self.window {
+                Some(window) => window.add(line.mono_ns, h, own),
+                None => self.groups.add(h),
+            }
         }
         self.undecided += u64::from(is_undecided(h));
         let Some(verdict) = h.verdict else { return };
@@ -246,7 +302,7 @@ fn went_well(h: &Handshake, context: &Context) -> bool {
 }
 
 /// Gives the handshake its verdict. Returns whether it is in trouble.
-fn judge(h: &mut Handshake, context: &Context) -> bool {
+pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
     if h.was_evicted() {
         // The tracker's evidence says so: how it went on is not known.
         h.confidence = Confidence::Insufficient;
@@ -269,8 +325,9 @@ fn judge(h: &mut Handshake, context: &Context) -> bool {
     finding = finding.maybe_pro(context.redirect_fact(&h.connection));
     if context.lost > 0 {
         finding = finding.contra(format!(
-            "{} records of this run were lost: what they contained is not known",
-            context.lost
+            "{} records {} were lost: what they contained is not known",
+            context.lost,
+            context.of_span()
         ));
         finding.confidence = match (finding.confidence, finding.by_absence) {
             (Confidence::Certain, _) => Confidence::Likely,

@@ -14,10 +14,12 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod judge;
+mod problem_states;
 mod problems;
 mod reset_after_handshake;
 mod run_in;
 mod server;
+mod window;
 
 pub use arithmetic::Accounted;
 pub use context::Context;

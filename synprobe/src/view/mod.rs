@@ -10,7 +10,7 @@ mod text;
 
 use std::io;
 
-pub use json::{JsonView, to_json};
+pub use json::{JsonView, WithLife, to_json};
 pub use page::Page;
 pub use text::TextView;
 

@@ -62,6 +62,7 @@ pub fn run<V: View + Send + 'static>(
         log_level: setup.log_level,
         // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
+        window: None,
         record: None,
         // In the quiet mode the kernel side would count the connections of others to these ports.
         drops_of: (scenario.drops_elsewhere() && setup.detail.slow_us().is_none())

@@ -57,9 +57,13 @@ impl Verdict for ServerQueueFull {
             .maybe_pro(listener.why_not_accepted())
             .maybe_pro(listener.others_of(&group));
         finding = match overflows {
-            Some(0) => finding.contra("ListenOverflows of its namespace did not rise in this run"),
+            Some(0) => finding.contra(format!(
+                "ListenOverflows of its namespace did not rise {}",
+                context.during()
+            )),
             Some(n) => finding.pro(format!(
-                "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
+                "ListenOverflows of its namespace rose by {n} {}: SYNs are dropped silently",
+                context.during()
             )),
             None => finding.contra("ListenOverflows of its namespace could not be read"),
         };

@@ -54,6 +54,14 @@ impl RefusedAnswers {
         }
     }
 
+    /// Forgets those that are older, CLOCK_MONOTONIC nanoseconds.
+    pub fn forget_before(&mut self, cutoff_ns: u64) {
+        self.0.retain(|_, kinds| {
+            kinds.retain(|kind| kind.times_ns.iter().any(|at| *at >= cutoff_ns));
+            !kinds.is_empty()
+        });
+    }
+
     /// Those of a connection since a moment, most first: a port is used for one connection after another.
     pub fn of(&self, netns: u32, ends: &Ends, since_ns: u64) -> Vec<RefusedAnswer> {
         let mut found: Vec<RefusedAnswer> = self

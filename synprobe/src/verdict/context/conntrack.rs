@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, DroppedPacket};
+use super::{Context, DroppedPacket, window::Marks};
 use crate::{
     model::{ConntrackCounts, ConntrackReading},
     util::bounded::Bounded,
@@ -67,6 +67,7 @@ struct ConntrackHistory {
     invalid: u64,
     /// CLOCK_MONOTONIC nanoseconds.
     since_ns: u64,
+    marks: Marks<ConntrackReading>,
 }
 
 #[derive(Default)]
@@ -81,6 +82,7 @@ impl ConntrackHistories {
                 left: Risen::default(),
                 invalid: 0,
                 since_ns: reading.at_ns,
+                marks: Marks::default(),
             };
             self.0.insert(reading.netns, history);
             return;
@@ -108,6 +110,19 @@ impl ConntrackHistories {
                 Risen::default()
             }
         };
+    }
+
+    /// A step of the window begins: numbers are counted from where the window begins.
+    pub(super) fn step(&mut self, at_ns: u64, cutoff_ns: u64) {
+        self.0.retain(|_, known| {
+            known.marks.mark(at_ns, cutoff_ns, known.last);
+            if let Some((at, first)) = known.marks.first()
+                && at <= cutoff_ns
+            {
+                known.first = *first;
+            }
+            true
+        });
     }
 
     /// Says in words what dropped a packet of the reason NETFILTER_DROP.
@@ -193,10 +208,11 @@ impl Context {
         let number =
             |n: Option<u64>| n.map_or_else(|| "an unknown number".to_owned(), |n| n.to_string());
         Some(format!(
-            "conntrack: {} of {} entries (net.netfilter.nf_conntrack_max); in this run drop rose by {}, \
+            "conntrack: {} of {} entries (net.netfilter.nf_conntrack_max); {} drop rose by {}, \
              insert_failed by {}",
             number(last.entries),
             number(known.last.max),
+            self.during(),
             risen.drop,
             risen.insert_failed
         ))

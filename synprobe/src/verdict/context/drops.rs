@@ -289,6 +289,19 @@ impl DroppedPackets {
         found
     }
 
+    /// Forgets those whose last is older, CLOCK_MONOTONIC nanoseconds.
+    pub fn forget_before(&mut self, cutoff_ns: u64) {
+        self.by_ends.retain(|_, kinds| {
+            kinds.retain(|kind| kind.last_ns >= cutoff_ns);
+            !kinds.is_empty()
+        });
+        let by_ends = &self.by_ends;
+        self.by_syn_seq.retain(|_, known| {
+            known.retain(|ends| by_ends.get(ends).is_some());
+            !known.is_empty()
+        });
+    }
+
     /// Every kind of drop of every connection that is remembered.
     pub fn iter(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.by_ends.iter().flat_map(|(_, kinds)| kinds)

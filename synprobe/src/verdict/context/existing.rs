@@ -81,6 +81,11 @@ impl Existing {
         }
     }
 
+    /// Forgets those whose last SYN is older, CLOCK_MONOTONIC nanoseconds.
+    pub fn forget_before(&mut self, cutoff_ns: u64) {
+        self.met.retain(|_, syn| syn.last_ns >= cutoff_ns);
+    }
+
     /// Which socket holds these ends now; `None`: none does.
     pub fn note_holder(&mut self, netns: u32, ends: Ends, holder: Option<TupleHolder>) {
         self.holders.insert((netns, ends), holder);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Ends;
+use super::{Ends, window::STEPS};
 use crate::util::bounded::Bounded;
 
 /// An ICMP error.
@@ -57,21 +57,34 @@ impl IcmpReport {
 }
 
 #[derive(Default)]
-pub(super) struct IcmpReports(Bounded<Ends, IcmpReport>);
+pub(super) struct IcmpReports {
+    /// With the step of the last one.
+    reports: Bounded<Ends, (IcmpReport, u64)>,
+    step: u64,
+}
 
 impl IcmpReports {
     pub(super) fn note(&mut self, ends: Ends, word: IcmpReport) {
-        match self.0.get_mut(&ends) {
-            Some(known) if known.what == word.what && known.from == word.from => {
+        let now = self.step;
+        match self.reports.get_mut(&ends) {
+            Some((known, step)) if known.what == word.what && known.from == word.from => {
                 known.count += word.count;
+                *step = now;
             }
             _ => {
-                self.0.insert(ends, word);
+                self.reports.insert(ends, (word, now));
             }
         }
     }
 
+    /// A step of the window begins: forgets those that are older than the window.
+    pub(super) fn step(&mut self) {
+        self.step += 1;
+        let oldest = self.step.saturating_sub(STEPS);
+        self.reports.retain(|_, (_, step)| *step >= oldest);
+    }
+
     pub(super) fn of(&self, ends: &Ends) -> Option<&IcmpReport> {
-        self.0.get(ends)
+        self.reports.get(ends).map(|(report, _)| report)
     }
 }

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::ListenerHistory;
+use super::{ListenerHistory, window::Marks};
 use crate::{
     model::{ListenCounters, Listener, Queue},
     util::addresses::{is_wildcard, mapped},
@@ -35,8 +35,15 @@ pub(super) struct ListenerHistories {
     sampled_ns: u64,
     /// When the counters of each namespace were read first.
     first_ns: HashMap<u32, u64>,
+    /// Readings at the steps of the window, by namespace.
+    marks: HashMap<u32, Marks<ListenCounters>>,
+    /// When a sample last had each namespace.
+    seen_ns: HashMap<u32, u64>,
 }
 
+/// With a window: a namespace that no sample has for this time is forgotten, nanoseconds. Those that exist are
+/// read more often, also while nothing happens in them.
+const GONE_NS: u64 = 900_000_000_000;
 /// Closed listeners that are remembered. A host may open and close any number.
 const CLOSED: usize = 1024;
 
@@ -77,6 +84,7 @@ impl ListenerHistories {
         }
         for now in counters {
             self.first_ns.entry(now.netns).or_insert(at_ns);
+            self.seen_ns.insert(now.netns, at_ns);
             self.counters
                 .entry(now.netns)
                 .and_modify(|[_, before, last]| {
@@ -84,6 +92,41 @@ impl ListenerHistories {
                     *last = *now;
                 })
                 .or_insert([*now; 3]);
+        }
+    }
+
+    /// A step of the window begins: counters are counted from where the window begins, and what is older is
+    /// forgotten.
+    pub(super) fn step(&mut self, at_ns: u64, cutoff_ns: u64) {
+        self.listeners
+            .retain(|_, h| h.closed_ns.is_none_or(|closed| closed >= cutoff_ns));
+        for history in self.listeners.values_mut() {
+            history.step(cutoff_ns);
+        }
+        for (netns, [first, _, last]) in &mut self.counters {
+            let marks = self.marks.entry(*netns).or_default();
+            marks.mark(at_ns, cutoff_ns, *last);
+            if let Some((at, before)) = marks.first()
+                && at <= cutoff_ns
+            {
+                *first = *before;
+                self.first_ns.insert(*netns, at);
+            }
+        }
+        let oldest_ns = at_ns.saturating_sub(GONE_NS);
+        let gone: Vec<u32> = self
+            .seen_ns
+            .iter()
+            .filter(|(_, at)| **at < oldest_ns)
+            .map(|(netns, _)| *netns)
+            .collect();
+        for netns in gone {
+            self.counters.remove(&netns);
+            self.addresses.remove(&netns);
+            self.first_ns.remove(&netns);
+            self.marks.remove(&netns);
+            self.seen_ns.remove(&netns);
+            self.listeners.retain(|key, _| key.0 != netns);
         }
     }
 
@@ -112,8 +155,7 @@ impl ListenerHistories {
         };
         let key = key_of(&one.last);
         if let Some(history) = self.listeners.get_mut(&key) {
-            history.full_at_events += 1;
-            history.longest = history.longest.max(queue.accept_queue);
+            history.full_at_event(queue.accept_queue);
         }
     }
 

@@ -1,5 +1,8 @@
 //! One listening socket, sampled repeatedly.
 
+use std::collections::VecDeque;
+
+use super::window::STEPS;
 use crate::model::{LimitedBy, Listener, OwnerState, Queue, who};
 
 /// Sockets of a group that are listed.
@@ -30,6 +33,20 @@ pub struct ListenerHistory {
     owner: Option<[(u64, OwnerState); 2]>,
     /// Its `drops` when the run began, or 0 where it was opened later.
     first_drops: Option<u64>,
+    /// Sums of each step of the window, the present one last. Empty: there is no window.
+    steps: VecDeque<ListenerStep>,
+}
+
+/// What was seen of a listener in one step of a window: as in [`ListenerHistory`].
+#[derive(Clone, Debug, Default)]
+struct ListenerStep {
+    samples: u64,
+    full: u64,
+    longest: u32,
+    syn_longest: u32,
+    full_at_events: u64,
+    /// When it began.
+    drops: Option<u64>,
 }
 
 impl ListenerHistory {
@@ -44,6 +61,7 @@ impl ListenerHistory {
             closed_ns: None,
             rsts_before_close: None,
             owner: None,
+            steps: VecDeque::new(),
             first_drops: match opened_in_run {
                 true => l.drops.map(|_| 0),
                 false => l.drops,
@@ -61,10 +79,14 @@ impl ListenerHistory {
         if l.drops < self.last.drops {
             self.first_drops = l.drops.map(|_| 0);
         }
-        self.samples += 1;
-        self.full += u64::from(queue.accept_queue_is_full());
-        self.longest = self.longest.max(queue.accept_queue);
-        self.syn_longest = self.syn_longest.max(l.syn_queue.unwrap_or(0));
+        let seen = ListenerStep {
+            samples: 1,
+            full: u64::from(queue.accept_queue_is_full()),
+            longest: queue.accept_queue,
+            syn_longest: l.syn_queue.unwrap_or(0),
+            ..ListenerStep::default()
+        };
+        self.add(&seen);
         if let Some(state) = &l.owner_state {
             let now = (at_ns, state.clone());
             match &mut self.owner {
@@ -73,6 +95,77 @@ impl ListenerHistory {
             }
         }
         self.last = l.clone();
+    }
+
+    /// An event found its accept queue full, with this length.
+    pub(super) fn full_at_event(&mut self, length: u32) {
+        self.add(&ListenerStep {
+            full_at_events: 1,
+            longest: length,
+            ..ListenerStep::default()
+        });
+    }
+
+    fn add(&mut self, seen: &ListenerStep) {
+        self.sum(seen);
+        if let Some(step) = self.steps.back_mut() {
+            step.samples += seen.samples;
+            step.full += seen.full;
+            step.full_at_events += seen.full_at_events;
+            step.longest = step.longest.max(seen.longest);
+            step.syn_longest = step.syn_longest.max(seen.syn_longest);
+        }
+    }
+
+    fn sum(&mut self, step: &ListenerStep) {
+        self.samples += step.samples;
+        self.full += step.full;
+        self.full_at_events += step.full_at_events;
+        self.longest = self.longest.max(step.longest);
+        self.syn_longest = self.syn_longest.max(step.syn_longest);
+    }
+
+    /// A step of the window begins: what is older than the window is forgotten.
+    pub(super) fn step(&mut self, cutoff_ns: u64) {
+        if self.steps.is_empty() {
+            // What was seen before the first step is of a step of its own.
+            self.steps.push_back(ListenerStep {
+                samples: self.samples,
+                full: self.full,
+                longest: self.longest,
+                syn_longest: self.syn_longest,
+                full_at_events: self.full_at_events,
+                drops: self.first_drops,
+            });
+        }
+        self.steps.push_back(ListenerStep {
+            drops: self.last.drops,
+            ..ListenerStep::default()
+        });
+        while self.steps.len() as u64 > STEPS + 1 {
+            self.steps.pop_front();
+        }
+        (self.samples, self.full, self.full_at_events) = (0, 0, 0);
+        (self.longest, self.syn_longest) = (0, 0);
+        for step in std::mem::take(&mut self.steps) {
+            self.sum(&step);
+            self.steps.push_back(step);
+        }
+        let before = self.steps.front().and_then(|step| step.drops);
+        // Another socket may have its place.
+        self.first_drops = before.filter(|before| Some(*before) <= self.last.drops);
+        if let Some([first, last]) = &mut self.owner
+            && first.0 < cutoff_ns
+        {
+            *first = last.clone();
+        }
+        if self
+            .owner
+            .as_ref()
+            .is_some_and(|[_, last]| last.0 < cutoff_ns)
+        {
+            self.owner = None;
+        }
     }
 
     /// Whether its accept queue was ever seen to be full.

@@ -94,7 +94,8 @@ impl Context {
     pub fn unanswered_syns(&self, c: &Connection, listener: &ListenerHistory) -> u64 {
         let between = self.histories.counted_between(listener.last.netns);
         let port = c.peer_port.unwrap_or(0);
-        self.unanswered.between(c.peer_addr, port, between)
+        let ended = self.unanswered.between(c.peer_addr, port, between);
+        ended + self.unanswered_open.between(c.peer_addr, port, between)
     }
 
     /// SYNs and final ACKs that listeners of a namespace refused in this run for another reason than a full

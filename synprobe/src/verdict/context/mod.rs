@@ -26,6 +26,7 @@ mod rules;
 mod stuck_data;
 mod syn_options;
 mod unanswered;
+mod window;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -50,6 +51,7 @@ pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
+pub use window::Window;
 
 use crate::{
     filter::Selection,
@@ -128,9 +130,16 @@ pub struct Context {
     early_resets: early_resets::EarlyResets,
     closed_listeners: closed_listeners::ClosedListeners,
     unanswered: unanswered::UnansweredSyns,
-    resets: Bounded<(u32, Ends), u32>,
+    /// Of handshakes in progress, while they are judged.
+    unanswered_open: unanswered::UnansweredSyns,
+    /// Half-opens that were killed by RST, and the step of the last.
+    resets: Bounded<(u32, Ends), (u32, u64)>,
     /// Half-opens of the same two ends that did not complete: when each began.
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
+    /// Facts that are older do not count; `None`: all of the run do.
+    pub window: Option<Window>,
+    /// Steps of the window so far.
+    step: u64,
 }
 
 /// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).
@@ -148,8 +157,10 @@ impl Context {
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
             Body::Retransmit(r) => self.stuck.note(r, line.mono_ns),
             Body::ConnectionReset(r) => self.early_resets.note(r),
-            Body::Lost(l) if l.of == Missed::Drops => self.drops_missed = true,
-            Body::Lost(l) if l.is_of_handshakes() => self.lost += l.events,
+            Body::Lost(l) if l.of == Missed::Drops => self.note_lost(0, true, line.mono_ns),
+            Body::Lost(l) if l.is_of_handshakes() => {
+                self.note_lost(l.events, false, line.mono_ns);
+            }
             _ => (),
         }
     }
@@ -194,11 +205,20 @@ impl Context {
         }
     }
 
+    /// Takes in the handshakes that are in progress, in place of those before.
+    pub fn note_open(&mut self, open: &[Handshake]) {
+        self.unanswered_open = Default::default();
+        for h in open.iter().filter(|h| h.connection.role == Role::Client) {
+            let dropped = self.dropped_own_syns(h);
+            self.unanswered_open.note(h, dropped);
+        }
+    }
+
     fn note_end(&mut self, key: (u32, Ends), h: &Handshake) {
         match h.outcome {
             Outcome::Reset => {
-                let before = self.resets.get(&key).copied().unwrap_or(0);
-                self.resets.insert(key, before + 1);
+                let before = self.resets.get(&key).map_or(0, |(count, _)| *count);
+                self.resets.insert(key, (before + 1, self.step));
             }
             Outcome::Expired | Outcome::Dropped | Outcome::Open => {
                 let Some(began) = h.facts.began_ns else {
@@ -390,7 +410,7 @@ impl Context {
     /// How often the same two ends had a half-open killed by RST.
     pub fn resets(&self, c: &Connection) -> u32 {
         Ends::of(c)
-            .and_then(|ends| self.resets.get(&(c.netns, ends)).copied())
-            .unwrap_or(0)
+            .and_then(|ends| self.resets.get(&(c.netns, ends)))
+            .map_or(0, |(count, _)| *count)
     }
 }

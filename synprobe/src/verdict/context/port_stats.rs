@@ -1,7 +1,8 @@
 //! Who came to a listening port, and how it went: the difference between a flood and a crowd.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
+use super::window::STEPS;
 use crate::{
     model::{HalfOpenCounts, Handshake, Outcome},
     util::{addresses::mapped, bounded::Bounded},
@@ -13,7 +14,7 @@ const PORTS: usize = 4096;
 const SOURCES: usize = 16_384;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PortStats {
     /// Handshakes that were established.
     pub established: u64,
@@ -73,63 +74,134 @@ pub fn silent(h: &Handshake) -> bool {
         && !f.reset_seen
 }
 
-pub(super) struct AllPortStats(Bounded<(u32, u16), PortStats>);
+pub(super) struct AllPortStats {
+    /// Of the run, or of the window.
+    ports: Bounded<(u32, u16), PortStats>,
+    /// Of each step of the window, the present one last. Empty: there is no window.
+    steps: VecDeque<BTreeMap<(u32, u16), PortStats>>,
+}
 
 impl Default for AllPortStats {
     fn default() -> Self {
-        Self(Bounded::new(PORTS))
+        Self {
+            ports: Bounded::new(PORTS),
+            steps: VecDeque::new(),
+        }
+    }
+}
+
+impl PortStats {
+    fn note_queue(&mut self, h: &Handshake) {
+        if let Some(queue) = h.facts.queue {
+            self.fullest = Some(queue.syn_fill().max(self.fullest.unwrap_or(0.0)));
+        }
+    }
+
+    fn note(&mut self, h: &Handshake, at_ns: u64) {
+        let source = mapped(h.connection.peer_addr);
+        if h.outcome == Outcome::Established {
+            self.established += 1;
+            self.first_ns.get_or_insert(at_ns);
+            self.last_ns = self.last_ns.max(at_ns);
+            if self.established_sources.len() < SOURCES {
+                self.established_sources.insert(source);
+            }
+        } else if silent(h) {
+            // One that is open at the end of the run is in `now` as well: it counts once.
+            self.silent_ended += 1;
+            if h.outcome == Outcome::Open {
+                self.now = HalfOpenCounts::default();
+            }
+            if self.silent_sources.len() < SOURCES {
+                self.silent_sources.insert(source);
+            }
+        }
+    }
+
+    fn add(&mut self, step: &Self) {
+        self.established += step.established;
+        self.silent_ended += step.silent_ended;
+        self.fullest = match (self.fullest, step.fullest) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        };
+        self.first_ns = match (self.first_ns, step.first_ns) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.last_ns = self.last_ns.max(step.last_ns);
+        // Each step has its bound, and there are few.
+        self.silent_sources.extend(&step.silent_sources);
+        self.established_sources.extend(&step.established_sources);
     }
 }
 
 impl AllPortStats {
     fn entry(&mut self, key: (u32, u16)) -> Option<&mut PortStats> {
-        if self.0.get(&key).is_none() {
-            self.0.insert(key, PortStats::default());
+        if self.ports.get(&key).is_none() {
+            self.ports.insert(key, PortStats::default());
         }
-        self.0.get_mut(&key)
+        self.ports.get_mut(&key)
     }
 
     /// Takes in how full a handshake's events found the SYN queue of its port.
-    pub(super) fn queue_seen(&mut self, h: &Handshake) -> Option<&mut PortStats> {
-        let c = &h.connection;
-        let port_stats = self.entry((c.netns, c.local_port?))?;
-        if let Some(queue) = h.facts.queue {
-            port_stats.fullest = Some(queue.syn_fill().max(port_stats.fullest.unwrap_or(0.0)));
-        }
-        Some(port_stats)
+    pub(super) fn queue_seen(&mut self, h: &Handshake) {
+        self.update(h, |port_stats| port_stats.note_queue(h));
     }
 
     /// Takes in a handshake that has ended, or was open at the end of the run.
     pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
-        let Some(port_stats) = self.queue_seen(h) else {
-            return;
-        };
-        let source = mapped(h.connection.peer_addr);
-        if h.outcome == Outcome::Established {
-            port_stats.established += 1;
-            port_stats.first_ns.get_or_insert(at_ns);
-            port_stats.last_ns = port_stats.last_ns.max(at_ns);
-            if port_stats.established_sources.len() < SOURCES {
-                port_stats.established_sources.insert(source);
+        self.update(h, |port_stats| {
+            port_stats.note_queue(h);
+            port_stats.note(h, at_ns);
+        });
+    }
+
+    fn update(&mut self, h: &Handshake, update: impl Fn(&mut PortStats)) {
+        let c = &h.connection;
+        let Some(port) = c.local_port else { return };
+        let key = (c.netns, port);
+        if let Some(port_stats) = self.entry(key) {
+            update(port_stats);
+        }
+        if let Some(step) = self.steps.back_mut()
+            && (step.len() < PORTS || step.contains_key(&key))
+        {
+            update(step.entry(key).or_default());
+        }
+    }
+
+    /// A step of the window begins: what is older than the window is forgotten.
+    pub(super) fn step(&mut self) {
+        let before = std::mem::replace(&mut self.ports, Bounded::new(PORTS));
+        if self.steps.is_empty() {
+            let all = before.iter().map(|(key, stats)| (*key, stats.clone()));
+            self.steps.push_back(all.collect());
+        }
+        self.steps.push_back(BTreeMap::new());
+        while self.steps.len() as u64 > STEPS + 1 {
+            self.steps.pop_front();
+        }
+        let steps = std::mem::take(&mut self.steps);
+        for (key, step) in steps.iter().flatten() {
+            if let Some(port_stats) = self.entry(*key) {
+                port_stats.add(step);
             }
-        } else if silent(h) {
-            // One that is open at the end of the run is in `now` as well: it counts once.
-            port_stats.silent_ended += 1;
-            if h.outcome == Outcome::Open {
-                port_stats.now = HalfOpenCounts::default();
-            }
-            if port_stats.silent_sources.len() < SOURCES {
-                port_stats.silent_sources.insert(source);
+        }
+        self.steps = steps;
+        for (key, stats) in before.iter().filter(|(_, stats)| stats.now.open > 0) {
+            if let Some(port_stats) = self.entry(*key) {
+                port_stats.now = stats.now.clone();
             }
         }
     }
 
     pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
         let now: BTreeMap<_, _> = now.into_iter().collect();
-        let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
+        let known: Vec<(u32, u16)> = self.ports.iter().map(|(key, _)| *key).collect();
         for key in known {
             if !now.contains_key(&key)
-                && let Some(port_stats) = self.0.get_mut(&key)
+                && let Some(port_stats) = self.ports.get_mut(&key)
             {
                 port_stats.now = HalfOpenCounts::default();
             }
@@ -142,6 +214,6 @@ impl AllPortStats {
     }
 
     pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
-        self.0.get(&(netns, port))
+        self.ports.get(&(netns, port))
     }
 }

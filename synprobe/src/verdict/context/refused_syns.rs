@@ -124,6 +124,15 @@ impl RefusedSyns {
         }
     }
 
+    /// Forgets sums without a SYN since then, CLOCK_MONOTONIC nanoseconds, whose lines are printed: a later one
+    /// begins anew.
+    pub fn forget_before(&mut self, cutoff_ns: u64) {
+        self.sums
+            .retain(|_, sum| sum.last_ns >= cutoff_ns || sum.first.count > sum.printed);
+        let named = self.sums.keys().filter(|key| key.peer.is_some());
+        self.told_apart = named.count();
+    }
+
     /// Whether a line is due.
     pub fn is_due(&self) -> bool {
         !self.due.is_empty()

@@ -19,6 +19,9 @@ pub struct StuckConnection {
     /// From its first retransmission to the last, microseconds.
     pub lasted_us: u64,
     first_ns: u64,
+    last_ns: u64,
+    /// Between the last two, nanoseconds.
+    gap_ns: u64,
 }
 
 /// See the module.
@@ -38,6 +41,8 @@ impl StuckData {
             && let Some(stuck) = self.0.get_mut(&id)
         {
             stuck.attempts = attempts;
+            stuck.gap_ns = at_ns.saturating_sub(stuck.last_ns);
+            stuck.last_ns = at_ns;
             stuck.lasted_us = at_ns.saturating_sub(stuck.first_ns) / 1000;
             return;
         }
@@ -49,8 +54,19 @@ impl StuckData {
                 attempts,
                 lasted_us: 0,
                 first_ns: at_ns,
+                last_ns: at_ns,
+                gap_ns: 0,
             },
         );
+    }
+
+    /// Forgets those without a retransmission for a window of `length_ns`. The time-out doubles each time: where
+    /// the next one is due later than that, it is waited for.
+    pub(super) fn forget_before(&mut self, at_ns: u64, length_ns: u64) {
+        self.0.retain(|_, stuck| {
+            let quiet_ns = at_ns.saturating_sub(stuck.last_ns);
+            quiet_ns <= length_ns.max(stuck.gap_ns.saturating_mul(2))
+        });
     }
 
     /// Those that are stuck, oldest first.

@@ -22,6 +22,8 @@ struct Called {
     times: Vec<u64>,
     /// Those whose times have no place.
     more: u64,
+    /// When the last of those was sent; 0: not known.
+    more_ns: u64,
 }
 
 /// See the module.
@@ -73,8 +75,22 @@ impl UnansweredSyns {
         if let Some(called) = self.called.get_mut(&key) {
             let room = TIMES.saturating_sub(called.times.len()).min(times.len());
             called.more += (times.len() - room) as u64;
+            if let Some(last) = times[room..].iter().max() {
+                called.more_ns = called.more_ns.max(*last);
+            }
             called.times.extend(&times[..room]);
         }
+    }
+
+    /// Forgets those that are older, CLOCK_MONOTONIC nanoseconds, and those whose time is not known.
+    pub(super) fn forget_before(&mut self, cutoff_ns: u64) {
+        self.called.retain(|_, called| {
+            called.times.retain(|at| *at >= cutoff_ns);
+            if called.more_ns < cutoff_ns {
+                called.more = 0;
+            }
+            !called.times.is_empty() || called.more > 0
+        });
     }
 
     /// How many were sent to this address in a time; those whose own time is not known count.

@@ -46,6 +46,26 @@ impl FactCounts {
         }
     }
 
+    /// Adds those of another group, with the same bound.
+    pub fn merge(&mut self, other: &Self, limit: usize) {
+        let mut facts: Vec<(&Evidence, &Count)> = other.counts.iter().collect();
+        facts.sort_by_key(|(_, count)| count.order);
+        for (fact, count) in facts {
+            match self.counts.get_mut(fact) {
+                Some(known) => known.handshakes += count.handshakes,
+                None => {
+                    let order = self.next;
+                    self.next += 1;
+                    self.counts.insert(fact.clone(), Count { order, ..*count });
+                }
+            }
+        }
+        self.forgot |= other.forgot;
+        if self.counts.len() > limit {
+            self.forget(limit / 2);
+        }
+    }
+
     /// Different facts.
     pub fn len(&self) -> usize {
         self.counts.len()

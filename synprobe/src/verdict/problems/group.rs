@@ -58,6 +58,20 @@ impl Connections {
         }
     }
 
+    fn merge(&mut self, other: &Self, limit: usize) {
+        let mut hashes: Vec<u64> = other.seen.iter().copied().collect();
+        hashes.sort_unstable();
+        for hash in hashes {
+            match self.seen.len() < limit || self.seen.contains(&hash) {
+                true => {
+                    self.seen.insert(hash);
+                }
+                false => self.is_full = true,
+            }
+        }
+        self.is_full |= other.is_full;
+    }
+
     fn count(&self) -> Option<u64> {
         (!self.is_full).then_some(self.seen.len() as u64)
     }
@@ -185,6 +199,30 @@ impl Group {
         }
     }
 
+    /// Adds the sums of another group of the same key.
+    pub fn merge(&mut self, other: &Self, limits: Kept) {
+        if doubt(other.surest.confidence) < doubt(self.surest.confidence) {
+            self.surest = other.surest.clone();
+        }
+        self.handshakes += other.handshakes;
+        self.certain += other.certain;
+        self.still_open += other.still_open;
+        for (outcome, count) in &other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += count;
+        }
+        let longest = other.longest;
+        self.longest.known_us = self.longest.known_us.max(longest.known_us);
+        self.longest.at_least_us = self.longest.at_least_us.max(longest.at_least_us);
+        let (least, most) = other.retransmits;
+        self.retransmits = (self.retransmits.0.min(least), self.retransmits.1.max(most));
+        self.repeated += other.repeated;
+        self.connections.merge(&other.connections, limits.peers);
+        self.peers.merge(&other.peers, limits.peers);
+        self.facts.merge(&other.facts, limits.facts);
+        let room = limits.whole.saturating_sub(self.whole.len());
+        self.whole.extend(other.whole.iter().take(room).cloned());
+    }
+
     /// Its connections, as far as there was room, by [`connection_hash`].
     pub fn connections(&self) -> &HashSet<u64> {
         &self.connections.seen
@@ -251,6 +289,7 @@ impl Group {
             evidence,
             remedy: surest.remedy.clone(),
             effects: Vec::new(),
+            life: Default::default(),
         }
     }
 

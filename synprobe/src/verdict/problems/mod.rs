@@ -86,6 +86,40 @@ impl ProblemGroups {
         self.kept = self.kept.with(before, group.kept());
     }
 
+    /// Adds the sums of others, as if their handshakes had been added here.
+    pub fn merge(&mut self, other: &Self) {
+        let mut groups: Vec<(&ProblemKey, &Group)> = other.groups.iter().collect();
+        groups.sort_unstable_by_key(|(key, _)| **key);
+        for (key, group) in groups {
+            let mut key = *key;
+            if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
+                key = key.rest();
+            }
+            let limits = self.limits(&key);
+            let mut before = Kept::default();
+            let merged = match self.groups.get_mut(&key) {
+                Some(known) => {
+                    before = known.kept();
+                    known.merge(group, limits);
+                    known.kept()
+                }
+                None => {
+                    self.groups.insert(key, group.clone());
+                    group.kept()
+                }
+            };
+            self.kept = self.kept.with(before, merged);
+        }
+        let room = EXPLAINED.saturating_sub(self.explained.len());
+        self.explained.extend(other.explained.iter().take(room));
+        self.explained_seqs.extend(&other.explained_seqs);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
     /// How much a group may keep.
     fn limits(&self, key: &ProblemKey) -> Kept {
         let sums = key
@@ -276,6 +310,7 @@ pub(super) fn of_listener(
         evidence,
         remedy: Some(remedy),
         effects: Vec::new(),
+        life: Default::default(),
     }
 }
 

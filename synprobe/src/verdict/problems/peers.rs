@@ -28,6 +28,17 @@ impl PeerCounts {
         }
     }
 
+    /// Adds those of another group, with the same bound.
+    pub fn merge(&mut self, other: &Self, limit: usize) {
+        // In an order that no hash decides.
+        let mut peers: Vec<(&IpAddr, &u64)> = other.counts.iter().collect();
+        peers.sort_unstable();
+        for (peer, handshakes) in peers {
+            self.add(*peer, *handshakes, limit);
+        }
+        self.uncounted += other.uncounted;
+    }
+
     /// Different peers.
     pub fn len(&self) -> usize {
         self.counts.len()

@@ -140,8 +140,8 @@ fn overflowed(context: &Context, netns: u32) -> Option<Problem> {
     let max = only.last.accept_queue_max.unwrap_or(0);
     let evidence = vec![
         pro(format!(
-            "ListenOverflows of its namespace rose by {overflows} in this run: SYNs and final ACKs found a full \
-             accept queue"
+            "ListenOverflows of its namespace rose by {overflows} {}: SYNs and final ACKs found a full accept queue",
+            context.during()
         )),
         pro(format!(
             "listener {}: the only one of the namespace whose sk_drops rose",

@@ -172,7 +172,11 @@ fn issue14_2_more_handshakes_than_are_held_are_all_in_the_problems() {
         let (mut judge, mut printed) = much_trouble(most);
         let now = judge.problems_now();
         printed.extend(judge.finish(Vec::new()));
-        let problems = found(&printed);
+        let mut problems = found(&printed);
+        for p in &mut problems {
+            let life = std::mem::take(&mut p.life);
+            assert_eq!((life.id, life.until_ns), (format!("0-{}", p.rank), None));
+        }
         assert_eq!(now, problems, "the same, without ending the run");
         let sum: u64 = problems.iter().map(|p| p.handshakes).sum();
         assert_eq!(sum, 330, "{most} held: {problems:#?}");

@@ -75,6 +75,7 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
                 ],
                 remedy: Some(context.remedy_of_drop(first)),
                 effects: Vec::new(),
+                life: Default::default(),
             };
             let conntrack = context.conntrack_fact(first);
             let rules = rules_of(&drops, context).into_iter();
@@ -157,6 +158,7 @@ pub(super) fn dropped_synacks(
             evidence,
             remedy: Some(context.remedy_of_drop(first)),
             effects: Vec::new(),
+            life: Default::default(),
         };
         found(problem, &drops)
     };
@@ -239,6 +241,7 @@ fn dropped_by_router(
         evidence,
         remedy: Some(context.remedy_of_drop(first)),
         effects: Vec::new(),
+        life: Default::default(),
     }
 }
 
@@ -356,12 +359,13 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
     evidence.extend(history.others_of(&context.group_of(l)).map(pro));
     evidence.push(match overflows {
         None => contra("ListenOverflows of its namespace could not be read".to_owned()),
-        Some(0) => contra(
-            "ListenOverflows of its namespace did not rise in this run: no SYN was refused"
-                .to_owned(),
-        ),
+        Some(0) => contra(format!(
+            "ListenOverflows of its namespace did not rise {}: no SYN was refused",
+            context.during()
+        )),
         Some(n) => pro(format!(
-            "ListenOverflows of its namespace rose by {n} in this run: SYNs are dropped silently"
+            "ListenOverflows of its namespace rose by {n} {}: SYNs are dropped silently",
+            context.during()
         )),
     });
     let own = history.dropped();

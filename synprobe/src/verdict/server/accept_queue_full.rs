@@ -62,13 +62,17 @@ impl Verdict for AcceptQueueFull {
             };
         }
         let overflows = context.moved(h.connection.netns, |c| c.listen_overflows);
-        finding = finding.maybe_pro(
-            overflows
-                .filter(|n| *n > 0)
-                .map(|n| format!("ListenOverflows of its namespace rose by {n} in this run")),
-        );
+        finding = finding.maybe_pro(overflows.filter(|n| *n > 0).map(|n| {
+            format!(
+                "ListenOverflows of its namespace rose by {n} {}",
+                context.during()
+            )
+        }));
         if waiting {
-            finding = finding.contra("its own final ACK was not seen to be refused in this run");
+            finding = finding.contra(format!(
+                "its own final ACK was not seen to be refused {}",
+                context.during()
+            ));
         }
         let who = listener
             .filter(|l| l.was_full())

@@ -99,6 +99,7 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
                 evidence: evidence(&syns, context),
                 remedy: Some(syns[0].remedy(name.as_deref())),
                 effects: Vec::new(),
+                life: Default::default(),
             };
             Found::of(problem, syns.iter().map(|syn| ends_of(syn)))
         })

@@ -23,6 +23,7 @@ fn flood(
     fill: Option<f64>,
     cookies: u64,
     full_drops: u64,
+    during: &str,
 ) -> Option<Vec<String>> {
     let (silent, sources) = (port_stats.silent(), port_stats.silent_sources());
     let pressed = cookies > 0 || full_drops > 0 || fill.is_some_and(|fill| fill >= PRESSED);
@@ -35,13 +36,13 @@ fn flood(
             "{silent} half-opens at this port whose peer never answered, from {sources} addresses"
         ),
         format!(
-            "{} of these addresses ever completed a handshake in this run",
+            "{} of these addresses ever completed a handshake {during}",
             port_stats.returned()
         ),
     ];
     if cookies > 0 {
         facts.push(format!(
-            "the kernel sent {cookies} SYN cookies in this run: the SYN queue was full"
+            "the kernel sent {cookies} SYN cookies {during}: the SYN queue was full"
         ));
     }
     if full_drops > 0 {
@@ -76,6 +77,7 @@ impl Verdict for SynFlood {
             fill.reduce(f64::max),
             context.moved(netns, |c| c.syncookies_sent).unwrap_or(0),
             context.moved(netns, |c| c.req_q_full_drop).unwrap_or(0),
+            context.during(),
         )?;
         let mut finding = Finding::likely().by_absence();
         for fact in facts {

@@ -12,9 +12,9 @@ use fields::{Fields, LastConnection};
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
-use super::{Stamps, View, WallClock};
+use super::{Stamps, View, WallClock, rfc3339};
 use crate::{
-    model::{AcceptWait, Body, Line, Listener, Workload},
+    model::{AcceptWait, Body, Line, Listener, Problem, ProblemState, Workload},
     util::format::is_hazardous,
 };
 
@@ -72,7 +72,7 @@ impl<W: Write> View for JsonView<W> {
                 Body::Handshake(b) => {
                     Fields::begin(out, "handshake", time, mono_ns).handshake(b, &mut said)?
                 }
-                _ => general(out, line, time)?,
+                _ => general(out, line, time, clock)?,
             }
             out.push(b'\n');
             if self.lines.len() >= CHUNK {
@@ -98,8 +98,33 @@ struct WithFindings<'a> {
     accept_wait: &'a Option<AcceptWait>,
 }
 
+/// A problem as a line has it.
+#[derive(Serialize)]
+pub struct WithLife<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    id: &'a str,
+    state: ProblemState,
+    since: String,
+    until: Option<String>,
+}
+
+impl<'a> WithLife<'a> {
+    /// Its times are on this clock.
+    pub fn new(problem: &'a Problem, clock: WallClock) -> Self {
+        let life = &problem.life;
+        Self {
+            problem,
+            id: &life.id,
+            state: life.state,
+            since: rfc3339(clock, life.since_ns),
+            until: life.until_ns.map(|ns| rfc3339(clock, ns)),
+        }
+    }
+}
+
 /// Writes any line, by serde.
-fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
+fn general(out: &mut Vec<u8>, line: &Line, time: &str, clock: WallClock) -> io::Result<()> {
     match &line.body {
         Body::Start(b) => envelope(out, "start", line, time, b),
         Body::State(b) => envelope(out, "state", line, time, b),
@@ -117,7 +142,7 @@ fn general(out: &mut Vec<u8>, line: &Line, time: &str) -> io::Result<()> {
             envelope(out, "listener", line, time, &whole)
         }
         Body::Completed(b) => envelope(out, "completed", line, time, b),
-        Body::Problem(b) => envelope(out, "problem", line, time, b),
+        Body::Problem(b) => envelope(out, "problem", line, time, &WithLife::new(b, clock)),
         Body::Connect(b) => envelope(out, "connect", line, time, b),
         Body::SynRefused(b) => envelope(out, "syn_refused", line, time, b),
         Body::ConnectionReset(b) => envelope(out, "connection_reset", line, time, b),
@@ -197,7 +222,7 @@ pub(super) mod held_against_serde {
         let by_serde = |line: &Line| {
             let mut written = Vec::new();
             let time = crate::view::rfc3339(WallClock::default(), line.mono_ns);
-            general(&mut written, line, &time).unwrap();
+            general(&mut written, line, &time, WallClock::default()).unwrap();
             String::from_utf8(written).unwrap() + "\n"
         };
         let by_hand = |lines: &[Line]| {

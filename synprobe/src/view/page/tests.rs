@@ -55,6 +55,7 @@ fn lines() -> Vec<Line> {
         ],
         remedy: Some("ss -ltnp 'sport = :8080'".into()),
         effects: Vec::new(),
+        life: Default::default(),
     };
     let lost = Lost {
         events: 5,
