@@ -43,6 +43,7 @@ fuzz_target!(|data: &[u8]| {
             selection: Selection::default(),
         },
         sees_drops: true,
+        window: None,
     };
     let clock = WallClock::new(1_700_000_000_000_000_000, 0);
     let mut engine = Engine::new(&config, Mode::AtOnce, clock);

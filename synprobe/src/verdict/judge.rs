@@ -166,7 +166,13 @@ impl Judge {
         judged.iter_mut().for_each(|line| self.judge(line));
         let all = judged.iter().chain(&printed).map(|l| l.mono_ns);
         let at_ns = all.max().max(self.last_ns);
-        let of_handshakes = judged.iter().filter_map(handshake);
+        let mut of_window = Vec::new();
+        if let Some(window) = &self.window {
+            // What the window has is all that there is to explain something by.
+            let (groups, held) = window.groups(at_ns.unwrap_or(0), Vec::new(), &self.context);
+            (self.groups, of_window) = (groups, held);
+        }
+        let of_handshakes = judged.iter().filter_map(handshake).chain(&of_window);
         let (of_handshakes, without) = self.groups.found(of_handshakes, &self.context);
         // The lines of `watch` show the problems of handshakes one by one.
         let shown = match self.mode {

@@ -41,8 +41,8 @@ pub(super) struct ListenerHistories {
     seen_ns: HashMap<u32, u64>,
 }
 
-/// With a window: a namespace that no sample has for this time is forgotten, nanoseconds. Those that exist are
-/// read more often, also while nothing happens in them.
+/// With a window: a namespace that no sample has for this time is forgotten, nanoseconds. It is gone, or nothing
+/// happened in it.
 const GONE_NS: u64 = 900_000_000_000;
 /// Closed listeners that are remembered. A host may open and close any number.
 const CLOSED: usize = 1024;

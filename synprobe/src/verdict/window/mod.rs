@@ -83,6 +83,17 @@ impl ProblemWindow {
 
     /// The problems of the window, worst first. `open`: handshakes in progress, as if they ended now.
     pub fn problems(&self, at_ns: u64, open: Vec<Handshake>, context: &Context) -> Vec<Problem> {
+        let (groups, judged) = self.groups(at_ns, open, context);
+        groups.problems(judged.iter(), context)
+    }
+
+    /// The sums of the window, and those of their handshakes that are kept whole.
+    pub fn groups(
+        &self,
+        at_ns: u64,
+        open: Vec<Handshake>,
+        context: &Context,
+    ) -> (ProblemGroups, Vec<Handshake>) {
         let cutoff_ns = at_ns.saturating_sub(self.length_ns);
         let mut groups = ProblemGroups::default();
         for step in &self.steps {
@@ -104,7 +115,7 @@ impl ProblemWindow {
                 judged.push(h);
             }
         }
-        groups.problems(judged.iter(), context)
+        (groups, judged)
     }
 }
 
