@@ -155,12 +155,16 @@ members! {
     rcv_tstamp = "tcp_sock": "rcv_tstamp", Bytes(4), false, DROPS_FEATURE;
     /// The next sequence number to be written; 0 before `tcp_v4_connect()` has chosen one.
     write_seq = "tcp_sock": "write_seq", Bytes(4), true, "";
+    /// The first sequence number that is not acknowledged.
+    snd_una = "tcp_sock": "snd_una", Bytes(4), true, "";
+    /// The next one expected from the peer.
+    rcv_nxt = "tcp_sock": "rcv_nxt", Bytes(4), true, "";
     /// Data received, bytes; a FIN counts as one.
-    bytes_received = "tcp_sock": "bytes_received", Bytes(8), false, EARLY_RESETS_FEATURE;
+    bytes_received = "tcp_sock": "bytes_received", Bytes(8), true, "";
     /// Data sent, bytes.
     bytes_sent = "tcp_sock": "bytes_sent", Bytes(8), false, EARLY_RESETS_FEATURE;
     /// Data that the peer acknowledged, bytes; its SYN counts as one at a client (`tcp_snd_una_update()`).
-    bytes_acked = "tcp_sock": "bytes_acked", Bytes(8), false, EARLY_RESETS_FEATURE;
+    bytes_acked = "tcp_sock": "bytes_acked", Bytes(8), true, "";
     /// When the first of the data in flight was sent, µs (`tcp_rate_skb_sent()`).
     first_tx = "tcp_sock": "first_tx_mstamp", Bytes(8), false, EARLY_RESETS_FEATURE;
     /// When the socket became ESTABLISHED, µs, as long as nothing was read from it.
@@ -222,6 +226,10 @@ members! {
     acked = "inet_request_sock": "acked", Bits, true, "";
     /// First SYN-ACK, µs.
     snt_synack = "tcp_request_sock": "snt_synack", Bytes(8), true, "";
+    /// The client's initial sequence number.
+    rcv_isn = "tcp_request_sock": "rcv_isn", Bytes(4), true, "";
+    /// The server's.
+    snt_isn = "tcp_request_sock": "snt_isn", Bytes(4), true, "";
     /// Namespace inode.
     ns_inum = "net": "ns.inum", Bytes(4), true, "";
     /// tcp_syn_retries; an int before 5.13, whose low byte holds every valid value.

@@ -1,6 +1,9 @@
 //! Decodes records of the ring into [`Event`]s. Every input gives an event or a typed error.
 
-use std::mem::size_of;
+use std::{
+    mem::{MaybeUninit, size_of},
+    ptr,
+};
 
 use synprobe_ebpf::event::{
     AF_INET, AF_INET6, DropRecord, EarlyResetRecord, ErrorRecord, Flow, Header, KIND_DROP,
@@ -215,16 +218,20 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
 }
 
 fn read<R: Wire>(bytes: &[u8]) -> Result<R, DecodeError> {
-    if bytes.len() != size_of::<R>() {
+    if bytes.len() != size_of::<R>() && bytes.len() != R::EARLIER {
         return Err(DecodeError::Length {
             kind: R::KIND,
             got: bytes.len(),
             want: size_of::<R>(),
         });
     }
-    // SAFETY: the length was checked, the read tolerates any alignment, and `Wire` promises that
-    // every byte pattern is a valid `R`.
-    Ok(unsafe { bytes.as_ptr().cast::<R>().read_unaligned() })
+    let mut record = MaybeUninit::<R>::zeroed();
+    // SAFETY: the length was checked and is at most that of `R`, the copy is of bytes, and `Wire` promises that
+    // every byte pattern is a valid `R`: also one whose end is zero.
+    Ok(unsafe {
+        ptr::copy_nonoverlapping(bytes.as_ptr(), record.as_mut_ptr().cast(), bytes.len());
+        record.assume_init()
+    })
 }
 
 fn check_family(kind: u16, flow: &Flow) -> Result<(), DecodeError> {

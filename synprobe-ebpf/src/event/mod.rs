@@ -141,15 +141,19 @@ pub struct ErrorRecord {
 pub unsafe trait Wire: Copy + 'static {
     /// The [`Header::kind`] of the record.
     const KIND: u16;
+    /// Its length in recordings of earlier versions, bytes: what was added since is zero in them.
+    const EARLIER: usize = core::mem::size_of::<Self>();
 }
 
 macro_rules! wire {
-    ($($record:ty, $kind:expr, $size:expr;)*) => {$(
+    ($($record:ty, $kind:expr, $size:expr $(, was $earlier:expr)?;)*) => {$(
         // SAFETY: repr(C), integer members only; the asserts below exclude padding.
         unsafe impl Wire for $record {
             const KIND: u16 = $kind;
+            $(const EARLIER: usize = $earlier;)?
         }
         const _: () = assert!(core::mem::size_of::<$record>() == $size);
+        const _: () = assert!(<$record as Wire>::EARLIER <= $size);
         const _: () = assert!(core::mem::align_of::<$record>() == 8);
         const _: () = assert!(core::mem::offset_of!($record, header) == 0);
         const _: () = assert!(core::mem::offset_of!($record, flow) == 16);
@@ -162,7 +166,7 @@ const _: () = assert!(core::mem::size_of::<Flow>() == 48);
 wire! {
     StateRecord, KIND_STATE, 64 + 16 + 24 + 8 + 16 + 16;
     RetransmitRecord, KIND_RETRANSMIT, 64 + 8 + 32 + 8 + 8;
-    SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8;
+    SynAckRecord, KIND_SYNACK, 64 + 24 + 24 + 8 + 8, was 64 + 24 + 24 + 8;
     ResetRecord, KIND_RESET, 64 + 8 + 8;
     ErrorRecord, KIND_ERROR, 64 + 8 + 8 + 8;
     DropRecord, KIND_DROP, 64 + 8 + 16 + 16 + 16;

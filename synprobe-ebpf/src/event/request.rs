@@ -74,5 +74,7 @@ pub struct RequestRecord {
     /// For [`REQUEST_REFUSED`]: `QUEUE_*`.
     pub queue: u8,
     /// Zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 2],
+    /// The client's initial sequence number (`tcp_request_sock.rcv_isn`); 0 for [`REQUEST_REFUSED`].
+    pub rcv_isn: u32,
 }

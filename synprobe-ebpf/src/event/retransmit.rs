@@ -111,4 +111,8 @@ pub struct SynAckRecord {
     pub defer_accept: u8,
     /// `sk_state` of `sock`: LISTEN, or SYN_RECV for TCP Fast Open.
     pub sock_state: u8,
+    /// The client's initial sequence number (`tcp_request_sock.rcv_isn`).
+    pub rcv_isn: u32,
+    /// The server's (`tcp_request_sock.snt_isn`).
+    pub snt_isn: u32,
 }

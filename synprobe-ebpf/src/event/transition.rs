@@ -34,10 +34,12 @@ pub struct StateRecord {
     pub new: u8,
     /// Where SYN_SENT is left for CLOSE: whether a SYN was built, one of `SYN_*`.
     pub syn: u8,
-    /// 1 where `ack_backlog` is known.
+    /// 1 at LISTEN→CLOSE, where the length of the accept queue is known.
     pub queue_known: u8,
-    /// Zero.
-    pub _pad: [u8; 4],
+    /// The next sequence number expected from the peer, without the data that it has sent (`rcv_nxt` less
+    /// `bytes_received`): one more than the peer's initial one. Set where a handshake ends with a connection;
+    /// otherwise 0.
+    pub rcv_first: u32,
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
     /// When connect() was called, CLOCK_MONOTONIC nanoseconds. Set in quiet mode when SYN_SENT is left and
@@ -45,9 +47,27 @@ pub struct StateRecord {
     pub began_ns: u64,
     /// As in [`RetransmitRecord`](super::RetransmitRecord), where SYN_SENT is left.
     pub retrans_stamp_ms: u32,
-    /// At LISTEN→CLOSE: `sk_ack_backlog`, the connections in the accept queue. `inet_csk_listen_stop()` resets
-    /// them right after this transition.
-    pub ack_backlog: u32,
+    /// The first sequence number that is not acknowledged, without what is (`snd_una` less `bytes_acked`). Where
+    /// SYN_SENT is left, with a SYN: the initial one of this host, because `bytes_acked` counts the SYN. Where
+    /// SYN_RECV is left: one more.
+    ///
+    /// At LISTEN→CLOSE, with `queue_known`: `sk_ack_backlog`, the connections in the accept queue, which
+    /// `inet_csk_listen_stop()` resets right after. Otherwise 0.
+    pub snd_first_or_backlog: u32,
+}
+
+impl StateRecord {
+    /// At LISTEN→CLOSE: the connections in the accept queue. `None`: not known, or another transition.
+    #[must_use]
+    pub fn accept_queue(&self) -> Option<u32> {
+        (self.queue_known == 1).then_some(self.snd_first_or_backlog)
+    }
+
+    /// This host's first sequence number, as [`Self::snd_first_or_backlog`] has it. `None`: not known.
+    #[must_use]
+    pub fn snd_first(&self) -> Option<u32> {
+        (self.queue_known == 0 && self.snd_first_or_backlog != 0).then_some(self.snd_first_or_backlog)
+    }
 }
 
 /// [`StateRecord::syn`]: not known.

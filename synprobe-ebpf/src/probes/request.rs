@@ -132,6 +132,7 @@ fn fill(r: &mut RequestRecord, req: Kptr, ports: Ports) -> Result<(), ReadError>
     r.num_timeout = req.read_bits(place!(num_timeout))?;
     r.num_retrans = req.read(place!(num_retrans))?;
     r.acked = req.read_bits(place!(acked))?;
+    r.rcv_isn = req.read(place!(rcv_isn))?;
     let listener = Kptr::new(req.read(place!(listener))?);
     r.listener_state = listener.read(place!(state))?;
     r.qlen = listener.read(place!(qlen))?;

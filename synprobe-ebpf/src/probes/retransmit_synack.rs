@@ -45,6 +45,7 @@ fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), ReadError> {
         r.num_timeout = req.read_bits(place!(num_timeout))?;
         r.num_retrans = req.read(place!(num_retrans))?;
         r.acked = req.read_bits(place!(acked))?;
+        (r.rcv_isn, r.snt_isn) = req.read_both(place!(rcv_isn), place!(snt_isn))?;
         r.sock_state = sk.read(place!(state))?;
         r.trigger = trigger(sk, req, r.sock_state)?;
         // Limits and queues are those of the listener, also where `sk` is a Fast Open child.

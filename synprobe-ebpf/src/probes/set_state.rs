@@ -130,7 +130,7 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
             connect_callers::comm_into(&raw mut r.comm)?;
         } else if old == state::LISTEN {
             if new == state::CLOSE {
-                r.ack_backlog = sk.read(place!(ack_backlog))?;
+                r.snd_first_or_backlog = sk.read(place!(ack_backlog))?;
                 r.queue_known = 1;
             }
         } else {
@@ -158,10 +158,23 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
                     }
                 }
             }
+            if new == state::ESTABLISHED || old == state::SYN_RECV || r.syn == SYN_BUILT {
+                r.snd_first_or_backlog = first_of(sk, place!(snd_una), place!(bytes_acked))?;
+            }
+            if new == state::ESTABLISHED {
+                r.rcv_first = first_of(sk, place!(rcv_nxt), place!(bytes_received))?;
+            }
         }
         Ok(())
     });
     Ok(())
+}
+
+/// Where a sequence number was before `bytes` of its direction: both count modulo 2^32.
+#[inline(always)]
+fn first_of(sk: Kptr, now: u32, bytes: u32) -> Result<u32, ReadError> {
+    let bytes: u64 = sk.read(bytes)?;
+    Ok(sk.read::<u32>(now)?.wrapping_sub(bytes as u32))
 }
 
 /// Counts a healthy handshake: fast, without retransmission, timed by the connection's first RTT sample.

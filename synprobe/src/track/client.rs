@@ -324,6 +324,7 @@ impl Tracker {
             SYN_NOT_BUILT => SynSent::NotBuilt,
             _ => SynSent::Unknown,
         };
+        open.sequence_numbers(r);
         let end = if new == TcpState::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
             established(r, &open)

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use synprobe_ebpf::event::{DropRecord, SynAckRecord};
+use synprobe_ebpf::event::{DropRecord, StateRecord, SynAckRecord};
 
 use super::{
     Tracker,
@@ -25,6 +25,10 @@ impl OpenHandshake {
     /// Takes the facts that a SYN-ACK retransmission carries.
     pub(super) fn learn(&mut self, r: &SynAckRecord, trigger: Trigger) {
         self.facts.history_known = true;
+        if (r.rcv_isn, r.snt_isn) != (0, 0) {
+            self.facts.syn_seq = Some(r.rcv_isn);
+            self.facts.syn_ack_seq = Some(r.snt_isn);
+        }
         self.facts.acked |= r.acked != 0;
         self.facts.defer_accept = Some(r.defer_accept != 0);
         self.facts.time_outs = u32::from(r.num_timeout) + u32::from(trigger == Trigger::Timer);
@@ -39,6 +43,20 @@ impl OpenHandshake {
         // difference is a lower bound, of what came before the run too.
         let earlier = u32::from(r.num_retrans.saturating_sub(r.num_timeout));
         self.by_peer = self.by_peer.max(earlier);
+    }
+
+    /// Takes the initial sequence numbers of both ends, as the last record of a handshake has them.
+    pub(super) fn sequence_numbers(&mut self, r: &StateRecord) {
+        let facts = &mut self.facts;
+        // 0 is not read, or one of 4 billion.
+        let sent = (r.snd_first != 0).then_some(r.snd_first);
+        let received = (r.rcv_first != 0).then(|| r.rcv_first.wrapping_sub(1));
+        let (syn, syn_ack) = match self.connection.role {
+            Role::Client => (sent, received),
+            Role::Server => (received, sent.map(|seq| seq.wrapping_sub(1))),
+        };
+        facts.syn_seq = syn.or(facts.syn_seq);
+        facts.syn_ack_seq = syn_ack.or(facts.syn_ack_seq);
     }
 
     pub(super) fn queued(&mut self, queue: Queue) {

@@ -107,6 +107,9 @@ impl Tracker {
         open.alive_ns = open.alive_ns.max(r.header.ts_ns);
         open.facts.history_known = true;
         open.facts.acked |= r.acked != 0;
+        if r.rcv_isn != 0 {
+            open.facts.syn_seq = Some(r.rcv_isn);
+        }
         open.facts.defer_accept = Some(r.defer_accept != 0);
         let fired = u32::from(r.ended_by == ENDED_BY_TIMER);
         open.facts.time_outs = open.facts.time_outs.max(u32::from(r.num_timeout) + fired);

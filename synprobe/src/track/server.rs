@@ -88,6 +88,7 @@ impl Tracker {
         // What the request had counted (tcp_create_openreq_child()).
         self.count_missed_synacks(&open, r.total_retrans, at_ns);
         open.retransmits = open.retransmits.max(r.total_retrans);
+        open.sequence_numbers(r);
         if outcome == Outcome::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
         }
@@ -288,9 +289,10 @@ impl Tracker {
     fn simultaneous_left(&mut self, r: &StateRecord, new: TcpState) {
         let tuple = Tuple::from(&r.flow);
         let at_ns = r.header.ts_ns;
-        let Some(open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
+        let Some(mut open) = self.take_client(r.sock, &tuple, r.flow.family, at_ns) else {
             return;
         };
+        open.sequence_numbers(r);
         let outcome = match (new, i32::try_from(r.sk_err).unwrap_or(0)) {
             (TcpState::Established, _) => Outcome::Established,
             (TcpState::Close, libc::ECONNRESET) => Outcome::Reset,
