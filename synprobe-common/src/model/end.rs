@@ -15,6 +15,11 @@ pub struct End {
     pub handshakes: u64,
     /// SYNs that this host refused before a half-open existed, as far as they were seen.
     pub syns_refused: u64,
+    /// How far `ListenDrops` rose in the namespaces that were watched: SYNs and final ACKs that listeners refused,
+    /// with or without an event; `None`: not read.
+    pub listen_drops: Option<u64>,
+    /// How far `SyncookiesSent` rose there: SYNs that were answered without a half-open; `None`: not read.
+    pub syn_cookies: Option<u64>,
     /// How long it ran, microseconds.
     pub duration_us: u64,
     /// Handshakes evicted from the bounded table.

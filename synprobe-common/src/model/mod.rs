@@ -67,7 +67,7 @@ pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};
 pub use role::{ByRole, Role};
 pub use run::{Detail, HalfOpenSource};
-pub use start::{HostIdentity, NO_RECEIVER, Start};
+pub use start::{HandshakeLines, HostIdentity, NO_RECEIVER, Start};
 pub use state::State;
 pub use state_counts::{Counted, Counts, NetnsStates, PortStates};
 pub use syn_refused::SynRefused;

@@ -21,12 +21,26 @@ pub struct Start {
     pub missing: Vec<String>,
     /// The filters, as given.
     pub filters: BTreeMap<String, String>,
+    /// Which handshakes have a line.
+    #[serde(default)]
+    pub handshake_lines: HandshakeLines,
     /// Which host it was.
     #[serde(default)]
     pub host: HostIdentity,
     /// Only in a replay: the file's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replayed_from: Option<String>,
+}
+
+/// Which handshakes of a run have a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandshakeLines {
+    /// Each of them.
+    #[default]
+    All,
+    /// Those in trouble: the others are only counted, or not listed.
+    Trouble,
 }
 
 /// Tells hosts apart; `None`: it could not be read.

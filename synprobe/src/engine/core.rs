@@ -2,12 +2,12 @@
 
 use std::mem;
 
-use super::{HostCounts, Input, RunConfig, losses, stats::HandshakeStats};
+use super::{HostCounts, Input, RunConfig, listen_rises::ListenRises, losses, stats::HandshakeStats};
 use crate::{
     decode::Event,
     model::{
-        Body, Counted, DestinationQuestion, End, Line, ListenCounters, Listener, Lost,
-        PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
+        Body, Counted, DestinationQuestion, End, HandshakeLines, Line, ListenCounters, Listener,
+        Lost, PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
     verdict::{
@@ -60,6 +60,7 @@ pub struct Engine {
     pub(super) judge: Judge,
     pub(super) stats: HandshakeStats,
     pub(super) host_counts: HostCounts,
+    pub(super) listen_rises: ListenRises,
     clock: WallClock,
     /// A dump that waits for the answer to what it does not show.
     dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
@@ -82,24 +83,30 @@ impl Engine {
         if mode == Mode::AtOnce {
             context.window = config.window.map(Window::new);
         }
-        let start = Line {
+        let mut start = config.start.clone();
+        start.handshake_lines = match quiet || mode == Mode::AtTheEnd {
+            true => HandshakeLines::Trouble,
+            false => HandshakeLines::All,
+        };
+        let line = Line {
             mono_ns: config.track.began_ns,
-            body: Body::Start(config.start.clone()),
+            body: Body::Start(start.clone()),
         };
         Self {
-            start: config.start.clone(),
+            start,
             began_ns: config.track.began_ns,
             quiet,
             tracker: Tracker::new(config.track.clone()),
             judge: Judge::new(mode, context).of_run(config.track.began_ns),
             stats: HandshakeStats::default(),
             host_counts: HostCounts::default(),
+            listen_rises: ListenRises::default(),
             clock,
             dump: None,
             socket_states: None,
             end: None,
             batches: vec![Batch {
-                lines: vec![start],
+                lines: vec![line],
                 clock,
             }],
         }

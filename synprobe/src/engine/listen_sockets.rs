@@ -23,6 +23,7 @@ impl Engine {
         for l in &mut listeners {
             l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
         }
+        self.listen_rises.note(&counters);
         let context = &self.judge.context;
         let selected = |l: &Listener| context.selects_listener(l);
         self.host_counts.sample(&listeners, selected, &counters);

@@ -15,6 +15,7 @@ mod dropped;
 mod events;
 mod host_counts;
 mod input;
+mod listen_rises;
 mod losses;
 mod listen_sockets;
 mod refusals;

@@ -13,6 +13,8 @@ impl Engine {
             handshakes: totals.handshakes,
             syns_refused: self.judge.context.refused_syns.total(),
             duration_us: at_ns.saturating_sub(self.began_ns) / 1000,
+            listen_drops: self.listen_rises.listen_drops(),
+            syn_cookies: self.listen_rises.syn_cookies(),
             evicted: totals.evicted,
             counted: totals.counted,
             produced: produced + totals.unreported,

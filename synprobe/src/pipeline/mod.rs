@@ -47,7 +47,7 @@ use crate::{
 pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
 pub use recorder::{RecordError, RecordSummary, RecordTo};
-pub use replay::{Recording, ReplayError, ReplayOptions, Replayed, replay};
+pub use replay::{Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses, replay};
 use run::Run;
 use subscriber::{Subscriber, Writing};
 

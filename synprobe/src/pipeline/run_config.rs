@@ -3,7 +3,7 @@
 use super::WatchOptions;
 use crate::{
     engine::RunConfig,
-    model::Start,
+    model::{HandshakeLines, Start},
     preflight::Ready,
     probe::{
         Probes,
@@ -41,6 +41,7 @@ pub(super) fn run_config(
             .collect(),
         filters: options.selection.describe(),
         host: host_identity::read(),
+        handshake_lines: HandshakeLines::default(),
         replayed_from: None,
     };
     let track = TrackConfig {

@@ -1,5 +1,6 @@
 //! A recording in place of the kernel: the same inputs, and so the same lines.
 
+mod addresses;
 mod options;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use addresses::recorded_addresses;
 pub use options::{ReplayError, ReplayOptions, Replayed};
 
 use super::narrow::{narrow, narrowed};
