@@ -17,6 +17,7 @@ pub mod decode;
 pub mod diag;
 pub mod engine;
 pub mod filter;
+pub mod join;
 pub mod pipeline;
 mod poller;
 pub mod preflight;

@@ -5,6 +5,7 @@ mod connect;
 mod diagnose;
 mod environment;
 mod explain;
+mod join;
 #[cfg(feature = "lab")]
 mod lab;
 mod listeners;
@@ -23,6 +24,7 @@ pub use connect::ConnectArgs;
 pub use diagnose::DiagnoseArgs;
 pub use environment::{CommandLineError, with_environment};
 pub use explain::ExplainArgs;
+pub use join::JoinArgs;
 #[cfg(feature = "lab")]
 pub use lab::{FamilyArg, LabArgs};
 pub use listeners::ListenersArgs;
@@ -54,6 +56,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Watch all the time: metrics, open problems and health over HTTP
     Serve(ServeArgs),
+    /// Join the recordings or the JSON lines of two hosts, handshake by handshake: which way lost what
+    Join(JoinArgs),
     /// Explain a verdict: its meaning, its evidence, its remedies, and how to reproduce it
     Explain(ExplainArgs),
     /// Connect once, and show for each address of the name: timing, SYNs and outcome

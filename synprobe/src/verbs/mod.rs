@@ -3,6 +3,7 @@
 mod connect;
 mod diagnose;
 mod explain;
+mod join;
 #[cfg(feature = "lab")]
 pub mod lab;
 mod listeners;
@@ -76,6 +77,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Diagnose(args) => diagnose::run(args),
         Command::Record(args) => record::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Join(args) => join::run(args),
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "lab")]
         Command::Lab(args) => lab::run(args),

@@ -1,0 +1,356 @@
+//! The second pass: both sides in the order of one clock, and the pairs as they become complete.
+
+use std::{iter::Peekable, net::IpAddr};
+
+use super::{
+    clock::ClockModel,
+    connects::{Destinations, JoinCounts, Repeats, WaitingConnect},
+    coverage::Coverage,
+    fact::{JoinFact, SideHandshake},
+    judge::{JoinContext, judge},
+    pair::{Pair, PairKey},
+    refusals::Refusals,
+    silence::{silent_client, silent_server},
+    survey::SideSurvey,
+    waiting::WaitingTable,
+};
+use crate::model::Role;
+
+/// How long one in trouble waits for its other end: a half-open lives 63 s with the default settings.
+const TROUBLED_NS: i64 = 200_000_000_000;
+/// How long a clean one waits.
+const CLEAN_NS: i64 = 10_000_000_000;
+/// Handshakes that wait, of each side.
+const WAITING: usize = 100_000;
+/// Connects without a record of the server that are judged at the end, when all destinations are known.
+const SILENT: usize = 50_000;
+/// Destinations that are told apart.
+const DESTINATIONS: usize = 16_384;
+/// The half-open of a connect whose clock is not known may be this far from it, nanoseconds.
+const APART_NS: i64 = 5_000_000_000;
+
+/// The side of a fact.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum JoinSide {
+    Client,
+    Server,
+}
+
+/// Joins two sides.
+pub struct Joiner<'s, E> {
+    clock: &'s ClockModel,
+    client: &'s Coverage,
+    server: &'s Coverage,
+    refusals: Refusals<'s>,
+    late_ns: i64,
+    clients: WaitingTable<WaitingConnect>,
+    servers: WaitingTable<SideHandshake>,
+    silent: Vec<WaitingConnect>,
+    destinations: Destinations,
+    repeats: [Repeats; 2],
+    counts: JoinCounts,
+    emit: E,
+}
+
+impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
+    /// Hands each pair to `emit`, in the order in which they become complete.
+    pub fn new(
+        clock: &'s ClockModel,
+        client: &'s SideSurvey,
+        server: &'s SideSurvey,
+        emit: E,
+    ) -> Self {
+        Self {
+            clock,
+            client: &client.coverage,
+            server: &server.coverage,
+            refusals: Refusals::of(&server.refused),
+            late_ns: client.late_ns.max(server.late_ns),
+            clients: WaitingTable::default(),
+            servers: WaitingTable::default(),
+            silent: Vec::new(),
+            destinations: Destinations::default(),
+            repeats: Default::default(),
+            counts: JoinCounts::default(),
+            emit,
+        }
+    }
+
+    /// Takes both sides to their ends.
+    pub fn run(
+        mut self,
+        client: impl Iterator<Item = JoinFact>,
+        server: impl Iterator<Item = JoinFact>,
+    ) -> JoinCounts {
+        let (mut client, mut server) = (client.peekable(), server.peekable());
+        let (mut client_ns, mut server_ns) = (i64::MIN, i64::MIN);
+        loop {
+            client_ns = client_ns.max(next_ns(&mut client, |at_ns| at_ns));
+            server_ns = server_ns.max(next_ns(&mut server, |at_ns| self.on_client_clock(at_ns)));
+            let (side, fact) = if client_ns <= server_ns {
+                (JoinSide::Client, client.next())
+            } else {
+                (JoinSide::Server, server.next())
+            };
+            let fact = match fact {
+                Some(fact) => fact,
+                // The other one may go on, without a time.
+                None => match client.next() {
+                    Some(fact) => {
+                        self.fact(JoinSide::Client, fact);
+                        continue;
+                    }
+                    None => match server.next() {
+                        Some(fact) => {
+                            self.fact(JoinSide::Server, fact);
+                            continue;
+                        }
+                        None => break,
+                    },
+                },
+            };
+            self.fact(side, fact);
+            self.overdue(
+                client_ns.min(server_ns).saturating_sub(self.late_ns),
+                WAITING,
+            );
+        }
+        self.overdue(i64::MAX, 0);
+        for connect in std::mem::take(&mut self.silent) {
+            self.silent(connect);
+        }
+        self.counts
+    }
+
+    fn on_client_clock(&self, server_ns: i64) -> i64 {
+        let offset_ns = self.clock.roughly_at_server(server_ns).unwrap_or(0);
+        server_ns.saturating_sub(offset_ns)
+    }
+
+    fn fact(&mut self, side: JoinSide, fact: JoinFact) {
+        let repeats = &mut self.repeats[side as usize];
+        match fact {
+            JoinFact::Start(_) => repeats.clear(),
+            JoinFact::Repeat { id, repeat } => repeats.add(id, repeat),
+            JoinFact::Handshake(mut h) => {
+                if h.retransmits > 0 {
+                    h.repeats = repeats.take(h.id);
+                }
+                match (side, h.role) {
+                    (JoinSide::Client, Role::Client) => self.active(h),
+                    (JoinSide::Server, Role::Server) => self.passive(*h),
+                    _ => (),
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn active(&mut self, client: Box<SideHandshake>) {
+        if self.destinations.sources.len() < DESTINATIONS {
+            self.destinations.sources.insert(client.local_addr);
+        }
+        let (by_seq, by_ends) = self.servers.alike(&client);
+        let (mut numbers, mut key) = (Vec::new(), PairKey::SynSeq);
+        for number in by_seq {
+            if let Some(server) = self.servers.get(*number)
+                && self.is_one(&client, server, PairKey::SynSeq)
+            {
+                numbers.push(*number);
+            }
+        }
+        if numbers.is_empty() {
+            for number in by_ends {
+                if let Some(server) = self.servers.get(*number)
+                    && self.is_one(&client, server, PairKey::Ends)
+                {
+                    key = PairKey::Ends;
+                    numbers.push(*number);
+                }
+            }
+        }
+        if numbers.is_empty() && client.syn_seq.is_none() {
+            key = PairKey::Ends;
+        }
+        let servers = numbers
+            .iter()
+            .filter_map(|n| self.servers.remove(*n))
+            .collect();
+        let connect = WaitingConnect {
+            client,
+            servers,
+            key,
+        };
+        if connect.is_complete() {
+            return self.finish(connect);
+        }
+        let wait_ns = match connect.client.is_clean() && connect.servers.is_empty() {
+            true => CLEAN_NS,
+            false => TROUBLED_NS,
+        };
+        let due_ns = connect.client.at_ns.saturating_add(wait_ns);
+        self.clients.insert(connect, due_ns);
+    }
+
+    fn passive(&mut self, server: SideHandshake) {
+        let (by_seq, by_ends) = self.clients.alike(&server);
+        let matching = |numbers: &[u64], key| {
+            let one = |number: &&u64| {
+                let connect = self.clients.get(**number);
+                connect.is_some_and(|c| self.is_one(&c.client, &server, key))
+            };
+            numbers.iter().rfind(one).copied()
+        };
+        let found = matching(by_seq, PairKey::SynSeq)
+            .map(|number| (number, PairKey::SynSeq))
+            .or_else(|| matching(by_ends, PairKey::Ends).map(|number| (number, PairKey::Ends)));
+        let Some((number, key)) = found else {
+            let wait_ns = if server.is_clean() {
+                CLEAN_NS
+            } else {
+                TROUBLED_NS
+            };
+            let due_ns = self.on_client_clock(server.at_ns).saturating_add(wait_ns);
+            self.servers.insert(server, due_ns);
+            return;
+        };
+        let Some(connect) = self.clients.get_mut(number) else {
+            return;
+        };
+        connect.key = key;
+        connect.servers.push(server);
+        if connect.is_complete()
+            && let Some(connect) = self.clients.remove(number)
+        {
+            self.finish(connect);
+        }
+    }
+
+    /// Whether a half-open belongs to a connect. The same number or the same ends come again after hours.
+    fn is_one(&self, client: &SideHandshake, server: &SideHandshake, key: PairKey) -> bool {
+        let same_ends = client.ends().is_some() && client.ends() == server.ends();
+        let both = |a: Option<u32>, b: Option<u32>| Some(a? == b?);
+        let same_answer = both(client.syn_ack_seq, server.syn_ack_seq);
+        let same_syn = both(client.syn_seq, server.syn_seq);
+        if key == PairKey::Ends && same_syn == Some(false) {
+            return false;
+        }
+        let close_ns = match self.clock.at(client.at_ns) {
+            Some(clock) => APART_NS.saturating_add(clock.error_ns),
+            None if self.clock.roughly_at(client.at_ns).is_some() => 4 * APART_NS,
+            // Nothing is known of the clocks: numbers that agree must do.
+            None => return key == PairKey::SynSeq && (same_ends || same_answer == Some(true)),
+        };
+        let began_ns = self.on_client_clock(server.earliest_ns());
+        let ended_ns = self.on_client_clock(server.at_ns);
+        let overlap = began_ns <= client.at_ns.saturating_add(close_ns)
+            && ended_ns >= client.earliest_ns().saturating_sub(close_ns);
+        // Without the ends, numbers agree by chance once in four billion: both must, or their times.
+        overlap
+            && (same_ends || key == PairKey::SynSeq && same_answer != Some(false) || {
+                key == PairKey::SynSeq && client.peer_port == server.local_port
+            })
+    }
+
+    fn overdue(&mut self, now_ns: i64, most: usize) {
+        while let Some(connect) = self.clients.take_due(now_ns, most) {
+            self.finish(connect);
+        }
+        while let Some(server) = self.servers.take_due(now_ns, most) {
+            self.counts.server_only += 1;
+            if !server.is_clean() {
+                let pair = silent_client(server, &self.context(), &self.destinations);
+                (self.emit)(pair);
+            }
+        }
+    }
+
+    fn finish(&mut self, connect: WaitingConnect) {
+        let WaitingConnect {
+            client,
+            mut servers,
+            key,
+        } = connect;
+        let destination = client.peer_port.map(|port| (client.peer_addr, port));
+        if servers.is_empty() {
+            return self.without_server(
+                WaitingConnect {
+                    client,
+                    servers,
+                    key,
+                },
+                destination,
+            );
+        }
+        self.counts.joined += 1;
+        let room = self.destinations.translated.len() < DESTINATIONS;
+        if let Some(destination) = destination
+            && room
+            && servers
+                .iter()
+                .any(|s| (s.local_addr, s.local_port) != (destination.0, Some(destination.1)))
+        {
+            self.destinations.translated.insert(destination);
+        }
+        servers.sort_by_key(|server| (server.earliest_ns(), server.id));
+        let pair = judge(client, servers, key, &self.context());
+        (self.emit)(pair);
+    }
+
+    fn without_server(&mut self, connect: WaitingConnect, destination: Option<(IpAddr, u16)>) {
+        self.counts.client_only += 1;
+        let client = &connect.client;
+        let watching = || {
+            let offset_ns = self.clock.roughly_at(client.at_ns).unwrap_or(0);
+            let at = |ns: i64| ns.saturating_add(offset_ns);
+            let (from_ns, to_ns) = (at(client.earliest_ns()), at(client.at_ns));
+            self.server.reports_all() && self.server.cannot_tell_of(from_ns, to_ns).is_none()
+        };
+        let answered = client.is_established();
+        if answered
+            && self.destinations.shared.len() < DESTINATIONS
+            && let Some(destination) = destination
+            && watching()
+        {
+            self.destinations.shared.insert(destination);
+        }
+        if client.is_clean() {
+            return;
+        }
+        match self.silent.len() < SILENT {
+            true => self.silent.push(connect),
+            false => self.silent(connect),
+        }
+    }
+
+    fn silent(&mut self, connect: WaitingConnect) {
+        let pair = silent_server(
+            connect.client,
+            connect.key,
+            &self.context(),
+            &self.destinations,
+        );
+        (self.emit)(pair);
+    }
+
+    fn context(&self) -> JoinContext<'_> {
+        JoinContext {
+            clock: self.clock,
+            client: self.client,
+            server: self.server,
+            refusals: &self.refusals,
+        }
+    }
+}
+
+/// The time of the next fact on the common clock. One without a time is taken at once; at the end there is
+/// none.
+fn next_ns(
+    facts: &mut Peekable<impl Iterator<Item = JoinFact>>,
+    common: impl Fn(i64) -> i64,
+) -> i64 {
+    match facts.peek() {
+        None => i64::MAX,
+        Some(fact) => fact.at_ns().map_or(i64::MIN, common),
+    }
+}

@@ -1,0 +1,151 @@
+//! How pairs are printed: as JSON lines, or as text.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::page;
+use crate::{
+    cli::Format,
+    join::{
+        pair::{Pair, utc},
+        problems::PairProblems,
+        survey::SideSurvey,
+    },
+};
+
+/// Pairs of the text form that have a line of their own.
+const LINES: u64 = 200;
+
+/// One side in the summary.
+#[derive(Serialize)]
+pub(super) struct JoinSideSummary {
+    pub(super) file: String,
+    pub(super) hostname: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) until: Option<String>,
+    pub(super) active_opens: u64,
+    pub(super) passive_opens: u64,
+    pub(super) lists_every_handshake: bool,
+    pub(super) gaps: u64,
+}
+
+impl JoinSideSummary {
+    pub(super) fn of(file: String, survey: &SideSurvey) -> Self {
+        let coverage = &survey.coverage;
+        let span = coverage.span();
+        Self {
+            file,
+            hostname: coverage
+                .runs
+                .first()
+                .and_then(|run| run.start.hostname.clone()),
+            since: span.map(|(from, _)| utc(from)),
+            until: span.map(|(_, to)| utc(to)),
+            active_opens: survey.client.handshakes,
+            passive_opens: survey.server.handshakes,
+            lists_every_handshake: coverage.reports_all(),
+            gaps: coverage.gaps.len() as u64,
+        }
+    }
+}
+
+/// What the `join` line has.
+#[derive(Serialize)]
+pub(super) struct JoinSummary {
+    pub(super) client: JoinSideSummary,
+    pub(super) server: JoinSideSummary,
+    pub(super) swapped: bool,
+    pub(super) joined: u64,
+    pub(super) client_only: u64,
+    pub(super) server_only: u64,
+    pub(super) clock_offset_us: Option<i64>,
+    pub(super) clock_error_us: Option<i64>,
+    pub(super) clock_drift_ppm: Option<f64>,
+}
+
+/// Prints pairs as they come, then the problems.
+pub(super) struct JoinPrinter<W> {
+    out: W,
+    format: Format,
+    problems: PairProblems,
+    shown: u64,
+    troubled: u64,
+    last: Option<(i64, u64)>,
+    failed: io::Result<()>,
+}
+
+impl<W: Write> JoinPrinter<W> {
+    pub(super) fn new(out: W, format: Format) -> Self {
+        Self {
+            out,
+            format,
+            problems: PairProblems::default(),
+            shown: 0,
+            troubled: 0,
+            last: None,
+            failed: Ok(()),
+        }
+    }
+
+    /// Prints one. After an error nothing more.
+    pub(super) fn pair(&mut self, pair: &Pair) {
+        if self.failed.is_ok() {
+            self.failed = self.print(pair);
+        }
+    }
+
+    fn print(&mut self, pair: &Pair) -> io::Result<()> {
+        self.problems.add(pair);
+        let (at_ns, mono_ns) = pair.main_end().map_or((0, 0), |h| (h.at_ns, h.mono_ns));
+        self.last = self.last.max(Some((at_ns, mono_ns)));
+        match self.format {
+            Format::Json => self.line("pair", (at_ns, mono_ns), pair),
+            Format::Text if pair.verdict.is_none() => Ok(()),
+            Format::Text => {
+                self.troubled += 1;
+                if self.shown == LINES {
+                    return Ok(());
+                }
+                self.shown += 1;
+                self.out.write_all(page::pair_line(pair).as_bytes())
+            }
+        }
+    }
+
+    /// Prints the problems and the summary.
+    pub(super) fn finish(mut self, summary: JoinSummary) -> io::Result<W> {
+        std::mem::replace(&mut self.failed, Ok(()))?;
+        let at = self.last.unwrap_or((0, 0));
+        let problems = std::mem::take(&mut self.problems).ranked();
+        match self.format {
+            Format::Json => {
+                for problem in &problems {
+                    self.line("problem", at, problem)?;
+                }
+                self.line("join", at, &summary)?;
+            }
+            Format::Text => {
+                let more = self.troubled - self.shown;
+                let text = page::page(&problems, &summary, more);
+                self.out.write_all(text.as_bytes())?;
+            }
+        }
+        Ok(self.out)
+    }
+
+    fn line(
+        &mut self,
+        kind: &str,
+        (at_ns, mono_ns): (i64, u64),
+        body: &impl Serialize,
+    ) -> io::Result<()> {
+        let body = crate::view::to_json(body)?;
+        let body = body.strip_prefix('{').unwrap_or(&body);
+        let time = utc(at_ns);
+        writeln!(
+            self.out,
+            "{{\"v\":1,\"type\":\"{kind}\",\"time\":\"{time}\",\"mono_ns\":{mono_ns},{body}"
+        )
+    }
+}

@@ -1,0 +1,161 @@
+//! A recording as facts: it is replayed, and its lines are taken as they are.
+
+use std::{io, path::Path};
+
+use super::{
+    super::{Failure, USAGE},
+    source::{FactSink, ReadReport},
+};
+use crate::{
+    filter::Selection,
+    join::fact::{JoinFact, RefusedAt, Repeat, SideHandshake, SideStart},
+    model::{
+        Body, Handshake, HandshakeLines, Line, Missed, Retransmit, RetransmitKind, Start,
+        SynRefused, Trigger, WallClock,
+    },
+    pipeline::{self, Recording, ReplayError, ReplayOptions},
+    verdict::Mode,
+    view::View,
+};
+
+/// Replays a recording into facts.
+pub(super) fn read(file: &Path, sink: &mut FactSink) -> Result<ReadReport, Failure> {
+    let failure = |error: ReplayError| Failure(error.to_string(), USAGE);
+    let recording = Recording::open(file).map_err(failure)?;
+    let options = ReplayOptions {
+        file: file.to_owned(),
+        selection: Selection::default(),
+        netns: None,
+        mode: Mode::AtOnce,
+        duration: None,
+        count: None,
+    };
+    for address in pipeline::recorded_addresses(file).map_err(failure)? {
+        sink.push(JoinFact::Address(address));
+    }
+    let replayed =
+        pipeline::replay(recording, &options, &mut FactView { sink }).map_err(failure)?;
+    Ok(replayed.damage)
+}
+
+/// Takes lines as facts.
+struct FactView<'s> {
+    sink: &'s mut FactSink,
+}
+
+impl View for FactView<'_> {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        for line in lines {
+            if let Some(fact) = fact(line, clock)
+                && !self.sink.push(fact)
+            {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn fact(line: &Line, clock: WallClock) -> Option<JoinFact> {
+    let wall = |mono_ns: u64| i64::try_from(clock.realtime_ns(mono_ns)).unwrap_or(i64::MAX);
+    let at_ns = wall(line.mono_ns);
+    Some(match &line.body {
+        Body::Start(start) => JoinFact::Start(Box::new(side_start(start, at_ns))),
+        Body::End(end) => JoinFact::End {
+            at_ns,
+            listen_drops: end.listen_drops,
+            syn_cookies: end.syn_cookies,
+        },
+        Body::Lost(lost) if matches!(lost.of, Missed::Data(_) | Missed::Evicted) => {
+            JoinFact::Seen { at_ns }
+        }
+        Body::Lost(lost) => JoinFact::Missing {
+            at_ns,
+            events: lost.events,
+        },
+        Body::Retransmit(r) => repeat(r, at_ns)?,
+        Body::Handshake(h) => JoinFact::Handshake(Box::new(side_handshake(h, line.mono_ns, at_ns))),
+        Body::SynRefused(refused) => {
+            JoinFact::Refused(Box::new(refused_at(refused, wall(refused.since), at_ns)))
+        }
+        _ => return None,
+    })
+}
+
+fn side_start(start: &Start, at_ns: i64) -> SideStart {
+    SideStart {
+        at_ns,
+        hostname: start.host.hostname.clone(),
+        boot_id: start.host.boot_id.clone(),
+        filters: start.filters.clone(),
+        reports_all: Some(start.handshake_lines == HandshakeLines::All),
+    }
+}
+
+fn repeat(r: &Retransmit, at_ns: i64) -> Option<JoinFact> {
+    let handshakes = matches!(r.kind, RetransmitKind::Syn | RetransmitKind::Synack);
+    handshakes.then_some(JoinFact::Repeat {
+        id: r.connection.id,
+        repeat: Repeat {
+            at_ns,
+            by_peer: r.trigger == Some(Trigger::Peer),
+            failed: r.failed,
+        },
+    })
+}
+
+fn refused_at(refused: &SynRefused, first_ns: i64, last_ns: i64) -> RefusedAt {
+    RefusedAt {
+        peer: refused.peer_addr,
+        local: refused.local_addr,
+        local_port: refused.local_port,
+        what: refused.what.as_str().into(),
+        count: refused.count,
+        first_ns,
+        last_ns,
+    }
+}
+
+fn side_handshake(h: &Handshake, mono_ns: u64, at_ns: i64) -> SideHandshake {
+    let c = &h.connection;
+    let troubled = h.verdict.is_some();
+    SideHandshake {
+        id: c.id,
+        role: c.role,
+        at_ns,
+        mono_ns,
+        local_addr: c.local_addr,
+        local_port: c.local_port,
+        peer_addr: c.peer_addr,
+        peer_port: c.peer_port,
+        netns: c.netns,
+        pid: c.pid,
+        comm: c.comm.clone(),
+        outcome: h.outcome,
+        open_reason: h.open_reason,
+        dwell_us: h.dwell_us,
+        dwell_error_us: h.dwell_error_us,
+        retransmits: h.retransmits,
+        by_peer: h.retransmits_by_peer,
+        error: h.error.as_deref().map(Into::into),
+        verdict: h.verdict.map(|v| v.name().into()),
+        confidence: h.confidence,
+        evidence: match troubled {
+            true => h
+                .evidence
+                .iter()
+                .filter(|e| e.supports)
+                .map(|e| e.fact.clone())
+                .collect(),
+            false => Vec::new(),
+        },
+        remedy: h.remedy.as_deref().map(Into::into),
+        syn_seq: h.facts.syn_seq,
+        syn_ack_seq: h.facts.syn_ack_seq,
+        repeats: Vec::new(),
+    }
+}

@@ -1,0 +1,200 @@
+//! A file to join: a recording or JSON lines, read as often as needed on a thread of its own.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::JoinHandle,
+    vec,
+};
+
+use super::{
+    super::{FAILED, Failure, USAGE},
+    ndjson, panicked, recorded,
+};
+use crate::{join::fact::JoinFact, util::format};
+
+/// Facts that are handed over at a time.
+const BATCH: usize = 1024;
+/// Batches that wait.
+const WAITING: usize = 8;
+
+/// What a reader says at its end: a line about damage, if there was some.
+pub(super) type ReadReport = Option<String>;
+
+/// See the module.
+pub(super) struct JoinSource {
+    path: PathBuf,
+    /// Standard input, kept: it is read twice.
+    spooled: Option<File>,
+    is_recording: bool,
+    damage: ReadReport,
+}
+
+/// A reader's thread.
+pub(super) struct Reading(JoinHandle<Result<ReadReport, Failure>>);
+
+impl Reading {
+    /// Waits for its end.
+    pub(super) fn finish(self) -> Result<ReadReport, Failure> {
+        self.0.join().unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+/// Facts as they are read.
+pub(super) struct FactStream {
+    batches: Receiver<Vec<JoinFact>>,
+    batch: vec::IntoIter<JoinFact>,
+}
+
+impl Iterator for FactStream {
+    type Item = JoinFact;
+
+    fn next(&mut self) -> Option<JoinFact> {
+        loop {
+            if let Some(fact) = self.batch.next() {
+                return Some(fact);
+            }
+            self.batch = self.batches.recv().ok()?.into_iter();
+        }
+    }
+}
+
+/// Where a reader puts facts.
+pub(super) struct FactSink {
+    to: SyncSender<Vec<JoinFact>>,
+    batch: Vec<JoinFact>,
+}
+
+impl FactSink {
+    /// Hands a fact over; `false`: nobody wants any more.
+    pub(super) fn push(&mut self, fact: JoinFact) -> bool {
+        self.batch.push(fact);
+        self.batch.len() < BATCH || self.flush()
+    }
+
+    pub(super) fn flush(&mut self) -> bool {
+        self.to
+            .send(std::mem::replace(
+                &mut self.batch,
+                Vec::with_capacity(BATCH),
+            ))
+            .is_ok()
+    }
+}
+
+impl JoinSource {
+    /// Opens a file, and finds out what it is.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let name = format::safe(&path.to_string_lossy()).into_owned();
+        let fails = |error: io::Error| Failure(format!("{name}: {error}"), USAGE);
+        let spooled = match path == Path::new("-") {
+            true => Some(spool().map_err(|e| Failure(format!("standard input: {e}"), FAILED))?),
+            false => None,
+        };
+        let mut source = Self {
+            path: path.to_owned(),
+            spooled,
+            is_recording: false,
+            damage: None,
+        };
+        let mut beginning = [0; 512];
+        let mut file = source.file().map_err(fails)?;
+        let length = file.read(&mut beginning).map_err(fails)?;
+        let first = beginning[..length]
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace());
+        match first {
+            None => {
+                let name = source.name();
+                return Err(Failure(format!("{name}: the file is empty"), USAGE));
+            }
+            Some(b'{') => (),
+            Some(_) => source.is_recording = true,
+        }
+        Ok(source)
+    }
+
+    /// As it is called in messages.
+    pub(super) fn name(&self) -> String {
+        match self.spooled {
+            Some(_) => "standard input".to_owned(),
+            None => format::safe(&self.path.to_string_lossy()).into_owned(),
+        }
+    }
+
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    pub(super) fn take_report(&mut self, report: ReadReport) {
+        self.damage = report;
+    }
+
+    fn file(&self) -> io::Result<File> {
+        match &self.spooled {
+            None => File::open(&self.path),
+            Some(spooled) => {
+                let mut file = spooled.try_clone()?;
+                file.seek(SeekFrom::Start(0))?;
+                Ok(file)
+            }
+        }
+    }
+
+    /// Reads it from the beginning.
+    pub(super) fn read(&self) -> Result<(FactStream, Reading), Failure> {
+        let (to, batches) = sync_channel(WAITING);
+        let mut sink = FactSink {
+            to,
+            batch: Vec::with_capacity(BATCH),
+        };
+        let name = self.name();
+        let file = self
+            .file()
+            .map_err(|e| Failure(format!("{name}: {e}"), USAGE))?;
+        let (path, is_recording, spooled) =
+            (self.path.clone(), self.is_recording, self.spooled.is_some());
+        let read = move || {
+            let report = match is_recording {
+                true if spooled => {
+                    let line = "a recording cannot come from standard input: name the file";
+                    return Err(Failure(line.to_owned(), USAGE));
+                }
+                true => {
+                    drop(file);
+                    recorded::read(&path, &mut sink)?
+                }
+                false => ndjson::read(file, &name, &mut sink)?,
+            };
+            sink.flush();
+            Ok(report)
+        };
+        let thread = std::thread::Builder::new()
+            .name("read".into())
+            .spawn(read)
+            .map_err(|e| Failure(format!("a thread: {e}"), FAILED))?;
+        let stream = FactStream {
+            batches,
+            batch: Vec::new().into_iter(),
+        };
+        Ok((stream, Reading(thread)))
+    }
+}
+
+/// Copies standard input into a file without a name.
+fn spool() -> io::Result<File> {
+    let mut file = unnamed()?;
+    io::copy(&mut io::stdin().lock(), &mut file)?;
+    Ok(file)
+}
+
+fn unnamed() -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    options
+        .custom_flags(libc::O_TMPFILE)
+        .open(std::env::temp_dir())
+}

@@ -1,0 +1,33 @@
+//! `synprobe join`: files made by hand, and two agents that each see one end of the lab.
+
+mod files;
+mod two_ends;
+
+use std::process::ExitCode;
+
+use synprobe_lab::SocketFamily;
+use synprobe_tests::{
+    binary,
+    harness::{self, Case},
+};
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for family in [SocketFamily::V4, SocketFamily::V6] {
+        cases.push(Case::for_family("both-ends", family, two_ends::both_ends));
+        cases.push(Case::for_family("late", family, two_ends::late));
+        cases.push(Case::for_family(
+            "own-filters",
+            family,
+            two_ends::own_filters,
+        ));
+    }
+    cases.push(Case::new("clocks-hours-apart", files::clocks_hours_apart));
+    cases.push(Case::new("silence", files::silence));
+    cases.push(Case::new("the-way-back", files::the_way_back));
+    cases.push(Case::new("nat", files::nat));
+    cases.push(Case::new("odd-files", files::odd_files));
+    let code = harness::main(cases);
+    binary::remove();
+    code
+}
