@@ -66,7 +66,8 @@ impl StateRecord {
     /// This host's first sequence number, as [`Self::snd_first_or_backlog`] has it. `None`: not known.
     #[must_use]
     pub fn snd_first(&self) -> Option<u32> {
-        (self.queue_known == 0 && self.snd_first_or_backlog != 0).then_some(self.snd_first_or_backlog)
+        (self.queue_known == 0 && self.snd_first_or_backlog != 0)
+            .then_some(self.snd_first_or_backlog)
     }
 }
 

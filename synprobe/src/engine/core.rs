@@ -2,7 +2,9 @@
 
 use std::mem;
 
-use super::{HostCounts, Input, RunConfig, listen_rises::ListenRises, losses, stats::HandshakeStats};
+use super::{
+    HostCounts, Input, RunConfig, listen_rises::ListenRises, losses, stats::HandshakeStats,
+};
 use crate::{
     decode::Event,
     model::{

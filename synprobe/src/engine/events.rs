@@ -42,9 +42,7 @@ impl Engine {
 
     /// A listener that is closed, with what waits in its accept queue. `None`: the record does not tell.
     fn closes_listener(&self, r: &StateRecord) -> Option<ClosedListener> {
-        if r.queue_known == 0 {
-            return None;
-        }
+        let accept_queue = r.accept_queue()?;
         let tuple = Tuple::from(&r.flow);
         let owner = self.tracker.listener_owner(&tuple);
         let process = owner.and_then(|owner| owner.process.as_ref());
@@ -63,7 +61,7 @@ impl Engine {
                 cgroup,
                 syn_queue: None,
                 syn_queue_max: None,
-                accept_queue: Some(r.ack_backlog),
+                accept_queue: Some(accept_queue),
                 accept_queue_max: None,
                 limited_by: None,
                 overflows: None,
@@ -74,7 +72,7 @@ impl Engine {
                 accept_wait: None,
                 owner_state: None,
             },
-            waiting: r.ack_backlog.into(),
+            waiting: accept_queue.into(),
             others_listen: false,
         })
     }

@@ -12,10 +12,10 @@ use synprobe_ebpf::event::DropRecord;
 use crate::{
     decode::Event,
     model::{
-        AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion, FilterReading,
-        HandshakeCounters, HandshakeSettings, ListenCounters, Listener, ListenerOwner, Missed,
-        PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath, Role, RouteAnswer,
-        RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
+        AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
+        FilterReading, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
+        ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
+        Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
     },
     track::Fates,
 };

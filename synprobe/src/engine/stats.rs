@@ -201,6 +201,7 @@ fn kind(of: Missed) -> &'static str {
         Missed::Requests => "requests",
         Missed::Any => "any",
         Missed::Drops => "drops",
+        Missed::EarlyResets => "early_resets",
         Missed::Handshakes(_) => "handshakes",
         Missed::Data(_) => "data",
         Missed::Output => "output",

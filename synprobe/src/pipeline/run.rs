@@ -36,11 +36,7 @@ use crate::{
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
     serve::StatusRequests,
-    sys::{
-        clock::{monotonic_ns, wall_clock},
-        netns::NetNs,
-        privileges,
-    },
+    sys::clock::{monotonic_ns, wall_clock},
 };
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.

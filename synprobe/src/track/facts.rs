@@ -49,7 +49,7 @@ impl OpenHandshake {
     pub(super) fn sequence_numbers(&mut self, r: &StateRecord) {
         let facts = &mut self.facts;
         // 0 is not read, or one of 4 billion.
-        let sent = (r.snd_first != 0).then_some(r.snd_first);
+        let sent = r.snd_first();
         let received = (r.rcv_first != 0).then(|| r.rcv_first.wrapping_sub(1));
         let (syn, syn_ack) = match self.connection.role {
             Role::Client => (sent, received),

@@ -104,6 +104,7 @@ fn problem(sum: &EarlyResetSum, context: &Context) -> Problem {
         evidence,
         remedy: Some(remedy),
         effects: Vec::new(),
+        life: Default::default(),
     }
 }
 
