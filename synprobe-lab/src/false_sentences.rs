@@ -104,17 +104,24 @@ fn number_after(fact: &str, words: &str) -> Option<u32> {
 const RULE: &str = "the rule: ";
 
 /// Whether a rule that is named can be about the handshake: each port and each network in its text is one of the
-/// handshake's, and it is one of the lab's own rules.
-fn is_its_rule(made: &ExpectedHandshake, fact: &str) -> bool {
+/// handshake's, and it is one of the lab's own rules. `nat`: what the line says of its ends after NAT.
+fn is_its_rule(made: &ExpectedHandshake, fact: &str, nat: &str) -> bool {
     let words: Vec<&str> = fact.split([' ', ';']).collect();
     let pairs = || words.windows(2).map(|pair| (pair[0], pair[1]));
     let ports = [made.local_port, made.peer_port];
-    let is_port = |text: &str| ports.contains(&text.parse().ok());
+    let after_nat = |end: &str| {
+        nat.split(' ')
+            .any(|word| word.trim_end_matches([':', ';']).ends_with(end))
+    };
+    let is_port = |text: &str| ports.contains(&text.parse().ok()) || after_nat(&format!(":{text}"));
     let is_end = |text: &str| {
         let (network, prefix) = text.split_once('/').unwrap_or((text, "128"));
         let ends = [made.local_addr, made.peer_addr].map(|end| end.to_canonical());
         match (network.parse(), prefix.parse()) {
-            (Ok(network), Ok(prefix)) => ends.iter().any(|end| is_in(*end, network, prefix)),
+            (Ok(network), Ok(prefix)) => {
+                ends.iter().any(|end| is_in(*end, network, prefix))
+                    || nat.contains(&format!("to {network}"))
+            }
             _ => false,
         }
     };
@@ -141,10 +148,10 @@ fn is_in(address: IpAddr, network: IpAddr, prefix: u32) -> bool {
     both.is_some_and(|(a, n)| (a ^ n).checked_shr(128 - prefix.min(128)).unwrap_or(0) == 0)
 }
 
-fn is_false(made: &ExpectedHandshake, evidence: &Evidence) -> bool {
+fn is_false(made: &ExpectedHandshake, evidence: &Evidence, nat: &str) -> bool {
     let fact = &evidence.fact;
     if fact.starts_with(RULE) {
-        return !is_its_rule(made, fact);
+        return !is_its_rule(made, fact, nat);
     }
     let claim = |c: &Claim| evidence.supports && fact.contains(c.words) && !(c.is_true)(made);
     let syn = number_after(fact, "connected on SYN ");
@@ -154,7 +161,12 @@ fn is_false(made: &ExpectedHandshake, evidence: &Evidence) -> bool {
 
 /// The sentences of a line that are false of the handshake that was made.
 pub(crate) fn false_sentences(made: &ExpectedHandshake, line: &Handshake) -> Vec<String> {
-    let wrong = line.evidence.iter().filter(|e| is_false(made, e));
+    let facts = || line.evidence.iter().map(|e| e.fact.as_str());
+    let nat = facts()
+        .find_map(|fact| fact.split_once("NAT to "))
+        .map_or("", |(_, nat)| nat);
+    let nat = format!("to {nat}");
+    let wrong = line.evidence.iter().filter(|e| is_false(made, e, &nat));
     wrong.map(|e| e.fact.clone()).collect()
 }
 
@@ -180,7 +192,7 @@ mod tests {
 
     fn says(made: &ExpectedHandshake, fact: &str, supports: bool) -> bool {
         let fact = fact.to_owned();
-        !is_false(made, &Evidence { fact, supports })
+        !is_false(made, &Evidence { fact, supports }, "")
     }
 
     #[test]
@@ -232,6 +244,17 @@ mod tests {
         }
         let silent = made(VerdictKind::Filtered, Outcome::TimedOut);
         assert!(!says(&silent, &rule("tcp flags syn"), true));
+        // After NAT it has another port.
+        assert!(is_its_rule(
+            &dropped,
+            &rule("tcp dport 7001"),
+            "to 10.0.0.9:7001: its"
+        ));
+        assert!(!is_its_rule(
+            &dropped,
+            &rule("tcp dport 7001"),
+            "to 10.0.0.9:17001: its"
+        ));
     }
 
     #[test]

@@ -328,7 +328,7 @@ fn jumps_come_back_and_gotos_do_not() {
         Some(INPUT),
         vec![rule(1, vec![], FilterAction::Jump(0)); 3],
     )];
-    assert!(once(&syn(), circle).contains("not all could be"));
+    assert!(once(&syn(), circle).contains("not all rules could be"));
 }
 
 #[test]

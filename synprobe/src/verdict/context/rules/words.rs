@@ -186,7 +186,7 @@ impl Suspects<'_> {
                 format!("no rule of {by} can have dropped this {packet} ({read} were read){others}")
             }
             false => format!(
-                "no rule of {by} that was read can have dropped this {packet}: {read} were, not all could be"
+                "which rule did it is not known: not all rules could be read and compared ({read} were read)"
             ),
         }
     }
