@@ -140,6 +140,8 @@ pub fn prepare(ns: &Ns) -> Result<()> {
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
         ("ipv4/tcp_no_metrics_save", "1"),
+        // A new namespace has the host's. A client that forwards answers SYN-ACKs to spoofed peers with ICMP.
+        ("ipv4/ip_forward", "0"),
     ] {
         ns.try_sysctl(key, value)?;
     }
