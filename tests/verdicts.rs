@@ -444,7 +444,7 @@ fn accept_slow(family: SocketFamily, look: AcceptLook) -> Result<()> {
         == HalfOpenSource::Fentry;
     let (source, close) = match by_fentry {
         true => (AcceptWaitSource::Accept, 0.95..1.05),
-        false => (AcceptWaitSource::Queue, 0.75..1.25),
+        false => (AcceptWaitSource::Queue, 0.7..1.35),
     };
     ensure!(wait.source == source, "{wait:?}");
     if by_fentry {
