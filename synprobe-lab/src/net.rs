@@ -129,6 +129,9 @@ pub fn join(client: &Ns, server: &Ns, server_is_bare: bool) -> Result<()> {
 /// Applies the settings of every namespace of the lab, before it gets a link.
 pub fn prepare(ns: &Ns) -> Result<()> {
     for (key, value) in [
+        // A new namespace has the settings of the host's own: a router answers a SYN-ACK to a made-up address with
+        // an ICMP error, which ends the half-open.
+        ("ipv4/ip_forward", "0"),
         ("ipv6/conf/default/addr_gen_mode", "1"),
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv6/conf/all/disable_ipv6", "0"),
