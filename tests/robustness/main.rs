@@ -2,6 +2,7 @@
 //! with malicious names.
 
 mod confined;
+mod forged;
 mod killed;
 mod names;
 mod output;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 18] = [
+    let tests: [(&str, harness::TestFn); 24] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -41,6 +42,12 @@ fn main() -> ExitCode {
         ("full-disk", output::full_disk),
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
+        ("ack-outside-the-window", forged::ack_outside_the_window),
+        ("flood-of-repeated-syns", forged::flood_of_repeated_syns),
+        ("rst-outside-the-window", forged::rst_outside_the_window),
+        ("drops-of-a-tenant", forged::drops_of_a_tenant),
+        ("drop-of-earlier", forged::drop_of_earlier),
+        ("icmp-outside-the-window", forged::icmp_outside_the_window),
     ];
     let mut cases: Vec<Case> = tests.map(|(name, test)| Case::new(name, test)).into();
     cases.extend(privileges::each_is_needed());

@@ -47,6 +47,12 @@ pub struct Facts {
     /// The final ACK arrived and was discarded: the accept queue was full, or TCP_DEFER_ACCEPT waits for data
     /// (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
     pub acked: bool,
+    /// An ACK came and was discarded, and this kernel does not tell why (before Linux 6.15): it may be the final
+    /// one, or none that fits.
+    pub ack_untold: bool,
+    /// A segment came that the half-open ignored: outside of its window, or with an old timestamp. Anybody can send
+    /// one.
+    pub ignored_segment: bool,
     /// Whether the listener has TCP_DEFER_ACCEPT, where an event showed it.
     pub defer_accept: Option<bool>,
     /// The listener's queues at the last event that showed them.
@@ -67,8 +73,10 @@ pub struct Facts {
     pub others_listen: bool,
     /// The kernel chose no local port for it.
     pub unbound: bool,
-    /// The peer's RST itself was seen.
+    /// The peer's RST itself was seen, and it ended the handshake.
     pub reset_seen: bool,
+    /// A RST came for a half-open, and this kernel does not tell whether it fitted the window (before Linux 6.15).
+    pub reset_untold: bool,
     /// SYNs of this connection (same port) after the RST that ended it.
     pub syn_after_reset: u32,
     /// Client, not established: from the first SYN, when the kernel would have given up, µs.

@@ -6,9 +6,8 @@ use synprobe_ebpf::event::DropRecord;
 
 use super::{DropMeaning, Engine};
 use crate::{
-    decode::Event,
     model::Tuple,
-    track::Observation,
+    track::{Observation, Treatment},
     util::addresses::printable,
     verdict::context::{DroppedPacket, Packet, tell_offload_from_damage},
 };
@@ -26,12 +25,13 @@ impl Engine {
         let peer = SocketAddr::new(printable(r.flow.peer_addr), r.flow.peer_port);
         let packet = Packet::of(r.flags);
         let incoming = r.ifindex != 0;
+        let treatment = treatment(&r, meaning);
         if self.freed_by_socket(&r, meaning) {
-            self.tracker.observe(Observation::Event(Event::Drop(r)));
+            self.tracker.observe(Observation::Drop(r, treatment));
             return;
         }
         let context = &mut self.judge.context;
-        if let Some(meaning) = meaning {
+        if let Some(meaning) = meaning.filter(|meaning| is_own_doing(meaning)) {
             self.host_counts.drop(meaning.reason.clone(), incoming);
             let (from, to) = if incoming {
                 (peer, local)
@@ -63,9 +63,32 @@ impl Engine {
             if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {
                 self.note_dropped_syn(&drop);
             }
-        } else if r.listener != 0 && packet == Packet::Syn && r.has_mac != 0 && incoming {
+        } else if r.listener != 0
+            && packet == Packet::Syn
+            && r.has_mac != 0
+            && incoming
+            && treatment != Treatment::Ignored
+        {
             context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
         }
-        self.tracker.observe(Observation::Event(Event::Drop(r)));
+        self.tracker.observe(Observation::Drop(r, treatment));
+    }
+}
+
+/// Whether the reason lies on this host. That of a socket's own processing has a name and no words.
+fn is_own_doing(meaning: &DropMeaning) -> bool {
+    !meaning.words.is_empty()
+}
+
+/// What a half-open made of the packet, by the kernel's name for the reason.
+fn treatment(r: &DropRecord, meaning: Option<&DropMeaning>) -> Treatment {
+    match meaning {
+        Some(meaning) if is_own_doing(meaning) => Treatment::Ignored,
+        Some(meaning) if r.listener != 0 => match &*meaning.reason {
+            "NOT_SPECIFIED" => Treatment::Taken,
+            "TCP_LISTEN_OVERFLOW" => Treatment::Overflow,
+            _ => Treatment::Ignored,
+        },
+        _ => Treatment::Untold,
     }
 }

@@ -25,6 +25,8 @@ const REMEMBERED: usize = REMEMBERED_NAMES / 2;
 /// See the module.
 pub struct Enricher {
     reasons: Arc<Reasons>,
+    /// Whether each reason tells what a half-open made of a packet (`tcp_check_req()`, Linux 6.15).
+    half_open_reasons: bool,
     symbols: Kallsyms,
     names: HostNames,
     namespaces: HashSet<u32>,
@@ -38,7 +40,7 @@ pub struct Enricher {
     last_netns: u32,
     last_cgroup: u64,
     /// By reason and place, and whether a socket freed the packet.
-    meanings: HashMap<(u32, u64, bool), Option<Arc<DropMeaning>>>,
+    meanings: HashMap<(u32, u64, (bool, bool)), Option<Arc<DropMeaning>>>,
     holders: Holders,
 }
 
@@ -46,6 +48,7 @@ impl Enricher {
     /// With the kernel's drop reasons; its symbols are read when the first is asked for.
     pub fn new(reasons: Arc<Reasons>, names: HostNames) -> Self {
         Self {
+            half_open_reasons: reasons.number("TCP_LISTEN_OVERFLOW").is_some(),
             reasons,
             symbols: Kallsyms::open(),
             names,
@@ -186,7 +189,12 @@ impl Enricher {
 
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
         let by_socket = r.receiver == state::SYN_SENT || r.met_existing();
-        let key = (r.reason, r.location, by_socket || r.sender != 0);
+        let by_half_open = r.listener != 0 && self.half_open_reasons;
+        let key = (
+            r.reason,
+            r.location,
+            (by_socket || by_half_open, r.sender != 0),
+        );
         if let Some(known) = self.meanings.get(&key) {
             return known.clone();
         }
@@ -211,7 +219,7 @@ impl Enricher {
         let meaning = match own {
             Some(own) => Some(own),
             // The words are the verdicts': this host's settings have no part in it.
-            None if by_socket => named("", ""),
+            None if by_socket || by_half_open => named("", ""),
             None if r.sender != 0 => named(
                 "it was freed while its own socket was still sending it: the kernel gives no reason",
                 "ip route get <peer> from <local>; ip xfrm policy; tc -s qdisc show; ip -s -s link",

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use synprobe_ebpf::event::{DropRecord, StateRecord, SynAckRecord};
 
 use super::{
-    Tracker,
+    Tracker, Treatment,
     handshake::OpenHandshake,
     handshake_end::HandshakeEnd,
     schedule::{RTO_MAX_US, SynSchedule, TIMEOUT_INIT_US},
@@ -137,39 +137,45 @@ impl Tracker {
     }
 
     /// A half-open, or its listener, processed and dropped a packet: a repeated SYN, a RST that may have
-    /// ended it, or a final ACK that is refused.
-    pub(super) fn packet_dropped(&mut self, r: &DropRecord) {
-        self.learn_sequence_numbers(r);
+    /// ended it, or a final ACK that is refused. Anybody can send one that it ignores.
+    pub(super) fn packet_dropped(&mut self, r: &DropRecord, treatment: Treatment) {
+        self.learn_sequence_numbers(r, treatment);
         if r.listener == 0 || !self.config.selection.wants(Role::Server) {
             return;
         }
         let tuple = Tuple::from(&r.flow);
         let at_ns = r.header.ts_ns;
-        if r.flags & RST != 0 {
-            return self.reset_by_peer(tuple, r.flow.family, at_ns);
-        }
         self.deferrals.note(tuple.netns, r.defer_accept);
-        let acked = r.flags & (SYN | ACK) == ACK;
-        if is_refused_ack(r) && self.aborts_on_overflow(tuple.netns) {
-            return self.reset_for_its_ack(tuple, r);
+        if treatment == Treatment::Ignored {
+            self.half_opens.update(&tuple, |open| {
+                open.alive_ns = open.alive_ns.max(at_ns);
+                open.facts.ignored_segment = true;
+            });
+            return;
+        }
+        if r.flags & RST != 0 {
+            return self.reset_by_peer(tuple, r.flow.family, at_ns, treatment);
+        }
+        if is_refused_ack(r, treatment) && self.aborts_on_overflow(tuple.netns) {
+            return self.reset_for_its_ack(tuple, r, treatment);
         }
         let known = self.half_opens.update(&tuple, |open| {
             open.alive_ns = open.alive_ns.max(at_ns);
-            if acked {
-                open.facts.acked = true;
-                open.facts.defer_accept = Some(r.defer_accept != 0);
-                open.queued(queue(r));
-            }
+            note_ack(open, r, treatment);
         });
-        if known.is_none() && acked {
-            self.refused_ack(tuple, r);
+        if known.is_none() {
+            self.refused_ack(tuple, r, treatment);
         }
     }
 
     /// A dropped segment of a half-open shows the sequence numbers of both ends: a repeated SYN, its SYN-ACK, or
     /// an ACK without data that acknowledges nothing but the SYN-ACK.
-    fn learn_sequence_numbers(&mut self, r: &DropRecord) {
+    fn learn_sequence_numbers(&mut self, r: &DropRecord, treatment: Treatment) {
         let incoming = r.ifindex != 0;
+        if incoming && (r.listener == 0 || treatment == Treatment::Ignored) {
+            // Anybody may have sent it.
+            return;
+        }
         let (syn_seq, syn_ack_seq) = match (r.flags & (SYN | RST | ACK), incoming) {
             (SYN, true) => (r.seq, None),
             (both, false) if both == SYN | ACK => (r.ack.wrapping_sub(1), Some(r.seq)),
@@ -187,17 +193,20 @@ impl Tracker {
 
     /// A final ACK of a half-open that is not known yet, because no SYN-ACK was retransmitted. It is tracked
     /// from now on.
-    fn refused_ack(&mut self, tuple: Tuple, r: &DropRecord) {
-        let full = queue(r).accept_queue_is_full();
+    fn refused_ack(&mut self, tuple: Tuple, r: &DropRecord, treatment: Treatment) {
         // An ACK to a listener without a half-open is a stray one, or a cookie's.
-        if !(full || r.defer_accept != 0) || !self.wants(&tuple, None) {
+        let is_final = match treatment {
+            Treatment::Overflow => true,
+            Treatment::Taken => r.defer_accept != 0,
+            Treatment::Untold => queue(r).accept_queue_is_full() || r.defer_accept != 0,
+            Treatment::Ignored => false,
+        };
+        if !is_ack(r) || !is_final || !self.wants(&tuple, None) {
             return;
         }
         let at_ns = r.header.ts_ns;
         let mut open = self.new_half_open(tuple, r.flow.family, None, at_ns);
-        open.facts.acked = true;
-        open.facts.defer_accept = Some(r.defer_accept != 0);
-        open.queued(queue(r));
+        note_ack(&mut open, r, treatment);
         if r.payload == 0 {
             open.facts.syn_seq = Some(r.seq.wrapping_sub(1));
             open.facts.syn_ack_seq = Some(r.ack.wrapping_sub(1));
@@ -216,13 +225,11 @@ impl Tracker {
     }
 
     /// [`Tracker::reset_here`], seen directly: the final ACK is dropped after the RST was sent.
-    fn reset_for_its_ack(&mut self, tuple: Tuple, r: &DropRecord) {
+    fn reset_for_its_ack(&mut self, tuple: Tuple, r: &DropRecord, treatment: Treatment) {
         let at_ns = r.header.ts_ns;
         let noted = |open: &mut OpenHandshake| {
             open.alive_ns = open.alive_ns.max(at_ns);
-            open.facts.acked = true;
-            open.facts.defer_accept = Some(r.defer_accept != 0);
-            open.queued(queue(r));
+            note_ack(open, r, treatment);
         };
         // In the exact mode an event of its own has already reported its end.
         if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
@@ -259,27 +266,59 @@ impl Tracker {
         self.end(open, TcpState::Close, &end);
     }
 
-    /// A RST ended it, if the namespace counted one: another may have missed the window (RFC 5961).
-    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64) {
+    /// A RST ended it, if its reason says that it fitted and the namespace counted one. Where the kernel does not
+    /// tell, it may have missed the window (RFC 9293, section 3.10.7.4): then the next dump decides.
+    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64, treatment: Treatment) {
+        let untold = treatment == Treatment::Untold;
+        let waits = untold && self.has_half_open(&tuple);
         // In the exact mode an event of its own has already reported its end.
-        if self.config.source.is_exact() || self.killed_by_rst(tuple.netns) != Some(true) {
+        if self.config.source.is_exact() || waits || self.killed_by_rst(tuple.netns) != Some(true) {
             // The counter may never have been read before. If sock_diag shows that the half-open is gone,
             // this is why.
-            self.half_opens
-                .update(&tuple, |open| open.rst_ns = Some(at_ns));
+            self.half_opens.update(&tuple, |open| {
+                open.rst_ns = Some(at_ns);
+                open.facts.reset_untold |= untold;
+            });
             return;
         }
         let Some(mut open) = self.remove_or_new(tuple, family, at_ns) else {
             return;
         };
-        open.facts.reset_seen = true;
+        open.facts.reset_seen = !untold;
+        open.facts.reset_untold |= untold;
         self.ended_at(tuple, open, HandshakeEnd::new(Outcome::Reset, at_ns));
     }
 }
 
-/// A final ACK that met a full accept queue.
-pub(super) fn is_refused_ack(r: &DropRecord) -> bool {
-    r.flags & (SYN | RST | ACK) == ACK && queue(r).accept_queue_is_full()
+/// A segment that may be a final ACK.
+fn is_ack(r: &DropRecord) -> bool {
+    r.flags & (SYN | RST | ACK) == ACK
+}
+
+/// A final ACK that met a full accept queue; where this kernel does not tell, one that may be.
+pub(super) fn is_refused_ack(r: &DropRecord, treatment: Treatment) -> bool {
+    is_ack(r)
+        && match treatment {
+            Treatment::Overflow => true,
+            Treatment::Untold => queue(r).accept_queue_is_full(),
+            Treatment::Taken | Treatment::Ignored => false,
+        }
+}
+
+/// Takes in an ACK that a half-open discarded. Without TCP_DEFER_ACCEPT none that fits is discarded without a
+/// reason.
+fn note_ack(open: &mut OpenHandshake, r: &DropRecord, treatment: Treatment) {
+    if !is_ack(r) {
+        return;
+    }
+    match treatment {
+        Treatment::Overflow => open.facts.acked = true,
+        Treatment::Taken if r.defer_accept != 0 => open.facts.acked = true,
+        Treatment::Untold => open.facts.ack_untold = true,
+        Treatment::Taken | Treatment::Ignored => return,
+    }
+    open.facts.defer_accept = Some(r.defer_accept != 0);
+    open.queued(queue(r));
 }
 
 fn queue(r: &DropRecord) -> Queue {

@@ -9,10 +9,16 @@ impl Tracker {
         self.count_unreported_end(&open, fate, latest_ns);
         if let Some(rst_ns) = open.rst_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
+            // One that may have missed the window ended it only if the namespace counted one.
+            && (!open.facts.reset_untold
+                || self.killed_by_rst(open.connection.netns) == Some(true))
         {
-            open.facts.reset_seen = true;
-            let end =
-                HandshakeEnd::new(Outcome::Reset, rst_ns).fact("its RST was seen, and it is gone");
+            open.facts.reset_seen = !open.facts.reset_untold;
+            let fact = match open.facts.reset_untold {
+                true => "a RST came for it, and it is gone",
+                false => "its RST was seen, and it is gone",
+            };
+            let end = HandshakeEnd::new(Outcome::Reset, rst_ns).fact(fact);
             return self.end(open, TcpState::Close, &end);
         }
         if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
@@ -41,7 +47,8 @@ impl Tracker {
         } else {
             match self.killed_by_rst(open.connection.netns) {
                 Some(true) if self.reset_here(&open) => {
-                    open.facts.acked = true;
+                    // The ACK itself was not seen to be refused.
+                    open.facts.ack_untold |= !open.facts.acked;
                     (Outcome::Dropped, RESET_HERE.to_owned())
                 }
                 Some(true) => {

@@ -9,7 +9,7 @@ use std::{
 use synprobe_ebpf::event::{ENDED_BY_UNKNOWN, Flow};
 
 use super::{
-    Tracker,
+    Tracker, Treatment,
     facts::{RST, is_refused_ack},
     schedule::jiffies_to_us,
 };
@@ -164,7 +164,9 @@ impl Tracker {
         }
         match event {
             // A RST that reached a half-open ended it only if EmbryonicRsts rose.
-            Event::Drop(r) => r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r)),
+            Event::Drop(r) => {
+                r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r, Treatment::Untold))
+            }
             Event::Request(r, Moment::Begun) => self.is_known(&r.flow),
             Event::Request(r, Moment::Ended) => {
                 r.ended_by == ENDED_BY_UNKNOWN || self.has_another(&r.flow, r.snt_synack_us * 1000)

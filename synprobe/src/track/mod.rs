@@ -38,7 +38,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use config::TrackConfig;
 pub use host_facts::REMEMBERED_NAMES;
-pub use observation::{Observation, Totals};
+pub use observation::{Observation, Totals, Treatment};
 pub use owners::Owners;
 pub use reconcile::Fates;
 
@@ -132,6 +132,11 @@ impl Tracker {
             Observation::Event(event) => {
                 self.totals.events += 1;
                 self.on_event(&event);
+            }
+            Observation::Drop(record, treatment) => {
+                self.totals.events += 1;
+                self.audit_event(&Event::Drop(record));
+                self.packet_dropped(&record, treatment);
             }
             Observation::Dump(dump, fates) => self.on_dump(&dump, &fates),
             Observation::Listeners(listeners) => self.owners.add(listeners),
@@ -243,7 +248,7 @@ impl Tracker {
                 }
             }
             Event::EarlyReset(r, state) => self.reset_early(r, *state),
-            Event::Drop(r) => self.packet_dropped(r),
+            Event::Drop(r) => self.packet_dropped(r, Treatment::Untold),
             Event::Request(r, moment) => self.request(r, *moment),
             Event::Error(r, state) => {
                 let error = if r.sk_err != 0 {

@@ -181,6 +181,63 @@ fn what_this_host_has_reset_itself_is_no_peers_doing() {
 }
 
 #[test]
+fn what_a_half_open_ignores_is_no_final_ack_and_no_end() {
+    let mut b = bench();
+    listening(&mut b);
+    looked_before(&mut b);
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
+    // Another half-open of the namespace was reset.
+    b.host.resets.set(1);
+    b.see_as(discarded(T0 + 1_011 * MS, RST, |_| ()), Treatment::Ignored);
+    let full = |r: &mut DropRecord| (r.ack_backlog, r.seq) = (129, 77);
+    b.see_as(discarded(T0 + 1_012 * MS, ACK, full), Treatment::Ignored);
+    assert!(b.handshakes().is_empty());
+    b.tracker.finish(T0 + 2 * SEC);
+    let h = b.one();
+    assert_eq!(h.outcome, Outcome::Open);
+    assert!(h.facts.ignored_segment && !h.facts.acked && !h.facts.queue_was_full);
+    assert!(!h.facts.reset_seen && h.facts.syn_seq.is_none());
+}
+
+#[test]
+fn a_rst_of_which_the_kernel_tells_nothing_ends_it_only_if_it_is_gone() {
+    let look = |b: &mut Bench| {
+        b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
+        b.host.resets.set(1);
+        b.see_as(discarded(T0 + 1_500 * MS, RST, |_| ()), Treatment::Untold);
+        assert!(b.handshakes().is_empty());
+    };
+    for (counted, outcome) in [(1, Outcome::Reset), (0, Outcome::Dropped)] {
+        let mut b = bench();
+        listening(&mut b);
+        looked_before(&mut b);
+        look(&mut b);
+        b.host.resets.set(counted);
+        b.dump(gone_at(T0 + 2 * SEC, counted));
+        let h = b.one();
+        assert_eq!(h.outcome, outcome);
+        assert!(h.facts.reset_untold && !h.facts.reset_seen);
+    }
+    // It lives, and its next SYN-ACK is no sign of a loss.
+    let mut b = bench();
+    look(&mut b);
+    b.see(synack_retransmitted(T0 + 3_010 * MS, T0, 1, 1, false));
+    b.tracker.finish(T0 + 4 * SEC);
+    assert!(b.lines().iter().all(|l| !matches!(l.body, Body::Lost(_))));
+}
+
+#[test]
+fn an_ack_of_which_the_kernel_tells_nothing_may_be_the_final_one() {
+    let mut b = bench();
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
+    let full = |r: &mut DropRecord| r.ack_backlog = 129;
+    b.see_as(discarded(T0 + 1_011 * MS, ACK, full), Treatment::Untold);
+    b.tracker.finish(T0 + 2 * SEC);
+    let h = b.one();
+    assert!(h.facts.ack_untold && h.facts.queue_was_full && !h.facts.acked);
+}
+
+#[test]
 fn a_stray_ack_to_a_listener_with_room_is_nobodys() {
     let mut b = bench();
     b.see(discarded(T0, ACK, |_| ()));

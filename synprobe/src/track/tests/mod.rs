@@ -100,7 +100,22 @@ impl Bench {
         self.tracker.set_counters(netns, self.host.counters());
     }
 
+    /// On a kernel that tells what a half-open makes of a packet.
     fn see(&mut self, event: Event) {
+        let treatment = match &event {
+            Event::Drop(r) if r.flags & facts::ACK != 0 && r.defer_accept != 0 => Treatment::Taken,
+            Event::Drop(r) if r.flags & facts::ACK != 0 => {
+                match r.ack_backlog > r.max_ack_backlog {
+                    true => Treatment::Overflow,
+                    false => Treatment::Ignored,
+                }
+            }
+            _ => Treatment::Taken,
+        };
+        self.see_as(event, treatment);
+    }
+
+    fn see_as(&mut self, event: Event, treatment: Treatment) {
         let netns = event.flow().netns;
         // Only where the tracker asks for them are the counters new.
         let asks = self.tracker.needs_counters(&event);
@@ -109,7 +124,10 @@ impl Bench {
         if asks {
             self.tracker.set_counters(netns, self.host.counters());
         }
-        self.tracker.observe(Observation::Event(event));
+        self.tracker.observe(match event {
+            Event::Drop(r) => Observation::Drop(r, treatment),
+            event => Observation::Event(event),
+        });
     }
 
     fn dump(&mut self, dumped: impl Into<Dumped>) {

@@ -16,30 +16,40 @@ impl Verdict for AcceptQueueFull {
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let f = &h.facts;
         if h.connection.role != Role::Server
-            || h.outcome == Outcome::Established && h.retransmits == 0 && !f.acked
+            || h.outcome == Outcome::Established && h.retransmits == 0 && !f.acked && !f.ack_untold
         {
             return None;
         }
         let listener = context.listener(&h.connection);
         let seen_full = listener.is_some_and(|l| l.was_full());
-        // Its own final ACK was refused: only a full queue or TCP_DEFER_ACCEPT does that.
+        let full = f.queue_was_full || seen_full;
+        // Its own final ACK was refused: a full queue or TCP_DEFER_ACCEPT does that, and rarely a child that could
+        // not be made (tcp_v4_syn_recv_sock()).
         let refused = f.acked && (f.queue_was_full || f.defer_accept == Some(false));
+        // An ACK was discarded at a full queue, and this kernel does not tell why.
+        let untold = f.ack_untold && !f.acked && f.queue_was_full;
         // The queue is full and nothing else is wrong: the final ACK came before the run, or comes after
         // the next SYN-ACK.
         let waiting = !f.acked
-            && (f.queue_was_full || seen_full)
+            && !untold
+            && full
             && h.outcome == Outcome::Open
             && !f.history_known
             && !f.reset_seen;
-        if !refused && !waiting {
+        if !refused && !untold && !waiting {
             return None;
         }
-        let mut finding = if refused {
-            Finding::certain()
+        let mut finding = match (refused, full) {
+            (true, true) => Finding::certain()
                 .accounts_for_outcome()
-                .pro("the final ACK arrived and was discarded: the accept queue was full")
-        } else {
-            Finding::likely()
+                .pro("the final ACK arrived and was discarded: the accept queue was full"),
+            (true, false) => Finding::likely()
+                .pro("the final ACK arrived, and no connection was made of it")
+                .contra("the accept queue was not seen to be full"),
+            (false, _) if untold => Finding::likely()
+                .pro("an ACK arrived while the accept queue was full, and was discarded")
+                .contra(super::ACK_UNTOLD),
+            (false, _) => Finding::likely(),
         };
         if let Some(queue) = f.queue.filter(|_| f.queue_was_full) {
             finding = finding.pro(format!(
@@ -93,7 +103,9 @@ impl Verdict for AcceptQueueFull {
                       application is too slow, stuck, or out of threads or descriptors; a longer \
                       backlog only buys time.",
             detection: "inet_request_sock.acked, or the ACK itself discarded with TCP_LISTEN_OVERFLOW \
-                      (Linux 6.15): certain. The queue seen to be full in sock_diag \
+                      (Linux 6.15), and the queue seen to be full: certain. An ACK for another reason, such as \
+                      one outside of the window, is none. From Linux 6.11 to 6.14 the reason is not told: likely \
+                      until the next SYN-ACK shows the request. The queue seen to be full in sock_diag \
                       (sk_ack_backlog > sk_max_ack_backlog) while a half-open of before the run waits: \
                       likely. The limit is the lesser of listen()'s backlog and net.core.somaxconn. \
                       ListenOverflows counts a whole namespace.",
@@ -153,6 +165,24 @@ mod tests {
         assert!(facts.iter().any(|f| {
             f.contains("full in 3 of 3 checks, and at events of 1 handshakes, up to 129 of 128")
         }));
+    }
+
+    #[test]
+    fn it_is_likely_where_the_kernel_does_not_tell_or_no_queue_was_full() {
+        let mut h = refused();
+        (h.facts.acked, h.facts.ack_untold) = (false, true);
+        let got = judged(&h, looked(&listener(129, 5), 40, 0));
+        let due = (Some(VerdictKind::AcceptQueueFull), Confidence::Likely);
+        assert_eq!((got.verdict, got.confidence), due);
+        assert!(
+            got.evidence
+                .iter()
+                .any(|e| !e.supports && e.fact.contains("6.15"))
+        );
+        // The child could not be made for another reason.
+        let mut h = refused();
+        h.facts.queue_was_full = false;
+        assert_eq!(verdict_of(&h, looked(&listener(3, 5), 0, 0)), due);
     }
 
     #[test]

@@ -20,14 +20,21 @@ impl Verdict for DeferAccept {
     fn check(&self, h: &Handshake, _: &Context) -> Option<Finding> {
         let f = &h.facts;
         let waits = h.connection.role == Role::Server
-            && f.acked
+            && (f.acked || f.ack_untold)
             && f.defer_accept == Some(true)
             && !f.queue_was_full;
         waits.then(|| {
-            Finding::certain()
-                .accounts_for_outcome()
-                .pro("the listener has TCP_DEFER_ACCEPT")
-                .pro("its final ACK came without data, and the kernel waits for some")
+            let finding = match f.acked {
+                true => Finding::certain()
+                    .accounts_for_outcome()
+                    .pro("the listener has TCP_DEFER_ACCEPT")
+                    .pro("its final ACK came without data, and the kernel waits for some"),
+                false => Finding::likely()
+                    .pro("the listener has TCP_DEFER_ACCEPT")
+                    .pro("an ACK came without data, and the kernel discarded it")
+                    .contra(super::ACK_UNTOLD),
+            };
+            finding
                 .remedy(
                     "no action is needed; if it is not wanted, remove TCP_DEFER_ACCEPT from the listener \
                      (nginx: listen … deferred)",

@@ -31,6 +31,10 @@ use crate::{
     verdict::enter_of,
 };
 
+/// What is not seen of a discarded ACK.
+const ACK_UNTOLD: &str = "whether the ACK was the final one is not seen: before Linux 6.15 the kernel does not tell why \
+     a half-open discards one";
+
 /// Whether it is a half-open of this host that did not end in a connection.
 fn unfinished(h: &Handshake) -> bool {
     h.connection.role == Role::Server && h.outcome != Outcome::Established

@@ -21,6 +21,13 @@ impl Verdict for PeerReset {
             Finding::certain()
                 .accounts_for_outcome()
                 .pro("the peer's RST was seen, and the half-open was gone with it")
+        } else if h.facts.reset_untold {
+            Finding::likely()
+                .pro("a RST came for the half-open, and EmbryonicRsts had risen")
+                .contra(
+                    "whether this RST fitted the window is not seen: before Linux 6.15 the kernel does not tell what \
+                     a half-open makes of one",
+                )
         } else {
             Finding::likely()
                 .pro("it was gone before its schedule ended, and EmbryonicRsts had risen")
@@ -45,8 +52,9 @@ impl Verdict for PeerReset {
                       closed its socket meanwhile (a stale port, an impatient client), or a NAT answers \
                       from another address. One RST does not show which; a peer that goes on sending its \
                       SYN does (asymmetric-nat).",
-            detection: "The RST itself, seen when the kernel drops it at the half-open (Linux 6.11): \
-                      certain. Where it cannot be seen: the half-open is gone from sock_diag before \
+            detection: "The RST itself, seen when the kernel drops it at the half-open, with the reason of one \
+                      that fitted the window (Linux 6.15): certain. One that did not is ignored, as the kernel \
+                      ignores it. From 6.11 to 6.14 the two look alike: likely. Where it cannot be seen: the half-open is gone from sock_diag before \
                       its time and the namespace's EmbryonicRsts rose: likely.",
             remedy: "Nothing on this host. For many at once, from many addresses: rate-limit SYNs before \
                      they reach it.",
@@ -71,6 +79,20 @@ mod tests {
         assert_eq!(
             verdict_of(&h, Context::default()),
             (Some(VerdictKind::PeerReset), Confidence::Certain)
+        );
+    }
+
+    #[test]
+    fn one_that_may_have_missed_the_window_is_likely() {
+        let mut h = half_open(Outcome::Reset);
+        h.facts.reset_untold = true;
+        let got = judged(&h, Context::default());
+        let due = (Some(VerdictKind::PeerReset), Confidence::Likely);
+        assert_eq!((got.verdict, got.confidence), due);
+        assert!(
+            got.evidence
+                .iter()
+                .any(|e| !e.supports && e.fact.contains("6.15"))
         );
     }
 

@@ -18,13 +18,23 @@ impl Verdict for PeerSilent {
             return None;
         }
         let baseline = context.typical_us(&h.connection);
+        let sent = times(h.retransmits.saturating_add(1));
+        let f = &h.facts;
+        let nothing = match (f.ignored_segment, f.ack_untold || f.reset_untold) {
+            (false, false) => {
+                "since its SYN the peer has sent nothing: no ACK, no second SYN, no RST"
+            }
+            (true, _) => {
+                "since its SYN nothing came that fits: only segments outside of its window, or with an old timestamp"
+            }
+            (false, true) => {
+                "since its SYN nothing came that ended it, though an ACK or a RST did: before Linux 6.15 the kernel \
+                 does not tell whether it fitted"
+            }
+        };
         let finding = Finding::likely()
             .by_absence()
-            .pro(format!(
-                "the SYN-ACK was sent {}; since its SYN the peer has sent nothing: no ACK, no second SYN, \
-                 no RST",
-                times(h.retransmits.saturating_add(1))
-            ))
+            .pro(format!("the SYN-ACK was sent {sent}; {nothing}"))
             .contra(
                 "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \
                  tell these apart; the peer's earlier successes and the other host's view would",
