@@ -136,15 +136,10 @@ pub fn prepare(ns: &Ns) -> Result<()> {
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv6/conf/all/disable_ipv6", "0"),
         ("ipv6/conf/default/disable_ipv6", "0"),
-        // A new namespace takes the host's over, and one that forwards answers for addresses that it has no route to:
-        // the ICMP error ends half-opens of unassigned peers.
-        ("ipv4/ip_forward", "0"),
         ("ipv6/conf/all/forwarding", "0"),
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
         ("ipv4/tcp_no_metrics_save", "1"),
-        // A new namespace has the host's. A client that forwards answers SYN-ACKs to spoofed peers with ICMP.
-        ("ipv4/ip_forward", "0"),
     ] {
         ns.try_sysctl(key, value)?;
     }

@@ -44,6 +44,8 @@ pub enum SynSent {
 pub struct Facts {
     /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known.
     pub began_ns: Option<u64>,
+    /// Where that is not known: it did not begin before this.
+    pub not_before_ns: u64,
     /// The final ACK arrived and was discarded: the accept queue was full, or TCP_DEFER_ACCEPT waits for data
     /// (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
     pub acked: bool,
@@ -108,12 +110,19 @@ pub struct Facts {
     pub since_last_syn_us: Option<u64>,
 }
 
+impl Facts {
+    /// What came before this, CLOCK_MONOTONIC nanoseconds, is no part of the handshake.
+    pub fn since_ns(&self) -> u64 {
+        self.began_ns.unwrap_or(self.not_before_ns)
+    }
+}
+
 /// The half-opens of one port at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HalfOpenCounts {
     /// All of them.
     pub open: u64,
-    /// Those whose peer has sent nothing since its SYN, although the SYN-ACK was retransmitted.
+    /// Those whose peer has sent nothing but SYNs, although the SYN-ACK was retransmitted.
     pub silent: u64,
     /// From how many addresses those come.
     pub silent_sources: u64,

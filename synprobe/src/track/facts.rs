@@ -16,6 +16,10 @@ use crate::{
     util::errno,
 };
 
+/// A half-open that nothing showed before is not older: its first SYN-ACK time-out takes 1 s, and its end raises an
+/// event that has the beginning, or the next dump estimates it. Nanoseconds.
+const UNSEEN_NS: u64 = 2_000_000_000;
+
 /// TCP flags.
 const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
@@ -78,7 +82,7 @@ impl Tracker {
             let (now, sources) = ports.entry((tuple.netns, tuple.local_port)).or_default();
             now.open += 1;
             let f = &open.facts;
-            if f.history_known && open.retransmits > 0 && open.by_peer == 0 && !f.acked {
+            if f.history_known && open.retransmits > 0 && !f.acked {
                 now.silent += 1;
                 sources.insert(tuple.peer_addr);
             }
@@ -99,6 +103,10 @@ impl Tracker {
             // As early as it can have been.
             start.at_ns.saturating_sub(start.error_us * 1000)
         });
+        if open.connection.role == Role::Server {
+            let seen_ns = open.alive_ns.min(end.at_ns);
+            facts.not_before_ns = seen_ns.saturating_sub(UNSEEN_NS);
+        }
         facts.preexisting = facts
             .began_ns
             .is_some_and(|began| began < self.config.began_ns);

@@ -6,7 +6,7 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{DroppedPacket, Packet},
 };
-use crate::model::{Evidence, Handshake, Outcome, Role, VerdictKind};
+use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 
 /// Reasons for dropping a packet whose address is not configured. In the handshake's own namespace this host
 /// is to blame; in another one the packet has merely come to the wrong place.
@@ -105,6 +105,12 @@ impl Verdict for DroppedHere {
             finding = finding.maybe_pro(context.rule_of_drop(drop).map(|rule| rule.fact));
             finding = finding.maybe_pro(context.route_of_drop(drop));
             finding = finding.maybe_pro(context.way_of_refused_ack(drop, h));
+        }
+        if h.facts.began_ns.is_none() {
+            finding.confidence = Confidence::Likely;
+            finding = finding.contra(
+                "when the handshake began is not known: the packet may be of an earlier one of the same port",
+            );
         }
         finding = finding.maybe_pro(context.conntrack_fact(first));
         if answered(h) {
@@ -225,7 +231,7 @@ impl Verdict for DroppedHere {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Confidence, verdict::fixtures::*};
+    use crate::verdict::fixtures::*;
 
     fn dropping(h: &Handshake, packet: Packet) -> Context {
         let mut context = Context::default();
@@ -269,6 +275,19 @@ mod tests {
             verdict_of(&later, dropping(&h, Packet::SynAck)).0,
             Some(VerdictKind::DroppedHere)
         );
+    }
+
+    #[test]
+    fn a_handshake_of_unknown_beginning_does_not_reach_back_without_limit() {
+        let mut h = half_open(Outcome::Reset);
+        (h.facts.began_ns, h.facts.reset_seen) = (None, true);
+        // The drop was at T0 + 1 s.
+        h.facts.not_before_ns = T0 + 2 * SEC;
+        let got = verdict_of(&h, dropping(&h, Packet::Ack));
+        assert_eq!(got.0, Some(VerdictKind::PeerReset));
+        h.facts.not_before_ns = T0;
+        let got = verdict_of(&h, dropping(&h, Packet::Ack));
+        assert_eq!(got, (Some(VerdictKind::DroppedHere), Confidence::Likely));
     }
 
     #[test]

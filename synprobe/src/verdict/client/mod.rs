@@ -81,7 +81,7 @@ fn waited_for_an_answer(h: &Handshake, context: &Context) -> bool {
 /// How many SYNs were sent, and what came, as far as it was looked at.
 fn no_answer(h: &Handshake, context: &Context) -> String {
     let (syns, took) = (syns(h), took(h));
-    let refused = context.refused_answers(&h.connection, h.facts.began_ns.unwrap_or(0));
+    let refused = context.refused_answers(&h.connection, h.facts.since_ns());
     let count: u64 = refused.iter().map(|answer| answer.count()).sum();
     match refused.first() {
         Some(first) => format!(

@@ -94,7 +94,7 @@ impl Context {
     /// Packets of a handshake that this host dropped; and, where the client's initial sequence number is known, those under
     /// addresses or ports that this host's NAT gave it.
     pub fn drops_of_handshake(&self, h: &Handshake) -> Vec<&DroppedPacket> {
-        let since_ns = h.facts.began_ns.unwrap_or(0);
+        let since_ns = h.facts.since_ns();
         let mut found = self.drops_of(&h.connection, since_ns);
         let (Some(syn_seq), Some(own)) = (h.facts.syn_seq, Ends::of(&h.connection)) else {
             return found;

@@ -45,7 +45,7 @@ pub use forwarding::Forwarding;
 pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
 pub use paths::Paths;
-pub use port_stats::{PortStats, silent};
+pub use port_stats::{PortStats, sent_only_syns, silent};
 pub use port_waits::{LONG_US, PortWaits};
 pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use rules::RuleWords;
@@ -349,7 +349,7 @@ impl Context {
 
     /// How many SYNs of an active open this host dropped, anywhere: no listener saw them.
     pub fn dropped_own_syns(&self, h: &Handshake) -> u64 {
-        let drops = self.drops_of(&h.connection, h.facts.began_ns.unwrap_or(0));
+        let drops = self.drops_of(&h.connection, h.facts.since_ns());
         let syns = drops.into_iter().filter(|d| d.packet == Packet::Syn);
         syns.map(|d| d.count).sum()
     }

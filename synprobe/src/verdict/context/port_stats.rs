@@ -18,7 +18,7 @@ const SOURCES: usize = 16_384;
 pub struct PortStats {
     /// Handshakes that were established.
     pub established: u64,
-    /// Half-opens whose peer stayed silent until they ended.
+    /// Half-opens whose peer sent nothing but SYNs until they ended.
     pub silent_ended: u64,
     /// Half-opens that there are now.
     pub now: HalfOpenCounts,
@@ -32,7 +32,7 @@ pub struct PortStats {
 }
 
 impl PortStats {
-    /// Half-opens whose peer stayed silent, ended or not.
+    /// Half-opens whose peer sent nothing but SYNs, ended or not.
     pub fn silent(&self) -> u64 {
         self.silent_ended + self.now.silent
     }
@@ -63,13 +63,18 @@ impl PortStats {
 
 /// Whether the peer has sent nothing since its SYN, and a retransmission gave it the time to.
 pub fn silent(h: &Handshake) -> bool {
+    sent_only_syns(h) && h.retransmits_by_peer == 0
+}
+
+/// Whether nothing came from the peer but SYNs, and a retransmission gave it the time to answer. A repeated SYN needs
+/// no answer of ours: whoever forges one can forge two.
+pub fn sent_only_syns(h: &Handshake) -> bool {
     let f = &h.facts;
     matches!(
         h.outcome,
         Outcome::Expired | Outcome::Dropped | Outcome::Open
     ) && f.history_known
         && h.retransmits > 0
-        && h.retransmits_by_peer == 0
         && !f.acked
         && !f.reset_seen
 }
@@ -106,7 +111,7 @@ impl PortStats {
             if self.established_sources.len() < SOURCES {
                 self.established_sources.insert(source);
             }
-        } else if silent(h) {
+        } else if sent_only_syns(h) {
             // One that is open at the end of the run is in `now` as well: it counts once.
             self.silent_ended += 1;
             if h.outcome == Outcome::Open {

@@ -33,7 +33,7 @@ pub(super) struct UnansweredSyns {
 
 /// When the SYNs of a handshake that got no answer were sent, as far as the run saw them.
 fn unanswered(h: &Handshake) -> Vec<u64> {
-    let mut at_ns = h.facts.began_ns.unwrap_or(0);
+    let mut at_ns = h.facts.since_ns();
     let mut times: Vec<u64> = Vec::new();
     if !h.facts.preexisting {
         times.push(at_ns);

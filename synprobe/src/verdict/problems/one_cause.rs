@@ -222,7 +222,7 @@ mod tests {
         }));
         let found = problems(all);
         let verdicts: Vec<_> = found.iter().map(Problem::verdict_name).collect();
-        assert_eq!(verdicts, ["synack-lost", "filtered"]);
+        assert_eq!(verdicts, ["filtered", "synack-lost"]);
         assert!(found.iter().all(|p| p.effects.is_empty()), "{found:#?}");
     }
 }

@@ -64,7 +64,7 @@ fn many_of_one_kind_are_one_problem_worst_first() {
     assert_eq!(
         named,
         [
-            (1, "synack-lost", Confidence::Certain, 40),
+            (1, "synack-lost", Confidence::Likely, 40),
             (2, "refused", Confidence::Certain, 3),
             (3, "insufficient", Confidence::Insufficient, 1),
         ]

@@ -2,7 +2,11 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, CounterRise, Explanation, Finding, Verdict, context::PortStats, enter_of},
+    verdict::{
+        Context, CounterRise, Explanation, Finding, Verdict,
+        context::{PortStats, sent_only_syns},
+        enter_of,
+    },
 };
 
 /// Fewer silent half-opens are no flood.
@@ -65,7 +69,12 @@ impl Verdict for SynFlood {
     }
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
-        if !super::unfinished(h) || !crate::verdict::context::silent(h) {
+        if !super::unfinished(h) || !sent_only_syns(h) {
+            return None;
+        }
+        let repeats = h.retransmits_by_peer > 0;
+        // An address that completed a handshake lives, and may well repeat its SYN.
+        if repeats && context.accepted_before(&h.connection) {
             return None;
         }
         let netns = h.connection.netns;
@@ -86,6 +95,12 @@ impl Verdict for SynFlood {
         finding = finding.contra(
             "whether an address is forged, or its ACK is lost on the way here, one host cannot tell",
         );
+        finding = finding.maybe_contra(repeats.then(|| {
+            format!(
+                "it repeated its SYN {}, as a client does that gets no SYN-ACK; whoever forges one SYN can forge more",
+                crate::verdict::times(h.retransmits_by_peer)
+            )
+        }));
         let port = h.connection.local_port.unwrap_or(0);
         let run = enter_of(&h.connection);
         Some(finding.remedy(format!(
@@ -110,7 +125,7 @@ impl Verdict for SynFlood {
                       takes a place in the SYN queue for up to a minute; once it is full the kernel \
                       answers with SYN cookies, or drops SYNs where they are off. Real clients get in \
                       through cookies, with fewer TCP options.",
-            detection: "At least 50 silent half-opens from at least 20 addresses at one port, of which at \
+            detection: "At least 50 half-opens that got nothing but SYNs from at least 20 addresses at one port, of which at \
                       most one in ten ever completed a handshake in this run, and a SYN queue under \
                       pressure: cookies sent, SYNs dropped, or half full. Likely at the most: a path \
                       that loses every ACK looks the same from here. A flash crowd has the rate and \
@@ -192,12 +207,33 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_repeats_its_syn_is_no_part_of_it() {
+    fn a_repeated_syn_is_part_of_it_unless_its_address_is_known_to_live() {
         let mut h = half_open(Outcome::Expired);
         h.retransmits_by_peer = 1;
-        assert_eq!(
-            verdict_of(&h, flooded(200, 0, 30)).0,
-            Some(VerdictKind::SynackLost)
+        let got = judged(&h, flooded(200, 0, 30));
+        let due = (Some(VerdictKind::SynFlood), Confidence::Likely);
+        assert_eq!((got.verdict, got.confidence), due);
+        assert!(
+            got.evidence
+                .iter()
+                .any(|e| !e.supports && e.fact.starts_with("it repeated its SYN once"))
         );
+        let mut context = flooded(200, 0, 30);
+        let mut fine = half_open(Outcome::Established);
+        fine.retransmits = 0;
+        context.note(&line(fine));
+        assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::SynackLost));
+    }
+
+    #[test]
+    fn a_flood_may_send_each_syn_twice() {
+        let mut context = looked(&listener(0, 10), 0, 30);
+        for n in 0..200 {
+            let mut h = half_open_of(&format!("198.18.1.{n}"), Outcome::Expired);
+            h.retransmits_by_peer = 1;
+            context.note(&line(h));
+        }
+        let got = verdict_of(&half_open(Outcome::Expired), context);
+        assert_eq!(got.0, Some(VerdictKind::SynFlood));
     }
 }

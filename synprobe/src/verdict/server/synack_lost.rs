@@ -27,9 +27,14 @@ impl Verdict for SynackLost {
         }
         // Without an event of its own, only the kernel's count of SYN-ACKs shows that the peer repeated its SYN.
         let unwatched = h.facts.preexisting && !h.facts.history_known;
-        let mut finding = match unwatched {
-            true => Finding::likely(),
-            false => Finding::certain().accounts_for_outcome(),
+        // A SYN needs no answer of ours. Only a completed handshake shows that the address is somebody's.
+        let lives = context.accepted_before(&h.connection);
+        if !lives && super::SynFlood.check(h, context).is_some() {
+            return None;
+        }
+        let mut finding = match lives && !unwatched {
+            true => Finding::certain().accounts_for_outcome(),
+            false => Finding::likely(),
         };
         if unwatched && h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
@@ -39,10 +44,17 @@ impl Verdict for SynackLost {
             ));
         } else if h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
-                "the peer repeated its SYN {}: it is alive and has not received a SYN-ACK",
+                "the peer repeated its SYN {}: it has not received a SYN-ACK",
                 times(h.retransmits_by_peer)
             ));
         }
+        finding = match lives {
+            true => finding.pro("the peer is alive: it has completed another handshake in this run"),
+            false => finding.contra(
+                "the peer has completed no handshake in this run: its address may be forged, and a forger can \
+                 repeat a SYN too",
+            ),
+        };
         if half_opens >= 2 {
             finding = finding.pro(format!(
                 "the same port of the peer made {half_opens} half-opens within {} s: it repeated its SYN after the previous \
@@ -79,7 +91,8 @@ impl Verdict for SynackLost {
                       SYN-ACKs, or they take another route than the SYNs and die there.",
             detection: "The kernel sent the SYN-ACK again because the SYN came again, not because its timer \
                       fired (request_sock: num_retrans above num_timeout; the timer not running when it \
-                      was sent): certain. Repeats of before the run are seen too, with the next \
+                      was sent): certain where the same address completed another handshake in this run, \
+                      else likely, because a forged SYN can be repeated too. Repeats of before the run are seen too, with the next \
                       retransmission. A peer whose round trip is longer than its own SYN time-out (1 s) \
                       looks the same until it completes.",
             remedy: "Follow the SYN-ACK: which interface, which router, where does it end?\n    ip route \
@@ -103,11 +116,23 @@ mod tests {
         h
     }
 
+    /// The peer has completed another handshake.
+    fn alive() -> Context {
+        let mut context = Context::default();
+        let mut fine = half_open(Outcome::Established);
+        (fine.connection.peer_port, fine.retransmits) = (Some(1), 0);
+        context.note(&line(fine));
+        context
+    }
+
     #[test]
     fn a_repeated_syn_makes_it() {
         for outcome in [Outcome::Open, Outcome::Expired, Outcome::Dropped] {
-            let got = verdict_of(&repeating(outcome), Context::default());
+            let got = verdict_of(&repeating(outcome), alive());
             assert_eq!(got, (Some(VerdictKind::SynackLost), Confidence::Certain));
+            // Whoever forges one SYN can forge two.
+            let got = verdict_of(&repeating(outcome), Context::default());
+            assert_eq!(got, (Some(VerdictKind::SynackLost), Confidence::Likely));
         }
     }
 
@@ -120,7 +145,7 @@ mod tests {
         let second = half_open(Outcome::Expired);
         assert_eq!(
             verdict_of(&second, context),
-            (Some(VerdictKind::SynackLost), Confidence::Certain)
+            (Some(VerdictKind::SynackLost), Confidence::Likely)
         );
         // Not an hour later.
         let mut first = half_open(Outcome::Expired);
@@ -193,7 +218,7 @@ mod tests {
 
     #[test]
     fn lost_records_take_the_certainty() {
-        let mut context = Context::default();
+        let mut context = alive();
         context.lost = 5;
         let judgement = judged(&repeating(Outcome::Open), context);
         assert_eq!(judgement.confidence, Confidence::Likely);
