@@ -55,6 +55,7 @@ impl Engine {
                 syn_seq: packet.syn_seq(r.seq, r.ack),
                 flags: r.flags,
                 invalid: None,
+                seq: r.seq,
             };
             context.tell_filter_from_conntrack(&mut drop);
             tell_offload_from_damage(&mut drop, &r);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::{DroppedPacket, Packet},
+    context::{DropIsOf, DroppedPacket, Packet},
 };
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 
@@ -99,12 +99,27 @@ impl Verdict for DroppedHere {
         if lost * 2 < sent || answered(h) && !none_got_further(h, &of_handshake) {
             return None;
         }
-        let mut finding = Finding::certain().accounts_for(lost);
+        let is_its_own = |d: &&&DroppedPacket| d.is_of(h) == DropIsOf::This;
+        let shown: u64 = of_handshake
+            .iter()
+            .filter(is_its_own)
+            .map(|d| d.count)
+            .sum();
+        let mut finding = match shown {
+            0 => Finding::likely(),
+            shown => Finding::certain().accounts_for(shown),
+        };
         for drop in &of_handshake {
             finding = finding.pro(context.fact_of_drop(drop, h));
             finding = finding.maybe_pro(context.rule_of_drop(drop).map(|rule| rule.fact));
             finding = finding.maybe_pro(context.route_of_drop(drop));
             finding = finding.maybe_pro(context.way_of_refused_ack(drop, h));
+        }
+        if shown < lost {
+            finding = finding.contra(
+                "in another namespace, only addresses and ports show that it is of this handshake: its sequence \
+                 number is not known",
+            );
         }
         if h.facts.began_ns.is_none() {
             finding.confidence = Confidence::Likely;
@@ -288,6 +303,26 @@ mod tests {
         h.facts.not_before_ns = T0;
         let got = verdict_of(&h, dropping(&h, Packet::Ack));
         assert_eq!(got, (Some(VerdictKind::DroppedHere), Confidence::Likely));
+    }
+
+    #[test]
+    fn another_namespace_may_have_the_same_addresses_and_drop_what_it_likes() {
+        let mut h = half_open(Outcome::Expired);
+        let elsewhere = |syn_seq| {
+            let mut context = Context::default();
+            context.note_drop(DroppedPacket {
+                netns: 7,
+                syn_seq: Some(syn_seq),
+                ..discard(&h, Packet::SynAck, 9)
+            });
+            context
+        };
+        let (one, same, other) = (elsewhere(5), elsewhere(5), elsewhere(6));
+        let due = |confidence| (Some(VerdictKind::DroppedHere), confidence);
+        assert_eq!(verdict_of(&h, one), due(Confidence::Likely));
+        h.facts.syn_seq = Some(5);
+        assert_eq!(verdict_of(&h, same), due(Confidence::Certain));
+        assert_eq!(verdict_of(&h, other).0, Some(VerdictKind::PeerSilent));
     }
 
     #[test]

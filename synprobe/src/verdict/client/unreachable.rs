@@ -15,8 +15,7 @@ pub(in crate::verdict) struct Unreachable;
 
 /// What an error means that this host sent to itself.
 fn own_words(own: OwnIcmp, h: &Handshake, context: &Context) -> Option<String> {
-    let began_ns = h.facts.since_ns();
-    let drops = context.drops_of(&h.connection, began_ns);
+    let drops = context.drops_of_handshake(h);
     let neighbour = drops.iter().find(|d| d.reason.starts_with("NEIGH_"));
     match (own, neighbour) {
         (OwnIcmp::LinkFailure, Some(drop)) => {
@@ -80,8 +79,7 @@ impl Verdict for Unreachable {
             )),
             None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
         };
-        let began_ns = h.facts.since_ns();
-        let drops = context.drops_of(&h.connection, began_ns);
+        let drops = context.drops_of_handshake(h);
         let router = drops.into_iter().find(|d| is_of_a_router(d, h));
         finding = finding.maybe_pro(router.map(|drop| context.fact_of_drop(drop, h)));
         let peer = h.connection.peer_addr;

@@ -5,8 +5,12 @@ use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 use super::{Ends, drop_words::in_sysctl};
 use crate::util::bounded::Bounded;
 
-/// Kinds of drops remembered for one connection.
+/// Kinds of drops remembered for one connection, in one namespace.
 const KINDS: usize = 4;
+/// The same in all namespaces: others may have the same addresses and ports, and drop what they like.
+const ALL_KINDS: usize = 8 * KINDS;
+/// A client repeats the SYN of one connect() for 127 s by default: a later packet is of another, nanoseconds.
+const ONE_CONNECT_NS: u64 = 140_000_000_000;
 
 /// Which segment of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +115,8 @@ pub struct DroppedPacket {
     pub flags: u8,
     /// Whether conntrack counted an INVALID packet around it; `None`: not known.
     pub invalid: Option<bool>,
+    /// The sequence number of the first of them.
+    pub seq: u32,
 }
 
 impl DroppedPacket {
@@ -238,13 +244,27 @@ impl DroppedPackets {
             return;
         };
         if let Some(kind) = kinds.iter_mut().find(|k| k.same_kind(&discard)) {
+            if discard.last_ns.saturating_sub(kind.last_ns) > ONE_CONNECT_NS {
+                *kind = discard;
+                return;
+            }
             kind.count += discard.count;
             if kind.invalid != discard.invalid {
                 kind.invalid = None;
             }
             kind.last_ns = kind.last_ns.max(discard.last_ns);
-        } else if kinds.len() < KINDS {
-            kinds.push(discard);
+            return;
+        }
+        let of_netns = kinds.iter().filter(|k| k.netns == discard.netns).count();
+        // The oldest makes room: what holds a handshake up is dropped again.
+        let full = of_netns >= KINDS || kinds.len() >= ALL_KINDS;
+        let of = |k: &DroppedPacket| of_netns < KINDS || k.netns == discard.netns;
+        let oldest = (0..kinds.len())
+            .filter(|at| full && of(&kinds[*at]))
+            .min_by_key(|at| kinds[*at].last_ns);
+        match oldest {
+            Some(at) => kinds[at] = discard,
+            None => kinds.push(discard),
         }
     }
 
@@ -333,6 +353,30 @@ mod tests {
         assert_eq!(d.remedy(), "ip route get 10.0.0.9; ip -s link # why");
         d.remedy = "nft list ruleset".into();
         assert_eq!(d.remedy(), "nft list ruleset");
+    }
+
+    #[test]
+    fn other_namespaces_leave_room_for_the_own_one_and_an_earlier_connect_is_not_counted() {
+        let mut all = DroppedPackets::default();
+        let h = active(Outcome::TimedOut);
+        for n in 0..1000 {
+            all.note(DroppedPacket {
+                netns: 100 + n,
+                ..discard(&h, Packet::Syn, 1)
+            });
+        }
+        let own = discard(&h, Packet::Syn, 3);
+        all.note(own.clone());
+        let found = all.of(&own.ends(), 0);
+        assert_eq!(found.len(), ALL_KINDS);
+        assert_eq!(found[0], &own);
+        let later = DroppedPacket {
+            last_ns: own.last_ns + 2 * ONE_CONNECT_NS,
+            count: 1,
+            ..own.clone()
+        };
+        all.note(later.clone());
+        assert_eq!(all.of(&own.ends(), later.last_ns), [&later]);
     }
 
     #[test]

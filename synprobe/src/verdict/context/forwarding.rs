@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use synprobe_ebpf::event::SynAckRecord;
 
-use super::{Context, DroppedPacket, Ends, RefusedSyn};
+use super::{Context, DropIsOf, DroppedPacket, Ends, RefusedSyn};
 use crate::{
     model::{Connection, Forward, Handshake, RouteAnswer, RouteQuestion},
     util::{addresses::printable, bounded::Bounded, format},
@@ -96,6 +96,7 @@ impl Context {
     pub fn drops_of_handshake(&self, h: &Handshake) -> Vec<&DroppedPacket> {
         let since_ns = h.facts.since_ns();
         let mut found = self.drops_of(&h.connection, since_ns);
+        found.retain(|d| d.is_of(h) != DropIsOf::Another);
         let (Some(syn_seq), Some(own)) = (h.facts.syn_seq, Ends::of(&h.connection)) else {
             return found;
         };

@@ -27,6 +27,7 @@ mod stuck_data;
 mod syn_options;
 mod unanswered;
 mod window;
+mod whose_drop;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -52,6 +53,7 @@ pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
 pub use window::Window;
+pub use whose_drop::DropIsOf;
 
 use crate::{
     filter::Selection,
@@ -350,7 +352,9 @@ impl Context {
     /// How many SYNs of an active open this host dropped, anywhere: no listener saw them.
     pub fn dropped_own_syns(&self, h: &Handshake) -> u64 {
         let drops = self.drops_of(&h.connection, h.facts.since_ns());
-        let syns = drops.into_iter().filter(|d| d.packet == Packet::Syn);
+        let syns = drops
+            .into_iter()
+            .filter(|d| d.packet == Packet::Syn && d.is_of(h) != DropIsOf::Another);
         syns.map(|d| d.count).sum()
     }
 

@@ -1,0 +1,65 @@
+//! Whether a dropped packet is one of a handshake. Addresses and ports do not decide it: a namespace of somebody else
+//! may have the same ones.
+
+use super::{DroppedPacket, Packet};
+use crate::model::Handshake;
+
+/// How sure it is that a packet with the ends of a handshake is one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropIsOf {
+    /// It was dropped in the handshake's own namespace, or has its initial sequence number: 32 bits that only those
+    /// know who have seen a packet of it.
+    This,
+    /// In another namespace, and no sequence number tells.
+    NotKnown,
+    /// It has another initial sequence number.
+    Another,
+}
+
+impl DroppedPacket {
+    /// See [`DropIsOf`].
+    pub fn is_of(&self, h: &Handshake) -> DropIsOf {
+        if self.netns == h.connection.netns {
+            return DropIsOf::This;
+        }
+        let Some(isn) = h.facts.syn_seq else {
+            return DropIsOf::NotKnown;
+        };
+        match self.packet {
+            Packet::Syn | Packet::SynAck => match self.syn_seq {
+                Some(seq) if seq == isn => DropIsOf::This,
+                Some(_) => DropIsOf::Another,
+                None => DropIsOf::NotKnown,
+            },
+            // The client's ACK comes right after its SYN; the server's come later.
+            Packet::Ack if self.seq == isn.wrapping_add(1) => DropIsOf::This,
+            Packet::Ack | Packet::Rst => DropIsOf::NotKnown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Outcome,
+        verdict::fixtures::{active, discard},
+    };
+
+    #[test]
+    fn in_another_namespace_the_sequence_number_decides() {
+        let mut h = active(Outcome::TimedOut);
+        let mut d = discard(&h, Packet::Syn, 1);
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+        (d.netns, d.syn_seq) = (7, Some(5));
+        assert_eq!(d.is_of(&h), DropIsOf::NotKnown);
+        h.facts.syn_seq = Some(5);
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+        h.facts.syn_seq = Some(6);
+        assert_eq!(d.is_of(&h), DropIsOf::Another);
+        (d.packet, d.syn_seq, d.seq) = (Packet::Ack, None, 7);
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+        d.seq = 8;
+        assert_eq!(d.is_of(&h), DropIsOf::NotKnown);
+    }
+}
