@@ -12,10 +12,7 @@ use crate::{
         Lost, PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
-    verdict::{
-        Context, Judge, Mode,
-        context::{Ends, IcmpReport, Window},
-    },
+    verdict::{Context, Judge, Mode, context::Window},
 };
 
 /// Half-opens that are counted by port at every tick, at most: more are counted once a round.
@@ -164,21 +161,7 @@ impl Engine {
                 self.judge.context.destinations.found(&question, to);
             }
             Input::Path(question, path) => self.judge.context.path(&question, path),
-            Input::Icmp {
-                local,
-                peer,
-                from,
-                what,
-            } => {
-                let report = IcmpReport {
-                    from,
-                    what,
-                    count: 1,
-                };
-                self.judge
-                    .context
-                    .note_icmp(Ends::between(local, peer), report);
-            }
+            Input::Icmp { .. } | Input::IcmpError { .. } => self.icmp_error(input),
             Input::Dump(dump) => self.dump(dump),
             Input::Fates(fates) => self.fates(&fates),
             Input::PollEnds { at_ns } => {

@@ -59,7 +59,7 @@ pub enum Input {
     Addresses(u32, Vec<IpAddr>),
     /// The answer to a question about the way back to a peer.
     Path(PathQuestion, ReturnPath),
-    /// An ICMP error about a connection of this host.
+    /// [`Self::IcmpError`] as earlier versions recorded it.
     Icmp {
         /// This host's end.
         local: SocketAddr,
@@ -159,6 +159,23 @@ pub enum Input {
         /// Successful active opens that the kernel side has only counted since the run began, where that was
         /// read.
         counted_clients: Option<u64>,
+    },
+    /// An ICMP error about a connection of this host: [`Self::Icmp`] with what tells a forged one.
+    IcmpError {
+        /// Namespace that received it.
+        netns: u32,
+        /// When it was read, CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+        /// This host's end.
+        local: SocketAddr,
+        /// The other end.
+        peer: SocketAddr,
+        /// Who sent the error.
+        from: IpAddr,
+        /// Type and code, in words.
+        what: String,
+        /// Sequence number of the embedded segment.
+        seq: u32,
     },
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.

@@ -14,6 +14,7 @@ mod core;
 mod dropped;
 mod events;
 mod host_counts;
+mod icmp;
 mod input;
 mod listen_rises;
 mod listen_sockets;

@@ -253,7 +253,10 @@ impl Run {
         let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
         for errors in &self.icmp {
             errors.drain(buffer, |error| {
-                core.feed(Input::Icmp {
+                core.feed(Input::IcmpError {
+                    netns: errors.netns(),
+                    at_ns: monotonic_ns(),
+                    seq: error.seq,
                     local: error.local,
                     peer: error.peer,
                     from: error.from,

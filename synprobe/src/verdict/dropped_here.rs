@@ -56,7 +56,7 @@ fn none_got_further(h: &Handshake, drops: &[&DroppedPacket]) -> bool {
 
 /// Whose the answer is to SYNs that got no further.
 fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String {
-    let answer = match (h.outcome, context.icmp(&h.connection)) {
+    let answer = match (h.outcome, context.only_icmp(h)) {
         (Outcome::Refused, _) => "the RST".to_owned(),
         (_, Some(icmp)) => format!("the ICMP error from {}, {},", icmp.from, icmp.what),
         (_, None) => format!("the error {}", h.error.as_deref().unwrap_or("")),

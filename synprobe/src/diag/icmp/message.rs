@@ -26,6 +26,8 @@ pub struct IcmpError {
     pub local: SocketAddr,
     /// The peer's address and port.
     pub peer: SocketAddr,
+    /// Sequence number of the embedded segment: RFC 792 guarantees 64 bits of it.
+    pub seq: u32,
 }
 
 impl IcmpError {
@@ -82,13 +84,14 @@ pub(super) fn parse_v4(bytes: &[u8], from: IpAddr) -> Option<IcmpError> {
         Some(Ipv4Addr::from(*inner.get(n..)?.first_chunk::<4>()?))
     };
     let tcp = inner.get(usize::from(*inner.first()? & 0xf) * 4..)?;
-    let (source, destination) = ports(tcp)?;
+    let (source, destination, seq) = ports_and_seq(tcp)?;
     Some(IcmpError {
         from,
         kind,
         code,
         local: SocketAddr::new(at(12)?.into(), source),
         peer: SocketAddr::new(at(16)?.into(), destination),
+        seq,
     })
 }
 
@@ -107,13 +110,14 @@ pub(super) fn parse_v6(icmp: &[u8], from: IpAddr) -> Option<IcmpError> {
     let at = |n: usize| -> Option<Ipv6Addr> {
         Some(Ipv6Addr::from(*inner.get(n..)?.first_chunk::<16>()?))
     };
-    let (source, destination) = ports(inner.get(40..)?)?;
+    let (source, destination, seq) = ports_and_seq(inner.get(40..)?)?;
     Some(IcmpError {
         from,
         kind,
         code,
         local: SocketAddr::new(at(8)?.into(), source),
         peer: SocketAddr::new(at(24)?.into(), destination),
+        seq,
     })
 }
 
@@ -129,9 +133,13 @@ fn checksum_is_right(bytes: &[u8]) -> bool {
     sum == 0xffff
 }
 
-fn ports(tcp: &[u8]) -> Option<(u16, u16)> {
-    let [a, b, c, d] = *tcp.first_chunk::<4>()?;
-    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+fn ports_and_seq(tcp: &[u8]) -> Option<(u16, u16, u32)> {
+    let [a, b, c, d, seq @ ..] = *tcp.first_chunk::<8>()?;
+    Some((
+        u16::from_be_bytes([a, b]),
+        u16::from_be_bytes([c, d]),
+        u32::from_be_bytes(seq),
+    ))
 }
 
 #[cfg(test)]
@@ -165,7 +173,7 @@ mod tests {
         assert_eq!(error.words(), "host unreachable (type 3 code 1)");
         assert_eq!(error.local, "10.0.0.1:40000".parse().unwrap());
         assert_eq!(error.peer, "10.9.9.9:8080".parse().unwrap());
-        assert_eq!(error.from, router);
+        assert_eq!((error.from, error.seq), (router, 1));
     }
 
     #[test]
@@ -175,7 +183,7 @@ mod tests {
         for cut in 0..=whole.len() {
             let bytes = v4(cut, 6);
             let known = parse_v4(&bytes, router).is_some();
-            assert_eq!(known, bytes.len() >= 20 + 8 + 20 + 4, "{cut}");
+            assert_eq!(known, bytes.len() >= 20 + 8 + 20 + 8, "{cut}");
             let _ = parse_v6(&bytes, router);
         }
         for bit in 20 * 8..whole.len() * 8 {

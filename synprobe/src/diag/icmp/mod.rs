@@ -51,6 +51,8 @@ struct RawIcmpSocket {
 /// The raw sockets of one namespace.
 #[derive(Debug)]
 pub struct IcmpErrors {
+    /// Inode of the namespace; 0: the caller's.
+    netns: u32,
     v4: RawIcmpSocket,
     /// `None` on a kernel without IPv6.
     v6: Option<RawIcmpSocket>,
@@ -62,7 +64,16 @@ impl IcmpErrors {
     /// # Errors
     /// EPERM without CAP_NET_RAW in that namespace, or when it may not be entered.
     pub fn open(netns: &NetNs) -> io::Result<Self> {
-        netns.run(Self::open_here)?
+        let opened = netns.run(Self::open_here)??;
+        Ok(Self {
+            netns: netns.inode(),
+            ..opened
+        })
+    }
+
+    /// Inode of the namespace that they were opened in; 0 with [`Self::open_here`].
+    pub fn netns(&self) -> u32 {
+        self.netns
     }
 
     /// Opens them in the calling thread's namespace.
@@ -78,6 +89,7 @@ impl IcmpErrors {
             })
         };
         Ok(Self {
+            netns: 0,
             v4: socket(libc::AF_INET, parse_v4)?,
             v6: socket(libc::AF_INET6, parse_v6).ok(),
         })

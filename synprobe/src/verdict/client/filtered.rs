@@ -53,6 +53,12 @@ impl Verdict for Filtered {
                 format::duration(us)
             )
         }));
+        finding = finding.maybe_contra(context.ignored_icmp(h).map(|word| {
+            format!(
+                "ICMP from {} came, {}, about a segment that it never sent: the kernel ignored it",
+                word.from, word.what
+            )
+        }));
         finding = finding.maybe_contra(super::not_looked_at(context)).contra(
             "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
              same from here",

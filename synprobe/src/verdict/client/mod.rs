@@ -83,6 +83,10 @@ fn no_answer(h: &Handshake, context: &Context) -> String {
     let (syns, took) = (syns(h), took(h));
     let refused = context.refused_answers(&h.connection, h.facts.since_ns());
     let count: u64 = refused.iter().map(|answer| answer.count()).sum();
+    let icmp = match context.ignored_icmp(h) {
+        None => "no ICMP error",
+        Some(_) => "no ICMP error about its SYNs",
+    };
     match refused.first() {
         Some(first) => format!(
             "{syns} in {took}, and no answer that TCP accepted; a {} came and was refused {} ({})",
@@ -91,11 +95,11 @@ fn no_answer(h: &Handshake, context: &Context) -> String {
             first.reason
         ),
         None if context.sees_answers && !context.drops_missed => format!(
-            "{syns} in {took}, and no answer: no SYN-ACK, no RST, no ICMP error, and nothing that TCP refused"
+            "{syns} in {took}, and no answer: no SYN-ACK, no RST, {icmp}, and nothing that TCP refused"
         ),
-        None => format!(
-            "{syns} in {took}, and no answer that TCP accepted: no SYN-ACK, no RST, no ICMP error"
-        ),
+        None => {
+            format!("{syns} in {took}, and no answer that TCP accepted: no SYN-ACK, no RST, {icmp}")
+        }
     }
 }
 

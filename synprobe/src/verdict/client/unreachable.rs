@@ -34,6 +34,12 @@ fn own_words(own: OwnIcmp, h: &Handshake, context: &Context) -> Option<String> {
     }
 }
 
+/// Who sent them: `10.0.0.254, 10.6.6.6`
+fn senders(words: &[&IcmpReport]) -> String {
+    let from: Vec<_> = words.iter().map(|word| word.from.to_string()).collect();
+    from.join(", ")
+}
+
 impl Verdict for Unreachable {
     fn kind(&self) -> VerdictKind {
         VerdictKind::Unreachable
@@ -43,14 +49,17 @@ impl Verdict for Unreachable {
         if !super::failed(h) {
             return None;
         }
-        let word = context.icmp(&h.connection);
+        let words = context.icmp(h);
+        let word = context.only_icmp(h);
+        // With the sequence number of its SYN, which only those know who have seen it.
+        let in_window = h.facts.syn_seq.is_some() && words.iter().any(|word| word.seq.is_some());
         let ended_by_it = h.outcome == Outcome::Unreachable;
         // Noted, and not acted on by the kernel: it is still why nothing answered.
         let noted = h.facts.soft_error.as_deref().or(match h.outcome {
             Outcome::Abandoned => h.error.as_deref().filter(|e| *e != "ECONNABORTED"),
             _ => None,
         });
-        if !ended_by_it && noted.is_none() && word.is_none() {
+        if !ended_by_it && noted.is_none() && !in_window {
             return None;
         }
         let mut finding = if ended_by_it {
@@ -77,7 +86,14 @@ impl Verdict for Unreachable {
                 word.what,
                 crate::verdict::context::times(word.count)
             )),
-            None => finding.contra("the ICMP packet itself was not seen: who sent it is not known"),
+            None if words.is_empty() => {
+                finding.contra("the ICMP packet itself was not seen: who sent it is not known")
+            }
+            None => finding.contra(format!(
+                "{} different ICMP errors came, and which of them the kernel acted on is not known: {}",
+                words.len(),
+                senders(&words)
+            )),
         };
         let drops = context.drops_of_handshake(h);
         let router = drops.into_iter().find(|d| is_of_a_router(d, h));
@@ -138,6 +154,50 @@ mod tests {
         },
     };
 
+    fn word() -> IcmpReport {
+        IcmpReport {
+            from: "10.0.0.254".parse().unwrap(),
+            what: "host unreachable (type 3 code 1)".into(),
+            count: 1,
+            netns: Some(NETNS),
+            seq: Some(77),
+            last_ns: Some(T0 + SEC),
+        }
+    }
+
+    #[test]
+    fn a_forged_error_neither_makes_it_nor_names_the_sender() {
+        let forged = IcmpReport {
+            from: "10.6.6.6".parse().unwrap(),
+            seq: Some(78_000),
+            ..word()
+        };
+        let both = |h: &Handshake| {
+            let mut context = Context::default();
+            for word in [word(), forged.clone()] {
+                context.note_icmp(Ends::of(&h.connection).unwrap(), word);
+            }
+            context
+        };
+        // The kernel acted on one of them, and the SYN was sent once: its number is not known.
+        let got = judged(&unreachable(), both(&unreachable()));
+        assert!(got.evidence[1].fact.starts_with("2 different ICMP errors"));
+        assert!(!got.evidence[1].supports);
+        let mut h = unreachable();
+        h.facts.syn_seq = Some(77);
+        let got = judged(&h, both(&h));
+        assert!(got.evidence[1].fact.starts_with("ICMP from 10.0.0.254"));
+        // It acted on none: the error was about something else.
+        let mut h = active(Outcome::TimedOut);
+        (h.facts.syn_seq, h.retransmits) = (Some(5), 3);
+        let got = judged(&h, both(&h));
+        assert_eq!(got.verdict, Some(VerdictKind::Filtered));
+        let said = |e: &crate::model::Evidence| e.fact.contains("the kernel ignored it");
+        assert!(got.evidence.iter().any(said), "{got:?}");
+        h.facts.syn_seq = None;
+        assert_eq!(judged(&h, both(&h)).verdict, Some(VerdictKind::Filtered));
+    }
+
     fn unreachable() -> Handshake {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EHOSTUNREACH".into());
@@ -150,7 +210,7 @@ mod tests {
         let word = IcmpReport {
             from: "10.0.0.254".parse().unwrap(),
             what: "host unreachable (type 3 code 1)".into(),
-            count: 1,
+            ..word()
         };
         context.note_icmp(Ends::of(&unreachable().connection).unwrap(), word);
         let judgement = judged(&unreachable(), context);
@@ -173,7 +233,7 @@ mod tests {
             let word = IcmpReport {
                 from: from.parse().unwrap(),
                 what: "port unreachable (type 3 code 3)".into(),
-                count: 1,
+                ..word()
             };
             context.note_icmp(Ends::of(&h.connection).unwrap(), word);
             let judgement = judged(&h, context);
@@ -206,7 +266,7 @@ mod tests {
             let word = IcmpReport {
                 from: h.connection.local_addr,
                 what: what.into(),
-                count: 1,
+                ..word()
             };
             context.note_icmp(Ends::of(&h.connection).unwrap(), word);
             let judgement = judged(&h, context);

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{Ends, window::STEPS};
-use crate::util::bounded::Bounded;
+use super::{Context, Ends, window::STEPS};
+use crate::{model::Handshake, util::bounded::Bounded};
+
+/// Different errors remembered for one connection.
+const KINDS: usize = 8;
 
 /// An ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +17,12 @@ pub struct IcmpReport {
     pub what: String,
     /// How often.
     pub count: u64,
+    /// Namespace that received it; `None`: the recording does not tell.
+    pub netns: Option<u32>,
+    /// Sequence number of the segment that it is about; `None`: the recording does not tell.
+    pub seq: Option<u32>,
+    /// The last of them was read then, CLOCK_MONOTONIC nanoseconds.
+    pub last_ns: Option<u64>,
 }
 
 /// What an ICMP error means that this host sent to itself.
@@ -29,6 +38,18 @@ pub enum OwnIcmp {
 }
 
 impl IcmpReport {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.from, &self.what, self.netns, self.seq)
+            == (other.from, &other.what, other.netns, other.seq)
+    }
+
+    /// Whether it is about a segment that the socket had sent: `between(seq, snd_una, snd_nxt)` in `tcp_v4_err()` and
+    /// `tcp_v6_err()`. In SYN_SENT those are the initial sequence number and the next one. `None`: not known.
+    fn fits(&self, h: &Handshake) -> Option<bool> {
+        let ahead = self.seq?.wrapping_sub(h.facts.syn_seq?);
+        Some(ahead <= 1)
+    }
+
     /// Whether only a packet filter sends it for a TCP segment: a host answers one to a closed port with RST (RFC
     /// 9293, section 3.10.7.1).
     pub fn is_of_a_filter(&self) -> bool {
@@ -59,22 +80,27 @@ impl IcmpReport {
 #[derive(Default)]
 pub(super) struct IcmpReports {
     /// With the step of the last one.
-    reports: Bounded<Ends, (IcmpReport, u64)>,
+    reports: Bounded<Ends, (Vec<IcmpReport>, u64)>,
     step: u64,
 }
 
 impl IcmpReports {
     pub(super) fn note(&mut self, ends: Ends, word: IcmpReport) {
         let now = self.step;
-        match self.reports.get_mut(&ends) {
-            Some((known, step)) if known.what == word.what && known.from == word.from => {
-                known.count += word.count;
-                *step = now;
-            }
-            _ => {
-                self.reports.insert(ends, (word, now));
-            }
+        let Some((known, step)) = self.reports.get_mut(&ends) else {
+            self.reports.insert(ends, (vec![word], now));
+            return;
+        };
+        *step = now;
+        if let Some(same) = known.iter_mut().find(|one| one.is_same(&word)) {
+            same.count += word.count;
+            same.last_ns = same.last_ns.max(word.last_ns);
+            return;
         }
+        if known.len() >= KINDS {
+            known.remove(0);
+        }
+        known.push(word);
     }
 
     /// A step of the window begins: forgets those that are older than the window.
@@ -84,7 +110,95 @@ impl IcmpReports {
         self.reports.retain(|_, (_, step)| *step >= oldest);
     }
 
-    pub(super) fn of(&self, ends: &Ends) -> Option<&IcmpReport> {
-        self.reports.get(ends).map(|(report, _)| report)
+    fn of(&self, ends: &Ends) -> Option<&Vec<IcmpReport>> {
+        self.reports.get(ends).map(|(reports, _)| reports)
+    }
+}
+
+impl Context {
+    /// The ICMP errors about an active open that its socket may have acted on.
+    pub fn icmp(&self, h: &Handshake) -> Vec<&IcmpReport> {
+        let all = self.icmp_of_ends(h);
+        all.filter(|word| word.fits(h) != Some(false)).collect()
+    }
+
+    /// The one that its socket acted on, where only one can be it.
+    pub fn only_icmp(&self, h: &Handshake) -> Option<&IcmpReport> {
+        match self.icmp(h)[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The first about a segment that it never sent: the kernel ignores those, and counts them in
+    /// OutOfWindowIcmps.
+    pub fn ignored_icmp(&self, h: &Handshake) -> Option<&IcmpReport> {
+        let mut all = self.icmp_of_ends(h);
+        all.find(|word| word.fits(h) == Some(false))
+    }
+
+    fn icmp_of_ends(&self, h: &Handshake) -> impl Iterator<Item = &IcmpReport> {
+        let (netns, since_ns) = (h.connection.netns, h.facts.since_ns());
+        let known = Ends::of(&h.connection).and_then(|ends| self.icmp.of(&ends));
+        known
+            .into_iter()
+            .flatten()
+            .filter(move |word| word.netns.is_none_or(|of| of == netns))
+            .filter(move |word| word.last_ns.is_none_or(|at| at >= since_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::Outcome,
+        verdict::fixtures::{NETNS, SEC, T0, active},
+    };
+
+    fn word(from: &str, seq: u32) -> IcmpReport {
+        IcmpReport {
+            from: from.parse().unwrap(),
+            what: "host unreachable (type 3 code 1)".into(),
+            count: 1,
+            netns: Some(NETNS),
+            seq: Some(seq),
+            last_ns: Some(T0 + SEC),
+        }
+    }
+
+    #[test]
+    fn the_sequence_number_tells_the_true_one_from_a_forged_one() {
+        let mut h = active(Outcome::Unreachable);
+        h.facts.syn_seq = Some(u32::MAX);
+        let ends = Ends::of(&h.connection).unwrap();
+        let mut context = Context::default();
+        context.note_icmp(ends, word("10.0.0.254", u32::MAX));
+        // The forged one comes last.
+        context.note_icmp(ends, word("10.6.6.6", 7));
+        let only = context.only_icmp(&h).unwrap();
+        assert_eq!(only.from.to_string(), "10.0.0.254");
+        let ignored = context.ignored_icmp(&h).unwrap();
+        assert_eq!(ignored.from.to_string(), "10.6.6.6");
+        // Where the SYN was not repeated its number is not known: either may be it.
+        h.facts.syn_seq = None;
+        assert!(context.only_icmp(&h).is_none() && context.icmp(&h).len() == 2);
+        // snd_nxt is one further.
+        h.facts.syn_seq = Some(6);
+        assert_eq!(context.only_icmp(&h).unwrap().from.to_string(), "10.6.6.6");
+    }
+
+    #[test]
+    fn one_of_another_namespace_or_an_earlier_time_is_anothers() {
+        let h = active(Outcome::Unreachable);
+        let ends = Ends::of(&h.connection).unwrap();
+        let mut context = Context::default();
+        let mut elsewhere = word("10.0.0.254", 1);
+        elsewhere.netns = Some(7);
+        context.note_icmp(ends, elsewhere);
+        let mut before = word("10.0.0.254", 1);
+        before.last_ns = Some(T0 - SEC);
+        context.note_icmp(ends, before);
+        assert!(context.icmp(&h).is_empty());
     }
 }

@@ -368,11 +368,6 @@ impl Context {
         self.fanouts.of(c)
     }
 
-    /// The last ICMP error about a connection.
-    pub fn icmp(&self, c: &Connection) -> Option<&IcmpReport> {
-        Ends::of(c).and_then(|ends| self.icmp.of(&ends))
-    }
-
     /// How long this peer's handshakes usually take, µs, and of how many that is the median.
     pub fn typical_us(&self, c: &Connection) -> Option<(u64, usize)> {
         self.baseline.median_us(c)
