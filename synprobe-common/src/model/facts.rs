@@ -46,6 +46,8 @@ pub struct Facts {
     pub began_ns: Option<u64>,
     /// Where that is not known: it did not begin before this.
     pub not_before_ns: u64,
+    /// When it ended, or was last known to be open, CLOCK_MONOTONIC nanoseconds.
+    pub ended_ns: u64,
     /// The final ACK arrived and was discarded: the accept queue was full, or TCP_DEFER_ACCEPT waits for data
     /// (`inet_request_sock.acked`, or the packet itself was seen to be discarded).
     pub acked: bool,

@@ -17,7 +17,8 @@ pub enum Missed {
     Any,
     /// Packets that this host dropped: evidence, never a handshake.
     Drops,
-    /// Retransmissions of SYNs and SYN-ACKs in this namespace that only the kernel's counter shows.
+    /// Retransmissions of SYNs and SYN-ACKs, and ends, in this namespace: only a counter of the kernel or sock_diag
+    /// shows them.
     Handshakes(u32),
     /// Retransmissions of other segments in this namespace, which belong to no handshake.
     Data(u32),

@@ -103,6 +103,7 @@ impl Tracker {
             // As early as it can have been.
             start.at_ns.saturating_sub(start.error_us * 1000)
         });
+        facts.ended_ns = end.at_ns;
         if open.connection.role == Role::Server {
             let seen_ns = open.alive_ns.min(end.at_ns);
             facts.not_before_ns = seen_ns.saturating_sub(UNSEEN_NS);

@@ -126,13 +126,13 @@ impl Tracker {
                 &mut self.already_counted.states,
                 "ends of active opens",
                 "shown by sock_diag",
-                Missed::Others,
+                Missed::Handshakes(netns),
             ),
             Unreported::HalfOpenEnds => (
                 &mut self.already_counted.requests,
                 "ends of half-opens",
                 "shown by sock_diag",
-                Missed::Others,
+                Missed::Handshakes(netns),
             ),
         };
         let already_counted = match what {

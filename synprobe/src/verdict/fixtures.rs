@@ -7,8 +7,8 @@ use super::{
     context::{DroppedPacket, Packet},
 };
 use crate::model::{
-    Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener,
-    OpenReason, Outcome, Problem, ProblemRole, Role, State, TcpState, VerdictKind,
+    Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener, Lost,
+    Missed, OpenReason, Outcome, Problem, ProblemRole, Role, State, TcpState, VerdictKind,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -57,6 +57,7 @@ fn handshake(connection: Connection, outcome: Outcome) -> Handshake {
         gaps_us: Vec::new(),
         facts: Facts {
             began_ns: Some(T0),
+            ended_ns: T0 + 3 * SEC,
             history_known: true,
             ..Facts::default()
         },
@@ -119,6 +120,18 @@ pub fn began(peer: IpAddr, port: u16, at_ns: u64) -> Line {
             dwell_us: None,
         }),
     }
+}
+
+/// Records were lost while the handshakes of this module lasted.
+pub fn lose(context: &mut Context, events: u64, of: Missed) {
+    context.note(&Line {
+        mono_ns: T0 + SEC,
+        body: Body::Lost(Lost {
+            events,
+            reason: "the ring was full".into(),
+            of,
+        }),
+    });
 }
 
 /// A packet of the handshake that this host's netfilter dropped.

@@ -329,11 +329,10 @@ pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
     };
     let mut finding = arithmetic::add_up(h, finding);
     finding = finding.maybe_pro(context.redirect_fact(&h.connection));
-    if context.lost > 0 {
+    let lost = context.losses.of(h);
+    if lost > 0 {
         finding = finding.contra(format!(
-            "{} records {} were lost: what they contained is not known",
-            context.lost,
-            context.of_span()
+            "{lost} records were lost while it lasted, or within the minute after it: what they contained is not known"
         ));
         finding.confidence = match (finding.confidence, finding.by_absence) {
             (Confidence::Certain, _) => Confidence::Likely,

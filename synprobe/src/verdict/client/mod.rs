@@ -94,7 +94,7 @@ fn no_answer(h: &Handshake, context: &Context) -> String {
             times(count),
             first.reason
         ),
-        None if context.sees_answers && !context.drops_missed => format!(
+        None if context.sees_answers && !context.losses.of_drops(h) => format!(
             "{syns} in {took}, and no answer: no SYN-ACK, no RST, {icmp}, and nothing that TCP refused"
         ),
         None => {
@@ -104,14 +104,14 @@ fn no_answer(h: &Handshake, context: &Context) -> String {
 }
 
 /// What was not looked at where no answer was seen.
-fn not_looked_at(context: &Context) -> Option<String> {
+fn not_looked_at(h: &Handshake, context: &Context) -> Option<String> {
     if !context.sees_answers {
         return Some(
             "an answer that TCP refuses would not be seen on this kernel (Linux 6.11 shows it)"
                 .to_owned(),
         );
     }
-    context.drops_missed.then(|| {
+    context.losses.of_drops(h).then(|| {
         "records of dropped packets were lost: an answer that TCP refused may be among them"
             .to_owned()
     })

@@ -18,7 +18,7 @@ impl Verdict for Refused {
             return None;
         }
         // Where this host's own drops are not seen, a rule of its own that rejects looks the same.
-        let unseen = (!context.sees_drops || context.drops_missed).then(|| {
+        let unseen = (!context.sees_drops || context.losses.of_drops(h)).then(|| {
             let why = match context.sees_drops {
                 true => "drop records were lost",
                 false => "this kernel does not report the packets that it drops",
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn without_drop_records_a_rule_of_this_host_is_not_excluded() {
         let mut missed = seeing_drops();
-        missed.drops_missed = true;
+        lose(&mut missed, 1, crate::model::Missed::Drops);
         for context in [Context::default(), missed] {
             let found = judged(&refused(), context);
             assert_eq!(found.verdict, Some(VerdictKind::Refused));

@@ -18,6 +18,7 @@ mod icmp;
 mod listener_histories;
 mod listener_history;
 mod listening;
+mod losses;
 mod paths;
 mod port_stats;
 mod port_waits;
@@ -58,8 +59,8 @@ pub use whose_drop::DropIsOf;
 use crate::{
     filter::Selection,
     model::{
-        Body, Connection, HalfOpenCounts, Handshake, Line, Missed, Outcome, PathQuestion,
-        ReturnPath, Role, TcpState, TupleHolder,
+        Body, Connection, HalfOpenCounts, Handshake, Line, Outcome, PathQuestion, ReturnPath, Role,
+        TcpState, TupleHolder,
     },
     util::{addresses::mapped, bounded::Bounded},
 };
@@ -97,9 +98,7 @@ impl Ends {
 #[derive(Default)]
 pub struct Context {
     /// Records that were lost in this run.
-    pub lost: u64,
-    /// Whether packet drops were missed.
-    pub drops_missed: bool,
+    pub losses: losses::Losses,
     /// Successful active opens that the kernel only counted; `u64::MAX` while their number is not known.
     pub counted_clients: u64,
     /// Whether this kernel reports the packets that it drops, with a reason.
@@ -159,10 +158,7 @@ impl Context {
             Body::Handshake(h) => self.note_handshake(h, line.mono_ns),
             Body::Retransmit(r) => self.stuck.note(r, line.mono_ns),
             Body::ConnectionReset(r) => self.early_resets.note(r),
-            Body::Lost(l) if l.of == Missed::Drops => self.note_lost(0, true, line.mono_ns),
-            Body::Lost(l) if l.is_of_handshakes() => {
-                self.note_lost(l.events, false, line.mono_ns);
-            }
+            Body::Lost(lost) => self.losses.note(lost, line.mono_ns),
             _ => (),
         }
     }

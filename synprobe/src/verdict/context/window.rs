@@ -37,10 +37,7 @@ pub struct Window {
     words: (String, String),
     /// When the present step began.
     step_ns: u64,
-    lost: Marks<u64>,
-    lost_total: u64,
     counted_clients: Marks<u64>,
-    drops_missed_ns: Option<u64>,
 }
 
 impl Window {
@@ -80,18 +77,6 @@ impl Context {
         }
     }
 
-    /// Records were lost: of handshakes, or of drops.
-    pub(super) fn note_lost(&mut self, handshakes: u64, drops: bool, at_ns: u64) {
-        self.lost += handshakes;
-        self.drops_missed |= drops;
-        if let Some(window) = &mut self.window {
-            window.lost_total += handshakes;
-            if drops {
-                window.drops_missed_ns = Some(at_ns);
-            }
-        }
-    }
-
     /// Time has passed. `counted_clients`: successful active opens that the kernel has only counted so far,
     /// where that is known. Returns whether a step began.
     pub fn passes(&mut self, at_ns: u64, counted_clients: Option<u64>) -> bool {
@@ -107,19 +92,8 @@ impl Context {
             return false;
         }
         window.step_ns = at_ns;
-        window.lost.mark(at_ns, cutoff_ns, window.lost_total);
-        let lost_before = window.lost.first().map_or(0, |(_, lost)| *lost);
-        // The first step has what was lost before it.
-        if at_ns.saturating_sub(window.lost.first().map_or(at_ns, |(at, _)| at)) >= window.length_ns
-        {
-            self.lost = window.lost_total - lost_before;
-        }
         if let Some(counted) = counted_clients {
             window.counted_clients.mark(at_ns, cutoff_ns, counted);
-        }
-        if window.drops_missed_ns.is_some_and(|at| at < cutoff_ns) {
-            window.drops_missed_ns = None;
-            self.drops_missed = false;
         }
         let length_ns = window.length_ns;
         self.forget_before(at_ns, cutoff_ns, length_ns);
@@ -127,6 +101,7 @@ impl Context {
     }
 
     fn forget_before(&mut self, at_ns: u64, cutoff_ns: u64, length_ns: u64) {
+        self.losses.window_begins(cutoff_ns);
         self.drops.forget_before(cutoff_ns);
         self.answers.forget_before(cutoff_ns);
         self.existing.forget_before(cutoff_ns);

@@ -130,7 +130,7 @@ pub(super) fn dropped_synacks(
             ),
         ];
         evidence.extend(rules_of(&drops, context).into_iter().map(pro));
-        let sure = context.lost == 0 && !context.drops_missed;
+        let sure = !context.losses.any();
         if !sure {
             evidence.push(contra("records of this run were lost".to_owned()));
         }

@@ -76,7 +76,7 @@ impl Verdict for PeerSilent {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, Outcome},
+        model::{Confidence, Missed, Outcome},
         verdict::fixtures::*,
     };
 
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn silence_is_no_evidence_where_records_were_lost() {
         let mut context = Context::default();
-        context.lost = 1;
+        lose(&mut context, 1, Missed::Any);
         let got = verdict_of(&half_open(Outcome::Expired), context);
         assert_eq!(got, (None, Confidence::Insufficient));
     }

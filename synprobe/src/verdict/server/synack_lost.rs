@@ -70,7 +70,7 @@ impl Verdict for SynackLost {
             finding.contra(
                 "they were sent before the run: whether this host dropped them is not known",
             )
-        } else if context.sees_drops && !context.drops_missed {
+        } else if context.sees_drops && !context.losses.of_drops(h) {
             finding.pro("during the run this host did not drop any of them")
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")
@@ -106,7 +106,7 @@ impl Verdict for SynackLost {
 mod tests {
     use super::*;
     use crate::{
-        model::{Confidence, OpenReason, Outcome},
+        model::{Confidence, Missed, OpenReason, Outcome},
         verdict::fixtures::*,
     };
 
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn lost_records_take_the_certainty() {
         let mut context = alive();
-        context.lost = 5;
+        lose(&mut context, 5, Missed::Any);
         let judgement = judged(&repeating(Outcome::Open), context);
         assert_eq!(judgement.confidence, Confidence::Likely);
         assert!(
