@@ -290,6 +290,34 @@ pub fn drop_of_earlier() -> Result<()> {
     Ok(())
 }
 
+/// A scanner that uses its port again: SYN, RST, and the same with another SYN. It does not repeat a SYN.
+pub fn port_used_again() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let (to, peer, pace) = (server(&lab), stranger(0), stranger(1));
+    let ((), watched) = watch(options_for(&lab)?, |live| {
+        sender.syn(pace, to, ISN)?;
+        for isn in [ISN, ISN + FAR] {
+            sender.syn(peer, to, isn)?;
+            sender.rst(peer, to, isn + 1)?;
+            // A second or two lie between the two.
+            let times = if isn == ISN { 1 } else { 2 };
+            repeated(live, pace, times)?;
+        }
+        Ok(())
+    })?;
+    let watched = complete(watched)?;
+    let all = of(&watched, peer);
+    ensure!(all.len() == 2, "{all:#?}");
+    for h in all {
+        let told = (h.verdict, h.confidence);
+        let due = (Some(VerdictKind::PeerReset), Confidence::Certain);
+        ensure!(told == due, "{h:#?}");
+    }
+    Ok(())
+}
+
 /// An ICMP error about a segment that the socket never sent: the kernel ignores it (OutOfWindowIcmps).
 pub fn icmp_outside_the_window() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;

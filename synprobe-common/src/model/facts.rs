@@ -79,6 +79,9 @@ pub struct Facts {
     pub unbound: bool,
     /// The peer's RST itself was seen, and it ended the handshake.
     pub reset_seen: bool,
+    /// Sequence number of that RST: the peer's kernel takes it from our SYN-ACK, so it is the SYN's and one (RFC 9293,
+    /// section 3.10.7.1).
+    pub rst_seq: Option<u32>,
     /// A RST came for a half-open, and this kernel does not tell whether it fitted the window (before Linux 6.15).
     pub reset_untold: bool,
     /// SYNs of this connection (same port) after the RST that ended it.

@@ -70,7 +70,8 @@ impl Engine {
             && incoming
             && treatment != Treatment::Ignored
         {
-            context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), r.ifindex, r.source_mac);
+            let from = (r.ifindex, r.source_mac);
+            context.note_syn_path(r.flow.netns, peer.ip(), local.ip(), from, r.header.ts_ns);
         }
         self.tracker.observe(Observation::Drop(r, treatment));
     }

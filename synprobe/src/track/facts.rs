@@ -163,7 +163,7 @@ impl Tracker {
             return;
         }
         if r.flags & RST != 0 {
-            return self.reset_by_peer(tuple, r.flow.family, at_ns, treatment);
+            return self.reset_by_peer(tuple, r, treatment);
         }
         if is_refused_ack(r, treatment) && self.aborts_on_overflow(tuple.netns) {
             return self.reset_for_its_ack(tuple, r, treatment);
@@ -277,7 +277,8 @@ impl Tracker {
 
     /// A RST ended it, if its reason says that it fitted and the namespace counted one. Where the kernel does not
     /// tell, it may have missed the window (RFC 9293, section 3.10.7.4): then the next dump decides.
-    fn reset_by_peer(&mut self, tuple: Tuple, family: u16, at_ns: u64, treatment: Treatment) {
+    fn reset_by_peer(&mut self, tuple: Tuple, r: &DropRecord, treatment: Treatment) {
+        let at_ns = r.header.ts_ns;
         let untold = treatment == Treatment::Untold;
         let waits = untold && self.has_half_open(&tuple);
         // In the exact mode an event of its own has already reported its end.
@@ -287,14 +288,16 @@ impl Tracker {
             self.half_opens.update(&tuple, |open| {
                 open.rst_ns = Some(at_ns);
                 open.facts.reset_untold |= untold;
+                open.facts.rst_seq = Some(r.seq);
             });
             return;
         }
-        let Some(mut open) = self.remove_or_new(tuple, family, at_ns) else {
+        let Some(mut open) = self.remove_or_new(tuple, r.flow.family, at_ns) else {
             return;
         };
         open.facts.reset_seen = !untold;
         open.facts.reset_untold |= untold;
+        open.facts.rst_seq = Some(r.seq);
         self.ended_at(tuple, open, HandshakeEnd::new(Outcome::Reset, at_ns));
     }
 }

@@ -24,6 +24,7 @@ mod port_stats;
 mod port_waits;
 mod refused_syns;
 mod rules;
+mod resets;
 mod stuck_data;
 mod syn_options;
 mod unanswered;
@@ -133,8 +134,7 @@ pub struct Context {
     unanswered: unanswered::UnansweredSyns,
     /// Of handshakes in progress, while they are judged.
     unanswered_open: unanswered::UnansweredSyns,
-    /// Half-opens that were killed by RST, and the step of the last.
-    resets: Bounded<(u32, Ends), (u32, u64)>,
+    resets: resets::Resets,
     /// Half-opens of the same two ends that did not complete: when each began.
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
     /// Facts that are older do not count; `None`: all of the run do.
@@ -214,10 +214,7 @@ impl Context {
 
     fn note_end(&mut self, key: (u32, Ends), h: &Handshake) {
         match h.outcome {
-            Outcome::Reset => {
-                let before = self.resets.get(&key).map_or(0, |(count, _)| *count);
-                self.resets.insert(key, (before + 1, self.step));
-            }
+            Outcome::Reset => self.resets.note(key, &h.facts),
             Outcome::Expired | Outcome::Dropped | Outcome::Open => {
                 let Some(began) = h.facts.began_ns else {
                     return;
@@ -282,17 +279,17 @@ impl Context {
         self.existing.holder(netns, ends)
     }
 
-    /// Takes in the interface and the neighbour from which a peer's SYN came.
+    /// Takes in the interface and the neighbour from which a peer's SYN came, and when, CLOCK_MONOTONIC nanoseconds.
     pub fn note_syn_path(
         &mut self,
         netns: u32,
         peer: IpAddr,
         local: IpAddr,
-        ifindex: u32,
-        mac: [u8; 6],
+        from: (u32, [u8; 6]),
+        at_ns: u64,
     ) {
-        self.paths.note_syn_path(netns, peer, local, ifindex, mac);
-        self.want_device(netns, peer, local, ifindex);
+        self.paths.note_syn_path(netns, peer, local, from, at_ns);
+        self.want_device(netns, peer, local, from.0);
     }
 
     /// Takes in an ICMP error.
@@ -305,7 +302,7 @@ impl Context {
         self.ports.now(now);
     }
 
-    /// Paths to peers that should be looked up. Each is returned once.
+    /// Paths to peers that should be looked up. Each is returned once, and again when it may have changed.
     pub fn wanted_paths(&mut self) -> Vec<PathQuestion> {
         self.paths.wanted()
     }
@@ -402,10 +399,9 @@ impl Context {
         self.early_resets.of_port(c)
     }
 
-    /// How often the same two ends had a half-open killed by RST.
-    pub fn resets(&self, c: &Connection) -> u32 {
-        Ends::of(c)
-            .and_then(|ends| self.resets.get(&(c.netns, ends)))
-            .map_or(0, |(count, _)| *count)
+    /// How many half-opens of one connect() of the peer were ended by RST, this one included.
+    pub fn resets(&self, h: &Handshake) -> u32 {
+        let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
+        key.map_or(0, |key| self.resets.of_one_connect(&key, &h.facts))
     }
 }

@@ -13,6 +13,10 @@ const KEPT: usize = 4096;
 /// Paths that are asked for at a time.
 const ASKED: usize = 64;
 
+/// A way back is looked up anew for a SYN that comes later than this, seconds.
+const FRESH_S: u64 = 10;
+const FRESH_NS: u64 = FRESH_S * 1_000_000_000;
+
 /// A neighbour's Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -29,8 +33,12 @@ struct PeerPath {
     local: IpAddr,
     ifindex: u32,
     mac: [u8; 6],
-    asked: bool,
-    back: Option<ReturnPath>,
+    /// The last SYN, CLOCK_MONOTONIC nanoseconds.
+    at_ns: u64,
+    /// The last SYN when the way back was asked for; `None`: it is to be asked for.
+    asked_ns: Option<u64>,
+    /// The answer, and the last SYN when it was asked for.
+    back: Option<(ReturnPath, u64)>,
 }
 
 /// See the module.
@@ -48,17 +56,26 @@ impl Paths {
         netns: u32,
         peer: IpAddr,
         local: IpAddr,
-        ifindex: u32,
-        mac: [u8; 6],
+        (ifindex, mac): (u32, [u8; 6]),
+        at_ns: u64,
     ) {
         match self.0.get_mut(&(netns, peer)) {
-            Some(way) => (way.ifindex, way.mac) = (ifindex, mac),
+            Some(way) => {
+                let differs = (way.ifindex, way.mac) != (ifindex, mac);
+                let old = |asked_ns: &u64| at_ns.saturating_sub(*asked_ns) >= FRESH_NS;
+                // A route, or a gateway, may have changed meanwhile.
+                if differs || way.asked_ns.as_ref().is_some_and(old) {
+                    way.asked_ns = None;
+                }
+                (way.ifindex, way.mac, way.at_ns) = (ifindex, mac, at_ns);
+            }
             None => {
                 let way = PeerPath {
                     local,
                     ifindex,
                     mac,
-                    asked: false,
+                    at_ns,
+                    asked_ns: None,
                     back: None,
                 };
                 self.0.insert((netns, peer), way);
@@ -76,14 +93,14 @@ impl Paths {
         let open: Vec<(u32, IpAddr)> = self
             .0
             .iter()
-            .filter(|(_, way)| !way.asked)
+            .filter(|(_, way)| way.asked_ns.is_none())
             .map(|(key, _)| *key)
             .take(ASKED)
             .collect();
         let mut wanted = Vec::new();
         for key in open {
             if let Some(way) = self.0.get_mut(&key) {
-                way.asked = true;
+                way.asked_ns = Some(way.at_ns);
                 wanted.push(PathQuestion {
                     netns: key.0,
                     peer: key.1,
@@ -96,7 +113,7 @@ impl Paths {
 
     pub(super) fn found(&mut self, wanted: &PathQuestion, path: ReturnPath) {
         if let Some(way) = self.0.get_mut(&(wanted.netns, wanted.peer)) {
-            way.back = Some(path);
+            way.back = Some((path, way.asked_ns.unwrap_or(way.at_ns)));
         }
     }
 
@@ -109,7 +126,12 @@ impl Paths {
         came_by: Option<&str>,
     ) -> Option<String> {
         let way = self.0.get(&(netns, peer))?;
-        let back = way.back.as_ref()?;
+        let (back, back_ns) = way.back.as_ref()?;
+        let age_s = way.at_ns.saturating_sub(*back_ns) / 1_000_000_000;
+        let age = match age_s {
+            0..FRESH_S => String::new(),
+            _ => format!(", as looked up {age_s} s before its last SYN"),
+        };
         let via = match back.gateway {
             Some(gateway) => format!("router {gateway}"),
             None => "the peer directly".to_owned(),
@@ -117,18 +139,18 @@ impl Paths {
         if back.ifindex != way.ifindex {
             return Some(match came_by {
                 Some(came_by) => format!(
-                    "its SYN came in by {came_by}, the answer leaves by {}, to {via}",
+                    "its SYN came in by {came_by}, the answer leaves by {}, to {via}{age}",
                     back.interface
                 ),
                 None => format!(
-                    "its SYN came in on interface {}, the answer leaves on {} ({}), to {via}",
+                    "its SYN came in on interface {}, the answer leaves on {} ({}), to {via}{age}",
                     way.ifindex, back.ifindex, back.interface
                 ),
             });
         }
         let to = back.mac.filter(|mac| *mac != way.mac)?;
         Some(format!(
-            "its SYN came from the neighbour {}, the answer goes to {} on {}, {via}",
+            "its SYN came from the neighbour {}, the answer goes to {} on {}, {via}{age}",
             Mac(way.mac),
             Mac(to),
             back.interface

@@ -114,8 +114,6 @@ impl Context {
         self.fanouts.step();
         self.icmp.step();
         self.step += 1;
-        let oldest = self.step.saturating_sub(STEPS);
-        self.resets.retain(|_, (_, step)| *step >= oldest);
         let began = cutoff_ns.saturating_sub(super::ONE_CONNECT_NS);
         self.failed_half_opens
             .retain(|_, all| all.iter().any(|at| *at >= began));

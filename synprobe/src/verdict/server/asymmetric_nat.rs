@@ -19,7 +19,7 @@ impl Verdict for AsymmetricNat {
         }
         let asymmetric = context.asymmetric_path(&h.connection);
         let resets = if h.outcome == Outcome::Reset {
-            context.resets(&h.connection)
+            context.resets(h)
         } else {
             0
         };
@@ -122,7 +122,7 @@ mod tests {
     fn path(h: &Handshake, back: [u8; 6]) -> Context {
         let mut context = Context::default();
         let c = &h.connection;
-        context.note_syn_path(c.netns, c.peer_addr, c.local_addr, 2, ROUTER);
+        context.note_syn_path(c.netns, c.peer_addr, c.local_addr, (2, ROUTER), T0);
         let wanted: Vec<PathQuestion> = context.wanted_paths();
         assert_eq!(wanted.len(), 1);
         assert!(context.wanted_paths().is_empty(), "asked for once");
@@ -174,10 +174,59 @@ mod tests {
             verdict_of(&h, Context::default()).0,
             Some(VerdictKind::PeerReset)
         );
-        let mut context = Context::default();
-        context.note(&line(h.clone()));
-        let got = verdict_of(&h, context);
-        assert_eq!(got, (Some(VerdictKind::AsymmetricNat), Confidence::Likely));
+        let twice = |earlier_ns| {
+            let mut first = h.clone();
+            first.facts.ended_ns -= earlier_ns;
+            let mut context = Context::default();
+            context.note(&line(first));
+            verdict_of(&h, context)
+        };
+        let due = (Some(VerdictKind::AsymmetricNat), Confidence::Likely);
+        assert_eq!(twice(SEC), due);
+        // A port that is used again is no repeated SYN.
+        assert_eq!(twice(600 * SEC).0, Some(VerdictKind::PeerReset));
+    }
+
+    #[test]
+    fn a_gateway_that_has_another_address_now_is_looked_up_anew() {
+        const NEW: [u8; 6] = [2, 0, 0, 0, 0, 7];
+        let h = repeating();
+        let c = &h.connection;
+        let mut context = path(&h, ROUTER);
+        assert_eq!(
+            verdict_of(&h, path(&h, ROUTER)).0,
+            Some(VerdictKind::SynackLost)
+        );
+        context.note_syn_path(c.netns, c.peer_addr, c.local_addr, (2, NEW), T0 + SEC);
+        let wanted = context.wanted_paths();
+        assert_eq!(
+            wanted.len(),
+            1,
+            "the SYN comes from another neighbour than before"
+        );
+        let back = ReturnPath {
+            ifindex: 2,
+            interface: "eth0".into(),
+            gateway: None,
+            mac: Some(NEW),
+        };
+        context.path(&wanted[0], back);
+        assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::SynackLost));
+        // A look-up that is old says so.
+        let mut context = path(&h, PEER);
+        context.note_syn_path(
+            c.netns,
+            c.peer_addr,
+            c.local_addr,
+            (2, ROUTER),
+            T0 + 99 * SEC,
+        );
+        assert_eq!(context.wanted_paths().len(), 1, "it is old");
+        let said = context.asymmetric_path(c).unwrap();
+        assert!(
+            said.ends_with("as looked up 99 s before its last SYN"),
+            "{said}"
+        );
     }
 
     /// The called address is one of `device`; the answers leave by eth0.
