@@ -32,6 +32,8 @@ pub struct Enricher {
     namespaces: HashSet<u32>,
     /// By namespace and index.
     devices: HashSet<(u32, u32)>,
+    /// Those that were fed, and are gone: the engine still has their names, and the inode may come again.
+    gone: HashSet<u32>,
     /// Not found: looked for again after the next tick.
     unknown: HashSet<u32>,
     cgroups: HashSet<u64>,
@@ -53,6 +55,7 @@ impl Enricher {
             symbols: Kallsyms::open(),
             names,
             namespaces: HashSet::new(),
+            gone: HashSet::new(),
             devices: HashSet::new(),
             unknown: HashSet::new(),
             cgroups: HashSet::new(),
@@ -132,8 +135,12 @@ impl Enricher {
             return;
         }
         let (name, settings) = self.names.namespace(inode);
+        let was_fed = self.gone.remove(&inode);
         if name.is_none() && self.unknown.len() < REMEMBERED {
             self.unknown.insert(inode);
+            if was_fed {
+                feed(Input::NetnsName(inode, None));
+            }
             return;
         }
         if self.namespaces.len() >= REMEMBERED {
@@ -142,6 +149,16 @@ impl Enricher {
         self.namespaces.insert(inode);
         feed(Input::NetnsName(inode, name));
         feed(Input::Settings(inode, settings));
+    }
+
+    /// A round of the poller has shown which namespaces there are. The number of one that is gone is given to the next
+    /// one that is made: its name is looked for anew.
+    pub fn still_there(&mut self, all: &HashSet<u32>) {
+        let gone = self.namespaces.extract_if(|inode| !all.contains(inode));
+        self.gone.extend(gone);
+        if self.gone.len() > REMEMBERED {
+            self.gone.clear();
+        }
     }
 
     /// Feeds what a process belongs to, unless that was done.
@@ -243,5 +260,41 @@ fn asks_for_holder(event: &Event) -> Option<(&Flow, u32)> {
             Some((&r.flow, r.tgid))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netns::NetNs;
+
+    fn fed(enricher: &mut Enricher, inode: u32) -> Vec<Option<Arc<str>>> {
+        let mut names = Vec::new();
+        enricher.namespace(inode, &mut |input| {
+            if let Input::NetnsName(of, name) = input {
+                assert_eq!(of, inode);
+                names.push(name);
+            }
+        });
+        names
+    }
+
+    #[test]
+    fn the_number_of_a_namespace_that_is_gone_is_not_taken_for_it() {
+        let mut enricher = Enricher::new(Arc::default(), HostNames::new(&[]));
+        let here = NetNs::current().unwrap().inode();
+        assert!(matches!(fed(&mut enricher, here)[..], [Some(_)]));
+        enricher.still_there(&HashSet::from([here]));
+        assert!(fed(&mut enricher, here).is_empty(), "fed once");
+        enricher.still_there(&HashSet::new());
+        assert!(
+            matches!(fed(&mut enricher, here)[..], [Some(_)]),
+            "it is new"
+        );
+        // One whose name is not found has none, and not the earlier one's.
+        enricher.namespaces.insert(1);
+        enricher.still_there(&HashSet::from([here]));
+        assert_eq!(fed(&mut enricher, 1), [None]);
+        assert!(fed(&mut enricher, 1).is_empty());
     }
 }

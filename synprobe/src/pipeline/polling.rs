@@ -199,7 +199,10 @@ impl Run {
             dumps.retain(|dump| only.contains(&dump.netns));
             counters.retain(|counters| only.contains(&counters.netns));
         }
+        let there = dumps.iter().map(|dump| dump.netns);
+        let there = there.chain(idle.iter().copied()).collect();
         let (core, enricher) = (&mut self.core, &mut self.enricher);
+        enricher.still_there(&there);
         let mut feed = |input| core.feed(input);
         for caller in &callers {
             enricher.process(&caller.process, caller.cgroup.as_ref(), &mut feed);

@@ -118,8 +118,9 @@ impl Context {
 
     /// Takes in the name of a namespace.
     pub fn set_netns_name(&mut self, netns: u32, name: Option<Arc<str>>) {
-        if let Some(name) = name {
-            self.forwarding.names.insert(netns, name);
+        match name {
+            Some(name) => drop(self.forwarding.names.insert(netns, name)),
+            None => drop(self.forwarding.names.remove(&netns)),
         }
     }
 
