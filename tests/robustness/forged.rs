@@ -12,12 +12,13 @@ use synprobe::{
     model::{Body, Confidence, Handshake, Outcome, RetransmitKind, Role, Trigger, VerdictKind},
 };
 use synprobe_lab::{
-    Client, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily, TcpCounters,
+    Client, ConnectState, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily,
+    TcpCounters,
     capture::Capture,
     net::{self, RouteTarget},
     nft::{self, NftHook, NftRule},
     packet::{TcpSegment, checksum, flags},
-    syn,
+    set_option, syn,
 };
 use synprobe_tests::{
     harness::Undecided,
@@ -315,6 +316,32 @@ pub fn port_used_again() -> Result<()> {
         let due = (Some(VerdictKind::PeerReset), Confidence::Certain);
         ensure!(told == due, "{h:#?}");
     }
+    Ok(())
+}
+
+/// A process that restores connections (TCP_REPAIR): no packet is sent, and there is no handshake.
+pub fn restored_connections() -> Result<()> {
+    const RESTORED: usize = 20;
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let before = TcpCounters::read(&lab.client)?;
+    let ((), watched) = watch(options_for(&lab)?, |_| {
+        for _ in 0..RESTORED {
+            let on: libc::c_int = 1;
+            let client = Client::connect(&lab.client, lab.server_addr(PORT), |fd| {
+                set_option(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &on)
+            })?;
+            ensure!(client.seen == ConnectState::Connected, "{:?}", client.seen);
+        }
+        // One that is real.
+        let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
+        client.reset()
+    })?;
+    let opens = TcpCounters::read(&lab.client)?.since(&before);
+    ensure!(opens.get("ActiveOpens") == 1, "ActiveOpens");
+    let watched = watched.complete()?;
+    let established = watched.count(Role::Client, Outcome::Established);
+    ensure!(established == 1, "{established} established");
     Ok(())
 }
 

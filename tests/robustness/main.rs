@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 25] = [
+    let tests: [(&str, harness::TestFn); 26] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         ("drops-of-a-tenant", forged::drops_of_a_tenant),
         ("drop-of-earlier", forged::drop_of_earlier),
         ("port-used-again", forged::port_used_again),
+        ("restored-connections", forged::restored_connections),
         ("icmp-outside-the-window", forged::icmp_outside_the_window),
     ];
     let mut cases: Vec<Case> = tests.map(|(name, test)| Case::new(name, test)).into();

@@ -156,6 +156,7 @@ impl Enricher {
     pub fn still_there(&mut self, all: &HashSet<u32>) {
         let gone = self.namespaces.extract_if(|inode| !all.contains(inode));
         self.gone.extend(gone);
+        self.devices.retain(|(inode, _)| all.contains(inode));
         if self.gone.len() > REMEMBERED {
             self.gone.clear();
         }

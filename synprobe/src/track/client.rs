@@ -324,6 +324,9 @@ impl Tracker {
             SYN_NOT_BUILT => SynSent::NotBuilt,
             _ => SynSent::Unknown,
         };
+        if new == TcpState::Established && no_packet(r, &open) {
+            return self.remember(r.sock, &open.connection, at_ns);
+        }
         open.sequence_numbers(r);
         let end = if new == TcpState::Established {
             self.remember(r.sock, &open.connection, r.header.ts_ns);
@@ -341,6 +344,13 @@ const EARLY: u64 = 4;
 const STAMP_ERROR_US: u64 = 1000;
 /// No handshake is older than this: the longest schedule there can be (127 retries at 120 s).
 const OLDEST_MS: u32 = 5 * 3600 * 1000;
+
+/// Whether a connection was restored without a packet (TCP_REPAIR): there was no handshake. An answer to a SYN that was
+/// sent once gives a sample of at least 1 (`tcp_rtt_estimator()`); `tcp_connect()` under TCP_REPAIR sends none and calls
+/// `tcp_finish_connect()` itself.
+fn no_packet(r: &StateRecord, open: &OpenHandshake) -> bool {
+    open.state == TcpState::SynSent && r.srtt_us == 0 && r.total_retrans == 0
+}
 
 /// When the first SYN was sent, by the socket's own time stamp.
 fn first_syn(retrans_stamp_ms: u32, now_ns: u64) -> Option<HandshakeStart> {

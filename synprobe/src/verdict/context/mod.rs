@@ -139,8 +139,6 @@ pub struct Context {
     failed_half_opens: Bounded<(u32, Ends), Vec<u64>>,
     /// Facts that are older do not count; `None`: all of the run do.
     pub window: Option<Window>,
-    /// Steps of the window so far.
-    step: u64,
 }
 
 /// No client repeats the SYN of one connect() for longer (127 s by default, with the kernel's lateness).

@@ -113,7 +113,6 @@ impl Context {
         self.ports.step();
         self.fanouts.step();
         self.icmp.step();
-        self.step += 1;
         let began = cutoff_ns.saturating_sub(super::ONE_CONNECT_NS);
         self.failed_half_opens
             .retain(|_, all| all.iter().any(|at| *at >= began));
