@@ -7,9 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use synprobe::{
-    filter::Selection,
-    model::{Body, Confidence, Handshake, Outcome, RetransmitKind, Role, Trigger, VerdictKind},
+use synprobe::model::{
+    Body, Confidence, Handshake, Outcome, RetransmitKind, Role, Trigger, VerdictKind,
 };
 use synprobe_lab::{
     Client, ConnectState, FaultInjector, Lab, LossPattern, Ns, PORT, RawSender, SocketFamily,
@@ -233,7 +232,7 @@ pub fn drops_of_a_tenant() -> Result<()> {
         payload_len: 0,
     };
     let mut options = options_for(&lab)?;
-    options.selection = Selection::default();
+    options.selection.netns = Some([lab.server.inode(), tenant.inode()]);
     options.namespaces.push(tenant.netns());
     let ((), watched) = watch(options, |live| {
         sender.syn(victim, to, ISN)?;

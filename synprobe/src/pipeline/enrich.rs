@@ -22,6 +22,9 @@ use crate::{
 /// Names remembered as fed: half of what the engine remembers, so that it still has each of them.
 const REMEMBERED: usize = REMEMBERED_NAMES / 2;
 
+/// Reason and place; whether a socket, or a half-open, processed the packet; whether its own socket was sending it.
+type MeaningKey = (u32, u64, (bool, bool));
+
 /// See the module.
 pub struct Enricher {
     reasons: Arc<Reasons>,
@@ -41,8 +44,7 @@ pub struct Enricher {
     /// Of the last event. The next one mostly has the same.
     last_netns: u32,
     last_cgroup: u64,
-    /// By reason and place, and whether a socket freed the packet.
-    meanings: HashMap<(u32, u64, (bool, bool)), Option<Arc<DropMeaning>>>,
+    meanings: HashMap<MeaningKey, Option<Arc<DropMeaning>>>,
     holders: Holders,
 }
 

@@ -275,16 +275,16 @@ impl Tracker {
         self.end(open, TcpState::Close, &end);
     }
 
-    /// A RST ended it, if its reason says that it fitted and the namespace counted one. Where the kernel does not
-    /// tell, it may have missed the window (RFC 9293, section 3.10.7.4): then the next dump decides.
+    /// A RST ended it, if its reason says that it fitted. Where the kernel does not tell, it may have missed the window
+    /// (RFC 9293, section 3.10.7.4): then EmbryonicRsts has to have risen, and the next dump decides.
     fn reset_by_peer(&mut self, tuple: Tuple, r: &DropRecord, treatment: Treatment) {
         let at_ns = r.header.ts_ns;
         let untold = treatment == Treatment::Untold;
-        let waits = untold && self.has_half_open(&tuple);
         // In the exact mode an event of its own has already reported its end.
-        if self.config.source.is_exact() || waits || self.killed_by_rst(tuple.netns) != Some(true) {
-            // The counter may never have been read before. If sock_diag shows that the half-open is gone,
-            // this is why.
+        let waits = self.config.source.is_exact() || untold && self.has_half_open(&tuple);
+        // What the counter shows of it is accounted for.
+        let counted = !waits && self.killed_by_rst(tuple.netns) == Some(true);
+        if waits || untold && !counted {
             self.half_opens.update(&tuple, |open| {
                 open.rst_ns = Some(at_ns);
                 open.facts.reset_untold |= untold;

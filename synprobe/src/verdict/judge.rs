@@ -329,11 +329,9 @@ pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
     };
     let mut finding = arithmetic::add_up(h, finding);
     finding = finding.maybe_pro(context.redirect_fact(&h.connection));
-    let lost = context.losses.of(h);
-    if lost > 0 {
-        finding = finding.contra(format!(
-            "{lost} records were lost while it lasted, or within the minute after it: what they contained is not known"
-        ));
+    if context.losses.touch(h) {
+        finding = finding
+            .contra("records were lost that may have been of it: what they contained is not known");
         finding.confidence = match (finding.confidence, finding.by_absence) {
             (Confidence::Certain, _) => Confidence::Likely,
             (_, true) => Confidence::Insufficient,

@@ -82,8 +82,19 @@ fn a_half_open_that_nobody_saw_begin_is_known_by_the_rst_that_ends_it() {
     let h = b.one();
     assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, None));
     // One that missed the window is answered and counted nowhere.
-    b.see(discarded(T0 + SEC, RST, |_| ()));
+    b.see_as(discarded(T0 + SEC, RST, |_| ()), Treatment::Ignored);
+    b.see_as(discarded(T0 + SEC, RST, |_| ()), Treatment::Untold);
     assert!(b.handshakes().is_empty());
+}
+
+#[test]
+fn a_rst_before_the_first_look_needs_no_counter_where_its_reason_tells() {
+    let mut b = bench();
+    b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
+    b.see(discarded(T0 + 1_500 * MS, RST, |r| r.seq = 78));
+    let h = b.one();
+    assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, Some(1_500_000)));
+    assert!(h.facts.reset_seen && h.facts.rst_seq == Some(78));
 }
 
 #[test]
@@ -91,28 +102,19 @@ fn a_rst_before_the_first_look_is_remembered() {
     let mut b = bench();
     listening(&mut b);
     b.see(synack_retransmitted(T0 + 1_010 * MS, T0, 0, 0, false));
-    b.see(discarded(T0 + 1_500 * MS, RST, |_| ()));
+    b.see_as(discarded(T0 + 1_500 * MS, RST, |_| ()), Treatment::Untold);
     assert!(b.handshakes().is_empty());
+    looked_before(&mut b);
+    b.host.resets.set(1);
     b.dump(gone_at(T0 + 2 * SEC, 1));
     let h = b.one();
     assert_eq!((h.outcome, h.dwell_us), (Outcome::Reset, Some(1_500_000)));
-    assert!(h.facts.reset_seen);
+    assert!(h.facts.reset_untold && !h.facts.reset_seen);
     // But not where it was alive after it.
-    b.see(synack_retransmitted(
-        T0 + 4 * SEC,
-        T0 + 3 * SEC,
-        0,
-        0,
-        false,
-    ));
-    b.see(discarded(T0 + 4_500 * MS, RST, |_| ()));
-    b.see(synack_retransmitted(
-        T0 + 6 * SEC,
-        T0 + 3 * SEC,
-        1,
-        1,
-        false,
-    ));
+    let first = T0 + 3 * SEC;
+    b.see(synack_retransmitted(T0 + 4 * SEC, first, 0, 0, false));
+    b.see_as(discarded(T0 + 4_500 * MS, RST, |_| ()), Treatment::Untold);
+    b.see(synack_retransmitted(T0 + 6 * SEC, first, 1, 1, false));
     b.dump(gone_at(T0 + 7 * SEC, 1));
     assert_eq!(b.one().outcome, Outcome::Dropped);
 }

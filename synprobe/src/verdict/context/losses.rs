@@ -17,7 +17,6 @@ struct Loss {
     /// First and last moment at which it was noticed, CLOCK_MONOTONIC nanoseconds.
     first_ns: u64,
     last_ns: u64,
-    events: u64,
     /// The only namespace that it concerns.
     netns: Option<u32>,
     /// Drops are evidence, not handshakes.
@@ -26,13 +25,13 @@ struct Loss {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Losses {
+pub struct LossTimes {
     all: VecDeque<Loss>,
     /// Where the window begins, CLOCK_MONOTONIC nanoseconds; 0: there is none.
     window_ns: u64,
 }
 
-impl Losses {
+impl LossTimes {
     /// Takes in a `lost` line.
     pub fn note(&mut self, lost: &Lost, at_ns: u64) {
         let drops = lost.of == Missed::Drops;
@@ -46,7 +45,6 @@ impl Losses {
         self.all.push_back(Loss {
             first_ns: at_ns,
             last_ns: at_ns,
-            events: lost.events,
             netns,
             drops,
         });
@@ -55,16 +53,14 @@ impl Losses {
             && let Some(next) = self.all.front_mut()
         {
             next.first_ns = next.first_ns.min(oldest.first_ns);
-            next.events += oldest.events;
             next.netns = next.netns.filter(|netns| oldest.netns == Some(*netns));
             next.drops &= oldest.drops;
         }
     }
 
-    /// How many records of handshakes were lost that may have been of this one.
-    pub fn of(&self, h: &Handshake) -> u64 {
-        let all = self.touching(h).filter(|loss| !loss.drops);
-        all.map(|loss| loss.events).sum()
+    /// Whether records of handshakes were lost that may have been of this one.
+    pub fn touch(&self, h: &Handshake) -> bool {
+        self.touching(h).any(|loss| !loss.drops)
     }
 
     /// Whether records of dropped packets were lost that may have been of this handshake.
@@ -82,10 +78,9 @@ impl Losses {
         self.in_window().next().is_some()
     }
 
-    /// How many records of handshakes were lost in the run, or in its window.
-    pub fn of_handshakes(&self) -> u64 {
-        let of_handshakes = self.in_window().filter(|loss| !loss.drops);
-        of_handshakes.map(|loss| loss.events).sum()
+    /// Whether records of handshakes were lost in the run, or in its window.
+    pub fn any_of_handshakes(&self) -> bool {
+        self.in_window().any(|loss| !loss.drops)
     }
 
     fn in_window(&self) -> impl Iterator<Item = &Loss> {
@@ -108,8 +103,11 @@ impl Losses {
 mod tests {
     use super::*;
     use crate::{
-        model::Outcome,
-        verdict::fixtures::{NETNS, SEC, T0, half_open},
+        model::{Confidence, Outcome},
+        verdict::{
+            Context,
+            fixtures::{NETNS, SEC, T0, half_open, lose, verdict_of},
+        },
     };
 
     fn lost(of: Missed) -> Lost {
@@ -125,19 +123,31 @@ mod tests {
         let mut h = half_open(Outcome::Expired);
         h.facts.ended_ns = T0 + 10 * SEC;
         for (at_ns, of, touched) in [
-            (T0 - SEC, Missed::Any, 0),
-            (T0 + SEC, Missed::Any, 3),
-            (T0 + 11 * SEC, Missed::States, 3),
-            (T0 + 3600 * SEC, Missed::Any, 0),
-            (T0 + SEC, Missed::Handshakes(NETNS), 3),
-            (T0 + SEC, Missed::Handshakes(7), 0),
-            (T0 + SEC, Missed::Drops, 0),
-            (T0 + SEC, Missed::Output, 0),
+            (T0 - SEC, Missed::Any, false),
+            (T0 + SEC, Missed::Any, true),
+            (T0 + 11 * SEC, Missed::States, true),
+            (T0 + 3600 * SEC, Missed::Any, false),
+            (T0 + SEC, Missed::Handshakes(NETNS), true),
+            (T0 + SEC, Missed::Handshakes(7), false),
+            (T0 + SEC, Missed::Drops, false),
+            (T0 + SEC, Missed::Output, false),
         ] {
-            let mut losses = Losses::default();
+            let mut losses = LossTimes::default();
             losses.note(&lost(of), at_ns);
-            assert_eq!(losses.of(&h), touched, "{of:?} at {at_ns}");
+            assert_eq!(losses.touch(&h), touched, "{of:?} at {at_ns}");
             assert_eq!(losses.of_drops(&h), of == Missed::Drops);
+        }
+    }
+
+    #[test]
+    fn a_loss_of_another_time_takes_no_certainty() {
+        for (before_s, confidence) in [(5, Confidence::Certain), (0, Confidence::Likely)] {
+            let mut context = Context::default();
+            lose(&mut context, 9, Missed::Any);
+            let mut h = half_open(Outcome::Reset);
+            h.facts.reset_seen = true;
+            h.facts.began_ns = Some(T0 + before_s * SEC);
+            assert_eq!(verdict_of(&h, context).1, confidence);
         }
     }
 
@@ -145,11 +155,11 @@ mod tests {
     fn many_losses_are_bounded_and_none_is_forgotten() {
         let mut h = half_open(Outcome::Expired);
         h.facts.ended_ns = T0 + SEC;
-        let mut losses = Losses::default();
+        let mut losses = LossTimes::default();
         for n in 0..5000 {
             losses.note(&lost(Missed::Handshakes(NETNS)), T0 + n * SEC);
         }
         assert_eq!(losses.all.len(), KEPT);
-        assert!(losses.of(&h) > 0);
+        assert!(losses.touch(&h));
     }
 }

@@ -99,7 +99,7 @@ impl Ends {
 #[derive(Default)]
 pub struct Context {
     /// Records that were lost in this run.
-    pub losses: losses::Losses,
+    pub losses: losses::LossTimes,
     /// Successful active opens that the kernel only counted; `u64::MAX` while their number is not known.
     pub counted_clients: u64,
     /// Whether this kernel reports the packets that it drops, with a reason.

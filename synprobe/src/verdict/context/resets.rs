@@ -12,9 +12,12 @@ const ONE_CONNECT_NS: u64 = 140_000_000_000;
 /// times, nanoseconds.
 const SOONEST_NS: u64 = 800_000_000;
 
-/// See the module. When each ended, CLOCK_MONOTONIC nanoseconds, and its RST's sequence number.
+/// When it ended, CLOCK_MONOTONIC nanoseconds, and its RST's sequence number.
+type Reset = (u64, Option<u32>);
+
+/// See the module.
 #[derive(Default)]
-pub(super) struct Resets(Bounded<(u32, Ends), Vec<(u64, Option<u32>)>>);
+pub(super) struct Resets(Bounded<(u32, Ends), Vec<Reset>>);
 
 impl Resets {
     pub(super) fn note(&mut self, key: (u32, Ends), facts: &Facts) {

@@ -87,7 +87,7 @@ fn problem(l: &ListenerHistory, waits: &PortWaits, context: &Context) -> Option<
     // Lost records make the handshakes of a port too few.
     let (proven, confidence) = match by_opens.checks >= CHECKS {
         true => (by_opens, Confidence::Certain),
-        false if context.losses.of_handshakes() > 0 => return None,
+        false if context.losses.any_of_handshakes() => return None,
         false => (by_port, Confidence::Likely),
     };
     if proven.checks < CHECKS {
