@@ -182,7 +182,7 @@ pub enum Input {
     #[serde(skip)]
     Event(Event),
     /// A record of a dropped packet, and what it means on the kernel that wrote it; `None`: the reason does
-    /// not lie on this host.
+    /// not lie on this host. The reason of a socket, or of a half-open (Linux 6.15), has a name and no words.
     #[serde(skip)]
     Drop(DropRecord, Option<Arc<DropMeaning>>),
 }
