@@ -27,7 +27,7 @@ pub struct JoinCounts {
 
 /// What is known of where the client's connects went.
 #[derive(Debug, Default)]
-pub struct Destinations {
+pub struct CalledAddresses {
     /// Called by a connect that the server's file has, under another address there.
     pub translated: HashSet<(IpAddr, u16)>,
     /// Called by a connect that somebody answered, and the server's file has not.

@@ -4,7 +4,7 @@ use std::{iter::Peekable, net::IpAddr};
 
 use super::{
     clock::ClockModel,
-    connects::{Destinations, JoinCounts, Repeats, WaitingConnect},
+    connects::{CalledAddresses, JoinCounts, Repeats, WaitingConnect},
     coverage::Coverage,
     fact::{JoinFact, SideHandshake},
     judge::{JoinContext, judge},
@@ -24,7 +24,7 @@ const CLEAN_NS: i64 = 10_000_000_000;
 const WAITING: usize = 100_000;
 /// Connects without a record of the server that are judged at the end, when all destinations are known.
 const SILENT: usize = 50_000;
-/// Destinations that are told apart.
+/// CalledAddresses that are told apart.
 const DESTINATIONS: usize = 16_384;
 /// The half-open of a connect whose clock is not known may be this far from it, nanoseconds.
 const APART_NS: i64 = 5_000_000_000;
@@ -46,7 +46,7 @@ pub struct Joiner<'s, E> {
     clients: WaitingTable<WaitingConnect>,
     servers: WaitingTable<SideHandshake>,
     silent: Vec<WaitingConnect>,
-    destinations: Destinations,
+    destinations: CalledAddresses,
     repeats: [Repeats; 2],
     counts: JoinCounts,
     emit: E,
@@ -69,7 +69,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             clients: WaitingTable::default(),
             servers: WaitingTable::default(),
             silent: Vec::new(),
-            destinations: Destinations::default(),
+            destinations: CalledAddresses::default(),
             repeats: Default::default(),
             counts: JoinCounts::default(),
             emit,

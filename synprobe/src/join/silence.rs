@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    connects::Destinations,
+    connects::CalledAddresses,
     fact::SideHandshake,
     judge::{JoinContext, NOT_ENOUGH, TOWARD_SERVER, fact, own_of_client},
     pair::{LostSegments, Pair, PairKey, SegmentFate, SegmentKind, Transmission},
@@ -18,7 +18,7 @@ pub(super) fn silent_server(
     client: Box<SideHandshake>,
     key: PairKey,
     context: &JoinContext<'_>,
-    destinations: &Destinations,
+    destinations: &CalledAddresses,
 ) -> Pair {
     let sent = 1 + client.retransmits;
     let mut pair = one_sided(key, &client, context);
@@ -98,7 +98,7 @@ fn verdict_of_refusal(what: &str) -> &'static str {
 fn server_cannot_testify(
     client: &SideHandshake,
     context: &JoinContext<'_>,
-    destinations: &Destinations,
+    destinations: &CalledAddresses,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     let server = context.server;
@@ -170,7 +170,7 @@ fn server_cannot_testify(
 pub(super) fn silent_client(
     server: SideHandshake,
     context: &JoinContext<'_>,
-    destinations: &Destinations,
+    destinations: &CalledAddresses,
 ) -> Pair {
     let key = if server.syn_seq.is_some() {
         PairKey::SynSeq

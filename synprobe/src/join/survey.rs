@@ -167,8 +167,10 @@ pub struct SideSurvey {
 impl SideSurvey {
     /// Looks at every fact of a side.
     pub fn of(facts: impl Iterator<Item = JoinFact>) -> Self {
-        let mut survey = Self::default();
-        survey.newest_ns = i64::MIN;
+        let mut survey = Self {
+            newest_ns: i64::MIN,
+            ..Self::default()
+        };
         for fact in facts {
             survey.fact(fact);
         }

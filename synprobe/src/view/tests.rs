@@ -135,6 +135,8 @@ fn end(peers_unlisted: u64) -> Line {
             events: 1000,
             lost: 0,
             handshakes: 900,
+            listen_drops: Some(0),
+            syn_cookies: None,
             syns_refused: 0,
             duration_us: 60_000_000,
             listen_drops: Some(0),
