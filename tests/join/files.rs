@@ -324,6 +324,39 @@ pub fn the_way_back() -> Result<()> {
     says(pair, "3 SYNs sent, 3 arrived")
 }
 
+/// Two of three SYNs are missing, and listeners have refused some without an event: no direction is named.
+pub fn refused_without_an_event() -> Result<()> {
+    for (listen_drops, verdict) in [(0, "lost-toward-server"), (2, "insufficient")] {
+        let (mut ours, mut theirs) = clean(0, 0, json!({}));
+        for at_us in [31_000_000, 33_000_000] {
+            ours.line("retransmit", at_us, json!({"id": 77, "kind": "syn"}));
+        }
+        ours.active(
+            33_000_100,
+            77,
+            json!({
+                "dwell_us": 3_000_100, "retransmits": 2, "verdict": "syn-lost-then-ok", "confidence": "likely",
+            }),
+        );
+        theirs.passive(33_000_140, 77, json!({"dwell_us": 90}));
+        let theirs = theirs.end(60_000_000, listen_drops);
+        let (lines, _) = joined(&ours.end(60_000_000, 0), &theirs, "drops")?;
+        let pair = in_trouble(&lines)?;
+        ensure!(pair["verdict"] == verdict, "{listen_drops}: {pair:#}");
+        let lost = &pair["lost"]["toward_server"];
+        ensure!(
+            *lost
+                == if listen_drops == 0 {
+                    json!(2)
+                } else {
+                    Value::Null
+                },
+            "{pair:#}"
+        );
+    }
+    Ok(())
+}
+
 /// Behind NAT, source and destination translated, only the sequence number tells.
 pub fn nat() -> Result<()> {
     let mut ours = Lines::of(0, 0, json!({}));

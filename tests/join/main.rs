@@ -25,6 +25,10 @@ fn main() -> ExitCode {
     cases.push(Case::new("clocks-hours-apart", files::clocks_hours_apart));
     cases.push(Case::new("silence", files::silence));
     cases.push(Case::new("the-way-back", files::the_way_back));
+    cases.push(Case::new(
+        "refused-without-an-event",
+        files::refused_without_an_event,
+    ));
     cases.push(Case::new("nat", files::nat));
     cases.push(Case::new("odd-files", files::odd_files));
     let code = harness::main(cases);
