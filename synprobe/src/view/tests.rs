@@ -139,8 +139,6 @@ fn end(peers_unlisted: u64) -> Line {
             syn_cookies: None,
             syns_refused: 0,
             duration_us: 60_000_000,
-            listen_drops: Some(0),
-            syn_cookies: Some(0),
             evicted: 0,
             counted: 0,
             produced: 1000,

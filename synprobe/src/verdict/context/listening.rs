@@ -26,7 +26,8 @@ impl Context {
     pub fn round_ends(&mut self) {
         let s = &self.selection;
         let whole_ports = s.peers.is_empty() && s.peer_ports.is_empty() && s.wants(Role::Server);
-        self.accept_waits.round_ends(whole_ports && !self.losses.any_of_handshakes());
+        self.accept_waits
+            .round_ends(whole_ports && !self.losses.any_of_handshakes());
     }
 
     /// A listener as its line has it: with the waits of its port.

@@ -23,13 +23,13 @@ mod paths;
 mod port_stats;
 mod port_waits;
 mod refused_syns;
-mod rules;
 mod resets;
+mod rules;
 mod stuck_data;
 mod syn_options;
 mod unanswered;
-mod window;
 mod whose_drop;
+mod window;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -54,8 +54,8 @@ pub use refused_syns::{RefusedSyn, RefusedSyns};
 pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
-pub use window::Window;
 pub use whose_drop::DropIsOf;
+pub use window::Window;
 
 use crate::{
     filter::Selection,

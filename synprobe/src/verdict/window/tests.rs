@@ -124,10 +124,16 @@ fn losses_and_counters_of_before_do_not_count() {
     }]);
     let overflows = |judge: &Judge| judge.context.moved(NETNS, |c| c.listen_overflows);
     judged(&mut judge, 11..=60);
-    assert_eq!((judge.context.losses.any_of_handshakes(), overflows(&judge)), (true, Some(30)));
+    assert_eq!(
+        (judge.context.losses.any_of_handshakes(), overflows(&judge)),
+        (true, Some(30))
+    );
     judge.context.sample_at(at(60), &[], &[counters(135)]);
     judged(&mut judge, 61..=100);
-    assert_eq!((judge.context.losses.any_of_handshakes(), overflows(&judge)), (false, Some(5)));
+    assert_eq!(
+        (judge.context.losses.any_of_handshakes(), overflows(&judge)),
+        (false, Some(5))
+    );
     judged(&mut judge, 101..=200);
     assert_eq!(overflows(&judge), Some(0));
     assert_eq!(judge.context.during(), "in the last 60.0 s");
