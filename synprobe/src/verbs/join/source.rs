@@ -33,9 +33,9 @@ pub(super) struct JoinSource {
 }
 
 /// A reader's thread.
-pub(super) struct Reading(JoinHandle<Result<ReadReport, Failure>>);
+pub(super) struct SourceText(JoinHandle<Result<ReadReport, Failure>>);
 
-impl Reading {
+impl SourceText {
     /// Waits for its end.
     pub(super) fn finish(self) -> Result<ReadReport, Failure> {
         self.0.join().unwrap_or_else(|_| Err(panicked()))
@@ -144,7 +144,7 @@ impl JoinSource {
     }
 
     /// Reads it from the beginning.
-    pub(super) fn read(&self) -> Result<(FactStream, Reading), Failure> {
+    pub(super) fn read(&self) -> Result<(FactStream, SourceText), Failure> {
         let (to, batches) = sync_channel(WAITING);
         let mut sink = FactSink {
             to,
@@ -179,7 +179,7 @@ impl JoinSource {
             batches,
             batch: Vec::new().into_iter(),
         };
-        Ok((stream, Reading(thread)))
+        Ok((stream, SourceText(thread)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::Ends;
+use super::{Context, Ends};
 use crate::{
     model::{Connection, ConnectionReset, Handshake, Outcome, Role},
     verdict::problems::PeerCounts,
@@ -174,5 +174,21 @@ fn called_port(c: &Connection) -> Option<u16> {
     match c.role {
         Role::Server => c.local_port,
         Role::Client => c.peer_port,
+    }
+}
+impl Context {
+    /// Connections that were reset right after their handshake, by the end that is called.
+    pub fn early_resets(&self) -> impl Iterator<Item = &EarlyResetSum> {
+        self.early_resets.sums()
+    }
+
+    /// Takes in how many handshakes of a role and called port the kernel side has only counted so far.
+    pub fn counted(&mut self, role: Role, port: u16, count: u64) {
+        self.early_resets.counted(role, port, count);
+    }
+
+    /// How many handshakes completed in this run whose called port is a connection's.
+    pub fn completed_at_port_of(&self, c: &Connection) -> u64 {
+        self.early_resets.of_port(c)
     }
 }

@@ -17,6 +17,7 @@ mod forwarding;
 mod icmp;
 mod listener_histories;
 mod listener_history;
+mod listener_remedy;
 mod listening;
 mod losses;
 mod paths;
@@ -380,26 +381,5 @@ impl Context {
     /// Connections whose data is not acknowledged.
     pub fn stuck_connections(&self) -> impl Iterator<Item = &StuckConnection> {
         self.stuck.connections()
-    }
-
-    /// Connections that were reset right after their handshake, by the end that is called.
-    pub fn early_resets(&self) -> impl Iterator<Item = &EarlyResetSum> {
-        self.early_resets.sums()
-    }
-
-    /// Takes in how many handshakes of a role and called port the kernel side has only counted so far.
-    pub fn counted(&mut self, role: Role, port: u16, count: u64) {
-        self.early_resets.counted(role, port, count);
-    }
-
-    /// How many handshakes completed in this run whose called port is a connection's.
-    pub fn completed_at_port_of(&self, c: &Connection) -> u64 {
-        self.early_resets.of_port(c)
-    }
-
-    /// How many half-opens of one connect() of the peer were ended by RST, this one included.
-    pub fn resets(&self, h: &Handshake) -> u32 {
-        let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
-        key.map_or(0, |key| self.resets.of_one_connect(&key, &h.facts))
     }
 }

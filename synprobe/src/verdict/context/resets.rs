@@ -1,8 +1,11 @@
 //! Half-opens of the same two ends that a RST ended. A client that still wants the connection repeats the SYN of its
 //! connect(): the same sequence number, a second or more later. A port that is used again does neither.
 
-use super::Ends;
-use crate::{model::Facts, util::bounded::Bounded};
+use super::{Context, Ends};
+use crate::{
+    model::{Facts, Handshake},
+    util::bounded::Bounded,
+};
 
 /// Remembered of one connection.
 const KEPT: usize = 8;
@@ -53,6 +56,14 @@ impl Resets {
             is_next
         });
         times.len() as u32
+    }
+}
+
+impl Context {
+    /// How many half-opens of one connect() of the peer were ended by RST, this one included.
+    pub fn resets(&self, h: &Handshake) -> u32 {
+        let key = Ends::of(&h.connection).map(|ends| (h.connection.netns, ends));
+        key.map_or(0, |key| self.resets.of_one_connect(&key, &h.facts))
     }
 }
 
