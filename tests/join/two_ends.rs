@@ -269,7 +269,7 @@ pub fn late(family: SocketFamily) -> Result<()> {
         "{pair:#}"
     );
     ensure!(
-        pair["evidence"].to_string().contains("its run began later"),
+        pair["evidence"].to_string().contains("its run began"),
         "{pair:#}"
     );
     drop(clients);

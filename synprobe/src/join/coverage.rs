@@ -120,14 +120,14 @@ impl Coverage {
                 Some(span) => span,
                 None => return Some("its file has no run".to_owned()),
             };
-            let reason = if to_ns > last && from_ns > last {
-                "its run had ended before"
-            } else if to_ns > last {
-                "its run ended meanwhile"
-            } else if from_ns < first && to_ns < first {
+            let reason = if to_ns < first {
                 "its run began later"
             } else if from_ns < first {
                 "its run began meanwhile"
+            } else if from_ns > last {
+                "its run had ended before"
+            } else if to_ns > last {
+                "its run ended meanwhile"
             } else {
                 "it was not watching all that time"
             };

@@ -183,11 +183,17 @@ impl SideHandshake {
             .saturating_mul(1000)
     }
 
-    /// As early as it can have begun; of one without a dwell, its end.
+    /// As early as it can have begun; of one without a dwell, its end. Of a half-open that vanished from the
+    /// kernel's tables, the error is that of its end.
     pub fn earliest_ns(&self) -> i64 {
+        let vanished = matches!(
+            self.outcome,
+            Outcome::Expired | Outcome::Dropped | Outcome::Reset
+        );
+        let error_ns = if vanished { 0 } else { self.error_ns() };
         self.began_ns()
             .unwrap_or(self.at_ns)
-            .saturating_sub(self.error_ns())
+            .saturating_sub(error_ns)
     }
 
     /// Whether it was established.

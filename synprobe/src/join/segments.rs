@@ -300,7 +300,8 @@ impl Segments {
         let connected = servers.iter().find(|s| s.is_established());
         // The server goes on answering after the client is connected: it has not taken the ACK.
         let went_on = servers.iter().any(|s| {
-            let lived_on = !s.is_established() && to_client.at(s.at_ns) > connected_ns + margin_ns;
+            let ended_ns = to_client.at(s.at_ns.saturating_sub(s.error_ns()));
+            let lived_on = !s.is_established() && ended_ns > connected_ns + margin_ns;
             let repeated = s
                 .repeats
                 .iter()
