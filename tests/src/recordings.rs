@@ -34,7 +34,7 @@ use crate::{
 /// How long an incident is recorded.
 const LOOK: Duration = Duration::from_secs(5);
 /// `handshake` lines that an expectation quotes. The checksum is over all lines.
-const QUOTED: usize = 10;
+const QUOTED: usize = 8;
 /// What stands for every process name, and for every cgroup.
 const NEUTRAL: &str = "lab";
 
