@@ -19,9 +19,22 @@ const LAST_US: u32 = 7 << 22;
 /// Series of one histogram: [`LONG_US`], infinity, sum and count beside the bounds.
 pub(super) const SERIES: usize = BOUNDS_US.len() + 4;
 
-/// The histogram of these handshakes.
-pub(super) fn histogram(totals: &PortTotals) -> Value {
-    let counts: &[u64; BUCKETS] = &totals.durations;
+/// Series of a histogram of waits for accept(): the same without [`LONG_US`].
+pub(super) const OF_WAITS: usize = SERIES - 1;
+
+/// The histogram of waits that were counted by the kernel side's buckets; `sum_us`: the waits together.
+pub(super) fn waits(counts: &[u64; BUCKETS], sum_us: u64) -> Value {
+    let (mut buckets, rest) = up_to_last(counts);
+    buckets.push((f64::INFINITY, rest));
+    Value::Histogram {
+        sum: sum_us as f64 / 1e6,
+        count: counts.iter().sum(),
+        buckets,
+    }
+}
+
+/// How many are in each bucket of [`BOUNDS_US`], and how many are beyond.
+fn up_to_last(counts: &[u64; BUCKETS]) -> (Vec<(f64, u64)>, u64) {
     let mut buckets = Vec::with_capacity(SERIES - 2);
     let mut from = 0;
     for us in BOUNDS_US {
@@ -29,7 +42,13 @@ pub(super) fn histogram(totals: &PortTotals) -> Value {
         buckets.push((f64::from(us) / 1e6, counts[from..to].iter().sum()));
         from = to;
     }
-    let rest: u64 = counts[from..].iter().sum();
+    (buckets, counts[from..].iter().sum())
+}
+
+/// The histogram of these handshakes.
+pub(super) fn histogram(totals: &PortTotals) -> Value {
+    let counts: &[u64; BUCKETS] = &totals.durations;
+    let (mut buckets, rest) = up_to_last(counts);
     buckets.push((LONG_US as f64 / 1e6, rest.saturating_sub(totals.long)));
     buckets.push((f64::INFINITY, totals.long.min(rest)));
     Value::Histogram {
@@ -51,6 +70,24 @@ mod tests {
             assert_eq!(from_us(bucket(us)), us);
         }
         assert!(BOUNDS_US.is_sorted());
+    }
+
+    #[test]
+    fn each_wait_is_in_the_bucket_of_its_bound() {
+        let mut counts = [0; BUCKETS];
+        counts[bucket(50)] = 2;
+        counts[bucket(40_000_000)] = 1;
+        let Value::Histogram {
+            sum,
+            count,
+            buckets,
+        } = waits(&counts, 40_000_100)
+        else {
+            panic!("no histogram");
+        };
+        assert_eq!((sum, count, buckets.len() + 2), (40.000_1, 3, OF_WAITS));
+        assert_eq!(buckets[1], (0.000_064, 2));
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, 1)));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Metrics {
         families.extend(of_ports::handshakes(&ports, &mut labels));
         families.extend(of_ports::under_way(status, &labels));
         families.extend(of_ports::listeners(snapshot, &labels));
+        families.push(of_ports::accept_waits(snapshot, &labels));
         families.extend(of_host::counts(status, sockets));
         families.push(of_host::problems(snapshot));
         families.push(

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use synprobe_ebpf::histogram::BUCKETS;
+
 use super::{
     buckets,
     family::MetricFamily,
@@ -162,6 +164,27 @@ pub(super) fn listeners(snapshot: &EngineSnapshot, labels: &PortLabels) -> [Metr
     }
     let ([accept, accept_limit], [syn, syn_limit]) = (accept, syn);
     [accept, accept_limit, syn, syn_limit, drops]
+}
+
+/// How long connections waited for accept(): only where accept() is watched.
+pub(super) fn accept_waits(snapshot: &EngineSnapshot, labels: &PortLabels) -> MetricFamily {
+    let mut by_label: BTreeMap<String, ([u64; BUCKETS], u64)> = BTreeMap::new();
+    for of_port in &snapshot.accept_counts {
+        let label = labels.label(Role::Server, Some(of_port.port));
+        let (counts, sum_us) = by_label.entry(label).or_insert(([0; BUCKETS], 0));
+        for (sum, count) in counts.iter_mut().zip(&of_port.counts) {
+            *sum += count;
+        }
+        *sum_us += of_port.total_us;
+    }
+    let mut family = MetricFamily::histogram(
+        "synprobe_accept_wait_seconds",
+        "How long connections waited for accept(), from ESTABLISHED",
+    );
+    for (port, (counts, sum_us)) in by_label {
+        family.add([("port", port)], buckets::waits(&counts, sum_us));
+    }
+    family
 }
 
 /// Adds the length and the limit of the queue that is fullest, by port.

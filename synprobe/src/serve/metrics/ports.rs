@@ -16,11 +16,12 @@ use crate::{
 pub(super) const OTHER: &str = "other";
 /// Series that all ports with a label of their own may have together.
 const SERIES: usize = 1400;
-/// Series of a server's port: the histogram of durations, the outcomes, half-opens, the listener; and room for
-/// another histogram, of accept().
+/// Series of a server's port: the histogram of durations, the outcomes, half-opens, the listener.
 const OF_SERVER: usize = buckets::SERIES + 5 + 2 + 5;
 /// Series of a client's port.
 const OF_CLIENT: usize = buckets::SERIES + Outcome::ALL.len() - 1 + 2;
+/// The mode in which accept() can be seen: a port has a histogram of its waits too.
+const SEES_ACCEPT: &str = "exact (fentry)";
 /// Series of verdicts that have the label of their port.
 const VERDICTS: usize = 160;
 /// Ports in `other` that are counted.
@@ -70,10 +71,14 @@ impl PortLabels {
             .into_iter()
             .filter(|(key, _)| !self.own.contains(key) && !self.limited.contains(key))
             .collect();
+        let of_accept = match &*snapshot.start.mode == SEES_ACCEPT {
+            true => buckets::OF_WAITS,
+            false => 0,
+        };
         fresh.sort_by_key(|(key, handshakes)| (Reverse(*handshakes), *key));
         for (key, _) in fresh {
             let cost = match key.0 {
-                Role::Server => OF_SERVER,
+                Role::Server => OF_SERVER + of_accept,
                 Role::Client => OF_CLIENT,
             };
             // What found no place once finds none later: the room never grows.

@@ -9,7 +9,7 @@ use crate::{
     cli::Format,
     join::{
         pair::{Pair, utc},
-        problems::PairProblems,
+        problems::{PairProblem, PairProblems},
         survey::SideSurvey,
     },
 };
@@ -62,6 +62,17 @@ pub(super) struct JoinSummary {
     pub(super) clock_offset_us: Option<i64>,
     pub(super) clock_error_us: Option<i64>,
     pub(super) clock_drift_ppm: Option<f64>,
+}
+
+/// A problem as a `problem` line has it. It is found when all pairs are judged, and does not change.
+#[derive(Serialize)]
+struct JoinedProblem<'a> {
+    #[serde(flatten)]
+    problem: &'a PairProblem,
+    id: String,
+    state: &'static str,
+    since: String,
+    until: Option<()>,
 }
 
 /// Prints pairs as they come, then the problems.
@@ -121,7 +132,14 @@ impl<W: Write> JoinPrinter<W> {
         match self.format {
             Format::Json => {
                 for problem in &problems {
-                    self.line("problem", at, problem)?;
+                    let line = JoinedProblem {
+                        problem,
+                        id: format!("{:x}-{}", at.0, problem.rank),
+                        state: "opened",
+                        since: utc(at.0),
+                        until: None,
+                    };
+                    self.line("problem", at, &line)?;
                 }
                 self.line("join", at, &summary)?;
             }
