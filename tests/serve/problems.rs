@@ -79,9 +79,19 @@ pub fn open_and_close() -> Result<()> {
         );
         ensure!(
             last["state"] == "closed" && last["until"].is_string(),
-            "{last}"
+            "{:?} {:?}",
+            of.iter()
+                .map(|p| (&p["state"], &p["mono_ns"], &p["confidence"]))
+                .collect::<Vec<_>>(),
+            lines
+                .iter()
+                .filter(|l| l["type"] == "lost" || l["type"] == "end")
+                .collect::<Vec<_>>()
         );
-        ensure!(first["since"] == last["since"] && last["since"].as_str() < last["until"].as_str());
+        ensure!(
+            first["since"] == last["since"] && last["since"].as_str() < last["until"].as_str(),
+            "{first} {last}"
+        );
         let between = &of[1..of.len() - 1];
         ensure!(
             between.iter().all(|p| p["state"] == "updated"),

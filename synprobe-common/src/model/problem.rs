@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    Confidence, Evidence, Role, Workload,
+    Confidence, Evidence, Role, WallClock, Workload,
     verdict::{self, VerdictKind},
 };
 
@@ -111,6 +111,8 @@ pub struct ProblemLife {
     pub state: ProblemState,
     /// When it was found, CLOCK_MONOTONIC nanoseconds.
     pub since_ns: u64,
+    /// Where in wall-clock time that was: later lines tell the same `since`, also after the clock was set.
+    pub since_clock: Option<WallClock>,
     /// Closed: when it was found last, CLOCK_MONOTONIC nanoseconds.
     pub until_ns: Option<u64>,
 }

@@ -60,7 +60,7 @@ pub struct Engine {
     pub(super) stats: HandshakeStats,
     pub(super) host_counts: HostCounts,
     pub(super) listen_rises: ListenRises,
-    clock: WallClock,
+    pub(super) clock: WallClock,
     /// A dump that waits for the answer to what it does not show.
     dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
     socket_states: Option<Counted>,

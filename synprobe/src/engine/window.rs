@@ -22,7 +22,9 @@ impl Engine {
             return;
         }
         let open = self.tracker.as_if_ended(at_ns, MOST_OPEN);
-        let lines = self.judge.judge_window(at_ns, counted_clients, open);
+        let lines = self
+            .judge
+            .judge_window(at_ns, counted_clients, open, self.clock);
         self.emit(lines);
     }
 }

@@ -1,6 +1,6 @@
 //! This host dropped the packet itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     Context, Explanation, Finding, Verdict,
@@ -146,7 +146,7 @@ impl Verdict for DroppedHere {
         let mut conntrack = BTreeSet::new();
         let mut by_rules = Vec::new();
         // A connection with several half-opens has its packets counted once.
-        let mut first: HashMap<_, &Handshake> = HashMap::new();
+        let mut first: BTreeMap<_, &Handshake> = BTreeMap::new();
         for h in group {
             let c = &h.connection;
             let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);

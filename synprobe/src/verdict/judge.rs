@@ -11,7 +11,7 @@ use super::{
 use crate::{
     model::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
-        SynSent, VerdictKind,
+        SynSent, VerdictKind, WallClock,
     },
     util::{bounded::Bounded, format},
 };
@@ -93,6 +93,7 @@ impl Judge {
         at_ns: u64,
         counted_clients: Option<u64>,
         open: Vec<Handshake>,
+        clock: WallClock,
     ) -> Vec<Line> {
         let Some(window) = &mut self.window else {
             return Vec::new();
@@ -103,6 +104,7 @@ impl Judge {
         self.context.note_open(&open);
         let problems = window.problems(at_ns, open, &self.context);
         self.context.note_open(&[]);
+        window.states.clock = clock;
         let changed = window.states.judged(at_ns, problems);
         let line = |problem| Line {
             mono_ns: at_ns,

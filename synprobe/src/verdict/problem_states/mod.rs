@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Problem, ProblemRole, ProblemState, VerdictKind};
+use crate::model::{Problem, ProblemRole, ProblemState, VerdictKind, WallClock};
 
 /// A share of the window: a problem has a line of its changes no more often.
 const PAUSE: u64 = 4;
@@ -60,6 +60,8 @@ pub struct ProblemStates {
     run: u64,
     next: u64,
     open: Vec<OpenProblem>,
+    /// Where in wall-clock time a judgement lies.
+    pub clock: WallClock,
 }
 
 impl ProblemStates {
@@ -69,6 +71,7 @@ impl ProblemStates {
             run,
             next: 1,
             open: Vec::new(),
+            clock: WallClock::default(),
         }
     }
 
@@ -104,6 +107,7 @@ impl ProblemStates {
                 None => {
                     p.life.id = format!("{:x}-{}", self.run, self.next);
                     p.life.since_ns = at_ns;
+                    p.life.since_clock = Some(self.clock);
                     self.next += 1;
                     changed.push(p.clone());
                     OpenProblem {

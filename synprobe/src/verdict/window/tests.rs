@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    model::{Body, Line, ListenCounters, Lost, Missed, Outcome, ProblemState, VerdictKind},
+    model::{
+        Body, Line, ListenCounters, Lost, Missed, Outcome, ProblemState, VerdictKind, WallClock,
+    },
     verdict::{
         Judge, Mode,
         context::{Packet, Window},
@@ -33,7 +35,8 @@ fn silent(peer: u8, second: u64) -> Line {
 fn judged(judge: &mut Judge, seconds: std::ops::RangeInclusive<u64>) -> Vec<(u64, Problem)> {
     seconds
         .flat_map(|second| {
-            let lines = judge.judge_window(T0 + second * SEC, None, Vec::new());
+            let lines =
+                judge.judge_window(T0 + second * SEC, None, Vec::new(), WallClock::default());
             lines.into_iter().map(move |line| match line.body {
                 Body::Problem(p) => (second, *p),
                 other => panic!("{other:?}"),
@@ -194,11 +197,11 @@ fn a_handshake_in_progress_counts_once_it_has_a_verdict() {
     let mut h = active(Outcome::Open);
     h.dwell_us = Some(100_000);
     h.retransmits = 0;
-    let young = judge.judge_window(T0 + SEC, None, vec![h.clone()]);
+    let young = judge.judge_window(T0 + SEC, None, vec![h.clone()], WallClock::default());
     assert!(young.is_empty(), "{young:?}");
     h.retransmits = 3;
     h.dwell_us = Some(8_000_000);
-    let lines = judge.judge_window(T0 + 9 * SEC, None, vec![h]);
+    let lines = judge.judge_window(T0 + 9 * SEC, None, vec![h], WallClock::default());
     let Body::Problem(p) = &lines[0].body else {
         panic!("{lines:?}");
     };

@@ -117,7 +117,7 @@ impl<'a> WithLife<'a> {
             problem,
             id: &life.id,
             state: life.state,
-            since: rfc3339(clock, life.since_ns),
+            since: rfc3339(life.since_clock.unwrap_or(clock), life.since_ns),
             until: life.until_ns.map(|ns| rfc3339(clock, ns)),
         }
     }
