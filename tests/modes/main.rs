@@ -319,6 +319,8 @@ impl<'l> ModeComparison<'l> {
         }
         // Its SYN-ACK cannot be sent, so it is dropped after a second, and the next SYN makes the next
         // one: where no look falls between them, they look like one whose timer goes on.
+        // In an incident each of them has several, and their numbers are equal by chance.
+        let several = several || self.incident;
         if several && e.outcome == Outcome::Dropped && t.dwell_us > e.dwell_us {
             self.name("several that followed each other between two looks are one");
             return Ok(());

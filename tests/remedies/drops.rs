@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use synprobe_lab::{
     CLIENT_MAC, Client, FaultInjector, INTERFACE, LossPattern, Ns, RouteTarget, SERVER_MAC,
     SocketFamily, TcpCounters, add_route, listen,
     net::{self, Link, add_neighbour},
     set_md5_key, syn_ack,
 };
-use synprobe_tests::agent::until;
+use synprobe_tests::{agent::until, harness::Undecided};
 
 use super::stage::{Stage, tool};
 
@@ -344,6 +344,9 @@ pub fn no_neighbour(family: SocketFamily) -> Result<()> {
     let remedies = stage.told("unreachable", || {
         let mut client = stage.connect()?;
         super::queues::wait_for(&mut client)?;
+        if client.seen == synprobe_lab::ConnectState::Connected {
+            bail!(Undecided("the client knew its neighbour again".to_owned()));
+        }
         let due = synprobe_lab::ConnectState::Failed(libc::EHOSTUNREACH);
         ensure!(client.seen == due, "{:?}", client.seen);
         Ok(())
