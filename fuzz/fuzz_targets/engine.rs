@@ -235,7 +235,8 @@ impl Made<'_> {
                     began_ns,
                     retrans_stamp_ms: (began_ns / MS) as u32,
                     syn: b.pick(&[0, 1, 2, 3]),
-                    ack_backlog: b.pick(&[0, 3]),
+                    snd_first_or_backlog: b.pick(&[0, 3, u32::MAX]),
+                    rcv_first: b.pick(&[0, 1, u32::MAX]),
                     queue_known: b.byte() & 1,
                     ..StateRecord::default()
                 };
@@ -306,6 +307,8 @@ impl Made<'_> {
                     sysctl_synack_retries: b.pick(&[5, 0, 255]),
                     defer_accept: b.pick(&[0, 1]),
                     sock_state: b.pick(&[10, 3]),
+                    rcv_isn: b.pick(&[0, 1, u32::MAX]),
+                    snt_isn: b.pick(&[0, 1, u32::MAX]),
                 };
                 Event::SynAck(record, trigger.1)
             }
@@ -418,7 +421,8 @@ impl Made<'_> {
                     defer_accept: b.byte() & 1,
                     listener_state: b.pick(&[10, 10, 7]),
                     queue: b.byte() % 3,
-                    _pad: [0; 6],
+                    _pad: [0; 2],
+                    rcv_isn: b.pick(&[0, 1, u32::MAX]),
                 };
                 Event::Request(record, moment.1)
             }
@@ -675,7 +679,7 @@ impl Made<'_> {
                     netns,
                     port: 80,
                     total_us: b.pick(&[0, 7, u64::MAX]),
-                    counts: b.pick(&[vec![], vec![1; 96], vec![u64::MAX; 200]]),
+                    counts: vec![b.pick(&[1, u64::MAX]); b.pick(&[0, 96, 200])],
                     accepted_by: None,
                 };
                 Input::AcceptCounts(vec![counts])
