@@ -26,8 +26,7 @@ use synprobe::{
         AcceptCounts, AcceptReading, Body, Confidence, Counted, Detail, Fate, HalfOpenRow,
         HalfOpenSource, HandshakeCounters, HandshakeSettings, Line, ListenCounters, Listener,
         ListenerOwner, Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts,
-        RetransReading, ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, VerdictKind,
-        WallClock,
+        RetransReading, ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, WallClock,
     },
     recording::inputs::{Decoded, InputDecoder, encode},
     track::{Fates, TrackConfig},
@@ -693,9 +692,9 @@ impl Made<'_> {
                 at_ns: self.now_ns,
                 most: self.bytes.pick(&[0, 1, 2, u32::MAX]),
             },
-            46..=48 => Input::JudgeProblems {
+            49..=51 => Input::JudgeProblems {
                 at_ns: self.now_ns,
-                counted_clients: [None, Some(0), Some(5)][usize::from(choice - 46)],
+                counted_clients: [None, Some(0), Some(5)][usize::from(choice - 49)],
             },
             _ => Input::BatchEnds(self.bytes.pick(&[0, 1_700_000_000 * 1_000_000_000, -5])),
         }
@@ -862,10 +861,8 @@ fn one_line_each<'l>(lines: impl Iterator<Item = &'l Line>, mode: Mode) {
     for line in lines {
         match &line.body {
             Body::State(s)
-                if matches!(
-                    (s.old, s.new),
-                    (TcpState::Close, TcpState::SynSent) | (TcpState::Listen, TcpState::SynRecv)
-                ) =>
+                // An active open that TCP_REPAIR completes is no handshake, and has no line.
+                if (s.old, s.new) == (TcpState::Listen, TcpState::SynRecv) =>
             {
                 begun.insert(s.connection.id);
             }
@@ -946,24 +943,26 @@ fn sums<'l>(lines: impl Iterator<Item = &'l Line>, mode: Mode, engine: &Engine) 
     }
 }
 
+/// After a loss no handshake that it can have been of is certain: those of its time, and of its namespace.
 fn nothing_certain<'l>(lines: impl Iterator<Item = &'l Line>) {
+    const NOTICED_NS: u64 = 60_000_000_000;
+    let mut losses = Vec::new();
     for line in lines {
         match &line.body {
-            Body::Handshake(h) => assert_ne!(h.confidence, Confidence::Certain, "{h:?}"),
-            // A counter that rose, a packet that was seen to be dropped: no loss takes that back.
-            Body::Problem(p)
-                if !matches!(
-                    p.verdict,
-                    Some(
-                        VerdictKind::AcceptQueueFull
-                            | VerdictKind::DroppedHere
-                            | VerdictKind::ExistingConnection
-                            | VerdictKind::NoRouteBack
-                            | VerdictKind::SynQueueFull
-                    )
-                ) =>
-            {
-                assert_ne!(p.confidence, Confidence::Certain, "{p:?}")
+            Body::Lost(l) if l.is_of_handshakes() => {
+                let netns = match l.of {
+                    Missed::Handshakes(netns) => Some(netns),
+                    _ => None,
+                };
+                losses.push((line.mono_ns, netns));
+            }
+            Body::Handshake(h) => {
+                let until_ns = h.facts.ended_ns.saturating_add(NOTICED_NS);
+                let touched = losses.iter().any(|(at_ns, netns)| {
+                    (h.facts.since_ns()..=until_ns).contains(at_ns)
+                        && netns.is_none_or(|of| of == h.connection.netns)
+                });
+                assert!(!touched || h.confidence != Confidence::Certain, "{h:?}");
             }
             _ => (),
         }
