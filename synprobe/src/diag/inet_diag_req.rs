@@ -1,16 +1,12 @@
 //! Requests to sock_diag.
 
-use super::netlink::HEADER;
+use super::netlink::{HEADER, NLM_F_DUMP, NLM_F_REQUEST};
 
 /// `TCPDIAG_GETSOCK`: the request before `SOCK_DIAG_BY_FAMILY`, still served by every kernel. Its
 /// dump takes both families in one walk (`inet_diag_dump_compat()` sets AF_UNSPEC).
 pub(super) const TCPDIAG_GETSOCK: u16 = 18;
 /// `SOCK_DIAG_BY_FAMILY`.
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST`.
-const NLM_F_REQUEST: u16 = 1;
-/// `NLM_F_DUMP`: `NLM_F_ROOT | NLM_F_MATCH`.
-pub(super) const NLM_F_DUMP: u16 = 0x300;
 
 /// A request: header and `inet_diag_req_v2` (56 bytes) or `inet_diag_req` (60). The sender sets `nlmsg_seq`.
 pub(super) struct InetDiagRequest {

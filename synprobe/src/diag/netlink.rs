@@ -2,8 +2,20 @@
 //! never a panic. Headers are in the host's byte order and start
 //! on multiples of four (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
 
+use std::io;
+
 /// Length of `struct nlmsghdr`.
 pub(super) const HEADER: usize = 16;
+/// `NLMSG_ERROR`, also the answer to a request that finds nothing.
+pub(super) const NLMSG_ERROR: u16 = 2;
+/// `NLMSG_DONE`: the end of a dump, with a negative errno if it failed.
+pub(super) const NLMSG_DONE: u16 = 3;
+/// `NLM_F_REQUEST`.
+pub(super) const NLM_F_REQUEST: u16 = 1;
+/// `NLM_F_DUMP`: `NLM_F_ROOT | NLM_F_MATCH`.
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+/// `NLM_F_DUMP_INTR`: the table changed under the dump.
+pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// One netlink message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +28,20 @@ pub(super) struct NetlinkMessage<'a> {
     pub seq: u32,
     /// The bytes after the header.
     pub payload: &'a [u8],
+}
+
+impl NetlinkMessage<'_> {
+    /// The errno that a DONE or an ERROR carries: negative, 0 for success, absent from an old DONE.
+    pub(super) fn errno(&self) -> io::Result<()> {
+        match self
+            .payload
+            .first_chunk()
+            .map(|code| i32::from_ne_bytes(*code))
+        {
+            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A datagram is shorter than its headers say.

@@ -9,7 +9,9 @@ use std::{
 
 use super::{
     buffers::Scratch,
-    netlink::{NetlinkMessage, NetlinkMessages},
+    netlink::{
+        NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkMessages,
+    },
     netlink_socket::{invalid, open_netlink, receive},
     route_messages::{
         IFADDRMSG, IFINFOMSG, NDMSG, RTMSG, family, has_address, nowhere, octets, parse_link,
@@ -17,11 +19,6 @@ use super::{
     },
 };
 use crate::sys::netns::NetNs;
-
-/// `NLMSG_ERROR`.
-const NLMSG_ERROR: u16 = 2;
-/// `NLMSG_DONE`.
-const NLMSG_DONE: u16 = 3;
 
 /// The route to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,7 +273,7 @@ impl Routes {
         attributes: &[(u16, Vec<u8>)],
         take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        self.send(kind, libc::NLM_F_REQUEST as u16, fixed, attributes)?;
+        self.send(kind, NLM_F_REQUEST, fixed, attributes)?;
         let mut scratch = Scratch::take();
         loop {
             let datagram = receive(&self.fd, &mut scratch, 0)?;
@@ -286,11 +283,7 @@ impl Routes {
                     continue;
                 }
                 if message.kind == NLMSG_ERROR {
-                    let code = word(message.payload, 0).map_or(0, |w| w as i32);
-                    return match code {
-                        0 => Ok(None),
-                        code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-                    };
+                    return message.errno().map(|()| None);
                 }
                 if let Some(found) = take(&message) {
                     return Ok(Some(found));
@@ -332,7 +325,7 @@ impl Routes {
         fixed: &[u8],
         take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
         self.send(kind, flags, fixed, &[])?;
         let mut scratch = Scratch::take();
         let mut found = None;

@@ -7,17 +7,15 @@ use std::{
 
 use crate::diag::{
     buffers::Scratch,
-    netlink::{NetlinkAttributes, NetlinkMessages},
+    netlink::{
+        HEADER, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+        NetlinkAttributes, NetlinkMessages,
+    },
     netlink_socket::{invalid, open_netlink, receive},
 };
 
 /// Length of `struct nfgenmsg`.
 const NFGENMSG: usize = 4;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 
 /// Whether to go on with a dump.
 pub(super) enum Next {
@@ -73,7 +71,7 @@ impl NftSocket {
                 }
                 match message.kind {
                     NLMSG_DONE | NLMSG_ERROR => {
-                        check(message.payload)?;
+                        message.errno()?;
                         return Ok(end);
                     }
                     _ => {
@@ -103,7 +101,7 @@ impl NftSocket {
         };
         let message = message.map_err(invalid)?;
         if message.kind == NLMSG_ERROR {
-            return check(message.payload);
+            return message.errno();
         }
         each(message.payload.get(NFGENMSG..).unwrap_or_default());
         Ok(())
@@ -118,7 +116,7 @@ impl NftSocket {
     ) -> io::Result<()> {
         self.seq += 1;
         let kind = (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16;
-        let len = (16 + NFGENMSG + attributes.len()) as u32;
+        let len = (HEADER + NFGENMSG + attributes.len()) as u32;
         let mut bytes = Vec::with_capacity(len as usize);
         bytes.extend(len.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
@@ -140,14 +138,6 @@ impl NftSocket {
             0.. => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
-    }
-}
-
-/// The errno of a DONE or an ERROR: negative, 0 for success.
-fn check(payload: &[u8]) -> io::Result<()> {
-    match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
-        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        _ => Ok(()),
     }
 }
 

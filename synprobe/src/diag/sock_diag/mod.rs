@@ -22,20 +22,16 @@ use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 use super::{
     buffers::Scratch,
     inet_diag_msg::{INET_DIAG_INFO, INET_DIAG_SKMEMINFO, Row, is_v4_mapped, mask},
-    inet_diag_req::{InetDiagRequest, NLM_F_DUMP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK},
-    netlink::{NetlinkMessage, NetlinkMessages},
+    inet_diag_req::{InetDiagRequest, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK},
+    netlink::{
+        NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkMessages,
+    },
     netlink_socket::{invalid, open_socket, receive},
 };
 use crate::sys::{clock::monotonic_ns, netns::NetNs};
 
-/// `NLMSG_ERROR`, also the answer to a request that finds nothing.
-const NLMSG_ERROR: u16 = 2;
-/// `NLMSG_DONE`: the end of a dump, with a negative errno if it failed.
-const NLMSG_DONE: u16 = 3;
 /// `NLMSG_OVERRUN`: replies were lost.
 const NLMSG_OVERRUN: u16 = 4;
-/// `NLM_F_DUMP_INTR`: the table changed under the dump.
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// Which sockets a dump takes. By family of the socket: an IPv6 one that talks to an IPv4 peer is
 /// [`Families::V6`], with mapped addresses.
@@ -168,7 +164,7 @@ impl SockDiag {
                     NLMSG_DONE | NLMSG_ERROR => {
                         // Nothing follows it.
                         self.unfinished = false;
-                        errno_of(&message)?;
+                        message.errno()?;
                         done = true;
                     }
                     NLMSG_OVERRUN => dump.interrupted = true,
@@ -229,7 +225,7 @@ impl SockDiag {
                     }
                     NLMSG_ERROR => {
                         self.unfinished = false;
-                        return match errno_of(&message) {
+                        return match message.errno() {
                             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
                             Err(error) => Err(error),
                             Ok(()) => Ok(None),
@@ -308,16 +304,4 @@ fn row(message: &NetlinkMessage<'_>) -> io::Result<Row> {
             message.payload.len()
         ))
     })
-}
-
-/// The errno that a DONE or an ERROR carries: negative, 0 for success, absent from an old DONE.
-fn errno_of(message: &NetlinkMessage<'_>) -> io::Result<()> {
-    match message
-        .payload
-        .first_chunk()
-        .map(|code| i32::from_ne_bytes(*code))
-    {
-        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        _ => Ok(()),
-    }
 }

@@ -36,12 +36,12 @@ fn codes_of_done_and_error() {
         payload,
     };
     let code = (-libc::ENOENT).to_ne_bytes();
-    let error = errno_of(&message(&code)).unwrap_err();
+    let error = message(&code).errno().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     for fine in [&[][..], &[0; 4], &[0; 3], &[1; 3]] {
-        assert!(errno_of(&message(fine)).is_ok());
+        assert!(message(fine).errno().is_ok());
     }
-    assert!(errno_of(&message(&i32::MIN.to_ne_bytes())).is_err());
+    assert!(message(&i32::MIN.to_ne_bytes()).errno().is_err());
 }
 
 mod kernel {
