@@ -53,20 +53,20 @@ impl HostCounts {
         selected: impl Fn(&Listener) -> bool,
         counters: &[ListenCounters],
     ) {
+        let polled: HashSet<u32> = counters.iter().map(|c| c.netns).collect();
         for l in listeners.iter().filter(|l| selected(l)) {
-            self.listener(l, counters);
+            self.listener(l, &polled);
         }
         // Sockets that a namespace does not show any more are closed.
         let shown: HashSet<Socket> = listeners.iter().map(socket).collect();
-        let polled = |netns| counters.iter().any(|c| c.netns == netns);
         self.sockets
-            .retain(|socket, _| shown.contains(socket) || !polled(socket.0));
+            .retain(|socket, _| shown.contains(socket) || !polled.contains(&socket.0));
         for now in counters {
             self.namespace(now);
         }
         // Namespaces that are gone. Their sums stay.
         let idle = std::mem::take(&mut self.idle);
-        let exists = |netns: u32| idle.contains(&netns) || polled(netns);
+        let exists = |netns: u32| idle.contains(&netns) || polled.contains(&netns);
         self.namespaces.retain(|netns, _| exists(*netns));
         self.sockets.retain(|socket, _| exists(socket.0));
     }
@@ -76,11 +76,9 @@ impl HostCounts {
         self.idle.extend(namespaces);
     }
 
-    fn listener(&mut self, l: &Listener, counters: &[ListenCounters]) {
+    fn listener(&mut self, l: &Listener, polled: &HashSet<u32>) {
         let Some(drops) = l.drops else { return };
-        let opened_in_run = counters
-            .iter()
-            .any(|c| c.netns == l.netns && self.namespaces.contains_key(&c.netns));
+        let opened_in_run = polled.contains(&l.netns) && self.namespaces.contains_key(&l.netns);
         let before = self.sockets.insert(socket(l), drops);
         let rose = match before {
             // `sk_drops` of one socket never falls: another has its place.
