@@ -489,26 +489,22 @@ impl Made<'_> {
         let flow = self.flow();
         let b = &mut self.bytes;
         Listener {
-            local_addr: synprobe::util::addresses::printable(flow.local_addr),
-            local_port: flow.local_port.max(1),
-            netns: flow.netns,
-            netns_name: None,
             pid: b.is().then_some(7),
             comm: b.is().then(|| "nginx".into()),
-            cgroup: None,
-            workload: Default::default(),
             syn_queue: b.pick(&[None, Some(0), Some(128)]),
             syn_queue_max: b.pick(&[None, Some(128)]),
             accept_queue: b.pick(&[None, Some(0), Some(129)]),
             accept_queue_max: b.pick(&[None, Some(0), Some(128)]),
-            limited_by: None,
             overflows: b.maybe(),
             syn_cookies: b.maybe(),
             drops: b.maybe(),
             syn_queue_group: b.pick(&[None, Some(0), Some(7)]),
             inode: b.pick(&[None, Some(5), Some(6)]),
-            owner_state: None,
-            accept_wait: None,
+            ..Listener::at(
+                flow.netns,
+                synprobe::util::addresses::printable(flow.local_addr),
+                flow.local_port.max(1),
+            )
         }
     }
 

@@ -104,7 +104,7 @@ impl Handshake {
         self.open_reason == Some(OpenReason::Evicted)
     }
 
-    /// SYNs or SYN-ACKs that were sent again because no answer came. A SYN that was only too large for the path is
+    /// SYNs or SYN-ACKs that were retransmitted because no answer came. A SYN that was only too large for the path is
     /// none of them.
     pub fn unanswered(&self) -> u32 {
         self.retransmits

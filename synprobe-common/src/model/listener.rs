@@ -67,6 +67,34 @@ pub struct Listener {
     pub accept_wait: Option<AcceptWait>,
 }
 
+impl Listener {
+    /// The listener there, of which nothing else is known.
+    pub fn at(netns: u32, local_addr: IpAddr, local_port: u16) -> Self {
+        Self {
+            local_addr,
+            local_port,
+            netns,
+            netns_name: None,
+            pid: None,
+            comm: None,
+            cgroup: None,
+            workload: Workload::default(),
+            syn_queue: None,
+            syn_queue_max: None,
+            accept_queue: None,
+            accept_queue_max: None,
+            limited_by: None,
+            overflows: None,
+            syn_cookies: None,
+            drops: None,
+            syn_queue_group: None,
+            inode: None,
+            owner_state: None,
+            accept_wait: None,
+        }
+    }
+}
+
 /// What a process was doing when it was read from `/proc/PID`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerState {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitedBy, ListenCounters, Listener, Workload};
+use super::{LimitedBy, ListenCounters, Listener};
 
 /// A [`Listener`] of recordings before `Input::ListenSockets`. The fields are those of the line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,14 +30,10 @@ pub struct RecordedListener {
 impl From<RecordedListener> for Listener {
     fn from(r: RecordedListener) -> Self {
         Self {
-            local_addr: r.local_addr,
-            local_port: r.local_port,
-            netns: r.netns,
             netns_name: r.netns_name,
             pid: r.pid,
             comm: r.comm,
             cgroup: r.cgroup,
-            workload: Workload::default(),
             syn_queue: r.syn_queue,
             syn_queue_max: r.syn_queue_max,
             accept_queue: r.accept_queue,
@@ -46,10 +42,7 @@ impl From<RecordedListener> for Listener {
             overflows: r.overflows,
             syn_cookies: r.syn_cookies,
             drops: r.drops,
-            syn_queue_group: None,
-            inode: None,
-            owner_state: None,
-            accept_wait: None,
+            ..Self::at(r.netns, r.local_addr, r.local_port)
         }
     }
 }

@@ -187,26 +187,12 @@ mod tests {
         let at = |accept_queue, syn_queue, port| Line {
             mono_ns: 1,
             body: Body::Listener(Box::new(Listener {
-                local_addr: [0, 0, 0, 0].into(),
-                local_port: port,
-                netns: 1,
-                netns_name: None,
-                pid: None,
-                comm: None,
-                cgroup: None,
-                workload: Default::default(),
                 syn_queue: Some(syn_queue),
                 syn_queue_max: Some(128),
                 accept_queue: Some(accept_queue),
                 accept_queue_max: Some(128),
-                limited_by: None,
-                overflows: None,
-                syn_cookies: None,
                 drops: Some(u64::from(accept_queue)),
-                syn_queue_group: None,
-                inode: None,
-                owner_state: None,
-                accept_wait: None,
+                ..Listener::at(1, [0, 0, 0, 0].into(), port)
             })),
         };
         let mut lines = [at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];

@@ -51,26 +51,13 @@ impl Engine {
         let local_addr: IpAddr = printable(tuple.local_addr);
         Some(ClosedListener {
             listener: Listener {
-                local_addr,
-                local_port: tuple.local_port,
-                netns: tuple.netns,
                 netns_name: self.tracker.netns_name(tuple.netns),
                 pid,
                 comm: process.map(|process| process.comm.clone()),
                 workload: self.tracker.workload(pid, cgroup.as_deref()),
                 cgroup,
-                syn_queue: None,
-                syn_queue_max: None,
                 accept_queue: Some(accept_queue),
-                accept_queue_max: None,
-                limited_by: None,
-                overflows: None,
-                syn_cookies: None,
-                drops: None,
-                syn_queue_group: None,
-                inode: None,
-                accept_wait: None,
-                owner_state: None,
+                ..Listener::at(tuple.netns, local_addr, tuple.local_port)
             },
             waiting: accept_queue.into(),
             others_listen: false,

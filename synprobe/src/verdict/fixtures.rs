@@ -168,26 +168,14 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
 /// The listener on port 8080 with `accept_queue` of 128 connections waiting.
 pub fn listener(accept_queue: u32, syn_queue: u32) -> Listener {
     Listener {
-        local_addr: "0.0.0.0".parse().unwrap(),
-        local_port: 8080,
-        netns: NETNS,
         netns_name: Some("host".into()),
         pid: Some(77),
         comm: Some("app".into()),
-        cgroup: None,
-        workload: Default::default(),
         syn_queue: Some(syn_queue),
         syn_queue_max: Some(128),
         accept_queue: Some(accept_queue),
         accept_queue_max: Some(128),
-        limited_by: None,
-        overflows: None,
-        syn_cookies: None,
-        drops: None,
-        syn_queue_group: None,
-        inode: None,
-        owner_state: None,
-        accept_wait: None,
+        ..Listener::at(NETNS, "0.0.0.0".parse().unwrap(), 8080)
     }
 }
 

@@ -84,28 +84,7 @@ fn a_sample_corrects_what_events_did_not_show() {
 
 /// A sample of this host's listeners that shows `count` of the group.
 fn sampled(b: &mut Bench, at: u64, count: usize) {
-    let one = Listener {
-        local_addr: "0.0.0.0".parse().unwrap(),
-        local_port: 8080,
-        netns: NETNS,
-        netns_name: None,
-        pid: None,
-        comm: None,
-        cgroup: None,
-        workload: Default::default(),
-        syn_queue: None,
-        syn_queue_max: None,
-        accept_queue: None,
-        accept_queue_max: None,
-        limited_by: None,
-        overflows: None,
-        syn_cookies: None,
-        drops: None,
-        syn_queue_group: None,
-        inode: None,
-        owner_state: None,
-        accept_wait: None,
-    };
+    let one = Listener::at(NETNS, "0.0.0.0".parse().unwrap(), 8080);
     b.tracker
         .listeners_sampled((at, at + MS), &HashSet::from([NETNS]), &vec![one; count]);
 }
