@@ -41,7 +41,7 @@ pub struct AcceptHistogram {
     pub counts: [u64; BUCKETS],
 }
 
-/// After a wait of so many microseconds it is noted who accepted.
+/// After a longer wait the process that accepted is recorded, microseconds.
 pub const LONG_WAIT_US: u32 = 100_000;
 
 /// The key of a role (`ROLE_CLIENT`, `ROLE_SERVER`) and a port; never 0.

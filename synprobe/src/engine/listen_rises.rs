@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::ListenCounters;
 
-/// Namespaces that are told apart.
+/// Namespaces that are counted individually.
 const NAMESPACES: usize = 65_536;
 
 /// `ListenDrops` and `SyncookiesSent`, at first and at last, by namespace.

@@ -47,7 +47,7 @@ pub struct Coverage {
     pub addresses: HashSet<IpAddr>,
 }
 
-/// Runs that are told apart; then the last one grows.
+/// Runs that are kept individually; then the last one grows.
 const RUNS: usize = 4096;
 
 impl Coverage {

@@ -34,7 +34,7 @@ pub enum JoinFact {
         /// How many, where that is known.
         events: u64,
     },
-    /// A SYN or a SYN-ACK was sent again.
+    /// A SYN or a SYN-ACK was retransmitted.
     Repeat {
         /// Whose: the `id` of its handshake.
         id: u64,
@@ -80,7 +80,7 @@ pub struct SideStart {
     pub reports_all: Option<bool>,
 }
 
-/// A SYN or SYN-ACK that was sent again.
+/// A SYN or SYN-ACK that was retransmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeat {
     /// When.
@@ -143,7 +143,7 @@ pub struct SideHandshake {
     pub dwell_us: Option<u64>,
     /// Bound of its error.
     pub dwell_error_us: Option<u64>,
-    /// SYNs or SYN-ACKs sent again.
+    /// SYNs or SYN-ACKs that were retransmitted.
     pub retransmits: u32,
     /// Those of them that the peer's SYN caused.
     pub by_peer: u32,
@@ -161,7 +161,7 @@ pub struct SideHandshake {
     pub syn_seq: Option<u32>,
     /// The server's.
     pub syn_ack_seq: Option<u32>,
-    /// When what was sent again, as far as it was seen.
+    /// The retransmissions, as far as they were seen.
     pub repeats: Vec<Repeat>,
 }
 

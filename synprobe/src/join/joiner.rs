@@ -24,7 +24,7 @@ const CLEAN_NS: i64 = 10_000_000_000;
 const WAITING: usize = 100_000;
 /// Connects without a record of the server that are judged at the end, when all destinations are known.
 const SILENT: usize = 50_000;
-/// CalledAddresses that are told apart.
+/// Called addresses that are kept individually.
 const DESTINATIONS: usize = 16_384;
 /// The half-open of a connect whose clock is not known may be this far from it, nanoseconds.
 const APART_NS: i64 = 5_000_000_000;

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::{judge::NOT_ENOUGH, pair::Pair};
 use crate::model::{Confidence, Evidence};
 
-/// Problems that are told apart.
+/// Problems that are kept individually.
 const PROBLEMS: usize = 4096;
-/// Clients of a problem that are told apart.
+/// Clients of a problem that are counted individually.
 const CLIENTS: usize = 4096;
 /// Clients of a problem that are named.
 const NAMED: usize = 5;
-/// Reasons of a problem that are told apart.
+/// Reasons of a problem that are counted individually.
 const REASONS: usize = 64;
 
 /// A verdict, and the server's end as the server knows it; else as the client does.

@@ -15,7 +15,7 @@ use crate::model::Role;
 const SAMPLE: usize = 16_384;
 /// Addresses that are remembered.
 const ADDRESSES: usize = 65_536;
-/// Gaps that are told apart; then the last one grows.
+/// Gaps that are kept individually; then the last one grows.
 const GAPS: usize = 4096;
 /// Sums of refused SYNs: a run names 256 peers, and sums up those beyond.
 const REFUSED: usize = 1024;

@@ -256,7 +256,7 @@ impl DroppedPackets {
             return;
         }
         let of_netns = kinds.iter().filter(|k| k.netns == discard.netns).count();
-        // The oldest makes room: what holds a handshake up is dropped again.
+        // The oldest is evicted: what holds a handshake up is dropped again.
         let full = of_netns >= KINDS || kinds.len() >= ALL_KINDS;
         let of = |k: &DroppedPacket| of_netns < KINDS || k.netns == discard.netns;
         let oldest = (0..kinds.len())

@@ -11,11 +11,11 @@ use crate::{
     verdict::problems::PeerCounts,
 };
 
-/// Places that are told apart; more are not counted.
+/// Places that are counted individually; more are not counted.
 const PLACES: usize = 1024;
 /// Resets of one place whose times and ends are kept.
 const KEPT: usize = 1024;
-/// Peers of one place that are told apart.
+/// Peers of one place that are counted individually.
 const PEERS: usize = 1024;
 
 /// Where connections are reset: what this host's clients call, or where its listener is called.

@@ -13,7 +13,7 @@ const APART_NS: u64 = 5_000_000_000;
 const CHECKS: u64 = 3;
 /// Connections that it needs, of those that come and of those that leave.
 const CONNECTIONS: u64 = 3;
-/// Where one of them is more than so many times the other, there is no estimate.
+/// Where one of them is more than this many times the other, there is no estimate.
 const UNEQUAL: u64 = 3;
 /// Earlier checks that are remembered of a port.
 const MARKS: usize = 64;

@@ -108,7 +108,7 @@ fn said(d: &DroppedPacket, readings: Vec<FilterReading>) -> RuleWords {
     context.rule_of_drop(d).unwrap()
 }
 
-/// What is said where the rules were read once, a moment after the drop.
+/// The sentence where the rules were read once, a moment after the drop.
 fn once(d: &DroppedPacket, chains: Vec<FilterChain>) -> String {
     said(d, vec![reading(1.01, chains)]).fact
 }

@@ -1,4 +1,4 @@
-//! What is said of the rules that can have dropped a packet, and the commands that show them.
+//! The sentences about rules that can have dropped a packet, and the commands that show them.
 
 use super::{RuleAt, Suspects, rise};
 use crate::{
