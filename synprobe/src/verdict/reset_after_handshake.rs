@@ -210,21 +210,21 @@ fn of_client(sum: &EarlyResetSum, context: &Context) -> (Vec<Evidence>, String) 
     facts.extend(called.map(|l| pro(format!("listener {} of this host was called", l.name()))));
     facts.push(contra(alike.to_owned()));
     let port = c.peer_port.unwrap_or(0);
+    let closed_there = format!(
+        "on the peer, see whether a listener was closed: synprobe diagnose --port {port} --duration 10s"
+    );
     let remedy = match called {
-        _ if sum.at_first_data => format!(
-            "on {}: synprobe diagnose names a listener that was closed; on the path: the time-outs of NAT and \
-             firewalls",
-            c.peer_addr
-        ),
+        _ if sum.at_first_data => {
+            format!("{closed_there}; see the time-outs of NAT and firewalls on the path")
+        }
         Some(l) => format!(
             "see the log of whoever listens there, and its upstream: {}ss -ltnp 'sport = :{}'",
             l.in_its_netns(),
             l.last.local_port
         ),
         None => format!(
-            "on {}: see whoever listens (ss -ltnp 'sport = :{port}'), its log and its upstream; synprobe \
-             diagnose there names a listener that was closed",
-            c.peer_addr
+            "on the peer, see who listens, then its log and its upstream: ss -ltnp 'sport = :{port}'; \
+             {closed_there}"
         ),
     };
     (facts, remedy)

@@ -104,6 +104,8 @@ impl Verdict for ServerQueueFull {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::{
         model::{Confidence, ListenCounters, Outcome, OwnerState},
@@ -275,6 +277,41 @@ mod tests {
             got,
             (Some(VerdictKind::ServerQueueFull), Confidence::Likely)
         );
+    }
+
+    #[test]
+    fn of_two_namespaces_with_the_address_the_one_that_dropped_the_syn_is_meant() {
+        let called: IpAddr = "10.0.0.9".parse().unwrap();
+        let of_both = || {
+            let mut context = Context::default();
+            for full in [false, true] {
+                let netns = NETNS + 1 + u32::from(full);
+                let mut it = listener(if full { 129 } else { 0 }, 0);
+                it.netns = netns;
+                context.has_addresses(netns, vec![called]);
+                for overflows in [0, 9] {
+                    let counters = ListenCounters {
+                        netns,
+                        listen_overflows: Some(overflows),
+                        ..ListenCounters::default()
+                    };
+                    context.sample(std::slice::from_ref(&it), &[counters]);
+                }
+            }
+            context
+        };
+        let h = waiting(Outcome::TimedOut);
+        let (verdict, _) = verdict_of(&h, of_both());
+        assert_ne!(verdict, Some(VerdictKind::ServerQueueFull));
+        let mut context = of_both();
+        context.note_drop(DroppedPacket {
+            netns: NETNS + 2,
+            incoming: true,
+            reason: "TCP_LISTEN_OVERFLOW".into(),
+            ..discard(&h, Packet::Syn, 3)
+        });
+        let called = context.called_listener(&h.connection);
+        assert_eq!(called.map(|l| l.last.netns), Some(NETNS + 2));
     }
 
     #[test]

@@ -80,23 +80,19 @@ impl Context {
         closed.map(|closed| closed.waiting)
     }
 
-    /// The listener that a client calls, where that is on this host and was closed with so many connections in its
-    /// queue, or more: namespace and port.
+    /// The listener that a client calls, where that is on this host, in a known namespace, and was closed with so
+    /// many connections in its queue, or more: namespace and port.
     pub fn called_closed_listener(&self, c: &Connection, waiting: u64) -> Option<(u32, u16)> {
         let (addr, port) = match self.redirected_to(c) {
             Some(to) => (to.ip(), to.port()),
             None => (c.peer_addr, c.peer_port?),
         };
-        let all = self.closed_listeners.0.iter();
-        let mut here = all.filter(|((netns, of_port, bound), closed)| {
-            let has = || match addr.is_loopback() {
-                true => *netns == c.netns,
-                false => self.histories.has_address(*netns, addr) == Some(true),
-            };
-            let serves = *bound == mapped(addr) || is_wildcard(*bound);
-            *of_port == port && closed.waiting >= waiting && serves && has()
-        });
-        here.next().map(|((netns, port, _), _)| (*netns, *port))
+        let closed = |netns: &u32| {
+            let at = self.closed_listeners.at(*netns, addr, port);
+            at.is_some_and(|closed| closed.waiting >= waiting)
+        };
+        let netns = self.histories.which_has(c.netns, addr, None, closed)?;
+        Some((netns, port))
     }
 
     /// Sockets of a connection's address that were closed in this run, in words.
@@ -144,5 +140,12 @@ mod tests {
         assert_eq!(context.called_closed_listener(&c, 3), Some((NETNS, 8080)));
         let other = connection(Role::Client, "10.0.0.9", 8081);
         assert_eq!(context.called_closed_listener(&other, 0), None);
+        let c = Connection {
+            netns: NETNS + 7,
+            ..c
+        };
+        assert_eq!(context.called_closed_listener(&c, 3), Some((NETNS, 8080)));
+        context.has_addresses(NETNS + 2, vec![c.peer_addr]);
+        assert_eq!(context.called_closed_listener(&c, 3), None, "two have it");
     }
 }

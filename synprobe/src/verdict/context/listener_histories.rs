@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{ListenerHistory, window::Marks};
@@ -211,31 +211,41 @@ impl ListenerHistories {
         group.into_iter().max_by_key(|h| h.trouble())
     }
 
-    /// The listener at an address of this host, in whichever namespace has it; its own first.
+    /// The listener at an address of this host: in the caller's own namespace, in the one where its packets were
+    /// seen, or in the only one that has the address. Namespaces may share addresses (overlapping tenants,
+    /// slirp4netns): then none is named.
     pub(super) fn on_this_host(
         &self,
         own: u32,
-        addr: IpAddr,
-        port: u16,
+        seen_in: Option<u32>,
+        called: SocketAddr,
     ) -> Option<&ListenerHistory> {
-        let has = |netns: u32| {
-            addr.is_loopback() && netns == own
-                || self
-                    .addresses
-                    .get(&netns)
-                    .is_some_and(|all| all.contains(&addr))
-        };
-        let mut namespaces: Vec<u32> = self
-            .listeners
-            .keys()
-            .filter(|(netns, p, ..)| *p == port && has(*netns))
-            .map(|(netns, ..)| *netns)
-            .collect();
-        namespaces.dedup();
-        namespaces.sort_by_key(|netns| (*netns != own, *netns));
-        namespaces
-            .into_iter()
-            .find_map(|netns| self.listener(netns, addr, port))
+        let (addr, port) = (called.ip(), called.port());
+        let listens = |netns: &u32| self.listener(*netns, addr, port).is_some();
+        let netns = self.which_has(own, addr, seen_in.filter(listens), listens)?;
+        self.listener(netns, addr, port)
+    }
+
+    /// The namespace that is meant by an address: the caller's own, where it has the address and `serves`; else
+    /// `seen_in`; else the only one that has it.
+    pub(super) fn which_has(
+        &self,
+        own: u32,
+        addr: IpAddr,
+        seen_in: Option<u32>,
+        serves: impl Fn(&u32) -> bool,
+    ) -> Option<u32> {
+        let has = self.addresses.iter().filter(|(_, all)| all.contains(&addr));
+        let mut having = has.map(|(netns, _)| *netns);
+        let is_own = addr.is_loopback() || self.has_address(own, addr) == Some(true);
+        if is_own && serves(&own) {
+            return Some(own);
+        }
+        if addr.is_loopback() || seen_in.is_some() {
+            return seen_in;
+        }
+        let only = having.next().filter(serves)?;
+        having.next().is_none().then_some(only)
     }
 
     /// How many SYNs and final ACKs found an accept queue full, in the namespaces that have this address;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Context, DroppedPacket, ListenerHistory};
+use super::{Context, DroppedPacket, Ends, ListenerHistory};
 use crate::model::{Connection, LimitedBy, ListenCounters, Listener, Role};
 
 impl Context {
@@ -67,14 +67,25 @@ impl Context {
         self.histories.listener(netns, at.ip(), at.port())
     }
 
-    /// The listener that a client calls, where that is on this host.
+    /// The listener that a client calls, where that is on this host and its namespace is known.
     pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         let called = match self.redirected_to(c) {
             Some(to) => to,
             None => SocketAddr::new(c.peer_addr, c.peer_port?),
         };
         self.histories
-            .on_this_host(c.netns, called.ip(), called.port())
+            .on_this_host(c.netns, self.seen_arriving(c, called), called)
+    }
+
+    /// The namespace with this address in which a packet of the connection was seen to arrive.
+    fn seen_arriving(&self, c: &Connection, called: SocketAddr) -> Option<u32> {
+        let ends = Ends::between(SocketAddr::new(c.local_addr, c.local_port?), called);
+        let has = |netns: u32| self.histories.has_address(netns, called.ip()) == Some(true);
+        let dropped = self.drops.of(&ends, 0).into_iter();
+        dropped
+            .filter(|d| d.incoming && d.to.port() == called.port())
+            .map(|d| d.netns)
+            .find(|netns| has(*netns))
     }
 
     /// The sockets that serve a connection of this host's server: several where they share the address by
