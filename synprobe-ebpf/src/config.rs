@@ -286,6 +286,9 @@ pub const ALL_REASON_WORDS: usize = 6 * REASON_WORDS;
 
 /// Maximum of `drop` records per CPU and second.
 pub const DROPS_PER_SECOND: u64 = 1000;
+/// The same of packets outside the selection. One of them may belong to a selected handshake: dropped in another
+/// namespace, or after NAT changed its ends.
+pub const OTHER_DROPS_PER_SECOND: u64 = 200;
 
 /// A RST is early that comes within this time after the handshake, or after the first data where nothing was
 /// acknowledged; microseconds.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use synprobe_ebpf::{
-    event::{Header, KIND_EARLY_RESET, KINDS, Wire},
+    event::{Header, KIND_DROP, KIND_EARLY_RESET, KINDS, Wire},
     stats::{REGULAR, Stats},
 };
 
@@ -107,6 +107,13 @@ pub fn held_back(kind: u16) {
     tally(REGULAR, |s| &mut s.held_back);
 }
 
+/// As [`held_back`], for a dropped packet outside the selection.
+#[inline(always)]
+pub fn other_held_back() {
+    count(REGULAR, KIND_DROP, |s| &mut s.produced);
+    tally(REGULAR, |s| &mut s.others_held_back);
+}
+
 /// As [`held_back`], for a connection that was reset early.
 #[inline(always)]
 pub fn reset_held_back() {
@@ -114,10 +121,10 @@ pub fn reset_held_back() {
     tally(REGULAR, |s| &mut s.resets_held_back);
 }
 
-/// Whether this CPU may write another record in this second.
+/// Whether this CPU may write another record in this second; `slot` of `seconds` has its count.
 #[inline(always)]
-pub fn within_limit(seconds: &PerCpuArray<RecordSecond>, most: u64) -> bool {
-    let Some(second) = seconds.get_ptr_mut(0) else {
+pub fn within_limit(seconds: &PerCpuArray<RecordSecond>, slot: u32, most: u64) -> bool {
+    let Some(second) = seconds.get_ptr_mut(slot) else {
         return false;
     };
     // SAFETY: a per-CPU slot that only one program uses; see `with_stats`.

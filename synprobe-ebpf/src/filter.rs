@@ -100,28 +100,23 @@ pub fn listener_passes(sk: Kptr, ports: Ports) -> Result<bool, ReadError> {
 
 #[inline(always)]
 fn netns_passes(sk: Kptr) -> Result<bool, ReadError> {
-    if setting!(netns) == 0 {
-        return Ok(true);
-    }
-    Ok(netns_is_wanted(kread::netns(sk)?))
+    Ok(setting!(netns) == 0 || inode_passes(kread::netns(sk)?))
 }
 
+/// As [`netns_passes`], for a namespace's inode.
 #[inline(always)]
-fn netns_is_wanted(netns: u32) -> bool {
-    netns == setting!(netns) || netns == setting!(netns_too)
+pub fn inode_passes(netns: u32) -> bool {
+    setting!(netns) == 0 || netns == setting!(netns) || netns == setting!(netns_too)
 }
 
-/// As [`flow_passes`], for a packet; `peer` reads the peer's address from its headers.
+/// Whether the ends of a packet pass the ports and the peer networks; `peer` reads the peer's address from its
+/// headers.
 #[inline(always)]
-pub fn packet_passes(
+pub fn ends_pass(
     ports: Ports,
-    netns: u32,
     peer: impl FnOnce() -> Result<[u8; 16], ReadError>,
 ) -> Result<bool, ReadError> {
     if setting!(ports) != 0 && !ports_pass(ports) {
-        return Ok(false);
-    }
-    if setting!(netns) != 0 && !netns_is_wanted(netns) {
         return Ok(false);
     }
     Ok(setting!(peers) == 0 || PEERS.get(Key::new(128, peer()?)).is_some())

@@ -30,9 +30,16 @@ pub static SET_STATE_RUNNING: PerCpuArray<u64> = PerCpuArray::with_max_entries(1
 #[map]
 pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 
-/// The `drop` records that this CPU wrote in the current second. Limits the records of a drop storm.
+/// The `drop` records that this CPU wrote in the current second, by [`OF_SELECTION`] and so on. Limits the records
+/// of a drop storm.
 #[map]
-pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(1, 0);
+pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(3, 0);
+/// Of packets of the selection.
+pub const OF_SELECTION: u32 = 0;
+/// Of packets whose ends are of the selection, in another namespace or another role: this host may forward them.
+pub const OF_ITS_ENDS: u32 = 1;
+/// Of all others.
+pub const OF_OTHERS: u32 = 2;
 
 /// The same of early resets. Limits the records of a flood of RSTs.
 #[map]

@@ -9,7 +9,8 @@ pub const STAND_IN: u32 = 1;
 /// Slots per CPU.
 pub const STATS_SLOTS: u32 = 2;
 
-/// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back` + `resets_held_back`, always.
+/// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back` + `others_held_back` +
+/// `resets_held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -21,6 +22,9 @@ pub struct Stats {
     pub unread: [u64; KINDS],
     /// `drop` records beyond [`DROPS_PER_SECOND`](crate::config::DROPS_PER_SECOND): not written.
     pub held_back: u64,
+    /// The same of packets outside the selection, beyond
+    /// [`OTHER_DROPS_PER_SECOND`](crate::config::OTHER_DROPS_PER_SECOND).
+    pub others_held_back: u64,
     /// The same of early resets, beyond
     /// [`EARLY_RESETS_PER_SECOND`](crate::config::EARLY_RESETS_PER_SECOND).
     pub resets_held_back: u64,
@@ -44,6 +48,7 @@ impl Stats {
         sum(&mut self.dropped, &other.dropped);
         sum(&mut self.unread, &other.unread);
         self.held_back = self.held_back.wrapping_add(other.held_back);
+        self.others_held_back = self.others_held_back.wrapping_add(other.others_held_back);
         self.resets_held_back = self.resets_held_back.wrapping_add(other.resets_held_back);
         self.drop_runs = self.drop_runs.wrapping_add(other.drop_runs);
         self.drop_looks = self.drop_looks.wrapping_add(other.drop_looks);

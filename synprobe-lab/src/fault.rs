@@ -89,6 +89,11 @@ pub struct FaultInjector<'ns> {
 impl<'ns> FaultInjector<'ns> {
     /// Attaches the classifier, without a rule, to the ingress of `ns`.
     pub fn attach(ns: &'ns Ns) -> Result<Self> {
+        Self::attach_to(ns, INTERFACE)
+    }
+
+    /// The same for another interface.
+    pub fn attach_to(ns: &'ns Ns, interface: &str) -> Result<Self> {
         // Before Linux 5.11 maps are charged to the memory lock limit.
         let unlimited = libc::rlimit {
             rlim_cur: libc::RLIM_INFINITY,
@@ -102,7 +107,7 @@ impl<'ns> FaultInjector<'ns> {
         ns.run(|| {
             let old = KernelVersion::current().is_ok_and(|now| now < KernelVersion::new(6, 6, 0));
             if old {
-                tc::qdisc_add_clsact(INTERFACE).context("adding clsact to the lab's interface")?;
+                tc::qdisc_add_clsact(interface).context("adding clsact to the lab's interface")?;
             }
             let program = ebpf
                 .program_mut("lose")
@@ -112,7 +117,7 @@ impl<'ns> FaultInjector<'ns> {
                 .load()
                 .context("loading the lab's fault classifier")?;
             program
-                .attach(INTERFACE, TcAttachType::Ingress)
+                .attach(interface, TcAttachType::Ingress)
                 .context("attaching the lab's fault classifier")?;
             Ok(())
         })?;

@@ -32,7 +32,8 @@ const VIRTUAL_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 1);
 const VIRTUAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 2, 0, 0, 0, 0, 1);
 
 const TO_CLIENT: &str = "lab1";
-const TO_SERVER: &str = "lab2";
+/// The device towards the server; at the server, towards the router.
+pub(super) const TO_SERVER: &str = "lab2";
 
 /// MAC addresses of the router's links, both ends.
 const CLIENTS_END: [u8; 6] = [2, 0, 0, 0, 1, 1];

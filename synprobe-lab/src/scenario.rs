@@ -35,10 +35,6 @@ pub trait Scenario: Sync {
     fn supports(&self, _family: SocketFamily) -> bool {
         true
     }
-    /// Whether another namespace of this host drops packets, which are to be seen.
-    fn drops_elsewhere(&self) -> bool {
-        false
-    }
     /// Whether the scenario is an incident: it reaches a state, calls [`Lab::ready`], and holds the state
     /// until `stop` is set or a time limit has passed. Other scenarios make whole handshakes.
     fn is_incident(&self) -> bool {

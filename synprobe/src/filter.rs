@@ -1,6 +1,8 @@
 //! The user's selection: parsed once, applied by the kernel side, and again by the agent for what does not
 //! come through the ring (sock_diag).
 
+mod drops;
+
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;

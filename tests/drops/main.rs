@@ -76,7 +76,11 @@ struct Watch {
     host: &'static Ready,
     probes: Probes,
     drain: Box<dyn FnMut() -> Vec<DropRecord>>,
+    selection: Selection,
+    /// Of the selection.
     seen: Vec<DropRecord>,
+    /// How many others came.
+    others: u64,
 }
 
 impl Watch {
@@ -115,15 +119,25 @@ impl Watch {
             host,
             probes,
             drain,
+            selection,
             seen: Vec::new(),
+            others: 0,
         })
+    }
+
+    fn take(&mut self) {
+        let (seen, others): (Vec<_>, Vec<_>) = (self.drain)()
+            .into_iter()
+            .partition(|record| self.selection.selects_drop(record));
+        self.seen.extend(seen);
+        self.others += others.len() as u64;
     }
 
     /// Waits for this many records in total.
     fn until(&mut self, count: usize) -> Result<&[DropRecord]> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.seen.extend((self.drain)());
+            self.take();
             if self.seen.len() >= count {
                 return Ok(&self.seen);
             }
@@ -139,15 +153,17 @@ impl Watch {
     /// Ends it: all records, and the counters; nothing was lost but what was held back.
     fn end(mut self) -> Result<(Vec<DropRecord>, Stats)> {
         self.probes.detach();
-        self.seen.extend((self.drain)());
+        self.take();
         let stats = self.probes.stats()?;
         let kind = usize::from(KIND_DROP);
         let counts = (stats.dropped[kind], stats.unread[kind]);
         ensure!(counts == (0, 0), "lost: {stats:?}");
+        let written = self.seen.len() as u64 + self.others;
         ensure!(
-            stats.produced[kind] == self.seen.len() as u64 + stats.held_back,
-            "{} seen: {stats:?}",
-            self.seen.len()
+            stats.produced[kind] == written + stats.held_back + stats.others_held_back,
+            "{} and {} others seen: {stats:?}",
+            self.seen.len(),
+            self.others
         );
         Ok((self.seen, stats))
     }

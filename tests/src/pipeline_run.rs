@@ -130,7 +130,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         give_up_privileges: true,
         window: None,
         record: None,
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: false,
         namespaces: Vec::new(),
     }

@@ -28,6 +28,8 @@ pub enum Missed {
     Evicted,
     /// Connections that were reset right after their handshake, which is not affected.
     EarlyResets,
+    /// Dropped packets outside the selection.
+    OtherDrops,
 }
 
 /// Something was lost.
@@ -52,6 +54,7 @@ impl Lost {
                 | Missed::Output
                 | Missed::Evicted
                 | Missed::EarlyResets
+                | Missed::OtherDrops
         )
     }
 }

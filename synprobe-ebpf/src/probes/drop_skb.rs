@@ -23,8 +23,8 @@ use aya_ebpf::{
 };
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT,
-        ROLE_SERVER,
+        DROPS_PER_SECOND, OTHER_DROPS_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING,
+        REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
     stats::REGULAR,
@@ -35,10 +35,10 @@ use super::{
     finish,
 };
 use crate::{
-    emit::{emit, held_back, tally, within_limit},
-    filter::{packet_passes, role_passes},
+    emit::{emit, held_back, other_held_back, tally, within_limit},
+    filter::{ends_pass, inode_passes, role_passes},
     kread::{Kptr, Ports, ReadError, fill_flow, mapped, netns, netns_of_device, peer_addr, place},
-    maps::DROP_SECOND,
+    maps::{DROP_SECOND, OF_ITS_ENDS, OF_OTHERS, OF_SELECTION},
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -121,9 +121,6 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         state::SYN_SENT => Some(ROLE_CLIENT),
         _ => role(segment.flags, incoming, listener.is_some()),
     };
-    if !role.is_none_or(role_passes) {
-        return Ok(());
-    }
     let device = Kptr::new(skb.read(place!(skb_dev))?);
     let netns = match receiver.or(sender) {
         Some(sk) => netns(sk)?,
@@ -138,11 +135,13 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         (None, true) => segment.source(),
         (None, false) => segment.destination(),
     };
-    if !packet_passes(ports, netns, peer)? {
-        return Ok(());
-    }
-    if !within_limit(&DROP_SECOND, DROPS_PER_SECOND) {
-        held_back(KIND_DROP);
+    let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
+    if selected {
+        if !within_limit(&DROP_SECOND, OF_SELECTION, DROPS_PER_SECOND) {
+            held_back(KIND_DROP);
+            return Ok(());
+        }
+    } else if !wanted || !is_let_through(&segment)? {
         return Ok(());
     }
     emit(|r: &mut DropRecord, header| {
@@ -200,6 +199,27 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         Ok(())
     });
     Ok(())
+}
+
+/// Whether a packet outside the selection gives a record. It may be of a selected handshake: dropped in another
+/// namespace, or with other ends after NAT. The agent knows by its sequence number.
+#[inline(always)]
+fn is_let_through(segment: &PacketHeaders) -> Result<bool, ReadError> {
+    // Where a packet is forwarded, none of its ends is the local one.
+    if ends_pass(segment.ports(true), || segment.source())?
+        || ends_pass(segment.ports(false), || segment.destination())?
+    {
+        let passes = within_limit(&DROP_SECOND, OF_ITS_ENDS, DROPS_PER_SECOND);
+        if !passes {
+            held_back(KIND_DROP);
+        }
+        return Ok(passes);
+    }
+    let passes = within_limit(&DROP_SECOND, OF_OTHERS, OTHER_DROPS_PER_SECOND);
+    if !passes {
+        other_held_back();
+    }
+    Ok(passes)
 }
 
 /// The role of this host's end, where the packet implies it.

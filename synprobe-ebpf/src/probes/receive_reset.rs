@@ -93,7 +93,7 @@ fn after_handshake(sk: Kptr, sk_state: u8) -> Result<(), ReadError> {
     if !flow_passes(sk, ports)? {
         return Ok(());
     }
-    if !within_limit(&RESET_SECOND, EARLY_RESETS_PER_SECOND) {
+    if !within_limit(&RESET_SECOND, 0, EARLY_RESETS_PER_SECOND) {
         reset_held_back();
         return Ok(());
     }

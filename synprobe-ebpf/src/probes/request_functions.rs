@@ -20,9 +20,9 @@ use super::{
 use crate::{
     emit::{emit, held_back, within_limit},
     ended_by,
-    filter::{packet_passes, role_passes},
+    filter::{ends_pass, inode_passes, role_passes},
     kread::{Kptr, ReadError, netns, place},
-    maps::DROP_SECOND,
+    maps::{DROP_SECOND, OF_SELECTION},
 };
 
 /// `inet_csk_reqsk_queue_hash_add(sk, req, …)`: a SYN was accepted.
@@ -110,10 +110,10 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
     };
     let netns = netns(sk)?;
     let ports = segment.ports(true);
-    if !packet_passes(ports, netns, || segment.source())? {
+    if !inode_passes(netns) || !ends_pass(ports, || segment.source())? {
         return Ok(());
     }
-    if !within_limit(&DROP_SECOND, DROPS_PER_SECOND) {
+    if !within_limit(&DROP_SECOND, OF_SELECTION, DROPS_PER_SECOND) {
         held_back(KIND_REQUEST);
         return Ok(());
     }

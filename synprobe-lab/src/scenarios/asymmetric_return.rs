@@ -4,10 +4,8 @@ use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Cause, Client, GroundTruth, Lab, Outcome, PORT, Side,
-    nft::{NftHook, NftRule},
-    packet::flags,
-    router::DnatRouter,
+    Cause, Client, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Side, bare_ack,
+    router::{DnatRouter, TO_SERVER},
     scenario::{Scenario, ScenarioRun},
 };
 
@@ -35,12 +33,10 @@ impl Scenario for AsymmetricReturnScenario {
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
         let mut run = ScenarioRun::new(self, lab, stop);
         lab.server.set_sysctl("ipv4/tcp_synack_retries", "1")?;
-        let acks = NftRule {
-            destination_port: Some(PORT),
-            flags: Some((flags::SYN | flags::ACK, flags::ACK)),
-            ..NftRule::drop(NftHook::Forward)
-        };
-        let router = DnatRouter::with_rules(lab, &[], &[acks])?;
+        let router = DnatRouter::new(lab, &[])?;
+        // As on its way: the firewall of this picture is another host, whose drops nobody sees.
+        let mut firewall = FaultInjector::attach_to(&lab.server, TO_SERVER)?;
+        firewall.set(0, bare_ack(), LossPattern::All, PORT)?;
         let address = router.address(lab, PORT);
         let _listener = lab.listen(PORT, 128)?;
         let local = SocketAddr::new(lab.as_sockets_write(lab.client_ip()), 0);
@@ -57,6 +53,7 @@ impl Scenario for AsymmetricReturnScenario {
             run.with_retransmits(RETRIES);
             run.with_cause(VerdictKind::AsymmetricNat);
         }
+        run.report_fault(&firewall, 0, "final ACKs past the router")?;
         drop(clients);
         let retransmitted = CLIENTS * u64::from(RETRIES);
         run.expect(Side::Client, "ActiveOpens", CLIENTS..=CLIENTS);

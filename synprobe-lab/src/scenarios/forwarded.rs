@@ -72,10 +72,6 @@ impl Scenario for ForwardedDropScenario {
         &[AFTER_DNAT, AFTER_SNAT, SERVED, SERVED + 1]
     }
 
-    fn drops_elsewhere(&self) -> bool {
-        true
-    }
-
     fn run(&self, lab: &Lab, stop: &AtomicBool) -> Result<GroundTruth> {
         let mut run = ScenarioRun::new(self, lab, stop);
         let linear = lab.client.try_sysctl("ipv4/tcp_syn_linear_timeouts", "4")?;

@@ -110,10 +110,7 @@ pub fn connect<V: View + Send + 'static>(
         give_up_privileges: true,
         window: None,
         record: None,
-        drops_of: Some(Selection {
-            ports: resolved.target.port.to_string().parse().unwrap_or_default(),
-            ..Selection::default()
-        }),
+        enters_dropping: true,
         count_sockets: false,
         namespaces: vec![netns.clone()],
     };

@@ -31,8 +31,11 @@ impl Engine {
             return;
         }
         let context = &mut self.judge.context;
-        if let Some(meaning) = meaning.filter(|meaning| is_own_doing(meaning)) {
-            self.host_counts.drop(meaning.reason.clone(), incoming);
+        if let Some(meaning) = meaning.filter(|meaning| meaning.is_own_doing()) {
+            let is_selected = context.selection.selects_drop(&r);
+            if is_selected {
+                self.host_counts.drop(meaning.reason.clone(), incoming);
+            }
             let (from, to) = if incoming {
                 (peer, local)
             } else {
@@ -61,7 +64,7 @@ impl Engine {
             tell_offload_from_damage(&mut drop, &r);
             context.note_drop(drop.clone());
             // One that has a half-open is a repeated SYN.
-            if !self.tracker.has_half_open(&Tuple::from(&r.flow)) {
+            if is_selected && !self.tracker.has_half_open(&Tuple::from(&r.flow)) {
                 self.note_dropped_syn(&drop);
             }
         } else if r.listener != 0
@@ -77,15 +80,10 @@ impl Engine {
     }
 }
 
-/// Whether the reason lies on this host. That of a socket's own processing has a name and no words.
-fn is_own_doing(meaning: &DropMeaning) -> bool {
-    !meaning.words.is_empty()
-}
-
 /// What a half-open made of the packet, by the kernel's name for the reason.
 fn treatment(r: &DropRecord, meaning: Option<&DropMeaning>) -> Treatment {
     match meaning {
-        Some(meaning) if is_own_doing(meaning) => Treatment::Ignored,
+        Some(meaning) if meaning.is_own_doing() => Treatment::Ignored,
         Some(meaning) if r.listener != 0 => match &*meaning.reason {
             "NOT_SPECIFIED" => Treatment::Taken,
             "TCP_LISTEN_OVERFLOW" => Treatment::Overflow,

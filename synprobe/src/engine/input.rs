@@ -199,3 +199,10 @@ pub struct DropMeaning {
     /// The kernel function, where it is known.
     pub place: Option<Arc<str>>,
 }
+
+impl DropMeaning {
+    /// Whether the cause lies on this host. The reason of a socket's own processing has a name and no words.
+    pub fn is_own_doing(&self) -> bool {
+        !self.words.is_empty()
+    }
+}

@@ -202,6 +202,7 @@ fn kind(of: Missed) -> &'static str {
         Missed::Any => "any",
         Missed::Drops => "drops",
         Missed::EarlyResets => "early_resets",
+        Missed::OtherDrops => "other_drops",
         Missed::Handshakes(_) => "handshakes",
         Missed::Data(_) => "data",
         Missed::Output => "output",

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use synprobe_ebpf::event::{DropRecord, Flow, state};
+use synprobe_ebpf::event::{Flow, state};
 use thiserror::Error;
 
 use crate::{
@@ -103,7 +103,11 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
     match input {
         Input::Event(event) => passes(&event, selection).then_some(Input::Event(event)),
         Input::Drop(record, meaning) => {
-            drop_passes(&record, selection).then_some(Input::Drop(record, meaning))
+            let is_own_doing = meaning
+                .as_ref()
+                .is_some_and(|meaning| meaning.is_own_doing());
+            (is_own_doing || selection.selects_drop(&record))
+                .then_some(Input::Drop(record, meaning))
         }
         Input::Completed(role, port, counts) => {
             let listening = match role {
@@ -187,7 +191,7 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
 }
 
 /// As the kernel side decides (`synprobe-ebpf/src/filter.rs`).
-pub(super) fn passes(event: &Event, selection: &Selection) -> bool {
+fn passes(event: &Event, selection: &Selection) -> bool {
     let role = match event {
         Event::State(r, ..) => role_of(r.old, r.new),
         Event::Retransmit(r, _) if r.state == state::SYN_SENT => Some(Role::Client),
@@ -211,21 +215,6 @@ pub(super) fn passes(event: &Event, selection: &Selection) -> bool {
                 .is_none_or(|only| only.contains(&r.flow.netns));
     }
     flow_passes(event.flow(), selection)
-}
-
-fn drop_passes(record: &DropRecord, selection: &Selection) -> bool {
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
-    let incoming = record.ifindex != 0;
-    let role = match record.flags & (SYN | ACK) {
-        _ if record.listener != 0 => Some(Role::Server),
-        SYN if incoming => Some(Role::Server),
-        SYN => Some(Role::Client),
-        both if both == SYN | ACK && incoming => Some(Role::Client),
-        both if both == SYN | ACK => Some(Role::Server),
-        _ => None,
-    };
-    role.is_none_or(|role| selection.wants(role)) && flow_passes(&record.flow, selection)
 }
 
 fn flow_passes(flow: &Flow, selection: &Selection) -> bool {

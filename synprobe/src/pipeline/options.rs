@@ -17,9 +17,9 @@ use crate::{
 pub struct WatchOptions {
     /// The connections to watch.
     pub selection: Selection,
-    /// What the kernel side lets through, where that is more than the selection: then drops outside the
-    /// selection are taken in too. A packet may be dropped in another namespace than its socket's.
-    pub drops_of: Option<Selection>,
+    /// Whether namespaces outside the selection in which packets were dropped are entered too: their routes and
+    /// addresses are known then.
+    pub enters_dropping: bool,
     /// When handshakes are judged, and so which lines there are.
     pub mode: Mode,
     /// How much of a handshake comes out of the kernel.

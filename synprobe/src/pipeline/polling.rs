@@ -194,7 +194,7 @@ impl Run {
             took,
             ..
         } = *round;
-        if let (Some(only), Some(_)) = (self.options.selection.netns, &self.options.drops_of) {
+        if let Some(only) = self.options.selection.netns {
             // A namespace that only a drop has named: its handshakes, and so its counts, are nobody's here.
             dumps.retain(|dump| only.contains(&dump.netns));
             counters.retain(|counters| only.contains(&counters.netns));

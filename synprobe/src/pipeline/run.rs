@@ -15,7 +15,6 @@ use super::{
     enrich::Enricher,
     host_names::HostNames,
     losses::Losses,
-    narrow::passes,
     polling::Polling,
     recorder::{Prepared, RecordSummary, Recorder},
     rules::RuleReading,
@@ -68,8 +67,6 @@ pub(super) struct Run {
     pub(super) named: HashSet<u32>,
     losses: Losses,
     began: Instant,
-    /// Records that the kernel side let through and that are not of the selection.
-    not_selected: u64,
     segment_ends: SegmentEnds,
     pub(super) asked: StatusAnswers,
     /// When the problems of the window are judged next.
@@ -83,9 +80,7 @@ impl Run {
         asked: Option<StatusRequests>,
     ) -> Result<Self, WatchError> {
         let mut filter = options
-            .drops_of
-            .as_ref()
-            .unwrap_or(&options.selection)
+            .selection
             .to_kernel(options.detail, host.ephemeral_ports);
         if host.kernel.preempts_tracepoints() {
             filter.filter.stand_in = 1;
@@ -136,7 +131,7 @@ impl Run {
             options.namespaces.clone(),
             options.selection.netns.is_some(),
         )
-        .opening_those_named(options.drops_of.is_some());
+        .opening_those_named(options.enters_dropping);
         tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
         let mut run = Self {
             core: Core {
@@ -157,7 +152,6 @@ impl Run {
             named: HashSet::new(),
             losses: Losses::default(),
             began: Instant::now(),
-            not_selected: 0,
             segment_ends,
             asked: StatusAnswers::new(asked),
             judge: Instant::now(),
@@ -212,15 +206,7 @@ impl Run {
         let (core, enricher, named) = (&mut self.core, &mut self.enricher, &mut self.named);
         let mut failed = false;
         let mut last = 0;
-        let selection = &self.options.selection;
-        let is_wider = self.options.drops_of.is_some();
-        let not_selected = &mut self.not_selected;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
-            Ok(event)
-                if is_wider && !matches!(event, Event::Drop(_)) && !passes(&event, selection) =>
-            {
-                *not_selected += 1;
-            }
             Ok(event) => {
                 let netns = event.flow().netns;
                 if last != netns {
@@ -350,15 +336,10 @@ impl Run {
         }
         self.core.feed(Input::End {
             at_ns: monotonic_ns(),
-            produced: self.produced(),
+            produced: self.losses.produced(),
         });
         self.core.publish(Subscriber::publish_last);
         Ok(())
-    }
-
-    /// Records of the selection that were due.
-    fn produced(&self) -> u64 {
-        self.losses.produced().saturating_sub(self.not_selected)
     }
 
     /// The totals: as the `end` line has them, or as they stand now where there is none.
@@ -367,7 +348,7 @@ impl Run {
         engine
             .end()
             .cloned()
-            .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.produced()))
+            .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.losses.produced()))
     }
 
     /// Ends the recording, if there is one.

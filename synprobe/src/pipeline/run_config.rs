@@ -74,7 +74,7 @@ fn hash_seed() -> u64 {
 /// Whether the run enters other namespaces than its own.
 pub(super) fn enters_others(options: &WatchOptions) -> bool {
     let here = NetNs::current().ok();
-    let only = options.selection.netns.is_some() && options.drops_of.is_none();
+    let only = options.selection.netns.is_some() && !options.enters_dropping;
     let all_here = options
         .namespaces
         .iter()

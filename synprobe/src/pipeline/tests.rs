@@ -24,7 +24,7 @@ fn options() -> WatchOptions {
         give_up_privileges: false,
         window: None,
         record: None,
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: false,
         namespaces: Vec::new(),
     }

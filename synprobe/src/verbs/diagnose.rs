@@ -38,7 +38,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         duration: Some(duration),
         record: args.recording.record.clone().map(RecordTo::File),
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: args.format == Format::Text,
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtTheEnd)?
     };

@@ -166,7 +166,7 @@ fn watch_options(
         give_up_privileges: true,
         window: None,
         record: None,
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: false,
         namespaces,
     })

@@ -43,7 +43,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         duration: args.duration,
         record: Some(to),
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: true,
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };

@@ -64,9 +64,7 @@ pub fn run<V: View + Send + 'static>(
         give_up_privileges: false,
         window: None,
         record: None,
-        // In the quiet mode the kernel side would count the connections of others to these ports.
-        drops_of: (scenario.drops_elsewhere() && setup.detail.slow_us().is_none())
-            .then(|| by_ports(scenario.ports())),
+        enters_dropping: false,
         count_sockets: false,
         namespaces: vec![lab.client.netns(), lab.server.netns()],
     };
@@ -92,15 +90,6 @@ pub fn run<V: View + Send + 'static>(
         incident,
     };
     Ok((run, keep.view))
-}
-
-/// Everything with one of these ports, in whatever namespace.
-fn by_ports(ports: &[u16]) -> Selection {
-    let list: Vec<String> = ports.iter().map(u16::to_string).collect();
-    Selection {
-        ports: list.join(",").parse().unwrap_or_default(),
-        ..Selection::default()
-    }
 }
 
 /// Starts the pipeline, then the scenario. The pipeline ends with the scenario.

@@ -60,6 +60,10 @@ struct RulesAt {
     rules: Ruleset,
 }
 
+/// Namespaces outside the selection that are read at a time. They must not delay those of the selection: rules may
+/// change meanwhile.
+const OTHERS: usize = 2;
+
 #[derive(Default)]
 pub(super) struct FilterRules(Option<Bounded<u32, KnownRules>>);
 
@@ -246,7 +250,12 @@ impl Context {
             return Vec::new();
         };
         let due = all.iter().filter(|(_, known)| known.wants(is_last));
-        let due: Vec<u32> = due.map(|(netns, _)| *netns).collect();
+        let is_selected =
+            |netns: &u32| (self.selection.netns).is_none_or(|only| only.contains(netns));
+        let (mut due, mut others): (Vec<u32>, Vec<u32>) =
+            due.map(|(netns, _)| *netns).partition(is_selected);
+        others.truncate(OTHERS);
+        due.extend(others);
         for netns in &due {
             if let Some(known) = all.get_mut(netns) {
                 known.asked = true;
