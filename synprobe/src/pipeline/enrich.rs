@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Instant,
 };
 
 use synprobe_ebpf::event::{DropRecord, Flow, SYN_NO_TUPLE, state};
@@ -24,6 +25,10 @@ const REMEMBERED: usize = REMEMBERED_NAMES / 2;
 
 /// Reason and place; whether a socket, or a half-open, processed the packet; whether its own socket was sending it.
 type MeaningKey = (u32, u64, (bool, bool));
+
+/// What is around dropped packets outside the selection is looked up again after this many times the duration of the
+/// last look: a fiftieth of a core.
+const ELSEWHERE_PAUSE: u32 = 50;
 
 /// See the module.
 pub struct Enricher {
@@ -46,6 +51,8 @@ pub struct Enricher {
     last_cgroup: u64,
     meanings: HashMap<MeaningKey, Option<Arc<DropMeaning>>>,
     holders: Holders,
+    /// What is around dropped packets outside the selection is not looked up before this.
+    elsewhere_due: Instant,
 }
 
 impl Enricher {
@@ -66,6 +73,7 @@ impl Enricher {
             last_cgroup: 0,
             meanings: HashMap::new(),
             holders: Holders::default(),
+            elsewhere_due: Instant::now(),
         }
     }
 
@@ -110,6 +118,19 @@ impl Enricher {
             }
             event => Input::Event(event),
         });
+    }
+
+    /// Feeds a dropped packet outside the selection. What is around it is looked up now and then only: namespaces that
+    /// are not asked for must cost little, however many they are.
+    pub fn drop_elsewhere(&mut self, record: DropRecord, feed: &mut impl FnMut(Input)) {
+        if self.elsewhere_due <= Instant::now() {
+            let began = Instant::now();
+            self.namespace(record.flow.netns, feed);
+            self.around_drop(&record, feed);
+            self.elsewhere_due = Instant::now() + began.elapsed() * ELSEWHERE_PAUSE;
+        }
+        let meaning = self.meaning(&record);
+        feed(Input::Drop(record, meaning));
     }
 
     /// Feeds what belongs to a dropped packet, before its record: the device, and where netfilter dropped it the

@@ -206,7 +206,17 @@ impl Run {
         let (core, enricher, named) = (&mut self.core, &mut self.enricher, &mut self.named);
         let mut failed = false;
         let mut last = 0;
+        let selection = &self.options.selection;
+        let enters_dropping = self.options.enters_dropping;
+        let mut elsewhere = 0;
         let records = self.ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(Event::Drop(record)) if !selection.selects_drop(&record) => {
+                if enters_dropping {
+                    named.insert(record.flow.netns);
+                }
+                elsewhere += 1;
+                enricher.drop_elsewhere(record, &mut |input| core.feed(input));
+            }
             Ok(event) => {
                 let netns = event.flow().netns;
                 if last != netns {
@@ -222,7 +232,7 @@ impl Run {
             }
             Err(error) => core.feed(Losses::undecodable(&error)),
         });
-        if records > 0 && self.polling.calm {
+        if records > elsewhere && self.polling.calm {
             self.polling.wake();
             self.tick = Instant::now();
         }

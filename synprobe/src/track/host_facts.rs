@@ -165,7 +165,9 @@ impl Tracker {
         match event {
             // A RST that reached a half-open ended it only if EmbryonicRsts rose.
             Event::Drop(r) => {
-                r.listener != 0 && (r.flags & RST != 0 || is_refused_ack(r, Treatment::Untold))
+                r.listener != 0
+                    && self.config.selection.selects_drop(r)
+                    && (r.flags & RST != 0 || is_refused_ack(r, Treatment::Untold))
             }
             Event::Request(r, Moment::Begun) => self.is_known(&r.flow),
             Event::Request(r, Moment::Ended) => {
