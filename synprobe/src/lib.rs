@@ -23,6 +23,7 @@ mod poller;
 pub mod preflight;
 pub mod probe;
 pub mod recording;
+pub mod report;
 mod ring;
 pub mod serve;
 pub mod track;

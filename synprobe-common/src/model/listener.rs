@@ -95,6 +95,21 @@ impl Listener {
     }
 }
 
+/// The queues of the selected listeners at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueSample {
+    /// After they were read, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+    /// One for each socket that listens.
+    pub listeners: Vec<Listener>,
+    /// How far `ListenOverflows` has risen since the run began, all watched namespaces together; `None`: not read.
+    pub listen_overflows: Option<u64>,
+    /// The same of `ListenDrops`.
+    pub listen_drops: Option<u64>,
+    /// The same of `SyncookiesSent`.
+    pub syn_cookies: Option<u64>,
+}
+
 /// What a process was doing when it was read from `/proc/PID`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerState {

@@ -49,7 +49,7 @@ pub use filter_rules::{
 };
 pub use handshake::{Confidence, Evidence, Handshake};
 pub use line::{Body, Line};
-pub use listener::{LimitedBy, Listener, OwnerState, QueueSettings};
+pub use listener::{LimitedBy, Listener, OwnerState, QueueSample, QueueSettings};
 pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{

@@ -11,6 +11,7 @@ mod lab;
 mod listeners;
 mod preflight;
 mod record;
+mod report;
 mod select;
 mod serve;
 mod states;
@@ -30,6 +31,7 @@ pub use lab::{FamilyArg, LabArgs};
 pub use listeners::ListenersArgs;
 pub use preflight::PreflightArgs;
 pub use record::{RecordArgs, RecordingArgs};
+pub use report::{Lang, ReportArgs};
 pub use select::{RoleArg, SelectArgs};
 pub use serve::{ServeArgs, ServeFormat};
 pub use states::StatesArgs;
@@ -54,6 +56,8 @@ pub enum Command {
     Diagnose(DiagnoseArgs),
     /// Record a run: watch, diagnose and others replay it with --replay, on any Linux machine
     Record(RecordArgs),
+    /// Write one HTML file: what is wrong, with pictures, of a recording or of a run
+    Report(ReportArgs),
     /// Watch all the time: metrics, open problems and health over HTTP
     Serve(ServeArgs),
     /// Join the recordings or the JSON lines of two hosts, handshake by handshake: which way lost what

@@ -9,7 +9,8 @@ use crate::{
     decode::Event,
     model::{
         Body, Counted, DestinationQuestion, End, HandshakeLines, Line, ListenCounters, Listener,
-        Lost, PathQuestion, RouteQuestion, SocketDump, Start, Tuple, WallClock, Workload,
+        Lost, PathQuestion, QueueSample, RouteQuestion, SocketDump, Start, Tuple, WallClock,
+        Workload,
     },
     track::{Fates, Observation, Totals, Tracker},
     verdict::{Context, Judge, Mode, context::Window},
@@ -25,6 +26,8 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// Where in wall-clock time they lie.
     pub clock: WallClock,
+    /// The queues at this moment; only where every line is printed at the end of the run.
+    pub queues: Option<QueueSample>,
 }
 
 /// Lines that an output writes at a time: a slow one shows that it goes on.
@@ -107,6 +110,7 @@ impl Engine {
             batches: vec![Batch {
                 lines: vec![line],
                 clock,
+                queues: None,
             }],
         }
     }
@@ -296,6 +300,15 @@ impl Engine {
         self.batches.push(Batch {
             lines,
             clock: self.clock,
+            queues: None,
+        });
+    }
+
+    pub(super) fn emit_queues(&mut self, queues: QueueSample) {
+        self.batches.push(Batch {
+            lines: Vec::new(),
+            clock: self.clock,
+            queues: Some(queues),
         });
     }
 

@@ -1,7 +1,10 @@
 //! Listeners with their queues, and what is counted of their ports.
 
 use super::Engine;
-use crate::model::{ListenCounters, Listener};
+use crate::{
+    model::{ListenCounters, Listener, QueueSample},
+    verdict::Mode,
+};
 
 impl Engine {
     /// Ports at which connections waited for accept() at the last check: in the quiet mode the kernel side's
@@ -33,6 +36,17 @@ impl Engine {
         self.judge
             .context
             .sample_at((before_ns, at_ns), &listeners, &counters);
+        if self.judge.mode() == Mode::AllAtTheEnd {
+            let context = &self.judge.context;
+            listeners.retain(|l| context.selects_listener(l));
+            self.emit_queues(QueueSample {
+                at_ns,
+                listeners,
+                listen_overflows: self.host_counts.listen_overflows,
+                listen_drops: self.listen_rises.listen_drops(),
+                syn_cookies: self.listen_rises.syn_cookies(),
+            });
+        }
     }
 
     /// What the kernel side has only counted.

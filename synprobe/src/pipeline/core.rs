@@ -34,10 +34,10 @@ impl Core {
         if let Some(recorder) = &mut self.recorder {
             recorder.moment_ends();
         }
-        if !self.engine.has_news() {
-            return;
+        if self.engine.has_news() {
+            self.read_clock();
         }
-        self.read_clock();
+        // Queues that were read come without a line.
         self.publish(Subscriber::publish);
     }
 

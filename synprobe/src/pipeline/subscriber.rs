@@ -167,7 +167,7 @@ impl Subscriber {
             self.lost_total += batch.lines.len() as u64;
             return;
         }
-        if self.lost > 0 {
+        if self.lost > 0 && !batch.lines.is_empty() {
             let lost = loss(std::mem::take(&mut self.lost), batch);
             state.lines += 1;
             state.batches.push_back(Arc::new(lost));
@@ -214,11 +214,15 @@ fn loss(lines: u64, before: &Batch) -> Batch {
             body: Body::Lost(lost),
         }],
         clock: before.clock,
+        queues: None,
     }
 }
 
 fn write(view: &mut impl View, queue: &LineQueue) -> io::Result<()> {
     while let Some(batch) = queue.next() {
+        if let Some(queues) = &batch.queues {
+            view.queues(queues);
+        }
         for piece in batch.pieces() {
             view.show(piece, batch.clock)?;
             view.flush()?;
@@ -286,6 +290,7 @@ mod tests {
         Arc::new(Batch {
             lines: vec![line; lines],
             clock: WallClock::default(),
+            queues: None,
         })
     }
 

@@ -40,6 +40,20 @@ pub enum CreateError {
 ///
 /// The path is no regular file, or the system refuses.
 pub fn create(path: &Path) -> Result<File, CreateError> {
+    let file = create_or_open(path)?;
+    file.set_len(0).map_err(|source| CreateError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(file)
+}
+
+/// The same, and an existing file keeps its content for now.
+///
+/// # Errors
+///
+/// As [`create`].
+pub fn create_or_open(path: &Path) -> Result<File, CreateError> {
     let failed = |source: io::Error| match source.raw_os_error() {
         Some(libc::EISDIR) => CreateError::IsFolder(path.to_owned()),
         Some(libc::ELOOP) => CreateError::IsLink(path.to_owned()),
@@ -64,7 +78,6 @@ pub fn create(path: &Path) -> Result<File, CreateError> {
     }
     file.set_permissions(Permissions::from_mode(FILE_MODE))
         .map_err(failed)?;
-    file.set_len(0).map_err(failed)?;
     Ok(file)
 }
 

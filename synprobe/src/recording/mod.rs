@@ -29,7 +29,7 @@ mod tests;
 pub use cut::{CutError, CutReport, cut};
 pub use damage::Damage;
 pub use encoder::{BlockEncoder, FinishedBlock};
-pub use files::{CreateError, create};
+pub use files::{CreateError, create, create_or_open};
 pub use folder::FolderError;
 pub use header::SegmentHeader;
 pub use reader::{Item, OpenError, Reader};

@@ -10,6 +10,7 @@ mod listeners;
 mod preflight;
 mod record;
 mod replay;
+mod report;
 mod serve;
 mod states;
 mod watch;
@@ -76,6 +77,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Watch(args) => watch::run(args),
         Command::Diagnose(args) => diagnose::run(args),
         Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Join(args) => join::run(args),
         Command::Explain(args) => explain::run(args),

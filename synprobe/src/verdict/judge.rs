@@ -31,6 +31,8 @@ pub enum Mode {
     AtOnce,
     /// At the end of the run, by all that is known then; healthy handshakes are not printed.
     AtTheEnd,
+    /// At the end of the run too; and every line is printed, those of healthy handshakes included.
+    AllAtTheEnd,
 }
 
 /// Gives handshakes their verdicts, and sums them to problems.
@@ -137,12 +139,17 @@ impl Judge {
                 lines.retain(|line| !is_of_server(line));
                 lines
             }
-            Mode::AtTheEnd => {
+            Mode::AtTheEnd | Mode::AllAtTheEnd => {
+                let all = self.mode == Mode::AllAtTheEnd;
                 let mut printed = Vec::new();
                 for mut line in lines {
                     match &line.body {
-                        Body::State(_) | Body::Retransmit(_) | Body::ConnectionReset(_) => (),
-                        Body::Handshake(h) if went_well(h, &self.context) => (),
+                        Body::Handshake(h) if went_well(h, &self.context) => {
+                            printed.extend(all.then_some(line));
+                        }
+                        Body::State(_) | Body::Retransmit(_) | Body::ConnectionReset(_) => {
+                            printed.extend(all.then_some(line));
+                        }
                         Body::Handshake(_) if self.held.len() < self.most_held => {
                             self.held.push(line)
                         }
@@ -178,7 +185,7 @@ impl Judge {
         let (of_handshakes, without) = self.groups.found(of_handshakes, &self.context);
         // The lines of `watch` show the problems of handshakes one by one.
         let shown = match self.mode {
-            Mode::AtTheEnd => None,
+            Mode::AtTheEnd | Mode::AllAtTheEnd => None,
             Mode::AtOnce => Some(ranked(without.iter().map(|f| f.problem.clone()).collect())),
         };
         let all: Vec<Found> = of_handshakes.into_iter().chain(without).collect();
@@ -202,7 +209,7 @@ impl Judge {
         }
         let shown = shown.into_iter().map(|p| Body::Problem(Box::new(p)));
         printed.extend(shown.map(at_the_end));
-        if self.mode == Mode::AtTheEnd {
+        if self.mode != Mode::AtOnce {
             let listeners = listeners.into_iter().map(|l| Body::Listener(Box::new(l)));
             printed.extend(listeners.map(at_the_end));
         }

@@ -12,10 +12,11 @@ use std::io;
 
 pub use json::{JsonView, WithLife, to_json};
 pub use page::Page;
+pub(crate) use page::{effect, place};
 pub use text::TextView;
 
 pub use crate::model::WallClock;
-use crate::model::{Line, Start};
+use crate::model::{Line, QueueSample, Start};
 
 /// RFC 3339, UTC, microseconds: the wall-clock time of a moment of CLOCK_MONOTONIC.
 pub fn rfc3339(clock: WallClock, mono_ns: u64) -> String {
@@ -73,6 +74,10 @@ pub trait View {
     /// The output cannot be written; a closed pipe gives `BrokenPipe`.
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()>;
 
+    /// The queues of the listeners at one moment: in runs whose mode is `Mode::AllAtTheEnd`. By default they are
+    /// ignored.
+    fn queues(&mut self, _: &QueueSample) {}
+
     /// Writes everything that is buffered.
     ///
     /// # Errors
@@ -84,6 +89,10 @@ pub trait View {
 impl View for Box<dyn View + Send> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         (**self).show(lines, clock)
+    }
+
+    fn queues(&mut self, queues: &QueueSample) {
+        (**self).queues(queues);
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -107,7 +116,7 @@ impl View for Discarded {
 
 /// What a run in this mode cannot see of servers (docs/modes.md), as the rest of a sentence; `None`: the run
 /// watched no servers, or nothing of this kind is missing.
-fn blind_in(start: &Start) -> Option<&'static str> {
+pub(crate) fn blind_in(start: &Start) -> Option<&'static str> {
     if start
         .filters
         .get("role")

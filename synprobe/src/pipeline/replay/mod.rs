@@ -203,7 +203,11 @@ impl Replay<'_> {
             return Ok(());
         };
         self.inputs += 1;
-        let ends_batch = matches!(input, Input::BatchEnds(_) | Input::End { .. });
+        // Queues that were read come without a line.
+        let ends_batch = matches!(
+            input,
+            Input::BatchEnds(_) | Input::End { .. } | Input::PollEnds { .. }
+        );
         match input {
             Input::End { at_ns, .. } if self.is_narrowed || self.is_incomplete => {
                 let produced = produced(engine);
@@ -222,6 +226,9 @@ impl Replay<'_> {
             return Ok(());
         };
         for batch in engine.take_lines() {
+            if let Some(queues) = &batch.queues {
+                self.view.queues(queues);
+            }
             for piece in batch.pieces() {
                 self.view
                     .show(piece, batch.clock)

@@ -22,7 +22,7 @@ pub(in crate::view) fn heading(p: &Problem) -> String {
 }
 
 /// `filtered, likely: 20 connects of client (curl/77) to port 8080`
-pub(super) fn effect(e: &ProblemEffect) -> String {
+pub(crate) fn effect(e: &ProblemEffect) -> String {
     let name = e.verdict.map_or("no verdict", VerdictKind::name);
     let sure = e.confidence.name();
     let what = match (e.role, e.handshakes) {
@@ -60,7 +60,7 @@ fn netns(name: Option<&str>, inode: u32) -> String {
 }
 
 /// The server or client that has the problem.
-fn place(p: &Problem) -> String {
+pub(crate) fn place(p: &Problem) -> String {
     let process = match &*who(p.comm.as_deref(), p.pid, &p.workload) {
         "" => String::new(),
         who => format!(" ({who})"),

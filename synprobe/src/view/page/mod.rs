@@ -7,6 +7,7 @@ mod tests;
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _, io};
 
 pub(super) use layout::heading;
+pub(crate) use layout::{effect, place};
 use layout::{entry, paint};
 
 use super::{View, WallClock, blind_in, rfc3339};
@@ -83,18 +84,43 @@ impl Page {
         self.undecided += u64::from(h.verdict.is_none() && failed);
     }
 
+    /// The `start` line of the first run.
+    pub(crate) fn start(&self) -> Option<&Start> {
+        self.start.as_ref()
+    }
+
+    /// The totals of all runs.
+    pub(crate) fn totals(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// What is wrong, worst first.
+    pub(crate) fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// What was seen and no problem explains.
+    pub(crate) fn unexplained(&self) -> &[String] {
+        self.end.as_ref().map_or(&[], |end| &end.unexplained)
+    }
+
+    /// What the page says where nothing has a cause; else `None`.
+    pub(crate) fn without_cause(&self) -> Option<&'static str> {
+        let none = self.problems.iter().all(|p| p.verdict.is_none());
+        none.then_some(match self.unexplained().is_empty() {
+            true => "Nothing wrong was found.",
+            false => "No cause was found.",
+        })
+    }
+
     /// The page.
     pub fn text(&self, states: &Counted, colour: bool) -> String {
         let mut text = String::new();
         self.head(&mut text, colour);
         histogram(&mut text, states, &self.problems);
-        let unexplained = self.end.as_ref().map_or(&[][..], |end| &end.unexplained);
-        let real = self.problems.iter().filter(|p| p.verdict.is_some());
-        if real.count() == 0 {
-            text.push_str(match unexplained.is_empty() {
-                true => "\nNothing wrong was found.\n",
-                false => "\nNo cause was found.\n",
-            });
+        let unexplained = self.unexplained();
+        if let Some(said) = self.without_cause() {
+            let _ = writeln!(text, "\n{said}");
         }
         for problem in self.problems.iter().take(IN_FULL) {
             self.problem(&mut text, problem, colour);
@@ -222,6 +248,19 @@ impl Page {
 
     /// What the run could not see.
     fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
+        let spots = self.not_seen(states);
+        if spots.is_empty() {
+            text.push_str("\nNothing was lost.\n");
+            return;
+        }
+        let _ = writeln!(text, "\n{}", paint(colour, "1", "What could not be seen"));
+        for spot in spots {
+            entry(text, "-", &spot);
+        }
+    }
+
+    /// What the run could not see, a sentence each. The mode's own blind spots are not among them.
+    pub(crate) fn not_seen(&self, states: &Counted) -> Vec<String> {
         let mut spots = Vec::new();
         let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
         // Evicted handshakes have an entry of their own below.
@@ -270,14 +309,7 @@ impl Page {
             ));
         }
         spots.extend(states.failures.iter().cloned());
-        if spots.is_empty() {
-            text.push_str("\nNothing was lost.\n");
-            return;
-        }
-        let _ = writeln!(text, "\n{}", paint(colour, "1", "What could not be seen"));
-        for spot in spots {
-            entry(text, "-", &spot);
-        }
+        spots
     }
 }
 

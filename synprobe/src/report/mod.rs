@@ -1,0 +1,181 @@
+//! `synprobe report`: one HTML file of a run ([docs/report.md](../../../docs/report.md)).
+//!
+//! [`Report`] is an output like the others: it takes lines, and the queues of listeners. It keeps sums of bounded
+//! size, and the worst handshakes as they are. [`Report::html`] makes the file of them: no script, nothing from
+//! elsewhere, and every name escaped.
+
+mod cards;
+mod cause;
+mod durations_chart;
+mod flow_chart;
+mod html;
+mod ladder_chart;
+mod page;
+mod peers_chart;
+mod places;
+mod queues_chart;
+mod remedy;
+mod sums;
+mod table;
+#[cfg(test)]
+mod tests;
+mod time_axis;
+mod timeline_chart;
+mod worst;
+
+use std::io;
+
+use cause::Cause;
+use places::{PeerTimes, QueueTimes};
+use sums::{Durations, Flow, InProgress, Rises};
+use time_axis::TimeAxis;
+use worst::Worst;
+
+use crate::{
+    model::{Body, Counted, Handshake, Line, QueueSample, SynRefused, WallClock},
+    view::{Page, View},
+};
+
+/// `syn_refused` lines that are listed.
+const REFUSED: usize = 50;
+
+/// See the module.
+#[derive(Default)]
+pub struct Report {
+    /// What `diagnose` says of the same run.
+    page: Page,
+    runs: u64,
+    /// When the first run began, and the clock then.
+    began: Option<(u64, WallClock)>,
+    /// The latest moment, and the clock then.
+    ended: Option<(u64, WallClock)>,
+    /// The clock of the run's beginning: a step of the wall clock bends no axis.
+    clock: WallClock,
+    axis: Option<TimeAxis>,
+    flow: Flow,
+    durations: Durations,
+    in_progress: InProgress,
+    rises: Rises,
+    peers: PeerTimes,
+    queues: QueueTimes,
+    worst: Worst,
+    refused: Vec<SynRefused>,
+    refused_more: u64,
+    /// Connections that were reset right after their handshake.
+    resets: u64,
+    spots: Vec<String>,
+}
+
+impl View for Report {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        for line in lines {
+            self.line(line, clock);
+            // As a run of `diagnose` would print it.
+            let is_of_page = match &line.body {
+                Body::Handshake(h) => Cause::of(h) != Cause::Well,
+                Body::State(_) | Body::Retransmit(_) => false,
+                _ => true,
+            };
+            if is_of_page {
+                self.page.show(std::slice::from_ref(line), clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queues(&mut self, sample: &QueueSample) {
+        let at = self.clock.realtime_ns(sample.at_ns);
+        let interval = self.reach(at);
+        self.queues.sample(interval, sample);
+        self.rises.sample(interval, sample);
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Report {
+    /// The file. `states`: the sockets at the end of the run.
+    pub fn html(&self, states: &Counted) -> String {
+        page::html(self, states)
+    }
+
+    /// What was found, in one line: it begins the file.
+    pub fn conclusion(&self) -> String {
+        page::conclusion(&self.page)
+    }
+
+    /// Something that could not be seen, which no line says.
+    pub fn add_blind_spot(&mut self, sentence: String) {
+        self.spots.push(sentence);
+    }
+
+    fn line(&mut self, line: &Line, clock: WallClock) {
+        match &line.body {
+            Body::Start(_) => self.begin(line.mono_ns, clock),
+            Body::Handshake(h) => self.handshake(h, line.mono_ns),
+            Body::Retransmit(r) => self.worst.retransmit(line.mono_ns, r),
+            Body::Completed(completed) => {
+                self.flow.completed(completed);
+                self.durations.completed(completed);
+            }
+            Body::SynRefused(refused) if self.refused.len() < REFUSED => {
+                self.refused.push(refused.as_ref().clone());
+            }
+            Body::SynRefused(refused) => self.refused_more += refused.count,
+            Body::ConnectionReset(_) => self.resets += 1,
+            Body::End(_) => {
+                self.reach(self.clock.realtime_ns(line.mono_ns));
+            }
+            _ => (),
+        }
+        self.ended = Some((line.mono_ns, clock));
+    }
+
+    fn begin(&mut self, at_ns: u64, clock: WallClock) {
+        self.runs += 1;
+        self.clock = clock;
+        if self.axis.is_none() {
+            self.began = Some((at_ns, clock));
+            self.axis = Some(TimeAxis::new(clock.realtime_ns(at_ns)));
+        } else {
+            let interval = self.reach(clock.realtime_ns(at_ns));
+            self.in_progress.next_run(interval);
+            self.worst.next_run();
+            self.rises.next_run();
+        }
+    }
+
+    fn handshake(&mut self, h: &Handshake, line_ns: u64) {
+        let ended_ns = match h.facts.ended_ns {
+            0 => line_ns,
+            ended_ns => ended_ns,
+        };
+        let began = self.clock.realtime_ns(h.facts.since_ns());
+        let ended = self.clock.realtime_ns(ended_ns);
+        self.reach(ended);
+        let Some(axis) = self.axis else { return };
+        let end = (!h.is_still_open()).then_some(ended);
+        self.in_progress.add(h, &axis, began, end);
+        self.flow.add(h);
+        self.durations.add(h);
+        if Cause::of(h) != Cause::Well {
+            let interval = axis.interval(began);
+            self.peers.add(h.connection.peer_addr, interval);
+        }
+        self.worst.handshake(h, ended_ns, (began, ended));
+    }
+
+    /// The interval of a moment, once the axis reaches it.
+    fn reach(&mut self, at: i128) -> usize {
+        let axis = self.axis.get_or_insert_with(|| TimeAxis::new(at));
+        for _ in 0..axis.reach(at) {
+            self.in_progress.halve();
+            self.rises.halve();
+            self.peers.halve();
+            self.queues.halve();
+        }
+        axis.interval(at)
+    }
+}
