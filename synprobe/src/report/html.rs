@@ -47,23 +47,20 @@ pub(super) fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", number(n), if n == 1 { one } else { many })
 }
 
+/// A network namespace in a sentence: `netns blue`; `None`: the host's own.
+pub(super) fn netns(name: Option<&str>, inode: u32) -> Option<String> {
+    match name {
+        Some("host") => None,
+        Some(name) if name.starts_with("netns:") => Some(name.to_owned()),
+        Some(name) => Some(format!("netns {name}")),
+        None => Some(format!("netns {inode}")),
+    }
+}
+
 /// Where a value lies on an axis, percent with two decimals.
 pub(super) fn percent(value: f64, whole: f64) -> f64 {
     let share = if whole > 0.0 { value / whole } else { 0.0 };
     (share.clamp(0.0, 1.0) * 10_000.0).round() / 100.0
-}
-
-/// A round value that is at least `most`: 1, 2 or 5 times a power of ten.
-pub(super) fn round_up(most: u64) -> u64 {
-    let mut unit: u64 = 1;
-    loop {
-        for step in [1, 2, 5] {
-            if unit.saturating_mul(step) >= most {
-                return unit.saturating_mul(step);
-            }
-        }
-        unit = unit.saturating_mul(10);
-    }
 }
 
 /// Round times on an axis of this length, microseconds: three to six of them, the first is 0.
@@ -155,7 +152,6 @@ mod tests {
             [0, 999, 1_000, 1_234_567].map(number),
             ["0", "999", "1,000", "1,234,567"]
         );
-        assert_eq!([0, 1, 3, 7, 311].map(round_up), [1, 1, 5, 10, 500]);
         for length in [1, 7, 990, 40_000, 10_000_000, 63_000_000, 86_400_000_000] {
             let ticks = ticks(length);
             assert!((1..=7).contains(&ticks.len()), "{length}: {ticks:?}");

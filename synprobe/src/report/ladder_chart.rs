@@ -6,7 +6,7 @@ use super::{
     Report,
     cards::{self, sure},
     cause::Cause,
-    html::{Esc, begin_picture, counted, number, percent, time_axis},
+    html::{Esc, begin_picture, counted, netns, number, percent, time_axis},
     table::{dwell, endpoints, outcome},
     worst::{Ladder, SentAgain},
 };
@@ -22,7 +22,10 @@ const LABEL: f64 = 16.0;
 /// The rows of what was sent and of what was due, pixels.
 const SENT: u32 = 26;
 const DUE: u32 = 46;
-const AXIS: u32 = 60;
+/// The time axis, below both rows or below the upper one alone.
+const AXES: [u32; 2] = [60, 42];
+/// Facts under a ladder.
+const FACTS: usize = 2;
 
 pub(super) fn push(out: &mut String, report: &Report) {
     let mut of_kind: Vec<(Role, Cause, &[Ladder])> = report.worst.ladders().collect();
@@ -86,8 +89,7 @@ fn legend(out: &mut String) {
     );
     let dot = |shape: &str, words: &str| {
         format!(
-            "<li><svg class=\"key\" width=\"16\" height=\"14\" aria-hidden=\"true\" style=\"display:inline-block;\
-             vertical-align:-2px;margin-right:.3em\">{shape}</svg>{words}</li>\n"
+            "<li><svg class=\"key\" width=\"16\" height=\"14\" aria-hidden=\"true\">{shape}</svg>{words}</li>\n"
         )
     };
     out.push_str(&dot(
@@ -118,6 +120,10 @@ fn legend(out: &mut String) {
         "<path class=\"end open\" d=\"M4 2l8 5-8 5z\"/>",
         "still open",
     ));
+    out.push_str(&dot(
+        "<path class=\"err\" d=\"M1 7h14\"/>",
+        "not exact: somewhere within",
+    ));
     out.push_str("</ul>\n");
 }
 
@@ -134,7 +140,6 @@ fn draw(out: &mut String, ladder: &Ladder, number_of: usize) {
     let h = &ladder.handshake;
     let c = &h.connection;
     let process = who(c.comm.as_deref(), c.pid, &c.workload);
-    let netns = c.netns_name.as_deref().filter(|name| *name != "host");
     let verdict = match h.verdict {
         Some(verdict) => format!(
             "{verdict} <span class=\"badge {}\">{}</span>",
@@ -145,9 +150,9 @@ fn draw(out: &mut String, ladder: &Ladder, number_of: usize) {
     };
     let mut about = vec![format!("{} after {}", outcome(h), dwell(h))];
     about.extend(h.error.clone());
-    about.push(again(h));
+    about.extend((h.retransmits > 0).then(|| again(h)));
     about.extend((!process.is_empty()).then(|| process.into_owned()));
-    about.extend(netns.map(|name| format!("netns {name}")));
+    about.extend(netns(c.netns_name.as_deref(), c.netns));
     let about = about.join(", ");
     let _ = write!(
         out,
@@ -161,17 +166,13 @@ fn draw(out: &mut String, ladder: &Ladder, number_of: usize) {
             out.push_str("<p class=\"sub\">When its first segment was sent was not seen.</p>\n")
         }
     }
-    if let Some(fact) = h
-        .evidence
-        .iter()
-        .find(|e| e.supports)
-        .or(h.evidence.first())
-    {
-        let _ = writeln!(
-            out,
-            "<p class=\"sub\">{}.</p>",
-            Esc(cards::sentence(&fact.fact))
-        );
+    let facts = h.evidence.iter().filter(|e| e.supports);
+    let facts: Vec<String> = facts
+        .take(FACTS)
+        .map(|e| format!("{}.", cards::sentence(&e.fact)))
+        .collect();
+    if !facts.is_empty() {
+        let _ = writeln!(out, "<p class=\"sub\">{}</p>", Esc(facts.join(" ")));
     }
     out.push_str("</div>\n");
 }
@@ -206,11 +207,19 @@ fn picture(out: &mut String, ladder: &Ladder, first: u64, (number_of, about): (u
     let length_us = length_us.unwrap_or(0).max(1);
     let whole = length_us as f64;
     let x = |us: u64| percent(us as f64, whole);
-    out.push_str("<div class=\"rail\"><div aria-hidden=\"true\"><span style=\"padding-top:16px\">sent</span><span>due</span></div><div class=\"plot\">");
+    let (axis, due_row) = match due {
+        Some(_) => (AXES[0], "<span>due</span>"),
+        None => (AXES[1], ""),
+    };
+    let _ = write!(
+        out,
+        "<div class=\"rail\"><div aria-hidden=\"true\"><span class=\"first\">sent</span>{due_row}</div>\
+         <div class=\"plot\">"
+    );
     begin_picture(
         out,
         &format!("l{number_of}"),
-        AXIS + 22,
+        axis + 22,
         &endpoints(&h.connection),
         about,
     );
@@ -218,15 +227,12 @@ fn picture(out: &mut String, ladder: &Ladder, first: u64, (number_of, about): (u
         out,
         "<line class=\"base\" x1=\"0\" x2=\"100%\" y1=\"{SENT}\" y2=\"{SENT}\"/>"
     );
-    if let Some(error) = h
-        .dwell_error_us
-        .filter(|_| h.outcome != Outcome::Established)
-    {
+    if let Some((from, to)) = not_exact(h, end_us) {
         let _ = write!(
             out,
             "<line class=\"err\" x1=\"{}%\" x2=\"{}%\" y1=\"{SENT}\" y2=\"{SENT}\"/>",
-            x(end_us.saturating_sub(error)),
-            x(end_us)
+            x(from),
+            x(to)
         );
     }
     let _ = write!(
@@ -281,14 +287,28 @@ fn picture(out: &mut String, ladder: &Ladder, first: u64, (number_of, about): (u
         (Outcome::Open, _) => ("end open", "M-5 0h10"),
         _ => ("end", "M-6-6l12 12M6-6l-12 12"),
     };
+    // Beside the last transmission, where it would lie on it.
+    let last = ladder.sent.last().map_or(0.0, |sent| x(since(sent.at_ns)));
+    let aside = if x(end_us) - last < 4.0 { 13 } else { 0 };
     let _ = write!(
         out,
-        "<svg x=\"{}%\" y=\"{SENT}\"><path class=\"{class}\" d=\"{shape}\"/></svg>",
+        "<svg x=\"{}%\" y=\"{SENT}\"><path class=\"{class}\" transform=\"translate({aside} 0)\" d=\"{shape}\"/></svg>",
         x(end_us)
     );
-    time_axis(out, length_us, AXIS);
+    time_axis(out, length_us, axis);
     out.push_str("</svg></div></div>\n");
     words(out, ladder, since);
+}
+
+/// Within what the end lies, or the beginning of one that is still open, microseconds. Where both are not exact, the
+/// bound does not tell them apart.
+fn not_exact(h: &Handshake, end_us: u64) -> Option<(u64, u64)> {
+    let error = h.dwell_error_us?;
+    match (h.outcome, h.facts.preexisting) {
+        (Outcome::Open, _) => Some((0, error)),
+        (Outcome::Established, _) | (_, true) => None,
+        (_, false) => Some((end_us.saturating_sub(error), end_us)),
+    }
 }
 
 /// The picture again, in words.
@@ -297,7 +317,11 @@ fn words(out: &mut String, ladder: &Ladder, since: impl Fn(u64) -> u64) {
     if ladder.sent.is_empty() && h.retransmits == 0 {
         return;
     }
-    out.push_str("<ol class=\"sent\">\n<li>0: first</li>\n");
+    let first = match h.facts.preexisting {
+        true => "first, before the run",
+        false => "first",
+    };
+    let _ = writeln!(out, "<ol class=\"sent\">\n<li>0: {first}</li>");
     for sent in &ladder.sent {
         let at = format::duration(since(sent.at_ns));
         let _ = writeln!(out, "<li>{at}: {}</li>", Esc(in_words(sent)));
@@ -325,23 +349,28 @@ fn words(out: &mut String, ladder: &Ladder, since: impl Fn(u64) -> u64) {
     out.push_str("</ol>\n");
 }
 
-/// `+2.05 s, due after 2.00 s (timer)`
+/// `+2.05 s, by its timer (due after 2.00 s)`
 fn in_words(sent: &SentAgain) -> String {
-    let gap = match sent.gap_us {
-        Some(gap) => format!("+{}", format::duration(gap)),
-        None => "sent again".to_owned(),
-    };
-    let why = match (sent.by_peer, sent.expected_gap_us) {
-        (true, _) => "the peer repeated its SYN".to_owned(),
+    let why = match (sent.by_peer, sent.gap_us, sent.expected_gap_us) {
+        (true, ..) => "the peer repeated its SYN".to_owned(),
         // The kernel's timers are never early: something else sent it.
-        (_, Some(due)) if sent.gap_us.is_some_and(|gap| gap < due - due / 8) => {
+        (_, Some(gap), Some(due)) if gap < due - due / 8 => {
             format!("earlier than its timer ({})", format::duration(due))
         }
-        (_, Some(due)) => format!("timer, due after {}", format::duration(due)),
-        (_, None) => "timer".to_owned(),
+        (_, None, Some(due)) => format!(
+            "by its timer, due {} after the one before, which was not seen",
+            format::duration(due)
+        ),
+        (_, _, Some(due)) => format!("by its timer, due after {}", format::duration(due)),
+        (_, _, None) => "by its timer".to_owned(),
     };
-    match &sent.failed {
-        Some(error) => format!("{gap}, NOT SENT {error}, {why}"),
-        None => format!("{gap}, {why}"),
-    }
+    let parts = [
+        sent.gap_us.map(|gap| format!("+{}", format::duration(gap))),
+        sent.failed
+            .as_ref()
+            .map(|error| format!("NOT SENT {error}").trim().to_owned()),
+        Some(why),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    parts.join(", ")
 }

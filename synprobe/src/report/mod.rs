@@ -164,7 +164,7 @@ impl Report {
             let interval = axis.interval(began);
             self.peers.add(h.connection.peer_addr, interval);
         }
-        self.worst.handshake(h, ended_ns, (began, ended));
+        self.worst.handshake(h, ended_ns, began);
     }
 
     /// The interval of a moment, once the axis reaches it.

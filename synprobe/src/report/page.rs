@@ -88,7 +88,7 @@ pub(super) fn html(report: &Report, states: &Counted) -> String {
 fn host(report: &Report) -> &str {
     let start = report.page.start();
     let name = start.and_then(|start| start.host.hostname.as_deref());
-    name.unwrap_or("a host without a name")
+    name.unwrap_or("a host whose name is not known")
 }
 
 fn head(out: &mut String, report: &Report, states: &Counted) {

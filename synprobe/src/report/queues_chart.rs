@@ -1,10 +1,10 @@
 //! The queues of listeners over time, with their limits.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use super::{
     Report,
-    html::{Esc, begin_picture, counted, number, percent, time_axis},
+    html::{Esc, begin_picture, counted, netns, number, percent, time_axis},
     places::QueueHistory,
     time_axis::{Intervals, TimeAxis},
 };
@@ -73,15 +73,12 @@ pub(super) fn push(out: &mut String, report: &Report) {
 fn draw(out: &mut String, axis: &TimeAxis, history: &QueueHistory, number_of: usize) {
     let l = &history.last;
     let process = who(l.comm.as_deref(), l.pid, &l.workload);
-    let netns = match l.netns_name.as_deref() {
-        Some("host") => String::new(),
-        Some(name) => format!(", netns {name}"),
-        None => format!(", netns {}", l.netns),
-    };
     let title = format!(
-        "{} {process}{netns}",
-        std::net::SocketAddr::new(l.local_addr, l.local_port)
+        "{} {process} {}",
+        SocketAddr::new(l.local_addr, l.local_port),
+        netns(l.netns_name.as_deref(), l.netns).unwrap_or_default()
     );
+    let title = title.trim_end();
     let limit = |limit: Option<u32>| match limit {
         Some(limit) => number(limit.into()),
         None => "unknown".to_owned(),
@@ -109,20 +106,21 @@ fn draw(out: &mut String, axis: &TimeAxis, history: &QueueHistory, number_of: us
         .chain([most])
         .max()
         .unwrap_or(most);
-    let top = top.max(1);
+    // Room above the highest.
+    let top = (top + top.div_ceil(4)).max(2);
     let _ = write!(
         out,
         "<figure>\n<h3>{}</h3>\n<figcaption>{}.</figcaption>\n<ul class=\"legend\">\
          <li><span class=\"sw c1\"></span>accept queue (line)</li>\
          <li><span class=\"sw c2\"></span>SYN queue (dashed)</li></ul>\n<div class=\"plot\">",
-        Esc(&title),
+        Esc(title),
         Esc(&about)
     );
     begin_picture(
         out,
         &format!("q{number_of}"),
         TOP + HEIGHT + 22,
-        &title,
+        title,
         &about,
     );
     let y =

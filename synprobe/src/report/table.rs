@@ -6,7 +6,7 @@ use super::{
     Report,
     cards::sentence,
     cause::Cause,
-    html::{Esc, counted, number},
+    html::{Esc, counted, netns, number},
     remedy,
     worst::{ROWS, TroubledRow},
 };
@@ -36,7 +36,7 @@ pub(super) fn push_troubled(out: &mut String, report: &Report) {
         match left_out {
             0 => String::new(),
             n => format!(
-                " The table has the worst {} of {} for each cause; {}.",
+                " The table has {} of {}, the worst of each cause; {}.",
                 number(rows.len() as u64),
                 number(all),
                 counted(n, "is only in the sums", "are only in the sums")
@@ -98,15 +98,11 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     if let Some(error) = &h.error {
         let _ = write!(outcome, " {error}");
     }
-    let netns = match c.netns_name.as_deref() {
-        Some("host") => String::new(),
-        Some(name) => format!(" netns {name}"),
-        None => format!(" netns {}", c.netns),
-    };
-    let process = format!("{}{netns}", who(c.comm.as_deref(), c.pid, &c.workload));
+    let netns = netns(c.netns_name.as_deref(), c.netns).unwrap_or_default();
+    let process = format!("{} {netns}", who(c.comm.as_deref(), c.pid, &c.workload));
     let _ = writeln!(
         out,
-        "<tr><td class=\"nw\">{time}</td><td>{}</td><td class=\"nw\">{}</td><td>{}</td><td class=\"n nw\">{}</td>\
+        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"n nw\">{}</td>\
          <td class=\"n\">{}</td><td class=\"nw\">{cause}</td><td>{}</td><td class=\"x\">{}</td></tr>",
         c.role.name(),
         Esc(endpoints(c)),

@@ -27,7 +27,7 @@ pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
     let _ = writeln!(
         out,
         "<p class=\"sub\">Handshakes that are in progress at the end of each interval of {interval}. Those that \
-         begin and end within one are not in the pictures. The causes are those that the report gives.</p>"
+         begin and end within one are not in the pictures. The colour is the cause.</p>"
     );
     for (role, id, name) in [
         (
@@ -68,6 +68,9 @@ pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
     for (rise, name, id, what) in counters {
         match rise.total() {
             0 => still.push((name, rise.is_known)),
+            same if name == "ListenDrops" && same == rises.overflows.total() => {
+                out.push_str("<p class=\"sub\">ListenDrops rose by the same.</p>\n");
+            }
             _ => bars(out, axis, rise, (name, id, what)),
         }
     }

@@ -13,7 +13,7 @@ const REMEMBERED: usize = 65_536;
 /// Retransmissions of one handshake that are remembered.
 const SENT: usize = 48;
 /// Ladders of one role and cause.
-const LADDERS: usize = 4;
+const LADDERS: usize = 3;
 /// Rows of one role and cause.
 pub(super) const ROWS: usize = 250;
 
@@ -48,8 +48,6 @@ pub(super) struct Ladder {
     pub sent: Vec<SentAgain>,
     /// When it ended or was last seen, CLOCK_MONOTONIC nanoseconds.
     pub ended_ns: u64,
-    /// When that was, and when it began, on the axis of all pictures, nanoseconds.
-    pub span: (i128, i128),
 }
 
 /// A row of the table.
@@ -59,6 +57,7 @@ pub(super) struct TroubledRow {
     pub handshake: Box<Handshake>,
     /// The first fact for its verdict, else the first.
     pub fact: Option<String>,
+    /// On the axis of all pictures, nanoseconds.
     pub began: i128,
 }
 
@@ -107,8 +106,8 @@ impl Worst {
         });
     }
 
-    /// Takes in the end of a handshake. `span`: when it began and ended on the axis of all pictures.
-    pub fn handshake(&mut self, h: &Handshake, ended_ns: u64, span: (i128, i128)) {
+    /// Takes in the end of a handshake. `began`: on the axis of all pictures.
+    pub fn handshake(&mut self, h: &Handshake, ended_ns: u64, began: i128) {
         let sent = self.under_way.remove(&h.connection.id);
         let cause = Cause::of(h);
         if cause == Cause::Well {
@@ -121,13 +120,12 @@ impl Worst {
                 handshake: Box::new(h.clone()),
                 sent: sent.unwrap_or_default(),
                 ended_ns,
-                span,
             });
             ladders.sort_by_key(|l| Reverse(badness(&l.handshake)));
             ladders.truncate(LADDERS);
         }
         let rows = self.rows.entry(key).or_default();
-        rows.push(row(h, span.0));
+        rows.push(row(h, began));
         if rows.len() >= 2 * ROWS {
             keep_the_worst(rows, ROWS);
         }

@@ -1,0 +1,324 @@
+//! Reports of every recording: well-formed, self-contained, and of the same mind as `diagnose`. No root, no kernel.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use synprobe::{
+    filter::Selection,
+    model::{Body, Line, Problem},
+    pipeline::{self, Recording, ReplayOptions},
+    report::Report,
+    verdict::Mode,
+    view::{View, WallClock},
+};
+use synprobe_tests::{
+    binary::{self, run},
+    recorded::Scratch,
+    recordings::{all, folder},
+};
+
+const WORKERS: usize = 4;
+/// The sections of every report.
+const SECTIONS: [&str; 10] = [
+    "problems",
+    "ladders",
+    "timeline",
+    "queues",
+    "peers",
+    "durations",
+    "flow",
+    "unseen",
+    "troubled",
+    "refused",
+];
+/// Elements without an end tag (HTML Standard, section 13.1.2).
+const VOID: [&str; 4] = ["meta", "br", "link", "img"];
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+
+/// Keeps the problems.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl View for Problems {
+    fn show(&mut self, lines: &[Line], _: WallClock) -> io::Result<()> {
+        let problems = lines.iter().filter_map(|line| match &line.body {
+            Body::Problem(problem) => Some(problem.as_ref().clone()),
+            _ => None,
+        });
+        self.0.extend(problems);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn replay(file: &Path, mode: Mode, view: &mut dyn View) -> Result<pipeline::Replayed> {
+    let options = ReplayOptions {
+        file: file.to_owned(),
+        selection: Selection::default(),
+        netns: None,
+        mode,
+        duration: None,
+        count: None,
+    };
+    Ok(pipeline::replay(Recording::open(file)?, &options, view)?)
+}
+
+fn report_of(file: &Path) -> Result<String> {
+    let mut report = Report::default();
+    let replayed = replay(file, Mode::AllAtTheEnd, &mut report)?;
+    Ok(report.html(&replayed.socket_states.unwrap_or_default()))
+}
+
+fn of_each(check: impl Fn(&Path) -> Result<()> + Sync) {
+    let recordings = all().unwrap();
+    let check = |recording: &PathBuf| {
+        let name = recording.file_name().unwrap_or_default().to_string_lossy();
+        check(recording)
+            .err()
+            .map(|error| format!("{name}: {error:#}"))
+    };
+    let failures: Vec<String> = thread::scope(|scope| {
+        let workers: Vec<_> = recordings
+            .chunks(recordings.len().div_ceil(WORKERS))
+            .map(|some| scope.spawn(move || some.iter().filter_map(check).collect::<Vec<_>>()))
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// As the report escapes text; no recording has control characters in it.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+/// The text without its first letter, which may be a capital in the report.
+fn tail(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next();
+    escaped(chars.as_str())
+}
+
+#[test]
+fn a_report_names_what_diagnose_names() {
+    of_each(|file| {
+        let mut problems = Problems::default();
+        replay(file, Mode::AtTheEnd, &mut problems)?;
+        let mut of_report = Problems::default();
+        replay(file, Mode::AllAtTheEnd, &mut of_report)?;
+        ensure!(
+            problems.0 == of_report.0,
+            "other problems than diagnose finds"
+        );
+        let html = report_of(file)?;
+        for p in &problems.0 {
+            let heading = format!(
+                "<h3>{}. {} <span",
+                p.rank,
+                p.verdict.map_or("no verdict", |v| v.name())
+            );
+            ensure!(html.contains(&heading), "no {heading}");
+            for evidence in &p.evidence {
+                let fact = format!("<li>{}</li>", escaped(&evidence.fact));
+                ensure!(html.contains(&fact), "no {fact}");
+            }
+            let remedy = p.remedy.as_deref().unwrap_or_default();
+            for step in remedy.split(" # ").next().unwrap_or_default().split("; ") {
+                // A sentence and a command may stand apart.
+                let parts: Vec<&str> = step.split(": ").collect();
+                for part in parts {
+                    ensure!(html.contains(&tail(part)), "no {part:?} of {remedy:?}");
+                }
+            }
+        }
+        let real = problems.0.iter().filter(|p| p.verdict.is_some()).count();
+        let begins = match real {
+            0 => "<h1>No".to_owned(),
+            1 => "<h1>1 problem. Cause: ".to_owned(),
+            n => format!("<h1>{n} problems. The worst: "),
+        };
+        ensure!(html.contains(&begins), "no {begins}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_report_is_well_formed_and_self_contained() {
+    of_each(|file| {
+        let html = report_of(file)?;
+        ensure!(html.len() < 2 << 20, "{} bytes", html.len());
+        for id in SECTIONS {
+            ensure!(
+                html.matches(&format!("<section id=\"{id}\"")).count() == 1,
+                "no section {id}"
+            );
+        }
+        for elsewhere in [
+            "<script",
+            "<link",
+            "<img",
+            "<iframe",
+            "<object",
+            "<embed",
+            "javascript:",
+            "http://",
+            "https://",
+            "//cdn",
+            " src=",
+            "@import",
+            "url(",
+            " onload=",
+            " onclick=",
+        ] {
+            ensure!(!html.contains(elsewhere), "{elsewhere}");
+        }
+        let hrefs = html.match_indices("href=\"");
+        for (at, href) in hrefs {
+            let target = html[at + href.len()..]
+                .split('"')
+                .next()
+                .unwrap_or_default();
+            let id = target.strip_prefix('#').context("a link elsewhere")?;
+            ensure!(
+                html.contains(&format!("id=\"{id}\"")),
+                "a link to nowhere: {id}"
+            );
+        }
+        tags_are_balanced(&html)?;
+        ids_are_unique(&html)
+    });
+}
+
+/// Every element is closed, in the order in which they were opened, and every attribute is quoted.
+fn tags_are_balanced(html: &str) -> Result<()> {
+    let mut rest = html.strip_prefix("<!doctype html>").context("a doctype")?;
+    let mut open: Vec<&str> = Vec::new();
+    while let Some(begin) = rest.find('<') {
+        ensure!(
+            !rest[..begin].contains('>') || open.last() == Some(&"style"),
+            "a stray > in {:?}",
+            &rest[..begin]
+        );
+        let tag = &rest[begin + 1..];
+        let end = tag.find('>').context("an open <")?;
+        let (tag, after) = (&tag[..end], &tag[end + 1..]);
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            let opened = open.pop();
+            ensure!(opened == Some(name), "</{name}> closes {opened:?}");
+            continue;
+        }
+        ensure!(tag.matches('"').count().is_multiple_of(2), "<{tag}>");
+        let name = tag.split([' ', '/']).next().unwrap_or_default();
+        ensure!(
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric()),
+            "<{tag}>"
+        );
+        if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+    }
+    ensure!(open.is_empty(), "not closed: {open:?}");
+    Ok(())
+}
+
+fn ids_are_unique(html: &str) -> Result<()> {
+    let mut ids: Vec<&str> = html
+        .match_indices(" id=\"")
+        .map(|(at, id)| html[at + id.len()..].split('"').next().unwrap_or_default())
+        .collect();
+    ids.sort_unstable();
+    for pair in ids.windows(2) {
+        ensure!(pair[0] != pair[1], "two elements have the id {}", pair[0]);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_well_formed_page_is_found() {
+    let page = |body: &str| format!("<!doctype html>\n<html><body>{body}</body></html>");
+    assert!(tags_are_balanced(&page("<p>a &lt; b</p><br><svg><path d=\"M0 0\"/></svg>")).is_ok());
+    for wrong in [
+        "<p>",
+        "<p></b>",
+        "</p>",
+        "a > b",
+        "<p class=\"x>y</p>",
+        "< p></p>",
+    ] {
+        assert!(tags_are_balanced(&page(wrong)).is_err(), "{wrong}");
+    }
+    assert!(ids_are_unique(&page("<p id=\"a\"></p><p id=\"a\"></p>")).is_err());
+}
+
+#[test]
+fn the_command_writes_one_file_or_none() {
+    let recording = folder().join("synack-lost-ipv4.synrec");
+    let recording = recording.to_str().unwrap();
+    let output = Scratch::new();
+    let ran = run(&["report", "--output", output.text(), "--replay", recording]).unwrap();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.out
+            .starts_with("1 problem. Cause: likely synack-lost, "),
+        "{ran:?}"
+    );
+    let html = fs::read_to_string(&output.0).unwrap();
+    assert!(html.ends_with("</html>\n"));
+    // A longer file is replaced, not overwritten in part.
+    fs::write(&output.0, "x".repeat(1 << 20)).unwrap();
+    run(&["report", "--output", output.text(), "--replay", recording]).unwrap();
+    assert_eq!(fs::read_to_string(&output.0).unwrap(), html);
+    // No recording: the report that is there stays, and none is made.
+    let none = Scratch::new();
+    for (file, is_there) in [(&output, true), (&none, false)] {
+        let ran = run(&["report", "--output", file.text(), "--replay", "/dev/null"]).unwrap();
+        assert_eq!(ran.code, Some(USAGE), "{ran:?}");
+        ran.one_line().unwrap();
+        assert_eq!(file.0.exists(), is_there);
+    }
+    assert_eq!(fs::read_to_string(&output.0).unwrap(), html);
+    for (arguments, code, words) in [
+        (
+            ["--output", "/no/such/folder/x.html", "--replay", recording],
+            FAILED,
+            "/no/such/folder/x.html",
+        ),
+        (
+            ["--output", "/tmp", "--replay", recording],
+            FAILED,
+            "is a folder",
+        ),
+        (["--output", output.text(), "--lang", "zh"], USAGE, "zh"),
+    ] {
+        let ran = run(&[&["report"], &arguments[..]].concat()).unwrap();
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        assert!(ran.out.is_empty(), "{ran:?}");
+        assert!(
+            ran.err.lines().next().unwrap_or_default().contains(words),
+            "{ran:?}"
+        );
+    }
+    // The recording itself is never overwritten.
+    let copy = Scratch::new();
+    fs::copy(recording, &copy.0).unwrap();
+    let ran = run(&["report", "--output", copy.text(), "--replay", copy.text()]).unwrap();
+    assert_eq!(ran.code, Some(USAGE), "{ran:?}");
+    assert_eq!(fs::read(&copy.0).unwrap(), fs::read(recording).unwrap());
+    binary::remove();
+}
