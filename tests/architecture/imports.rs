@@ -46,8 +46,8 @@ const RULES: [Rule; 12] = [
         to: Only(&["probe", "diag", "poller", "pipeline", "view"]),
     },
     Rule {
-        words: "`view` → `verbs` or `diag`",
-        from: Only(&["view"]),
+        words: "`view` or `report` → `verbs` or `diag`",
+        from: Only(&["view", "report"]),
         to: Only(&["verbs", "diag"]),
     },
     Rule {
@@ -337,6 +337,7 @@ fn an_allowed_import_is_none_of_them() {
             "synprobe/src/track/mod.rs",
             "use crate::model::verdict::VerdictKind;",
         ),
+        ("synprobe/src/report/mod.rs", "use crate::view::View;"),
     ] {
         let found = violations(&SourceFile::new(path, code));
         assert!(found.is_empty(), "{found:?}");

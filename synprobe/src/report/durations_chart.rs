@@ -83,8 +83,13 @@ fn draw(out: &mut String, established: &Buckets, others: &Buckets, (id, name): (
     let most = both.iter().copied().max().unwrap_or(1).max(1);
     let (ok, not_ok): (u64, u64) = (established.iter().sum(), others.iter().sum());
     let mut about = vec![format!("{} completed", number(ok))];
-    if let (Some(half), Some(most)) = (quantile(established, 0.5), quantile(established, 0.99)) {
-        about.push(format!("half of them {half}, 99 % of them {most}"));
+    // Of a few, the 99th percentile is all of them.
+    let (share, words) = match ok {
+        0..100 => (1.0, "all"),
+        _ => (0.99, "99 %"),
+    };
+    if let (Some(half), Some(most)) = (quantile(established, 0.5), quantile(established, share)) {
+        about.push(format!("half of them {half}, {words} of them {most}"));
     }
     about.push(format!("{} ended otherwise", number(not_ok)));
     let about = about.join("; ");

@@ -57,7 +57,6 @@ pub(super) fn push(out: &mut String, report: &Report) {
             not_drawn += 1;
             continue;
         }
-        left -= shown;
         let what = match role {
             Role::Server => "this host is the server",
             Role::Client => "this host is the client",
@@ -70,6 +69,7 @@ pub(super) fn push(out: &mut String, report: &Report) {
         let _ = writeln!(out, "<h3>{}: {what}{of}</h3>", cause.name());
         for ladder in &ladders[..shown] {
             draw(out, ladder, DRAWN - left);
+            left -= 1;
         }
     }
     if not_drawn > 0 {
@@ -331,7 +331,7 @@ fn words(out: &mut String, ladder: &Ladder, since: impl Fn(u64) -> u64) {
         let _ = writeln!(
             out,
             "<li>{} not seen one by one</li>",
-            counted(unseen, "more was", "more were")
+            counted(unseen, "retransmission was", "retransmissions were")
         );
     }
     if h.outcome == Outcome::Open
