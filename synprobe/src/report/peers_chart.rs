@@ -53,7 +53,9 @@ pub(super) fn push(out: &mut String, report: &Report) {
         format::duration(axis.interval_us() * together as u64),
         number(most)
     );
-    out.push_str("<table class=\"hm\">\n<caption>In trouble, most first</caption>\n<tbody>\n");
+    out.push_str(
+        "<table class=\"hm\" aria-label=\"Handshakes in trouble by peer and time\">\n<tbody>\n",
+    );
     for (row, cells) in rows.iter().zip(&all) {
         push_row(
             out,
