@@ -77,25 +77,27 @@ fn report_of(file: &Path) -> Result<String> {
     Ok(report.html(&replayed.socket_states.unwrap_or_default()))
 }
 
-fn of_each(check: impl Fn(&Path) -> Result<()> + Sync) {
-    let recordings = all().unwrap();
+/// Checks every recording.
+fn of_each(check: impl Fn(&Path) -> Result<()> + Sync) -> Result<()> {
+    let recordings = all()?;
     let check = |recording: &PathBuf| {
         let name = recording.file_name().unwrap_or_default().to_string_lossy();
-        check(recording)
-            .err()
-            .map(|error| format!("{name}: {error:#}"))
+        let failed = check(recording).err();
+        failed.map(|error| format!("{name}: {error:#}"))
     };
     let failures: Vec<String> = thread::scope(|scope| {
         let workers: Vec<_> = recordings
             .chunks(recordings.len().div_ceil(WORKERS))
             .map(|some| scope.spawn(move || some.iter().filter_map(check).collect::<Vec<_>>()))
             .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap())
+        let panicked = |_| vec!["a check panicked".to_owned()];
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined
+            .flat_map(|failures| failures.unwrap_or_else(panicked))
             .collect()
     });
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
 
 /// As the report escapes text; no recording has control characters in it.
@@ -115,7 +117,7 @@ fn tail(text: &str) -> String {
 }
 
 #[test]
-fn a_report_names_what_diagnose_names() {
+fn a_report_names_what_diagnose_names() -> Result<()> {
     of_each(|file| {
         let mut problems = Problems::default();
         replay(file, Mode::AtTheEnd, &mut problems)?;
@@ -154,11 +156,11 @@ fn a_report_names_what_diagnose_names() {
         };
         ensure!(html.contains(&begins), "no {begins}");
         Ok(())
-    });
+    })
 }
 
 #[test]
-fn a_report_is_well_formed_and_self_contained() {
+fn a_report_is_well_formed_and_self_contained() -> Result<()> {
     of_each(|file| {
         let html = report_of(file)?;
         ensure!(html.len() < 2 << 20, "{} bytes", html.len());
@@ -201,7 +203,7 @@ fn a_report_is_well_formed_and_self_contained() {
         }
         tags_are_balanced(&html)?;
         ids_are_unique(&html)
-    });
+    })
 }
 
 /// Every element is closed, in the order in which they were opened, and every attribute is quoted.

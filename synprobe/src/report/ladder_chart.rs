@@ -17,8 +17,8 @@ use crate::{
 
 /// Ladders that are drawn.
 const DRAWN: usize = 24;
-/// Labels need this share of the width, percent: 50 pixels of 310.
-const LABEL: f64 = 16.0;
+/// Labels need this share of the width, percent: 49 pixels of 290.
+const LABEL: f64 = 17.0;
 /// The rows of what was sent and of what was due, pixels.
 const SENT: u32 = 26;
 const DUE: u32 = 46;
@@ -265,14 +265,15 @@ fn picture(out: &mut String, ladder: &Ladder, first: u64, (number_of, about): (u
                 "<circle class=\"f c1\" cx=\"{at}%\" cy=\"{SENT}\" r=\"5\">{title}</circle>"
             ),
         };
+        // Where the label's middle is: it ends within the picture.
+        let middle = at.min(100.0 - LABEL / 2.0);
         if let Some(gap) = sent.gap_us
-            && at - labelled >= LABEL
+            && middle - labelled >= LABEL
         {
-            labelled = at;
-            let (anchor, at) = if at > 92.0 {
-                ("end", 100.0)
-            } else {
-                ("middle", at)
+            labelled = middle;
+            let (anchor, at) = match middle < at {
+                true => ("end", 100.0),
+                false => ("middle", at),
             };
             let _ = write!(
                 out,

@@ -224,8 +224,12 @@ fn problems(out: &mut String, report: &Report) {
     if report.resets > 0 {
         let _ = writeln!(
             out,
-            "<p>{} reset right after its handshake.</p>",
-            counted(report.resets, "connection was", "connections were")
+            "<p>{} right after the handshake.</p>",
+            counted(
+                report.resets,
+                "connection was reset by its peer",
+                "connections were reset by their peers"
+            )
         );
     }
 }

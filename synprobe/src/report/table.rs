@@ -50,7 +50,7 @@ pub(super) fn push_troubled(out: &mut String, report: &Report) {
         "<div class=\"wide\" role=\"region\" aria-label=\"Handshakes in trouble\" tabindex=\"0\">\n<table class=\"t\">\n<thead><tr>\
          <th scope=\"col\">began (UTC)</th><th scope=\"col\">role</th><th scope=\"col\">ends</th>\
          <th scope=\"col\">outcome</th><th scope=\"col\" class=\"n\">took</th><th scope=\"col\" class=\"n\">again</th>\
-         <th scope=\"col\">cause</th><th scope=\"col\">process</th><th scope=\"col\">fact</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">process</th><th scope=\"col\">cause</th></tr></thead>\n<tbody>\n",
     );
     for row in &rows {
         push_row(out, row);
@@ -102,8 +102,8 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     let process = format!("{} {netns}", who(c.comm.as_deref(), c.pid, &c.workload));
     let _ = writeln!(
         out,
-        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"n nw\">{}</td>\
-         <td class=\"n\">{}</td><td class=\"nw\">{cause}</td><td>{}</td><td class=\"x\">{}</td></tr>",
+        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td>\
+         <td class=\"n nw\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"x\"><strong>{cause}</strong> {}</td></tr>",
         c.role.name(),
         Esc(endpoints(c)),
         Esc(outcome),

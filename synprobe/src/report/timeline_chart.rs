@@ -29,6 +29,11 @@ pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
         "<p class=\"sub\">Handshakes that are in progress at the end of each interval of {interval}. Those that \
          begin and end within one are not in the pictures. The colour is the cause.</p>"
     );
+    if report.page.totals().is_some_and(|end| end.counted > 0) {
+        out.push_str(
+            "<p class=\"sub\">Handshakes that were only counted are not in them either.</p>\n",
+        );
+    }
     for (role, id, name) in [
         (
             Role::Server,
