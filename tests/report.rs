@@ -11,7 +11,7 @@ use synprobe::{
     filter::Selection,
     model::{Body, Line, Problem},
     pipeline::{self, Recording, ReplayOptions},
-    report::Report,
+    report::HtmlReport,
     verdict::Mode,
     view::{View, WallClock},
 };
@@ -72,7 +72,7 @@ fn replay(file: &Path, mode: Mode, view: &mut dyn View) -> Result<pipeline::Repl
 }
 
 fn report_of(file: &Path) -> Result<String> {
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     let replayed = replay(file, Mode::AllAtTheEnd, &mut report)?;
     Ok(report.html(&replayed.socket_states.unwrap_or_default()))
 }

@@ -9,7 +9,7 @@ use crate::{
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Cause {
+pub(super) enum HandshakeCause {
     /// It has a verdict.
     Verdict(VerdictKind),
     /// It did not complete, and nothing tells why.
@@ -18,7 +18,7 @@ pub(super) enum Cause {
     Well,
 }
 
-impl Cause {
+impl HandshakeCause {
     pub fn of(h: &Handshake) -> Self {
         match h.verdict {
             Some(verdict) => Self::Verdict(verdict),
@@ -51,14 +51,14 @@ const COLOURS: usize = 6;
 /// Gives the most frequent causes a colour each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Palette {
-    coloured: Vec<Cause>,
+    coloured: Vec<HandshakeCause>,
 }
 
 impl Palette {
-    pub fn new(counts: &BTreeMap<Cause, u64>) -> Self {
-        let mut causes: Vec<(Cause, u64)> = counts
+    pub fn new(counts: &BTreeMap<HandshakeCause, u64>) -> Self {
+        let mut causes: Vec<(HandshakeCause, u64)> = counts
             .iter()
-            .filter(|(cause, _)| matches!(cause, Cause::Verdict(_)))
+            .filter(|(cause, _)| matches!(cause, HandshakeCause::Verdict(_)))
             .map(|(cause, n)| (*cause, *n))
             .collect();
         causes.sort_by_key(|(cause, n)| (std::cmp::Reverse(*n), *cause));
@@ -69,12 +69,12 @@ impl Palette {
     }
 
     /// The class of its colour in the style sheet.
-    pub fn class(&self, cause: Cause) -> &'static str {
+    pub fn class(&self, cause: HandshakeCause) -> &'static str {
         const CLASSES: [&str; COLOURS] = ["c1", "c2", "c3", "c4", "c5", "c6"];
         match cause {
-            Cause::Well => "cw",
-            Cause::Undecided => "cu",
-            Cause::Verdict(_) => self
+            HandshakeCause::Well => "cw",
+            HandshakeCause::Undecided => "cu",
+            HandshakeCause::Verdict(_) => self
                 .coloured
                 .iter()
                 .position(|of| *of == cause)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use synprobe_ebpf::histogram::{BUCKETS, bucket, from_us};
 
 use super::{
-    Report,
+    HtmlReport,
     html::{begin_picture, number, percent},
     sums::Buckets,
 };
@@ -17,7 +17,7 @@ const TOP: u32 = 18;
 /// Buckets that a picture shows, at least: two decades.
 const FEWEST: usize = 26;
 
-pub(super) fn push(out: &mut String, report: &Report) {
+pub(super) fn push(out: &mut String, report: &HtmlReport) {
     let mut any = false;
     for (role, id, name) in [
         (

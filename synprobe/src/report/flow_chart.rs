@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    Report,
-    cause::{Cause, Palette},
+    HtmlReport,
+    cause::{HandshakeCause, Palette},
     html::{Esc, begin_picture, number},
 };
 use crate::model::{Outcome, Role};
@@ -34,23 +34,23 @@ struct FlowNode {
 }
 
 /// A cause that has a node: `None`: all others together.
-type CauseKey = Option<Cause>;
+type CauseKey = Option<HandshakeCause>;
 
-pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
+pub(super) fn push(out: &mut String, report: &HtmlReport, palette: &Palette) {
     let all = report.flow.all();
     let total: u64 = all.values().sum();
     if total == 0 {
         out.push_str("<p>No handshake was seen.</p>\n");
         return;
     }
-    let mut causes: Vec<(Cause, u64)> = report.flow.causes().into_iter().collect();
+    let mut causes: Vec<(HandshakeCause, u64)> = report.flow.causes().into_iter().collect();
     causes.sort_by_key(|(cause, n)| (std::cmp::Reverse(*n), *cause));
-    let own: Vec<Cause> = causes
+    let own: Vec<HandshakeCause> = causes
         .iter()
         .take(CAUSES)
         .map(|(cause, _)| *cause)
         .collect();
-    let key = |cause: Cause| own.contains(&cause).then_some(cause);
+    let key = |cause: HandshakeCause| own.contains(&cause).then_some(cause);
 
     let mut roles: BTreeMap<Role, u64> = BTreeMap::new();
     let mut outcomes: BTreeMap<Outcome, u64> = BTreeMap::new();
@@ -73,7 +73,11 @@ pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
     };
     let outcome_name = |outcome: &Outcome| outcome.name().replace('_', " ");
     let mut outcomes = column(&outcomes, total, outcome_name, outcome_class);
-    let cause_name = |cause: &CauseKey| cause.map_or("other causes", Cause::name).to_owned();
+    let cause_name = |cause: &CauseKey| {
+        cause
+            .map_or("other causes", HandshakeCause::name)
+            .to_owned()
+    };
     let cause_class = |cause: &CauseKey| cause.map_or("cx", |cause| palette.class(cause));
     let mut ends = column(&ends, total, cause_name, cause_class);
 
@@ -212,7 +216,7 @@ fn push_node(out: &mut String, column: usize, node: &FlowNode) {
 }
 
 /// The picture again, as a table.
-fn list(out: &mut String, all: &BTreeMap<(Role, Outcome, Cause), u64>) {
+fn list(out: &mut String, all: &BTreeMap<(Role, Outcome, HandshakeCause), u64>) {
     out.push_str(
         "<div class=\"wide\" role=\"region\" aria-label=\"Outcomes and causes\" tabindex=\"0\">\n<table class=\"t\">\n\
          <thead><tr><th scope=\"col\">role</th><th scope=\"col\">outcome</th><th scope=\"col\">cause</th>\

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    Report,
+    HtmlReport,
     cards::{self, sure},
-    cause::Cause,
+    cause::HandshakeCause,
     html::{Esc, begin_picture, counted, netns, number, percent, time_axis},
     table::{dwell, endpoints, outcome},
     worst::{Ladder, SentAgain},
@@ -27,17 +27,17 @@ const AXES: [u32; 2] = [60, 42];
 /// Facts under a ladder.
 const FACTS: usize = 2;
 
-pub(super) fn push(out: &mut String, report: &Report) {
-    let mut of_kind: Vec<(Role, Cause, &[Ladder])> = report.worst.ladders().collect();
+pub(super) fn push(out: &mut String, report: &HtmlReport) {
+    let mut of_kind: Vec<(Role, HandshakeCause, &[Ladder])> = report.worst.ladders().collect();
     if of_kind.is_empty() {
         out.push_str("<p>No handshake was in trouble.</p>\n");
         return;
     }
     // In the order of the problems.
-    let place = |role: Role, cause: Cause| {
+    let place = |role: Role, cause: HandshakeCause| {
         let of = |p: &crate::model::Problem| {
             let same = match cause {
-                Cause::Verdict(verdict) => p.verdict == Some(verdict),
+                HandshakeCause::Verdict(verdict) => p.verdict == Some(verdict),
                 _ => p.verdict.is_none(),
             };
             same && ProblemRole::from(role) == p.role

@@ -1,7 +1,7 @@
 //! `synprobe report`: one HTML file of a run ([docs/report.md](../../../docs/report.md)).
 //!
-//! [`Report`] is an output like the others: it takes lines, and the queues of listeners. It keeps sums of bounded
-//! size, and the worst handshakes as they are. [`Report::html`] makes the file of them: no script, nothing from
+//! [`HtmlReport`] is an output like the others: it takes lines, and the queues of listeners. It keeps sums of bounded
+//! size, and the worst handshakes as they are. [`HtmlReport::html`] makes the file of them: no script, nothing from
 //! elsewhere, and every name escaped.
 
 mod cards;
@@ -25,9 +25,9 @@ mod worst;
 
 use std::io;
 
-use cause::Cause;
+use cause::HandshakeCause;
 use places::{PeerTimes, QueueTimes};
-use sums::{Durations, Flow, InProgress, Rises};
+use sums::{Durations, FlowCounts, InProgress, Rises};
 use time_axis::TimeAxis;
 use worst::Worst;
 
@@ -41,7 +41,7 @@ const REFUSED: usize = 50;
 
 /// See the module.
 #[derive(Default)]
-pub struct Report {
+pub struct HtmlReport {
     /// What `diagnose` says of the same run.
     page: Page,
     runs: u64,
@@ -52,7 +52,7 @@ pub struct Report {
     /// The clock of the run's beginning: a step of the wall clock bends no axis.
     clock: WallClock,
     axis: Option<TimeAxis>,
-    flow: Flow,
+    flow: FlowCounts,
     durations: Durations,
     in_progress: InProgress,
     rises: Rises,
@@ -66,13 +66,13 @@ pub struct Report {
     spots: Vec<String>,
 }
 
-impl View for Report {
+impl View for HtmlReport {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         for line in lines {
             self.line(line, clock);
             // As a run of `diagnose` would print it.
             let is_of_page = match &line.body {
-                Body::Handshake(h) => Cause::of(h) != Cause::Well,
+                Body::Handshake(h) => HandshakeCause::of(h) != HandshakeCause::Well,
                 Body::State(_) | Body::Retransmit(_) => false,
                 _ => true,
             };
@@ -95,7 +95,7 @@ impl View for Report {
     }
 }
 
-impl Report {
+impl HtmlReport {
     /// The file. `states`: the sockets at the end of the run.
     pub fn html(&self, states: &Counted) -> String {
         page::html(self, states)
@@ -160,7 +160,7 @@ impl Report {
         self.in_progress.add(h, &axis, began, end);
         self.flow.add(h);
         self.durations.add(h);
-        if Cause::of(h) != Cause::Well {
+        if HandshakeCause::of(h) != HandshakeCause::Well {
             let interval = axis.interval(began);
             self.peers.add(h.connection.peer_addr, interval);
         }

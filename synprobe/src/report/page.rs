@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    Report, cards,
+    HtmlReport, cards,
     cause::{Palette, summary},
     durations_chart, flow_chart,
     html::{Esc, counted, number},
@@ -56,7 +56,7 @@ pub(super) fn conclusion(page: &Page) -> String {
     format!("{count}. {what}: {sure}{name}, {}.", place(first))
 }
 
-pub(super) fn html(report: &Report, states: &Counted) -> String {
+pub(super) fn html(report: &HtmlReport, states: &Counted) -> String {
     let mut out = String::with_capacity(256 << 10);
     let palette = Palette::new(&report.flow.causes());
     head(&mut out, report, states);
@@ -85,13 +85,13 @@ pub(super) fn html(report: &Report, states: &Counted) -> String {
 }
 
 /// The host's name, as a reader knows it.
-fn host(report: &Report) -> &str {
+fn host(report: &HtmlReport) -> &str {
     let start = report.page.start();
     let name = start.and_then(|start| start.host.hostname.as_deref());
     name.unwrap_or("a host whose name is not known")
 }
 
-fn head(out: &mut String, report: &Report, states: &Counted) {
+fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
     let host = Esc(host(report));
     let conclusion = conclusion(&report.page);
     let _ = writeln!(
@@ -121,7 +121,7 @@ fn head(out: &mut String, report: &Report, states: &Counted) {
 }
 
 /// How it was made.
-fn facts(out: &mut String, report: &Report, states: &Counted) {
+fn facts(out: &mut String, report: &HtmlReport, states: &Counted) {
     let (Some(start), Some(end)) = (report.page.start(), report.page.totals()) else {
         out.push_str("<p>The run did not begin: nothing was read.</p>\n");
         return;
@@ -179,7 +179,7 @@ fn facts(out: &mut String, report: &Report, states: &Counted) {
     out.push_str("</dl>\n");
 }
 
-fn times(report: &Report, duration_us: u64) -> String {
+fn times(report: &HtmlReport, duration_us: u64) -> String {
     let second = |(at_ns, clock)| {
         let time = rfc3339(clock, at_ns);
         time.get(..19).unwrap_or(&time).replace('T', " ")
@@ -208,7 +208,7 @@ fn sockets(states: &Counted) -> Option<String> {
     (!sums.is_empty()).then(|| format!("{}{of}", sums.join(", ")))
 }
 
-fn problems(out: &mut String, report: &Report) {
+fn problems(out: &mut String, report: &HtmlReport) {
     if let Some(nothing) = report.page.without_cause() {
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
@@ -235,7 +235,7 @@ fn problems(out: &mut String, report: &Report) {
 }
 
 /// The mode, what was lost, what the report itself left out.
-fn unseen(out: &mut String, report: &Report, states: &Counted) {
+fn unseen(out: &mut String, report: &HtmlReport, states: &Counted) {
     let mut spots = Vec::new();
     if let Some(start) = report.page.start()
         && let Some(blind) = blind_in(start)

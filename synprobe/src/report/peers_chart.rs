@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Report,
+    HtmlReport,
     html::{Esc, counted, number, percent, time_axis},
     places::Begun,
     time_axis::TimeAxis,
@@ -19,7 +19,7 @@ const SHADES: u32 = 5;
 /// Height of a row, pixels.
 const HEIGHT: u32 = 17;
 
-pub(super) fn push(out: &mut String, report: &Report) {
+pub(super) fn push(out: &mut String, report: &HtmlReport) {
     let Some(axis) = &report.axis else {
         out.push_str("<p>The run did not begin.</p>\n");
         return;
@@ -48,8 +48,8 @@ pub(super) fn push(out: &mut String, report: &Report) {
     };
     let _ = writeln!(
         out,
-        "<p class=\"sub\">Handshakes in trouble by {what}, at the time when they began. One cell is {}; the darkest \
-         stands for {}, the palest for 1. Those older than the run are in the first.</p>",
+        "<p class=\"sub\">Handshakes in trouble by {what}, at the time when they began. One cell is {}; the strongest \
+         stands for {}, the faintest for 1. Those older than the run are in the first.</p>",
         format::duration(axis.interval_us() * together as u64),
         number(most)
     );

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::SocketAddr};
 
 use super::{
-    Report,
+    HtmlReport,
     html::{Esc, begin_picture, counted, netns, number, percent, time_axis},
     places::QueueHistory,
     time_axis::{Intervals, TimeAxis},
@@ -19,7 +19,7 @@ const DRAWN: usize = 8;
 const HEIGHT: u32 = 110;
 const TOP: u32 = 18;
 
-pub(super) fn push(out: &mut String, report: &Report) {
+pub(super) fn push(out: &mut String, report: &HtmlReport) {
     let Some(axis) = report.axis.as_ref().filter(|_| report.queues.samples > 0) else {
         out.push_str("<p>No queue was read in this time.</p>\n");
         return;
@@ -125,7 +125,6 @@ fn draw(out: &mut String, axis: &TimeAxis, history: &QueueHistory, number_of: us
     );
     let y =
         |value: u32| TOP + HEIGHT - (u64::from(value) * u64::from(HEIGHT) / u64::from(top)) as u32;
-    limit_lines(out, drawn, y);
     if drawn.iter().all(|limit| *limit != Some(top)) {
         let _ = write!(
             out,
@@ -137,6 +136,7 @@ fn draw(out: &mut String, axis: &TimeAxis, history: &QueueHistory, number_of: us
     }
     series(out, axis, &history.syn_queue, top, "c2 dash");
     series(out, axis, &history.accept_queue, top, "c1");
+    limit_lines(out, drawn, y);
     time_axis(out, axis.length_us(), TOP + HEIGHT);
     out.push_str("</svg></div>\n</figure>\n");
 }

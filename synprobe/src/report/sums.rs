@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use synprobe_ebpf::histogram::{BUCKETS, bucket};
 
 use super::{
-    cause::Cause,
+    cause::HandshakeCause,
     time_axis::{Intervals, TimeAxis},
 };
 use crate::model::{Completed, Handshake, Outcome, QueueSample, Role};
 
 /// From a role over an outcome to a cause.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Flow {
-    counts: BTreeMap<(Role, Outcome, Cause), u64>,
+pub(super) struct FlowCounts {
+    counts: BTreeMap<(Role, Outcome, HandshakeCause), u64>,
     /// Those that completed, by role, where the kernel side counted them: with and without a line.
     completed: BTreeMap<Role, u64>,
 }
 
-impl Flow {
+impl FlowCounts {
     pub fn add(&mut self, h: &Handshake) {
-        let key = (h.connection.role, h.outcome, Cause::of(h));
+        let key = (h.connection.role, h.outcome, HandshakeCause::of(h));
         *self.counts.entry(key).or_default() += 1;
     }
 
@@ -29,7 +29,7 @@ impl Flow {
     }
 
     /// All of them, those that were only counted included.
-    pub fn all(&self) -> BTreeMap<(Role, Outcome, Cause), u64> {
+    pub fn all(&self) -> BTreeMap<(Role, Outcome, HandshakeCause), u64> {
         let mut all = self.counts.clone();
         for (role, completed) in &self.completed {
             let established = self.counts.iter();
@@ -37,7 +37,7 @@ impl Flow {
                 .filter(|((of, outcome, _), _)| of == role && *outcome == Outcome::Established)
                 .map(|(_, n)| n)
                 .sum();
-            let key = (*role, Outcome::Established, Cause::Well);
+            let key = (*role, Outcome::Established, HandshakeCause::Well);
             let counted = completed.saturating_sub(with_a_line);
             if counted > 0 {
                 *all.entry(key).or_default() += counted;
@@ -47,7 +47,7 @@ impl Flow {
     }
 
     /// By cause.
-    pub fn causes(&self) -> BTreeMap<Cause, u64> {
+    pub fn causes(&self) -> BTreeMap<HandshakeCause, u64> {
         let mut causes = BTreeMap::new();
         for ((.., cause), n) in self.all() {
             *causes.entry(cause).or_default() += n;
@@ -59,13 +59,13 @@ impl Flow {
     pub fn troubled(&self) -> u64 {
         let troubled = self.counts.iter();
         troubled
-            .filter(|((.., cause), _)| *cause != Cause::Well)
+            .filter(|((.., cause), _)| *cause != HandshakeCause::Well)
             .map(|(_, n)| n)
             .sum()
     }
 
     /// How many of a cause and a role.
-    pub fn of(&self, role: Role, cause: Cause) -> u64 {
+    pub fn of(&self, role: Role, cause: HandshakeCause) -> u64 {
         let such = self.counts.iter();
         such.filter(|((r, _, c), _)| (*r, *c) == (role, cause))
             .map(|(_, n)| n)
@@ -134,15 +134,15 @@ impl Durations {
 /// Handshakes in progress over time, by role and cause: by how many they change in each interval.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InProgress {
-    pub changes: BTreeMap<(Role, Cause), Intervals>,
+    pub changes: BTreeMap<(Role, HandshakeCause), Intervals>,
     /// Those that were still open when their run ended.
-    still_open: BTreeMap<(Role, Cause), i64>,
+    still_open: BTreeMap<(Role, HandshakeCause), i64>,
 }
 
 impl InProgress {
     /// `end`: `None` where it goes on after the run.
     pub fn add(&mut self, h: &Handshake, axis: &TimeAxis, begin: i128, end: Option<i128>) {
-        let key = (h.connection.role, Cause::of(h));
+        let key = (h.connection.role, HandshakeCause::of(h));
         let (begin, end) = (axis.interval(begin), end.map(|end| axis.interval(end)));
         if Some(begin) == end {
             return;

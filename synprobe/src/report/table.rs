@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
 
 use super::{
-    Report,
+    HtmlReport,
     cards::sentence,
-    cause::Cause,
+    cause::HandshakeCause,
     html::{Esc, counted, netns, number},
     remedy,
     worst::{ROWS, TroubledRow},
@@ -21,7 +21,7 @@ use crate::{
 /// Rows of the table, about.
 const MOST: usize = 1000;
 
-pub(super) fn push_troubled(out: &mut String, report: &Report) {
+pub(super) fn push_troubled(out: &mut String, report: &HtmlReport) {
     let all = report.flow.troubled();
     if all == 0 {
         out.push_str("<p>None.</p>\n");
@@ -59,14 +59,16 @@ pub(super) fn push_troubled(out: &mut String, report: &Report) {
 }
 
 /// How many of each cause there are, and how many of them have a row.
-fn sums(out: &mut String, report: &Report, rows: &[TroubledRow]) {
-    let mut listed: BTreeMap<Cause, u64> = BTreeMap::new();
+fn sums(out: &mut String, report: &HtmlReport, rows: &[TroubledRow]) {
+    let mut listed: BTreeMap<HandshakeCause, u64> = BTreeMap::new();
     for row in rows {
-        *listed.entry(Cause::of(&row.handshake)).or_default() += 1;
+        *listed
+            .entry(HandshakeCause::of(&row.handshake))
+            .or_default() += 1;
     }
     out.push_str("<ul class=\"legend\">\n");
     for (cause, all) in report.flow.causes() {
-        if cause != Cause::Well {
+        if cause != HandshakeCause::Well {
             let listed = listed.get(&cause).copied().unwrap_or(0);
             let _ = writeln!(
                 out,
@@ -92,7 +94,7 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     };
     let cause = match h.verdict {
         Some(verdict) => format!("{} {verdict}", h.confidence.name()),
-        None => Cause::of(h).name().to_owned(),
+        None => HandshakeCause::of(h).name().to_owned(),
     };
     let mut outcome = outcome(h);
     if let Some(error) = &h.error {
@@ -100,12 +102,12 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     }
     let netns = netns(c.netns_name.as_deref(), c.netns).unwrap_or_default();
     let process = format!("{} {netns}", who(c.comm.as_deref(), c.pid, &c.workload));
+    let [local, peer] = both_ends(c);
     let _ = writeln!(
         out,
-        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td><td class=\"nw\">{}</td>\
+        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{local}<br>{peer}</td><td class=\"nw\">{}</td>\
          <td class=\"n nw\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"x\"><strong>{cause}</strong> {}</td></tr>",
         c.role.name(),
-        Esc(endpoints(c)),
         Esc(outcome),
         dwell(h),
         h.retransmits,
@@ -114,7 +116,7 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     );
 }
 
-pub(super) fn push_refused(out: &mut String, report: &Report) {
+pub(super) fn push_refused(out: &mut String, report: &HtmlReport) {
     out.push_str(
         "<p class=\"sub\">These SYNs made no half-open, so no handshake above has them. Only those are listed whose \
          refusal was seen packet by packet.</p>\n",
@@ -189,15 +191,20 @@ fn end(addr: IpAddr, port: Option<u16>) -> String {
 
 /// `10.0.0.1:8080 ← 10.0.0.2:40001`
 pub(super) fn endpoints(c: &Connection) -> String {
+    let [local, peer] = both_ends(c);
+    format!("{local} {peer}")
+}
+
+/// This host's end; the arrow and the peer's.
+fn both_ends(c: &Connection) -> [String; 2] {
     let arrow = match c.role {
         Role::Client => "→",
         Role::Server => "←",
     };
-    format!(
-        "{} {arrow} {}",
+    [
         end(c.local_addr, c.local_port),
-        end(c.peer_addr, c.peer_port)
-    )
+        format!("{arrow} {}", end(c.peer_addr, c.peer_port)),
+    ]
 }
 
 /// How it ended.

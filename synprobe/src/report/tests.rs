@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Report, page::SECTIONS};
+use super::{HtmlReport, page::SECTIONS};
 use crate::{
     model::{
         Body, Confidence, Counted, End, Evidence, Handshake, HostIdentity, Line, Listener, Lost,
@@ -23,16 +23,16 @@ fn clock() -> WallClock {
     WallClock::from_offset(1_700_000_000 * i128::from(S))
 }
 
-fn show(report: &mut Report, mono_ns: u64, body: Body) {
+fn show(report: &mut HtmlReport, mono_ns: u64, body: Body) {
     let line = Line { mono_ns, body };
     report.show(&[line], clock()).unwrap();
 }
 
-fn begin(report: &mut Report, start: Start) {
+fn begin(report: &mut HtmlReport, start: Start) {
     show(report, S, Body::Start(start));
 }
 
-fn end(report: &mut Report, handshakes: u64, after_ns: u64) {
+fn end(report: &mut HtmlReport, handshakes: u64, after_ns: u64) {
     let end = End {
         handshakes,
         duration_us: after_ns / 1000,
@@ -42,7 +42,7 @@ fn end(report: &mut Report, handshakes: u64, after_ns: u64) {
 }
 
 /// A half-open that is retransmitted as the kernel does, and expires.
-fn expires(report: &mut Report, id: u64, peer: &str, began_ns: u64, verdict: VerdictKind) {
+fn expires(report: &mut HtmlReport, id: u64, peer: &str, began_ns: u64, verdict: VerdictKind) {
     let mut h = fixtures::half_open_of(peer, Outcome::Expired);
     h.connection.id = id;
     h.facts.began_ns = Some(began_ns);
@@ -81,7 +81,7 @@ fn expires(report: &mut Report, id: u64, peer: &str, began_ns: u64, verdict: Ver
     show(report, h.facts.ended_ns, Body::Handshake(Box::new(h)));
 }
 
-fn html(report: &Report) -> String {
+fn html(report: &HtmlReport) -> String {
     let html = report.html(&Counted::default());
     for (id, heading) in SECTIONS {
         assert!(html.contains(&format!("<section id=\"{id}\"")), "{id}");
@@ -92,9 +92,9 @@ fn html(report: &Report) -> String {
 
 #[test]
 fn a_run_without_a_handshake_has_every_section_and_says_so() {
-    let html = html(&Report::default());
+    let html = html(&HtmlReport::default());
     assert!(html.contains("The run did not begin"), "{html}");
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     begin(&mut report, Start::default());
     end(&mut report, 0, S);
     let html = self::html(&report);
@@ -122,7 +122,7 @@ fn names_from_outside_are_no_markup() {
         replayed_from: Some(HOSTILE.to_owned()),
         ..Start::default()
     };
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     begin(&mut report, start);
     let mut h = Handshake {
         error: Some(HOSTILE.to_owned()),
@@ -178,7 +178,7 @@ fn names_from_outside_are_no_markup() {
 
 #[test]
 fn a_ladder_has_what_was_sent_what_was_due_and_who_triggered_it() {
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     begin(&mut report, Start::default());
     expires(&mut report, 1, "10.0.0.9", 2 * S, VerdictKind::SynackLost);
     end(&mut report, 1, 10 * S);
@@ -202,7 +202,7 @@ fn a_ladder_has_what_was_sent_what_was_due_and_who_triggered_it() {
 
 #[test]
 fn a_hundred_thousand_handshakes_in_trouble_stay_under_two_megabytes() {
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     begin(&mut report, Start::default());
     let verdicts = [
         VerdictKind::SynackLost,
@@ -237,7 +237,7 @@ fn a_hundred_thousand_handshakes_in_trouble_stay_under_two_megabytes() {
 
 #[test]
 fn healthy_handshakes_are_in_the_sums_and_in_no_table() {
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     begin(&mut report, Start::default());
     for id in 1..=50 {
         let mut h = fixtures::active(Outcome::Established);

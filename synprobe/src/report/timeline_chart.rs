@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    Report,
-    cause::{Cause, Palette},
+    HtmlReport,
+    cause::{HandshakeCause, Palette},
     html::{begin_picture, counted, number, percent, time_axis},
     sums::Rise,
     time_axis::TimeAxis,
@@ -18,7 +18,7 @@ const BARS: u32 = 36;
 /// Room above a plot for the label of its highest line.
 const TOP: u32 = 18;
 
-pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
+pub(super) fn push(out: &mut String, report: &HtmlReport, palette: &Palette) {
     let Some(axis) = &report.axis else {
         out.push_str("<p>The run did not begin.</p>\n");
         return;
@@ -97,14 +97,14 @@ pub(super) fn push(out: &mut String, report: &Report, palette: &Palette) {
 /// The picture of one role.
 fn levels(
     out: &mut String,
-    report: &Report,
+    report: &HtmlReport,
     axis: &TimeAxis,
     palette: &Palette,
     role: Role,
     (id, name): (&str, &str),
 ) {
     let intervals = axis.len();
-    let mut of_class: BTreeMap<&str, (Vec<i64>, Vec<Cause>)> = BTreeMap::new();
+    let mut of_class: BTreeMap<&str, (Vec<i64>, Vec<HandshakeCause>)> = BTreeMap::new();
     for ((of, cause), changes) in &report.in_progress.changes {
         if *of != role {
             continue;

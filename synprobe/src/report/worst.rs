@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::cause::Cause;
+use super::cause::HandshakeCause;
 use crate::{
     model::{Handshake, Retransmit, RetransmitKind, Role, Trigger},
     util::bounded::Bounded,
@@ -64,8 +64,8 @@ pub(super) struct TroubledRow {
 /// See the module.
 pub(super) struct Worst {
     under_way: Bounded<u64, Vec<SentAgain>>,
-    ladders: BTreeMap<(Role, Cause), Vec<Ladder>>,
-    rows: BTreeMap<(Role, Cause), Vec<TroubledRow>>,
+    ladders: BTreeMap<(Role, HandshakeCause), Vec<Ladder>>,
+    rows: BTreeMap<(Role, HandshakeCause), Vec<TroubledRow>>,
 }
 
 impl Default for Worst {
@@ -109,8 +109,8 @@ impl Worst {
     /// Takes in the end of a handshake. `began`: on the axis of all pictures.
     pub fn handshake(&mut self, h: &Handshake, ended_ns: u64, began: i128) {
         let sent = self.under_way.remove(&h.connection.id);
-        let cause = Cause::of(h);
-        if cause == Cause::Well {
+        let cause = HandshakeCause::of(h);
+        if cause == HandshakeCause::Well {
             return;
         }
         let key = (h.connection.role, cause);
@@ -137,7 +137,7 @@ impl Worst {
     }
 
     /// The ladders of one role and cause, worst first.
-    pub fn ladders(&self) -> impl Iterator<Item = (Role, Cause, &[Ladder])> {
+    pub fn ladders(&self) -> impl Iterator<Item = (Role, HandshakeCause, &[Ladder])> {
         let all = self.ladders.iter();
         all.map(|((role, cause), ladders)| (*role, *cause, &**ladders))
     }

@@ -19,7 +19,7 @@ use crate::{
     model::Counted,
     pipeline::{self, WatchOptions},
     preflight, recording,
-    report::Report,
+    report::HtmlReport,
     util::format,
     verdict::Mode,
 };
@@ -46,7 +46,7 @@ fn replayed(args: &ReportArgs, file: &Path) -> Result<(), Failure> {
         duration: args.duration,
         count: None,
     };
-    let mut report = Report::default();
+    let mut report = HtmlReport::default();
     let replayed = replay(file, &asked, &mut report)?;
     if let Some(damage) = replayed.damage {
         report.add_blind_spot(damage);
@@ -78,7 +78,7 @@ fn watched(args: &ReportArgs) -> Result<(), Failure> {
     let watched = pipeline::watch(
         &host,
         options,
-        Report::default(),
+        HtmlReport::default(),
         interrupted(),
         Box::new(|| ()),
     )
@@ -122,7 +122,7 @@ impl<'p> ReportFile<'p> {
         }
     }
 
-    fn write(mut self, report: &Report, states: &Counted) -> Result<(), Failure> {
+    fn write(mut self, report: &HtmlReport, states: &Counted) -> Result<(), Failure> {
         let html = report.html(states);
         let written = self.replace(html.as_bytes());
         written.map_err(|error| cannot(self.path, &error))?;
