@@ -32,7 +32,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 20] = [
+    let tests: [(&str, harness::TestFn); 21] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("few-descriptors", few_descriptors),
         ("listeners-full-queue", pages::full_queue),
         ("diagnose-full-queue", pages::diagnose_full_queue),
+        ("report-full-queue", pages::report_full_queue),
         ("diagnose-nothing", pages::diagnose_nothing),
         ("issue14_5_selections", pages::issue14_5_selections),
         ("explain", pages::explain),

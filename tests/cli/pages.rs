@@ -1,6 +1,7 @@
-//! The output of `listeners`, `diagnose` and `explain`.
+//! The output of `listeners`, `diagnose`, `report` and `explain`.
 
 use std::{
+    fs,
     os::unix::process::CommandExt,
     sync::atomic::AtomicBool,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use synprobe_lab::{Client, ConnectState, Lab, Ns, PORT, SocketFamily, settle};
 use synprobe_tests::{
     binary::{command, ended, run},
+    recorded::Scratch,
     schema,
 };
 
@@ -24,6 +26,50 @@ fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
     let mut columns = names.split_whitespace().zip(values.split_whitespace());
     let (_, value) = columns.find(|(n, _)| *n == name).context("the counter")?;
     Ok(value.parse()?)
+}
+
+/// The report of a live run: the cause, the queue, and no more overflows than the kernel counted.
+pub fn report_full_queue() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _full = lab.listen(PORT, 3)?;
+    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(connect()?);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let output = Scratch::new();
+    let before = tcp_ext(&lab.server, "ListenOverflows")?;
+    let child = command(&["report", "--duration", "6s", "--output", output.text()])?
+        .args(["--netns", &netns_path(&lab.server)])
+        .spawn()?;
+    // Its SYNs go on being refused, at 0, 1, 2 s …
+    clients.push(connect()?);
+    let ran = ended(child)?;
+    let counted = tcp_ext(&lab.server, "ListenOverflows")? - before;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    let conclusion = "1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (";
+    ensure!(ran.out.starts_with(conclusion), "{ran:?}");
+    let html = fs::read_to_string(&output.0)?;
+    for words in [
+        &format!("<h1>{conclusion}"),
+        "Accept queue at most 4 (limit 3, one more fits)",
+        "<h3>1. accept-queue-full <span class=\"badge certain\">certain</span></h3>",
+        "a live run",
+    ] {
+        ensure!(html.contains(words), "no {words}: {html}");
+    }
+    let (_, overflows) = html
+        .split_once("<h3>ListenOverflows</h3>\n<figcaption>+")
+        .context("no overflows")?;
+    let (overflows, _) = overflows.split_once(' ').context("how many")?;
+    let overflows: u64 = overflows.parse()?;
+    ensure!(
+        (1..=counted).contains(&overflows),
+        "{overflows} overflows, {counted} by the kernel"
+    );
+    Ok(())
 }
 
 /// A server that does not accept, a client that is turned away, and the listener gone before the end.
