@@ -55,6 +55,8 @@ pub struct HtmlReport {
     flow: FlowCounts,
     durations: Durations,
     in_progress: InProgress,
+    /// Handshakes whose beginning is not known: they are not among those in progress.
+    not_placed: u64,
     rises: Rises,
     peers: PeerTimes,
     queues: QueueTimes,
@@ -156,12 +158,19 @@ impl HtmlReport {
         let ended = self.clock.realtime_ns(ended_ns);
         self.reach(ended);
         let Some(axis) = self.axis else { return };
-        let end = (!h.is_still_open()).then_some(ended);
-        self.in_progress.add(h, &axis, began, end);
+        // One that came by a SYN cookie was never a half-open, and others began nobody knows when.
+        let is_placed = h.facts.began_ns.is_some() || h.facts.preexisting;
+        match is_placed {
+            true => {
+                let end = (!h.is_still_open()).then_some(ended);
+                self.in_progress.add(h, &axis, began, end);
+            }
+            false => self.not_placed += 1,
+        }
         self.flow.add(h);
         self.durations.add(h);
         if HandshakeCause::of(h) != HandshakeCause::Well {
-            let interval = axis.interval(began);
+            let interval = axis.interval(if is_placed { began } else { ended });
             self.peers.add(h.connection.peer_addr, interval);
         }
         self.worst.handshake(h, ended_ns, began);

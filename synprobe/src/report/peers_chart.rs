@@ -49,7 +49,8 @@ pub(super) fn push(out: &mut String, report: &HtmlReport) {
     let _ = writeln!(
         out,
         "<p class=\"sub\">Handshakes in trouble by {what}, at the time when they began. One cell is {}; the strongest \
-         stands for {}, the faintest for 1. Those older than the run are in the first.</p>",
+         stands for {}, the faintest for 1. Those older than the run are in the first, those whose \
+         beginning is not known where they ended.</p>",
         format::duration(axis.interval_us() * together as u64),
         number(most)
     );

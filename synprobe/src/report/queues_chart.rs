@@ -40,11 +40,14 @@ pub(super) fn push(out: &mut String, report: &HtmlReport) {
     );
     let all: Vec<&QueueHistory> = first.into_iter().chain(then).collect();
     if all.is_empty() {
-        let _ = writeln!(
-            out,
-            "<p>Nothing waited in a queue at any of them: {}.</p>",
-            counted(idle as u64, "listening socket", "listening sockets")
-        );
+        let _ = match idle {
+            0 => writeln!(out, "<p>No socket listened at any of them.</p>"),
+            idle => writeln!(
+                out,
+                "<p>Nothing waited in a queue at any of them: {}.</p>",
+                counted(idle as u64, "listening socket", "listening sockets")
+            ),
+        };
         return;
     }
     for (number, history) in all.iter().take(DRAWN).enumerate() {

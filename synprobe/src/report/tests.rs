@@ -254,3 +254,22 @@ fn healthy_handshakes_are_in_the_sums_and_in_no_table() {
     assert!(html.contains("no trouble 50"));
     assert!(html.contains("<h1>Nothing wrong was found.</h1>"));
 }
+
+#[test]
+fn a_handshake_that_began_nobody_knows_when_was_not_in_progress_since_then() {
+    let mut report = HtmlReport::default();
+    begin(&mut report, Start::default());
+    for (id, preexisting) in [(1, false), (2, false), (3, true)] {
+        let mut h = fixtures::half_open(Outcome::Established);
+        h.connection.id = id;
+        h.facts.began_ns = None;
+        h.facts.cookie = !preexisting;
+        h.facts.preexisting = preexisting;
+        h.facts.ended_ns = 5 * S;
+        show(&mut report, 5 * S, Body::Handshake(Box::new(h)));
+    }
+    end(&mut report, 3, 6 * S);
+    let html = html(&report);
+    assert!(html.contains("<figcaption>1 at most, 0 at the end.</figcaption>"));
+    assert!(html.contains("Nor are 2 handshakes whose beginning is not known"));
+}

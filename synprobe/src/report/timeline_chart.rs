@@ -34,6 +34,13 @@ pub(super) fn push(out: &mut String, report: &HtmlReport, palette: &Palette) {
             "<p class=\"sub\">Handshakes that were only counted are not in them either.</p>\n",
         );
     }
+    if report.not_placed > 0 {
+        let _ = writeln!(
+            out,
+            "<p class=\"sub\">Nor are {} whose beginning is not known, such as those that came by a SYN cookie.</p>",
+            counted(report.not_placed, "handshake", "handshakes")
+        );
+    }
     for (role, id, name) in [
         (
             Role::Server,
