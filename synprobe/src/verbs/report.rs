@@ -66,7 +66,7 @@ fn watched(args: &ReportArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         duration: Some(duration),
         record: None,
-        drops_of: None,
+        enters_dropping: false,
         count_sockets: true,
         ..watch_options(&args.select, &args.tuning, detail, Mode::AllAtTheEnd)?
     };
