@@ -109,6 +109,16 @@ pub fn inode_passes(netns: u32) -> bool {
     setting!(netns) == 0 || netns == setting!(netns) || netns == setting!(netns_too)
 }
 
+/// Whether the ports pass, whichever of them is the local one.
+#[inline(always)]
+pub fn either_port_passes(ports: Ports) -> bool {
+    let swapped = Ports {
+        local: ports.peer,
+        peer: ports.local,
+    };
+    setting!(ports) == 0 || ports_pass(ports) || ports_pass(swapped)
+}
+
 /// Whether the ends of a packet pass the ports and the peer networks; `peer` reads the peer's address from its
 /// headers.
 #[inline(always)]

@@ -150,6 +150,21 @@ pub fn peer_addr(sk: Kptr, family: u16) -> Result<[u8; 16], ReadError> {
     Ok(mapped(sk.read(place!(daddr))?))
 }
 
+/// Writes an address of an IP header at `ip` to an address of a [`Flow`], IPv4 mapped. `v4` and `v6`: its offsets.
+#[inline(always)]
+pub fn fill_addr(
+    to: *mut [u8; 16],
+    ip: Kptr,
+    family: u16,
+    (v4, v6): (u32, u32),
+) -> Result<(), ReadError> {
+    if family == AF_INET6 {
+        return ip.read_addr(v6, to);
+    }
+    put_mapped(to, ip.read(v4)?);
+    Ok(())
+}
+
 /// Writes both addresses to their destination, IPv4 mapped. On this target a copy of a byte array goes
 /// byte by byte.
 #[inline(never)]

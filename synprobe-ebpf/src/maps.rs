@@ -36,8 +36,8 @@ pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(3, 0);
 /// Of packets of the selection.
 pub const OF_SELECTION: u32 = 0;
-/// Of packets whose ends are of the selection, in another namespace or another role: this host may forward them.
-pub const OF_ITS_ENDS: u32 = 1;
+/// Of packets with a port of the selection, in another namespace or another role: this host may forward them.
+pub const OF_ITS_PORTS: u32 = 1;
 /// Of all others.
 pub const OF_OTHERS: u32 = 2;
 

@@ -26,7 +26,7 @@ use synprobe_ebpf::{
         DROPS_PER_SECOND, OTHER_DROPS_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING,
         REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
     },
-    event::{AF_INET, AF_INET6, DropRecord, KIND_DROP, state},
+    event::{AF_INET, AF_INET6, DropRecord, Flow, KIND_DROP, state},
     stats::REGULAR,
 };
 
@@ -36,9 +36,12 @@ use super::{
 };
 use crate::{
     emit::{emit, held_back, other_held_back, tally, within_limit},
-    filter::{ends_pass, inode_passes, role_passes},
-    kread::{Kptr, Ports, ReadError, fill_flow, mapped, netns, netns_of_device, peer_addr, place},
-    maps::{DROP_SECOND, OF_ITS_ENDS, OF_OTHERS, OF_SELECTION},
+    filter::{either_port_passes, ends_pass, inode_passes, role_passes},
+    kread::{
+        Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, netns_of_device, peer_addr,
+        place,
+    },
+    maps::{DROP_SECOND, OF_ITS_PORTS, OF_OTHERS, OF_SELECTION},
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -141,7 +144,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             held_back(KIND_DROP);
             return Ok(());
         }
-    } else if !wanted || !is_let_through(&segment)? {
+    } else if !wanted || !is_let_through(&segment) {
         return Ok(());
     }
     emit(|r: &mut DropRecord, header| {
@@ -150,11 +153,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             fill_flow(&mut r.flow, sk, ports)?;
             r.sender = state::SYN_SENT;
         } else {
-            r.flow.local_addr = match incoming {
-                true => segment.destination()?,
-                false => segment.source()?,
-            };
-            r.flow.peer_addr = peer()?;
+            segment.fill_addrs(&mut r.flow, incoming)?;
             r.flow.local_port = ports.local;
             r.flow.peer_port = ports.peer;
             r.flow.family = segment.family;
@@ -204,22 +203,20 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
 /// Whether a packet outside the selection gives a record. It may be of a selected handshake: dropped in another
 /// namespace, or with other ends after NAT. The agent knows by its sequence number.
 #[inline(always)]
-fn is_let_through(segment: &PacketHeaders) -> Result<bool, ReadError> {
-    // Where a packet is forwarded, none of its ends is the local one.
-    if ends_pass(segment.ports(true), || segment.source())?
-        || ends_pass(segment.ports(false), || segment.destination())?
-    {
-        let passes = within_limit(&DROP_SECOND, OF_ITS_ENDS, DROPS_PER_SECOND);
+fn is_let_through(segment: &PacketHeaders) -> bool {
+    // Where a packet is forwarded, none of its ends is the local one. Addresses would not fit on the stack.
+    if either_port_passes(segment.ports(true)) {
+        let passes = within_limit(&DROP_SECOND, OF_ITS_PORTS, DROPS_PER_SECOND);
         if !passes {
             held_back(KIND_DROP);
         }
-        return Ok(passes);
+        return passes;
     }
     let passes = within_limit(&DROP_SECOND, OF_OTHERS, OTHER_DROPS_PER_SECOND);
     if !passes {
         other_held_back();
     }
-    Ok(passes)
+    passes
 }
 
 /// The role of this host's end, where the packet implies it.
@@ -340,6 +337,17 @@ impl PacketHeaders {
             AF_INET => Ok(mapped(self.ip.read(16)?)),
             _ => self.ip.read(24),
         }
+    }
+
+    /// Both addresses from this host's view. They go straight to their destination: on the stack is no room for them.
+    #[inline(always)]
+    pub(super) fn fill_addrs(&self, flow: &mut Flow, incoming: bool) -> Result<(), ReadError> {
+        let (source, destination) = match incoming {
+            true => (&raw mut flow.peer_addr, &raw mut flow.local_addr),
+            false => (&raw mut flow.local_addr, &raw mut flow.peer_addr),
+        };
+        fill_addr(source, self.ip, self.family, (12, 8))?;
+        fill_addr(destination, self.ip, self.family, (16, 24))
     }
 
     /// The ports from this host's view.

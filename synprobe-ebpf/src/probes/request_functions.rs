@@ -125,8 +125,7 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
         r.header = header;
         r.moment = REQUEST_REFUSED;
         r.queue = queue;
-        r.flow.local_addr = segment.destination()?;
-        r.flow.peer_addr = segment.source()?;
+        segment.fill_addrs(&mut r.flow, true)?;
         r.flow.local_port = ports.local;
         r.flow.peer_port = ports.peer;
         r.flow.family = sk.read(place!(family))?;
