@@ -26,6 +26,8 @@ pub mod recording;
 pub mod report;
 mod ring;
 pub mod serve;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod track;
 pub mod verbs;
 pub mod verdict;

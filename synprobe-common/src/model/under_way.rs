@@ -19,6 +19,9 @@ pub struct UnderWay {
     pub retransmits_by_peer: u32,
     /// The gaps between its transmissions, microseconds.
     pub gaps_us: Vec<u64>,
+    /// When its next retransmission is due by the kernel's schedule, CLOCK_MONOTONIC nanoseconds; the timer is
+    /// never early and up to an eighth of its time-out late. `None`: none follows, or that is not known.
+    pub next_ns: Option<u64>,
     /// When the kernel gives it up, CLOCK_MONOTONIC nanoseconds, where that can be predicted.
     pub gives_up_ns: Option<u64>,
 }

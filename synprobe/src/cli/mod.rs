@@ -15,6 +15,8 @@ mod report;
 mod select;
 mod serve;
 mod states;
+#[cfg(feature = "top")]
+mod top;
 mod tuning;
 mod values;
 mod watch;
@@ -35,6 +37,8 @@ pub use report::{Lang, ReportArgs};
 pub use select::{RoleArg, SelectArgs};
 pub use serve::{ServeArgs, ServeFormat};
 pub use states::StatesArgs;
+#[cfg(feature = "top")]
+pub use top::TopArgs;
 pub use tuning::{ModeArg, TuningArgs};
 pub use watch::{States, WatchArgs};
 
@@ -60,6 +64,9 @@ pub enum Command {
     Report(ReportArgs),
     /// Watch all the time: metrics, open problems and health over HTTP
     Serve(ServeArgs),
+    #[cfg(feature = "top")]
+    /// Show what is wrong on a screen, live or from a recording: problems, listeners, handshakes, peers
+    Top(TopArgs),
     /// Join the recordings or the JSON lines of two hosts, handshake by handshake: which way lost what
     Join(JoinArgs),
     /// Explain a verdict: its meaning, its evidence, its remedies, and how to reproduce it

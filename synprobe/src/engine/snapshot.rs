@@ -38,9 +38,9 @@ pub struct EngineSnapshot {
 impl Engine {
     /// The state as it is now, with at most `most_open` of the handshakes under way.
     pub fn snapshot(&self, most_open: usize) -> EngineSnapshot {
-        let (_, tracker, ..) = self.parts();
+        let (_, tracker, judge, _) = self.parts();
         EngineSnapshot {
-            peers: tracker.peers(),
+            peers: judge.with_verdicts(tracker.peers()),
             open: tracker.under_way().take(most_open).collect(),
             ..self.summary()
         }

@@ -1,4 +1,4 @@
-//! Who asks the run for its status: `synprobe serve`, at a scrape.
+//! Who asks the run for its status: `synprobe serve` at a scrape, `synprobe top` for a frame.
 
 use std::{
     sync::Arc,
@@ -7,24 +7,31 @@ use std::{
 
 use super::{WatchError, run::Run, subscriber::Subscriber};
 use crate::{
-    serve::{RunStatus, StatusRequest, StatusRequests},
+    serve::{RunStatus, StatusQueries, StatusRequest, StatusRequests},
     sys::clock::monotonic_ns,
 };
 
 /// A status may take this share of one core: it is used again for this many times as long as it took.
 const PAUSE: u32 = 50;
+/// And it is used again for no longer than this.
+const LONGEST: Duration = Duration::from_secs(15);
+/// The same where somebody watches.
+const LONGEST_WATCHED: Duration = Duration::from_secs(2);
 
 /// Requests for the status of a run.
 pub(super) struct StatusAnswers {
     /// `None`: nobody asks, or nobody will any more.
     requests: Option<StatusRequests>,
+    most_open: Option<usize>,
     last: Option<(Arc<RunStatus>, Instant)>,
 }
 
 impl StatusAnswers {
-    pub fn new(requests: Option<StatusRequests>) -> Self {
+    pub fn new(queries: Option<StatusQueries>) -> Self {
+        let most_open = queries.as_ref().and_then(|queries| queries.most_open);
         Self {
-            requests,
+            requests: queries.map(|queries| queries.requests),
+            most_open,
             last: None,
         }
     }
@@ -52,7 +59,11 @@ impl Run {
         }
         let began = Instant::now();
         let status = Arc::new(self.status()?);
-        let until = Instant::now() + (began.elapsed() * PAUSE).min(Duration::from_secs(15));
+        let longest = match self.asked.most_open {
+            Some(_) => LONGEST_WATCHED,
+            None => LONGEST,
+        };
+        let until = Instant::now() + (began.elapsed() * PAUSE).min(longest);
         self.asked.last = Some((Arc::clone(&status), until));
         let _ = request.send(status);
         Ok(())
@@ -67,7 +78,10 @@ impl Run {
             }
         }
         Ok(RunStatus {
-            snapshot: self.core.engine.summary(),
+            snapshot: match self.asked.most_open {
+                Some(most_open) => self.core.engine.snapshot(most_open),
+                None => self.core.engine.summary(),
+            },
             at_ns: monotonic_ns(),
             clock: self.core.engine.clock(),
             lines_lost: self

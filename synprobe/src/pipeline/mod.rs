@@ -41,13 +41,15 @@ use std::io;
 use crate::{
     model::{Counted, End},
     preflight::Ready,
-    serve::StatusRequests,
+    serve::StatusQueries,
     view::View,
 };
 pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
 pub use recorder::{RecordError, RecordSummary, RecordTo};
-pub use replay::{Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses, replay};
+pub use replay::{
+    Player, PlayerMoment, Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses, replay,
+};
 use run::Run;
 use subscriber::{Subscriber, Writing};
 
@@ -89,14 +91,14 @@ pub fn watch_asked<V: View + Send + 'static>(
     view: V,
     mut stop: Stop,
     ready: OnReady,
-    requests: Option<StatusRequests>,
+    queries: Option<StatusQueries>,
 ) -> Result<Watched<V>, WatchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| WatchError::System("async runtime", e))?;
     let done = runtime.block_on(async {
-        let mut run = Run::start(options, host, requests)?;
+        let mut run = Run::start(options, host, queries)?;
         // Threads that begin from here on have what privileges are left.
         let (subscriber, writing, fails) =
             Subscriber::begin(view).map_err(|e| WatchError::System("a thread", e))?;

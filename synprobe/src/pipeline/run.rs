@@ -34,7 +34,7 @@ use crate::{
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
-    serve::StatusRequests,
+    serve::StatusQueries,
     sys::clock::{monotonic_ns, wall_clock},
 };
 
@@ -77,7 +77,7 @@ impl Run {
     pub fn start(
         options: WatchOptions,
         host: &Ready,
-        asked: Option<StatusRequests>,
+        asked: Option<StatusQueries>,
     ) -> Result<Self, WatchError> {
         let mut filter = options
             .selection

@@ -25,7 +25,7 @@ use crate::{engine::EngineSnapshot, model::WallClock};
 /// The state of a run at one moment.
 #[derive(Clone, Debug)]
 pub struct RunStatus {
-    /// Of the engine, without peers and handshakes under way.
+    /// Of the engine; peers and handshakes in progress only where they were asked for.
     pub snapshot: EngineSnapshot,
     /// When it was read, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
@@ -42,6 +42,14 @@ pub type StatusRequest = oneshot::Sender<Arc<RunStatus>>;
 
 /// The run's end of the requests.
 pub type StatusRequests = mpsc::Receiver<StatusRequest>;
+
+/// Requests, and what their answers have.
+pub struct StatusQueries {
+    /// The requests.
+    pub requests: StatusRequests,
+    /// The peers too, and at most this many of the handshakes in progress; `None`: neither.
+    pub most_open: Option<usize>,
+}
 
 #[cfg(test)]
 mod tests;

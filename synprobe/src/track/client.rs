@@ -214,6 +214,7 @@ impl Tracker {
         }
         let last_gap_us = schedule.next_gap_us(n);
         open.gives_up = Some((at_ns + gives_up_us * 1000, last_gap_us));
+        open.next_us = next_us;
         if r.err == 0 {
             open.retransmits = open.retransmits.saturating_add(1);
         }

@@ -50,6 +50,7 @@ struct CompactHalfOpen {
     gives_up_ns: u64,
     start_error_us: u32,
     last_gap_us: u32,
+    next_us: u32,
     gaps_us: [u32; GAPS],
     queue: Queue,
     packed: PackedBits,
@@ -127,6 +128,7 @@ impl CompactHalfOpen {
             gives_up_ns,
             start_error_us: open.start.map_or(0, |start| start.error_us as u32),
             last_gap_us: last_gap_us as u32,
+            next_us: open.next_us.unwrap_or(0) as u32,
             gaps_us,
             queue: facts.queue.unwrap_or_default(),
             packed,
@@ -173,6 +175,7 @@ impl CompactHalfOpen {
         OpenHandshake {
             last_tx_ns: known(self.last_tx_ns),
             gives_up: known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into())),
+            next_us: known(self.next_us.into()),
             gaps_us: gaps.map(|gap| u64::from(*gap)).collect(),
             retransmits,
             by_peer,
@@ -391,6 +394,7 @@ mod tests {
         again.transmitted(2_000_000_000);
         again.retransmits = 1;
         again.gives_up = Some((63_000_000_000, 32_000_000));
+        again.next_us = Some(2_000_000);
         again.facts.queue = Some(Queue::default());
         again.facts.defer_accept = Some(false);
         (again.facts.history_known, again.facts.time_outs) = (true, 1);

@@ -104,6 +104,9 @@ pub struct OpenHandshake {
     pub congestion: LocalCongestion,
     /// When the kernel gives up, by its schedule; and the length of the last time-out before it.
     pub gives_up: Option<(u64, u64)>,
+    /// When its next retransmission is due, microseconds after the last transmission; `None`: none follows, or
+    /// that is not known.
+    pub next_us: Option<u64>,
     /// The last moment at which it was known to be alive.
     pub alive_ns: u64,
     /// Dumps in a row that did not show it.
@@ -156,6 +159,7 @@ impl OpenHandshake {
             base_us: None,
             congestion: LocalCongestion::default(),
             gives_up: None,
+            next_us: None,
             alive_ns,
             absences: 0,
             moved_ns: None,

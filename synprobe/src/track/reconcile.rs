@@ -203,6 +203,10 @@ impl Tracker {
             if !newer {
                 open.alive_ns = open.alive_ns.max(dump.before_ns);
                 open.start.get_or_insert(start);
+                if u32::from(row.retrans) > open.retransmits {
+                    // Its event did not come: the last transmission is not known.
+                    open.next_us = None;
+                }
                 open.retransmits = open.retransmits.max(u32::from(row.retrans));
                 open.gives_up = match open.gives_up {
                     // Overdue: the timer's turn on a busy CPU has not come, or it was armed anew.

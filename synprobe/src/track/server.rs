@@ -254,6 +254,7 @@ impl Tracker {
         };
         let (next_us, gives_up_us) = schedule.ahead_us(armed);
         open.gives_up = Some((at_ns + gives_up_us * 1000, schedule.gap_us(armed)));
+        open.next_us = next_us;
 
         let mut line = retransmit_line(open.connection.clone(), RetransmitKind::Synack, 1);
         line.trigger = Some(trigger);

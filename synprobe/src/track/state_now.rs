@@ -79,6 +79,11 @@ fn under_way(open: OpenHandshake) -> UnderWay {
     UnderWay {
         began_ns: open.known_start_ns(),
         began_error_us: start.map_or(0, |start| start.error_us),
+        // The event of a later one may have been lost: then it is known of neither.
+        next_ns: open
+            .last_tx_ns
+            .zip(open.next_us)
+            .map(|(last_ns, next_us)| last_ns + next_us * 1000),
         gives_up_ns: open.gives_up.map(|(at_ns, _)| at_ns),
         state: open.state,
         retransmits: open.retransmits,

@@ -7,12 +7,15 @@ mod join;
 #[cfg(feature = "lab")]
 pub mod lab;
 mod listeners;
+mod log_output;
 mod preflight;
 mod record;
 mod replay;
 mod report;
 mod serve;
 mod states;
+#[cfg(feature = "top")]
+pub mod top;
 mod watch;
 
 use std::{
@@ -79,6 +82,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(args),
         Command::Join(args) => join::run(args),
         Command::Explain(args) => explain::run(args),
         #[cfg(feature = "lab")]
@@ -218,6 +223,7 @@ fn log_level(args: &TuningArgs) -> u8 {
         // Of libraries, only warnings.
         .filter_level(args.log_level.min(log::LevelFilter::Warn))
         .filter_module("synprobe", args.log_level)
+        .target(env_logger::Target::Pipe(Box::new(log_output::LogOutput)))
         // Names of processes may contain control characters.
         .format(|line, record| {
             let text = record.args().to_string();

@@ -49,7 +49,7 @@ pub(super) fn replay(
 }
 
 /// What nobody can ask this recording for.
-fn what_is_missing(recording: &Recording) -> Option<String> {
+pub(super) fn what_is_missing(recording: &Recording) -> Option<String> {
     let config = &recording.config;
     let mut parts = Vec::new();
     if config.detail().slow_us().is_some() {
@@ -70,9 +70,9 @@ fn what_is_missing(recording: &Recording) -> Option<String> {
     (!parts.is_empty()).then(|| format!("this was recorded {}", parts.join(", and ")))
 }
 
-fn failure(error: ReplayError) -> Failure {
+pub(super) fn failure(error: ReplayError) -> Failure {
     let code = match error {
-        ReplayError::Output(_) => FAILED,
+        ReplayError::Output(_) | ReplayError::Thread(_) => FAILED,
         _ => USAGE,
     };
     Failure(error.to_string(), code)

@@ -13,7 +13,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, RecordTo, Stop, WatchOptions},
     preflight,
-    serve::{self, Bound},
+    serve::{self, Bound, StatusQueries},
     util::format,
     verdict::Mode,
     view::{Discarded, View},
@@ -61,8 +61,12 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         }
     });
     let stop = either(interrupted(), failed);
-    let watched =
-        pipeline::watch_asked(&host, options, view, stop, ready, Some(asked)).map_err(failure)?;
+    let queries = StatusQueries {
+        requests: asked,
+        most_open: None,
+    };
+    let watched = pipeline::watch_asked(&host, options, view, stop, ready, Some(queries))
+        .map_err(failure)?;
     let refused: Option<io::Error> = refused
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{
-        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Problem, Role,
+        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem, Role,
         SynSent, VerdictKind, WallClock,
     },
     util::{bounded::Bounded, format},
@@ -214,14 +214,24 @@ impl Judge {
             printed.extend(listeners.map(at_the_end));
         }
         printed.extend(about_peers.into_iter().map(|mut line| {
-            if let Body::Peer(peer) = &mut line.body
-                && let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role))
-            {
-                peer.verdicts = counts.iter().copied().collect();
+            if let Body::Peer(peer) = &mut line.body {
+                self.add_verdicts(peer);
             }
             line
         }));
         printed
+    }
+
+    /// The same peers, with the verdicts of their handshakes.
+    pub fn with_verdicts(&self, mut peers: Vec<Peer>) -> Vec<Peer> {
+        peers.iter_mut().for_each(|peer| self.add_verdicts(peer));
+        peers
+    }
+
+    fn add_verdicts(&self, peer: &mut Peer) {
+        if let Some(counts) = self.by_peer.get(&(peer.peer_addr, peer.role)) {
+            peer.verdicts = counts.iter().copied().collect();
+        }
     }
 
     /// The run ends now, CLOCK_MONOTONIC nanoseconds: the time of its last lines.

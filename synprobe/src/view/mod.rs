@@ -116,7 +116,7 @@ impl View for Discarded {
 
 /// What a run in this mode cannot see of servers (docs/modes.md), as the rest of a sentence; `None`: the run
 /// watched no servers, or nothing of this kind is missing.
-pub(crate) fn blind_in(start: &Start) -> Option<&'static str> {
+pub fn blind_in(start: &Start) -> Option<&'static str> {
     if start
         .filters
         .get("role")

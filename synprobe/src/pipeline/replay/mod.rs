@@ -1,17 +1,21 @@
 //! A recording in place of the kernel: the same inputs, and so the same lines.
 
 mod addresses;
+mod netns;
 mod options;
+mod player;
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 pub use addresses::recorded_addresses;
 pub use options::{ReplayError, ReplayOptions, Replayed};
+use player::ReplayObserver;
+pub use player::{Player, PlayerMoment};
 
 use super::narrow::{narrow, narrowed};
 use crate::{
@@ -77,9 +81,18 @@ pub fn replay(
     options: &ReplayOptions,
     view: &mut dyn View,
 ) -> Result<Replayed, ReplayError> {
+    replay_observed(recording, options, view, None)
+}
+
+fn replay_observed<'r>(
+    recording: Recording,
+    options: &'r ReplayOptions,
+    view: &'r mut dyn View,
+    observer: Option<&'r mut dyn ReplayObserver>,
+) -> Result<Replayed, ReplayError> {
     let mut asked = options.selection.clone();
     if let Some(name) = &options.netns {
-        let inode = namespace(&options.file, name)?;
+        let inode = netns::namespace(&options.file, name)?;
         asked.netns = Some([inode; 2]);
     }
     let selection = narrowed(recording.config.selection(), &asked)?;
@@ -88,6 +101,7 @@ pub fn replay(
         options,
         selection,
         view,
+        observer,
         engine: None,
         decoder: InputDecoder::default(),
         at_ns: 0,
@@ -108,6 +122,7 @@ struct Replay<'r> {
     selection: Selection,
     is_narrowed: bool,
     view: &'r mut dyn View,
+    observer: Option<&'r mut dyn ReplayObserver>,
     /// Begins with the first frame of a run.
     engine: Option<Engine>,
     decoder: InputDecoder,
@@ -136,6 +151,11 @@ impl Replay<'_> {
                     self.at_ns = at_ns;
                     if self.engine.is_none() {
                         self.begin(&header, &config, at_ns);
+                    }
+                    if let Some(Decoded::Input(input)) = &decoded
+                        && self.observed(ends_run(input)).is_break()
+                    {
+                        return Ok(self.replayed(detail, None));
                     }
                     match decoded {
                         Some(Decoded::Input(input)) => self.input(input)?,
@@ -170,6 +190,7 @@ impl Replay<'_> {
         if self.engine.is_none() && self.last.is_none() {
             self.begin(&header, &config, config.track.began_ns);
         }
+        let _ = self.observed(true);
         self.finish()?;
         let unknown = self.decoder.unknown();
         Ok(self.replayed(detail, damage(reader.damage(), self.inputs, unknown)))
@@ -186,12 +207,22 @@ impl Replay<'_> {
             config.start.filters = self.selection.describe();
             config.track.selection = self.selection.clone();
         }
+        if let Some(observer) = &self.observer {
+            config.window = Some(observer.window());
+        }
         if header.segment > 0 {
             // The end of a longer run: handshakes in progress at its beginning are older than the replay.
             config.track.began_ns = at_ns;
         }
         let clock = WallClock::from_offset(header.realtime_offset_ns.into());
         self.engine = Some(Engine::new(&config, self.options.mode, clock));
+    }
+
+    fn observed(&mut self, ends: bool) -> ControlFlow<()> {
+        match (&mut self.observer, &mut self.engine) {
+            (Some(observer), Some(engine)) => observer.before(self.at_ns, ends, engine),
+            _ => ControlFlow::Continue(()),
+        }
     }
 
     fn input(&mut self, input: Input) -> Result<(), ReplayError> {
@@ -305,6 +336,10 @@ impl Replay<'_> {
     }
 }
 
+fn ends_run(input: &Input) -> bool {
+    matches!(input, Input::EndOpen { .. } | Input::End { .. })
+}
+
 /// Records that were due, by the inputs: the sum of `events` and `lost`.
 fn produced(engine: &Engine) -> u64 {
     let totals = engine.totals();
@@ -337,42 +372,4 @@ fn damage(damage: &Damage, read: u64, unknown: u64) -> Option<String> {
         "the recording is damaged: {read} inputs read; {}{until}",
         parts.join(", ")
     ))
-}
-
-/// The inode of the namespace with that name on the recorded host.
-fn namespace(file: &Path, name: &str) -> Result<u32, ReplayError> {
-    let mut names = BTreeMap::new();
-    let Recording { mut reader, .. } = Recording::open(file)?;
-    let mut decoder = InputDecoder::default();
-    while let Some(item) = reader.next_item() {
-        if let Item::Frame { frame, .. } = item
-            && let Some(Decoded::Input(Input::NetnsName(inode, known))) = decoder.frame(frame)
-        {
-            names.insert(inode, known);
-        }
-    }
-    let by_number = name
-        .parse::<u32>()
-        .ok()
-        .filter(|inode| names.contains_key(inode));
-    let by_name = names
-        .iter()
-        .find(|(_, known)| known.as_deref() == Some(name))
-        .map(|(inode, _)| *inode);
-    by_number.or(by_name).ok_or_else(|| {
-        let known: Vec<String> = names
-            .iter()
-            .map(|(inode, name)| {
-                name.as_deref()
-                    .map_or_else(|| inode.to_string(), str::to_owned)
-            })
-            .collect();
-        ReplayError::NoNetns {
-            name: name.to_owned(),
-            known: match known.is_empty() {
-                true => "none".to_owned(),
-                false => known.join(", "),
-            },
-        }
-    })
 }

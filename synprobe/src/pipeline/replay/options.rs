@@ -62,6 +62,9 @@ pub enum ReplayError {
     /// The output cannot be written.
     #[error("standard output: {0}")]
     Output(io::Error),
+    /// No thread can be created.
+    #[error("a thread: {0}")]
+    Thread(io::Error),
 }
 
 /// A replay that is over.

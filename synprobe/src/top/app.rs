@@ -1,0 +1,219 @@
+//! The state of the screen.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use ratatui::Frame;
+
+use super::{
+    Look, Observed,
+    cursor::RowCursor,
+    item::{PaneItem, RowId, is_of},
+    order,
+    pane::Pane,
+    query::RowQuery,
+    screen,
+    style::{StyledLine, Tone, filled},
+};
+use crate::{
+    engine::EngineSnapshot,
+    model::{Peer, Problem, Role},
+};
+
+/// Values of the small diagrams.
+const TREND: usize = 60;
+
+/// What a page is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PageKind {
+    Row(RowId),
+    Explanation(RowId),
+    BlindSpots,
+    Keys,
+}
+
+/// A page over the panes.
+#[derive(Clone, Debug)]
+pub(super) struct OpenPage {
+    pub kind: PageKind,
+    /// Lines above the first one that is shown.
+    pub scroll: usize,
+}
+
+/// What is typed into the line of the filter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Typing {
+    pub text: String,
+    /// What is wrong with it.
+    pub complaint: Option<String>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct App {
+    pub(super) look: Look,
+    pub(super) interval: Duration,
+    pub(super) observed: Option<Observed>,
+    pub(super) pane: Pane,
+    pub(super) cursors: [RowCursor; 4],
+    pub(super) orders: [usize; 4],
+    /// The last one is shown.
+    pub(super) pages: Vec<OpenPage>,
+    /// Only the handshakes of this problem.
+    pub(super) narrowed: Option<RowId>,
+    pub(super) query: RowQuery,
+    pub(super) typing: Option<Typing>,
+    pub(super) role: Option<Role>,
+    pub(super) is_paused: bool,
+    pub(super) is_zoomed: bool,
+    /// Handshakes in progress of each peer, as far as they are listed.
+    pub(super) by_peer: HashMap<(IpAddr, Role), u64>,
+    /// Half-opens and active opens in progress, of the last frames.
+    pub(super) trend: VecDeque<(u64, u64)>,
+}
+
+impl App {
+    /// An empty screen. `interval`: how often there is a new state.
+    pub fn new(look: Look, interval: Duration) -> Self {
+        Self {
+            look,
+            interval,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in the state at a new moment. While the screen of a run is paused, it is not shown.
+    pub fn observe(&mut self, observed: Observed) {
+        let is_replay = observed.position.is_some();
+        if self.is_paused && !is_replay && self.observed.is_some() {
+            return;
+        }
+        let before_ns = self.observed.as_ref().map(|o| o.status.at_ns);
+        if before_ns == Some(observed.status.at_ns) {
+            // The run has nothing newer.
+            self.observed = Some(observed);
+            return;
+        }
+        if before_ns > Some(observed.status.at_ns) {
+            // Back in a replay.
+            self.trend.clear();
+        }
+        self.trend.push_back(in_progress(&observed.status.snapshot));
+        if self.trend.len() > TREND {
+            self.trend.pop_front();
+        }
+        self.by_peer.clear();
+        for h in &observed.status.snapshot.open {
+            let c = &h.connection;
+            *self.by_peer.entry((c.peer_addr, c.role)).or_default() += 1;
+        }
+        self.observed = Some(observed);
+    }
+
+    /// Draws the screen.
+    pub fn draw(&self, frame: &mut Frame<'_>) {
+        let area = frame.area();
+        let lines = screen::lines(self, area.width.into(), area.height.into());
+        for (row, line) in (0..area.height).zip(&lines) {
+            line.draw(frame.buffer_mut(), area, row, self.look);
+        }
+    }
+
+    /// The whole state as plain text, without a limit of height.
+    pub fn text(&self, columns: usize) -> String {
+        let lines = screen::whole(self, columns);
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line.text(self.look));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The rows of a pane: selected and in order.
+    pub(super) fn items(&self, pane: Pane) -> Vec<PaneItem<'_>> {
+        let Some(observed) = &self.observed else {
+            return Vec::new();
+        };
+        let snapshot = &observed.status.snapshot;
+        let mut items: Vec<PaneItem<'_>> = match pane {
+            Pane::Problems => snapshot.problems.iter().map(PaneItem::Problem).collect(),
+            Pane::Listeners => snapshot.listeners.iter().map(PaneItem::Listener).collect(),
+            Pane::Peers => snapshot.peers.iter().map(PaneItem::Peer).collect(),
+            Pane::Handshakes => {
+                let of = self.narrowed.as_ref().and_then(|id| self.problem(id));
+                let open = snapshot.open.iter();
+                let own = open.filter(|h| of.is_none_or(|p| is_of(h, p)));
+                own.map(PaneItem::Handshake).collect()
+            }
+        };
+        if self.role.is_some() || !self.query.is_empty() {
+            items.retain(|item| {
+                let facts = item.facts();
+                let wanted = |role| facts.role.is_none_or(|of| of == Some(role));
+                self.role.is_none_or(wanted) && self.query.matches(&facts)
+            });
+        }
+        let open_of = |peer: &Peer| {
+            let key = (peer.peer_addr, peer.role);
+            self.by_peer.get(&key).copied().unwrap_or(0)
+        };
+        order::sort(pane, self.orders[pane.index()], &mut items, open_of);
+        items
+    }
+
+    fn problem(&self, id: &RowId) -> Option<&Problem> {
+        let observed = self.observed.as_ref()?;
+        let mut problems = observed.status.snapshot.problems.iter();
+        problems.find(|p| PaneItem::Problem(p).is(id))
+    }
+
+    /// The problem whose handshakes alone are listed, where it is open still.
+    pub(super) fn narrowed_to(&self) -> Option<&Problem> {
+        self.problem(self.narrowed.as_ref()?)
+    }
+
+    /// The selected problem.
+    pub(super) fn chosen_problem(&self) -> Option<&Problem> {
+        let items = self.items(Pane::Problems);
+        let place = self.cursors[Pane::Problems.index()].place(&items);
+        match items.get(place) {
+            Some(PaneItem::Problem(p)) => Some(p),
+            _ => None,
+        }
+    }
+
+    /// The row with that identity, whatever the filter.
+    pub(super) fn find(&self, id: &RowId) -> Option<PaneItem<'_>> {
+        let snapshot = &self.observed.as_ref()?.status.snapshot;
+        let mut problems = snapshot.problems.iter().map(PaneItem::Problem);
+        let mut listeners = snapshot.listeners.iter().map(PaneItem::Listener);
+        let mut open = snapshot.open.iter().map(PaneItem::Handshake);
+        let mut peers = snapshot.peers.iter().map(PaneItem::Peer);
+        let is = |item: &PaneItem<'_>| item.is(id);
+        match id {
+            RowId::Problem(_) => problems.find(is),
+            RowId::Listener(..) => listeners.find(is),
+            RowId::Handshake(_) => open.find(is),
+            RowId::Peer(..) => peers.find(is),
+        }
+    }
+}
+
+/// Half-opens and active opens in progress.
+pub(super) fn in_progress(snapshot: &EngineSnapshot) -> (u64, u64) {
+    let of = |role| {
+        let ports = snapshot.ports.iter().filter(move |port| port.role == role);
+        ports.map(|port| port.open).sum()
+    };
+    (of(Role::Server), of(Role::Client))
+}
+
+/// One sentence in place of a page.
+pub(super) fn sentence(text: &str, columns: usize) -> Vec<StyledLine> {
+    let lines = filled(text, columns).into_iter();
+    lines.map(|line| StyledLine::new(line, Tone::Plain)).collect()
+}

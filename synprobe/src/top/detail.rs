@@ -1,0 +1,339 @@
+//! The page of one row: everything that is known of it.
+
+use super::{
+    Observed,
+    item::{PaneItem, is_of},
+    pane::Pane,
+    rows::{self, RowContext, next_transmission, remaining},
+    style::{StyledLine, Tone, filled, fitted},
+    table::{self, TableRow},
+    wording::{end, local, netns, number, place, span, sure, time_of_day},
+};
+use crate::{
+    model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, who},
+    util::format::{self, safe},
+    verdict::{self, explain},
+};
+
+/// Handshakes of a problem, a listener or a peer that its page lists.
+const LISTED: usize = 200;
+
+/// Lines of a page, made for one width.
+pub(super) struct PageText {
+    lines: Vec<StyledLine>,
+    columns: usize,
+}
+
+impl PageText {
+    /// An empty page.
+    pub fn new(columns: usize) -> Self {
+        Self {
+            lines: Vec::new(),
+            columns,
+        }
+    }
+
+    /// The lines.
+    pub fn lines(self) -> Vec<StyledLine> {
+        self.lines
+    }
+
+    /// A heading, after an empty line.
+    pub fn heading(&mut self, text: &str) {
+        if !self.lines.is_empty() {
+            self.lines.push(StyledLine::default());
+        }
+        self.lines.push(StyledLine::new(text, Tone::Strong));
+    }
+
+    /// A label and text filled beside it.
+    pub fn entry(&mut self, label: &str, text: &str, tone: Tone) {
+        self.within(9, label, text, tone);
+    }
+
+    /// The same with a label of so many columns.
+    pub fn within(&mut self, wide: usize, label: &str, text: &str, tone: Tone) {
+        let wide = wide.min(self.columns / 2);
+        for (n, line) in filled(&safe(text), self.columns.saturating_sub(wide + 1))
+            .into_iter()
+            .enumerate()
+        {
+            let label = if n == 0 { label } else { "" };
+            let line = StyledLine::new(fitted(label, wide), Tone::Weak).and(" ", Tone::Plain).and(line, tone);
+            self.lines.push(line);
+        }
+    }
+
+    /// A line as it is; it is cut where it is too long.
+    pub fn line(&mut self, text: &str, tone: Tone) {
+        self.lines.push(StyledLine::new(text, tone));
+    }
+}
+
+/// The page of a row.
+pub(super) fn page(
+    item: &PaneItem<'_>,
+    observed: &Observed,
+    context: &RowContext<'_>,
+    columns: usize,
+) -> Vec<StyledLine> {
+    let mut page = PageText::new(columns);
+    match item {
+        PaneItem::Problem(p) => problem(&mut page, p, observed, context),
+        PaneItem::Listener(l) => listener(&mut page, l, observed, context),
+        PaneItem::Handshake(h) => handshake(&mut page, h, observed),
+        PaneItem::Peer(p) => peer(&mut page, p, observed, context),
+    }
+    page.lines()
+}
+
+/// The text of `synprobe explain`.
+pub(super) fn explanation(p: &Problem) -> Option<Vec<StyledLine>> {
+    let text = explain::long(p.verdict.and_then(verdict::find)?);
+    let line = |(n, line): (usize, &str)| match n == 0 || !line.is_empty() && !line.starts_with(' ') {
+        true => StyledLine::new(line, Tone::Strong),
+        false => StyledLine::new(line, Tone::Plain),
+    };
+    Some(text.lines().enumerate().map(line).collect())
+}
+
+fn problem(
+    page: &mut PageText,
+    p: &Problem,
+    observed: &Observed,
+    context: &RowContext<'_>,
+) {
+    let of_netns = match netns(p.netns_name.as_deref(), p.netns) {
+        name if name.is_empty() => String::new(),
+        name => format!(", netns {name}"),
+    };
+    page.heading(&format!(
+        "{}, {}: {}{of_netns}",
+        p.verdict_name(),
+        sure(p.confidence),
+        place(p)
+    ));
+    let what = match p.role {
+        ProblemRole::Server => "handshakes that this host accepts",
+        ProblemRole::Client => "handshakes that this host opens",
+        ProblemRole::Router => "handshakes that this host forwards",
+    };
+    let since = p.life.since_clock.unwrap_or(observed.status.clock);
+    let counts = format!(
+        "{} {what}, {} in progress; found first at {} UTC",
+        p.handshakes,
+        p.open,
+        time_of_day(since, p.life.since_ns)
+    );
+    page.entry("counts", &counts, Tone::Plain);
+    for fact in &p.evidence {
+        let label = if fact.supports { "for" } else { "against" };
+        page.entry(label, &fact.fact, Tone::Plain);
+    }
+    for effect in &p.effects {
+        let name = effect.verdict.map_or("no verdict", |kind| kind.name());
+        let who = who(effect.comm.as_deref(), effect.pid, &effect.workload);
+        let text = format!(
+            "{name}, {}: {} handshakes {who}, the other end of the same connections",
+            sure(effect.confidence),
+            effect.handshakes
+        );
+        page.entry("effect", &text, Tone::Plain);
+    }
+    let steps = p.remedy.as_deref().unwrap_or_default();
+    for (n, step) in steps.split("; ").filter(|step| !step.is_empty()).enumerate() {
+        page.entry(if n == 0 { "do" } else { "" }, step, Tone::Plain);
+    }
+    if !p.peers.is_empty() {
+        let named: Vec<String> = p
+            .peers
+            .iter()
+            .map(|peer| format!("{} ×{}", peer.peer_addr, peer.handshakes))
+            .collect();
+        let more = match p.peers_more {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        page.entry("peers", &format!("{}{more}", named.join(", ")), Tone::Plain);
+    }
+    let open = &observed.status.snapshot.open;
+    in_progress(page, open.iter().filter(|h| is_of(h, p)), context);
+}
+
+fn listener(
+    page: &mut PageText,
+    l: &Listener,
+    observed: &Observed,
+    context: &RowContext<'_>,
+) {
+    page.heading(&format!(
+        "listener {} {}",
+        local(Some(l.local_addr), l.local_port),
+        netns(l.netns_name.as_deref(), l.netns)
+    ));
+    let who = who(l.comm.as_deref(), l.pid, &l.workload);
+    page.entry("process", if who.is_empty() { "?" } else { &who }, Tone::Plain);
+    let queue = |now, max| format!("{} of {}", number::<u32>(now), number::<u32>(max));
+    page.entry("SYN", &queue(l.syn_queue, l.syn_queue_max), Tone::Plain);
+    let full = match l.accept_queue > l.accept_queue_max {
+        true => ", FULL",
+        false => "; one more than the limit fits",
+    };
+    let accept = format!("{}{full}", queue(l.accept_queue, l.accept_queue_max));
+    page.entry("accept", &accept, Tone::Plain);
+    page.entry("drops", &number(l.drops), Tone::Plain);
+    let counters = format!(
+        "ListenOverflows {}, SyncookiesSent {} (all listeners of its namespace)",
+        number(l.overflows),
+        number(l.syn_cookies)
+    );
+    page.entry("counters", &counters, Tone::Plain);
+    if let Some(state) = &l.owner_state {
+        let waits = state.waits_in.as_deref().unwrap_or("?");
+        let text = format!(
+            "state {}, CPU time {} ms, {} of {} descriptors, waits in {waits}",
+            state.state,
+            state.cpu_ms,
+            number(state.open_fds),
+            number(state.max_fds)
+        );
+        page.entry("owner", &text, Tone::Plain);
+    }
+    let snapshot = &observed.status.snapshot;
+    let here = snapshot.problems.iter().filter(|p| {
+        p.role == Role::Server && (p.netns, p.local_port) == (l.netns, Some(l.local_port))
+    });
+    for p in here {
+        let text = format!("{}, {}", p.verdict_name(), sure(p.confidence));
+        page.entry("problem", &text, Tone::Plain);
+    }
+    let own = snapshot.open.iter().filter(|h| {
+        let c = &h.connection;
+        c.role == Role::Server && (c.netns, c.local_port) == (l.netns, Some(l.local_port))
+    });
+    in_progress(page, own, context);
+}
+
+fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
+    let (c, now_ns) = (&h.connection, observed.status.at_ns);
+    let (from, to) = match c.role {
+        Role::Server => ("←", "SYN-ACK"),
+        Role::Client => ("→", "SYN"),
+    };
+    page.heading(&format!(
+        "{} {} {from} {}",
+        h.state.name(),
+        end(c.local_addr, c.local_port),
+        end(c.peer_addr, c.peer_port)
+    ));
+    let who = who(c.comm.as_deref(), c.pid, &c.workload);
+    page.entry("process", if who.is_empty() { "?" } else { &who }, Tone::Plain);
+    page.entry("netns", c.netns_name.as_deref().unwrap_or(&c.netns.to_string()), Tone::Plain);
+    let began = match h.began_ns {
+        None => "not known: it is older than the run".to_owned(),
+        Some(at_ns) => {
+            let error = match h.began_error_us {
+                0 => String::new(),
+                us => format!(" ± {}", format::duration(us)),
+            };
+            let at = time_of_day(observed.status.clock, at_ns);
+            format!("{at} UTC, {} ago{error}", span(now_ns.saturating_sub(at_ns) / 1000))
+        }
+    };
+    page.entry("began", &began, Tone::Plain);
+    let again = match c.role {
+        Role::Server => format!(
+            "{} SYN-ACKs retransmitted, {} of them because the peer repeated its SYN",
+            h.retransmits, h.retransmits_by_peer
+        ),
+        Role::Client => format!("{} SYNs retransmitted", h.retransmits),
+    };
+    page.entry("again", &again, Tone::Plain);
+    page.entry("next", &next_transmission(h, now_ns), Tone::Plain);
+    page.entry("ends in", &remaining(h.gives_up_ns, now_ns), Tone::Plain);
+    if h.gaps_us.is_empty() {
+        return;
+    }
+    page.heading(&format!("{to}s, by the gaps that were measured"));
+    let longest = h.gaps_us.iter().copied().max().unwrap_or(1).max(1);
+    let mut sum_us = 0;
+    for (n, gap_us) in h.gaps_us.iter().enumerate() {
+        sum_us += gap_us;
+        let bar = "─".repeat((gap_us * 20).div_ceil(longest) as usize);
+        page.line(
+            &format!(
+                "  +{:>8}  gap {:>8}  {bar} {to} again #{}",
+                span(sum_us),
+                format::duration(*gap_us),
+                n + 1
+            ),
+            Tone::Plain,
+        );
+    }
+}
+
+fn peer(
+    page: &mut PageText,
+    p: &Peer,
+    observed: &Observed,
+    context: &RowContext<'_>,
+) {
+    let role = match p.role {
+        Role::Server => "connects to this host",
+        Role::Client => "is called by this host",
+    };
+    page.heading(&format!("peer {}: {role}", p.peer_addr));
+    let counts = format!(
+        "{} begun, {} completed, {} failed",
+        p.attempts, p.established, p.failed
+    );
+    page.entry("counts", &counts, Tone::Plain);
+    let times = format!(
+        "median {}, 99 % {}, longest {}",
+        format::maybe(p.dwell_p50_us),
+        format::maybe(p.dwell_p99_us),
+        format::maybe(p.dwell_max_us)
+    );
+    page.entry("times", &times, Tone::Plain);
+    let again = format!(
+        "{} SYNs and {} SYN-ACKs; data: {} RTO, {} TLP, {} fast, {} recovery",
+        p.syn_retransmits,
+        p.synack_retransmits,
+        p.rto_retransmits,
+        p.tlp_retransmits,
+        p.fast_retransmits,
+        p.recovery_retransmits
+    );
+    page.entry("again", &again, Tone::Plain);
+    for (kind, count) in &p.verdicts {
+        page.entry("verdict", &format!("{kind} ×{count}"), Tone::Plain);
+    }
+    let own = observed.status.snapshot.open.iter();
+    let own = own.filter(|h| (h.connection.peer_addr, h.connection.role) == (p.peer_addr, p.role));
+    in_progress(page, own, context);
+}
+
+/// Handshakes in progress, oldest first.
+fn in_progress<'h>(
+    page: &mut PageText,
+    own: impl Iterator<Item = &'h UnderWay>,
+    context: &RowContext<'_>,
+) {
+    let mut own: Vec<&UnderWay> = own.collect();
+    if own.is_empty() {
+        return;
+    }
+    own.sort_by_key(|h| h.began_ns.unwrap_or(0));
+    let listed = own.iter().take(LISTED);
+    let listed: Vec<TableRow> = listed
+        .map(|h| rows::row(&PaneItem::Handshake(h), context))
+        .collect();
+    let title = format!("IN PROGRESS {}", own.len());
+    let columns = rows::columns(Pane::Handshakes, context);
+    page.lines.push(StyledLine::default());
+    page.lines
+        .extend(table::lines(&title, &columns, &listed, page.columns));
+    if own.len() > LISTED {
+        page.line(&format!(" … {} more", own.len() - LISTED), Tone::Weak);
+    }
+}

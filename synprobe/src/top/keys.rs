@@ -1,0 +1,205 @@
+//! Keys → changes of the screen, and requests to whoever feeds it.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::{
+    App,
+    app::{OpenPage, PageKind, Typing},
+    item::RowId,
+    pane::Pane,
+    query::RowQuery,
+};
+use crate::model::Role;
+
+/// Rows of PgUp and PgDn.
+const MANY: isize = 10;
+/// Lines of a page beyond its last one cannot be reached: the screen holds this back.
+const FAR: isize = isize::MAX / 2;
+/// What `[` and `]` skip, microseconds.
+const SKIPPED_US: i64 = 10_000_000;
+
+/// What a key asks of whoever feeds the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Nothing.
+    Nothing,
+    /// The end.
+    Quit,
+    /// A replay stops, or goes on.
+    Pause(bool),
+    /// A replay goes that far on, microseconds; negative: back. The ends stop it.
+    Skip(i64),
+}
+
+impl App {
+    /// Takes in a key.
+    pub fn key(&mut self, key: KeyEvent) -> Request {
+        if key.kind == KeyEventKind::Release {
+            return Request::Nothing;
+        }
+        let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        if with_control && matches!(key.code, KeyCode::Char('c' | 'd')) {
+            return Request::Quit;
+        }
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            // Esc and a key that came together.
+            let _ = self.key(KeyCode::Esc.into());
+        }
+        if self.typing.is_some() {
+            self.type_key(key.code);
+            return Request::Nothing;
+        }
+        match key.code {
+            KeyCode::Char('q') => return Request::Quit,
+            KeyCode::Char(' ') => {
+                self.is_paused = !self.is_paused;
+                return Request::Pause(self.is_paused);
+            }
+            KeyCode::Char('[') => return Request::Skip(-SKIPPED_US),
+            KeyCode::Char(']') => return Request::Skip(SKIPPED_US),
+            KeyCode::Char('{') => return Request::Skip(i64::MIN),
+            KeyCode::Char('}') => return Request::Skip(i64::MAX),
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.open(PageKind::Keys),
+            KeyCode::Char('n') => self.open(PageKind::BlindSpots),
+            KeyCode::Char('e') => self.explain(),
+            _ if !self.pages.is_empty() => self.page_key(key.code),
+            _ => self.pane_key(key.code),
+        }
+        Request::Nothing
+    }
+
+    fn open(&mut self, kind: PageKind) {
+        if self.pages.last().is_none_or(|page| page.kind != kind) {
+            self.pages.push(OpenPage { kind, scroll: 0 });
+        }
+    }
+
+    fn explain(&mut self) {
+        let of_page = self.pages.last().and_then(|page| match &page.kind {
+            PageKind::Row(id @ RowId::Problem(_)) => Some(id.clone()),
+            _ => None,
+        });
+        let chosen = self.chosen_problem();
+        let chosen = chosen.map(|p| RowId::Problem(p.life.id.clone()));
+        if let Some(id) = of_page.or(chosen) {
+            self.open(PageKind::Explanation(id));
+        }
+    }
+
+    fn page_key(&mut self, code: KeyCode) {
+        let Some(page) = self.pages.last_mut() else {
+            return;
+        };
+        let by = match code {
+            KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => {
+                self.pages.pop();
+                return;
+            }
+            KeyCode::Enter | KeyCode::Right => {
+                if let PageKind::Row(id @ RowId::Problem(_)) = &page.kind {
+                    self.narrowed = Some(id.clone());
+                    self.pane = Pane::Handshakes;
+                    self.pages.clear();
+                }
+                return;
+            }
+            KeyCode::Up | KeyCode::Char('k') => -1,
+            KeyCode::Down | KeyCode::Char('j') => 1,
+            KeyCode::PageUp => -MANY,
+            KeyCode::PageDown => MANY,
+            KeyCode::Home | KeyCode::Char('g') => -FAR,
+            KeyCode::End | KeyCode::Char('G') => FAR,
+            _ => return,
+        };
+        page.scroll = page.scroll.saturating_add_signed(by);
+    }
+
+    fn pane_key(&mut self, code: KeyCode) {
+        let at = self.pane.index();
+        match code {
+            KeyCode::Tab => self.pane = self.pane.next(),
+            KeyCode::BackTab => self.pane = self.pane.previous(),
+            KeyCode::Char(digit @ '1'..='4') => {
+                let wanted = digit.to_digit(10).unwrap_or(1) as usize - 1;
+                self.pane = Pane::ALL[wanted];
+            }
+            KeyCode::Char('s') => {
+                self.orders[at] = (self.orders[at] + 1) % self.pane.orders().len();
+            }
+            KeyCode::Char('r') => {
+                self.role = match self.role {
+                    None => Some(Role::Server),
+                    Some(Role::Server) => Some(Role::Client),
+                    Some(Role::Client) => None,
+                };
+            }
+            KeyCode::Char('z') => self.is_zoomed = !self.is_zoomed,
+            KeyCode::Char('/') => {
+                self.typing = Some(Typing {
+                    text: self.query.text.clone(),
+                    complaint: None,
+                });
+            }
+            KeyCode::Enter | KeyCode::Right => {
+                let items = self.items(self.pane);
+                let chosen = items.get(self.cursors[at].place(&items));
+                if let Some(id) = chosen.map(super::item::PaneItem::id) {
+                    self.open(PageKind::Row(id));
+                }
+            }
+            KeyCode::Esc | KeyCode::Left => self.back(),
+            KeyCode::Up | KeyCode::Char('k') => self.step(-1),
+            KeyCode::Down | KeyCode::Char('j') => self.step(1),
+            KeyCode::PageUp => self.step(-MANY),
+            KeyCode::PageDown => self.step(MANY),
+            KeyCode::Home | KeyCode::Char('g') => self.step(-FAR),
+            KeyCode::End | KeyCode::Char('G') => self.step(FAR),
+            _ => (),
+        }
+    }
+
+    fn step(&mut self, by: isize) {
+        let at = self.pane.index();
+        let mut cursor = std::mem::take(&mut self.cursors[at]);
+        cursor.step(by, &self.items(self.pane));
+        self.cursors[at] = cursor;
+    }
+
+    /// Without the last thing that narrows the rows.
+    fn back(&mut self) {
+        if self.narrowed.take().is_some() {
+            self.pane = Pane::Problems;
+        } else if self.is_zoomed {
+            self.is_zoomed = false;
+        } else if !self.query.is_empty() {
+            self.query = RowQuery::default();
+        } else {
+            self.role = None;
+        }
+    }
+
+    fn type_key(&mut self, code: KeyCode) {
+        let Some(typing) = &mut self.typing else {
+            return;
+        };
+        match code {
+            KeyCode::Esc => self.typing = None,
+            KeyCode::Enter => match RowQuery::parse(&typing.text) {
+                Ok(query) => {
+                    self.query = query;
+                    self.typing = None;
+                }
+                Err(complaint) => typing.complaint = Some(complaint),
+            },
+            KeyCode::Backspace => {
+                typing.text.pop();
+                typing.complaint = None;
+            }
+            KeyCode::Char(c) => {
+                typing.text.push(c);
+                typing.complaint = None;
+            }
+            _ => (),
+        }
+    }
+}

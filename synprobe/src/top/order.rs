@@ -1,0 +1,80 @@
+//! The order of the rows of a pane: by the names of `Pane::orders`.
+
+use std::cmp::Reverse;
+
+use super::{item::PaneItem, pane::Pane};
+use crate::model::{Listener, Peer, UnderWay};
+
+/// Sorts them. Rows that are alike keep their order. `open_of`: the handshakes in progress of a peer.
+pub(super) fn sort(
+    pane: Pane,
+    order: usize,
+    items: &mut [PaneItem<'_>],
+    open_of: impl Fn(&Peer) -> u64,
+) {
+    match pane {
+        Pane::Problems => problems(order, items),
+        Pane::Listeners => items.sort_by_key(|item| match item {
+            PaneItem::Listener(l) => Reverse(listener(order, l)),
+            _ => Reverse((0, 0)),
+        }),
+        Pane::Handshakes => items.sort_by_key(|item| match item {
+            PaneItem::Handshake(h) => handshake(order, h),
+            _ => (0, None),
+        }),
+        Pane::Peers => items.sort_by_key(|item| match item {
+            PaneItem::Peer(p) if order == 1 => (Reverse(open_of(p)), None),
+            PaneItem::Peer(p) => peer(order, p),
+            _ => (Reverse(0), None),
+        }),
+    }
+}
+
+fn problems(order: usize, items: &mut [PaneItem<'_>]) {
+    items.sort_by_key(|item| match (item, order) {
+        (PaneItem::Problem(p), 1) => Reverse(p.open),
+        (PaneItem::Problem(p), 2) => Reverse(p.handshakes),
+        (PaneItem::Problem(p), 3) => Reverse(u64::MAX - p.life.since_ns),
+        // The engine's: cause before symptom.
+        _ => Reverse(0),
+    });
+}
+
+/// How full a queue is, thousandths.
+fn fullness(now: Option<u32>, max: Option<u32>) -> u64 {
+    match (now, max) {
+        (Some(now), Some(max)) => u64::from(now) * 1000 / u64::from(max.max(1)),
+        _ => 0,
+    }
+}
+
+fn listener(order: usize, l: &Listener) -> (u64, u64) {
+    let accept = fullness(l.accept_queue, l.accept_queue_max);
+    let syn = fullness(l.syn_queue, l.syn_queue_max);
+    match order {
+        1 => (l.syn_queue.unwrap_or(0).into(), syn),
+        2 => (l.drops.unwrap_or(0), accept),
+        3 => (u64::from(u16::MAX - l.local_port), 0),
+        _ => (accept, syn),
+    }
+}
+
+type HandshakeOrder = (u64, Option<std::net::IpAddr>);
+
+fn handshake(order: usize, h: &UnderWay) -> HandshakeOrder {
+    match order {
+        1 => (u64::MAX - u64::from(h.retransmits), None),
+        2 => (h.gives_up_ns.unwrap_or(u64::MAX), None),
+        3 => (0, Some(h.connection.peer_addr)),
+        // Where it is not known, it is older than the run.
+        _ => (h.began_ns.unwrap_or(0), None),
+    }
+}
+
+fn peer(order: usize, p: &Peer) -> (Reverse<u64>, Option<std::net::IpAddr>) {
+    match order {
+        2 => (Reverse(p.syn_retransmits + p.synack_retransmits), None),
+        3 => (Reverse(0), Some(p.peer_addr)),
+        _ => (Reverse(0), None),
+    }
+}

@@ -1,0 +1,80 @@
+//! The columns of each pane, and the cells of a row.
+
+mod handshakes;
+mod listeners;
+mod peers;
+mod problems;
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+pub(super) use handshakes::{next_transmission, remaining};
+
+use super::{
+    Observed,
+    item::PaneItem,
+    pane::Pane,
+    style::Tone,
+    table::{TableColumn, TableRow},
+};
+use crate::model::{HandshakeLines, Role, WallClock};
+
+/// What all rows of a screen share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowContext<'s> {
+    /// Handshakes in progress, of those that are listed.
+    pub by_peer: &'s HashMap<(IpAddr, Role), u64>,
+    /// Not all of them are listed.
+    pub peers_more: bool,
+    /// The moment that is shown, CLOCK_MONOTONIC nanoseconds.
+    pub now_ns: u64,
+    /// Where in wall-clock time that is.
+    pub clock: WallClock,
+    /// Healthy handshakes are only counted: there is no list of all.
+    pub is_quiet: bool,
+    /// There are namespaces beside the host's.
+    pub has_netns: bool,
+}
+
+impl<'s> RowContext<'s> {
+    /// Of one moment. `by_peer`: handshakes in progress, of those that are listed.
+    pub fn new(observed: &Observed, by_peer: &'s HashMap<(IpAddr, Role), u64>) -> Self {
+        let status = &observed.status;
+        let snapshot = &status.snapshot;
+        let named = |name: &Option<Arc<str>>| name.as_deref() != Some("host");
+        Self {
+            by_peer,
+            peers_more: snapshot.open_total > snapshot.open.len(),
+            now_ns: status.at_ns,
+            clock: status.clock,
+            is_quiet: snapshot.start.handshake_lines == HandshakeLines::Trouble,
+            has_netns: snapshot.listeners.iter().any(|l| named(&l.netns_name))
+                || snapshot.problems.iter().any(|p| named(&p.netns_name))
+                || snapshot.open.iter().any(|h| named(&h.connection.netns_name)),
+        }
+    }
+}
+
+/// The columns of a pane.
+pub(super) fn columns(pane: Pane, context: &RowContext<'_>) -> Vec<TableColumn> {
+    match pane {
+        Pane::Problems => problems::columns(context),
+        Pane::Listeners => listeners::columns(context),
+        Pane::Handshakes => handshakes::columns(context),
+        Pane::Peers => peers::columns(context),
+    }
+}
+
+/// The cells of a row, as many as there are columns, and how it is drawn.
+pub(super) fn row(item: &PaneItem<'_>, context: &RowContext<'_>) -> TableRow {
+    let (cells, tone) = match item {
+        PaneItem::Problem(p) => (problems::cells(p, context), problems::tone(p)),
+        PaneItem::Listener(l) => (listeners::cells(l, context), listeners::tone(l)),
+        PaneItem::Handshake(h) => (handshakes::cells(h, context), Tone::Plain),
+        PaneItem::Peer(p) => (peers::cells(p, context), Tone::Plain),
+    };
+    TableRow {
+        cells,
+        tone,
+        is_marked: false,
+    }
+}

@@ -1,0 +1,55 @@
+//! Problems: in the engine's order, cause before symptom.
+
+use super::RowContext;
+use crate::{
+    model::{Confidence, Problem, ProblemRole, VerdictKind},
+    top::{
+        style::Tone,
+        table::TableColumn,
+        wording::{netns, place, sure, time_of_day},
+    },
+};
+
+pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
+    let mut columns = vec![
+        TableColumn::text("", 0),
+        TableColumn::text("SURE", 3),
+        TableColumn::rest("WHERE"),
+    ];
+    if context.has_netns {
+        columns.push(TableColumn::text("NETNS", 5));
+    }
+    columns.extend([
+        TableColumn::number("NOW", 1),
+        TableColumn::number("ALL", 2),
+        TableColumn::number("SINCE", 4),
+    ]);
+    columns
+}
+
+pub(super) fn cells(p: &Problem, context: &RowContext<'_>) -> Vec<String> {
+    let mut cells = vec![
+        p.verdict_name().to_owned(),
+        sure(p.confidence).to_owned(),
+        place(p),
+    ];
+    if context.has_netns {
+        cells.push(netns(p.netns_name.as_deref(), p.netns).into_owned());
+    }
+    let since = p.life.since_clock.unwrap_or(context.clock);
+    cells.extend([
+        p.open.to_string(),
+        p.handshakes.to_string(),
+        time_of_day(since, p.life.since_ns),
+    ]);
+    cells
+}
+
+pub(super) fn tone(p: &Problem) -> Tone {
+    match (p.verdict, p.confidence) {
+        (None | Some(VerdictKind::DeferAccept), _) => Tone::Weak,
+        (Some(VerdictKind::ResetAfterHandshake), _) if p.role == ProblemRole::Server => Tone::Weak,
+        (_, Confidence::Certain) => Tone::Bad,
+        _ => Tone::Doubtful,
+    }
+}

@@ -1,0 +1,350 @@
+//! The lines of the screen: header, panes or a page, the selected problem, and the keys.
+
+use super::{
+    App, Observed,
+    app::{PageKind, in_progress, sentence},
+    detail, help,
+    item::PaneItem,
+    not_seen::not_seen,
+    pane::Pane,
+    rows::{self, RowContext},
+    style::{StyledLine, Tone, cut, filled, fitted},
+    table,
+    wording::{bars, place, span, time_of_day},
+};
+use crate::{
+    model::Problem,
+    util::format::safe,
+};
+
+/// Below, the selected pane has the screen for itself.
+const SMALL: (usize, usize) = (80, 24);
+/// Rows of a pane in plain text.
+const LISTED: usize = 20;
+/// Columns of a label.
+const LABEL: usize = 9;
+
+/// The screen, at most so many lines.
+pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
+    let mut lines = header(app, columns);
+    lines.truncate(if rows < 16 { 1 } else { 2 });
+    let left = rows.saturating_sub(lines.len() + 1);
+    lines.extend(match &app.observed {
+        None => sentence("Watching…", columns),
+        Some(observed) if !app.pages.is_empty() => page(app, observed, columns, left),
+        Some(observed) => panes(app, observed, columns, left),
+    });
+    lines.resize(rows.saturating_sub(1), StyledLine::default());
+    lines.push(footer(app, columns));
+    lines.truncate(rows);
+    lines
+}
+
+/// Everything, without a limit of height.
+pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
+    let mut lines = header(app, columns);
+    let Some(observed) = &app.observed else {
+        return lines;
+    };
+    for pane in Pane::ALL {
+        lines.extend(table_of(app, observed, pane, columns, LISTED + 1, false));
+        let more = app.items(pane).len().saturating_sub(LISTED);
+        if more > 0 {
+            lines.push(StyledLine::new(format!(" … {more} more"), Tone::Weak));
+        }
+    }
+    for item in app.items(Pane::Problems) {
+        let PaneItem::Problem(p) = item else { continue };
+        lines.push(StyledLine::default());
+        lines.push(StyledLine::new(format!("{}: {}", p.verdict_name(), place(p)), Tone::Strong));
+        lines.extend(why(p, columns, usize::MAX));
+        lines.extend(remedy(p, columns, usize::MAX));
+    }
+    lines.push(StyledLine::default());
+    lines.extend(blind(observed, columns, usize::MAX));
+    lines
+}
+
+fn header(app: &App, columns: usize) -> Vec<StyledLine> {
+    let Some(observed) = &app.observed else {
+        return vec![StyledLine::new("synprobe top", Tone::Strong); 2];
+    };
+    let (status, snapshot) = (&observed.status, &observed.status.snapshot);
+    let start = &snapshot.start;
+    let host = start.host.hostname.as_deref().unwrap_or("this host");
+    let time = time_of_day(status.clock, status.at_ns);
+    let mut first = vec![
+        "synprobe top".to_owned(),
+        safe(host).into_owned(),
+        format!("{time} UTC"),
+    ];
+    if let Some(position) = observed.position {
+        let end = if position.is_last { " (end)" } else { "" };
+        let (at, of) = (span(position.at_us), span(position.length_us));
+        first.push(format!("replay {at} of {of}{end}"));
+    }
+    first.push(format!("mode {}", start.mode));
+    first.push(format!("lost {}", snapshot.totals.lost));
+    match &start.replayed_from {
+        Some(file) => first.push(safe(file).into_owned()),
+        None => first.push(format!("every {}", span(app.interval.as_micros() as u64))),
+    }
+    let first = StyledLine::new(cut(&first.join("  "), columns), Tone::Strong);
+    let (half_open, syn_sent) = in_progress(snapshot);
+    let wide = if columns < 100 { 8 } else { 30 };
+    let of = |pick: fn(&(u64, u64)) -> u64| bars(app.trend.iter().map(pick), wide);
+    let mut second = Vec::new();
+    if app.is_paused {
+        second.push("PAUSED".to_owned());
+    }
+    second.push(format!("half-open {half_open} {}", of(|both| both.0)));
+    second.push(format!("SYN_SENT {syn_sent} {}", of(|both| both.1)));
+    if let Some(role) = app.role {
+        second.push(format!("only {}", role.name()));
+    }
+    if !app.query.is_empty() {
+        second.push(format!("filter {}", safe(&app.query.text)));
+    }
+    if let Some(p) = app.narrowed_to() {
+        second.push(format!("handshakes of {}", p.verdict_name()));
+    }
+    vec![first, StyledLine::new(cut(&second.join("  "), columns), Tone::Plain)]
+}
+
+fn footer(app: &App, columns: usize) -> StyledLine {
+    if let Some(typing) = &app.typing {
+        let complaint = typing.complaint.as_ref().map(|text| format!("   {}", safe(text)));
+        let line = format!("/{}_{}", safe(&typing.text), complaint.unwrap_or_default());
+        return StyledLine::new(cut(&line, columns), Tone::Strong);
+    }
+    let keys = match (app.pages.is_empty(), columns) {
+        (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
+        (true, _) => {
+            "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
+        }
+        (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
+    };
+    StyledLine::new(cut(keys, columns), Tone::Weak)
+}
+
+fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<StyledLine> {
+    let Some(page) = app.pages.last() else {
+        return Vec::new();
+    };
+    let gone = || sentence("It is over, or not in the list any more. Esc goes back.", columns);
+    let lines = match &page.kind {
+        PageKind::Row(id) => match app.find(id) {
+            Some(item) => {
+                let context = RowContext::new(observed, &app.by_peer);
+                detail::page(&item, observed, &context, columns)
+            }
+            None => gone(),
+        },
+        PageKind::Explanation(id) => match app.find(id) {
+            Some(PaneItem::Problem(p)) => detail::explanation(p)
+                .unwrap_or_else(|| sentence("It has no verdict: too little is known.", columns)),
+            _ => gone(),
+        },
+        PageKind::BlindSpots => help::blind_spots(observed, columns),
+        PageKind::Keys => help::keys(columns),
+    };
+    let first = page.scroll.min(lines.len().saturating_sub(rows));
+    let below = lines.len() - first;
+    let mut shown: Vec<StyledLine> = lines.into_iter().skip(first).take(rows).collect();
+    if below > rows && rows > 1 {
+        let more = format!("… {} more lines", below - rows + 1);
+        shown.truncate(rows - 1);
+        shown.push(StyledLine::new(more, Tone::Weak));
+    }
+    shown
+}
+
+fn panes(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<StyledLine> {
+    let is_small = columns < SMALL.0 || rows + 3 < SMALL.1;
+    let mut below = Vec::new();
+    if let Some(room) = room_below(rows) {
+        match app.chosen_problem() {
+            Some(p) => {
+                below.extend(why(p, columns, room.why));
+                below.extend(remedy(p, columns, room.remedy));
+            }
+            None => below.push(StyledLine::new("No problem is open.", Tone::Plain)),
+        }
+        below.extend(blind(observed, columns, room.blind));
+    }
+    let left = rows - below.len().min(rows);
+    let mut lines = Vec::new();
+    if is_small || app.is_zoomed {
+        lines.extend(table_of(app, observed, app.pane, columns, left, true));
+    } else {
+        for (pane, height) in Pane::ALL.into_iter().zip(heights(app, left)) {
+            lines.extend(table_of(app, observed, pane, columns, height, true));
+        }
+    }
+    lines.resize(left, StyledLine::default());
+    lines.extend(below);
+    lines
+}
+
+/// Lines below the panes, at most.
+struct RoomBelow {
+    why: usize,
+    remedy: usize,
+    blind: usize,
+}
+
+fn room_below(rows: usize) -> Option<RoomBelow> {
+    let of = |why, remedy, blind| Some(RoomBelow { why, remedy, blind });
+    match rows {
+        ..13 => None,
+        13..20 => of(2, 1, 1),
+        20..34 => of(2, 2, 1),
+        34..44 => of(6, 3, 2),
+        _ => of(9, 4, 2),
+    }
+}
+
+/// How high each pane is: a heading and a row at least, the selected one first.
+fn heights(app: &App, rows: usize) -> [usize; 4] {
+    let wanted = Pane::ALL.map(|pane| app.items(pane).len().max(1) + 1);
+    let mut heights = wanted.map(|wanted| wanted.min(3));
+    let mut left = rows.saturating_sub(heights.iter().sum());
+    let chosen = app.pane.index();
+    let more = (wanted[chosen] - heights[chosen]).min(left.div_ceil(2));
+    heights[chosen] += more;
+    left -= more;
+    while left > 0 {
+        let before = left;
+        for (height, wanted) in heights.iter_mut().zip(wanted) {
+            if *height < wanted && left > 0 {
+                *height += 1;
+                left -= 1;
+            }
+        }
+        if left == before {
+            break;
+        }
+    }
+    heights
+}
+
+fn table_of(
+    app: &App,
+    observed: &Observed,
+    pane: Pane,
+    columns: usize,
+    height: usize,
+    is_live: bool,
+) -> Vec<StyledLine> {
+    if height == 0 {
+        return Vec::new();
+    }
+    let snapshot = &observed.status.snapshot;
+    let context = RowContext::new(observed, &app.by_peer);
+    let items = app.items(pane);
+    let room = height.saturating_sub(1);
+    let place = app.cursors[pane.index()].place(&items);
+    let first = place.saturating_sub(room / 2).min(items.len().saturating_sub(room));
+    let is_chosen = is_live && pane == app.pane;
+    let shown: Vec<table::TableRow> = items
+        .iter()
+        .enumerate()
+        .skip(first)
+        .take(room)
+        .map(|(at, item)| {
+            let mut row = rows::row(item, &context);
+            row.is_marked = is_live && at == place && (is_chosen || pane == Pane::Problems);
+            if row.is_marked && is_chosen {
+                row.tone = Tone::Selected;
+            }
+            row
+        })
+        .collect();
+    let count = match (pane, items.len()) {
+        (Pane::Handshakes, n) if snapshot.open_total > snapshot.open.len() => {
+            format!("{n} of {}", snapshot.open_total)
+        }
+        (_, n) => n.to_string(),
+    };
+    let order = match app.orders[pane.index()] {
+        0 => String::new(),
+        n => format!(" by {}", pane.orders()[n]),
+    };
+    let key = if is_live { format!("{} ", pane.index() + 1) } else { String::new() };
+    let title = format!("{key}{} {count}{order}", pane.title());
+    let mut lines = table::lines(&title, &rows::columns(pane, &context), &shown, columns);
+    if items.is_empty() {
+        let none = match app.query.is_empty() && app.role.is_none() && app.narrowed.is_none() {
+            true => "  none",
+            false => "  none that is selected",
+        };
+        lines.push(StyledLine::new(none, Tone::Weak));
+    }
+    lines.truncate(height);
+    lines
+}
+
+/// A label, and lines filled beside it; the last one that is shown ends with `…` where there are more.
+fn labelled(label: &str, texts: &[String], columns: usize, most: usize) -> Vec<StyledLine> {
+    const INDENT: &str = "  ";
+    let wide = columns.saturating_sub(LABEL + 1);
+    let mut all = Vec::new();
+    for text in texts {
+        let lines = filled(&safe(text), wide.saturating_sub(INDENT.len())).into_iter();
+        all.extend(lines.enumerate().map(|(n, line)| match n {
+            0 => line,
+            _ => format!("{INDENT}{line}"),
+        }));
+    }
+    let mut shown = Vec::new();
+    for (n, line) in all.iter().take(most).enumerate() {
+        let label = if n == 0 { label } else { "" };
+        let text = match n + 1 == most && all.len() > most {
+            true => cut(&format!("{line} …"), wide),
+            false => line.clone(),
+        };
+        shown.push(StyledLine::new(fitted(label, LABEL), Tone::Strong).and(format!(" {text}"), Tone::Plain));
+    }
+    shown
+}
+
+fn why(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
+    let mut facts: Vec<String> = p
+        .evidence
+        .iter()
+        .map(|fact| {
+            let sign = if fact.supports { "+" } else { "- against it:" };
+            format!("{sign} {}", fact.fact)
+        })
+        .collect();
+    if facts.len() > most {
+        // The first one has the counts, which the row has too.
+        facts.rotate_left(1);
+    }
+    labelled("WHY", &short(facts, columns, most), columns, most)
+}
+
+fn remedy(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
+    let steps = p.remedy.as_deref().unwrap_or_default().split("; ");
+    let steps = steps.filter(|step| !step.is_empty()).map(str::to_owned).collect();
+    labelled("DO", &short(steps, columns, most), columns, most)
+}
+
+/// Where there is little room, one line for each text.
+fn short(mut texts: Vec<String>, columns: usize, most: usize) -> Vec<String> {
+    if most <= 4 {
+        for text in &mut texts {
+            *text = cut(text, columns.saturating_sub(LABEL + 4));
+        }
+    }
+    texts
+}
+
+fn blind(observed: &Observed, columns: usize, most: usize) -> Vec<StyledLine> {
+    let spots = not_seen(observed);
+    let text = match most {
+        usize::MAX => spots,
+        _ => vec![spots.join("; ")],
+    };
+    labelled("NOT SEEN", &text, columns, most)
+}

@@ -1,0 +1,187 @@
+//! Rows of cells → lines of a given width.
+
+use super::style::{StyledLine, Tone, cut, fitted, right, width};
+
+/// A column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableColumn {
+    /// Its heading.
+    pub title: &'static str,
+    /// Numbers are right-aligned.
+    pub is_number: bool,
+    /// Where there is too little room, the column with the highest number is left out first; 0: never.
+    pub leave_out: u8,
+    /// It takes what room is left, and is cut where there is too little.
+    pub is_flexible: bool,
+}
+
+impl TableColumn {
+    /// Text.
+    pub const fn text(title: &'static str, leave_out: u8) -> Self {
+        Self {
+            title,
+            is_number: false,
+            leave_out,
+            is_flexible: false,
+        }
+    }
+
+    /// A number.
+    pub const fn number(title: &'static str, leave_out: u8) -> Self {
+        Self {
+            is_number: true,
+            ..Self::text(title, leave_out)
+        }
+    }
+
+    /// The one column that takes what is left.
+    pub const fn rest(title: &'static str) -> Self {
+        Self {
+            is_flexible: true,
+            ..Self::text(title, 0)
+        }
+    }
+}
+
+/// A row: its cells, as many as there are columns.
+#[derive(Clone, Debug)]
+pub(super) struct TableRow {
+    pub cells: Vec<String>,
+    pub tone: Tone,
+    pub is_marked: bool,
+}
+
+/// The flexible column has at least this width.
+const FLEXIBLE: usize = 12;
+
+/// The heading and the rows. The heading of the first column is `title`.
+pub(super) fn lines(
+    title: &str,
+    columns: &[TableColumn],
+    rows: &[TableRow],
+    columns_wide: usize,
+) -> Vec<StyledLine> {
+    let natural: Vec<usize> = (0..columns.len())
+        .map(|at| {
+            let head = match at {
+                0 => width(title),
+                _ => width(columns.get(at).map_or("", |column| column.title)),
+            };
+            let cells = rows.iter().filter_map(|row| row.cells.get(at));
+            cells.map(|cell| width(cell)).max().unwrap_or(0).max(head)
+        })
+        .collect();
+    // A mark before each row.
+    let room = columns_wide.saturating_sub(1);
+    let shown = shown_columns(columns, &natural, room);
+    let fixed: usize = shown
+        .iter()
+        .filter(|at| !columns[**at].is_flexible)
+        .map(|at| natural[*at] + 1)
+        .sum();
+    let rest = room.saturating_sub(fixed);
+    let line = |mark: &str, cells: &dyn Fn(usize) -> String| {
+        let mut text = mark.to_owned();
+        for at in &shown {
+            let column = &columns[*at];
+            let wide = match column.is_flexible {
+                true => rest,
+                false => natural[*at],
+            };
+            text.push_str(&match column.is_number {
+                true => right(&cells(*at), wide),
+                false => fitted(&cells(*at), wide),
+            });
+            text.push(' ');
+        }
+        cut(text.trim_end(), columns_wide)
+    };
+    let head = line(" ", &|at| match at {
+        0 => title.to_owned(),
+        _ => columns[at].title.to_owned(),
+    });
+    let mut lines = vec![StyledLine::new(head, Tone::Strong)];
+    for row in rows {
+        let mark = if row.is_marked { ">" } else { " " };
+        let text = line(mark, &|at| row.cells.get(at).cloned().unwrap_or_default());
+        let text = match row.tone {
+            Tone::Selected => fitted(&text, columns_wide),
+            _ => text,
+        };
+        lines.push(StyledLine::new(text, row.tone));
+    }
+    lines
+}
+
+/// The columns for which there is room.
+fn shown_columns(columns: &[TableColumn], natural: &[usize], room: usize) -> Vec<usize> {
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    loop {
+        let needed: usize = shown
+            .iter()
+            .map(|at| match columns[*at].is_flexible {
+                true => natural[*at].min(FLEXIBLE) + 1,
+                false => natural[*at] + 1,
+            })
+            .sum();
+        let least = shown.iter().copied().max_by_key(|at| columns[*at].leave_out);
+        match least.filter(|at| needed > room + 1 && columns[*at].leave_out > 0) {
+            Some(least) => shown.retain(|at| *at != least),
+            None => return shown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::top::Look;
+
+    fn row(cells: &[&str]) -> TableRow {
+        TableRow {
+            cells: cells.iter().map(|cell| (*cell).to_owned()).collect(),
+            tone: Tone::Plain,
+            is_marked: false,
+        }
+    }
+
+    const COLUMNS: [TableColumn; 4] = [
+        TableColumn::text("", 0),
+        TableColumn::rest("WHERE"),
+        TableColumn::number("NOW", 1),
+        TableColumn::number("ALL", 2),
+    ];
+
+    fn text(rows: &[TableRow], wide: usize) -> Vec<String> {
+        let lines = lines("T", &COLUMNS, rows, wide);
+        lines.iter().map(|l| l.text(Look::default())).collect()
+    }
+
+    #[test]
+    fn wide_characters_keep_columns_aligned() {
+        let rows = [
+            row(&["one", "nginx", "7", "12"]),
+            row(&["two", "网关服务", "12", "3"]),
+            row(&["three", "a name that is much too long", "1", "1"]),
+        ];
+        let shown = text(&rows, 32);
+        assert_eq!(
+            shown,
+            [
+                " T     WHERE             NOW ALL",
+                " one   nginx               7  12",
+                " two   网关服务           12   3",
+                " three a name that is m…   1   1",
+            ]
+        );
+        assert!(shown.iter().all(|line| width(line) == 32), "{shown:?}");
+    }
+
+    #[test]
+    fn columns_go_where_there_is_no_room() {
+        let rows = [row(&["one", "a name that is long", "7", "12"])];
+        assert_eq!(text(&rows, 21)[0], " T   WHERE        NOW");
+        assert_eq!(text(&rows, 17)[0], " T   WHERE");
+        assert_eq!(text(&rows, 6), [" T   …".replace('…', "W"), " one …".into()].map(|l| l.replace("   W", "   …")));
+    }
+}

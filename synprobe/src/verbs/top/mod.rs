@@ -1,0 +1,241 @@
+//! `synprobe top`: the terminal, the clock and the run of the screen in `top/`.
+//!
+//! The run, or the replay, has its own thread, and answers requests for its state. The thread "screen" asks, draws
+//! and reads keys. The run never waits for it.
+
+mod batch;
+mod feed;
+pub mod session;
+mod shown;
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc as requests, oneshot},
+};
+
+use feed::{Feed, LiveFeed, ReplayFeed};
+
+use super::{
+    FAILED, Failure, USAGE, failure, in_colour, log_output, raise_priority, replay, watch_options,
+};
+use crate::{
+    cli::TopArgs,
+    filter::Detail,
+    pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
+    preflight,
+    serve::StatusQueries,
+    top::{App, Look},
+    util::format,
+    verdict::Mode,
+    view::Discarded,
+};
+
+/// How often there is a new state where nothing else is asked for.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Handshakes in progress that are listed, at most; the header counts all.
+const MOST_OPEN: usize = 20_000;
+/// A terminal that takes nothing for so long is left as it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: &TopArgs) -> Result<(), Failure> {
+    if !args.batch && !io::stdout().is_terminal() {
+        let line = "standard output is no terminal: synprobe top --batch prints plain text";
+        return Err(Failure(line.to_owned(), USAGE));
+    }
+    match &args.replay {
+        Some(file) => replayed(args, file),
+        None => live(args),
+    }
+}
+
+fn live(args: &TopArgs) -> Result<(), Failure> {
+    let host = preflight::require().map_err(|e| failure(e.into()))?;
+    let detail = match args.every {
+        true => Detail::Handshakes,
+        false => Detail::Quiet { slow: args.slow },
+    };
+    let options = WatchOptions {
+        window: Some(args.window),
+        ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
+    };
+    raise_priority(detail);
+    let (sender, receiver) = requests::channel(1);
+    let queries = StatusQueries {
+        requests: receiver,
+        most_open: Some(MOST_OPEN),
+    };
+    let slow_us = (!args.every).then(|| args.slow.as_micros() as u64);
+    let (screen, ended, result) = Screen::new(args, LiveFeed::new(sender, slow_us));
+    let stop = stop(ended, Arc::clone(&screen.ending));
+    // A thread that begins now has what privileges are left.
+    let ready = Box::new(move || screen.begin());
+    let watched = pipeline::watch_asked(&host, options, Discarded, stop, ready, Some(queries));
+    let shown = result.wait();
+    watched.map_err(failure)?;
+    shown
+}
+
+fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
+    let recording = Recording::open(file).map_err(replay::failure)?;
+    let slow_us = recording.config.detail().slow_us().map(u64::from);
+    let missing = replay::what_is_missing(&recording);
+    drop(recording);
+    let options = ReplayOptions {
+        file: file.to_owned(),
+        selection: args.select.selection(),
+        netns: args.select.netns.clone(),
+        mode: Mode::AtOnce,
+        duration: None,
+        count: None,
+    };
+    let player = Player::open(options, args.window, MOST_OPEN).map_err(replay::failure)?;
+    let notes: Vec<String> = missing.into_iter().chain(player.damage.clone()).collect();
+    for line in &notes {
+        eprintln!("synprobe: {}: {line}", format::safe(&file.to_string_lossy()));
+    }
+    let (screen, ended, result) = Screen::new(args, ReplayFeed::new(player, slow_us, notes));
+    let stop = stop(ended, Arc::clone(&screen.ending));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure(format!("async runtime: {e}"), FAILED))?;
+    runtime.block_on(async {
+        let mut stop = stop;
+        // The first poll installs the handlers.
+        tokio::select! {
+            biased;
+            () = &mut stop => return,
+            () = std::future::ready(()) => (),
+        }
+        screen.begin();
+        stop.await;
+    });
+    result.wait()
+}
+
+/// Ends with the screen or with a signal, and ends the screen.
+fn stop(ended: oneshot::Receiver<()>, ending: Arc<AtomicBool>) -> Stop {
+    Box::pin(async move {
+        let of = |kind| async move {
+            match signal(kind) {
+                Ok(mut signal) => {
+                    signal.recv().await;
+                }
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = ended => (),
+            () = of(SignalKind::interrupt()) => (),
+            () = of(SignalKind::terminate()) => (),
+            () = of(SignalKind::hangup()) => (),
+        }
+        ending.store(true, Ordering::Relaxed);
+    })
+}
+
+/// What the thread "screen" needs.
+struct Screen<F> {
+    app: App,
+    feed: F,
+    batch: Option<batch::Plan>,
+    interval: Duration,
+    /// It is to end.
+    ending: Arc<AtomicBool>,
+    /// Dropped when it has ended.
+    ended: oneshot::Sender<()>,
+    results: mpsc::Sender<io::Result<()>>,
+}
+
+impl<F: Feed + Send + 'static> Screen<F> {
+    fn new(args: &TopArgs, feed: F) -> (Self, oneshot::Receiver<()>, ScreenResult) {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let look = Look {
+            ascii: args.ascii,
+            colour: !args.batch && !is_dumb && in_colour(),
+            attributes: !is_dumb,
+        };
+        let interval = args.interval.unwrap_or(INTERVAL);
+        let (ended, has_ended) = oneshot::channel();
+        let (results, result) = mpsc::channel();
+        let screen = Self {
+            app: App::new(look, interval),
+            feed,
+            batch: args.batch.then(|| batch::Plan::new(args)),
+            interval,
+            ending: Arc::default(),
+            ended,
+            results,
+        };
+        (screen, has_ended, ScreenResult(result))
+    }
+
+    /// Begins the thread. It ends the run when it ends.
+    fn begin(self) {
+        if self.batch.is_none() && io::stderr().is_terminal() {
+            log_output::hold();
+        }
+        let results = self.results.clone();
+        let run = move || {
+            let Self {
+                app,
+                mut feed,
+                interval,
+                ending,
+                batch,
+                results,
+                ended,
+            } = self;
+            let result = match batch {
+                Some(plan) => batch::print(app, &mut feed, plan, &ending),
+                None => shown::show(app, &mut feed, interval, &ending),
+            };
+            // Nobody waits where the run has failed.
+            let _ = results.send(result);
+            drop(ended);
+        };
+        if let Err(error) = thread::Builder::new().name("screen".into()).spawn(run) {
+            let _ = results.send(Err(error));
+        }
+    }
+}
+
+/// How the screen ended.
+struct ScreenResult(mpsc::Receiver<io::Result<()>>);
+
+impl ScreenResult {
+    /// Waits for the end of the screen, which is to end by now; the terminal is as it was before.
+    fn wait(self) -> Result<(), Failure> {
+        let result = self.0.recv_timeout(PATIENCE);
+        if let Err(RecvTimeoutError::Timeout) = result {
+            session::restore_modes();
+        }
+        log_output::release();
+        match result {
+            Ok(Err(error)) if !is_gone(&error) => {
+                Err(Failure(format!("the terminal: {error}"), FAILED))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Failure("the screen ended by a fault".to_owned(), FAILED))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the terminal was hung up.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
+}
