@@ -48,7 +48,8 @@ pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
 pub use recorder::{RecordError, RecordSummary, RecordTo};
 pub use replay::{
-    Player, PlayerMoment, Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses, replay,
+    Player, PlayerMoment, Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses,
+    replay,
 };
 use run::Run;
 use subscriber::{Subscriber, Writing};

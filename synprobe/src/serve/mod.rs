@@ -52,4 +52,4 @@ pub struct StatusQueries {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

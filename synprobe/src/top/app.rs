@@ -176,6 +176,17 @@ impl App {
         self.problem(self.narrowed.as_ref()?)
     }
 
+    /// Whether the page of a problem is shown.
+    pub(super) fn has_problem_page(&self) -> bool {
+        matches!(
+            self.pages.last(),
+            Some(OpenPage {
+                kind: PageKind::Row(RowId::Problem(_)),
+                ..
+            })
+        )
+    }
+
     /// The selected problem.
     pub(super) fn chosen_problem(&self) -> Option<&Problem> {
         let items = self.items(Pane::Problems);
@@ -215,5 +226,7 @@ pub(super) fn in_progress(snapshot: &EngineSnapshot) -> (u64, u64) {
 /// One sentence in place of a page.
 pub(super) fn sentence(text: &str, columns: usize) -> Vec<StyledLine> {
     let lines = filled(text, columns).into_iter();
-    lines.map(|line| StyledLine::new(line, Tone::Plain)).collect()
+    lines
+        .map(|line| StyledLine::new(line, Tone::Plain))
+        .collect()
 }

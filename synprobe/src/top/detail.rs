@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, who},
     util::format::{self, safe},
-    verdict::{self, explain},
+    verdict,
 };
 
 /// Handshakes of a problem, a listener or a peer that its page lists.
@@ -59,7 +59,9 @@ impl PageText {
             .enumerate()
         {
             let label = if n == 0 { label } else { "" };
-            let line = StyledLine::new(fitted(label, wide), Tone::Weak).and(" ", Tone::Plain).and(line, tone);
+            let line = StyledLine::new(fitted(label, wide), Tone::Weak)
+                .and(" ", Tone::Plain)
+                .and(line, tone);
             self.lines.push(line);
         }
     }
@@ -88,30 +90,49 @@ pub(super) fn page(
 }
 
 /// The text of `synprobe explain`.
-pub(super) fn explanation(p: &Problem) -> Option<Vec<StyledLine>> {
-    let text = explain::long(p.verdict.and_then(verdict::find)?);
-    let line = |(n, line): (usize, &str)| match n == 0 || !line.is_empty() && !line.starts_with(' ') {
-        true => StyledLine::new(line, Tone::Strong),
-        false => StyledLine::new(line, Tone::Plain),
-    };
-    Some(text.lines().enumerate().map(line).collect())
+pub(super) fn explanation(p: &Problem, columns: usize) -> Option<Vec<StyledLine>> {
+    let verdict = p.verdict.and_then(verdict::find)?;
+    let text = verdict.explain();
+    let mut page = PageText::new(columns);
+    page.within(
+        0,
+        "",
+        &format!("{}: {}", verdict.name(), text.summary),
+        Tone::Strong,
+    );
+    for (heading, body) in [
+        ("What it means", text.meaning),
+        ("How it is detected", text.detection),
+        ("What to try", text.remedy),
+        ("How to reproduce it", text.reproduce),
+    ] {
+        page.heading(heading);
+        for line in body.lines() {
+            match line.starts_with("    ") {
+                // A command.
+                true => page.line(line, Tone::Plain),
+                false => page.within(0, "", line, Tone::Plain),
+            }
+        }
+    }
+    Some(page.lines())
 }
 
-fn problem(
-    page: &mut PageText,
-    p: &Problem,
-    observed: &Observed,
-    context: &RowContext<'_>,
-) {
-    let of_netns = match netns(p.netns_name.as_deref(), p.netns) {
+/// `, netns blue`; empty for the host's own.
+fn of_netns(name: Option<&str>, inode: u32) -> String {
+    match netns(name, inode) {
         name if name.is_empty() => String::new(),
         name => format!(", netns {name}"),
-    };
+    }
+}
+
+fn problem(page: &mut PageText, p: &Problem, observed: &Observed, context: &RowContext<'_>) {
     page.heading(&format!(
-        "{}, {}: {}{of_netns}",
+        "{}, {}: {}{}",
         p.verdict_name(),
         sure(p.confidence),
-        place(p)
+        place(p),
+        of_netns(p.netns_name.as_deref(), p.netns)
     ));
     let what = match p.role {
         ProblemRole::Server => "handshakes that this host accepts",
@@ -120,9 +141,8 @@ fn problem(
     };
     let since = p.life.since_clock.unwrap_or(observed.status.clock);
     let counts = format!(
-        "{} {what}, {} in progress; found first at {} UTC",
+        "{} {what} in the window; found first at {} UTC",
         p.handshakes,
-        p.open,
         time_of_day(since, p.life.since_ns)
     );
     page.entry("counts", &counts, Tone::Plain);
@@ -141,7 +161,11 @@ fn problem(
         page.entry("effect", &text, Tone::Plain);
     }
     let steps = p.remedy.as_deref().unwrap_or_default();
-    for (n, step) in steps.split("; ").filter(|step| !step.is_empty()).enumerate() {
+    for (n, step) in steps
+        .split("; ")
+        .filter(|step| !step.is_empty())
+        .enumerate()
+    {
         page.entry(if n == 0 { "do" } else { "" }, step, Tone::Plain);
     }
     if !p.peers.is_empty() {
@@ -160,34 +184,39 @@ fn problem(
     in_progress(page, open.iter().filter(|h| is_of(h, p)), context);
 }
 
-fn listener(
-    page: &mut PageText,
-    l: &Listener,
-    observed: &Observed,
-    context: &RowContext<'_>,
-) {
+fn listener(page: &mut PageText, l: &Listener, observed: &Observed, context: &RowContext<'_>) {
     page.heading(&format!(
-        "listener {} {}",
+        "listener {}{}",
         local(Some(l.local_addr), l.local_port),
-        netns(l.netns_name.as_deref(), l.netns)
+        of_netns(l.netns_name.as_deref(), l.netns)
     ));
     let who = who(l.comm.as_deref(), l.pid, &l.workload);
-    page.entry("process", if who.is_empty() { "?" } else { &who }, Tone::Plain);
+    page.within(
+        12,
+        "process",
+        if who.is_empty() { "?" } else { &who },
+        Tone::Plain,
+    );
     let queue = |now, max| format!("{} of {}", number::<u32>(now), number::<u32>(max));
-    page.entry("SYN", &queue(l.syn_queue, l.syn_queue_max), Tone::Plain);
+    page.within(
+        12,
+        "SYN queue",
+        &queue(l.syn_queue, l.syn_queue_max),
+        Tone::Plain,
+    );
     let full = match l.accept_queue > l.accept_queue_max {
         true => ", FULL",
         false => "; one more than the limit fits",
     };
     let accept = format!("{}{full}", queue(l.accept_queue, l.accept_queue_max));
-    page.entry("accept", &accept, Tone::Plain);
-    page.entry("drops", &number(l.drops), Tone::Plain);
+    page.within(12, "accept queue", &accept, Tone::Plain);
+    page.within(12, "drops", &number(l.drops), Tone::Plain);
     let counters = format!(
         "ListenOverflows {}, SyncookiesSent {} (all listeners of its namespace)",
         number(l.overflows),
         number(l.syn_cookies)
     );
-    page.entry("counters", &counters, Tone::Plain);
+    page.within(12, "counters", &counters, Tone::Plain);
     if let Some(state) = &l.owner_state {
         let waits = state.waits_in.as_deref().unwrap_or("?");
         let text = format!(
@@ -197,7 +226,7 @@ fn listener(
             number(state.open_fds),
             number(state.max_fds)
         );
-        page.entry("owner", &text, Tone::Plain);
+        page.within(12, "owner", &text, Tone::Plain);
     }
     let snapshot = &observed.status.snapshot;
     let here = snapshot.problems.iter().filter(|p| {
@@ -205,7 +234,7 @@ fn listener(
     });
     for p in here {
         let text = format!("{}, {}", p.verdict_name(), sure(p.confidence));
-        page.entry("problem", &text, Tone::Plain);
+        page.within(12, "problem", &text, Tone::Plain);
     }
     let own = snapshot.open.iter().filter(|h| {
         let c = &h.connection;
@@ -227,8 +256,16 @@ fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
         end(c.peer_addr, c.peer_port)
     ));
     let who = who(c.comm.as_deref(), c.pid, &c.workload);
-    page.entry("process", if who.is_empty() { "?" } else { &who }, Tone::Plain);
-    page.entry("netns", c.netns_name.as_deref().unwrap_or(&c.netns.to_string()), Tone::Plain);
+    page.entry(
+        "process",
+        if who.is_empty() { "?" } else { &who },
+        Tone::Plain,
+    );
+    page.entry(
+        "netns",
+        c.netns_name.as_deref().unwrap_or(&c.netns.to_string()),
+        Tone::Plain,
+    );
     let began = match h.began_ns {
         None => "not known: it is older than the run".to_owned(),
         Some(at_ns) => {
@@ -237,11 +274,15 @@ fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
                 us => format!(" ± {}", format::duration(us)),
             };
             let at = time_of_day(observed.status.clock, at_ns);
-            format!("{at} UTC, {} ago{error}", span(now_ns.saturating_sub(at_ns) / 1000))
+            format!(
+                "{at} UTC, {} ago{error}",
+                span(now_ns.saturating_sub(at_ns) / 1000)
+            )
         }
     };
     page.entry("began", &began, Tone::Plain);
     let again = match c.role {
+        _ if h.retransmits == 0 => "none retransmitted, as far as is known".to_owned(),
         Role::Server => format!(
             "{} SYN-ACKs retransmitted, {} of them because the peer repeated its SYN",
             h.retransmits, h.retransmits_by_peer
@@ -272,12 +313,7 @@ fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
     }
 }
 
-fn peer(
-    page: &mut PageText,
-    p: &Peer,
-    observed: &Observed,
-    context: &RowContext<'_>,
-) {
+fn peer(page: &mut PageText, p: &Peer, observed: &Observed, context: &RowContext<'_>) {
     let role = match p.role {
         Role::Server => "connects to this host",
         Role::Client => "is called by this host",

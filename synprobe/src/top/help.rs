@@ -7,14 +7,23 @@ use super::{
     style::{StyledLine, Tone},
 };
 
-const KEYS: [(&str, &str); 15] = [
-    ("1 2 3 4, Tab", "problems, listeners, handshakes in progress, peers; Shift-Tab goes back"),
+const KEYS: [(&str, &str); 16] = [
+    (
+        "1 2 3 4, Tab",
+        "problems, listeners, handshakes in progress, peers; Shift-Tab goes back",
+    ),
     ("arrows, j k", "select a row; PgUp, PgDn, Home, End too"),
-    ("Enter, right", "the page of the row; there, Enter lists the handshakes of a problem"),
+    (
+        "Enter, right",
+        "the page of the row; there, Enter lists the handshakes of a problem",
+    ),
     ("Esc, left", "back; then without the filter"),
     ("e", "explain the verdict of the selected problem"),
     ("n", "what cannot be seen"),
-    ("/", "filter, see below; Enter applies it, Esc keeps the old one"),
+    (
+        "/",
+        "filter, see below; Enter applies it, Esc keeps the old one",
+    ),
     ("s", "next order of the rows"),
     ("r", "both roles, server only, client only"),
     ("z", "the pane alone, and back"),
@@ -22,15 +31,25 @@ const KEYS: [(&str, &str); 15] = [
     ("[ ]", "in a replay: 10 s back, 10 s on"),
     ("{ }", "in a replay: to its beginning, to its end"),
     ("? h", "this page"),
+    ("Ctrl-L", "draw the screen again"),
     ("q, Ctrl-C", "quit"),
 ];
 
 const TERMS: [(&str, &str); 6] = [
     ("port:8080", "of either end; also 80,443 and 8000-8100"),
     ("netns:web", "a part of the namespace's name, or its inode"),
-    ("verdict:synack", "a part of a verdict; of problems and peers"),
-    ("comm:nginx", "a part of the process, unit, container or pod"),
-    ("peer:10.0.0.0/8", "an address or a network; not of listeners"),
+    (
+        "verdict:synack",
+        "a part of a verdict; of problems and peers",
+    ),
+    (
+        "comm:nginx",
+        "a part of the process, unit, container or pod",
+    ),
+    (
+        "peer:10.0.0.0/8",
+        "an address or a network; not of listeners",
+    ),
     ("role:client", "client or server"),
 ];
 
@@ -47,11 +66,23 @@ pub(super) fn keys(columns: usize) -> Vec<StyledLine> {
     }
     page.heading("Columns");
     for (word, what) in [
-        ("NOW, ALL", "handshakes of a problem in progress, and of the last minute"),
-        ("SYN-Q, ACCEPT-Q", "half-opens, and connections that wait for accept()"),
+        (
+            "NOW, ALL",
+            "handshakes of a problem: in progress, and all of the window (--window)",
+        ),
+        (
+            "SYN-Q, ACCEPT-Q",
+            "half-opens, and connections that wait for accept()",
+        ),
         ("AGAIN", "SYNs or SYN-ACKs that this host retransmitted"),
-        ("BY PEER", "those of them that the peer's repeated SYN caused"),
-        ("NEXT", "time until the next one; -: none follows, or not known"),
+        (
+            "BY PEER",
+            "those of them that the peer's repeated SYN caused",
+        ),
+        (
+            "NEXT",
+            "time until the next one; -: none follows, or not known",
+        ),
         ("ENDS IN", "time until the kernel gives up, by its schedule"),
         ("~ ?", "an estimate; not known"),
     ] {

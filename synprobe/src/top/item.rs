@@ -91,7 +91,13 @@ fn of_problem(p: &Problem) -> RowFacts<'_> {
                 .collect(),
         ),
         process: Some(who(p.comm.as_deref(), p.pid, &p.workload).into_owned()),
-        peers: Some(p.peers.iter().map(|peer| peer.peer_addr).chain(to).collect()),
+        peers: Some(
+            p.peers
+                .iter()
+                .map(|peer| peer.peer_addr)
+                .chain(to)
+                .collect(),
+        ),
         peers_more: p.peers_more > 0,
         role: Some(match p.role {
             ProblemRole::Client => Some(Role::Client),
@@ -110,7 +116,9 @@ pub(super) fn is_of(h: &UnderWay, p: &Problem) -> bool {
     }
     match c.role {
         Role::Server => {
-            let local = p.local_addr.is_none_or(|a| a.is_unspecified() || a == c.local_addr);
+            let local = p
+                .local_addr
+                .is_none_or(|a| a.is_unspecified() || a == c.local_addr);
             p.local_port.is_none_or(|port| c.local_port == Some(port)) && local
         }
         Role::Client => {

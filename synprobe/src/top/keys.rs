@@ -20,11 +20,13 @@ const SKIPPED_US: i64 = 10_000_000;
 
 /// What a key asks of whoever feeds the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum KeyRequest {
     /// Nothing.
     Nothing,
     /// The end.
     Quit,
+    /// The whole screen again: something else has written on it.
+    Redraw,
     /// A replay stops, or goes on.
     Pause(bool),
     /// A replay goes that far on, microseconds; negative: back. The ends stop it.
@@ -33,13 +35,16 @@ pub enum Request {
 
 impl App {
     /// Takes in a key.
-    pub fn key(&mut self, key: KeyEvent) -> Request {
+    pub fn key(&mut self, key: KeyEvent) -> KeyRequest {
         if key.kind == KeyEventKind::Release {
-            return Request::Nothing;
+            return KeyRequest::Nothing;
         }
         let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         if with_control && matches!(key.code, KeyCode::Char('c' | 'd')) {
-            return Request::Quit;
+            return KeyRequest::Quit;
+        }
+        if with_control && key.code == KeyCode::Char('l') {
+            return KeyRequest::Redraw;
         }
         if key.modifiers.contains(KeyModifiers::ALT) {
             // Esc and a key that came together.
@@ -47,25 +52,25 @@ impl App {
         }
         if self.typing.is_some() {
             self.type_key(key.code);
-            return Request::Nothing;
+            return KeyRequest::Nothing;
         }
         match key.code {
-            KeyCode::Char('q') => return Request::Quit,
+            KeyCode::Char('q') => return KeyRequest::Quit,
             KeyCode::Char(' ') => {
                 self.is_paused = !self.is_paused;
-                return Request::Pause(self.is_paused);
+                return KeyRequest::Pause(self.is_paused);
             }
-            KeyCode::Char('[') => return Request::Skip(-SKIPPED_US),
-            KeyCode::Char(']') => return Request::Skip(SKIPPED_US),
-            KeyCode::Char('{') => return Request::Skip(i64::MIN),
-            KeyCode::Char('}') => return Request::Skip(i64::MAX),
+            KeyCode::Char('[') => return KeyRequest::Skip(-SKIPPED_US),
+            KeyCode::Char(']') => return KeyRequest::Skip(SKIPPED_US),
+            KeyCode::Char('{') => return KeyRequest::Skip(i64::MIN),
+            KeyCode::Char('}') => return KeyRequest::Skip(i64::MAX),
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.open(PageKind::Keys),
             KeyCode::Char('n') => self.open(PageKind::BlindSpots),
             KeyCode::Char('e') => self.explain(),
             _ if !self.pages.is_empty() => self.page_key(key.code),
             _ => self.pane_key(key.code),
         }
-        Request::Nothing
+        KeyRequest::Nothing
     }
 
     fn open(&mut self, kind: PageKind) {

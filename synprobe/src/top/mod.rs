@@ -7,6 +7,7 @@
 mod app;
 mod cursor;
 mod detail;
+mod header;
 mod help;
 mod item;
 mod keys;
@@ -24,6 +25,6 @@ mod tests;
 mod wording;
 
 pub use app::App;
-pub use keys::Request;
+pub use keys::KeyRequest;
 pub use observed::{Observed, ReplayPosition};
 pub use style::{Look, StyledLine, Tone};

@@ -53,7 +53,9 @@ impl QueryTerm {
             "netns" => Ok(Self::Netns(lower)),
             "verdict" => Ok(Self::Verdict(lower.replace('_', "-"))),
             "comm" => Ok(Self::Comm(lower)),
-            "peer" => parse_cidr(value).map(Self::Peer).map_err(|e| format!("{e}")),
+            "peer" => parse_cidr(value)
+                .map(Self::Peer)
+                .map_err(|e| format!("{e}")),
             "role" => match &*lower {
                 "client" => Ok(Self::Role(Role::Client)),
                 "server" => Ok(Self::Role(Role::Server)),
@@ -163,7 +165,14 @@ mod tests {
     #[test]
     fn what_a_row_does_not_have_is_no_reason_to_leave_it_out() {
         let nothing = RowFacts::default();
-        for text in ["port:1", "netns:a", "verdict:x", "comm:y", "peer:::1", "role:client"] {
+        for text in [
+            "port:1",
+            "netns:a",
+            "verdict:x",
+            "comm:y",
+            "peer:::1",
+            "role:client",
+        ] {
             assert!(RowQuery::parse(text).unwrap().matches(&nothing), "{text}");
         }
         let more = RowFacts {

@@ -2,20 +2,19 @@
 
 use super::{
     App, Observed,
-    app::{PageKind, in_progress, sentence},
-    detail, help,
+    app::{PageKind, sentence},
+    detail,
+    header::{footer, header, short_header},
+    help,
     item::PaneItem,
     not_seen::not_seen,
     pane::Pane,
     rows::{self, RowContext},
     style::{StyledLine, Tone, cut, filled, fitted},
     table,
-    wording::{bars, place, span, time_of_day},
+    wording::place,
 };
-use crate::{
-    model::Problem,
-    util::format::safe,
-};
+use crate::{model::Problem, util::format::safe};
 
 /// Below, the selected pane has the screen for itself.
 const SMALL: (usize, usize) = (80, 24);
@@ -26,8 +25,10 @@ const LABEL: usize = 9;
 
 /// The screen, at most so many lines.
 pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
-    let mut lines = header(app, columns);
-    lines.truncate(if rows < 16 { 1 } else { 2 });
+    let mut lines = match rows {
+        ..16 => vec![short_header(app, columns)],
+        _ => header(app, columns),
+    };
     let left = rows.saturating_sub(lines.len() + 1);
     lines.extend(match &app.observed {
         None => sentence("Watching…", columns),
@@ -56,7 +57,10 @@ pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
     for item in app.items(Pane::Problems) {
         let PaneItem::Problem(p) = item else { continue };
         lines.push(StyledLine::default());
-        lines.push(StyledLine::new(format!("{}: {}", p.verdict_name(), place(p)), Tone::Strong));
+        lines.push(StyledLine::new(
+            format!("{}: {}", p.verdict_name(), place(p)),
+            Tone::Strong,
+        ));
         lines.extend(why(p, columns, usize::MAX));
         lines.extend(remedy(p, columns, usize::MAX));
     }
@@ -65,73 +69,16 @@ pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
     lines
 }
 
-fn header(app: &App, columns: usize) -> Vec<StyledLine> {
-    let Some(observed) = &app.observed else {
-        return vec![StyledLine::new("synprobe top", Tone::Strong); 2];
-    };
-    let (status, snapshot) = (&observed.status, &observed.status.snapshot);
-    let start = &snapshot.start;
-    let host = start.host.hostname.as_deref().unwrap_or("this host");
-    let time = time_of_day(status.clock, status.at_ns);
-    let mut first = vec![
-        "synprobe top".to_owned(),
-        safe(host).into_owned(),
-        format!("{time} UTC"),
-    ];
-    if let Some(position) = observed.position {
-        let end = if position.is_last { " (end)" } else { "" };
-        let (at, of) = (span(position.at_us), span(position.length_us));
-        first.push(format!("replay {at} of {of}{end}"));
-    }
-    first.push(format!("mode {}", start.mode));
-    first.push(format!("lost {}", snapshot.totals.lost));
-    match &start.replayed_from {
-        Some(file) => first.push(safe(file).into_owned()),
-        None => first.push(format!("every {}", span(app.interval.as_micros() as u64))),
-    }
-    let first = StyledLine::new(cut(&first.join("  "), columns), Tone::Strong);
-    let (half_open, syn_sent) = in_progress(snapshot);
-    let wide = if columns < 100 { 8 } else { 30 };
-    let of = |pick: fn(&(u64, u64)) -> u64| bars(app.trend.iter().map(pick), wide);
-    let mut second = Vec::new();
-    if app.is_paused {
-        second.push("PAUSED".to_owned());
-    }
-    second.push(format!("half-open {half_open} {}", of(|both| both.0)));
-    second.push(format!("SYN_SENT {syn_sent} {}", of(|both| both.1)));
-    if let Some(role) = app.role {
-        second.push(format!("only {}", role.name()));
-    }
-    if !app.query.is_empty() {
-        second.push(format!("filter {}", safe(&app.query.text)));
-    }
-    if let Some(p) = app.narrowed_to() {
-        second.push(format!("handshakes of {}", p.verdict_name()));
-    }
-    vec![first, StyledLine::new(cut(&second.join("  "), columns), Tone::Plain)]
-}
-
-fn footer(app: &App, columns: usize) -> StyledLine {
-    if let Some(typing) = &app.typing {
-        let complaint = typing.complaint.as_ref().map(|text| format!("   {}", safe(text)));
-        let line = format!("/{}_{}", safe(&typing.text), complaint.unwrap_or_default());
-        return StyledLine::new(cut(&line, columns), Tone::Strong);
-    }
-    let keys = match (app.pages.is_empty(), columns) {
-        (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
-        (true, _) => {
-            "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
-        }
-        (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
-    };
-    StyledLine::new(cut(keys, columns), Tone::Weak)
-}
-
 fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<StyledLine> {
     let Some(page) = app.pages.last() else {
         return Vec::new();
     };
-    let gone = || sentence("It is over, or not in the list any more. Esc goes back.", columns);
+    let gone = || {
+        sentence(
+            "It is over, or not in the list any more. Esc goes back.",
+            columns,
+        )
+    };
     let lines = match &page.kind {
         PageKind::Row(id) => match app.find(id) {
             Some(item) => {
@@ -141,7 +88,7 @@ fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Styl
             None => gone(),
         },
         PageKind::Explanation(id) => match app.find(id) {
-            Some(PaneItem::Problem(p)) => detail::explanation(p)
+            Some(PaneItem::Problem(p)) => detail::explanation(p, columns)
                 .unwrap_or_else(|| sentence("It has no verdict: too little is known.", columns)),
             _ => gone(),
         },
@@ -163,14 +110,11 @@ fn panes(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Sty
     let is_small = columns < SMALL.0 || rows + 3 < SMALL.1;
     let mut below = Vec::new();
     if let Some(room) = room_below(rows) {
-        match app.chosen_problem() {
-            Some(p) => {
-                below.extend(why(p, columns, room.why));
-                below.extend(remedy(p, columns, room.remedy));
-            }
-            None => below.push(StyledLine::new("No problem is open.", Tone::Plain)),
+        below = below_panes(app, observed, columns, &ALL_BELOW);
+        let panes: usize = wanted_heights(app).iter().sum();
+        if panes + below.len() > rows {
+            below = below_panes(app, observed, columns, &room);
         }
-        below.extend(blind(observed, columns, room.blind));
     }
     let left = rows - below.len().min(rows);
     let mut lines = Vec::new();
@@ -193,6 +137,31 @@ struct RoomBelow {
     blind: usize,
 }
 
+const ALL_BELOW: RoomBelow = RoomBelow {
+    why: usize::MAX,
+    remedy: usize::MAX,
+    blind: usize::MAX,
+};
+
+/// The selected problem, and what cannot be seen.
+fn below_panes(
+    app: &App,
+    observed: &Observed,
+    columns: usize,
+    room: &RoomBelow,
+) -> Vec<StyledLine> {
+    let mut below = match app.chosen_problem() {
+        None => vec![StyledLine::new("No problem is open.", Tone::Plain)],
+        Some(p) => {
+            let mut lines = why(p, columns, room.why);
+            lines.extend(remedy(p, columns, room.remedy));
+            lines
+        }
+    };
+    below.extend(blind(observed, columns, room.blind));
+    below
+}
+
 fn room_below(rows: usize) -> Option<RoomBelow> {
     let of = |why, remedy, blind| Some(RoomBelow { why, remedy, blind });
     match rows {
@@ -204,9 +173,14 @@ fn room_below(rows: usize) -> Option<RoomBelow> {
     }
 }
 
+/// With all rows.
+fn wanted_heights(app: &App) -> [usize; 4] {
+    Pane::ALL.map(|pane| app.items(pane).len().max(1) + 1)
+}
+
 /// How high each pane is: a heading and a row at least, the selected one first.
 fn heights(app: &App, rows: usize) -> [usize; 4] {
-    let wanted = Pane::ALL.map(|pane| app.items(pane).len().max(1) + 1);
+    let wanted = wanted_heights(app);
     let mut heights = wanted.map(|wanted| wanted.min(3));
     let mut left = rows.saturating_sub(heights.iter().sum());
     let chosen = app.pane.index();
@@ -244,7 +218,9 @@ fn table_of(
     let items = app.items(pane);
     let room = height.saturating_sub(1);
     let place = app.cursors[pane.index()].place(&items);
-    let first = place.saturating_sub(room / 2).min(items.len().saturating_sub(room));
+    let first = place
+        .saturating_sub(room / 2)
+        .min(items.len().saturating_sub(room));
     let is_chosen = is_live && pane == app.pane;
     let shown: Vec<table::TableRow> = items
         .iter()
@@ -270,7 +246,11 @@ fn table_of(
         0 => String::new(),
         n => format!(" by {}", pane.orders()[n]),
     };
-    let key = if is_live { format!("{} ", pane.index() + 1) } else { String::new() };
+    let key = if is_live {
+        format!("{} ", pane.index() + 1)
+    } else {
+        String::new()
+    };
     let title = format!("{key}{} {count}{order}", pane.title());
     let mut lines = table::lines(&title, &rows::columns(pane, &context), &shown, columns);
     if items.is_empty() {
@@ -303,7 +283,10 @@ fn labelled(label: &str, texts: &[String], columns: usize, most: usize) -> Vec<S
             true => cut(&format!("{line} …"), wide),
             false => line.clone(),
         };
-        shown.push(StyledLine::new(fitted(label, LABEL), Tone::Strong).and(format!(" {text}"), Tone::Plain));
+        shown.push(
+            StyledLine::new(fitted(label, LABEL), Tone::Strong)
+                .and(format!(" {text}"), Tone::Plain),
+        );
     }
     shown
 }
@@ -326,7 +309,10 @@ fn why(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
 
 fn remedy(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
     let steps = p.remedy.as_deref().unwrap_or_default().split("; ");
-    let steps = steps.filter(|step| !step.is_empty()).map(str::to_owned).collect();
+    let steps = steps
+        .filter(|step| !step.is_empty())
+        .map(str::to_owned)
+        .collect();
     labelled("DO", &short(steps, columns, most), columns, most)
 }
 

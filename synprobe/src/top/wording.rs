@@ -1,6 +1,9 @@
 //! Numbers and names as the panes show them.
 
-use std::{borrow::Cow, net::{IpAddr, SocketAddr}};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::{
     model::{Confidence, Problem, ProblemRole, WallClock, who},
@@ -35,7 +38,9 @@ pub(super) fn netns(name: Option<&str>, inode: u32) -> Cow<'_, str> {
     match name {
         Some("host") => "".into(),
         Some(name) => {
-            let inode = name.strip_prefix("netns:[").and_then(|name| name.strip_suffix(']'));
+            let inode = name
+                .strip_prefix("netns:[")
+                .and_then(|name| name.strip_suffix(']'));
             safe(inode.unwrap_or(name))
         }
         None => inode.to_string().into(),
@@ -79,9 +84,7 @@ pub(super) fn place(p: &Problem) -> String {
             "forwarded".to_owned(),
             format!("→{}", end(forward.to_addr, Some(forward.to_port))),
         ],
-        (ProblemRole::Server, Some(port), ..) => {
-            [local(p.local_addr, port), process.into_owned()]
-        }
+        (ProblemRole::Server, Some(port), ..) => [local(p.local_addr, port), process.into_owned()],
         (ProblemRole::Client, _, port, _) => {
             let to = match (only, port) {
                 (Some(addr), port) => format!("→{}", end(addr, port)),
@@ -113,9 +116,19 @@ mod tests {
 
     #[test]
     fn spans_are_short() {
-        let all = [0, 99_949_999, 100_000_000, 599_999_999, 600_000_000, 7_200_000_000];
+        let all = [
+            0,
+            99_949_999,
+            100_000_000,
+            599_999_999,
+            600_000_000,
+            7_200_000_000,
+        ];
         let shown = all.map(span);
-        assert_eq!(shown, ["0.0 s", "99.9 s", "100 s", "600 s", "10 min", "2.0 h"]);
+        assert_eq!(
+            shown,
+            ["0.0 s", "99.9 s", "100 s", "600 s", "10 min", "2.0 h"]
+        );
     }
 
     #[test]

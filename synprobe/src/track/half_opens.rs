@@ -40,6 +40,9 @@ enum StoredHalfOpen {
 /// SYN-ACK retransmissions by default (`tcp_synack_retries`).
 const GAPS: usize = 5;
 
+/// A SYN-ACK follows after the time-out that runs. Time-outs are below 2^31 µs.
+const FOLLOWS: u32 = 1 << 31;
+
 /// The values that nearly all half-opens have. 0 stands for an unknown time.
 struct CompactHalfOpen {
     owner: Arc<Owner>,
@@ -49,8 +52,8 @@ struct CompactHalfOpen {
     alive_ns: u64,
     gives_up_ns: u64,
     start_error_us: u32,
+    /// With [`FOLLOWS`].
     last_gap_us: u32,
-    next_us: u32,
     gaps_us: [u32; GAPS],
     queue: Queue,
     packed: PackedBits,
@@ -127,8 +130,12 @@ impl CompactHalfOpen {
             alive_ns: open.alive_ns,
             gives_up_ns,
             start_error_us: open.start.map_or(0, |start| start.error_us as u32),
-            last_gap_us: last_gap_us as u32,
-            next_us: open.next_us.unwrap_or(0) as u32,
+            last_gap_us: last_gap_us as u32 & !FOLLOWS
+                | if open.next_us == Some(last_gap_us) {
+                    FOLLOWS
+                } else {
+                    0
+                },
             gaps_us,
             queue: facts.queue.unwrap_or_default(),
             packed,
@@ -172,10 +179,11 @@ impl CompactHalfOpen {
         });
         let known = |ns: u64| (ns != 0).then_some(ns);
         let gaps = self.gaps_us.iter().take(gaps);
+        let last_gap_us = u64::from(self.last_gap_us & !FOLLOWS);
         OpenHandshake {
             last_tx_ns: known(self.last_tx_ns),
-            gives_up: known(self.gives_up_ns).map(|ns| (ns, self.last_gap_us.into())),
-            next_us: known(self.next_us.into()),
+            gives_up: known(self.gives_up_ns).map(|ns| (ns, last_gap_us)),
+            next_us: (self.last_gap_us & FOLLOWS != 0).then_some(last_gap_us),
             gaps_us: gaps.map(|gap| u64::from(*gap)).collect(),
             retransmits,
             by_peer,
@@ -394,11 +402,12 @@ mod tests {
         again.transmitted(2_000_000_000);
         again.retransmits = 1;
         again.gives_up = Some((63_000_000_000, 32_000_000));
-        again.next_us = Some(2_000_000);
+        again.next_us = Some(32_000_000);
         again.facts.queue = Some(Queue::default());
         again.facts.defer_accept = Some(false);
         (again.facts.history_known, again.facts.time_outs) = (true, 1);
-        let changed: [fn(&mut OpenHandshake); 12] = [
+        let changed: [fn(&mut OpenHandshake); 13] = [
+            |o| o.next_us = Some(7),
             |o| o.connection.v4_mapped = true,
             |o| o.connection.comm = Some("server".into()),
             |o| o.connection.pid = Some(1),

@@ -65,8 +65,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         requests: asked,
         most_open: None,
     };
-    let watched = pipeline::watch_asked(&host, options, view, stop, ready, Some(queries))
-        .map_err(failure)?;
+    let watched =
+        pipeline::watch_asked(&host, options, view, stop, ready, Some(queries)).map_err(failure)?;
     let refused: Option<io::Error> = refused
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

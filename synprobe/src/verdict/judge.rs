@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     model::{
-        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem, Role,
-        SynSent, VerdictKind, WallClock,
+        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem,
+        Role, SynSent, VerdictKind, WallClock,
     },
     util::{bounded::Bounded, format},
 };

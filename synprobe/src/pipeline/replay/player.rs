@@ -86,7 +86,8 @@ impl Player {
 
     /// From the first input to the last, microseconds.
     pub fn length_us(&self) -> u64 {
-        self.extent.last_ns.saturating_sub(self.extent.first_ns) / 1000
+        let length_ns = self.extent.last_ns.saturating_sub(self.extent.first_ns);
+        length_ns.div_ceil(1000)
     }
 
     /// Asks for the state that long after the first input. [`Self::poll`] has it when it is there. A moment that
@@ -99,8 +100,7 @@ impl Player {
         let target_ns = self.extent.first_ns + at_us * 1000;
         if target_ns < self.reached_ns {
             let runs = self.extent.runs;
-            (self.targets, self.moments) =
-                begin(&self.options, self.window, self.most_open, runs)?;
+            (self.targets, self.moments) = begin(&self.options, self.window, self.most_open, runs)?;
         }
         self.reached_ns = target_ns;
         // A thread that has ended answers nothing, as poll() shows.

@@ -15,7 +15,7 @@ const LATE_NS: u64 = 200_000_000;
 
 pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
     let mut columns = vec![
-        TableColumn::rest("PEER"),
+        TableColumn::rest("PEER", 21),
         TableColumn::text("STATE", 1),
         TableColumn::number("PORT", 2),
     ];

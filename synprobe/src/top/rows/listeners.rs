@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
-    let mut columns = vec![TableColumn::text("", 0), TableColumn::rest("PROCESS")];
+    let mut columns = vec![TableColumn::text("", 0), TableColumn::rest("PROCESS", 14)];
     if context.has_netns {
         columns.push(TableColumn::text("NETNS", 5));
     }

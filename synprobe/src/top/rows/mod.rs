@@ -16,15 +16,17 @@ use super::{
     style::Tone,
     table::{TableColumn, TableRow},
 };
-use crate::model::{HandshakeLines, Role, WallClock};
+use crate::model::{HandshakeLines, Role, UnderWay, WallClock};
 
 /// What all rows of a screen share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowContext<'s> {
     /// Handshakes in progress, of those that are listed.
     pub by_peer: &'s HashMap<(IpAddr, Role), u64>,
+    /// Handshakes in progress that are listed.
+    pub open: &'s [UnderWay],
     /// Not all of them are listed.
-    pub peers_more: bool,
+    pub has_more_open: bool,
     /// The moment that is shown, CLOCK_MONOTONIC nanoseconds.
     pub now_ns: u64,
     /// Where in wall-clock time that is.
@@ -37,19 +39,23 @@ pub(super) struct RowContext<'s> {
 
 impl<'s> RowContext<'s> {
     /// Of one moment. `by_peer`: handshakes in progress, of those that are listed.
-    pub fn new(observed: &Observed, by_peer: &'s HashMap<(IpAddr, Role), u64>) -> Self {
+    pub fn new(observed: &'s Observed, by_peer: &'s HashMap<(IpAddr, Role), u64>) -> Self {
         let status = &observed.status;
         let snapshot = &status.snapshot;
         let named = |name: &Option<Arc<str>>| name.as_deref() != Some("host");
         Self {
             by_peer,
-            peers_more: snapshot.open_total > snapshot.open.len(),
+            open: &snapshot.open,
+            has_more_open: snapshot.open_total > snapshot.open.len(),
             now_ns: status.at_ns,
             clock: status.clock,
             is_quiet: snapshot.start.handshake_lines == HandshakeLines::Trouble,
             has_netns: snapshot.listeners.iter().any(|l| named(&l.netns_name))
                 || snapshot.problems.iter().any(|p| named(&p.netns_name))
-                || snapshot.open.iter().any(|h| named(&h.connection.netns_name)),
+                || snapshot
+                    .open
+                    .iter()
+                    .any(|h| named(&h.connection.netns_name)),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
         TableColumn::number("AGAIN", 1),
         TableColumn::number("MEDIAN", 5),
         TableColumn::number("LONGEST", 4),
-        TableColumn::rest("VERDICTS"),
+        TableColumn::rest("VERDICTS", 12),
     ]);
     columns
 }
@@ -50,7 +50,7 @@ pub(super) fn cells(p: &Peer, context: &RowContext<'_>) -> Vec<String> {
 
 fn in_progress(p: &Peer, context: &RowContext<'_>) -> String {
     let listed = context.by_peer.get(&(p.peer_addr, p.role)).unwrap_or(&0);
-    let at_least = if context.peers_more { "≥" } else { "" };
+    let at_least = if context.has_more_open { "≥" } else { "" };
     format!("{at_least}{listed}")
 }
 

@@ -4,6 +4,7 @@ use super::RowContext;
 use crate::{
     model::{Confidence, Problem, ProblemRole, VerdictKind},
     top::{
+        item::is_of,
         style::Tone,
         table::TableColumn,
         wording::{netns, place, sure, time_of_day},
@@ -14,7 +15,7 @@ pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
     let mut columns = vec![
         TableColumn::text("", 0),
         TableColumn::text("SURE", 3),
-        TableColumn::rest("WHERE"),
+        TableColumn::rest("WHERE", 30),
     ];
     if context.has_netns {
         columns.push(TableColumn::text("NETNS", 5));
@@ -38,11 +39,20 @@ pub(super) fn cells(p: &Problem, context: &RowContext<'_>) -> Vec<String> {
     }
     let since = p.life.since_clock.unwrap_or(context.clock);
     cells.extend([
-        p.open.to_string(),
+        now(p, context).to_string(),
         p.handshakes.to_string(),
         time_of_day(since, p.life.since_ns),
     ]);
     cells
+}
+
+/// Those of its handshakes that are in progress: as it was found last, without those that have ended since.
+fn now(p: &Problem, context: &RowContext<'_>) -> u64 {
+    if context.has_more_open {
+        return p.open;
+    }
+    let still = context.open.iter().filter(|h| is_of(h, p)).count();
+    p.open.min(still as u64)
 }
 
 pub(super) fn tone(p: &Problem) -> Tone {

@@ -132,7 +132,9 @@ impl Feed for ReplayFeed {
         let length_us = self.player.length_us();
         let mut to_us = self.at_us;
         if !self.is_paused {
-            to_us = to_us.saturating_add(since.as_micros() as u64).min(length_us);
+            to_us = to_us
+                .saturating_add(since.as_micros() as u64)
+                .min(length_us);
         }
         if self.is_waiting || to_us == self.at_us && !self.is_moved {
             return;

@@ -103,7 +103,10 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
     let player = Player::open(options, args.window, MOST_OPEN).map_err(replay::failure)?;
     let notes: Vec<String> = missing.into_iter().chain(player.damage.clone()).collect();
     for line in &notes {
-        eprintln!("synprobe: {}: {line}", format::safe(&file.to_string_lossy()));
+        eprintln!(
+            "synprobe: {}: {line}",
+            format::safe(&file.to_string_lossy())
+        );
     }
     let (screen, ended, result) = Screen::new(args, ReplayFeed::new(player, slow_us, notes));
     let stop = stop(ended, Arc::clone(&screen.ending));

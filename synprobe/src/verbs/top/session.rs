@@ -14,7 +14,10 @@ use ratatui::{
     backend::CrosstermBackend,
     crossterm::{
         cursor, execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{
+            Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
+            enable_raw_mode,
+        },
     },
 };
 
@@ -48,11 +51,16 @@ impl ScreenSession {
         });
         enable_raw_mode()?;
         IS_SCREEN.store(true, Ordering::SeqCst);
-        let entered = execute!(io::stdout(), EnterAlternateScreen, cursor::Hide).and_then(|()| {
+        // Terminal::clear() would ask the terminal where its cursor is, and wait for the answer.
+        let entered = execute!(
+            io::stdout(),
+            EnterAlternateScreen,
+            Clear(ClearType::All),
+            cursor::Hide
+        )
+        .and_then(|()| {
             let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
-            let mut terminal = Terminal::new(CrosstermBackend::new(out))?;
-            terminal.clear()?;
-            Ok(terminal)
+            Terminal::new(CrosstermBackend::new(out))
         });
         match entered {
             Ok(terminal) => Ok(Self { terminal }),

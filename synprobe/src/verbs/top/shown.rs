@@ -10,7 +10,7 @@ use std::{
 use ratatui::crossterm::event::{self, Event};
 
 use super::{feed::Feed, session::ScreenSession};
-use crate::top::{App, Request};
+use crate::top::{App, KeyRequest};
 
 /// A signal is noticed within this time.
 const ATTENTION: Duration = Duration::from_millis(100);
@@ -56,15 +56,19 @@ pub(super) fn show(
             wait = Duration::ZERO;
             let request = match event::read()? {
                 Event::Key(key) => app.key(key),
-                Event::Resize(..) => Request::Nothing,
+                Event::Resize(..) => KeyRequest::Nothing,
                 _ => continue,
             };
             is_changed = true;
             match request {
-                Request::Nothing => (),
-                Request::Quit => return Ok(()),
-                Request::Pause(is_paused) => feed.pause(is_paused),
-                Request::Skip(by_us) => {
+                KeyRequest::Nothing => (),
+                KeyRequest::Quit => return Ok(()),
+                KeyRequest::Redraw => {
+                    let size = session.terminal.size()?;
+                    session.terminal.resize(size.into())?;
+                }
+                KeyRequest::Pause(is_paused) => feed.pause(is_paused),
+                KeyRequest::Skip(by_us) => {
                     feed.skip(by_us);
                     (asked, due) = (Instant::now(), Instant::now());
                 }

@@ -1,0 +1,101 @@
+//! The lines above and below: what is watched, how many handshakes are in progress, and the keys.
+
+use super::{
+    App,
+    app::in_progress,
+    style::{StyledLine, Tone, cut},
+    wording::{bars, span, time_of_day},
+};
+use crate::util::format::safe;
+
+/// Two lines.
+pub(super) fn header(app: &App, columns: usize) -> Vec<StyledLine> {
+    let Some(observed) = &app.observed else {
+        return vec![
+            StyledLine::new("synprobe top", Tone::Strong),
+            StyledLine::default(),
+        ];
+    };
+    let (status, snapshot) = (&observed.status, &observed.status.snapshot);
+    let start = &snapshot.start;
+    let host = start.host.hostname.as_deref().unwrap_or("this host");
+    let time = time_of_day(status.clock, status.at_ns);
+    let mut first = vec![
+        "synprobe top".to_owned(),
+        safe(host).into_owned(),
+        format!("{time} UTC"),
+    ];
+    if let Some(position) = observed.position {
+        let end = if position.is_last { " (end)" } else { "" };
+        let (at, of) = (span(position.at_us), span(position.length_us));
+        first.push(format!("replay {at} of {of}{end}"));
+    }
+    first.push(format!("mode {}", start.mode));
+    match &start.replayed_from {
+        Some(file) => first.push(safe(file).into_owned()),
+        None => first.push(format!("every {}", span(app.interval.as_micros() as u64))),
+    }
+    let first = StyledLine::new(cut(&first.join("  "), columns), Tone::Strong);
+    let (half_open, syn_sent) = in_progress(snapshot);
+    let wide = if columns < 100 { 8 } else { 30 };
+    let of = |pick: fn(&(u64, u64)) -> u64| bars(app.trend.iter().map(pick), wide);
+    let mut second = Vec::new();
+    if app.is_paused {
+        second.push("PAUSED".to_owned());
+    }
+    second.push(format!("half-open {half_open} {}", of(|both| both.0)));
+    second.push(format!("SYN_SENT {syn_sent} {}", of(|both| both.1)));
+    second.push(format!("lost {}", snapshot.totals.lost));
+    if let Some(role) = app.role {
+        second.push(format!("only {}", role.name()));
+    }
+    if !app.query.is_empty() {
+        second.push(format!("filter {}", safe(&app.query.text)));
+    }
+    if let Some(p) = app.narrowed_to() {
+        second.push(format!("handshakes of {}", p.verdict_name()));
+    }
+    vec![
+        first,
+        StyledLine::new(cut(&second.join("  "), columns), Tone::Plain),
+    ]
+}
+
+/// One line, where there is little room.
+pub(super) fn short_header(app: &App, columns: usize) -> StyledLine {
+    let Some(observed) = &app.observed else {
+        return StyledLine::new("synprobe top", Tone::Strong);
+    };
+    let status = &observed.status;
+    let (half_open, syn_sent) = in_progress(&status.snapshot);
+    let paused = if app.is_paused { "PAUSED  " } else { "" };
+    let line = format!(
+        "{paused}{}  half-open {half_open}  SYN_SENT {syn_sent}  lost {}",
+        time_of_day(status.clock, status.at_ns),
+        status.snapshot.totals.lost
+    );
+    StyledLine::new(cut(&line, columns), Tone::Strong)
+}
+
+/// The last line: keys, or what is typed.
+pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
+    if let Some(typing) = &app.typing {
+        let complaint = typing
+            .complaint
+            .as_ref()
+            .map(|text| format!("   {}", safe(text)));
+        let line = format!("/{}_{}", safe(&typing.text), complaint.unwrap_or_default());
+        return StyledLine::new(cut(&line, columns), Tone::Strong);
+    }
+    let keys = match (app.pages.is_empty(), columns) {
+        (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
+        (true, _) => {
+            "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
+        }
+        (false, _) if app.has_problem_page() => {
+            "↑↓ scroll  Enter handshakes  Esc back  e explain  ? help  q quit"
+        }
+        (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
+    };
+    StyledLine::new(cut(keys, columns), Tone::Weak)
+}

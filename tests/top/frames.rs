@@ -1,0 +1,219 @@
+//! The frames of the screen, in memory.
+
+use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use ratatui::{
+    Terminal, backend::TestBackend, buffer::Buffer, crossterm::event::KeyCode, style::Color,
+};
+use synprobe::{
+    filter::Selection,
+    pipeline::{Player, ReplayOptions},
+    top::{App, Look, Observed, ReplayPosition},
+    verdict::Mode,
+};
+use synprobe_tests::{recorded::ensure_same, recordings::folder};
+
+/// Columns and rows.
+const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (40, 10), (200, 50)];
+
+/// A state of the screen.
+struct FrameCase {
+    name: &'static str,
+    recording: &'static str,
+    /// Seconds from the first input, in three steps.
+    at_s: u64,
+    /// `\n` Enter, `\t` Tab, `\u{1b}` Esc, `\u{8}` down.
+    keys: &'static str,
+    ascii: bool,
+}
+
+const fn case(
+    name: &'static str,
+    recording: &'static str,
+    at_s: u64,
+    keys: &'static str,
+) -> FrameCase {
+    FrameCase {
+        name,
+        recording,
+        at_s,
+        keys,
+        ascii: false,
+    }
+}
+
+const CASES: [FrameCase; 13] = [
+    case("accept-queue-full", "accept-queue-full-ipv4", 4, ""),
+    case(
+        "accept-queue-full-ended",
+        "accept-queue-full-ipv4",
+        3600,
+        "",
+    ),
+    case("listener", "accept-queue-full-ipv6", 4, "2\n"),
+    case("problem", "accept-queue-full-ipv4", 4, "\n"),
+    case("explanation", "synack-lost-ipv4", 4, "e"),
+    case("many", "incident-synack-lost-ipv6", 3, ""),
+    case(
+        "many-by-again",
+        "incident-synack-lost-ipv6",
+        3,
+        "3s\u{8}\u{8}",
+    ),
+    case("handshake", "incident-synack-lost-ipv4", 3, "3\n"),
+    case("narrowed", "incident-accept-queue-ipv4", 3, "\n\n"),
+    case("peer", "lossy-ipv4", 3600, "4\n"),
+    case(
+        "filtered",
+        "several-ipv4",
+        3600,
+        "/role:client verdict:refused\nz",
+    ),
+    case("nothing", "healthy-ipv4", 3600, "r"),
+    FrameCase {
+        ascii: true,
+        ..case("help-ascii", "healthy-ipv6", 1, "?")
+    },
+];
+
+impl FrameCase {
+    /// The screen after its keys, and the state as plain text.
+    fn app(&self, look: Look) -> Result<App> {
+        let options = ReplayOptions {
+            file: folder().join(format!("{}.synrec", self.recording)),
+            selection: Selection::default(),
+            netns: None,
+            mode: Mode::AtOnce,
+            duration: None,
+            count: None,
+        };
+        let mut app = App::new(look, Duration::from_secs(1));
+        let mut player = Player::open(options, Duration::from_secs(60), 20_000)?;
+        let length_us = player.length_us();
+        let target_us = (self.at_s * 1_000_000).min(length_us);
+        for third in 1..=3 {
+            player.ask(target_us * third / 3)?;
+            let moment = player.wait().context("the state")?;
+            app.observe(Observed {
+                status: Arc::new(moment.status),
+                position: Some(ReplayPosition {
+                    at_us: moment.at_us,
+                    length_us,
+                    is_last: moment.is_last,
+                }),
+                slow_us: None,
+                notes: Vec::new(),
+            });
+        }
+        for c in self.keys.chars() {
+            let code = match c {
+                '\n' => KeyCode::Enter,
+                '\t' => KeyCode::Tab,
+                '\u{1b}' => KeyCode::Esc,
+                '\u{8}' => KeyCode::Down,
+                c => KeyCode::Char(c),
+            };
+            app.key(code.into());
+        }
+        Ok(app)
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            ascii: self.ascii,
+            ..Look::default()
+        }
+    }
+}
+
+fn drawn(app: &App, columns: u16, rows: u16) -> Result<Buffer> {
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows))?;
+    terminal.draw(|frame| app.draw(frame))?;
+    Ok(terminal.backend().buffer().clone())
+}
+
+fn text(buffer: &Buffer) -> Vec<String> {
+    let area = buffer.area;
+    let row = |y| -> String { (0..area.width).map(|x| buffer[(x, y)].symbol()).collect() };
+    (0..area.height)
+        .map(|y| row(y).trim_end().to_owned())
+        .collect()
+}
+
+fn kept(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("top/frames/{name}.txt"))
+}
+
+pub fn are_those_that_are_kept() -> Result<()> {
+    let bless = env::var_os("SYNPROBE_BLESS").is_some();
+    for case in &CASES {
+        let app = case.app(case.look())?;
+        let mut frames = String::new();
+        for (columns, rows) in SIZES {
+            frames.push_str(&format!("== {columns}x{rows}\n"));
+            for line in text(&drawn(&app, columns, rows)?) {
+                frames.push_str(&line);
+                frames.push('\n');
+            }
+        }
+        if bless {
+            fs::write(kept(case.name), &frames)?;
+            continue;
+        }
+        let wanted = fs::read_to_string(kept(case.name)).context(case.name)?;
+        ensure_same(case.name, &wanted, &frames)?;
+    }
+    Ok(())
+}
+
+/// Without colour and attributes nothing of the text is missing, and with them nothing is added. In ASCII there is
+/// nothing else, and every column stays where it is.
+pub fn fit_and_need_no_colour() -> Result<()> {
+    for case in &CASES {
+        let [plain, coloured, ascii] = [
+            Look::default(),
+            Look {
+                ascii: false,
+                colour: true,
+                attributes: true,
+            },
+            Look {
+                ascii: true,
+                ..Look::default()
+            },
+        ]
+        .map(|look| case.app(look));
+        let (plain, coloured, ascii) = (plain?, coloured?, ascii?);
+        for (columns, rows) in SIZES {
+            let plainly = drawn(&plain, columns, rows)?;
+            ensure!(
+                plainly
+                    .content
+                    .iter()
+                    .all(|cell| cell.fg == Color::Reset && cell.modifier.is_empty())
+            );
+            let lines = text(&plainly);
+            ensure!(
+                lines == text(&drawn(&coloured, columns, rows)?),
+                "{}",
+                case.name
+            );
+            let in_ascii = text(&drawn(&ascii, columns, rows)?);
+            for (line, ascii) in lines.iter().zip(&in_ascii) {
+                ensure!(ascii.is_ascii(), "{}: {ascii}", case.name);
+                ensure!(
+                    line.chars().count() == ascii.len(),
+                    "{}: {line} {ascii}",
+                    case.name
+                );
+            }
+            ensure!(
+                !lines.last().is_none_or(String::is_empty),
+                "{}: no keys",
+                case.name
+            );
+        }
+    }
+    Ok(())
+}
