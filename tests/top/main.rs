@@ -11,12 +11,11 @@ mod screen;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
-use synprobe_tests::binary;
+use synprobe_tests::{binary, harness::TestFn};
 
 fn main() -> ExitCode {
-    let tests: [(&str, fn() -> Result<()>); 8] = [
+    let tests: [(&str, TestFn); 8] = [
         (
             "frames-are-those-that-are-kept",
             frames::are_those_that_are_kept,

@@ -111,7 +111,7 @@ impl Player {
     /// The state that was asked for, if it is there by now; `Break`: there will be none.
     pub fn poll(&self) -> ControlFlow<(), Option<PlayerMoment>> {
         match self.moments.try_recv() {
-            Ok(moment) => ControlFlow::Continue(Some(self.from_first(moment))),
+            Ok(moment) => ControlFlow::Continue(Some(self.placed(moment))),
             Err(TryRecvError::Empty) => ControlFlow::Continue(None),
             Err(TryRecvError::Disconnected) => ControlFlow::Break(()),
         }
@@ -119,10 +119,10 @@ impl Player {
 
     /// Waits for the state that was asked for; `None`: there will be none.
     pub fn wait(&self) -> Option<PlayerMoment> {
-        self.moments.recv().ok().map(|m| self.from_first(m))
+        self.moments.recv().ok().map(|m| self.placed(m))
     }
 
-    fn from_first(&self, mut moment: PlayerMoment) -> PlayerMoment {
+    fn placed(&self, mut moment: PlayerMoment) -> PlayerMoment {
         let at_ns = moment.status.at_ns;
         moment.at_us = at_ns.saturating_sub(self.extent.first_ns) / 1000;
         moment

@@ -76,7 +76,7 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
         requests: receiver,
         most_open: Some(MOST_OPEN),
     };
-    let slow_us = (!args.every).then(|| args.slow.as_micros() as u64);
+    let slow_us = (!args.every).then_some(args.slow.as_micros() as u64);
     let (screen, ended, result) = Screen::new(args, LiveFeed::new(sender, slow_us));
     let stop = stop(ended, Arc::clone(&screen.ending));
     // A thread that begins now has what privileges are left.
