@@ -8,6 +8,7 @@ use ratatui::{
 };
 use synprobe::{
     filter::Selection,
+    model::Role,
     pipeline::{Player, ReplayOptions},
     top::{App, Look, Observed, ReplayPosition},
     verdict::Mode,
@@ -80,14 +81,7 @@ const CASES: [FrameCase; 13] = [
 impl FrameCase {
     /// The screen after its keys, and the state as plain text.
     fn app(&self, look: Look) -> Result<App> {
-        let options = ReplayOptions {
-            file: folder().join(format!("{}.synrec", self.recording)),
-            selection: Selection::default(),
-            netns: None,
-            mode: Mode::AtOnce,
-            duration: None,
-            count: None,
-        };
+        let options = options_for(self.recording);
         let mut app = App::new(look, Duration::from_secs(1));
         let mut player = Player::open(options, Duration::from_secs(60), 20_000)?;
         let length_us = player.length_us();
@@ -127,6 +121,17 @@ impl FrameCase {
     }
 }
 
+fn options_for(recording: &str) -> ReplayOptions {
+    ReplayOptions {
+        file: folder().join(format!("{recording}.synrec")),
+        selection: Selection::default(),
+        netns: None,
+        mode: Mode::AtOnce,
+        duration: None,
+        count: None,
+    }
+}
+
 fn drawn(app: &App, columns: u16, rows: u16) -> Result<Buffer> {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows))?;
     terminal.draw(|frame| app.draw(frame))?;
@@ -143,6 +148,47 @@ fn text(buffer: &Buffer) -> Vec<String> {
 
 fn kept(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("top/frames/{name}.txt"))
+}
+
+/// Back in a replay, in a narrower selection too, the state is what it was there before, and its end is its end.
+pub fn back_is_where_it_was() -> Result<()> {
+    for role in [None, Some(Role::Client)] {
+        let options = ReplayOptions {
+            selection: Selection {
+                role,
+                ..Selection::default()
+            },
+            ..options_for("several-ipv4")
+        };
+        let mut player = Player::open(options, Duration::from_secs(60), 20_000)?;
+        let length_us = player.length_us();
+        let mut text_at = |at_us| -> Result<(String, bool)> {
+            player.ask(at_us)?;
+            let moment = player.wait().context("the state")?;
+            ensure!(moment.at_us == at_us, "{} is not {at_us}", moment.at_us);
+            let is_last = moment.is_last;
+            let mut app = App::new(Look::default(), Duration::from_secs(1));
+            app.observe(Observed {
+                status: Arc::new(moment.status),
+                position: None,
+                slow_us: None,
+                notes: Vec::new(),
+            });
+            Ok((app.text(200), is_last))
+        };
+        let middle = text_at(4_000_000)?;
+        let end = text_at(length_us)?;
+        ensure!(!middle.1 && end.1 && middle.0 != end.0);
+        ensure!(
+            role.is_none() || !middle.0.contains("SYN_RECV"),
+            "{}",
+            middle.0
+        );
+        ensure!(text_at(4_000_000)? == middle, "the middle again");
+        ensure!(text_at(length_us)? == end, "the end again");
+        ensure!(text_at(length_us)? == end, "and once more");
+    }
+    Ok(())
 }
 
 pub fn are_those_that_are_kept() -> Result<()> {

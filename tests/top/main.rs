@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use synprobe_tests::{binary, harness::TestFn};
 
 fn main() -> ExitCode {
-    let tests: [(&str, TestFn); 8] = [
+    let tests: [(&str, TestFn); 9] = [
         (
             "frames-are-those-that-are-kept",
             frames::are_those_that_are_kept,
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             "frames-fit-and-need-no-colour",
             frames::fit_and_need_no_colour,
         ),
+        ("back-in-a-replay", frames::back_is_where_it_was),
         ("batch", batch::frames_as_text),
         ("batch-no-terminal", batch::no_terminal),
         ("keys-resize-and-sigterm", screen::keys_resize_and_sigterm),

@@ -124,7 +124,8 @@ impl Player {
 
     fn placed(&self, mut moment: PlayerMoment) -> PlayerMoment {
         let at_ns = moment.status.at_ns;
-        moment.at_us = at_ns.saturating_sub(self.extent.first_ns) / 1000;
+        // As the length is: the last moment is at its end.
+        moment.at_us = at_ns.saturating_sub(self.extent.first_ns).div_ceil(1000);
         moment
     }
 }
