@@ -295,21 +295,30 @@ fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
     if h.gaps_us.is_empty() {
         return;
     }
-    page.heading(&format!("{to}s, by the gaps that were measured"));
+    ladder(page, h, to);
+}
+
+/// The gap before each retransmission, as far as they were measured.
+fn ladder(page: &mut PageText, h: &UnderWay, what: &str) {
+    let measured = h.gaps_us.len();
+    let is_whole = measured as u64 == u64::from(h.retransmits);
+    page.heading(&match is_whole {
+        true => format!("{what}s retransmitted, after the one before"),
+        false => format!(
+            "{what}s retransmitted, after the one before: {measured} of {} gaps were measured",
+            h.retransmits
+        ),
+    });
     let longest = h.gaps_us.iter().copied().max().unwrap_or(1).max(1);
-    let mut sum_us = 0;
     for (n, gap_us) in h.gaps_us.iter().enumerate() {
-        sum_us += gap_us;
         let bar = "─".repeat((gap_us * 20).div_ceil(longest) as usize);
-        page.line(
-            &format!(
-                "  +{:>8}  gap {:>8}  {bar} {to} again #{}",
-                span(sum_us),
-                format::duration(*gap_us),
-                n + 1
-            ),
-            Tone::Plain,
-        );
+        let label = match is_whole {
+            true => format!("#{}", n + 1),
+            // Which ones they are is not known.
+            false => String::new(),
+        };
+        let text = format!("  {label:<4}{:>8}  {bar}", format::duration(*gap_us));
+        page.line(&text, Tone::Plain);
     }
 }
 

@@ -280,7 +280,8 @@ fn labelled(label: &str, texts: &[String], columns: usize, most: usize) -> Vec<S
     for (n, line) in all.iter().take(most).enumerate() {
         let label = if n == 0 { label } else { "" };
         let text = match n + 1 == most && all.len() > most {
-            true => cut(&format!("{line} …"), wide),
+            true if !line.ends_with('…') => cut(&format!("{line} …"), wide),
+            true => line.clone(),
             false => line.clone(),
         };
         shown.push(

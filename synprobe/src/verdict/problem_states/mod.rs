@@ -36,6 +36,23 @@ impl ProblemPlace {
     }
 }
 
+impl ProblemPlace {
+    /// Whether this is the place of a server whose listener was not known yet, and `other` that of the listener: it
+    /// accepts at every address. Two listeners cannot share the port in this way.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let port = |place: &Self| place.local.map(|(_, port)| port);
+        let is_any = |place: &Self| {
+            let addr = place.local.and_then(|(addr, _)| addr);
+            addr.is_some_and(|addr| addr.is_unspecified())
+        };
+        self.role == ProblemRole::Server
+            && (self.role, self.netns, port(self)) == (other.role, other.netns, port(other))
+            && port(self).is_some()
+            && is_any(other)
+            && !is_any(self)
+    }
+}
+
 /// What a line says of a problem that a small change does not alter.
 type Gist = (Option<VerdictKind>, &'static str, usize);
 
@@ -99,7 +116,8 @@ impl ProblemStates {
         }
         for ((mut p, place), known) in found.into_iter().zip(places).zip(known) {
             let known = known.or_else(|| {
-                let at = before.iter().position(|o| o.place == place)?;
+                let same = before.iter().position(|o| o.place == place);
+                let at = same.or_else(|| before.iter().position(|o| o.place.is_part_of(&place)))?;
                 Some(before.remove(at))
             });
             let open = match known {

@@ -114,3 +114,28 @@ fn only_a_material_change_has_a_line() {
     assert_eq!(judged(certain.clone()), 1);
     assert_eq!(judged(certain), 0);
 }
+
+/// Before the listener is known, the place of a half-open's server is the address that was called.
+#[test]
+fn a_listener_that_becomes_known_is_no_second_problem() {
+    let at = |addr: &str, port| Problem {
+        local_addr: Some(addr.parse().unwrap()),
+        local_port: Some(port),
+        ..with(VerdictKind::SynackLost, 4)
+    };
+    let mut states = states();
+    states.judged(0, vec![at("10.0.0.1", 80), at("10.0.0.1", 81)]);
+    assert!(states.judged(SECOND, vec![at("0.0.0.0", 80)]).is_empty());
+    let open: Vec<_> = states
+        .open()
+        .map(|p| (p.local_addr, p.life.id.clone()))
+        .collect();
+    assert_eq!(open.len(), 2, "{open:?}");
+    assert_eq!(
+        open[0],
+        (Some("0.0.0.0".parse().unwrap()), "abc-1".to_owned())
+    );
+    // Two listeners at different addresses are two.
+    let other = states.judged(2 * SECOND, vec![at("10.0.0.2", 81)]);
+    assert_eq!(lines(&other), [("abc-3".to_owned(), ProblemState::Opened)]);
+}
