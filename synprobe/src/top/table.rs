@@ -70,7 +70,7 @@ pub(super) fn lines(
         .collect();
     // A mark before each row.
     let room = columns_wide.saturating_sub(1);
-    let shown = shown_columns(columns, &natural, room);
+    let shown = shown_columns(columns, &natural, width(title), room);
     let fixed: usize = shown
         .iter()
         .filter(|at| columns[**at].at_least.is_none())
@@ -111,12 +111,19 @@ pub(super) fn lines(
 }
 
 /// The columns for which there is room.
-fn shown_columns(columns: &[TableColumn], natural: &[usize], room: usize) -> Vec<usize> {
+fn shown_columns(
+    columns: &[TableColumn],
+    natural: &[usize],
+    title: usize,
+    room: usize,
+) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     loop {
         let needed: usize = shown
             .iter()
             .map(|at| match columns[*at].at_least {
+                // The title of the pane stands over the first one.
+                Some(at_least) if *at == 0 => natural[0].min(at_least.max(title)) + 1,
                 Some(at_least) => natural[*at].min(at_least) + 1,
                 None => natural[*at] + 1,
             })
