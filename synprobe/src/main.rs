@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(CommandLineError::CommandLine(error)) => error.exit(),
-        Err(CommandLineError::Environment(line)) => {
+        Err(CommandLineError::Value(line)) => {
             eprintln!("synprobe: {}", format::safe(&line));
             return ExitCode::from(verbs::USAGE);
         }

@@ -20,8 +20,8 @@ const VERB: &str = "serve";
 pub enum CommandLineError {
     /// It is wrong, or help was asked for.
     CommandLine(clap::Error),
-    /// A variable has a value that its option does not take: one line.
-    Environment(String),
+    /// An option or a variable has a value that it does not take: one line.
+    Value(String),
 }
 
 impl Cli {
@@ -38,9 +38,11 @@ impl Cli {
         let parsed = with_environment(Self::command())
             .try_get_matches_from(&arguments)
             .and_then(|matches| Self::from_arg_matches(&matches));
-        parsed.map_err(|error| match of_variable(&error, &arguments) {
-            Some(line) => CommandLineError::Environment(line),
-            None => CommandLineError::CommandLine(error),
+        parsed.map_err(|error| {
+            match of_variable(&error, &arguments).or_else(|| of_option(&error)) {
+                Some(line) => CommandLineError::Value(line),
+                None => CommandLineError::CommandLine(error),
+            }
         })
     }
 }
@@ -84,6 +86,17 @@ fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     };
     let why = why.unwrap_or_else(|| allowed(error));
     Some(format!("{name}={}: {why}", value.to_string_lossy()))
+}
+
+/// The line of an error that says itself what is wrong with a value.
+fn of_option(error: &clap::Error) -> Option<String> {
+    let ContextValue::String(argument) = error.get(ContextKind::InvalidArg)? else {
+        return None;
+    };
+    let why = std::error::Error::source(error)?;
+    let is_value = error.kind() == ErrorKind::ValueValidation;
+    let option = argument.split([' ', '=']).next()?;
+    is_value.then(|| format!("{option}: {why}"))
 }
 
 fn allowed(error: &clap::Error) -> String {
