@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, ensure};
-use synprobe::sys::privileges;
+use synprobe::sys::privileges::{self, StillNeeded};
 
 /// What a call came to; a descriptor that it gave is closed again.
 fn descriptor(result: libc::c_long) -> io::Result<()> {
@@ -29,6 +29,12 @@ fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
 fn socket(family: libc::c_int) -> io::Result<()> {
     // SAFETY: takes three numbers.
     descriptor(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) }.into())
+}
+
+fn tcp_socket(family: libc::c_int) -> io::Result<()> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes three numbers.
+    descriptor(unsafe { libc::socket(family, kind, libc::IPPROTO_TCP) }.into())
 }
 
 /// `BPF_MAP_CREATE` (include/uapi/linux/bpf.h): an array of one number. CAP_BPF is kept.
@@ -122,12 +128,15 @@ pub fn refused() -> Result<()> {
     ];
     let (inet, netlink) = (|| socket(libc::AF_INET6), || socket(libc::AF_NETLINK));
     let always: [Call<'_>; 2] = [("a socket", &inet), ("netlink", &netlink)];
-    for elsewhere in [true, false] {
+    for (elsewhere, connects) in [(true, false), (false, true)] {
         let held = || -> Result<()> {
             for (what, call) in never.iter().chain(&always) {
                 ensure!(call().is_ok(), "{what}, before: {:?}", call());
             }
-            privileges::give_up(elsewhere)?;
+            privileges::give_up(StillNeeded {
+                elsewhere,
+                connects,
+            })?;
             for (what, call) in &never {
                 let kind = call().map_err(|error| error.kind());
                 ensure!(kind == Err(ErrorKind::PermissionDenied), "{what}: {kind:?}");
@@ -136,6 +145,10 @@ pub fn refused() -> Result<()> {
                 ensure!(call().is_ok(), "{what}: {:?}", call());
             }
             ensure!(of_networks().is_ok() == elsewhere, "{:?}", of_networks());
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let tcp = tcp_socket(family);
+                ensure!(tcp.is_ok() == connects, "a TCP socket: {tcp:?}");
+            }
             // Threads begin, and are bound too.
             let inner = std::thread::scope(|scope| scope.spawn(of_packets).join());
             let inner = inner.map_err(|_| anyhow!("it panicked"))?;

@@ -14,7 +14,10 @@ use serde_json::Value;
 use synprobe::{
     filter::{Detail, Selection},
     probe::{LoadOptions, Probes, hooks::DROPS, kallsyms::Kallsyms},
-    sys::{privileges as cap, privileges::bits},
+    sys::{
+        privileges as cap,
+        privileges::{StillNeeded, bits},
+    },
 };
 use synprobe_lab::{Lab, Ns, PORT, RawSender, SocketFamily};
 use synprobe_tests::{
@@ -168,7 +171,7 @@ pub fn attached_again() -> Result<()> {
         })?;
         ensure!(probes.attached().any(|hook| hook == DROPS), "no {DROPS}");
         let now = Instant::now();
-        cap::give_up(false)?;
+        cap::give_up(StillNeeded::default())?;
         let second = Duration::from_secs(1);
         let said = probes.relieve(u64::MAX / 4, now + second);
         ensure!(said.is_some_and(|said| said.contains("not watched")));
@@ -198,7 +201,7 @@ pub fn symbols() -> Result<()> {
     let early = Kallsyms::open();
     let named = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            cap::give_up(false)?;
+            cap::give_up(StillNeeded::default())?;
             let late = Kallsyms::open().name(address).map(str::to_owned);
             anyhow::Ok((early.name(address).map(str::to_owned), late))
         });

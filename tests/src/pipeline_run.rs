@@ -128,6 +128,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: true,
+        connects: false,
         window: None,
         record: None,
         enters_dropping: false,

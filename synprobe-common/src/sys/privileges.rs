@@ -8,6 +8,7 @@
 use std::io;
 
 use crate::sys::seccomp;
+pub use crate::sys::seccomp::StillNeeded;
 
 /// Bit of a capability (include/uapi/linux/capability.h): replaces [`DAC_READ_SEARCH`].
 pub const DAC_OVERRIDE: u32 = 1;
@@ -74,15 +75,15 @@ pub fn bits(capabilities: &[u32]) -> u64 {
 ///
 /// # Errors
 /// The errors of prctl(2), capset(2) and seccomp(2), which a seccomp filter may forbid.
-pub fn give_up(elsewhere: bool) -> io::Result<()> {
-    confine_to(to_keep(held()?, elsewhere), elsewhere)
+pub fn give_up(needed: StillNeeded) -> io::Result<()> {
+    confine_to(to_keep(held()?, needed.elsewhere), needed)
 }
 
-fn confine_to(set: u64, elsewhere: bool) -> io::Result<()> {
+fn confine_to(set: u64, needed: StillNeeded) -> io::Result<()> {
     // SAFETY: PR_SET_NO_NEW_PRIVS takes four numbers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())?;
     hold(set)?;
-    seccomp::confine(elsewhere)
+    seccomp::confine(needed)
 }
 
 /// The subset of `held` that a thread needs which reads rules of the packet filter and nothing else.
@@ -104,7 +105,11 @@ pub fn to_keep_for_rules(held: u64, elsewhere: bool) -> u64 {
 /// # Errors
 /// As [`give_up`].
 pub fn give_up_but_rules(elsewhere: bool) -> io::Result<()> {
-    confine_to(to_keep_for_rules(held()?, elsewhere), elsewhere)
+    let needed = StillNeeded {
+        elsewhere,
+        connects: false,
+    };
+    confine_to(to_keep_for_rules(held()?, elsewhere), needed)
 }
 
 /// The calling thread's permitted capabilities.
@@ -201,7 +206,11 @@ mod tests {
         let kept = to_keep(before[1], true);
         let after = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                give_up(true).unwrap();
+                let needed = StillNeeded {
+                    elsewhere: true,
+                    connects: false,
+                };
+                give_up(needed).unwrap();
                 assert_eq!(held().unwrap(), kept);
                 std::thread::scope(|inner| inner.spawn(sets).join()).unwrap()
             });

@@ -107,17 +107,28 @@ const FAMILIES: &[libc::c_int] = &[
     libc::AF_NETLINK,
 ];
 
-/// Applies to the calling thread and every thread that it starts later. `elsewhere`: it enters other
-/// network namespaces.
+/// `SOCK_TYPE_MASK` (include/linux/net.h): the rest of the argument are flags.
+const SOCK_TYPE_MASK: u64 = 0xf;
+
+/// What a run still does once it is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StillNeeded {
+    /// It enters other network namespaces.
+    pub elsewhere: bool,
+    /// It makes TCP connections.
+    pub connects: bool,
+}
+
+/// Applies to the calling thread and every thread that it starts later.
 ///
 /// # Errors
 ///
 /// The kernel has no seccomp filters, or an existing one forbids more.
-pub fn confine(elsewhere: bool) -> io::Result<()> {
+pub fn confine(needed: StillNeeded) -> io::Result<()> {
     let Some(arch) = arch() else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    let programs = [refused(elsewhere, arch), not_there(arch)];
+    let programs = [refused(needed, arch), not_there(arch)];
     for program in programs {
         let program = program.map_err(io::Error::other)?;
         apply_filter(&program).map_err(|error| match error {
@@ -133,7 +144,7 @@ fn arch() -> Option<TargetArch> {
     std::env::consts::ARCH.try_into().ok()
 }
 
-fn refused(elsewhere: bool, arch: TargetArch) -> Result<BpfProgram, BackendError> {
+fn refused(needed: StillNeeded, arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in NEVER.iter().chain(NEVER_HERE) {
         rules.insert(*call, Vec::new());
@@ -146,13 +157,23 @@ fn refused(elsewhere: bool, arch: TargetArch) -> Result<BpfProgram, BackendError
     let others = FAMILIES
         .iter()
         .map(|family| argument(0, SeccompCmpOp::Ne, *family as u64));
-    let others = SeccompRule::new(others.collect::<Result<_, _>>()?)?;
-    rules.insert(libc::SYS_socket, vec![others]);
+    let mut sockets = vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?];
+    if !needed.connects {
+        // Of the two families that have it, TCP alone is a stream. The flags are in the same argument.
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let stream = SeccompCmpOp::MaskedEq(SOCK_TYPE_MASK);
+            sockets.push(SeccompRule::new(vec![
+                argument(0, SeccompCmpOp::Eq, family as u64)?,
+                argument(1, stream, libc::SOCK_STREAM as u64)?,
+            ])?);
+        }
+    }
+    rules.insert(libc::SYS_socket, sockets);
     // Threads only. CLONE_THREAD excludes new user and pid namespaces.
     let thread = libc::CLONE_THREAD as u64;
     let process = argument(0, SeccompCmpOp::MaskedEq(thread), 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![process])?]);
-    let of_another_kind = match elsewhere {
+    let of_another_kind = match needed.elsewhere {
         true => {
             let kind = argument(1, SeccompCmpOp::Ne, libc::CLONE_NEWNET as u64)?;
             vec![SeccompRule::new(vec![kind])?]
@@ -205,8 +226,12 @@ mod tests {
     #[test]
     fn there_are_filters_for_what_we_build_for() {
         for arch in [TargetArch::x86_64, TargetArch::aarch64] {
-            for elsewhere in [false, true] {
-                assert!(refused(elsewhere, arch).is_ok());
+            for (elsewhere, connects) in [(false, true), (true, false)] {
+                let needed = StillNeeded {
+                    elsewhere,
+                    connects,
+                };
+                assert!(refused(needed, arch).is_ok());
             }
             assert!(not_there(arch).is_ok());
         }

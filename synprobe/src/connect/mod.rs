@@ -108,6 +108,7 @@ pub fn connect<V: View + Send + 'static>(
         count: None,
         log_level: setup.log_level,
         give_up_privileges: true,
+        connects: true,
         window: None,
         record: None,
         enters_dropping: true,

@@ -41,6 +41,8 @@ pub struct WatchOptions {
     /// Once attached, give up every capability that is not needed any more ([`crate::sys::privileges`]): for
     /// the calling thread, and those that it begins.
     pub give_up_privileges: bool,
+    /// TCP connections are made after that: then the right to make such sockets stays.
+    pub connects: bool,
     /// Problems are judged over this window, again and again; `None`: once, when the run ends.
     pub window: Option<Duration>,
     /// Where the run is recorded.

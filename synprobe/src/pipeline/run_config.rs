@@ -84,7 +84,11 @@ pub(super) fn enters_others(options: &WatchOptions) -> bool {
 
 /// Gives up what is not needed any more.
 pub(super) fn give_up_privileges(options: &WatchOptions) {
-    if let Err(error) = privileges::give_up(enters_others(options)) {
+    let needed = privileges::StillNeeded {
+        elsewhere: enters_others(options),
+        connects: options.connects,
+    };
+    if let Err(error) = privileges::give_up(needed) {
         log::warn!("privileges that are not needed any more cannot be given up: {error}");
     }
 }

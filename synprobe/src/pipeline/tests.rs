@@ -22,6 +22,7 @@ fn options() -> WatchOptions {
         count: None,
         log_level: 0,
         give_up_privileges: false,
+        connects: false,
         window: None,
         record: None,
         enters_dropping: false,

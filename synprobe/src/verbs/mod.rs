@@ -171,6 +171,7 @@ fn watch_options(
         count: None,
         log_level: log_level(tuning),
         give_up_privileges: true,
+        connects: false,
         window: None,
         record: None,
         enters_dropping: false,

@@ -62,6 +62,7 @@ pub fn run<V: View + Send + 'static>(
         log_level: setup.log_level,
         // The scenario needs them: its threads are started by the pipeline's thread.
         give_up_privileges: false,
+        connects: false,
         window: None,
         record: None,
         enters_dropping: false,
