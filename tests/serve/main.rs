@@ -1,7 +1,9 @@
-//! `synprobe serve` from the outside: HTTP, metrics against the kernel's own counters, and bad input.
+//! `synprobe serve` from the outside: HTTP, metrics against the kernel's own counters, OTLP, and bad input.
 
 mod agent;
+mod collector;
 mod http;
+mod otlp;
 mod problems;
 mod sums;
 mod usage;
@@ -25,6 +27,13 @@ fn main() -> ExitCode {
         Case::new("large-requests", http::large_requests),
         Case::new("nothing-reflected", http::nothing_reflected),
         Case::new("unix-socket", http::unix_socket),
+        Case::new("otlp-what-arrives", otlp::what_arrives),
+        Case::new("otlp-sent-again", otlp::sent_again),
+        Case::new("otlp-refused", otlp::counted_where_refused),
+        Case::new("otlp-down", otlp::bounded_where_down),
+        Case::new("otlp-slow", otlp::slow_collector),
+        Case::new("otlp-own-connections", otlp::own_connections),
+        Case::new("otlp-bad-urls", otlp::bad_urls),
         Case::new("bad-usage", usage::bad_usage),
         Case::new("environment", usage::environment),
         Case::new("events", usage::events),

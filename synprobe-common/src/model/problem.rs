@@ -102,6 +102,17 @@ pub enum ProblemState {
     Closed,
 }
 
+impl ProblemState {
+    /// The name in the output contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Updated => "updated",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// The life of a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProblemLife {

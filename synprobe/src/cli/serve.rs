@@ -8,7 +8,7 @@ use super::{
     SelectArgs, TuningArgs,
     values::{duration, size, slow, window},
 };
-use crate::serve::ListenAddr;
+use crate::serve::{ListenAddr, OtlpUrl};
 
 /// `synprobe serve`
 ///
@@ -28,6 +28,13 @@ pub struct ServeArgs {
     /// One JSON object a line on standard output (docs/events.md), or nothing
     #[arg(long, value_enum, default_value_t)]
     pub format: ServeFormat,
+    /// Send metrics, and troubled handshakes and problems as log records, to this OpenTelemetry collector
+    /// (OTLP/HTTP), such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<OtlpUrl>,
+    /// With --otlp: how often metrics are sent
+    #[arg(long, value_name = "TIME", value_parser = window, default_value = "15s", requires = "otlp")]
+    pub otlp_interval: Duration,
     /// Record into this folder, and keep only the last part
     #[arg(long, value_name = "DIR")]
     pub rolling: Option<PathBuf>,

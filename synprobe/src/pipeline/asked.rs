@@ -77,20 +77,25 @@ impl Run {
                 self.core.engine.feed(input);
             }
         }
-        Ok(RunStatus {
+        Ok(self.status_now())
+    }
+
+    /// By what was taken in so far.
+    pub(super) fn status_now(&self) -> RunStatus {
+        RunStatus {
             snapshot: match self.asked.most_open {
                 Some(most_open) => self.core.engine.snapshot(most_open),
                 None => self.core.engine.summary(),
             },
             at_ns: monotonic_ns(),
             clock: self.core.engine.clock(),
+            // Any other output counts what it loses itself.
             lines_lost: self
                 .core
                 .subscribers
-                .iter()
-                .map(Subscriber::lost_total)
-                .sum(),
+                .first()
+                .map_or(0, Subscriber::lost_total),
             not_recorded: self.core.recorder.as_ref().map(|recorder| recorder.lost()),
-        })
+        }
     }
 }

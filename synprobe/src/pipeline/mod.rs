@@ -41,7 +41,7 @@ use std::io;
 use crate::{
     model::{Counted, End},
     preflight::Ready,
-    serve::StatusQueries,
+    serve::{RunStatus, Served},
     view::View,
 };
 pub use narrow::NothingInCommon;
@@ -52,6 +52,7 @@ pub use replay::{
     replay,
 };
 use run::Run;
+pub use subscriber::LinesUsed;
 use subscriber::{Subscriber, Writing};
 
 /// A run that is over.
@@ -60,6 +61,8 @@ pub struct Watched<V> {
     pub end: End,
     /// What was recorded, where that was asked for.
     pub recorded: Option<RecordSummary>,
+    /// Its last status, where it is served.
+    pub status: Option<RunStatus>,
     /// Sockets by state at the end, where that was asked for.
     pub socket_states: Option<Counted>,
     /// The output, with everything that it was shown; `None`: its reader stopped reading.
@@ -81,7 +84,7 @@ pub fn watch<V: View + Send + 'static>(
     watch_asked(host, options, view, stop, ready, None)
 }
 
-/// The same, and answers requests for its status.
+/// The same, and answers requests for its status, with one more output.
 ///
 /// # Errors
 ///
@@ -92,18 +95,30 @@ pub fn watch_asked<V: View + Send + 'static>(
     view: V,
     mut stop: Stop,
     ready: OnReady,
-    queries: Option<StatusQueries>,
+    served: Option<Served>,
 ) -> Result<Watched<V>, WatchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| WatchError::System("async runtime", e))?;
     let done = runtime.block_on(async {
+        let (queries, other) = match served {
+            Some(served) => (Some(served.queries), served.output),
+            None => (None, None),
+        };
+        let is_served = queries.is_some();
         let mut run = Run::start(options, host, queries)?;
         // Threads that begin from here on have what privileges are left.
         let (subscriber, writing, fails) =
             Subscriber::begin(view).map_err(|e| WatchError::System("a thread", e))?;
         run.subscribe(subscriber);
+        let mut other_writing = None;
+        if let Some(output) = other {
+            let (subscriber, writing, _) =
+                Subscriber::begin(output.view).map_err(|e| WatchError::System("a thread", e))?;
+            run.subscribe(subscriber.using(output.uses));
+            other_writing = Some(writing);
+        }
         // Reading BTF took twice of what is needed from now on.
         run::trim_memory();
         run.take_first_rules().await;
@@ -117,14 +132,19 @@ pub fn watch_asked<V: View + Send + 'static>(
         ready();
         let result = run.until(stop, fails).await;
         let end = run.end();
+        let status = is_served.then(|| run.status_now());
         let socket_states = run.take_socket_states();
         let recorded = run.finish_recording();
         // The subscriber goes with the run: the output writes what is left, and ends.
         drop(run);
         let (view, written) = finish(writing);
+        if let Some((_, Err(error))) = other_writing.map(finish) {
+            log::warn!("an output: {error}");
+        }
         result.and(written).map(|()| Watched {
             end,
             recorded,
+            status,
             socket_states,
             view,
         })

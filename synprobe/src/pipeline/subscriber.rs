@@ -25,9 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The reason of the `lost` line of an output that was too slow.
 const TOO_SLOW: &str = "lines of this output: it was too slow for them";
 
+/// Which lines an output uses.
+pub type LinesUsed = Box<dyn Fn(&Line) -> bool>;
+
 /// See the module.
 pub struct Subscriber {
     queue: Arc<LineQueue>,
+    /// The lines that this output uses; `None`: all.
+    uses: Option<LinesUsed>,
     /// Lines that this output lost and that were not reported to it yet.
     lost: u64,
     /// All that it lost.
@@ -147,14 +152,28 @@ impl Subscriber {
             })?;
         let subscriber = Self {
             queue: Arc::clone(&queue),
+            uses: None,
             lost: 0,
             lost_total: 0,
         };
         Ok((subscriber, Writing { queue, thread }, fails))
     }
 
+    /// Of an output that uses some lines only. The others are not counted where they are lost.
+    pub fn using(mut self, uses: LinesUsed) -> Self {
+        self.uses = Some(uses);
+        self
+    }
+
     /// Hands a batch over, or counts it as lost where too much waits already.
     pub fn publish(&mut self, batch: &Arc<Batch>) {
+        let used = match &self.uses {
+            Some(uses) => batch.lines.iter().filter(|line| uses(line)).count(),
+            None => batch.lines.len(),
+        };
+        if used == 0 {
+            return;
+        }
         let mut state = self.queue.lock();
         // Freed once the lock is.
         let _spent = std::mem::take(&mut state.spent);
@@ -163,8 +182,8 @@ impl Subscriber {
         }
         // One batch may be larger than what may wait.
         if state.lines > 0 && state.lines + batch.lines.len() > WAITING {
-            self.lost += batch.lines.len() as u64;
-            self.lost_total += batch.lines.len() as u64;
+            self.lost += used as u64;
+            self.lost_total += used as u64;
             return;
         }
         if self.lost > 0 && !batch.lines.is_empty() {

@@ -1,13 +1,15 @@
 //! What `synprobe serve` answers over HTTP: metrics, problems, health, and a page.
 //!
 //! A thread of its own answers requests. It asks the run for its [`RunStatus`] at a scrape, at most once a
-//! second, and the run never waits for it. Requests are bounded in size, number and time.
+//! second, and the run never waits for it. Requests are bounded in size, number and time. Another one sends the
+//! same metrics, and log records, to a collector ([`otlp`]).
 
 mod accept;
 mod html;
 mod listen;
 mod metrics;
 mod negotiate;
+mod otlp;
 mod reply;
 mod server;
 mod sockets;
@@ -18,9 +20,15 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 pub use listen::{BindError, Bound, ListenAddr};
+pub use otlp::{OtlpOutput, OtlpSending, OtlpUrl};
+pub use reply::Replier;
 pub use server::begin;
 
-use crate::{engine::EngineSnapshot, model::WallClock};
+use crate::{
+    engine::EngineSnapshot,
+    model::{Line, WallClock},
+    view::View,
+};
 
 /// The state of a run at one moment.
 #[derive(Clone, Debug)]
@@ -31,7 +39,7 @@ pub struct RunStatus {
     pub at_ns: u64,
     /// Where in wall-clock time that lies.
     pub clock: WallClock,
-    /// Lines that outputs lost because they were too slow.
+    /// Lines that standard output lost because it was too slow.
     pub lines_lost: u64,
     /// Inputs that are not in the recording; `None`: nothing is recorded.
     pub not_recorded: Option<u64>,
@@ -49,6 +57,22 @@ pub struct StatusQueries {
     pub requests: StatusRequests,
     /// The peers too, and at most this many of the handshakes in progress; `None`: neither.
     pub most_open: Option<usize>,
+}
+
+/// Who else takes part in a run that is served.
+pub struct Served {
+    /// Requests for its status.
+    pub queries: StatusQueries,
+    /// One more output of its lines. It counts what it loses itself.
+    pub output: Option<OtherOutput>,
+}
+
+/// An output beside the standard one.
+pub struct OtherOutput {
+    /// What takes the lines.
+    pub view: Box<dyn View + Send>,
+    /// The lines that it uses.
+    pub uses: Box<dyn Fn(&Line) -> bool>,
 }
 
 #[cfg(test)]

@@ -11,18 +11,37 @@ use hyper::{
         X_CONTENT_TYPE_OPTIONS,
     },
 };
+use tokio::sync::mpsc;
 
 use super::{
-    RunStatus, html, metrics::Metrics, negotiate::TextFormat, sockets::SocketCounts,
-    source::StatusSource,
+    OtlpOutput, RunStatus, StatusRequest, html, metrics::Metrics, negotiate::TextFormat,
+    sockets::SocketCounts, source::StatusSource,
 };
-use crate::view::{self, WithLife, rfc3339};
+use crate::{
+    sys::netns::NetNs,
+    view::{self, WithLife, rfc3339},
+};
 
-/// What replies are made of.
-pub(super) struct Replier {
-    pub source: StatusSource,
-    pub metrics: Metrics,
-    pub sockets: SocketCounts,
+/// What replies, and exports to a collector, are made of.
+pub struct Replier {
+    pub(super) source: StatusSource,
+    pub(super) metrics: Metrics,
+    pub(super) sockets: SocketCounts,
+}
+
+impl Replier {
+    /// Asks the run by `requests`. `only`: the namespace whose sockets are counted; `None`: all.
+    pub fn new(
+        requests: mpsc::Sender<StatusRequest>,
+        only: Option<NetNs>,
+        otlp: Option<&OtlpOutput>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source: StatusSource::new(requests),
+            metrics: Metrics::new(otlp.map(OtlpOutput::losses)),
+            sockets: SocketCounts::new(only),
+        })
+    }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";

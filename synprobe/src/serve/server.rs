@@ -15,21 +15,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
 use super::{
-    Bound, StatusRequest,
+    Bound,
     accept::Clients,
     listen::Socket,
-    metrics::Metrics,
     reply::{Replier, reply},
-    sockets::SocketCounts,
-    source::StatusSource,
 };
-use crate::sys::netns::NetNs;
 
 /// A client has this time to send the head of its request.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -42,26 +37,16 @@ const HEADERS: usize = 64;
 /// The pause after accept() failed: mostly there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Begins the thread that answers requests. It ends with the process. `only`: the namespace whose sockets are
-/// counted; `None`: all.
+/// Begins the thread that answers requests. It ends with the process.
 ///
 /// # Errors
 ///
 /// The thread or its runtime cannot be created.
-pub fn begin(
-    bound: Bound,
-    requests: mpsc::Sender<StatusRequest>,
-    only: Option<NetNs>,
-) -> io::Result<()> {
+pub fn begin(bound: Bound, replier: Arc<Replier>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()?;
-    let replier = Arc::new(Replier {
-        source: StatusSource::new(requests),
-        metrics: Metrics::default(),
-        sockets: SocketCounts::new(only),
-    });
     thread::Builder::new().name("http".into()).spawn(move || {
         if let Err(error) = runtime.block_on(accept(bound, replier)) {
             log::error!("HTTP is not served: {error}");

@@ -1,9 +1,6 @@
-//! `synprobe serve`: watch all the time; metrics, problems and health over HTTP.
+//! `synprobe serve`: watch all the time; metrics, problems and health over HTTP, and OTLP to a collector.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,7 +10,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, RecordTo, Stop, WatchOptions},
     preflight,
-    serve::{self, Bound, StatusQueries},
+    serve::{self, Bound, OtlpOutput, Replier, Served, StatusQueries},
     util::format,
     verdict::Mode,
     view::{Discarded, View},
@@ -35,6 +32,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let options = WatchOptions {
         record,
         window: Some(args.window),
+        connects: args.otlp.is_some(),
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
     let only = options.namespaces.first().cloned();
@@ -43,36 +41,44 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         ServeFormat::None => Box::new(Discarded),
     };
     let (requests, asked) = mpsc::channel(1);
+    let otlp = args
+        .otlp
+        .clone()
+        .map(|target| OtlpOutput::new(target, args.otlp_interval));
+    let served = Served {
+        queries: StatusQueries {
+            requests: asked,
+            most_open: None,
+        },
+        output: otlp.as_ref().map(|otlp| otlp.output(args.every)),
+    };
     let (fail, failed) = oneshot::channel();
-    let refused = Arc::new(Mutex::new(None));
-    let cannot = Arc::clone(&refused);
+    let begun = Arc::new(Mutex::new(None));
+    let outcome = Arc::clone(&begun);
     let ready = Box::new(move || {
         let address = bound.address.clone();
+        let replier = Replier::new(requests, only, otlp.as_ref());
         // A thread that begins now has what privileges are left.
-        match serve::begin(bound, requests, only) {
-            Ok(()) => {
-                eprintln!("synprobe: serving {}", format::safe(&address.to_string()));
-                notify_manager();
-            }
-            Err(error) => {
-                *cannot.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                let _ = fail.send(());
-            }
+        let result = serve::begin(bound, Arc::clone(&replier))
+            .and_then(|()| otlp.map(|otlp| otlp.begin(replier)).transpose());
+        if result.is_ok() {
+            eprintln!("synprobe: serving {}", format::safe(&address.to_string()));
+            notify_manager();
+        } else {
+            let _ = fail.send(());
         }
+        *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     });
     let stop = either(interrupted(), failed);
-    let queries = StatusQueries {
-        requests: asked,
-        most_open: None,
-    };
     let watched =
-        pipeline::watch_asked(&host, options, view, stop, ready, Some(queries)).map_err(failure)?;
-    let refused: Option<io::Error> = refused
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    if let Some(error) = refused {
-        return Err(Failure(format!("a thread for HTTP: {error}"), FAILED));
+        pipeline::watch_asked(&host, options, view, stop, ready, Some(served)).map_err(failure)?;
+    let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match begun {
+        Some(Err(error)) => {
+            return Err(Failure(format!("a thread to serve: {error}"), FAILED));
+        }
+        Some(Ok(Some(sending))) => sending.finish(watched.status.as_ref()),
+        Some(Ok(None)) | None => (),
     }
     match watched.recorded.and_then(|recorded| recorded.error) {
         Some(error) => Err(Failure(

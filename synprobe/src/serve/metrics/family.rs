@@ -2,7 +2,7 @@
 
 /// The value of a sample.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(in crate::serve) enum Value {
     /// A whole number.
     Whole(u64),
     /// Any number.
@@ -29,18 +29,18 @@ impl From<f64> for Value {
 
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::serve) enum Kind {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// A name and a value.
-pub(super) type Label = (&'static str, String);
+pub(in crate::serve) type Label = (&'static str, String);
 
 /// All samples of one name.
 #[derive(Clone, Debug)]
-pub(super) struct MetricFamily {
+pub(in crate::serve) struct MetricFamily {
     /// Without the suffix `_total` of a counter.
     pub name: &'static str,
     pub help: &'static str,

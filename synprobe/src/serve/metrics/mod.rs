@@ -3,7 +3,7 @@
 
 mod buckets;
 mod exposition;
-mod family;
+pub(super) mod family;
 mod of_host;
 mod of_ports;
 mod of_process;
@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use family::MetricFamily;
 use ports::PortLabels;
 
-use super::{RunStatus, negotiate::TextFormat, sockets::ByState};
+use super::{RunStatus, negotiate::TextFormat, otlp::OtlpLosses, sockets::ByState};
 
 /// Series in one answer, at most.
 #[cfg(test)]
@@ -22,9 +22,21 @@ const MOST_SERIES: usize = 2000;
 
 /// What has to be the same from one scrape to the next: which ports have a label of their own.
 #[derive(Default)]
-pub(super) struct Metrics(Mutex<PortLabels>);
+pub(super) struct Metrics {
+    ports: Mutex<PortLabels>,
+    /// `None`: there is no collector.
+    otlp: Option<OtlpLosses>,
+}
 
 impl Metrics {
+    /// `otlp`: what the sending to a collector loses.
+    pub fn new(otlp: Option<OtlpLosses>) -> Self {
+        Self {
+            ports: Mutex::default(),
+            otlp,
+        }
+    }
+
     /// The answer to a scrape.
     pub fn text(
         &self,
@@ -35,9 +47,10 @@ impl Metrics {
         exposition::text(self.families(status, sockets), format)
     }
 
-    fn families(&self, status: &RunStatus, sockets: Option<&ByState>) -> Vec<MetricFamily> {
+    /// All of them.
+    pub fn families(&self, status: &RunStatus, sockets: Option<&ByState>) -> Vec<MetricFamily> {
         let mut labels = self
-            .0
+            .ports
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let snapshot = &status.snapshot;
@@ -48,7 +61,7 @@ impl Metrics {
         families.extend(of_ports::under_way(status, &labels));
         families.extend(of_ports::listeners(snapshot, &labels));
         families.push(of_ports::accept_waits(snapshot, &labels));
-        families.extend(of_host::counts(status, sockets));
+        families.extend(of_host::counts(status, sockets, self.otlp.as_ref()));
         families.push(of_host::problems(snapshot));
         families.push(
             MetricFamily::counter(
@@ -65,4 +78,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

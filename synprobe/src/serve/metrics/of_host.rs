@@ -6,7 +6,7 @@ use super::family::MetricFamily;
 use crate::{
     engine::{EngineSnapshot, RetransmitCause},
     model::{Confidence, ProblemRole, RetransmitKind, Start, TcpState},
-    serve::{RunStatus, sockets::ByState},
+    serve::{RunStatus, otlp::OtlpLosses, sockets::ByState},
 };
 
 /// Kinds of problems that have labels of their own.
@@ -23,12 +23,16 @@ pub(super) fn build_info(start: &Start) -> MetricFamily {
 }
 
 /// Retransmissions, drops, losses, sockets, and the counters of all namespaces together.
-pub(super) fn counts(status: &RunStatus, sockets: Option<&ByState>) -> Vec<MetricFamily> {
+pub(super) fn counts(
+    status: &RunStatus,
+    sockets: Option<&ByState>,
+    otlp: Option<&OtlpLosses>,
+) -> Vec<MetricFamily> {
     let snapshot = &status.snapshot;
     let mut families = vec![
         retransmits(&snapshot.stats.retransmits),
         drops(snapshot),
-        lost(status),
+        lost(status, otlp),
     ];
     let host = &snapshot.host;
     let mut counted = |name, help, count: Option<u64>| {
@@ -112,7 +116,7 @@ fn drops(snapshot: &EngineSnapshot) -> MetricFamily {
     family
 }
 
-fn lost(status: &RunStatus) -> MetricFamily {
+fn lost(status: &RunStatus, otlp: Option<&OtlpLosses>) -> MetricFamily {
     let mut family = MetricFamily::counter(
         "synprobe_lost_records",
         "Records and lines that were lost, by kind (docs/serve.md)",
@@ -121,6 +125,7 @@ fn lost(status: &RunStatus) -> MetricFamily {
     let mut kinds: BTreeMap<&str, u64> =
         BTreeMap::from([("any", 0), ("output", status.lines_lost)]);
     kinds.extend(status.not_recorded.map(|count| ("recording", count)));
+    kinds.extend(otlp.into_iter().flat_map(OtlpLosses::kinds));
     for (kind, count) in &status.snapshot.stats.lost {
         *kinds.entry(kind).or_default() += count;
     }

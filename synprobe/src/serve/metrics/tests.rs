@@ -77,7 +77,7 @@ fn established(families: &[MetricFamily], role: &str) -> u64 {
         .sum()
 }
 
-fn crowded(ports: u32, peers: u32) -> RunStatus {
+pub(in crate::serve) fn crowded(ports: u32, peers: u32) -> RunStatus {
     let mut status = status();
     feed(&mut status.snapshot.stats, ports, peers);
     status.snapshot.listeners = (1..=ports)
@@ -156,11 +156,11 @@ fn a_port_keeps_its_label_and_one_in_other_stays_there() {
     let mut status = status();
     feed(&mut status.snapshot.stats, 1000, 2000);
     metrics.families(&status, None);
-    let own: Vec<u16> = metrics.0.lock().unwrap().own(Role::Client).collect();
+    let own: Vec<u16> = metrics.ports.lock().unwrap().own(Role::Client).collect();
     assert!(own.len() > 10, "{own:?}");
     feed(&mut status.snapshot.stats, 3000, 90_000);
     metrics.families(&status, None);
-    let labels = metrics.0.lock().unwrap();
+    let labels = metrics.ports.lock().unwrap();
     assert_eq!(labels.own(Role::Client).collect::<Vec<_>>(), own);
 }
 

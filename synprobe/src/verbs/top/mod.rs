@@ -35,7 +35,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
-    serve::StatusQueries,
+    serve::{Served, StatusQueries},
     top::{App, Look},
     util::format,
     verdict::Mode,
@@ -81,7 +81,11 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     let stop = stop(ended, Arc::clone(&screen.ending));
     // A thread that begins now has what privileges are left.
     let ready = Box::new(move || screen.begin());
-    let watched = pipeline::watch_asked(&host, options, Discarded, stop, ready, Some(queries));
+    let served = Served {
+        queries,
+        output: None,
+    };
+    let watched = pipeline::watch_asked(&host, options, Discarded, stop, ready, Some(served));
     let shown = result.wait();
     watched.map_err(failure)?;
     shown
