@@ -114,6 +114,13 @@ impl Agent {
         }
     }
 
+    /// The next line on standard error.
+    pub fn error_line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.err.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
     /// Ends it, and returns what it printed.
     pub fn stop(mut self) -> Result<Ran> {
         signal(&self.child, libc::SIGTERM)?;

@@ -4,6 +4,7 @@ mod agent;
 mod collector;
 mod http;
 mod otlp;
+mod problem_files;
 mod problems;
 mod sums;
 mod usage;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Case::new("large-requests", http::large_requests),
         Case::new("nothing-reflected", http::nothing_reflected),
         Case::new("unix-socket", http::unix_socket),
+        Case::new("problem-files", problem_files::cut_when_it_opens),
         Case::new("otlp-what-arrives", otlp::what_arrives),
         Case::new("otlp-sent-again", otlp::sent_again),
         Case::new("otlp-refused", otlp::counted_where_refused),

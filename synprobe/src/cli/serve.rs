@@ -44,6 +44,10 @@ pub struct ServeArgs {
     /// With --rolling: what the folder may take
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M", requires = "rolling")]
     pub max_size: u64,
+    /// With --rolling: when a problem opens, what is kept is copied to a file in the folder; so many of them
+    /// stay, in half of --max-size. 0: none
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "rolling")]
+    pub keep_problems: usize,
     /// What to watch
     #[command(flatten)]
     pub select: SelectArgs,

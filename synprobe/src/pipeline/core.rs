@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{recorder::Recorder, subscriber::Subscriber};
 use crate::{
     engine::{Batch, Engine, Input},
-    model::WallClock,
+    model::{Body, ProblemState, WallClock},
     sys::clock::wall_clock,
 };
 
@@ -52,7 +52,27 @@ impl Core {
     }
 
     pub fn publish(&mut self, how: fn(&mut Subscriber, &Arc<Batch>)) {
-        for batch in self.engine.take_lines() {
+        let batches = self.engine.take_lines();
+        self.publish_lines(batches, how);
+    }
+
+    /// Publishes the lines of a judgement. The recording of a problem that has opened is cut.
+    pub fn publish_judgement(&mut self) {
+        let batches = self.engine.take_lines();
+        let lines = batches.iter().flat_map(|batch| &batch.lines);
+        let mut opened = lines.filter_map(|line| match &line.body {
+            Body::Problem(p) if p.life.state == ProblemState::Opened => Some(p.verdict_name()),
+            _ => None,
+        });
+        // The worst one comes first.
+        if let (Some(recorder), Some(verdict)) = (&mut self.recorder, opened.next()) {
+            recorder.problem_opened(verdict);
+        }
+        self.publish_lines(batches, Subscriber::publish);
+    }
+
+    fn publish_lines(&mut self, batches: Vec<Batch>, how: fn(&mut Subscriber, &Arc<Batch>)) {
+        for batch in batches {
             let batch = Arc::new(batch);
             self.subscribers
                 .iter_mut()

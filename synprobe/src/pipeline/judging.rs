@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{WatchError, run::Run, subscriber::Subscriber};
+use super::{WatchError, run::Run};
 use crate::{engine::Input, model::Role, sys::clock::monotonic_ns};
 
 /// Judging may take this share of one core: its pause is this many times as long as it took.
@@ -24,7 +24,7 @@ impl Run {
             at_ns: monotonic_ns(),
             counted_clients,
         });
-        self.core.publish(Subscriber::publish);
+        self.core.publish_judgement();
         self.judge = Instant::now() + began.elapsed() * PAUSE;
         Ok(())
     }

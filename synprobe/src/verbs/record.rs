@@ -27,6 +27,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
             folder: folder.clone(),
             keep: args.keep,
             max_size: args.max_size,
+            problems: 0,
         },
         _ => {
             return Err(Failure(

@@ -28,6 +28,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         folder,
         keep: args.keep,
         max_size: args.max_size,
+        problems: args.keep_problems,
     });
     let options = WatchOptions {
         record,

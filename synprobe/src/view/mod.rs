@@ -10,7 +10,7 @@ mod text;
 
 use std::io;
 
-pub use json::{JsonView, WithLife, to_json};
+pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::Page;
 pub(crate) use page::{effect, place};
 pub use text::TextView;

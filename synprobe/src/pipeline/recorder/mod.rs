@@ -1,5 +1,6 @@
 //! Inputs → a recording, on a thread of its own: the ring never waits for the disk.
 
+mod problem_cuts;
 mod storage;
 
 use std::{
@@ -18,13 +19,14 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use problem_cuts::ProblemCuts;
 use storage::{RecorderThread, Store};
 
 use crate::{
     engine::{Input, RunConfig},
     model::WallClock,
     recording::{
-        self, BlockEncoder, CreateError, FinishedBlock, Frame, Rolling, RollingError,
+        self, BlockEncoder, CreateError, FinishedBlock, Frame, ProblemFiles, Rolling, RollingError,
         SegmentHeader, WriteError, Writer, inputs,
     },
     sys::clock::monotonic_ns,
@@ -48,6 +50,8 @@ pub enum RecordTo {
         keep: Duration,
         /// Bytes that it may take.
         max_size: u64,
+        /// Recordings of problems that stay beside it; with one or more they may take half of the bytes.
+        problems: usize,
     },
 }
 
@@ -106,11 +110,25 @@ impl Prepared {
                 folder,
                 keep,
                 max_size,
+                problems,
             } => {
                 if is_foreign(folder) {
                     return Err(RecordError::ForeignFolder(folder.clone()));
                 }
-                Store::Rolling(Box::new(Rolling::open(folder, *keep, *max_size, header)?))
+                let size = match problems {
+                    0 => *max_size,
+                    _ => max_size / 2,
+                };
+                let rolling = Rolling::open(folder, *keep, size, header);
+                let rolling = Box::new(rolling.map_err(|error| match error {
+                    RollingError::TooSmall { least, .. } => RollingError::TooSmall {
+                        size: *max_size,
+                        least: least * (*max_size / size.max(1)).max(1),
+                    },
+                    other => other,
+                })?);
+                let files = ProblemFiles::new(folder, *problems, max_size - size);
+                Store::Rolling(rolling, (*problems > 0).then(|| ProblemCuts::new(files)))
             }
         }))
     }
@@ -123,7 +141,7 @@ impl Prepared {
         let ours = Arc::clone(&waiting);
         let collected = match &self.0 {
             Store::File(_) => Collected::Block(Box::default()),
-            Store::Rolling(_) => Collected::Frames(BytesMut::with_capacity(2 * HAND_OVER)),
+            Store::Rolling(..) => Collected::Frames(BytesMut::with_capacity(2 * HAND_OVER)),
         };
         let thread = thread::Builder::new()
             .name("recorder".into())
@@ -167,6 +185,8 @@ enum Message {
     Frames(Bytes),
     /// The segment is to be closed.
     CloseSegment,
+    /// A problem with this verdict has opened.
+    Problem(&'static str),
 }
 
 const RECORD: u8 = 0;
@@ -228,6 +248,12 @@ impl Recorder {
     pub fn close_segment(&mut self) {
         self.hand_over();
         let _ = self.outbox.queue.send(Message::CloseSegment);
+    }
+
+    /// A problem with this verdict has opened: its recording is to be cut.
+    pub fn problem_opened(&mut self, verdict: &'static str) {
+        self.hand_over();
+        let _ = self.outbox.queue.send(Message::Problem(verdict));
     }
 
     /// Writes what is left.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{HEAD, Message, RECORD, RecordSummary};
+use super::{HEAD, Message, RECORD, RecordSummary, problem_cuts::ProblemCuts};
 use crate::{
     engine::Input,
     recording::{FinishedBlock, Frame, Rolling, WriteError, WriteStats, Writer, inputs},
@@ -28,7 +28,7 @@ const MAX_CONTEXT: usize = 65_536;
 /// Where the frames go.
 pub(super) enum Store {
     File(Box<Writer<File>>),
-    Rolling(Box<Rolling>),
+    Rolling(Box<Rolling>, Option<ProblemCuts>),
 }
 
 /// The thread's side.
@@ -68,18 +68,36 @@ impl RecorderThread {
                     self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
                 }
                 Ok(Message::CloseSegment) => self.close_segment(),
+                Ok(Message::Problem(verdict)) => {
+                    if let Store::Rolling(_, Some(cuts)) = &mut self.store {
+                        cuts.want(verdict);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return self.finish(),
             }
+            self.cut_problem();
             let now_ns = monotonic_ns();
             if now_ns.saturating_sub(flushed_ns) >= FLUSH.as_nanos() as u64 {
                 flushed_ns = now_ns;
                 let flushed = match &mut self.store {
                     Store::File(writer) => writer.flush(),
-                    Store::Rolling(rolling) => rolling.flush(now_ns),
+                    Store::Rolling(rolling, _) => rolling.flush(now_ns),
                 };
                 self.note(flushed);
             }
+        }
+    }
+
+    /// Begins to cut the recording of a problem, where one waits and it is time to.
+    fn cut_problem(&mut self) {
+        if let Store::Rolling(rolling, Some(cuts)) = &mut self.store
+            && cuts.is_due()
+        {
+            let now_ns = monotonic_ns();
+            let flushed = rolling.flush(now_ns);
+            cuts.begin(now_ns);
+            self.note(flushed);
         }
     }
 
@@ -116,7 +134,7 @@ impl RecorderThread {
         let at_ns = self.at_ns;
         let pushed = match &mut self.store {
             Store::File(writer) => writer.push(at_ns, frame),
-            Store::Rolling(rolling) => match rolling.ensure_segment(at_ns) {
+            Store::Rolling(rolling, _) => match rolling.ensure_segment(at_ns) {
                 Ok(begun) => {
                     let context = if begun { Some(&self.context) } else { None };
                     let all = context.into_iter().flat_map(BTreeMap::values);
@@ -157,7 +175,7 @@ impl RecorderThread {
     }
 
     fn close_segment(&mut self) {
-        if let Store::Rolling(rolling) = &mut self.store {
+        if let Store::Rolling(rolling, _) = &mut self.store {
             let closed = rolling.close_segment().map(drop);
             self.note(closed);
         }
@@ -182,12 +200,16 @@ impl RecorderThread {
                     Err(error) => (stats, Err(error)),
                 }
             }
-            Store::Rolling(rolling) => {
+            Store::Rolling(rolling, cuts) => {
                 let stats = rolling.stats().written;
-                match rolling.finish() {
+                let finished = match rolling.finish() {
                     Ok(stats) => (stats.written, Ok(())),
                     Err(error) => (stats, Err(error)),
+                };
+                if let Some(cuts) = cuts {
+                    cuts.finish(monotonic_ns());
                 }
+                finished
             }
         };
         if let Err(error) = result {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{Body, Handshake, Line, Missed, Outcome, ProblemState, WallClock},
-    view::{JsonView, View},
+    view::{self, View},
 };
 
 /// `SEVERITY_NUMBER_INFO` and `SEVERITY_NUMBER_WARN`
@@ -68,9 +68,8 @@ fn in_trouble(h: &Handshake) -> bool {
 
 /// The line with its fields as attributes.
 fn record(line: &Line, clock: WallClock) -> io::Result<LogRecord> {
-    let mut view = JsonView::new(Vec::new());
-    view.show(std::slice::from_ref(line), clock)?;
-    let fields: Value = serde_json::from_slice(&view.into_inner()).map_err(io::Error::other)?;
+    let json = view::line_to_json(line, clock)?;
+    let fields: Value = serde_json::from_slice(&json).map_err(io::Error::other)?;
     let Value::Object(fields) = fields else {
         return Err(io::Error::other("a line is an object"));
     };

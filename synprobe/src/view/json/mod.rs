@@ -173,6 +173,17 @@ fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     Ok(())
 }
 
+/// One line as JSON, with its end.
+///
+/// # Errors
+///
+/// The line has no JSON form.
+pub fn line_to_json(line: &Line, clock: WallClock) -> io::Result<Vec<u8>> {
+    let mut view = JsonView::new(Vec::new());
+    view.show(std::slice::from_ref(line), clock)?;
+    Ok(view.into_inner())
+}
+
 /// One value as JSON, without the end of line.
 ///
 /// # Errors
