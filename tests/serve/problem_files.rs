@@ -73,9 +73,9 @@ pub fn cut_when_it_opens() -> Result<()> {
         "--keep-problems",
         "1",
     ])?;
-    let to = lab.server_addr(PORT);
     let (mut replays, mut opened) = (Vec::new(), Vec::new());
-    for _ in 0..2 {
+    for port in [PORT, PORT + 1] {
+        let to = lab.server_addr(port);
         lab.client.run(|| {
             for _ in 0..5 {
                 let refused = TcpStream::connect(to).map_err(|e| e.kind());

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{recorder::Recorder, subscriber::Subscriber};
+use super::{
+    recorder::{OpenedProblem, Recorder},
+    subscriber::Subscriber,
+};
 use crate::{
     engine::{Batch, Engine, Input},
     model::{Body, ProblemState, WallClock},
@@ -59,14 +62,15 @@ impl Core {
     /// Publishes the lines of a judgement. The recording of a problem that has opened is cut.
     pub fn publish_judgement(&mut self) {
         let batches = self.engine.take_lines();
-        let lines = batches.iter().flat_map(|batch| &batch.lines);
-        let mut opened = lines.filter_map(|line| match &line.body {
-            Body::Problem(p) if p.life.state == ProblemState::Opened => Some(p.verdict_name()),
-            _ => None,
-        });
-        // The worst one comes first.
-        if let (Some(recorder), Some(verdict)) = (&mut self.recorder, opened.next()) {
-            recorder.problem_opened(verdict);
+        if let Some(recorder) = &mut self.recorder {
+            // The worst one comes first.
+            for line in batches.iter().flat_map(|batch| &batch.lines) {
+                if let Body::Problem(p) = &line.body
+                    && p.life.state == ProblemState::Opened
+                {
+                    recorder.problem_opened(OpenedProblem::of(p));
+                }
+            }
         }
         self.publish_lines(batches, Subscriber::publish);
     }

@@ -19,6 +19,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+pub(super) use problem_cuts::OpenedProblem;
 use problem_cuts::ProblemCuts;
 use storage::{RecorderThread, Store};
 
@@ -185,8 +186,8 @@ enum Message {
     Frames(Bytes),
     /// The segment is to be closed.
     CloseSegment,
-    /// A problem with this verdict has opened.
-    Problem(&'static str),
+    /// A problem has opened.
+    Problem(OpenedProblem),
 }
 
 const RECORD: u8 = 0;
@@ -250,10 +251,10 @@ impl Recorder {
         let _ = self.outbox.queue.send(Message::CloseSegment);
     }
 
-    /// A problem with this verdict has opened: its recording is to be cut.
-    pub fn problem_opened(&mut self, verdict: &'static str) {
+    /// A problem has opened: its recording is to be cut.
+    pub fn problem_opened(&mut self, problem: OpenedProblem) {
         self.hand_over();
-        let _ = self.outbox.queue.send(Message::Problem(verdict));
+        let _ = self.outbox.queue.send(Message::Problem(problem));
     }
 
     /// Writes what is left.

@@ -1,12 +1,14 @@
 //! When a problem opens, its recording is cut to a file: on a thread of its own, one at a time.
 
 use std::{
+    collections::HashMap,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
+    model::{Problem, ProblemRole},
     recording::{CutError, ProblemFiles},
     sys::clock::wall_clock,
     util::format,
@@ -15,9 +17,37 @@ use crate::{
 /// Two cuts are at least so far apart. Problems that open meanwhile share the next one.
 const APART: Duration = Duration::from_secs(10);
 
+/// For so long no other problem of the same verdict and place is cut: clients that live for a moment make one
+/// problem each.
+const OF_ONE_PLACE: Duration = Duration::from_secs(300);
+/// Places that are remembered.
+const PLACES: usize = 4096;
+
+/// A problem that has opened: its verdict, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::pipeline) struct OpenedProblem {
+    verdict: &'static str,
+    role: ProblemRole,
+    netns: u32,
+    ports: (Option<u16>, Option<u16>),
+}
+
+impl OpenedProblem {
+    pub fn of(p: &Problem) -> Self {
+        Self {
+            verdict: p.verdict_name(),
+            role: p.role,
+            netns: p.netns,
+            ports: (p.local_port, p.peer_port),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct ProblemCuts {
     files: ProblemFiles,
+    /// When a problem was wanted last, by what it is.
+    seen: HashMap<OpenedProblem, Instant>,
     /// The verdict of the first problem that waits for a cut.
     wanted: Option<&'static str>,
     last: Option<Instant>,
@@ -28,15 +58,23 @@ impl ProblemCuts {
     pub fn new(files: ProblemFiles) -> Self {
         Self {
             files,
+            seen: HashMap::new(),
             wanted: None,
             last: None,
             running: None,
         }
     }
 
-    /// A problem with this verdict has opened.
-    pub fn want(&mut self, verdict: &'static str) {
-        self.wanted.get_or_insert(verdict);
+    /// A problem has opened.
+    pub fn want(&mut self, problem: OpenedProblem) {
+        self.seen.retain(|_, when| when.elapsed() < OF_ONE_PLACE);
+        if self.seen.contains_key(&problem) {
+            return;
+        }
+        if self.seen.len() < PLACES {
+            self.seen.insert(problem, Instant::now());
+        }
+        self.wanted.get_or_insert(problem.verdict);
     }
 
     /// Whether to cut now: first, what was taken in has to be in the segments.
@@ -88,5 +126,36 @@ fn report(verdict: &str, made: Result<impl AsRef<Path>, CutError>) {
             );
         }
         Err(error) => eprintln!("synprobe: problem {verdict}: not recorded: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::fixtures::problem;
+
+    #[test]
+    fn one_for_each_verdict_and_place_and_not_too_often() {
+        let folder = Path::new("/nonexistent");
+        let mut cuts = ProblemCuts::new(ProblemFiles::new(folder, 1, 1));
+        let at = |port| {
+            OpenedProblem::of(&Problem {
+                local_port: Some(port),
+                ..problem()
+            })
+        };
+        assert!(!cuts.is_due());
+        cuts.want(at(80));
+        assert!(cuts.is_due());
+        cuts.wanted = None;
+        cuts.want(at(80));
+        assert!(!cuts.is_due());
+        cuts.want(at(81));
+        assert!(cuts.is_due());
+        cuts.last = Some(Instant::now());
+        assert!(!cuts.is_due());
+        // It still waits.
+        cuts.last = Instant::now().checked_sub(APART);
+        assert!(cuts.is_due());
     }
 }

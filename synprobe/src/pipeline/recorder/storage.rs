@@ -68,9 +68,9 @@ impl RecorderThread {
                     self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
                 }
                 Ok(Message::CloseSegment) => self.close_segment(),
-                Ok(Message::Problem(verdict)) => {
+                Ok(Message::Problem(problem)) => {
                     if let Store::Rolling(_, Some(cuts)) = &mut self.store {
-                        cuts.want(verdict);
+                        cuts.want(problem);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => (),
