@@ -343,6 +343,27 @@ mod tests {
     }
 
     #[test]
+    fn what_an_output_does_not_use_is_not_counted_where_it_is_lost() {
+        let (allow, allowed) = mpsc::channel();
+        let view = Slow {
+            allowed,
+            shown: Vec::new(),
+        };
+        let (subscriber, writing, _fails) = Subscriber::begin(view).unwrap();
+        let mut subscriber = subscriber.using(Box::new(|line| line.mono_ns == 7));
+        let mut mixed = (*batch(4)).clone();
+        mixed.lines[0].mono_ns = 1;
+        subscriber.publish(&batch(WAITING));
+        subscriber.publish(&Arc::new(mixed.clone()));
+        assert_eq!(subscriber.lost_total(), 3);
+        mixed.lines.truncate(1);
+        subscriber.publish(&Arc::new(mixed));
+        assert_eq!(subscriber.lost_total(), 3);
+        drop((allow, subscriber));
+        assert!(writing.finish().1.is_ok());
+    }
+
+    #[test]
     fn an_output_that_takes_nothing_is_left_behind() {
         let (allow, allowed) = mpsc::channel();
         let view = Slow {

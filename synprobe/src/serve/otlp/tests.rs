@@ -10,8 +10,9 @@ use super::{
     *,
 };
 use crate::{
-    model::{AcceptCounts, Body, Line, Lost, Missed, WallClock},
+    model::{AcceptCounts, Body, Handshake, Line, Lost, Missed, Outcome, WallClock},
     serve::tests::problem,
+    verdict::fixtures::active,
 };
 
 const TIMES: PointTimes = PointTimes { start: 1, now: 2 };
@@ -166,4 +167,21 @@ fn a_line_is_a_record_with_its_fields() {
     assert!(matches!(of("evidence"), Some(OneValue::Array(list)) if list.values.len() == 1));
     // null is absent.
     assert!(!record.attributes.iter().any(|a| a.value.is_none()));
+}
+
+#[test]
+fn healthy_handshakes_are_no_records() {
+    let line = |outcome, retransmits| Line {
+        mono_ns: 1,
+        body: Body::Handshake(Box::new(Handshake {
+            retransmits,
+            ..active(outcome)
+        })),
+    };
+    let healthy = line(Outcome::Established, 0);
+    assert!(!records::is_sent(&healthy, true));
+    // It took longer than --slow: else it would have no line.
+    assert!(records::is_sent(&healthy, false));
+    assert!(records::is_sent(&line(Outcome::Established, 1), true));
+    assert!(records::is_sent(&line(Outcome::TimedOut, 0), true));
 }
