@@ -17,18 +17,24 @@ use crate::workspace::{cargo, output, root, run as run_command, target_dir};
 
 /// The target whose C library can be linked statically, name resolution included.
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The same for arm64. The linker is in `.cargo/config.toml`.
+pub const ARM_TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// `cargo xtask dist`
 #[derive(Args)]
-pub struct DistArgs {}
+pub struct DistArgs {
+    /// For this target, such as aarch64-unknown-linux-musl
+    #[arg(long, value_name = "TARGET", default_value = TARGET)]
+    target: String,
+}
 
 /// Builds the binary and prints its path.
 ///
 /// # Errors
 ///
 /// When it cannot be built, or needs a dynamic library.
-pub fn run(_: &DistArgs) -> Result<()> {
-    let binary = build()?;
+pub fn run(args: &DistArgs) -> Result<()> {
+    let binary = build_for(&args.target)?;
     let bytes = fs::metadata(&binary)?.len();
     println!(
         "{}: {:.1} MB, no dynamic libraries",
@@ -44,14 +50,23 @@ pub fn run(_: &DistArgs) -> Result<()> {
 ///
 /// As [`run`].
 pub fn build() -> Result<PathBuf> {
-    need_target()?;
+    build_for(TARGET)
+}
+
+/// As [`build`], for another target.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build_for(target: &str) -> Result<PathBuf> {
+    need_target(target)?;
     run_command(
         Command::new(cargo())
             .current_dir(root())
-            .args(["build", "--locked", "--profile", "dist", "--target", TARGET])
+            .args(["build", "--locked", "--profile", "dist", "--target", target])
             .args(["-p", "synprobe"]),
     )?;
-    let binary = target_dir().join(TARGET).join("dist/synprobe");
+    let binary = target_dir().join(target).join("dist/synprobe");
     check_static(&binary).with_context(|| binary.display().to_string())?;
     Ok(binary)
 }
@@ -61,15 +76,15 @@ pub fn build() -> Result<PathBuf> {
 /// # Errors
 ///
 /// When it is not; names the command that installs it.
-pub fn need_target() -> Result<()> {
+pub fn need_target(target: &str) -> Result<()> {
     let libraries = output(
         Command::new(cargo().with_file_name("rustc"))
             .current_dir(root())
-            .args(["--print", "target-libdir", "--target", TARGET]),
+            .args(["--print", "target-libdir", "--target", target]),
     )?;
     ensure!(
         Path::new(&libraries).exists(),
-        "no standard library for {TARGET}: rustup target add {TARGET}"
+        "no standard library for {target}: rustup target add {target}"
     );
     Ok(())
 }

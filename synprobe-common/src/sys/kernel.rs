@@ -98,7 +98,8 @@ fn uname() -> io::Result<libc::utsname> {
 }
 
 fn field(text: &[libc::c_char]) -> String {
-    let bytes = text.iter().map(|c| c.cast_unsigned());
+    // A c_char has a sign on x86-64 and none on arm64.
+    let bytes = text.iter().map(|c| c.to_ne_bytes()[0]);
     let bytes: Vec<u8> = bytes.take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -44,7 +44,7 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -70,6 +70,12 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_io_uring_register,
     libc::SYS_fanotify_init,
 ];
+
+/// The crate has no number for musl on arm64; include/uapi/asm-generic/unistd.h has it.
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+#[cfg(not(target_arch = "aarch64"))]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
 
 /// Calls that only older architectures have.
 #[cfg(target_arch = "x86_64")]
