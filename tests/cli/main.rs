@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         ("sigint", || ends_with_the_summary(libc::SIGINT)),
         ("sigterm", || ends_with_the_summary(libc::SIGTERM)),
         ("ready-when-attached", service::ready_when_attached),
+        ("issue19-journal-priorities", service::issue19_priorities),
         ("killed-watch-leaves-nothing", killed_watch),
         ("killed-lab-leaves-nothing", killed_lab),
     ];

@@ -1,6 +1,18 @@
-//! Under a service manager (`Type=notify`).
+//! Under a service manager: `Type=notify`, and a journal that reads standard error.
 
-use std::{net::TcpStream, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    fs::File,
+    io::Read,
+    net::TcpStream,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::MetadataExt,
+            net::{UnixDatagram, UnixStream},
+        },
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use synprobe_lab::{Lab, PORT, SocketFamily};
@@ -44,4 +56,66 @@ fn told(lab: &Lab, path: &std::path::Path, manager: &UnixDatagram) -> Result<()>
     manager.set_nonblocking(true)?;
     ensure!(manager.recv(&mut told).is_err(), "it said more");
     Ok(())
+}
+
+/// Where standard error is the journal's stream (JOURNAL_STREAM), each line begins with its priority.
+/// Where it was redirected, the inherited variable changes nothing.
+pub fn issue19_priorities() -> Result<()> {
+    let wrong = ["watch", "--no-such-option"];
+    for line in journal_of(&wrong, 0)? {
+        ensure!(line.starts_with("<3>synprobe: "), "{line}");
+    }
+    let refused = ["watch", "--netns", "no-such-namespace"];
+    let [line] = &journal_of(&refused, 0)?[..] else {
+        anyhow::bail!("not one line");
+    };
+    ensure!(line.starts_with("<3>synprobe: "), "{line}");
+    let redirected = journal_of(&refused, 1)?;
+    ensure!(redirected[0].starts_with("synprobe: "), "{redirected:?}");
+
+    // A message of its own, and one of the log: nothing listens at NOTIFY_SOCKET.
+    let lab = Lab::new(SocketFamily::V4)?;
+    let netns = netns_path(&lab.client);
+    let run = [
+        "watch",
+        "--duration",
+        "100ms",
+        "--ring-size",
+        "100000",
+        "--netns",
+    ];
+    let lines = journal_of(&[&run[..], &[&netns]].concat(), 0)?;
+    for begin in [
+        "<6>synprobe: ring size 100000 ",
+        "<4>[WARN  synprobe::verbs] cannot notify",
+    ] {
+        let found = lines.iter().any(|line| line.starts_with(begin));
+        ensure!(found, "no {begin} in {lines:?}");
+    }
+    ensure!(lines.iter().all(|line| line.starts_with('<')), "{lines:?}");
+    Ok(())
+}
+
+/// The lines on standard error of a run whose standard error is a socket. JOURNAL_STREAM names that socket, with
+/// `other` added to its inode.
+fn journal_of(arguments: &[&str], other: u64) -> Result<Vec<String>> {
+    let (mut journal, stderr) = UnixStream::pair()?;
+    let stderr = OwnedFd::from(stderr);
+    let file = File::from(stderr.try_clone()?).metadata()?;
+    let mut agent = command(arguments)?;
+    agent
+        .env(
+            "JOURNAL_STREAM",
+            format!("{}:{}", file.dev(), file.ino() + other),
+        )
+        .env("NOTIFY_SOCKET", "/nonexistent/notify")
+        .stderr(stderr);
+    let child = agent.spawn()?;
+    // It holds the other end.
+    drop(agent);
+    let ran = ended(child)?;
+    ensure!(ran.code.is_some(), "{ran:?}");
+    let mut text = String::new();
+    journal.read_to_string(&mut text)?;
+    Ok(text.lines().map(str::to_owned).collect())
 }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod fd_limit;
 pub mod host_identity;
+pub mod journal;
 pub mod kernel;
 pub mod netns;
 pub mod nice;

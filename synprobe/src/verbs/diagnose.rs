@@ -17,6 +17,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, RecordTo, WatchOptions},
     preflight,
+    sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
     view::Page,
@@ -51,7 +52,8 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
     }
     if io::stderr().is_terminal() {
         let shown = format::duration(duration.as_micros() as u64);
-        eprintln!("synprobe: watching for {shown}; Ctrl-C ends early and prints the page");
+        let text = format!("watching for {shown}; Ctrl-C ends early and prints the page");
+        message(Priority::Info, &text);
     }
     raise_priority(detail);
     let watched = pipeline::watch(

@@ -7,8 +7,11 @@ use crate::{
     cli::{Format, ListenersArgs},
     diag::listener_table::read_listeners,
     pipeline::WatchError,
-    sys::{clock::wall_clock, netns::NetNs},
-    util::format,
+    sys::{
+        clock::wall_clock,
+        journal::{Priority, message},
+        netns::NetNs,
+    },
     view::listeners,
 };
 
@@ -17,7 +20,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
     let selection = args.selection();
     let table = read_listeners(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
     for failure in &table.failures {
-        eprintln!("synprobe: {}", format::safe(failure));
+        message(Priority::Warning, failure);
     }
     if table.nothing {
         return Err(Failure("no namespace could be read".to_owned(), FAILED));
@@ -29,7 +32,7 @@ pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
     }
     if table.lines.is_empty() {
         // Standard output carries JSON only.
-        eprintln!("synprobe: {}", listeners::no_listener(asked));
+        message(Priority::Info, &listeners::no_listener(asked));
     }
     let mut view = view(Format::Json, true);
     let shown = view.show(&table.lines, wall_clock());

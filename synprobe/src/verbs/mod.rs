@@ -33,6 +33,7 @@ use crate::{
     ring,
     sys::{
         fd_limit,
+        journal::{Priority, message},
         netns::{NetNs, NetnsError},
         nice,
     },
@@ -210,10 +211,10 @@ fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
     let usable = ring::usable_size(requested)
         .ok_or_else(|| Failure("--ring-size is too large: at most 1G".to_owned(), USAGE))?;
     if usable != requested {
-        eprintln!(
-            "synprobe: ring size {} rounded up to {usable}: the kernel needs a power of two of whole pages",
-            requested
+        let text = format!(
+            "ring size {requested} rounded up to {usable}: the kernel needs a power of two of whole pages"
         );
+        message(Priority::Info, &text);
     }
     Ok(usable)
 }
@@ -229,7 +230,14 @@ fn log_level(args: &TuningArgs) -> u8 {
         .format(|line, record| {
             let text = record.args().to_string();
             let (level, target) = (record.level(), record.target());
-            writeln!(line, "[{level:<5} {target}] {}", format::safe(&text))
+            let priority = match level {
+                log::Level::Error => Priority::Error,
+                log::Level::Warn => Priority::Warning,
+                log::Level::Info => Priority::Info,
+                log::Level::Debug | log::Level::Trace => Priority::Debug,
+            };
+            let (prefix, text) = (priority.prefix(), format::safe(&text));
+            writeln!(line, "{prefix}[{level:<5} {target}] {text}")
         })
         .init();
     // LevelFilter and aya_log use the same numbers: off 0, error 1 … trace 5.

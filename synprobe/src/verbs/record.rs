@@ -12,6 +12,7 @@ use crate::{
     model::{End, WallClock},
     pipeline::{self, RecordSummary, RecordTo, WatchOptions},
     preflight, recording,
+    sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
     view::{Discarded, rfc3339},
@@ -102,14 +103,21 @@ pub(super) fn report_recording(file: Option<&Path>, recorded: Option<&RecordSumm
         return;
     };
     let place = file.to_string_lossy();
-    let place = format::safe(&place);
-    match (&recorded.error, recorded.lost) {
-        (Some(error), lost) => {
-            eprintln!("synprobe: {place} is not complete: {error}; {lost} inputs are not in it")
-        }
-        (None, 0) => eprintln!("synprobe: recorded into {place}, {}", bytes(recorded.bytes)),
-        (None, lost) => eprintln!("synprobe: {place} is not complete: {lost} inputs are not in it"),
-    }
+    let (priority, text) = match (&recorded.error, recorded.lost) {
+        (Some(error), lost) => (
+            Priority::Warning,
+            format!("{place} is not complete: {error}; {lost} inputs are not in it"),
+        ),
+        (None, 0) => (
+            Priority::Info,
+            format!("recorded into {place}, {}", bytes(recorded.bytes)),
+        ),
+        (None, lost) => (
+            Priority::Warning,
+            format!("{place} is not complete: {lost} inputs are not in it"),
+        ),
+    };
+    message(priority, &text);
 }
 
 fn cut(args: &RecordArgs, from: &Path, output: &Path) -> Result<(), Failure> {
@@ -136,10 +144,11 @@ fn cut(args: &RecordArgs, from: &Path, output: &Path) -> Result<(), Failure> {
         bytes(report.bytes),
     ))?;
     if report.damaged_segments > 0 {
-        eprintln!(
-            "synprobe: {} segments are damaged: {} bytes are left out",
+        let text = format!(
+            "{} segments are damaged: {} bytes are left out",
             report.damaged_segments, report.skipped_bytes
         );
+        message(Priority::Warning, &text);
     }
     Ok(())
 }

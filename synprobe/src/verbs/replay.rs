@@ -6,7 +6,7 @@ use super::{FAILED, Failure, USAGE};
 use crate::{
     cli::SelectArgs,
     pipeline::{self, Recording, ReplayError, ReplayOptions, Replayed},
-    util::format,
+    sys::journal::{Priority, message},
     verdict::Mode,
     view::View,
 };
@@ -28,7 +28,7 @@ pub(super) fn replay(
 ) -> Result<Replayed, Failure> {
     let recording = Recording::open(file).map_err(failure)?;
     if let Some(line) = what_is_missing(&recording) {
-        eprintln!("synprobe: {line}");
+        message(Priority::Warning, &line);
     }
     let options = ReplayOptions {
         file: file.to_owned(),
@@ -40,10 +40,8 @@ pub(super) fn replay(
     };
     let replayed = pipeline::replay(recording, &options, view).map_err(failure)?;
     if let Some(line) = &replayed.damage {
-        eprintln!(
-            "synprobe: {}: {line}",
-            format::safe(&file.to_string_lossy())
-        );
+        let text = format!("{}: {line}", file.to_string_lossy());
+        message(Priority::Warning, &text);
     }
     Ok(replayed)
 }

@@ -11,7 +11,7 @@ use crate::{
     pipeline::{self, RecordTo, Stop, WatchOptions},
     preflight,
     serve::{self, Bound, OtlpOutput, Replier, Served, StatusQueries},
-    util::format,
+    sys::journal::{Priority, message},
     verdict::Mode,
     view::{Discarded, View},
 };
@@ -63,7 +63,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let result = serve::begin(bound, Arc::clone(&replier))
             .and_then(|()| otlp.map(|otlp| otlp.begin(replier)).transpose());
         if result.is_ok() {
-            eprintln!("synprobe: serving {}", format::safe(&address.to_string()));
+            message(Priority::Info, &format!("serving {address}"));
             notify_manager();
         } else {
             let _ = fail.send(());

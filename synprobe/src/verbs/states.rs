@@ -4,8 +4,10 @@ use super::{FAILED, Failure, no_netns, print, print_json};
 use crate::{
     cli::{Format, StatesArgs},
     diag::state_counts::count,
-    sys::netns::NetNs,
-    util::format,
+    sys::{
+        journal::{Priority, message},
+        netns::NetNs,
+    },
     view::states,
 };
 
@@ -13,7 +15,7 @@ pub(super) fn run(args: &StatesArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
     let counted = count(only.map_err(|e| no_netns(&e))?);
     for failure in &counted.failures {
-        eprintln!("synprobe: {}", format::safe(failure));
+        message(Priority::Warning, failure);
     }
     if counted.namespaces.is_empty() && !counted.failures.is_empty() {
         return Err(Failure("no namespace could be read".to_owned(), FAILED));

@@ -19,7 +19,7 @@ use super::{FAILED, Failure, USAGE};
 use crate::{
     cli::{Format, JoinArgs},
     join::{are_swapped, clocks, connects::JoinCounts, joiner::Joiner, survey::SideSurvey},
-    util::format,
+    sys::journal::{Priority, message},
 };
 
 /// Bytes of output that are written at a time.
@@ -52,8 +52,9 @@ pub(super) fn run(args: &JoinArgs) -> Result<(), Failure> {
         _ => false,
     };
     if is_swapped {
-        eprintln!(
-            "synprobe: the first file is the server's and the second the client's: joined the other way round"
+        message(
+            Priority::Info,
+            "the first file is the server's and the second the client's: joined the other way round",
         );
         std::mem::swap(&mut client, &mut server);
         std::mem::swap(&mut ours, &mut theirs);
@@ -81,7 +82,7 @@ impl JoinedFile {
     fn warn(&self) {
         if let Some(damage) = self.source.damage() {
             let name = self.source.name();
-            eprintln!("synprobe: {}: {damage}", format::safe(&name));
+            message(Priority::Warning, &format!("{name}: {damage}"));
         }
     }
 }
@@ -123,7 +124,7 @@ fn print_joined(
     other.finish().map_err(failed)?;
     let summary = summary(&client, &server, counts, &clock, is_swapped);
     if counts.joined == 0 {
-        eprintln!("synprobe: {}", nothing_joined(&client, &server));
+        message(Priority::Warning, &nothing_joined(&client, &server));
     }
     printer.finish(summary)?.flush()
 }
