@@ -8,11 +8,12 @@ use std::{
 };
 
 /// The crates whose source is checked.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
     "synprobe",
     "synprobe-common",
     "synprobe-ebpf",
     "synprobe-lab",
+    "manual",
     "xtask",
 ];
 

@@ -13,7 +13,7 @@ use object::{
     read::elf::{ElfFile64, ProgramHeader},
 };
 
-use crate::workspace::{cargo, output, root, run as run_command, target_dir};
+use crate::workspace::{cargo, output, remapped_paths, root, run as run_command, target_dir};
 
 /// The target whose C library can be linked statically, name resolution included.
 pub const TARGET: &str = "x86_64-unknown-linux-musl";
@@ -63,6 +63,11 @@ pub fn build_for(target: &str) -> Result<PathBuf> {
     run_command(
         Command::new(cargo())
             .current_dir(root())
+            // The bytes depend on no folder, and on no other flags.
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                remapped_paths().join("\u{1f}".as_ref()),
+            )
             .args(["build", "--locked", "--profile", "dist", "--target", target])
             .args(["-p", "synprobe"]),
     )?;

@@ -1,10 +1,14 @@
-//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `recordings`, `soak`, `bench`, `dist` and `vm`.
+//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `recordings`, `soak`, `bench`, `dist`, `man`, `package`
+//! and `vm`.
 
 mod bench;
 mod dist;
 mod ebpf;
+mod man;
 mod matrix;
+mod package;
 mod recordings;
+mod release_time;
 mod test;
 mod vm;
 mod workspace;
@@ -37,6 +41,10 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Build the static binary that is copied to other hosts
     Dist(dist::DistArgs),
+    /// Write the man pages, the shell completions and the help texts
+    Man(man::ManArgs),
+    /// Build the .deb and the .rpm, their checksums and the SBOM
+    Package(package::PackageArgs),
     /// Run the kernel tests on the kernels of tests/kernels.toml, each in an emulated machine
     Vm(vm::VmArgs),
     /// The load of the bench, in its own process and network namespace
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
         Verb::Soak(args) => matrix::soak(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
+        Verb::Man(args) => man::run(&args),
+        Verb::Package(args) => package::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
     };

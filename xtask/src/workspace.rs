@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -32,6 +34,39 @@ pub fn cargo_home() -> Option<PathBuf> {
     env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+}
+
+/// Flags of rustc that keep the paths of the workspace and of packages out of what it compiles.
+pub fn remapped_paths() -> Vec<OsString> {
+    let mut flags = vec![remapped(root(), "/synprobe")];
+    flags.extend(
+        package_sources()
+            .iter()
+            .map(|index| remapped(index, "/packages")),
+    );
+    flags
+}
+
+/// The flag of rustc that replaces the beginning of paths.
+pub fn remapped(from: &Path, to: &str) -> OsString {
+    let mut flag = OsString::from("--remap-path-prefix=");
+    flag.push(from);
+    flag.push("=");
+    flag.push(to);
+    flag
+}
+
+/// Folders with unpacked packages. Their names contain the registry index, which differs between machines.
+fn package_sources() -> Vec<PathBuf> {
+    let Some(home) = cargo_home() else {
+        return Vec::new();
+    };
+    let Ok(folders) = fs::read_dir(home.join("registry/src")) else {
+        return Vec::new();
+    };
+    let mut folders: Vec<_> = folders.flatten().map(|f| f.path()).collect();
+    folders.sort();
+    folders
 }
 
 /// Runs a command and waits. A failure is an error that names the command.

@@ -1,16 +1,11 @@
 //! Builds the objects.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
 use super::{OBJECTS, strip::without_dwarf, toolchain::Toolchain};
-use crate::workspace::{cargo_home, root, run, target_dir};
+use crate::workspace::{remapped, remapped_paths, root, run, target_dir};
 
 /// The target: little endian.
 const TARGET: &str = "bpfel-unknown-none";
@@ -93,32 +88,10 @@ fn flags(toolchain: &Toolchain) -> OsString {
     let mut flags: Vec<OsString> = ["-Clinker=bpf-linker", "-Clink-arg=--btf"]
         .map(OsString::from)
         .to_vec();
-    let mut remap = |from: &Path, to: &str| {
-        let mut flag = OsString::from("--remap-path-prefix=");
-        flag.push(from);
-        flag.push("=");
-        flag.push(to);
-        flags.push(flag);
-    };
-    remap(root(), "/synprobe");
-    for index in package_sources() {
-        remap(&index, "/packages");
-    }
-    remap(&toolchain.sysroot.join("lib/rustlib/src/rust"), "/rust");
+    flags.extend(remapped_paths());
+    let library = toolchain.sysroot.join("lib/rustlib/src/rust");
+    flags.push(remapped(&library, "/rust"));
     flags.join("\u{1f}".as_ref())
-}
-
-/// Folders with unpacked packages. Their names contain the registry index, which differs between machines.
-fn package_sources() -> Vec<PathBuf> {
-    let Some(home) = cargo_home() else {
-        return Vec::new();
-    };
-    let Ok(folders) = fs::read_dir(home.join("registry/src")) else {
-        return Vec::new();
-    };
-    let mut folders: Vec<_> = folders.flatten().map(|f| f.path()).collect();
-    folders.sort();
-    folders
 }
 
 /// `PATH` with the linker's folder in front.
