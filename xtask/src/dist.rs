@@ -63,11 +63,13 @@ pub fn build_for(target: &str) -> Result<PathBuf> {
     run_command(
         Command::new(cargo())
             .current_dir(root())
-            // The bytes depend on no folder, and on no other flags.
+            // No path of this machine is in the binary, and no other flag changes it.
             .env(
                 "CARGO_ENCODED_RUSTFLAGS",
                 remapped_paths().join("\u{1f}".as_ref()),
             )
+            // Incremental compilation divides a crate in another way: other bytes.
+            .env("CARGO_INCREMENTAL", "0")
             .args(["build", "--locked", "--profile", "dist", "--target", target])
             .args(["-p", "synprobe"]),
     )?;
