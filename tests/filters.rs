@@ -8,16 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::{PortSet, Selection, parse_cidr},
-    model::{Confidence, Role, VerdictKind},
+    model::Role,
 };
-use synprobe_lab::{
-    Client, ConnectState, FaultInjector, Lab, LossPattern, Server, SocketFamily, settle, syn,
-};
+use synprobe_lab::{Client, ConnectState, Lab, Server, SocketFamily, settle};
 use synprobe_tests::{
-    harness::{self, Case, Undecided},
+    harness::{self, Case},
     pipeline_run::{self, WatchedRun, watch},
 };
 
@@ -239,53 +237,7 @@ fn main() -> ExitCode {
             }));
         }
     }
-    for family in SocketFamily::ALL {
-        cases.push(Case::for_family(
-            "dropped-elsewhere",
-            family,
-            dropped_elsewhere,
-        ));
-    }
     harness::main(cases)
-}
-
-/// One namespace and one role are selected. Another namespace drops the client's first SYN, and is found.
-fn dropped_elsewhere(family: SocketFamily) -> Result<()> {
-    let port = SERVERS[0];
-    let lab = Lab::new(family)?;
-    let mut options = pipeline_run::options(Selection {
-        netns: Some([lab.client.inode(); 2]),
-        role: Some(Role::Client),
-        peer_ports: ports(&port.to_string())?,
-        ..Selection::default()
-    });
-    options.namespaces = vec![lab.client.netns()];
-    let server = Server::start(vec![lab.listen(port, 64)?])?;
-    let mut fault = FaultInjector::attach(&lab.server)?;
-    fault.drop_here(0, syn(), LossPattern::First(1), port)?;
-    let (_, watched) = watch(options, |_| {
-        let mut client = Client::connect(&lab.client, lab.server_addr(port), |_| Ok(()))?;
-        let until = Instant::now() + Duration::from_secs(20);
-        settle([&mut client], &AtomicBool::new(false), until)?;
-        Ok(client)
-    })?;
-    server.stop()?;
-    ensure!(fault.count(0)?.dropped == 1, "one SYN was dropped");
-    let all: Vec<_> = watched.handshakes().collect();
-    let [(_, h)] = all[..] else {
-        bail!("one handshake is due: {all:#?}");
-    };
-    if watched.end.lost > 0 {
-        bail!(Undecided(format!("{} records were lost", watched.end.lost)));
-    }
-    let there = format!("netns:[{}]", lab.server.inode());
-    ensure!(
-        h.verdict == Some(VerdictKind::DroppedHere)
-            && h.confidence == Confidence::Certain
-            && h.evidence.iter().any(|e| e.fact.contains(&there)),
-        "{h:#?}"
-    );
-    Ok(())
 }
 
 fn answered(question: &Question, family: SocketFamily) -> Result<()> {

@@ -9,11 +9,13 @@ pub const DOCUMENTS: &str = "The packages install the documents in /usr/share/do
      installing.md the service.";
 
 /// Loads programs into the kernel, so it needs privileges.
-const LOADS: [&str; 6] = ["watch", "diagnose", "record", "serve", "connect", "lab"];
+const LOADS: [&str; 8] = [
+    "watch", "diagnose", "record", "report", "top", "serve", "connect", "lab",
+];
 /// Replays a recording in place of a run.
-const REPLAYS: [&str; 2] = ["watch", "diagnose"];
+const REPLAYS: [&str; 4] = ["watch", "diagnose", "report", "top"];
 /// Has colour on a terminal.
-const COLOURED: [&str; 4] = ["watch", "diagnose", "listeners", "lab"];
+const COLOURED: [&str; 5] = ["watch", "diagnose", "top", "listeners", "lab"];
 /// Tells the service manager when it is attached.
 const NOTIFIES: [&str; 3] = ["watch", "record", "serve"];
 
@@ -49,6 +51,16 @@ pub fn description(verb: Option<&str>) -> Vec<&'static str> {
             "Records a run to a file. The recording holds everything that the run learned from the host: addresses, \
              ports and process names too. Files have mode 0600. With --rolling it keeps the last minutes in a \
              folder; SIGUSR1 closes the current segment.",
+        ],
+        "report" => vec![
+            "Writes one HTML file, of a recording or of a run: what is wrong, with evidence, remedies and pictures. \
+             The file loads nothing from elsewhere and needs no JavaScript. It has mode 0600, because it names peers \
+             and processes.",
+        ],
+        "top" => vec![
+            "Shows what is wrong on a screen, live or from a recording: problems, listeners with both queues, \
+             handshakes in progress and peers. The key ? lists the keys, q quits. With --batch it prints plain text \
+             and needs no terminal.",
         ],
         "serve" => vec![
             "Watches all the time: metrics for Prometheus, the problems that are open, health and a page, over HTTP. \
@@ -112,7 +124,7 @@ pub fn exit_status(verb: Option<&str>) -> Vec<Entry> {
             _ => entry("1", "A failure at run time."),
         },
         match verb {
-            None | Some("watch" | "diagnose" | "join" | "record") => entry(
+            None | Some("watch" | "diagnose" | "join" | "record" | "report" | "top") => entry(
                 "2",
                 "Bad usage; also a file that is no recording, or one of a newer major version.",
             ),
@@ -208,8 +220,18 @@ pub fn examples(verb: Option<&str>) -> &'static [&'static str] {
             "sudo synprobe record --rolling /var/lib/synprobe --keep 15m --max-size 256M",
             "sudo synprobe record --cut incident.synrec --from /var/lib/synprobe --last 10m",
         ],
+        Some("report") => &[
+            "synprobe report --output incident.html --replay incident.synrec",
+            "sudo synprobe report --output now.html --duration 30s --port 8080",
+        ],
+        Some("top") => &[
+            "sudo synprobe top",
+            "synprobe top --replay incident.synrec",
+            "sudo synprobe top -b -n 3",
+        ],
         Some("serve") => &[
             "sudo synprobe serve",
+            "sudo synprobe serve --otlp http://collector:4318",
             "sudo synprobe serve --listen unix:/run/synprobe/http",
             "sudo synprobe serve --rolling /var/lib/synprobe --keep 30m",
         ],
