@@ -60,7 +60,8 @@ fn dropped(family: SocketFamily) -> Result<()> {
     if watched.end.lost > 0 {
         bail!(Undecided(format!("{} records were lost", watched.end.lost)));
     }
-    let there = format!("netns:[{}]", lab.server.inode());
+    // By its name, or by its inode where that was not looked up.
+    let there = lab.server.inode().to_string();
     ensure!(
         h.verdict == Some(VerdictKind::DroppedHere)
             && h.confidence == Confidence::Certain

@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use synprobe_ebpf::{
-    event::{Header, KIND_DROP, KIND_EARLY_RESET, KINDS, Wire},
+    event::{Header, KIND_EARLY_RESET, KINDS, Wire},
     stats::{REGULAR, Stats},
 };
 
@@ -100,18 +100,11 @@ pub fn unread(slot: u32, kind: u16) {
     count(slot, kind, |s| &mut s.unread);
 }
 
-/// Counts a record as held back because the limit per second is reached.
+/// Counts a record as held back because a limit per second is reached; `which` limit.
 #[inline(always)]
-pub fn held_back(kind: u16) {
+pub fn held_back(kind: u16, which: fn(&mut Stats) -> &mut u64) {
     count(REGULAR, kind, |s| &mut s.produced);
-    tally(REGULAR, |s| &mut s.held_back);
-}
-
-/// As [`held_back`], for a dropped packet outside the selection.
-#[inline(always)]
-pub fn other_held_back() {
-    count(REGULAR, KIND_DROP, |s| &mut s.produced);
-    tally(REGULAR, |s| &mut s.others_held_back);
+    tally(REGULAR, which);
 }
 
 /// As [`held_back`], for a connection that was reset early.

@@ -9,8 +9,8 @@ pub const STAND_IN: u32 = 1;
 /// Slots per CPU.
 pub const STATS_SLOTS: u32 = 2;
 
-/// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back` + `others_held_back` +
-/// `resets_held_back`, always.
+/// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back` +
+/// `elsewhere_held_back` + `others_held_back` + `resets_held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -22,7 +22,9 @@ pub struct Stats {
     pub unread: [u64; KINDS],
     /// `drop` records beyond [`DROPS_PER_SECOND`](crate::config::DROPS_PER_SECOND): not written.
     pub held_back: u64,
-    /// The same of packets outside the selection, beyond
+    /// The same of packets with a port of the selection, in another namespace or role.
+    pub elsewhere_held_back: u64,
+    /// The same of all other packets, beyond
     /// [`OTHER_DROPS_PER_SECOND`](crate::config::OTHER_DROPS_PER_SECOND).
     pub others_held_back: u64,
     /// The same of early resets, beyond
@@ -48,6 +50,9 @@ impl Stats {
         sum(&mut self.dropped, &other.dropped);
         sum(&mut self.unread, &other.unread);
         self.held_back = self.held_back.wrapping_add(other.held_back);
+        self.elsewhere_held_back = self
+            .elsewhere_held_back
+            .wrapping_add(other.elsewhere_held_back);
         self.others_held_back = self.others_held_back.wrapping_add(other.others_held_back);
         self.resets_held_back = self.resets_held_back.wrapping_add(other.resets_held_back);
         self.drop_runs = self.drop_runs.wrapping_add(other.drop_runs);

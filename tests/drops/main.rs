@@ -160,7 +160,8 @@ impl Watch {
         ensure!(counts == (0, 0), "lost: {stats:?}");
         let written = self.seen.len() as u64 + self.others;
         ensure!(
-            stats.produced[kind] == written + stats.held_back + stats.others_held_back,
+            stats.produced[kind]
+                == written + stats.held_back + stats.elsewhere_held_back + stats.others_held_back,
             "{} and {} others seen: {stats:?}",
             self.seen.len(),
             self.others

@@ -35,7 +35,7 @@ use super::{
     finish,
 };
 use crate::{
-    emit::{emit, held_back, other_held_back, tally, within_limit},
+    emit::{emit, held_back, tally, within_limit},
     filter::{either_port_passes, ends_pass, inode_passes, role_passes},
     kread::{
         Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, netns_of_device, peer_addr,
@@ -141,7 +141,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
     let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
     if selected {
         if !within_limit(&DROP_SECOND, OF_SELECTION, DROPS_PER_SECOND) {
-            held_back(KIND_DROP);
+            held_back(KIND_DROP, |s| &mut s.held_back);
             return Ok(());
         }
     } else if !wanted || !is_let_through(&segment) {
@@ -205,16 +205,15 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
 #[inline(always)]
 fn is_let_through(segment: &PacketHeaders) -> bool {
     // Where a packet is forwarded, none of its ends is the local one. Addresses would not fit on the stack.
-    if either_port_passes(segment.ports(true)) {
-        let passes = within_limit(&DROP_SECOND, OF_ITS_PORTS, DROPS_PER_SECOND);
-        if !passes {
-            held_back(KIND_DROP);
-        }
-        return passes;
-    }
-    let passes = within_limit(&DROP_SECOND, OF_OTHERS, OTHER_DROPS_PER_SECOND);
-    if !passes {
-        other_held_back();
+    let of_its_ports = either_port_passes(segment.ports(true));
+    let passes = match of_its_ports {
+        true => within_limit(&DROP_SECOND, OF_ITS_PORTS, DROPS_PER_SECOND),
+        false => within_limit(&DROP_SECOND, OF_OTHERS, OTHER_DROPS_PER_SECOND),
+    };
+    match (passes, of_its_ports) {
+        (true, _) => (),
+        (false, true) => held_back(KIND_DROP, |s| &mut s.elsewhere_held_back),
+        (false, false) => held_back(KIND_DROP, |s| &mut s.others_held_back),
     }
     passes
 }

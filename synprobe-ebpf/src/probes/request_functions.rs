@@ -114,7 +114,7 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
         return Ok(());
     }
     if !within_limit(&DROP_SECOND, OF_SELECTION, DROPS_PER_SECOND) {
-        held_back(KIND_REQUEST);
+        held_back(KIND_REQUEST, |s| &mut s.held_back);
         return Ok(());
     }
     let queue = match scratch.queue as u8 {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
-    config::{EARLY_RESETS_PER_SECOND, OTHER_DROPS_PER_SECOND},
+    config::{DROPS_PER_SECOND, EARLY_RESETS_PER_SECOND, OTHER_DROPS_PER_SECOND},
     event::{
         KIND_DROP, KIND_EARLY_RESET, KIND_NAMES, KIND_REQUEST, KIND_RETRANSMIT, KIND_STATE,
         KIND_SYNACK,
@@ -82,16 +82,28 @@ impl Losses {
         for (events, reason) in [unwatched, held_back] {
             add(events, &|| reason.clone(), Missed::Drops);
         }
-        let others = stats
-            .others_held_back
-            .saturating_sub(self.stats.others_held_back);
-        let many = || {
-            format!(
-                "drop records of packets outside the selection: more than {OTHER_DROPS_PER_SECOND} in a second \
-                 on one CPU"
-            )
-        };
-        add(others, &many, Missed::OtherDrops);
+        let before = &self.stats;
+        let elsewhere = (stats.elsewhere_held_back).saturating_sub(before.elsewhere_held_back);
+        let others = (stats.others_held_back).saturating_sub(before.others_held_back);
+        for (events, of, which, most) in [
+            (
+                elsewhere,
+                Missed::Drops,
+                "in other namespaces or roles",
+                DROPS_PER_SECOND,
+            ),
+            (
+                others,
+                Missed::OtherDrops,
+                "outside the selection",
+                OTHER_DROPS_PER_SECOND,
+            ),
+        ] {
+            let many = || {
+                format!("drop records of packets {which}: more than {most} in a second on one CPU")
+            };
+            add(events, &many, of);
+        }
         let resets = stats
             .resets_held_back
             .saturating_sub(self.stats.resets_held_back);

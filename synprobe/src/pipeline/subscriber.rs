@@ -171,7 +171,8 @@ impl Subscriber {
             Some(uses) => batch.lines.iter().filter(|line| uses(line)).count(),
             None => batch.lines.len(),
         };
-        if used == 0 {
+        // Queues that were read come without a line. They are for an output that uses everything.
+        if used == 0 && (self.uses.is_some() || batch.queues.is_none()) {
             return;
         }
         let mut state = self.queue.lock();
