@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
-    model::{Body, HalfOpenSource, Handshake, Line, Outcome, Role},
+    model::{Body, HalfOpenSource, Handshake, Line, Outcome, Role, VerdictKind},
     pipeline::Setup,
     probe::half_open_source::RequestedMode,
     verbs::lab,
@@ -305,6 +305,14 @@ impl<'l> ModeComparison<'l> {
             // went through; no program of the exact mode has a part in these.
             _ if e.connection.role == Role::Client || e.outcome == Outcome::Established => {
                 self.name("judged at once, by what each agent had seen of others by then");
+            }
+            // The way back to a silent peer is looked up while the run goes on. A line that is printed before the
+            // answer names what is certain without it.
+            (Some(t), Some(e))
+                if [t, e].contains(&VerdictKind::AsymmetricNat)
+                    && [t, e].contains(&VerdictKind::PeerSilent) =>
+            {
+                self.name("judged at once, before the way back was known");
             }
             // What was there before a run is judged by less.
             _ if self.incident => self.name("a verdict on what was there before the run"),
