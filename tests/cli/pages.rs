@@ -28,24 +28,33 @@ fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
+fn call(lab: &Lab) -> Result<Client> {
+    Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))
+}
+
+/// As many clients as an accept queue of 3 takes; one more fits.
+fn fill_queue(lab: &Lab) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(call(lab)?);
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    settle(&mut clients, &AtomicBool::new(false), until)?;
+    Ok(clients)
+}
+
 /// The report of a live run: the cause, the queue, and no more overflows than the kernel counted.
 pub fn report_full_queue() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;
     let _full = lab.listen(PORT, 3)?;
-    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(connect()?);
-    }
-    let until = Instant::now() + Duration::from_secs(20);
-    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let mut clients = fill_queue(&lab)?;
     let output = Scratch::new();
     let before = tcp_ext(&lab.server, "ListenOverflows")?;
     let child = command(&["report", "--duration", "6s", "--output", output.text()])?
         .args(["--netns", &netns_path(&lab.server)])
         .spawn()?;
     // Its SYNs go on being refused, at 0, 1, 2 s …
-    clients.push(connect()?);
+    clients.push(call(&lab)?);
     let ran = ended(child)?;
     let counted = tcp_ext(&lab.server, "ListenOverflows")? - before;
     ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
@@ -77,13 +86,8 @@ pub fn diagnose_full_queue() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;
     let full = lab.listen(PORT, 3)?;
     let vanishing = lab.listen(PORT + 1, 3)?;
-    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(connect()?);
-    }
     let until = Instant::now() + Duration::from_secs(20);
-    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let mut clients = fill_queue(&lab)?;
     let netns = netns_path(&lab.server);
     for format in ["json", "text"] {
         let before = tcp_ext(&lab.server, "ListenOverflows")?;
@@ -91,7 +95,7 @@ pub fn diagnose_full_queue() -> Result<()> {
             .args(["--netns", &netns])
             .spawn()?;
         // Its SYNs go on being refused, at 0, 1, 2 s …; one of them while it is watched.
-        clients.push(connect()?);
+        clients.push(call(&lab)?);
         while tcp_ext(&lab.server, "ListenOverflows")? < before + 3 {
             ensure!(
                 Instant::now() < until + Duration::from_secs(20),
@@ -128,15 +132,9 @@ pub fn diagnose_full_queue() -> Result<()> {
 pub fn issue14_5_selections() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;
     let full = lab.listen(PORT, 3)?;
-    let connect = || Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()));
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(connect()?);
-    }
-    let until = Instant::now() + Duration::from_secs(20);
-    settle(&mut clients, &AtomicBool::new(false), until)?;
+    let mut clients = fill_queue(&lab)?;
     // Its SYNs are dropped without a half-open.
-    clients.push(connect()?);
+    clients.push(call(&lab)?);
     let netns = netns_path(&lab.server);
     let port = PORT.to_string();
     let selections: [(&[&str], bool); 5] = [

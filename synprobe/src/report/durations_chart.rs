@@ -6,7 +6,7 @@ use synprobe_ebpf::histogram::{BUCKETS, bucket, from_us};
 
 use super::{
     HtmlReport,
-    html::{begin_picture, number, percent},
+    html::{begin_picture, number, percent, tick},
     sums::Buckets,
 };
 use crate::{model::Role, util::format};
@@ -156,19 +156,7 @@ fn log_axis(out: &mut String, first: usize, last: usize) {
         if !(0.0..=whole).contains(&at) {
             continue;
         }
-        let x = percent(at, whole);
-        let anchor = match x {
-            0.0..4.0 => "start",
-            96.0.. => "end",
-            _ => "middle",
-        };
-        let _ = write!(
-            out,
-            "<line class=\"ax\" x1=\"{x}%\" x2=\"{x}%\" y1=\"{y}\" y2=\"{}\"/>\
-             <text x=\"{x}%\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
-            y + 4,
-            y + 17
-        );
+        tick(out, (percent(at, whole), y), 4.0, label);
     }
 }
 

@@ -102,21 +102,25 @@ pub(super) fn time_axis(out: &mut String, length_us: u64, y: u32) {
     );
     let length = length_us as f64;
     for us in ticks(length_us) {
-        let x = percent(us as f64, length);
-        let anchor = match x {
-            0.0..3.0 => "start",
-            97.0.. => "end",
-            _ => "middle",
-        };
-        let _ = write!(
-            out,
-            "<line class=\"ax\" x1=\"{x}%\" x2=\"{x}%\" y1=\"{y}\" y2=\"{}\"/>\
-             <text x=\"{x}%\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
-            y + 4,
-            y + 17,
-            tick_label(us)
-        );
+        tick(out, (percent(us as f64, length), y), 3.0, &tick_label(us));
     }
+}
+
+/// Draws a tick of an axis at (percent of the width, pixels), with its label. Labels within `margin` percent of an
+/// end do not leave the picture.
+pub(super) fn tick(out: &mut String, (x, y): (f64, u32), margin: f64, label: &str) {
+    let anchor = match x {
+        _ if (0.0..margin).contains(&x) => "start",
+        _ if x >= 100.0 - margin => "end",
+        _ => "middle",
+    };
+    let _ = write!(
+        out,
+        "<line class=\"ax\" x1=\"{x}%\" x2=\"{x}%\" y1=\"{y}\" y2=\"{}\"/>\
+         <text x=\"{x}%\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
+        y + 4,
+        y + 17
+    );
 }
 
 /// The begin of a picture that is as wide as the page and `height` pixels high. A reader who does not see it gets

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::time_axis::Intervals;
 use crate::model::{Listener, QueueSample};
 
-/// Peers, and networks, that are told apart.
+/// Peers that are counted one by one, and networks.
 const PEERS: usize = 4096;
 /// Listening sockets whose queues are followed.
 const LISTENERS: usize = 1024;

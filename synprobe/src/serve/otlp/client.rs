@@ -30,7 +30,7 @@ const AGENT: &str = concat!("synprobe/", env!("CARGO_PKG_VERSION"));
 pub(super) enum CollectorReply {
     /// It has taken them, but for `rejected` items.
     Taken { rejected: u64, why: String },
-    /// Not now: it may be sent again, after this time if one is named.
+    /// Not now: the request may be retried, after this time if one is named.
     Later {
         why: String,
         after: Option<Duration>,
@@ -39,7 +39,7 @@ pub(super) enum CollectorReply {
     Refused(String),
 }
 
-/// Why there is no reply. It may be sent again.
+/// Why there is no reply. The request may be retried.
 #[derive(Debug, Error)]
 pub(super) enum NoReply {
     #[error("{0}")]
@@ -140,7 +140,7 @@ impl CollectorClient {
     }
 }
 
-/// By the rules of OTLP/HTTP: what may be sent again, and what not.
+/// By the rules of OTLP/HTTP: which requests may be retried.
 fn reply_of(status: StatusCode, after: Option<Duration>, body: &[u8]) -> CollectorReply {
     let why = format!("HTTP {status}");
     match status.as_u16() {
