@@ -99,11 +99,18 @@ impl Verdict for Unreachable {
         let router = drops.into_iter().find(|d| is_of_a_router(d, h));
         finding = finding.maybe_pro(router.map(|drop| context.fact_of_drop(drop, h)));
         let peer = h.connection.peer_addr;
+        let redirected = context.redirected_to(&h.connection);
+        // NAT translates the source of an ICMP error too (`nf_nat_icmp_reply_translation()`).
+        let translated = word.is_some_and(|word| redirected.is_some() && word.from == peer);
+        finding = finding.maybe_pro(translated.then(|| {
+            "NAT gives such an error the address that was called: who sent it is not known from it"
+                .to_owned()
+        }));
         let own = word
             .filter(|word| word.from == h.connection.local_addr)
             .map(IcmpReport::as_own);
         finding = finding.maybe_pro(own.and_then(|own| own_words(own, h, context)));
-        let filter = word.filter(|word| own.is_none() && word.is_of_a_filter());
+        let filter = word.filter(|word| own.is_none() && !translated && word.is_of_a_filter());
         finding = finding.maybe_pro(filter.map(|word| {
             let of = match word.from == h.connection.peer_addr {
                 true => "the address that was called".to_owned(),
@@ -112,8 +119,17 @@ impl Verdict for Unreachable {
             format!("a packet filter of {of} rejects: a closed port answers with RST")
         }));
         let run = enter_of(&h.connection);
+        let real = redirected.map_or(peer, |to| to.ip());
+        let port = redirected.map_or(h.connection.peer_port, |to| Some(to.port()));
+        // The next hop of the real destination did not answer, in this namespace.
+        let silent = context.drops_of_handshake(h).into_iter().find(|d| {
+            translated && d.netns == h.connection.netns && d.reason.starts_with("NEIGH_")
+        });
+        finding = finding.maybe_pro(silent.map(|drop| context.fact_of_drop(drop, h)));
         let whom = match word {
-            _ if own == Some(OwnIcmp::LinkFailure) => format!("{run}ip neigh show {peer}; "),
+            _ if own == Some(OwnIcmp::LinkFailure) || silent.is_some() => {
+                format!("{run}ip neigh show {real}; ")
+            }
             _ if own == Some(OwnIcmp::Rule) => {
                 format!("{run}nft list ruleset; {run}iptables-save -c; {run}ip6tables-save -c; ")
             }
@@ -122,8 +138,8 @@ impl Verdict for Unreachable {
             _ => String::new(),
         };
         Some(finding.remedy(format!(
-            "{whom}{run}ip route get {peer}; {run}traceroute -T -p {} {peer}",
-            h.connection.peer_port.unwrap_or(0)
+            "{whom}{run}ip route get {real}; {run}traceroute -T -p {} {real}",
+            port.unwrap_or(0)
         )))
     }
 
