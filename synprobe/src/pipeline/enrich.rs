@@ -261,10 +261,17 @@ impl Enricher {
             Some(own) => Some(own),
             // The words are the verdicts': this host's settings have no part in it.
             None if by_socket || by_half_open => named("", ""),
-            None if r.sender != 0 => named(
-                "it was freed while its own socket was still sending it: the kernel gives no reason",
-                "ip route get <peer> from <local>; ip xfrm policy; tc -s qdisc show; ip -s -s link",
-            ),
+            None if r.sender != 0 => match self.symbols.name(r.location) {
+                // The output of a route that leads nowhere (`xfrm_lookup()` makes one, `dst_dev_put()` too).
+                Some("dst_discard_out") => named(
+                    "its route discards it: an IPsec policy whose state is missing, or a device that is gone",
+                    "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat; ip route get <peer> from <local>",
+                ),
+                _ => named(
+                    "it was freed while its own socket was still sending it: the kernel gives no reason",
+                    "ip route get <peer> from <local>; ip xfrm policy; tc -s qdisc show; ip -s -s link",
+                ),
+            },
             None => None,
         };
         if self.meanings.len() >= REMEMBERED {
