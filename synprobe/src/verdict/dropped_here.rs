@@ -257,7 +257,12 @@ mod tests {
     #[test]
     fn a_drop_of_its_own_packets_makes_it() {
         let h = half_open(Outcome::Expired);
-        let judgement = judged(&h, dropping(&h, Packet::SynAck));
+        let unnamed = judged(&h, dropping(&h, Packet::SynAck));
+        let remedy = unnamed.remedy.as_deref();
+        assert_eq!(remedy, Some("in netns:[4026531833]: nft list ruleset"));
+        let mut context = dropping(&h, Packet::SynAck);
+        context.set_netns_name(NETNS, Some("host".into()));
+        let judgement = judged(&h, context);
         assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
         assert_eq!(judgement.confidence, Confidence::Certain);
         assert_eq!(

@@ -100,7 +100,7 @@ impl Context {
 
     /// Commands for a dropped packet, which run as they are printed.
     pub fn remedy_of_drop(&self, d: &DroppedPacket) -> String {
-        let run = enter(self.netns_name(d.netns).as_deref());
+        let run = self.enter_netns(d.netns);
         let rule = || self.rule_of_drop(d).and_then(|rule| rule.show);
         self.remedy_by_route(d, &run)
             .unwrap_or_else(|| each_by(&run, &rule().unwrap_or_else(|| d.remedy())))
@@ -108,7 +108,15 @@ impl Context {
 
     /// Commands, as they run in a namespace.
     pub fn each_in(&self, netns: u32, commands: &str) -> String {
-        each_by(&enter(self.netns_name(netns).as_deref()), commands)
+        each_by(&self.enter_netns(netns), commands)
+    }
+
+    /// What a command begins with that is to run in a namespace. One whose name is not known has its number.
+    fn enter_netns(&self, netns: u32) -> String {
+        match self.netns_name(netns) {
+            Some(name) => enter(Some(&name)),
+            None => enter(Some(&format!("netns:[{netns}]"))),
+        }
     }
 
     fn remedy_by_route(&self, d: &DroppedPacket, run: &str) -> Option<String> {
