@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use synprobe::{
     filter::Detail,
     model::{
-        AcceptWaitSource, Body, Confidence, Counted, HalfOpenSource, Lost, Missed, Problem, Role,
-        VerdictKind,
+        AcceptWaitSource, Body, Confidence, Counted, Evidence, HalfOpenSource, Lost, Missed,
+        Problem, Role, VerdictKind,
     },
     pipeline::Setup,
     probe::half_open_source::RequestedMode,
@@ -180,6 +180,9 @@ fn told(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     if ["own-firewall", "own-reject", "incident-firewall"].contains(&scenario.name()) {
         names_its_rules(&run)?;
     }
+    if scenario.name() == "transparent-proxy" {
+        blames_the_proxy(&run)?;
+    }
     harness::figure(format!(
         "{} {}: {} handshakes with a known cause, {} without enough evidence, {} wrong",
         scenario.name(),
@@ -252,6 +255,40 @@ fn names_its_rules(run: &LabRun) -> Result<()> {
     harness::figure(format!(
         "{named} handshakes name the rule that stopped them"
     ));
+    Ok(())
+}
+
+/// The queue that is full is the proxy's. The application listens on the port that was called, and has room.
+fn blames_the_proxy(run: &LabRun) -> Result<()> {
+    let [called, proxy] = [synprobe_lab::PORT, synprobe_lab::PORT + 1];
+    let mut of_handshakes = 0;
+    for line in &run.lines {
+        let evidence = match &line.body {
+            Body::Handshake(h) if h.verdict == Some(VerdictKind::AcceptQueueFull) => {
+                of_handshakes += 1;
+                let handed = format!(":{called} to listener ");
+                let said = |e: &Evidence| {
+                    e.fact.contains(&handed) && e.fact.contains(&format!(":{proxy} ("))
+                };
+                ensure!(h.evidence.iter().any(said), "{h:#?}");
+                &h.evidence
+            }
+            Body::Problem(p) => &p.evidence,
+            _ => continue,
+        };
+        let full = |port: u16| {
+            let words = format!(":{port} (");
+            let is_full = |f: &str| f.starts_with("listener ") && f.contains("accept queue full");
+            evidence
+                .iter()
+                .any(move |e| is_full(&e.fact) && e.fact.contains(&words))
+        };
+        ensure!(full(proxy) && !full(called), "{evidence:#?}");
+    }
+    ensure!(
+        of_handshakes == 2,
+        "{of_handshakes} handshakes at a full queue"
+    );
     Ok(())
 }
 

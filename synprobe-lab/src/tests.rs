@@ -128,6 +128,7 @@ scenario_tests! {
     asymmetric_return = "asymmetric-return";
     no_route_back = "no-route-back";
     syn_queue_full = "syn-queue-full";
+    transparent_proxy = "transparent-proxy";
     listener_reload = "listener-reload";
     reuseport_worker = "reuseport-worker";
     incident_accept_queue = "incident-accept-queue";

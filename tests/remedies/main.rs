@@ -28,6 +28,7 @@ const LEFT_OUT: &[&str] = &[
     "flash-crowd",
     "reuseport-worker",
     "accept-queue-full",
+    "transparent-proxy",
     "data-unacknowledged",
     "ports-exhausted",
     "tuple-in-use",

@@ -14,6 +14,8 @@ pub enum RedirectedBy {
     Nat,
     /// A program attached to the cgroup (`BPF_CGROUP_INET4_CONNECT`, `BPF_CGROUP_INET6_CONNECT`).
     Cgroup,
+    /// TPROXY, or a BPF `sk_lookup` program: a socket of this host has the address called.
+    Tproxy,
 }
 
 /// The real destination of a connection that this host sends to another address than the one called.

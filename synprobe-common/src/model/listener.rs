@@ -65,6 +65,10 @@ pub struct Listener {
     /// How long the connections of its port waited for accept(). The engine finds it: it is in no recording.
     #[serde(skip)]
     pub accept_wait: Option<AcceptWait>,
+    /// IP_TRANSPARENT is set: TPROXY may hand it connections to other addresses and ports. `false` where the kernel
+    /// does not tell (before Linux 5.10). In a recording it is an input of its own.
+    #[serde(skip)]
+    pub transparent: bool,
 }
 
 impl Listener {
@@ -91,6 +95,7 @@ impl Listener {
             inode: None,
             owner_state: None,
             accept_wait: None,
+            transparent: false,
         }
     }
 }

@@ -88,8 +88,9 @@ pub struct Flow {
     pub peer_port: u16,
     /// The socket's own family: [`AF_INET`] or [`AF_INET6`].
     pub family: u16,
-    /// Zero.
-    pub _pad: u16,
+    /// Of a half-open: the port of its listener (`rsk_listener`), host order. It is not `local_port` where TPROXY or a
+    /// BPF `sk_lookup` program chose the listener. 0: the record does not tell.
+    pub listener_port: u16,
     /// Inode of the network namespace (`net.ns.inum`).
     pub netns: u32,
     /// Zero.

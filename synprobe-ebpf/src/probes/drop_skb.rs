@@ -182,6 +182,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             r.listener = 1;
             // The socket's family can differ from that of the packet.
             r.flow.family = listener.read(place!(family))?;
+            r.flow.listener_port = listener.read(place!(num))?;
             r.qlen = listener.read(place!(qlen))?;
             r.young = listener.read(place!(young))?;
             r.ack_backlog = listener.read(place!(ack_backlog))?;

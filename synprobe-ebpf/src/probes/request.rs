@@ -135,6 +135,7 @@ fn fill(r: &mut RequestRecord, req: Kptr, ports: Ports) -> Result<(), ReadError>
     r.rcv_isn = req.read(place!(rcv_isn))?;
     let listener = Kptr::new(req.read(place!(listener))?);
     r.listener_state = listener.read(place!(state))?;
+    r.flow.listener_port = listener.read(place!(num))?;
     r.qlen = listener.read(place!(qlen))?;
     r.young = listener.read(place!(young))?;
     r.ack_backlog = listener.read(place!(ack_backlog))?;

@@ -130,6 +130,7 @@ fn try_syn_done(sk: Kptr, skb: u64) -> Result<(), ReadError> {
         r.flow.peer_port = ports.peer;
         r.flow.family = sk.read(place!(family))?;
         r.flow.netns = netns;
+        r.flow.listener_port = sk.read(place!(num))?;
         r.listener_state = sk.read(place!(state))?;
         r.qlen = sk.read(place!(qlen))?;
         r.young = sk.read(place!(young))?;

@@ -50,6 +50,7 @@ fn try_retransmit_synack(ctx: &RawTracePointContext) -> Result<(), ReadError> {
         r.trigger = trigger(sk, req, r.sock_state)?;
         // Limits and queues are those of the listener, also where `sk` is a Fast Open child.
         let listener = Kptr::new(req.read(place!(listener))?);
+        r.flow.listener_port = listener.read(place!(num))?;
         r.qlen = listener.read(place!(qlen))?;
         r.young = listener.read(place!(young))?;
         r.ack_backlog = listener.read(place!(ack_backlog))?;

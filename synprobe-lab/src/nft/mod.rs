@@ -3,6 +3,8 @@
 //! Types, attributes and expressions: `linux/netfilter/nf_tables.h`. One transaction, between a
 //! begin and an end of batch, makes the table, its base chains and the rules, or nothing.
 
+mod expressions;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -10,6 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+
+use expressions::{
+    Expression, bitwise, compare, expression, immediate, meta, nat, payload, tproxy, verdict,
+};
 
 use super::{
     ns::Ns,
@@ -31,9 +37,6 @@ const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
-const NFTA_DATA_VALUE: u16 = 1;
-const NFTA_DATA_VERDICT: u16 = 2;
-const NFTA_VERDICT_CODE: u16 = 1;
 const NFT_NAT_SNAT: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
 /// Where protocol, source and destination stand in the IPv4 and IPv6 headers.
@@ -50,6 +53,8 @@ pub enum NftHook {
     Input,
     /// Packets from this host.
     Output,
+    /// Received packets before DNAT: TPROXY.
+    Mangle,
     /// Received packets before routing: DNAT.
     Prerouting,
     /// Packets that are forwarded.
@@ -65,6 +70,7 @@ impl NftHook {
         match self {
             Self::Input => b"input\0",
             Self::Output => b"output\0",
+            Self::Mangle => b"mangle\0",
             Self::Prerouting => b"prerouting\0",
             Self::Forward => b"forward\0",
             Self::Postrouting => b"postrouting\0",
@@ -79,6 +85,10 @@ impl NftHook {
         let (number, (priority, kind)) = match self {
             Self::Input => (libc::NF_INET_LOCAL_IN, filter),
             Self::Output => (libc::NF_INET_LOCAL_OUT, filter),
+            Self::Mangle => (
+                libc::NF_INET_PRE_ROUTING,
+                (libc::NF_IP_PRI_MANGLE, &b"filter\0"[..]),
+            ),
             Self::Prerouting => (libc::NF_INET_PRE_ROUTING, nat),
             Self::Forward => (libc::NF_INET_FORWARD, filter),
             Self::Postrouting => (
@@ -150,6 +160,9 @@ pub struct NftRule {
     pub snat: Option<IpAddr>,
     /// The one port that `snat` gives; `None`: any that is free.
     pub snat_port: Option<u16>,
+    /// The port of the transparent listener that takes the connection in place of a drop, valid only at
+    /// [`NftHook::Mangle`].
+    pub tproxy: Option<u16>,
 }
 
 impl NftRule {
@@ -167,6 +180,7 @@ impl NftRule {
             dnat: None,
             snat: None,
             snat_port: None,
+            tproxy: None,
         }
     }
 
@@ -186,6 +200,15 @@ impl NftRule {
             destination_port: Some(port),
             snat: Some(to),
             ..Self::drop(NftHook::Postrouting)
+        }
+    }
+
+    /// A rule that hands connections to a port to the transparent listener on another one.
+    pub fn tproxy(port: u16, listener: u16) -> Self {
+        Self {
+            destination_port: Some(port),
+            tproxy: Some(listener),
+            ..Self::drop(NftHook::Mangle)
         }
     }
 
@@ -222,6 +245,11 @@ impl NftRule {
         }
         if self.counter {
             all.push(expression(b"counter\0", vec![], vec![]));
+        }
+        if let Some(listener) = self.tproxy {
+            all.push(immediate(libc::NFT_REG_1 as u32, &listener.to_be_bytes()));
+            all.push(tproxy(v6));
+            return all;
         }
         match (self.dnat, self.snat) {
             (None, None) => all.push(match self.reject {
@@ -299,90 +327,6 @@ fn commit(batch: Vec<NetlinkRequest>) -> io::Result<()> {
 fn message(kind: libc::c_int, flags: libc::c_int, family: u8) -> NetlinkRequest {
     let kind = (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16;
     NetlinkRequest::new(kind, flags, &[family, 0, 0, 0])
-}
-
-/// Adds an expression to a rule.
-type Expression = Box<dyn FnOnce(NetlinkRequest) -> NetlinkRequest>;
-
-/// Builds an expression from its name and its attributes (type, value).
-fn expression(
-    name: &'static [u8],
-    numbers: Vec<(u16, u32)>,
-    data: Vec<(u16, Vec<u8>)>,
-) -> Expression {
-    Box::new(move |m| {
-        m.attr(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, |m| {
-            let m = numbers
-                .into_iter()
-                .fold(m, |m, (kind, value)| m.attr(kind, &value.to_be_bytes()));
-            data.into_iter().fold(m, |m, (kind, value)| {
-                m.nested(kind, |m| m.attr(NFTA_DATA_VALUE, &value))
-            })
-        })
-    })
-}
-
-const REG_1: u32 = libc::NFT_REG_1 as u32;
-
-/// NFTA_META_DREG, NFTA_META_KEY.
-fn meta(key: u32) -> Expression {
-    expression(b"meta\0", vec![(1, REG_1), (2, key)], vec![])
-}
-
-/// NFTA_PAYLOAD_DREG, _BASE, _OFFSET, _LEN.
-fn payload(base: libc::c_int, offset: u32, len: usize) -> Expression {
-    let numbers = vec![(1, REG_1), (2, base as u32), (3, offset), (4, len as u32)];
-    expression(b"payload\0", numbers, vec![])
-}
-
-/// NFTA_BITWISE_SREG, _DREG, _LEN, _MASK, _XOR.
-fn bitwise(mask: &[u8]) -> Expression {
-    let numbers = vec![(1, REG_1), (2, REG_1), (3, mask.len() as u32)];
-    let data = vec![(4, mask.to_vec()), (5, vec![0; mask.len()])];
-    expression(b"bitwise\0", numbers, data)
-}
-
-/// NFTA_CMP_SREG, _OP, _DATA.
-fn compare(value: &[u8]) -> Expression {
-    let numbers = vec![(1, REG_1), (2, libc::NFT_CMP_EQ as u32)];
-    expression(b"cmp\0", numbers, vec![(3, value.to_vec())])
-}
-
-/// NFTA_IMMEDIATE_DREG, _DATA.
-fn immediate(register: u32, value: &[u8]) -> Expression {
-    expression(
-        b"immediate\0",
-        vec![(1, register)],
-        vec![(2, value.to_vec())],
-    )
-}
-
-/// NFTA_NAT_TYPE, _FAMILY, _REG_ADDR_MIN, _REG_PROTO_MIN.
-fn nat(v6: bool, kind: u32, with_port: bool) -> Expression {
-    let family = if v6 {
-        libc::NFPROTO_IPV6
-    } else {
-        libc::NFPROTO_IPV4
-    };
-    let mut numbers = vec![(1, kind), (2, family as u32), (3, REG_1)];
-    if with_port {
-        numbers.push((5, libc::NFT_REG_2 as u32));
-    }
-    expression(b"nat\0", numbers, vec![])
-}
-
-fn verdict(code: u32) -> Expression {
-    Box::new(move |m| {
-        m.attr(NFTA_EXPR_NAME, b"immediate\0")
-            .nested(NFTA_EXPR_DATA, |m| {
-                m.attr(1, &(libc::NFT_REG_VERDICT as u32).to_be_bytes())
-                    .nested(2, |m| {
-                        m.nested(NFTA_DATA_VERDICT, |m| {
-                            m.attr(NFTA_VERDICT_CODE, &code.to_be_bytes())
-                        })
-                    })
-            })
-    })
 }
 
 fn whole(address: IpAddr) -> u8 {

@@ -41,6 +41,7 @@ mod syn_lost;
 mod syn_queue_full;
 mod synack_lost;
 mod tcp_md5;
+mod transparent_proxy;
 mod tuple_in_use;
 mod unreachable;
 
@@ -112,6 +113,7 @@ static ALL: &[&dyn Scenario] = &[
     &asymmetric_return::AsymmetricReturnScenario,
     &no_route_back::NoRouteBackScenario,
     &syn_queue_full::SynQueueFullScenario,
+    &transparent_proxy::TransparentProxyScenario,
     &listener_reload::ListenerReloadScenario,
     &reuseport_worker::ReuseportWorkerScenario,
     &incident_accept_queue::IncidentAcceptQueueScenario,

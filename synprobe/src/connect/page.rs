@@ -210,6 +210,7 @@ fn redirected(of: &AttemptDetail) -> Vec<String> {
     };
     let by = match redirect.by {
         RedirectedBy::Nat => "this host's NAT",
+        RedirectedBy::Tproxy => "TPROXY, or a BPF program (sk_lookup), of this host",
         RedirectedBy::Cgroup => "a BPF program of this process's cgroup (connect hook)",
     };
     let mut lines = vec![format!(

@@ -3,12 +3,15 @@
 
 use std::net::SocketAddr;
 
+use synprobe_ebpf::event::Flow;
+
 use super::{attempt::AttemptResult, path::RouteLookup};
 use crate::{
-    diag::{listener_table::read_listeners, nat},
+    diag::{listener_table::read_listeners, nat, sock_diag::SockDiag},
     filter::PortSet,
     model::RedirectedBy,
     sys::netns::NetNs,
+    util::addresses::mapped,
 };
 
 /// Where a connection goes in place of the address called.
@@ -46,10 +49,47 @@ pub fn look_up(tried: &mut [AttemptResult], netns: &NetNs, routes: &mut RouteLoo
             .filter(|to| *to != called)
             .map(|to| (to, RedirectedBy::Nat));
         let by_program = tried[at].rewritten.map(|to| (to, RedirectedBy::Cgroup));
-        tried[at].redirect = by_program
+        let redirect = by_program
             .or(by_nat)
             .map(|(to, by)| info(to, by, netns, routes));
+        tried[at].redirect = redirect.or_else(|| taken_over(&tried[at], called, netns, routes));
     }
+}
+
+/// The other end of a connection is a socket of this namespace, though the address called is not: TPROXY. `None` also
+/// where several listeners may have taken it.
+fn taken_over(
+    tried: &AttemptResult,
+    called: SocketAddr,
+    netns: &NetNs,
+    routes: &mut RouteLookup,
+) -> Option<RedirectInfo> {
+    let local = tried.local?;
+    if routes.is_local(called.ip()) {
+        return None;
+    }
+    let server = Flow {
+        local_addr: mapped(called.ip()),
+        local_port: called.port(),
+        peer_addr: mapped(local.ip()),
+        peer_port: local.port(),
+        ..Flow::default()
+    };
+    let mut sock_diag = SockDiag::open(netns).ok()?;
+    sock_diag.get(&server, 0).ok()??;
+    let table = read_listeners(Some(netns.clone()), &PortSet::default());
+    let mut transparent = table.listeners().filter(|l| l.transparent);
+    let listener = transparent.next()?;
+    transparent.next().is_none().then_some(())?;
+    Some(RedirectInfo {
+        to: SocketAddr::new(listener.local_addr, listener.local_port),
+        by: RedirectedBy::Tproxy,
+        interface: tried.path.interface.clone(),
+        owner: listener
+            .pid
+            .zip(listener.comm.as_deref().map(str::to_owned)),
+        accept_queue: listener.accept_queue.zip(listener.accept_queue_max),
+    })
 }
 
 fn info(to: SocketAddr, by: RedirectedBy, netns: &NetNs, routes: &mut RouteLookup) -> RedirectInfo {

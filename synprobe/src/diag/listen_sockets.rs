@@ -38,6 +38,8 @@ pub struct ListenSocket {
     /// Packets dropped at it (`sk_drops`), including every SYN and final ACK that one of its queues refused
     /// (`tcp_listendrop()`). `None`: the kernel does not report it.
     pub drops: Option<u32>,
+    /// IP_TRANSPARENT is set; `false` also where the kernel does not tell (before 5.10).
+    pub transparent: bool,
 }
 
 impl ListenSocket {
@@ -55,6 +57,7 @@ impl ListenSocket {
             v6only: row.v6only.unwrap_or(false),
             cgroup: row.cgroup,
             drops: row.drops,
+            transparent: row.transparent.unwrap_or(false),
         }
     }
 
@@ -194,6 +197,7 @@ mod tests {
             v6only: false,
             cgroup: None,
             drops: None,
+            transparent: false,
         }
     }
 

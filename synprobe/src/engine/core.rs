@@ -1,6 +1,6 @@
 //! The engine itself.
 
-use std::mem;
+use std::{collections::HashSet, mem};
 
 use super::{
     HostCounts, Input, RunConfig, listen_rises::ListenRises, losses, stats::HandshakeStats,
@@ -66,6 +66,8 @@ pub struct Engine {
     pub(super) clock: WallClock,
     /// A dump that waits for the answer to what it does not show.
     dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
+    /// Of the next listeners: namespace and inode of those with IP_TRANSPARENT.
+    pub(super) transparent: HashSet<(u32, u32)>,
     socket_states: Option<Counted>,
     end: Option<End>,
     batches: Vec<Batch>,
@@ -105,6 +107,7 @@ impl Engine {
             listen_rises: ListenRises::default(),
             clock,
             dump: None,
+            transparent: HashSet::new(),
             socket_states: None,
             end: None,
             batches: vec![Batch {
@@ -215,6 +218,10 @@ impl Engine {
             Input::AcceptReadings(readings) => self.judge.context.accept_waits.read(readings),
             Input::AcceptCounts(counts) => self.judge.context.accept_waits.measured(counts),
             Input::ServerCounts { ports, others } => self.server_counts(ports, others),
+            Input::TransparentListeners(sockets) => {
+                self.transparent = sockets.into_iter().collect()
+            }
+            Input::TakenOver(netns, called) => self.judge.context.note_taken_over(netns, called),
             Input::Rules(reading) => self.judge.context.note_rules(*reading),
         }
     }

@@ -26,6 +26,7 @@ impl Engine {
         let packet = Packet::of(r.flags);
         let incoming = r.ifindex != 0;
         let treatment = treatment(&r, meaning);
+        self.judge.context.note_listener_of(&r.flow);
         if self.freed_by_socket(&r, meaning) {
             self.tracker.observe(Observation::Drop(r, treatment));
             return;

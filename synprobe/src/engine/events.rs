@@ -16,6 +16,9 @@ use crate::{
 impl Engine {
     /// Takes in an event that is no drop.
     pub(super) fn event(&mut self, event: Event) {
+        if let Event::SynAck(..) | Event::Request(..) = &event {
+            self.judge.context.note_listener_of(event.flow());
+        }
         let closed = match &event {
             Event::State(r, TcpState::Listen, TcpState::Close) => self.closes_listener(r),
             Event::Request(r, Moment::Refused) => {

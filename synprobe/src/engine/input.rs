@@ -177,6 +177,11 @@ pub enum Input {
         /// Sequence number of the embedded segment.
         seq: u32,
     },
+    /// Which of the next [`Self::ListenSockets`] have IP_TRANSPARENT set: namespace and inode of the socket. Left out
+    /// where there are none.
+    TransparentListeners(Vec<(u32, u32)>),
+    /// A namespace with a transparent listener has connections at this address, which a client of this host calls.
+    TakenOver(u32, SocketAddr),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -23,7 +23,11 @@ impl Engine {
         mut listeners: Vec<Listener>,
         counters: Vec<ListenCounters>,
     ) {
+        let transparent = std::mem::take(&mut self.transparent);
         for l in &mut listeners {
+            l.transparent = l
+                .inode
+                .is_some_and(|inode| transparent.contains(&(l.netns, inode)));
             l.workload = self.tracker.workload(l.pid, l.cgroup.as_deref());
         }
         self.listen_rises.note(&counters);

@@ -158,6 +158,12 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
                 counters,
             })
         }
+        Input::TransparentListeners(mut sockets) => {
+            if let Some(only) = selection.netns {
+                sockets.retain(|(netns, _)| only.contains(netns));
+            }
+            Some(Input::TransparentListeners(sockets))
+        }
         Input::AcceptReadings(mut readings) => {
             if let Some(only) = selection.netns {
                 readings.retain(|reading| only.contains(&reading.netns));
@@ -182,6 +188,11 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
             narrow(as_now, selection)
         }
         Input::Settings(netns, _) | Input::Addresses(netns, _)
+            if selection.netns.is_some_and(|only| !only.contains(&netns)) =>
+        {
+            None
+        }
+        Input::TakenOver(netns, _)
             if selection.netns.is_some_and(|only| !only.contains(&netns)) =>
         {
             None

@@ -186,6 +186,7 @@ impl Run {
             paths,
             routes,
             destinations,
+            taken_over,
             icmp,
             idle,
             callers,
@@ -221,6 +222,13 @@ impl Run {
         core.feed(Input::Owners(owners));
         let waits = queues.iter().any(|l| l.accept_queue > Some(0));
         core.feed(Input::AcceptReadings(accept_readings));
+        let transparent = queues.iter().filter(|l| l.transparent);
+        let transparent: Vec<_> = transparent
+            .filter_map(|l| Some((l.netns, l.inode?)))
+            .collect();
+        if !transparent.is_empty() {
+            core.feed(Input::TransparentListeners(transparent));
+        }
         core.feed(Input::ListenSockets {
             before_ns,
             at_ns,
@@ -244,6 +252,9 @@ impl Run {
         }
         for (question, to) in destinations {
             core.feed(Input::Destination(question, to));
+        }
+        for (netns, called) in taken_over {
+            core.feed(Input::TakenOver(netns, called));
         }
         self.icmp = icmp;
         // What happened before the dump ended is in the ring by now, or will be in a moment.

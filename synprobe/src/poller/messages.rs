@@ -70,6 +70,8 @@ pub struct Round {
     pub routes: Vec<(RouteQuestion, RouteAnswer)>,
     /// The real destinations that were asked for, where connection tracking has them.
     pub destinations: Vec<(DestinationQuestion, SocketAddr)>,
+    /// Of the same, the addresses at which a namespace with a transparent listener has connections.
+    pub taken_over: Vec<(u32, SocketAddr)>,
     /// Where ICMP errors come in, of every namespace in which they may be listened for.
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// Namespaces that are still there, and were not looked at: nothing happens in them.

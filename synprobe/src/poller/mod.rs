@@ -103,6 +103,7 @@ impl Poller {
                     let mut round = self.round(&named, &paths, all);
                     round.routes = routes::look_up(&mut self.watched, &routes);
                     round.destinations = routes::destinations(&self.watched, &destinations);
+                    round.taken_over = routes::taken_over(&mut self.watched, &destinations);
                     Report::Round(Box::new(round))
                 }
                 Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
@@ -286,6 +287,7 @@ impl Poller {
         let routes = self.less_without("routes", Routes::open, netns);
         let icmp = self.less_without("ICMP errors", IcmpErrors::open, netns);
         let mut watched_netns = WatchedNetns {
+            transparent: false,
             netns: netns.clone(),
             sock_diag,
             counters,

@@ -1,7 +1,7 @@
 //! The routes of packets that this host drops or forwards, and of the answers to them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::SocketAddr,
 };
@@ -9,10 +9,13 @@ use std::{
 use super::watched_netns::WatchedNetns;
 use crate::{
     diag::{
+        inet_diag_msg::{Row, mask},
         nat,
         route::{RouteInfo, RouteKind, Routes},
+        sock_diag::Query,
     },
     model::{DestinationQuestion, Hop, RouteAnswer, RouteQuestion},
+    util::addresses::printable,
 };
 
 /// Answers those whose namespace is watched.
@@ -58,6 +61,35 @@ pub(super) fn destinations(
         }
     }
     answers
+}
+
+/// Addresses among those called at which a namespace with a transparent listener has connections: namespace, address.
+pub(super) fn taken_over(
+    watched: &mut HashMap<u32, WatchedNetns>,
+    wanted: &[DestinationQuestion],
+) -> Vec<(u32, SocketAddr)> {
+    let flat = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+    let called: BTreeSet<SocketAddr> = wanted.iter().map(|q| flat(q.peer)).collect();
+    let ports: BTreeSet<u16> = called.iter().map(SocketAddr::port).collect();
+    let mut found = BTreeSet::new();
+    for (netns, watched) in watched.iter_mut().filter(|(_, w)| w.transparent) {
+        for port in &ports {
+            let query = Query {
+                local_port: *port,
+                ..Query::states(mask::ESTABLISHED | mask::SYN_RECV | mask::CLOSE_WAIT)
+            };
+            let note = |row: &Row| {
+                let at = SocketAddr::new(printable(row.local_addr), row.local_port);
+                if called.contains(&at) {
+                    found.insert((*netns, at));
+                }
+            };
+            if let Err(error) = watched.sock_diag.dump_with(&query, note) {
+                log::info!("connections of {}: {error}", watched.netns.name());
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 fn answer(routes: &mut Routes, q: &RouteQuestion) -> io::Result<RouteAnswer> {

@@ -47,6 +47,8 @@ pub(super) struct WatchedNetns {
     pub no_routes6: Option<(Option<u64>, Option<u64>)>,
     /// `ListenDrops`, as last read.
     pub listen_drops: Option<u64>,
+    /// One of its listeners had IP_TRANSPARENT set when they were last read.
+    pub transparent: bool,
     /// `tcp_migrate_req`, as last read.
     pub migrate_req: Option<u64>,
     /// Listeners in whose accept queue a connection waited, as last read.
@@ -147,6 +149,7 @@ impl Seen {
             .and_then(|counters| watched.out_no_routes(counters));
         let before_ns = monotonic_ns();
         let listeners = ListenSockets::read(&mut watched.sock_diag)?;
+        watched.transparent = listeners.iter().any(|l| l.transparent);
         let after_ns = monotonic_ns();
         let opens = |counters: &counters::MibCounters| counters.get("PassiveOpens");
         let waits = listeners.iter().any(|l| l.accept_queue > 0);

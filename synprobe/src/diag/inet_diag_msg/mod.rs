@@ -20,6 +20,15 @@ const SK_MEMINFO_DROPS: usize = 8;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// `INET_DIAG_CGROUP_ID` (5.8); added unasked to every row that is a full socket.
 const INET_DIAG_CGROUP_ID: u16 = 21;
+/// `INET_DIAG_SOCKOPT` (5.10); added unasked to every row that is a full socket: the bits of
+/// `struct inet_diag_sockopt`.
+const INET_DIAG_SOCKOPT: u16 = 22;
+/// `transparent` in its first byte. Bit fields begin at the lowest bit on a little-endian machine.
+const TRANSPARENT: u8 = if cfg!(target_endian = "little") {
+    1 << 5
+} else {
+    1 << 2
+};
 
 /// Masks of states for a dump: `1 << state`, with the numbers of [`synprobe_ebpf::event::state`].
 pub mod mask {
@@ -32,6 +41,8 @@ pub mod mask {
     /// `TCPF_SYN_RECV`: half-opens too, since the kernel adds `TCPF_NEW_SYN_RECV` to it
     /// (`tcp_diag_dump()`).
     pub const SYN_RECV: u32 = 1 << state::SYN_RECV;
+    /// `TCPF_CLOSE_WAIT`.
+    pub const CLOSE_WAIT: u32 = 1 << state::CLOSE_WAIT;
     /// `TCPF_LISTEN`. Asked for alone, the kernel walks only its table of listeners.
     pub const LISTEN: u32 = 1 << state::LISTEN;
     /// Every state from ESTABLISHED to CLOSING. Bit 13 (`TCPF_BOUND_INACTIVE`, 6.8) is left out:
@@ -83,6 +94,9 @@ pub struct Row {
     /// cgroup v2 id of the socket, as `bpf_get_current_cgroup_id()` numbers it; `None` for half-opens
     /// and TIME_WAIT, and before 5.8.
     pub cgroup: Option<u64>,
+    /// Whether IP_TRANSPARENT (or IPV6_TRANSPARENT) is set: TPROXY may hand it connections to other addresses and
+    /// ports. `None` for half-opens and TIME_WAIT, and before 5.10.
+    pub transparent: Option<bool>,
     /// Only on request, and only of full sockets.
     pub tcp_info: Option<TcpInfo>,
     /// `sk_drops`: packets discarded at this socket. Of a listener it is its own share of its
@@ -161,6 +175,9 @@ impl Row {
                 INET_DIAG_INFO => row.tcp_info = TcpInfo::parse(value),
                 INET_DIAG_SKMEMINFO => row.drops = word(value, SK_MEMINFO_DROPS),
                 INET_DIAG_SKV6ONLY => row.v6only = value.first().map(|set| *set != 0),
+                INET_DIAG_SOCKOPT => {
+                    row.transparent = value.first().map(|bits| bits & TRANSPARENT != 0);
+                }
                 INET_DIAG_CGROUP_ID => {
                     row.cgroup = value.first_chunk().map(|id| u64::from_ne_bytes(*id));
                 }

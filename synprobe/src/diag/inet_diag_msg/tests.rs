@@ -44,6 +44,7 @@ fn a_recorded_ipv6_listener() {
         cookie: 1,
         v6only: Some(true),
         cgroup: Some(1),
+        transparent: Some(false),
         tcp_info: Some(TcpInfo {
             unacked: 1,
             sacked: 7,
@@ -68,6 +69,7 @@ fn a_recorded_ipv4_listener_has_mapped_addresses() {
         inode: 22769,
         cookie: 2,
         cgroup: Some(1),
+        transparent: Some(false),
         ..Row::default()
     };
     assert_eq!(row, expected);
@@ -132,4 +134,14 @@ fn wildcards_are_those_of_both_families() {
     assert!(!is_v4_mapped(
         &"::127.0.0.1".parse::<Ipv6Addr>().unwrap().octets()
     ));
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn a_transparent_listener_says_so() {
+    // The same row with IP_TRANSPARENT set.
+    let hex = V4_LISTENER.replace("0600160052000000", "0600160072000000");
+    assert_ne!(hex, V4_LISTENER);
+    let row = Row::parse(&bytes(&hex)).unwrap();
+    assert_eq!(row.transparent, Some(true));
 }

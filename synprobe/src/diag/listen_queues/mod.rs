@@ -244,6 +244,7 @@ impl ListenQueues<'_> {
                 inode: (l.inode != 0).then_some(l.inode),
                 owner_state: None,
                 accept_wait: None,
+                transparent: l.transparent,
             }
         };
         self.listeners.iter().map(line).collect()

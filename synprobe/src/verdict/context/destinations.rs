@@ -81,7 +81,9 @@ impl Context {
 
     /// The same in words, with the process that listens there, where that is on this host.
     pub fn redirect_fact(&self, c: &Connection) -> Option<String> {
-        let to = self.redirected_to(c)?;
+        let Some(to) = self.redirected_to(c) else {
+            return self.handed_over_fact(c);
+        };
         let who = match self.called_listener(c) {
             Some(listener) => format!(", where {} listens", listener.name()),
             None => String::new(),

@@ -112,8 +112,15 @@ impl Context {
 
     /// Whether a handshake of the same peer to the same address completed in this run.
     pub fn accepted_before(&self, c: &Connection) -> bool {
-        let key = (c.netns, c.peer_addr, c.local_addr);
-        self.forwarding.accepted.get(&key).is_some()
+        self.has_accepted(c.netns, c.peer_addr, c.local_addr)
+    }
+
+    /// Whether a handshake of a client to an address completed in this run, at a server in this namespace.
+    pub(super) fn has_accepted(&self, netns: u32, client: IpAddr, called: IpAddr) -> bool {
+        self.forwarding
+            .accepted
+            .get(&(netns, client, called))
+            .is_some()
     }
 
     /// Takes in the name of a namespace.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{ListenerHistory, window::Marks};
+use super::{ListenerHistory, listening::worst_off, window::Marks};
 use crate::{
     model::{ListenCounters, Listener, Queue},
     util::addresses::{is_wildcard, mapped},
@@ -147,7 +147,7 @@ impl ListenerHistories {
     /// An event found the accept queue of a listener that serves this address full. The event does not name
     /// the socket of a SO_REUSEPORT group: there it counts only where one socket alone can be meant.
     pub(super) fn full_at_event(&mut self, netns: u32, addr: IpAddr, port: u16, queue: Queue) {
-        let group = self.group(netns, addr, port);
+        let group = self.handed(netns, addr, port);
         let full = |l: &Listener| l.accept_queue > l.accept_queue_max;
         let mut meant = group.iter().filter(|h| group.len() == 1 || full(&h.last));
         let (Some(one), None) = (meant.next(), meant.next()) else {
@@ -207,8 +207,30 @@ impl ListenerHistories {
 
     /// The listener that serves an address; of a SO_REUSEPORT group the socket that is worst off.
     pub(super) fn listener(&self, netns: u32, addr: IpAddr, port: u16) -> Option<&ListenerHistory> {
+        worst_off(self.group(netns, addr, port))
+    }
+
+    /// The sockets on a port to which connections to another one are handed: TPROXY may name any address for them.
+    pub(super) fn handed(&self, netns: u32, addr: IpAddr, port: u16) -> Vec<&ListenerHistory> {
         let group = self.group(netns, addr, port);
-        group.into_iter().max_by_key(|h| h.trouble())
+        if !group.is_empty() {
+            return group;
+        }
+        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+        let all = self.listeners.range(range).map(|(_, h)| h);
+        all.filter(|h| h.last.transparent && h.closed_ns.is_none())
+            .collect()
+    }
+
+    /// The port of the transparent listeners of a namespace (IP_TRANSPARENT), where all have the same.
+    pub(super) fn transparent(&self, netns: u32) -> Option<u16> {
+        let range = (netns, 0, [0; 16], 0)..=(netns, u16::MAX, [u8::MAX; 16], u32::MAX);
+        let all = self.listeners.range(range).map(|(_, h)| h);
+        let mut ports = all
+            .filter(|h| h.last.transparent && h.closed_ns.is_none())
+            .map(|h| h.last.local_port);
+        let port = ports.next()?;
+        ports.all(|other| other == port).then_some(port)
     }
 
     /// The listener at an address of this host: in the caller's own namespace, in the one where its packets were

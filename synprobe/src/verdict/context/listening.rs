@@ -58,8 +58,7 @@ impl Context {
 
     /// The listener that serves a connection.
     pub fn listener(&self, c: &Connection) -> Option<&ListenerHistory> {
-        self.histories
-            .listener(c.netns, c.local_addr, c.local_port?)
+        worst_off(self.group(c))
     }
 
     /// The listener that serves an address and port.
@@ -73,8 +72,22 @@ impl Context {
             Some(to) => to,
             None => SocketAddr::new(c.peer_addr, c.peer_port?),
         };
-        self.histories
-            .on_this_host(c.netns, self.seen_arriving(c, called), called)
+        let there = self
+            .histories
+            .on_this_host(c.netns, self.seen_arriving(c, called), called);
+        let handed = self.handed_over_to(called);
+        // A router on this host may answer in the place of the host that has the address.
+        let answered_there = there.is_some_and(|l| {
+            let netns = l.last.netns;
+            handed.is_some_and(|(other, _)| other != netns)
+                && self.has_accepted(netns, c.local_addr, called.ip())
+        });
+        match handed {
+            Some((netns, port)) if !answered_there => {
+                worst_off(self.histories.handed(netns, called.ip(), port)).or(there)
+            }
+            _ => there,
+        }
     }
 
     /// The namespace with this address in which a packet of the connection was seen to arrive.
@@ -91,8 +104,15 @@ impl Context {
     /// The sockets that serve a connection of this host's server: several where they share the address by
     /// SO_REUSEPORT.
     pub fn group(&self, c: &Connection) -> Vec<&ListenerHistory> {
-        let port = c.local_port.unwrap_or(0);
-        self.histories.group(c.netns, c.local_addr, port)
+        match self.serving_port(c) {
+            port if port == c.local_port => {
+                self.histories
+                    .group(c.netns, c.local_addr, port.unwrap_or(0))
+            }
+            port => self
+                .histories
+                .handed(c.netns, c.local_addr, port.unwrap_or(0)),
+        }
     }
 
     /// All sockets that share the address of a listener by SO_REUSEPORT, itself included.
@@ -171,4 +191,9 @@ impl Context {
     pub fn listeners(&self) -> impl Iterator<Item = &ListenerHistory> {
         self.histories.listeners()
     }
+}
+
+/// Of the sockets that share an address the one that is worst off.
+pub(super) fn worst_off(group: Vec<&ListenerHistory>) -> Option<&ListenerHistory> {
+    group.into_iter().max_by_key(|h| h.trouble())
 }

@@ -14,6 +14,7 @@ mod early_resets;
 mod existing;
 mod fanout;
 mod forwarding;
+mod handed_over;
 mod icmp;
 mod listener_histories;
 mod listener_history;
@@ -118,6 +119,7 @@ pub struct Context {
     conntrack: conntrack::ConntrackHistories,
     rules: rules::FilterRules,
     histories: listener_histories::ListenerHistories,
+    handed_over: handed_over::HandedOver,
     answers: answers::RefusedAnswers,
     existing: existing::Existing,
     syn_options: syn_options::SynOptions,
@@ -180,11 +182,12 @@ impl Context {
                 self.ports.note(h, at_ns);
                 self.histories.served(c.netns, c.local_addr);
                 if h.outcome == Outcome::Established {
+                    self.note_served(c);
                     self.forwarding.accepted(c);
                     self.accept_waits.completed(c.netns, c.local_port);
                 }
                 if let (true, Some(queue), Some(port)) =
-                    (h.facts.queue_was_full, h.facts.queue, c.local_port)
+                    (h.facts.queue_was_full, h.facts.queue, self.serving_port(c))
                 {
                     self.histories
                         .full_at_event(c.netns, c.local_addr, port, queue);
