@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::{DropIsOf, DroppedPacket, Packet},
+    context::{DropIsOf, DroppedPacket, Packet, SynOption},
+    enter_of,
 };
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 
@@ -72,6 +73,24 @@ fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String
     format!("{further}: {answer} is this host's own{rule}")
 }
 
+/// What an ACK means that came for a SYN, and was dropped.
+fn challenge_ack(h: &Handshake, drops: &[&DroppedPacket]) -> Option<String> {
+    let is_client = h.connection.role == Role::Client;
+    let only_acks = drops.iter().all(|d| d.incoming && d.packet == Packet::Ack);
+    (is_client && only_acks).then(|| {
+        "such an ACK is the answer of an end that still has a connection of these addresses and ports (challenge \
+         ACK, RFC 5961)"
+            .to_owned()
+    })
+}
+
+/// What the one SYN that was dropped asked for, where its repetition did not and was answered.
+fn dropped_option(h: &Handshake, drops: &[&DroppedPacket]) -> Option<SynOption> {
+    let only_first = matches!(drops, [d] if d.packet == Packet::Syn && d.count == 1);
+    let answered = h.outcome == Outcome::Established && h.retransmits == 1;
+    SynOption::of(h).filter(|_| only_first && answered)
+}
+
 /// Sentences about rules that it quotes, and dropped packets whose rules are looked for.
 const RULES: usize = 4;
 const LOOKED_AT: usize = 64;
@@ -131,7 +150,17 @@ impl Verdict for DroppedHere {
         if answered(h) {
             finding = finding.pro(own_answer(h, first, context));
         }
-        Some(finding.remedy(context.remedy_of_drop(first)))
+        finding = finding.maybe_pro(challenge_ack(h, &of_handshake));
+        let mut remedy = context.remedy_of_drop(first);
+        if let Some(option) = dropped_option(h, &of_handshake) {
+            finding = finding.pro(format!(
+                "the SYN that was dropped {}; its repetition did not, and was answered",
+                option.words()
+            ));
+            let run = enter_of(&h.connection);
+            remedy += &format!("; or go without it: {run}{}", option.remedy());
+        }
+        Some(finding.remedy(remedy))
     }
 
     fn sums_handshakes(&self) -> bool {
@@ -205,6 +234,24 @@ impl Verdict for DroppedHere {
             fact,
             supports: true,
         }));
+        for option in [SynOption::Ecn, SynOption::FastOpen] {
+            let has = |h: &&&Handshake| dropped_option(h, &decisive(h, context)) == Some(option);
+            let count = group.iter().take(LOOKED_AT).filter(has).count();
+            if count > 0 {
+                facts.push(Evidence {
+                    fact: format!(
+                        "{count} of them: the SYN that was dropped {}; its repetition did not, and was answered",
+                        option.words()
+                    ),
+                    supports: true,
+                });
+            }
+        }
+        let ack = |h: &&Handshake| challenge_ack(h, &decisive(h, context));
+        facts.extend(group.first().and_then(ack).map(|fact| Evidence {
+            fact,
+            supports: true,
+        }));
         let rejected = group.iter().filter(|h| answered(h)).count();
         if rejected > 0 {
             facts.push(Evidence {
@@ -271,6 +318,49 @@ mod tests {
              3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(judgement.remedy.as_deref(), Some("nft list ruleset"));
+    }
+
+    #[test]
+    fn a_rule_that_drops_an_option_is_told_from_one_that_drops_every_syn() {
+        let mut h = active(Outcome::Established);
+        (h.retransmits, h.dwell_us) = (1, Some(1_010_000));
+        h.gaps_us = vec![1_000_000];
+        h.facts.first_syn_had_ecn = true;
+        let dropping = |count| {
+            let mut context = Context::default();
+            context.note_drop(discard(&h, Packet::Syn, count));
+            context
+        };
+        let judgement = judged(&h, dropping(1));
+        assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
+        let said =
+            "the SYN that was dropped asked for ECN; its repetition did not, and was answered";
+        assert!(judgement.evidence.iter().any(|e| e.fact == said));
+        let remedy = judgement.remedy.unwrap();
+        assert!(
+            remedy.ends_with("; or go without it: sysctl -w net.ipv4.tcp_ecn=2"),
+            "{remedy}"
+        );
+        let of_two = judged(&h, dropping(2));
+        assert!(of_two.evidence.iter().all(|e| e.fact != said));
+    }
+
+    #[test]
+    fn an_ack_that_was_dropped_on_its_way_to_a_syn_is_an_old_connections() {
+        let mut h = active(Outcome::Abandoned);
+        h.retransmits = 2;
+        let mut context = Context::default();
+        context.note_drop(DroppedPacket {
+            incoming: true,
+            ..discard(&h, Packet::Ack, 3)
+        });
+        let judgement = judged(&h, context);
+        assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
+        let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
+        assert!(
+            facts.iter().any(|f| f.contains("challenge ACK")),
+            "{facts:#?}"
+        );
     }
 
     #[test]
