@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Case::new("sums-every", || sums::equal_the_kernels(&["--every"])),
         Case::new("problems-open-and-close", problems::open_and_close),
         Case::new("problems-as-diagnose", problems::as_diagnose_names_them),
+        Case::new("problems-of-processes", problems::of_many_processes),
         Case::new("replies", http::replies),
         Case::new("formats", http::formats),
         Case::new("slow-clients", http::slow_clients),

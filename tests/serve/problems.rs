@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::TcpStream,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe_lab::{Client, Lab, PORT, SocketFamily};
 use synprobe_tests::{
+    agent::Agent as DiagnoseRun,
     binary::{command, ended, netns_path},
     schema,
 };
@@ -18,6 +20,8 @@ use crate::agent::{Agent, sum};
 
 /// A short window: a problem closes two of them after its last handshake at the latest, and a step more.
 const WINDOW: &str = "2s";
+/// Processes with one connect each.
+const PROCESSES: u64 = 60;
 
 fn verdicts(problems: &Value) -> Vec<&str> {
     let all = problems["problems"].as_array();
@@ -98,6 +102,56 @@ pub fn open_and_close() -> Result<()> {
             "{between:?}"
         );
         ensure!(between.len() <= 12, "{} updates in 5 s", between.len());
+    }
+    Ok(())
+}
+
+/// Processes that a loop starts, each for one refused connect: one problem in `serve` and in `diagnose`, which
+/// says how many processes they were.
+pub fn of_many_processes() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let netns = netns_path(&lab.client);
+    let agent = Agent::start(&["--netns", &netns, "--format", "none"])?;
+    let diagnose = DiagnoseRun::of(command(&[
+        "diagnose",
+        "--format",
+        "json",
+        "--duration",
+        "60s",
+        "--netns",
+        &netns,
+    ])?)?;
+    let to = lab.server_addr(PORT);
+    // Each subshell is a process of its own, with the same command.
+    let loop_of = format!(
+        "for n in {{1..{PROCESSES}}}; do (exec 3<>/dev/tcp/{}/{}) 2>/dev/null && exit 1; done; exit 0",
+        to.ip(),
+        to.port()
+    );
+    let refused = lab.client.run(|| {
+        let mut bash = Command::new("bash");
+        Ok(bash.args(["-c", &loop_of]).status()?.success())
+    })?;
+    ensure!(refused, "bash did not run, or was accepted");
+    let open = agent.until("the problem of all of them", |now| {
+        let all = |p: &Value| p["handshakes"] == PROCESSES;
+        let found = now["problems"].as_array().context("problems")?;
+        Ok(found.iter().any(all).then(|| found.clone()))
+    })?;
+    ensure!(open.len() == 1, "{open:?}");
+    agent.stop()?;
+    let lines = diagnose.end()?.lines;
+    let named: Vec<&Value> = lines.iter().filter(|l| l["type"] == "problem").collect();
+    ensure!(named.len() == 1, "{named:?}");
+    let fact = format!("the connects were made by {PROCESSES} processes, such as pid ");
+    for p in [&open[0], named[0]] {
+        ensure!(
+            p["verdict"] == "refused" && p["comm"] == "bash" && p["pid"].is_null(),
+            "{p}"
+        );
+        let evidence = p["evidence"].as_array().context("evidence")?;
+        let says = |e: &&Value| e["fact"].as_str().is_some_and(|f| f.starts_with(&fact));
+        ensure!(evidence.iter().filter(says).count() == 1, "{p}");
     }
     Ok(())
 }

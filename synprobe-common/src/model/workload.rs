@@ -10,7 +10,7 @@ use crate::util::format;
 const SHORT_ID: usize = 12;
 
 /// Names of what a process belongs to; `None` where it is not known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WorkloadNames {
     /// systemd unit, as systemd prints it.
     pub unit: Option<Arc<str>>,
@@ -34,7 +34,7 @@ impl WorkloadNames {
 }
 
 /// [`WorkloadNames`], shared by all connections of one. As JSON: its six fields, null where nothing is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Workload(pub Option<Arc<WorkloadNames>>);
 
 impl Workload {
@@ -54,11 +54,16 @@ impl Workload {
     }
 
     /// The process by its best name: `checkout-api-7d4 (checkout/shop) pid 13255`, `nginx/812 of nginx.service`,
-    /// `java/812`.
-    pub fn who(&self, comm: &str, pid: u32) -> String {
-        let comm = format::safe(comm);
+    /// `java/812`. Several processes have no pid: `checkout-api-7d4 (checkout/shop)`, `curl of cron.service`.
+    pub fn who(&self, comm: &str, pid: Option<u32>) -> String {
+        let mut process = format::safe(comm).into_owned();
+        let mut pid_after = String::new();
+        if let Some(pid) = pid {
+            process.push_str(&format!("/{pid}"));
+            pid_after = format!(" pid {pid}");
+        }
         let Some(names) = self.0.as_deref() else {
-            return format!("{comm}/{pid}");
+            return process;
         };
         let safe =
             |name: &Option<Arc<str>>| name.as_ref().map(|name| format::safe(name).into_owned());
@@ -66,12 +71,12 @@ impl Workload {
             let within = [safe(&names.container), safe(&names.namespace)];
             let within: Vec<String> = within.into_iter().flatten().collect();
             return match within.is_empty() {
-                true => format!("{pod} pid {pid}"),
-                false => format!("{pod} ({}) pid {pid}", within.join("/")),
+                true => format!("{pod}{pid_after}"),
+                false => format!("{pod} ({}){pid_after}", within.join("/")),
             };
         }
         if let Some(container) = safe(&names.container) {
-            return format!("{container} ({comm}) pid {pid}");
+            return format!("{container} ({}){pid_after}", format::safe(comm));
         }
         let id = names.container_id.as_deref();
         let id = id.map(|id| format!("container {}", id.get(..SHORT_ID).unwrap_or(id)));
@@ -81,10 +86,10 @@ impl Workload {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => match safe(&names.unit) {
                 Some(unit) => unit,
-                None => return format!("{comm}/{pid}"),
+                None => return process,
             },
         };
-        format!("{comm}/{pid} of {of}")
+        format!("{process} of {of}")
     }
 }
 
@@ -98,11 +103,11 @@ impl Serialize for Workload {
     }
 }
 
-/// The process of a line by its best name; empty where it is not known.
+/// The process of a line by its best name, or several of one name; empty where it is not known.
 pub fn who<'a>(comm: Option<&str>, pid: Option<u32>, workload: &Workload) -> Cow<'a, str> {
-    match (comm, pid) {
-        (Some(comm), Some(pid)) => workload.who(comm, pid).into(),
-        _ => "".into(),
+    match comm {
+        Some(comm) => workload.who(comm, pid).into(),
+        None => "".into(),
     }
 }
 
@@ -114,11 +119,14 @@ mod tests {
     fn a_process_goes_by_its_best_name() {
         let name = |text: &str| Some(Arc::from(text));
         let mut names = WorkloadNames::default();
-        let who = |names: &WorkloadNames| Workload(Some(Arc::new(names.clone()))).who("api", 7);
-        assert_eq!(Workload::default().who("api", 7), "api/7");
+        let who =
+            |names: &WorkloadNames| Workload(Some(Arc::new(names.clone()))).who("api", Some(7));
+        assert_eq!(Workload::default().who("api", Some(7)), "api/7");
         assert_eq!(who(&names), "api/7");
         names.unit = name("api.service");
         assert_eq!(who(&names), "api/7 of api.service");
+        let several = Workload(Some(Arc::new(names.clone())));
+        assert_eq!(several.who("api", None), "api of api.service");
         names.container_id = Some("ab".repeat(32).into());
         assert_eq!(who(&names), "api/7 of container abababababab");
         names.pod_uid = name("0f6a");

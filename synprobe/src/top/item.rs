@@ -108,7 +108,7 @@ fn of_problem(p: &Problem) -> RowFacts<'_> {
 }
 
 /// Whether a handshake in progress is of the same place as a problem: role, namespace, port, and for a client its
-/// process where both are known.
+/// caller where both are known.
 pub(super) fn is_of(h: &UnderWay, p: &Problem) -> bool {
     let c = &h.connection;
     if p.role != c.role || p.netns != c.netns {
@@ -123,7 +123,12 @@ pub(super) fn is_of(h: &UnderWay, p: &Problem) -> bool {
         }
         Role::Client => {
             p.peer_port.is_none_or(|port| c.peer_port == Some(port))
-                && p.pid.is_none_or(|pid| c.pid.is_none_or(|of| of == pid))
+                && match (p.pid, &p.comm) {
+                    (Some(pid), _) => c.pid.is_none_or(|of| of == pid),
+                    // Of several processes, which have the command in common.
+                    (None, Some(comm)) => c.comm.as_ref().is_none_or(|of| of == comm),
+                    (None, None) => true,
+                }
         }
     }
 }

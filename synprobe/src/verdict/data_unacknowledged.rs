@@ -6,7 +6,7 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{Ends, StuckConnection},
     enter_of,
-    problems::{Found, PeerCounts, contra, pro},
+    problems::{Caller, Callers, Found, PeerCounts, contra, pro},
 };
 use crate::{
     model::{Confidence, Handshake, Problem, Role, VerdictKind},
@@ -45,9 +45,10 @@ impl Verdict for DataUnacknowledged {
     }
 }
 
-/// One problem for each process that called a port, and for each port that was called.
+/// One problem for each caller of a port, and for each port that was called.
 pub(super) fn problems(context: &Context) -> Vec<Found> {
-    type Place = (u32, Role, Option<u16>, Option<u32>);
+    type Place = (u32, Role, Option<u16>, Caller);
+    let mut callers = Callers::default();
     let mut places: BTreeMap<Place, Vec<&StuckConnection>> = BTreeMap::new();
     for stuck in context.stuck_connections() {
         let c = &stuck.connection;
@@ -55,9 +56,9 @@ pub(super) fn problems(context: &Context) -> Vec<Found> {
             Role::Server => c.local_port,
             Role::Client => c.peer_port,
         };
-        let pid = c.pid.filter(|_| c.role == Role::Client);
+        callers.note(c);
         places
-            .entry((c.netns, c.role, port, pid))
+            .entry((c.netns, c.role, port, callers.of(c)))
             .or_default()
             .push(stuck);
     }
@@ -89,6 +90,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         1 => "1 connection".to_owned(),
         n => format!("{n} connections"),
     };
+    let one_process = !is_client || stuck.iter().all(|s| s.connection.pid == c.pid);
     Problem {
         rank: 0,
         verdict: Some(VerdictKind::DataUnacknowledged),
@@ -100,7 +102,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         local_addr: (!is_client).then_some(c.local_addr),
         local_port: c.local_port.filter(|_| !is_client),
         peer_port: c.peer_port.filter(|_| is_client),
-        pid: c.pid,
+        pid: c.pid.filter(|_| one_process),
         comm: c.comm.clone(),
         workload: c.workload.clone(),
         handshakes: stuck.len() as u64,

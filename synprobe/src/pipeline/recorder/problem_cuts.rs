@@ -17,8 +17,8 @@ use crate::{
 /// Two cuts are at least so far apart. Problems that open meanwhile share the next one.
 const APART: Duration = Duration::from_secs(10);
 
-/// For so long no other problem of the same verdict and place is cut: clients that live for a moment make one
-/// problem each.
+/// For so long no other problem of the same verdict and place is cut: many callers of one port have a problem
+/// each.
 const OF_ONE_PLACE: Duration = Duration::from_secs(300);
 /// Places that are remembered.
 const PLACES: usize = 4096;

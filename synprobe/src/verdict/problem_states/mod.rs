@@ -4,21 +4,50 @@
 //! verdict replaces its own at the same place, it is the same problem: what is known of it has changed. So it
 //! neither opens and closes at a threshold, nor is one cause two problems.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use crate::model::{Problem, ProblemRole, ProblemState, VerdictKind, WallClock};
+use crate::model::{Problem, ProblemRole, ProblemState, VerdictKind, WallClock, Workload};
 
 /// A share of the window: a problem has a line of its changes no more often.
 const PAUSE: u64 = 4;
 
+/// The client of a problem. Equal: the same process, or the same command in the same unit, container and pod.
+#[derive(Clone, Debug)]
+struct CallerName {
+    pid: Option<u32>,
+    comm: Option<Arc<str>>,
+    workload: Workload,
+}
+
+impl CallerName {
+    fn of(p: &Problem) -> Self {
+        Self {
+            pid: p.pid,
+            comm: p.comm.clone(),
+            workload: p.workload.clone(),
+        }
+    }
+}
+
+impl PartialEq for CallerName {
+    fn eq(&self, other: &Self) -> bool {
+        let same_process = self.pid.is_some() && self.pid == other.pid;
+        let same_command =
+            self.comm.is_some() && (&self.comm, &self.workload) == (&other.comm, &other.workload);
+        let unknown = |c: &Self| c.pid.is_none() && c.comm.is_none();
+        same_process || same_command || (unknown(self) && unknown(other))
+    }
+}
+
 /// Where a problem is: what stays while its verdict may change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct ProblemPlace {
     role: ProblemRole,
     netns: u32,
     local: Option<(Option<IpAddr>, u16)>,
     peer_port: Option<u16>,
-    pid: Option<u32>,
+    /// Client: who called.
+    caller: Option<CallerName>,
     forwarded_to: Option<(IpAddr, u16)>,
 }
 
@@ -30,7 +59,7 @@ impl ProblemPlace {
             local: p.local_port.map(|port| (p.local_addr, port)),
             peer_port: p.peer_port,
             // A server's problem is its port's, whichever of its processes is shown.
-            pid: p.pid.filter(|_| p.role == ProblemRole::Client),
+            caller: (p.role == ProblemRole::Client).then(|| CallerName::of(p)),
             forwarded_to: p.forward.as_ref().map(|f| (f.to_addr, f.to_port)),
         }
     }
@@ -121,7 +150,10 @@ impl ProblemStates {
                 Some(before.remove(at))
             });
             let open = match known {
-                Some(open) => self.again(at_ns, open, p, &mut changed),
+                Some(mut open) => {
+                    open.place.caller = place.caller;
+                    self.again(at_ns, open, p, &mut changed)
+                }
                 None => {
                     p.life.id = format!("{:x}-{}", self.run, self.next);
                     p.life.since_ns = at_ns;

@@ -77,6 +77,35 @@ fn another_verdict_at_the_same_place_is_the_same_problem() {
 }
 
 #[test]
+fn one_process_that_becomes_several_is_the_same_problem() {
+    let of = |pid: Option<u32>, comm: &str| Problem {
+        role: ProblemRole::Client,
+        local_port: None,
+        peer_port: Some(80),
+        pid,
+        comm: Some(comm.into()),
+        ..with(VerdictKind::Refused, 1)
+    };
+    let mut states = states();
+    states.judged(0, vec![of(Some(7), "curl")]);
+    assert!(states.judged(SECOND, vec![of(None, "curl")]).is_empty());
+    assert!(
+        states
+            .judged(2 * SECOND, vec![of(Some(9), "curl")])
+            .is_empty()
+    );
+    // Another thread of the same process.
+    assert!(
+        states
+            .judged(3 * SECOND, vec![of(Some(9), "dns")])
+            .is_empty()
+    );
+    assert_eq!(states.open().count(), 1);
+    let other = states.judged(4 * SECOND, vec![of(Some(8), "wget")]);
+    assert_eq!(lines(&other), [("abc-2".to_owned(), ProblemState::Opened)]);
+}
+
+#[test]
 fn at_a_threshold_it_neither_opens_nor_closes_and_its_lines_are_few() {
     let mut states = states();
     let mut all = Vec::new();

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    facts::FactCounts, key::ProblemKey, one_cause::connection_hash, peers::PeerCounts, pro,
+    callers::Processes, facts::FactCounts, key::ProblemKey, one_cause::connection_hash,
+    peers::PeerCounts, pro,
 };
 use crate::{
     model::{
@@ -18,7 +19,7 @@ use crate::{
 pub(super) struct Kept {
     /// Different facts.
     pub facts: usize,
-    /// Different peers, and different connections.
+    /// Different peers, different connections, and different processes.
     pub peers: usize,
     /// Whole handshakes.
     pub whole: usize,
@@ -126,6 +127,8 @@ pub(super) struct Group {
     repeated: u64,
     connections: Connections,
     peers: PeerCounts,
+    /// Client: the callers.
+    processes: Processes,
     facts: FactCounts,
     /// The first of them, whole.
     pub whole: Vec<Handshake>,
@@ -164,6 +167,7 @@ impl Group {
             repeated: 0,
             connections: Connections::default(),
             peers: PeerCounts::default(),
+            processes: Processes::default(),
             facts: FactCounts::default(),
             whole: Vec::new(),
         }
@@ -173,7 +177,7 @@ impl Group {
     pub fn kept(&self) -> Kept {
         Kept {
             facts: self.facts.len(),
-            peers: self.peers.len() + self.connections.seen.len(),
+            peers: self.peers.len() + self.connections.seen.len() + self.processes.len(),
             whole: self.whole.len(),
         }
     }
@@ -193,6 +197,13 @@ impl Group {
         self.repeated += u64::from(h.retransmits_by_peer > 0);
         self.connections.add(h, limits.peers);
         self.peers.add(h.connection.peer_addr, 1, limits.peers);
+        let pid = h
+            .connection
+            .pid
+            .filter(|_| h.connection.role == Role::Client);
+        if let Some(pid) = pid {
+            self.processes.add(pid, limits.peers);
+        }
         self.facts.add(&h.evidence, limits.facts);
         if self.whole.len() < limits.whole {
             self.whole.push(h.clone());
@@ -218,6 +229,7 @@ impl Group {
         self.repeated += other.repeated;
         self.connections.merge(&other.connections, limits.peers);
         self.peers.merge(&other.peers, limits.peers);
+        self.processes.merge(&other.processes, limits.peers);
         self.facts.merge(&other.facts, limits.facts);
         let room = limits.whole.saturating_sub(self.whole.len());
         self.whole.extend(other.whole.iter().take(room).cloned());
@@ -240,6 +252,7 @@ impl Group {
     /// As a problem. `whole`: those of its handshakes that are still there, from the first on.
     pub fn problem(&self, key: &ProblemKey, whole: &[&Handshake], context: &Context) -> Problem {
         let mut evidence = vec![pro(self.summary())];
+        evidence.extend(self.processes.fact(self.surest.connection.pid).map(pro));
         if self.certain > 0 && self.certain < self.handshakes {
             evidence.push(pro(format!(
                 "seen itself in {} of them, the likeliest reason for the others",
@@ -265,6 +278,7 @@ impl Group {
             .map(|l| (l.last.pid, l.last.comm.clone(), l.last.workload.clone()));
         let (pid, comm, workload) =
             full.unwrap_or_else(|| (c.pid, c.comm.clone(), c.workload.clone()));
+        let one_process = !key.is_rest && !self.processes.are_several();
         Problem {
             rank: 0,
             verdict: key.verdict,
@@ -276,7 +290,7 @@ impl Group {
             local_addr: is_server.then(|| listener.map_or(c.local_addr, |l| l.last.local_addr)),
             local_port: key.port.filter(|_| key.role == Role::Server),
             peer_port: key.port.filter(|_| key.role == Role::Client),
-            pid: pid.filter(|_| !key.is_rest),
+            pid: pid.filter(|_| one_process),
             comm: comm.filter(|_| !key.is_rest),
             workload: match key.is_rest {
                 true => Workload::default(),

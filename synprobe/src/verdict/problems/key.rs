@@ -1,9 +1,10 @@
 //! What makes two handshakes part of one problem.
 
+use super::callers::Caller;
 use crate::model::{Handshake, Role, VerdictKind};
 
 /// See the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ProblemKey {
     /// `None`: too little is known.
     pub verdict: Option<VerdictKind>,
@@ -12,15 +13,15 @@ pub(super) struct ProblemKey {
     pub netns: u32,
     /// Server: the listening port. Client: the port called; `None` for a fan-out.
     pub port: Option<u16>,
-    /// Client: the caller.
-    pub pid: Option<u32>,
+    /// Client: who called. Server: unknown.
+    pub caller: Caller,
     /// What found no place in a group of its own.
     pub is_rest: bool,
 }
 
 impl ProblemKey {
-    /// The group of a judged handshake.
-    pub fn of(h: &Handshake) -> Self {
+    /// The group of a judged handshake; `caller`: who called, where it is a client's.
+    pub fn of(h: &Handshake, caller: Caller) -> Self {
         let c = &h.connection;
         let port = match c.role {
             Role::Server => c.local_port,
@@ -32,7 +33,7 @@ impl ProblemKey {
             role: c.role,
             netns: c.netns,
             port,
-            pid: c.pid.filter(|_| c.role == Role::Client),
+            caller,
             is_rest: false,
         }
     }
@@ -42,7 +43,7 @@ impl ProblemKey {
         Self {
             netns: 0,
             port: None,
-            pid: None,
+            caller: Caller::Unknown,
             is_rest: true,
             ..self
         }
@@ -51,6 +52,6 @@ impl ProblemKey {
     /// The order in which equally bad problems are printed.
     pub fn order(&self) -> impl Ord + use<> {
         let name = self.verdict.map(VerdictKind::name);
-        (name, self.role, self.netns, self.port, self.pid)
+        (name, self.role, self.netns, self.port, self.caller.clone())
     }
 }

@@ -3,6 +3,7 @@
 //! A judged handshake in trouble is in the count of exactly one problem, however many there are. All sums are
 //! bounded; a problem states what its bounds left out.
 
+mod callers;
 mod facts;
 mod group;
 mod key;
@@ -22,6 +23,7 @@ use std::{
 use group::{Group, Kept};
 use key::ProblemKey;
 
+pub(super) use callers::{Caller, Callers};
 pub(super) use one_cause::{Found, merged};
 pub(super) use peers::PeerCounts;
 
@@ -66,6 +68,7 @@ pub struct ProblemGroups {
     groups: HashMap<ProblemKey, Group>,
     /// In all of them together.
     kept: Kept,
+    callers: Callers,
     /// Clients of the problems whose SYNs this host dropped: their ends, and their initial sequence numbers.
     explained: HashSet<Ends>,
     explained_seqs: HashSet<u32>,
@@ -75,7 +78,8 @@ impl ProblemGroups {
     /// Adds a judged handshake that is in trouble.
     pub fn add(&mut self, h: &Handshake) {
         self.explain(h);
-        let mut key = ProblemKey::of(h);
+        self.callers.note(&h.connection);
+        let mut key = self.key_of(h);
         if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             key = key.rest();
         }
@@ -86,12 +90,17 @@ impl ProblemGroups {
         self.kept = self.kept.with(before, group.kept());
     }
 
+    fn key_of(&self, h: &Handshake) -> ProblemKey {
+        ProblemKey::of(h, self.callers.of(&h.connection))
+    }
+
     /// Adds the sums of others, as if their handshakes had been added here.
     pub fn merge(&mut self, other: &Self) {
         let mut groups: Vec<(&ProblemKey, &Group)> = other.groups.iter().collect();
-        groups.sort_unstable_by_key(|(key, _)| **key);
+        groups.sort_unstable_by_key(|(key, _)| *key);
+        self.callers.merge(&other.callers);
         for (key, group) in groups {
-            let mut key = *key;
+            let mut key = key.clone();
             if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
                 key = key.rest();
             }
@@ -161,7 +170,7 @@ impl ProblemGroups {
                 .is_some_and(|v| v.sums_handshakes())
         };
         for h in held.filter(sums) {
-            whole.entry(ProblemKey::of(h)).or_default().push(h);
+            whole.entry(self.key_of(h)).or_default().push(h);
         }
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());

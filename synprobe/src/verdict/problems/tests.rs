@@ -254,7 +254,7 @@ fn beyond_the_bound_problems_are_summed_and_none_is_left_out() {
     for n in 0..most {
         let mut h = active(Outcome::Refused);
         (h.verdict, h.confidence) = (Some(VerdictKind::Refused), Confidence::Certain);
-        h.connection.pid = Some(n);
+        (h.connection.pid, h.connection.comm) = (Some(n), Some(format!("c{n}").into()));
         groups.add(&h);
     }
     let problems = groups.problems(std::iter::empty(), &Context::default());
