@@ -1,7 +1,6 @@
 //! `synprobe serve` from the outside: HTTP, metrics against the kernel's own counters, OTLP, and bad input.
 
 mod agent;
-mod collector;
 mod http;
 mod otlp;
 mod problem_files;

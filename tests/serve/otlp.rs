@@ -20,14 +20,12 @@ use serde_json::Value;
 use synprobe_lab::{Lab, PORT, Server, SocketFamily};
 use synprobe_tests::{
     binary::{command, ended, netns_path, run, status_kib},
+    collector::{Answer, Collector, TAKEN, records_of},
     harness::Undecided,
     schema,
 };
 
-use crate::{
-    agent::{Agent, sum},
-    collector::{Answer, Collector, TAKEN, records_of},
-};
+use crate::agent::{Agent, sum};
 
 const LOGS: &str = "/v1/logs";
 const METRICS: &str = "/v1/metrics";

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod collector;
 pub mod connect_hook;
 pub mod empty_program;
 pub mod guest;

@@ -50,6 +50,9 @@ enum Verb {
     /// The load of the bench, in its own process and network namespace
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
+    /// The same for requests at a fixed rate
+    #[command(hide = true)]
+    BenchRequests(bench::RequestsArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Package(args) => package::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),
+        Verb::BenchRequests(args) => bench::requests(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,12 +23,12 @@ use crate::workspace::{cargo, root, run, target_dir};
 /// Half-opens that are made.
 const HALF_OPENS: u32 = 1_000_000;
 /// The flood lasts this long before memory is measured: tables of a fixed size are full by then.
-const WARM_UP: Duration = Duration::from_secs(5);
+pub(super) const WARM_UP: Duration = Duration::from_secs(5);
 /// After this time every half-open was in a dump, and most SYN-ACKs were retransmitted.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// The program `flood`, running.
-struct FloodProcess {
+pub(super) struct FloodProcess {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     _process: ChildProcess,
@@ -36,11 +36,15 @@ struct FloodProcess {
 
 /// Its answer to `flood`.
 #[derive(Deserialize)]
-struct Flooded {
-    syns: u64,
-    seconds: f64,
-    honest: u64,
-    honest_port: u16,
+pub(super) struct Flooded {
+    /// SYNs from spoofed sources.
+    pub(super) syns: u64,
+    /// Duration, seconds.
+    pub(super) seconds: f64,
+    /// Legitimate connections.
+    pub(super) honest: u64,
+    /// The port that they go to.
+    pub(super) honest_port: u16,
 }
 
 /// Its answer to `fill`.
@@ -50,7 +54,8 @@ struct Filled {
 }
 
 impl FloodProcess {
-    fn start() -> Result<Self> {
+    /// Builds it and starts it.
+    pub(super) fn start() -> Result<Self> {
         let build = ["build", "--quiet", "--release", "-p", "synprobe-tests"];
         run(Command::new(cargo())
             .current_dir(root())
@@ -66,6 +71,11 @@ impl FloodProcess {
             output: BufReader::new(output),
             _process: process,
         })
+    }
+
+    /// Floods for `length`.
+    pub(super) fn flood(&mut self, length: Duration) -> Result<Flooded> {
+        self.ask("flood", length.as_millis())
     }
 
     fn ask<T: for<'a> Deserialize<'a>>(&mut self, what: &str, number: u128) -> Result<T> {
@@ -85,9 +95,9 @@ pub fn flood(bench: &BenchContext) -> Result<FloodCost> {
     say("the agent under a SYN flood");
     let mut flooder = FloodProcess::start()?;
     let watcher = bench.watch(&["--quiet"])?;
-    let warm_up: Flooded = flooder.ask("flood", WARM_UP.as_millis())?;
+    let warm_up: Flooded = flooder.flood(WARM_UP)?;
     let (cpu, warm) = (watcher.process.cpu()?, watcher.process.memory()?);
-    let flooded: Flooded = flooder.ask("flood", bench.loss.as_millis())?;
+    let flooded: Flooded = flooder.flood(bench.loss)?;
     let cpu = watcher.process.cpu()?.saturating_sub(cpu);
     let bytes = watcher.process.memory()?;
     let ended = watcher.end()?;
@@ -102,6 +112,7 @@ pub fn flood(bench: &BenchContext) -> Result<FloodCost> {
         honest_seen: seen,
         bytes_warm: warm,
         bytes,
+        recorded: None,
     })
 }
 

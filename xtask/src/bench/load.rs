@@ -36,6 +36,9 @@ const SETTINGS: [(&str, &str); 2] = [
 pub struct LoadArgs {
     #[arg(long)]
     threads: u8,
+    /// Ports, one a thread at least
+    #[arg(long, default_value_t = 1)]
+    ports: u16,
 }
 
 /// The result of one period of load.
@@ -69,9 +72,19 @@ impl Load {
     ///
     /// When the process cannot be started.
     pub fn start(threads: usize) -> Result<Self> {
+        Self::with_ports(threads, 1)
+    }
+
+    /// As [`Load::start`], to so many ports, each in its turn.
+    ///
+    /// # Errors
+    ///
+    /// As [`Load::start`].
+    pub fn with_ports(threads: usize, ports: u16) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["bench-load", "--threads", &threads.to_string()])
+            .args(["--ports", &ports.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = ChildProcess::spawn(&mut command, libc::SIGKILL)?;
@@ -112,7 +125,8 @@ impl Load {
 /// When the namespace cannot be made or a connection fails.
 pub fn load(args: &LoadArgs) -> Result<()> {
     enter_namespace()?;
-    let ports = (0..args.threads).map(|i| PORT + u16::from(i));
+    let threads = u16::from(args.threads.max(1));
+    let ports = (0..args.ports.max(threads)).map(|i| PORT + i);
     let listeners = ports
         .map(|port| TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))
         .collect::<io::Result<Vec<_>>>()
@@ -126,8 +140,8 @@ pub fn load(args: &LoadArgs) -> Result<()> {
         let deadline = began + length;
         let results: Vec<io::Result<u64>> = thread::scope(|scope| {
             let threads: Vec<_> = listeners
-                .iter()
-                .map(|listener| scope.spawn(move || connect_until(listener, deadline, peers)))
+                .chunks(listeners.len().div_ceil(threads.into()))
+                .map(|of_thread| scope.spawn(move || connect_until(of_thread, deadline, peers)))
                 .collect();
             let joined = threads.into_iter().map(|thread| {
                 let died = || io::Error::other("a thread of the load panicked");
@@ -151,12 +165,16 @@ pub fn load(args: &LoadArgs) -> Result<()> {
 }
 
 /// Opens, accepts and closes connections. The client closes first, as most clients do.
-fn connect_until(listener: &TcpListener, deadline: Instant, peers: u16) -> io::Result<u64> {
-    let port = listener.local_addr()?.port();
+fn connect_until(listeners: &[TcpListener], deadline: Instant, peers: u16) -> io::Result<u64> {
+    let with_ports = listeners.iter().map(|l| Ok((l, l.local_addr()?.port())));
+    let listeners = with_ports.collect::<io::Result<Vec<_>>>()?;
+    let mut next = listeners.iter().cycle();
     let mut connections = 0;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline
+        && let Some((listener, port)) = next.next()
+    {
         let [high, low] = ((connections % u64::from(peers)) as u16).to_be_bytes();
-        let address = SocketAddrV4::new(Ipv4Addr::new(127, 1, high, low), port);
+        let address = SocketAddrV4::new(Ipv4Addr::new(127, 1, high, low), *port);
         let client = TcpStream::connect(address)?;
         let (server, _) = listener.accept()?;
         drop(client);
@@ -166,7 +184,8 @@ fn connect_until(listener: &TcpListener, deadline: Instant, peers: u16) -> io::R
     Ok(connections)
 }
 
-fn enter_namespace() -> Result<()> {
+/// Makes a network namespace for this process, with its loopback device up.
+pub(super) fn enter_namespace() -> Result<()> {
     // SAFETY: unshare takes flags only, and this process has a single thread.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(anyhow!(io::Error::last_os_error()).context("a network namespace"));

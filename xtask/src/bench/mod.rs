@@ -3,12 +3,13 @@
 //! Machines differ, and so does their load. Every figure therefore stands beside one from the same run:
 //! the same load unwatched, and `tcpstates` where it is installed.
 //!
-//! [`load`] makes connections in its own namespace. [`process`] owns the processes that the bench
-//! starts; [`recorder`] those that record or replay. [`flood`] runs the SYN flood. [`bpf`] reads the run
+//! [`load`] makes connections in its own namespace, [`requests`] requests at a fixed rate. [`process`] owns the processes that the bench
+//! starts; [`recorder`] those that record or replay, [`serve_agent`] the service with a [`collector`]. [`flood`] runs the SYN flood. [`bpf`] reads the run
 //! time of eBPF programs. [`peer_tools`] finds other tools. [`measure`] runs the measurements; [`report`]
 //! prints them, one file a section.
 
 mod bpf;
+mod collector;
 mod flood;
 mod load;
 mod measure;
@@ -16,6 +17,8 @@ mod peer_tools;
 mod process;
 mod recorder;
 mod report;
+mod requests;
+mod serve_agent;
 
 use std::{path::PathBuf, process::Command, thread, time::Duration};
 
@@ -24,7 +27,9 @@ use clap::{Args, ValueEnum};
 pub use load::{LoadArgs, load};
 use peer_tools::PeerTool;
 use process::Watcher;
+pub use requests::{RequestsArgs, requests};
 use serde::Serialize;
+use serve_agent::ServeAgent;
 
 use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 
@@ -43,6 +48,9 @@ pub struct BenchArgs {
     /// Seconds at the highest rate, looking for lost records
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     loss_seconds: u64,
+    /// Seconds between two scrapes and two exports of `serve`; its turns, and those of the requests, last as long
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600))]
+    interval_seconds: u64,
     /// Measure one section alone
     #[arg(long, value_name = "SECTION")]
     only: Option<BenchSection>,
@@ -53,6 +61,10 @@ pub struct BenchArgs {
 enum BenchSection {
     /// Recordings and their replay
     Recording,
+    /// `serve` beside `watch --quiet`
+    Serve,
+    /// The share of all cycles in a load of requests, beside other tools
+    Requests,
 }
 
 /// What every measurement needs.
@@ -67,6 +79,8 @@ pub struct BenchContext {
     rounds: u32,
     /// Duration at the highest rate.
     loss: Duration,
+    /// Pause between two scrapes of `serve`, and between two exports.
+    interval: Duration,
     /// CPUs of this machine.
     cpus: usize,
 }
@@ -75,6 +89,11 @@ impl BenchContext {
     /// Starts `synprobe watch` with these arguments; returns once it is attached.
     fn watch(&self, args: &[&str]) -> Result<Watcher> {
         Watcher::synprobe(&self.synprobe, args, &target_dir().join("bench"))
+    }
+
+    /// Starts `synprobe serve` with all its outputs; returns once it serves.
+    fn serve(&self) -> Result<ServeAgent> {
+        ServeAgent::start(&self.synprobe, &target_dir().join("bench"), self.interval)
     }
 }
 
@@ -105,12 +124,21 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         length: Duration::from_secs(args.seconds),
         rounds: args.rounds,
         loss: Duration::from_secs(args.loss_seconds),
+        interval: Duration::from_secs(args.interval_seconds),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
     match args.only {
         Some(BenchSection::Recording) => {
             let report = measure::recording_alone(&bench)?;
             print(args.json, &report, report::recording_text)
+        }
+        Some(BenchSection::Serve) => {
+            let report = measure::serve_alone(&bench)?;
+            print(args.json, &report, report::serve_text)
+        }
+        Some(BenchSection::Requests) => {
+            let report = measure::requests_alone(&bench)?;
+            print(args.json, &report, report::requests_text)
         }
         None => print(args.json, &measure::everything(&bench)?, report::text),
     }

@@ -10,7 +10,7 @@ use std::{
         process::{CommandExt, ExitStatusExt},
     },
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -161,7 +161,7 @@ impl ChildProcess {
         Ok((cpu, ExitStatus::from_raw(status)))
     }
 
-    fn died(&mut self) -> Option<ExitStatus> {
+    pub(super) fn died(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().ok().flatten();
         self.ended |= status.is_some();
         status
@@ -192,7 +192,7 @@ pub struct Watcher {
     /// CPU time until it was attached.
     pub cpu_at_ready: Duration,
     /// Whether SIGINT makes it exit with an error.
-    fails_at_end: bool,
+    pub(super) fails_at_end: bool,
     output: File,
 }
 
@@ -209,30 +209,6 @@ impl Watcher {
         Self::start(command, unlinked_file(folder)?, |watcher| {
             Ok(watcher.output.metadata()?.len() > 0)
         })
-    }
-
-    /// Starts a peer tool.
-    ///
-    /// # Errors
-    ///
-    /// When it does not start.
-    pub fn peer(program: &Path, args: &[&str], folder: &Path) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(args);
-        // It reports lost events there.
-        command.stderr(Stdio::null());
-        // SAFETY: the closure makes system calls on constants only.
-        unsafe { command.pre_exec(own_tracefs) };
-        let mut watcher = Self::start(command, unlinked_file(folder)?, |watcher| {
-            Ok(!watcher.process.programs().is_empty())
-        })?;
-        watcher.fails_at_end = true;
-        // Its programs are loaded; attaching takes a moment, and it prints nothing until its buffer is full.
-        thread::sleep(Duration::from_millis(300));
-        if watcher.process.died().is_some() {
-            bail!("{} cannot attach its programs", program.display());
-        }
-        Ok(watcher)
     }
 
     /// Starts a program that writes to `output`; returns once it is `ready`.
@@ -345,32 +321,8 @@ fn lines(file: &File) -> Result<(u64, Vec<String>)> {
     Ok((lines, losses))
 }
 
-/// Mounts tracefs in a mount namespace of the calling process. libbpf attaches by it, and many hosts
-/// have not mounted it. Runs between fork and exec.
-fn own_tracefs() -> io::Result<()> {
-    let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
-    let (tracefs, place) = (c"tracefs".as_ptr(), c"/sys/kernel/tracing".as_ptr());
-    // SAFETY: all pointers are to constant strings or null, and unshare takes flags only.
-    let done = unsafe {
-        libc::unshare(libc::CLONE_NEWNS) == 0
-            && libc::mount(
-                none,
-                root,
-                std::ptr::null(),
-                libc::MS_REC | libc::MS_PRIVATE,
-                std::ptr::null(),
-            ) == 0
-            && libc::mount(tracefs, place, tracefs, 0, std::ptr::null()) == 0
-    };
-    // EBUSY: it is mounted already.
-    match io::Error::last_os_error() {
-        error if done || error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
-        error => Err(error),
-    }
-}
-
 /// An unlinked file: the kernel frees it when the last process closes it.
-fn unlinked_file(folder: &Path) -> Result<File> {
+pub(super) fn unlinked_file(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let path = folder.join(format!("output-{}", std::process::id()));
     let file = File::options()

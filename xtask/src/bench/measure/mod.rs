@@ -5,6 +5,8 @@ mod agent;
 mod growth;
 mod kernel;
 mod recording;
+mod requests;
+mod serve;
 mod throughput;
 mod turns;
 
@@ -15,7 +17,7 @@ use anyhow::{Context, Result};
 use super::{
     BenchContext, bpf, flood,
     load::Load,
-    report::{BenchReport, Machine, RecordingReport},
+    report::{BenchReport, Machine, RecordingReport, RequestReport, ServeReport, Spread},
     say,
 };
 
@@ -50,6 +52,8 @@ pub fn everything(bench: &BenchContext) -> Result<BenchReport> {
     let agent = agent::idle(bench, under_load, &costs.streaming)?;
     // Last: the kernel needs a while to free a million half-opens.
     let flooded = flood::flood(bench)?;
+    let served = serve::serve(bench)?;
+    let requests = requests::requests(bench)?;
     let half_opens = flood::half_opens(bench)?;
     Ok(BenchReport {
         machine,
@@ -61,6 +65,8 @@ pub fn everything(bench: &BenchContext) -> Result<BenchReport> {
         flood: flooded,
         half_opens,
         recording,
+        serve: served,
+        requests,
         agent,
         peers: costs.peers,
     })
@@ -77,6 +83,30 @@ pub fn recording_alone(bench: &BenchContext) -> Result<RecordingReport> {
     load.run(Duration::from_millis(200))?;
     let recording = recording::recording(bench, &mut load)?;
     Ok(RecordingReport { machine, recording })
+}
+
+/// Measures `serve` beside `watch --quiet`, and nothing else.
+///
+/// # Errors
+///
+/// As [`everything`].
+pub fn serve_alone(bench: &BenchContext) -> Result<ServeReport> {
+    Ok(ServeReport {
+        machine: machine(bench)?,
+        serve: serve::serve(bench)?,
+    })
+}
+
+/// Measures the load of requests, and nothing else.
+///
+/// # Errors
+///
+/// As [`everything`].
+pub fn requests_alone(bench: &BenchContext) -> Result<RequestReport> {
+    Ok(RequestReport {
+        machine: machine(bench)?,
+        requests: requests::requests(bench)?,
+    })
 }
 
 fn machine(bench: &BenchContext) -> Result<Machine> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::mib;
 
-/// The agent in quiet mode under a SYN flood.
+/// The agent under a SYN flood.
 #[derive(Serialize)]
 pub struct FloodCost {
     /// Duration, seconds.
@@ -23,6 +23,8 @@ pub struct FloodCost {
     pub bytes_warm: u64,
     /// VmRSS at the end, bytes.
     pub bytes: u64,
+    /// Bytes that were recorded meanwhile; `None`: it does not record.
+    pub recorded: Option<u64>,
 }
 
 /// The agent in quiet mode with many half-opens.
@@ -38,16 +40,19 @@ pub struct HalfOpenCost {
     pub peak_bytes: u64,
 }
 
-pub(super) fn write(out: &mut String, flood: &FloodCost) -> fmt::Result {
+pub(super) fn write(out: &mut String, what: &str, flood: &FloodCost) -> fmt::Result {
     writeln!(
         out,
-        "\nA SYN flood for {:.0} s, quiet mode\n  {:.0} SYNs a second; {:.2} % of a core, memory {:.1} MiB after the first seconds, {:.1} at the end",
+        "\nA SYN flood for {:.0} s, {what}\n  {:.0} SYNs a second; {:.2} % of a core, memory {:.1} MiB after the first seconds, {:.1} at the end",
         flood.seconds,
         flood.syns_per_second,
         flood.cores * 100.0,
         mib(flood.bytes_warm),
         mib(flood.bytes)
     )?;
+    if let Some(bytes) = flood.recorded {
+        writeln!(out, "  {:.1} MiB recorded", mib(bytes))?;
+    }
     writeln!(
         out,
         "  {} of {} ends of legitimate connections at another port counted",

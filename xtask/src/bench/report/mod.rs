@@ -9,6 +9,8 @@ mod kernel;
 mod loss;
 mod machine;
 mod recording;
+mod requests;
+mod serve;
 mod spread;
 mod throughput;
 
@@ -20,7 +22,9 @@ pub use kernel::{GrowthPoint, KernelCost, ProgramCost};
 pub use loss::LossResult;
 pub use machine::Machine;
 pub use recording::{PairedCost, QuietRecording, RecordedLoss, RecordingCost, ReplaySpeed};
+pub use requests::{RequestCost, RequestCosts, WatchedRequests};
 use serde::Serialize;
+pub use serve::{AgentUse, ServeCost};
 pub use spread::Spread;
 pub use throughput::Throughput;
 
@@ -48,6 +52,10 @@ pub struct BenchReport {
     pub half_opens: HalfOpenCost,
     /// Recordings and their replay.
     pub recording: RecordingCost,
+    /// `serve` beside `watch --quiet`.
+    pub serve: ServeCost,
+    /// The share of all cycles in a load of requests.
+    pub requests: RequestCosts,
     /// The agent's own cost.
     pub agent: AgentCost,
     /// Peer tools that are installed.
@@ -61,6 +69,24 @@ pub struct RecordingReport {
     pub machine: Machine,
     /// Recordings and their replay.
     pub recording: RecordingCost,
+}
+
+/// The section on `serve` alone.
+#[derive(Serialize)]
+pub struct ServeReport {
+    /// Where the bench ran.
+    pub machine: Machine,
+    /// `serve` beside `watch --quiet`.
+    pub serve: ServeCost,
+}
+
+/// The section on requests alone.
+#[derive(Serialize)]
+pub struct RequestReport {
+    /// Where the bench ran.
+    pub machine: Machine,
+    /// The share of all cycles in a load of requests.
+    pub requests: RequestCosts,
 }
 
 impl BenchReport {
@@ -78,10 +104,12 @@ pub fn text(report: &BenchReport) -> String {
         kernel::write(&mut out, report),
         kernel::write_growth(&mut out, &report.growth),
         loss::write(&mut out, &report.loss),
-        flood::write(&mut out, &report.flood),
+        flood::write(&mut out, "quiet mode", &report.flood),
         flood::write_half_opens(&mut out, &report.half_opens),
         agent::write(&mut out, report),
         recording::write(&mut out, &report.recording),
+        serve::write(&mut out, &report.serve),
+        requests::write(&mut out, &report.requests),
     ];
     checked(out, &sections)
 }
@@ -92,6 +120,26 @@ pub fn recording_text(report: &RecordingReport) -> String {
     let sections = [
         machine::write(&mut out, &report.machine),
         recording::write(&mut out, &report.recording),
+    ];
+    checked(out, &sections)
+}
+
+/// Formats the section on `serve` alone.
+pub fn serve_text(report: &ServeReport) -> String {
+    let mut out = String::new();
+    let sections = [
+        machine::write(&mut out, &report.machine),
+        serve::write(&mut out, &report.serve),
+    ];
+    checked(out, &sections)
+}
+
+/// Formats the section on requests alone.
+pub fn requests_text(report: &RequestReport) -> String {
+    let mut out = String::new();
+    let sections = [
+        machine::write(&mut out, &report.machine),
+        requests::write(&mut out, &report.requests),
     ];
     checked(out, &sections)
 }

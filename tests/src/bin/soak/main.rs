@@ -1,9 +1,13 @@
-//! `cargo xtask soak`: runs an agent in quiet mode beside scenarios, healthy load and floods for a while. Its
-//! memory must not grow, its records must add up, and its table must be empty at the end.
+//! `cargo xtask soak`: runs `serve` beside scenarios, healthy load and floods for a while, with all its outputs:
+//! scrapes, OTLP, a rolling recording. Its memory must not grow, its records must add up, its table must be empty
+//! at the end, and no descriptor may be left open.
+
+mod outputs;
 
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
     sync::{
@@ -16,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use outputs::{Descriptors, Outputs};
 use serde_json::Value;
 use synprobe::{
     diag::{
@@ -49,6 +54,10 @@ const LAST_TIMER: Duration = Duration::from_secs(40);
 /// The next sock_diag dumps show which half-opens are gone. In a namespace that ended before its dump this is
 /// known once the SYN-ACK is overdue.
 const SETTLE: Duration = Duration::from_secs(25);
+/// A run of this length waits until the namespaces are closed again.
+const LONG: Duration = Duration::from_secs(300);
+/// The agent closes a namespace within this time after nothing has used it.
+const CLOSED: Duration = Duration::from_secs(80);
 /// Memory may grow by this factor and this many bytes, because of the allocator.
 const FLAT: (f64, u64) = (1.10, 4 << 20);
 
@@ -76,13 +85,15 @@ fn run(args: &SoakOptions) -> Result<()> {
     let reader = File::open(&path)?;
     // It goes with the last who has it open.
     fs::remove_file(&path)?;
+    let mut outputs = Outputs::new()?;
     let mut agent = Command::new(&args.agent)
-        .args(["watch", "--quiet", "--format", "json"])
+        .arg("serve")
+        .args(outputs.options())
         .stdout(output)
-        .stderr(Stdio::inherit())
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("{}: is it built?", args.agent.display()))?;
-    let soaked = soak(args, &agent);
+    let soaked = serving(&mut agent).and_then(|address| soak(args, &agent, address, &mut outputs));
     if soaked.is_err() {
         let _ = agent.kill();
     } else {
@@ -91,16 +102,38 @@ fn run(args: &SoakOptions) -> Result<()> {
     let status = agent.wait()?;
     let (looks, scenarios) = soaked?;
     ensure!(status.success(), "the agent: {status}");
-    judge(&looks, scenarios, reader)
+    judge(&looks, scenarios, reader, &outputs)
+}
+
+/// Where it serves. What else it prints on standard error is printed here.
+fn serving(agent: &mut Child) -> Result<SocketAddr> {
+    let errors = agent.stderr.take().context("standard error")?;
+    let mut lines = BufReader::new(errors).lines();
+    let first = lines.next().context("it does not serve")??;
+    thread::spawn(move || {
+        for line in lines.map_while(std::result::Result::ok) {
+            eprintln!("agent: {line}");
+        }
+    });
+    let address = first.strip_prefix("synprobe: serving ");
+    let address = address.with_context(|| format!("it does not serve: {first}"))?;
+    Ok(address.parse()?)
 }
 
 /// Scenario after scenario, riddles and floods among them; each has healthy traffic beside it.
-fn soak(args: &SoakOptions, agent: &Child) -> Result<(Vec<MemorySample>, usize)> {
+fn soak(
+    args: &SoakOptions,
+    agent: &Child,
+    address: SocketAddr,
+    outputs: &mut Outputs,
+) -> Result<(Vec<MemorySample>, usize)> {
+    let descriptors = Descriptors::of(agent.id())?;
     let began = Instant::now();
     let length = Duration::from_secs(args.seconds);
     let (over, next) = (AtomicBool::new(false), AtomicUsize::new(0));
     let failed = Mutex::new(Vec::new());
     let mut looks = Vec::new();
+    let mut scraped = Ok(());
     thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
@@ -119,9 +152,14 @@ fn soak(args: &SoakOptions, agent: &Child) -> Result<(Vec<MemorySample>, usize)>
                 Ok(look) => looks.push(look),
                 Err(_) => break,
             }
+            scraped = outputs.scrape_in_time(address);
+            if scraped.is_err() {
+                break;
+            }
         }
         over.store(true, Ordering::Relaxed);
     });
+    scraped.context("a scrape")?;
     let until = Instant::now() + LAST_TIMER;
     while half_opens(agent)? > 0 && Instant::now() < until {
         thread::sleep(Duration::from_millis(500));
@@ -133,6 +171,13 @@ fn soak(args: &SoakOptions, agent: &Child) -> Result<(Vec<MemorySample>, usize)>
     );
     thread::sleep(SETTLE);
     looks.push(look(agent, began).context("the agent is gone")?);
+    if length >= LONG {
+        let until = Instant::now() + CLOSED;
+        while !Descriptors::of(agent.id())?.has_closed(descriptors) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+    Descriptors::of(agent.id())?.check(descriptors)?;
     // A busy host may spoil a scenario; what the agent says of it must hold all the same.
     for error in failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         eprintln!("soak: a scenario was spoilt: {error:#}");
@@ -199,10 +244,14 @@ fn look(agent: &Child, began: Instant) -> Result<MemorySample> {
     })
 }
 
-fn judge(looks: &[MemorySample], scenarios: usize, output: File) -> Result<()> {
+fn judge(looks: &[MemorySample], scenarios: usize, output: File, outputs: &Outputs) -> Result<()> {
     let (mut open, mut lost, mut handshakes, mut end) = (Vec::new(), Vec::new(), 0_u64, None);
+    let mut exported = 0;
     for line in BufReader::new(output).lines() {
         let line: Value = serde_json::from_str(&line?)?;
+        // These are log records too.
+        let record = |kind| ["handshake", "problem", "lost"].contains(&kind);
+        exported += usize::from(line["type"].as_str().is_some_and(record));
         match line["type"].as_str() {
             Some("handshake") => {
                 handshakes += 1;
@@ -253,6 +302,7 @@ fn judge(looks: &[MemorySample], scenarios: usize, output: File) -> Result<()> {
         println!("lost {}: {}", line["events"], line["reason"]);
     }
     println!("left in the table at the end: {}", open.len());
+    outputs.check(exported)?;
     ensure!(
         number("produced")? == number("events")? + number("lost")?,
         "received and lost are not what was produced: {end}"
