@@ -5,6 +5,7 @@ mod http;
 mod otlp;
 mod problem_files;
 mod problems;
+mod restart;
 mod sums;
 mod usage;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Case::new("problems-open-and-close", problems::open_and_close),
         Case::new("problems-as-diagnose", problems::as_diagnose_names_them),
         Case::new("problems-of-processes", problems::of_many_processes),
+        Case::new("restart", restart::finds_what_is_under_way),
         Case::new("replies", http::replies),
         Case::new("formats", http::formats),
         Case::new("slow-clients", http::slow_clients),

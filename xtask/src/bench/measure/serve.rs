@@ -28,6 +28,8 @@ const PAIRS: u32 = 3;
 const SCRAPES: u32 = 20;
 /// The agent reads its state at most once a second: later scrapes than that have a new one each.
 const STATE: Duration = Duration::from_millis(1100);
+/// Restarts.
+const RESTARTS: u32 = 3;
 /// Ports that connections are made to, for as many series as there may be.
 const PORTS: u16 = 200;
 
@@ -38,6 +40,7 @@ pub(in crate::bench) fn serve(bench: &BenchContext) -> Result<ServeCost> {
     let kernel_ns = kernel(bench, &mut load)?;
     say("watch --quiet and serve without load");
     let idle = [watch_idle(bench)?, serve_idle(bench)?];
+    let restart_ms = restarts(bench)?;
     say("watch --quiet and serve at the highest rate");
     let loaded = under_load(bench, &mut load)?;
     drop(load);
@@ -46,6 +49,7 @@ pub(in crate::bench) fn serve(bench: &BenchContext) -> Result<ServeCost> {
         interval_seconds: bench.interval.as_secs(),
         kernel_ns,
         idle,
+        restart_ms,
         loaded,
         series,
         scrape_bytes,
@@ -109,6 +113,22 @@ fn serve_idle(bench: &BenchContext) -> Result<AgentUse> {
     ensure!(agent.exports() > before, "nothing was exported");
     agent.end()?;
     Ok(used)
+}
+
+/// From the signal that ends the agent until the next one serves, milliseconds.
+fn restarts(bench: &BenchContext) -> Result<Spread> {
+    let mut agent = bench.serve()?;
+    let mut times = Vec::new();
+    for _ in 0..RESTARTS {
+        // As after a while: it has a recording, and the first dumps are over.
+        thread::sleep(bench.length);
+        let began = Instant::now();
+        agent.end()?;
+        agent = bench.serve()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    agent.end()?;
+    Ok(Spread::of(times))
 }
 
 /// Cores busy at the highest rate, `watch --quiet` and `serve` in turns, each a scrape and an export long.

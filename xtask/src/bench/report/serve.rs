@@ -12,6 +12,8 @@ const IDLE_CORES: f64 = 0.0015;
 const IDLE_MIB: f64 = 25.0;
 /// Cores busy under load, as a multiple of those of `watch --quiet`, at most.
 const LOADED: f64 = 1.1;
+/// A restart, milliseconds at most.
+const RESTART_MS: f64 = 1000.0;
 /// A scrape, milliseconds at most.
 const SCRAPE_MS: f64 = 20.0;
 
@@ -24,6 +26,8 @@ pub struct ServeCost {
     pub kernel_ns: [f64; 2],
     /// Without load.
     pub idle: [AgentUse; 2],
+    /// From the signal that ends it until the next one serves, milliseconds.
+    pub restart_ms: Spread,
     /// At the highest rate, in turns.
     pub loaded: [Vec<AgentUse>; 2],
     /// Series of the scrapes of many ports.
@@ -73,6 +77,12 @@ pub(super) fn write(out: &mut String, serve: &ServeCost) -> fmt::Result {
         served.wakeups,
         mib(served.bytes),
         IDLE_CORES * 100.0,
+    )?;
+    let restart = &serve.restart_ms;
+    writeln!(
+        out,
+        "  a restart: {:.0} ms ({:.0} to {:.0}; aim: {RESTART_MS:.0})",
+        restart.median, restart.min, restart.max
     )?;
     let [quiet, served] = &serve.loaded;
     let (of_quiet, of_served) = (cores(quiet), cores(served));
