@@ -36,7 +36,7 @@ use crate::workspace::{cargo, is_root, root, run as run_command, target_dir};
 /// `cargo xtask bench`
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Print one JSON object instead of tables
+    /// Print JSON instead of tables: one object, or one a section
     #[arg(long)]
     json: bool,
     /// Seconds each measurement lasts
@@ -51,9 +51,9 @@ pub struct BenchArgs {
     /// Seconds between two scrapes and two exports of `serve`; its turns, and those of the requests, last as long
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=600))]
     interval_seconds: u64,
-    /// Measure one section alone
+    /// Measure one section alone; may be repeated
     #[arg(long, value_name = "SECTION")]
-    only: Option<BenchSection>,
+    only: Vec<BenchSection>,
 }
 
 /// A section that can be measured alone.
@@ -127,21 +127,26 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         interval: Duration::from_secs(args.interval_seconds),
         cpus: thread::available_parallelism().map_or(1, usize::from),
     };
-    match args.only {
-        Some(BenchSection::Recording) => {
-            let report = measure::recording_alone(&bench)?;
-            print(args.json, &report, report::recording_text)
-        }
-        Some(BenchSection::Serve) => {
-            let report = measure::serve_alone(&bench)?;
-            print(args.json, &report, report::serve_text)
-        }
-        Some(BenchSection::Requests) => {
-            let report = measure::requests_alone(&bench)?;
-            print(args.json, &report, report::requests_text)
-        }
-        None => print(args.json, &measure::everything(&bench)?, report::text),
+    if args.only.is_empty() {
+        return print(args.json, &measure::everything(&bench)?, report::text);
     }
+    for section in &args.only {
+        match section {
+            BenchSection::Recording => {
+                let report = measure::recording_alone(&bench)?;
+                print(args.json, &report, report::recording_text)?;
+            }
+            BenchSection::Serve => {
+                let report = measure::serve_alone(&bench)?;
+                print(args.json, &report, report::serve_text)?;
+            }
+            BenchSection::Requests => {
+                let report = measure::requests_alone(&bench)?;
+                print(args.json, &report, report::requests_text)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn print<R: Serialize>(json: bool, report: &R, text: fn(&R) -> String) -> Result<()> {

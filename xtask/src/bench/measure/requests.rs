@@ -1,6 +1,6 @@
 //! The share of all cycles, in a load of requests, of the agent and of other tools.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -17,7 +17,7 @@ use crate::{
     workspace::target_dir,
 };
 
-/// Turns of each.
+/// Turns of each; other tools have the first only, as they cost many times more than the turns differ.
 const TURNS: u32 = 2;
 /// Requests a second.
 const RATE: u32 = 5000;
@@ -83,9 +83,11 @@ pub(in crate::bench) fn requests(bench: &BenchContext) -> Result<RequestCosts> {
             per_connection,
         };
         let mut turns: Vec<Vec<WatchedTurn>> = subjects.iter().map(|_| Vec::new()).collect();
-        for _ in 0..TURNS {
+        for round in 0..TURNS {
             for (subject, turns) in subjects.iter().zip(&mut turns) {
-                turns.push(turn(bench, subject, &mut load, plan)?);
+                if round == 0 || !matches!(subject, Subject::Tool(_)) {
+                    turns.push(turn(bench, subject, &mut load, plan)?);
+                }
             }
         }
         costs.push(RequestCost {
@@ -111,6 +113,8 @@ fn turn(
     load: &mut RequestLoad,
     plan: RequestPlan,
 ) -> Result<WatchedTurn> {
+    // What a start costs is over by then.
+    let settle = || thread::sleep(bench.length);
     let mut run = || load.run(bench.interval, plan);
     match subject {
         Subject::Nothing => Ok(WatchedTurn {
@@ -120,12 +124,14 @@ fn turn(
         }),
         Subject::WatchQuiet => {
             let watcher = bench.watch(&["--quiet"])?;
+            settle();
             let turn = measured(&watcher.process, run)?;
             watcher.end()?;
             Ok(turn)
         }
         Subject::Serve => {
             let agent = bench.serve()?;
+            settle();
             let scraper = agent.scraper(bench.interval);
             let turn = measured(&agent.watcher.process, run)?;
             scraper.stop()?;
@@ -135,6 +141,7 @@ fn turn(
         Subject::Tool(tool) => {
             let folder = target_dir().join("bench");
             let watcher = Watcher::peer(&tool.path, tool.args, &folder)?;
+            settle();
             let turn = measured(&watcher.process, run)?;
             watcher.end()?;
             Ok(turn)

@@ -136,10 +136,12 @@ fn under_load(bench: &BenchContext, load: &mut Load) -> Result<[Vec<AgentUse>; 2
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..PAIRS {
         let watcher = bench.watch(&["--quiet"])?;
+        thread::sleep(bench.length);
         let run = || load.run(bench.interval).map(drop);
         all[0].push(used(&watcher.process, run)?);
         watcher.end()?;
         let agent = bench.serve()?;
+        thread::sleep(bench.length);
         let scraper = agent.scraper(bench.interval);
         let run = || load.run(bench.interval).map(drop);
         all[1].push(used(&agent.watcher.process, run)?);
