@@ -169,6 +169,7 @@ pub fn join(arguments: &[&str]) -> Result<Ran> {
 }
 
 pub fn joined(ours: &str, theirs: &str, name: &str) -> Result<(Vec<Value>, String)> {
+    keep(ours, theirs, name)?;
     let (ours, theirs) = (
         Made::of(&format!("{name}-client"), ours)?,
         Made::of(&format!("{name}-server"), theirs)?,
@@ -176,6 +177,17 @@ pub fn joined(ours: &str, theirs: &str, name: &str) -> Result<(Vec<Value>, Strin
     let ran = join(&[ours.path(), theirs.path(), "--format", "json"])?;
     ensure!(ran.code == Some(0), "{:?}: {}", ran.code, ran.err);
     Ok((schema::check(ran.out.lines())?, ran.err))
+}
+
+/// Leaves both files behind where SYNPROBE_JOIN_KEEP names a folder: deploy/sql/check joins them in SQL.
+fn keep(ours: &str, theirs: &str, name: &str) -> Result<()> {
+    if let Some(folder) = std::env::var_os("SYNPROBE_JOIN_KEEP") {
+        let folder = PathBuf::from(folder).join(name);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("client.ndjson"), ours)?;
+        fs::write(folder.join("server.ndjson"), theirs)?;
+    }
+    Ok(())
 }
 
 pub fn pairs(lines: &[Value]) -> Vec<&Value> {

@@ -1,0 +1,117 @@
+"""The two engines behind one door: DuckDB, and ClickHouse as a library (chdb). Both from PyPI."""
+
+import glob
+import json
+import os
+import re
+import shutil
+import tempfile
+
+import stages
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def statements(name):
+    """The statements of an SQL file. No semicolon in it is within a text, but at the end of one."""
+    text = re.sub(r"--.*", "", open(os.path.join(HERE, name), encoding="utf-8").read())
+    parts = re.split(r";\s*\n", text + "\n")
+    return [part.strip() for part in parts if part.strip()]
+
+
+class DuckDb:
+    name = "DuckDB"
+
+    def __init__(self, path=":memory:"):
+        import duckdb
+
+        self.db = duckdb.connect(path)
+        self.db.execute("SET enable_progress_bar = false")
+        for file in ("duckdb.sql", "join.sql"):
+            for statement in statements(file):
+                self.db.execute(statement)
+        self.columns = {
+            row[0]: row[1] for row in self.rows("SELECT column_name, column_type FROM (DESCRIBE lines)")
+        }
+
+    def rows(self, sql):
+        return self.db.execute(sql).fetchall()
+
+    def run(self, sql):
+        self.db.execute(sql)
+
+    def load(self, pattern):
+        """NDJSON files as synprobe wrote them. The node is what a shipper has added, else the file's name."""
+        types = ", ".join(f"'{n}': '{'JSON' if n in ('host', 'filters', 'evidence') else t}'"
+                          for n, t in self.columns.items())
+        self.db.execute(
+            "INSERT INTO lines BY NAME "
+            "SELECT * EXCLUDE (filename, node), coalesce(node, parse_filename(filename, true)) AS node "
+            f"FROM read_json('{pattern}', format = 'newline_delimited', columns = {{{types}}}, filename = true, "
+            "ignore_errors = true) WHERE type IS NOT NULL AND time IS NOT NULL"
+        )
+
+    def refresh(self):
+        """Nothing: the views are never behind."""
+
+    def empty(self):
+        self.db.execute("DELETE FROM lines")
+
+    def close(self):
+        self.db.close()
+
+
+# What the views need to be made with, and the lines to be read with.
+SETTINGS = ("join_use_nulls = 1", "least_greatest_legacy_null_behavior = 0", "date_time_input_format = 'best_effort'",
+            "input_format_skip_unknown_fields = 1")
+
+
+class ClickHouse:
+    name = "ClickHouse"
+
+    def __init__(self, path=None):
+        from chdb import session
+
+        self.made = None if path else tempfile.mkdtemp()
+        self.session = session.Session(path or self.made)
+        self.session.query("CREATE DATABASE IF NOT EXISTS fleet")
+        self.session.query("USE fleet")
+        for setting in SETTINGS:
+            self.session.query(f"SET {setting}")
+        for file in ("clickhouse.sql", "clickhouse-join.sql"):
+            for statement in statements(file):
+                self.session.query(statement)
+        self.columns = dict(self.rows("SELECT name, type FROM system.columns WHERE database = 'fleet' AND table = 'lines'"))
+
+    def rows(self, sql):
+        text = str(self.session.query(sql, "JSONCompactEachRow"))
+        return [tuple(json.loads(line)) for line in text.splitlines() if line]
+
+    def run(self, sql):
+        self.session.query(sql)
+
+    def load(self, pattern):
+        """NDJSON files as synprobe wrote them. The node is what a shipper has added, else the file's name."""
+        types = ", ".join(f"{n} {'Nullable(String)' if n == 'node' else t}" for n, t in self.columns.items())
+        names = ", ".join(n for n in self.columns if n != "node")
+        types = types.replace("'", "\\'")
+        for file in sorted(glob.glob(pattern)):
+            self.session.query(
+                f"INSERT INTO lines (node, {names}) "
+                f"SELECT coalesce(node, replaceRegexpOne(_file, '\\\\.ndjson$', '')), {names} "
+                f"FROM file('{file}', JSONEachRow, '{types}') "
+                f"SETTINGS input_format_allow_errors_num = 1000000"
+            )
+
+    def refresh(self):
+        for view in stages.stages()[1]:
+            self.session.query(f"SYSTEM REFRESH VIEW {view}")
+            self.session.query(f"SYSTEM WAIT VIEW {view}")
+
+    def empty(self):
+        self.session.query("TRUNCATE TABLE lines")
+
+    def close(self):
+        self.session.close()
+        if self.made:
+            shutil.rmtree(self.made, ignore_errors=True)
