@@ -57,13 +57,13 @@ class Template:
         self.has_answer = connected or line.get("syn_ack_seq") is not None
         self.rest = json.dumps(rest, separators=(",", ":"), ensure_ascii=False)[1:]
 
-    def text(self, node, began_us, client, server, number, comm):
+    def text(self, node, began_us, client, server, number, numbers, comm):
         us = began_us + self.after_us
         (local, peer) = (client, server) if self.of_client else (server, client)
         more = ""
         if self.kind == "handshake":
-            syn = number * 2654435761 % 4294967296 if self.has_syn else "null"
-            answer = number * 2246822519 % 4294967296 if self.has_answer else "null"
+            syn = numbers & 0xFFFFFFFF if self.has_syn else "null"
+            answer = numbers >> 32 if self.has_answer else "null"
             more = f'"syn_seq":{syn},"syn_ack_seq":{answer},"community_id":null,'
         return (f'{{"v":1,"type":"{self.kind}","node":"{node}","time":"{stamp(us)}","mono_ns":{us * 1000 - BEGAN_US},'
                 f'"id":{number},"local_addr":"{local[0]}","local_port":{local[1]},"peer_addr":"{peer[0]}",'
@@ -125,7 +125,9 @@ class Fleet:
         self.number += 1
         templates = self.random.choice(self.templates[scenario])
         ends = ((address(client), 32768 + self.number % 28000), (address(server), port))
-        return [t.text(f"h{client if t.of_client else server:05}", us, *ends, self.number, comm) for t in templates]
+        numbers = self.random.getrandbits(64)
+        return [t.text(f"h{client if t.of_client else server:05}", us, *ends, self.number, numbers, comm)
+                for t in templates]
 
     def lines(self, rows, seconds):
         """Lines in about the order of their times: all hosts start, connects, all hosts end."""
@@ -142,7 +144,7 @@ class Fleet:
             while planned and planned[0][0] <= us:
                 yield from self.connect(*planned.pop(0))
             client = self.random.randrange(self.hosts)
-            server = (client + 1 + self.random.randrange(self.hosts - 1)) % self.hosts
+            server = self.partner(client)
             scenario = self.random.choices(self.names, self.weights)[0]
             if self.faults:
                 scenario = CLEAN if self.random.random() < 0.9 or scenario == FULL else scenario
@@ -158,6 +160,11 @@ class Fleet:
             yield from self.connect(*event)
         for host in range(self.hosts):
             yield self.run_line("end", host, BEGAN_US + (seconds + 300) * 1_000_000)
+
+    def partner(self, client):
+        """One of the twenty hosts that a host calls."""
+        server = (client * 7919 + self.random.randrange(20) * 104729 + 1) % self.hosts
+        return server if server != client else (client + 1) % self.hosts
 
     def planned(self):
         """Faults at known places: what the questions must find."""

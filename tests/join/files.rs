@@ -369,6 +369,85 @@ pub fn refused_without_an_event() -> Result<()> {
     Ok(())
 }
 
+/// No handshake shows the offset of the clocks, and one half-open has no number: its SYN is not called lost.
+pub fn unknown_clocks() -> Result<()> {
+    let mut ours = Lines::of(0, 0, json!({}));
+    let mut theirs = Lines::of(HOUR_US, 0, json!({}));
+    unanswered(&mut ours, 77, 30_000_000);
+    let half = json!({
+        "outcome": "expired", "dwell_us": 2_500_000, "retransmits": 1, "retransmits_by_peer": 1,
+        "verdict": "synack-lost", "confidence": "certain", "syn_ack_seq": null,
+    });
+    theirs.line(
+        "retransmit",
+        31_000_050,
+        json!({"id": 77, "kind": "synack", "trigger": "peer"}),
+    );
+    theirs.passive(32_500_050, 77, half.clone());
+    let mut second = half;
+    second["syn_seq"] = Value::Null;
+    second["retransmits"] = json!(0);
+    second["retransmits_by_peer"] = json!(0);
+    theirs.handshake(
+        35_500_050,
+        78,
+        merged(
+            second,
+            json!({
+                "role": "server", "local_addr": "10.0.0.2", "local_port": 80, "peer_addr": "10.0.0.1",
+                "peer_port": 30_077,
+            }),
+        ),
+    );
+    let (lines, _) = joined(
+        &ours.end(200_000_000, 0),
+        &theirs.end(200_000_000, 0),
+        "unknown",
+    )?;
+    let pair = pairs(&lines)
+        .into_iter()
+        .find(|p| p["client"]["id"] == 77)
+        .context("the connect")?;
+    ensure!(pair["clock_offset_us"].is_null(), "{pair:#}");
+    ensure!(
+        pair["verdict"] == "insufficient" && pair["lost"]["toward_server"].is_null(),
+        "{pair:#}"
+    );
+    says(pair, "a half-open without its number")
+}
+
+fn merged(mut line: Value, more: Value) -> Value {
+    if let (Some(line), Some(more)) = (line.as_object_mut(), more.as_object()) {
+        line.extend(more.clone());
+    }
+    line
+}
+
+/// A file that is still being written: a half-open may be in it only later, so its silence tells nothing yet.
+pub fn without_an_end() -> Result<()> {
+    let (mut ours, mut theirs) = clean(HOUR_US, 0, json!({}));
+    unanswered(&mut ours, 77, 30_000_000);
+    // The server's run goes on.
+    theirs.passive(100_000_000, 99, json!({}));
+    let ours = ours.end(400_000_000, 0);
+    for (theirs, name, verdict) in [
+        (
+            theirs.clone().end(100_000_000, 0),
+            "with-end",
+            "lost-toward-server",
+        ),
+        (theirs.text, "no-end", "insufficient"),
+    ] {
+        let (lines, _) = joined(&ours, &theirs, name)?;
+        let pair = pairs(&lines)
+            .into_iter()
+            .find(|p| p["client"]["id"] == 77)
+            .context("the connect")?;
+        ensure!(pair["verdict"] == verdict, "{name}: {pair:#}");
+    }
+    Ok(())
+}
+
 /// Behind NAT, source and destination translated, only the sequence number tells.
 pub fn nat() -> Result<()> {
     let mut ours = Lines::of(0, 0, json!({}));

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         "refused-without-an-event",
         files::refused_without_an_event,
     ));
+    cases.push(Case::new("unknown-clocks", files::unknown_clocks));
+    cases.push(Case::new("without-an-end", files::without_an_end));
     cases.push(Case::new("nat", files::nat));
     cases.push(Case::new("odd-files", files::odd_files));
     let code = harness::main(cases);

@@ -159,6 +159,10 @@ fn explain(
     {
         reasons.push(format!("the server cannot tell: {why}"));
     }
+    if segments.lost_syns() > 0 && context.clock.at(client.at_ns).is_none() {
+        let words = "no handshake shows the offset of the clocks: a half-open without its number may be of this connect";
+        reasons.push(words.to_owned());
+    }
     let of_server = servers
         .iter()
         .find_map(|s| own(s, OWN_OF_SERVER).map(|v| (v, s)));
