@@ -27,7 +27,7 @@ pub mod packet;
 mod packet_socket;
 pub mod raw_peer;
 mod raw_sender;
-mod router;
+pub mod router;
 pub mod rtnl;
 mod scenario;
 mod scenarios;

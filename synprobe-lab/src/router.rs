@@ -25,15 +25,17 @@ use crate::{
     address::add_address,
     net::{self, Link, RouteTarget, add_neighbour, add_route},
     nft::{self, NftRule},
+    socket,
 };
 
 /// The address that the router rewrites to the server's.
 const VIRTUAL_V4: Ipv4Addr = Ipv4Addr::new(198, 18, 2, 1);
 const VIRTUAL_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x5950, 2, 0, 0, 0, 0, 1);
 
-const TO_CLIENT: &str = "lab1";
+/// The device towards the client; at the client, towards the router.
+pub const TO_CLIENT: &str = "lab1";
 /// The device towards the server; at the server, towards the router.
-pub(super) const TO_SERVER: &str = "lab2";
+pub const TO_SERVER: &str = "lab2";
 
 /// MAC addresses of the router's links, both ends.
 const CLIENTS_END: [u8; 6] = [2, 0, 0, 0, 1, 1];
@@ -42,20 +44,20 @@ const ROUTER_TO_SERVER: [u8; 6] = [2, 0, 0, 0, 2, 0xfe];
 const SERVERS_END: [u8; 6] = [2, 0, 0, 0, 2, 2];
 
 /// The router. Without it the virtual address is not reachable.
-pub(super) struct DnatRouter {
-    _ns: Ns,
+pub struct DnatRouter {
+    ns: Ns,
     address: IpAddr,
 }
 
 impl DnatRouter {
     /// Makes the router. `ports`: pairs of a port of the virtual address and the server's port.
-    pub(super) fn new(lab: &Lab, ports: &[(u16, u16)]) -> Result<Self> {
+    pub fn new(lab: &Lab, ports: &[(u16, u16)]) -> Result<Self> {
         Self::with_rules(lab, ports, &[])
     }
 
     /// The same with more rules. Without `ports` the router does no NAT: the virtual address is the server's
     /// own, on its link to the router.
-    pub(super) fn with_rules(lab: &Lab, ports: &[(u16, u16)], more: &[NftRule]) -> Result<Self> {
+    pub fn with_rules(lab: &Lab, ports: &[(u16, u16)], more: &[NftRule]) -> Result<Self> {
         let v6 = lab.family.wire_is_v6();
         let ns = Ns::new_anonymous("router")?;
         net::prepare(&ns)?;
@@ -99,11 +101,31 @@ impl DnatRouter {
             true => ns.set_sysctl("ipv6/conf/all/forwarding", "1")?,
             false => ns.set_sysctl("ipv4/ip_forward", "1")?,
         }
-        Ok(Self { _ns: ns, address })
+        Ok(Self { ns, address })
+    }
+
+    /// Its namespace.
+    pub fn ns(&self) -> &Ns {
+        &self.ns
+    }
+
+    /// A listener on the router itself, at the virtual address: as a load balancer that answers for its servers.
+    ///
+    /// # Errors
+    ///
+    /// Where the address cannot be added or bound.
+    pub fn answer(&self, port: u16, backlog: i32) -> Result<std::net::TcpListener> {
+        let whole = if self.address.is_ipv6() { 128 } else { 32 };
+        add_address(&self.ns, TO_CLIENT, (self.address, whole))?;
+        let any = match self.address.is_ipv6() {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        socket::listen(&self.ns, any, port, backlog, false)
     }
 
     /// The virtual address in the form that the lab's sockets use.
-    pub(super) fn address(&self, lab: &Lab, port: u16) -> SocketAddr {
+    pub fn address(&self, lab: &Lab, port: u16) -> SocketAddr {
         SocketAddr::new(lab.as_sockets_write(self.address), port)
     }
 }

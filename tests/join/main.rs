@@ -2,6 +2,7 @@
 
 mod files;
 mod two_ends;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
             family,
             two_ends::own_filters,
         ));
+        cases.push(Case::for_family("asymmetric", family, ways::asymmetric));
+        cases.push(Case::for_family("balancer", family, ways::balancer));
     }
     cases.push(Case::new("clocks-hours-apart", files::clocks_hours_apart));
     cases.push(Case::new("silence", files::silence));

@@ -28,13 +28,13 @@ const TRANSLATED: u16 = PORT + 6;
 const CALLED: u16 = 9000;
 const SOURCE: u16 = 55_555;
 
-struct Views {
-    client: Agent,
-    server: Agent,
+pub struct Views {
+    pub client: Agent,
+    pub server: Agent,
 }
 
 impl Views {
-    fn of(lab: &Lab) -> Result<Self> {
+    pub fn of(lab: &Lab) -> Result<Self> {
         Ok(Self {
             client: Agent::watch(&["--netns", &netns_path(&lab.client)])?,
             server: Agent::watch(&["--netns", &netns_path(&lab.server)])?,
@@ -42,7 +42,7 @@ impl Views {
     }
 
     /// Both files as text, the server's with its clock shifted.
-    fn end(self) -> Result<(String, String)> {
+    pub fn end(self) -> Result<(String, String)> {
         let client = self.client.end()?.complete()?.lines;
         let server = self.server.end()?.complete()?.lines;
         Ok((text(&client), text(&shifted(&server, &client[0])?)))
@@ -85,7 +85,7 @@ fn shifted(lines: &[Value], first: &Value) -> Result<Vec<Value>> {
     Ok(all)
 }
 
-fn end_of_handshake(lab_port: u16) -> impl Fn(&Value) -> bool {
+pub fn end_of_handshake(lab_port: u16) -> impl Fn(&Value) -> bool {
     move |line| {
         line["type"] == "handshake"
             && (line["local_port"] == lab_port || line["peer_port"] == lab_port)
@@ -93,7 +93,7 @@ fn end_of_handshake(lab_port: u16) -> impl Fn(&Value) -> bool {
 }
 
 /// The pairs by the server's port; by the called one where the server has none.
-fn by_port(lines: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
+pub fn by_port(lines: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
     let mut all: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
     for pair in pairs(lines) {
         let port = pair["server"][0]["local_port"].as_u64();
@@ -101,6 +101,14 @@ fn by_port(lines: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
         all.entry(port.unwrap_or(0)).or_default().push(pair);
     }
     all
+}
+
+/// The only pair of a port.
+pub fn one_of<'a>(all: &BTreeMap<u64, Vec<&'a Value>>, port: u16) -> Result<&'a Value> {
+    match all.get(&port.into()).map(Vec::as_slice) {
+        Some([one]) => Ok(one),
+        _ => anyhow::bail!("not one pair at port {port}: {all:#?}"),
+    }
 }
 
 /// Losses of SYN, SYN-ACK and ACK, each in its direction, also behind NAT.
