@@ -51,6 +51,9 @@ class DuckDb:
             "ignore_errors = true) WHERE type IS NOT NULL AND time IS NOT NULL"
         )
 
+    def load_parquet(self, file):
+        self.db.execute(f"INSERT INTO lines BY NAME SELECT * FROM read_parquet('{file}')")
+
     def refresh(self):
         """Nothing: the views are never behind."""
 
@@ -102,6 +105,10 @@ class ClickHouse:
                 f"FROM file('{file}', JSONEachRow, '{types}') "
                 f"SETTINGS input_format_allow_errors_num = 1000000"
             )
+
+    def load_parquet(self, file):
+        names = ", ".join(self.columns)
+        self.session.query(f"INSERT INTO lines ({names}) SELECT {names} FROM file('{file}', Parquet)")
 
     def refresh(self):
         for view in stages.stages()[1]:

@@ -3,6 +3,7 @@
 questions.py FLEET.ndjson: from `generate.py --faults --hosts 16`.
 """
 
+import json
 import os
 import sys
 
@@ -14,7 +15,7 @@ EXPECTED = {
     "2-who-refuses-whom.sql": (("10.0.0.9", 6379, "10.0.0.5", "RST", 200), None),
     "3-retries-without-backoff.sql": (("h00005", "eager", "10.0.0.9", 6379, 200, 20, 20), "patient"),
     "4-worst-pairs-of-the-last-hour.sql": (("h00012", "h00011", 9090), None),
-    "5-what-changed.sql": (("10.0.0.11", 9090, "client", "server-queue-full", 0), None),
+    "5-what-changed.sql": (("10.0.0.11", 9090, "server", "accept-queue-full", 0), None),
 }
 
 
@@ -22,8 +23,36 @@ def number(value):
     return float(value) if isinstance(value, (int, float)) else value
 
 
-def answers(engine, fleet):
-    engine.load(fleet)
+# The columns of otel_logs that the exporter of the OpenTelemetry Collector makes, as far as they are read.
+OTEL_LOGS = ("CREATE TABLE otel_logs (Timestamp DateTime64(9), ServiceName LowCardinality(String), "
+             "ResourceAttributes Map(LowCardinality(String), String), LogAttributes Map(LowCardinality(String), String)) "
+             "ENGINE = MergeTree ORDER BY Timestamp")
+
+
+def by_otlp(clickhouse, fleet, folder):
+    """The handshakes as log records: how many come out as they went in, and how many there are."""
+    clickhouse.run(OTEL_LOGS)
+    for statement in statements("clickhouse-otel.sql"):
+        clickhouse.run(statement)
+    path = os.path.join(folder, "otel_logs.ndjson")
+    with open(fleet, encoding="utf-8") as lines, open(path, "w", encoding="utf-8") as out:
+        for line in map(json.loads, lines):
+            if line["type"] != "handshake":
+                continue
+            attributes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in line.items() if v is not None}
+            attributes["event.name"] = line["type"]
+            row = {"Timestamp": line["time"], "ServiceName": "synprobe", "LogAttributes": attributes,
+                   "ResourceAttributes": {"host.name": line["node"]}}
+            out.write(json.dumps(row) + "\n")
+    same = "node, time, id, role, local_addr, local_port, peer_addr, peer_port, outcome, dwell_us, verdict, syn_seq"
+    as_lines = clickhouse.rows(f"SELECT {same} FROM lines WHERE type = 'handshake' ORDER BY ALL")
+    clickhouse.empty()
+    clickhouse.run(f"INSERT INTO otel_logs SELECT * FROM file('{path}', JSONEachRow)")
+    return as_lines, clickhouse.rows(f"SELECT {same} FROM lines WHERE type = 'handshake' ORDER BY ALL")
+
+
+def answers(engine, load, fleet):
+    load(fleet)
     engine.run("INSERT INTO zones VALUES " + ", ".join(f"('h{host:05}', 'z{host % 8}')" for host in range(16)))
     engine.refresh()
     return {file: [tuple(map(number, row)) for row in engine.rows(question(file))] for file in EXPECTED}
@@ -37,11 +66,26 @@ def question(file):
 def main():
     if sorted(os.listdir(os.path.join(HERE, "questions"))) != sorted(EXPECTED):
         sys.exit("a question has no expected answer, or an answer no question")
+    fleet = sys.argv[1]
+    folder = os.path.dirname(fleet)
     failed = []
     by_engine = {}
-    for engine in (DuckDb(), ClickHouse()):
-        by_engine[engine.name] = answers(engine, sys.argv[1])
-        engine.close()
+    duckdb, clickhouse = DuckDb(), ClickHouse()
+    by_engine["DuckDB"] = answers(duckdb, duckdb.load, fleet)
+    # The other engine gets the lines as Parquet.
+    parquet = os.path.join(folder, "fleet.parquet")
+    duckdb.run(f"COPY lines TO '{parquet}' (FORMAT parquet)")
+    by_engine["ClickHouse"] = answers(clickhouse, clickhouse.load_parquet, parquet)
+    as_lines, as_records = by_otlp(clickhouse, fleet, folder)
+    if as_lines != as_records or not as_lines:
+        failed.append(f"by OTLP: {len(as_records)} handshakes of {len(as_lines)}, or others")
+    count = duckdb.rows("SELECT count(*) FROM lines")
+    duckdb.empty()
+    duckdb.load_parquet(parquet)
+    if duckdb.rows("SELECT count(*) FROM lines") != count:
+        failed.append("by Parquet: other lines")
+    duckdb.close()
+    clickhouse.close()
     for file, (first, never) in EXPECTED.items():
         rows = by_engine["DuckDB"][file]
         if rows != by_engine["ClickHouse"][file]:
