@@ -240,13 +240,19 @@ pub fn clocks_hours_apart() -> Result<()> {
 pub fn silence() -> Result<()> {
     type Change = fn(Lines) -> String;
     let whole: Change = |lines| lines.end(60_000_000, 0);
-    let cases: [(&str, Value, Change, &str); 6] = [
+    let cases: [(&str, Value, Change, &str); 7] = [
         ("whole", json!({}), whole, ""),
         (
             "quiet",
             json!({"handshake_lines": "trouble"}),
             whole,
             "only handshakes in trouble",
+        ),
+        (
+            "older",
+            json!({"handshake_lines": null}),
+            whole,
+            "its version does not tell",
         ),
         (
             "filter",
