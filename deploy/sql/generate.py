@@ -103,6 +103,7 @@ class Fleet:
         self.templates = {s: connects(synprobe, recordings, s) for s in [*MIX, CLEAN]}
         self.names, self.weights = list(MIX), list(MIX.values())
         self.number = 0
+        self.ports = {}
 
     def zones(self):
         return [(f"h{host:05}", f"z{host % ZONES}") for host in range(self.hosts)]
@@ -124,7 +125,9 @@ class Fleet:
     def connect(self, us, client, server, port, scenario, comm="app"):
         self.number += 1
         templates = self.random.choice(self.templates[scenario])
-        ends = ((address(client), 32768 + self.number % 28000), (address(server), port))
+        # As in a kernel, no port comes again soon.
+        self.ports[client] = (self.ports.get(client, client * 7) + 1) % 28000
+        ends = ((address(client), 32768 + self.ports[client]), (address(server), port))
         numbers = self.random.getrandbits(64)
         return [t.text(f"h{client if t.of_client else server:05}", us, *ends, self.number, numbers, comm)
                 for t in templates]
