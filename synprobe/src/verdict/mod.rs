@@ -14,6 +14,8 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod judge;
+#[cfg(test)]
+mod linear;
 mod problem_states;
 mod problems;
 mod reset_after_handshake;

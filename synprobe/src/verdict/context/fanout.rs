@@ -1,7 +1,8 @@
 //! How many destinations a process calls, and how many of them accept it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::Hash,
     net::IpAddr,
     sync::Arc,
 };
@@ -29,6 +30,7 @@ pub struct Fanout {
     /// Its pid.
     pub pid: u32,
     destinations: HashMap<(IpAddr, u16), Calls>,
+    closed: Closed,
     attempts: u64,
     first_ns: u64,
     last_ns: u64,
@@ -47,6 +49,63 @@ pub struct ClosedDestinations {
     pub attempts: u64,
 }
 
+/// The same, summed as calls come: each of thousands of failed handshakes asks for it.
+#[derive(Clone, Debug, Default)]
+struct Closed {
+    /// Destinations by address.
+    addresses: HashMap<IpAddr, u32>,
+    /// Destinations by port.
+    ports: HashMap<u16, u32>,
+    destinations: usize,
+    attempts: u64,
+}
+
+impl Closed {
+    /// A destination has other calls than before.
+    fn changes(&mut self, (address, port): (IpAddr, u16), before: Option<Calls>, now: Calls) {
+        let was = before.filter(Calls::are_refused);
+        let is = Some(now).filter(Calls::are_refused);
+        let attempts = |calls: Option<Calls>| calls.map_or(0, |calls| calls.attempts);
+        self.attempts = self.attempts - attempts(was) + attempts(is);
+        match (was.is_some(), is.is_some()) {
+            (false, true) => {
+                self.destinations += 1;
+                *self.addresses.entry(address).or_default() += 1;
+                *self.ports.entry(port).or_default() += 1;
+            }
+            (true, false) => {
+                self.destinations -= 1;
+                one_less(&mut self.addresses, address);
+                one_less(&mut self.ports, port);
+            }
+            _ => (),
+        }
+    }
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+impl Calls {
+    /// Whether none of them was accepted.
+    fn are_refused(&self) -> bool {
+        self.established == 0
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            attempts: self.attempts + other.attempts,
+            established: self.established + other.established,
+        }
+    }
+}
+
 impl Fanout {
     /// Addresses and ports called.
     pub fn destinations(&self) -> usize {
@@ -55,18 +114,12 @@ impl Fanout {
 
     /// Those of them that never accepted a connection.
     pub fn closed(&self) -> ClosedDestinations {
-        let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
-        let mut closed = ClosedDestinations::default();
-        for ((address, port), calls) in &self.destinations {
-            if calls.established == 0 {
-                closed.destinations += 1;
-                closed.attempts += calls.attempts;
-                addresses.insert(address);
-                ports.insert(port);
-            }
+        ClosedDestinations {
+            destinations: self.closed.destinations,
+            addresses: self.closed.addresses.len(),
+            ports: self.closed.ports.len(),
+            attempts: self.closed.attempts,
         }
-        (closed.addresses, closed.ports) = (addresses.len(), ports.len());
-        closed
     }
 
     /// Attempts a second, from the first to the last; 0 where there are fewer than two.
@@ -92,17 +145,40 @@ impl Fanout {
     fn began(&mut self, c: &Connection, at_ns: u64) {
         self.attempts += 1;
         self.last_ns = self.last_ns.max(at_ns);
-        if let Some(calls) = self.calls(c) {
-            calls.attempts += 1;
+        self.count(
+            c,
+            Calls {
+                attempts: 1,
+                established: 0,
+            },
+        );
+    }
+
+    /// One more connection of a destination was accepted.
+    fn accepted(&mut self, c: &Connection) {
+        self.count(
+            c,
+            Calls {
+                attempts: 0,
+                established: 1,
+            },
+        );
+    }
+
+    /// Adds to the calls of a connection's destination, if there is room for it.
+    fn count(&mut self, c: &Connection, calls: Calls) {
+        let Some(port) = c.peer_port else { return };
+        let destination = (c.peer_addr, port);
+        if self.destinations.len() < DESTINATIONS || self.destinations.contains_key(&destination) {
+            self.sum(destination, calls);
         }
     }
 
-    /// The calls of a connection's destination, if there is room for it.
-    fn calls(&mut self, c: &Connection) -> Option<&mut Calls> {
-        let destination = (c.peer_addr, c.peer_port?);
-        let room = self.destinations.len() < DESTINATIONS;
-        (room || self.destinations.contains_key(&destination))
-            .then(|| self.destinations.entry(destination).or_default())
+    fn sum(&mut self, destination: (IpAddr, u16), calls: Calls) {
+        let before = self.destinations.get(&destination).copied();
+        let now = before.unwrap_or_default().with(calls);
+        self.destinations.insert(destination, now);
+        self.closed.changes(destination, before, now);
     }
 
     fn add(&mut self, step: &Self) {
@@ -110,9 +186,7 @@ impl Fanout {
         self.first_ns = self.first_ns.min(step.first_ns);
         self.last_ns = self.last_ns.max(step.last_ns);
         for (destination, calls) in &step.destinations {
-            let sum = self.destinations.entry(*destination).or_default();
-            sum.attempts += calls.attempts;
-            sum.established += calls.established;
+            self.sum(*destination, *calls);
         }
     }
 }
@@ -161,8 +235,8 @@ impl Fanouts {
         };
         let destination = c.peer_port.map(|port| (c.peer_addr, port));
         let known = destination.is_some_and(|d| fanout.destinations.contains_key(&d));
-        if let Some(calls) = fanout.calls(c).filter(|_| known) {
-            calls.established += 1;
+        if known {
+            fanout.accepted(c);
         }
         let (comm, at_ns) = (fanout.comm.clone(), fanout.last_ns);
         if let Some(step) = self.steps.back_mut().filter(|_| known)
@@ -172,9 +246,7 @@ impl Fanouts {
             let fanout = step
                 .entry(key)
                 .or_insert_with(|| Fanout::new(pid, comm, at_ns));
-            if let Some(calls) = fanout.calls(c) {
-                calls.established += 1;
-            }
+            fanout.accepted(c);
         }
     }
 
@@ -202,5 +274,53 @@ impl Fanouts {
 
     pub(super) fn of(&self, c: &Connection) -> Option<&Fanout> {
         self.processes.get(&(c.netns, c.pid?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Role, verdict::fixtures::connection};
+
+    fn to(address: u8, port: u16) -> Connection {
+        connection(Role::Client, &format!("10.1.0.{address}"), port)
+    }
+
+    /// What a walk over all destinations gives.
+    fn walked(fanout: &Fanout) -> ClosedDestinations {
+        let closed = fanout
+            .destinations
+            .iter()
+            .filter(|(_, calls)| calls.are_refused());
+        let closed: Vec<_> = closed.collect();
+        let addresses: std::collections::HashSet<_> = closed.iter().map(|((a, _), _)| a).collect();
+        let ports: std::collections::HashSet<_> = closed.iter().map(|((_, p), _)| p).collect();
+        ClosedDestinations {
+            destinations: closed.len(),
+            addresses: addresses.len(),
+            ports: ports.len(),
+            attempts: closed.iter().map(|(_, calls)| calls.attempts).sum(),
+        }
+    }
+
+    #[test]
+    fn issue20_closed_destinations_are_summed_as_they_come() {
+        let mut all = Fanouts::default();
+        for round in 0..3_u64 {
+            for n in 0..40_u8 {
+                let c = to(n % 20, 80 + u16::from(n / 10));
+                all.began(&c, round * 100 + u64::from(n));
+                if n % 7 == 0 && round == 1 {
+                    all.established(&c);
+                }
+                let fanout = all.of(&c).unwrap();
+                assert_eq!(fanout.closed(), walked(fanout));
+            }
+            all.step();
+            let fanout = all.of(&to(1, 80)).unwrap();
+            assert_eq!(fanout.closed(), walked(fanout));
+        }
+        let closed = all.of(&to(1, 80)).unwrap().closed();
+        assert!(closed.destinations < 40 && closed.addresses > 0 && closed.attempts > 60);
     }
 }

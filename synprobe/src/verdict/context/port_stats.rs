@@ -27,6 +27,8 @@ pub struct PortStats {
     pub fullest: Option<f64>,
     silent_sources: HashSet<[u8; 16]>,
     established_sources: HashSet<[u8; 16]>,
+    /// In both.
+    returned: u64,
     first_ns: Option<u64>,
     last_ns: u64,
 }
@@ -44,9 +46,7 @@ impl PortStats {
 
     /// How many of the silent addresses have also completed a handshake.
     pub fn returned(&self) -> u64 {
-        self.silent_sources
-            .intersection(&self.established_sources)
-            .count() as u64
+        self.returned
     }
 
     /// Handshakes established a second.
@@ -109,7 +109,7 @@ impl PortStats {
             self.first_ns.get_or_insert(at_ns);
             self.last_ns = self.last_ns.max(at_ns);
             if self.established_sources.len() < SOURCES {
-                self.established_sources.insert(source);
+                self.completes(source);
             }
         } else if sent_only_syns(h) {
             // One that is open at the end of the run is in `now` as well: it counts once.
@@ -118,7 +118,7 @@ impl PortStats {
                 self.now = HalfOpenCounts::default();
             }
             if self.silent_sources.len() < SOURCES {
-                self.silent_sources.insert(source);
+                self.is_silent(source);
             }
         }
     }
@@ -136,8 +136,22 @@ impl PortStats {
         };
         self.last_ns = self.last_ns.max(step.last_ns);
         // Each step has its bound, and there are few.
-        self.silent_sources.extend(&step.silent_sources);
-        self.established_sources.extend(&step.established_sources);
+        for source in &step.silent_sources {
+            self.is_silent(*source);
+        }
+        for source in &step.established_sources {
+            self.completes(*source);
+        }
+    }
+
+    fn completes(&mut self, source: [u8; 16]) {
+        let is_new = self.established_sources.insert(source);
+        self.returned += u64::from(is_new && self.silent_sources.contains(&source));
+    }
+
+    fn is_silent(&mut self, source: [u8; 16]) {
+        let is_new = self.silent_sources.insert(source);
+        self.returned += u64::from(is_new && self.established_sources.contains(&source));
     }
 }
 
@@ -220,5 +234,39 @@ impl AllPortStats {
 
     pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
         self.ports.get(&(netns, port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::fixtures::half_open_of;
+
+    #[test]
+    fn issue20_sources_that_return_are_counted_as_they_come() {
+        let mut all = AllPortStats::default();
+        for round in 0..3_u8 {
+            for n in 0..60_u8 {
+                let peer = format!("198.18.0.{n}");
+                let mut h = half_open_of(&peer, Outcome::Expired);
+                if (n + round) % 4 == 0 {
+                    h = half_open_of(&peer, Outcome::Established);
+                }
+                all.note(&h, u64::from(round));
+            }
+            for (_, stats) in all.ports.iter() {
+                let both = stats
+                    .silent_sources
+                    .intersection(&stats.established_sources);
+                assert_eq!(stats.returned(), both.count() as u64);
+            }
+            all.step();
+        }
+        let (_, stats) = all.ports.iter().next().unwrap();
+        assert!(stats.returned() > 0 && stats.returned() < 60);
+        let both = stats
+            .silent_sources
+            .intersection(&stats.established_sources);
+        assert_eq!(stats.returned(), both.count() as u64);
     }
 }
