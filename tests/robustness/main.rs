@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 26] = [
+    let tests: [(&str, harness::TestFn); 27] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         ("three-agents", two::three_over_the_same_packets),
         ("stopped-for-ten-seconds", paused::ten_seconds),
         ("reader-stops-reading", output::nobody_reads),
+        ("reader-never-reads-again", output::ends_unread),
         ("full-device", output::full_device),
         ("full-disk", output::full_disk),
         ("reused-sockets", reuse::sockets),

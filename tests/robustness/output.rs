@@ -106,6 +106,94 @@ pub fn nobody_reads() -> Result<()> {
     Ok(())
 }
 
+/// What ends a run whose reader never reads again.
+#[derive(Clone, Copy, Debug)]
+enum EndedBy {
+    Duration,
+    Signal(libc::c_int),
+}
+
+/// A run that nobody reads ends in its time all the same, and says what was not written.
+pub fn ends_unread() -> Result<()> {
+    /// The output is abandoned after 1.5 s; the last look at the host takes the rest.
+    const BOUND: Duration = Duration::from_secs(3);
+    const RUN: Duration = Duration::from_secs(8);
+    let ways = [
+        EndedBy::Duration,
+        EndedBy::Signal(libc::SIGTERM),
+        EndedBy::Signal(libc::SIGINT),
+    ];
+    let mut longest = Duration::ZERO;
+    for way in ways {
+        // One of its own: connections that were closed keep their ports for a minute.
+        let lab = Lab::new(SocketFamily::V4)?;
+        let server = Server::start(vec![lab.listen(PORT, 4096)?])?;
+        let netns = netns_path(&lab.client);
+        let mut watch = command(&["watch", "--format", "json", "--netns", &netns])?;
+        if matches!(way, EndedBy::Duration) {
+            watch.args(["--duration", "8s"]);
+        }
+        let began = Instant::now();
+        let mut child = watch.spawn()?;
+        let mut out = BufReader::with_capacity(1, child.stdout.take().context("output")?);
+        out.read_line(&mut String::new())?;
+        let (made, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let due = std::thread::scope(|scope| {
+            let load = scope.spawn(|| connect_until(&lab, &made, &stop));
+            let full = || -> Result<()> {
+                while made.load(Ordering::Relaxed) < FULL {
+                    ensure!(began.elapsed() < PATIENCE, "no load");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Ok(())
+            };
+            let due = full().and_then(|()| match way {
+                EndedBy::Duration => {
+                    ensure!(began.elapsed() < RUN, "the pipe is full too late");
+                    Ok(began + RUN)
+                }
+                EndedBy::Signal(signal) => {
+                    let now = Instant::now();
+                    binary::signal(&child, signal).map(|()| now)
+                }
+            });
+            stop.store(true, Ordering::Relaxed);
+            if due.is_ok() {
+                let end = Instant::now() + RUN + BOUND;
+                while child.try_wait()?.is_none() && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            let took = due.map(|due| due.elapsed());
+            load.join().map_err(|_| anyhow!("it panicked"))??;
+            took
+        })?;
+        let over = child.try_wait()?.is_some();
+        if !over {
+            child.kill()?;
+        }
+        let mut err = String::new();
+        child
+            .stderr
+            .take()
+            .context("errors")?
+            .read_to_string(&mut err)?;
+        let code = child.wait()?.code();
+        ensure!(over && due < BOUND, "{way:?}: not over after {due:?}");
+        longest = longest.max(due);
+        ensure!(
+            code == Some(1) && err.contains("the output accepted nothing for 1.5 s: "),
+            "{way:?}: {code:?} {err}"
+        );
+        drop(out);
+        server.stop()?;
+    }
+    figure(format!(
+        "nobody ever reads: over after {longest:?} at the longest"
+    ));
+    Ok(())
+}
+
 /// One line, and exit code 1.
 pub fn full_device() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;

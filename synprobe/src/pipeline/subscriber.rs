@@ -19,8 +19,8 @@ use crate::{
 
 /// Lines that wait for one output, at most.
 const WAITING: usize = 32_768;
-/// After the run, an output that accepts nothing for this time is abandoned.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// After the run, an output that accepts nothing for this time is abandoned: the run ends within 2 s.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The reason of the `lost` line of an output that was too slow.
 const TOO_SLOW: &str = "lines of this output: it was too slow for them";
@@ -33,9 +33,7 @@ pub struct Subscriber {
     queue: Arc<LineQueue>,
     /// The lines that this output uses; `None`: all.
     uses: Option<LinesUsed>,
-    /// Lines that this output lost and that were not reported to it yet.
-    lost: u64,
-    /// All that it lost.
+    /// All that this output lost.
     lost_total: u64,
 }
 
@@ -59,6 +57,10 @@ struct LineQueueState {
     written: u64,
     /// Somebody waits until something is written.
     waited_for: bool,
+    /// Lines that this output lost and that were not reported to it yet.
+    lost: u64,
+    /// What `written` was when somebody waited in vain: nobody waits for the same again.
+    abandoned: Option<u64>,
 }
 
 impl LineQueue {
@@ -104,7 +106,8 @@ impl LineQueue {
                 (written, since) = (state.written, Instant::now());
             }
             let left = PATIENCE.saturating_sub(since.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || state.abandoned == Some(written) {
+                state.abandoned = Some(written);
                 return false;
             }
             state = self
@@ -153,7 +156,6 @@ impl Subscriber {
         let subscriber = Self {
             queue: Arc::clone(&queue),
             uses: None,
-            lost: 0,
             lost_total: 0,
         };
         Ok((subscriber, Writing { queue, thread }, fails))
@@ -183,12 +185,12 @@ impl Subscriber {
         }
         // One batch may be larger than what may wait.
         if state.lines > 0 && state.lines + batch.lines.len() > WAITING {
-            self.lost += used as u64;
+            state.lost += used as u64;
             self.lost_total += used as u64;
             return;
         }
-        if self.lost > 0 && !batch.lines.is_empty() {
-            let lost = loss(std::mem::take(&mut self.lost), batch);
+        if state.lost > 0 && !batch.lines.is_empty() {
+            let lost = loss(std::mem::take(&mut state.lost), batch);
             state.lines += 1;
             state.batches.push_back(Arc::new(lost));
         }
@@ -261,9 +263,10 @@ impl<V> Writing<V> {
     /// The output's own; `TimedOut` where it takes nothing any more: what waits is not written.
     pub fn finish(self) -> (Option<V>, io::Result<()>) {
         if !self.queue.wait_until(|state| state.done) {
-            let left = self.queue.lock().lines;
+            let state = self.queue.lock();
+            let left = state.lines as u64 + state.lost;
             let error =
-                format!("the output accepted nothing for 2 s: {left} lines are not written");
+                format!("the output accepted nothing for 1.5 s: {left} lines are not written");
             return (None, Err(io::Error::new(io::ErrorKind::TimedOut, error)));
         }
         match self.thread.join() {
@@ -372,13 +375,21 @@ mod tests {
             shown: Vec::new(),
         };
         let (mut subscriber, writing, _fails) = Subscriber::begin(view).unwrap();
-        subscriber.publish(&batch(5));
+        subscriber.publish(&batch(WAITING));
+        let began = Instant::now();
+        subscriber.publish_last(&batch(2));
+        subscriber.publish_last(&batch(3));
         drop(subscriber);
         let (view, result) = writing.finish();
+        let took = began.elapsed();
+        assert!(
+            took >= PATIENCE && took < 2 * PATIENCE,
+            "{took:?}: waited for once"
+        );
         assert!(view.is_none());
         let error = result.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(error.to_string().contains("5 lines"), "{error}");
+        assert!(error.to_string().contains("32773 lines"), "{error}");
         drop(allow);
     }
 }
