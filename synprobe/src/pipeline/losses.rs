@@ -126,6 +126,19 @@ impl Losses {
         Some(lost_input(1, reason, Missed::Drops))
     }
 
+    /// The sockets of a namespace could not be read in a round: ends without an event are seen later, or never.
+    pub fn not_looked_at(&mut self, netns: u32, error: &str) -> Input {
+        // How many are missed is not known: one stands for all.
+        self.unwatched += 1;
+        lost_input(
+            1,
+            format!(
+                "looks at the sockets of namespace {netns}: {error}; tried again with the next look"
+            ),
+            Missed::Handshakes(netns),
+        )
+    }
+
     /// A record cannot be decoded. The kernel side has counted it.
     pub fn undecodable(error: &impl std::fmt::Display) -> Input {
         lost_input(

@@ -188,7 +188,8 @@ impl Run {
             destinations,
             taken_over,
             icmp,
-            idle,
+            mut idle,
+            failed,
             callers,
             before_ns,
             at_ns,
@@ -200,6 +201,7 @@ impl Run {
             dumps.retain(|dump| only.contains(&dump.netns));
             counters.retain(|counters| only.contains(&counters.netns));
         }
+        idle.extend(failed.iter().map(|(netns, _)| *netns));
         let there = dumps.iter().map(|dump| dump.netns);
         let there = there.chain(idle.iter().copied()).collect();
         let (core, enricher) = (&mut self.core, &mut self.enricher);
@@ -218,6 +220,9 @@ impl Run {
         }
         if !idle.is_empty() {
             core.feed(Input::NotPolled(idle));
+        }
+        for (netns, error) in failed {
+            core.feed(self.losses.not_looked_at(netns, &error));
         }
         core.feed(Input::Owners(owners));
         let waits = queues.iter().any(|l| l.accept_queue > Some(0));

@@ -65,7 +65,7 @@ pub(super) struct Run {
     pub(super) tick: Instant,
     /// Namespaces that events have named.
     pub(super) named: HashSet<u32>,
-    losses: Losses,
+    pub(super) losses: Losses,
     began: Instant,
     segment_ends: SegmentEnds,
     pub(super) asked: StatusAnswers,

@@ -76,6 +76,8 @@ pub struct Round {
     pub icmp: Vec<Arc<IcmpErrors>>,
     /// Namespaces that are still there, and were not looked at: nothing happens in them.
     pub idle: Vec<u32>,
+    /// Namespaces whose sockets could not be read, and why. The next round tries again.
+    pub failed: Vec<(u32, String)>,
     /// Active opens that are older than the run, and who called connect().
     pub callers: Vec<ClientOwner>,
     /// Before the queues were read, CLOCK_MONOTONIC nanoseconds.

@@ -147,10 +147,9 @@ impl Poller {
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
-                    log::warn!(
-                        "sockets of namespace {}: {error}",
-                        watched_netns.netns.name()
-                    );
+                    watched_netns.reopen();
+                    round.failed.push((inode, error.to_string()));
+                    self.watched.insert(inode, watched_netns);
                     continue;
                 }
             };

@@ -59,3 +59,30 @@ fn every_round_tells_the_queues_and_only_the_first_what_is_slow_to_change() {
     assert!(told.owners.is_empty() && told.addresses.is_empty());
     drop(client);
 }
+
+/// A given namespace is not found again by a search: what was opened of it stays.
+#[test]
+#[ignore = "needs root"]
+fn issue20_a_look_that_failed_is_told_and_tried_again() {
+    let ns = NetNs::new_anonymous().unwrap();
+    let _listener = ns
+        .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .unwrap();
+    let mut poller = Poller::new(vec![ns.clone()], true);
+    assert_eq!(round(&mut poller).dumps.len(), 1);
+    for _ in 0..2 {
+        poller.watched[&ns.inode()].sock_diag.break_it();
+        let failed = round(&mut poller);
+        let [(inode, error)] = &failed.failed[..] else {
+            panic!("{:?}", failed.failed);
+        };
+        assert!(failed.dumps.is_empty());
+        assert!(
+            *inode == ns.inode() && error.contains("os error 88"),
+            "{error}"
+        );
+        let again = round(&mut poller);
+        assert!(again.failed.is_empty());
+        assert_eq!((again.dumps.len(), again.queues.len()), (1, 1));
+    }
+}

@@ -64,6 +64,13 @@ pub(super) struct WatchedNetns {
 }
 
 impl WatchedNetns {
+    /// A request failed: the next one gets a socket of its own. Where there is none, the old one is tried again.
+    pub fn reopen(&mut self) {
+        if let Ok(sock_diag) = SockDiag::open(&self.netns) {
+            self.sock_diag = sock_diag;
+        }
+    }
+
     /// Reads what changes seldom.
     pub fn read_settings(&mut self) {
         let netns = &self.netns;

@@ -129,6 +129,14 @@ impl SockDiag {
         })
     }
 
+    /// Makes every later request fail, as a kernel does that refuses it.
+    #[cfg(test)]
+    pub(crate) fn break_it(&self) {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        // SAFETY: both descriptors are open; the socket's number then is of another file, and is closed once.
+        assert!(unsafe { libc::dup2(null.as_raw_fd(), self.fd.as_raw_fd()) } >= 0);
+    }
+
     /// Inode number of its namespace.
     #[must_use]
     pub fn netns(&self) -> u32 {
