@@ -5,6 +5,7 @@ mod confined;
 mod forged;
 mod killed;
 mod names;
+mod namespaces;
 mod output;
 mod paused;
 mod privileges;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 27] = [
+    let tests: [(&str, harness::TestFn); 29] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         ("not-even-loaded", privileges::not_even_loaded),
         ("hostile-names-lines", names::lines),
         ("hostile-names-pages", names::pages),
+        ("namespace-removed", namespaces::removed),
+        ("namespaces-that-die", namespaces::dying),
         ("killed-at-random", killed::at_random),
         ("two-agents", two::undisturbed),
         ("three-agents", two::three_over_the_same_packets),

@@ -42,8 +42,10 @@ pub struct Enricher {
     devices: HashSet<(u32, u32)>,
     /// Those that were fed, and are gone: the engine still has their names, and the inode may come again.
     gone: HashSet<u32>,
-    /// Not found: looked for again after the next tick.
+    /// Not found: looked for again after the next tick, and after the next search.
     unknown: HashSet<u32>,
+    /// Searches that had ended when the last one was not found.
+    searched: u64,
     cgroups: HashSet<u64>,
     workloads: WorkloadFeed,
     /// Of the last event. The next one mostly has the same.
@@ -67,6 +69,7 @@ impl Enricher {
             gone: HashSet::new(),
             devices: HashSet::new(),
             unknown: HashSet::new(),
+            searched: 0,
             cgroups: HashSet::new(),
             workloads: WorkloadFeed::default(),
             last_netns: 0,
@@ -81,8 +84,8 @@ impl Enricher {
     /// [`Engine::needs_counters`](crate::engine::Engine::needs_counters).
     pub fn event(&mut self, event: Event, needs_counters: bool, feed: &mut impl FnMut(Input)) {
         let netns = event.flow().netns;
-        if netns != self.last_netns {
-            self.namespace(netns, feed);
+        if netns != self.last_netns || self.searched != self.names.searched() {
+            self.namespace_of(netns, process_of(&event), feed);
             self.last_netns = netns;
         }
         if let Event::State(r, ..) = &event
@@ -154,10 +157,19 @@ impl Enricher {
 
     /// Feeds a namespace's name and settings, unless that was done.
     pub fn namespace(&mut self, inode: u32, feed: &mut impl FnMut(Input)) {
-        if self.namespaces.contains(&inode) || self.unknown.contains(&inode) {
+        self.namespace_of(inode, None, feed);
+    }
+
+    /// The same. `pid`: a process that was just seen in it.
+    fn namespace_of(&mut self, inode: u32, pid: Option<u32>, feed: &mut impl FnMut(Input)) {
+        let searched = self.names.searched();
+        if std::mem::replace(&mut self.searched, searched) != searched {
+            self.unknown.clear();
+        }
+        if self.namespaces.contains(&inode) || self.unknown.contains(&inode) && pid.is_none() {
             return;
         }
-        let (name, settings) = self.names.namespace(inode);
+        let (name, settings) = self.names.namespace(inode, pid);
         let was_fed = self.gone.remove(&inode);
         if name.is_none() && self.unknown.len() < REMEMBERED {
             self.unknown.insert(inode);
@@ -169,6 +181,7 @@ impl Enricher {
         if self.namespaces.len() >= REMEMBERED {
             self.namespaces.clear();
         }
+        self.unknown.remove(&inode);
         self.namespaces.insert(inode);
         feed(Input::NetnsName(inode, name));
         feed(Input::Settings(inode, settings));
@@ -218,14 +231,20 @@ impl Enricher {
         self.names.find(inode)
     }
 
-    /// Closes what was not used for a while.
-    pub fn tidy(&mut self) {
+    /// Closes what was not used for a while, and looks again for namespaces that were not found.
+    pub fn tidy(&mut self, feed: &mut impl FnMut(Input)) {
         self.names.tidy();
-        if !self.unknown.is_empty() {
-            self.unknown.clear();
-            // The next event looks for its namespace, whichever it is.
-            self.last_netns = 0;
+        for inode in std::mem::take(&mut self.unknown) {
+            self.namespace(inode, feed);
         }
+        // One that is not found now is looked for with its next event.
+        self.unknown.clear();
+        self.last_netns = 0;
+    }
+
+    /// Whether a file of a namespace is open, which keeps the namespace alive.
+    pub fn holds_any(&self) -> bool {
+        self.names.holds_any()
     }
 
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
@@ -282,6 +301,14 @@ impl Enricher {
     }
 }
 
+/// The process in whose context a record was made, where it is one of the record's namespace.
+fn process_of(event: &Event) -> Option<u32> {
+    match event {
+        Event::State(r, ..) if r.tgid != 0 => Some(r.tgid),
+        _ => None,
+    }
+}
+
 /// The connection whose socket is to be looked up, and the process that may hold it: a SYN met a connection, or
 /// connect() found its addresses and ports in use.
 fn asks_for_holder(event: &Event) -> Option<(&Flow, u32)> {
@@ -297,7 +324,7 @@ fn asks_for_holder(event: &Event) -> Option<(&Flow, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::netns::NetNs;
+    use crate::sys::netns::{NetNs, NetnsIndex};
 
     fn fed(enricher: &mut Enricher, inode: u32) -> Vec<Option<Arc<str>>> {
         let mut names = Vec::new();
@@ -312,9 +339,17 @@ mod tests {
 
     #[test]
     fn the_number_of_a_namespace_that_is_gone_is_not_taken_for_it() {
-        let mut enricher = Enricher::new(Arc::default(), HostNames::new(&[]));
+        let mut enricher =
+            Enricher::new(Arc::default(), HostNames::new(&[], NetnsIndex::default()));
         let here = NetNs::current().unwrap().inode();
-        assert!(matches!(fed(&mut enricher, here)[..], [Some(_)]));
+        // The event does not wait for the search.
+        let (began, mut first) = (Instant::now(), fed(&mut enricher, here));
+        assert!(first.is_empty());
+        while first.is_empty() {
+            assert!(began.elapsed().as_secs() < 10, "never found");
+            first = fed(&mut enricher, here);
+        }
+        assert!(matches!(first[..], [Some(_)]));
         enricher.still_there(&HashSet::from([here]));
         assert!(fed(&mut enricher, here).is_empty(), "fed once");
         enricher.still_there(&HashSet::new());

@@ -1,7 +1,7 @@
 //! Names, settings and counters of the running host.
 //!
-//! A descriptor inside a namespace keeps the namespace alive. None is kept for long ([`HostNames::tidy`]), so
-//! that a container's namespace can end with it.
+//! A descriptor inside a namespace keeps the namespace alive. None is kept once its last user is gone
+//! ([`HostNames::tidy`]), so that a container's namespace can end with it.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::{
     model::{ConntrackReading, HandshakeCounters, HandshakeSettings},
     sys::{
         clock::monotonic_ns,
-        netns::{NetNs, NetnsIndex},
+        netns::{NetNs, NetnsIndex, Whereabouts},
     },
 };
 
@@ -28,12 +28,25 @@ const OPEN: Duration = Duration::from_secs(10);
 /// with many CPUs it takes longer.
 const CONNTRACK_PAUSE: u32 = 50;
 
+struct OpenCounters {
+    /// `None`: they cannot be read there.
+    reader: Option<CounterReader>,
+    used: Instant,
+    of: Option<Whereabouts>,
+}
+
 struct OpenConntrack {
     /// `None`: it cannot be read there.
     reader: Option<ConntrackReader>,
     used: Instant,
+    of: Option<Whereabouts>,
     /// Not before this.
     due: Instant,
+}
+
+/// Whether a file was used lately, in a namespace that somebody else still has.
+fn is_in_use(used: Instant, of: Option<&Whereabouts>) -> bool {
+    used.elapsed() < OPEN && of.is_none_or(Whereabouts::still_there)
 }
 
 /// See the module.
@@ -42,16 +55,16 @@ pub struct HostNames {
     given: Vec<NetNs>,
     index: NetnsIndex,
     cgroups: Option<Cgroups>,
-    counters: HashMap<u32, (Option<CounterReader>, Instant)>,
+    counters: HashMap<u32, OpenCounters>,
     conntrack: HashMap<u32, OpenConntrack>,
 }
 
 impl HostNames {
     /// Opens the cgroup v2 mount, where there is one. `given` need not be looked for.
-    pub fn new(given: &[NetNs]) -> Self {
+    pub fn new(given: &[NetNs], index: NetnsIndex) -> Self {
         Self {
             given: given.to_vec(),
-            index: NetnsIndex::default(),
+            index,
             cgroups: Cgroups::open().ok(),
             counters: HashMap::new(),
             conntrack: HashMap::new(),
@@ -60,8 +73,20 @@ impl HostNames {
 
     /// Closes what was not used for a while.
     pub fn tidy(&mut self) {
-        self.counters.retain(|_, (_, used)| used.elapsed() < OPEN);
-        self.conntrack.retain(|_, open| open.used.elapsed() < OPEN);
+        self.counters
+            .retain(|_, open| is_in_use(open.used, open.of.as_ref()));
+        self.conntrack
+            .retain(|_, open| is_in_use(open.used, open.of.as_ref()));
+    }
+
+    /// Whether a file of a namespace is open.
+    pub fn holds_any(&self) -> bool {
+        !self.counters.is_empty() || !self.conntrack.is_empty()
+    }
+
+    /// How many searches for namespaces have ended: what was not found may be found now.
+    pub fn searched(&self) -> u64 {
+        self.index.walked()
     }
 
     /// The namespace itself.
@@ -70,9 +95,19 @@ impl HostNames {
         given.cloned().or_else(|| self.index.find(inode))
     }
 
-    /// The name of a namespace, and its settings.
-    pub fn namespace(&mut self, inode: u32) -> (Option<Arc<str>>, HandshakeSettings) {
-        let Some(netns) = self.find(inode) else {
+    /// The name of a namespace, and its settings. `pid`: a process that was just seen in it.
+    pub fn namespace(
+        &mut self,
+        inode: u32,
+        pid: Option<u32>,
+    ) -> (Option<Arc<str>>, HandshakeSettings) {
+        let given = self.given.iter().find(|netns| netns.inode() == inode);
+        let netns = match (given, pid) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(pid)) => self.index.find_by(inode, pid),
+            (None, None) => self.index.find(inode),
+        };
+        let Some(netns) = netns else {
             return (None, HandshakeSettings::default());
         };
         (Some(netns.name().into()), handshake_settings(&netns).0)
@@ -94,6 +129,7 @@ impl HostNames {
         if !self.conntrack.contains_key(&inode) {
             let netns = self.find(inode);
             let open = OpenConntrack {
+                of: netns.as_ref().map(NetNs::whereabouts),
                 reader: netns.and_then(|netns| ConntrackReader::open(&netns).ok()),
                 used: Instant::now(),
                 due: Instant::now(),
@@ -113,13 +149,17 @@ impl HostNames {
     /// The counters of a namespace as they are now.
     pub fn counters(&mut self, inode: u32) -> HandshakeCounters {
         if !self.counters.contains_key(&inode) {
-            let found = self.find(inode);
-            let reader = found.and_then(|netns| CounterReader::open(&netns).ok());
-            self.counters.insert(inode, (reader, Instant::now()));
+            let netns = self.find(inode);
+            let open = OpenCounters {
+                of: netns.as_ref().map(NetNs::whereabouts),
+                reader: netns.and_then(|netns| CounterReader::open(&netns).ok()),
+                used: Instant::now(),
+            };
+            self.counters.insert(inode, open);
         }
-        let read = self.counters.get_mut(&inode).and_then(|(reader, used)| {
-            *used = Instant::now();
-            reader.as_mut()?.read().ok()
+        let read = self.counters.get_mut(&inode).and_then(|open| {
+            open.used = Instant::now();
+            open.reader.as_mut()?.read().ok()
         });
         let counter = |name| read.as_ref().and_then(|read| read.get(name));
         HandshakeCounters {

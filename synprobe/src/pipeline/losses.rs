@@ -1,6 +1,6 @@
 //! What was lost: counted once, with the reason.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Weak, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
@@ -43,7 +43,7 @@ impl Losses {
     pub fn since_last(
         &mut self,
         probes: &Probes,
-        icmp: &[Arc<IcmpErrors>],
+        icmp: &[Weak<IcmpErrors>],
     ) -> Result<Vec<Input>, MapError> {
         // The skips are read before the stand-in's events, so that a reported loss never has to be corrected.
         let skipped = probes.skipped();
@@ -77,7 +77,11 @@ impl Losses {
         add(skipped.saturating_sub(self.skipped), &skips, Missed::Any);
         let skips = drops_skipped.saturating_sub(self.drops_skipped);
         let [unwatched, held_back] = losses::of_drops(&self.stats, &stats, skips);
-        let icmp_lost = icmp.iter().map(|errors| errors.drops()).sum();
+        let icmp_lost = icmp
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|errors| errors.drops())
+            .sum();
         self.unwatched += unwatched.0 + icmp_lost;
         for (events, reason) in [unwatched, held_back] {
             add(events, &|| reason.clone(), Missed::Drops);

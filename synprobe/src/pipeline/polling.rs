@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -30,7 +31,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// The state of the rounds.
 pub(super) struct Polling {
-    requests: mpsc::Sender<Request>,
+    requests: SyncSender<Request>,
     reports: mpsc::Receiver<Report>,
     under_way: bool,
     due: Instant,
@@ -49,7 +50,7 @@ pub(super) struct Polling {
 }
 
 impl Polling {
-    pub fn new(requests: mpsc::Sender<Request>, reports: mpsc::Receiver<Report>) -> Self {
+    pub fn new(requests: SyncSender<Request>, reports: mpsc::Receiver<Report>) -> Self {
         Self {
             requests,
             reports,
@@ -81,7 +82,8 @@ impl Polling {
 
     async fn ask(&mut self, tuples: Vec<Tuple>) -> Fates {
         let asked_ns = monotonic_ns();
-        let of = match self.requests.send(Request::Fates(tuples)).await {
+        // The poller has reported, and waits.
+        let of = match self.requests.try_send(Request::Fates(tuples)) {
             Ok(()) => match self.reports.recv().await {
                 Some(Report::Fates(fates)) => fates,
                 _ => Vec::new(),

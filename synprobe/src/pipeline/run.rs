@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, Weak, mpsc as requests},
     time::{Duration, Instant},
 };
 
@@ -35,7 +35,10 @@ use crate::{
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
     serve::StatusQueries,
-    sys::clock::{monotonic_ns, wall_clock},
+    sys::{
+        clock::{monotonic_ns, wall_clock},
+        netns::NetnsIndex,
+    },
 };
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
@@ -57,7 +60,7 @@ pub(super) struct Run {
     /// Reads the rules of packet filters.
     pub(super) rules: RuleReading,
     /// Where ICMP errors come in.
-    pub(super) icmp: Vec<Arc<IcmpErrors>>,
+    pub(super) icmp: Vec<Weak<IcmpErrors>>,
     icmp_buffer: icmp::Buffer,
     pub(super) probes: Probes,
     ring: Ring,
@@ -114,7 +117,11 @@ impl Run {
             .as_ref()
             .map(|to| Prepared::new(to, &config, clock))
             .transpose()?;
-        let names = HostNames::new(&options.namespaces);
+        let index = NetnsIndex::default();
+        if options.selection.netns.is_none() {
+            index.learn();
+        }
+        let names = HostNames::new(&options.namespaces, index.clone());
         let enricher = Enricher::new(Arc::clone(&host.reasons), names);
         // This thread alone keeps the privilege to read rules.
         let confined = options.give_up_privileges.then(|| enters_others(&options));
@@ -125,14 +132,15 @@ impl Run {
         }
         let segment_ends = SegmentEnds::new(options.record.as_ref());
         let recorder = record.map(Prepared::begin).transpose()?;
-        let (requests, to_serve) = mpsc::channel(1);
+        let (requests, to_serve) = requests::sync_channel(1);
         let (from_serve, reports) = mpsc::channel(1);
         let poller = Poller::new(
             options.namespaces.clone(),
             options.selection.netns.is_some(),
         )
-        .opening_those_named(options.enters_dropping);
-        tokio::task::spawn_blocking(move || poller.serve(to_serve, from_serve));
+        .opening_those_named(options.enters_dropping)
+        .finding_by(index);
+        tokio::task::spawn_blocking(move || poller.serve(&to_serve, &from_serve));
         let mut run = Self {
             core: Core {
                 engine,
@@ -247,7 +255,7 @@ impl Run {
 
     fn drain_icmp(&mut self) {
         let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
-        for errors in &self.icmp {
+        for errors in self.icmp.iter().filter_map(Weak::upgrade) {
             errors.drain(buffer, |error| {
                 core.feed(Input::IcmpError {
                     netns: errors.netns(),
@@ -273,12 +281,14 @@ impl Run {
     }
 
     fn tick(&mut self) -> Result<(), WatchError> {
-        self.tick = Instant::now() + if self.polling.calm { CALM } else { TICK };
+        let is_calm = self.polling.calm && !self.enricher.holds_any();
+        self.tick = Instant::now() + if is_calm { CALM } else { TICK };
         self.count_losses()?;
         if let Some(lost) = self.losses.relieve(&mut self.probes) {
             self.core.feed(lost);
         }
-        self.enricher.tidy();
+        let (core, enricher) = (&mut self.core, &mut self.enricher);
+        enricher.tidy(&mut |input| core.feed(input));
         if let Some(recorder) = &mut self.core.recorder {
             recorder.hand_over();
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::Weak,
     time::Duration,
 };
 
@@ -72,8 +72,8 @@ pub struct Round {
     pub destinations: Vec<(DestinationQuestion, SocketAddr)>,
     /// Of the same, the addresses at which a namespace with a transparent listener has connections.
     pub taken_over: Vec<(u32, SocketAddr)>,
-    /// Where ICMP errors come in, of every namespace in which they may be listened for.
-    pub icmp: Vec<Arc<IcmpErrors>>,
+    /// Where ICMP errors come in, as long as the poller keeps that open: of every namespace in which they may be listened for.
+    pub icmp: Vec<Weak<IcmpErrors>>,
     /// Namespaces that are still there, and were not looked at: nothing happens in them.
     pub idle: Vec<u32>,
     /// Namespaces whose sockets could not be read, and why. The next round tries again.

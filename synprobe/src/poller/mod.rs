@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     io, mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,8 +44,9 @@ const SETTINGS: Duration = Duration::from_secs(10);
 const SETTINGS_OF_MANY: Duration = Duration::from_secs(60);
 /// CPU time for the opening of new namespaces in one round, after the first.
 const NEW: Duration = Duration::from_millis(20);
-/// A namespace without a process, an event or a half-open is closed after this time.
-const FORGET: Duration = Duration::from_secs(60);
+/// How often it is checked that somebody else still has each namespace. One that is found alone twice is closed: our
+/// sockets would keep it alive.
+const CHECK: Duration = Duration::from_millis(300);
 /// Half-opens looked up in a round, at most: about a microsecond each. The rest waits for the next round.
 const ASKED: usize = 65_536;
 
@@ -62,6 +66,8 @@ pub struct Poller {
     discover_due: Option<Instant>,
     /// Whether the lack of file descriptors was logged.
     exhausted: bool,
+    /// When it was last checked that somebody else has the namespaces.
+    checked: Instant,
 }
 
 impl Poller {
@@ -78,6 +84,7 @@ impl Poller {
             index: NetnsIndex::default(),
             discover_due: None,
             exhausted: false,
+            checked: Instant::now(),
         }
     }
 
@@ -87,31 +94,70 @@ impl Poller {
         self
     }
 
-    /// Answers requests until their sender is gone.
-    pub fn serve(mut self, mut requests: mpsc::Receiver<Request>, reports: mpsc::Sender<Report>) {
-        while let Some(request) = requests.blocking_recv() {
+    /// Finds namespaces by what others know too, and shares the cost of searches with them.
+    pub fn finding_by(mut self, index: NetnsIndex) -> Self {
+        self.index = index;
+        self
+    }
+
+    /// Answers requests until their sender is gone. In between it lets go of namespaces that nobody else has.
+    pub fn serve(mut self, requests: &Receiver<Request>, reports: &mpsc::Sender<Report>) {
+        loop {
+            let request = match self.watched.values().all(|watched| watched.given) {
+                true => requests.recv().map_err(RecvTimeoutError::from),
+                false => requests.recv_timeout(CHECK.saturating_sub(self.checked.elapsed())),
+            };
             let report = match request {
-                Request::Round {
-                    named,
-                    paths,
-                    routes,
-                    destinations,
-                    all,
-                    callers,
-                } => {
-                    self.owners.wants_all_callers = callers;
-                    let mut round = self.round(&named, &paths, all);
-                    round.routes = routes::look_up(&mut self.watched, &routes);
-                    round.destinations = routes::destinations(&self.watched, &destinations);
-                    round.taken_over = routes::taken_over(&mut self.watched, &destinations);
-                    Report::Round(Box::new(round))
+                Ok(request) => self.answer(request),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.let_go();
+                    continue;
                 }
-                Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
+                Err(RecvTimeoutError::Disconnected) => return,
             };
             if reports.blocking_send(report).is_err() {
                 return;
             }
         }
+    }
+
+    fn answer(&mut self, request: Request) -> Report {
+        match request {
+            Request::Round {
+                named,
+                paths,
+                routes,
+                destinations,
+                all,
+                callers,
+            } => {
+                self.owners.wants_all_callers = callers;
+                let mut round = self.round(&named, &paths, all);
+                round.routes = routes::look_up(&mut self.watched, &routes);
+                round.destinations = routes::destinations(&self.watched, &destinations);
+                round.taken_over = routes::taken_over(&mut self.watched, &destinations);
+                Report::Round(Box::new(round))
+            }
+            Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
+        }
+    }
+
+    /// Closes namespaces that nobody else has. Where only the process is gone that showed one, it is looked for.
+    fn let_go(&mut self) {
+        self.checked = Instant::now();
+        let index = &self.index;
+        self.watched.retain(|inode, watched| {
+            if watched.given || watched.netns.whereabouts().still_there() {
+                watched.alone = false;
+                return true;
+            }
+            if let Some(netns) = index.find(*inode) {
+                watched.netns = netns;
+                return true;
+            }
+            // The search may take a moment.
+            !mem::replace(&mut watched.alone, true)
+        });
     }
 
     /// One round. With `all` it looks at idle namespaces too.
@@ -175,7 +221,7 @@ impl Poller {
             icmp: self
                 .watched
                 .values()
-                .filter_map(|watched| watched.icmp.clone())
+                .filter_map(|watched| watched.icmp.as_ref().map(Arc::downgrade))
                 .collect(),
             callers,
             at_ns: monotonic_ns(),
@@ -224,16 +270,6 @@ impl Poller {
             }
             let pause = thread_cpu().saturating_sub(began) * PAUSE;
             self.discover_due = Some(Instant::now() + pause.max(DISCOVER));
-        }
-        for inode in found.iter().map(NetNs::inode).chain(named.iter().copied()) {
-            if let Some(watched_netns) = self.watched.get_mut(&inode) {
-                watched_netns.in_use = Instant::now();
-            }
-        }
-        if due {
-            // Our sockets would keep a namespace alive that has no other user.
-            self.watched
-                .retain(|_, s| s.given || s.in_use.elapsed() < FORGET);
         }
         for inode in named {
             if self.opens_named
@@ -303,7 +339,7 @@ impl Poller {
             waiting: HashSet::new(),
             begun: false,
             given,
-            in_use: Instant::now(),
+            alone: false,
             settings_read: Instant::now(),
         };
         watched_netns.read_settings();

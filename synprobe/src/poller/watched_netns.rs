@@ -57,8 +57,8 @@ pub(super) struct WatchedNetns {
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
     pub given: bool,
-    /// When it was last known to be somebody else's too.
-    pub in_use: Instant,
+    /// The name or the process that showed it is gone.
+    pub alone: bool,
     /// When its settings were read.
     pub settings_read: Instant,
 }

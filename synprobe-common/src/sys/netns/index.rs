@@ -1,9 +1,15 @@
-//! Finds namespaces by inode, again and again, at a bounded cost: a walk over `/proc` is remembered, and walks
-//! take a bounded share of a core. Who makes namespaces by the thousand costs the caller no more for it.
+//! Finds namespaces by inode, again and again, at a bounded cost. What is known is looked up at once. For what is
+//! not, a thread walks over `/proc`: whoever asks never waits for it. Walks take a bounded share of a core, so who
+//! makes namespaces by the thousand costs no more for it.
 
 use std::{
-    collections::HashMap,
-    path::PathBuf,
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,18 +17,35 @@ use super::{NetNs, scan};
 use crate::sys::clock::thread_cpu;
 
 /// In the long run walks take one part in this many of a core.
-const SHARE: u32 = 50;
+const SHARE: u32 = 100;
 /// CPU time that may be spent ahead of that share: a namespace of a second must be opened while it is there.
 const AHEAD: Duration = Duration::from_millis(200);
 /// The pause after a walk is at least this: it showed all that there was.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
+/// Namespaces that are looked for at the same time, at most.
+const MOST_WANTED: usize = 4096;
 
-/// See the module.
-#[derive(Debug, Default)]
+/// See the module. Clones share what is known, and the walks.
+#[derive(Clone, Debug, Default)]
 pub struct NetnsIndex {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    known: Mutex<Known>,
+    walked: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     paths: HashMap<u32, PathBuf>,
     /// Those that only a thread or a descriptor holds.
     held: HashMap<u32, PathBuf>,
+    names: scan::Names,
+    wanted: HashSet<u32>,
+    /// A thread walks, or will.
+    walking: bool,
     walks: Walks,
 }
 
@@ -42,10 +65,14 @@ impl Walks {
         self.debt.saturating_sub(since / SHARE)
     }
 
-    fn may_begin(&self, now: Instant) -> bool {
-        self.ended
-            .is_none_or(|at| now.saturating_duration_since(at) >= LEAST_PAUSE)
-            && self.debt_at(now) < AHEAD
+    /// How long the next walk has to wait.
+    fn pause(&self, now: Instant) -> Duration {
+        let since = self
+            .ended
+            .map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        // Any debt below it may be spent.
+        let over = (self.debt_at(now) + Duration::from_nanos(1)).saturating_sub(AHEAD) * SHARE;
+        over.max(LEAST_PAUSE.saturating_sub(since))
     }
 
     fn ended(&mut self, now: Instant, took: Duration) {
@@ -55,30 +82,95 @@ impl Walks {
 }
 
 impl NetnsIndex {
-    /// The namespace with this inode number. `None`: nothing visible holds it open, it cannot be opened, or it
-    /// is so new that the last walk did not show it and the next one may not begin yet.
-    pub fn find(&mut self, inode: u32) -> Option<NetNs> {
-        if let Some(found) = self.known(inode) {
-            return Some(found);
+    /// Takes in every namespace that a name or a process shows now. Walks in the caller's thread: for the start.
+    pub fn learn(&self) {
+        let paths = scan::paths();
+        self.known().paths = paths;
+    }
+
+    /// The namespace with this inode number. `None`: it is not known. Then a thread looks for it, and
+    /// [`Self::walked`] changes when it has.
+    pub fn find(&self, inode: u32) -> Option<NetNs> {
+        let mut known = self.known();
+        let found = known.open(inode);
+        if found.is_none() && known.wanted.len() < MOST_WANTED {
+            known.wanted.insert(inode);
+            self.walk_soon(&mut known);
         }
-        if !self.walks.may_begin(Instant::now()) {
-            return None;
-        }
-        let began = thread_cpu();
-        self.paths = scan::paths();
-        self.held.clear();
-        let mut found = self.known(inode);
-        if found.is_none() {
-            // All that this longer walk shows is remembered: the next new one is found without another.
-            self.held = scan::held();
-            found = self.known(inode);
-        }
-        let took = thread_cpu().saturating_sub(began);
-        self.walks.ended(Instant::now(), took);
         found
     }
 
-    fn known(&mut self, inode: u32) -> Option<NetNs> {
+    /// The same, where a process was just seen in it: no walk is needed while that one lives.
+    pub fn find_by(&self, inode: u32, pid: u32) -> Option<NetNs> {
+        let mut known = self.known();
+        if let Some(found) = known.open(inode) {
+            return Some(found);
+        }
+        let of_process = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        if scan::inode_of(&of_process) == Some(inode) {
+            let named = known.names.path_of(inode);
+            known.paths.insert(inode, named.unwrap_or(of_process));
+            if let Some(found) = known.open(inode) {
+                return Some(found);
+            }
+        }
+        drop(known);
+        self.find(inode)
+    }
+
+    /// How many walks have ended: after one, what was not found may be.
+    pub fn walked(&self) -> u64 {
+        self.shared.walked.load(Ordering::Relaxed)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.shared
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn walk_soon(&self, known: &mut Known) {
+        if known.walking {
+            return;
+        }
+        let index = self.clone();
+        let thread = thread::Builder::new().name("namespaces".into());
+        // Without one, the next request tries again.
+        known.walking = thread.spawn(move || index.walk()).is_ok();
+    }
+
+    /// Walks while something is wanted.
+    fn walk(&self) {
+        loop {
+            let pause = self.known().walks.pause(Instant::now());
+            thread::sleep(pause);
+            let began = thread_cpu();
+            let wanted = std::mem::take(&mut self.known().wanted);
+            let paths = scan::paths();
+            let missing = wanted.iter().any(|inode| !paths.contains_key(inode));
+            // All that this longer walk shows is remembered: the next new one is found without another.
+            let held = if missing {
+                scan::held()
+            } else {
+                HashMap::new()
+            };
+            let took = thread_cpu().saturating_sub(began);
+            let mut known = self.known();
+            (known.paths, known.held) = (paths, held);
+            known.walks.ended(Instant::now(), took);
+            self.shared.walked.fetch_add(1, Ordering::Relaxed);
+            if known.wanted.is_empty() {
+                known.walking = false;
+                return;
+            }
+        }
+    }
+}
+
+impl Known {
+    /// Opens a namespace where the last walk saw it.
+    fn open(&mut self, inode: u32) -> Option<NetNs> {
         if let Some(path) = self.paths.get(&inode) {
             let found = scan::open_as(inode, path, || scan::name_of_path(inode, path));
             if found.is_some() {
@@ -95,24 +187,62 @@ impl NetnsIndex {
     }
 }
 
+/// Where a namespace was opened. Unlike [`NetNs`] it keeps nothing alive.
+#[derive(Clone, Debug)]
+pub struct Whereabouts {
+    pub(super) inode: u32,
+    pub(super) path: Arc<Path>,
+}
+
+impl Whereabouts {
+    /// Whether the namespace is still there: a name, a process or a descriptor of somebody shows it.
+    pub fn still_there(&self) -> bool {
+        scan::inode_of(&self.path) == Some(self.inode)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+
+    /// Waits for the thread.
+    pub(super) fn eventually(index: &NetnsIndex, inode: u32) -> Option<NetNs> {
+        let walked = index.walked();
+        let found = index.find(inode);
+        while found.is_none() && index.walked() == walked {
+            thread::sleep(Duration::from_millis(1));
+        }
+        found.or_else(|| index.known().open(inode))
+    }
 
     #[test]
     fn what_a_walk_showed_needs_no_other() {
         let here = NetNs::current().unwrap().inode();
-        let mut index = NetnsIndex::default();
-        assert_eq!(index.find(here).map(|found| found.inode()), Some(here));
-        index.walks.ended(Instant::now(), AHEAD);
-        assert_eq!(index.find(here).map(|found| found.inode()), Some(here));
-        assert!(index.find(1).is_none(), "no such inode");
-        index
-            .paths
-            .insert(1, Path::new("/proc/self/ns/net").to_owned());
-        assert!(index.find(1).is_none(), "the file decides");
+        let index = NetnsIndex::default();
+        assert!(index.find(here).is_none(), "the caller does not wait");
+        assert_eq!(
+            eventually(&index, here).map(|found| found.inode()),
+            Some(here)
+        );
+        let walked = index.walked();
+        assert_eq!(
+            index.clone().find(here).map(|found| found.inode()),
+            Some(here)
+        );
+        assert_eq!(index.walked(), walked);
+        assert!(eventually(&index, 1).is_none(), "no such inode");
+        let path = Path::new("/proc/self/ns/net").to_owned();
+        index.known().paths.insert(1, path);
+        assert!(index.known().open(1).is_none(), "the file decides");
+    }
+
+    #[test]
+    fn issue20_a_process_that_is_in_it_shows_it_without_a_walk() {
+        let here = NetNs::current().unwrap().inode();
+        let index = NetnsIndex::default();
+        let found = index.find_by(here, std::process::id());
+        assert_eq!(found.map(|found| found.inode()), Some(here));
+        assert!(!index.known().walking && index.walked() == 0);
     }
 
     #[test]
@@ -124,22 +254,25 @@ mod tests {
         let mut now = Instant::now();
         let mut begun = Vec::new();
         for _ in 0..6000 {
-            if walks.may_begin(now) {
+            if walks.pause(now).is_zero() {
                 walks.ended(now, took);
                 begun.push(now);
             }
             now += step;
         }
-        // 2 % of 60 s, and what is ahead of it.
+        // 1 % of 60 s, and what is ahead of it.
         let spent = took * u32::try_from(begun.len()).unwrap();
         let due = Duration::from_secs(60) / SHARE + AHEAD;
         assert!(spent >= due - took && spent <= due + took, "{spent:?}");
-        // Never longer than a second without one.
+        // Never longer than two seconds without one.
         assert!(
             begun
                 .windows(2)
-                .all(|w| w[1] - w[0] <= Duration::from_millis(1010))
+                .all(|w| w[1] - w[0] <= Duration::from_millis(2010))
         );
         assert!(begun[1] - begun[0] == LEAST_PAUSE);
+        // Whoever sleeps for the pause may begin then.
+        walks.ended(now, AHEAD * 3);
+        assert!(walks.pause(now + walks.pause(now)).is_zero());
     }
 }

@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-pub use index::NetnsIndex;
+pub use index::{NetnsIndex, Whereabouts};
 pub use scan::{Discovery, discover, pids};
 
 /// Where `ip netns` keeps its names. `/var/run` is the same as `/run` on most hosts, not on all.
@@ -115,6 +115,8 @@ pub struct NetNs {
     fd: Arc<OwnedFd>,
     inode: u32,
     name: Arc<str>,
+    /// Where it was opened.
+    path: Arc<Path>,
 }
 
 /// Two handles are equal if they are of the same namespace.
@@ -259,6 +261,15 @@ impl NetNs {
         })?
     }
 
+    /// Where it was opened: whether it is still there can be asked without keeping it alive.
+    #[must_use]
+    pub fn whereabouts(&self) -> Whereabouts {
+        Whereabouts {
+            inode: self.inode,
+            path: Arc::clone(&self.path),
+        }
+    }
+
     fn is_host(&self) -> bool {
         scan::host_path().and_then(|path| scan::inode_of(Path::new(path))) == Some(self.inode)
     }
@@ -317,6 +328,7 @@ impl NetNs {
             fd: Arc::new(file.into()),
             inode,
             name,
+            path: path.into(),
         })
     }
 }

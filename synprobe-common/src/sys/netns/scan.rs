@@ -187,6 +187,43 @@ pub(super) fn paths() -> HashMap<u32, PathBuf> {
     paths
 }
 
+/// Names of namespaces, read again when one was added or removed.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Of each folder, when it was changed: seconds and nanoseconds.
+    read: Vec<Option<(i64, i64)>>,
+    paths: HashMap<u32, PathBuf>,
+}
+
+impl Names {
+    /// Where the namespace has a name.
+    pub fn path_of(&mut self, inode: u32) -> Option<PathBuf> {
+        let dirs = || NAME_DIRS.into_iter().chain(DOCKER_DIRS);
+        let changed = |dir| {
+            let meta = fs::metadata(dir).ok()?;
+            Some((meta.mtime(), meta.mtime_nsec()))
+        };
+        let now: Vec<_> = dirs().map(changed).collect();
+        if now != self.read {
+            self.read = now;
+            self.paths.clear();
+            for dir in dirs() {
+                for name in names_in(dir) {
+                    let path = Path::new(dir).join(name);
+                    if let Some(inode) = inode_of(&path) {
+                        self.paths.entry(inode).or_insert(path);
+                    }
+                }
+            }
+        }
+        // A name may have been mounted over since.
+        self.paths
+            .get(&inode)
+            .filter(|path| inode_of(path) == Some(inode))
+            .cloned()
+    }
+}
+
 /// The name that goes with one of [`paths`].
 pub(super) fn name_of_path(inode: u32, path: &Path) -> String {
     if host_path().is_some_and(|host| path == Path::new(host)) {

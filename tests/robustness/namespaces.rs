@@ -1,0 +1,148 @@
+//! Namespaces of others: they end when their last user does, and making many costs the agent little.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdout},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+use synprobe_lab::{Ns, net};
+use synprobe_tests::{
+    agent::PATIENCE,
+    binary::{self, command, ended},
+    harness::figure,
+    netns_process::NetnsProcess,
+    schema,
+};
+
+/// Nobody listens there.
+const CLOSED: (&str, u16) = ("127.0.0.1", 9);
+
+/// An agent over all namespaces.
+fn agent(arguments: &[&str]) -> Result<(Child, BufReader<ChildStdout>)> {
+    let mut child = command(arguments)?.spawn()?;
+    let mut out = BufReader::new(child.stdout.take().context("standard output")?);
+    // Nothing is missed once the first line is there.
+    out.read_line(&mut String::new())?;
+    Ok((child, out))
+}
+
+/// A refused connection on the loopback device of a namespace.
+fn refused(ns: &Ns) -> Result<()> {
+    ns.run(|| {
+        ensure!(TcpStream::connect(CLOSED).is_err(), "it is refused");
+        Ok(())
+    })
+}
+
+/// A namespace that the agent has looked at for seconds ends with its last process: the other end of its veth pair
+/// goes with it.
+pub fn removed() -> Result<()> {
+    /// What the agent holds is closed within a second. The kernel then needs a moment, and so does a busy machine.
+    const BOUND: Duration = Duration::from_secs(2);
+    let (kept, gone) = (Ns::new_anonymous("kept")?, Ns::new_anonymous("removed")?);
+    net::join(&kept, &gone, false)?;
+    let process = NetnsProcess::of(&gone)?;
+    let devices = || Ok::<_, anyhow::Error>(kept.read_proc("net/dev")?.lines().count());
+    let both = devices()?;
+    let (child, mut out) = agent(&["watch", "--format", "json"])?;
+    let began = Instant::now();
+    let inode = u64::from(gone.inode());
+    let (mut first, mut last) = (None, 0);
+    // Its rounds come every second: three have looked at it.
+    while last < first.unwrap_or(u64::MAX - 4_000_000_000) + 3_000_000_000 {
+        ensure!(began.elapsed() < PATIENCE, "it is not watched");
+        refused(&gone)?;
+        let mut text = String::new();
+        loop {
+            text.clear();
+            out.read_line(&mut text)?;
+            let line: Value = serde_json::from_str(&text)?;
+            if line["netns"] == inode && line["type"] == "handshake" {
+                last = line["mono_ns"].as_u64().context("a time")?;
+                first.get_or_insert(last);
+                break;
+            }
+        }
+    }
+    drop((gone, process));
+    let ended_at = Instant::now();
+    while devices()? == both {
+        ensure!(ended_at.elapsed() < PATIENCE, "its namespace lives on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let took = ended_at.elapsed();
+    binary::signal(&child, libc::SIGINT)?;
+    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    let ran = ended(child)?;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    ensure!(took < BOUND, "the namespace lived on for {took:?}");
+    figure(format!(
+        "a removed namespace was gone {took:?} after its last process"
+    ));
+    Ok(())
+}
+
+/// CPU time of a process and its threads.
+fn cpu(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let rest = stat.rsplit_once(')').context("a command")?.1;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// A tenant makes fifty namespaces a second, each of which dies after one refused connection. The run ends on time,
+/// and no record is lost.
+pub fn dying() -> Result<()> {
+    const RATE: Duration = Duration::from_millis(20);
+    const RUN: Duration = Duration::from_secs(6);
+    const BOUND: Duration = Duration::from_millis(7500);
+    let (child, out) = agent(&["watch", "--format", "json", "--duration", "6s"])?;
+    let pid = child.id();
+    let (began, before) = (Instant::now(), cpu(pid)?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let makes = std::thread::spawn(move || -> Result<u64> {
+        let mut made = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            refused(&Ns::new_anonymous("dying")?)?;
+            made += 1;
+            std::thread::sleep(RATE);
+        }
+        Ok(made)
+    });
+    let reader = std::thread::spawn(move || out.lines().collect::<std::io::Result<Vec<_>>>());
+    std::thread::sleep(RUN.saturating_sub(began.elapsed() + Duration::from_millis(500)));
+    let spent = cpu(pid)?.saturating_sub(before);
+    let share = spent.as_secs_f64() / began.elapsed().as_secs_f64();
+    let ran = ended(child)?;
+    let took = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    let made = makes.join().map_err(|_| anyhow!("it panicked"))??;
+    let text = reader.join().map_err(|_| anyhow!("it panicked"))??;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    ensure!(took < BOUND, "--duration 6s took {took:?}");
+    let lines = schema::check(text.iter().map(String::as_str))?;
+    let end = lines.last().context("a line")?;
+    ensure!(end["type"] == "end", "{end}");
+    ensure!(made > 20, "{made} namespaces");
+    let of_them = lines
+        .iter()
+        .filter(|l| l["type"] == "handshake" && l["peer_port"] == CLOSED.1)
+        .count();
+    ensure!(of_them as u64 >= made / 2, "{of_them} of {made}");
+    figure(format!(
+        "{made} namespaces that died: over after {took:?}, {:.1} % of a core (not optimized), {} lost",
+        share * 100.0,
+        end["lost"]
+    ));
+    Ok(())
+}
