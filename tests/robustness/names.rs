@@ -24,7 +24,7 @@ pub const AS_SERVER: &str = "SYNPROBE_TEST_AS_SERVER";
 /// UTF-8: as many bytes as a name may have.
 const NAME: &[u8; 15] = b"\x1b[31m\x07\xc2\x9b2J\n\",\x7f\xff";
 /// What a terminal is shown of its beginning.
-const SHOWN: &str = "\\u{1b}[31m\\u{7}\\u{9b}2J\\n\",\\u{7f}\u{fffd}";
+const SHOWN: &str = "\\u{1b}[31m\\u{7}\\u{9b}2J\\n\\\",\\u{7f}\u{fffd}";
 
 fn call_this_thread(name: &[u8; 15]) -> Result<()> {
     let mut with_end = [0_u8; 16];

@@ -56,7 +56,7 @@ impl Workload {
     /// The process by its best name: `checkout-api-7d4 (checkout/shop) pid 13255`, `nginx/812 of nginx.service`,
     /// `java/812`. Several processes have no pid: `checkout-api-7d4 (checkout/shop)`, `curl of cron.service`.
     pub fn who(&self, comm: &str, pid: Option<u32>) -> String {
-        let mut process = format::safe(comm).into_owned();
+        let mut process = format::name(comm).into_owned();
         let mut pid_after = String::new();
         if let Some(pid) = pid {
             process.push_str(&format!("/{pid}"));

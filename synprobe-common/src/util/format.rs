@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::UnicodeWidthChar;
+
 /// A duration in a fitting unit: `64 µs`, `20.1 ms`, `2.04 s`, `131 s`.
 pub fn duration(us: u64) -> String {
     let f = us as f64;
@@ -59,12 +61,38 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character has an effect on a terminal: C0, DEL and C1 controls, line and paragraph separators,
-/// marks of writing direction, and characters without width.
+/// The name that a process gave itself, in a line: one that does not show where it ends stands in quotes, and in
+/// them nothing separates fields, or the steps of a remedy.
+pub fn name(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "._-+@#~%*:".contains(c);
+    if !text.is_empty() && text.chars().all(|c| is_plain(c) && !is_hazardous(c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    shown.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => shown.extend(c.escape_default()),
+            ';' | ':' | '`' | '$' | '\'' => shown.extend(c.escape_unicode()),
+            _ if is_hazardous(c) => shown.extend(c.escape_default()),
+            _ => shown.push(c),
+        }
+    }
+    shown.push('"');
+    Cow::Owned(shown)
+}
+
+/// Whether a character has an effect on a terminal, or cannot be seen: C0, DEL and C1 controls, line and paragraph
+/// separators, marks of writing direction, characters without width and fillers that show nothing, and marks that
+/// combine with the character before.
 pub fn is_hazardous(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+        // Mn and Me combine; so does U+034F. Of the latin scripts' letters none has a width of 0.
+        || c > '\u{2ff}' && c.width() == Some(0)
 }
 
 #[cfg(test)]
@@ -106,5 +134,43 @@ mod tests {
         assert_eq!(safe("a\u{9b}2J\u{202e}b\n"), "a\\u{9b}2J\\u{202e}b\\n");
         assert_eq!(safe("nginx: worker"), "nginx: worker");
         assert_eq!(safe("größe '→' \"\\\""), "größe '→' \"\\\"");
+    }
+
+    #[test]
+    fn issue20_what_cannot_be_seen_is_shown() {
+        for c in [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{3164}',
+            '\u{ffa0}',
+            '\u{fe0f}',
+            '\u{e0041}',
+            '\u{e0100}',
+            '\u{301}',
+            '\u{20dd}',
+            '\u{2800}',
+            '\u{180e}',
+            '\u{200d}',
+        ] {
+            assert_eq!(safe(&format!("a{c}b")), format!("a{}b", c.escape_unicode()));
+        }
+        for text in ["nginx", "żółw", "日本", "한국", "é", "→", "µs", "…", "✓"] {
+            assert_eq!(safe(text), text);
+        }
+    }
+
+    #[test]
+    fn issue20_a_name_shows_where_it_ends() {
+        for plain in ["nginx", "tokio-rt-worker", "php-fpm8.2", "a_b+c@1", "żółw"] {
+            assert_eq!(name(plain), plain);
+        }
+        assert_eq!(name("sshd/1, refused"), "\"sshd/1, refused\"");
+        assert_eq!(name(""), "\"\"");
+        assert_eq!(name("a\" b"), "\"a\\\" b\"");
+        assert_eq!(name("x; reboot #"), "\"x\\u{3b} reboot #\"");
+        assert_eq!(name("x: reboot"), "\"x\\u{3a} reboot\"");
+        assert_eq!(name("a\u{ad}\n"), "\"a\\u{ad}\\n\"");
     }
 }

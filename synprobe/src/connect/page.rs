@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{Confidence, Outcome, RedirectedBy, VerdictKind},
-    util::format::{duration, ladder, safe},
+    util::format::{duration, ladder, name, safe},
 };
 
 /// The first line: what will be tried.
@@ -205,7 +205,7 @@ fn redirected(of: &AttemptDetail) -> Vec<String> {
         return Vec::new();
     };
     let who = match &redirect.owner {
-        Some((pid, comm)) => format!(": {}/{pid} listens there", safe(comm)),
+        Some((pid, comm)) => format!(": {}/{pid} listens there", name(comm)),
         None => String::new(),
     };
     let by = match redirect.by {

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, fmt::Write as _, net::IpAddr};
 
-use crate::{model::Counted, util::format::safe};
+use crate::{
+    model::Counted,
+    util::format::{name, safe},
+};
 
 /// The tables as text, one for each namespace.
 pub fn text(counted: &Counted) -> String {
@@ -37,7 +40,7 @@ pub fn text(counted: &Counted) -> String {
             };
             let queue = format!("{}/{}", l.accept_queue, l.accept_queue_max);
             let process = match (&l.comm, l.pid) {
-                (Some(comm), Some(pid)) => format!("{}/{pid}", safe(comm)),
+                (Some(comm), Some(pid)) => format!("{}/{pid}", name(comm)),
                 _ => "?".to_owned(),
             };
             let others: Vec<_> = l

@@ -61,7 +61,7 @@ fn closed_by(h: &Handshake) -> String {
         );
     }
     let who = match &h.connection.comm {
-        Some(comm) => format::safe(comm).into_owned(),
+        Some(comm) => format::name(comm).into_owned(),
         None => "the application".to_owned(),
     };
     format!("{who} closed it after {}, while it was open", took(h))

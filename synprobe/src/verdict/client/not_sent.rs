@@ -83,7 +83,7 @@ fn in_use(h: &Handshake, context: &Context) -> Finding {
     finding = match &holder.process {
         Some(process) => finding.pro(format!(
             "a connection in {name} holds them: of {} (pid {}){}",
-            format::safe(&process.comm),
+            format::name(&process.comm),
             process.pid,
             if c.pid == Some(process.pid) {
                 ", the same process"

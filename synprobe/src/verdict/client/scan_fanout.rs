@@ -37,7 +37,7 @@ impl Verdict for ScanFanout {
         }
         let who = f.comm.as_deref().map_or_else(
             || format!("process {}", f.pid),
-            |comm| format!("{}/{}", crate::util::format::safe(comm), f.pid),
+            |comm| format!("{}/{}", crate::util::format::name(comm), f.pid),
         );
         Some(
             Finding::likely()

@@ -10,7 +10,7 @@ impl ListenerHistory {
     /// A command that shows or ends what keeps its owner from accept().
     pub fn owner_remedy(&self) -> Option<String> {
         let pid = self.last.pid?;
-        let comm = crate::util::format::safe(self.last.comm.as_deref()?).into_owned();
+        let comm = crate::util::format::name(self.last.comm.as_deref()?).into_owned();
         let state = self.owner.as_ref().map(|[_, (_, last)]| last);
         Some(match state {
             Some(s) if s.state == 'T' => format!("let {comm} run again: kill -CONT {pid}"),

@@ -120,7 +120,7 @@ fn remedy(h: &Handshake, who: Option<String>, listener: Option<&ListenerHistory>
     let who = match (who, &h.connection.comm, h.connection.pid) {
         (Some(who), ..) => format!("{who}; "),
         (None, Some(comm), Some(pid)) => {
-            let comm = crate::util::format::safe(comm);
+            let comm = crate::util::format::name(comm);
             format!("see why {comm} does not accept(): cat /proc/{pid}/stack; ")
         }
         _ => "see why the application does not accept(); ".to_owned(),

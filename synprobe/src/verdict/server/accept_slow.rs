@@ -158,7 +158,7 @@ fn mean(l: &ListenerHistory, waits: &PortWaits, context: &Context) -> Evidence {
         let who = match &m.accepted_by {
             Some(p) => format!(
                 "; {} (pid {}) took the last late one",
-                format::safe(&p.comm),
+                format::name(&p.comm),
                 p.pid
             ),
             None => String::new(),

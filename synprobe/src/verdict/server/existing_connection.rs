@@ -165,7 +165,7 @@ fn described(syn: &SynAtExisting, holder: Option<Option<&TupleHolder>>) -> Strin
             if let Some(process) = &h.process {
                 text.push_str(&format!(
                     ", of {} (pid {})",
-                    format::safe(&process.comm),
+                    format::name(&process.comm),
                     process.pid
                 ));
             } else if let Some(ms) = h.expires_ms.filter(|_| h.state == TcpState::TimeWait as u8) {
