@@ -127,6 +127,14 @@ pub fn held() -> io::Result<u64> {
     Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
 }
 
+/// Gives up all capabilities of the calling thread, for good.
+///
+/// # Errors
+/// The errors of capset(2).
+pub fn give_up_all_here() -> io::Result<()> {
+    hold(0)
+}
+
 /// Sets exactly these; none is inheritable, so none is ambient.
 fn hold(set: u64) -> io::Result<()> {
     let header = CapHeader {

@@ -5,6 +5,7 @@
 //! by inode.
 
 mod index;
+mod open;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -12,11 +13,11 @@ mod tests;
 use std::{
     cell::Cell,
     ffi::c_int,
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::fs::{MetadataExt, OpenOptionsExt},
+        unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -189,7 +190,11 @@ impl NetNs {
         }
         if spec.contains('/') {
             let path = Path::new(spec);
-            let ns = Self::open(path, None)?;
+            let opened = match open::shows_no_more(path) {
+                true => open::nsfs_file(path),
+                false => open::as_the_caller(path),
+            };
+            let ns = Self::adopt(opened?, path, None)?;
             let named = path
                 .parent()
                 .is_some_and(|dir| NAME_DIRS.iter().any(|d| dir == Path::new(d)));
@@ -210,6 +215,10 @@ impl NetNs {
                 Err(NetnsError::NoPath { .. }) => {}
                 result => return result,
             }
+        }
+        // As it is printed.
+        if let ("host", Some(path)) = (spec, scan::host_path()) {
+            return Self::open(Path::new(path), Some(spec));
         }
         Err(unknown_name(spec))
     }
@@ -280,26 +289,7 @@ impl NetNs {
     }
 
     fn open(path: &Path, name: Option<&str>) -> Result<Self, NetnsError> {
-        // A path from the command line may be a FIFO, and opening that would block.
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path);
-        let owned = || path.to_path_buf();
-        let file = opened.map_err(|source| match source.raw_os_error() {
-            Some(libc::ENOENT | libc::ESRCH | libc::ENOTDIR) => {
-                NetnsError::NoPath { path: owned() }
-            }
-            Some(libc::EACCES | libc::EPERM) => NetnsError::Denied {
-                path: owned(),
-                source,
-            },
-            _ => NetnsError::Open {
-                path: owned(),
-                source,
-            },
-        })?;
-        Self::adopt(file.into(), path, name)
+        Self::adopt(open::nsfs_file(path)?, path, name)
     }
 
     fn adopt(fd: OwnedFd, path: &Path, name: Option<&str>) -> Result<Self, NetnsError> {

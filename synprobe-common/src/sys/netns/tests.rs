@@ -55,6 +55,15 @@ fn other_files_are_refused() {
 }
 
 #[test]
+#[ignore = "needs root"]
+fn issue20_the_printed_name_of_the_host_is_taken() {
+    let host = NetNs::resolve("host").unwrap();
+    let path = scan::host_path().unwrap();
+    assert_eq!(Some(host.inode()), scan::inode_of(Path::new(path)));
+    assert_eq!(host.name(), "host");
+}
+
+#[test]
 fn own_namespace_by_pid_and_path() {
     let current = NetNs::current().unwrap();
     assert_eq!(
