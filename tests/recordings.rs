@@ -4,6 +4,12 @@
 
 use std::{fs, path::PathBuf, thread};
 
+use synprobe::{
+    filter::Selection,
+    pipeline::{self, ReplayOptions},
+    verdict::Mode,
+    view::{Page, PageCounts, Style},
+};
 use synprobe_lab::SocketFamily;
 use synprobe_tests::{
     harness::family_name,
@@ -43,6 +49,46 @@ fn recordings_give_the_lines_that_they_gave() {
         "{}\nif this is right: cargo xtask recordings --bless",
         failures.join("\n")
     );
+}
+
+/// Every page fits 80 and 120 columns: only a word that is longer may exceed them.
+#[test]
+fn pages_fit_the_width() {
+    for recording in all().unwrap() {
+        let mut page = Page::default();
+        let options = ReplayOptions {
+            file: recording.clone(),
+            selection: Selection::default(),
+            netns: None,
+            mode: Mode::AtTheEnd,
+            duration: None,
+            count: None,
+        };
+        let opened = pipeline::Recording::open(&recording).unwrap();
+        let replayed = pipeline::replay(opened, &options, &mut page).unwrap();
+        let counts = PageCounts {
+            at_start: None,
+            at_end: &replayed.socket_states.unwrap_or_default(),
+            in_progress: replayed.progress.in_progress,
+        };
+        for width in [80, 120] {
+            let text = page.text(&counts, Style::plain(width));
+            let conclusion = text.lines().last().unwrap();
+            assert!(
+                text.lines().filter(|l| *l == conclusion).count() >= 2,
+                "{text}"
+            );
+            for line in text.lines() {
+                let longest = line.split(' ').map(|word| word.chars().count()).max();
+                let is_quoted = line.contains('\'');
+                assert!(
+                    line.chars().count() <= width || is_quoted || longest >= Some(width - 20),
+                    "{}: {width} columns: {line}",
+                    recording.display()
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use synprobe::{
     probe::half_open_source::RequestedMode,
     verbs::lab,
     verdict::Mode,
-    view::{JsonView, Page, View},
+    view::{JsonView, Page, PageCounts, Style, View},
 };
 use synprobe_lab::{
     self, Answer, Cause, Classification, ConfusionMatrix, Jitter, Lab, LabRun, Scenario,
@@ -566,7 +566,7 @@ fn too_small_a_ring() -> Result<()> {
     ensure!(!sure, "a problem is certain");
     let mut page = Page::default();
     page.show(&run.lines, synprobe::sys::clock::wall_clock())?;
-    let text = page.text(&Counted::default(), false);
+    let text = page.text(&PageCounts::from(&Counted::default()), Style::default());
     ensure!(
         text.contains("What could not be seen") && text.contains("the ring was full"),
         "{text}"

@@ -139,6 +139,10 @@ pub fn exit_status(verb: Option<&str>) -> Vec<Entry> {
         let meaning = "No address could be connected (connect).";
         codes.push(entry("4", meaning));
     }
+    if is(verb, &["diagnose"]) {
+        let meaning = "diagnose --exit-code: something is wrong.";
+        codes.push(entry("10", meaning));
+    }
     codes
 }
 

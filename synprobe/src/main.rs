@@ -25,8 +25,8 @@ fn main() -> ExitCode {
             return ExitCode::from(verbs::USAGE);
         }
     };
-    match verbs::run(&cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+    match verbs::run(&cli) {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             message(Priority::Error, &failure.to_string());
             ExitCode::from(failure.code())

@@ -3,6 +3,7 @@
 
 mod pages;
 mod service;
+mod terminal;
 
 use std::{
     fs::{self, File},
@@ -32,7 +33,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 22] = [
+    let tests: [(&str, harness::TestFn); 25] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         ("report-full-queue", pages::report_full_queue),
         ("diagnose-nothing", pages::diagnose_nothing),
         ("issue14_5_selections", pages::issue14_5_selections),
+        ("diagnose-exit-code", terminal::exit_code),
+        ("diagnose-countdown", terminal::countdown),
+        ("page-fits-the-width", terminal::page_fits),
         ("explain", pages::explain),
         ("listeners-nobody", pages::nobody_listens),
         ("listeners-not-root", pages::listeners_not_root),

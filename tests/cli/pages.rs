@@ -28,12 +28,12 @@ fn tcp_ext(ns: &Ns, name: &str) -> Result<u64> {
     Ok(value.parse()?)
 }
 
-fn call(lab: &Lab) -> Result<Client> {
+pub(super) fn call(lab: &Lab) -> Result<Client> {
     Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))
 }
 
 /// As many clients as an accept queue of 3 takes; one more fits.
-fn fill_queue(lab: &Lab) -> Result<Vec<Client>> {
+pub(super) fn fill_queue(lab: &Lab) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..4 {
         clients.push(call(lab)?);
@@ -119,9 +119,15 @@ pub fn diagnose_full_queue() -> Result<()> {
             for word in [
                 "1. accept-queue-full, certain: server 0.0.0.0:8080",
                 "ESTABLISHED 4",
+                "\n  mode    ",
             ] {
                 ensure!(ran.out.contains(word), "no {word}: {}", ran.out);
             }
+            let conclusion = "\n1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (";
+            let said = ran.out.matches(conclusion).count();
+            ensure!(said == 2, "first and last: {}", ran.out);
+            let last = ran.out.trim_end().rsplit("\n\n").next();
+            ensure!(last.is_some_and(|l| l.starts_with(&conclusion[1..])));
         }
     }
     drop((full, vanishing));

@@ -15,12 +15,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use synprobe::{
     filter::Selection,
-    model::Line,
+    model::{Counted, Line, RunProgress},
     pipeline::{
         self, RecordTo, Recording, ReplayOptions, Replayed, Stop, WatchError, WatchOptions,
     },
     verdict::Mode,
-    view::{JsonView, Page, TextView, View, WallClock},
+    view::{JsonView, Page, PageCounts, Style, TextView, View, WallClock},
 };
 use synprobe_lab::{GroundTruth, Lab, Scenario};
 use tokio::sync::oneshot;
@@ -87,9 +87,14 @@ impl EveryView {
         }
     }
 
-    fn shown(self, states: &synprobe::model::Counted) -> Result<Shown> {
+    fn shown(self, states: &Counted, progress: &RunProgress) -> Result<Shown> {
+        let counts = PageCounts {
+            at_start: progress.socket_states.as_ref(),
+            at_end: states,
+            in_progress: progress.in_progress,
+        };
         Ok(Shown {
-            page: self.page.text(states, false),
+            page: self.page.text(&counts, Style::default()),
             json: String::from_utf8(self.json.into_inner()).context("JSON")?,
             text: String::from_utf8(self.text.into_inner()).context("text")?,
         })
@@ -171,7 +176,7 @@ pub fn watch<T>(
             );
             let states = watched.socket_states.context("socket states")?;
             let view = watched.view.context("every line was written")?;
-            let one = view.shown(&states)?;
+            let one = view.shown(&states, &watched.progress)?;
             if one.json.contains("lines for this output: it was slower") {
                 return Err(Undecided("an output was too slow".to_owned()).into());
             }
@@ -238,7 +243,7 @@ pub fn replay(
     let mut view = EveryView::new();
     let mut replayed = pipeline::replay(recording, &options, &mut view)?;
     let states = replayed.socket_states.take().unwrap_or_default();
-    let mut shown = view.shown(&states)?;
+    let mut shown = view.shown(&states, &replayed.progress)?;
     shown.json = without_name(&shown.json, file);
     Ok((shown, replayed))
 }

@@ -6,7 +6,6 @@
 
 mod batch;
 mod frames;
-mod pty;
 mod screen;
 
 use std::process::ExitCode;

@@ -3,9 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use synprobe_tests::{binary, recordings::folder};
-
-use super::pty::Pty;
+use synprobe_tests::{binary, pty::Pty, recordings::folder};
 
 fn top(recording: &str) -> Result<Command> {
     let mut command = Command::new(binary::path()?);

@@ -72,7 +72,7 @@ pub use state::State;
 pub use state_counts::{Counted, Counts, NetnsStates, PortStates};
 pub use syn_refused::SynRefused;
 pub use tcp_state::TcpState;
-pub use under_way::{PortState, UnderWay};
+pub use under_way::{OpenOverRun, PortState, RunProgress, UnderWay};
 pub use verdict::VerdictKind;
 pub use wall_clock::WallClock;
 pub use workload::{Workload, WorkloadNames, who};

@@ -1,6 +1,6 @@
 //! Handshakes in progress, as a live view shows them.
 
-use super::{Connection, Role, TcpState};
+use super::{ByRole, Connection, Counted, Role, TcpState};
 
 /// A handshake under way.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,4 +39,24 @@ pub struct PortState {
     pub open: u64,
     /// When the oldest of them began, CLOCK_MONOTONIC nanoseconds, where that is known.
     pub oldest_ns: Option<u64>,
+}
+
+/// Handshakes in progress over a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenOverRun {
+    /// After the first round of the socket tables.
+    pub at_start: ByRole<u64>,
+    /// The most at one count; each role's own.
+    pub most: ByRole<u64>,
+    /// Before the run ended those that were left.
+    pub at_end: ByRole<u64>,
+}
+
+/// What was counted before a run was over.
+#[derive(Clone, Debug, Default)]
+pub struct RunProgress {
+    /// Sockets by state when it began, where they were counted.
+    pub socket_states: Option<Counted>,
+    /// Handshakes in progress, where they were counted.
+    pub in_progress: Option<OpenOverRun>,
 }

@@ -21,6 +21,9 @@ pub struct DiagnoseArgs {
     /// A page of text, or one JSON object a line (docs/events.md)
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// End with exit code 10 if there is a problem, or something that no problem explains
+    #[arg(long)]
+    pub exit_code: bool,
     /// A handshake without a retransmission is examined only above this time. The kernel counts the
     /// others.
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s")]

@@ -46,9 +46,31 @@ pub use watch::{States, WatchArgs};
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
+    /// When text has colours. auto: on a terminal, unless NO_COLOR is set or TERM is dumb
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        display_order = 900
+    )]
+    pub color: ColorArg,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// When text has colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// A verb.

@@ -52,6 +52,21 @@ pub fn count(only: Option<NetNs>) -> Counted {
     counted
 }
 
+/// Counts the sockets of one namespace, or of every one that can be found, without its listeners.
+pub fn by_namespace(only: Option<NetNs>) -> Counted {
+    let mut counted = Counted::default();
+    let requested = only.is_some();
+    counted.failures = read_each(only, |netns| {
+        let (mut states, _) = count_namespace(netns)?;
+        states.listeners.clear();
+        if requested || !states.states.is_empty() {
+            counted.namespaces.push(states);
+        }
+        Ok(())
+    });
+    counted
+}
+
 /// Sockets by state of one namespace, or of every one that can be found, all together. What cannot be read is
 /// left out.
 pub fn by_state(only: Option<NetNs>) -> BTreeMap<&'static str, u64> {

@@ -3,7 +3,8 @@
 use std::{collections::HashSet, mem};
 
 use super::{
-    HostCounts, Input, RunConfig, listen_rises::ListenRises, losses, stats::HandshakeStats,
+    HostCounts, Input, RunConfig, in_progress::InProgressCounts, listen_rises::ListenRises, losses,
+    stats::HandshakeStats,
 };
 use crate::{
     decode::Event,
@@ -68,7 +69,11 @@ pub struct Engine {
     dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
     /// Of the next listeners: namespace and inode of those with IP_TRANSPARENT.
     pub(super) transparent: HashSet<(u32, u32)>,
-    socket_states: Option<Counted>,
+    /// At the start of the run, and at its end.
+    socket_states: [Option<Counted>; 2],
+    pub(super) in_progress: InProgressCounts,
+    /// A round of the socket tables is over.
+    is_polled: bool,
     end: Option<End>,
     batches: Vec<Batch>,
 }
@@ -108,7 +113,9 @@ impl Engine {
             clock,
             dump: None,
             transparent: HashSet::new(),
-            socket_states: None,
+            socket_states: [None, None],
+            in_progress: InProgressCounts::default(),
+            is_polled: false,
             end: None,
             batches: vec![Batch {
                 lines: vec![line],
@@ -178,15 +185,23 @@ impl Engine {
                 self.judge.context.round_ends();
                 self.judge.context.routes_are_answered();
                 self.count_half_opens();
+                self.in_progress_after_round();
+                self.is_polled = true;
             }
-            Input::CountHalfOpens if self.tracker.open() <= FEW => self.count_half_opens(),
+            Input::CountHalfOpens if self.tracker.open() <= FEW => {
+                self.count_half_opens();
+                self.count_in_progress();
+            }
             Input::CountHalfOpens => (),
             Input::Completed(role, port, counts) => self.completed(role, port, &counts),
             Input::CompletedAll => {
                 self.judge.context.counted_clients = self.tracker.counted_clients();
             }
             Input::Holder(tuple, holder) => self.holder(&tuple, holder),
-            Input::SocketStates(states) => self.socket_states = Some(*states),
+            // Counted before the first round of the socket tables, and after the last.
+            Input::SocketStates(states) => {
+                self.socket_states[usize::from(self.is_polled)] = Some(*states);
+            }
             Input::Conntrack(reading) => self.judge.context.note_conntrack(reading),
             Input::Device(netns, index, name) => {
                 self.judge.context.set_device(netns, index, name);
@@ -200,6 +215,7 @@ impl Engine {
             }
             Input::EndOpen { at_ns, most } => {
                 self.fates(&Fates::default());
+                self.in_progress_at_end();
                 self.tracker.end_open(at_ns, most as usize);
             }
             Input::End { at_ns, produced } => self.finish(at_ns, produced),
@@ -292,7 +308,12 @@ impl Engine {
 
     /// Sockets by state at the end of the run, where they were counted.
     pub fn socket_states(&self) -> Option<&Counted> {
-        self.socket_states.as_ref()
+        self.socket_states[1].as_ref()
+    }
+
+    /// The same at its start.
+    pub(super) fn socket_states_at_start(&self) -> Option<&Counted> {
+        self.socket_states[0].as_ref()
     }
 
     pub(super) fn parts(&self) -> (&Start, &Tracker, &Judge, &HandshakeStats) {
@@ -346,6 +367,7 @@ impl Engine {
 
     fn finish(&mut self, at_ns: u64, produced: u64) {
         self.fates(&Fates::default());
+        self.in_progress_at_end();
         self.tracker.finish(at_ns);
         self.judge.ends(at_ns);
         let mut lines = self.refused_lines(true);

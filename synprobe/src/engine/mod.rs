@@ -15,6 +15,7 @@ mod dropped;
 mod events;
 mod host_counts;
 mod icmp;
+mod in_progress;
 mod input;
 mod listen_rises;
 mod listen_sockets;

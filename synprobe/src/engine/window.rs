@@ -1,6 +1,7 @@
 //! Problems over a window.
 
 use super::Engine;
+use crate::model::Problem;
 
 /// Handshakes in progress that are judged with the window; of more, the oldest.
 const MOST_OPEN: usize = 16_384;
@@ -26,5 +27,11 @@ impl Engine {
             .judge
             .judge_window(at_ns, counted_clients, open, self.clock);
         self.emit(lines);
+    }
+
+    /// The problems as they stand, handshakes in progress included as if they ended now. Changes nothing that lasts.
+    pub fn problems_so_far(&mut self, at_ns: u64) -> Vec<Problem> {
+        let open = self.tracker.as_if_ended(at_ns, MOST_OPEN);
+        self.judge.problems_so_far(open)
     }
 }

@@ -77,7 +77,12 @@ impl Run {
                 self.core.engine.feed(input);
             }
         }
-        Ok(self.status_now())
+        let mut status = self.status_now();
+        if !self.core.engine.has_window() {
+            // Nothing judges what is in progress before the run ends.
+            status.snapshot.problems = self.core.engine.problems_so_far(status.at_ns);
+        }
+        Ok(status)
     }
 
     /// By what was taken in so far.

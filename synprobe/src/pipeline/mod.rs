@@ -39,7 +39,7 @@ mod workloads;
 use std::io;
 
 use crate::{
-    model::{Counted, End},
+    model::{Counted, End, RunProgress},
     preflight::Ready,
     serve::{RunStatus, Served},
     view::View,
@@ -65,6 +65,8 @@ pub struct Watched<V> {
     pub status: Option<RunStatus>,
     /// Sockets by state at the end, where that was asked for.
     pub socket_states: Option<Counted>,
+    /// What was counted before.
+    pub progress: RunProgress,
     /// The output, with everything that it was shown; `None`: its reader stopped reading.
     pub view: Option<V>,
 }
@@ -134,6 +136,7 @@ pub fn watch_asked<V: View + Send + 'static>(
         let end = run.end();
         let status = is_served.then(|| run.status_now());
         let socket_states = run.take_socket_states();
+        let progress = run.core.engine.progress();
         let recorded = run.finish_recording();
         // The subscriber goes with the run: the output writes what is left, and ends.
         drop(run);
@@ -146,6 +149,7 @@ pub fn watch_asked<V: View + Send + 'static>(
             recorded,
             status,
             socket_states,
+            progress,
             view,
         })
     });

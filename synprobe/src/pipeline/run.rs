@@ -94,6 +94,9 @@ impl Run {
             false => RequestedMode::Tracepoints,
         };
         let exact = host.exact_by(requested_mode, options.detail)?;
+        // Before records come: it may take long.
+        let states_at_start = (options.count_sockets || options.record.is_some())
+            .then(|| state_counts::by_namespace(options.namespaces.first().cloned()));
         let (mut probes, ring) = Probes::load(&LoadOptions {
             exact: &exact,
             ring_bytes: options.ring_bytes,
@@ -165,6 +168,9 @@ impl Run {
             judge: Instant::now(),
         };
         run.ask_first_rules();
+        if let Some(states) = states_at_start {
+            run.core.feed(Input::SocketStates(Box::new(states)));
+        }
         Ok(run)
     }
 

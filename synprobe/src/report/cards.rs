@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use super::{
     cause::summary,
     html::{Esc, counted, number},
-    remedy,
 };
 use crate::{
     model::{Confidence, Problem},
-    view,
+    view::{self, remedy},
 };
 
 /// Problems, worst first, that have a card.

@@ -14,7 +14,6 @@ mod page;
 mod peers_chart;
 mod places;
 mod queues_chart;
-mod remedy;
 mod sums;
 mod table;
 #[cfg(test)]
@@ -105,7 +104,7 @@ impl HtmlReport {
 
     /// What was found, in one line: it begins the file.
     pub fn conclusion(&self) -> String {
-        page::conclusion(&self.page)
+        self.page.conclusion()
     }
 
     /// Something that could not be seen, which no line says.

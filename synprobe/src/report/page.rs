@@ -10,9 +10,9 @@ use super::{
     ladder_chart, peers_chart, queues_chart, table, timeline_chart,
 };
 use crate::{
-    model::{Confidence, Counted, Problem, VerdictKind},
+    model::Counted,
     util::format,
-    view::{Page, blind_in, place, rfc3339},
+    view::{blind_in, rfc3339},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -30,31 +30,6 @@ pub(super) const SECTIONS: [(&str, &str); 10] = [
     ("troubled", "Handshakes in trouble"),
     ("refused", "SYNs that this host refused"),
 ];
-
-/// What was found, in one line.
-pub(super) fn conclusion(page: &Page) -> String {
-    if let Some(nothing) = page.without_cause() {
-        return nothing.to_owned();
-    }
-    let real: Vec<&Problem> = page
-        .problems()
-        .iter()
-        .filter(|p| p.verdict.is_some())
-        .collect();
-    let Some(first) = real.first() else {
-        return "Nothing wrong was found.".to_owned();
-    };
-    let sure = match first.confidence {
-        Confidence::Likely => "likely ",
-        _ => "",
-    };
-    let name = first.verdict.map_or("", VerdictKind::name);
-    let (count, what) = match real.len() {
-        1 => ("1 problem".to_owned(), "Cause"),
-        n => (format!("{n} problems"), "The worst"),
-    };
-    format!("{count}. {what}: {sure}{name}, {}.", place(first))
-}
 
 pub(super) fn html(report: &HtmlReport, states: &Counted) -> String {
     let mut out = String::with_capacity(256 << 10);
@@ -93,7 +68,7 @@ fn host(report: &HtmlReport) -> &str {
 
 fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
     let host = Esc(host(report));
-    let conclusion = conclusion(&report.page);
+    let conclusion = report.page.conclusion();
     let _ = writeln!(
         out,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

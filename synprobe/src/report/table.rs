@@ -7,7 +7,6 @@ use super::{
     cards::sentence,
     cause::HandshakeCause,
     html::{Esc, counted, netns, number},
-    remedy,
     worst::{ROWS, TroubledRow},
 };
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
         Connection, DwellSource, Handshake, OpenReason, Outcome, Role, SynRefused, WallClock, who,
     },
     util::format,
-    view::rfc3339,
+    view::{remedy, rfc3339},
 };
 
 /// Rows of the table, about.

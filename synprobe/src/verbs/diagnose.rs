@@ -7,26 +7,30 @@ use std::{
 };
 
 use super::{
-    Failure, failure, in_colour, interrupted, print, raise_priority,
+    DONE, Failure, PROBLEMS,
+    countdown::Countdown,
+    failure, interrupted, print, raise_priority,
     record::report_recording,
     replay::{Asked, replay},
-    view, watch_options,
+    terminal, view, watch_options,
 };
 use crate::{
     cli::{DiagnoseArgs, Format},
     filter::Detail,
-    pipeline::{self, RecordTo, WatchOptions},
+    model::{Counted, Line, RunProgress},
+    pipeline::{self, OnReady, RecordTo, WatchOptions},
     preflight,
+    serve::Served,
     sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
-    view::Page,
+    view::{Page, PageCounts, View, WallClock},
 };
 
 /// How long is watched where nothing else is asked for.
 const WATCHED: Duration = Duration::from_secs(10);
 
-pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
+pub(super) fn run(args: &DiagnoseArgs) -> Result<u8, Failure> {
     if let Some(file) = &args.recording.replay {
         return replayed(args, file);
     }
@@ -43,46 +47,110 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<(), Failure> {
         count_sockets: args.format == Format::Text,
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtTheEnd)?
     };
-    if args.format == Format::Json {
-        let view = view(args.format, true);
-        let watched = pipeline::watch(&host, options, view, interrupted(), Box::new(|| ()))
-            .map_err(failure)?;
-        report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());
-        return Ok(());
+    let is_text = args.format == Format::Text;
+    let (mut stop, mut served, mut countdown) = (interrupted(), None, None);
+    let mut ready: OnReady = Box::new(|| ());
+    match is_text.then(|| Countdown::new(duration)).flatten() {
+        Some((begun, ending, queries)) => {
+            (stop, countdown) = ending.with(stop);
+            served = Some(Served {
+                queries,
+                output: None,
+            });
+            // A thread that begins now has what privileges are left.
+            ready = Box::new(move || begun.begin());
+        }
+        None if is_text && io::stderr().is_terminal() => {
+            let shown = format::duration(duration.as_micros() as u64);
+            let text = format!("watching for {shown}; Ctrl-C ends early and prints the page");
+            message(Priority::Info, &text);
+        }
+        None => (),
     }
-    if io::stderr().is_terminal() {
-        let shown = format::duration(duration.as_micros() as u64);
-        let text = format!("watching for {shown}; Ctrl-C ends early and prints the page");
-        message(Priority::Info, &text);
+    if is_text {
+        raise_priority(detail);
     }
-    raise_priority(detail);
-    let watched = pipeline::watch(
-        &host,
-        options,
-        Page::default(),
-        interrupted(),
-        Box::new(|| ()),
-    )
-    .map_err(failure)?;
+    let diagnosis = Diagnosis::new(args.format);
+    let watched = pipeline::watch_asked(&host, options, diagnosis, stop, ready, served);
+    drop(countdown);
+    let watched = watched.map_err(failure)?;
     report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());
-    let counted = watched.socket_states.unwrap_or_default();
-    let page = watched.view.unwrap_or_default();
-    print(&page.text(&counted, in_colour()))
+    let diagnosis = watched.view.unwrap_or_default();
+    finish(
+        args,
+        &diagnosis.page,
+        watched.socket_states,
+        &watched.progress,
+    )
 }
 
-fn replayed(args: &DiagnoseArgs, file: &Path) -> Result<(), Failure> {
+fn replayed(args: &DiagnoseArgs, file: &Path) -> Result<u8, Failure> {
     let asked = Asked {
         select: &args.select,
         mode: Mode::AtTheEnd,
         duration: args.duration,
         count: None,
     };
-    if args.format == Format::Json {
-        let mut view = view(args.format, true);
-        return replay(file, &asked, &mut *view).map(drop);
+    let mut diagnosis = Diagnosis::new(args.format);
+    let replayed = replay(file, &asked, &mut diagnosis)?;
+    finish(
+        args,
+        &diagnosis.page,
+        replayed.socket_states,
+        &replayed.progress,
+    )
+}
+
+/// Prints the page, unless its lines are printed. Returns the exit code.
+fn finish(
+    args: &DiagnoseArgs,
+    page: &Page,
+    socket_states: Option<Counted>,
+    progress: &RunProgress,
+) -> Result<u8, Failure> {
+    if args.format == Format::Text {
+        let counts = PageCounts {
+            at_start: progress.socket_states.as_ref(),
+            at_end: &socket_states.unwrap_or_default(),
+            in_progress: progress.in_progress,
+        };
+        print(&page.text(&counts, terminal::page_style()))?;
     }
-    let mut page = Page::default();
-    let replayed = replay(file, &asked, &mut page)?;
-    let counted = replayed.socket_states.unwrap_or_default();
-    print(&page.text(&counted, in_colour()))
+    Ok(match args.exit_code && page.is_wrong() {
+        true => PROBLEMS,
+        false => DONE,
+    })
+}
+
+/// The page, and with `--format json` every line as it comes.
+#[derive(Default)]
+struct Diagnosis {
+    page: Page,
+    lines: Option<Box<dyn View + Send>>,
+}
+
+impl Diagnosis {
+    fn new(format: Format) -> Self {
+        Self {
+            page: Page::default(),
+            lines: (format == Format::Json).then(|| view(format, true)),
+        }
+    }
+}
+
+impl View for Diagnosis {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        self.page.show(lines, clock)?;
+        match &mut self.lines {
+            Some(json) => json.show(lines, clock),
+            None => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.lines {
+            Some(json) => json.flush(),
+            None => Ok(()),
+        }
+    }
 }

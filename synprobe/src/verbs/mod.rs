@@ -1,6 +1,7 @@
 //! One file for each verb: from checked arguments to the pipeline, and back to an exit code.
 
 mod connect;
+mod countdown;
 mod diagnose;
 mod explain;
 mod join;
@@ -14,20 +15,23 @@ mod replay;
 mod report;
 mod serve;
 mod states;
+mod terminal;
 #[cfg(feature = "top")]
 pub mod top;
 mod watch;
 
 use std::{
     fmt,
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, BufWriter, Write},
 };
 
 use sd_notify::NotifyState;
 use serde::Serialize;
 
+use terminal::in_colour;
+
 use crate::{
-    cli::{Command, Format, SelectArgs, TuningArgs},
+    cli::{Cli, Command, Format, SelectArgs, TuningArgs},
     filter::{Detail, Selection},
     pipeline::{Setup, Stop, WatchError, WatchOptions},
     ring,
@@ -42,12 +46,16 @@ use crate::{
     view::{self, View},
 };
 
+/// Nothing failed.
+const DONE: u8 = 0;
 /// A run-time failure.
 const FAILED: u8 = 1;
 /// Bad usage; clap's own exit code.
 pub const USAGE: u8 = 2;
 /// `connect`: no address could be connected.
 const NOT_CONNECTED: u8 = 4;
+/// `diagnose --exit-code`: something is wrong.
+const PROBLEMS: u8 = 10;
 /// This host cannot run synprobe.
 const HOST: u8 = crate::preflight::EXIT_HOST;
 
@@ -68,18 +76,19 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs a verb.
+/// Runs a verb. Returns the exit code of what went well.
 ///
 /// # Errors
 ///
 /// [`Failure`]: one line and the exit code.
-pub fn run(command: &Command) -> Result<(), Failure> {
+pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    terminal::set_color(cli.color);
     check_output()?;
     // If this fails, whatever runs out of descriptors reports it.
     let _ = fd_limit::raise();
-    match command {
+    let done = match &cli.command {
         Command::Watch(args) => watch::run(args),
-        Command::Diagnose(args) => diagnose::run(args),
+        Command::Diagnose(args) => return diagnose::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),
@@ -93,7 +102,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::States(args) => states::run(args),
         Command::Listeners(args) => listeners::run(args),
         Command::Preflight(args) => preflight::run(args),
-    }
+    };
+    done.map(|()| DONE)
 }
 
 /// Refuses to run without an output.
@@ -254,11 +264,6 @@ fn view(format: Format, all_namespaces: bool) -> Box<dyn View + Send> {
         )),
         Format::Json => Box::new(view::JsonView::new(out)),
     }
-}
-
-/// Whether standard output is a terminal whose user did not set NO_COLOR.
-fn in_colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn interrupted() -> Stop {

@@ -6,6 +6,7 @@ use super::{
     ALL, Context, ProblemGroups, arithmetic,
     context::Window,
     problems::{Found, merged, ranked, unexplained::unexplained},
+    undecided::{is_undecided, why_no_verdict},
     window::ProblemWindow,
 };
 use crate::{
@@ -13,14 +14,12 @@ use crate::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem,
         Role, SynSent, VerdictKind, WallClock,
     },
-    util::{bounded::Bounded, format},
+    util::bounded::Bounded,
 };
 
 /// Handshakes in trouble that are held back to be judged at the end. Those beyond are judged at once, and
 /// counted in the same problems.
 const HELD: usize = 50_000;
-/// A handshake that is open for longer is late: the first time-out of both ends is over, µs.
-const LATE_US: u64 = 1_000_000;
 /// Peers whose verdicts are counted.
 const PEERS: usize = 65_536;
 
@@ -250,11 +249,24 @@ impl Judge {
         if let Some(window) = &self.window {
             return window.states.open().cloned().collect();
         }
-        if self.held.is_empty() {
+        self.problems_with(Vec::new())
+    }
+
+    /// The same with handshakes in progress, as if they ended now.
+    pub fn problems_so_far(&mut self, open: Vec<Handshake>) -> Vec<Problem> {
+        self.context.note_open(&open);
+        let problems = self.problems_with(open);
+        self.context.note_open(&[]);
+        problems
+    }
+
+    fn problems_with(&self, open: Vec<Handshake>) -> Vec<Problem> {
+        let mut judged = open;
+        judged.extend(self.held.iter().filter_map(handshake).cloned());
+        if judged.is_empty() {
             return self.groups.problems(std::iter::empty(), &self.context);
         }
         let mut groups = self.groups.clone();
-        let mut judged: Vec<Handshake> = self.held.iter().filter_map(handshake).cloned().collect();
         for h in &mut judged {
             if judge(h, &self.context) {
                 groups.add(h);
@@ -375,31 +387,4 @@ pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
         h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
     }
     true
-}
-
-/// Whether it has no verdict though its time to complete is over: it ended otherwise, is older than a round
-/// trip, or was retransmitted.
-fn is_undecided(h: &Handshake) -> bool {
-    let well = h.outcome == Outcome::Established || h.was_evicted();
-    let late = h.retransmits > 0 || h.dwell_us.is_none_or(|us| us >= LATE_US);
-    h.verdict.is_none() && !well && (h.outcome != Outcome::Open || late)
-}
-
-/// Why there is no verdict.
-fn why_no_verdict(h: &Handshake) -> String {
-    let age = match (h.dwell_us, h.dwell_at_least_us) {
-        (Some(us), _) => format::duration(us),
-        (None, Some(us)) => format!("at least {}", format::duration(us)),
-        (None, None) => "an unknown time".to_owned(),
-    };
-    match (h.outcome, h.retransmits) {
-        (Outcome::Open, 0) => {
-            format!("open for {age}, and nothing retransmitted yet: too early to judge")
-        }
-        (Outcome::Open, _) if h.facts.preexisting && !h.facts.history_known => {
-            "it existed before the run, and no event of it was seen since".to_owned()
-        }
-        (Outcome::Dropped, _) => "no event shows why it was removed".to_owned(),
-        _ => "the evidence does not show why".to_owned(),
-    }
 }

@@ -21,6 +21,7 @@ mod problems;
 mod reset_after_handshake;
 mod run_in;
 mod server;
+mod undecided;
 mod window;
 
 pub use arithmetic::Accounted;

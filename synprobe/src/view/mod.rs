@@ -3,7 +3,9 @@
 mod json;
 pub mod listeners;
 mod page;
+pub(crate) mod remedy;
 pub mod states;
+mod style;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -11,8 +13,9 @@ mod text;
 use std::io;
 
 pub use json::{JsonView, WithLife, line_to_json, to_json};
-pub use page::Page;
+pub use page::{Page, PageCounts};
 pub(crate) use page::{effect, place};
+pub use style::{Style, WIDTH};
 pub use text::TextView;
 
 pub use crate::model::WallClock;
@@ -132,4 +135,22 @@ pub fn blind_in(start: &Start) -> Option<&'static str> {
         "exact (timer)" => Some("the peers of SYNs that a listener refused"),
         _ => None,
     }
+}
+
+/// The mode, why it is this one, and what it sees of servers and does not.
+pub fn seen_in(start: &Start) -> String {
+    let why = match &start.mode_why {
+        Some(why) => format!(" ({why})"),
+        None => String::new(),
+    };
+    let only_clients = start
+        .filters
+        .get("role")
+        .is_some_and(|role| role == "client");
+    let seen = match (blind_in(start), only_clients) {
+        (Some(blind), _) => format!("; it does not see: {blind}"),
+        (None, true) => "; no server was watched".to_owned(),
+        (None, false) => "; each half-open that ends raises an event".to_owned(),
+    };
+    format!("{}{why}{seen}", start.mode)
 }

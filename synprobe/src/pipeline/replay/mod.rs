@@ -21,7 +21,7 @@ use super::narrow::{narrow, narrowed};
 use crate::{
     engine::{Engine, Input, RunConfig},
     filter::Selection,
-    model::{Counted, Detail, End, Missed, WallClock},
+    model::{Counted, Detail, End, Missed, RunProgress, WallClock},
     recording::{
         Damage, Item, Reader, SegmentHeader,
         inputs::{Decoded, InputDecoder},
@@ -132,7 +132,7 @@ struct Replay<'r> {
     is_incomplete: bool,
     inputs: u64,
     /// The previous run, where there are several.
-    last: Option<(End, Option<Counted>)>,
+    last: Option<(End, Option<Counted>, RunProgress)>,
 }
 
 impl Replay<'_> {
@@ -319,16 +319,17 @@ impl Replay<'_> {
         }
         if let Some(engine) = self.engine.take() {
             let end = engine.end().cloned().unwrap_or_default();
-            self.last = Some((end, engine.socket_states().cloned()));
+            self.last = Some((end, engine.socket_states().cloned(), engine.progress()));
         }
         Ok(())
     }
 
     fn replayed(&mut self, detail: Detail, damage: Option<String>) -> Replayed {
-        let (end, socket_states) = self.last.take().unwrap_or_default();
+        let (end, socket_states, progress) = self.last.take().unwrap_or_default();
         Replayed {
             end,
             socket_states,
+            progress,
             detail,
             damage,
             inputs: self.inputs,

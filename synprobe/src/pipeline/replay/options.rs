@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     filter::Selection,
-    model::{Counted, Detail, End},
+    model::{Counted, Detail, End, RunProgress},
     pipeline::NothingInCommon,
     recording::OpenError,
     verdict::Mode,
@@ -74,6 +74,8 @@ pub struct Replayed {
     pub end: End,
     /// Sockets by state at the end of the recorded run, where they were counted.
     pub socket_states: Option<Counted>,
+    /// What was counted before.
+    pub progress: RunProgress,
     /// How much of each handshake was recorded.
     pub detail: Detail,
     /// What could not be read, in one line.

@@ -1,14 +1,19 @@
 //! Filled paragraphs, colours and headings of the page.
 
-use std::{fmt::Write as _, mem, net::SocketAddr};
+use std::{mem, net::SocketAddr};
 
 use crate::{
     model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
     util::format,
+    view::{Style, remedy},
 };
 
-/// Width of the page, columns.
-const WIDTH: usize = 100;
+/// Columns of a label.
+const LABEL: usize = 8;
+/// Columns before a command.
+const COMMAND: &str = "    $ ";
+/// Columns before what follows in the next line of a command.
+const CONTINUED: &str = "        ";
 
 /// The heading of a problem.
 pub(in crate::view) fn heading(p: &Problem) -> String {
@@ -94,39 +99,134 @@ fn forwarded(p: &Problem) -> String {
     }
 }
 
-/// A label, and text filled beside it.
-pub(super) fn entry(text: &mut String, label: &str, body: &str) {
-    let mut line = format!("  {label:<8}");
-    let indent = line.chars().count();
-    let mut column = indent;
+/// A page as it grows.
+pub(super) struct Sheet {
+    pub text: String,
+    style: Style,
+}
+
+impl Sheet {
+    pub fn new(style: Style) -> Self {
+        Self {
+            text: String::new(),
+            style,
+        }
+    }
+
+    pub fn empty_line(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// Lines in the colours of `code`; those after the first are indented.
+    pub fn heading(&mut self, code: &str, heading: &str) {
+        for line in fill("", "   ", heading, self.style.width) {
+            self.text.push_str(&self.style.paint(code, &line));
+            self.text.push('\n');
+        }
+    }
+
+    /// A label, and text filled beside it.
+    pub fn entry(&mut self, label: &str, body: &str) {
+        let first = format!("  {label:<LABEL$}");
+        let indent = " ".repeat(2 + LABEL);
+        for line in fill(&first, &indent, body, self.style.width) {
+            self.text.push_str(&line);
+            self.text.push('\n');
+        }
+    }
+
+    /// A remedy: a step a line where it fits, else its command stands alone, as it is or in lines that a shell takes
+    /// as one.
+    pub fn steps(&mut self, remedy: &str) {
+        let remedy = format::safe(remedy);
+        let (steps, comment) = remedy::steps(&remedy);
+        let mut label = "do";
+        let last = steps.len().saturating_sub(1);
+        for (n, step) in steps.iter().enumerate() {
+            let colon = match step.sentence.is_empty() || step.command.is_empty() {
+                true => "",
+                false => ": ",
+            };
+            let mut line = format!("{}{colon}{}", step.sentence, step.command);
+            if n == last && !comment.is_empty() {
+                line.push_str(&format!(" # {comment}"));
+            }
+            let label = mem::take(&mut label);
+            if 2 + LABEL + line.chars().count() <= self.style.width {
+                self.text.push_str(&format!("  {label:<LABEL$}{line}\n"));
+                continue;
+            }
+            if !step.sentence.is_empty() {
+                self.entry(label, &format!("{}{}", step.sentence, colon.trim_end()));
+            } else if !label.is_empty() {
+                self.text.push_str(&format!("  {label}\n"));
+            }
+            if !step.command.is_empty() {
+                self.command(step.command);
+            }
+            if n == last && !comment.is_empty() {
+                self.entry("", &format!("({comment})"));
+            }
+        }
+    }
+
+    fn command(&mut self, command: &str) {
+        let mut line = COMMAND.to_owned();
+        for (n, word) in shell_words(command).into_iter().enumerate() {
+            // Room for ` \`.
+            let columns = line.chars().count() + 1 + word.chars().count() + 2;
+            if n > 0 && columns > self.style.width {
+                line.push_str(" \\\n");
+                self.text.push_str(&line);
+                line = format!("{CONTINUED}{word}");
+            } else {
+                if n > 0 {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+        }
+        self.text.push_str(&line);
+        self.text.push('\n');
+    }
+}
+
+/// The words of a command: quoted ones are whole.
+fn shell_words(command: &str) -> Vec<&str> {
+    let mut quote = None;
+    command
+        .split(|c: char| {
+            match (quote, c) {
+                (None, '\'' | '"') => quote = Some(c),
+                (Some(open), _) if open == c => quote = None,
+                _ => (),
+            }
+            c == ' ' && quote.is_none()
+        })
+        .collect()
+}
+
+/// Words in lines of at most `width` columns, where none of them is longer: `first` before the first line, `next`
+/// before the others.
+pub(in crate::view) fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = first.to_owned();
+    let mut column = line.chars().count();
+    let mut is_begun = false;
     for word in format::safe(body).split(' ') {
-        let len = word.chars().count();
-        if column > indent && column + 1 + len > WIDTH {
-            let _ = writeln!(text, "{}", mem::take(&mut line).trim_end());
-            line = " ".repeat(indent);
-            column = indent;
-        } else if column > indent {
+        let columns = word.chars().count();
+        if is_begun && column + 1 + columns > width {
+            lines.push(mem::take(&mut line).trim_end().to_owned());
+            line.push_str(next);
+            column = next.chars().count();
+        } else if is_begun {
             line.push(' ');
             column += 1;
         }
         line.push_str(word);
-        column += len;
+        column += columns;
+        is_begun = true;
     }
-    let _ = writeln!(text, "{}", line.trim_end());
-}
-
-/// A remedy: one step a line, and none is broken, so that a command can be copied as it is.
-pub(super) fn steps(text: &mut String, remedy: &str) {
-    for (n, step) in format::safe(remedy).split("; ").enumerate() {
-        let label = if n == 0 { "do" } else { "" };
-        let _ = writeln!(text, "  {label:<8}{step}");
-    }
-}
-
-pub(super) fn paint(colour: bool, code: &str, text: &str) -> String {
-    if colour {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
+    lines.push(line.trim_end().to_owned());
+    lines
 }

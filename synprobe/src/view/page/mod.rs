@@ -1,28 +1,30 @@
 //! The page that `diagnose` prints at the end, ready to be pasted into a ticket.
 
+mod conclusion;
+mod facts;
 mod layout;
+mod states;
 #[cfg(test)]
 mod tests;
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _, io};
+use std::{collections::BTreeMap, io};
 
+use conclusion::is_fault;
+use layout::Sheet;
 pub(super) use layout::heading;
 pub(crate) use layout::{effect, place};
-use layout::{entry, paint};
+pub use states::PageCounts;
 
-use super::{View, WallClock, blind_in, rfc3339};
+use super::{Style, View, WallClock, rfc3339, seen_in};
 use crate::{
     model::{
-        Body, Confidence, Counted, End, Evidence, Handshake, Line, Lost, Missed, NetnsStates,
-        Outcome, Problem, Role, Start, VerdictKind,
+        Body, Confidence, Counted, End, Handshake, Line, Lost, Missed, Outcome, Problem, Start,
     },
     util::format,
 };
 
 /// Problems, worst first, that are printed in full.
 const IN_FULL: usize = 8;
-/// Namespaces whose sockets are counted in a line each.
-const STATES_LISTED: usize = 8;
 /// Further problems that are printed in one line each.
 const IN_A_LINE: usize = 12;
 
@@ -104,55 +106,65 @@ impl Page {
         self.end.as_ref().map_or(&[], |end| &end.unexplained)
     }
 
-    /// What the page says where nothing has a cause; else `None`.
-    pub(crate) fn without_cause(&self) -> Option<&'static str> {
-        let none = self.problems.iter().all(|p| p.verdict.is_none());
-        none.then_some(match self.unexplained().is_empty() {
-            true => "Nothing wrong was found.",
-            false => "No cause was found.",
-        })
-    }
-
     /// The page.
-    pub fn text(&self, states: &Counted, colour: bool) -> String {
-        let mut text = String::new();
-        self.head(&mut text, colour);
-        histogram(&mut text, states, &self.problems);
+    pub fn text(&self, counts: &PageCounts<'_>, style: Style) -> String {
+        let mut sheet = Sheet::new(style);
+        self.head(&mut sheet);
+        let conclusion = self.conclusion();
+        let code = match self.is_wrong() {
+            true => "1;31",
+            false => "1;32",
+        };
+        sheet.empty_line();
+        sheet.heading(code, &conclusion);
+        states::push(&mut sheet, counts, &self.problems);
+        let (judged, not_judged): (Vec<&Problem>, Vec<&Problem>) =
+            self.problems.iter().partition(|p| p.verdict.is_some());
+        self.listed(&mut sheet, &judged);
+        if !not_judged.is_empty() {
+            sheet.empty_line();
+            sheet.heading("1", "Too little was seen of");
+            self.listed(&mut sheet, &not_judged);
+        }
         let unexplained = self.unexplained();
-        if let Some(said) = self.without_cause() {
-            let _ = writeln!(text, "\n{said}");
-        }
-        for problem in self.problems.iter().take(IN_FULL) {
-            self.problem(&mut text, problem, colour);
-        }
-        self.the_others(&mut text);
         if !unexplained.is_empty() {
-            let _ = writeln!(text, "\n{}", paint(colour, "1", "Seen and not explained"));
+            sheet.empty_line();
+            sheet.heading("1", "Seen and not explained");
             for fact in unexplained {
-                entry(&mut text, "-", fact);
+                sheet.entry("-", fact);
             }
         }
-        self.mode(&mut text);
-        self.blind_spots(&mut text, states, colour);
-        text
+        sheet.empty_line();
+        if let Some(start) = &self.start {
+            sheet.entry("mode", &seen_in(start));
+        }
+        self.blind_spots(&mut sheet, counts.at_end);
+        // A long page scrolls: its end is what the reader sees.
+        sheet.empty_line();
+        sheet.heading(code, &conclusion);
+        sheet.text
     }
 
-    fn head(&self, text: &mut String, colour: bool) {
+    fn head(&self, sheet: &mut Sheet) {
         let (Some(start), Some(end)) = (&self.start, &self.end) else {
             return;
         };
         let filters: Vec<String> = start
             .filters
             .iter()
-            .map(|(name, value)| format!("{} {value}", name.replace('_', " ")))
+            .map(|(name, value)| format!("{} {}", name.replace('_', " "), value.replace(',', ", ")))
             .collect();
         let what = if filters.is_empty() {
             "the whole host".to_owned()
         } else {
             filters.join(", ")
         };
+        let host = match start.host.hostname.as_deref() {
+            Some(name) => format!("host {name}, "),
+            None => String::new(),
+        };
         let head = format!(
-            "synprobe {} diagnose: {what}, Linux {}, watched for {} from {}",
+            "synprobe {} diagnose: {what}, {host}Linux {}, watched for {} from {}",
             start.version,
             start.kernel,
             format::duration(end.duration_us),
@@ -162,41 +174,28 @@ impl Page {
                 .replace('T', " ")
                 + " UTC",
         );
-        let _ = writeln!(text, "{}", paint(colour, "1", &head));
-        let _ = writeln!(
-            text,
+        sheet.heading("1", &head);
+        let seen = format!(
             "{} handshakes ended or were open, {} of them with a problem; {} kernel records",
             end.handshakes + end.counted,
             self.judged,
             end.events
         );
+        sheet.heading("", &seen);
     }
 
-    /// The mode, and what is not seen in it.
-    fn mode(&self, text: &mut String) {
-        let blind = self
-            .start
-            .as_ref()
-            .and_then(|start| Some((start, blind_in(start)?)));
-        if let Some((start, blind)) = blind {
-            text.push('\n');
-            entry(
-                text,
-                "mode",
-                &format!("{}; it does not see: {blind}", start.mode),
-            );
+    /// The first [`IN_FULL`] problems in full, then one line each, then a count of the rest.
+    fn listed(&self, sheet: &mut Sheet, problems: &[&Problem]) {
+        for problem in problems.iter().take(IN_FULL) {
+            self.problem(sheet, problem);
         }
-    }
-
-    /// The problems after the first [`IN_FULL`]: one line each, then a count of the rest.
-    fn the_others(&self, text: &mut String) {
-        let others = self.problems.get(IN_FULL..).unwrap_or_default();
+        let others = problems.get(IN_FULL..).unwrap_or_default();
         if others.is_empty() {
             return;
         }
-        text.push('\n');
+        sheet.empty_line();
         for p in others.iter().take(IN_A_LINE) {
-            let _ = writeln!(text, "{}", heading(p));
+            sheet.heading("", &heading(p));
         }
         let mut rest: BTreeMap<&str, usize> = BTreeMap::new();
         for p in others.iter().skip(IN_A_LINE) {
@@ -204,24 +203,32 @@ impl Page {
         }
         if !rest.is_empty() {
             let rest: Vec<_> = rest.iter().map(|(v, n)| format!("{v} ×{n}")).collect();
-            let _ = writeln!(
-                text,
+            let rest = format!(
                 "and more problems: {} (--format json lists all)",
                 rest.join(", ")
             );
+            sheet.heading("", &rest);
         }
     }
 
-    fn problem(&self, text: &mut String, p: &Problem, colour: bool) {
-        let code = match (p.verdict, p.confidence) {
-            (None | Some(VerdictKind::DeferAccept), _) => "2",
-            (Some(VerdictKind::ResetAfterHandshake), _) if p.role == Role::Server => "2",
-            (_, Confidence::Certain) => "1;31",
+    fn problem(&self, sheet: &mut Sheet, p: &Problem) {
+        let code = match p.confidence {
+            _ if !is_fault(p) => "2",
+            Confidence::Certain => "1;31",
             _ => "1;33",
         };
-        let _ = writeln!(text, "\n{}", paint(colour, code, &heading(p)));
-        for e in &p.evidence {
-            fact(text, e);
+        sheet.empty_line();
+        sheet.heading(code, &heading(p));
+        if p.verdict.is_some() && !is_fault(p) {
+            sheet.entry("note", "this is no fault");
+        }
+        for e in facts::added_up(&p.evidence, p.handshakes) {
+            let (label, fact) = match (e.supports, e.fact.strip_prefix(facts::EXAMPLE)) {
+                (true, Some(fact)) => ("such as", fact),
+                (true, None) => ("for", &*e.fact),
+                (false, _) => ("against", &*e.fact),
+            };
+            sheet.entry(label, fact);
         }
         if !p.peers.is_empty() {
             let named: Vec<String> = p
@@ -233,29 +240,30 @@ impl Page {
                 0 => String::new(),
                 n => format!(", and {n} more"),
             };
-            entry(text, "peers", &format!("{}{more}", named.join(", ")));
+            sheet.entry("peers", &format!("{}{more}", named.join(", ")));
         }
         for effect in &p.effects {
-            entry(text, "effect", &layout::effect(effect));
+            sheet.entry("effect", &layout::effect(effect));
         }
         if let Some(remedy) = &p.remedy {
-            layout::steps(text, remedy);
+            sheet.steps(remedy);
         }
         if let Some(verdict) = p.verdict {
-            entry(text, "more", &format!("synprobe explain {verdict}"));
+            sheet.entry("more", &format!("synprobe explain {verdict}"));
         }
     }
 
     /// What the run could not see.
-    fn blind_spots(&self, text: &mut String, states: &Counted, colour: bool) {
+    fn blind_spots(&self, sheet: &mut Sheet, states: &Counted) {
         let spots = self.not_seen(states);
+        sheet.empty_line();
         if spots.is_empty() {
-            text.push_str("\nNothing was lost.\n");
+            sheet.heading("", "Nothing was lost.");
             return;
         }
-        let _ = writeln!(text, "\n{}", paint(colour, "1", "What could not be seen"));
+        sheet.heading("1", "What could not be seen");
         for spot in spots {
-            entry(text, "-", &spot);
+            sheet.entry("-", &spot);
         }
     }
 
@@ -311,53 +319,4 @@ impl Page {
         spots.extend(states.failures.iter().cloned());
         spots
     }
-}
-
-/// Sockets by state: the namespaces that a problem concerns and the host's, then the busiest; the others in one
-/// line.
-fn histogram(text: &mut String, states: &Counted, problems: &[Problem]) {
-    let concerned =
-        |n: &NetnsStates| n.name == "host" || problems.iter().any(|p| p.netns == n.netns);
-    let under_way = |n: &NetnsStates| -> u64 {
-        let count = |state: &str| n.states.get(state).copied().unwrap_or(0);
-        count("SYN_RECV") + count("SYN_SENT")
-    };
-    let mut namespaces: Vec<&NetnsStates> = states.namespaces.iter().collect();
-    if namespaces.len() > STATES_LISTED {
-        namespaces.sort_by_key(|n| (Reverse(concerned(n)), Reverse(under_way(n))));
-    }
-    let (listed, others) = namespaces.split_at(namespaces.len().min(STATES_LISTED));
-    for netns in listed {
-        let name = if netns.name == "host" {
-            String::new()
-        } else {
-            format!(" of netns {}", format::safe(&netns.name))
-        };
-        let counts = counts(netns.states.iter().map(|(s, n)| (&**s, *n)));
-        entry(text, "states", &format!("{counts}{name}"));
-    }
-    if !others.is_empty() {
-        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (state, n) in others.iter().flat_map(|netns| &netns.states) {
-            *sums.entry(state).or_default() += n;
-        }
-        let counts = counts(sums.into_iter());
-        entry(
-            text,
-            "states",
-            &format!("{counts} of {} other namespaces", others.len()),
-        );
-    }
-}
-
-/// `ESTABLISHED 12  LISTEN 3`, the most first.
-fn counts<'a>(states: impl Iterator<Item = (&'a str, u64)>) -> String {
-    let mut counts: Vec<(&str, u64)> = states.collect();
-    counts.sort_by_key(|(state, n)| (Reverse(*n), *state));
-    let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{s} {n}")).collect();
-    counts.join("  ")
-}
-
-fn fact(text: &mut String, e: &Evidence) {
-    entry(text, if e.supports { "for" } else { "against" }, &e.fact);
 }

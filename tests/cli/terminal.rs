@@ -1,0 +1,142 @@
+//! What depends on the terminal: width, colours, the countdown; and the exit code of `diagnose`.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use synprobe_lab::{Lab, PORT, SocketFamily};
+use synprobe_tests::{
+    binary::{self, command, ended, run},
+    pty::Pty,
+    recordings::folder,
+};
+
+use super::{DONE, netns_path, pages};
+
+/// `diagnose --exit-code`: something is wrong.
+const PROBLEMS: i32 = 10;
+
+fn recording(name: &str) -> String {
+    let file = folder().join(format!("{name}.synrec"));
+    file.to_string_lossy().into_owned()
+}
+
+/// In a pseudo-terminal of this width.
+fn on_terminal(arguments: &[&str], term: &str, columns: u16) -> Result<Pty> {
+    let mut command = Command::new(binary::path()?);
+    command
+        .args(arguments)
+        .env("TERM", term)
+        .env_remove("NO_COLOR")
+        .env_remove("COLUMNS");
+    Pty::start(command, columns, 50)
+}
+
+pub fn exit_code() -> Result<()> {
+    let cases = [
+        ("healthy-ipv4", DONE),
+        ("several-ipv4", PROBLEMS),
+        ("synack-lost-ipv6", PROBLEMS),
+        // It is meant so.
+        ("defer-accept-ipv4", DONE),
+    ];
+    for (name, code) in cases {
+        for format in ["text", "json"] {
+            let file = recording(name);
+            let arguments = ["diagnose", "--replay", &file, "--format", format];
+            let ran = run(&[&arguments[..], &["--exit-code"]].concat())?;
+            ensure!(ran.code == Some(code), "{name}: {ran:?}");
+            ensure!(run(&arguments)?.code == Some(DONE), "{name}");
+            let is_clear = ran.out.contains("\nNothing wrong was found.");
+            ensure!(!is_clear || code == DONE, "{name}: {ran:?}");
+        }
+    }
+    Ok(())
+}
+
+/// On a terminal a line says how long it lasts and what is known so far. Enter ends it, and the page is whole.
+pub fn countdown() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _full = lab.listen(PORT, 3)?;
+    let mut clients = pages::fill_queue(&lab)?;
+    clients.push(pages::call(&lab)?);
+    let netns = netns_path(&lab.server);
+    let fixed = ["diagnose", "--netns", &netns, "--duration", "10m"];
+    let arguments = [&fixed[..], &["--exit-code"]].concat();
+    let mut pty = on_terminal(&arguments, "xterm", 80)?;
+    pty.until_shown("s left  so far: accept-queue-full :8080")?;
+    pty.until_shown("; Enter ends now")?;
+    pty.keys("\n")?;
+    let status = pty.ended()?;
+    ensure!(status.code() == Some(PROBLEMS), "{status}");
+    let lines = pty.lines();
+    let whole = lines.join("\n");
+    let last = whole.trim_end().rsplit("\n\n").next().unwrap_or_default();
+    ensure!(
+        last.starts_with("1 problem. Cause: accept-queue-full"),
+        "{whole}"
+    );
+    ensure!(
+        !lines.iter().any(|line| line.contains("s left")),
+        "{lines:?}"
+    );
+    let written = String::from_utf8_lossy(&pty.written).into_owned();
+    ensure!(
+        written.contains("\x1b[1;31m1 problem."),
+        "colours: {written}"
+    );
+    // A terminal that takes no escape sequences gets none.
+    let fixed = ["diagnose", "--netns", &netns, "--duration", "1s"];
+    let mut pty = on_terminal(&fixed, "dumb", 80)?;
+    ensure!(pty.ended()?.success());
+    ensure!(!pty.written.contains(&0x1b), "{:?}", pty.lines());
+    pty.until_shown("watching for 1.00 s; Ctrl-C ends early")?;
+    Ok(())
+}
+
+/// 80 columns of a terminal, of COLUMNS in a pipe, else 100.
+pub fn page_fits() -> Result<()> {
+    let file = recording("several-ipv4");
+    let arguments = ["diagnose", "--replay", &file];
+    let mut pty = on_terminal(
+        &[&arguments[..], &["--color", "never"]].concat(),
+        "xterm",
+        80,
+    )?;
+    ensure!(pty.ended()?.success());
+    ensure!(!pty.written.contains(&0x1b), "{:?}", pty.lines());
+    let on_terminal = String::from_utf8(pty.written.clone())?.replace("\r\n", "\n");
+    let (_, on_terminal) = on_terminal.split_once('\n').unwrap_or_default();
+    let in_pipe = |columns: Option<&str>| -> Result<String> {
+        let mut command = command(&[&arguments[..], &["--color", "always"]].concat())?;
+        command.env_remove("COLUMNS");
+        columns.map(|columns| command.env("COLUMNS", columns));
+        let ran = ended(command.spawn()?)?;
+        ensure!(ran.out.contains("\x1b[1;31m"), "{ran:?}");
+        Ok(without_colours(&ran.out))
+    };
+    let widest = |text: &str| text.lines().map(|line| line.chars().count()).max();
+    for (text, columns) in [
+        (on_terminal.to_owned(), 80),
+        (in_pipe(Some("80"))?, 80),
+        (in_pipe(None)?, 100),
+    ] {
+        let widest = widest(&text).unwrap_or_default();
+        ensure!(
+            (columns - 10..=columns).contains(&widest),
+            "{widest} of {columns}: {text}"
+        );
+    }
+    ensure!(in_pipe(Some("80"))? == on_terminal, "{on_terminal}");
+    Ok(())
+}
+
+fn without_colours(text: &str) -> String {
+    let mut plain = String::new();
+    for (n, part) in text.split("\x1b[").enumerate() {
+        match part.split_once('m') {
+            Some((_, rest)) if n > 0 => plain.push_str(rest),
+            _ => plain.push_str(part),
+        }
+    }
+    plain
+}
