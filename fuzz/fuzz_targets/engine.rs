@@ -32,7 +32,7 @@ use synprobe::{
     track::{Fates, TrackConfig},
     util::addresses::mapped,
     verdict::Mode,
-    view::{JsonView, Page, TextView, View},
+    view::{JsonView, Page, PageCounts, Style, TextOptions, TextView, View},
 };
 use synprobe_ebpf::event::*;
 
@@ -830,14 +830,14 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(engine.open(), 0);
 
     let mut json = JsonView::new(io::sink());
-    let mut text = TextView::new(io::sink(), true, true);
+    let mut text = TextView::new(io::sink(), TextOptions::default());
     let mut page = Page::default();
     for batch in &batches {
         for view in [&mut json as &mut dyn View, &mut text, &mut page] {
             view.show(&batch.lines, batch.clock).unwrap();
         }
     }
-    page.text(&Counted::default(), false);
+    page.text(&PageCounts::from(&Counted::default()), Style::default());
 
     let lines = || batches.iter().flat_map(|batch| &batch.lines);
     one_line_each(lines(), mode);

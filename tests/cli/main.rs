@@ -33,7 +33,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 25] = [
+    let tests: [(&str, harness::TestFn); 29] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -55,6 +55,10 @@ fn main() -> ExitCode {
         ("listeners-not-root", pages::listeners_not_root),
         ("sigint", || ends_with_the_summary(libc::SIGINT)),
         ("sigterm", || ends_with_the_summary(libc::SIGTERM)),
+        ("sighup", || ends_with_the_summary(libc::SIGHUP)),
+        ("sighup-ignored", sighup_ignored),
+        ("sigquit", sigquit),
+        ("watch-terminal", terminal::watch),
         ("ready-when-attached", service::ready_when_attached),
         ("issue19-journal-priorities", service::issue19_priorities),
         ("killed-watch-leaves-nothing", killed_watch),
@@ -155,7 +159,11 @@ impl LabWatch {
         let lab = Lab::new(SocketFamily::V4)?;
         let netns = netns_path(&lab.client);
         let fixed = ["watch", "--format", "json", "--netns", &netns];
-        let mut child = command(&[&fixed[..], arguments].concat())?.spawn()?;
+        let child = command(&[&fixed[..], arguments].concat())?.spawn()?;
+        Self::of(lab, child)
+    }
+
+    fn of(lab: Lab, mut child: Child) -> Result<Self> {
         let out = BufReader::new(child.stdout.take().context("standard output")?);
         let mut run = Self {
             lab,
@@ -300,8 +308,58 @@ fn duration() -> Result<()> {
 }
 
 fn count() -> Result<()> {
-    let run = LabWatch::start(&["--count", "3"])?;
-    run.connect(3)?;
+    // Others end at the same moment: exactly so many have a line.
+    for connects in [3, 8] {
+        let run = LabWatch::start(&["--count", "3"])?;
+        run.connect(connects)?;
+        let (lines, _) = run.end()?;
+        let end = lines.last().context("a line")?;
+        ensure!(end["handshakes"] == 3, "{end}");
+    }
+    Ok(())
+}
+
+/// Under nohup(1) the end of the terminal is no end of the run.
+fn sighup_ignored() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let netns = netns_path(&lab.client);
+    let fixed = ["watch", "--format", "json", "--netns", &netns];
+    let mut watch = command(&fixed)?;
+    // SAFETY: signal() may be called between fork and exec.
+    unsafe {
+        watch.pre_exec(|| match libc::signal(libc::SIGHUP, libc::SIG_IGN) {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+    let mut run = LabWatch::of(lab, watch.spawn()?)?;
+    signal(&run.child, libc::SIGHUP)?;
+    run.connect(1)?;
+    while run.next()?["type"] != "handshake" {}
+    signal(&run.child, libc::SIGINT)?;
+    run.end()?;
+    Ok(())
+}
+
+/// SIGQUIT prints the summary on standard error, and the run goes on.
+fn sigquit() -> Result<()> {
+    let mut run = LabWatch::start(&[])?;
+    run.connect(2)?;
+    for _ in 0..2 {
+        while run.next()?["type"] != "handshake" {}
+    }
+    let mut err = BufReader::new(run.child.stderr.take().context("standard error")?);
+    signal(&run.child, libc::SIGQUIT)?;
+    let mut said = [String::new(), String::new()];
+    for line in &mut said {
+        err.read_line(line)?;
+    }
+    let wanted = "synprobe: 2 handshakes ended, 0 in progress; ";
+    ensure!(said[0].starts_with(wanted), "{said:?}");
+    ensure!(said[1].contains(" client: 2 attempts, 2 ok"), "{said:?}");
+    run.connect(1)?;
+    while run.next()?["type"] != "handshake" {}
+    signal(&run.child, libc::SIGTERM)?;
     let (lines, _) = run.end()?;
     let end = lines.last().context("a line")?;
     ensure!(end["handshakes"] == 3, "{end}");

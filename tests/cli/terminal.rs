@@ -130,6 +130,63 @@ pub fn page_fits() -> Result<()> {
     Ok(())
 }
 
+/// The date, a heading, and no row that is wider than the terminal; where there is room, more. Repeats are one row on
+/// a terminal only.
+pub fn watch() -> Result<()> {
+    let file = recording("incident-firewall-ipv4");
+    let arguments = ["watch", "--replay", &file];
+    let shown = |options: &[&str], columns: u16| -> Result<Vec<String>> {
+        let mut pty = on_terminal(&[&arguments[..], options].concat(), "dumb", columns)?;
+        ensure!(pty.ended()?.success());
+        let text = String::from_utf8(pty.written.clone())?.replace("\r\n", "\n");
+        // Standard error has the same terminal.
+        let lines = text.lines().filter(|line| !line.starts_with("synprobe: "));
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let widest = |lines: &[String]| lines.iter().map(|line| line.chars().count()).max();
+    let is_row = |line: &&String| {
+        let time = line.get(..8).unwrap_or_default();
+        time.len() == 8 && time.as_bytes()[2] == b':' && time.as_bytes()[5] == b':'
+    };
+    let folded = shown(&[], 80)?;
+    ensure!(
+        folded
+            .iter()
+            .any(|line| line.starts_with("2026-11-29 UTC  synprobe "))
+    );
+    ensure!(
+        folded
+            .iter()
+            .any(|line| line.starts_with("TIME         #     PORT   PEER"))
+    );
+    ensure!(widest(&folded) <= Some(80), "{:?}", widest(&folded));
+    let rows = folded.iter().filter(is_row).count();
+    ensure!(rows < 300, "{rows} rows");
+    let is_sum = |line: &&String| line.contains(" peers ") && line.contains("×");
+    let sum = folded.iter().find(is_sum);
+    ensure!(
+        sum.is_some_and(|line| line.contains("  <8080  ")),
+        "{sum:?}"
+    );
+    let each = shown(&["--no-fold"], 80)?;
+    let all = each.iter().filter(is_row).count();
+    ensure!(
+        all > 3000 && !each.iter().any(|line| is_sum(&line)),
+        "{all} rows"
+    );
+    ensure!(widest(&each) <= Some(80), "{:?}", widest(&each));
+    let wide = shown(&["--no-fold"], 160)?;
+    ensure!(
+        wide.iter()
+            .any(|line| line.contains(", at 198.18.0.2:8080"))
+    );
+    // A pipe has every row, and JSON every line.
+    let piped = run(&arguments)?;
+    let lines: Vec<String> = piped.out.lines().map(str::to_owned).collect();
+    ensure!(lines.iter().filter(is_row).count() == all, "{all}");
+    Ok(())
+}
+
 fn without_colours(text: &str) -> String {
     let mut plain = String::new();
     for (n, part) in text.split("\x1b[").enumerate() {

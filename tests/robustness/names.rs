@@ -129,7 +129,10 @@ pub fn lines() -> Result<()> {
                 false => netns_path(&lab.client),
                 true => server.0.id().to_string(),
             };
-            let mut child = command(&[&fixed[..], &["--netns", netns]].concat())?.spawn()?;
+            let mut child = command(&[&fixed[..], &["--netns", netns]].concat())?
+                // Names are left out where they do not fit.
+                .env("COLUMNS", "300")
+                .spawn()?;
             let mut out = BufReader::new(child.stdout.take().context("standard output")?);
             let mut printed = String::new();
             // Nothing is missed once the first line is there.

@@ -20,7 +20,7 @@ use synprobe::{
         self, RecordTo, Recording, ReplayOptions, Replayed, Stop, WatchError, WatchOptions,
     },
     verdict::Mode,
-    view::{JsonView, Page, PageCounts, Style, TextView, View, WallClock},
+    view::{JsonView, Page, PageCounts, Style, TextOptions, TextView, View, WallClock},
 };
 use synprobe_lab::{GroundTruth, Lab, Scenario};
 use tokio::sync::oneshot;
@@ -82,7 +82,7 @@ impl EveryView {
     pub fn new() -> Self {
         Self {
             json: JsonView::new(Vec::new()),
-            text: TextView::new(Vec::new(), false, true),
+            text: TextView::new(Vec::new(), TextOptions::default()),
             page: Page::default(),
         }
     }

@@ -35,6 +35,12 @@ pub struct WatchArgs {
     /// 300ms
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
     pub slow: Duration,
+    /// On a terminal: print every row. Without it, rows of one kind, listener and second become one
+    #[arg(long)]
+    pub no_fold: bool,
+    /// Print times in the time zone of this host, not in UTC. JSON stays UTC.
+    #[arg(long)]
+    pub local_time: bool,
     /// A recording
     #[command(flatten)]
     pub recording: RecordingArgs,

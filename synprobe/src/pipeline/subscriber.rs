@@ -22,6 +22,9 @@ const WAITING: usize = 32_768;
 /// After the run, an output that accepts nothing for this time is abandoned: the run ends within 2 s.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
+/// An output that holds something back writes it when nothing came for this time.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The reason of the `lost` line of an output that was too slow.
 const TOO_SLOW: &str = "lines of this output: it was too slow for them";
 
@@ -68,20 +71,33 @@ impl LineQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch; `None`: no more will come.
-    fn next(&self) -> Option<Arc<Batch>> {
+    /// The next batch. `at_most`: how long it is waited for; `None`: until it comes.
+    fn next(&self, at_most: Option<Duration>) -> NextBatch {
+        let until = at_most.map(|at_most| Instant::now() + at_most);
         let mut state = self.lock();
         loop {
             if let Some(batch) = state.batches.pop_front() {
-                return Some(batch);
+                return NextBatch::Batch(batch);
             }
             if state.closed {
-                return None;
+                return NextBatch::End;
+            }
+            let Some(until) = until else {
+                state = self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return NextBatch::Pause;
             }
             state = self
                 .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -240,8 +256,24 @@ fn loss(lines: u64, before: &Batch) -> Batch {
     }
 }
 
+/// What an output gets next.
+enum NextBatch {
+    Batch(Arc<Batch>),
+    /// Nothing came for that long.
+    Pause,
+    End,
+}
+
 fn write(view: &mut impl View, queue: &LineQueue) -> io::Result<()> {
-    while let Some(batch) = queue.next() {
+    loop {
+        let batch = match queue.next(view.waits().then_some(PAUSE)) {
+            NextBatch::Batch(batch) => batch,
+            NextBatch::Pause => {
+                view.rest()?;
+                continue;
+            }
+            NextBatch::End => return view.rest(),
+        };
         if let Some(queues) = &batch.queues {
             view.queues(queues);
         }
@@ -252,7 +284,6 @@ fn write(view: &mut impl View, queue: &LineQueue) -> io::Result<()> {
         }
         queue.lock().spent.push(batch);
     }
-    Ok(())
 }
 
 impl<V> Writing<V> {

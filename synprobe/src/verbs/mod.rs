@@ -27,6 +27,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use terminal::in_colour;
 
@@ -43,7 +44,7 @@ use crate::{
     },
     util::format,
     verdict::Mode,
-    view::{self, View},
+    view::{self, TextOptions, View},
 };
 
 /// Nothing failed.
@@ -255,29 +256,52 @@ fn log_level(args: &TuningArgs) -> u8 {
 }
 
 fn view(format: Format, all_namespaces: bool) -> Box<dyn View + Send> {
+    let text = TextOptions {
+        style: terminal::style(),
+        namespaces: all_namespaces,
+        ..TextOptions::default()
+    };
+    view_of(format, text)
+}
+
+fn view_of(format: Format, text: TextOptions) -> Box<dyn View + Send> {
     let out = io::stdout();
     match format {
-        Format::Text => Box::new(view::TextView::new(
-            BufWriter::new(out),
-            in_colour(),
-            all_namespaces,
-        )),
+        Format::Text => Box::new(view::TextView::new(BufWriter::new(out), text)),
         Format::Json => Box::new(view::JsonView::new(out)),
     }
 }
 
 fn interrupted() -> Stop {
     Box::pin(async {
-        let Ok(mut term) =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        else {
+        let Ok(mut term) = signal(SignalKind::terminate()) else {
             return std::future::pending().await;
+        };
+        let mut hangup = match is_ignored(libc::SIGHUP) {
+            true => None,
+            false => signal(SignalKind::hangup()).ok(),
+        };
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             _ = tokio::signal::ctrl_c() => (),
             _ = term.recv() => (),
+            _ = hung_up => (),
         }
     })
+}
+
+/// Whether this process was started with a signal ignored: by nohup(1), for example.
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all-zero is a value of this plain structure.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set, and the structure is alive.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 fn failure(error: WatchError) -> Failure {

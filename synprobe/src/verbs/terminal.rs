@@ -47,11 +47,20 @@ pub(super) fn is_dumb(variable: impl Fn(&str) -> Option<String>) -> bool {
     variable("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
+/// How lines are laid out for standard output.
+pub(super) fn style() -> Style {
+    Style {
+        width: columns().unwrap_or(crate::view::WIDTH),
+        colour: in_colour(),
+    }
+}
+
 /// How a page of text is laid out for standard output.
 pub(super) fn page_style() -> Style {
+    let style = style();
     Style {
-        width: columns().unwrap_or(crate::view::WIDTH).min(WIDEST_PAGE),
-        colour: in_colour(),
+        width: style.width.min(WIDEST_PAGE),
+        ..style
     }
 }
 

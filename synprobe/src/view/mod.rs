@@ -1,5 +1,6 @@
 //! Views: every one reads the same model, and none knows where a line comes from.
 
+mod first;
 mod json;
 pub mod listeners;
 mod page;
@@ -12,11 +13,12 @@ mod text;
 
 use std::io;
 
+pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::{Page, PageCounts};
 pub(crate) use page::{effect, place};
 pub use style::{Style, WIDTH};
-pub use text::TextView;
+pub use text::{TextOptions, TextView};
 
 pub use crate::model::WallClock;
 use crate::model::{Line, QueueSample, Start};
@@ -81,6 +83,20 @@ pub trait View {
     /// ignored.
     fn queues(&mut self, _: &QueueSample) {}
 
+    /// Whether something waits that [`Self::rest`] writes.
+    fn waits(&self) -> bool {
+        false
+    }
+
+    /// Nothing came for a second: writes what waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::show`].
+    fn rest(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes everything that is buffered.
     ///
     /// # Errors
@@ -96,6 +112,14 @@ impl View for Box<dyn View + Send> {
 
     fn queues(&mut self, queues: &QueueSample) {
         (**self).queues(queues);
+    }
+
+    fn waits(&self) -> bool {
+        (**self).waits()
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        (**self).rest()
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -87,22 +87,214 @@ fn expired() -> Line {
 }
 
 fn text(lines: &[Line], colour: bool, namespaces: bool) -> String {
-    let mut view = TextView::new(Vec::new(), colour, namespaces);
+    let style = Style { width: 200, colour };
+    text_of(
+        lines,
+        TextOptions {
+            style,
+            namespaces,
+            ..TextOptions::default()
+        },
+    )
+}
+
+fn text_of(lines: &[Line], options: TextOptions) -> String {
+    let mut view = TextView::new(Vec::new(), options);
     view.show(lines, clock()).unwrap();
+    view.rest().unwrap();
     String::from_utf8(view.into_inner()).unwrap()
 }
 
+fn narrow(lines: &[Line], fold: bool) -> String {
+    let options = TextOptions {
+        style: Style::plain(80),
+        fold,
+        ..TextOptions::default()
+    };
+    text_of(lines, options)
+}
+
+/// Where there is room, every detail is there.
 #[test]
 fn one_aligned_line_an_event() {
+    let peer = "10.0.0.5:40000                                 ";
     assert_eq!(
         text(&[half_open(), synack()], false, true),
-        "03:04:05.000  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN_RECV                 half-open, ngi\\u{1b}nx/99, netns blue\n\
-         03:04:06.012  server  10.0.0.1:8080 ← 10.0.0.5:40000            SYN-ACK again   +1.01 s  #1, due after 1.00 s, next in 2.00 s, gives up in 62.0 s, netns blue\n"
+        format!(
+            "03:04:05.000 #7    <8080  {peer} SYN_RECV            ngi\\u{{1b}}nx/99, netns blue, at 10.0.0.1:8080\n\
+             03:04:06.012 #7    <8080  {peer} SYN-ACK+1   +1.01 s timer, next 2s, end 62s, due after 1.00 s, netns blue, at 10.0.0.1:8080\n"
+        )
     );
     assert_eq!(
         text(&[expired()], false, false),
-        "03:05:08.500  server  10.0.0.1:8080 ← 10.0.0.5:40000            expired         ~63.5 s  ± 500 ms, 5 retransmissions, 2 because the peer repeated its SYN, ▁▂▃ 1.0 2.0 4.1 s, ngi\\u{1b}nx/99\n"
+        format!(
+            "03:05:08.500 #7    <8080  {peer} expired     ~63.5 s again ×5 (2 by peer), ▁▂▃ 1.0 2.0 4.1 s, ± 500 ms, ngi\\u{{1b}}nx/99, at 10.0.0.1:8080\n"
+        )
     );
+}
+
+fn failed(id: u64, peer: &str, verdict: VerdictKind, confidence: Confidence) -> Line {
+    let mut line = expired();
+    if let Body::Handshake(h) = &mut line.body {
+        h.connection.id = id;
+        h.connection.peer_addr = peer.parse().unwrap();
+        (h.verdict, h.confidence) = (Some(verdict), confidence);
+        h.dwell_source = Some(DwellSource::Events);
+    }
+    line
+}
+
+/// Details go where they do not fit, and the cause never does.
+#[test]
+fn eighty_columns_hold_the_cause() {
+    let lines = [
+        synack(),
+        failed(8, "10.0.0.5", VerdictKind::SynackLost, Confidence::Likely),
+        failed(9, "10.0.0.5", VerdictKind::PeerSilent, Confidence::Certain),
+        failed(
+            123_456,
+            "fd00:5950:f:0:1::1e",
+            VerdictKind::SpuriousRetransmit,
+            Confidence::Likely,
+        ),
+    ];
+    let shown = narrow(&lines, false);
+    assert_eq!(
+        shown,
+        "\
+03:04:06.012 #7    <8080  10.0.0.5        SYN-ACK+1   +1.01 s timer, end 62s
+03:05:08.500 #8    <8080  10.0.0.5        expired      63.5 s synack-lost?
+03:05:08.500 #9    <8080  10.0.0.5        expired      63.5 s peer-silent
+03:05:08.500 #123456 <8080  fd00:59…0:1::1e expired      63.5 s
+             spurious-retransmit?
+"
+    );
+    assert!(shown.lines().all(|line| line.chars().count() <= 80));
+}
+
+/// Rows of one kind, listener and second become one, the first three excepted; of others each is there.
+#[test]
+fn repeats_of_a_second_are_one_row() {
+    let mut lines: Vec<Line> = (0..100)
+        .map(|n| {
+            let peer = format!("10.0.{}.{}", n / 50, n % 50);
+            let mut line = failed(n, &peer, VerdictKind::SynackLost, Confidence::Certain);
+            line.mono_ns += n * 1_000_000;
+            line
+        })
+        .collect();
+    lines.push(failed(
+        200,
+        "10.0.0.5",
+        VerdictKind::PeerSilent,
+        Confidence::Certain,
+    ));
+    let mut later = failed(
+        300,
+        "10.0.0.5",
+        VerdictKind::SynackLost,
+        Confidence::Certain,
+    );
+    later.mono_ns += 2_000_000_000;
+    lines.push(later);
+    let shown = narrow(&lines, true);
+    let ends: Vec<&str> = shown.lines().skip(4).collect();
+    assert_eq!(
+        ends,
+        [
+            "03:05:08           <8080  97 peers        expired         ×97 synack-lost",
+            "03:05:10.500 #300  <8080  10.0.0.5        expired      63.5 s synack-lost",
+        ],
+        "{shown}"
+    );
+    assert!(shown.contains("#200  <8080  10.0.0.5        expired      63.5 s peer-silent\n"));
+    assert_eq!(narrow(&lines, false).lines().count(), lines.len());
+    // JSON has every line.
+    let mut view = JsonView::new(Vec::new());
+    view.show(&lines, clock()).unwrap();
+    let json = String::from_utf8(view.into_inner()).unwrap();
+    assert_eq!(json.lines().count(), lines.len());
+}
+
+/// What is held back is written when nothing comes for a second.
+#[test]
+fn what_waits_is_written_in_a_pause() {
+    let line = || failed(1, "10.0.0.5", VerdictKind::SynackLost, Confidence::Certain);
+    let options = TextOptions {
+        fold: true,
+        ..TextOptions::default()
+    };
+    let mut view = TextView::new(Vec::new(), options);
+    view.show(&[line(), line(), line()], clock()).unwrap();
+    assert!(!view.waits());
+    view.show(&[line(), line()], clock()).unwrap();
+    assert!(view.waits());
+    view.rest().unwrap();
+    assert!(!view.waits());
+    let shown = String::from_utf8(view.into_inner()).unwrap();
+    assert_eq!(shown.lines().count(), 4);
+    // One peer keeps its address.
+    let last = "03:05:08           <8080  10.0.0.5";
+    assert!(shown.lines().last().unwrap().starts_with(last), "{shown}");
+}
+
+#[test]
+fn the_heading_has_the_date_and_a_new_day_a_line() {
+    let start = at(0, Body::Start(Start::default()));
+    let mut late = half_open();
+    late.mono_ns = 86_400_000_000_000;
+    let lines = [start, half_open(), late];
+    let shown = narrow(&lines, false);
+    assert!(shown.starts_with("2026-01-02 UTC  synprobe"), "{shown}");
+    assert!(
+        shown.contains("\nTIME         #     PORT   PEER "),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("\n2026-01-03 UTC\n03:04:05.000 #7"),
+        "{shown}"
+    );
+    let options = TextOptions {
+        zone: jiff::tz::TimeZone::fixed(jiff::tz::offset(-4)),
+        ..TextOptions::default()
+    };
+    let shown = text_of(&lines, options);
+    assert!(shown.starts_with("2026-01-01 -04  synprobe"), "{shown}");
+    assert!(shown.contains("\n23:04:05.000 #7"), "{shown}");
+}
+
+/// What was found late stands where it belongs, as far as it came with what it belongs to.
+#[test]
+fn rows_of_one_moment_are_in_the_order_of_their_time() {
+    let mut found_late = half_open();
+    if let Body::State(state) = &mut found_late.body {
+        state.connection.id = 8;
+    }
+    let shown = narrow(&[synack(), found_late], false);
+    let times: Vec<&str> = shown.lines().map(|line| &line[..12]).collect();
+    assert_eq!(times, ["03:04:05.000", "03:04:06.012"]);
+}
+
+/// A run ends when so many have ended, and others end at the same moment.
+#[test]
+fn a_count_shows_exactly_so_many() {
+    let lines: Vec<Line> = (0..5)
+        .map(|n| failed(n, "10.0.0.5", VerdictKind::SynackLost, Confidence::Certain))
+        .chain([half_open(), end(0)])
+        .collect();
+    for most in [1, 3] {
+        let json = JsonView::new(Vec::new());
+        let mut view = FirstHandshakes::new(json, Some(most));
+        view.show(&lines[..2], clock()).unwrap();
+        view.show(&lines[2..], clock()).unwrap();
+        let out = String::from_utf8(view.into_inner().into_inner()).unwrap();
+        let lines: Vec<serde_json::Value> = out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len() as u64, most + 1, "{out}");
+        assert_eq!(lines.last().unwrap()["handshakes"], most);
+    }
 }
 
 #[test]
@@ -120,7 +312,7 @@ fn no_colour_and_no_escape_unless_asked_for() {
     let lines = [half_open(), synack(), expired()];
     assert!(!text(&lines, false, true).contains('\u{1b}'));
     let coloured = text(&lines, true, true);
-    assert!(coloured.contains("\u{1b}[33mSYN-ACK again\u{1b}[0m"));
+    assert!(coloured.contains("\u{1b}[33mSYN-ACK+1\u{1b}[0m"));
     assert!(
         !coloured.contains("ngi\u{1b}"),
         "a process does not get to paint"
@@ -324,8 +516,8 @@ fn a_refused_syn_has_a_line() {
     let line = at(2_000_000_000, Body::SynRefused(Box::new(refused.clone())));
     assert_eq!(
         text(std::slice::from_ref(&line), false, true),
-        "03:04:07.000  server  10.0.0.1:179 ← 10.0.0.5                   SYN REFUSED          ×5  \
-         its TCP MD5 signature is wrong (TCP_MD5FAILURE), bgpd/99, netns blue, see: ss -tlni\n"
+        "03:04:07.000       <179   10.0.0.5                                        SYN REFUSED      ×5 \
+         its TCP MD5 signature is wrong (TCP_MD5FAILURE), at 10.0.0.1:179, bgpd/99, netns blue, see: ss -tlni\n"
     );
     let unknown = SynRefused {
         peer_addr: None,
@@ -336,7 +528,12 @@ fn a_refused_syn_has_a_line() {
         ..refused
     };
     let lines = [line, at(2_000_000_000, Body::SynRefused(Box::new(unknown)))];
-    assert!(text(&lines, false, false).contains("several ← peers"));
+    assert!(text(&lines, false, false).contains("<?     several peers"));
+    assert!(
+        narrow(&lines, false)
+            .lines()
+            .all(|line| line.chars().count() <= 80)
+    );
     let mut view = JsonView::new(Vec::new());
     view.show(&lines, clock()).unwrap();
     let out = String::from_utf8(view.into_inner()).unwrap();

@@ -191,6 +191,13 @@ impl Sheet {
     }
 }
 
+/// A remedy as lines of a page.
+pub(in crate::view) fn steps(remedy: &str, style: Style) -> String {
+    let mut sheet = Sheet::new(style);
+    sheet.steps(remedy);
+    sheet.text
+}
+
 /// The words of a command: quoted ones are whole.
 fn shell_words(command: &str) -> Vec<&str> {
     let mut quote = None;

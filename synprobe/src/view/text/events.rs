@@ -1,15 +1,15 @@
-//! One line an event: transitions, retransmissions, ends of handshakes.
+//! What each event's row says: transitions, retransmissions, ends of handshakes.
 
-use std::{
-    io::{self, Write},
-    net::IpAddr,
+use std::io::{self, Write};
+
+use super::{
+    Colour, TextView,
+    row::{EventRow, RowPeer, Weight, end_of},
 };
-
-use super::{Colour, TextView, join};
 use crate::{
     model::{
         Confidence, Connection, ConnectionReset, DwellSource, Handshake, OpenReason, Outcome,
-        Retransmit, RetransmitKind, Role, State, SynRefused, TcpState, Trigger, who,
+        Retransmit, RetransmitKind, Role, State, SynRefused, Trigger, who,
     },
     util::format,
 };
@@ -17,23 +17,56 @@ use crate::{
 /// A gap below this part of what the schedule predicts is not explained by it.
 const EARLY: u64 = 4;
 
+/// Details in the order in which they are printed; empty ones are none.
+fn details<const N: usize>(all: [(Weight, String); N]) -> Vec<(Weight, String)> {
+    all.into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .collect()
+}
+
 impl<W: Write> TextView<W> {
-    /// Prints the columns: time, role, endpoints, event, dwell, details.
-    fn row(
+    /// The row of a connection. `kind`: its event without what differs from row to row.
+    fn event(
         &mut self,
-        time: &str,
+        mono_ns: u64,
         c: &Connection,
+        kind: &str,
         event: (&str, Colour),
-        dwell: &str,
-        details: &str,
+        gap: String,
+        mut details: Vec<(Weight, String)>,
     ) -> io::Result<()> {
         let netns = self.netns(c.netns_name.as_deref(), c.netns);
-        let details = join(&[details, &netns]);
-        self.columns(time, c.role.name(), &endpoints(c), event, dwell, &details)
+        if !netns.is_empty() {
+            details.push((Weight::Netns, netns));
+        }
+        let local = end_of(c.local_addr, c.local_port);
+        let (port, local) = match c.role {
+            Role::Client => (c.peer_port, format!("from {local}")),
+            Role::Server => (c.local_port, format!("at {local}")),
+        };
+        details.push((Weight::Local, local));
+        let row = EventRow {
+            time: self.time(mono_ns)?,
+            id: Some(c.id),
+            role: Some(c.role),
+            port,
+            peer: RowPeer::One(
+                c.peer_addr,
+                // The called port has a column.
+                (c.role == Role::Server).then_some(c.peer_port).flatten(),
+            ),
+            event: (event.0.to_owned(), event.1),
+            gap,
+            details,
+        };
+        self.row(c.netns, kind, row)
     }
 
     fn netns(&self, name: Option<&str>, inode: u32) -> String {
         match name {
+            Some(name) if self.namespaces && name.starts_with("netns:") => {
+                format::safe(name).into_owned()
+            }
             Some(name) if self.namespaces && name != "host" => {
                 format!("netns {}", format::safe(name))
             }
@@ -42,34 +75,7 @@ impl<W: Write> TextView<W> {
         }
     }
 
-    fn columns(
-        &mut self,
-        time: &str,
-        role: &str,
-        endpoints: &str,
-        event: (&str, Colour),
-        dwell: &str,
-        details: &str,
-    ) -> io::Result<()> {
-        self.endpoints = self.endpoints.max(endpoints.chars().count());
-        let width = self.endpoints;
-        let event = self.paint(event.1, &format!("{:<13}", event.0));
-        let text = format!(
-            "{time}  {:<6}  {endpoints:<width$}  {event}  {dwell:>8}  {details}",
-            role
-        );
-        writeln!(self.out, "{}", text.trim_end())
-    }
-
-    pub(super) fn syn_refused(&mut self, time: &str, r: &SynRefused) -> io::Result<()> {
-        let local = match (r.local_addr, r.local_port) {
-            (Some(addr), port) => end_of(addr, port),
-            (None, _) => "several".to_owned(),
-        };
-        let peer = match r.peer_addr {
-            Some(peer) => peer.to_string(),
-            None => "peers".to_owned(),
-        };
+    pub(super) fn syn_refused(&mut self, mono_ns: u64, r: &SynRefused) -> io::Result<()> {
         let reason = match &r.reason {
             Some(reason) => format!("{} ({})", format::safe(&r.what), format::safe(reason)),
             None => format::safe(&r.what).into_owned(),
@@ -78,110 +84,149 @@ impl<W: Write> TextView<W> {
             Some(remedy) => format!("see: {}", format::safe(remedy)),
             None => String::new(),
         };
-        let netns = self.netns(r.netns_name.as_deref(), r.netns);
-        let process = who(r.comm.as_deref(), r.pid, &r.workload);
-        let details = join(&[&reason, &process, &netns, &remedy]);
-        let (role, endpoints) = match &r.forward {
+        let (role, port, local) = match &r.forward {
             Some(to) => {
-                let mut way = vec![peer];
                 let devices = [&to.from_interface, &to.to_interface];
-                way.extend(
-                    devices
-                        .into_iter()
-                        .flatten()
-                        .map(|d| format::safe(d).into_owned()),
-                );
+                let mut way: Vec<String> = devices
+                    .into_iter()
+                    .flatten()
+                    .map(|d| format::safe(d).into_owned())
+                    .collect();
                 way.push(end_of(to.to_addr, Some(to.to_port)));
-                ("router", way.join(" → "))
+                (None, Some(to.to_port), format!("to {}", way.join(" → ")))
             }
-            None => ("server", format!("{local} ← {peer}")),
+            None => {
+                let local = match r.local_addr {
+                    Some(addr) => format!("at {}", end_of(addr, r.local_port)),
+                    None => "at several".to_owned(),
+                };
+                (Some(Role::Server), r.local_port, local)
+            }
         };
-        let event = ("SYN REFUSED", Colour::Red);
-        let count = format!("×{}", r.count);
-        self.columns(time, role, &endpoints, event, &count, &details)
+        let weight = match role {
+            None => Weight::Cause,
+            Some(_) => Weight::Local,
+        };
+        let row = EventRow {
+            time: self.time(mono_ns)?,
+            id: None,
+            role,
+            port,
+            peer: match r.peer_addr {
+                Some(peer) => RowPeer::One(peer, None),
+                None => RowPeer::Several("several peers".to_owned()),
+            },
+            event: ("SYN REFUSED".to_owned(), Colour::Red),
+            gap: format!("×{}", r.count),
+            details: details([
+                (Weight::Cause, reason),
+                (weight, local),
+                (
+                    Weight::Process,
+                    who(r.comm.as_deref(), r.pid, &r.workload).into_owned(),
+                ),
+                (Weight::Netns, self.netns(r.netns_name.as_deref(), r.netns)),
+                (Weight::Due, remedy),
+            ]),
+        };
+        self.print(&row)
     }
 
-    pub(super) fn connection_reset(&mut self, time: &str, r: &ConnectionReset) -> io::Result<()> {
+    pub(super) fn connection_reset(&mut self, mono_ns: u64, r: &ConnectionReset) -> io::Result<()> {
         let sent = match r.bytes_sent {
             0 => "nothing was sent".to_owned(),
             n => format!("{n} bytes had been sent, none received"),
         };
         let fin = match r.fin_received {
-            true => "the peer closed first (FIN)",
-            false => "",
+            true => "the peer closed first (FIN)".to_owned(),
+            false => String::new(),
         };
-        let details = join(&[&sent, fin, &process(&r.connection)]);
+        let details = details([
+            (Weight::Cause, sent),
+            (Weight::Error, fin),
+            (Weight::Process, process(&r.connection)),
+        ]);
         let after = format!("+{}", format::duration(r.age_us));
         let event = ("RESET", Colour::Red);
-        self.row(time, &r.connection, event, &after, &details)
+        self.event(mono_ns, &r.connection, "RESET", event, after, details)
     }
 
-    pub(super) fn state(&mut self, time: &str, s: &State) -> io::Result<()> {
-        let handshake = s.old.is_handshake() || s.new.is_handshake();
-        let event = if handshake {
-            s.new.name().to_owned()
-        } else {
-            format!("→{}", s.new.name())
+    pub(super) fn state(&mut self, mono_ns: u64, s: &State) -> io::Result<()> {
+        let is_handshake = s.old.is_handshake() || s.new.is_handshake();
+        let event = match is_handshake {
+            true => s.new.name().to_owned(),
+            false => format!("→{}", s.new.name()),
         };
-        let details = match (s.new, s.connection.role) {
-            (TcpState::SynRecv, Role::Server) => "half-open".to_owned(),
-            _ => String::new(),
+        let dwell = match is_handshake {
+            true => String::new(),
+            false => s.dwell_us.map_or(String::new(), format::duration),
         };
-        let dwell = if handshake {
-            String::new()
-        } else {
-            s.dwell_us.map_or(String::new(), format::duration)
-        };
-        let details = join(&[&details, &process(&s.connection)]);
-        self.row(time, &s.connection, (&event, Colour::Dim), &dwell, &details)
+        let details = details([(Weight::Process, process(&s.connection))]);
+        let painted = (&*event, Colour::Dim);
+        self.event(mono_ns, &s.connection, &event, painted, dwell, details)
     }
 
-    pub(super) fn retransmit(&mut self, time: &str, r: &Retransmit) -> io::Result<()> {
-        let event = match r.kind {
-            RetransmitKind::Syn => "SYN again",
-            RetransmitKind::Synack => "SYN-ACK again",
+    pub(super) fn retransmit(&mut self, mono_ns: u64, r: &Retransmit) -> io::Result<()> {
+        let what = match r.kind {
+            RetransmitKind::Syn => "SYN",
+            RetransmitKind::Synack => "SYN-ACK",
             RetransmitKind::Rto => "RTO",
             RetransmitKind::Tlp => "loss probe",
             RetransmitKind::Fast => "fast retrans",
             RetransmitKind::Recovery => "recovery",
         };
-        let attempt = r.attempt.map_or(String::new(), |n| format!("#{n}"));
-        let why = match (r.trigger, r.expected_gap_us) {
-            (Some(Trigger::Peer), _) => "the peer repeated its SYN".to_owned(),
-            // The kernel's timers are never early: something else sent it.
-            (_, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected - expected / 8) => {
-                format!("earlier than its timer ({})", format::duration(expected))
+        let again = format!("{what} again");
+        let (event, kind) = match (r.kind, r.attempt) {
+            (RetransmitKind::Syn | RetransmitKind::Synack, Some(n)) => {
+                (format!("{what}+{n}"), again)
             }
-            // Far below the schedule: something else than the time-out made the kernel repeat it.
-            (None, Some(expected)) if r.gap_us.is_some_and(|gap| gap < expected / EARLY) => {
-                "before its time-out".to_owned()
-            }
-            (_, Some(expected)) => format!("due after {}", format::duration(expected)),
-            _ => String::new(),
+            (RetransmitKind::Syn | RetransmitKind::Synack, None) => (again.clone(), again),
+            _ => (what.to_owned(), what.to_owned()),
         };
-        let ahead = match (r.next_us, r.gives_up_us) {
-            (Some(next), Some(end)) => {
-                format!(
-                    "next in {}, gives up in {}",
-                    format::duration(next),
-                    format::duration(end)
-                )
+        let (why, due) = match (r.trigger, r.expected_gap_us) {
+            (Some(Trigger::Peer), _) => ("peer", None),
+            // The kernel's timers are never early: something else sent it. Far below the schedule, something else
+            // than the time-out made the kernel repeat it.
+            (trigger, Some(expected))
+                if r.gap_us.is_some_and(|gap| {
+                    gap < match trigger {
+                        Some(_) => expected - expected / 8,
+                        None => expected / EARLY,
+                    }
+                }) =>
+            {
+                ("early", Some(expected))
             }
-            (None, Some(end)) => format!("the last one: gives up in {}", format::duration(end)),
+            (_, Some(expected)) => ("timer", Some(expected)),
+            _ => ("", None),
+        };
+        let next = match (r.next_us, r.gives_up_us) {
+            (Some(next), Some(_)) => format!("next {}", brief(next)),
+            (None, Some(_)) => "last".to_owned(),
             _ => String::new(),
         };
         let failed = match &r.error {
             Some(error) if r.failed => format!("NOT SENT: {error}"),
             _ => String::new(),
         };
-        let details = join(&[&attempt, &failed, &why, &ahead]);
+        let kind = format!("{kind}/{why}{failed}");
+        let end = r.gives_up_us.map(|us| format!("end {}", brief(us)));
+        let due = due.map(|us| format!("due after {}", format::duration(us)));
+        let details = details([
+            (Weight::Cause, failed),
+            (Weight::Cause, why.to_owned()),
+            (Weight::Next, next),
+            (Weight::End, end.unwrap_or_default()),
+            (Weight::Due, due.unwrap_or_default()),
+        ]);
         let gap = r
             .gap_us
             .map_or(String::new(), |gap| format!("+{}", format::duration(gap)));
-        self.row(time, &r.connection, (event, Colour::Yellow), &gap, &details)
+        let painted = (&*event, Colour::Yellow);
+        self.event(mono_ns, &r.connection, &kind, painted, gap, details)
     }
 
-    pub(super) fn handshake(&mut self, time: &str, h: &Handshake) -> io::Result<()> {
+    pub(super) fn handshake(&mut self, mono_ns: u64, h: &Handshake) -> io::Result<()> {
         let colour = match h.outcome {
             Outcome::Established if h.retransmits == 0 => Colour::Green,
             Outcome::Established | Outcome::Open => Colour::Yellow,
@@ -208,15 +253,12 @@ impl<W: Write> TextView<W> {
         };
         let again = match (h.retransmits, h.retransmits_by_peer) {
             (0, _) => String::new(),
-            (n, 0) => retransmissions(n),
-            (n, by) => format!(
-                "{}, {by} because the peer repeated its SYN",
-                retransmissions(n)
-            ),
+            (n, 0) => format!("again ×{n}"),
+            (n, by) => format!("again ×{n} ({by} by peer)"),
         };
         let verdict = match (h.verdict, h.confidence) {
             (Some(verdict), Confidence::Certain) => verdict.name().to_owned(),
-            (Some(verdict), _) => format!("likely {verdict}"),
+            (Some(verdict), _) => format!("{verdict}?"),
             (None, _) => String::new(),
         };
         let open = match h.open_reason {
@@ -224,46 +266,27 @@ impl<W: Write> TextView<W> {
             Some(OpenReason::EndNotSeen) => "its end was not seen",
             Some(OpenReason::RunEnded) | None => "",
         };
-        let error = h.error.clone().unwrap_or_default();
-        let details = join(&[
-            &bound,
-            unknown,
-            open,
-            &error,
-            &verdict,
-            &again,
-            &format::ladder(&h.gaps_us),
-            &process(&h.connection),
+        let kind = format!("{event}/{verdict}");
+        let details = details([
+            (Weight::Cause, verdict),
+            (Weight::Error, h.error.clone().unwrap_or_default()),
+            (Weight::Error, open.to_owned()),
+            (Weight::Due, unknown.to_owned()),
+            (Weight::Count, again),
+            (Weight::Gaps, format::ladder(&h.gaps_us)),
+            (Weight::Bound, bound),
+            (Weight::Process, process(&h.connection)),
         ]);
-        self.row(time, &h.connection, (&event, colour), &dwell, &details)
+        let painted = (&*event, colour);
+        self.event(mono_ns, &h.connection, &kind, painted, dwell, details)
     }
 }
 
-fn end_of(addr: IpAddr, port: Option<u16>) -> String {
-    let port = port.map_or_else(|| "?".to_owned(), |p| p.to_string());
-    if addr.is_ipv6() {
-        format!("[{addr}]:{port}")
-    } else {
-        format!("{addr}:{port}")
-    }
-}
-
-fn endpoints(c: &Connection) -> String {
-    let arrow = match c.role {
-        Role::Client => "→",
-        Role::Server => "←",
-    };
-    format!(
-        "{} {arrow} {}",
-        end_of(c.local_addr, c.local_port),
-        end_of(c.peer_addr, c.peer_port)
-    )
-}
-
-fn retransmissions(n: u32) -> String {
-    match n {
-        1 => "1 retransmission".to_owned(),
-        n => format!("{n} retransmissions"),
+/// Whole seconds; below one, milliseconds.
+fn brief(us: u64) -> String {
+    match us {
+        0..999_500 => format!("{}ms", (us + 500) / 1000),
+        us => format!("{}s", (us + 500_000) / 1_000_000),
     }
 }
 

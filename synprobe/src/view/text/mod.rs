@@ -1,6 +1,8 @@
-//! Text: one aligned line an event, then the peers, those with most problems first.
+//! Text: a heading, one row an event, then the peers, those with most problems first.
 
 mod events;
+mod fold;
+mod row;
 mod summary;
 
 use std::{
@@ -8,16 +10,17 @@ use std::{
     io::{self, Write},
 };
 
-use super::{View, WallClock, rfc3339};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{Style, View, WallClock, page::fill};
 use crate::{
     model::{Body, Line, TcpState},
     util::format,
 };
+use fold::Fold;
+use row::{Columns, EventRow};
 
-/// Initial width of the endpoints' column; it grows with the longest pair.
-const ENDPOINTS: usize = 40;
-
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Colour {
     Plain,
     Dim,
@@ -26,26 +29,58 @@ enum Colour {
     Red,
 }
 
+/// How lines are printed as text.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Width and colours.
+    pub style: Style,
+    /// Whether the namespace of each line is printed, unless it is the host's own.
+    pub namespaces: bool,
+    /// Whether rows of one kind, listener and second become one.
+    pub fold: bool,
+    /// The time zone of the rows' times.
+    pub zone: TimeZone,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self {
+            style: Style::default(),
+            namespaces: true,
+            fold: false,
+            zone: TimeZone::UTC,
+        }
+    }
+}
+
 /// Prints lines as text.
 pub struct TextView<W> {
     out: W,
-    colour: bool,
+    style: Style,
+    columns: Columns,
     namespaces: bool,
-    endpoints: usize,
+    zone: TimeZone,
+    fold: Option<Fold>,
+    clock: WallClock,
+    /// The date of the last row.
+    date: Option<String>,
     peers: usize,
     /// The mode and what is not seen in it, for the end.
     mode: Option<String>,
 }
 
 impl<W: Write> TextView<W> {
-    /// Writes to `out`, which should be buffered. `colour`: for a terminal whose user did not set
-    /// NO_COLOR. `namespaces`: print the namespace of each line, unless it is the host's own.
-    pub fn new(out: W, colour: bool, namespaces: bool) -> Self {
+    /// Writes to `out`, which should be buffered.
+    pub fn new(out: W, options: TextOptions) -> Self {
         Self {
             out,
-            colour,
-            namespaces,
-            endpoints: ENDPOINTS,
+            style: options.style,
+            columns: Columns::of(options.style.width),
+            namespaces: options.namespaces,
+            zone: options.zone,
+            fold: options.fold.then(Fold::default),
+            clock: WallClock::default(),
+            date: None,
             peers: 0,
             mode: None,
         }
@@ -58,22 +93,85 @@ impl<W: Write> TextView<W> {
 
     fn paint(&self, colour: Colour, text: &str) -> String {
         let code = match colour {
-            _ if !self.colour => return text.to_owned(),
-            Colour::Plain => return text.to_owned(),
+            Colour::Plain => "",
             Colour::Dim => "2",
             Colour::Green => "32",
             Colour::Yellow => "33",
             Colour::Red => "31",
         };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        self.style.paint(code, text)
     }
 
-    fn line(&mut self, line: &Line, clock: WallClock, over: &HashSet<u64>) -> io::Result<()> {
-        let full = rfc3339(clock, line.mono_ns);
-        // 2026-01-02T03:04:05.678901Z → 03:04:05.678
-        let time = full.get(11..23).unwrap_or(&full).to_owned();
+    /// Text in lines that fit.
+    fn filled(&mut self, colour: Colour, text: &str) -> io::Result<()> {
+        for line in fill("", "  ", text, self.style.width) {
+            writeln!(self.out, "{}", self.paint(colour, &line))?;
+        }
+        Ok(())
+    }
+
+    /// `2026-01-02`, `03:04:05.678`
+    fn date_and_time(&self, mono_ns: u64) -> (String, String) {
+        let ns = self.clock.realtime_ns(mono_ns);
+        let at = Timestamp::from_nanosecond(ns).unwrap_or_default();
+        let at = at.to_zoned(self.zone.clone());
+        let time = at.strftime("%H:%M:%S%.3f").to_string();
+        (at.strftime("%Y-%m-%d").to_string(), time)
+    }
+
+    /// `2026-01-02 UTC`
+    fn day(&self, mono_ns: u64) -> String {
+        let ns = self.clock.realtime_ns(mono_ns);
+        let at = Timestamp::from_nanosecond(ns).unwrap_or_default();
+        at.to_zoned(self.zone.clone())
+            .strftime("%Y-%m-%d %Z")
+            .to_string()
+    }
+
+    /// The time of a row. A new day has a line.
+    fn time(&mut self, mono_ns: u64) -> io::Result<String> {
+        let (date, time) = self.date_and_time(mono_ns);
+        if self.date.as_ref().is_some_and(|last| *last < date) {
+            self.sums()?;
+            let day = self.day(mono_ns);
+            writeln!(self.out, "{}", self.paint(Colour::Dim, &day))?;
+            self.date = Some(date);
+        } else if self.date.is_none() {
+            self.date = Some(date);
+        }
+        Ok(time)
+    }
+
+    /// Prints a row, or counts it with others of its kind.
+    fn row(&mut self, netns: u32, kind: &str, row: EventRow) -> io::Result<()> {
+        let Some(fold) = &mut self.fold else {
+            return self.print(&row);
+        };
+        let (sums, row) = fold.take(netns, kind, row);
+        sums.iter().chain(&row).try_for_each(|row| self.print(row))
+    }
+
+    /// Prints what waits for the end of its second.
+    fn sums(&mut self) -> io::Result<()> {
+        let sums = self.fold.as_mut().map(Fold::sums).unwrap_or_default();
+        sums.iter().try_for_each(|row| self.print(row))
+    }
+
+    fn print(&mut self, row: &EventRow) -> io::Result<()> {
+        let paint = |colour, text: &str| self.paint(colour, text);
+        for line in self.columns.lines(row, paint) {
+            writeln!(self.out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &Line, over: &HashSet<u64>) -> io::Result<()> {
+        let at = line.mono_ns;
+        if !is_event(&line.body) {
+            self.sums()?;
+        }
         match &line.body {
-            Body::Start(s) => self.start(s),
+            Body::Start(s) => self.start(at, s),
             Body::State(s) => {
                 let leaves = s.old.is_handshake();
                 let begins = s.new.is_handshake() && !leaves;
@@ -82,28 +180,42 @@ impl<W: Write> TextView<W> {
                 {
                     return Ok(());
                 }
-                self.state(&time, s)
+                self.state(at, s)
             }
-            Body::Retransmit(r) => self.retransmit(&time, r),
-            Body::Handshake(h) => self.handshake(&time, h),
-            Body::SynRefused(r) => self.syn_refused(&time, r),
-            Body::ConnectionReset(r) => self.connection_reset(&time, r),
+            Body::Retransmit(r) => self.retransmit(at, r),
+            Body::Handshake(h) => self.handshake(at, h),
+            Body::SynRefused(r) => self.syn_refused(at, r),
+            Body::ConnectionReset(r) => self.connection_reset(at, r),
             Body::Peer(p) => self.peer(p),
             Body::Completed(c) => self.completed(c),
             Body::Problem(p) => self.problem(p),
             // The verbs that have them print a page or a table.
             Body::Listener(_) | Body::Connect(_) => Ok(()),
             Body::Lost(l) => {
-                let text = format!("{time}  LOST {}: {}", l.events, format::safe(&l.reason));
-                writeln!(self.out, "{}", self.paint(Colour::Red, &text))
+                let time = self.time(at)?;
+                let text = format!("{time} LOST {}: {}", l.events, format::safe(&l.reason));
+                self.filled(Colour::Red, &text)
             }
             Body::End(e) => self.end(e),
         }
     }
 }
 
+/// Whether it is a row.
+fn is_event(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::State(_)
+            | Body::Retransmit(_)
+            | Body::Handshake(_)
+            | Body::SynRefused(_)
+            | Body::ConnectionReset(_)
+    )
+}
+
 impl<W: Write> View for TextView<W> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        self.clock = clock;
         let over: HashSet<u64> = lines
             .iter()
             .filter_map(|line| match &line.body {
@@ -111,9 +223,23 @@ impl<W: Write> View for TextView<W> {
                 _ => None,
             })
             .collect();
-        lines
-            .iter()
-            .try_for_each(|line| self.line(line, clock, &over))
+        // Half-opens that raise no event are found by a look at the kernel's tables, later than what came since.
+        let mut ordered: Vec<&Line> = lines.iter().collect();
+        for events in ordered.chunk_by_mut(|a, b| is_event(&a.body) && is_event(&b.body)) {
+            events.sort_by_key(|line| line.mono_ns);
+        }
+        ordered
+            .into_iter()
+            .try_for_each(|line| self.line(line, &over))
+    }
+
+    fn waits(&self) -> bool {
+        self.fold.as_ref().is_some_and(Fold::waits)
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        self.sums()?;
+        self.out.flush()
     }
 
     fn flush(&mut self) -> io::Result<()> {
