@@ -18,7 +18,7 @@ use synprobe_tests::{
 };
 
 /// What the folder may take, bytes.
-const MOST: u64 = 2 << 20;
+const MOST: u64 = 5 << 19;
 const WORKERS: usize = 4;
 
 #[test]

@@ -122,7 +122,7 @@ pub fn watch_asked<V: View + Send + 'static>(
             other_writing = Some(writing);
         }
         // Reading BTF took twice of what is needed from now on.
-        run::trim_memory();
+        trim_memory();
         run.take_first_rules().await;
         // The caller may send the signal as soon as the run is ready, and the first poll installs the
         // handler.
@@ -163,5 +163,14 @@ fn finish<V>(writing: Writing<V>) -> (Option<V>, Result<(), WatchError>) {
         // The reader has what it wanted.
         (view, Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => (view, Ok(())),
         (view, written) => (view, written.map_err(WatchError::Output)),
+    }
+}
+
+/// Returns freed memory to the system: the C library keeps it.
+fn trim_memory() {
+    // SAFETY: malloc_trim() takes a number and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

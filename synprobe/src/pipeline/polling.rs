@@ -8,10 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{
-    WatchError,
-    run::{Run, trim_memory},
-};
+use super::{WatchError, run::Run, trim_memory};
 use crate::{
     engine::Input,
     model::{DestinationQuestion, PathQuestion, Role, RouteQuestion, Tuple},

@@ -388,15 +388,6 @@ impl Run {
     }
 }
 
-/// Returns freed memory to the system: the C library keeps it.
-pub(super) fn trim_memory() {
-    // SAFETY: malloc_trim() takes a number and may be called at any time.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,

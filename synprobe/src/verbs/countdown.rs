@@ -41,12 +41,12 @@ pub(super) struct Countdown {
     requests: mpsc::Sender<StatusRequest>,
     ended_early: oneshot::Sender<()>,
     duration: Duration,
-    shared: Arc<Shared>,
+    shared: Arc<CountdownState>,
 }
 
 /// What the thread and the run share.
 #[derive(Default)]
-struct Shared {
+struct CountdownState {
     is_over: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -54,11 +54,11 @@ struct Shared {
 /// How it ends.
 pub(super) struct CountdownEnd {
     ended_early: oneshot::Receiver<()>,
-    shared: Arc<Shared>,
+    shared: Arc<CountdownState>,
 }
 
 /// Ends the thread, and waits until its line is gone.
-pub(super) struct EndsCountdown(Arc<Shared>);
+pub(super) struct EndsCountdown(Arc<CountdownState>);
 
 impl Countdown {
     /// `None`: standard error is no terminal that can be written over.
@@ -69,7 +69,7 @@ impl Countdown {
         }
         let (requests, asked) = mpsc::channel(1);
         let (end, ended_early) = oneshot::channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(CountdownState::default());
         let countdown = Self {
             requests,
             ended_early: end,

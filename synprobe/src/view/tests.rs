@@ -121,14 +121,14 @@ fn one_aligned_line_an_event() {
     assert_eq!(
         text(&[half_open(), synack()], false, true),
         format!(
-            "03:04:05.000 #7    <8080  {peer} SYN_RECV            ngi\\u{{1b}}nx/99, netns blue, at 10.0.0.1:8080\n\
+            "03:04:05.000 #7    <8080  {peer} SYN_RECV            \"ngi\\u{{1b}}nx\"/99, netns blue, at 10.0.0.1:8080\n\
              03:04:06.012 #7    <8080  {peer} SYN-ACK+1   +1.01 s timer, next 2s, end 62s, due after 1.00 s, netns blue, at 10.0.0.1:8080\n"
         )
     );
     assert_eq!(
         text(&[expired()], false, false),
         format!(
-            "03:05:08.500 #7    <8080  {peer} expired     ~63.5 s again ×5 (2 by peer), ▁▂▃ 1.0 2.0 4.1 s, ± 500 ms, ngi\\u{{1b}}nx/99, at 10.0.0.1:8080\n"
+            "03:05:08.500 #7    <8080  {peer} expired     ~63.5 s again ×5 (2 by peer), ▁▂▃ 1.0 2.0 4.1 s, ± 500 ms, \"ngi\\u{{1b}}nx\"/99, at 10.0.0.1:8080\n"
         )
     );
 }

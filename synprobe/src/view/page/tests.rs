@@ -136,11 +136,11 @@ synprobe 0.1.0 diagnose: port 8080, Linux 6.18.44, watched for 10.0 s from
    2026-01-02 03:04:05 UTC
 907 handshakes ended or were open, 0 of them with a problem; 1200 kernel records
 
-1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (ja\\u{1b}va/99).
+1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (\"ja\\u{1b}va\"/99).
   open    SYN_RECV 311 at the start, 320 at most, 307 at the end
   states  ESTABLISHED 490→500  SYN_RECV 307  LISTEN 1  TIME_WAIT 3→0
 
-1. accept-queue-full, certain: server 0.0.0.0:8080 (ja\\u{1b}va/99)
+1. accept-queue-full, certain: server 0.0.0.0:8080 (\"ja\\u{1b}va\"/99)
   for     307 half-opens: 307 open; the longest 48.0 s
   for     listener 0.0.0.0:8080 (java/99): accept queue full in 10 of 10 looks,
           up to 129 of 128
@@ -162,7 +162,7 @@ What could not be seen
   -       not known on this host: network namespaces
   -       namespace web: Operation not permitted
 
-1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (ja\\u{1b}va/99).
+1 problem. Cause: accept-queue-full, server 0.0.0.0:8080 (\"ja\\u{1b}va\"/99).
 ";
     assert_eq!(text, wanted, "{text}");
     assert!(
