@@ -13,7 +13,7 @@ from engines import HERE, ClickHouse, DuckDb, statements
 EXPECTED = {
     "1-which-link-loses.sql": (("z1", "z2"), None),
     "2-who-refuses-whom.sql": (("10.0.0.9", 6379, "10.0.0.5", "RST", 200), None),
-    "3-retries-without-backoff.sql": (("h00005", "eager", "10.0.0.9", 6379, 200, 20, 20), "patient"),
+    "3-retries-without-backoff.sql": (("h00005", "eager", "10.0.0.9", 6379, 199, 20, 20), "patient"),
     "4-worst-pairs-of-the-last-hour.sql": (("h00012", "h00011", 9090), None),
     "5-what-changed.sql": (("10.0.0.11", 9090, "server", "accept-queue-full", 0), None),
 }

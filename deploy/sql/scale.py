@@ -17,12 +17,6 @@ from questions import EXPECTED, question
 CHUNK = 1_000_000
 
 
-def size(path):
-    if os.path.isfile(path):
-        return os.path.getsize(path)
-    return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(path) for f in files if not os.path.islink(os.path.join(d, f)))
-
-
 def timed(what, *args):
     began = time.monotonic()
     result = what(*args)
@@ -66,9 +60,11 @@ def main():
         engine.run("INSERT INTO zones VALUES " + ", ".join(f"('{n}', '{z}')" for n, z in fleet.zones()))
         if name == "DuckDB":
             engine.run("CHECKPOINT")
+            stored = os.path.getsize(os.path.join(paths[name], "fleet.duckdb"))
         else:
             engine.run("OPTIMIZE TABLE lines FINAL")
-        stored = size(paths[name])
+            ((stored,),) = engine.rows("SELECT sum(toInt64(bytes_on_disk)) FROM system.parts WHERE active AND table = 'lines'")
+            stored = int(stored)
         told = {"engine": name, "rows": rows, "json_bytes_a_row": round(text_bytes / rows, 1),
                 "rows_a_second": round(rows / ingest[name]), "bytes_a_row": round(stored / rows, 1)}
         print(json.dumps(told), flush=True)

@@ -5,7 +5,7 @@ SELECT p.client_node AS client_node, p.server_node AS server_node, p.server_port
     coalesce(sum(p.lost_toward_server), 0) AS lost_toward, coalesce(sum(p.lost_toward_client), 0) AS lost_back,
     max(p.verdict) AS a_verdict
 FROM pairs p
-WHERE p.at_us > (SELECT max(at_us) FROM handshakes) - 3600000000
+WHERE p.client_node IS NOT NULL AND p.at_us > (SELECT max(at_us) FROM handshakes) - 3600000000
 GROUP BY p.client_node, p.server_node, p.server_port
 ORDER BY in_trouble DESC, client_node, server_node, server_port
 LIMIT 20;
