@@ -1,13 +1,13 @@
 """Joins the same files by `synprobe join` and by the view in both engines, and compares pair by pair.
 
-compare.py SYNPROBE FOLDER: FOLDER has one folder for each run, with client.ndjson and server.ndjson.
+compare.py SYNPROBE FOLDER: FOLDER has one folder for each run, with client.ndjson and server.ndjson. ClickHouse, which
+plans the view for about a second, gets those with a pair in trouble, and of the lab's runs those of IPv4.
 """
 
 import json
 import os
 import subprocess
 import sys
-import time
 
 from engines import ClickHouse, DuckDb
 
@@ -68,15 +68,19 @@ def differences(expected, got):
 
 def main():
     synprobe, folder = sys.argv[1:3]
-    failed, pairs, troubled = 0, 0, 0
+    failed, pairs, troubled, joined = 0, 0, 0, {"DuckDB": 0, "ClickHouse": 0}
     engines = [DuckDb(), ClickHouse()]
     runs = sorted(os.listdir(folder))
     for run in runs:
         files = [os.path.join(folder, run, f"{side}.ndjson") for side in ("client", "server")]
         expected, swapped = by_join(synprobe, *files)
         pairs += len(expected)
-        troubled += sum(1 for pair, _ in expected if pair[5] is not None)
+        in_trouble = sum(1 for pair, _ in expected if pair[5] is not None)
+        troubled += in_trouble
         for engine in engines:
+            if engine.name == "ClickHouse" and (not in_trouble or run.endswith("-true")):
+                continue
+            joined[engine.name] += len(expected)
             engine.empty()
             engine.load(os.path.join(folder, run, "*.ndjson"))
             engine.refresh()
@@ -87,9 +91,10 @@ def main():
         engine.close()
     if failed:
         sys.exit(f"{failed} differences")
-    if len(runs) < 3 or troubled < 10:
-        sys.exit(f"{len(runs)} runs with {troubled} pairs in trouble: too few to show anything")
-    print(f"{len(runs)} runs, {pairs} pairs, {troubled} of them in trouble: synprobe join, DuckDB and ClickHouse agree")
+    if len(runs) < 3 or troubled < 10 or min(joined.values()) < 50:
+        sys.exit(f"{len(runs)} runs with {troubled} pairs in trouble, {joined}: too few to show anything")
+    print(f"{len(runs)} runs, {pairs} pairs, {troubled} of them in trouble; compared: "
+          + ", ".join(f"{count} in {name}" for name, count in joined.items()))
 
 
 if __name__ == "__main__":
