@@ -1,6 +1,6 @@
 """Joins the same files by `synprobe join` and by the view in both engines, and compares pair by pair.
 
-compare.py SYNPROBE FOLDER: FOLDER has one folder for each run, with client.ndjson and server.ndjson. ClickHouse, which
+compare.py SYNPROBE FOLDER…: each has one folder for each run, with client.ndjson and server.ndjson. ClickHouse, which
 plans the view for about a second, gets those with a pair in trouble, and of the lab's runs those of IPv4.
 """
 
@@ -67,12 +67,12 @@ def differences(expected, got):
 
 
 def main():
-    synprobe, folder = sys.argv[1:3]
+    synprobe, *folders = sys.argv[1:]
     failed, pairs, troubled, joined = 0, 0, 0, {"DuckDB": 0, "ClickHouse": 0}
     engines = [DuckDb(), ClickHouse()]
-    runs = sorted(os.listdir(folder))
+    runs = [os.path.join(folder, run) for folder in folders for run in sorted(os.listdir(folder))]
     for run in runs:
-        files = [os.path.join(folder, run, f"{side}.ndjson") for side in ("client", "server")]
+        files = [os.path.join(run, f"{side}.ndjson") for side in ("client", "server")]
         expected, swapped = by_join(synprobe, *files)
         pairs += len(expected)
         in_trouble = sum(1 for pair, _ in expected if pair[5] is not None)
@@ -82,7 +82,7 @@ def main():
                 continue
             joined[engine.name] += len(expected)
             engine.empty()
-            engine.load(os.path.join(folder, run, "*.ndjson"))
+            engine.load(os.path.join(run, "*.ndjson"))
             engine.refresh()
             for who, pair in differences(expected, by_view(engine, swapped)):
                 print(f"{run}: {engine.name}: only {who}: {dict(zip(FIELDS, pair))}", file=sys.stderr)

@@ -20,6 +20,8 @@ MIX = {"syn-lost-ipv4": 35, "synack-lost-ipv4": 30, "ack-lost-ipv4": 15, "refuse
 CLEAN = "healthy-ipv4"
 FULL = "accept-queue-full-ipv4"
 ZONES = 8
+# Ids of a connect: of the client, and of its half-opens.
+HANDSHAKES = 8
 BEGAN = datetime.datetime(2026, 11, 29, 13, 0, 0, tzinfo=datetime.timezone.utc)
 BEGAN_US = int(BEGAN.timestamp()) * 1_000_000
 # Members that each copy of a line has of its own.
@@ -46,7 +48,9 @@ def stamp(us, seconds={}):
 class Template:
     """One line: its text with places for what is its own, and its time from the beginning of the connect."""
 
-    def __init__(self, line, began_us, of_client):
+    def __init__(self, line, began_us, of_client, place):
+        # Which of the handshakes of the connect it is of: each has an id of its own.
+        self.place = place
         self.after_us = micros(line) - began_us
         self.of_client = of_client
         self.kind = line["type"]
@@ -66,7 +70,7 @@ class Template:
             answer = numbers >> 32 if self.has_answer else "null"
             more = f'"syn_seq":{syn},"syn_ack_seq":{answer},"community_id":null,'
         return (f'{{"v":1,"type":"{self.kind}","node":"{node}","time":"{stamp(us)}","mono_ns":{us * 1000 - BEGAN_US},'
-                f'"id":{number},"local_addr":"{local[0]}","local_port":{local[1]},"peer_addr":"{peer[0]}",'
+                f'"id":{number * HANDSHAKES + self.place},"local_addr":"{local[0]}","local_port":{local[1]},"peer_addr":"{peer[0]}",'
                 f'"peer_port":{peer[1]},"comm":"{comm}",{more}{self.rest}\n')
 
 
@@ -84,8 +88,8 @@ def connects(synprobe, recordings, scenario):
         if client["dwell_us"] is None:
             continue
         began_us = micros(client) - client["dwell_us"]
-        wanted = {client["id"]: True} | {h["id"]: False for h in mine}
-        found.append([Template(l, began_us, wanted[l["id"]]) for l in ours if l["id"] in wanted])
+        wanted = {h["id"]: place for place, h in enumerate([client, *mine][:HANDSHAKES])}
+        found.append([Template(l, began_us, wanted[l["id"]] == 0, wanted[l["id"]]) for l in ours if l["id"] in wanted])
     if not found:
         sys.exit(f"{scenario}: no connect in it")
     return found

@@ -137,7 +137,7 @@ syns AS MATERIALIZED (
 -- What both ends counted.
 counted AS (
     SELECT j.c_node AS c_node, j.c_id AS c_id, j.c_at AS c_at, j.s_node AS s_node,
-        min(j.by_number) AS by_number, max(j.clock_us) AS clock_us, max(j.clock_error) AS clock_error,
+        max(j.by_number) AS by_number, max(j.clock_us) AS clock_us, max(j.clock_error) AS clock_error,
         any_value(j.c_began) AS c_began, any_value(j.c_earliest) AS c_earliest, any_value(j.c_established) AS c_established,
         any_value(j.c_retransmits) AS c_retransmits, any_value(j.c_verdict) AS c_verdict,
         any_value(j.c_confidence) AS c_confidence, any_value(j.c_open) AS c_open, any_value(j.c_answer) AS c_answer,

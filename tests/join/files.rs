@@ -429,6 +429,51 @@ fn merged(mut line: Value, more: Value) -> Value {
     line
 }
 
+/// One connect, and of its two half-opens only the first one has its number: both are its, in whatever order the lines
+/// come.
+pub fn half_open_without_its_number() -> Result<()> {
+    for (client_ends_us, name) in [(34_500_000, "before"), (37_000_000, "after")] {
+        let (mut ours, mut theirs) = clean(HOUR_US, 0, json!({}));
+        for at_us in [31_000_000, 33_000_000] {
+            ours.line("retransmit", at_us, json!({"id": 77, "kind": "syn"}));
+        }
+        ours.active(client_ends_us, 77, json!({
+            "outcome": "timed_out", "error": "ETIMEDOUT", "dwell_us": client_ends_us - 30_000_000, "retransmits": 2,
+            "verdict": "filtered", "confidence": "likely", "syn_ack_seq": null,
+        }));
+        let expired = json!({
+            "outcome": "expired", "verdict": "synack-lost", "confidence": "certain", "syn_ack_seq": null,
+            "dwell_us": 2_500_000, "retransmits": 1, "retransmits_by_peer": 1,
+        });
+        theirs.line(
+            "retransmit",
+            31_000_050,
+            json!({"id": 77, "kind": "synack", "trigger": "peer"}),
+        );
+        theirs.passive(32_500_050, 77, expired.clone());
+        let ends = json!({
+            "role": "server", "local_addr": "10.0.0.2", "local_port": 80, "peer_addr": "10.0.0.1", "peer_port": 30_077,
+            "syn_seq": null, "retransmits": 0, "retransmits_by_peer": 0,
+        });
+        theirs.handshake(35_500_050, 78, merged(expired, ends));
+        let (lines, _) = joined(
+            &ours.end(400_000_000, 0),
+            &theirs.end(400_000_000, 0),
+            &format!("number-{name}"),
+        )?;
+        let pair = in_trouble(&lines)?;
+        ensure!(
+            pair["verdict"] == "lost-toward-client" && pair["lost"]["toward_server"] == 0,
+            "{name}: {pair:#}"
+        );
+        ensure!(
+            pair["key"] == "syn_seq" && pair["server"].as_array().map(Vec::len) == Some(2),
+            "{name}: {pair:#}"
+        );
+    }
+    Ok(())
+}
+
 /// A file that is still being written: a half-open may be in it only later, so its silence tells nothing yet.
 pub fn without_an_end() -> Result<()> {
     let (mut ours, mut theirs) = clean(HOUR_US, 0, json!({}));

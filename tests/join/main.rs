@@ -34,6 +34,10 @@ fn main() -> ExitCode {
     ));
     cases.push(Case::new("unknown-clocks", files::unknown_clocks));
     cases.push(Case::new("without-an-end", files::without_an_end));
+    cases.push(Case::new(
+        "half-open-without-its-number",
+        files::half_open_without_its_number,
+    ));
     cases.push(Case::new("nat", files::nat));
     cases.push(Case::new("odd-files", files::odd_files));
     let code = harness::main(cases);

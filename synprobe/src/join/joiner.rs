@@ -151,27 +151,25 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             self.destinations.sources.insert(client.local_addr);
         }
         let (by_seq, by_ends) = self.servers.alike(&client);
-        let (mut numbers, mut key) = (Vec::new(), PairKey::SynSeq);
-        for number in by_seq {
-            if let Some(server) = self.servers.get(*number)
-                && self.is_one(&client, server, PairKey::SynSeq)
-            {
-                numbers.push(*number);
+        let matching = |numbers: &[u64], key| -> Vec<u64> {
+            let one = |number: &u64| {
+                let server = self.servers.get(*number);
+                server.is_some_and(|s| self.is_one(&client, s, key))
+            };
+            numbers.iter().copied().filter(one).collect()
+        };
+        // A connect may have half-opens with their number and, of its other SYNs, some without.
+        let mut numbers = matching(by_seq, PairKey::SynSeq);
+        let has_number = !numbers.is_empty();
+        for number in matching(by_ends, PairKey::Ends) {
+            if !numbers.contains(&number) {
+                numbers.push(number);
             }
         }
-        if numbers.is_empty() {
-            for number in by_ends {
-                if let Some(server) = self.servers.get(*number)
-                    && self.is_one(&client, server, PairKey::Ends)
-                {
-                    key = PairKey::Ends;
-                    numbers.push(*number);
-                }
-            }
-        }
-        if numbers.is_empty() && client.syn_seq.is_none() {
-            key = PairKey::Ends;
-        }
+        let key = match has_number || numbers.is_empty() && client.syn_seq.is_some() {
+            true => PairKey::SynSeq,
+            false => PairKey::Ends,
+        };
         let servers = numbers
             .iter()
             .filter_map(|n| self.servers.remove(*n))
@@ -217,7 +215,9 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         let Some(connect) = self.clients.get_mut(number) else {
             return;
         };
-        connect.key = key;
+        if connect.servers.is_empty() || key == PairKey::SynSeq {
+            connect.key = key;
+        }
         connect.servers.push(server);
         if connect.is_complete()
             && let Some(connect) = self.clients.remove(number)
