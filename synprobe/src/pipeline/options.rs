@@ -88,7 +88,7 @@ pub enum WatchError {
     Record(#[from] RecordError),
     /// Anything else the system refused.
     #[error("{0}: {1}")]
-    System(&'static str, io::Error),
+    System(&'static str, #[source] io::Error),
     /// The kernel side's counters cannot be read.
     #[error("the kernel side's counters: {0}")]
     Stats(#[from] aya::maps::MapError),

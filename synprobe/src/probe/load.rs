@@ -50,7 +50,7 @@ pub enum LoadError {
     Object(#[from] aya::EbpfError),
     /// A map is not there or not of its type.
     #[error("eBPF map {0}: {1}")]
-    Map(&'static str, aya::maps::MapError),
+    Map(&'static str, #[source] aya::maps::MapError),
     /// A map or program that the agent expects is not in the object.
     #[error("the eBPF object has no {0}: rebuild it with `cargo xtask ebpf`")]
     Absent(&'static str),
@@ -60,6 +60,7 @@ pub enum LoadError {
         /// The tracepoint.
         hook: &'static str,
         /// The kernel's error, with the end of the verifier's log.
+        #[source]
         error: Box<ProgramError>,
     },
 }

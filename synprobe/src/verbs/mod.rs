@@ -1,5 +1,6 @@
 //! One file for each verb: from checked arguments to the pipeline, and back to an exit code.
 
+mod causes;
 mod connect;
 mod countdown;
 mod diagnose;
@@ -309,5 +310,5 @@ fn failure(error: WatchError) -> Failure {
         WatchError::Host(_) => HOST,
         _ => FAILED,
     };
-    Failure(error.to_string(), code)
+    Failure(causes::in_one_line(&error), code)
 }
