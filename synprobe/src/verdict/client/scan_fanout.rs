@@ -42,7 +42,8 @@ impl Verdict for ScanFanout {
         Some(
             Finding::likely()
                 .pro(format!(
-                    "{who} called {} destinations, {:.0} a second; {let_in} of them accepted a connection",
+                    "{who} called {}{} destinations, {:.0} a second; {let_in} of them accepted a connection",
+                    if f.cut { "at least " } else { "" },
                     f.destinations(),
                     f.rate()
                 ))

@@ -14,6 +14,13 @@ use crate::{model::Connection, util::bounded::Bounded};
 const PROCESSES: usize = 1024;
 /// Destinations remembered of each.
 const DESTINATIONS: usize = 4096;
+/// The same once all together have [`ALL`]: enough to recognise a scan. Who chooses destinations must not choose how
+/// much memory this takes.
+const FEW: usize = 64;
+/// Destinations of all processes before each is held to [`FEW`]: about 100 bytes each.
+const ALL: usize = 131_072;
+/// The same for one step of a window, of which there are [`STEPS`] and the present one.
+const ALL_OF_STEP: usize = ALL / 4;
 
 /// Attempts at one destination.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +38,8 @@ pub struct Fanout {
     pub pid: u32,
     destinations: HashMap<(IpAddr, u16), Calls>,
     closed: Closed,
+    /// There was no room for some destination: the numbers are lower bounds.
+    pub cut: bool,
     attempts: u64,
     first_ns: u64,
     last_ns: u64,
@@ -142,7 +151,8 @@ impl Fanout {
         }
     }
 
-    fn began(&mut self, c: &Connection, at_ns: u64) {
+    /// `most`: destinations that it may have.
+    fn began(&mut self, c: &Connection, at_ns: u64, most: usize) {
         self.attempts += 1;
         self.last_ns = self.last_ns.max(at_ns);
         self.count(
@@ -151,26 +161,30 @@ impl Fanout {
                 attempts: 1,
                 established: 0,
             },
+            most,
         );
     }
 
     /// One more connection of a destination was accepted.
-    fn accepted(&mut self, c: &Connection) {
+    fn accepted(&mut self, c: &Connection, most: usize) {
         self.count(
             c,
             Calls {
                 attempts: 0,
                 established: 1,
             },
+            most,
         );
     }
 
     /// Adds to the calls of a connection's destination, if there is room for it.
-    fn count(&mut self, c: &Connection, calls: Calls) {
+    fn count(&mut self, c: &Connection, calls: Calls, most: usize) {
         let Some(port) = c.peer_port else { return };
         let destination = (c.peer_addr, port);
-        if self.destinations.len() < DESTINATIONS || self.destinations.contains_key(&destination) {
+        if self.destinations.len() < most || self.destinations.contains_key(&destination) {
             self.sum(destination, calls);
+        } else {
+            self.cut = true;
         }
     }
 
@@ -185,6 +199,7 @@ impl Fanout {
         self.attempts += step.attempts;
         self.first_ns = self.first_ns.min(step.first_ns);
         self.last_ns = self.last_ns.max(step.last_ns);
+        self.cut |= step.cut;
         for (destination, calls) in &step.destinations {
             self.sum(*destination, *calls);
         }
@@ -198,6 +213,14 @@ pub(super) struct Fanouts {
     processes: Bounded<Process, Fanout>,
     /// Of each step of the window, the present one last. Empty: there is no window.
     steps: VecDeque<BTreeMap<Process, Fanout>>,
+    /// Destinations of `processes`, and of the present step.
+    kept: usize,
+    kept_in_step: usize,
+}
+
+/// How many destinations one process may have.
+fn most(kept: usize, all: usize) -> usize {
+    if kept < all { DESTINATIONS } else { FEW }
 }
 
 impl Default for Fanouts {
@@ -205,6 +228,8 @@ impl Default for Fanouts {
         Self {
             processes: Bounded::new(PROCESSES),
             steps: VecDeque::new(),
+            kept: 0,
+            kept_in_step: 0,
         }
     }
 }
@@ -215,15 +240,21 @@ impl Fanouts {
         let key = (c.netns, pid);
         let fresh = || Fanout::new(pid, c.comm.clone(), at_ns);
         if self.processes.get(&key).is_none() {
-            self.processes.insert(key, fresh());
+            let (_, evicted) = self.processes.insert(key, fresh());
+            self.kept -= evicted.map_or(0, |(_, fanout)| fanout.destinations.len());
         }
         if let Some(fanout) = self.processes.get_mut(&key) {
-            fanout.began(c, at_ns);
+            let before = fanout.destinations.len();
+            fanout.began(c, at_ns, most(self.kept, ALL));
+            self.kept += fanout.destinations.len() - before;
         }
         if let Some(step) = self.steps.back_mut()
             && (step.len() < PROCESSES || step.contains_key(&key))
         {
-            step.entry(key).or_insert_with(fresh).began(c, at_ns);
+            let fanout = step.entry(key).or_insert_with(fresh);
+            let before = fanout.destinations.len();
+            fanout.began(c, at_ns, most(self.kept_in_step, ALL_OF_STEP));
+            self.kept_in_step += fanout.destinations.len() - before;
         }
     }
 
@@ -236,7 +267,7 @@ impl Fanouts {
         let destination = c.peer_port.map(|port| (c.peer_addr, port));
         let known = destination.is_some_and(|d| fanout.destinations.contains_key(&d));
         if known {
-            fanout.accepted(c);
+            fanout.accepted(c, DESTINATIONS);
         }
         let (comm, at_ns) = (fanout.comm.clone(), fanout.last_ns);
         if let Some(step) = self.steps.back_mut().filter(|_| known)
@@ -246,7 +277,9 @@ impl Fanouts {
             let fanout = step
                 .entry(key)
                 .or_insert_with(|| Fanout::new(pid, comm, at_ns));
-            fanout.accepted(c);
+            let before = fanout.destinations.len();
+            fanout.accepted(c, most(self.kept_in_step, ALL_OF_STEP));
+            self.kept_in_step += fanout.destinations.len() - before;
         }
     }
 
@@ -258,6 +291,7 @@ impl Fanouts {
             self.steps.push_back(all.collect());
         }
         self.steps.push_back(BTreeMap::new());
+        self.kept_in_step = 0;
         while self.steps.len() as u64 > STEPS + 1 {
             self.steps.pop_front();
         }
@@ -270,6 +304,11 @@ impl Fanouts {
                 fanout.add(step);
             }
         }
+        self.kept = self
+            .processes
+            .iter()
+            .map(|(_, fanout)| fanout.destinations.len())
+            .sum();
     }
 
     pub(super) fn of(&self, c: &Connection) -> Option<&Fanout> {
@@ -301,6 +340,42 @@ mod tests {
             ports: ports.len(),
             attempts: closed.iter().map(|(_, calls)| calls.attempts).sum(),
         }
+    }
+
+    #[test]
+    fn issue20_all_processes_share_one_bound_and_each_scan_is_seen() {
+        let mut all = Fanouts::default();
+        for step in 0..3_u32 {
+            for pid in 0..PROCESSES as u32 {
+                for n in 0..200_u16 {
+                    let mut c = to((n % 250) as u8, 80 + n);
+                    c.pid = Some(pid);
+                    all.began(&c, u64::from(step));
+                }
+            }
+            let kept = |fanouts: &mut dyn Iterator<Item = &Fanout>| {
+                fanouts
+                    .map(|fanout| fanout.destinations.len())
+                    .sum::<usize>()
+            };
+            let of_run = kept(&mut all.processes.iter().map(|(_, fanout)| fanout));
+            assert!(of_run <= 2 * (ALL + PROCESSES * FEW), "{of_run}");
+            assert_eq!(of_run, all.kept);
+            for step in &all.steps {
+                let of_step = kept(&mut step.values());
+                // The first one has what there was before.
+                assert!(of_step <= ALL + PROCESSES * FEW, "{of_step}");
+            }
+            for (_, fanout) in all.processes.iter() {
+                assert!(
+                    fanout.closed().ports >= FEW.min(200),
+                    "{}",
+                    fanout.closed().ports
+                );
+            }
+            all.step();
+        }
+        assert!(all.processes.iter().any(|(_, fanout)| fanout.cut));
     }
 
     #[test]

@@ -12,6 +12,13 @@ use crate::{
 const PORTS: usize = 4096;
 /// Sources remembered of each; beyond it the numbers are lower bounds.
 const SOURCES: usize = 16_384;
+/// The same once all ports together have [`ALL`]: enough to tell a flood from a crowd. Who chooses ports and addresses
+/// must not choose how much memory this takes.
+const FEW: usize = 256;
+/// Sources of all ports before each is held to [`FEW`]: about 30 bytes each.
+const ALL: usize = 262_144;
+/// The same for one step of a window, of which there are [`STEPS`] and the present one.
+const ALL_OF_STEP: usize = ALL / 4;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +36,8 @@ pub struct PortStats {
     established_sources: HashSet<[u8; 16]>,
     /// In both.
     returned: u64,
+    /// There was no room for some silent address.
+    cut: bool,
     first_ns: Option<u64>,
     last_ns: u64,
 }
@@ -42,6 +51,16 @@ impl PortStats {
     /// From how many addresses, at least.
     pub fn silent_sources(&self) -> u64 {
         (self.silent_sources.len() as u64).max(self.now.silent_sources)
+    }
+
+    /// Whether there may be more of them.
+    pub fn sources_are_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Addresses that it has.
+    fn kept(&self) -> usize {
+        self.silent_sources.len() + self.established_sources.len()
     }
 
     /// How many of the silent addresses have also completed a handshake.
@@ -84,6 +103,14 @@ pub(super) struct AllPortStats {
     ports: Bounded<(u32, u16), PortStats>,
     /// Of each step of the window, the present one last. Empty: there is no window.
     steps: VecDeque<BTreeMap<(u32, u16), PortStats>>,
+    /// Addresses of `ports`, and of the present step.
+    kept: usize,
+    kept_in_step: usize,
+}
+
+/// How many addresses of each kind one port may have.
+fn most(kept: usize, all: usize) -> usize {
+    if kept < all { SOURCES } else { FEW }
 }
 
 impl Default for AllPortStats {
@@ -91,6 +118,8 @@ impl Default for AllPortStats {
         Self {
             ports: Bounded::new(PORTS),
             steps: VecDeque::new(),
+            kept: 0,
+            kept_in_step: 0,
         }
     }
 }
@@ -102,13 +131,14 @@ impl PortStats {
         }
     }
 
-    fn note(&mut self, h: &Handshake, at_ns: u64) {
+    /// `most`: addresses of each kind that it may have.
+    fn note(&mut self, h: &Handshake, at_ns: u64, most: usize) {
         let source = mapped(h.connection.peer_addr);
         if h.outcome == Outcome::Established {
             self.established += 1;
             self.first_ns.get_or_insert(at_ns);
             self.last_ns = self.last_ns.max(at_ns);
-            if self.established_sources.len() < SOURCES {
+            if self.established_sources.len() < most {
                 self.completes(source);
             }
         } else if sent_only_syns(h) {
@@ -117,8 +147,10 @@ impl PortStats {
             if h.outcome == Outcome::Open {
                 self.now = HalfOpenCounts::default();
             }
-            if self.silent_sources.len() < SOURCES {
+            if self.silent_sources.len() < most {
                 self.is_silent(source);
+            } else {
+                self.cut |= !self.silent_sources.contains(&source);
             }
         }
     }
@@ -135,6 +167,7 @@ impl PortStats {
             (a, b) => a.or(b),
         };
         self.last_ns = self.last_ns.max(step.last_ns);
+        self.cut |= step.cut;
         // Each step has its bound, and there are few.
         for source in &step.silent_sources {
             self.is_silent(*source);
@@ -158,41 +191,51 @@ impl PortStats {
 impl AllPortStats {
     fn entry(&mut self, key: (u32, u16)) -> Option<&mut PortStats> {
         if self.ports.get(&key).is_none() {
-            self.ports.insert(key, PortStats::default());
+            let (_, evicted) = self.ports.insert(key, PortStats::default());
+            self.kept -= evicted.map_or(0, |(_, stats)| stats.kept());
         }
         self.ports.get_mut(&key)
     }
 
     /// Takes in how full a handshake's events found the SYN queue of its port.
     pub(super) fn queue_seen(&mut self, h: &Handshake) {
-        self.update(h, |port_stats| port_stats.note_queue(h));
+        self.update(h, |port_stats, _| port_stats.note_queue(h));
     }
 
     /// Takes in a handshake that has ended, or was open at the end of the run.
     pub(super) fn note(&mut self, h: &Handshake, at_ns: u64) {
-        self.update(h, |port_stats| {
+        self.update(h, |port_stats, most| {
             port_stats.note_queue(h);
-            port_stats.note(h, at_ns);
+            port_stats.note(h, at_ns, most);
         });
     }
 
-    fn update(&mut self, h: &Handshake, update: impl Fn(&mut PortStats)) {
+    fn update(&mut self, h: &Handshake, update: impl Fn(&mut PortStats, usize)) {
         let c = &h.connection;
         let Some(port) = c.local_port else { return };
         let key = (c.netns, port);
+        let room = most(self.kept, ALL);
         if let Some(port_stats) = self.entry(key) {
-            update(port_stats);
+            let before = port_stats.kept();
+            update(port_stats, room);
+            let more = port_stats.kept() - before;
+            self.kept += more;
         }
+        let room = most(self.kept_in_step, ALL_OF_STEP);
         if let Some(step) = self.steps.back_mut()
             && (step.len() < PORTS || step.contains_key(&key))
         {
-            update(step.entry(key).or_default());
+            let port_stats = step.entry(key).or_default();
+            let before = port_stats.kept();
+            update(port_stats, room);
+            self.kept_in_step += port_stats.kept() - before;
         }
     }
 
     /// A step of the window begins: what is older than the window is forgotten.
     pub(super) fn step(&mut self) {
         let before = std::mem::replace(&mut self.ports, Bounded::new(PORTS));
+        (self.kept, self.kept_in_step) = (0, 0);
         if self.steps.is_empty() {
             let all = before.iter().map(|(key, stats)| (*key, stats.clone()));
             self.steps.push_back(all.collect());
@@ -213,6 +256,7 @@ impl AllPortStats {
                 port_stats.now = stats.now.clone();
             }
         }
+        self.kept = self.ports.iter().map(|(_, stats)| stats.kept()).sum();
     }
 
     pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
@@ -241,6 +285,30 @@ impl AllPortStats {
 mod tests {
     use super::*;
     use crate::verdict::fixtures::half_open_of;
+
+    #[test]
+    fn issue20_all_ports_share_one_bound_and_each_flood_is_seen() {
+        let mut all = AllPortStats::default();
+        for step in 0..2 {
+            // Ports of a tenant, and then the victim's.
+            for n in 0..if step == 0 { 280_000 } else { 1000 } {
+                let peer = std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
+                let mut h = half_open_of(&peer, Outcome::Expired);
+                h.connection.local_port = Some((n % 1000) as u16 + 1);
+                all.note(&h, step);
+            }
+            for n in 0..300_u32 {
+                let peer = std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
+                all.note(&half_open_of(&peer, Outcome::Expired), step);
+            }
+            let of_run: usize = all.ports.iter().map(|(_, stats)| stats.kept()).sum();
+            assert_eq!(of_run, all.kept);
+            assert!(of_run <= ALL + ALL_OF_STEP + 1001 * FEW * 2, "{of_run}");
+            let (_, victim) = all.ports.iter().find(|(key, _)| key.1 == 8080).unwrap();
+            assert!(victim.silent_sources() >= FEW as u64 && victim.sources_are_cut());
+            all.step();
+        }
+    }
 
     #[test]
     fn issue20_sources_that_return_are_counted_as_they_come() {

@@ -37,7 +37,12 @@ fn flood(
     }
     let mut facts = vec![
         format!(
-            "{silent} half-opens at this port whose peer never answered, from {sources} addresses"
+            "{silent} half-opens at this port whose peer never answered, from {}{sources} addresses",
+            if port_stats.sources_are_cut() {
+                "at least "
+            } else {
+                ""
+            }
         ),
         format!(
             "{} of these addresses ever completed a handshake {during}",
