@@ -1,6 +1,6 @@
 //! What was lost: counted once, with the reason.
 
-use std::{sync::Weak, time::Instant};
+use std::{collections::HashMap, sync::Weak, time::Instant};
 
 use aya::maps::MapError;
 use synprobe_ebpf::{
@@ -43,7 +43,7 @@ impl Losses {
     pub fn since_last(
         &mut self,
         probes: &Probes,
-        icmp: &[Weak<IcmpErrors>],
+        icmp: &HashMap<u32, Weak<IcmpErrors>>,
     ) -> Result<Vec<Input>, MapError> {
         // The skips are read before the stand-in's events, so that a reported loss never has to be corrected.
         let skipped = probes.skipped();
@@ -78,7 +78,7 @@ impl Losses {
         let skips = drops_skipped.saturating_sub(self.drops_skipped);
         let [unwatched, held_back] = losses::of_drops(&self.stats, &stats, skips);
         let icmp_lost = icmp
-            .iter()
+            .values()
             .filter_map(Weak::upgrade)
             .map(|errors| errors.drops())
             .sum();

@@ -20,6 +20,7 @@ mod core;
 mod enrich;
 mod holders;
 mod host_names;
+mod icmp_errors;
 mod judging;
 mod losses;
 mod narrow;

@@ -1,7 +1,7 @@
 //! One run on this host: ring, poller and clock → inputs; lines → subscribers.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Weak, mpsc as requests},
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use super::{
     core::Core,
     enrich::Enricher,
     host_names::HostNames,
+    icmp_errors::has_failed,
     losses::Losses,
     polling::Polling,
     recorder::{Prepared, RecordSummary, Recorder},
@@ -29,7 +30,7 @@ use crate::{
         state_counts,
     },
     engine::{Engine, Input},
-    model::{Counted, End, Role, TcpState},
+    model::{Counted, End, Role},
     poller::Poller,
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
@@ -60,8 +61,8 @@ pub(super) struct Run {
     /// Reads the rules of packet filters.
     pub(super) rules: RuleReading,
     /// Where ICMP errors come in.
-    pub(super) icmp: Vec<Weak<IcmpErrors>>,
-    icmp_buffer: icmp::Buffer,
+    pub(super) icmp: HashMap<u32, Weak<IcmpErrors>>,
+    pub(super) icmp_buffer: icmp::Buffer,
     pub(super) probes: Probes,
     ring: Ring,
     /// When the next tick is.
@@ -154,7 +155,7 @@ impl Run {
             enricher,
             polling: Polling::new(requests, reports),
             rules,
-            icmp: Vec::new(),
+            icmp: HashMap::new(),
             icmp_buffer: icmp::Buffer::default(),
             options,
             probes,
@@ -218,7 +219,7 @@ impl Run {
     /// Ring → decode → engine, until the ring is empty or, under load, for one batch; how many records.
     pub(super) fn drain(&mut self) -> usize {
         let (core, enricher, named) = (&mut self.core, &mut self.enricher, &mut self.named);
-        let mut failed = false;
+        let mut failed = Vec::new();
         let mut last = 0;
         let selection = &self.options.selection;
         let enters_dropping = self.options.enters_dropping;
@@ -237,10 +238,9 @@ impl Run {
                     named.insert(netns);
                     last = netns;
                 }
-                failed |= matches!(
-                    event,
-                    Event::Error(..) | Event::State(_, TcpState::SynSent, TcpState::Close)
-                );
+                if has_failed(&event) && !failed.contains(&netns) {
+                    failed.push(netns);
+                }
                 let needs_counters = core.engine.needs_counters(&event);
                 enricher.event(event, needs_counters, &mut |input| core.feed(input));
             }
@@ -250,30 +250,11 @@ impl Run {
             self.polling.wake();
             self.tick = Instant::now();
         }
-        if failed {
-            // The ICMP error came before the failure that it caused.
-            self.drain_icmp();
-        }
+        // The ICMP error came before the failure that it caused.
+        failed.iter().for_each(|netns| self.drain_icmp_of(*netns));
         self.ask_rules(false);
         self.core.end_batch();
         records
-    }
-
-    fn drain_icmp(&mut self) {
-        let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
-        for errors in self.icmp.iter().filter_map(Weak::upgrade) {
-            errors.drain(buffer, |error| {
-                core.feed(Input::IcmpError {
-                    netns: errors.netns(),
-                    at_ns: monotonic_ns(),
-                    seq: error.seq,
-                    local: error.local,
-                    peer: error.peer,
-                    from: error.from,
-                    what: error.words(),
-                });
-            });
-        }
     }
 
     /// Whether there were records.

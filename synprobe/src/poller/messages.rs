@@ -1,7 +1,7 @@
 //! Requests to the poller, and its reports.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Weak,
     time::Duration,
@@ -72,8 +72,8 @@ pub struct Round {
     pub destinations: Vec<(DestinationQuestion, SocketAddr)>,
     /// Of the same, the addresses at which a namespace with a transparent listener has connections.
     pub taken_over: Vec<(u32, SocketAddr)>,
-    /// Where ICMP errors come in, as long as the poller keeps that open: of every namespace in which they may be listened for.
-    pub icmp: Vec<Weak<IcmpErrors>>,
+    /// Where ICMP errors come in, by namespace, as long as the poller keeps that open: of every namespace in which they may be listened for.
+    pub icmp: HashMap<u32, Weak<IcmpErrors>>,
     /// Namespaces that are still there, and were not looked at: nothing happens in them.
     pub idle: Vec<u32>,
     /// Namespaces whose sockets could not be read, and why. The next round tries again.

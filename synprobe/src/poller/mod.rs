@@ -220,8 +220,10 @@ impl Poller {
             paths: self.look_up(paths),
             icmp: self
                 .watched
-                .values()
-                .filter_map(|watched| watched.icmp.as_ref().map(Arc::downgrade))
+                .iter()
+                .filter_map(|(netns, watched)| {
+                    Some((*netns, Arc::downgrade(watched.icmp.as_ref()?)))
+                })
                 .collect(),
             callers,
             at_ns: monotonic_ns(),
