@@ -70,11 +70,14 @@ fn page(program: &Command, command: &Command, date: &str) -> io::Result<ManPage>
 }
 
 /// The generator defines the apostrophe anew for each section, and makes an empty line where a request for one is
-/// meant: mandoc warns of both.
+/// meant, also between the paragraphs of an option: mandoc warns of both.
 fn tidied(text: &str) -> String {
     let apostrophe: String = text.split_inclusive('\n').take(2).collect();
     let once = text.replace(&apostrophe, "");
-    apostrophe + &once.replace("\n.br\n\n.br\n", "\n.sp\n")
+    let lines = once
+        .replace("\n.br\n\n.br\n", "\n.sp\n")
+        .replace("\n\n", "\n.sp\n");
+    apostrophe + &lines.replace("\n.sp\n.br\n", "\n.sp\n")
 }
 
 fn paragraphs(roff: &mut Roff, texts: &[&str]) {

@@ -22,9 +22,23 @@ pub enum FilterError {
     /// Not a port.
     #[error("\"{0}\" is not a port: give 1 to 65535, a range such as 8000-8100, or a list of them")]
     Port(String),
+    /// A service's name.
+    #[error(
+        "\"{0}\" is the name of a service: give the port as a number (see: getent services {0})"
+    )]
+    Service(String),
+    /// An entry of the list is empty.
+    #[error("\"{0}\" has an empty entry: give a list such as 80,443")]
+    EmptyEntry(String),
+    /// One end of a range is missing.
+    #[error("\"{0}\" is a range without its {1} port: give both, such as 8000-8100")]
+    OpenRange(String, &'static str),
     /// First above last.
     #[error("port range {0}-{1} is reversed: did you mean {1}-{0}?")]
     Range(u16, u16),
+    /// The prefix has more bits than the address.
+    #[error("\"{0}\": the prefix of this CIDR is too long, at most /{1}")]
+    Prefix(String, u8),
     /// Not a network.
     #[error("\"{0}\" is not an address or a CIDR: give one such as 10.0.0.0/8 or 2001:db8::/32")]
     Cidr(String),
@@ -90,12 +104,27 @@ impl FromStr for PortSet {
 
     fn from_str(text: &str) -> Result<Self, FilterError> {
         let port = |s: &str| match s.trim().parse::<u16>() {
+            Ok(0) | Err(_) if is_service(s.trim()) => {
+                Err(FilterError::Service(s.trim().to_owned()))
+            }
             Ok(0) | Err(_) => Err(FilterError::Port(s.trim().to_owned())),
             Ok(port) => Ok(port),
         };
         let mut ranges = Vec::new();
         for part in text.split(',') {
-            let range = match part.split_once('-') {
+            if part.trim().is_empty() && !text.trim().is_empty() {
+                return Err(FilterError::EmptyEntry(text.trim().to_owned()));
+            }
+            // The name of a service may contain a hyphen.
+            let range = match part.split_once('-').filter(|_| !is_service(part.trim())) {
+                Some((first, last)) if first.trim().is_empty() != last.trim().is_empty() => {
+                    let missing = if first.trim().is_empty() {
+                        "first"
+                    } else {
+                        "last"
+                    };
+                    return Err(FilterError::OpenRange(part.trim().to_owned(), missing));
+                }
                 Some((first, last)) => (port(first)?, port(last)?),
                 None => (port(part)?, port(part)?),
             };
@@ -108,17 +137,33 @@ impl FromStr for PortSet {
     }
 }
 
+/// Whether it looks like the name of a service: letters, digits and hyphens, and a letter first.
+fn is_service(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+}
+
 /// Parses an address or a CIDR; host bits are cleared.
 ///
 /// # Errors
 ///
-/// [`FilterError::Cidr`].
+/// [`FilterError::Cidr`] and [`FilterError::Prefix`].
 pub fn parse_cidr(text: &str) -> Result<IpNet, FilterError> {
     let text = text.trim();
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map(|net| net.trunc())
-        .map_err(|_| FilterError::Cidr(text.to_owned()))
+        .map_err(|_| {
+            let wrong = || FilterError::Cidr(text.to_owned());
+            let Some((addr, prefix)) = text.split_once('/') else {
+                return wrong();
+            };
+            match (addr.parse::<IpAddr>(), prefix.parse::<u32>()) {
+                (Ok(IpAddr::V4(_)), Ok(33..)) => FilterError::Prefix(text.to_owned(), 32),
+                (Ok(IpAddr::V6(_)), Ok(129..)) => FilterError::Prefix(text.to_owned(), 128),
+                _ => wrong(),
+            }
+        })
 }
 
 /// What is watched; the default is everything.
@@ -296,6 +341,14 @@ mod tests {
         );
         assert_eq!("".parse::<PortSet>(), Err(FilterError::Port("".into())));
         assert_eq!("90-80".parse::<PortSet>(), Err(FilterError::Range(90, 80)));
+        let wrong = |text: &str| text.parse::<PortSet>().unwrap_err().to_string();
+        assert!(wrong("80-").starts_with("\"80-\" is a range without its last port"));
+        assert!(wrong("80,-90").starts_with("\"-90\" is a range without its first port"));
+        assert!(wrong("80,,443").starts_with("\"80,,443\" has an empty entry"));
+        assert!(wrong("80,").contains("empty entry"));
+        for name in ["http", "ftp-data"] {
+            assert!(wrong(name).ends_with(&format!("(see: getent services {name})")));
+        }
     }
 
     #[test]
@@ -337,7 +390,15 @@ mod tests {
         assert_eq!(parse_cidr("::1").unwrap().to_string(), "::1/128");
         assert_eq!(
             parse_cidr("10.0.0.0/33"),
-            Err(FilterError::Cidr("10.0.0.0/33".into()))
+            Err(FilterError::Prefix("10.0.0.0/33".into(), 32))
+        );
+        assert_eq!(
+            parse_cidr("::/129").unwrap_err().to_string(),
+            "\"::/129\": the prefix of this CIDR is too long, at most /128"
+        );
+        assert_eq!(
+            parse_cidr("10.0.0/8"),
+            Err(FilterError::Cidr("10.0.0/8".into()))
         );
     }
 }

@@ -8,7 +8,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::Cli;
+use super::{Cli, errors::one_line, headings::with_headings};
 
 /// What a variable's name begins with.
 const PREFIX: &str = "SYNPROBE_";
@@ -38,18 +38,18 @@ impl Cli {
         let parsed = with_environment(Self::command())
             .try_get_matches_from(&arguments)
             .and_then(|matches| Self::from_arg_matches(&matches));
-        parsed.map_err(|error| {
-            match of_variable(&error, &arguments).or_else(|| of_option(&error)) {
+        parsed.map_err(
+            |error| match of_variable(&error, &arguments).or_else(|| one_line(&error)) {
                 Some(line) => CommandLineError::Value(line),
                 None => CommandLineError::CommandLine(error),
-            }
-        })
+            },
+        )
     }
 }
 
-/// The same command, whose verb reads each option from the environment too.
+/// The same command with the headings of its help, whose verb reads each option from the environment too.
 pub fn with_environment(command: Command) -> Command {
-    command.mut_subcommand(VERB, |verb| {
+    with_headings(command).mut_subcommand(VERB, |verb| {
         verb.mut_args(|argument| match argument.get_long() {
             // clap adds these two, which have no value.
             None | Some("help" | "version") => argument,
@@ -86,17 +86,6 @@ fn of_variable(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     };
     let why = why.unwrap_or_else(|| allowed(error));
     Some(format!("{name}={}: {why}", value.to_string_lossy()))
-}
-
-/// The line of an error that says itself what is wrong with a value.
-fn of_option(error: &clap::Error) -> Option<String> {
-    let ContextValue::String(argument) = error.get(ContextKind::InvalidArg)? else {
-        return None;
-    };
-    let why = std::error::Error::source(error)?;
-    let is_value = error.kind() == ErrorKind::ValueValidation;
-    let option = argument.split([' ', '=']).next()?;
-    is_value.then(|| format!("{option}: {why}"))
 }
 
 fn allowed(error: &clap::Error) -> String {

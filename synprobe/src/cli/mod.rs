@@ -4,7 +4,9 @@
 mod connect;
 mod diagnose;
 mod environment;
+mod errors;
 mod explain;
+mod headings;
 mod join;
 #[cfg(feature = "lab")]
 mod lab;
@@ -26,6 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use connect::ConnectArgs;
 pub use diagnose::DiagnoseArgs;
 pub use environment::{CommandLineError, with_environment};
+pub(crate) use errors::{did_you_mean, likeliest};
 pub use explain::ExplainArgs;
 pub use join::JoinArgs;
 #[cfg(feature = "lab")]
@@ -46,7 +49,9 @@ pub use watch::{States, WatchArgs};
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// When text has colours. auto: on a terminal, unless NO_COLOR is set or TERM is dumb
+    /// When text has colours
+    ///
+    /// auto: on a terminal, unless NO_COLOR is set or TERM is dumb.
     #[arg(
         long,
         global = true,
@@ -76,33 +81,33 @@ pub enum ColorArg {
 /// A verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print every handshake as it happens, then a table of the peers
+    /// Print every handshake as it happens
     Watch(WatchArgs),
-    /// Watch for a while, then list the problems, worst first, with evidence and remedy
+    /// Watch for a while, then say what is wrong
     Diagnose(DiagnoseArgs),
-    /// Record a run: watch, diagnose and others replay it with --replay, on any Linux machine
+    /// Record a run, for --replay of others
     Record(RecordArgs),
-    /// Write one HTML file: what is wrong, with pictures, of a recording or of a run
+    /// Write one HTML file with pictures
     Report(ReportArgs),
-    /// Watch all the time: metrics, open problems and health over HTTP
+    /// Watch all the time: metrics over HTTP
     Serve(ServeArgs),
     #[cfg(feature = "top")]
-    /// Show what is wrong on a screen, live or from a recording: problems, listeners, handshakes, peers
+    /// Show what is wrong on a screen
     Top(TopArgs),
-    /// Join the recordings or the JSON lines of two hosts, handshake by handshake: which way lost what
+    /// Join two hosts: which way lost what
     Join(JoinArgs),
-    /// Explain a verdict: its meaning, its evidence, its remedies, and how to reproduce it
+    /// Explain a verdict
     Explain(ExplainArgs),
-    /// Connect once, and show for each address of the name: timing, SYNs and outcome
+    /// Connect once, and show how it went
     Connect(ConnectArgs),
-    /// Count the sockets in each TCP state, per network namespace and listening port
+    /// Count the sockets in each TCP state
     States(StatesArgs),
-    /// List the listeners with their SYN and accept queues and what limits them, fullest first
+    /// List the listeners with their queues
     Listeners(ListenersArgs),
-    /// Check what this host allows, what is missing, and how to get it
+    /// Check what this host allows, and what is missing
     Preflight(PreflightArgs),
     #[cfg(feature = "lab")]
-    /// Make a handshake fail on purpose, in network namespaces of its own, and watch it
+    /// Make a handshake fail on purpose, to see it
     Lab(LabArgs),
 }
 
@@ -125,5 +130,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        with_environment(Cli::command()).debug_assert();
+    }
+
+    /// The short help of a command is one screen. `serve` names the variable of each option too.
+    #[test]
+    fn the_short_help_is_below_thirty_lines_at_eighty_columns() {
+        let mut command = with_environment(Cli::command().term_width(80));
+        command.build();
+        let lines = |command: &mut clap::Command| command.render_help().to_string();
+        let help = lines(&mut command);
+        assert!(help.lines().count() < 30, "{help}");
+        for verb in command.get_subcommands_mut() {
+            let help = lines(verb);
+            let most = if verb.get_name() == "serve" { 60 } else { 30 };
+            assert!(help.lines().count() < most, "{}: {help}", verb.get_name());
+            assert!(
+                help.lines().all(|line| line.chars().count() <= 80),
+                "{help}"
+            );
+        }
     }
 }

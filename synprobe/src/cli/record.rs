@@ -25,7 +25,9 @@ pub struct RecordArgs {
     /// With --rolling: what the folder may take
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M", requires = "rolling")]
     pub max_size: u64,
-    /// Write what a rolling recording holds into this file. The recorder may go on.
+    /// Join a rolling recording into this file
+    ///
+    /// The recorder may go on.
     #[arg(long, value_name = "FILE", requires = "from")]
     pub cut: Option<PathBuf>,
     /// With --cut: the folder of the rolling recording
@@ -40,12 +42,15 @@ pub struct RecordArgs {
     /// Stop after this time, such as 30s or 5m
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub duration: Option<Duration>,
-    /// Record only handshakes with a retransmission, that failed, or that were slow. The kernel counts
-    /// the others. It costs less; a replay has no healthy handshakes.
+    /// Record only handshakes in trouble
+    ///
+    /// Those with a retransmission, that failed, or that were slow. The kernel counts the others. It costs less;
+    /// a replay has no healthy handshakes.
     #[arg(long)]
     pub quiet: bool,
-    /// With --quiet: a handshake without a retransmission is recorded only above this time, such as
-    /// 300ms
+    /// With --quiet: what is slow, such as 300ms
+    ///
+    /// A handshake without a retransmission is recorded only above this time.
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
     pub slow: Duration,
     /// Kernel side and tables
@@ -59,7 +64,9 @@ pub struct RecordingArgs {
     /// Record the run into this file as well
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     pub record: Option<PathBuf>,
-    /// Take this recording in place of the kernel. Needs no privileges. The selection narrows it further.
+    /// Read this recording in place of the kernel
+    ///
+    /// Needs no privileges. The selection narrows it further.
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
 }

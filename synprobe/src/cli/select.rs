@@ -11,7 +11,9 @@ use crate::{
 /// What is watched.
 #[derive(Debug, Default, Args)]
 pub struct SelectArgs {
-    /// Only these ports, local or peer: a list of ports and ranges, such as 443,8000-8100
+    /// Only these ports, such as 443,8000-8100
+    ///
+    /// Local or peer; a list of ports and ranges.
     #[arg(long, value_name = "PORTS")]
     pub port: Vec<PortSet>,
     /// Only these local ports
@@ -20,13 +22,17 @@ pub struct SelectArgs {
     /// Only these peer ports
     #[arg(long, value_name = "PORTS")]
     pub peer_port: Vec<PortSet>,
-    /// Only peers in these networks, such as 10.0.0.0/8 or 2001:db8::/32
+    /// Only these peers, such as 10.0.0.0/8
+    ///
+    /// Addresses or networks, such as 2001:db8::/32; a list with commas.
     #[arg(long, value_name = "CIDR", value_parser = parse_cidr, value_delimiter = ',')]
     pub peer: Vec<IpNet>,
-    /// Only handshakes in which this host has this role
+    /// Only what this host opens, or accepts
     #[arg(long, value_enum)]
     pub role: Option<RoleArg>,
-    /// Only this network namespace: a name (ip netns), a path, or a pid
+    /// Only this network namespace
+    ///
+    /// A name (ip netns), a path, or a pid.
     #[arg(long, value_name = "NAME|PATH|PID")]
     pub netns: Option<String>,
 }

@@ -1,8 +1,11 @@
 //! Options of the kernel side and of the agent's tables.
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use super::values::bytes;
+use super::values::{bytes, small_count};
 use crate::probe::half_open_source::RequestedMode;
 
 /// Kernel side and tables.
@@ -14,19 +17,24 @@ pub struct TuningArgs {
     pub ring_size: Option<u32>,
     /// Handshakes under way that are remembered. The oldest is evicted; evictions are reported.
     #[arg(long, value_name = "N", default_value = "1000000",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = small_count)]
     pub max_handshakes: u32,
     /// Peers tracked individually, plus up to 8192 unresponsive ones. When the table is full, the
     /// healthiest peer is evicted.
     #[arg(long, value_name = "N", default_value = "32768",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = small_count)]
     pub max_peers: u32,
     /// How the end of a half-open is detected
     #[arg(long, value_enum, default_value_t)]
     pub mode: ModeArg,
-    /// Diagnostics on standard error, including the kernel side's: off, error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    /// Diagnostics on standard error, including the kernel side's
+    #[arg(long, value_name = "LEVEL", default_value = "warn", value_parser = log_levels())]
     pub log_level: log::LevelFilter,
+}
+
+fn log_levels() -> impl TypedValueParser<Value = log::LevelFilter> {
+    let names = ["off", "error", "warn", "info", "debug", "trace"];
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<log::LevelFilter>())
 }
 
 /// How the end of a half-open is detected.

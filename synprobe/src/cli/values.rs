@@ -13,15 +13,38 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = match seconds {
         Some(seconds) => seconds.map_err(|_| wrong())?,
         None => {
+            let days = text.trim().trim_end_matches(['s', 'y', 'a']);
+            if let Some(days) = days
+                .strip_suffix('d')
+                .and_then(|n| n.trim().parse::<u32>().ok())
+            {
+                let hours = u64::from(days) * 24;
+                return Err(format!("\"{text}\": days are not taken, give {hours}h"));
+            }
             let friendly: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
             Duration::try_from(friendly).map_err(|_| wrong())?
         }
     };
     if duration.is_zero() {
-        Err(wrong())
-    } else {
-        Ok(duration)
+        return Err(format!(
+            "\"{text}\" is too short: give a time such as 30s, 5m or 500ms"
+        ));
     }
+    Ok(duration)
+}
+
+/// A whole number from 1 on.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    match text.trim().parse() {
+        Ok(0) | Err(_) => Err(format!("\"{text}\" is not a whole number of 1 or more")),
+        Ok(count) => Ok(count),
+    }
+}
+
+/// As [`count`], at most 2^32 − 1.
+pub(super) fn small_count(text: &str) -> Result<u32, String> {
+    u32::try_from(count(text)?)
+        .map_err(|_| format!("\"{text}\" is too large: at most {}", u32::MAX))
 }
 
 /// As [`duration`], within the range that the kernel side supports.
@@ -80,6 +103,14 @@ mod tests {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
         assert!(duration("0").is_err() && duration("-1s").is_err() && duration("soon").is_err());
+        assert!(duration("0s").unwrap_err().contains("too short"));
+        assert_eq!(
+            duration("2d"),
+            Err("\"2d\": days are not taken, give 48h".to_owned())
+        );
+        assert_eq!(duration("48h"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(count("7"), Ok(7));
+        assert!(count("0").is_err() && count("ten").is_err() && small_count("4294967296").is_err());
         assert_eq!(bytes("8M"), Ok(8 << 20));
         assert_eq!(bytes("1048576"), Ok(1 << 20));
         assert!(bytes("0").is_err() && bytes("2G").is_err() && bytes("8X").is_err());

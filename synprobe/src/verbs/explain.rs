@@ -1,7 +1,11 @@
 //! `synprobe explain`: what a verdict means.
 
 use super::{Failure, USAGE, print};
-use crate::{cli::ExplainArgs, model::VerdictKind, verdict};
+use crate::{
+    cli::{ExplainArgs, did_you_mean, likeliest},
+    model::VerdictKind,
+    verdict,
+};
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let Some(name) = &args.verdict else {
@@ -10,8 +14,13 @@ pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     match VerdictKind::parse(name).and_then(verdict::find) {
         Some(verdict) => print(&verdict::explain::long(verdict)),
         None => {
-            let names: Vec<_> = verdict::ALL.iter().map(|v| v.name()).collect();
-            let line = format!("no verdict \"{name}\"; verdicts: {}", names.join(", "));
+            let better = likeliest(name, verdict::ALL.iter().map(|v| v.name()));
+            let line = match better {
+                None => format!(
+                    "no verdict \"{name}\"; synprobe explain lists all, such as synack-lost"
+                ),
+                better => format!("no verdict \"{name}\"{}", did_you_mean(better)),
+            };
             Err(Failure(line, USAGE))
         }
     }

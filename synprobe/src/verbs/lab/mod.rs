@@ -2,9 +2,9 @@
 
 mod run;
 
-use super::{FAILED, Failure, USAGE, failure, interrupted, print, setup, view};
+use super::{FAILED, Failure, USAGE, failure, interrupted, print, print_json, setup, view};
 use crate::{
-    cli::{FamilyArg, Format, LabArgs},
+    cli::{FamilyArg, Format, LabArgs, did_you_mean, likeliest},
     preflight,
 };
 
@@ -12,11 +12,24 @@ pub use run::{host_error, reader_gone, run as watched};
 
 pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     let Some(name) = args.scenario.as_deref().filter(|_| !args.list) else {
-        return print(&list_scenarios());
+        return match args.format {
+            Format::Text => print(&list_scenarios()),
+            Format::Json => synprobe_lab::all().iter().try_for_each(|s| {
+                print_json(&serde_json::json!({
+                    "name": s.name(), "seconds": s.nominal_seconds(), "summary": s.summary(),
+                }))
+            }),
+        };
     };
-    let Some(scenario) = synprobe_lab::find(name) else {
-        let names: Vec<_> = synprobe_lab::all().iter().map(|s| s.name()).collect();
-        let line = format!("no scenario \"{name}\"; scenarios: {}", names.join(", "));
+    let scenario = synprobe_lab::find(name).or_else(|| synprobe_lab::find(&name.replace('_', "-")));
+    let Some(scenario) = scenario else {
+        let better = likeliest(name, synprobe_lab::all().iter().map(|s| s.name()));
+        let line = match better {
+            None => format!(
+                "no scenario \"{name}\"; synprobe lab --list shows all, such as synack-lost"
+            ),
+            better => format!("no scenario \"{name}\"{}", did_you_mean(better)),
+        };
         return Err(Failure(line, USAGE));
     };
     let family = match args.family {
@@ -24,6 +37,11 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
         FamilyArg::Ipv6 => synprobe_lab::SocketFamily::V6,
         FamilyArg::Mapped => synprobe_lab::SocketFamily::V4Mapped,
     };
+    if !scenario.supports(family) {
+        let family = format!("{:?}", args.family).to_lowercase();
+        let line = format!("scenario {} is not for --family {family}", scenario.name());
+        return Err(Failure(line, USAGE));
+    }
     let failed = |error: &anyhow::Error| Failure(format!("{error:#}"), FAILED);
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let lab = synprobe_lab::Lab::new(family).map_err(|e| failed(&e))?;
