@@ -80,6 +80,8 @@ fn problem(sum: &EarlyResetSum, context: &Context) -> Problem {
     };
     evidence.extend(facts);
     evidence.extend(sum.peers.left_out().map(pro));
+    // A process may have threads with names of their own.
+    let named = sum.one_process || sum.one_command;
     Problem {
         rank: 0,
         verdict: Some(VerdictKind::ResetAfterHandshake),
@@ -92,8 +94,8 @@ fn problem(sum: &EarlyResetSum, context: &Context) -> Problem {
         local_port: c.local_port.filter(|_| !is_client),
         peer_port: c.peer_port.filter(|_| is_client),
         pid: c.pid.filter(|_| sum.one_process),
-        comm: c.comm.clone().filter(|_| sum.one_process),
-        workload: match sum.one_process {
+        comm: c.comm.clone().filter(|_| named),
+        workload: match named {
             true => c.workload.clone(),
             false => Default::default(),
         },
@@ -316,7 +318,7 @@ mod tests {
         other.connection.pid = Some(78);
         other.fin_received = true;
         note(&mut context, reset(Role::Client, 5, 7));
-        note(&mut context, other);
+        note(&mut context, other.clone());
         let p = &problems(&context)[0].problem;
         // Its handshake's record was lost, say.
         assert_eq!(
@@ -324,9 +326,16 @@ mod tests {
             "2 connections to port 5432 completed the handshake and were reset 5 µs (median; 5 µs to 5 µs) after \
              it: a RST came, and no data before it"
         );
-        assert_eq!((p.pid, &p.comm), (None, &None), "of two processes");
+        assert_eq!(p.pid, None, "of two processes");
+        let comm = reset(Role::Client, 5, 7).connection.comm;
+        assert!(comm.is_some());
+        assert_eq!(p.comm, comm, "of one command");
         let facts: Vec<&str> = p.evidence.iter().map(|e| &*e.fact).collect();
         assert!(facts.contains(&"the peer had closed its side first (FIN) in 1 of 2"));
+        other.connection.comm = Some("another".into());
+        note(&mut context, other);
+        let p = &problems(&context)[0].problem;
+        assert_eq!((p.pid, &p.comm), (None, &None), "of two commands");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct EarlyResetSum {
     pub first: Connection,
     /// Whether all are of the first one's process.
     pub one_process: bool,
+    /// Whether all are of the first one's command, in the same unit, container and pod.
+    pub one_command: bool,
     /// How many.
     pub count: u64,
     /// Those of them in which this end had sent data.
@@ -64,6 +66,7 @@ impl EarlyResetSum {
         Self {
             first: first.connection.clone(),
             one_process: true,
+            one_command: true,
             count: 0,
             with_data: 0,
             after_fin: 0,
@@ -78,7 +81,9 @@ impl EarlyResetSum {
 
     fn add(&mut self, r: &ConnectionReset) {
         let c = &r.connection;
-        self.one_process &= (c.pid, &c.comm) == (self.first.pid, &self.first.comm);
+        let first = &self.first;
+        self.one_process &= (c.pid, &c.comm) == (first.pid, &first.comm);
+        self.one_command &= (&c.comm, &c.workload) == (&first.comm, &first.workload);
         self.count += 1;
         self.with_data += u64::from(r.bytes_sent > 0);
         self.after_fin += u64::from(r.fin_received);

@@ -60,6 +60,10 @@ const LONG: Duration = Duration::from_secs(300);
 const CLOSED: Duration = Duration::from_secs(80);
 /// Memory may grow by this factor and this many bytes, because of the allocator.
 const FLAT: (f64, u64) = (1.10, 4 << 20);
+/// By then the tables are full: a window of problems, and two minutes of a recording.
+const WARM: Duration = Duration::from_secs(150);
+/// Memory that no run needs.
+const MOST: u64 = 96 << 20;
 
 /// One sample of the agent.
 #[derive(Clone, Copy, Debug)]
@@ -276,8 +280,9 @@ fn judge(looks: &[MemorySample], scenarios: usize, output: File, outputs: &Outpu
         looks.first().context("no look")?,
         looks.last().context("no look")?,
     );
-    let warm = looks.get(looks.len() / 4).unwrap_or(first);
-    let most = looks.iter().skip(looks.len() / 4).map(|l| l.bytes).max();
+    let warm_at = looks.iter().position(|look| look.at >= WARM);
+    let warm = warm_at.and_then(|at| looks.get(at));
+    let most = looks.iter().map(|l| l.bytes).max().unwrap_or(0);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
         "{scenarios} scenarios in {:.0} s: {handshakes} handshakes with a line and {} only counted, {} records, {} lost",
@@ -286,11 +291,17 @@ fn judge(looks: &[MemorySample], scenarios: usize, output: File, outputs: &Outpu
         number("events")?,
         number("lost")?
     );
+    let warm_mib = warm.map_or(String::new(), |warm| {
+        format!(
+            ", {:.1} after {:.0} s",
+            mib(warm.bytes),
+            warm.at.as_secs_f64()
+        )
+    });
     println!(
-        "memory {:.1} MiB at first, {:.1} warm, {:.1} at most since, {:.1} at the end",
+        "memory {:.1} MiB at first{warm_mib}, {:.1} at most, {:.1} at the end",
         mib(first.bytes),
-        mib(warm.bytes),
-        mib(most.unwrap_or(0)),
+        mib(most),
         mib(last.bytes)
     );
     println!(
@@ -317,6 +328,11 @@ fn judge(looks: &[MemorySample], scenarios: usize, output: File, outputs: &Outpu
         open.len(),
         open[0]
     );
+    ensure!(most <= MOST, "memory grew to {most} bytes");
+    // A short run ends before the tables are full.
+    let Some(warm) = warm else {
+        return Ok(());
+    };
     let bound = (warm.bytes as f64 * FLAT.0) as u64 + FLAT.1;
     ensure!(
         last.bytes <= bound,
