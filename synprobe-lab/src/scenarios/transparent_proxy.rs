@@ -50,7 +50,7 @@ impl Scenario for TransparentProxyScenario {
     }
 
     fn summary(&self) -> &'static str {
-        "TPROXY hands connections to a proxy that does not accept; the application on the port called has room"
+        "TPROXY hands connections to a proxy that does not accept; the application on the port has room"
     }
 
     fn nominal_seconds(&self) -> u32 {
