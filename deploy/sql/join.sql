@@ -9,11 +9,11 @@ halves AS (SELECT * FROM handshakes WHERE role = 'server'),
 -- The clocks: two hosts that surely have the same connect bound the offset. Of each minute the narrowest.
 exchanges AS (
     SELECT c.node AS c_node, s.node AS s_node, c.at_us AS at_us,
-        s.began_us - s.error_us - c.at_us AS lowest_us,
+        CASE WHEN c.established = 1 THEN s.began_us - s.error_us - c.at_us END AS lowest_us,
         least(s.began_us + s.error_us - c.began_us + c.error_us,
-            CASE WHEN s.established = 1 THEN s.at_us - c.at_us END) AS highest_us
+            CASE WHEN c.established = 1 AND s.established = 1 THEN s.at_us - c.at_us END) AS highest_us
     FROM clients c JOIN halves s ON c.syn_seq = s.syn_seq
-    WHERE c.node <> s.node AND c.established = 1 AND s.began_us IS NOT NULL AND c.began_us IS NOT NULL
+    WHERE c.node <> s.node AND s.began_us IS NOT NULL AND c.began_us IS NOT NULL
         AND (c.syn_ack_seq = s.syn_ack_seq OR (c.local_addr = s.peer_addr AND c.local_port = s.peer_port
             AND c.peer_addr = s.local_addr AND c.peer_port = s.local_port
             AND coalesce(c.syn_ack_seq = s.syn_ack_seq, true)))
@@ -24,6 +24,10 @@ clocks AS MATERIALIZED (
         min(highest_us - lowest_us) / 2 + 5 AS sample_error_us
     FROM exchanges WHERE lowest_us <= highest_us
     GROUP BY c_node, s_node, floor(at_us / 60000000)
+),
+-- Where no handshake bounds it from both sides, the lowest upper bound.
+rough AS (
+    SELECT c_node AS client, s_node AS server, min(highest_us) AS rough_us FROM exchanges GROUP BY c_node, s_node
 ),
 
 -- Which half-open may be of which connect: by the sequence number, else by the ends.
@@ -71,20 +75,24 @@ fitting AS (
     SELECT c_node, c_id, c_at, s_node, s_id, s_at, by_number,
         CASE WHEN error_before <= coalesce(error_after, error_before) THEN offset_before ELSE offset_after END AS clock_us,
         least(error_before, error_after) AS clock_error,
+        coalesce(CASE WHEN error_before <= coalesce(error_after, error_before) THEN offset_before ELSE offset_after END,
+            rough_us) AS near_us,
         row_number() OVER (PARTITION BY s_node, s_id, s_at
             ORDER BY by_number DESC, answer DESC, same_ends DESC, c_at DESC) AS place
-    FROM candidates_clock
-    WHERE CASE WHEN least(error_before, error_after) IS NULL
+    FROM candidates_clock m LEFT JOIN rough k ON k.client = m.c_node AND k.server = m.s_node
+    WHERE CASE WHEN coalesce(offset_before, offset_after, rough_us) IS NULL
         THEN by_number = 1 AND (same_ends = 1 OR answer = 1)
         ELSE (same_ends = 1 OR answer >= 0 OR same_port = 1)
-            AND s_earliest - coalesce(offset_before, offset_after) <= c_at + 5000000 + least(error_before, error_after)
-            AND s_at - coalesce(offset_before, offset_after) >= c_earliest - 5000000 - least(error_before, error_after)
+            AND s_earliest - coalesce(offset_before, offset_after, rough_us)
+                <= c_at + coalesce(5000000 + least(error_before, error_after), 20000000)
+            AND s_at - coalesce(offset_before, offset_after, rough_us)
+                >= c_earliest - coalesce(5000000 + least(error_before, error_after), 20000000)
         END
 ),
 -- Each half-open of a connect, in the order of their beginnings.
 joined AS MATERIALIZED (
     SELECT f.c_node AS c_node, f.c_id AS c_id, f.c_at AS c_at, f.s_node AS s_node, f.s_id AS s_id, f.s_at AS s_at,
-        f.by_number AS by_number, f.clock_us AS clock_us, f.clock_error AS clock_error,
+        f.by_number AS by_number, f.clock_us AS clock_us, f.clock_error AS clock_error, f.near_us AS near_us,
         c.began_us AS c_began, c.earliest_us AS c_earliest, c.established AS c_established,
         c.retransmits AS c_retransmits, c.verdict AS c_verdict, c.confidence AS c_confidence,
         c.open_reason AS c_open, c.syn_ack_seq AS c_answer, c.local_addr AS c_local_addr,
@@ -137,7 +145,7 @@ syns AS MATERIALIZED (
 -- What both ends counted.
 counted AS (
     SELECT j.c_node AS c_node, j.c_id AS c_id, j.c_at AS c_at, j.s_node AS s_node,
-        max(j.by_number) AS by_number, max(j.clock_us) AS clock_us, max(j.clock_error) AS clock_error,
+        max(j.by_number) AS by_number, max(j.clock_us) AS clock_us, max(j.clock_error) AS clock_error, max(j.near_us) AS near_us,
         any_value(j.c_began) AS c_began, any_value(j.c_earliest) AS c_earliest, any_value(j.c_established) AS c_established,
         any_value(j.c_retransmits) AS c_retransmits, any_value(j.c_verdict) AS c_verdict,
         any_value(j.c_confidence) AS c_confidence, any_value(j.c_open) AS c_open, any_value(j.c_answer) AS c_answer,
@@ -298,11 +306,11 @@ together AS (
             CASE WHEN g.s_broken > 0 OR coalesce(g.c_open IN ('evicted', 'end_not_seen'), false)
                 THEN 'the end of it was not seen; ' ELSE '' END,
             CASE WHEN g.hosts > 1 THEN 'several hosts got its SYNs; ' ELSE '' END) AS unclear,
-        least(g.s_earliest, g.c_earliest + coalesce(g.clock_us, 0)) AS s_from,
-        greatest(g.s_last, coalesce(g.clock_us, 0) + CASE WHEN g.c_established = 1 THEN g.c_at
+        least(g.s_earliest, g.c_earliest + coalesce(g.near_us, 0)) AS s_from,
+        greatest(g.s_last, coalesce(g.near_us, 0) + CASE WHEN g.c_established = 1 THEN g.c_at
             ELSE coalesce(g.last_syn_us, g.c_began, g.c_at) END) AS s_to,
-        g.c_earliest + coalesce(g.clock_us, 0) - 200000 AS refused_from,
-        g.c_at + coalesce(g.clock_us, 0) + 200000 AS refused_to
+        g.c_earliest + coalesce(g.near_us, 0) - 200000 AS refused_from,
+        g.c_at + coalesce(g.near_us, 0) + 200000 AS refused_to
     FROM segments g
     LEFT JOIN answered a ON a.c_node = g.c_node AND a.c_id = g.c_id AND a.c_at = g.c_at AND a.s_node = g.s_node
     LEFT JOIN outlived o ON o.c_node = g.c_node AND o.c_id = g.c_id AND o.c_at = g.c_at AND o.s_node = g.s_node

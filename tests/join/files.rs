@@ -375,7 +375,7 @@ pub fn refused_without_an_event() -> Result<()> {
     Ok(())
 }
 
-/// No handshake shows the offset of the clocks, and one half-open has no number: its SYN is not called lost.
+/// No handshake bounds the offset of the clocks from both sides, and one half-open has no number.
 pub fn unknown_clocks() -> Result<()> {
     let mut ours = Lines::of(0, 0, json!({}));
     let mut theirs = Lines::of(HOUR_US, 0, json!({}));
@@ -406,15 +406,34 @@ pub fn unknown_clocks() -> Result<()> {
         ),
     );
     let (lines, _) = joined(
-        &ours.end(200_000_000, 0),
-        &theirs.end(200_000_000, 0),
+        &ours.clone().end(200_000_000, 0),
+        &theirs.clone().end(200_000_000, 0),
         "unknown",
     )?;
     let pair = pairs(&lines)
         .into_iter()
         .find(|p| p["client"]["id"] == 77)
         .context("the connect")?;
+    // It is joined by its ends, for the upper bound of the offset is known.
     ensure!(pair["clock_offset_us"].is_null(), "{pair:#}");
+    ensure!(
+        pair["verdict"] == "lost-toward-client" && pair["lost"]["toward_server"] == 0,
+        "{pair:#}"
+    );
+    // Without it a SYN is missing, and a half-open without its number may have been lost with it.
+    let mut alone = Lines::of(HOUR_US, 0, json!({}));
+    alone.text = theirs
+        .text
+        .lines()
+        .filter(|l| !l.contains("\"id\":78,"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let (lines, _) = joined(
+        &ours.end(200_000_000, 0),
+        &alone.end(200_000_000, 0),
+        "unknown-alone",
+    )?;
+    let pair = in_trouble(&lines)?;
     ensure!(
         pair["verdict"] == "insufficient" && pair["lost"]["toward_server"].is_null(),
         "{pair:#}"
