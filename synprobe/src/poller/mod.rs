@@ -151,7 +151,7 @@ impl Poller {
                 watched.alone = false;
                 return true;
             }
-            if let Some(netns) = index.find(*inode) {
+            if let Some(netns) = index.find_used(*inode) {
                 watched.netns = netns;
                 return true;
             }

@@ -44,6 +44,8 @@ struct Known {
     held: HashMap<u32, PathBuf>,
     names: scan::Names,
     wanted: HashSet<u32>,
+    /// Names and processes are to be looked at again.
+    stale: bool,
     /// A thread walks, or will.
     walking: bool,
     walks: Walks,
@@ -100,7 +102,19 @@ impl NetnsIndex {
         found
     }
 
-    /// The same, where a process was just seen in it: no walk is needed while that one lives.
+    /// The same, where a name or a process shows it. Descriptors do not count: they may be ours, or another agent's,
+    /// which keeps the namespace for no better reason.
+    pub fn find_used(&self, inode: u32) -> Option<NetNs> {
+        let mut known = self.known();
+        let found = known.open_used(inode);
+        if found.is_none() {
+            known.stale = true;
+            self.walk_soon(&mut known);
+        }
+        found
+    }
+
+    /// As [`Self::find`], where a process was just seen in it: no walk is needed while that one lives.
     pub fn find_by(&self, inode: u32, pid: u32) -> Option<NetNs> {
         let mut known = self.known();
         if let Some(found) = known.open(inode) {
@@ -146,7 +160,11 @@ impl NetnsIndex {
             let pause = self.known().walks.pause(Instant::now());
             thread::sleep(pause);
             let began = thread_cpu();
-            let wanted = std::mem::take(&mut self.known().wanted);
+            let wanted = {
+                let mut known = self.known();
+                known.stale = false;
+                std::mem::take(&mut known.wanted)
+            };
             let paths = scan::paths();
             let missing = wanted.iter().any(|inode| !paths.contains_key(inode));
             // All that this longer walk shows is remembered: the next new one is found without another.
@@ -160,7 +178,7 @@ impl NetnsIndex {
             (known.paths, known.held) = (paths, held);
             known.walks.ended(Instant::now(), took);
             self.shared.walked.fetch_add(1, Ordering::Relaxed);
-            if known.wanted.is_empty() {
+            if known.wanted.is_empty() && !known.stale {
                 known.walking = false;
                 return;
             }
@@ -169,14 +187,20 @@ impl NetnsIndex {
 }
 
 impl Known {
+    /// Opens a namespace where the last walk saw a name or a process of it.
+    fn open_used(&mut self, inode: u32) -> Option<NetNs> {
+        let path = self.paths.get(&inode)?;
+        let found = scan::open_as(inode, path, || scan::name_of_path(inode, path));
+        if found.is_none() {
+            self.paths.remove(&inode);
+        }
+        found
+    }
+
     /// Opens a namespace where the last walk saw it.
     fn open(&mut self, inode: u32) -> Option<NetNs> {
-        if let Some(path) = self.paths.get(&inode) {
-            let found = scan::open_as(inode, path, || scan::name_of_path(inode, path));
-            if found.is_some() {
-                return found;
-            }
-            self.paths.remove(&inode);
+        if let Some(found) = self.open_used(inode) {
+            return Some(found);
         }
         let path = self.held.get(&inode)?;
         let found = scan::open_as(inode, path, || format!("netns:[{inode}]"));
@@ -243,6 +267,28 @@ mod tests {
         let found = index.find_by(here, std::process::id());
         assert_eq!(found.map(|found| found.inode()), Some(here));
         assert!(!index.known().walking && index.walked() == 0);
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn issue20_a_descriptor_is_no_user() {
+        let ours = NetNs::new_anonymous().unwrap();
+        let index = NetnsIndex::default();
+        assert!(
+            eventually(&index, ours.inode()).is_some(),
+            "it can be found by it"
+        );
+        let walked = index.walked();
+        assert!(index.find_used(ours.inode()).is_none());
+        while index.walked() == walked {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(
+            index.find_used(ours.inode()).is_none(),
+            "and is nobody else's"
+        );
+        let here = NetNs::current().unwrap();
+        assert!(index.find_used(here.inode()).is_some());
     }
 
     #[test]
