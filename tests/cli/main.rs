@@ -33,7 +33,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 29] = [
+    let tests: [(&str, harness::TestFn); 30] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         ("page-fits-the-width", terminal::page_fits),
         ("explain", pages::explain),
         ("listeners-nobody", pages::nobody_listens),
+        ("states-port", pages::states_of_a_port),
         ("listeners-not-root", pages::listeners_not_root),
         ("sigint", || ends_with_the_summary(libc::SIGINT)),
         ("sigterm", || ends_with_the_summary(libc::SIGTERM)),

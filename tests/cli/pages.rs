@@ -286,6 +286,36 @@ pub fn nobody_listens() -> Result<()> {
     Ok(())
 }
 
+/// `states --port` has the listeners on these ports, in text and in JSON.
+pub fn states_of_a_port() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _full = lab.listen(PORT, 3)?;
+    let _other = lab.listen(PORT + 1, 3)?;
+    let _clients = fill_queue(&lab)?;
+    let netns = netns_path(&lab.server);
+    let port = PORT.to_string();
+    let arguments = ["states", "--netns", &netns, "--port", &port];
+    let ran = run(&arguments)?;
+    ensure!(ran.code == Some(DONE) && ran.err.is_empty(), "{ran:?}");
+    ensure!(ran.out.contains(&format!("0.0.0.0:{PORT} ")), "{ran:?}");
+    ensure!(ran.out.contains(" 4/3 "), "{ran:?}");
+    ensure!(!ran.out.contains(&format!(":{} ", PORT + 1)), "{ran:?}");
+    let json = run(&[&arguments[..], &["--format", "json"]].concat())?;
+    let [line] = &json.out.lines().collect::<Vec<_>>()[..] else {
+        anyhow::bail!("not one namespace: {json:?}");
+    };
+    let namespace: serde_json::Value = serde_json::from_str(line)?;
+    let listeners = namespace["listeners"].as_array().context("listeners")?;
+    ensure!(
+        listeners.len() == 1 && listeners[0]["local_port"] == PORT,
+        "{line}"
+    );
+    let none = run(&["states", "--netns", &netns, "--port", "1"])?;
+    ensure!(none.code == Some(DONE), "{none:?}");
+    ensure!(none.out == "no listener on these ports\n", "{none:?}");
+    Ok(())
+}
+
 /// Without privileges its own namespace is shown, and what may not be entered is said.
 pub fn listeners_not_root() -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -300,6 +330,8 @@ pub fn listeners_not_root() -> Result<()> {
     };
     ensure!(line["accept_queue"] == 0, "{line}");
     ensure!(line["pid"].is_null(), "another user's: {line}");
+    // What could not be seen is one line.
+    ensure!(ran.err.lines().count() <= 1, "{ran:?}");
     for said in ran.err.lines() {
         ensure!(
             said.starts_with("synprobe: ") && said.contains("root"),

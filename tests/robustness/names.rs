@@ -14,7 +14,7 @@ use serde_json::Value;
 use synprobe::util::format::is_hazardous;
 use synprobe_lab::{Client, Lab, PORT, SocketFamily};
 use synprobe_tests::{
-    binary::{Ran, command, ended, netns_path, run, signal},
+    binary::{Ran, command, ended, netns_path, signal},
     schema,
 };
 
@@ -175,7 +175,9 @@ pub fn pages() -> Result<()> {
         &["states"],
     ] {
         for format in ["text", "json"] {
-            let ran = run(&[verb, &["--format", format, "--netns", &pid]].concat())?;
+            let mut command = command(&[verb, &["--format", format, "--netns", &pid]].concat())?;
+            // Long names are cut where they do not fit.
+            let ran = ended(command.env("COLUMNS", "300").spawn()?)?;
             ensure!(ran.code == Some(0), "{ran:?}");
             harmless(&ran)?;
             if format == "text" {

@@ -14,6 +14,12 @@ pub struct ListenersArgs {
     /// Only this network namespace: a name (ip netns), a path, or a pid
     #[arg(long, value_name = "NAME|PATH|PID")]
     pub netns: Option<String>,
+    /// Also listeners at which nothing waits
+    ///
+    /// Without it, and without --port and --netns, text has only those in whose queues something waits, or that have
+    /// dropped something. JSON has all.
+    #[arg(long)]
+    pub all: bool,
     /// Aligned text, or one JSON object a line (docs/events.md)
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{FAILED, Failure, failure, in_colour, no_netns, print, view};
+use super::{FAILED, Failure, failure, no_netns, not_seen, print, terminal, view};
 use crate::{
     cli::{Format, ListenersArgs},
     diag::listener_table::read_listeners,
@@ -19,16 +19,15 @@ pub(super) fn run(args: &ListenersArgs) -> Result<(), Failure> {
     let only = args.netns.as_deref().map(NetNs::resolve).transpose();
     let selection = args.selection();
     let table = read_listeners(only.map_err(|e| no_netns(&e))?, &selection.local_ports);
-    for failure in &table.failures {
-        message(Priority::Warning, failure);
-    }
+    not_seen(&table.failures);
     if table.nothing {
         return Err(Failure("no namespace could be read".to_owned(), FAILED));
     }
     let described = selection.describe();
     let asked = described.get("local_port").map(String::as_str);
     if args.format == Format::Text {
-        return print(&listeners::text(&table, asked, in_colour()));
+        let all = args.all || asked.is_some() || args.netns.is_some();
+        return print(&listeners::text(&table, asked, all, terminal::style()));
     }
     if table.lines.is_empty() {
         // Standard output carries JSON only.

@@ -213,6 +213,13 @@ fn no_netns(error: &NetnsError) -> Failure {
     Failure(error.to_string(), code)
 }
 
+/// One line for all that could not be seen.
+fn not_seen(failures: &[String]) {
+    if !failures.is_empty() {
+        message(Priority::Warning, &failures.join("; "));
+    }
+}
+
 fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
     let Some(requested) = args.ring_size else {
         return Ok(match detail {

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
+use super::{Style, page::fill};
 use crate::{
     model::{LimitedBy, Listener, ListenerTable, who},
     util::format::safe,
@@ -15,12 +16,28 @@ fn unknown<T: ToString>(value: Option<T>) -> String {
     value.map_or("?".to_owned(), |value| value.to_string())
 }
 
-/// The table as text. `asked`: the ports that were requested, if any.
-pub fn text(table: &ListenerTable, asked: Option<&str>, colour: bool) -> String {
+/// Whether something waits in a queue of it, or was dropped.
+fn is_troubled(l: &Listener) -> bool {
+    l.accept_queue != Some(0) || l.syn_queue != Some(0) || l.drops.is_some_and(|n| n > 0)
+}
+
+/// The least that is left of a cell, by column; `LIMITED BY` is left out as a whole.
+const SHORTEST: [usize; 7] = [20, 8, 8, 9, 12, 0, 5];
+/// The columns that give way where a line is too long, in this order.
+const GIVING_WAY: [usize; 4] = [1, 2, 5, 0];
+
+/// The table as text. `asked`: the ports that were requested, if any. `all`: also the listeners in whose queues
+/// nothing waits, and that have dropped nothing.
+pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style) -> String {
     let named = table
         .namespaces
         .iter()
         .any(|namespace| &*namespace.name != "host");
+    let shown: Vec<&Listener> = table
+        .listeners()
+        .filter(|l| all || is_troubled(l))
+        .collect();
+    let more = table.listeners().count() - shown.len();
     let mut rows = vec![
         [
             "LISTENER",
@@ -33,16 +50,41 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, colour: bool) -> String 
         ]
         .map(str::to_owned),
     ];
-    rows.extend(table.listeners().map(row));
+    rows.extend(shown.iter().map(|l| row(l)));
     let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max();
-    let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    if !named {
+        widths[2] = 0;
+    }
+    // Two columns between cells, and `FULL`.
+    let is_any_full = shown.iter().any(|l| is_full(l));
+    let end = if is_any_full { 4 } else { 0 };
+    let total = |widths: &[usize; 7]| -> usize {
+        let cells = widths.iter().filter(|width| **width > 0);
+        cells.map(|width| width + 2).sum::<usize>() + end
+    };
+    for column in GIVING_WAY {
+        let too_long = total(&widths).saturating_sub(style.width);
+        if too_long > 0 && widths[column] > SHORTEST[column] {
+            widths[column] = match column {
+                5 => 0,
+                _ => widths[column]
+                    .saturating_sub(too_long)
+                    .max(SHORTEST[column]),
+            };
+        }
+    }
     let mut text = String::new();
-    let full = std::iter::once(false).chain(table.listeners().map(is_full));
+    let full = std::iter::once(false).chain(shown.iter().map(|l| is_full(l)));
     for (row, full) in rows.iter().zip(full) {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let cell = match column {
+                0 => shortened_addr(cell, width),
+                _ => shortened(cell, width),
+            };
             let _ = match column {
-                2 if !named => Ok(()),
+                _ if width == 0 => Ok(()),
                 // Numbers are right-aligned.
                 3 | 4 | 6 => write!(line, "{cell:>width$}  "),
                 _ => write!(line, "{cell:<width$}  "),
@@ -51,21 +93,43 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, colour: bool) -> String 
         if full {
             line.push_str("FULL");
         }
-        let line = line.trim_end();
-        let _ = match full && colour {
-            true => writeln!(text, "\x1b[31m{line}\x1b[0m"),
-            false => writeln!(text, "{line}"),
-        };
+        let code = if full { "31" } else { "" };
+        let _ = writeln!(text, "{}", style.paint(code, line.trim_end()));
     }
-    if rows.len() == 1 {
-        let _ = writeln!(text, "{}", no_listener(asked));
+    match (rows.len(), more) {
+        (1, 0) => {
+            let _ = writeln!(text, "{}", no_listener(asked));
+        }
+        (_, 0) => (),
+        (1, n) => {
+            let _ = writeln!(text, "nothing waits at {n} listeners (--all lists them)");
+        }
+        (_, n) => {
+            let _ = writeln!(
+                text,
+                "nothing waits at {n} more listeners (--all lists them)"
+            );
+        }
     }
-    for (n, namespace) in table.namespaces.iter().enumerate() {
-        let gap = if n == 0 { "\n" } else { "" };
+    let mut is_first = true;
+    let mut others = 0;
+    for namespace in &table.namespaces {
+        let is_shown = shown
+            .iter()
+            .any(|l| l.netns_name.as_deref().unwrap_or_default() == &*namespace.name);
+        let has_overflows = namespace.overflows.is_none_or(|n| n > 0);
+        let is_alone = table.namespaces.len() == 1;
+        if !(all || is_alone || is_shown || has_overflows) {
+            others += 1;
+            continue;
+        }
+        if is_first {
+            text.push('\n');
+            is_first = false;
+        }
         let settings = &namespace.settings;
-        let _ = writeln!(
-            text,
-            "{gap}{}: ListenOverflows {}, SyncookiesSent {}; somaxconn {}, tcp_max_syn_backlog {}, tcp_syncookies {}",
+        let line = format!(
+            "{}: ListenOverflows {}, SyncookiesSent {}; somaxconn {}, tcp_max_syn_backlog {}, tcp_syncookies {}",
             safe(&namespace.name),
             unknown(namespace.overflows),
             unknown(namespace.syn_cookies),
@@ -73,15 +137,43 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, colour: bool) -> String 
             unknown(settings.tcp_max_syn_backlog),
             unknown(settings.tcp_syncookies),
         );
+        for line in fill("", "  ", &line, style.width) {
+            let _ = writeln!(text, "{line}");
+        }
         for shared in &namespace.shared {
-            let _ = writeln!(
-                text,
-                "  {}: {} half-opens in the SYN queues of {} sockets (SO_REUSEPORT)",
+            let line = format!(
+                "{}: {} half-opens in the SYN queues of {} sockets (SO_REUSEPORT)",
                 shared.local, shared.half_opens, shared.members,
             );
+            for line in fill("  ", "    ", &line, style.width) {
+                let _ = writeln!(text, "{line}");
+            }
         }
     }
+    if others > 0 {
+        let _ = writeln!(text, "{others} more namespaces without an overflow (--all)");
+    }
     text
+}
+
+/// The same for an address; its port stays.
+pub(super) fn shortened_addr(cell: &str, width: usize) -> String {
+    match cell.rsplit_once(':') {
+        Some((addr, port)) if cell.len() > width => {
+            let addr = shortened(addr, width.saturating_sub(port.len() + 1));
+            format!("{addr}:{port}")
+        }
+        _ => cell.to_owned(),
+    }
+}
+
+/// With an ellipsis in place of its end, where it is too long.
+pub(super) fn shortened(cell: &str, width: usize) -> String {
+    if cell.chars().count() <= width {
+        return cell.to_owned();
+    }
+    let kept: String = cell.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
 }
 
 /// The line for an empty table.
@@ -162,7 +254,8 @@ mod tests {
         };
         // A queue at its limit takes one more: it is not full yet.
         let list = vec![at(129, 0, 82), at(128, 0, 81), at(3, 90, 83), at(0, 0, 80)];
-        let text = text(&table(list), None, false);
+        let list = || list.clone();
+        let shown = text(&table(list()), None, true, Style::default());
         let expected = "\
 LISTENER    PROCESS  SYN-Q/MAX  ACCEPT-Q/MAX  LIMITED BY      DROPS
 0.0.0.0:82  app/77       0/128       129/128  listen backlog    129  FULL
@@ -172,7 +265,38 @@ LISTENER    PROCESS  SYN-Q/MAX  ACCEPT-Q/MAX  LIMITED BY      DROPS
 
 host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 512, tcp_syncookies 1
 ";
-        assert_eq!(text, expected);
+        assert_eq!(shown, expected);
+        // Nothing waits at the last one.
+        let shown = text(&table(list()), None, false, Style::plain(80));
+        let more = "nothing waits at 1 more listeners (--all lists them)\n\nhost: ";
+        assert!(
+            !shown.contains("0.0.0.0:80 ") && shown.contains(more),
+            "{shown}"
+        );
+    }
+
+    /// Names give way, then what limits a queue; the numbers never.
+    #[test]
+    fn a_table_fits_eighty_columns() {
+        let long = Listener {
+            local_addr: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
+            comm: Some("a-name-of-a-program".into()),
+            netns_name: Some("a-namespace-with-a-long-name".into()),
+            limited_by: Some(LimitedBy::TcpMaxSynBacklog),
+            drops: Some(1_234_567),
+            ..listener(200, 17)
+        };
+        let mut shown = table(vec![long]);
+        shown.namespaces[0].name = "a-namespace-with-a-long-name".into();
+        let shown = text(&shown, None, false, Style::plain(80));
+        let row = shown.lines().nth(1).unwrap();
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 80),
+            "{shown}"
+        );
+        assert!(row.starts_with("[2001:db8:1111…:8080 "), "{shown}");
+        assert!(row.contains("17/128") && row.contains("200/128"), "{shown}");
+        assert!(row.contains("1234567") && row.ends_with("FULL"), "{shown}");
     }
 
     #[test]
@@ -187,7 +311,7 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
             members: 2,
             half_opens: 307,
         }];
-        let text = text(&shown, None, false);
+        let text = text(&shown, None, true, Style::default());
         assert_eq!(text.matches("?/128").count(), 2, "{text}");
         let last = text.lines().last().unwrap();
         assert_eq!(
@@ -204,7 +328,11 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
             comm: None,
             ..listener(200, 0)
         };
-        let text = text(&table(vec![full]), None, true);
+        let coloured = Style {
+            width: 100,
+            colour: true,
+        };
+        let text = text(&table(vec![full]), None, true, coloured);
         let line = text.lines().nth(1).unwrap();
         assert!(line.starts_with("\x1b[31m0.0.0.0:8080  ?"), "{line:?}");
         assert!(
@@ -221,7 +349,7 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
         };
         let mut both = table(vec![listener(5, 0), elsewhere]);
         both.namespaces[0].name = "blue\x1b[0m".into();
-        let text = text(&both, None, false);
+        let text = text(&both, None, true, Style::default());
         assert!(text.contains("NETNS") && text.contains("blue"), "{text}");
         assert!(
             !text.contains('\x1b'),
@@ -232,7 +360,7 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     #[test]
     fn an_empty_table_names_the_ports() {
         let nothing = ListenerTable::default();
-        let text = text(&nothing, Some("8080,9000-9010"), false);
+        let text = text(&nothing, Some("8080,9000-9010"), false, Style::default());
         assert!(text.starts_with("LISTENER"), "{text}");
         assert!(text.ends_with("no listener on 8080,9000-9010\n"), "{text}");
     }
