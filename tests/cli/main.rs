@@ -33,7 +33,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 30] = [
+    let tests: [(&str, harness::TestFn); 31] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("sighup-ignored", sighup_ignored),
         ("sigquit", sigquit),
         ("watch-terminal", terminal::watch),
+        ("connect-terminal", terminal::connect),
         ("ready-when-attached", service::ready_when_attached),
         ("issue19-journal-priorities", service::issue19_priorities),
         ("killed-watch-leaves-nothing", killed_watch),

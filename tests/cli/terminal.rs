@@ -187,6 +187,37 @@ pub fn watch() -> Result<()> {
     Ok(())
 }
 
+/// The SYNs are there while they are sent, and the page fits.
+pub fn connect() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _full = lab.listen(PORT, 3)?;
+    let _clients = pages::fill_queue(&lab)?;
+    let netns = netns_path(&lab.client);
+    let target = lab.server_addr(PORT).to_string();
+    let fixed = ["connect", "--netns", &netns, &target];
+    let mut pty = on_terminal(&[&fixed[..], &["--timeout", "30s"]].concat(), "xterm", 80)?;
+    pty.until_shown("trying each address for up to 30.0 s; Ctrl-C ends early")?;
+    pty.until_shown("SYN+1 ")?;
+    let has_page = |lines: &[String]| lines.iter().any(|line| line.contains("not connected"));
+    ensure!(!has_page(&pty.lines()), "{:?}", pty.lines());
+    pty.signal(libc::SIGINT)?;
+    let status = pty.ended()?;
+    ensure!(status.code() == Some(4), "{status}: {:?}", pty.lines());
+    ensure!(has_page(&pty.lines()), "{:?}", pty.lines());
+    let written = String::from_utf8_lossy(&pty.written).into_owned();
+    ensure!(
+        written.contains("\x1b[1;31mnot connected: 1 address"),
+        "{written}"
+    );
+    let wide = without_colours(&written.replace("\r\n", "\n"));
+    let too_wide = wide.lines().find(|line| {
+        let is_step = line.starts_with("   try: ") || line.starts_with("        ");
+        line.chars().count() > 80 && !is_step
+    });
+    ensure!(too_wide.is_none(), "{too_wide:?}");
+    Ok(())
+}
+
 fn without_colours(text: &str) -> String {
     let mut plain = String::new();
     for (n, part) in text.split("\x1b[").enumerate() {

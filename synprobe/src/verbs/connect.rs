@@ -1,17 +1,20 @@
 //! `synprobe connect`: one connect, watched.
 
-use std::io;
+use std::io::{self, BufWriter, IsTerminal};
 
 use super::{
-    FAILED, Failure, HOST, NOT_CONNECTED, USAGE, failure, interrupted, no_netns, print, setup, view,
+    FAILED, Failure, HOST, NOT_CONNECTED, USAGE, failure, interrupted, no_netns, print, setup,
+    terminal, view,
 };
 use crate::{
     cli::{ConnectArgs, Format},
     connect::{self, AddressFamily},
+    model::{Body, Line},
     pipeline::WatchError,
     preflight,
     sys::netns::{NetNs, NetnsError},
-    view::{Discarded, View},
+    util::format,
+    view::{Discarded, Style, TextOptions, TextView, View, WallClock, fill},
 };
 
 pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
@@ -48,7 +51,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
         ))?;
     }
     let view: Box<dyn View + Send> = match args.format {
-        Format::Text => Box::new(Discarded),
+        Format::Text => live_rows(args),
         Format::Json => view(args.format, false),
     };
     let connected = connect::connect(
@@ -65,17 +68,90 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
         connected => connected.map_err(failure)?,
     };
     if text {
-        print(&connect::page(
-            &connected.report,
-            args.timeout,
-            connected.end.lost,
-        ))?;
+        let page = connect::page(&connected.report, args.timeout, connected.end.lost);
+        print(&laid_out(&page, terminal::style()))?;
     }
     if connected.report.connect.connected {
         return Ok(());
     }
     let line = format!("{target}, port {}: not connected", args.target.port);
     Err(Failure(line, NOT_CONNECTED))
+}
+
+/// On a terminal, the SYNs as they are sent, on standard error.
+fn live_rows(args: &ConnectArgs) -> Box<dyn View + Send> {
+    if !io::stderr().is_terminal() {
+        return Box::new(Discarded);
+    }
+    let timeout = format::duration(args.timeout.as_micros() as u64);
+    eprintln!("trying each address for up to {timeout}; Ctrl-C ends early");
+    let style = Style {
+        width: terminal::of_terminal(&io::stderr()).unwrap_or(80),
+        colour: terminal::in_colour(),
+    };
+    let options = TextOptions {
+        style,
+        namespaces: false,
+        ..TextOptions::default()
+    };
+    Box::new(LiveRows(TextView::new(
+        BufWriter::new(io::stderr()),
+        options,
+    )))
+}
+
+/// Beginnings and retransmissions; the page has the ends.
+struct LiveRows(TextView<BufWriter<io::Stderr>>);
+
+impl View for LiveRows {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        let is_live = |line: &&Line| matches!(line.body, Body::State(_) | Body::Retransmit(_));
+        let live: Vec<Line> = lines.iter().filter(is_live).cloned().collect();
+        self.0.show(&live, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The page with the colour of each outcome; on a terminal in lines that fit, and each step of a remedy alone.
+fn laid_out(page: &str, style: Style) -> String {
+    let fits = io::stdout().is_terminal();
+    let mut text = String::new();
+    for line in page.lines() {
+        let body = line.trim_start();
+        let indent = &line[..line.len() - body.len()];
+        let lines = match (fits, body.strip_prefix("try: ")) {
+            (false, _) => vec![line.to_owned()],
+            // A command stays whole, so that it can be copied.
+            (true, Some(steps)) => steps
+                .split("; ")
+                .enumerate()
+                .map(|(n, step)| match n {
+                    0 => format!("{indent}try: {step}"),
+                    _ => format!("{indent}     {step}"),
+                })
+                .collect(),
+            (true, None) => fill(indent, &format!("{indent}  "), body, style.width),
+        };
+        for line in lines {
+            text.push_str(&style.paint(code(body), &line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn code(body: &str) -> &'static str {
+    let begins = |words: &[&str]| words.iter().any(|word| body.starts_with(word));
+    match body {
+        _ if begins(&["CONNECTED", "connected: "]) => "32",
+        _ if begins(&["not connected: "]) => "1;31",
+        _ if begins(&["why: "]) => "1;33",
+        _ if begins(&["REFUSED", "NO ANSWER", "UNREACHABLE"]) => "31",
+        _ => "",
+    }
 }
 
 /// The namespace of this process, under its usual name.

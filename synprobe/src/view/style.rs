@@ -31,7 +31,7 @@ impl Style {
     }
 
     /// `text` in the colours of `code` (ECMA-48, SGR).
-    pub(super) fn paint(self, code: &str, text: &str) -> String {
+    pub(crate) fn paint(self, code: &str, text: &str) -> String {
         if self.colour && !code.is_empty() {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {

@@ -215,7 +215,7 @@ fn shell_words(command: &str) -> Vec<&str> {
 
 /// Words in lines of at most `width` columns, where none of them is longer: `first` before the first line, `next`
 /// before the others.
-pub(in crate::view) fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
+pub(crate) fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = first.to_owned();
     let mut column = line.chars().count();

@@ -11,8 +11,9 @@ use std::{collections::BTreeMap, io};
 
 use conclusion::is_fault;
 use layout::Sheet;
+pub(crate) use layout::fill;
 pub(crate) use layout::{effect, place};
-pub(super) use layout::{fill, heading, steps};
+pub(super) use layout::{heading, steps};
 pub use states::PageCounts;
 
 use super::{Style, View, WallClock, rfc3339, seen_in};
