@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::Selection,
-    model::{Body, Line, Problem},
+    model::{Body, Line, Problem, Role, VerdictKind},
     pipeline::{self, Recording, ReplayOptions},
     report::HtmlReport,
     verdict::Mode,
@@ -148,7 +148,13 @@ fn a_report_names_what_diagnose_names() -> Result<()> {
                 }
             }
         }
-        let real = problems.0.iter().filter(|p| p.verdict.is_some()).count();
+        // What is meant so is no fault.
+        let is_fault = |p: &&Problem| match p.verdict {
+            None | Some(VerdictKind::DeferAccept) => false,
+            Some(VerdictKind::ResetAfterHandshake) => p.role != Role::Server,
+            Some(_) => true,
+        };
+        let real = problems.0.iter().filter(is_fault).count();
         let begins = match real {
             0 => "<h1>No".to_owned(),
             1 => "<h1>1 problem. Cause: ".to_owned(),
