@@ -13,7 +13,7 @@ use synprobe::{
     model::{Detail, HalfOpenSource, Start, WallClock},
     track::TrackConfig,
     verdict::Mode,
-    view::{JsonView, TextView, View},
+    view::{JsonView, TextOptions, TextView, View},
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -65,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
     });
     for batch in engine.take_lines() {
         JsonView::new(io::sink()).show(&batch.lines, clock).unwrap();
-        TextView::new(io::sink(), true, true)
+        TextView::new(io::sink(), TextOptions::default())
             .show(&batch.lines, clock)
             .unwrap();
     }

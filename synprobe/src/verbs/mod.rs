@@ -30,8 +30,6 @@ use sd_notify::NotifyState;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use terminal::in_colour;
-
 use crate::{
     cli::{Cli, Command, Format, SelectArgs, TuningArgs},
     filter::{Detail, Selection},

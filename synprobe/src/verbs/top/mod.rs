@@ -28,7 +28,7 @@ use tokio::{
 use feed::{Feed, LiveFeed, ReplayFeed};
 
 use super::{
-    FAILED, Failure, USAGE, failure, in_colour, log_output, raise_priority, replay, watch_options,
+    FAILED, Failure, USAGE, failure, log_output, raise_priority, replay, terminal, watch_options,
 };
 use crate::{
     cli::TopArgs,
@@ -171,7 +171,7 @@ impl<F: Feed + Send + 'static> Screen<F> {
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let look = Look {
             ascii: args.ascii,
-            colour: !args.batch && !is_dumb && in_colour(),
+            colour: !args.batch && !is_dumb && terminal::in_colour(),
             attributes: !is_dumb,
         };
         let interval = args.interval.unwrap_or(INTERVAL);
