@@ -111,7 +111,7 @@ impl Columns {
         // What is still too long takes the room of the peer's column, then a line of its own.
         let spare = to_peer.saturating_sub(columns(&before));
         let missing = (fixed + columns(&tail)).saturating_sub(self.width);
-        let padding = spare - missing.min(spare);
+        let padding = spare - if missing <= spare { missing } else { 0 };
         let mut line = format!("{before}{:padding$} {}{after}", "", paint(colour, event));
         if missing <= spare {
             if !tail.is_empty() {
