@@ -112,6 +112,9 @@ pub fn main_alone(cases: Vec<Case>) -> ExitCode {
 }
 
 fn conclude(cases: Vec<Case>, arguments: &Arguments) -> ExitCode {
+    // A run that began with SIGHUP ignored, as under nohup, keeps it so. Tests begin alike, whatever started them.
+    // SAFETY: it sets no handler.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     let refusal = host().err().map(|error| {
         let text = error.to_string();
         format!("needs root: {}", text.lines().next().unwrap_or_default())
