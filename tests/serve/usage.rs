@@ -78,7 +78,7 @@ pub fn environment() -> Result<()> {
         ("SYNPROBE_WINDOW", "soon", "is not a time"),
         ("SYNPROBE_SLOW", "1ns", "between 1ms and 1h"),
         ("SYNPROBE_FORMAT", "xml", "json, none"),
-        ("SYNPROBE_PORT", "443,http", "1 to 65535"),
+        ("SYNPROBE_PORT", "443,http", "give the port as a number"),
         ("SYNPROBE_MAX_PEERS", "many", "invalid digit"),
         ("SYNPROBE_MODE", "wrong", "tracepoints"),
     ] {
