@@ -25,6 +25,7 @@ const WANTED: &[&str] = &[
     "nft_nat",
     "nft_chain_nat",
     "nft_reject_inet",
+    "nft_tproxy",
     "nft_counter",
 ];
 
