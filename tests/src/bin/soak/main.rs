@@ -52,8 +52,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// last fires after 32 s and an eighth, in a namespace that only the agent holds.
 const LAST_TIMER: Duration = Duration::from_secs(40);
 /// The next sock_diag dumps show which half-opens are gone. In a namespace that ended before its dump this is
-/// known once the SYN-ACK is overdue.
-const SETTLE: Duration = Duration::from_secs(25);
+/// known once the SYN-ACK is overdue: 4 s and the last time-out (32 s) two and a quarter times
+/// (`track/orphaned.rs`). A status is used again for up to 15 s.
+const OVERDUE: Duration = Duration::from_secs(100);
 /// A run of this length waits until the namespaces are closed again.
 const LONG: Duration = Duration::from_secs(300);
 /// The agent closes a namespace within this time after nothing has used it.
@@ -173,7 +174,10 @@ fn soak(
         left == 0,
         "the kernel has {left} half-opens, with their listeners closed"
     );
-    thread::sleep(SETTLE);
+    let until = Instant::now() + OVERDUE;
+    while outputs.half_opens(address)? > 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(500));
+    }
     looks.push(look(agent, began).context("the agent is gone")?);
     if length >= LONG {
         let until = Instant::now() + CLOSED;

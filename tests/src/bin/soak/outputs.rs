@@ -46,6 +46,19 @@ impl Outputs {
         })
     }
 
+    /// Half-opens in progress, as the agent has them.
+    pub fn half_opens(&self, agent: SocketAddr) -> Result<u64> {
+        let mut all = 0.0;
+        for line in metrics(agent)?.lines() {
+            if line.starts_with("synprobe_half_open{")
+                && let Some((_, value)) = line.rsplit_once(' ')
+            {
+                all += value.parse::<f64>()?;
+            }
+        }
+        Ok(all as u64)
+    }
+
     /// The options of `serve` for them.
     pub fn options(&self) -> Vec<String> {
         let interval = format!("{}s", INTERVAL.as_secs());
@@ -173,14 +186,20 @@ impl Descriptors {
     }
 }
 
-/// The counters of a scrape, histograms included.
-fn counters(agent: SocketAddr) -> Result<BTreeMap<String, f64>> {
+/// The text of a scrape.
+fn metrics(agent: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&agent, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: soak\r\n\r\n")?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
     ensure!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    Ok(reply)
+}
+
+/// The counters of a scrape, histograms included.
+fn counters(agent: SocketAddr) -> Result<BTreeMap<String, f64>> {
+    let reply = metrics(agent)?;
     let mut counters = BTreeMap::new();
     let mut counts = false;
     for line in reply.lines() {
