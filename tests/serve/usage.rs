@@ -79,7 +79,7 @@ pub fn environment() -> Result<()> {
         ("SYNPROBE_SLOW", "1ns", "between 1ms and 1h"),
         ("SYNPROBE_FORMAT", "xml", "json, none"),
         ("SYNPROBE_PORT", "443,http", "give the port as a number"),
-        ("SYNPROBE_MAX_PEERS", "many", "invalid digit"),
+        ("SYNPROBE_MAX_PEERS", "many", "whole number of 1 or more"),
         ("SYNPROBE_MODE", "wrong", "tracepoints"),
     ] {
         let mut child = command(&["serve", "--netns", "no-such-namespace"])?;
