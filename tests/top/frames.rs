@@ -10,7 +10,7 @@ use synprobe::{
     filter::Selection,
     model::Role,
     pipeline::{Player, ReplayOptions},
-    top::{App, Look, Observed, ReplayPosition},
+    top::{App, Look, Observed, ReplayPosition, ReplayedEvents},
     verdict::Mode,
 };
 use synprobe_tests::{recorded::ensure_same, recordings::folder};
@@ -19,8 +19,8 @@ use synprobe_tests::{recorded::ensure_same, recordings::folder};
 const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (40, 10), (200, 50)];
 
 /// A state of the screen.
-struct FrameCase {
-    name: &'static str,
+pub struct FrameCase {
+    pub name: &'static str,
     recording: &'static str,
     /// Seconds from the first input, in three steps.
     at_s: u64,
@@ -29,7 +29,7 @@ struct FrameCase {
     ascii: bool,
 }
 
-const fn case(
+pub const fn case(
     name: &'static str,
     recording: &'static str,
     at_s: u64,
@@ -44,7 +44,7 @@ const fn case(
     }
 }
 
-const CASES: [FrameCase; 13] = [
+const CASES: [FrameCase; 16] = [
     case("accept-queue-full", "accept-queue-full-ipv4", 4, ""),
     case(
         "accept-queue-full-ended",
@@ -71,6 +71,9 @@ const CASES: [FrameCase; 13] = [
         3600,
         "/role:client verdict:refused\nz",
     ),
+    case("events", "several-ipv4", 3600, "5"),
+    case("event", "synack-lost-ipv4", 3600, "5\n"),
+    case("networks", "incident-synack-lost-ipv4", 3, "w"),
     case("nothing", "healthy-ipv4", 3600, "r"),
     FrameCase {
         ascii: true,
@@ -80,10 +83,11 @@ const CASES: [FrameCase; 13] = [
 
 impl FrameCase {
     /// The screen after its keys, and the state as plain text.
-    fn app(&self, look: Look) -> Result<App> {
+    pub fn app(&self, look: Look) -> Result<App> {
         let options = options_for(self.recording);
         let mut app = App::new(look, Duration::from_secs(1));
-        let mut player = Player::open(options, Duration::from_secs(60), 20_000)?;
+        let events = ReplayedEvents::default();
+        let mut player = Player::open(options, Duration::from_secs(60), 20_000, events.outputs())?;
         let length_us = player.length_us();
         let target_us = (self.at_s * 1_000_000).min(length_us);
         for third in 1..=3 {
@@ -97,6 +101,7 @@ impl FrameCase {
                     is_last: moment.is_last,
                 }),
                 slow_us: None,
+                events: events.last(),
                 notes: Vec::new(),
             });
         }
@@ -132,7 +137,7 @@ fn options_for(recording: &str) -> ReplayOptions {
     }
 }
 
-fn drawn(app: &App, columns: u16, rows: u16) -> Result<Buffer> {
+pub fn drawn(app: &App, columns: u16, rows: u16) -> Result<Buffer> {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows))?;
     terminal.draw(|frame| app.draw(frame))?;
     Ok(terminal.backend().buffer().clone())
@@ -160,7 +165,8 @@ pub fn back_is_where_it_was() -> Result<()> {
             },
             ..options_for("several-ipv4")
         };
-        let mut player = Player::open(options, Duration::from_secs(60), 20_000)?;
+        let events = ReplayedEvents::default();
+        let mut player = Player::open(options, Duration::from_secs(60), 20_000, events.outputs())?;
         let length_us = player.length_us();
         let mut text_at = |at_us| -> Result<(String, bool)> {
             player.ask(at_us)?;
@@ -172,6 +178,7 @@ pub fn back_is_where_it_was() -> Result<()> {
                 status: Arc::new(moment.status),
                 position: None,
                 slow_us: None,
+                events: events.last(),
                 notes: Vec::new(),
             });
             Ok((app.text(200), is_last))

@@ -6,6 +6,7 @@
 
 mod batch;
 mod frames;
+mod pictures;
 mod screen;
 
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use synprobe_tests::{binary, harness::TestFn};
 
 fn main() -> ExitCode {
-    let tests: [(&str, TestFn); 9] = [
+    let tests: [(&str, TestFn); 10] = [
         (
             "frames-are-those-that-are-kept",
             frames::are_those_that_are_kept,
@@ -22,6 +23,10 @@ fn main() -> ExitCode {
         (
             "frames-fit-and-need-no-colour",
             frames::fit_and_need_no_colour,
+        ),
+        (
+            "pictures-show-what-the-program-shows",
+            pictures::show_what_the_program_shows,
         ),
         ("back-in-a-replay", frames::back_is_where_it_was),
         ("batch", batch::frames_as_text),

@@ -1,5 +1,5 @@
-//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `recordings`, `soak`, `bench`, `dist`, `man`, `package`
-//! and `vm`.
+//! Developer commands: `cargo xtask ebpf`, `test`, `matrix`, `recordings`, `soak`, `bench`, `dist`, `man`,
+//! `pictures`, `package` and `vm`.
 
 mod bench;
 mod dist;
@@ -7,6 +7,7 @@ mod ebpf;
 mod man;
 mod matrix;
 mod package;
+mod pictures;
 mod recordings;
 mod release_time;
 mod test;
@@ -43,6 +44,8 @@ enum Verb {
     Dist(dist::DistArgs),
     /// Write the man pages, the shell completions and the help texts
     Man(man::ManArgs),
+    /// Write the pictures of the documents, from recordings
+    Pictures,
     /// Build the .deb and the .rpm, their checksums and the SBOM
     Package(package::PackageArgs),
     /// Run the kernel tests on the kernels of tests/kernels.toml, each in an emulated machine
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Man(args) => man::run(&args),
+        Verb::Pictures => pictures::run(),
         Verb::Package(args) => package::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::BenchLoad(args) => bench::load(&args),

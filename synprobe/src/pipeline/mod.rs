@@ -49,8 +49,8 @@ pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
 pub use recorder::{RecordError, RecordSummary, RecordTo};
 pub use replay::{
-    Player, PlayerMoment, Recording, ReplayError, ReplayOptions, Replayed, recorded_addresses,
-    replay,
+    Player, PlayerMoment, PlayerOutput, Recording, ReplayError, ReplayOptions, Replayed,
+    recorded_addresses, replay,
 };
 use run::Run;
 pub use subscriber::LinesUsed;

@@ -12,6 +12,7 @@ use super::{
     Look, Observed,
     cursor::RowCursor,
     item::{PaneItem, RowId, is_of},
+    networks::{PeerNetwork, networks},
     order,
     pane::Pane,
     query::RowQuery,
@@ -58,8 +59,8 @@ pub struct App {
     pub(super) interval: Duration,
     pub(super) observed: Option<Observed>,
     pub(super) pane: Pane,
-    pub(super) cursors: [RowCursor; 4],
-    pub(super) orders: [usize; 4],
+    pub(super) cursors: [RowCursor; 5],
+    pub(super) orders: [usize; 5],
     /// The last one is shown.
     pub(super) pages: Vec<OpenPage>,
     /// Only the handshakes of this problem.
@@ -71,6 +72,12 @@ pub struct App {
     pub(super) is_zoomed: bool,
     /// Handshakes in progress of each peer, as far as they are listed.
     pub(super) by_peer: HashMap<(IpAddr, Role), u64>,
+    /// Peers are added up by network.
+    pub(super) has_networks: bool,
+    /// The networks of the selected peers, where they are shown.
+    pub(super) networks: Vec<PeerNetwork>,
+    /// What the last key did, where the screen does not show it otherwise.
+    pub(super) notice: Option<String>,
     /// Half-opens and active opens in progress, of the last frames.
     pub(super) trend: VecDeque<(u64, u64)>,
 }
@@ -111,6 +118,29 @@ impl App {
             *self.by_peer.entry((c.peer_addr, c.role)).or_default() += 1;
         }
         self.observed = Some(observed);
+        self.add_up_networks();
+    }
+
+    /// Adds up the selected peers by network, where that is asked for.
+    pub(super) fn add_up_networks(&mut self) {
+        self.networks.clear();
+        if self.has_networks
+            && let Some(observed) = &self.observed
+        {
+            let peers = observed.status.snapshot.peers.iter();
+            let selected = peers.filter(|p| self.is_selected(&PaneItem::Peer(p)));
+            self.networks = networks(selected);
+        }
+    }
+
+    /// Whether the filter and the role let a row through.
+    fn is_selected(&self, item: &PaneItem<'_>) -> bool {
+        if self.role.is_none() && self.query.is_empty() {
+            return true;
+        }
+        let facts = item.facts();
+        let wanted = |role| facts.role.is_none_or(|of| of == Some(role));
+        self.role.is_none_or(wanted) && self.query.matches(&facts)
     }
 
     /// Draws the screen.
@@ -142,7 +172,11 @@ impl App {
         let mut items: Vec<PaneItem<'_>> = match pane {
             Pane::Problems => snapshot.problems.iter().map(PaneItem::Problem).collect(),
             Pane::Listeners => snapshot.listeners.iter().map(PaneItem::Listener).collect(),
+            Pane::Peers if self.has_networks => {
+                self.networks.iter().map(PaneItem::Network).collect()
+            }
             Pane::Peers => snapshot.peers.iter().map(PaneItem::Peer).collect(),
+            Pane::Events => observed.events.iter().map(|e| PaneItem::Event(e)).collect(),
             Pane::Handshakes => {
                 let of = self.narrowed.as_ref().and_then(|id| self.problem(id));
                 let open = snapshot.open.iter();
@@ -150,13 +184,7 @@ impl App {
                 own.map(PaneItem::Handshake).collect()
             }
         };
-        if self.role.is_some() || !self.query.is_empty() {
-            items.retain(|item| {
-                let facts = item.facts();
-                let wanted = |role| facts.role.is_none_or(|of| of == Some(role));
-                self.role.is_none_or(wanted) && self.query.matches(&facts)
-            });
-        }
+        items.retain(|item| self.is_selected(item));
         let open_of = |peer: &Peer| {
             let key = (peer.peer_addr, peer.role);
             self.by_peer.get(&key).copied().unwrap_or(0)
@@ -199,7 +227,8 @@ impl App {
 
     /// The row with that identity, whatever the filter.
     pub(super) fn find(&self, id: &RowId) -> Option<PaneItem<'_>> {
-        let snapshot = &self.observed.as_ref()?.status.snapshot;
+        let observed = self.observed.as_ref()?;
+        let snapshot = &observed.status.snapshot;
         let mut problems = snapshot.problems.iter().map(PaneItem::Problem);
         let mut listeners = snapshot.listeners.iter().map(PaneItem::Listener);
         let mut open = snapshot.open.iter().map(PaneItem::Handshake);
@@ -210,6 +239,8 @@ impl App {
             RowId::Listener(..) => listeners.find(is),
             RowId::Handshake(_) => open.find(is),
             RowId::Peer(..) => peers.find(is),
+            RowId::Event(_) => observed.events.iter().map(|e| PaneItem::Event(e)).find(is),
+            RowId::Network(..) => self.networks.iter().map(PaneItem::Network).find(is),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The page of one row: everything that is known of it.
 
+use std::sync::Arc;
+
 use super::{
-    Observed,
+    Observed, TopEvent,
     item::{PaneItem, is_of},
     pane::Pane,
     rows::{self, RowContext, next_transmission, remaining},
@@ -85,6 +87,9 @@ pub(super) fn page(
         PaneItem::Listener(l) => listener(&mut page, l, observed, context),
         PaneItem::Handshake(h) => handshake(&mut page, h, observed),
         PaneItem::Peer(p) => peer(&mut page, p, observed, context),
+        PaneItem::Event(e) => e.page(&mut page),
+        // Enter lists its peers.
+        PaneItem::Network(_) => (),
     }
     page.lines()
 }
@@ -292,10 +297,17 @@ fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
     page.entry("again", &again, Tone::Plain);
     page.entry("next", &next_transmission(h, now_ns), Tone::Plain);
     page.entry("ends in", &remaining(h.gives_up_ns, now_ns), Tone::Plain);
-    if h.gaps_us.is_empty() {
-        return;
+    if !h.gaps_us.is_empty() {
+        ladder(page, h, to);
     }
-    ladder(page, h, to);
+    let own = |event: &&Arc<TopEvent>| event.handshake() == Some(c.id);
+    let events: Vec<_> = observed.events.iter().filter(own).collect();
+    if !events.is_empty() {
+        page.heading("Its events");
+    }
+    for event in events.into_iter().rev() {
+        page.line(&event.text(page.columns), Tone::Plain);
+    }
 }
 
 /// The gap before each retransmission, as far as they were measured.

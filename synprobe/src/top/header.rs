@@ -87,13 +87,16 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
         let line = format!("/{}_{}", safe(&typing.text), complaint.unwrap_or_default());
         return StyledLine::new(cut(&line, columns), Tone::Strong);
     }
+    if let Some(notice) = &app.notice {
+        return StyledLine::new(cut(&safe(notice), columns), Tone::Strong);
+    }
     let keys = match (app.pages.is_empty(), columns) {
         (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
         (true, _) => {
             "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
         }
         (false, _) if app.has_problem_page() => {
-            "↑↓ scroll  Enter handshakes  Esc back  e explain  ? help  q quit"
+            "↑↓ scroll  Enter handshakes  c copy commands  Esc back  e explain  ? help  q quit"
         }
         (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
     };

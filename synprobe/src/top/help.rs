@@ -7,10 +7,10 @@ use super::{
     style::{StyledLine, Tone},
 };
 
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 18] = [
     (
-        "1 2 3 4, Tab",
-        "problems, listeners, handshakes in progress, peers; Shift-Tab goes back",
+        "1 2 3 4 5, Tab",
+        "problems, listeners, handshakes in progress, peers, events; Shift-Tab goes back",
     ),
     ("arrows, j k", "select a row; PgUp, PgDn, Home, End too"),
     (
@@ -19,6 +19,10 @@ const KEYS: [(&str, &str); 16] = [
     ),
     ("Esc, left", "back; then without the filter"),
     ("e", "explain the verdict of the selected problem"),
+    (
+        "c",
+        "copy the commands of its remedy, through the terminal (OSC 52)",
+    ),
     ("n", "what cannot be seen"),
     (
         "/",
@@ -26,6 +30,10 @@ const KEYS: [(&str, &str); 16] = [
     ),
     ("s", "next order of the rows"),
     ("r", "both roles, server only, client only"),
+    (
+        "w",
+        "peers one by one, or by network (/24, /64); Enter lists those of a network",
+    ),
     ("z", "the pane alone, and back"),
     ("Space", "pause: collection goes on, a replay stops"),
     ("[ ]", "in a replay: 10 s back, 10 s on"),

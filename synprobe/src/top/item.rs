@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::query::RowFacts;
+use ipnet::IpNet;
+
+use super::{TopEvent, networks::PeerNetwork, query::RowFacts};
 use crate::model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, VerdictKind, who};
 
 /// See the module.
@@ -12,6 +14,8 @@ pub(super) enum PaneItem<'s> {
     Listener(&'s Listener),
     Handshake(&'s UnderWay),
     Peer(&'s Peer),
+    Network(&'s PeerNetwork),
+    Event(&'s TopEvent),
 }
 
 /// What stays the same while the row's numbers and its place change.
@@ -21,6 +25,8 @@ pub(super) enum RowId {
     Listener(u32, IpAddr, u16, Option<u32>),
     Handshake(u64),
     Peer(IpAddr, Role),
+    Network(IpNet, Role),
+    Event(u64),
 }
 
 impl PaneItem<'_> {
@@ -31,6 +37,8 @@ impl PaneItem<'_> {
             Self::Listener(l) => RowId::Listener(l.netns, l.local_addr, l.local_port, l.inode),
             Self::Handshake(h) => RowId::Handshake(h.connection.id),
             Self::Peer(p) => RowId::Peer(p.peer_addr, p.role),
+            Self::Network(n) => RowId::Network(n.net, n.role),
+            Self::Event(e) => RowId::Event(e.serial),
         }
     }
 
@@ -40,6 +48,8 @@ impl PaneItem<'_> {
             (Self::Problem(p), RowId::Problem(id)) => p.life.id == *id,
             (Self::Handshake(h), RowId::Handshake(id)) => h.connection.id == *id,
             (Self::Peer(p), RowId::Peer(addr, role)) => (p.peer_addr, p.role) == (*addr, *role),
+            (Self::Network(n), RowId::Network(net, role)) => (n.net, n.role) == (*net, *role),
+            (Self::Event(e), RowId::Event(serial)) => e.serial == *serial,
             (Self::Listener(_), RowId::Listener(..)) => self.id() == *id,
             _ => false,
         }
@@ -67,6 +77,12 @@ impl PaneItem<'_> {
                     ..RowFacts::default()
                 }
             }
+            Self::Event(e) => e.facts(),
+            // Its peers were selected before they were added up.
+            Self::Network(n) => RowFacts {
+                role: Some(Some(n.role)),
+                ..RowFacts::default()
+            },
             Self::Peer(p) => RowFacts {
                 verdicts: Some(p.verdicts.keys().map(|kind| kind.name()).collect()),
                 peers: Some(vec![p.peer_addr]),

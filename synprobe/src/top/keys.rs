@@ -1,15 +1,16 @@
 //! Keys → changes of the screen, and requests to whoever feeds it.
 
+use ipnet::IpNet;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::{
     App,
     app::{OpenPage, PageKind, Typing},
-    item::RowId,
+    item::{PaneItem, RowId},
     pane::Pane,
     query::RowQuery,
 };
-use crate::model::Role;
+use crate::{model::Role, view::remedy::steps};
 
 /// Rows of PgUp and PgDn.
 const MANY: isize = 10;
@@ -19,7 +20,7 @@ const FAR: isize = isize::MAX / 2;
 const SKIPPED_US: i64 = 10_000_000;
 
 /// What a key asks of whoever feeds the screen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyRequest {
     /// Nothing.
     Nothing,
@@ -27,6 +28,8 @@ pub enum KeyRequest {
     Quit,
     /// The whole screen again: something else has written on it.
     Redraw,
+    /// This text into the clipboard of whoever looks at the terminal.
+    Copy(String),
     /// A replay stops, or goes on.
     Pause(bool),
     /// A replay goes that far on, microseconds; negative: back. The ends stop it.
@@ -50,6 +53,7 @@ impl App {
             // Esc and a key that came together.
             let _ = self.key(KeyCode::Esc.into());
         }
+        self.notice = None;
         if self.typing.is_some() {
             self.type_key(key.code);
             return KeyRequest::Nothing;
@@ -67,6 +71,7 @@ impl App {
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.open(PageKind::Keys),
             KeyCode::Char('n') => self.open(PageKind::BlindSpots),
             KeyCode::Char('e') => self.explain(),
+            KeyCode::Char('c') => return self.copy(),
             _ if !self.pages.is_empty() => self.page_key(key.code),
             _ => self.pane_key(key.code),
         }
@@ -79,14 +84,44 @@ impl App {
         }
     }
 
-    fn explain(&mut self) {
+    /// The commands of the remedy, one a line.
+    fn copy(&mut self) -> KeyRequest {
+        let problem = match self.shown_problem() {
+            Some(id) => self.find(&id),
+            None => None,
+        };
+        let Some(PaneItem::Problem(p)) = problem else {
+            self.notice = Some("nothing to copy: no problem is selected".to_owned());
+            return KeyRequest::Nothing;
+        };
+        let (steps, _) = steps(p.remedy.as_deref().unwrap_or_default());
+        let commands: Vec<&str> = steps.iter().map(|step| step.command).collect();
+        let commands: Vec<&str> = commands.into_iter().filter(|c| !c.is_empty()).collect();
+        let text = commands.join("\n");
+        let count = commands.len();
+        self.notice = Some(match count {
+            0 => "nothing to copy: this remedy has no command".to_owned(),
+            1 => format!("sent to the terminal's clipboard: {text}"),
+            n => format!("sent to the terminal's clipboard: {n} commands, one a line"),
+        });
+        match count {
+            0 => KeyRequest::Nothing,
+            _ => KeyRequest::Copy(text),
+        }
+    }
+
+    /// The problem of the page, or else the selected one.
+    fn shown_problem(&self) -> Option<RowId> {
         let of_page = self.pages.last().and_then(|page| match &page.kind {
             PageKind::Row(id @ RowId::Problem(_)) => Some(id.clone()),
             _ => None,
         });
         let chosen = self.chosen_problem();
-        let chosen = chosen.map(|p| RowId::Problem(p.life.id.clone()));
-        if let Some(id) = of_page.or(chosen) {
+        of_page.or_else(|| chosen.map(|p| RowId::Problem(p.life.id.clone())))
+    }
+
+    fn explain(&mut self) {
+        if let Some(id) = self.shown_problem() {
             self.open(PageKind::Explanation(id));
         }
     }
@@ -124,7 +159,7 @@ impl App {
         match code {
             KeyCode::Tab => self.pane = self.pane.next(),
             KeyCode::BackTab => self.pane = self.pane.previous(),
-            KeyCode::Char(digit @ '1'..='4') => {
+            KeyCode::Char(digit @ '1'..='5') => {
                 let wanted = digit.to_digit(10).unwrap_or(1) as usize - 1;
                 self.pane = Pane::ALL[wanted];
             }
@@ -137,6 +172,12 @@ impl App {
                     Some(Role::Server) => Some(Role::Client),
                     Some(Role::Client) => None,
                 };
+                self.add_up_networks();
+            }
+            KeyCode::Char('w') => {
+                self.has_networks = !self.has_networks;
+                self.pane = Pane::Peers;
+                self.add_up_networks();
             }
             KeyCode::Char('z') => self.is_zoomed = !self.is_zoomed,
             KeyCode::Char('/') => {
@@ -148,8 +189,10 @@ impl App {
             KeyCode::Enter | KeyCode::Right => {
                 let items = self.items(self.pane);
                 let chosen = items.get(self.cursors[at].place(&items));
-                if let Some(id) = chosen.map(super::item::PaneItem::id) {
-                    self.open(PageKind::Row(id));
+                match chosen.map(PaneItem::id) {
+                    Some(RowId::Network(net, _)) => self.list_peers_of(&net),
+                    Some(id) => self.open(PageKind::Row(id)),
+                    None => (),
                 }
             }
             KeyCode::Esc | KeyCode::Left => self.back(),
@@ -160,6 +203,15 @@ impl App {
             KeyCode::Home | KeyCode::Char('g') => self.step(-FAR),
             KeyCode::End | KeyCode::Char('G') => self.step(FAR),
             _ => (),
+        }
+    }
+
+    /// The peers of a network, one by one: by a filter, which Esc takes away.
+    fn list_peers_of(&mut self, net: &IpNet) {
+        let text = format!("{} peer:{net}", self.query.text);
+        if let Ok(query) = RowQuery::parse(&text) {
+            self.query = query;
+            self.has_networks = false;
         }
     }
 
@@ -178,6 +230,7 @@ impl App {
             self.is_zoomed = false;
         } else if !self.query.is_empty() {
             self.query = RowQuery::default();
+            self.add_up_networks();
         } else {
             self.role = None;
         }
@@ -193,6 +246,7 @@ impl App {
                 Ok(query) => {
                     self.query = query;
                     self.typing = None;
+                    self.add_up_networks();
                 }
                 Err(complaint) => typing.complaint = Some(complaint),
             },

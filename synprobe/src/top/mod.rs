@@ -7,10 +7,12 @@
 mod app;
 mod cursor;
 mod detail;
+mod events;
 mod header;
 mod help;
 mod item;
 mod keys;
+mod networks;
 mod not_seen;
 mod observed;
 mod order;
@@ -25,6 +27,7 @@ mod tests;
 mod wording;
 
 pub use app::App;
+pub use events::{EventTail, ReplayedEvents, TopEvent};
 pub use keys::KeyRequest;
 pub use observed::{Observed, ReplayPosition};
 pub use style::{Look, StyledLine, Tone};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::TopEvent;
 use crate::serve::RunStatus;
 
 /// See the module.
@@ -14,6 +15,8 @@ pub struct Observed {
     /// Healthy handshakes are only counted: what was not retransmitted and is younger than this is not listed,
     /// microseconds. `None`: every handshake is examined.
     pub slow_us: Option<u64>,
+    /// The last events, the newest first.
+    pub events: Vec<Arc<TopEvent>>,
     /// What else cannot be seen: damage of a recording, its selection.
     pub notes: Vec<String>,
 }

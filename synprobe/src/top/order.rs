@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{item::PaneItem, pane::Pane};
+use super::{item::PaneItem, networks::PeerNetwork, pane::Pane};
 use crate::model::{Listener, Peer, UnderWay};
 
 /// Sorts them. Rows that are alike keep their order. `open_of`: the handshakes in progress of a peer.
@@ -18,6 +18,9 @@ pub(super) fn sort(
             PaneItem::Listener(l) => Reverse(listener(order, l)),
             _ => Reverse((0, 0)),
         }),
+        Pane::Events if order == 1 => items.reverse(),
+        // They are in this order.
+        Pane::Events => (),
         Pane::Handshakes => items.sort_by_key(|item| match item {
             PaneItem::Handshake(h) => handshake(order, h),
             _ => (0, None),
@@ -25,6 +28,7 @@ pub(super) fn sort(
         Pane::Peers => items.sort_by_key(|item| match item {
             PaneItem::Peer(p) if order == 1 => (Reverse(open_of(p)), None),
             PaneItem::Peer(p) => peer(order, p),
+            PaneItem::Network(n) => network(order, n),
             _ => (Reverse(0), None),
         }),
     }
@@ -75,6 +79,15 @@ fn peer(order: usize, p: &Peer) -> (Reverse<u64>, Option<std::net::IpAddr>) {
     match order {
         2 => (Reverse(p.syn_retransmits + p.synack_retransmits), None),
         3 => (Reverse(0), Some(p.peer_addr)),
+        _ => (Reverse(0), None),
+    }
+}
+
+/// Without an order of its own, a network stands where its first peer does.
+fn network(order: usize, n: &PeerNetwork) -> (Reverse<u64>, Option<std::net::IpAddr>) {
+    match order {
+        2 => (Reverse(n.again), None),
+        3 => (Reverse(0), Some(n.net.network())),
         _ => (Reverse(0), None),
     }
 }

@@ -12,15 +12,18 @@ pub(super) enum Pane {
     Handshakes,
     /// Peer addresses.
     Peers,
+    /// What happened, as it came.
+    Events,
 }
 
 impl Pane {
     /// In their order.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Problems,
         Self::Listeners,
         Self::Handshakes,
         Self::Peers,
+        Self::Events,
     ];
 
     /// Its place in [`Self::ALL`].
@@ -45,6 +48,7 @@ impl Pane {
             Self::Listeners => "LISTENERS",
             Self::Handshakes => "IN PROGRESS",
             Self::Peers => "PEERS",
+            Self::Events => "EVENTS",
         }
     }
 
@@ -55,6 +59,7 @@ impl Pane {
             Self::Listeners => &["fullest", "SYN queue", "drops", "port"],
             Self::Handshakes => &["oldest", "again", "ends first", "peer"],
             Self::Peers => &["trouble", "in progress", "again", "address"],
+            Self::Events => &["newest", "oldest"],
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::{model::Problem, util::format::safe};
 
 /// Below, the selected pane has the screen for itself.
 const SMALL: (usize, usize) = (80, 24);
+/// From so many rows on, events are shown beside the other panes.
+const HIGH: usize = 30;
 /// Rows of a pane in plain text.
 const LISTED: usize = 20;
 /// Columns of a label.
@@ -82,7 +84,7 @@ fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Styl
     let lines = match &page.kind {
         PageKind::Row(id) => match app.find(id) {
             Some(item) => {
-                let context = RowContext::new(observed, &app.by_peer);
+                let context = RowContext::new(observed, &app.by_peer, columns);
                 detail::page(&item, observed, &context, columns)
             }
             None => gone(),
@@ -111,7 +113,7 @@ fn panes(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Sty
     let mut below = Vec::new();
     if let Some(room) = room_below(rows) {
         below = below_panes(app, observed, columns, &ALL_BELOW);
-        let panes: usize = wanted_heights(app).iter().sum();
+        let panes: usize = wanted_heights(app, rows).iter().sum();
         if panes + below.len() > rows {
             below = below_panes(app, observed, columns, &room);
         }
@@ -173,14 +175,17 @@ fn room_below(rows: usize) -> Option<RoomBelow> {
     }
 }
 
-/// With all rows.
-fn wanted_heights(app: &App) -> [usize; 4] {
-    Pane::ALL.map(|pane| app.items(pane).len().max(1) + 1)
+/// With all rows. Events have room on a high screen, or where they are selected.
+fn wanted_heights(app: &App, rows: usize) -> [usize; 5] {
+    Pane::ALL.map(|pane| match pane {
+        Pane::Events if rows < HIGH && app.pane != pane => 0,
+        _ => app.items(pane).len().max(1) + 1,
+    })
 }
 
 /// How high each pane is: a heading and a row at least, the selected one first.
-fn heights(app: &App, rows: usize) -> [usize; 4] {
-    let wanted = wanted_heights(app);
+fn heights(app: &App, rows: usize) -> [usize; 5] {
+    let wanted = wanted_heights(app, rows);
     let mut heights = wanted.map(|wanted| wanted.min(3));
     let mut left = rows.saturating_sub(heights.iter().sum());
     let chosen = app.pane.index();
@@ -214,7 +219,7 @@ fn table_of(
         return Vec::new();
     }
     let snapshot = &observed.status.snapshot;
-    let context = RowContext::new(observed, &app.by_peer);
+    let context = RowContext::new(observed, &app.by_peer, columns);
     let items = app.items(pane);
     let room = height.saturating_sub(1);
     let place = app.cursors[pane.index()].place(&items);

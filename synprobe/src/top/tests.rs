@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::{App, KeyRequest, Look, Observed, ReplayPosition, pane::Pane};
 use crate::{
-    model::{Role, TcpState, UnderWay, VerdictKind},
+    model::{Peer, Role, TcpState, UnderWay, VerdictKind},
     serve::RunStatus,
     verdict::fixtures::{NETNS, SEC, connection, listener, problem},
 };
@@ -60,7 +60,31 @@ fn observed(count: u64) -> Observed {
         status: Arc::new(status),
         position: None,
         slow_us: None,
+        events: Vec::new(),
         notes: Vec::new(),
+    }
+}
+
+fn peer() -> Peer {
+    Peer {
+        peer_addr: [10, 0, 0, 1].into(),
+        role: Role::Server,
+        attempts: 9,
+        established: 0,
+        failed: 0,
+        open: 0,
+        dwell_p50_us: None,
+        dwell_p99_us: None,
+        dwell_max_us: None,
+        syn_retransmits: 0,
+        synack_retransmits: 0,
+        rto_retransmits: 0,
+        tlp_retransmits: 0,
+        fast_retransmits: 0,
+        recovery_retransmits: 0,
+        syns_refused_accept_queue: None,
+        syns_refused_syn_queue: None,
+        verdicts: Default::default(),
     }
 }
 
@@ -297,4 +321,80 @@ fn every_size_can_be_drawn() {
     }
     assert!(App::default().text(80).contains("synprobe top"));
     shown(&App::default(), 80, 24);
+}
+
+#[test]
+fn the_commands_of_a_remedy_are_copied() {
+    let mut app = app(0);
+    let mut with_remedy = observed(0);
+    let status = Arc::get_mut(&mut with_remedy.status).unwrap();
+    status.at_ns += 1;
+    status.snapshot.problems[0].remedy = Some(
+        "let the application accept faster; raise the limit: sysctl -w net.core.somaxconn=1024; ss -ltn"
+            .to_owned(),
+    );
+    status.snapshot.problems[1].remedy = Some("ask the network's owner".to_owned());
+    app.observe(with_remedy);
+    let copied = press(&mut app, KeyCode::Char('c'));
+    let expected = "sysctl -w net.core.somaxconn=1024\nss -ltn";
+    assert_eq!(copied, KeyRequest::Copy(expected.to_owned()));
+    let last = shown(&app, 80, 24).pop().unwrap();
+    assert!(last.contains("2 commands"), "{last}");
+    press(&mut app, KeyCode::Down);
+    let last = shown(&app, 80, 24).pop().unwrap();
+    assert!(
+        last.ends_with("q quit"),
+        "the next key ends the notice: {last}"
+    );
+    assert_eq!(press(&mut app, KeyCode::Char('c')), KeyRequest::Nothing);
+    let last = shown(&app, 80, 24).pop().unwrap();
+    assert!(last.contains("no command"), "{last}");
+}
+
+#[test]
+fn peers_are_added_up_by_network_and_one_by_one_again() {
+    let peer = |addr: &str, role, failed| Peer {
+        peer_addr: addr.parse().unwrap(),
+        role,
+        failed,
+        verdicts: [(VerdictKind::PeerSilent, failed)].into(),
+        ..peer()
+    };
+    let mut app = app(0);
+    let mut many = observed(0);
+    let status = Arc::get_mut(&mut many.status).unwrap();
+    status.at_ns += 1;
+    status.snapshot.peers = vec![
+        peer("10.0.3.1", Role::Server, 5),
+        peer("10.0.4.1", Role::Server, 4),
+        peer("10.0.3.200", Role::Server, 3),
+        peer("10.0.3.1", Role::Client, 2),
+        peer("fd00::1", Role::Server, 1),
+    ];
+    app.observe(many);
+    press(&mut app, KeyCode::Char('w'));
+    let rows = |app: &App| -> Vec<String> {
+        let lines = shown(app, 100, 40);
+        let first = lines
+            .iter()
+            .position(|line| line.trim_start().starts_with("4 PEERS"));
+        let rows = lines.iter().skip(first.unwrap() + 1);
+        rows.take_while(|line| line.contains("peer-silent"))
+            .map(|line| line.trim_start_matches(['>', ' ']).to_owned())
+            .collect()
+    };
+    let listed = rows(&app);
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    assert!(listed[0].starts_with("10.0.3.0/24 (2 peers)"), "{listed:?}");
+    assert!(listed[0].ends_with("peer-silent ×8"), "{listed:?}");
+    assert!(
+        listed[2].starts_with("10.0.3.0/24 (1 peer)"),
+        "a role of its own"
+    );
+    assert!(listed[3].starts_with("fd00::/64 (1 peer)"), "{listed:?}");
+    press(&mut app, KeyCode::Enter);
+    assert_eq!(app.query.text, "peer:10.0.3.0/24");
+    assert_eq!(rows(&app).len(), 3, "{:?}", rows(&app));
+    press(&mut app, KeyCode::Esc);
+    assert_eq!(rows(&app).len(), 5);
 }

@@ -18,6 +18,7 @@ pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::{Page, PageCounts};
 pub(crate) use page::{effect, fill, place};
 pub use style::{Style, WIDTH};
+pub(crate) use text::has_row;
 pub use text::{TextOptions, TextView};
 
 pub use crate::model::WallClock;

@@ -15,7 +15,7 @@ use std::{
 pub use addresses::recorded_addresses;
 pub use options::{ReplayError, ReplayOptions, Replayed};
 use player::ReplayObserver;
-pub use player::{Player, PlayerMoment};
+pub use player::{Player, PlayerMoment, PlayerOutput};
 
 use super::narrow::{narrow, narrowed};
 use crate::{

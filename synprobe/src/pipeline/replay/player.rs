@@ -12,7 +12,7 @@ use crate::{
     engine::{Engine, Input},
     recording::{Item, inputs::InputDecoder},
     serve::RunStatus,
-    view::Discarded,
+    view::View,
 };
 
 /// How often the problems of the window are judged, nanoseconds of the recorded host: as in a run.
@@ -46,6 +46,9 @@ struct Extent {
     runs: u32,
 }
 
+/// Makes the output that takes the lines of a replay. One that goes back begins anew, with another output.
+pub type PlayerOutput = Box<dyn Fn() -> Box<dyn View + Send> + Send>;
+
 /// See the module. A thread feeds the engine, and stops where it was told to.
 pub struct Player {
     options: ReplayOptions,
@@ -54,6 +57,7 @@ pub struct Player {
     extent: Extent,
     /// What could not be read, in one line.
     pub damage: Option<String>,
+    output: PlayerOutput,
     targets: Sender<u64>,
     moments: Receiver<PlayerMoment>,
     reached_ns: u64,
@@ -69,10 +73,12 @@ impl Player {
         options: ReplayOptions,
         window: Duration,
         most_open: usize,
+        output: PlayerOutput,
     ) -> Result<Self, ReplayError> {
         let (extent, damage) = scan(Recording::open(&options.file)?);
-        let (targets, moments) = begin(&options, window, most_open, extent.runs)?;
+        let (targets, moments) = begin(&options, window, most_open, extent.runs, output())?;
         Ok(Self {
+            output,
             options,
             window,
             most_open,
@@ -100,7 +106,9 @@ impl Player {
         let target_ns = self.extent.first_ns + at_us * 1000;
         if target_ns < self.reached_ns {
             let runs = self.extent.runs;
-            (self.targets, self.moments) = begin(&self.options, self.window, self.most_open, runs)?;
+            let output = (self.output)();
+            (self.targets, self.moments) =
+                begin(&self.options, self.window, self.most_open, runs, output)?;
         }
         self.reached_ns = target_ns;
         // A thread that has ended answers nothing, as poll() shows.
@@ -169,6 +177,7 @@ fn begin(
     window: Duration,
     most_open: usize,
     runs: u32,
+    mut output: Box<dyn View + Send>,
 ) -> Result<(Sender<u64>, Receiver<PlayerMoment>), ReplayError> {
     let recording = Recording::open(&options.file)?;
     let options = options.clone();
@@ -186,7 +195,7 @@ fn begin(
     };
     let run = move || {
         // What it cannot replay, its end shows: poll() has nothing more.
-        let _ = replay_observed(recording, &options, &mut Discarded, Some(&mut feeding));
+        let _ = replay_observed(recording, &options, &mut output, Some(&mut feeding));
     };
     let spawned = thread::Builder::new().name("replay".into()).spawn(run);
     spawned.map_err(ReplayError::Thread)?;

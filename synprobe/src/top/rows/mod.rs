@@ -18,6 +18,9 @@ use super::{
 };
 use crate::model::{HandshakeLines, Role, UnderWay, WallClock};
 
+/// Columns of the mark before a row.
+const MARK: usize = 2;
+
 /// What all rows of a screen share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowContext<'s> {
@@ -35,16 +38,23 @@ pub(super) struct RowContext<'s> {
     pub is_quiet: bool,
     /// There are namespaces beside the host's.
     pub has_netns: bool,
+    /// Of the screen.
+    pub wide: usize,
 }
 
 impl<'s> RowContext<'s> {
-    /// Of one moment. `by_peer`: handshakes in progress, of those that are listed.
-    pub fn new(observed: &'s Observed, by_peer: &'s HashMap<(IpAddr, Role), u64>) -> Self {
+    /// Of one moment. `by_peer`: handshakes in progress, of those that are listed. `wide`: columns of the screen.
+    pub fn new(
+        observed: &'s Observed,
+        by_peer: &'s HashMap<(IpAddr, Role), u64>,
+        wide: usize,
+    ) -> Self {
         let status = &observed.status;
         let snapshot = &status.snapshot;
         let named = |name: &Option<Arc<str>>| name.as_deref() != Some("host");
         Self {
             by_peer,
+            wide,
             open: &snapshot.open,
             has_more_open: snapshot.open_total > snapshot.open.len(),
             now_ns: status.at_ns,
@@ -67,6 +77,7 @@ pub(super) fn columns(pane: Pane, context: &RowContext<'_>) -> Vec<TableColumn> 
         Pane::Listeners => listeners::columns(context),
         Pane::Handshakes => handshakes::columns(context),
         Pane::Peers => peers::columns(context),
+        Pane::Events => vec![TableColumn::rest("", 20)],
     }
 }
 
@@ -77,6 +88,8 @@ pub(super) fn row(item: &PaneItem<'_>, context: &RowContext<'_>) -> TableRow {
         PaneItem::Listener(l) => (listeners::cells(l, context), listeners::tone(l)),
         PaneItem::Handshake(h) => (handshakes::cells(h, context), Tone::Plain),
         PaneItem::Peer(p) => (peers::cells(p, context), Tone::Plain),
+        PaneItem::Event(e) => (vec![e.text(context.wide.saturating_sub(MARK))], Tone::Plain),
+        PaneItem::Network(n) => (peers::cells_of_network(n, context), Tone::Plain),
     };
     TableRow {
         cells,

@@ -1,11 +1,11 @@
 //! Peers, by address and role.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::RowContext;
 use crate::{
     model::{Peer, VerdictKind},
-    top::table::TableColumn,
+    top::{networks::PeerNetwork, table::TableColumn},
     util::format,
 };
 
@@ -43,20 +43,50 @@ pub(super) fn cells(p: &Peer, context: &RowContext<'_>) -> Vec<String> {
         (p.syn_retransmits + p.synack_retransmits).to_string(),
         p.dwell_p50_us.map_or_else(String::new, format::duration),
         p.dwell_max_us.map_or_else(String::new, format::duration),
-        verdicts(p),
+        verdicts(&p.verdicts),
     ]);
     cells
 }
 
+/// The same cells of a network: the median of its peers' handshakes is not known.
+pub(super) fn cells_of_network(n: &PeerNetwork, context: &RowContext<'_>) -> Vec<String> {
+    let listed = context.by_peer.iter();
+    let own = listed.filter(|((peer, role), _)| *role == n.role && n.net.contains(peer));
+    let peers = if n.peers == 1 { "peer" } else { "peers" };
+    let mut cells = vec![
+        format!("{} ({} {peers})", n.net, n.peers),
+        n.role.name().to_owned(),
+        format!(
+            "{}{}",
+            at_least(context),
+            own.map(|(_, open)| open).sum::<u64>()
+        ),
+        n.failed.to_string(),
+    ];
+    if !context.is_quiet {
+        cells.push(n.established.to_string());
+    }
+    cells.extend([
+        n.again.to_string(),
+        String::new(),
+        n.longest_us.map_or_else(String::new, format::duration),
+        verdicts(&n.verdicts),
+    ]);
+    cells
+}
+
+fn at_least(context: &RowContext<'_>) -> &'static str {
+    if context.has_more_open { "≥" } else { "" }
+}
+
 fn in_progress(p: &Peer, context: &RowContext<'_>) -> String {
     let listed = context.by_peer.get(&(p.peer_addr, p.role)).unwrap_or(&0);
-    let at_least = if context.has_more_open { "≥" } else { "" };
-    format!("{at_least}{listed}")
+    format!("{}{listed}", at_least(context))
 }
 
 /// `synack-lost ×12, peer-reset`, the most frequent first.
-fn verdicts(p: &Peer) -> String {
-    let mut counts: Vec<(&VerdictKind, &u64)> = p.verdicts.iter().collect();
+fn verdicts(verdicts: &BTreeMap<VerdictKind, u64>) -> String {
+    let mut counts: Vec<(&VerdictKind, &u64)> = verdicts.iter().collect();
     counts.sort_by_key(|(kind, n)| (Reverse(**n), kind.name()));
     let names = counts.into_iter().map(|(kind, n)| match n {
         1 => kind.name().to_owned(),

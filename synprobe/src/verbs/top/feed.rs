@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     pipeline::{Player, PlayerMoment},
     serve::{RunStatus, StatusRequest},
-    top::{Observed, ReplayPosition},
+    top::{EventTail, Observed, ReplayPosition, ReplayedEvents},
 };
 
 /// See the module. Nothing of it waits.
@@ -38,14 +38,21 @@ pub(super) struct LiveFeed {
     requests: mpsc::Sender<StatusRequest>,
     pending: Option<oneshot::Receiver<Arc<RunStatus>>>,
     slow_us: Option<u64>,
+    events: EventTail,
 }
 
 impl LiveFeed {
-    pub fn new(requests: mpsc::Sender<StatusRequest>, slow_us: Option<u64>) -> Self {
+    /// `events`: what the run's output goes to.
+    pub fn new(
+        requests: mpsc::Sender<StatusRequest>,
+        slow_us: Option<u64>,
+        events: EventTail,
+    ) -> Self {
         Self {
             requests,
             pending: None,
             slow_us,
+            events,
         }
     }
 }
@@ -77,6 +84,7 @@ impl Feed for LiveFeed {
                     status,
                     position: None,
                     slow_us: self.slow_us,
+                    events: self.events.last(),
                     notes: Vec::new(),
                 }))
             }
@@ -97,12 +105,19 @@ pub(super) struct ReplayFeed {
     is_moved: bool,
     is_waiting: bool,
     slow_us: Option<u64>,
+    events: ReplayedEvents,
     notes: Vec<String>,
 }
 
 impl ReplayFeed {
-    pub fn new(player: Player, slow_us: Option<u64>, notes: Vec<String>) -> Self {
+    pub fn new(
+        player: Player,
+        slow_us: Option<u64>,
+        events: ReplayedEvents,
+        notes: Vec<String>,
+    ) -> Self {
         Self {
+            events,
             player,
             at_us: 0,
             is_paused: false,
@@ -122,6 +137,7 @@ impl ReplayFeed {
                 is_last: moment.is_last,
             }),
             slow_us: self.slow_us,
+            events: self.events.last(),
             notes: self.notes.clone(),
         }
     }

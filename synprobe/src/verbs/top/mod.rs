@@ -36,10 +36,9 @@ use crate::{
     pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
     serve::{Served, StatusQueries},
-    top::{App, Look},
+    top::{App, EventTail, Look, ReplayedEvents},
     util::format,
     verdict::Mode,
-    view::Discarded,
 };
 
 /// How often there is a new state where nothing else is asked for.
@@ -77,7 +76,9 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
         most_open: Some(MOST_OPEN),
     };
     let slow_us = (!args.every).then_some(args.slow.as_micros() as u64);
-    let (screen, ended, result) = Screen::new(args, LiveFeed::new(sender, slow_us));
+    let events = EventTail::default();
+    let feed = LiveFeed::new(sender, slow_us, events.clone());
+    let (screen, ended, result) = Screen::new(args, feed);
     let stop = stop(ended, Arc::clone(&screen.ending));
     // A thread that begins now has what privileges are left.
     let ready = Box::new(move || screen.begin());
@@ -85,7 +86,7 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
         queries,
         output: None,
     };
-    let watched = pipeline::watch_asked(&host, options, Discarded, stop, ready, Some(served));
+    let watched = pipeline::watch_asked(&host, options, events, stop, ready, Some(served));
     let shown = result.wait();
     watched.map_err(failure)?;
     shown
@@ -104,7 +105,9 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
         duration: None,
         count: None,
     };
-    let player = Player::open(options, args.window, MOST_OPEN).map_err(replay::failure)?;
+    let events = ReplayedEvents::default();
+    let player =
+        Player::open(options, args.window, MOST_OPEN, events.outputs()).map_err(replay::failure)?;
     let notes: Vec<String> = missing.into_iter().chain(player.damage.clone()).collect();
     for line in &notes {
         eprintln!(
@@ -112,7 +115,8 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
             format::safe(&file.to_string_lossy())
         );
     }
-    let (screen, ended, result) = Screen::new(args, ReplayFeed::new(player, slow_us, notes));
+    let (screen, ended, result) =
+        Screen::new(args, ReplayFeed::new(player, slow_us, events, notes));
     let stop = stop(ended, Arc::clone(&screen.ending));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -13,6 +13,7 @@ use ratatui::{
     Terminal,
     backend::CrosstermBackend,
     crossterm::{
+        clipboard::CopyToClipboard,
         cursor, execute,
         terminal::{
             Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode,
@@ -69,6 +70,21 @@ impl ScreenSession {
                 Err(error)
             }
         }
+    }
+}
+
+impl ScreenSession {
+    /// Asks the terminal to put a text into the clipboard of whoever sits before it, also over ssh (OSC 52). One that
+    /// does not know this ignores it; tmux passes it on with `set-clipboard on`.
+    ///
+    /// # Errors
+    ///
+    /// The terminal takes nothing.
+    pub fn copy(&mut self, text: String) -> io::Result<()> {
+        execute!(
+            self.terminal.backend_mut(),
+            CopyToClipboard::to_clipboard_from(text)
+        )
     }
 }
 

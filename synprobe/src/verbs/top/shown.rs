@@ -67,6 +67,7 @@ pub(super) fn show(
                     let size = session.terminal.size()?;
                     session.terminal.resize(size.into())?;
                 }
+                KeyRequest::Copy(text) => session.copy(text)?,
                 KeyRequest::Pause(is_paused) => feed.pause(is_paused),
                 KeyRequest::Skip(by_us) => {
                     feed.skip(by_us);

@@ -173,11 +173,9 @@ impl<W: Write> TextView<W> {
         match &line.body {
             Body::Start(s) => self.start(at, s),
             Body::State(s) => {
-                let leaves = s.old.is_handshake();
-                let begins = s.new.is_handshake() && !leaves;
-                // The handshake line reports the end, and also a handshake that ended at once.
-                if leaves && s.new != TcpState::SynRecv || begins && over.contains(&s.connection.id)
-                {
+                let begins = s.new.is_handshake() && !s.old.is_handshake();
+                // The handshake line reports a handshake that ended at once.
+                if !has_row(&line.body) || begins && over.contains(&s.connection.id) {
                     return Ok(());
                 }
                 self.state(at, s)
@@ -198,6 +196,15 @@ impl<W: Write> TextView<W> {
             }
             Body::End(e) => self.end(e),
         }
+    }
+}
+
+/// Whether an event has a row of its own: the row of its handshake reports the end of one.
+pub(crate) fn has_row(body: &Body) -> bool {
+    match body {
+        Body::State(s) => !s.old.is_handshake() || s.new == TcpState::SynRecv,
+        Body::Lost(_) => true,
+        other => is_event(other),
     }
 }
 

@@ -1,0 +1,152 @@
+//! The last events of the run, in the words of `watch`.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{detail::PageText, query::RowFacts, style::Tone};
+use crate::{
+    model::{Body, Connection, Line, WallClock, who},
+    view::{Style, TextOptions, TextView, View, has_row, line_to_json},
+};
+
+/// Events that are kept.
+const KEPT: usize = 500;
+
+/// One line that `watch` has a row for.
+#[derive(Clone, Debug)]
+pub struct TopEvent {
+    /// Counts the events of the run.
+    pub(super) serial: u64,
+    clock: WallClock,
+    line: Line,
+}
+
+#[derive(Debug, Default)]
+struct KeptEvents {
+    /// The newest first.
+    events: VecDeque<Arc<TopEvent>>,
+    count: u64,
+}
+
+/// An output that keeps the last events for the screen.
+#[derive(Clone, Debug, Default)]
+pub struct EventTail(Arc<Mutex<KeptEvents>>);
+
+impl EventTail {
+    /// The events that are kept, the newest first.
+    pub fn last(&self) -> Vec<Arc<TopEvent>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.events.iter().cloned().collect()
+    }
+}
+
+/// The events of a replay. One that goes back begins anew, and its events with it.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayedEvents(Arc<Mutex<EventTail>>);
+
+impl ReplayedEvents {
+    fn begin(&self) -> EventTail {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *tail = EventTail::default();
+        tail.clone()
+    }
+
+    /// The output of a replay that begins now, as often as it begins.
+    pub fn outputs(&self) -> Box<dyn Fn() -> Box<dyn View + Send> + Send> {
+        let events = self.clone();
+        Box::new(move || Box::new(events.begin()))
+    }
+
+    /// The events that are kept, the newest first.
+    pub fn last(&self) -> Vec<Arc<TopEvent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last()
+    }
+}
+
+impl View for EventTail {
+    fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for line in lines.iter().filter(|line| has_row(&line.body)) {
+            kept.count += 1;
+            let serial = kept.count;
+            let line = line.clone();
+            kept.events.push_front(Arc::new(TopEvent {
+                serial,
+                clock,
+                line,
+            }));
+            kept.events.truncate(KEPT);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TopEvent {
+    /// Its row, at most so many columns wide.
+    pub(super) fn text(&self, columns: usize) -> String {
+        let options = TextOptions {
+            style: Style::plain(columns),
+            ..TextOptions::default()
+        };
+        let mut view = TextView::new(Vec::new(), options);
+        // Memory takes everything.
+        let _ = view.show(std::slice::from_ref(&self.line), self.clock);
+        let text = String::from_utf8_lossy(&view.into_inner()).into_owned();
+        // A cause that has no room in the row is in a line of its own.
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.join(" ")
+    }
+
+    /// The event as `watch` prints it, and its line in JSON (docs/events.md), one member a line.
+    pub(super) fn page(&self, page: &mut PageText) {
+        page.within(0, "", &self.text(usize::MAX / 2), Tone::Strong);
+        page.heading("Its line (--format json)");
+        // A quotation mark within a text is escaped: it follows no comma.
+        let json = line_to_json(&self.line, self.clock).unwrap_or_default();
+        let members = String::from_utf8_lossy(&json).replace(",\"", ",\n\"");
+        for member in members.lines() {
+            page.within(0, "", member, Tone::Plain);
+        }
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        match &self.line.body {
+            Body::State(s) => Some(&s.connection),
+            Body::Retransmit(r) => Some(&r.connection),
+            Body::Handshake(h) => Some(&h.connection),
+            Body::ConnectionReset(r) => Some(&r.connection),
+            _ => None,
+        }
+    }
+
+    /// The handshake that it is of.
+    pub(super) fn handshake(&self) -> Option<u64> {
+        self.connection().map(|c| c.id)
+    }
+
+    /// What a filter can ask of it.
+    pub(super) fn facts(&self) -> RowFacts<'_> {
+        let Some(c) = self.connection() else {
+            return RowFacts::default();
+        };
+        RowFacts {
+            ports: Some(c.local_port.into_iter().chain(c.peer_port).collect()),
+            netns: Some((c.netns, c.netns_name.as_deref())),
+            verdicts: match &self.line.body {
+                Body::Handshake(h) => Some(h.verdict.iter().map(|kind| kind.name()).collect()),
+                _ => None,
+            },
+            process: Some(who(c.comm.as_deref(), c.pid, &c.workload).into_owned()),
+            peers: Some(vec![c.peer_addr]),
+            role: Some(Some(c.role)),
+            ..RowFacts::default()
+        }
+    }
+}
