@@ -14,6 +14,7 @@ use synprobe::{
         Role,
     },
     track::peers::Peers,
+    util::table_bounds::TableBounds,
 };
 
 /// The system's allocator, counting.
@@ -109,7 +110,7 @@ fn a_million_spoofed_sources_do_not_hide_the_real_ones() {
     let before = IN_USE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let mut tallies: HashMap<IpAddr, FloodTally> = HashMap::new();
-    let mut peers = Peers::new(32_768, 7);
+    let mut peers = Peers::new(&TableBounds::default(), 7);
     let mut h = handshake();
     let (mut handed, mut again) = (0_u64, 0_u64);
     for n in 0..SPOOFED {

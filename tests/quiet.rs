@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe::{
-    filter::Detail, model::Outcome, pipeline::Setup, verbs::lab, verdict::Mode, view::JsonView,
+    filter::Detail, model::Outcome, pipeline::Setup, util::table_bounds::TableBounds, verbs::lab,
+    verdict::Mode, view::JsonView,
 };
 use synprobe_lab::{Lab, LabRun, Scenario, SocketFamily};
 use synprobe_tests::{
@@ -40,8 +41,7 @@ fn main() -> ExitCode {
 fn run(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
     let setup = Setup {
         ring_bytes: 8 << 20,
-        max_handshakes: 100_000,
-        max_peers: 32_768,
+        tables: TableBounds::default(),
         log_level: 0,
         detail: Detail::Quiet { slow: SLOW },
         mode: Mode::AtOnce,

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, ops::RangeInclusive, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use synprobe::{filter::Detail, pipeline::Setup, verbs::lab, view::JsonView};
+use synprobe::{
+    filter::Detail, pipeline::Setup, util::table_bounds::TableBounds, verbs::lab, view::JsonView,
+};
 use synprobe_lab::{ExpectedHandshake, Lab, LabRun, Scenario, Side, SocketFamily, TcpCounters};
 use synprobe_tests::{
     harness::{self, Case, Undecided},
@@ -40,8 +42,7 @@ fn main() -> ExitCode {
 fn run(scenario: &'static dyn Scenario, family: SocketFamily, detail: Detail) -> Result<()> {
     let setup = Setup {
         ring_bytes: AMPLE_RING,
-        max_handshakes: 100_000,
-        max_peers: 32_768,
+        tables: TableBounds::default(),
         log_level: 0,
         detail,
         mode: synprobe::verdict::Mode::AtOnce,

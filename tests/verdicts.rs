@@ -12,6 +12,7 @@ use synprobe::{
     },
     pipeline::Setup,
     probe::half_open_source::RequestedMode,
+    util::table_bounds::TableBounds,
     verbs::lab,
     verdict::Mode,
     view::{JsonView, Page, PageCounts, Style, View},
@@ -100,8 +101,11 @@ fn run_in_detail(
 ) -> Result<(LabRun, String)> {
     let setup = Setup {
         ring_bytes,
-        max_handshakes,
-        max_peers: 32_768,
+        tables: TableBounds {
+            half_opens: max_handshakes,
+            clients: max_handshakes,
+            ..TableBounds::default()
+        },
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,

@@ -12,6 +12,7 @@ use synprobe::{
     filter::Selection,
     model::{Detail, HalfOpenSource, Start, WallClock},
     track::TrackConfig,
+    util::table_bounds::TableBounds,
     verdict::Mode,
     view::{JsonView, TextOptions, TextView, View},
 };
@@ -36,8 +37,13 @@ fuzz_target!(|data: &[u8]| {
                     slow: Duration::from_secs(1),
                 },
             },
-            max_handshakes: 8,
-            max_peers: 4,
+            tables: TableBounds {
+                half_opens: 8,
+                clients: 8,
+                peers: 4,
+                silent_peers: 4,
+                ..TableBounds::default()
+            },
             began_ns: 0,
             hash_seed: 7,
             selection: Selection::default(),

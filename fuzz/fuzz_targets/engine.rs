@@ -30,7 +30,7 @@ use synprobe::{
     },
     recording::inputs::{Decoded, InputDecoder, encode},
     track::{Fates, TrackConfig},
-    util::addresses::mapped,
+    util::{addresses::mapped, table_bounds::TableBounds},
     verdict::Mode,
     view::{JsonView, Page, PageCounts, Style, TextOptions, TextView, View},
 };
@@ -711,6 +711,19 @@ fn recorded(input: &Input, decoder: &mut InputDecoder) -> Input {
     }
 }
 
+fn tables(handshakes: usize, peers: usize) -> TableBounds {
+    TableBounds {
+        half_opens: handshakes,
+        clients: handshakes,
+        peers,
+        silent_peers: peers,
+        held: 3,
+        sources: 5,
+        destinations: 5,
+        ..TableBounds::default()
+    }
+}
+
 fn config(bytes: &mut Bytes<'_>) -> (RunConfig, Mode) {
     let (first, second) = (bytes.byte(), bytes.byte());
     let track = TrackConfig {
@@ -731,8 +744,10 @@ fn config(bytes: &mut Bytes<'_>) -> (RunConfig, Mode) {
             },
             Detail::Handshakes,
         ][usize::from(second & 3)],
-        max_handshakes: [8, 1, 2, 100][usize::from(second >> 2 & 3)],
-        max_peers: [4, 1, 100, 2][usize::from(second >> 4 & 3)],
+        tables: tables(
+            [8, 1, 2, 100][usize::from(second >> 2 & 3)],
+            [4, 1, 100, 2][usize::from(second >> 4 & 3)],
+        ),
         began_ns: 1000 * SEC,
         hash_seed: 7,
         selection: bytes
@@ -801,13 +816,13 @@ fuzz_target!(|data: &[u8]| {
         if step & 16 != 0 {
             let snapshot = replay.snapshot(usize::from(step >> 5));
             assert!(snapshot.open.len() <= usize::from(step >> 5));
-            assert!(snapshot.open_total <= 3 * config.track.max_handshakes);
+            assert!(snapshot.open_total <= 3 * config.track.tables.half_opens);
         }
         let again = recorded(&input, &mut decoder);
         trace("input", &input);
         engine.feed(input);
         replay.feed(again);
-        assert!(engine.open() <= 3 * config.track.max_handshakes);
+        assert!(engine.open() <= 3 * config.track.tables.half_opens);
         batches.extend(engine.take_lines());
         replayed.extend(replay.take_lines());
     }

@@ -13,6 +13,7 @@ use synprobe::{
     model::{Body, HalfOpenSource, Handshake, Line, Outcome, Role, VerdictKind},
     pipeline::Setup,
     probe::half_open_source::RequestedMode,
+    util::table_bounds::TableBounds,
     verbs::lab,
     verdict::Mode,
     view::JsonView,
@@ -60,8 +61,7 @@ fn compare(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> 
     options.requested_mode = RequestedMode::Exact;
     let setup = Setup {
         ring_bytes: AMPLE_RING,
-        max_handshakes: 100_000,
-        max_peers: 32_768,
+        tables: TableBounds::default(),
         log_level: 0,
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,

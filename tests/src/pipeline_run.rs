@@ -17,6 +17,7 @@ use synprobe::{
         LoadOptions,
         half_open_source::{Decision, RequestedMode},
     },
+    util::table_bounds::TableBounds,
     verdict::Mode,
     view::{JsonView, View, WallClock},
 };
@@ -121,8 +122,7 @@ pub fn options(selection: Selection) -> WatchOptions {
         mode: Mode::AtOnce,
         detail: Detail::Handshakes,
         ring_bytes: AMPLE_RING,
-        max_handshakes: 100_000,
-        max_peers: 32_768,
+        tables: TableBounds::default(),
         requested_mode: RequestedMode::default(),
         duration: None,
         count: None,

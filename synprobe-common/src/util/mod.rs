@@ -4,3 +4,4 @@ pub mod addresses;
 pub mod bounded;
 pub mod errno;
 pub mod format;
+pub mod table_bounds;

@@ -14,6 +14,7 @@ const HEADINGS: [(&str, &[&str]); 3] = [
         "Tuning",
         &[
             "ring-size",
+            "max-memory",
             "max-handshakes",
             "max-peers",
             "mode",

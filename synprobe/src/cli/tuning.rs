@@ -5,7 +5,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::values::{bytes, small_count};
+use super::values::{bytes, memory, small_count};
 use crate::probe::half_open_source::RequestedMode;
 
 /// Kernel side and tables.
@@ -15,15 +15,17 @@ pub struct TuningArgs {
     /// 1M where healthy handshakes are only counted.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub ring_size: Option<u32>,
-    /// Handshakes under way that are remembered. The oldest is evicted; evictions are reported.
-    #[arg(long, value_name = "N", default_value = "1000000",
-          value_parser = small_count)]
-    pub max_handshakes: u32,
-    /// Peers tracked individually, plus up to 8192 unresponsive ones. When the table is full, the
+    /// Memory that the process may take. The tables share what the program and the ring leave of it; a full
+    /// one evicts its oldest entry. Evictions are reported.
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = memory)]
+    pub max_memory: u64,
+    /// Handshakes in progress that are remembered, for each role. Default: their share of --max-memory.
+    #[arg(long, value_name = "N", value_parser = small_count)]
+    pub max_handshakes: Option<u32>,
+    /// Responsive peers that are counted one by one. Default: their share of --max-memory. When the table is full, the
     /// healthiest peer is evicted.
-    #[arg(long, value_name = "N", default_value = "32768",
-          value_parser = small_count)]
-    pub max_peers: u32,
+    #[arg(long, value_name = "N", value_parser = small_count)]
+    pub max_peers: Option<u32>,
     /// How the end of a half-open is detected
     #[arg(long, value_enum, default_value_t)]
     pub mode: ModeArg,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::util::table_bounds::LEAST_MEMORY;
+
 /// `30s`, `5m`, `1h 30m`, `500ms`; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("\"{text}\" is not a time: give one such as 30s, 5m or 500ms");
@@ -72,6 +74,18 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
         Ok(size @ 1..=0x4000_0000) => u32::try_from(size).map_err(|_| wrong()),
         _ => Err(wrong()),
     }
+}
+
+/// As [`bytes`], as much as the process needs at least.
+pub(super) fn memory(text: &str) -> Result<u64, String> {
+    let size = size(text)?;
+    if size < LEAST_MEMORY {
+        return Err(format!(
+            "\"{text}\" is too little: synprobe needs {}M",
+            LEAST_MEMORY >> 20
+        ));
+    }
+    Ok(size)
 }
 
 /// As [`bytes`], without a limit.

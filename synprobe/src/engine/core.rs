@@ -81,7 +81,7 @@ pub struct Engine {
 impl Engine {
     /// A new engine. The first batch of lines is the `start` line.
     pub fn new(config: &RunConfig, mode: Mode, clock: WallClock) -> Self {
-        let mut context = Context::default();
+        let mut context = Context::within(config.track.tables);
         context.sees_drops = config.sees_drops;
         context.sees_answers = config.sees_answers();
         context.selection = config.selection().clone();

@@ -10,6 +10,7 @@ use crate::{
     preflight::HostError,
     probe::{LoadError, half_open_source::RequestedMode},
     sys::netns::NetNs,
+    util::table_bounds::TableBounds,
     verdict::Mode,
 };
 
@@ -28,10 +29,8 @@ pub struct WatchOptions {
     pub requested_mode: RequestedMode,
     /// Size of the ring, bytes; a power of two.
     pub ring_bytes: u32,
-    /// Bound of the table.
-    pub max_handshakes: usize,
-    /// Bound of the table of peers that have responded.
-    pub max_peers: usize,
+    /// Bounds of the tables.
+    pub tables: TableBounds,
     /// Ends the run.
     pub duration: Option<Duration>,
     /// Ends the run after this number of `handshake` lines.
@@ -57,10 +56,8 @@ pub struct WatchOptions {
 pub struct Setup {
     /// Size of the ring, bytes.
     pub ring_bytes: u32,
-    /// Bound of the table.
-    pub max_handshakes: usize,
-    /// Bound of the table of peers that have responded.
-    pub max_peers: usize,
+    /// Bounds of the tables.
+    pub tables: TableBounds,
     /// Level of the kernel side's own log.
     pub log_level: u8,
     /// How much of a handshake comes out of the kernel.

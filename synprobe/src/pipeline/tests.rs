@@ -5,6 +5,7 @@ use crate::{
     filter::{Detail, Selection},
     preflight,
     probe::half_open_source::RequestedMode,
+    util::table_bounds::TableBounds,
     verdict::Mode,
     view::JsonView,
 };
@@ -16,8 +17,12 @@ fn options() -> WatchOptions {
         requested_mode: RequestedMode::default(),
         detail: Detail::Handshakes,
         ring_bytes: 1 << 20,
-        max_handshakes: 1000,
-        max_peers: 1000,
+        tables: TableBounds {
+            half_opens: 1000,
+            clients: 1000,
+            peers: 1000,
+            ..TableBounds::default()
+        },
         duration: None,
         count: None,
         log_level: 0,

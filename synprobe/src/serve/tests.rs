@@ -6,6 +6,7 @@ use crate::{
     filter::{Detail, Selection},
     model::{Evidence, HalfOpenSource, Problem, Start, WallClock},
     track::TrackConfig,
+    util::table_bounds::TableBounds,
     verdict::{Mode, fixtures},
 };
 
@@ -23,8 +24,12 @@ pub fn engine() -> Engine {
             sees_resets: true,
             source: HalfOpenSource::Tracepoints,
             detail: Detail::Handshakes,
-            max_handshakes: 1000,
-            max_peers: 1000,
+            tables: TableBounds {
+                half_opens: 1000,
+                clients: 1000,
+                peers: 1000,
+                ..TableBounds::default()
+            },
             began_ns: 1,
             hash_seed: 7,
             selection: Selection::default(),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     filter::Selection,
     model::{Detail, HalfOpenSource},
+    util::table_bounds::TableBounds,
 };
 
 /// What is known of the host, and how the run was asked for.
@@ -23,10 +24,9 @@ pub struct TrackConfig {
     pub source: HalfOpenSource,
     /// How much of a handshake comes out of the kernel.
     pub detail: Detail,
-    /// Bound of the table.
-    pub max_handshakes: usize,
-    /// Bound of the table of peers that have responded; silent ones have their own.
-    pub max_peers: usize,
+    /// Bounds of the tables.
+    #[serde(flatten)]
+    pub tables: TableBounds,
     /// When the run began, CLOCK_MONOTONIC nanoseconds.
     pub began_ns: u64,
     /// Keys the hashes that estimate the number of peers. Peers choose source addresses and must not know it.

@@ -114,8 +114,11 @@ impl Tracker {
         self.totals.evicted += 1;
         self.announce_if_due(&open);
         let end = HandshakeEnd::open(OpenReason::Evicted, at_ns).fact(format!(
-            "evicted: the table holds {} handshakes (--max-handshakes)",
-            self.config.max_handshakes
+            "evicted: the table holds {} handshakes (--max-memory, --max-handshakes)",
+            match open.connection.role {
+                Role::Client => self.config.tables.clients,
+                Role::Server => self.config.tables.half_opens,
+            }
         ));
         self.emit_handshake(open, &end);
         self.evictions.count += 1;

@@ -100,17 +100,17 @@ impl Tracker {
     pub fn new(config: TrackConfig) -> Self {
         Self {
             next_id: 1,
-            clients: Bounded::new(config.max_handshakes),
-            preexisting: Bounded::new(config.max_handshakes),
+            clients: Bounded::new(config.tables.clients),
+            preexisting: Bounded::new(config.tables.clients),
             callers: HashMap::new(),
-            half_opens: HalfOpens::new(config.max_handshakes),
-            children: Bounded::new(config.max_handshakes),
+            half_opens: HalfOpens::new(config.tables.half_opens),
+            children: Bounded::new(config.tables.clients),
             established: Bounded::new(REMEMBERED),
             tuples_in_use: Bounded::new(REMEMBERED),
             segments: Bounded::new(REMEMBERED),
             entered: Bounded::new(REMEMBERED),
             owners: Owners::default(),
-            peers: Peers::new(config.max_peers, config.hash_seed)
+            peers: Peers::new(&config.tables, config.hash_seed)
                 .with_syn_refusals(config.source == HalfOpenSource::Fentry),
             reconcile: reconcile::Reconcile::default(),
             early_hints: Bounded::new(REMEMBERED),

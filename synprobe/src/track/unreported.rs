@@ -94,7 +94,8 @@ impl Tracker {
             self.totals.unreported += events;
             let lost = Lost {
                 events,
-                reason: "handshakes evicted from the table (--max-handshakes)".to_owned(),
+                reason: "handshakes evicted from the table (--max-memory, --max-handshakes)"
+                    .to_owned(),
                 of: Missed::Evicted,
             };
             self.observe(Observation::Lost { at_ns, lost });

@@ -41,7 +41,7 @@ use crate::{
         netns::{NetNs, NetnsError},
         nice,
     },
-    util::format,
+    util::{format, table_bounds::TableBounds},
     verdict::Mode,
     view::{self, TextOptions, View},
 };
@@ -135,10 +135,10 @@ fn raise_priority(detail: Detail) {
 }
 
 fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
+    let ring_bytes = ring_bytes(args, Detail::Handshakes)?;
     Ok(Setup {
-        ring_bytes: ring_bytes(args, Detail::Handshakes)?,
-        max_handshakes: args.max_handshakes as usize,
-        max_peers: args.max_peers as usize,
+        ring_bytes,
+        tables: tables(args, ring_bytes),
         log_level: log_level(args),
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
@@ -170,14 +170,14 @@ fn watch_options(
     mode: Mode,
 ) -> Result<WatchOptions, Failure> {
     let (selection, namespaces) = select(filters)?;
+    let ring_bytes = ring_bytes(tuning, detail)?;
     Ok(WatchOptions {
         selection,
         mode,
         requested_mode: tuning.mode.into(),
         detail,
-        ring_bytes: ring_bytes(tuning, detail)?,
-        max_handshakes: tuning.max_handshakes as usize,
-        max_peers: tuning.max_peers as usize,
+        ring_bytes,
+        tables: tables(tuning, ring_bytes),
         duration: None,
         count: None,
         log_level: log_level(tuning),
@@ -234,6 +234,20 @@ fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
         message(Priority::Info, &text);
     }
     Ok(usable)
+}
+
+/// The tables that fit into `--max-memory`; what was given by number is taken as given.
+fn tables(args: &TuningArgs, ring_bytes: u32) -> TableBounds {
+    let mut tables = TableBounds::within(args.max_memory, ring_bytes.into());
+    if let Some(handshakes) = args.max_handshakes {
+        tables.half_opens = handshakes as usize;
+        tables.clients = handshakes as usize;
+    }
+    if let Some(peers) = args.max_peers {
+        tables.peers = peers as usize;
+        tables.silent_peers = tables.silent_peers.min(tables.peers);
+    }
+    tables
 }
 
 /// Sets up the agent's own log. Returns the level for the kernel side's log.

@@ -14,14 +14,8 @@ use crate::{
         Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem,
         Role, SynSent, VerdictKind, WallClock,
     },
-    util::bounded::Bounded,
+    util::{bounded::Bounded, table_bounds::TableBounds},
 };
-
-/// Handshakes in trouble that are held back to be judged at the end. Those beyond are judged at once, and
-/// counted in the same problems.
-const HELD: usize = 50_000;
-/// Peers whose verdicts are counted.
-const PEERS: usize = 65_536;
 
 /// When a handshake is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +35,8 @@ pub struct Judge {
     pub context: Context,
     /// Handshakes in trouble that are judged at the end.
     held: Vec<Line>,
-    /// The bound of `held`.
-    most_held: usize,
+    /// Handshakes beyond `bounds.held` are judged at once, and counted in the same problems.
+    bounds: TableBounds,
     /// Sums of the handshakes in trouble that are judged.
     groups: ProblemGroups,
     /// Verdicts by peer. Most peers have one, so a list takes less memory than a map.
@@ -60,15 +54,16 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge without handshakes.
+    /// A judge without handshakes. `context` has the bounds of the tables.
     pub fn new(mode: Mode, context: Context) -> Self {
+        let bounds = context.bounds;
         Self {
             mode,
             context,
             held: Vec::new(),
-            most_held: HELD,
+            bounds,
             groups: ProblemGroups::default(),
-            by_peer: Bounded::new(PEERS),
+            by_peer: Bounded::new(bounds.judged_peers),
             last_ns: None,
             undecided: 0,
             unexplained: Vec::new(),
@@ -82,7 +77,9 @@ impl Judge {
     pub fn of_run(mut self, began_ns: u64) -> Self {
         self.run = began_ns;
         let length_ns = self.context.window.as_ref().map(Window::length_ns);
-        self.window = length_ns.map(|length_ns| ProblemWindow::new(length_ns, began_ns));
+        self.window = length_ns.map(|length_ns| {
+            ProblemWindow::new(length_ns, began_ns).holding(self.bounds.held_of_window)
+        });
         self
     }
 
@@ -119,13 +116,6 @@ impl Judge {
         self.mode
     }
 
-    /// Changes the bound of the handshakes that are held back.
-    #[cfg(test)]
-    pub(crate) fn holding(mut self, most: usize) -> Self {
-        self.most_held = most;
-        self
-    }
-
     /// Takes in the tracker's lines; returns those that can be printed.
     pub fn pass(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
         for line in &lines {
@@ -149,7 +139,7 @@ impl Judge {
                         Body::State(_) | Body::Retransmit(_) | Body::ConnectionReset(_) => {
                             printed.extend(all.then_some(line));
                         }
-                        Body::Handshake(_) if self.held.len() < self.most_held => {
+                        Body::Handshake(_) if self.held.len() < self.bounds.held => {
                             self.held.push(line)
                         }
                         Body::Handshake(_) => {

@@ -18,6 +18,7 @@ use synprobe::{
     filter::Detail,
     pipeline::Setup,
     preflight::{self, Ready},
+    util::table_bounds::TableBounds,
     verbs::lab,
     verdict::Mode,
     view::Discarded,
@@ -123,12 +124,11 @@ fn jobs(args: &MatrixOptions) -> Vec<MatrixJob> {
 fn one(host: &Ready, job: &MatrixJob, detail: Detail) -> Result<Vec<Classification>> {
     let setup = Setup {
         ring_bytes: 8 << 20,
-        max_handshakes: 100_000,
+        tables: TableBounds::default(),
         log_level: 0,
         detail,
         mode: Mode::AtTheEnd,
         requested_mode: synprobe::probe::half_open_source::RequestedMode::default(),
-        max_peers: 32_768,
     };
     let mut lab = Lab::new(job.family)?;
     lab.jitter = Jitter {

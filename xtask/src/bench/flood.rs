@@ -124,7 +124,8 @@ pub fn flood(bench: &BenchContext) -> Result<FloodCost> {
 pub fn half_opens(bench: &BenchContext) -> Result<HalfOpenCost> {
     say("the agent with a million half-opens");
     let mut flooder = FloodProcess::start()?;
-    let watcher = bench.watch(&["--quiet"])?;
+    // More than its share of the default budget.
+    let watcher = bench.watch(&["--quiet", "--max-memory", "1G"])?;
     let filled: Filled = flooder.ask("fill", HALF_OPENS.into())?;
     thread::sleep(SETTLE);
     let bytes = watcher.process.memory()?;

@@ -17,10 +17,11 @@ use distinct::Distinct;
 pub use distinct::Estimate;
 use dwells::Dwells;
 
-use crate::model::{ByRole, Handshake, Outcome, Peer, RetransmitKind, Role};
+use crate::{
+    model::{ByRole, Handshake, Outcome, Peer, RetransmitKind, Role},
+    util::table_bounds::TableBounds,
+};
 
-/// Peers on probation.
-const PROBATION: usize = 8_192;
 /// Peers in trouble that are skipped because they were active since, at most, before one is evicted.
 const SECOND_CHANCES: usize = 8;
 
@@ -138,16 +139,14 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Tracks at most `limit` peers that have responded, and as many silent ones, at most 8,192. `hash_seed`
-    /// keys the estimate of how many there were.
-    pub fn new(limit: usize, hash_seed: u64) -> Self {
-        let limit = limit.max(1);
+    /// An empty table with these bounds. `hash_seed` keys the estimate of how many peers there were.
+    pub fn new(bounds: &TableBounds, hash_seed: u64) -> Self {
         Self {
             totals: HashMap::new(),
             tickets: Default::default(),
             counts: [0; 4],
-            limit,
-            probation: PROBATION.min(limit),
+            limit: bounds.peers.max(1),
+            probation: bounds.silent_peers.max(1),
             serial: 0,
             others: Others::default(),
             distinct: ByRole {

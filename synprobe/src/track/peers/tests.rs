@@ -43,6 +43,16 @@ fn addr(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(n).into()
 }
 
+/// At most so many peers, silent ones not counted.
+fn small(limit: usize) -> Peers {
+    let bounds = TableBounds {
+        peers: limit,
+        silent_peers: limit,
+        ..TableBounds::default()
+    };
+    Peers::new(&bounds, 7)
+}
+
 fn server(peers: &mut Peers, n: u32, outcome: Outcome) {
     peers.ended(&handshake(n, Role::Server, outcome));
 }
@@ -67,7 +77,7 @@ fn attempts(peers: &Peers) -> u64 {
 
 #[test]
 fn the_oldest_silent_one_makes_room_for_the_next() {
-    let mut peers = Peers::new(3, 7);
+    let mut peers = small(3);
     for n in 1..=5 {
         server(&mut peers, n, Outcome::Expired);
     }
@@ -112,7 +122,7 @@ fn each_sign_of_life_protects_from_the_silent() {
         |p| p.ended(&handshake(1, Role::Client, Outcome::Refused)),
     ];
     for (sign, show) in signs.iter().enumerate() {
-        let mut peers = Peers::new(4, 7);
+        let mut peers = small(4);
         show(&mut peers);
         for n in 2..100 {
             server(&mut peers, n, Outcome::Expired);
@@ -128,7 +138,7 @@ fn each_sign_of_life_protects_from_the_silent() {
         |p| p.retransmitted(addr(1), Role::Client, RetransmitKind::Syn, 3),
     ];
     for (sign, show) in silent.iter().enumerate() {
-        let mut peers = Peers::new(4, 7);
+        let mut peers = small(4);
         show(&mut peers);
         for n in 2..100 {
             server(&mut peers, n, Outcome::Expired);
@@ -139,7 +149,7 @@ fn each_sign_of_life_protects_from_the_silent() {
 
 #[test]
 fn whoever_is_least_in_trouble_makes_room() {
-    let mut peers = Peers::new(3, 7);
+    let mut peers = small(3);
     server(&mut peers, 1, Outcome::Reset);
     server(&mut peers, 1, Outcome::Reset);
     server(&mut peers, 2, Outcome::Established);
@@ -170,7 +180,7 @@ fn whoever_is_least_in_trouble_makes_room() {
 
 #[test]
 fn the_number_of_peers_is_exact_until_one_makes_room() {
-    let mut peers = Peers::new(50, 7);
+    let mut peers = small(50);
     for n in 0..50 {
         server(&mut peers, n, Outcome::Expired);
         server(&mut peers, n, Outcome::Expired);
@@ -196,7 +206,7 @@ fn the_number_of_peers_is_exact_until_one_makes_room() {
 
 #[test]
 fn dead_tickets_do_not_gather() {
-    let mut peers = Peers::new(10, 7);
+    let mut peers = small(10);
     for n in 0..100_000 {
         server(&mut peers, n, Outcome::Expired);
         server(&mut peers, n, Outcome::Established);

@@ -11,9 +11,9 @@ fn lost(lines: &[Line]) -> Vec<Lost> {
     lost.collect()
 }
 
-fn with_room_for(max_handshakes: usize) -> Bench {
+fn with_room_for(handshakes: usize) -> Bench {
     bench_with(TrackConfig {
-        max_handshakes,
+        tables: room_for(handshakes),
         ..config()
     })
 }
@@ -65,7 +65,7 @@ fn issue14_4_evictions_are_lost_lines_at_most_one_a_second() {
     for one in lost {
         assert_eq!(
             one.reason,
-            "handshakes evicted from the table (--max-handshakes)"
+            "handshakes evicted from the table (--max-memory, --max-handshakes)"
         );
         assert!(!one.is_of_handshakes(), "other handshakes are as sure");
     }

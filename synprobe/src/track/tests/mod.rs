@@ -14,7 +14,7 @@ use crate::{
         DwellSource, Fate, HalfOpenRow, Handshake, HandshakeCounters, HandshakeSettings, Outcome,
         Peer, SocketDump, Trigger,
     },
-    util::addresses::mapped,
+    util::{addresses::mapped, table_bounds::TableBounds},
 };
 
 mod client_end;
@@ -67,11 +67,22 @@ fn config() -> TrackConfig {
         sees_resets: true,
         source: HalfOpenSource::Tracepoints,
         detail: Detail::Handshakes,
-        max_handshakes: 1000,
-        max_peers: 1000,
+        tables: TableBounds {
+            peers: 1000,
+            ..room_for(1000)
+        },
         began_ns: T0,
         hash_seed: 7,
         selection: Selection::default(),
+    }
+}
+
+/// Few handshakes.
+fn room_for(handshakes: usize) -> TableBounds {
+    TableBounds {
+        half_opens: handshakes,
+        clients: handshakes,
+        ..TableBounds::default()
     }
 }
 
@@ -1014,7 +1025,7 @@ fn fast_open_and_simultaneous_open() {
 #[test]
 fn the_table_is_bounded_and_says_so() {
     let mut b = bench_with(TrackConfig {
-        max_handshakes: 10,
+        tables: room_for(10),
         ..config()
     });
     for sock in 0..25 {
@@ -1112,7 +1123,7 @@ fn every_handshake_has_exactly_one_line() {
     };
     for _ in 0..200 {
         let mut b = bench_with(TrackConfig {
-            max_handshakes: 6,
+            tables: room_for(6),
             ..config()
         });
         let mut at = T0;

@@ -8,19 +8,18 @@ use std::{
 };
 
 use super::window::STEPS;
-use crate::{model::Connection, util::bounded::Bounded};
+use crate::{
+    model::Connection,
+    util::{bounded::Bounded, table_bounds::TableBounds},
+};
 
 /// Processes remembered.
 const PROCESSES: usize = 1024;
 /// Destinations remembered of each.
 const DESTINATIONS: usize = 4096;
-/// The same once all together have [`ALL`]: enough to recognise a scan. Who chooses destinations must not choose how
-/// much memory this takes.
+/// The same once all together have their bound ([`TableBounds::destinations`]): enough to recognise a scan. Who chooses
+/// destinations must not choose how much memory this takes.
 const FEW: usize = 64;
-/// Destinations of all processes before each is held to [`FEW`]: about 100 bytes each.
-const ALL: usize = 131_072;
-/// The same for one step of a window, of which there are [`STEPS`] and the present one.
-const ALL_OF_STEP: usize = ALL / 4;
 
 /// Attempts at one destination.
 #[derive(Clone, Copy, Debug, Default)]
@@ -216,6 +215,8 @@ pub(super) struct Fanouts {
     /// Destinations of `processes`, and of the present step.
     kept: usize,
     kept_in_step: usize,
+    /// The bound of `kept`.
+    all: usize,
 }
 
 /// How many destinations one process may have.
@@ -225,16 +226,27 @@ fn most(kept: usize, all: usize) -> usize {
 
 impl Default for Fanouts {
     fn default() -> Self {
+        Self::new(TableBounds::default().destinations)
+    }
+}
+
+impl Fanouts {
+    /// Without processes. `all`: destinations of all processes before each is held to [`FEW`].
+    pub(super) fn new(all: usize) -> Self {
         Self {
             processes: Bounded::new(PROCESSES),
             steps: VecDeque::new(),
             kept: 0,
             kept_in_step: 0,
+            all,
         }
     }
-}
 
-impl Fanouts {
+    /// The bound of one step of a window, of which there are [`STEPS`] and the present one.
+    fn all_of_step(&self) -> usize {
+        self.all / 4
+    }
+
     pub(super) fn began(&mut self, c: &Connection, at_ns: u64) {
         let Some(pid) = c.pid else { return };
         let key = (c.netns, pid);
@@ -245,15 +257,16 @@ impl Fanouts {
         }
         if let Some(fanout) = self.processes.get_mut(&key) {
             let before = fanout.destinations.len();
-            fanout.began(c, at_ns, most(self.kept, ALL));
+            fanout.began(c, at_ns, most(self.kept, self.all));
             self.kept += fanout.destinations.len() - before;
         }
+        let room = most(self.kept_in_step, self.all_of_step());
         if let Some(step) = self.steps.back_mut()
             && (step.len() < PROCESSES || step.contains_key(&key))
         {
             let fanout = step.entry(key).or_insert_with(fresh);
             let before = fanout.destinations.len();
-            fanout.began(c, at_ns, most(self.kept_in_step, ALL_OF_STEP));
+            fanout.began(c, at_ns, room);
             self.kept_in_step += fanout.destinations.len() - before;
         }
     }
@@ -270,6 +283,7 @@ impl Fanouts {
             fanout.accepted(c, DESTINATIONS);
         }
         let (comm, at_ns) = (fanout.comm.clone(), fanout.last_ns);
+        let room = most(self.kept_in_step, self.all_of_step());
         if let Some(step) = self.steps.back_mut().filter(|_| known)
             && (step.len() < PROCESSES || step.contains_key(&key))
         {
@@ -278,7 +292,7 @@ impl Fanouts {
                 .entry(key)
                 .or_insert_with(|| Fanout::new(pid, comm, at_ns));
             let before = fanout.destinations.len();
-            fanout.accepted(c, most(self.kept_in_step, ALL_OF_STEP));
+            fanout.accepted(c, room);
             self.kept_in_step += fanout.destinations.len() - before;
         }
     }
@@ -353,18 +367,19 @@ mod tests {
                     all.began(&c, u64::from(step));
                 }
             }
+            let most = TableBounds::default().destinations;
             let kept = |fanouts: &mut dyn Iterator<Item = &Fanout>| {
                 fanouts
                     .map(|fanout| fanout.destinations.len())
                     .sum::<usize>()
             };
             let of_run = kept(&mut all.processes.iter().map(|(_, fanout)| fanout));
-            assert!(of_run <= 2 * (ALL + PROCESSES * FEW), "{of_run}");
+            assert!(of_run <= 2 * (most + PROCESSES * FEW), "{of_run}");
             assert_eq!(of_run, all.kept);
             for step in &all.steps {
                 let of_step = kept(&mut step.values());
                 // The first one has what there was before.
-                assert!(of_step <= ALL + PROCESSES * FEW, "{of_step}");
+                assert!(of_step <= most + PROCESSES * FEW, "{of_step}");
             }
             for (_, fanout) in all.processes.iter() {
                 assert!(

@@ -65,7 +65,7 @@ use crate::{
         Body, Connection, HalfOpenCounts, Handshake, Line, Outcome, PathQuestion, ReturnPath, Role,
         TcpState, TupleHolder,
     },
-    util::{addresses::mapped, bounded::Bounded},
+    util::{addresses::mapped, bounded::Bounded, table_bounds::TableBounds},
 };
 
 /// Both ends of a connection, in no order: a packet and a socket have the same.
@@ -100,6 +100,8 @@ impl Ends {
 /// What verdicts know beside the handshake itself.
 #[derive(Default)]
 pub struct Context {
+    /// Bounds of what strangers can fill.
+    pub bounds: TableBounds,
     /// Records that were lost in this run.
     pub losses: losses::LossTimes,
     /// Successful active opens that the kernel only counted; `u64::MAX` while their number is not known.
@@ -150,6 +152,16 @@ const ONE_CONNECT_NS: u64 = 140_000_000_000;
 const BEGINNINGS: usize = 8;
 
 impl Context {
+    /// Knows nothing yet, and keeps to these bounds.
+    pub fn within(bounds: TableBounds) -> Self {
+        Self {
+            bounds,
+            ports: port_stats::AllPortStats::new(bounds.sources),
+            fanouts: fanout::Fanouts::new(bounds.destinations),
+            ..Self::default()
+        }
+    }
+
     /// Takes in a line of the tracker.
     pub fn note(&mut self, line: &Line) {
         match &line.body {

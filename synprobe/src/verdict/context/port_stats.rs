@@ -5,20 +5,16 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use super::window::STEPS;
 use crate::{
     model::{HalfOpenCounts, Handshake, Outcome},
-    util::{addresses::mapped, bounded::Bounded},
+    util::{addresses::mapped, bounded::Bounded, table_bounds::TableBounds},
 };
 
 /// Ports remembered.
 const PORTS: usize = 4096;
 /// Sources remembered of each; beyond it the numbers are lower bounds.
 const SOURCES: usize = 16_384;
-/// The same once all ports together have [`ALL`]: enough to tell a flood from a crowd. Who chooses ports and addresses
-/// must not choose how much memory this takes.
+/// The same once all ports together have their bound ([`TableBounds::sources`]): enough to tell a flood from a crowd.
+/// Who chooses ports and addresses must not choose how much memory this takes.
 const FEW: usize = 256;
-/// Sources of all ports before each is held to [`FEW`]: about 30 bytes each.
-const ALL: usize = 262_144;
-/// The same for one step of a window, of which there are [`STEPS`] and the present one.
-const ALL_OF_STEP: usize = ALL / 4;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -106,22 +102,13 @@ pub(super) struct AllPortStats {
     /// Addresses of `ports`, and of the present step.
     kept: usize,
     kept_in_step: usize,
+    /// The bound of `kept`.
+    all: usize,
 }
 
 /// How many addresses of each kind one port may have.
 fn most(kept: usize, all: usize) -> usize {
     if kept < all { SOURCES } else { FEW }
-}
-
-impl Default for AllPortStats {
-    fn default() -> Self {
-        Self {
-            ports: Bounded::new(PORTS),
-            steps: VecDeque::new(),
-            kept: 0,
-            kept_in_step: 0,
-        }
-    }
 }
 
 impl PortStats {
@@ -188,7 +175,29 @@ impl PortStats {
     }
 }
 
+impl Default for AllPortStats {
+    fn default() -> Self {
+        Self::new(TableBounds::default().sources)
+    }
+}
+
 impl AllPortStats {
+    /// Without ports. `all`: addresses of all ports before each is held to [`FEW`].
+    pub(super) fn new(all: usize) -> Self {
+        Self {
+            ports: Bounded::new(PORTS),
+            steps: VecDeque::new(),
+            kept: 0,
+            kept_in_step: 0,
+            all,
+        }
+    }
+
+    /// The bound of one step of a window, of which there are [`STEPS`] and the present one.
+    fn all_of_step(&self) -> usize {
+        self.all / 4
+    }
+
     fn entry(&mut self, key: (u32, u16)) -> Option<&mut PortStats> {
         if self.ports.get(&key).is_none() {
             let (_, evicted) = self.ports.insert(key, PortStats::default());
@@ -214,14 +223,14 @@ impl AllPortStats {
         let c = &h.connection;
         let Some(port) = c.local_port else { return };
         let key = (c.netns, port);
-        let room = most(self.kept, ALL);
+        let room = most(self.kept, self.all);
         if let Some(port_stats) = self.entry(key) {
             let before = port_stats.kept();
             update(port_stats, room);
             let more = port_stats.kept() - before;
             self.kept += more;
         }
-        let room = most(self.kept_in_step, ALL_OF_STEP);
+        let room = most(self.kept_in_step, self.all_of_step());
         if let Some(step) = self.steps.back_mut()
             && (step.len() < PORTS || step.contains_key(&key))
         {
@@ -303,7 +312,8 @@ mod tests {
             }
             let of_run: usize = all.ports.iter().map(|(_, stats)| stats.kept()).sum();
             assert_eq!(of_run, all.kept);
-            assert!(of_run <= ALL + ALL_OF_STEP + 1001 * FEW * 2, "{of_run}");
+            let most = TableBounds::default().sources;
+            assert!(of_run <= most + most / 4 + 1001 * FEW * 2, "{of_run}");
             let (_, victim) = all.ports.iter().find(|(key, _)| key.1 == 8080).unwrap();
             assert!(victim.silent_sources() >= FEW as u64 && victim.sources_are_cut());
             all.step();

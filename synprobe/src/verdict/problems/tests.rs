@@ -149,8 +149,9 @@ fn a_healthy_run_has_no_problem() {
 
 /// A flood of 300 and 30 refused connects, to a judge that holds back `most` handshakes.
 fn much_trouble(most: usize) -> (Judge, Vec<Line>) {
-    let context = looked(&listener(0, 100), 0, 30);
-    let mut judge = Judge::new(Mode::AtTheEnd, context).holding(most);
+    let mut context = looked(&listener(0, 100), 0, 30);
+    context.bounds.held = most;
+    let mut judge = Judge::new(Mode::AtTheEnd, context);
     let mut lines = Vec::new();
     for n in 0..300 {
         let mut h = half_open_of(&format!("198.18.{}.{}", n / 250, n % 250), Outcome::Expired);
@@ -209,7 +210,8 @@ fn issue14_2_sums_over_whole_handshakes_say_how_many_they_are_of() {
         context.note_drop(discard(&h, Packet::SynAck, 3));
         lines.push(line(h));
     }
-    let mut judge = Judge::new(Mode::AtTheEnd, context).holding(100);
+    context.bounds.held = 100;
+    let mut judge = Judge::new(Mode::AtTheEnd, context);
     let mut printed = judge.pass(lines);
     printed.extend(judge.finish(Vec::new()));
     let problems = found(&printed);

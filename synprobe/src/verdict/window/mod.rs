@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use super::{Context, ProblemGroups, judge::judge, problem_states::ProblemStates};
-use crate::model::{Confidence, Handshake, Problem};
-
-/// Handshakes that are kept whole, and judged again each time. Those beyond are judged once, and summed.
-const HELD: usize = 8192;
+use crate::{
+    model::{Confidence, Handshake, Problem},
+    util::table_bounds::TableBounds,
+};
 
 /// Handshakes that ended in one step of the window.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub struct ProblemWindow {
     /// The present one last.
     steps: VecDeque<Step>,
     held: usize,
+    /// Handshakes that are kept whole, and judged again each time. Those beyond are judged once, and summed.
+    most_held: usize,
     /// The problems that are open.
     pub states: ProblemStates,
 }
@@ -35,8 +37,15 @@ impl ProblemWindow {
             length_ns,
             steps: VecDeque::from([Step::default()]),
             held: 0,
+            most_held: TableBounds::default().held_of_window,
             states: ProblemStates::new(length_ns, run),
         }
+    }
+
+    /// Keeps so many handshakes whole.
+    pub fn holding(mut self, most: usize) -> Self {
+        self.most_held = most;
+        self
     }
 
     /// Whether a handshake in trouble ended in the window, or a problem is open.
@@ -50,7 +59,7 @@ impl ProblemWindow {
         let Some(step) = self.steps.back_mut() else {
             return;
         };
-        if self.held >= HELD {
+        if self.held >= self.most_held {
             step.beyond.add(h);
             return;
         }

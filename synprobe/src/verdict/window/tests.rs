@@ -93,7 +93,7 @@ fn handshakes_are_judged_by_what_is_known_later() {
 #[test]
 fn those_beyond_the_bound_are_counted_too() {
     let mut judge = judge_of_a_minute();
-    let many = HELD as u64 + 1000;
+    let many = TableBounds::default().held_of_window as u64 + 1000;
     judge.pass((0..many).map(|n| silent((n % 250) as u8, 1)).collect());
     let lines = judged(&mut judge, 2..=2);
     let all: u64 = lines.iter().map(|(_, p)| p.handshakes).sum();

@@ -313,7 +313,7 @@ impl Page {
         if let Some(end) = self.end.as_ref().filter(|end| end.evicted > 0) {
             spots.push(format!(
                 "{} handshakes were evicted from the full table: what became of them is not known (a larger \
-                 --max-handshakes keeps them)",
+                 --max-memory keeps them)",
                 end.evicted
             ));
         }

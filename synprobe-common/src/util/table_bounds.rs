@@ -1,0 +1,84 @@
+//! One budget of memory, shared out to the tables that strangers fill.
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1 << 20;
+
+/// What the process takes beside its tables and the ring, bytes: the program, its threads, names, rules, outputs.
+pub const PROGRAM_MEMORY: u64 = 24 * MIB;
+
+/// What the tables take that have a fixed bound, and lines on their way to the outputs, bytes.
+const FIXED: u64 = 20 * MIB;
+
+/// The smallest budget, bytes. Below it little would be left for the tables.
+pub const LEAST_MEMORY: u64 = 64 * MIB;
+
+/// How many entries each table may have. When one is full, its oldest entry is evicted, or later ones are only
+/// counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableBounds {
+    /// Half-opens in progress.
+    #[serde(rename = "max_handshakes")]
+    pub half_opens: usize,
+    /// Active opens in progress.
+    pub clients: usize,
+    /// Peers that have responded.
+    #[serde(rename = "max_peers")]
+    pub peers: usize,
+    /// Peers from which nothing came, or only a SYN.
+    pub silent_peers: usize,
+    /// Peers whose verdicts are counted.
+    pub judged_peers: usize,
+    /// Handshakes in trouble that are kept whole until they are judged at the end.
+    pub held: usize,
+    /// The same for those of a window.
+    pub held_of_window: usize,
+    /// Addresses of clients, of all ports together.
+    pub sources: usize,
+    /// Addresses and ports called, of all processes together.
+    pub destinations: usize,
+}
+
+/// The bounds of recordings that were made before there was a budget.
+impl Default for TableBounds {
+    fn default() -> Self {
+        Self {
+            half_opens: 1_000_000,
+            clients: 1_000_000,
+            peers: 32_768,
+            silent_peers: 8_192,
+            judged_peers: 65_536,
+            held: 50_000,
+            held_of_window: 8_192,
+            sources: 262_144,
+            destinations: 131_072,
+        }
+    }
+}
+
+impl TableBounds {
+    /// The tables of a process that may take `memory` bytes, of which the ring takes `ring`.
+    ///
+    /// Each table has a share, and an entry has the size that was measured with full tables
+    /// (`tests/memory/`), rounded up.
+    pub fn within(memory: u64, ring: u64) -> Self {
+        let spare = memory.max(LEAST_MEMORY) - PROGRAM_MEMORY - FIXED;
+        let tables = spare.saturating_sub(ring).max(spare / 4);
+        // Percent, and bytes an entry.
+        let share = |percent: u64, entry: u64| (tables * percent / 100 / entry) as usize;
+        Self {
+            // Beside its entry each has a row while sock_diag is read.
+            half_opens: share(50, 330),
+            clients: share(17, 850),
+            peers: share(8, 500),
+            silent_peers: share(2, 300),
+            judged_peers: share(3, 200),
+            // A run has one of the two. Those of a window are copied to be judged.
+            held: share(10, 2_000),
+            held_of_window: share(10, 4_000),
+            sources: share(5, 100),
+            destinations: share(5, 300),
+        }
+    }
+}
