@@ -23,6 +23,8 @@ const MANY_ROWS: usize = 50_000;
 const PAUSE: u32 = 100;
 /// How often the waits for accept() are read: on a host with many CPUs the map is large.
 const ACCEPTS: Duration = Duration::from_secs(10);
+/// A last look that ends so long before the run is not repeated.
+const LATE: Duration = Duration::from_millis(100);
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -32,6 +34,10 @@ pub(super) struct Polling {
     reports: mpsc::Receiver<Report>,
     under_way: bool,
     due: Instant,
+    /// When the first round began, until it has reported.
+    first_began: Option<Instant>,
+    /// How long a look at everything takes. A run with a duration begins its last one so much earlier.
+    pub look_takes: Duration,
     /// The last round showed no handshake in progress and no connection that waits for accept(), and no record has come since it began.
     pub calm: bool,
     /// When the waits for accept() are read again.
@@ -47,12 +53,19 @@ pub(super) struct Polling {
 }
 
 impl Polling {
-    pub fn new(requests: SyncSender<Request>, reports: mpsc::Receiver<Report>) -> Self {
+    /// `count_takes`: how long the sockets were counted before the run.
+    pub fn new(
+        requests: SyncSender<Request>,
+        reports: mpsc::Receiver<Report>,
+        count_takes: Duration,
+    ) -> Self {
         Self {
             requests,
             reports,
             under_way: false,
             due: Instant::now(),
+            first_began: Some(Instant::now()),
+            look_takes: count_takes,
             calm: false,
             accepts_due: Instant::now(),
             accepts_told: HashMap::new(),
@@ -75,6 +88,14 @@ impl Polling {
     /// What a round found; `None`: the poller is gone.
     pub async fn report(&mut self) -> Option<Report> {
         self.reports.recv().await
+    }
+
+    /// Whether the look that has just ended is the last one of a run that ends then.
+    pub fn looked_in_time(&self, ends: Option<Instant>) -> bool {
+        let left = ends.map_or(Duration::ZERO, |at| {
+            at.saturating_duration_since(Instant::now())
+        });
+        left <= self.look_takes + LATE
     }
 
     async fn ask(&mut self, tuples: Vec<Tuple>) -> Fates {
@@ -114,6 +135,22 @@ impl Run {
             callers: self.core.engine.is_quiet(),
         };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
+        Ok(())
+    }
+
+    /// A look at everything.
+    pub(super) async fn last_look(&mut self) -> Result<(), WatchError> {
+        self.take_report().await?;
+        let began = Instant::now();
+        // Where one dump does not show a half-open, the next one decides.
+        for _ in 0..2 {
+            self.request_poll(true)?;
+            self.take_report().await?;
+            if !self.core.engine.in_doubt() {
+                break;
+            }
+        }
+        self.polling.look_takes = began.elapsed();
         Ok(())
     }
 
@@ -301,6 +338,10 @@ impl Run {
             trim_memory();
         }
         let polling = &mut self.polling;
+        // The first round looks at all namespaces, as the last one does.
+        if let Some(began) = polling.first_began.take() {
+            polling.look_takes += began.elapsed();
+        }
         polling.under_way = false;
         polling.due = Instant::now() + took * PAUSE;
         polling.calm =

@@ -96,8 +96,10 @@ impl Run {
         };
         let exact = host.exact_by(requested_mode, options.detail)?;
         // Before records come: it may take long.
+        let looked = Instant::now();
         let states_at_start = (options.count_sockets || options.record.is_some())
             .then(|| state_counts::by_namespace(options.namespaces.first().cloned()));
+        let count_takes = looked.elapsed();
         let (mut probes, ring) = Probes::load(&LoadOptions {
             exact: &exact,
             ring_bytes: options.ring_bytes,
@@ -153,7 +155,7 @@ impl Run {
                 clock,
             },
             enricher,
-            polling: Polling::new(requests, reports),
+            polling: Polling::new(requests, reports, count_takes),
             rules,
             icmp: HashMap::new(),
             icmp_buffer: icmp::Buffer::default(),
@@ -188,12 +190,23 @@ impl Run {
     ) -> Result<(), WatchError> {
         // The `start` line.
         self.core.publish(Subscriber::publish);
-        let deadline = self.options.duration.map(|d| self.began + d);
         loop {
+            let deadline = self.options.duration.map(|duration| {
+                let last_look = self.polling.look_takes.min(duration / 2);
+                self.began + duration - last_look
+            });
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                () = at(deadline) => break,
+                () = at(deadline) => {
+                    self.last_look().await?;
+                    let ends = self.options.duration.map(|duration| self.began + duration);
+                    if self.polling.looked_in_time(ends) {
+                        return self.finish(ends).await;
+                    }
+                    // It took less time than the first one.
+                    continue;
+                }
                 Ok(()) = &mut output_fails => return Ok(()),
                 () = self.segment_ends.wanted() => self.close_segment(),
                 () = at(Some(self.tick)) => self.tick()?,
@@ -213,7 +226,8 @@ impl Run {
                 break;
             }
         }
-        self.finish().await
+        self.last_look().await?;
+        self.finish(None).await
     }
 
     /// Ring → decode → engine, until the ring is empty or, under load, for one batch; how many records.
@@ -304,15 +318,17 @@ impl Run {
         Ok(())
     }
 
-    /// A last poll, then all remaining records, and the summary.
-    async fn finish(&mut self) -> Result<(), WatchError> {
-        self.take_report().await?;
-        // Where one dump does not show a half-open, the next one decides.
-        for _ in 0..2 {
-            self.request_poll(true)?;
-            self.take_report().await?;
-            if !self.core.engine.in_doubt() {
-                break;
+    /// All remaining records, those until `ends` included, and the summary.
+    async fn finish(&mut self, ends: Option<Instant>) -> Result<(), WatchError> {
+        let ends = ends.unwrap_or_else(Instant::now);
+        loop {
+            tokio::select! {
+                biased;
+                () = at(Some(ends)) => break,
+                ready = self.ring.ready() => {
+                    ready.map_err(|e| WatchError::System("ring buffer", e))?;
+                    self.drain();
+                }
             }
         }
         self.probes.detach();
