@@ -23,8 +23,6 @@ const MANY_ROWS: usize = 50_000;
 const PAUSE: u32 = 100;
 /// How often the waits for accept() are read: on a host with many CPUs the map is large.
 const ACCEPTS: Duration = Duration::from_secs(10);
-/// A last look that ends so long before the run is not repeated.
-const LATE: Duration = Duration::from_millis(100);
 /// An event whose program runs while a dump is read reaches the ring within this time.
 const SETTLE: Duration = Duration::from_millis(20);
 
@@ -36,7 +34,9 @@ pub(super) struct Polling {
     due: Instant,
     /// When the first round began, until it has reported.
     first_began: Option<Instant>,
-    /// How long a look at everything takes. A run with a duration begins its last one so much earlier.
+    /// How long it takes to count the sockets, once the programs are detached.
+    pub count_takes: Duration,
+    /// How long a look at everything and that take. A run with a duration begins its last one so much earlier.
     pub look_takes: Duration,
     /// The last round showed no handshake in progress and no connection that waits for accept(), and no record has come since it began.
     pub calm: bool,
@@ -65,6 +65,7 @@ impl Polling {
             under_way: false,
             due: Instant::now(),
             first_began: Some(Instant::now()),
+            count_takes,
             look_takes: count_takes,
             calm: false,
             accepts_due: Instant::now(),
@@ -88,14 +89,6 @@ impl Polling {
     /// What a round found; `None`: the poller is gone.
     pub async fn report(&mut self) -> Option<Report> {
         self.reports.recv().await
-    }
-
-    /// Whether the look that has just ended is the last one of a run that ends then.
-    pub fn looked_in_time(&self, ends: Option<Instant>) -> bool {
-        let left = ends.map_or(Duration::ZERO, |at| {
-            at.saturating_duration_since(Instant::now())
-        });
-        left <= self.look_takes + LATE
     }
 
     async fn ask(&mut self, tuples: Vec<Tuple>) -> Fates {
@@ -141,7 +134,6 @@ impl Run {
     /// A look at everything.
     pub(super) async fn last_look(&mut self) -> Result<(), WatchError> {
         self.take_report().await?;
-        let began = Instant::now();
         // Where one dump does not show a half-open, the next one decides.
         for _ in 0..2 {
             self.request_poll(true)?;
@@ -150,7 +142,6 @@ impl Run {
                 break;
             }
         }
-        self.polling.look_takes = began.elapsed();
         Ok(())
     }
 

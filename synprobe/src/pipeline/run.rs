@@ -190,23 +190,14 @@ impl Run {
     ) -> Result<(), WatchError> {
         // The `start` line.
         self.core.publish(Subscriber::publish);
+        let ends = self.options.duration.map(|duration| self.began + duration);
         loop {
-            let deadline = self.options.duration.map(|duration| {
-                let last_look = self.polling.look_takes.min(duration / 2);
-                self.began + duration - last_look
-            });
+            // So that the run ends on time.
+            let deadline = ends.map(|at| at - self.polling.look_takes.min((at - self.began) / 4));
             tokio::select! {
                 biased;
-                () = &mut stop => break,
-                () = at(deadline) => {
-                    self.last_look().await?;
-                    let ends = self.options.duration.map(|duration| self.began + duration);
-                    if self.polling.looked_in_time(ends) {
-                        return self.finish(ends).await;
-                    }
-                    // It took less time than the first one.
-                    continue;
-                }
+                () = &mut stop => return self.finish(None).await,
+                () = at(deadline) => break,
                 Ok(()) = &mut output_fails => return Ok(()),
                 () = self.segment_ends.wanted() => self.close_segment(),
                 () = at(Some(self.tick)) => self.tick()?,
@@ -223,11 +214,10 @@ impl Run {
             }
             let handshakes = self.core.engine.totals().handshakes;
             if self.options.count.is_some_and(|count| handshakes >= count) {
-                break;
+                return self.finish(None).await;
             }
         }
-        self.last_look().await?;
-        self.finish(None).await
+        self.finish(ends).await
     }
 
     /// Ring → decode → engine, until the ring is empty or, under load, for one batch; how many records.
@@ -318,13 +308,14 @@ impl Run {
         Ok(())
     }
 
-    /// All remaining records, those until `ends` included, and the summary.
+    /// A last poll, then all remaining records, those until `ends` included, and the summary.
     async fn finish(&mut self, ends: Option<Instant>) -> Result<(), WatchError> {
-        let ends = ends.unwrap_or_else(Instant::now);
+        self.last_look().await?;
+        let detached = ends.map_or_else(Instant::now, |at| at - self.polling.count_takes);
         loop {
             tokio::select! {
                 biased;
-                () = at(Some(ends)) => break,
+                () = at(Some(detached)) => break,
                 ready = self.ring.ready() => {
                     ready.map_err(|e| WatchError::System("ring buffer", e))?;
                     self.drain();
@@ -348,6 +339,7 @@ impl Run {
             let states = state_counts::count(only);
             self.core.feed(Input::SocketStates(Box::new(states)));
         }
+        at(Some(ends.unwrap_or_else(Instant::now))).await;
         let at_ns = monotonic_ns();
         while self.core.engine.open() > 0 {
             self.core.feed(Input::EndOpen {
