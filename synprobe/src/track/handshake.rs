@@ -133,6 +133,11 @@ impl OpenHandshake {
         })
     }
 
+    /// Whether its own beginning lies after that moment.
+    pub fn began_after(&self, at_ns: u64) -> bool {
+        self.start.is_some_and(|start| start.at_ns > at_ns)
+    }
+
     /// A handshake that has just become known.
     pub fn new(
         connection: Connection,

@@ -11,6 +11,7 @@ mod data_retransmits;
 mod early_resets;
 mod facts;
 mod gone;
+mod half_open_age;
 mod half_opens;
 mod handshake;
 mod handshake_end;

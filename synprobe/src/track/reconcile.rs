@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Tracker,
+    half_open_age::{estimate, possible_time_outs, ticks_us, time_outs},
     handshake::{HandshakeStart, OpenHandshake},
     schedule::{SynAckSchedule, SynSchedule},
     unreported::EVICTION_REPORT_NS,
@@ -166,9 +167,12 @@ impl Tracker {
         {
             return;
         }
-        let mut start = estimate(row, dump.after_ns, dump.synack_retries, self.config.hz);
-        start.error_us += dump.took_us();
         let known = self.half_opens.get(&tuple);
+        // One that was seen then cannot have begun later.
+        let seen_ns = known.as_ref().filter(|open| open.start.is_none());
+        let seen_ns = seen_ns.map(|open| open.alive_ns);
+        let mut start = estimate(row, dump, self.config.hz, seen_ns);
+        start.error_us += dump.took_us();
         let passed = known
             .as_ref()
             .and_then(|open| time_outs(open.start?, row, dump));
@@ -320,79 +324,8 @@ fn settled(open: &OpenHandshake, now_ns: u64) -> bool {
     open.retransmits > 0 || open.dwell_us(now_ns).is_none_or(|age| age >= SETTLED_US)
 }
 
-/// How many time-outs a half-open that began then has behind it, if its timer is one that the schedule
-/// of such a beginning arms later than the first. A time-out whose SYN-ACK could not be sent, or need
-/// not be (TCP_DEFER_ACCEPT), arms the timer anew and shows nowhere: `num_retrans` stays.
-fn time_outs(start: HandshakeStart, row: &HalfOpenRow, dump: &SocketDump) -> Option<u32> {
-    if start.error_us > MOST_ERROR_US {
-        return None;
-    }
-    let due_ns = dump.after_ns + u64::from(row.expires_ms) * 1_000_000;
-    let due_us = due_ns.saturating_sub(start.at_ns) / 1000;
-    let slack_us = start.error_us + dump.took_us() + 100_000;
-    let mut nominal_us = SynAckSchedule::PLAIN.gap_us(0);
-    (1..=MOST_TIME_OUTS).find(|passed| {
-        nominal_us += SynAckSchedule::PLAIN.gap_us(*passed);
-        // The wheel is never early and up to an eighth late, each time.
-        (nominal_us.saturating_sub(slack_us)..=nominal_us + nominal_us / 8 + slack_us)
-            .contains(&due_us)
-    })
-}
-
-/// With a larger error of the beginning every number of time-outs fits, microseconds: half the first one.
-const MOST_ERROR_US: u64 = 500_000;
-
 /// How many time-outs an event showed.
 fn known_time_outs(open: Option<&OpenHandshake>) -> Option<u32> {
     open.filter(|open| open.facts.history_known)
         .map(|open| open.facts.time_outs)
-}
-
-/// More than any schedule has by default (`tcp_synack_retries`: 5).
-const MOST_TIME_OUTS: u32 = 8;
-
-/// How many time-outs a half-open may have behind it that sock_diag shows: the fewest and the most.
-///
-/// Its timer was armed for `1 s << num_timeout` (`reqsk_timeout()`), so what is left of it shows the fewest.
-/// `num_retrans` counts the SYN-ACKs that the peer's repeated SYNs caused too (`tcp_rtx_synack()`), so it
-/// shows the most. A request does not outlive `tcp_synack_retries` time-outs and one more.
-fn possible_time_outs(row: &HalfOpenRow, retries: Option<u32>, hz: u32) -> (u32, u32) {
-    let left_us = (u64::from(row.expires_ms) * 1000).saturating_sub(ticks_us(hz));
-    let fits = |k: &u32| SynAckSchedule::PLAIN.gap_us(*k) >= left_us;
-    let fewest = (0..MOST_TIME_OUTS).find(fits).unwrap_or(MOST_TIME_OUTS);
-    let most = u32::from(row.retrans).min(retries.unwrap_or(u32::MAX));
-    (fewest, most.max(fewest))
-}
-
-/// When a half-open that sock_diag shows began: the middle of what is possible, and how far the truth may lie
-/// from it.
-///
-/// A time-out takes no less than its nominal time. Each SYN-ACK that the peer caused arms the timer anew, for
-/// as long as before: it delays the next time-out by one gap at the most. Nothing is older than the host.
-fn estimate(row: &HalfOpenRow, now_ns: u64, retries: Option<u32>, hz: u32) -> HandshakeStart {
-    let schedule = SynAckSchedule::PLAIN;
-    let (fewest, most) = possible_time_outs(row, retries, hz);
-    let left_us = u64::from(row.expires_ms) * 1000;
-    let n = u32::from(row.retrans);
-    let late = |us: u64| us + us / 8;
-    let past_us = |k: u32| (0..k).map(|k| schedule.gap_us(k)).sum::<u64>();
-    let since_us = |k: u32| schedule.gap_us(k).saturating_sub(left_us);
-    let least_us = past_us(fewest) + since_us(fewest);
-    let longest_us = |k: u32| {
-        let by_peer = u64::from(n.saturating_sub(k));
-        late(past_us(k)) + since_us(k) + by_peer * late(schedule.gap_us(k))
-    };
-    let most_us = (fewest..=most).map(longest_us).max().unwrap_or(least_us);
-    let most_us = most_us.min(now_ns / 1000).max(least_us);
-    let age_us = least_us + (most_us - least_us) / 2;
-    HandshakeStart {
-        at_ns: now_ns.saturating_sub(age_us * 1000),
-        source: DwellSource::SockDiag,
-        error_us: most_us - age_us + ticks_us(hz),
-    }
-}
-
-/// Two ticks, and the millisecond to which sock_diag rounds.
-fn ticks_us(hz: u32) -> u64 {
-    2_000_000 / u64::from(hz.max(1)) + 1000
 }

@@ -186,7 +186,9 @@ impl Tracker {
         at_ns: u64,
     ) -> Option<OpenHandshake> {
         let open = known?;
-        if open.began_at(began_ns) {
+        // One that has been there since then has had the tuple: nothing that began later was another one. Where time-outs
+        // send nothing (TCP_DEFER_ACCEPT), the timer shows too late a beginning.
+        if open.began_at(began_ns) || open.began_after(began_ns) {
             return Some(open);
         }
         let latest_ns = began_ns.clamp(open.alive_ns, at_ns.max(open.alive_ns));

@@ -264,6 +264,39 @@ fn a_deferred_one_is_noted_and_ends_well() {
     assert_eq!(h.facts.defer_accept, Some(true));
 }
 
+/// Its timer fires at 1 and 3 s and sends nothing: at 5.3 s it looks like one of 1.2 s.
+#[test]
+fn issue15_a_deferred_one_that_is_first_seen_late_is_not_another_one() {
+    for ack_is_seen in [true, false] {
+        let mut b = bench();
+        listening(&mut b);
+        b.dump(snapshot_at(T0 - SEC, Vec::new(), 0));
+        if ack_is_seen {
+            b.see(discarded(T0 + MS, ACK, |r| r.defer_accept = 3));
+        }
+        b.dump(snapshot_at(T0 + 5_300 * MS, vec![row(0, 1_840)], 0));
+        b.dump(snapshot_at(T0 + 6_600 * MS, vec![row(0, 540)], 0));
+        b.see(synack_retransmitted(T0 + 7_140 * MS, T0, 2, 0, false));
+        for event in accepted(T0 + 7_141 * MS, 0xc0, 0, 1) {
+            b.see(event);
+        }
+        let lines = b.lines();
+        let all = handshakes(&lines);
+        assert_eq!(all.len(), 1, "{lines:#?}");
+        let h = &all[0];
+        assert_eq!(
+            (h.outcome, h.dwell_us),
+            (Outcome::Established, Some(7_141_000))
+        );
+        if ack_is_seen {
+            // Its beginning is not said to be later than its final ACK.
+            let (old, new, began_ns, _) = states(&lines)[0];
+            assert_eq!((old, new), ("LISTEN", "SYN_RECV"));
+            assert!((T0 - SEC..=T0 + MS).contains(&began_ns), "{began_ns}");
+        }
+    }
+}
+
 #[test]
 fn the_kernels_patience_is_told_beside_the_applications() {
     let mut b = bench();
