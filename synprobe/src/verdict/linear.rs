@@ -1,14 +1,17 @@
 //! What judging one handshake costs does not grow with what strangers have sent before it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
+
+use synprobe_ebpf::event::Flow;
 
 use super::{Context, fixtures::*, judge::judge};
 use crate::{
     model::{Handshake, Outcome},
     sys::clock::thread_cpu,
+    util::addresses::mapped,
 };
 
 /// Judged in one measurement.
@@ -57,6 +60,25 @@ fn issue20_silent_and_completed_sources_of_a_port() {
             let mut fine = half_open_of(&address(n + 100_000).to_string(), Outcome::Established);
             fine.retransmits = 0;
             context.note(&line(fine));
+        }
+        context
+    });
+}
+
+#[test]
+fn issue15_addresses_whose_connections_are_handed_over() {
+    hardly_more(&active(Outcome::TimedOut), |addresses| {
+        let mut context = Context::default();
+        for n in 0..addresses {
+            context.note_listener_of(&Flow {
+                local_addr: mapped(address(n)),
+                local_port: 443,
+                peer_port: 50_000,
+                netns: NETNS,
+                listener_port: 15_001,
+                ..Flow::default()
+            });
+            context.note_taken_over(NETNS, SocketAddr::new(address(n), 8443));
         }
         context
     });

@@ -1,7 +1,7 @@
 //! Connections whose listener has another port than the one called: TPROXY or a BPF `sk_lookup` program chose it.
 //! REDIRECT and DNAT are not among them: they change the packet, and its socket has the listener's own port.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::net::SocketAddr;
 
 use synprobe_ebpf::event::Flow;
 
@@ -13,15 +13,24 @@ use crate::{
 
 /// Connections, and called addresses, that are remembered.
 const KEPT: usize = 4096;
+/// Namespaces remembered of one address: tenants may have the same ones.
+const NAMESPACES: usize = 16;
+
+/// What is known of a called address in one namespace.
+struct CalledIn {
+    netns: u32,
+    /// The listener's port, where records have it; in it `None`: not all of its connections have the same one.
+    recorded: Option<Option<u16>>,
+    /// The namespace has a transparent listener, and connections at this address.
+    served: bool,
+}
 
 /// See the module.
 pub(super) struct HandedOver {
     /// The listener's port, by namespace and connection.
     connections: Bounded<(u32, Ends), u16>,
-    /// The same by called address. `None`: not all of its connections have the same one.
-    called: Bounded<(u32, SocketAddr), Option<u16>>,
-    /// Addresses at which a namespace with a transparent listener has connections.
-    served: Bounded<(u32, SocketAddr), ()>,
+    /// By called address, then by namespace: each handshake of a client asks for its address.
+    called: Bounded<SocketAddr, Vec<CalledIn>>,
 }
 
 impl Default for HandedOver {
@@ -29,47 +38,73 @@ impl Default for HandedOver {
         Self {
             connections: Bounded::new(KEPT),
             called: Bounded::new(KEPT),
-            served: Bounded::new(KEPT),
         }
     }
 }
 
 impl HandedOver {
+    fn at(&self, netns: u32, called: &SocketAddr) -> Option<&CalledIn> {
+        let all = self.called.get(called)?;
+        all.iter().find(|known| known.netns == netns)
+    }
+
+    /// Changes what is known of an address.
+    fn change(&mut self, netns: u32, called: SocketAddr, change: impl FnOnce(&mut CalledIn)) {
+        let mut new = CalledIn {
+            netns,
+            recorded: None,
+            served: false,
+        };
+        let Some(all) = self.called.get_mut(&called) else {
+            change(&mut new);
+            self.called.insert(called, vec![new]);
+            return;
+        };
+        match all.iter_mut().find(|known| known.netns == netns) {
+            Some(known) => change(known),
+            None => {
+                change(&mut new);
+                if all.len() == NAMESPACES {
+                    all.remove(0);
+                }
+                all.push(new);
+            }
+        }
+    }
+
     /// Takes in the flow of a half-open.
     fn note(&mut self, flow: &Flow) {
-        let (listener, port) = (flow.listener_port, flow.local_port);
+        let (netns, listener, port) = (flow.netns, flow.listener_port, flow.local_port);
         if listener == 0 || listener == port && self.called.is_empty() {
             return;
         }
-        let ends = Ends::new((flow.local_addr, port), (flow.peer_addr, flow.peer_port));
-        let called = (
-            flow.netns,
-            SocketAddr::new(printable(flow.local_addr), port),
-        );
-        match self.called.get_mut(&called) {
-            Some(known) if *known != Some(listener) => *known = None,
-            Some(_) => (),
-            None if listener == port => return,
-            None => {
-                self.called.insert(called, Some(listener));
-            }
+        let called = SocketAddr::new(printable(flow.local_addr), port);
+        let known = self.at(netns, &called).and_then(|known| known.recorded);
+        if known.is_none() && listener == port {
+            return;
         }
-        self.connections.insert((flow.netns, ends), listener);
+        let is_same = known.is_none_or(|known| known == Some(listener));
+        let recorded = Some(Some(listener).filter(|_| is_same));
+        if known != recorded {
+            self.change(netns, called, |known| known.recorded = recorded);
+        }
+        let ends = Ends::new((flow.local_addr, port), (flow.peer_addr, flow.peer_port));
+        self.connections.insert((netns, ends), listener);
     }
 
     /// The port of the listener of a connection, as its records, or those of others to the same address, have it.
-    fn recorded(&self, netns: u32, ends: Option<Ends>, called: SocketAddr) -> Option<u16> {
+    fn recorded(&self, netns: u32, ends: Option<Ends>, called: &SocketAddr) -> Option<u16> {
         let of_it = ends.and_then(|ends| self.connections.get(&(netns, ends)).copied());
-        of_it.or_else(|| *self.called.get(&(netns, called))?)
+        of_it.or_else(|| self.at(netns, called)?.recorded?)
     }
 
-    /// Namespaces in which connections to an address were handed over, or served though nothing listens.
-    fn namespaces(&self, called: SocketAddr) -> BTreeSet<u32> {
-        let of = |(netns, at): &(u32, SocketAddr)| (*at == called).then_some(*netns);
-        let recorded = self.called.iter().filter_map(|(key, _)| of(key));
-        recorded
-            .chain(self.served.iter().filter_map(|(key, ())| of(key)))
-            .collect()
+    /// The one namespace in which connections to an address were handed over, or served though nothing listens;
+    /// `None`: there is none, or several.
+    fn only_namespace(&self, called: &SocketAddr) -> Option<u32> {
+        match self.called.get(called)?.as_slice() {
+            [only] => Some(only.netns),
+            _ => None,
+        }
     }
 }
 
@@ -81,7 +116,8 @@ impl Context {
 
     /// A namespace with a transparent listener has connections at this address.
     pub fn note_taken_over(&mut self, netns: u32, called: SocketAddr) {
-        self.handed_over.served.insert((netns, called), ());
+        self.handed_over
+            .change(netns, called, |known| known.served = true);
     }
 
     /// A handshake of this host's server completed.
@@ -106,22 +142,19 @@ impl Context {
     fn serving_at(&self, netns: u32, ends: Option<Ends>, called: SocketAddr) -> Option<u16> {
         let handed = &self.handed_over;
         let inferred = || {
-            handed.served.get(&(netns, called))?;
+            handed.at(netns, &called).filter(|known| known.served)?;
             let own = self.histories.group(netns, called.ip(), called.port());
             // Nothing listens on that port itself, and one listener alone can take its connections.
             let only = self.histories.transparent(netns);
             own.is_empty().then_some(only).flatten()
         };
-        handed.recorded(netns, ends, called).or_else(inferred)
+        handed.recorded(netns, ends, &called).or_else(inferred)
     }
 
     /// Namespace and port of the listener to which connections to this address are handed; `None`: none, or in
     /// several namespaces.
     pub(super) fn handed_over_to(&self, called: SocketAddr) -> Option<(u32, u16)> {
-        let mut netns = self.handed_over.namespaces(called).into_iter();
-        let (Some(only), None) = (netns.next(), netns.next()) else {
-            return None;
-        };
+        let only = self.handed_over.only_namespace(&called)?;
         let port = self.serving_at(only, None, called)?;
         (port != called.port()).then_some((only, port))
     }
@@ -205,9 +238,8 @@ mod tests {
         let mut context = Context::default();
         context.note_listener_of(&flow(&h.connection, h.connection.local_port.unwrap()));
         assert_eq!(context.handed_over_fact(&h.connection), None);
-        let mut old = flow(&h.connection, 0);
-        old.listener_port = 0;
-        context.note_listener_of(&old);
+        // A record of an earlier version does not have it.
+        context.note_listener_of(&flow(&h.connection, 0));
         assert_eq!(context.serving_port(&h.connection), h.connection.local_port);
     }
 
@@ -225,5 +257,27 @@ mod tests {
         assert_eq!(context.serving_port(&one), Some(15001));
         assert_eq!(context.serving_port(&two), own);
         assert_eq!(context.serving_port(&three), own);
+    }
+
+    #[test]
+    fn an_address_of_several_namespaces_is_handed_over_in_none() {
+        let [one, mut two] = [(); 2].map(|()| half_open(Outcome::Open).connection);
+        two.netns += 1;
+        let called = SocketAddr::new(one.local_addr, one.local_port.unwrap());
+        let mut context = Context::default();
+        context.note_listener_of(&flow(&one, 15001));
+        assert_eq!(context.handed_over_to(called), Some((one.netns, 15001)));
+        context.note_listener_of(&flow(&two, 15001));
+        assert_eq!(context.handed_over_to(called), None);
+        // Each still knows its own.
+        for c in [&one, &two] {
+            assert_eq!(context.serving_port(c), Some(15001));
+        }
+        for n in 0..100 {
+            two.netns += n;
+            context.note_listener_of(&flow(&two, 15001));
+        }
+        let kept = context.handed_over.called.get(&called).unwrap();
+        assert_eq!(kept.len(), NAMESPACES);
     }
 }
