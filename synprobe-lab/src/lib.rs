@@ -16,6 +16,7 @@ mod confusion_matrix;
 mod counters;
 mod false_sentences;
 mod fault;
+mod full_queue;
 mod ground_truth;
 mod incident;
 mod jitter;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    FaultInjector, Lab, LossPattern, PORT, SocketFamily, bare_ack,
+    FaultInjector, Lab, PORT, SocketFamily,
     ground_truth::{
         Cause, ClientError, ExpectedCounter, ExpectedHandshake, ExpectedRetransmits, FaultReport,
         GroundTruth, Outcome, Role, Side,
@@ -75,32 +75,6 @@ impl<'a> ScenarioRun<'a> {
     /// Starts a connection to the lab's server.
     pub(super) fn connect(&self, port: u16) -> Result<Client> {
         Client::connect(&self.lab.client, self.lab.server_addr(port), |_| Ok(()))
-    }
-
-    /// Fills the accept queue of `port`, whose capacity is `capacity`. Two half-opens arrive while it has
-    /// room; their first final ACKs are lost. Returns the two half-opens and the queued clients.
-    pub(super) fn fill_accept_queue(
-        &self,
-        port: u16,
-        capacity: usize,
-        into_server: &mut FaultInjector<'_>,
-    ) -> Result<([Client; 2], Vec<Client>)> {
-        let mut queued = Vec::new();
-        for _ in 1..capacity {
-            queued.push(self.connect(port)?);
-        }
-        self.settle(&mut queued)?;
-        // Their final ACKs have arrived. From here on final ACKs are lost.
-        self.wait_established(port, queued.len())?;
-        into_server.set(0, bare_ack(), LossPattern::First(1), port)?;
-        let mut half_open = [self.connect(port)?, self.connect(port)?];
-        self.settle(&mut half_open)?;
-        into_server.lift(0)?;
-        // Take the last place before their SYN-ACKs are retransmitted, one second after the first.
-        let mut last = self.connect(port)?;
-        self.settle([&mut last])?;
-        queued.push(last);
-        Ok((half_open, queued))
     }
 
     /// Waits until each connect() has succeeded or failed. Exceeding the deadline is an error.

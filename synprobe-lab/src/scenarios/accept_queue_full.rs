@@ -1,10 +1,9 @@
 use std::{sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::Result;
-use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Cause, FaultInjector, GroundTruth, Lab, PORT, Server, Side,
+    FaultInjector, GroundTruth, Lab, PORT, Server, Side,
     scenario::{Scenario, ScenarioRun},
 };
 
@@ -36,7 +35,7 @@ impl Scenario for AcceptQueueFullScenario {
         let listener = lab.listen(PORT, BACKLOG)?;
 
         let mut fault = FaultInjector::attach(&lab.server)?;
-        let (half_open, queued) = run.fill_accept_queue(PORT, QUEUED, &mut fault)?;
+        let clients = run.fill_accept_queue(PORT, QUEUED, &mut fault)?;
 
         // Two clients find it full: the server drops their SYNs.
         let mut late = [run.connect(PORT)?, run.connect(PORT)?];
@@ -46,20 +45,8 @@ impl Scenario for AcceptQueueFullScenario {
         run.settle(&mut late)?;
         run.wait_no_half_opens(PORT)?;
 
-        for client in &queued {
-            run.both_healthy(client)?;
-            run.with_retransmits(0);
-        }
-        for client in &half_open {
-            run.both_established(client, Cause::Healthy, VerdictKind::AcceptQueueFull)?;
-            // Dropped at 1 and 3 s, accepted at 7 s.
-            run.with_retransmits(3);
-        }
-        for client in &late {
-            run.both_established(client, VerdictKind::ServerQueueFull, Cause::Healthy)?;
-            run.with_retransmits(0);
-        }
-        run.finish(queued.into_iter().chain(half_open).chain(late))?;
+        // Dropped at 1 and 3 s, accepted at 7 s.
+        run.full_queue_ended(clients, late, 3)?;
         server.stop()?;
         run.report_fault(&fault, 0, "the first final ACK of two handshakes")?;
         run.expect(Side::Client, "ActiveOpens", 8..=8);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Cause, Client, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Server, Side,
+    Client, FaultInjector, GroundTruth, Lab, LossPattern, Outcome, PORT, Server, Side,
     scenario::{Scenario, ScenarioRun},
     set_option, syn_ack,
 };
@@ -65,7 +65,7 @@ impl Scenario for SeveralScenario {
         };
         let mut lost = [with_one_retry()?, with_one_retry()?];
         // The server drops the SYN of one more client.
-        let (half_open, queued) = run.fill_accept_queue(FULL, QUEUED, &mut into_server)?;
+        let clients = run.fill_accept_queue(FULL, QUEUED, &mut into_server)?;
         let mut late = [run.connect(FULL)?];
 
         let mut refused = Vec::new();
@@ -90,20 +90,8 @@ impl Scenario for SeveralScenario {
         let server = Server::start(vec![full])?;
         run.settle(late.iter_mut().chain(&mut lost))?;
         run.wait_no_half_opens(FULL)?;
-        for client in &queued {
-            run.both_healthy(client)?;
-            run.with_retransmits(0);
-        }
-        for client in &half_open {
-            run.both_established(client, Cause::Healthy, VerdictKind::AcceptQueueFull)?;
-            // Dropped at 1 s, accepted at 3 s.
-            run.with_retransmits(2);
-        }
-        for client in &late {
-            run.both_established(client, VerdictKind::ServerQueueFull, Cause::Healthy)?;
-            run.with_retransmits(0);
-        }
-        run.finish(queued.into_iter().chain(half_open).chain(late))?;
+        // Dropped at 1 s, accepted at 3 s.
+        run.full_queue_ended(clients, late, 2)?;
         server.stop()?;
         open.stop()?;
 

@@ -1,10 +1,9 @@
 use std::{net::TcpListener, os::fd::AsRawFd, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::{Context, Result};
-use synprobe_common::model::VerdictKind;
 
 use crate::{
-    Cause, FaultInjector, GroundTruth, Lab, PORT, Server, Side, SocketFamily,
+    FaultInjector, GroundTruth, Lab, PORT, Server, Side, SocketFamily,
     nft::{self, NftRule},
     scenario::{Scenario, ScenarioRun},
 };
@@ -71,21 +70,13 @@ impl Scenario for TransparentProxyScenario {
         nft::install(&lab.server, lab.family.wire_is_v6(), &[rule])?;
 
         let mut fault = FaultInjector::attach(&lab.server)?;
-        let (half_open, queued) = run.fill_accept_queue(PORT, QUEUED, &mut fault)?;
+        let clients = run.fill_accept_queue(PORT, QUEUED, &mut fault)?;
         run.pause(BUSY)?;
         let server = Server::start(vec![proxy, application])?;
         run.wait_no_half_opens(PORT)?;
 
-        for client in &queued {
-            run.both_healthy(client)?;
-            run.with_retransmits(0);
-        }
-        for client in &half_open {
-            run.both_established(client, Cause::Healthy, VerdictKind::AcceptQueueFull)?;
-            // Dropped at 1 and 3 s, accepted at 7 s.
-            run.with_retransmits(3);
-        }
-        run.finish(queued.into_iter().chain(half_open))?;
+        // Dropped at 1 and 3 s, accepted at 7 s.
+        run.full_queue_ended(clients, [], 3)?;
         server.stop()?;
         run.report_fault(&fault, 0, "the first final ACK of two handshakes")?;
         run.expect(Side::Client, "ActiveOpens", 6..=6);
