@@ -8,6 +8,7 @@ mod looks;
 mod path;
 mod ports;
 mod queues;
+mod rules;
 mod stage;
 mod steps;
 
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         ("syn-queue-full", queues::syn_queue),
         ("listener-closed", queues::reload),
         ("dropped-here::rule", drops::own_rule),
+        ("dropped-here::concatenated-keys", rules::concatenated),
         ("dropped-here::tc", drops::classifier),
         ("dropped-here::qdisc", drops::qdisc),
         ("dropped-here::conntrack-full", conntrack::full),

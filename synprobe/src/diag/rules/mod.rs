@@ -9,6 +9,7 @@
 mod nft;
 mod nft_compare;
 mod nft_expr;
+mod nft_key;
 mod nft_maps;
 mod nft_sets;
 mod nft_socket;
@@ -94,10 +95,16 @@ fn read_here() -> io::Result<Ruleset> {
 /// Leaves open which packets are INVALID, where conntrack's counter does not tell.
 fn forget_invalid(chains: &mut [FilterChain]) {
     let rules = chains.iter_mut().flat_map(|chain| &mut chain.rules);
-    for condition in rules.flat_map(|rule| &mut rule.matches) {
-        if *condition == FilterMatch::Invalid {
-            *condition = FilterMatch::Undecided;
+    rules.flat_map(|rule| &mut rule.matches).for_each(forget_it);
+}
+
+fn forget_it(condition: &mut FilterMatch) {
+    match condition {
+        FilterMatch::Invalid => *condition = FilterMatch::Undecided,
+        FilterMatch::AnyOf(all) | FilterMatch::NoneOf(all) | FilterMatch::AllOf(all) => {
+            all.iter_mut().for_each(forget_it);
         }
+        _ => (),
     }
 }
 

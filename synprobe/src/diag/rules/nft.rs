@@ -99,7 +99,8 @@ fn read_once(budget: &mut Budget, rules: &mut Ruleset) -> io::Result<bool> {
             return Next::Go;
         };
         let expressions = NetlinkAttributes::new(attr(rule, 4).unwrap_or_default());
-        let parsed = parse_rule(family, expressions.map(|(_, value)| value));
+        let key_len = |set: &str| sets.key_len(&(family, table.clone(), set.to_owned()));
+        let parsed = parse_rule(family, expressions.map(|(_, value)| value), &key_len);
         let to = |name: &Option<String>| {
             let key = (family, table.clone(), name.clone()?);
             Some(*places.get(&key)? as u32)

@@ -1,15 +1,15 @@
 //! Comparisons and look-ups of nf_tables: what a rule demands of the value in a register.
 
 use super::{
-    nft_expr::{RegisterValue, RuleParser, data, register},
-    nft_maps::MapKey,
+    nft_expr::{REGISTER_LEN, RegisterValue, RuleParser, data, register},
+    nft_key::Key,
     nft_sets::SetLookup,
     nft_socket::{number, string},
     nft_text, xt_conditions,
 };
 use crate::model::{FilterAction, FilterComparison, FilterMatch};
 
-impl RuleParser {
+impl RuleParser<'_> {
     pub(super) fn compare(&mut self, all: &[u8]) {
         use FilterComparison::{Above, AtLeast, AtMost, Below, Is, IsNot};
         let how = [Is, IsNot, Below, AtMost, Above, AtLeast]
@@ -20,6 +20,10 @@ impl RuleParser {
             self.condition(FilterMatch::Unknown, "[cmp]".to_owned());
             return;
         };
+        let key = self.key(register(all, 1), value.len());
+        if key.is_concatenation() {
+            return self.compare_all(&key, how, value);
+        }
         match self.value(register(all, 1)) {
             RegisterValue::Field(field, mut mask) if mask.len() >= value.len() => {
                 mask.truncate(value.len());
@@ -47,12 +51,28 @@ impl RuleParser {
                 self.condition(condition, words);
             }
             RegisterValue::CtState(mask) => self.compare_state(mask, how, value),
-            RegisterValue::Undecided(name) => {
+            RegisterValue::Undecided(name, _) => {
                 let words = format!("{name} {}", nft_text::hex(how, value));
                 self.condition(FilterMatch::Undecided, words);
             }
             _ => self.condition(FilterMatch::Unknown, "[cmp]".to_owned()),
         }
+    }
+
+    /// A concatenation is compared with one value: nft makes this of a set with one element.
+    fn compare_all(&mut self, key: &Key, how: FilterComparison, value: &[u8]) {
+        let is = || match key.has_len(value.len()) && key.is_understood() {
+            true => key.is(value, None),
+            false => FilterMatch::Unknown,
+        };
+        let (condition, not) = match how {
+            FilterComparison::Is => (is(), ""),
+            FilterComparison::IsNot => (FilterMatch::NoneOf(vec![is()]), "!= "),
+            _ => (FilterMatch::Unknown, "… "),
+        };
+        let shown = key.text(self.family, value, None);
+        let shown = shown.unwrap_or_else(|| nft_text::hex(FilterComparison::Is, value));
+        self.condition(condition, format!("{} {not}{shown}", key.name(self.family)));
     }
 
     /// `ct state a,b` compares the bits with 0.
@@ -108,49 +128,33 @@ impl RuleParser {
         let set = string(all, 1).unwrap_or_default();
         let is_not = number(all, 5).unwrap_or(0) & INVERTED != 0;
         let not = if is_not { "!= " } else { "" };
-        let from = self.value(register(all, 2));
-        let name = match &from {
-            RegisterValue::Field(field, _) => nft_text::field_name(self.family, *field),
-            RegisterValue::CtState(_) => "ct state".to_owned(),
-            RegisterValue::Undecided(name) => name.clone(),
-            RegisterValue::Device(true) => "iifname".to_owned(),
-            RegisterValue::Device(false) => "oifname".to_owned(),
-            RegisterValue::Unknown => "[…]".to_owned(),
-        };
+        let first = register(all, 2);
+        let len = (self.key_len)(&set).or_else(|| self.value(first).len());
+        let key = self.key(first, len.unwrap_or(REGISTER_LEN));
+        let name = key.name(self.family);
         if let Some(to) = number(all, 3) {
             // A map. Register 0 is the verdict.
             match to {
                 0 => {
-                    let key = match from {
-                        RegisterValue::Field(field, mask) => MapKey::Field(field, mask),
-                        RegisterValue::CtState(None) => MapKey::CtState,
-                        _ => MapKey::Unknown,
-                    };
                     self.act(FilterAction::Unknown, format!("{name} vmap @{set}"));
                     self.rule.map = Some((set, key));
                 }
                 _ => {
-                    self.registers
-                        .insert(register(all, 3), RegisterValue::Unknown);
+                    self.set(register(all, 3), RegisterValue::Unknown);
                     self.condition(FilterMatch::Unknown, format!("{name} map @{set}"));
                 }
             }
             return;
         }
-        let condition = match from {
-            RegisterValue::Field(field, mask) => {
-                let lookup = SetLookup {
-                    name: set.clone(),
-                    field,
-                    mask,
-                    is_not,
-                };
-                self.rule.lookups.push((self.rule.matches.len(), lookup));
-                FilterMatch::Unknown
-            }
-            RegisterValue::CtState(_) | RegisterValue::Undecided(_) => FilterMatch::Undecided,
-            _ => FilterMatch::Unknown,
-        };
+        let condition = key.unread();
+        if key.is_understood() {
+            let lookup = SetLookup {
+                name: set.clone(),
+                key,
+                is_not,
+            };
+            self.rule.lookups.push((self.rule.matches.len(), lookup));
+        }
         self.condition(condition, format!("{name} {not}@{set}"));
     }
 }

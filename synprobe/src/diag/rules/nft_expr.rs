@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    nft_maps::MapKey,
+    nft_key::Key,
     nft_sets::SetLookup,
     nft_socket::{attr, number, number64, string},
     nft_text, xt_conditions,
@@ -12,6 +12,12 @@ use crate::model::{FilterAction, FilterMatch, PacketField};
 
 /// `NFT_REG32_00`: registers of four bytes. Those before are of sixteen.
 const REG32_00: u32 = 8;
+/// `NFT_REG32_SIZE`.
+pub(super) const REGISTER_LEN: usize = 4;
+/// Registers that a value of unknown length may take: those of a `NFT_REG_SIZE`.
+const MOST_REGISTERS: u32 = 4;
+/// `IFNAMSIZ`.
+const DEVICE_NAME_LEN: usize = 16;
 /// Targets of x_tables (`NFT_COMPAT`) that end the chain and do not drop.
 const ENDING: [&str; 6] = [
     "SNAT",
@@ -45,7 +51,7 @@ const HARMLESS: [&str; 19] = [
 ];
 
 /// What a register holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RegisterValue {
     /// A part of the packet, under a mask.
     Field(PacketField, Vec<u8>),
@@ -53,9 +59,28 @@ pub(super) enum RegisterValue {
     Device(bool),
     /// `ct state`, under a mask.
     CtState(Option<u32>),
-    /// Something with that name, which a record does not have.
-    Undecided(String),
+    /// Something with that name, which a record does not have, and its bytes where they are known.
+    Undecided(String, Option<usize>),
     Unknown,
+}
+
+impl RegisterValue {
+    /// Its bytes; `None`: not known.
+    pub fn len(&self) -> Option<usize> {
+        match self {
+            Self::Field(_, mask) => Some(mask.len()),
+            Self::Device(_) => Some(DEVICE_NAME_LEN),
+            Self::CtState(_) => Some(4),
+            Self::Undecided(_, len) => *len,
+            Self::Unknown => None,
+        }
+    }
+
+    /// Registers that it takes; `unknown`: where its length is not known.
+    fn registers(&self, unknown: u32) -> u32 {
+        let of = |len: usize| len.div_ceil(REGISTER_LEN).max(1) as u32;
+        self.len().map_or(unknown, of)
+    }
 }
 
 /// A rule, as it is understood.
@@ -63,7 +88,7 @@ pub(super) struct ParsedRule {
     pub matches: Vec<FilterMatch>,
     pub lookups: Vec<(usize, SetLookup)>,
     /// The verdict map that decides, and what it is asked for.
-    pub map: Option<(String, MapKey)>,
+    pub map: Option<(String, Key)>,
     pub counter: Option<u64>,
     pub action: FilterAction,
     /// The chain of a jump.
@@ -71,19 +96,23 @@ pub(super) struct ParsedRule {
     pub text: String,
 }
 
-pub(super) struct RuleParser {
+pub(super) struct RuleParser<'a> {
     pub registers: HashMap<u32, RegisterValue>,
     words: Vec<String>,
     pub rule: ParsedRule,
     pub family: u8,
+    /// The bytes of a set's key, by its name; `None`: there is no such set.
+    pub key_len: &'a dyn Fn(&str) -> Option<usize>,
 }
 
-/// From the expressions of a rule, in order.
+/// From the expressions of a rule, in order. `key_len`: of the sets of its table.
 pub(super) fn parse_rule<'a>(
     family: u8,
     expressions: impl Iterator<Item = &'a [u8]>,
+    key_len: &dyn Fn(&str) -> Option<usize>,
 ) -> ParsedRule {
     let mut parser = RuleParser {
+        key_len,
         registers: HashMap::new(),
         words: Vec::new(),
         rule: ParsedRule {
@@ -119,13 +148,22 @@ pub(super) fn data(bytes: &[u8], kind: u16) -> &[u8] {
         .unwrap_or_default()
 }
 
-impl RuleParser {
+impl RuleParser<'_> {
     fn is_acting(&self) -> bool {
         self.rule.action != FilterAction::Continue
     }
 
     fn load(&mut self, data: &[u8], value: RegisterValue) {
-        self.registers.insert(register(data, 1), value);
+        self.set(register(data, 1), value);
+    }
+
+    /// Puts a value in place of all that it overwrites, in whole or in part.
+    pub fn set(&mut self, first: u32, value: RegisterValue) {
+        let end = first.saturating_add(value.registers(MOST_REGISTERS));
+        let is_before = |at: u32, old: &RegisterValue| at.saturating_add(old.registers(1)) <= first;
+        self.registers
+            .retain(|at, old| *at >= end || is_before(*at, old));
+        self.registers.insert(first, value);
     }
 
     pub fn value(&self, number: u32) -> RegisterValue {
@@ -194,8 +232,7 @@ impl RuleParser {
             "fib" | "socket" | "osf" | "rt" | "exthdr" | "hash" | "numgen" | "xfrm" | "tunnel"
             | "byteorder" => {
                 let to = if name == "byteorder" { 2 } else { 1 };
-                self.registers
-                    .insert(register(data, to), RegisterValue::Unknown);
+                self.set(register(data, to), RegisterValue::Unknown);
                 self.words.push(format!("[{name}]"));
             }
             // It may match, or not, or drop.
@@ -219,7 +256,10 @@ impl RuleParser {
             libc::NFT_META_IIF => RegisterValue::Field(PacketField::CameByIndex, whole(4)),
             libc::NFT_META_IIFNAME => RegisterValue::Device(true),
             libc::NFT_META_OIFNAME => RegisterValue::Device(false),
-            _ => RegisterValue::Undecided(format!("meta {}", nft_text::meta_name(key))),
+            _ => {
+                let name = format!("meta {}", nft_text::meta_name(key));
+                RegisterValue::Undecided(name, nft_text::meta_len(key))
+            }
         };
         self.load(data, value);
     }
@@ -239,7 +279,10 @@ impl RuleParser {
         let field = match base as i32 {
             libc::NFT_PAYLOAD_NETWORK_HEADER => PacketField::Network(at),
             libc::NFT_PAYLOAD_TRANSPORT_HEADER => PacketField::Transport(at),
-            _ => return self.load(data, RegisterValue::Undecided("ether …".to_owned())),
+            _ => {
+                let value = RegisterValue::Undecided("ether …".to_owned(), Some(len as usize));
+                return self.load(data, value);
+            }
         };
         let mask = vec![0xff; (len as usize).min(64)];
         self.load(data, RegisterValue::Field(field, mask));
@@ -253,7 +296,7 @@ impl RuleParser {
         }
         let value = match number(data, 2) {
             Some(STATE) => RegisterValue::CtState(None),
-            _ => RegisterValue::Undecided("ct …".to_owned()),
+            _ => RegisterValue::Undecided("ct …".to_owned(), None),
         };
         self.load(data, value);
     }
@@ -274,16 +317,15 @@ impl RuleParser {
                     RegisterValue::CtState(Some(mask))
                 })
             }
-            RegisterValue::Undecided(name) => RegisterValue::Undecided(name),
+            RegisterValue::Undecided(name, len) => RegisterValue::Undecided(name, len),
             _ => RegisterValue::Unknown,
         };
-        self.registers.insert(register(all, 2), value);
+        self.set(register(all, 2), value);
     }
 
     fn immediate(&mut self, all: &[u8]) {
         let Some(verdict) = attr(all, 2).and_then(|data| attr(data, 2)) else {
-            self.registers
-                .insert(register(all, 1), RegisterValue::Unknown);
+            self.set(register(all, 1), RegisterValue::Unknown);
             return;
         };
         self.rule.chain = string(verdict, 2);

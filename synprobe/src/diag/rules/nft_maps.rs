@@ -4,32 +4,21 @@ use std::io;
 
 use super::{
     Budget,
+    nft_key::Key,
     nft_sets::{SetElement, SetKey, Sets},
     nft_socket::NftSocket,
-    xt_conditions,
 };
-use crate::model::{FilterAction, FilterMatch, FilterRule, PacketField, Ruleset};
+use crate::model::{FilterAction, FilterMatch, FilterRule, Ruleset};
 
 /// Elements that become rules of their own. Of a larger map each verdict becomes one.
 const MOST_RULES: usize = 64;
-
-/// What a verdict map is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum MapKey {
-    /// A part of the packet, under a mask.
-    Field(PacketField, Vec<u8>),
-    /// The state of its connection.
-    CtState,
-    /// Something else.
-    Unknown,
-}
 
 /// A rule that looks up a verdict map.
 pub(super) struct MapLookup {
     pub chain: usize,
     pub rule: usize,
     pub map: SetKey,
-    pub key: MapKey,
+    pub key: Key,
 }
 
 /// Puts the rules of the elements in place of those that look them up. `chain`: the place of a chain by its name.
@@ -44,23 +33,16 @@ pub(super) fn expand(
     // From the end on: the places of those before stay.
     lookups.sort_by_key(|lookup| std::cmp::Reverse((lookup.chain, lookup.rule)));
     for lookup in lookups {
-        let field = match &lookup.key {
-            MapKey::Field(field, mask) => Some((*field, mask.as_slice())),
-            _ => None,
-        };
-        let Some(elements) = sets.map(socket, budget, &lookup.map, field)? else {
+        let Some(elements) = sets.map(socket, budget, &lookup.map, &lookup.key)? else {
             continue;
         };
         let of_chain = &mut rules.chains[lookup.chain].rules;
         let plain = of_chain[lookup.rule].clone();
         let mut expanded: Vec<FilterRule> = Vec::new();
-        for (element, mut condition) in elements {
+        for (element, condition) in elements {
             let action = action(&element, |to| chain(&lookup.map, to));
-            if lookup.key == MapKey::CtState {
-                condition = state(&element.key);
-            }
             let mut rule = plain.clone();
-            if let Some(words) = words(&element, &lookup.key) {
+            if let Some(words) = words(&element, &lookup) {
                 let name = format!("vmap @{}", lookup.map.2);
                 rule.text = rule.text.replace(&name, &format!("vmap {{ {words}, … }}"));
             }
@@ -99,16 +81,8 @@ fn action(element: &SetElement, chain: impl Fn(&str) -> Option<u32>) -> FilterAc
     }
 }
 
-/// The state as its key: a number in the host's byte order.
-fn state(key: &[u8]) -> FilterMatch {
-    match key.first_chunk().map(|key| u32::from_ne_bytes(*key)) {
-        Some(xt_conditions::INVALID) => FilterMatch::Invalid,
-        _ => FilterMatch::Undecided,
-    }
-}
-
-/// An element as nft prints it, where it is a port or a state.
-fn words(element: &SetElement, key: &MapKey) -> Option<String> {
+/// An element as nft prints it, where it is no interval.
+fn words(element: &SetElement, lookup: &MapLookup) -> Option<String> {
     let verdict = match element.verdict.as_ref()? {
         (libc::NF_DROP, _) => "drop".to_owned(),
         (libc::NF_ACCEPT, _) => "accept".to_owned(),
@@ -116,12 +90,7 @@ fn words(element: &SetElement, key: &MapKey) -> Option<String> {
         (libc::NFT_GOTO, Some(to)) => format!("goto {to}"),
         _ => return None,
     };
-    let key = match key {
-        MapKey::Field(PacketField::Transport(0 | 2), _) => {
-            u16::from_be_bytes(*element.key.first_chunk()?).to_string()
-        }
-        MapKey::CtState => xt_conditions::states(u32::from_ne_bytes(*element.key.first_chunk()?)),
-        _ => return None,
-    };
+    let (family, to) = (lookup.map.0, element.key_end.as_deref());
+    let key = lookup.key.text(family, &element.key, to)?;
     Some(format!("{key} : {verdict}"))
 }

@@ -4,11 +4,12 @@ use std::{collections::HashMap, io};
 
 use super::{
     Budget,
+    nft_key::Key,
     nft_socket::{DumpEnd, Next, NftSocket, attr, number, string, with_string},
 };
 use crate::{
     diag::netlink::NetlinkAttributes,
-    model::{FilterComparison, FilterMatch, PacketField, Ruleset},
+    model::{FilterComparison, FilterMatch, Ruleset},
 };
 
 /// Elements of one set, at most. A larger one is not looked into.
@@ -17,7 +18,7 @@ const MOST_ELEMENTS: usize = 1024;
 const INTERVAL: u32 = 4;
 /// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`: elements come and go by packets and time.
 const MOVING: u32 = 0x10 | 0x20;
-/// `NFT_SET_CONCAT`.
+/// `NFT_SET_CONCAT`: each part of a key has an interval of its own, with both its ends in one element (Linux 5.6).
 const CONCAT: u32 = 0x80;
 /// `NFT_SET_ELEM_INTERVAL_END`.
 const INTERVAL_END: u32 = 1;
@@ -29,8 +30,7 @@ pub(super) type SetKey = (u8, String, String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SetLookup {
     pub name: String,
-    pub field: PacketField,
-    pub mask: Vec<u8>,
+    pub key: Key,
     pub is_not: bool,
 }
 
@@ -62,29 +62,32 @@ impl Sets {
         Ok(Self(sets))
     }
 
-    /// The elements of a verdict map, each with its condition on a field's value (a field and a mask); `None`: it
-    /// cannot be looked into. Without a field the conditions are not understood.
+    /// Bytes of a set's key.
+    pub fn key_len(&self, key: &SetKey) -> Option<usize> {
+        Some(self.0.get(key)?.key_len)
+    }
+
+    /// The elements of a verdict map, each with its condition on the key; `None`: it cannot be looked into.
     pub fn map(
         &self,
         socket: &mut NftSocket,
         budget: &mut Budget,
-        key: &SetKey,
-        field: Option<(PacketField, &[u8])>,
+        map: &SetKey,
+        key: &Key,
     ) -> io::Result<Option<Vec<(SetElement, FilterMatch)>>> {
-        let Some(facts) = self.0.get(key) else {
+        let Some(facts) = self.0.get(map) else {
             return Ok(None);
         };
-        let Some(elements) = elements(socket, budget, key, facts)? else {
+        let Some(elements) = elements(socket, budget, map, facts)? else {
             return Ok(None);
         };
-        let known = field.filter(|(_, mask)| mask.len() == facts.key_len);
-        let Some((field, mask)) = known else {
+        if !key.has_len(facts.key_len) {
             let beginnings = elements.into_iter().filter(|e| !e.is_end);
             return Ok(Some(
                 beginnings.map(|e| (e, FilterMatch::Unknown)).collect(),
             ));
-        };
-        let all = conditions(&elements, facts, field, mask).into_iter();
+        }
+        let all = conditions(&elements, facts, key).into_iter();
         Ok(Some(
             all.map(|(e, condition)| (e.clone(), condition)).collect(),
         ))
@@ -100,6 +103,7 @@ impl Sets {
     ) -> io::Result<()> {
         let mut known: HashMap<SetKey, Option<Vec<SetElement>>> = HashMap::new();
         for ((chain, rule, condition), key, lookup) in lookups {
+            let family = key.0;
             let Some(facts) = self.0.get(&key) else {
                 continue;
             };
@@ -115,7 +119,7 @@ impl Sets {
                 place.matches[condition] = FilterMatch::Undecided;
             } else if let Some(elements) = elements {
                 place.matches[condition] = as_condition(elements, facts, &lookup);
-                if let Some(text) = text_of(elements, facts, &lookup) {
+                if let Some(text) = text_of(elements, facts, family, &lookup) {
                     place.text = place.text.replace(&format!("@{}", lookup.name), &text);
                 }
             }
@@ -128,6 +132,8 @@ impl Sets {
 #[derive(Clone, Debug)]
 pub(super) struct SetElement {
     pub key: Vec<u8>,
+    /// Of a set whose parts have intervals of their own: the last key.
+    pub key_end: Option<Vec<u8>>,
     /// The end of an interval, which does not belong to it.
     is_end: bool,
     /// What a verdict map says, with the chain of a jump.
@@ -141,7 +147,7 @@ fn elements(
     (family, table, name): &SetKey,
     facts: &SetFacts,
 ) -> io::Result<Option<Vec<SetElement>>> {
-    if facts.flags & (MOVING | CONCAT) != 0 {
+    if facts.flags & MOVING != 0 {
         return Ok(None);
     }
     let mut attributes = with_string(1, table);
@@ -152,12 +158,19 @@ fn elements(
         for (_, element) in NetlinkAttributes::new(attr(list, 3).unwrap_or_default()) {
             let key = attr(element, 1).and_then(|key| attr(key, 1));
             let flags = number(element, 3).unwrap_or(0);
-            // A catch-all element has no key, a range in one element has a second one.
+            // NFTA_SET_ELEM_KEY_END.
+            let key_end = attr(element, 10);
+            let end = key_end
+                .and_then(|end| attr(end, 1))
+                .filter(|end| end.len() >= facts.key_len);
+            let has_both = end.is_some() && facts.flags & CONCAT != 0;
+            // A catch-all element has no key.
             match key {
-                Some(key) if attr(element, 10).is_none() && key.len() >= facts.key_len => {
+                Some(key) if (key_end.is_none() || has_both) && key.len() >= facts.key_len => {
                     let verdict = attr(element, 2).and_then(|data| attr(data, 2));
                     found.push(SetElement {
                         key: key[..facts.key_len].to_vec(),
+                        key_end: end.map(|end| end[..facts.key_len].to_vec()),
                         is_end: flags & INTERVAL_END != 0,
                         verdict: verdict.map(|verdict| {
                             (number(verdict, 1).unwrap_or(0) as i32, string(verdict, 2))
@@ -195,24 +208,26 @@ fn intervals(elements: &[SetElement]) -> Vec<(&SetElement, Option<&[u8]>)> {
     found
 }
 
-/// Every element with the condition that it is the one that a field's value finds.
+/// Every element with the condition that it is the one that the key finds.
 fn conditions<'a>(
     elements: &'a [SetElement],
     facts: &SetFacts,
-    field: PacketField,
-    mask: &[u8],
+    key: &Key,
 ) -> Vec<(&'a SetElement, FilterMatch)> {
-    let bytes = |how, value: &[u8]| FilterMatch::Bytes {
-        field,
-        mask: mask.to_vec(),
-        how,
-        value: value.to_vec(),
-    };
-    if facts.flags & INTERVAL == 0 {
-        let is = |e: &'a SetElement| (e, bytes(FilterComparison::Is, &e.key));
+    if facts.flags & CONCAT != 0 || facts.flags & INTERVAL == 0 {
+        let is = |e: &'a SetElement| (e, key.is(&e.key, e.key_end.as_deref()));
         return elements.iter().map(is).collect();
     }
     let between = |(first, end): (&'a SetElement, Option<&[u8]>)| {
+        let Some((field, mask)) = key.field() else {
+            return (first, key.unread());
+        };
+        let bytes = |how, value: &[u8]| FilterMatch::Bytes {
+            field,
+            mask: mask.to_vec(),
+            how,
+            value: value.to_vec(),
+        };
         let mut both = vec![bytes(FilterComparison::AtLeast, &first.key)];
         both.extend(end.map(|end| bytes(FilterComparison::Below, end)));
         (first, FilterMatch::AllOf(both))
@@ -221,10 +236,10 @@ fn conditions<'a>(
 }
 
 fn as_condition(elements: &[SetElement], facts: &SetFacts, lookup: &SetLookup) -> FilterMatch {
-    if lookup.mask.len() != facts.key_len {
+    if !lookup.key.has_len(facts.key_len) {
         return FilterMatch::Unknown;
     }
-    let all = conditions(elements, facts, lookup.field, &lookup.mask);
+    let all = conditions(elements, facts, &lookup.key);
     let any = all.into_iter().map(|(_, condition)| condition).collect();
     match lookup.is_not {
         true => FilterMatch::NoneOf(any),
@@ -232,29 +247,31 @@ fn as_condition(elements: &[SetElement], facts: &SetFacts, lookup: &SetLookup) -
     }
 }
 
-/// The elements of an anonymous set of ports, as nft prints them.
-fn text_of(elements: &[SetElement], facts: &SetFacts, lookup: &SetLookup) -> Option<String> {
+/// The elements of an anonymous set, as nft prints them.
+fn text_of(
+    elements: &[SetElement],
+    facts: &SetFacts,
+    family: u8,
+    lookup: &SetLookup,
+) -> Option<String> {
     const ANONYMOUS: u32 = 1;
     const SHOWN: usize = 8;
-    let is_port = matches!(lookup.field, PacketField::Transport(0 | 2)) && facts.key_len == 2;
-    if facts.flags & ANONYMOUS == 0 || !is_port {
+    if facts.flags & ANONYMOUS == 0 {
         return None;
     }
-    let port = |key: &[u8]| key.first_chunk().map(|key| u16::from_be_bytes(*key));
-    let mut all: Vec<String> = match facts.flags & INTERVAL != 0 {
+    let key = &lookup.key;
+    let mut all: Vec<String> = match facts.flags & (INTERVAL | CONCAT) == INTERVAL {
         false => elements
             .iter()
-            .map(|e| Some(port(&e.key)?.to_string()))
+            .take(SHOWN + 1)
+            .map(|e| key.text(family, &e.key, e.key_end.as_deref()))
             .collect::<Option<_>>()?,
         true => intervals(elements)
             .into_iter()
+            .take(SHOWN + 1)
             .map(|(from, to)| {
-                let last = to.map_or(Some(u16::MAX), |to| port(to)?.checked_sub(1));
-                let (from, last) = (port(&from.key)?, last?);
-                Some(match from == last {
-                    true => from.to_string(),
-                    false => format!("{from}-{last}"),
-                })
+                let last = to.map_or_else(|| vec![0xff; from.key.len()], before);
+                key.text(family, &from.key, Some(&last))
             })
             .collect::<Option<_>>()?,
     };
@@ -263,4 +280,17 @@ fn text_of(elements: &[SetElement], facts: &SetFacts, lookup: &SetLookup) -> Opt
         all.push("…".to_owned());
     }
     Some(format!("{{ {} }}", all.join(", ")))
+}
+
+/// The key before this one.
+fn before(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    for byte in key.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            break;
+        }
+    }
+    key
 }

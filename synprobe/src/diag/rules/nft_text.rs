@@ -36,6 +36,22 @@ pub(super) fn meta_name(key: u32) -> String {
     name.to_owned()
 }
 
+/// Bytes of a meta expression's value; `None`: not known.
+pub(super) fn meta_len(key: u32) -> Option<usize> {
+    match key as i32 {
+        libc::NFT_META_PKTTYPE | libc::NFT_META_NFTRACE => Some(1),
+        libc::NFT_META_MARK
+        | libc::NFT_META_OIF
+        | libc::NFT_META_SKUID
+        | libc::NFT_META_SKGID
+        | libc::NFT_META_CPU
+        | libc::NFT_META_CGROUP
+        | libc::NFT_META_LEN
+        | libc::NFT_META_PRIORITY => Some(4),
+        _ => None,
+    }
+}
+
 /// `tcp dport`, `ip saddr`
 pub(super) fn field_name(family: u8, field: PacketField) -> String {
     let v6 = i32::from(family) == libc::NFPROTO_IPV6;
@@ -148,6 +164,34 @@ pub(super) fn range(
         text.unwrap_or_else(|| hex(FilterComparison::Is, value))
     };
     format!("{name} {not}{}-{}", shown(from), shown(to))
+}
+
+/// A value of a set, or the values from one to another: `80`, `80-90`, `10.0.0.0/8`; `None`: it has no better form
+/// than its bytes.
+pub(super) fn element(family: u8, field: PacketField, from: &[u8], to: &[u8]) -> Option<String> {
+    let is_v6 = field_name(family, field).starts_with("ip6");
+    let differs: Vec<u8> = from.iter().zip(to).map(|(a, b)| a ^ b).collect();
+    let mask: Vec<u8> = differs.iter().map(|b| !b).collect();
+    let one = |value: &[u8], mask: &[u8]| match field {
+        PacketField::Transport(0 | 2) => port(value),
+        PacketField::Network(8 | 12 | 16 | 24) => network(is_v6, mask, value),
+        PacketField::Protocol | PacketField::Network(6 | 9) => match value {
+            [6] => Some("tcp".to_owned()),
+            [17] => Some("udp".to_owned()),
+            [other] => Some(other.to_string()),
+            _ => None,
+        },
+        _ => None,
+    };
+    if from == to {
+        return one(from, &mask);
+    }
+    let is_address = matches!(field, PacketField::Network(8 | 12 | 16 | 24));
+    let whole = vec![0xff; from.len()];
+    let is_network = is_address && from.iter().zip(&differs).all(|(from, d)| from & d == 0);
+    let network = is_network.then(|| one(from, &mask)).flatten();
+    let network = network.filter(|text| !text.contains('&'));
+    network.or_else(|| Some(format!("{}-{}", one(from, &whole)?, one(to, &whole)?)))
 }
 
 fn port(value: &[u8]) -> Option<String> {

@@ -1,4 +1,8 @@
-use super::{nft_expr::parse_rule, prune::prune, xt_conditions, xtables};
+use super::{
+    nft_expr::{ParsedRule, parse_rule},
+    prune::prune,
+    xt_conditions, xtables,
+};
 use crate::model::{
     FilterAction, FilterBackend, FilterBase, FilterChain, FilterComparison, FilterFamily,
     FilterHook, FilterMatch, FilterRule, PacketField, Ruleset,
@@ -73,8 +77,13 @@ fn counter(packets: u64) -> Vec<u8> {
     )
 }
 
+/// The rule of these expressions. Its sets have keys of eight bytes.
+fn parsed(expressions: &[Vec<u8>]) -> ParsedRule {
+    parse_rule(INET, expressions.iter().map(Vec::as_slice), &|_| Some(8))
+}
+
 fn text(expressions: &[Vec<u8>]) -> String {
-    parse_rule(INET, expressions.iter().map(Vec::as_slice)).text
+    parsed(expressions).text
 }
 
 const TRANSPORT: i32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER;
@@ -98,7 +107,7 @@ fn a_rule_of_nf_tables_is_read_as_nft_prints_it() {
         counter(7),
         verdict(libc::NF_DROP, None),
     ];
-    let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+    let parsed = parsed(&rule);
     assert_eq!(
         parsed.text,
         "ip saddr 10.1.2.0/24 tcp dport >= 1000 tcp dport <= 2000 tcp flags syn / syn,ack counter drop"
@@ -143,7 +152,7 @@ fn devices_states_and_jumps_are_read() {
             compare(1, &[0; 4]),
             verdict(libc::NF_DROP, None),
         ];
-        let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+        let parsed = parsed(&rule);
         (parsed.matches, parsed.text)
     };
     assert_eq!(
@@ -183,7 +192,7 @@ fn what_is_not_known_stays_unknown() {
             verdict(libc::NF_DROP, None),
         ],
     ] {
-        let parsed = parse_rule(INET, rule.iter().map(Vec::as_slice));
+        let parsed = parsed(&rule);
         assert!(
             parsed.matches.contains(&FilterMatch::Unknown),
             "{}",
@@ -192,13 +201,127 @@ fn what_is_not_known_stays_unknown() {
     }
     // A counter behind the verdict does not count what the verdict took.
     let rule = [verdict(libc::NF_DROP, None), counter(7)];
-    assert_eq!(
-        parse_rule(INET, rule.iter().map(Vec::as_slice)).counter,
-        None
-    );
+    assert_eq!(parsed(&rule).counter, None);
     let target = expression("target", &[attr(1, b"NEW\0"), number(2, 0)]);
-    let parsed = parse_rule(INET, [target.as_slice()].into_iter());
+    let parsed = parsed(&[target]);
     assert_eq!(parsed.action, FilterAction::Unknown);
+}
+
+/// An address and a port in registers one after the other.
+fn address_and_port() -> [Vec<u8>; 2] {
+    let load = |register: u32, base: i32, at: u32, len: u32| {
+        let numbers = [number(1, register), number(2, base as u32)];
+        expression(
+            "payload",
+            &[&numbers[..], &[number(3, at), number(4, len)]].concat(),
+        )
+    };
+    // NFT_REG_1 is NFT_REG32_00; the port is in NFT_REG32_01.
+    [load(1, NETWORK, 16, 4), load(9, TRANSPORT, 2, 2)]
+}
+
+fn is(field: PacketField, value: &[u8]) -> FilterMatch {
+    FilterMatch::Bytes {
+        field,
+        mask: vec![0xff; value.len()],
+        how: FilterComparison::Is,
+        value: value.to_vec(),
+    }
+}
+
+#[test]
+fn a_concatenation_is_compared_part_by_part() {
+    let [address, port] = address_and_port();
+    let rule = |how, value: &[u8]| {
+        parsed(&[
+            address.clone(),
+            port.clone(),
+            compare(how, value),
+            verdict(libc::NF_DROP, None),
+        ])
+    };
+    // A port has two bytes of its register, and zeros behind them.
+    let value = [10, 0, 0, 1, 0, 80, 0, 0];
+    let both = FilterMatch::AllOf(vec![
+        is(PacketField::Network(16), &[10, 0, 0, 1]),
+        is(PacketField::Transport(2), &[0, 80]),
+    ]);
+    let equal = rule(0, &value);
+    assert_eq!(equal.matches, [both.clone()]);
+    assert_eq!(equal.text, "ip daddr . tcp dport 10.0.0.1 . 80 drop");
+    let other = rule(1, &value);
+    assert_eq!(other.matches, [FilterMatch::NoneOf(vec![both])]);
+    assert_eq!(other.text, "ip daddr . tcp dport != 10.0.0.1 . 80 drop");
+    // Of another length, or in another order.
+    for (how, value) in [(0, &value[..5]), (2, &value[..]), (0, &[0; 20])] {
+        assert_eq!(
+            rule(how, value).matches,
+            [FilterMatch::Unknown],
+            "{value:?}"
+        );
+    }
+}
+
+#[test]
+fn a_concatenation_is_looked_up_as_far_as_the_sets_key_goes() {
+    let lookup = expression("lookup", &[attr(1, b"bad\0"), number(2, 1)]);
+    let [address, port] = address_and_port();
+    let rule = [address.clone(), port.clone(), lookup.clone()];
+    let found = parsed(&rule);
+    assert_eq!(found.text, "ip daddr . tcp dport @bad");
+    let key = &found.lookups[0].1.key;
+    assert!(key.has_len(8) && !key.has_len(4) && !key.has_len(12));
+    let intervals = key.is(
+        &[10, 0, 0, 0, 0, 80, 0, 0],
+        Some(&[10, 0, 0, 255, 0, 90, 0, 0]),
+    );
+    let text = key.text(
+        INET,
+        &[10, 0, 0, 0, 0, 80, 0, 0],
+        Some(&[10, 0, 0, 255, 0, 90, 0, 0]),
+    );
+    assert_eq!(text.as_deref(), Some("10.0.0.0/24 . 80-90"));
+    assert!(matches!(&intervals, FilterMatch::AllOf(parts)
+        if parts.len() == 2 && parts.iter().all(|part| matches!(part, FilterMatch::AllOf(both) if both.len() == 2))));
+    // Any port.
+    let any = key.is(
+        &[10, 0, 0, 1, 0, 0, 0, 0],
+        Some(&[10, 0, 0, 1, 0xff, 0xff, 0, 0]),
+    );
+    let address_alone = is(PacketField::Network(16), &[10, 0, 0, 1]);
+    assert_eq!(
+        any,
+        FilterMatch::AllOf(vec![address_alone, FilterMatch::AllOf(Vec::new())])
+    );
+    // A set of addresses alone, and one whose key has a part that was never loaded.
+    let of = |len| {
+        let rule = rule.iter().map(Vec::as_slice);
+        parse_rule(INET, rule, &|_| Some(len))
+    };
+    assert_eq!(of(4).text, "ip daddr @bad");
+    assert!(of(12).lookups.is_empty());
+    assert_eq!(of(12).matches, [FilterMatch::Unknown]);
+    // The second part is of a rule's earlier condition, and is overwritten by a longer value.
+    let v6 = payload(NETWORK, 24, 16);
+    let stale = parsed(&[port, v6, lookup]);
+    assert!(!stale.lookups[0].1.key.is_concatenation());
+}
+
+#[test]
+fn a_part_that_a_record_does_not_have_is_not_decided() {
+    let [_, port] = address_and_port();
+    let lookup = expression("lookup", &[attr(1, b"bad\0"), number(2, 1)]);
+    let found = parsed(&[meta(libc::NFT_META_MARK), port, lookup]);
+    assert_eq!(found.text, "meta mark . tcp dport @bad");
+    assert_eq!(found.matches, [FilterMatch::Undecided]);
+    let key = &found.lookups[0].1.key;
+    assert_eq!(
+        key.is(&[1, 0, 0, 0, 0, 80, 0, 0], None),
+        FilterMatch::AllOf(vec![
+            FilterMatch::Undecided,
+            is(PacketField::Transport(2), &[0, 80])
+        ])
+    );
 }
 
 #[test]
@@ -226,16 +349,10 @@ fn no_bytes_make_it_panic() {
     ];
     for one in &rule {
         for len in 0..one.len() {
-            parse_rule(
-                INET,
-                [payload(TRANSPORT, 2, 2).as_slice(), &one[..len]].into_iter(),
-            );
+            parsed(&[payload(TRANSPORT, 2, 2), one[..len].to_vec()]);
             let mut damaged = one.clone();
             damaged[len] ^= 0xff;
-            parse_rule(
-                INET,
-                [payload(TRANSPORT, 2, 2).as_slice(), &damaged].into_iter(),
-            );
+            parsed(&[payload(TRANSPORT, 2, 2), damaged]);
         }
     }
     for name in ["tcp", "multiport", "state", "conntrack"] {
