@@ -3,6 +3,7 @@
 
 mod clock;
 mod cpus;
+mod driver;
 mod price;
 mod queues;
 
@@ -32,6 +33,10 @@ fn main() -> ExitCode {
         let name = format!("syn-queue-limit::syncookies-{cookies}");
         cases.push(Case::new(name, move || queues::syn_queue_limit(cookies)));
     }
+    cases.push(Case::new(
+        "sent-and-freed-by-a-driver",
+        driver::frees_what_it_has_sent,
+    ));
     cases.push(Case::new("price-of-the-modes", price::of_the_modes));
     // They have one machine between them.
     let code = harness::main_alone(cases);

@@ -9,7 +9,7 @@ use crate::{
     model::Tuple,
     track::{Observation, Treatment},
     util::addresses::printable,
-    verdict::context::{DroppedPacket, Packet, tell_offload_from_damage},
+    verdict::context::{DroppedPacket, Ends, Packet, tell_offload_from_damage},
 };
 
 impl Engine {
@@ -32,6 +32,12 @@ impl Engine {
             return;
         }
         let context = &mut self.judge.context;
+        if r.sender != 0
+            && let Some(meaning) = meaning.filter(|meaning| !meaning.is_own_doing())
+        {
+            let (ends, at_ns) = (Ends::between(local, peer), r.header.ts_ns);
+            context.note_freed_syn(r.flow.netns, ends, meaning.place.clone(), at_ns);
+        }
         if let Some(meaning) = meaning.filter(|meaning| meaning.is_own_doing()) {
             let is_selected = context.selection.selects_drop(&r);
             if is_selected {

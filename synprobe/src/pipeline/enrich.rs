@@ -15,7 +15,10 @@ use crate::{
     decode::Event,
     engine::{DropMeaning, Input},
     model::{Process, Tuple},
-    probe::{drop_reasons::Reasons, kallsyms::Kallsyms},
+    probe::{
+        drop_reasons::{Reasons, is_before_the_device},
+        kallsyms::Kallsyms,
+    },
     sys::netns::NetNs,
     track::REMEMBERED_NAMES,
 };
@@ -276,6 +279,8 @@ impl Enricher {
                 place: place(),
             })
         });
+        // A driver that frees what it has sent gives no reason.
+        let is_unspecified = matches!(self.reasons.name(r.reason), None | Some("NOT_SPECIFIED"));
         let meaning = match own {
             Some(own) => Some(own),
             // The words are the verdicts': this host's settings have no part in it.
@@ -286,6 +291,10 @@ impl Enricher {
                     "its route discards it: an IPsec policy whose state is missing, or a device that is gone",
                     "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat; ip route get <peer> from <local>",
                 ),
+                // It may have been sent before. The verdicts have the words.
+                place if is_unspecified && !place.is_some_and(is_before_the_device) => {
+                    named("", "")
+                }
                 _ => named(
                     "it was freed while its own socket was still sending it: the kernel gives no reason",
                     "ip route get <peer> from <local>; ip xfrm policy; tc -s qdisc show; ip -s -s link",
@@ -335,6 +344,42 @@ mod tests {
             }
         });
         names
+    }
+
+    #[test]
+    fn a_syn_that_a_driver_freed_is_not_this_hosts_drop() {
+        let reasons = Reasons::new([
+            (2, "NOT_SPECIFIED".to_owned()),
+            (7, "QUEUE_PURGE".to_owned()),
+        ]);
+        let symbols = "ffffffff81000000 t veth_xmit\nffffffff81001000 t vmxnet3_tq_tx_complete\n\
+                       ffffffff81002000 T dst_discard_out\nffffffff81003000 T other\n";
+        let mut enricher = Enricher {
+            symbols: Kallsyms::from_text(symbols).unwrap(),
+            ..Enricher::new(
+                Arc::new(reasons),
+                HostNames::new(&[], NetnsIndex::default()),
+            )
+        };
+        let mut is_own_doing = |reason, location| {
+            let record = DropRecord {
+                reason,
+                location,
+                sender: state::SYN_SENT,
+                ..DropRecord::default()
+            };
+            let meaning = enricher.meaning(&record).unwrap();
+            (meaning.is_own_doing(), meaning.place.clone())
+        };
+        let place = |name: &str| Some(Arc::from(name));
+        let base = 0xffff_ffff_8100_0010;
+        assert_eq!(is_own_doing(2, base), (true, place("veth_xmit")));
+        let driver = place("vmxnet3_tq_tx_complete");
+        assert_eq!(is_own_doing(2, base + 0x1000), (false, driver.clone()));
+        assert_eq!(is_own_doing(7, base + 0x1000), (true, driver));
+        assert_eq!(is_own_doing(2, base + 0x2000).0, true);
+        // The kernel hides its addresses.
+        assert_eq!(is_own_doing(2, 1), (false, None));
     }
 
     #[test]

@@ -160,6 +160,9 @@ pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> R
         .args(["-m", &MEMORY_MB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-serial", "stdio"])
+        // A network card whose cable ends nowhere: `tests/guest/driver.rs`.
+        .args(["-netdev", "hubport,id=nowhere,hubid=0"])
+        .args(["-device", "vmxnet3,netdev=nowhere"])
         .arg("-kernel")
         .arg(image)
         .arg("-initrd")

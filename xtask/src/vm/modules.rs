@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 const WANTED: &[&str] = &[
     "veth",
     "dummy",
+    "vmxnet3",
     "inet_diag",
     "tcp_diag",
     "sch_ingress",

@@ -3,6 +3,7 @@
 //! The numbers differ between versions, the names do not. So the table is keyed by name, and the running
 //! kernel's BTF gives the numbers.
 
+mod places;
 mod table;
 
 use synprobe_ebpf::config::{
@@ -11,6 +12,7 @@ use synprobe_ebpf::config::{
 };
 
 use super::btf::Btf;
+pub use places::is_before_the_device;
 pub use table::Meaning;
 use table::{ANSWER, EXISTING, HALF_OPEN, OWN_DOING, RecordWhen};
 

@@ -59,6 +59,7 @@ impl Verdict for Filtered {
                 word.from, word.what
             )
         }));
+        finding = finding.maybe_contra(context.freed_syns(h));
         finding = finding.maybe_contra(super::not_looked_at(h, context)).contra(
             "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
              same from here",

@@ -14,6 +14,7 @@ mod early_resets;
 mod existing;
 mod fanout;
 mod forwarding;
+mod freed_syns;
 mod handed_over;
 mod icmp;
 mod listener_histories;
@@ -123,6 +124,7 @@ pub struct Context {
     histories: listener_histories::ListenerHistories,
     handed_over: handed_over::HandedOver,
     answers: answers::RefusedAnswers,
+    freed_syns: freed_syns::FreedSyns,
     existing: existing::Existing,
     syn_options: syn_options::SynOptions,
     ports: port_stats::AllPortStats,

@@ -104,6 +104,7 @@ impl Context {
         self.losses.window_begins(cutoff_ns);
         self.drops.forget_before(cutoff_ns);
         self.answers.forget_before(cutoff_ns);
+        self.freed_syns.forget_before(cutoff_ns);
         self.existing.forget_before(cutoff_ns);
         self.stuck.forget_before(at_ns, length_ns);
         self.unanswered.forget_before(cutoff_ns);
