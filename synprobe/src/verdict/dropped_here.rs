@@ -55,6 +55,24 @@ fn none_got_further(h: &Handshake, drops: &[&DroppedPacket]) -> bool {
     dropped > u64::from(h.retransmits)
 }
 
+/// Says that more of its SYNs were dropped on their way than it has sent: each is dropped once, so some were copies (a
+/// bridge floods, a mirror copies), and the SYN itself may have got further.
+fn copies(h: &Handshake, drops: &[&DroppedPacket]) -> Option<String> {
+    let c = &h.connection;
+    let on_its_way = |d: &&&DroppedPacket| {
+        let has_left = d.incoming || d.netns != c.netns;
+        d.packet == Packet::Syn && has_left && d.is_of(h) == DropIsOf::This
+    };
+    let dropped: u64 = drops.iter().filter(on_its_way).map(|d| d.count).sum();
+    let sent = u64::from(h.retransmits) + 1;
+    (c.role == Role::Client && dropped > sent).then(|| {
+        format!(
+            "{dropped} SYNs were dropped and {sent} were sent: some were copies, and whether one of each got further \
+             is not known"
+        )
+    })
+}
+
 /// Whose the answer is to SYNs that got no further.
 fn own_answer(h: &Handshake, first: &DroppedPacket, context: &Context) -> String {
     let answer = match (h.outcome, context.only_icmp(h)) {
@@ -94,6 +112,77 @@ fn dropped_option(h: &Handshake, drops: &[&DroppedPacket]) -> Option<SynOption> 
 /// Sentences about rules that it quotes, and dropped packets whose rules are looked for.
 const RULES: usize = 4;
 const LOOKED_AT: usize = 64;
+
+/// The first half-open of each connection: one with several has its packets counted once.
+fn first_of_each<'h>(group: &[&'h Handshake]) -> impl Iterator<Item = &'h Handshake> {
+    let mut first: BTreeMap<_, &Handshake> = BTreeMap::new();
+    for h in group {
+        let c = &h.connection;
+        let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);
+        let known = first.entry(ends).or_insert(h);
+        if h.facts.began_ns < known.facts.began_ns {
+            *known = h;
+        }
+    }
+    first.into_values()
+}
+
+/// What was dropped: namespace, segment, way, cause and words.
+type Kind<'s> = (u32, Packet, String, String, &'s str);
+
+/// Packets of many handshakes that this host dropped.
+#[derive(Default)]
+struct DropSums<'s> {
+    /// Packets and connections.
+    kinds: BTreeMap<Kind<'s>, (u64, u64)>,
+    routes: BTreeSet<String>,
+    conntrack: BTreeSet<String>,
+    by_rules: Vec<&'s DroppedPacket>,
+}
+
+impl<'s> DropSums<'s> {
+    fn add(&mut self, h: &Handshake, context: &'s Context) {
+        let mut counted = HashSet::new();
+        for d in decisive(h, context) {
+            self.conntrack.extend(context.conntrack_fact(d));
+            if self.by_rules.len() < LOOKED_AT {
+                self.by_rules.push(d);
+            }
+            let why = [context.route_of_drop(d), context.way_of_refused_ack(d, h)];
+            self.routes.extend(why.into_iter().flatten());
+            let way = context.way_of_drop(d, &h.connection);
+            let key = (d.netns, d.packet, way, d.cause(), &*d.words);
+            let is_first = counted.insert(key.clone());
+            let (packets, connections) = self.kinds.entry(key).or_default();
+            *packets += d.count;
+            *connections += u64::from(is_first);
+        }
+    }
+
+    /// The sentences, most packets first. `own`: the handshakes' namespace.
+    fn facts(self, own: u32, context: &Context) -> Vec<String> {
+        let mut kinds: Vec<_> = self.kinds.into_iter().collect();
+        kinds.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
+        let fact = |((netns, packet, way, cause, words), (packets, connections)): (
+            Kind<'_>,
+            (u64, u64),
+        )| {
+            let elsewhere = match netns == own {
+                true => String::new(),
+                false => format!("; in namespace {}", context.name_of(netns)),
+            };
+            format!(
+                "this host dropped {packets} {}s {way}, of {connections} connections: {words} ({cause}){elsewhere}",
+                packet.name()
+            )
+        };
+        let mut facts: Vec<String> = kinds.into_iter().map(fact).collect();
+        facts.extend(self.routes.into_iter().take(ROUTES));
+        facts.extend(context.rules_of_drops(self.by_rules, RULES));
+        facts.extend(self.conntrack);
+        facts
+    }
+}
 
 /// `dropped-here`
 pub(super) struct DroppedHere;
@@ -140,6 +229,10 @@ impl Verdict for DroppedHere {
                  number is not known",
             );
         }
+        if let Some(copies) = copies(h, &of_handshake) {
+            finding.confidence = Confidence::Likely;
+            finding = finding.contra(copies);
+        }
         if h.facts.began_ns.is_none() {
             finding.confidence = Confidence::Likely;
             finding = finding.contra(
@@ -168,101 +261,36 @@ impl Verdict for DroppedHere {
     }
 
     fn facts_of_many(&self, group: &[&Handshake], context: &Context) -> Option<Vec<Evidence>> {
-        // Packets and connections, by what was dropped, where and why.
-        type Kind<'s> = (u32, Packet, String, String, &'s str);
-        let mut routes = Vec::new();
-        let mut kinds = BTreeMap::<Kind<'_>, (u64, u64)>::new();
-        let mut conntrack = BTreeSet::new();
-        let mut by_rules = Vec::new();
-        // A connection with several half-opens has its packets counted once.
-        let mut first: BTreeMap<_, &Handshake> = BTreeMap::new();
-        for h in group {
-            let c = &h.connection;
-            let ends = (c.local_addr, c.local_port, c.peer_addr, c.peer_port);
-            let known = first.entry(ends).or_insert(h);
-            if h.facts.began_ns < known.facts.began_ns {
-                *known = h;
-            }
-        }
-        for h in first.into_values() {
-            let mut counted = HashSet::new();
-            for d in decisive(h, context) {
-                if let Some(fact) = context.conntrack_fact(d) {
-                    conntrack.insert(fact);
-                }
-                if by_rules.len() < LOOKED_AT {
-                    by_rules.push(d);
-                }
-                let way = context.way_of_drop(d, &h.connection);
-                let key = (d.netns, d.packet, way, d.cause(), &*d.words);
-                let why = [context.route_of_drop(d), context.way_of_refused_ack(d, h)];
-                routes.extend(why.into_iter().flatten());
-                let is_first = counted.insert(key.clone());
-                let (packets, connections) = kinds.entry(key).or_default();
-                *packets += d.count;
-                *connections += u64::from(is_first);
-            }
-        }
         let own = group.first()?.connection.netns;
-        let mut facts: Vec<_> = kinds.into_iter().collect();
-        facts.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
-        let fact = |((netns, packet, way, cause, words), (packets, connections))| {
-            let elsewhere = if netns == own {
-                String::new()
-            } else {
-                format!("; in namespace {}", context.name_of(netns))
-            };
-            let packet: Packet = packet;
-            Evidence {
-                fact: format!(
-                    "this host dropped {packets} {}s {way}, of {connections} connections: {words} \
-                     ({cause}){elsewhere}",
-                    packet.name()
-                ),
-                supports: true,
-            }
-        };
-        routes.sort_unstable();
-        routes.dedup();
-        let routes = routes.into_iter().take(ROUTES).map(|fact| Evidence {
-            fact,
-            supports: true,
-        });
-        let mut facts: Vec<_> = facts.into_iter().map(fact).chain(routes).collect();
-        let rules = context.rules_of_drops(by_rules, RULES);
-        facts.extend(rules.into_iter().chain(conntrack).map(|fact| Evidence {
-            fact,
-            supports: true,
-        }));
+        let mut sums = DropSums::default();
+        for h in first_of_each(group) {
+            sums.add(h, context);
+        }
+        let mut facts = sums.facts(own, context);
         for option in [SynOption::Ecn, SynOption::FastOpen] {
             let has = |h: &&&Handshake| dropped_option(h, &decisive(h, context)) == Some(option);
             let count = group.iter().take(LOOKED_AT).filter(has).count();
             if count > 0 {
-                facts.push(Evidence {
-                    fact: format!(
-                        "{count} of them: the SYN that was dropped {}; its repetition did not, and was answered",
-                        option.words()
-                    ),
-                    supports: true,
-                });
+                facts.push(format!(
+                    "{count} of them: the SYN that was dropped {}; its repetition did not, and was answered",
+                    option.words()
+                ));
             }
         }
         let ack = |h: &&Handshake| challenge_ack(h, &decisive(h, context));
-        facts.extend(group.first().and_then(ack).map(|fact| Evidence {
-            fact,
-            supports: true,
-        }));
+        facts.extend(group.first().and_then(ack));
         let rejected = group.iter().filter(|h| answered(h)).count();
         if rejected > 0 {
-            facts.push(Evidence {
-                fact: format!(
-                    "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so \
-                     the answer is this host's own: a rule rejects"
-                ),
-                supports: true,
-            });
+            facts.push(format!(
+                "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so the answer is \
+                 this host's own: a rule rejects"
+            ));
         }
-        Some(facts)
+        let supporting = |fact| Evidence {
+            fact,
+            supports: true,
+        };
+        Some(facts.into_iter().map(supporting).collect())
     }
 
     fn explain(&self) -> Explanation {
@@ -418,6 +446,28 @@ mod tests {
         h.facts.syn_seq = Some(5);
         assert_eq!(verdict_of(&h, same), due(Confidence::Certain));
         assert_eq!(verdict_of(&h, other).0, Some(VerdictKind::PeerSilent));
+    }
+
+    #[test]
+    fn more_drops_than_syns_are_of_copies() {
+        let mut h = active(Outcome::TimedOut);
+        (h.retransmits, h.facts.syn_seq) = (2, Some(5));
+        h.gaps_us = vec![1_000_000; 2];
+        for (count, confidence) in [(3, Confidence::Certain), (6, Confidence::Likely)] {
+            let mut context = Context::default();
+            context.note_drop(DroppedPacket {
+                netns: 7,
+                incoming: true,
+                syn_seq: Some(5),
+                reason: "TC_INGRESS".into(),
+                ..discard(&h, Packet::Syn, count)
+            });
+            let got = judged(&h, context);
+            let due = (Some(VerdictKind::DroppedHere), confidence);
+            assert_eq!((got.verdict, got.confidence), due, "{count}");
+            let said = |e: &Evidence| e.fact.starts_with("6 SYNs were dropped and 3 were sent");
+            assert_eq!(got.evidence.iter().any(said), count == 6);
+        }
     }
 
     #[test]
