@@ -291,6 +291,11 @@ impl Enricher {
                     "its route discards it: an IPsec policy whose state is missing, or a device that is gone",
                     "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat; ip route get <peer> from <local>",
                 ),
+                // Over IPv6 what waits for its neighbour is freed without a reason.
+                Some("neigh_invalidate") => named(
+                    "the next hop does not answer ARP or neighbour discovery",
+                    "ip neighbour show <peer>; ip route get <peer>; ip -s link",
+                ),
                 // It may have been sent before. The verdicts have the words.
                 place if is_unspecified && !place.is_some_and(is_before_the_device) => {
                     named("", "")

@@ -12,8 +12,6 @@ use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 /// Reasons for dropping a packet whose address is not configured. In the handshake's own namespace this host
 /// is to blame; in another one the packet has merely come to the wrong place.
 const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
-/// How the reasons begin that mean an unanswered neighbour query: ICMP and errno report those too.
-const NEIGHBOUR: &str = "NEIGH_";
 
 /// Routes that the sum of many handshakes quotes.
 const ROUTES: usize = 4;
@@ -38,7 +36,8 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
             let is_own_syn = h.connection.role == Role::Client && d.packet == Packet::Syn;
             d.netns == h.connection.netns || is_own_syn || !NOBODYS.contains(&&*d.reason)
         })
-        .filter(|d| !(answered && (d.reason.starts_with(NEIGHBOUR) || is_of_a_router(d, h))))
+        // ICMP and errno report an unanswered neighbour query too.
+        .filter(|d| !(answered && (d.is_of_neighbour() || is_of_a_router(d, h))))
         .collect()
 }
 
@@ -498,6 +497,24 @@ mod tests {
             ..discard(&h, Packet::Syn, 1)
         });
         assert_eq!(verdict_of(&h, context).0, Some(VerdictKind::Unreachable));
+    }
+
+    #[test]
+    fn over_ipv6_the_place_shows_that_a_neighbour_does_not_answer() {
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EHOSTUNREACH".into());
+        for (place, verdict) in [
+            ("neigh_invalidate", VerdictKind::Unreachable),
+            ("xfrm_output", VerdictKind::DroppedHere),
+        ] {
+            let mut context = Context::default();
+            context.note_drop(DroppedPacket {
+                reason: "NOT_SPECIFIED".into(),
+                place: Some(place.into()),
+                ..discard(&h, Packet::Syn, 1)
+            });
+            assert_eq!(verdict_of(&h, context).0, Some(verdict), "{place}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ mod look {
     pub const NEIGHBOURS: &str = "ip neighbour show <peer>; ip route get <peer>; ip -s link";
     pub const NEIGHBOUR_TABLE: &str = "ip neighbour | wc -l; sysctl net.ipv4.neigh.default.gc_thresh3 \
          net.ipv6.neigh.default.gc_thresh3; dmesg | grep -i neighbour";
-    pub const QDISC: &str = "tc -s qdisc show";
+    pub const QDISC: &str = "tc -s qdisc show; ip -s link";
     pub const TC: &str = "tc -s filter show dev <device> ingress; tc -s filter show dev <device> \
          egress; tc -s qdisc show; bpftool net";
     pub const AUTH: &str =
@@ -133,7 +133,8 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "IP_INADDRERRORS",
-        "the destination is no address of this host, and this host does not forward",
+        "the destination is no address of this host (over IPv6 it may be a tentative one), and this host does not \
+         forward",
         "ip -br address; ip route get <local>; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
     ),
     reason(
@@ -234,7 +235,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "QDISC_DROP",
-        "the queue of the way out is full or shaped (qdisc)",
+        "the queue of the way out takes nothing (qdisc): full, shaped, or of a device without a carrier",
         look::QDISC,
     ),
     reason(

@@ -16,7 +16,7 @@ pub(in crate::verdict) struct Unreachable;
 /// What an error means that this host sent to itself.
 fn own_words(own: OwnIcmp, h: &Handshake, context: &Context) -> Option<String> {
     let drops = context.drops_of_handshake(h);
-    let neighbour = drops.iter().find(|d| d.reason.starts_with("NEIGH_"));
+    let neighbour = drops.iter().find(|d| d.is_of_neighbour());
     match (own, neighbour) {
         (OwnIcmp::LinkFailure, Some(drop)) => {
             Some(format!("this host sent the error itself: {}", drop.words))
@@ -122,9 +122,10 @@ impl Verdict for Unreachable {
         let real = redirected.map_or(peer, |to| to.ip());
         let port = redirected.map_or(h.connection.peer_port, |to| Some(to.port()));
         // The next hop of the real destination did not answer, in this namespace.
-        let silent = context.drops_of_handshake(h).into_iter().find(|d| {
-            translated && d.netns == h.connection.netns && d.reason.starts_with("NEIGH_")
-        });
+        let silent = context
+            .drops_of_handshake(h)
+            .into_iter()
+            .find(|d| translated && d.netns == h.connection.netns && d.is_of_neighbour());
         finding = finding.maybe_pro(silent.map(|drop| context.fact_of_drop(drop, h)));
         let whom = match word {
             _ if own == Some(OwnIcmp::LinkFailure) || silent.is_some() => {

@@ -76,7 +76,7 @@ impl Context {
                 )
             });
         }
-        if d.reason.starts_with("NEIGH_") {
+        if d.is_of_neighbour() {
             let onward = answer.onward.as_ref()?;
             let hop = onward.gateway.unwrap_or(d.to.ip());
             return Some(format!(
@@ -152,8 +152,7 @@ impl Context {
         let Some(came_by) = &forward.from_interface else {
             // The template's peer is the sender: the wrong end of a forwarded packet.
             return d
-                .reason
-                .starts_with("NEIGH_")
+                .is_of_neighbour()
                 .then(|| format!("{run}ip route get {to}; {run}ip neighbour"));
         };
         let came_by = plain(came_by)?;
@@ -165,7 +164,7 @@ impl Context {
             ),
             None => String::new(),
         };
-        if d.reason.starts_with("NEIGH_") {
+        if d.is_of_neighbour() {
             let (hop, device) = (
                 forward.gateway.unwrap_or(to),
                 plain(forward.to_interface.as_ref()?)?,

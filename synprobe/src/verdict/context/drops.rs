@@ -131,6 +131,12 @@ impl DroppedPacket {
         Ends::between(self.from, self.to)
     }
 
+    /// Whether the next hop did not answer ARP or neighbour discovery. Over IPv6 the kernel gives what waits for it no
+    /// reason (`neigh_invalidate()`).
+    pub fn is_of_neighbour(&self) -> bool {
+        self.reason.starts_with("NEIGH_") || self.place.as_deref() == Some("neigh_invalidate")
+    }
+
     /// How far it came, by the reason.
     pub fn stage(&self) -> DropStage {
         let at_socket = [
