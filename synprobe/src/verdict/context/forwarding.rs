@@ -71,6 +71,10 @@ impl Forwarding {
     }
 }
 
+/// What a verdict must not rest on, where the way of the answers is not known.
+const WAY_BACK_OPEN: &str = "by which way the answers leave was not known when this was judged: one that passes by \
+     the way of the SYN looks the same";
+
 pub(super) fn question(d: &DroppedPacket) -> RouteQuestion {
     RouteQuestion {
         netns: d.netns,
@@ -181,6 +185,14 @@ impl Context {
         self.paths.asymmetric(c.netns, c.peer_addr, came_by)
     }
 
+    /// Says that the way of the answers to a peer was asked for, and is not known yet.
+    pub fn way_back_is_open(&self, c: &Connection) -> Option<String> {
+        let route = self.forwarding.routes.get(&answers_to(c));
+        let is_asked = matches!(route, Some(RouteState::Wanted | RouteState::Asked(_)));
+        let is_open = is_asked || self.paths.is_open(c.netns, c.peer_addr);
+        is_open.then(|| WAY_BACK_OPEN.to_owned())
+    }
+
     /// The name of the device by which a peer's repeated SYN came.
     pub(super) fn name_of_its_device(&self, c: &Connection) -> Option<&str> {
         let (to, came_by) = self.paths.came_by(c.netns, c.peer_addr)?;
@@ -251,8 +263,9 @@ impl Context {
         }
         let answer = self.forwarding.known(&question(d));
         // What came in and is on its way out again.
-        let leaving = ["NEIGH_", "QDISC_", "TC_EGRESS"];
-        let is_leaving = leaving.iter().any(|name| d.reason.starts_with(name));
+        let leaving = ["QDISC_", "TC_EGRESS"];
+        let is_leaving =
+            d.is_of_neighbour() || leaving.iter().any(|name| d.reason.starts_with(name));
         let is_local = match answer.and_then(|answer| answer.is_local) {
             Some(is_local) => is_local,
             None if is_leaving => false,

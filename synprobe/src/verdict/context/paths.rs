@@ -117,6 +117,12 @@ impl Paths {
         }
     }
 
+    /// Whether the way back to a peer, by which its SYN came being seen, is not known yet.
+    pub(super) fn is_open(&self, netns: u32, peer: IpAddr) -> bool {
+        let way = self.0.get(&(netns, peer));
+        way.is_some_and(|way| way.back.is_none())
+    }
+
     /// How the two differ, in words.
     /// `came_by`: the name of the device by which the SYN came.
     pub(super) fn asymmetric(

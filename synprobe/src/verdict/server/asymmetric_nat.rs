@@ -110,9 +110,9 @@ mod tests {
     use super::*;
     use crate::{
         model::Confidence,
-        model::{Hop, PathQuestion, ReturnPath, RouteAnswer},
+        model::{Body, Hop, PathQuestion, ReturnPath, RouteAnswer},
         util::addresses::mapped,
-        verdict::fixtures::*,
+        verdict::{Judge, Mode, fixtures::*},
     };
     use synprobe_ebpf::event::{Flow, SynAckRecord};
 
@@ -274,6 +274,65 @@ mod tests {
             let (verdict, _) = verdict_of(&silent, answering(&silent, device));
             assert_eq!(verdict, Some(VerdictKind::PeerSilent), "{device}");
         }
+    }
+
+    #[test]
+    fn a_verdict_that_is_given_before_the_way_back_is_known_says_so() {
+        let says = |h: &Handshake| {
+            let facts = h.evidence.iter();
+            let mut of = facts.filter(|e| !e.supports).map(|e| e.fact.as_str());
+            of.any(|fact| fact.starts_with("by which way the answers leave was not known when"))
+        };
+        // A silent peer, whose answers' route is asked for.
+        let silent = half_open(Outcome::Expired);
+        let c = &silent.connection;
+        let flow = Flow {
+            local_addr: mapped(c.local_addr),
+            peer_addr: mapped(c.peer_addr),
+            netns: c.netns,
+            ..Flow::default()
+        };
+        let record = SynAckRecord {
+            flow,
+            ..SynAckRecord::default()
+        };
+        let mut context = Context::default();
+        context.repeats_syn_ack(&record);
+        let judgement = judged(&silent, context);
+        assert_eq!(judgement.verdict, Some(VerdictKind::PeerSilent));
+        assert!(says(&judgement), "{judgement:#?}");
+        assert!(!says(&judged(&silent, answering(&silent, "eth0"))));
+        // A peer that repeats its SYN, and that is known to be alive.
+        let mut context = Context::default();
+        let mut fine = half_open(Outcome::Established);
+        (fine.connection.peer_port, fine.retransmits) = (Some(1), 0);
+        context.note(&line(fine));
+        let repeating = repeating();
+        context.note_syn_path(c.netns, c.peer_addr, c.local_addr, (2, ROUTER), T0);
+        let wanted = context.wanted_paths();
+        let mut judge = Judge::new(Mode::AtOnce, context);
+        let judge_it = |judge: &mut Judge| {
+            let lines = judge.pass(vec![line(repeating.clone())]);
+            match lines.into_iter().next().map(|line| line.body) {
+                Some(Body::Handshake(h)) => *h,
+                other => panic!("{other:?}"),
+            }
+        };
+        let early = judge_it(&mut judge);
+        let due = (Some(VerdictKind::SynackLost), Confidence::Likely);
+        assert_eq!((early.verdict, early.confidence), due);
+        assert!(says(&early));
+        let back = ReturnPath {
+            ifindex: 2,
+            interface: "eth0".into(),
+            gateway: None,
+            mac: Some(ROUTER),
+        };
+        judge.context.path(&wanted[0], back);
+        let late = judge_it(&mut judge);
+        let due = (Some(VerdictKind::SynackLost), Confidence::Certain);
+        assert_eq!((late.verdict, late.confidence), due);
+        assert!(!says(&late));
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl Verdict for PeerSilent {
                 "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \
                  tell these apart; the peer's earlier successes and the other host's view would",
             );
+        let finding = finding.maybe_contra(context.way_back_is_open(&h.connection));
         let finding = match baseline {
             Some((us, n)) => finding.contra(format!(
                 "the peer has completed {n} other handshakes lately, usually in {}: it is no scanner",

@@ -34,10 +34,17 @@ impl Verdict for SlowPeer {
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
         let finding = if h.retransmits > 0 {
             let by_peer = match h.retransmits_by_peer {
-                0 => "each time because our timer fired".to_owned(),
+                0 if h.facts.history_known => "each time because our timer fired".to_owned(),
+                0 => "what made this host repeat it was not seen".to_owned(),
                 n => format!("{} because it repeated its SYN", times(n)),
             };
-            Finding::certain().accounts_for_outcome().pro(format!(
+            // TCP_DEFER_ACCEPT, or a full accept queue, makes it repeat the SYN-ACK too.
+            let is_seen = h.facts.history_known || h.retransmits_by_peer > 0;
+            let finding = match is_seen {
+                true => Finding::certain().accounts_for_outcome(),
+                false => Finding::likely(),
+            };
+            finding.pro(format!(
                 "completed after {shown} and {} SYN-ACKs, {by_peer}",
                 h.retransmits.saturating_add(1)
             ))
@@ -103,6 +110,17 @@ mod tests {
     fn more_than_one_syn_ack_makes_it() {
         let got = verdict_of(&half_open(Outcome::Established), Context::default());
         assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Certain));
+    }
+
+    #[test]
+    fn repetitions_that_were_not_seen_make_it_likely() {
+        let mut h = half_open(Outcome::Established);
+        h.facts.history_known = false;
+        let got = judged(&h, Context::default());
+        let due = (Some(VerdictKind::SlowPeer), Confidence::Likely);
+        assert_eq!((got.verdict, got.confidence), due);
+        let fact = &got.evidence[0].fact;
+        assert!(fact.ends_with("was not seen"), "{fact}");
     }
 
     #[test]

@@ -34,7 +34,9 @@ impl Verdict for SynackLost {
         }
         // Two half-opens of one port are an inference: their beginnings may be estimates of sock_diag.
         let seen = h.retransmits_by_peer > 0 && !unwatched;
-        let mut finding = match lives && seen {
+        // A peer that gets them from another address, or by a way that has not seen its SYN, repeats its SYN too.
+        let way_back_is_open = context.way_back_is_open(&h.connection);
+        let mut finding = match lives && seen && way_back_is_open.is_none() {
             true => Finding::certain().accounts_for_outcome(),
             false => Finding::likely(),
         };
@@ -46,7 +48,7 @@ impl Verdict for SynackLost {
             ));
         } else if h.retransmits_by_peer > 0 {
             finding = finding.pro(format!(
-                "the peer repeated its SYN {}: it has not received a SYN-ACK",
+                "the peer repeated its SYN {}: it has taken no SYN-ACK",
                 times(h.retransmits_by_peer)
             ));
         }
@@ -68,12 +70,13 @@ impl Verdict for SynackLost {
             "the SYN-ACK was sent {}, and no ACK came",
             times(h.retransmits.saturating_add(1))
         ));
+        finding = finding.maybe_contra(way_back_is_open);
         finding = if unwatched {
             finding.contra(
                 "they were sent before the run: whether this host dropped them is not known",
             )
         } else if context.sees_drops && !context.losses.of_drops(h) {
-            finding.pro("during the run this host did not drop any of them")
+            finding.pro("during the run this host was not seen to drop any of them; a drop without a reason is not seen")
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };

@@ -206,7 +206,10 @@ mod tests {
                 "the SYN-ACK was sent 3 times, and no ACK came (3 of them)",
                 true,
             ),
-            ("during the run this host did not drop any of them", true),
+            (
+                "during the run this host was not seen to drop any of them; a drop without a reason is not seen",
+                true,
+            ),
             (
                 "the SYN-ACK was sent twice, and no ACK came (2 of them)",
                 true,
@@ -216,7 +219,7 @@ mod tests {
             added(&facts, 10),
             [
                 "the SYN-ACK was sent 1 to 3 times, and no ACK came (9 of them)",
-                "during the run this host did not drop any of them"
+                "during the run this host was not seen to drop any of them; a drop without a reason is not seen"
             ]
         );
         // All of them have it.
