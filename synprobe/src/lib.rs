@@ -18,6 +18,7 @@ pub mod diag;
 pub mod engine;
 pub mod filter;
 pub mod join;
+pub mod lang;
 pub mod pipeline;
 mod poller;
 pub mod preflight;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{
-    Format, RecordingArgs, SelectArgs, TuningArgs,
+    Format, LanguageArgs, RecordingArgs, SelectArgs, TuningArgs,
     values::{duration, slow},
 };
 
@@ -41,6 +41,9 @@ pub struct DiagnoseArgs {
     /// connecting processes.
     #[arg(long, conflicts_with = "slow")]
     pub every: bool,
+    /// The language of the page
+    #[command(flatten)]
+    pub language: LanguageArgs,
     /// A recording
     #[command(flatten)]
     pub recording: RecordingArgs,

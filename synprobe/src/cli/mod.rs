@@ -8,6 +8,7 @@ mod errors;
 mod explain;
 mod headings;
 mod join;
+mod language;
 #[cfg(feature = "lab")]
 mod lab;
 mod listeners;
@@ -31,12 +32,13 @@ pub use environment::{CommandLineError, with_environment};
 pub(crate) use errors::{did_you_mean, likeliest};
 pub use explain::ExplainArgs;
 pub use join::JoinArgs;
+pub use language::{LangArg, LanguageArgs};
 #[cfg(feature = "lab")]
 pub use lab::{FamilyArg, LabArgs};
 pub use listeners::ListenersArgs;
 pub use preflight::PreflightArgs;
 pub use record::{RecordArgs, RecordingArgs};
-pub use report::{Lang, ReportArgs};
+pub use report::ReportArgs;
 pub use select::{RoleArg, SelectArgs};
 pub use serve::{ServeArgs, ServeFormat};
 pub use states::StatesArgs;

@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{
-    SelectArgs, TuningArgs,
+    LanguageArgs, SelectArgs, TuningArgs,
     values::{duration, slow},
 };
 
@@ -42,17 +42,9 @@ pub struct ReportArgs {
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s", requires = "quiet")]
     pub slow: Duration,
     /// The language of the report
-    #[arg(long, value_enum, default_value_t)]
-    pub lang: Lang,
+    #[command(flatten)]
+    pub language: LanguageArgs,
     /// Kernel side and tables
     #[command(flatten)]
     pub tuning: TuningArgs,
-}
-
-/// A language.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Lang {
-    /// English
-    #[default]
-    En,
 }

@@ -88,6 +88,7 @@ fn live_rows(args: &ConnectArgs) -> Box<dyn View + Send> {
     let style = Style {
         width: terminal::of_terminal(&io::stderr()).unwrap_or(80),
         colour: terminal::in_colour(),
+        ..Style::default()
     };
     let options = TextOptions {
         style,

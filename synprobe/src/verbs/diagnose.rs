@@ -24,7 +24,7 @@ use crate::{
     sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
-    view::{Page, PageCounts, View, WallClock},
+    view::{Page, PageCounts, Style, View, WallClock},
 };
 
 /// How long is watched where nothing else is asked for.
@@ -114,7 +114,11 @@ fn finish(
             at_end: &socket_states.unwrap_or_default(),
             in_progress: progress.in_progress,
         };
-        print(&page.text(&counts, terminal::page_style()))?;
+        let style = Style {
+            lang: terminal::lang(args.language),
+            ..terminal::page_style()
+        };
+        print(&page.text(&counts, style))?;
     }
     Ok(match args.exit_code && page.is_wrong() {
         true => PROBLEMS,

@@ -7,7 +7,11 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{cli::ColorArg, view::Style};
+use crate::{
+    cli::{ColorArg, LanguageArgs},
+    lang::Lang,
+    view::Style,
+};
 
 /// The narrowest line that text is laid out for, columns.
 const NARROWEST: usize = 40;
@@ -52,6 +56,7 @@ pub(super) fn style() -> Style {
     Style {
         width: columns().unwrap_or(crate::view::WIDTH),
         colour: in_colour(),
+        lang: Lang::En,
     }
 }
 
@@ -62,6 +67,11 @@ pub(super) fn page_style() -> Style {
         width: style.width.min(WIDEST_PAGE),
         ..style
     }
+}
+
+/// The language of a page: what is asked for, else that of the environment.
+pub(super) fn lang(asked: LanguageArgs) -> Lang {
+    asked.lang(|name| env::var(name).ok())
 }
 
 /// The columns of standard output: of the terminal, else what `COLUMNS` says; `None`: nothing tells them.

@@ -329,8 +329,8 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
             ..listener(200, 0)
         };
         let coloured = Style {
-            width: 100,
             colour: true,
+            ..Style::plain(100)
         };
         let text = text(&table(vec![full]), None, true, coloured);
         let line = text.lines().nth(1).unwrap();

@@ -16,7 +16,7 @@ use std::io;
 pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::{Page, PageCounts};
-pub(crate) use page::{effect, fill, place};
+pub(crate) use page::{columns, effect, fill, padded, place};
 pub use style::{Style, WIDTH};
 pub(crate) use text::has_row;
 pub use text::{TextOptions, TextView};

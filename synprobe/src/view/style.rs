@@ -1,4 +1,6 @@
-//! How text is laid out: its width, and whether it has colours.
+//! How text is laid out: its width, whether it has colours, and its language.
+
+use crate::lang::Lang;
 
 /// Columns of text that is no table, where nothing tells the width.
 pub const WIDTH: usize = 100;
@@ -10,6 +12,8 @@ pub struct Style {
     pub width: usize,
     /// Whether escape sequences for colours are printed.
     pub colour: bool,
+    /// The language of its pages.
+    pub lang: Lang,
 }
 
 impl Default for Style {
@@ -17,6 +21,7 @@ impl Default for Style {
         Self {
             width: WIDTH,
             colour: false,
+            lang: Lang::En,
         }
     }
 }
@@ -26,7 +31,7 @@ impl Style {
     pub fn plain(width: usize) -> Self {
         Self {
             width,
-            colour: false,
+            ..Self::default()
         }
     }
 

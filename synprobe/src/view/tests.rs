@@ -87,7 +87,10 @@ fn expired() -> Line {
 }
 
 fn text(lines: &[Line], colour: bool, namespaces: bool) -> String {
-    let style = Style { width: 200, colour };
+    let style = Style {
+        colour,
+        ..Style::plain(200)
+    };
     text_of(
         lines,
         TextOptions {

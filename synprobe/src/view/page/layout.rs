@@ -2,6 +2,7 @@
 
 use std::{mem, net::SocketAddr};
 
+use super::fill::{columns, fill, padded};
 use crate::{
     model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
     util::format,
@@ -119,7 +120,8 @@ impl Sheet {
 
     /// Lines in the colours of `code`; those after the first are indented.
     pub fn heading(&mut self, code: &str, heading: &str) {
-        for line in fill("", "   ", heading, self.style.width) {
+        let said = self.style.lang.say(heading);
+        for line in fill("", "   ", &said, self.style.width) {
             self.text.push_str(&self.style.paint(code, &line));
             self.text.push('\n');
         }
@@ -127,7 +129,13 @@ impl Sheet {
 
     /// A label, and text filled beside it.
     pub fn entry(&mut self, label: &str, body: &str) {
-        let first = format!("  {label:<LABEL$}");
+        let body = self.style.lang.say(body);
+        self.filled(label, &body);
+    }
+
+    /// As [`Self::entry`]; the text is in the page's language.
+    fn filled(&mut self, label: &str, body: &str) {
+        let first = format!("  {}", padded(&self.style.lang.say(label), LABEL));
         let indent = " ".repeat(2 + LABEL);
         for line in fill(&first, &indent, body, self.style.width) {
             self.text.push_str(&line);
@@ -140,32 +148,38 @@ impl Sheet {
     pub fn steps(&mut self, remedy: &str) {
         let remedy = format::safe(remedy);
         let (steps, comment) = remedy::steps(&remedy);
+        let lang = self.style.lang;
+        let comment = lang.say(comment);
         let mut label = "do";
         let last = steps.len().saturating_sub(1);
         for (n, step) in steps.iter().enumerate() {
-            let colon = match step.sentence.is_empty() || step.command.is_empty() {
-                true => "",
-                false => ": ",
+            let translated = lang.translated(step.sentence);
+            let colon = match (step.sentence.is_empty() || step.command.is_empty(), &translated) {
+                (true, _) => "",
+                (false, None) => ": ",
+                (false, Some(_)) => "：",
             };
-            let mut line = format!("{}{colon}{}", step.sentence, step.command);
+            let sentence = translated.as_deref().unwrap_or(step.sentence);
+            let mut line = format!("{sentence}{colon}{}", step.command);
             if n == last && !comment.is_empty() {
                 line.push_str(&format!(" # {comment}"));
             }
             let label = mem::take(&mut label);
-            if 2 + LABEL + line.chars().count() <= self.style.width {
-                self.text.push_str(&format!("  {label:<LABEL$}{line}\n"));
+            if 2 + LABEL + columns(&line) <= self.style.width {
+                let label = padded(&lang.say(label), LABEL);
+                self.text.push_str(&format!("  {label}{line}\n"));
                 continue;
             }
-            if !step.sentence.is_empty() {
-                self.entry(label, &format!("{}{}", step.sentence, colon.trim_end()));
+            if !sentence.is_empty() {
+                self.filled(label, &format!("{sentence}{}", colon.trim_end()));
             } else if !label.is_empty() {
-                self.text.push_str(&format!("  {label}\n"));
+                self.text.push_str(&format!("  {}\n", lang.say(label)));
             }
             if !step.command.is_empty() {
                 self.command(step.command);
             }
             if n == last && !comment.is_empty() {
-                self.entry("", &format!("({comment})"));
+                self.filled("", &format!("({comment})"));
             }
         }
     }
@@ -211,29 +225,4 @@ fn shell_words(command: &str) -> Vec<&str> {
             c == ' ' && quote.is_none()
         })
         .collect()
-}
-
-/// Words in lines of at most `width` columns, where none of them is longer: `first` before the first line, `next`
-/// before the others.
-pub(crate) fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = first.to_owned();
-    let mut column = line.chars().count();
-    let mut is_begun = false;
-    for word in format::safe(body).split(' ') {
-        let columns = word.chars().count();
-        if is_begun && column + 1 + columns > width {
-            lines.push(mem::take(&mut line).trim_end().to_owned());
-            line.push_str(next);
-            column = next.chars().count();
-        } else if is_begun {
-            line.push(' ');
-            column += 1;
-        }
-        line.push_str(word);
-        column += columns;
-        is_begun = true;
-    }
-    lines.push(line.trim_end().to_owned());
-    lines
 }

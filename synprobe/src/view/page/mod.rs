@@ -2,6 +2,7 @@
 
 mod conclusion;
 mod facts;
+mod fill;
 mod layout;
 mod states;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, io};
 
 use conclusion::is_fault;
 use layout::Sheet;
-pub(crate) use layout::fill;
+pub(crate) use fill::{columns, fill, padded};
 pub(crate) use layout::{effect, place};
 pub(super) use layout::{heading, steps};
 pub use states::PageCounts;

@@ -173,8 +173,8 @@ What could not be seen
     let facts = "looks, up to 129 of 128\n";
     assert!(wide.contains(facts) && wide.lines().count() < text.lines().count());
     let coloured = Style {
-        width: 100,
         colour: true,
+        ..Style::plain(100)
     };
     let text = page.text(&(&states()).into(), coloured);
     assert!(text.contains("\x1b[1;31m1. accept"), "{text}");

@@ -1,0 +1,208 @@
+//! Whether a text is a wording with its holes filled, and what that is in the other language.
+
+use std::collections::HashMap;
+
+use super::{
+    translations::Translations,
+    wording::{HoleKind, Wording, WordingPiece},
+};
+
+/// Longer texts are not looked at, bytes.
+const LONGEST: usize = 4096;
+/// Phrases in phrases in phrases.
+const DEEPEST: usize = 12;
+/// Tries for one text: a hostile name must not cost more.
+const MOST_TRIES: usize = 20_000;
+/// What separates the items of a list, and what does in the translation.
+const SEPARATORS: [(&str, &str); 3] = [(", ", "、"), ("; ", "；"), ("  ", "  ")];
+/// Units that stay as they are.
+const UNITS: [&str; 4] = ["µs", "ms", "s", "%"];
+
+/// One text at work: what is known of its parts, and how much was tried.
+pub(super) struct Matching<'a> {
+    all: &'a Translations,
+    /// Parts that were looked at, and their translations.
+    known: HashMap<String, Option<String>>,
+    depth: usize,
+    tries: usize,
+}
+
+impl<'a> Matching<'a> {
+    pub fn new(all: &'a Translations) -> Self {
+        Self {
+            all,
+            known: HashMap::new(),
+            depth: 0,
+            tries: 0,
+        }
+    }
+
+    /// The translation of a whole text or phrase.
+    pub fn text(&mut self, text: &str) -> Option<String> {
+        if let Some(said) = self.all.exactly(text) {
+            return Some(said.to_owned());
+        }
+        if let Some(known) = self.known.get(text) {
+            return known.clone();
+        }
+        if text.is_empty() || text.len() > LONGEST || self.depth >= DEEPEST {
+            return None;
+        }
+        self.depth += 1;
+        let said = self.whole(text).or_else(|| self.continued(text));
+        self.depth -= 1;
+        // What was cut short by the bounds may go another way from elsewhere.
+        if said.is_some() || self.depth == 0 || self.depth < DEEPEST / 2 {
+            self.known.insert(text.to_owned(), said.clone());
+        }
+        said
+    }
+
+    fn whole(&mut self, text: &str) -> Option<String> {
+        let all = self.all;
+        all.fitting(text).find_map(|wording| self.wording(wording, text))
+    }
+
+    /// A text to which another was added: `3 open` and `; the longest 2.04 s`.
+    fn continued(&mut self, text: &str) -> Option<String> {
+        let all = self.all;
+        let begins = text.char_indices().skip(1);
+        let begins = begins.filter(|(_, c)| matches!(c, ';' | ',' | ' ' | ':' | '.'));
+        let begins: Vec<usize> = begins.map(|(at, _)| at).collect();
+        begins.into_iter().rev().find_map(|at| {
+            let (before, after) = text.split_at(at);
+            let mut fitting = all.continuing(after);
+            let added = fitting.find_map(|wording| self.wording(wording, after));
+            let added = added.or_else(|| {
+                let said = all.exactly(after)?;
+                Some(said.to_owned())
+            })?;
+            let begun = self.text(before)?;
+            Some(format!("{begun}{added}"))
+        })
+    }
+
+    /// `text`, if it is this wording.
+    pub fn wording(&mut self, wording: &Wording, text: &str) -> Option<String> {
+        let mut filled = vec![None; wording.kinds.len()];
+        if !self.fill(wording, 0, text, &mut filled) {
+            return None;
+        }
+        let pieces = wording.translated.iter().map(|piece| match piece {
+            WordingPiece::Text(text) => text,
+            WordingPiece::Hole(hole) => match &filled[*hole] {
+                Some((_, said)) => said,
+                None => "",
+            },
+        });
+        Some(pieces.collect())
+    }
+
+    /// Fills the holes from piece `n` on with `rest`: what stands in each, and its translation.
+    fn fill<'t>(
+        &mut self,
+        wording: &Wording,
+        n: usize,
+        rest: &'t str,
+        filled: &mut [Option<(&'t str, String)>],
+    ) -> bool {
+        let Some(piece) = wording.english.get(n) else {
+            return rest.is_empty();
+        };
+        let hole = match piece {
+            WordingPiece::Text(literal) => {
+                return rest
+                    .strip_prefix(&**literal)
+                    .is_some_and(|rest| self.fill(wording, n + 1, rest, filled));
+            }
+            WordingPiece::Hole(hole) => *hole,
+        };
+        if let Some((before, _)) = filled[hole] {
+            return rest
+                .strip_prefix(before)
+                .is_some_and(|rest| self.fill(wording, n + 1, rest, filled));
+        }
+        let ends: Vec<usize> = match wording.english.get(n + 1) {
+            None => vec![rest.len()],
+            Some(WordingPiece::Text(next)) => rest.match_indices(&**next).map(|(at, _)| at).collect(),
+            Some(WordingPiece::Hole(_)) => {
+                let ends = rest.char_indices().map(|(at, _)| at);
+                ends.chain([rest.len()]).collect()
+            }
+        };
+        for end in ends {
+            self.tries += 1;
+            if self.tries > MOST_TRIES {
+                return false;
+            }
+            let (content, after) = rest.split_at(end);
+            let Some(said) = self.content(wording.kinds[hole], content) else {
+                continue;
+            };
+            filled[hole] = Some((content, said));
+            if self.fill(wording, n + 1, after, filled) {
+                return true;
+            }
+            filled[hole] = None;
+        }
+        false
+    }
+
+    /// What stands in a hole, in the other language; `None`: it cannot stand there.
+    fn content(&mut self, kind: HoleKind, content: &str) -> Option<String> {
+        let as_it_is = || content.to_owned();
+        match kind {
+            HoleKind::Number => is_number(content).then(as_it_is),
+            HoleKind::Raw => (!content.is_empty()).then(as_it_is),
+            HoleKind::Phrase => self.text(content),
+            HoleKind::Optional if content.is_empty() => Some(String::new()),
+            HoleKind::Optional => self.text(content),
+            HoleKind::Dropped if content.is_empty() => Some(String::new()),
+            HoleKind::Dropped => self.text(content).map(|_| String::new()),
+            HoleKind::Any if content.is_empty() => None,
+            HoleKind::Any => Some(self.text(content).unwrap_or_else(as_it_is)),
+            HoleKind::Plain => self
+                .text(content)
+                .or_else(|| needs_none(content).then(as_it_is)),
+            HoleKind::List => self.list(content),
+        }
+    }
+
+    fn item(&mut self, item: &str) -> Option<String> {
+        let said = self.text(item);
+        said.or_else(|| (!item.is_empty() && needs_none(item)).then(|| item.to_owned()))
+    }
+
+    fn list(&mut self, list: &str) -> Option<String> {
+        if let Some(one) = self.item(list) {
+            return Some(one);
+        }
+        SEPARATORS.iter().find_map(|(separator, of_translation)| {
+            let mut at = list.match_indices(separator);
+            at.find_map(|(at, _)| {
+                let first = self.item(&list[..at])?;
+                let others = self.list(&list[at + separator.len()..])?;
+                Some(format!("{first}{of_translation}{others}"))
+            })
+        })
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+/// Whether a text stays as it is in every language: nothing, one name, or numbers, units and names that no English
+/// word is. What stands in quotes is a name.
+fn needs_none(text: &str) -> bool {
+    if !text.contains(' ') {
+        return true;
+    }
+    let unquoted: String = text.split('"').step_by(2).collect();
+    unquoted.split(' ').all(|word| {
+        let word = word.trim_end_matches([',', ';', ':']);
+        let is_prose = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+        !is_prose || UNITS.contains(&word)
+    })
+}

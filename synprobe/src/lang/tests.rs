@@ -1,0 +1,143 @@
+//! The mechanism, and what every table must keep to.
+
+use super::*;
+
+#[test]
+fn a_locale_names_its_language() {
+    for zh in ["zh", "zh_CN", "zh_CN.UTF-8", "zh_SG.utf8", "zh-Hans-CN", "zh_CN@pinyin", "ZH_cn"] {
+        assert_eq!(Lang::of_locale(zh), Lang::Zh, "{zh}");
+    }
+    for en in ["", "C", "POSIX", "C.UTF-8", "en_US.UTF-8", "de_DE", "zh_TW.UTF-8", "zh_HK", "zh-Hant", "zhx"] {
+        assert_eq!(Lang::of_locale(en), Lang::En, "{en}");
+    }
+}
+
+#[test]
+fn the_first_variable_that_is_not_empty_decides() {
+    let of = |set: &[(&str, &str)]| {
+        Lang::of_environment(|name| {
+            let found = set.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    };
+    assert_eq!(of(&[]), Lang::En);
+    assert_eq!(of(&[("LANG", "zh_CN.UTF-8")]), Lang::Zh);
+    assert_eq!(of(&[("LC_ALL", ""), ("LC_MESSAGES", "zh_CN"), ("LANG", "C")]), Lang::Zh);
+    assert_eq!(of(&[("LC_ALL", "C"), ("LANG", "zh_CN")]), Lang::En);
+    assert_eq!(of(&[("LC_MESSAGES", "zh_TW"), ("LANG", "zh_CN")]), Lang::En);
+}
+
+fn said(po: &'static str, english: &str) -> Option<String> {
+    Translations::new(&[("test.po", po)]).of(english)
+}
+
+const TABLE: &str = r#"
+# A comment.
+msgid "{n} times"
+msgstr "{n:num} 次"
+
+msgid "once"
+msgstr "1 次"
+
+msgid "the SYN-ACK was sent {}, and {what}"
+msgstr "{what:phrase}，SYN-ACK 已发送 {0:phrase}"
+
+msgid "no ACK came"
+msgstr "未收到 ACK"
+
+msgid "{} ({at_least}{n} of them)"
+msgstr "{0:phrase}（其中{at_least:opt} {n:num} 个）"
+
+msgid "at least "
+msgstr "至少"
+
+msgid "{n} {o}"
+msgstr "{n:num} 个{o:phrase}"
+
+msgid "open"
+msgstr "未完成"
+
+msgid "reset"
+msgstr ""
+"被"
+"重置"
+
+msgid "{n} half-opens: {}"
+msgstr "{n:num} 个半连接：{0:list}"
+
+msgid "; the longest {longest}"
+msgstr "；最长 {longest}"
+
+msgid "listener {}: {}"
+msgstr "监听套接字 {0:raw}：{1:phrase}"
+"#;
+
+#[test]
+fn holes_are_filled_in_another_order_and_phrases_in_them_are_translated() {
+    let text = "the SYN-ACK was sent 5 times, and no ACK came (at least 3 of them)";
+    let wanted = "未收到 ACK，SYN-ACK 已发送 5 次（其中至少 3 个）";
+    assert_eq!(said(TABLE, text).as_deref(), Some(wanted));
+    let text = "307 half-opens: 290 open, 17 reset; the longest 48.0 s";
+    let wanted = "307 个半连接：290 个未完成、17 个被重置；最长 48.0 s";
+    assert_eq!(said(TABLE, text).as_deref(), Some(wanted));
+    let text = "listener 0.0.0.0:80 (a: b): no ACK came";
+    let wanted = "监听套接字 0.0.0.0:80 (a: b)：未收到 ACK";
+    assert_eq!(said(TABLE, text).as_deref(), Some(wanted));
+}
+
+#[test]
+fn a_text_is_translated_whole_or_not_at_all() {
+    for text in [
+        "the SYN-ACK was sent 5 times, and nobody came",
+        "the SYN-ACK was sent now and then, and no ACK came",
+        "the SYN-ACK was sent once, and no ACK came (x of them)",
+        "307 half-opens: 290 open, 17 lost; the longest 48.0 s",
+        "307 half-opens: 290 open; the longest of all",
+        "7 half-opens",
+        "",
+    ] {
+        assert_eq!(said(TABLE, text), None, "{text}");
+    }
+    assert_eq!(Lang::En.say("once"), "once");
+}
+
+/// A process chooses its name; what it costs is bounded.
+#[test]
+fn a_hostile_text_is_given_up_soon() {
+    let text = "listener ".to_owned() + &": the SYN-ACK was sent , and ".repeat(100);
+    let begun = std::time::Instant::now();
+    assert_eq!(said(TABLE, &text), None);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[test]
+fn what_is_wrong_with_a_table_is_named() {
+    let wrong = |po| translations::entries(&[("test.po", po)]).1;
+    for (po, words) in [
+        ("msgid \"a {b}\"\nmsgstr \"A\"", "hole b is missing"),
+        ("msgid \"a {b}\"\nmsgstr \"A {c}\"", "no hole c"),
+        ("msgid \"a {b}\"\nmsgstr \"A {b:what}\"", "no kind of hole is what"),
+        ("msgid \"a {b}\"\nmsgstr \"A {b:num} {b:raw}\"", "two kinds"),
+        ("msgid \"a {b\"\nmsgstr \"A\"", "a brace"),
+        ("msgid \"a\"\nmsgstr \"\"", "no translation"),
+        ("msgid \"a\"\nmsgstr \"A\"\n\nmsgid \"a\"\nmsgstr \"B\"", "line 1 too"),
+        ("msgid \"a\"\nmsgstr \"A\"\nnonsense", "line 3"),
+        ("msgid \"a \"b\"\"\nmsgstr \"A\"", "line 1"),
+    ] {
+        let wrong = wrong(po);
+        assert!(wrong.iter().any(|line| line.contains(words)), "{words}: {wrong:?}");
+    }
+}
+
+#[test]
+fn the_tables_are_sound() {
+    let entries = Lang::Zh.entries().unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+    for (table, entry) in entries {
+        let at = format!("{table}:{}: {:?}", entry.line, entry.translated);
+        // Signs whose width depends on the terminal (UAX #11, ambiguous) have an ASCII form.
+        let ambiguous = entry.translated.chars().find(|c| "…·—±→←×≈“”‘’".contains(*c));
+        assert_eq!(ambiguous, None, "{at}");
+        // One form of each mark.
+        assert!(!entry.translated.contains("、 ") && !entry.translated.contains(" ，"), "{at}");
+    }
+}

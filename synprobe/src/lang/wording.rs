@@ -1,0 +1,196 @@
+//! One entry of a table, ready to be matched: literals and holes of the English text, and of its translation.
+
+use super::po::PoEntry;
+
+/// What may stand in a hole, and what becomes of it. In a translation: `{n:num}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HoleKind {
+    /// `{n}`: nothing, a phrase that has a translation, or what needs none: names, numbers, units.
+    Plain,
+    /// `{n:num}`: digits, with a point or without; stays as it is.
+    Number,
+    /// `{n:raw}`: anything, and it stays as it is: names, commands, rules.
+    Raw,
+    /// `{n:any}`: a phrase is translated, anything else stays.
+    Any,
+    /// `{n:phrase}`: must be a phrase that has a translation.
+    Phrase,
+    /// `{n:opt}`: the same, or nothing.
+    Optional,
+    /// `{n:list}`: phrases or names, separated by commas, semicolons or two spaces.
+    List,
+    /// `{n:drop}`: as `opt`, and nothing of it is said: a plural's form, for example.
+    Dropped,
+}
+
+impl HoleKind {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "" => Self::Plain,
+            "num" => Self::Number,
+            "raw" => Self::Raw,
+            "any" => Self::Any,
+            "phrase" => Self::Phrase,
+            "opt" => Self::Optional,
+            "list" => Self::List,
+            "drop" => Self::Dropped,
+            _ => return None,
+        })
+    }
+}
+
+/// A literal, or a hole by its index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum WordingPiece {
+    Text(String),
+    Hole(usize),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Wording {
+    pub english: Vec<WordingPiece>,
+    pub translated: Vec<WordingPiece>,
+    /// Of each hole.
+    pub kinds: Vec<HoleKind>,
+    /// Bytes of the English literals: of two wordings that fit, the one with more is meant.
+    pub literal: usize,
+    /// Begins with a separator or a space: it continues another text.
+    pub continues: bool,
+}
+
+/// A hole as it is written.
+struct WrittenHole<'t> {
+    name: &'t str,
+    spec: &'t str,
+}
+
+enum Written<'t> {
+    Text(String),
+    Hole(WrittenHole<'t>),
+}
+
+/// The literals and holes of a format string (std::fmt).
+fn written(text: &str) -> Result<Vec<Written<'_>>, String> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        literal.push_str(&rest[..at]);
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix(brace) {
+            literal.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let hole = rest.split_once('}').filter(|_| brace == "{");
+        let (hole, after) = hole.ok_or_else(|| format!("{text:?}: a brace has no other"))?;
+        rest = after;
+        let (name, spec) = hole.split_once(':').unwrap_or((hole, ""));
+        if !literal.is_empty() {
+            pieces.push(Written::Text(std::mem::take(&mut literal)));
+        }
+        pieces.push(Written::Hole(WrittenHole { name, spec }));
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Written::Text(literal));
+    }
+    Ok(pieces)
+}
+
+impl Wording {
+    /// # Errors
+    ///
+    /// What is wrong with the entry, in a line.
+    pub fn new(entry: &PoEntry) -> Result<Self, String> {
+        let mut names: Vec<String> = Vec::new();
+        let mut anonymous = 0;
+        let mut english = Vec::new();
+        for piece in written(&entry.english)? {
+            english.push(match piece {
+                Written::Text(text) => WordingPiece::Text(text),
+                Written::Hole(hole) => {
+                    let name = match hole.name {
+                        "" => {
+                            anonymous += 1;
+                            (anonymous - 1).to_string()
+                        }
+                        name => name.to_owned(),
+                    };
+                    let known = names.iter().position(|n| *n == name);
+                    WordingPiece::Hole(known.unwrap_or_else(|| {
+                        names.push(name);
+                        names.len() - 1
+                    }))
+                }
+            });
+        }
+        let mut kinds: Vec<Option<HoleKind>> = vec![None; names.len()];
+        let mut anonymous = 0;
+        let mut translated = Vec::new();
+        for piece in written(&entry.translated)? {
+            translated.push(match piece {
+                Written::Text(text) => WordingPiece::Text(text),
+                Written::Hole(hole) => {
+                    let name = match hole.name {
+                        "" => {
+                            anonymous += 1;
+                            (anonymous - 1).to_string()
+                        }
+                        name => name.to_owned(),
+                    };
+                    let index = names.iter().position(|n| *n == name).ok_or_else(|| {
+                        format!("{:?}: the English text has no hole {name}", entry.translated)
+                    })?;
+                    let kind = HoleKind::parse(hole.spec).ok_or_else(|| {
+                        format!("{:?}: no kind of hole is {}", entry.translated, hole.spec)
+                    })?;
+                    if kinds[index].is_some_and(|known| known != kind) {
+                        return Err(format!("{:?}: hole {name} has two kinds", entry.translated));
+                    }
+                    kinds[index] = Some(kind);
+                    WordingPiece::Hole(index)
+                }
+            });
+        }
+        let missing = names.iter().zip(&kinds).find(|(_, kind)| kind.is_none());
+        if let Some((name, _)) = missing {
+            return Err(format!("{:?}: hole {name} is missing", entry.translated));
+        }
+        let literal = english.iter().map(|piece| match piece {
+            WordingPiece::Text(text) => text.len(),
+            WordingPiece::Hole(_) => 0,
+        });
+        Ok(Self {
+            literal: literal.sum(),
+            continues: entry.english.starts_with([';', ',', ' ', ':', '.']),
+            kinds: kinds.into_iter().flatten().collect(),
+            english,
+            translated,
+        })
+    }
+
+    /// Whether `text` has all literals in their order. Quick: most wordings do not fit most texts.
+    pub fn may_fit(&self, text: &str) -> bool {
+        let mut rest = text;
+        for (n, piece) in self.english.iter().enumerate() {
+            let WordingPiece::Text(literal) = piece else {
+                continue;
+            };
+            let found = match n {
+                0 => rest.strip_prefix(&**literal),
+                _ => rest.find(&**literal).map(|at| &rest[at + literal.len()..]),
+            };
+            match found {
+                Some(after) => rest = after,
+                None => return false,
+            }
+        }
+        match self.english.last() {
+            Some(WordingPiece::Text(literal)) => text.ends_with(&**literal),
+            _ => true,
+        }
+    }
+}
