@@ -8,3 +8,4 @@ mod imports;
 mod names;
 mod source;
 mod steps;
+mod translations;

@@ -50,6 +50,21 @@ impl SourceFile {
         }
     }
 
+    /// The string literals outside of tests, with their lines, as they are at run time.
+    pub fn literals(&self) -> Vec<(usize, String)> {
+        let bytes = self.with_literals.as_bytes();
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let end = literal_end(bytes, at);
+            if end > at && bytes[at] == b'"' {
+                let inner = &self.with_literals[at + 1..end - 1];
+                found.push((self.line_of(at), unescaped(inner)));
+            }
+            at = end.max(at + 1);
+        }
+        found
+    }
+
     /// The line number of a byte of the code.
     pub fn line_of(&self, offset: usize) -> usize {
         self.code[..offset].matches('\n').count() + 1
@@ -216,6 +231,27 @@ fn literal_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// The contents of a string literal without its escapes (The Rust Reference, "Tokens").
+fn unescaped(inner: &str) -> String {
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => text.push('\n'),
+            Some('t') => text.push('\t'),
+            Some('\n') => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+            // `\u{…}`, `\x…` and the like are in no text.
+            Some(c @ ('"' | '\\' | '\'')) => text.push(c),
+            other => text.extend(['\\'].into_iter().chain(other)),
+        }
+    }
+    text
+}
+
 const CFG_TEST: &str = "#[cfg(test)]";
 
 /// The end of the item from here: its `;`, or the brace that closes its body.
@@ -264,6 +300,9 @@ fn comments_literals_and_tests_are_left_out() {
     assert_eq!(file.line_of(file.code.find("crate::w").expect("there")), 10);
     assert_eq!(file.lines, 4);
     assert_eq!(file.module(), ["track"]);
+    let text = "fn f() { g(\"a \\\"b\\\", \\\n      c\") }\n#[cfg(test)]\nmod t { const A: &str = \"d\"; }\n";
+    let file = SourceFile::new("synprobe/src/track/mod.rs", text);
+    assert_eq!(file.literals(), [(1, "a \"b\", c".to_owned())]);
     let tests =
         test_modules("#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub(crate) mod fixtures;\nmod a;");
     assert_eq!(tests, ["tests", "fixtures"]);

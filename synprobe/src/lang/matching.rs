@@ -153,6 +153,7 @@ impl<'a> Matching<'a> {
         let as_it_is = || content.to_owned();
         match kind {
             HoleKind::Number => is_number(content).then(as_it_is),
+            HoleKind::Word => is_word(content).then(as_it_is),
             HoleKind::Raw => (!content.is_empty()).then(as_it_is),
             HoleKind::Phrase => self.text(content),
             HoleKind::Optional if content.is_empty() => Some(String::new()),
@@ -191,6 +192,11 @@ impl<'a> Matching<'a> {
 fn is_number(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
         && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+/// One word; what stands in quotes may have spaces.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.split('"').step_by(2).all(|part| !part.contains(' '))
 }
 
 /// Whether a text stays as it is in every language: nothing, one name, or numbers, units and names that no English

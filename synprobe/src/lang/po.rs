@@ -1,6 +1,8 @@
 //! Tables of translations: the part of gettext's PO format that they use (GNU gettext, "The Format of PO Files").
 //! Comments, `msgid` and `msgstr`, strings in several lines. No plural forms and no contexts: a number is a hole.
 
+use std::mem;
+
 /// An English text and its translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoEntry {
@@ -8,8 +10,8 @@ pub struct PoEntry {
     pub english: String,
     /// The translation, with the holes of the English text.
     pub translated: String,
-    /// Of `#. from: …`: the text of the source that this is a part of, where it does not stand there itself.
-    pub part_of: Option<String>,
+    /// Of `#. from: "…"`: the texts of the source that this is made of, where it does not stand there itself.
+    pub made_of: Vec<String>,
     /// The line of its `msgid`.
     pub line: usize,
 }
@@ -24,12 +26,15 @@ enum PoField {
 /// The entries of a table, and what is wrong with it, with line numbers. The header (an empty `msgid`) is left out.
 pub(super) fn read(text: &str) -> (Vec<PoEntry>, Vec<String>) {
     let mut entries: Vec<PoEntry> = Vec::new();
-    let (mut wrong, mut part_of, mut field) = (Vec::new(), None, None);
+    let (mut wrong, mut made_of, mut field) = (Vec::new(), Vec::new(), None);
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
         if line.is_empty() || line.starts_with('#') {
             field = None;
             if let Some(from) = line.strip_prefix("#. from: ") {
-                part_of = Some(from.to_owned());
+                match unquoted(from) {
+                    Some(from) => made_of.push(from),
+                    None => wrong.push(format!("line {number}: no string after from:")),
+                }
             }
             continue;
         }
@@ -37,7 +42,7 @@ pub(super) fn read(text: &str) -> (Vec<PoEntry>, Vec<String>) {
             entries.push(PoEntry {
                 english: String::new(),
                 translated: String::new(),
-                part_of: part_of.take(),
+                made_of: mem::take(&mut made_of),
                 line: number,
             });
             field = Some(PoField::Id);

@@ -9,6 +9,8 @@ pub(super) enum HoleKind {
     Plain,
     /// `{n:num}`: digits, with a point or without; stays as it is.
     Number,
+    /// `{n:word}`: one word, or a name in quotes, and it stays as it is: names, addresses.
+    Word,
     /// `{n:raw}`: anything, and it stays as it is: names, commands, rules.
     Raw,
     /// `{n:any}`: a phrase is translated, anything else stays.
@@ -28,6 +30,7 @@ impl HoleKind {
         Some(match name {
             "" => Self::Plain,
             "num" => Self::Number,
+            "word" => Self::Word,
             "raw" => Self::Raw,
             "any" => Self::Any,
             "phrase" => Self::Phrase,

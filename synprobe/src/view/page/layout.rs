@@ -133,6 +133,13 @@ impl Sheet {
         self.filled(label, &body);
     }
 
+    /// Items beside a label, and what is said behind them.
+    pub fn items(&mut self, label: &str, items: &[String], separator: &str, rest: &str) {
+        let lang = self.style.lang;
+        let said: Vec<_> = items.iter().map(|item| lang.say(item)).collect();
+        self.filled(label, &format!("{}{}", said.join(separator), lang.say(rest)));
+    }
+
     /// As [`Self::entry`]; the text is in the page's language.
     fn filled(&mut self, label: &str, body: &str) {
         let first = format!("  {}", padded(&self.style.lang.say(label), LABEL));

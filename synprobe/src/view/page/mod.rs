@@ -242,7 +242,7 @@ impl Page {
                 0 => String::new(),
                 n => format!(", and {n} more"),
             };
-            sheet.entry("peers", &format!("{}{more}", named.join(", ")));
+            sheet.items("peers", &named, ", ", &more);
         }
         for effect in &p.effects {
             sheet.entry("effect", &layout::effect(effect));

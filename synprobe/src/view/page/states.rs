@@ -78,7 +78,7 @@ fn histogram(sheet: &mut Sheet, counts: &PageCounts<'_>, problems: &[Problem]) {
         };
         let before = before(netns.netns).map(|n| &n.states);
         let counted = changed(&netns.states, before.or(no_sockets(counts)));
-        sheet.entry("states", &format!("{counted}{name}"));
+        sheet.items("states", &counted, "  ", &name);
     }
     if !others.is_empty() {
         let mut sums = Counts::new();
@@ -87,10 +87,10 @@ fn histogram(sheet: &mut Sheet, counts: &PageCounts<'_>, problems: &[Problem]) {
         }
         let counted = changed(&sums, None);
         let what = match others.len() {
-            1 => "1 other namespace".to_owned(),
-            n => format!("{n} other namespaces"),
+            1 => " of 1 other namespace".to_owned(),
+            n => format!(" of {n} other namespaces"),
         };
-        sheet.entry("states", &format!("{counted} of {what}"));
+        sheet.items("states", &counted, "  ", &what);
     }
 }
 
@@ -100,8 +100,8 @@ fn no_sockets(counts: &PageCounts<'_>) -> Option<&'static Counts> {
     counts.at_start.map(|_| &NONE)
 }
 
-/// `ESTABLISHED 12→14  LISTEN 3`, the most at the end first.
-fn changed(at_end: &Counts, at_start: Option<&Counts>) -> String {
+/// `ESTABLISHED 12→14`, `LISTEN 3`, the most at the end first.
+fn changed(at_end: &Counts, at_start: Option<&Counts>) -> Vec<String> {
     let mut states: Vec<&str> = at_end.keys().map(|state| &**state).collect();
     if let Some(at_start) = at_start {
         let gone = at_start
@@ -111,7 +111,7 @@ fn changed(at_end: &Counts, at_start: Option<&Counts>) -> String {
     }
     let of = |counts: &Counts, state: &str| counts.get(state).copied().unwrap_or(0);
     states.sort_by_key(|state| (Reverse(of(at_end, state)), *state));
-    let counted: Vec<String> = states
+    states
         .iter()
         .map(
             |state| match (at_start.map(|n| of(n, state)), of(at_end, state)) {
@@ -119,6 +119,5 @@ fn changed(at_end: &Counts, at_start: Option<&Counts>) -> String {
                 (_, now) => format!("{state} {now}"),
             },
         )
-        .collect();
-    counted.join("  ")
+        .collect()
 }

@@ -1,0 +1,210 @@
+//! Each text of a page has a translation, and each entry of a table is a text of the source
+//! (docs/translating.md).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use synprobe::lang::{Lang, PoEntry};
+
+use super::source::{self, SourceFile};
+
+/// Files whose texts are on the page of `diagnose`: folders end with `/`.
+const SAID: [&str; 12] = [
+    "synprobe/src/verdict/",
+    "synprobe/src/view/page/",
+    "synprobe/src/view/mod.rs",
+    "synprobe/src/probe/drop_reasons/table.rs",
+    "synprobe/src/probe/hooks.rs",
+    "synprobe/src/probe/losses.rs",
+    "synprobe/src/track/",
+    "synprobe/src/engine/losses.rs",
+    "synprobe/src/engine/refusals.rs",
+    "synprobe/src/engine/syn_refusals.rs",
+    "synprobe/src/pipeline/losses.rs",
+    "synprobe-ebpf/src/config.rs",
+];
+
+/// Texts with words that no page says, or says as they are.
+const NOT_SAID: [(&str, &str); 0] = [];
+
+/// Bodies that other pages say, by what they begin with: to their closing brace.
+const OTHER_PAGES: [&str; 1] = ["fn explain(&self) -> Explanation {"];
+
+/// The programs of remedies (synprobe/src/view/remedy.rs).
+fn programs(files: &[SourceFile]) -> BTreeSet<String> {
+    let file = files
+        .iter()
+        .find(|file| file.path == "synprobe/src/view/remedy.rs")
+        .expect("the file of remedies");
+    file.literals().into_iter().map(|(_, text)| text).collect()
+}
+
+/// A text without the holes that it begins with.
+fn behind_holes(text: &str) -> &str {
+    let mut rest = text;
+    while let Some((_, after)) = rest.strip_prefix('{').and_then(|hole| hole.split_once('}')) {
+        rest = after;
+    }
+    rest
+}
+
+/// The sentences of a remedy's steps, and its comment: what is left without its commands.
+fn sentences<'t>(text: &'t str, programs: &BTreeSet<String>) -> Vec<&'t str> {
+    let is_command = |text: &str| {
+        let rest = behind_holes(text);
+        let first = rest.split(' ').next().unwrap_or_default();
+        rest.is_empty() || programs.contains(first)
+    };
+    let (steps, comment) = text.split_once(" # ").unwrap_or((text, ""));
+    let steps = steps.split("; ").filter(|step| !is_command(step));
+    let sentence = |step: &'t str| {
+        let mut colons = step.match_indices(": ");
+        let end = colons.find(|(at, _)| is_command(&step[at + 2..]));
+        end.map_or(step, |(at, _)| &step[..at])
+    };
+    steps
+        .map(sentence)
+        .chain([comment])
+        .filter(|sentence| !sentence.is_empty())
+        .collect()
+}
+
+/// Whether a text has an English word: letters of lower case, two or more, between spaces or marks.
+fn has_words(text: &str) -> bool {
+    let mut bare = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        bare.push_str(&rest[..at]);
+        // A name that is made of a hole is no word.
+        bare.push('_');
+        rest = rest[at..].split_once('}').map_or("", |(_, after)| after);
+    }
+    bare.push_str(rest);
+    bare.split([' ', '\n']).any(|word| {
+        let word = word.trim_matches(|c: char| ".,:;()\"'<>".contains(c));
+        word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase())
+    })
+}
+
+/// The literals of a file that its page says, with their lines.
+fn said(file: &SourceFile) -> Vec<(usize, String)> {
+    let mut others: Vec<(usize, usize)> = Vec::new();
+    for begin in OTHER_PAGES {
+        for (at, _) in file.code.match_indices(begin) {
+            let end = file.code[at..].find("\n    }\n");
+            let end = end.map_or(file.code.len(), |end| at + end);
+            others.push((file.line_of(at), file.line_of(end)));
+        }
+    }
+    let literals = file.literals().into_iter();
+    literals
+        .filter(|(line, _)| others.iter().all(|(a, b)| line < a || line > b))
+        .collect()
+}
+
+struct TranslatedTexts {
+    entries: Vec<(&'static str, PoEntry)>,
+    known: BTreeSet<String>,
+}
+
+impl TranslatedTexts {
+    fn read() -> Self {
+        let entries = Lang::Zh.entries().unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+        let texts = entries.iter().flat_map(|(_, entry)| {
+            let english = std::iter::once(&entry.english);
+            english.chain(&entry.made_of)
+        });
+        let known = texts.cloned().collect();
+        Self { entries, known }
+    }
+
+    /// What of a text has no translation.
+    fn missing<'t>(&self, text: &'t str, programs: &BTreeSet<String>) -> Vec<&'t str> {
+        if self.known.contains(text) || !has_words(text) {
+            return Vec::new();
+        }
+        let sentences = sentences(text, programs);
+        let missing = sentences
+            .into_iter()
+            .filter(|sentence| has_words(sentence) && !self.known.contains(*sentence));
+        missing.collect()
+    }
+}
+
+#[test]
+fn each_text_of_the_page_has_a_translation() {
+    let files = source::all();
+    let programs = programs(&files);
+    let texts = TranslatedTexts::read();
+    let mut missing = Vec::new();
+    let mut excepted = BTreeSet::new();
+    for file in &files {
+        if !SAID.iter().any(|path| file.path.starts_with(path)) {
+            continue;
+        }
+        for (line, text) in said(file) {
+            let not_translated = texts.missing(&text, &programs);
+            if let Some((text, _)) = NOT_SAID.iter().find(|(known, _)| *known == text) {
+                excepted.insert(*text);
+            } else {
+                let place = |text| format!("{}:{line}: {text:?}", file.path);
+                missing.extend(not_translated.into_iter().map(place));
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "{} texts without an entry in synprobe/src/lang/zh/:\n{}",
+        missing.len(),
+        missing.join("\n")
+    );
+    for (text, reason) in NOT_SAID {
+        assert!(excepted.contains(text), "{text:?} ({reason}) is gone: take it off the list");
+    }
+}
+
+#[test]
+fn each_entry_is_a_text_of_the_source() {
+    let files = source::all();
+    let programs = programs(&files);
+    let mut literals = BTreeMap::new();
+    for file in &files {
+        for (line, text) in file.literals() {
+            for sentence in sentences(&text, &programs) {
+                literals.insert(sentence.to_owned(), (file.path.clone(), line));
+            }
+            literals.insert(text, (file.path.clone(), line));
+        }
+    }
+    let texts = TranslatedTexts::read();
+    let unused: Vec<String> = texts
+        .entries
+        .iter()
+        .filter(|(_, entry)| {
+            let is_there = |text: &String| literals.contains_key(text);
+            match entry.made_of.is_empty() {
+                true => !is_there(&entry.english),
+                false => !entry.made_of.iter().all(is_there),
+            }
+        })
+        .map(|(table, entry)| format!("{table}:{}: {:?}", entry.line, entry.english))
+        .collect();
+    assert!(unused.is_empty(), "no text of the source:\n{}", unused.join("\n"));
+}
+
+#[test]
+fn a_text_without_a_translation_is_found() {
+    let files = source::all();
+    let programs = programs(&files);
+    let texts = TranslatedTexts::read();
+    for text in [
+        "a sentence of which nobody has heard",
+        "see the cat: {run}ss -ltn; ip rule",
+        "ip rule # feed the cat",
+        "{n} cats were seen",
+    ] {
+        assert_eq!(texts.missing(text, &programs).len(), 1, "{text}");
+    }
+    for text in ["", "TCP_RESET", "{run}ss -ltnp 'sport = :{port}'", "{}/{}", "; ", "net.ipv4.ip_forward"] {
+        assert_eq!(texts.missing(text, &programs), [""; 0], "{text}");
+    }
+}
