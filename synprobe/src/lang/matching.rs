@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     translations::Translations,
-    wording::{HoleKind, Wording, WordingPiece},
+    wording::{HoleKind, JOINTS, Wording, WordingPiece},
 };
 
 /// Longer texts are not looked at, bytes.
@@ -67,7 +67,7 @@ impl<'a> Matching<'a> {
     fn continued(&mut self, text: &str) -> Option<String> {
         let all = self.all;
         let begins = text.char_indices().skip(1);
-        let begins = begins.filter(|(_, c)| matches!(c, ';' | ',' | ' ' | ':' | '.'));
+        let begins = begins.filter(|(_, c)| JOINTS.contains(c));
         let begins: Vec<usize> = begins.map(|(at, _)| at).collect();
         begins.into_iter().rev().find_map(|at| {
             let (before, after) = text.split_at(at);
@@ -78,7 +78,7 @@ impl<'a> Matching<'a> {
                 Some(said.to_owned())
             })?;
             let begun = self.text(before)?;
-            Some(format!("{begun}{added}"))
+            Some(joined([&*begun, &*added].into_iter()))
         })
     }
 
@@ -89,13 +89,13 @@ impl<'a> Matching<'a> {
             return None;
         }
         let pieces = wording.translated.iter().map(|piece| match piece {
-            WordingPiece::Text(text) => text,
+            WordingPiece::Text(text) => text.as_str(),
             WordingPiece::Hole(hole) => match &filled[*hole] {
                 Some((_, said)) => said,
                 None => "",
             },
         });
-        Some(pieces.collect())
+        Some(joined(pieces))
     }
 
     /// Fills the holes from piece `n` on with `rest`: what stands in each, and its translation.
@@ -122,13 +122,11 @@ impl<'a> Matching<'a> {
                 .strip_prefix(before)
                 .is_some_and(|rest| self.fill(wording, n + 1, rest, filled));
         }
+        let kind = wording.kinds[hole];
         let ends: Vec<usize> = match wording.english.get(n + 1) {
             None => vec![rest.len()],
             Some(WordingPiece::Text(next)) => rest.match_indices(&**next).map(|(at, _)| at).collect(),
-            Some(WordingPiece::Hole(_)) => {
-                let ends = rest.char_indices().map(|(at, _)| at);
-                ends.chain([rest.len()]).collect()
-            }
+            Some(WordingPiece::Hole(_)) => between_words(rest, kind.is_phrase()),
         };
         for end in ends {
             self.tries += 1;
@@ -136,7 +134,7 @@ impl<'a> Matching<'a> {
                 return false;
             }
             let (content, after) = rest.split_at(end);
-            let Some(said) = self.content(wording.kinds[hole], content) else {
+            let Some(said) = self.content(kind, content) else {
                 continue;
             };
             filled[hole] = Some((content, said));
@@ -155,7 +153,7 @@ impl<'a> Matching<'a> {
             HoleKind::Number => is_number(content).then(as_it_is),
             HoleKind::Word => is_word(content).then(as_it_is),
             HoleKind::Raw => (!content.is_empty()).then(as_it_is),
-            HoleKind::Phrase => self.text(content),
+            HoleKind::Phrase | HoleKind::Whole => self.text(content),
             HoleKind::Optional if content.is_empty() => Some(String::new()),
             HoleKind::Optional => self.text(content),
             HoleKind::Dropped if content.is_empty() => Some(String::new()),
@@ -187,6 +185,50 @@ impl<'a> Matching<'a> {
             })
         })
     }
+}
+
+/// Where a hole may end that another one follows: nowhere in a word. Of a phrase as much as possible is tried first,
+/// of anything else as little.
+fn between_words(rest: &str, longest_first: bool) -> Vec<usize> {
+    let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
+    let in_a_word = |at: &usize| {
+        let before = rest[..*at].chars().next_back();
+        let after = rest[*at..].chars().next();
+        before.is_some_and(char::is_alphanumeric) && after.is_some_and(char::is_alphanumeric)
+    };
+    let mut ends: Vec<usize> = ends.filter(|at| !in_a_word(at)).collect();
+    if longest_first {
+        ends.reverse();
+    }
+    ends
+}
+
+/// The pieces of a translation, with a space between Chinese and Latin characters, and none beside a full-width mark.
+fn joined<'p>(pieces: impl Iterator<Item = &'p str>) -> String {
+    let is_han = |c: char| ('\u{4e00}'..='\u{9fff}').contains(&c);
+    let is_mark = |c: char| "，。：；（）、".contains(c);
+    let begins_latin = |c: char| c.is_ascii_alphanumeric() || "[\"<".contains(c);
+    let ends_latin = |c: char| c.is_ascii_alphanumeric() || "%)]\">".contains(c);
+    let mut text = String::new();
+    for mut piece in pieces {
+        let Some(first) = piece.chars().next() else {
+            continue;
+        };
+        if is_mark(first) {
+            text.truncate(text.trim_end_matches(' ').len());
+        }
+        if text.ends_with(|c: char| is_mark(c) || c == ' ') {
+            piece = piece.trim_start_matches(' ');
+        }
+        let (last, first) = (text.chars().next_back(), piece.chars().next());
+        if let (Some(last), Some(first)) = (last, first)
+            && (is_han(last) && begins_latin(first) || ends_latin(last) && is_han(first))
+        {
+            text.push(' ');
+        }
+        text.push_str(piece);
+    }
+    text
 }
 
 fn is_number(text: &str) -> bool {

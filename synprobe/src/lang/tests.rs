@@ -46,7 +46,7 @@ msgid "no ACK came"
 msgstr "未收到 ACK"
 
 msgid "{} ({at_least}{n} of them)"
-msgstr "{0:phrase}（其中{at_least:opt} {n:num} 个）"
+msgstr "{0:whole}（其中{at_least:opt}{n:num} 个）"
 
 msgid "at least "
 msgstr "至少"

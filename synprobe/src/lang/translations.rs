@@ -12,7 +12,7 @@ use super::{
 pub(super) struct Translations {
     /// Texts without holes.
     exact: HashMap<String, String>,
-    /// Those with holes, the most literal first.
+    /// Those with holes, by [`Wording::rank`].
     wordings: Vec<Wording>,
 }
 
@@ -56,7 +56,7 @@ impl Translations {
                 wordings.push(wording);
             }
         }
-        wordings.sort_by_key(|wording| std::cmp::Reverse(wording.literal));
+        wordings.sort_by_key(Wording::rank);
         Self { exact, wordings }
     }
 
@@ -65,14 +65,23 @@ impl Translations {
         Matching::new(self).text(english)
     }
 
-    /// Every translation of a text as a whole, by whichever wording.
+    /// The translations of a text by the wordings of the first rank that has one.
     pub fn readings(&self, english: &str) -> BTreeSet<String> {
-        let of_wordings = self
-            .fitting(english)
-            .filter_map(|wording| Matching::new(self).wording(wording, english));
-        of_wordings
-            .chain(self.exactly(english).map(str::to_owned))
-            .collect()
+        if let Some(said) = self.exactly(english) {
+            return [said.to_owned()].into();
+        }
+        let mut first = None;
+        let mut readings = BTreeSet::new();
+        for wording in self.fitting(english) {
+            if first.is_some_and(|rank| rank != wording.rank()) {
+                break;
+            }
+            if let Some(said) = Matching::new(self).wording(wording, english) {
+                first = Some(wording.rank());
+                readings.insert(said);
+            }
+        }
+        readings
     }
 
     /// The translation of a text without holes.
@@ -80,7 +89,7 @@ impl Translations {
         self.exact.get(english).map(String::as_str)
     }
 
-    /// The wordings that may fit, the most literal first.
+    /// The wordings that may fit, by [`Wording::rank`].
     pub fn fitting(&self, text: &str) -> impl Iterator<Item = &Wording> {
         self.wordings
             .iter()

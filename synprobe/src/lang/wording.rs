@@ -1,6 +1,11 @@
 //! One entry of a table, ready to be matched: literals and holes of the English text, and of its translation.
 
+use std::cmp::Reverse;
+
 use super::po::PoEntry;
+
+/// What a text that continues another begins with.
+pub(super) const JOINTS: [char; 5] = [';', ',', ' ', ':', '.'];
 
 /// What may stand in a hole, and what becomes of it. In a translation: `{n:num}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +22,9 @@ pub(super) enum HoleKind {
     Any,
     /// `{n:phrase}`: must be a phrase that has a translation.
     Phrase,
-    /// `{n:opt}`: the same, or nothing.
+    /// `{n:whole}`: the same, and the rest of the wording is added to it: such a wording is tried first.
+    Whole,
+    /// `{n:opt}`: as `phrase`, or nothing.
     Optional,
     /// `{n:list}`: phrases or names, separated by commas, semicolons or two spaces.
     List,
@@ -26,6 +33,11 @@ pub(super) enum HoleKind {
 }
 
 impl HoleKind {
+    /// Whether a text with a translation, and no name, is expected.
+    pub fn is_phrase(self) -> bool {
+        !matches!(self, Self::Word | Self::Raw | Self::Any | Self::Number)
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "" => Self::Plain,
@@ -34,6 +46,7 @@ impl HoleKind {
             "raw" => Self::Raw,
             "any" => Self::Any,
             "phrase" => Self::Phrase,
+            "whole" => Self::Whole,
             "opt" => Self::Optional,
             "list" => Self::List,
             "drop" => Self::Dropped,
@@ -56,10 +69,12 @@ pub(super) struct Wording {
     pub translated: Vec<WordingPiece>,
     /// Of each hole.
     pub kinds: Vec<HoleKind>,
-    /// Bytes of the English literals: of two wordings that fit, the one with more is meant.
-    pub literal: usize,
+    /// Bytes of the English literals.
+    literal: usize,
     /// Begins with a separator or a space: it continues another text.
     pub continues: bool,
+    /// Has a hole for a whole text: it is what is added to that.
+    surrounds: bool,
 }
 
 /// A hole as it is written.
@@ -168,11 +183,18 @@ impl Wording {
         });
         Ok(Self {
             literal: literal.sum(),
-            continues: entry.english.starts_with([';', ',', ' ', ':', '.']),
+            continues: entry.english.starts_with(JOINTS),
+            surrounds: kinds.contains(&Some(HoleKind::Whole)),
             kinds: kinds.into_iter().flatten().collect(),
             english,
             translated,
         })
+    }
+
+    /// Of two wordings that fit a text, the one of the lower rank is meant: what is added to another text, then the
+    /// most literal.
+    pub fn rank(&self) -> (bool, Reverse<usize>) {
+        (!self.surrounds, Reverse(self.literal))
     }
 
     /// Whether `text` has all literals in their order. Quick: most wordings do not fit most texts.
