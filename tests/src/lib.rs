@@ -16,4 +16,5 @@ pub mod recorded;
 pub mod recordings;
 pub mod schema;
 pub mod traffic;
+pub mod translated;
 pub mod wire;

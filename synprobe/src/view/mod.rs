@@ -4,7 +4,7 @@ mod first;
 mod json;
 pub mod listeners;
 mod page;
-pub(crate) mod remedy;
+pub mod remedy;
 pub mod states;
 mod style;
 #[cfg(test)]

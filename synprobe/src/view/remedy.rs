@@ -36,7 +36,7 @@ const PROGRAMS: [&str; 30] = [
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RemedyStep<'r> {
+pub struct RemedyStep<'r> {
     /// What it is for; empty: the command says it.
     pub sentence: &'r str,
     /// As a shell runs it; empty: there is none.
@@ -69,7 +69,7 @@ fn step(text: &str) -> RemedyStep<'_> {
 }
 
 /// The steps, and the comment at the end; empty: there is none.
-pub(crate) fn steps(remedy: &str) -> (Vec<RemedyStep<'_>>, &str) {
+pub fn steps(remedy: &str) -> (Vec<RemedyStep<'_>>, &str) {
     let (text, comment) = remedy.split_once(" # ").unwrap_or((remedy, ""));
     (text.split("; ").map(step).collect(), comment)
 }

@@ -5,7 +5,7 @@ use std::{fs, process::ExitCode, sync::Mutex, thread};
 use anyhow::{Result, ensure};
 use clap::Parser;
 use synprobe_lab::SocketFamily;
-use synprobe_tests::{harness, recordings};
+use synprobe_tests::{harness, recordings, translated};
 
 /// Recordings made at the same time: most of a scenario is waiting.
 const JOBS: usize = 8;
@@ -39,7 +39,8 @@ fn run(cli: &RecordingsCli) -> Result<()> {
     if cli.make {
         make(cli.only.as_deref().unwrap_or_default())?;
     }
-    println!("{} expectations changed", recordings::bless()?);
+    let changed = recordings::bless()? + translated::bless()?;
+    println!("{changed} expectations changed");
     Ok(())
 }
 
