@@ -41,9 +41,9 @@ const RULES: [Rule; 12] = [
         to: Only(&["track"]),
     },
     Rule {
-        words: "`track`, `verdict` or `model` → `probe`, `diag`, `poller`, `pipeline` or `view`",
+        words: "`track`, `verdict` or `model` → `probe`, `diag`, `poller`, `pipeline`, `view` or `lang`",
         from: Only(&["track", "verdict", "model"]),
-        to: Only(&["probe", "diag", "poller", "pipeline", "view"]),
+        to: Only(&["probe", "diag", "poller", "pipeline", "view", "lang"]),
     },
     Rule {
         words: "`view` or `report` → `verbs` or `diag`",
