@@ -12,7 +12,7 @@ const LONGEST: usize = 4096;
 /// Phrases in phrases in phrases.
 const DEEPEST: usize = 12;
 /// Tries for one text: a hostile name must not cost more.
-const MOST_TRIES: usize = 20_000;
+const MOST_TRIES: usize = 4096;
 /// What separates the items of a list, and what does in the translation.
 const SEPARATORS: [(&str, &str); 3] = [(", ", "、"), ("; ", "；"), ("  ", "  ")];
 /// Units that stay as they are.
@@ -45,14 +45,15 @@ impl<'a> Matching<'a> {
         if let Some(known) = self.known.get(text) {
             return known.clone();
         }
-        if text.is_empty() || text.len() > LONGEST || self.depth >= DEEPEST {
+        let is_bounded = text.len() <= LONGEST && self.depth < DEEPEST && self.tries < MOST_TRIES;
+        if text.is_empty() || !is_bounded {
             return None;
         }
         self.depth += 1;
         let said = self.whole(text).or_else(|| self.continued(text));
         self.depth -= 1;
-        // What was cut short by the bounds may go another way from elsewhere.
-        if said.is_some() || self.depth == 0 || self.depth < DEEPEST / 2 {
+        // Deep down the bound may be why there is none: from elsewhere there may be one.
+        if said.is_some() || self.depth < DEEPEST / 2 {
             self.known.insert(text.to_owned(), said.clone());
         }
         said
@@ -63,13 +64,17 @@ impl<'a> Matching<'a> {
         all.fitting(text).find_map(|wording| self.wording(wording, text))
     }
 
-    /// A text to which another was added: `3 open` and `; the longest 2.04 s`.
+    /// A text to which another was added: `3 half-opens: 3 open` and `; the longest 2.04 s`.
     fn continued(&mut self, text: &str) -> Option<String> {
         let all = self.all;
         let begins = text.char_indices().skip(1);
         let begins = begins.filter(|(_, c)| JOINTS.contains(c));
         let begins: Vec<usize> = begins.map(|(at, _)| at).collect();
         begins.into_iter().rev().find_map(|at| {
+            self.tries += 1;
+            if self.tries > MOST_TRIES {
+                return None;
+            }
             let (before, after) = text.split_at(at);
             let mut fitting = all.continuing(after);
             let added = fitting.find_map(|wording| self.wording(wording, after));
