@@ -1,6 +1,7 @@
 //! The binary from the user's view: exit codes, one line on standard error for an error, the ways a run ends,
 //! and that nothing is left behind.
 
+mod language;
 mod pages;
 mod service;
 mod terminal;
@@ -51,6 +52,8 @@ fn main() -> ExitCode {
         ("diagnose-countdown", terminal::countdown),
         ("page-fits-the-width", terminal::page_fits),
         ("explain", pages::explain),
+        ("language", language::of_the_page),
+        ("language-unknown", language::unknown),
         ("listeners-nobody", pages::nobody_listens),
         ("states-port", pages::states_of_a_port),
         ("listeners-not-root", pages::listeners_not_root),

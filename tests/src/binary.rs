@@ -92,11 +92,14 @@ impl Ran {
     }
 }
 
-/// The binary with these arguments; both outputs are pipes.
+/// The binary with these arguments; both outputs are pipes. It speaks English, whatever the locale of the tests is.
 pub fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(path()?);
     command
         .args(arguments)
+        .env_remove("LC_ALL")
+        .env_remove("LC_MESSAGES")
+        .env_remove("LANG")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
