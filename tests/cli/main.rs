@@ -34,7 +34,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 31] = [
+    let tests: [(&str, harness::TestFn); 33] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
