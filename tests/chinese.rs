@@ -16,9 +16,35 @@ const WORKERS: usize = 4;
 /// Words of lower case that are names: of functions, programs, options, and what rules of packet filters are made
 /// of.
 const NAMES: [&str; 29] = [
-    "accept", "backlog", "close", "connect", "conntrack", "cookie", "diagnose", "drop", "explain", "horizon",
-    "host", "iptables", "lab", "listen", "masquerade", "netns", "nftables", "pid", "pod", "port", "qdisc", "reject",
-    "synproxy", "tcp", "tracepoint", "ip", "code", "type", "us",
+    "accept",
+    "backlog",
+    "close",
+    "connect",
+    "conntrack",
+    "cookie",
+    "diagnose",
+    "drop",
+    "explain",
+    "horizon",
+    "host",
+    "iptables",
+    "lab",
+    "listen",
+    "masquerade",
+    "netns",
+    "nftables",
+    "pid",
+    "pod",
+    "port",
+    "qdisc",
+    "reject",
+    "synproxy",
+    "tcp",
+    "tracepoint",
+    "ip",
+    "code",
+    "type",
+    "us",
 ];
 
 /// What is wrong with the pages of each recording, by `check`.

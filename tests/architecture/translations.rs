@@ -136,7 +136,9 @@ struct TranslatedTexts {
 
 impl TranslatedTexts {
     fn read() -> Self {
-        let entries = Lang::Zh.entries().unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+        let entries = Lang::Zh
+            .entries()
+            .unwrap_or_else(|wrong| panic!("{wrong:#?}"));
         let texts = entries.iter().flat_map(|(_, entry)| {
             let english = std::iter::once(&entry.english);
             english.chain(&entry.made_of)
@@ -191,7 +193,10 @@ fn each_text_of_the_page_has_a_translation() {
         missing.join("\n")
     );
     for (text, reason) in NOT_SAID {
-        assert!(excepted.contains(text), "{text:?} ({reason}) is gone: take it off the list");
+        assert!(
+            excepted.contains(text),
+            "{text:?} ({reason}) is gone: take it off the list"
+        );
     }
 }
 
@@ -221,7 +226,11 @@ fn each_entry_is_a_text_of_the_source() {
         })
         .map(|(table, entry)| format!("{table}:{}: {:?}", entry.line, entry.english))
         .collect();
-    assert!(unused.is_empty(), "no text of the source:\n{}", unused.join("\n"));
+    assert!(
+        unused.is_empty(),
+        "no text of the source:\n{}",
+        unused.join("\n")
+    );
 }
 
 #[test]
@@ -237,7 +246,14 @@ fn a_text_without_a_translation_is_found() {
     ] {
         assert_eq!(texts.missing(text, &programs).len(), 1, "{text}");
     }
-    for text in ["", "TCP_RESET", "{run}ss -ltnp 'sport = :{port}'", "{}/{}", "; ", "net.ipv4.ip_forward"] {
+    for text in [
+        "",
+        "TCP_RESET",
+        "{run}ss -ltnp 'sport = :{port}'",
+        "{}/{}",
+        "; ",
+        "net.ipv4.ip_forward",
+    ] {
         assert_eq!(texts.missing(text, &programs), [""; 0], "{text}");
     }
 }

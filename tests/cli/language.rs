@@ -20,17 +20,27 @@ fn diagnose(options: &[&str], variables: &[(&str, &str)]) -> Result<Ran> {
 /// The page is in the language that is asked for, else in that of the locale. JSON is English.
 pub fn of_the_page() -> Result<()> {
     let english = diagnose(&[], &[])?;
-    ensure!(english.code == Some(DONE) && english.err.is_empty(), "{english:?}");
+    ensure!(
+        english.code == Some(DONE) && english.err.is_empty(),
+        "{english:?}"
+    );
     let cause = "1 problem. Cause: accept-queue-full, server 0.0.0.0:8080";
     ensure!(english.out.contains(cause), "{english:?}");
     let chinese = diagnose(&["--lang", "zh"], &[])?;
-    ensure!(chinese.code == Some(DONE) && chinese.err.is_empty(), "{chinese:?}");
+    ensure!(
+        chinese.code == Some(DONE) && chinese.err.is_empty(),
+        "{chinese:?}"
+    );
     let cause = "1 个问题。原因：accept-queue-full，服务端 0.0.0.0:8080";
     ensure!(chinese.out.contains(cause), "{chinese:?}");
     let zh = "zh_CN.UTF-8";
     let locales: [(&[&str], &[(&str, &str)], &Ran); 6] = [
         (&[], &[("LANG", zh)], &chinese),
-        (&[], &[("LC_ALL", ""), ("LC_MESSAGES", zh), ("LANG", "C")], &chinese),
+        (
+            &[],
+            &[("LC_ALL", ""), ("LC_MESSAGES", zh), ("LANG", "C")],
+            &chinese,
+        ),
         (&[], &[("LC_ALL", "C.UTF-8"), ("LANG", zh)], &english),
         (&[], &[("LANG", "zh_TW.UTF-8")], &english),
         (&["--lang", "en"], &[("LC_ALL", zh)], &english),
@@ -42,7 +52,10 @@ pub fn of_the_page() -> Result<()> {
     }
     let json = diagnose(&["--format", "json"], &[])?;
     let in_chinese = diagnose(&["--format", "json", "--lang", "zh"], &[("LC_ALL", zh)])?;
-    ensure!(json.out == in_chinese.out && !json.out.is_empty(), "{in_chinese:?}");
+    ensure!(
+        json.out == in_chinese.out && !json.out.is_empty(),
+        "{in_chinese:?}"
+    );
     Ok(())
 }
 
@@ -52,7 +65,9 @@ pub fn unknown() -> Result<()> {
     ensure!(ran.code == Some(USAGE) && ran.out.is_empty(), "{ran:?}");
     let line = ran.one_line()?;
     ensure!(
-        ["--lang", "fr", "en", "zh"].iter().all(|word| line.contains(word)),
+        ["--lang", "fr", "en", "zh"]
+            .iter()
+            .all(|word| line.contains(word)),
         "{line}"
     );
     Ok(())

@@ -8,9 +8,9 @@ mod errors;
 mod explain;
 mod headings;
 mod join;
-mod language;
 #[cfg(feature = "lab")]
 mod lab;
+mod language;
 mod listeners;
 mod preflight;
 mod record;
@@ -32,9 +32,9 @@ pub use environment::{CommandLineError, with_environment};
 pub(crate) use errors::{did_you_mean, likeliest};
 pub use explain::ExplainArgs;
 pub use join::JoinArgs;
-pub use language::{LangArg, LanguageArgs};
 #[cfg(feature = "lab")]
 pub use lab::{FamilyArg, LabArgs};
+pub use language::{LangArg, LanguageArgs};
 pub use listeners::ListenersArgs;
 pub use preflight::PreflightArgs;
 pub use record::{RecordArgs, RecordingArgs};

@@ -1,6 +1,9 @@
 //! Whether a text is a wording with its holes filled, and what that is in the other language.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     translations::Translations,
@@ -61,7 +64,8 @@ impl<'a> Matching<'a> {
 
     fn whole(&mut self, text: &str) -> Option<String> {
         let all = self.all;
-        all.fitting(text).find_map(|wording| self.wording(wording, text))
+        all.fitting(text)
+            .find_map(|wording| self.wording(wording, text))
     }
 
     /// A text to which another was added: `3 half-opens: 3 open` and `; the longest 2.04 s`.
@@ -130,7 +134,9 @@ impl<'a> Matching<'a> {
         let kind = wording.kinds[hole];
         let ends: Vec<usize> = match wording.english.get(n + 1) {
             None => vec![rest.len()],
-            Some(WordingPiece::Text(next)) => rest.match_indices(&**next).map(|(at, _)| at).collect(),
+            Some(WordingPiece::Text(next)) => {
+                rest.match_indices(&**next).map(|(at, _)| at).collect()
+            }
             Some(WordingPiece::Hole(_)) => between_words(rest, kind.is_phrase()),
         };
         for end in ends {
@@ -157,7 +163,9 @@ impl<'a> Matching<'a> {
         match kind {
             HoleKind::Number => is_number(content).then(as_it_is),
             HoleKind::Word => is_word(content).then(as_it_is),
+            HoleKind::Address => is_address(content).then(as_it_is),
             HoleKind::Raw => (!content.is_empty()).then(as_it_is),
+            HoleKind::Term => self.all.exactly(content).map(str::to_owned),
             HoleKind::Phrase | HoleKind::Whole => self.text(content),
             HoleKind::Optional if content.is_empty() => Some(String::new()),
             HoleKind::Optional => self.text(content),
@@ -239,6 +247,10 @@ fn joined<'p>(pieces: impl Iterator<Item = &'p str>) -> String {
 fn is_number(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
         && text.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()
 }
 
 /// One word; what stands in quotes may have spaces.

@@ -38,8 +38,7 @@ impl Lang {
         let name = locale.split(['.', '@']).next().unwrap_or_default();
         let mut parts = name.split(['_', '-']).map(str::to_ascii_lowercase);
         let is_chinese = parts.next().is_some_and(|language| language == "zh");
-        let is_traditional =
-            parts.any(|part| matches!(&*part, "tw" | "hk" | "mo" | "hant"));
+        let is_traditional = parts.any(|part| matches!(&*part, "tw" | "hk" | "mo" | "hant"));
         match is_chinese && !is_traditional {
             true => Self::Zh,
             false => Self::En,

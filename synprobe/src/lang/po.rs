@@ -56,7 +56,9 @@ pub(super) fn read(text: &str) -> (Vec<PoEntry>, Vec<String>) {
         let (Some(entry), Some(field), Some(string)) =
             (entries.last_mut(), field, unquoted(string.trim()))
         else {
-            wrong.push(format!("line {number}: neither a comment, msgid, msgstr nor a string"));
+            wrong.push(format!(
+                "line {number}: neither a comment, msgid, msgstr nor a string"
+            ));
             continue;
         };
         match field {
@@ -66,7 +68,10 @@ pub(super) fn read(text: &str) -> (Vec<PoEntry>, Vec<String>) {
     }
     entries.retain(|entry| !entry.english.is_empty());
     for entry in entries.iter().filter(|entry| entry.translated.is_empty()) {
-        wrong.push(format!("line {}: {:?} has no translation", entry.line, entry.english));
+        wrong.push(format!(
+            "line {}: {:?} has no translation",
+            entry.line, entry.english
+        ));
     }
     (entries, wrong)
 }

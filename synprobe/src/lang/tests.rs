@@ -4,10 +4,29 @@ use super::*;
 
 #[test]
 fn a_locale_names_its_language() {
-    for zh in ["zh", "zh_CN", "zh_CN.UTF-8", "zh_SG.utf8", "zh-Hans-CN", "zh_CN@pinyin", "ZH_cn"] {
+    for zh in [
+        "zh",
+        "zh_CN",
+        "zh_CN.UTF-8",
+        "zh_SG.utf8",
+        "zh-Hans-CN",
+        "zh_CN@pinyin",
+        "ZH_cn",
+    ] {
         assert_eq!(Lang::of_locale(zh), Lang::Zh, "{zh}");
     }
-    for en in ["", "C", "POSIX", "C.UTF-8", "en_US.UTF-8", "de_DE", "zh_TW.UTF-8", "zh_HK", "zh-Hant", "zhx"] {
+    for en in [
+        "",
+        "C",
+        "POSIX",
+        "C.UTF-8",
+        "en_US.UTF-8",
+        "de_DE",
+        "zh_TW.UTF-8",
+        "zh_HK",
+        "zh-Hant",
+        "zhx",
+    ] {
         assert_eq!(Lang::of_locale(en), Lang::En, "{en}");
     }
 }
@@ -22,7 +41,10 @@ fn the_first_variable_that_is_not_empty_decides() {
     };
     assert_eq!(of(&[]), Lang::En);
     assert_eq!(of(&[("LANG", "zh_CN.UTF-8")]), Lang::Zh);
-    assert_eq!(of(&[("LC_ALL", ""), ("LC_MESSAGES", "zh_CN"), ("LANG", "C")]), Lang::Zh);
+    assert_eq!(
+        of(&[("LC_ALL", ""), ("LC_MESSAGES", "zh_CN"), ("LANG", "C")]),
+        Lang::Zh
+    );
     assert_eq!(of(&[("LC_ALL", "C"), ("LANG", "zh_CN")]), Lang::En);
     assert_eq!(of(&[("LC_MESSAGES", "zh_TW"), ("LANG", "zh_CN")]), Lang::En);
 }
@@ -116,28 +138,45 @@ fn what_is_wrong_with_a_table_is_named() {
     for (po, words) in [
         ("msgid \"a {b}\"\nmsgstr \"A\"", "hole b is missing"),
         ("msgid \"a {b}\"\nmsgstr \"A {c}\"", "no hole c"),
-        ("msgid \"a {b}\"\nmsgstr \"A {b:what}\"", "no kind of hole is what"),
+        (
+            "msgid \"a {b}\"\nmsgstr \"A {b:what}\"",
+            "no kind of hole is what",
+        ),
         ("msgid \"a {b}\"\nmsgstr \"A {b:num} {b:raw}\"", "two kinds"),
         ("msgid \"a {b\"\nmsgstr \"A\"", "a brace"),
         ("msgid \"a\"\nmsgstr \"\"", "no translation"),
-        ("msgid \"a\"\nmsgstr \"A\"\n\nmsgid \"a\"\nmsgstr \"B\"", "line 1 too"),
+        (
+            "msgid \"a\"\nmsgstr \"A\"\n\nmsgid \"a\"\nmsgstr \"B\"",
+            "line 1 too",
+        ),
         ("msgid \"a\"\nmsgstr \"A\"\nnonsense", "line 3"),
         ("msgid \"a \"b\"\"\nmsgstr \"A\"", "line 1"),
     ] {
         let wrong = wrong(po);
-        assert!(wrong.iter().any(|line| line.contains(words)), "{words}: {wrong:?}");
+        assert!(
+            wrong.iter().any(|line| line.contains(words)),
+            "{words}: {wrong:?}"
+        );
     }
 }
 
 #[test]
 fn the_tables_are_sound() {
-    let entries = Lang::Zh.entries().unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+    let entries = Lang::Zh
+        .entries()
+        .unwrap_or_else(|wrong| panic!("{wrong:#?}"));
     for (table, entry) in entries {
         let at = format!("{table}:{}: {:?}", entry.line, entry.translated);
         // Signs whose width depends on the terminal (UAX #11, ambiguous) have an ASCII form.
-        let ambiguous = entry.translated.chars().find(|c| "…·—±→←×≈“”‘’".contains(*c));
+        let ambiguous = entry
+            .translated
+            .chars()
+            .find(|c| "…·—±→←×≈“”‘’".contains(*c));
         assert_eq!(ambiguous, None, "{at}");
         // One form of each mark.
-        assert!(!entry.translated.contains("、 ") && !entry.translated.contains(" ，"), "{at}");
+        assert!(
+            !entry.translated.contains("、 ") && !entry.translated.contains(" ，"),
+            "{at}"
+        );
     }
 }

@@ -16,12 +16,16 @@ pub(super) enum HoleKind {
     Number,
     /// `{n:word}`: one word, or a name in quotes, and it stays as it is: names, addresses.
     Word,
+    /// `{n:addr}`: an IP address, with a port or without; stays as it is.
+    Address,
     /// `{n:raw}`: anything, and it stays as it is: names, commands, rules.
     Raw,
     /// `{n:any}`: a phrase is translated, anything else stays.
     Any,
     /// `{n:phrase}`: must be a phrase that has a translation.
     Phrase,
+    /// `{n:term}`: the same, and no holes are in it: one of several words of a sentence.
+    Term,
     /// `{n:whole}`: the same, and the rest of the wording is added to it: such a wording is tried first.
     Whole,
     /// `{n:opt}`: as `phrase`, or nothing.
@@ -35,7 +39,10 @@ pub(super) enum HoleKind {
 impl HoleKind {
     /// Whether a text with a translation, and no name, is expected.
     pub fn is_phrase(self) -> bool {
-        !matches!(self, Self::Word | Self::Raw | Self::Any | Self::Number)
+        !matches!(
+            self,
+            Self::Word | Self::Address | Self::Raw | Self::Any | Self::Number
+        )
     }
 
     fn parse(name: &str) -> Option<Self> {
@@ -43,9 +50,11 @@ impl HoleKind {
             "" => Self::Plain,
             "num" => Self::Number,
             "word" => Self::Word,
+            "addr" => Self::Address,
             "raw" => Self::Raw,
             "any" => Self::Any,
             "phrase" => Self::Phrase,
+            "term" => Self::Term,
             "whole" => Self::Whole,
             "opt" => Self::Optional,
             "list" => Self::List,
@@ -160,7 +169,10 @@ impl Wording {
                         name => name.to_owned(),
                     };
                     let index = names.iter().position(|n| *n == name).ok_or_else(|| {
-                        format!("{:?}: the English text has no hole {name}", entry.translated)
+                        format!(
+                            "{:?}: the English text has no hole {name}",
+                            entry.translated
+                        )
                     })?;
                     let kind = HoleKind::parse(hole.spec).ok_or_else(|| {
                         format!("{:?}: no kind of hole is {}", entry.translated, hole.spec)

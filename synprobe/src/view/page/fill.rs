@@ -13,12 +13,12 @@ const CLOSING: &str = "，。、：；！？）」』》】…,.:;!?)]}%";
 const OPENING: &str = "（「『《【([{";
 
 /// Columns that a text takes.
-pub(crate) fn columns(text: &str) -> usize {
+pub fn columns(text: &str) -> usize {
     text.width()
 }
 
 /// `text` with spaces behind it, up to `width` columns.
-pub(crate) fn padded(text: &str, width: usize) -> String {
+pub fn padded(text: &str, width: usize) -> String {
     let spaces = width.saturating_sub(columns(text));
     format!("{text}{}", " ".repeat(spaces))
 }
@@ -91,10 +91,20 @@ mod tests {
 
     #[test]
     fn what_has_no_wide_character_breaks_at_spaces_only() {
-        let lines = fill("  for     ", "          ", "RST after 133 µs: ECONNREFUSED, 490→500", 24);
+        let lines = fill(
+            "  for     ",
+            "          ",
+            "RST after 133 µs: ECONNREFUSED, 490→500",
+            24,
+        );
         assert_eq!(
             lines,
-            ["  for     RST after 133", "          µs:", "          ECONNREFUSED,", "          490→500"]
+            [
+                "  for     RST after 133",
+                "          µs:",
+                "          ECONNREFUSED,",
+                "          490→500"
+            ]
         );
         assert_eq!(padded("例如", 8), "例如    ");
         assert_eq!(padded("such as", 8), "such as ");

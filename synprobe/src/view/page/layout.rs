@@ -137,7 +137,10 @@ impl Sheet {
     pub fn items(&mut self, label: &str, items: &[String], separator: &str, rest: &str) {
         let lang = self.style.lang;
         let said: Vec<_> = items.iter().map(|item| lang.say(item)).collect();
-        self.filled(label, &format!("{}{}", said.join(separator), lang.say(rest)));
+        self.filled(
+            label,
+            &format!("{}{}", said.join(separator), lang.say(rest)),
+        );
     }
 
     /// As [`Self::entry`]; the text is in the page's language.
@@ -161,7 +164,10 @@ impl Sheet {
         let last = steps.len().saturating_sub(1);
         for (n, step) in steps.iter().enumerate() {
             let translated = lang.translated(step.sentence);
-            let colon = match (step.sentence.is_empty() || step.command.is_empty(), &translated) {
+            let colon = match (
+                step.sentence.is_empty() || step.command.is_empty(),
+                &translated,
+            ) {
                 (true, _) => "",
                 (false, None) => ": ",
                 (false, Some(_)) => "：",

@@ -11,8 +11,9 @@ mod tests;
 use std::{collections::BTreeMap, io};
 
 use conclusion::is_fault;
+pub(crate) use fill::fill;
+pub use fill::{columns, padded};
 use layout::Sheet;
-pub(crate) use fill::{columns, fill, padded};
 pub(crate) use layout::{effect, place};
 pub(super) use layout::{heading, steps};
 pub use states::PageCounts;
