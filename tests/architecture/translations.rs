@@ -8,7 +8,7 @@ use synprobe::lang::{Lang, PoEntry};
 use super::source::{self, SourceFile};
 
 /// Files whose texts are on the page of `diagnose`: folders end with `/`.
-const SAID: [&str; 12] = [
+const SAID: [&str; 13] = [
     "synprobe/src/verdict/",
     "synprobe/src/view/page/",
     "synprobe/src/view/mod.rs",
@@ -16,6 +16,7 @@ const SAID: [&str; 12] = [
     "synprobe/src/probe/hooks.rs",
     "synprobe/src/probe/losses.rs",
     "synprobe/src/track/",
+    "synprobe/src/diag/icmp/message.rs",
     "synprobe/src/engine/losses.rs",
     "synprobe/src/engine/refusals.rs",
     "synprobe/src/engine/syn_refusals.rs",
@@ -27,10 +28,14 @@ const SAID: [&str; 12] = [
 const PHRASES: [&str; 2] = ["synprobe/src/probe/hooks.rs", "synprobe-ebpf/src/config.rs"];
 
 /// Of these paths no text is on the page.
-const OTHER_FILES: [&str; 1] = ["synprobe/src/verdict/explain.rs"];
+const OTHER_FILES: [&str; 2] = [
+    "synprobe/src/verdict/explain.rs",
+    // It takes texts apart, and puts them together.
+    "synprobe/src/view/page/facts.rs",
+];
 
 /// Texts with words that no page says, or says as they are.
-const NOT_SAID: [(&str, &str); 19] = [
+const NOT_SAID: [(&str, &str); 13] = [
     ("<twice>", "is replaced"),
     ("<peer>", "is replaced"),
     ("<local>", "is replaced"),
@@ -44,12 +49,6 @@ const NOT_SAID: [(&str, &str); 19] = [
     ("pid ", "a namespace's name, compared"),
     ("docker ", "a namespace's name, compared"),
     ("role", "a filter's name, compared"),
-    ("times", "a unit, compared"),
-    ("bytes", "a unit, compared"),
-    ("ms", "a unit"),
-    ("times,", "a unit, compared"),
-    ("times;", "a unit, compared"),
-    ("times:", "a unit, compared"),
 ];
 /// As [`NOT_SAID`]: what the arguments of tracepoints are.
 const TYPES: [&str; 3] = ["const ", "struct ", "enum "];
@@ -63,7 +62,9 @@ fn programs(files: &[SourceFile]) -> BTreeSet<String> {
         .iter()
         .find(|file| file.path == "synprobe/src/view/remedy.rs")
         .expect("the file of remedies");
-    file.literals().into_iter().map(|(_, text)| text).collect()
+    let is_name = |text: &String| !text.is_empty() && !text.contains([' ', ':', '#', ';']);
+    let literals = file.literals().into_iter().map(|(_, text)| text);
+    literals.filter(is_name).collect()
 }
 
 /// A text without the holes that it begins with.
