@@ -2,7 +2,7 @@
 //!
 //! Where another page is right: `cargo xtask recordings --bless`, and read the difference.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, thread};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock, thread};
 
 use synprobe::{lang::Lang, model::VerdictKind, view::remedy};
 use synprobe_tests::{
@@ -63,26 +63,33 @@ const NAMES: [&str; 45] = [
     "type",
 ];
 
-/// What is wrong with the pages of each recording, by `check`.
-fn failures(check: impl Fn(&str, &Pages) -> Vec<String> + Sync) -> String {
+/// The pages of every recording, by its name. Each recording is replayed once for all tests.
+static PAGES: LazyLock<Vec<(String, Pages)>> = LazyLock::new(|| {
     let recordings = all().unwrap();
     let of = |recording: &PathBuf| {
         let name = recording.file_stem().unwrap_or_default().to_string_lossy();
-        let found = match Pages::of(recording) {
-            Ok(pages) => check(&name, &pages),
-            Err(error) => vec![format!("{error:#}")],
-        };
-        let found = found.into_iter().map(|line| format!("{name}: {line}\n"));
-        found.collect::<String>()
+        let pages = Pages::of(recording).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        (name.into_owned(), pages)
     };
     thread::scope(|scope| {
         let workers: Vec<_> = recordings
             .chunks(recordings.len().div_ceil(WORKERS))
-            .map(|some| scope.spawn(|| some.iter().map(of).collect::<String>()))
+            .map(|some| scope.spawn(|| some.iter().map(of).collect::<Vec<_>>()))
             .collect();
         let found = workers.into_iter().map(|worker| worker.join().unwrap());
-        found.collect()
+        found.flatten().collect()
     })
+});
+
+/// What is wrong with the pages of each recording, by `check`.
+fn failures(check: impl Fn(&Pages) -> Vec<String>) -> String {
+    let lines = |(name, pages): &(String, Pages)| {
+        let found = check(pages).into_iter();
+        found
+            .map(|line| format!("{name}: {line}\n"))
+            .collect::<String>()
+    };
+    PAGES.iter().map(lines).collect()
 }
 
 /// The sentences of a remedy, and its comment.
@@ -95,7 +102,7 @@ fn sentences(remedy: &str) -> Vec<&str> {
 
 #[test]
 fn each_text_of_a_recording_has_one_translation() {
-    let failures = failures(|_, pages| {
+    let failures = failures(|pages| {
         let remedies = pages.remedies.iter().flat_map(|remedy| sentences(remedy));
         let texts = pages.facts.iter().map(String::as_str).chain(remedies);
         let mut wrong = Vec::new();
@@ -136,7 +143,7 @@ fn without_commands(page: &str, remedies: &[String]) -> String {
 
 #[test]
 fn no_english_is_left_on_a_page() {
-    let failures = failures(|_, pages| {
+    let failures = failures(|pages| {
         let prose = without_commands(&pages.chinese, &pages.remedies);
         let mut wrong = Vec::new();
         // A rule of a packet filter stands as it is.
@@ -181,13 +188,20 @@ fn commands(page: &str, remedies: &[String]) -> Vec<String> {
 
 #[test]
 fn the_page_has_the_numbers_and_commands_of_the_english_one() {
-    let failures = failures(|_, pages| {
+    let failures = failures(|pages| {
         let mut wrong = Vec::new();
         let chinese = numbers(&pages.chinese);
         for (number, times) in numbers(&pages.english) {
             let shown = chinese.get(number).copied().unwrap_or(0);
             if shown < times {
                 wrong.push(format!("{number}: {shown} times, not {times}"));
+            }
+        }
+        for name in VerdictKind::ALL.iter().map(|kind| kind.name()) {
+            // One without a hyphen may be a word of a sentence.
+            let times = |page: &str| page.matches(name).count();
+            if name.contains('-') && times(&pages.english) != times(&pages.chinese) {
+                wrong.push(name.to_owned());
             }
         }
         let [english, chinese] =
@@ -202,7 +216,7 @@ fn the_page_has_the_numbers_and_commands_of_the_english_one() {
 
 #[test]
 fn lines_fit_the_width_and_break_where_chinese_may() {
-    let failures = failures(|_, pages| {
+    let failures = failures(|pages| {
         let too_long = |line: &&str| {
             let longest = line.split(' ').map(UnicodeWidthStr::width).max();
             line.width() > WIDTH && !line.contains('\'') && longest < Some(WIDTH - 20)

@@ -173,7 +173,9 @@ impl<'a> Matching<'a> {
             HoleKind::Dropped => self.text(content).map(|_| String::new()),
             HoleKind::Any if content.is_empty() => None,
             HoleKind::Any => Some(self.text(content).unwrap_or_else(as_it_is)),
-            HoleKind::Plain => self
+            HoleKind::Name if content.is_empty() => None,
+            HoleKind::Name if self.all.exactly(content).is_some() => Some(as_it_is()),
+            HoleKind::Name | HoleKind::Plain => self
                 .text(content)
                 .or_else(|| needs_none(content).then(as_it_is)),
             HoleKind::List => self.list(content),

@@ -123,6 +123,49 @@ fn a_text_is_translated_whole_or_not_at_all() {
     assert_eq!(Lang::En.say("once"), "once");
 }
 
+/// A process has whatever name, and it is no text.
+#[test]
+fn names_stay_as_they_are() {
+    for (english, chinese) in [
+        (
+            "server 0.0.0.0:80 (client/7)",
+            "服务端 0.0.0.0:80（client/7）",
+        ),
+        ("server 0.0.0.0:80 (client)", "服务端 0.0.0.0:80（client）"),
+        ("client (open) to port 80", "客户端（open），目的端口 80"),
+        (
+            "client (\"a b\"/7 of c.service) to port 80",
+            "客户端（c.service 的 \"a b\"/7），目的端口 80",
+        ),
+        (
+            "client (\"to port 1\"/7) to port 80",
+            "客户端（\"to port 1\"/7），目的端口 80",
+        ),
+        (
+            "server [::]:80 (checkout (web/prod) pid 7), netns blue",
+            "服务端 [::]:80（checkout（web/prod）pid 7），netns blue",
+        ),
+        (
+            "reset closed it after 1.00 s, while it was open",
+            "reset 在 1.00 s 后将其关闭，当时握手尚未完成",
+        ),
+        (
+            "the application closed it after 1.00 s, while it was open",
+            "应用在 1.00 s 后将其关闭，当时握手尚未完成",
+        ),
+        (
+            "server: its main thread sleeps in futex_do_wait",
+            "server：其主线程睡眠在 futex_do_wait",
+        ),
+        (
+            "1 problem. Cause: refused, client (refused/1) to port 80.",
+            "1 个问题。原因：refused，客户端（refused/1），目的端口 80。",
+        ),
+    ] {
+        assert_eq!(Lang::Zh.say(english), chinese);
+    }
+}
+
 /// A process chooses its name; what it costs is bounded.
 #[test]
 fn a_hostile_text_is_given_up_soon() {

@@ -16,6 +16,8 @@ pub(super) enum HoleKind {
     Number,
     /// `{n:word}`: one word, or a name in quotes, and it stays as it is: names, addresses.
     Word,
+    /// `{n:name}`: what a process, unit or pod is called. A name that is a text of a table too stays as it is.
+    Name,
     /// `{n:addr}`: an IP address, with a port or without; stays as it is.
     Address,
     /// `{n:raw}`: anything, and it stays as it is: names, commands, rules.
@@ -41,7 +43,7 @@ impl HoleKind {
     pub fn is_phrase(self) -> bool {
         !matches!(
             self,
-            Self::Word | Self::Address | Self::Raw | Self::Any | Self::Number
+            Self::Word | Self::Name | Self::Address | Self::Raw | Self::Any | Self::Number
         )
     }
 
@@ -50,6 +52,7 @@ impl HoleKind {
             "" => Self::Plain,
             "num" => Self::Number,
             "word" => Self::Word,
+            "name" => Self::Name,
             "addr" => Self::Address,
             "raw" => Self::Raw,
             "any" => Self::Any,

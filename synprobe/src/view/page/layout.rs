@@ -159,7 +159,10 @@ impl Sheet {
         let remedy = format::safe(remedy);
         let (steps, comment) = remedy::steps(&remedy);
         let lang = self.style.lang;
-        let comment = lang.say(comment);
+        let (comment, open, close) = match lang.translated(comment) {
+            Some(translated) => (translated, "（", "）"),
+            None => (comment.to_owned(), "(", ")"),
+        };
         let mut label = "do";
         let last = steps.len().saturating_sub(1);
         for (n, step) in steps.iter().enumerate() {
@@ -192,7 +195,7 @@ impl Sheet {
                 self.command(step.command);
             }
             if n == last && !comment.is_empty() {
-                self.filled("", &format!("({comment})"));
+                self.filled("", &format!("{open}{comment}{close}"));
             }
         }
     }
