@@ -2,6 +2,9 @@
 //!
 //! Where another page is right: `cargo xtask recordings --bless`, and read the difference.
 
+// The whole crate is tests: one that cannot replay a recording fails.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock, thread};
 
 use synprobe::{lang::Lang, model::VerdictKind, view::remedy};

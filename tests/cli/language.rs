@@ -34,22 +34,18 @@ pub fn of_the_page() -> Result<()> {
     let cause = "1 个问题。原因：accept-queue-full，服务端 0.0.0.0:8080";
     ensure!(chinese.out.contains(cause), "{chinese:?}");
     let zh = "zh_CN.UTF-8";
-    let locales: [(&[&str], &[(&str, &str)], &Ran); 6] = [
-        (&[], &[("LANG", zh)], &chinese),
-        (
-            &[],
-            &[("LC_ALL", ""), ("LC_MESSAGES", zh), ("LANG", "C")],
-            &chinese,
-        ),
-        (&[], &[("LC_ALL", "C.UTF-8"), ("LANG", zh)], &english),
-        (&[], &[("LANG", "zh_TW.UTF-8")], &english),
-        (&["--lang", "en"], &[("LC_ALL", zh)], &english),
-        (&["--lang", "zh"], &[("LC_ALL", "en_US.UTF-8")], &chinese),
-    ];
-    for (options, variables, wanted) in locales {
+    let check = |options: &[&str], variables: &[(&str, &str)], wanted: &Ran| -> Result<()> {
         let ran = diagnose(options, variables)?;
         ensure!(ran.out == wanted.out, "{options:?} {variables:?}: {ran:?}");
-    }
+        Ok(())
+    };
+    check(&[], &[("LANG", zh)], &chinese)?;
+    let messages = [("LC_ALL", ""), ("LC_MESSAGES", zh), ("LANG", "C")];
+    check(&[], &messages, &chinese)?;
+    check(&[], &[("LC_ALL", "C.UTF-8"), ("LANG", zh)], &english)?;
+    check(&[], &[("LANG", "zh_TW.UTF-8")], &english)?;
+    check(&["--lang", "en"], &[("LC_ALL", zh)], &english)?;
+    check(&["--lang", "zh"], &[("LC_ALL", "en_US.UTF-8")], &chinese)?;
     let json = diagnose(&["--format", "json"], &[])?;
     let in_chinese = diagnose(&["--format", "json", "--lang", "zh"], &[("LC_ALL", zh)])?;
     ensure!(
