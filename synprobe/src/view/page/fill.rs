@@ -82,7 +82,7 @@ mod tests {
             assert_eq!(again, text.replace(' ', ""), "{width}: {lines:?}");
             for line in &lines {
                 // `（TCPReqQFullDrop），` is the longest part.
-                assert!(columns(line) <= width.max(20), "{width}: {line:?}");
+                assert!(columns(line) <= width.max(21), "{width}: {line:?}");
                 assert!(!line.starts_with(|c| CLOSING.contains(c)), "{line:?}");
                 assert!(!line.ends_with(|c| OPENING.contains(c)), "{line:?}");
             }
