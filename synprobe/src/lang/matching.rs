@@ -161,7 +161,12 @@ impl<'a> Matching<'a> {
     fn content(&mut self, kind: HoleKind, content: &str) -> Option<String> {
         let as_it_is = || content.to_owned();
         match kind {
-            HoleKind::Number => is_number(content).then(as_it_is),
+            HoleKind::Number if is_number(content) => Some(as_it_is()),
+            HoleKind::Number => {
+                let (low, high) = content.split_once(" to ")?;
+                let is_range = is_number(low) && is_number(high);
+                is_range.then(|| self.text(content)).flatten()
+            }
             HoleKind::Word => is_word(content).then(as_it_is),
             HoleKind::Address => is_address(content).then(as_it_is),
             HoleKind::Raw => (!content.is_empty()).then(as_it_is),

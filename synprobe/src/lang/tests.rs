@@ -1,6 +1,9 @@
 //! The mechanism, and what every table must keep to.
 
-use super::*;
+use super::{
+    wording::{HoleKind, Wording, WordingPiece},
+    *,
+};
 
 #[test]
 fn a_locale_names_its_language() {
@@ -121,6 +124,51 @@ fn a_text_is_translated_whole_or_not_at_all() {
         assert_eq!(said(TABLE, text), None, "{text}");
     }
     assert_eq!(Lang::En.say("once"), "once");
+}
+
+/// With something in each hole, an entry is what it was written for, and no other entry comes before it.
+#[test]
+fn each_entry_is_reached() {
+    let all = Translations::new(&ZH);
+    let entries = Lang::Zh.entries().unwrap();
+    let mut wrong = Vec::new();
+    for (table, entry) in entries {
+        let wording = Wording::new(&entry).unwrap();
+        let sample = |kind: HoleKind| match kind {
+            HoleKind::Number => "7",
+            HoleKind::Word => "x1",
+            HoleKind::Address => "10.0.0.1:80",
+            HoleKind::Name | HoleKind::Any => "java/99",
+            HoleKind::Raw => "tcp dport 80 drop",
+            HoleKind::Phrase | HoleKind::Term | HoleKind::List => "once",
+            HoleKind::Whole => "no ICMP error",
+            HoleKind::Optional | HoleKind::Dropped => "",
+            HoleKind::Plain => "1.02 s",
+        };
+        let pieces = wording.english.iter().map(|piece| match piece {
+            WordingPiece::Text(text) => text.as_str(),
+            WordingPiece::Hole(hole) => sample(wording.kinds[*hole]),
+        });
+        let text: String = pieces.collect();
+        let meant = match wording.kinds.is_empty() {
+            true => Some(entry.translated.clone()),
+            false => matching::Matching::new(&all).wording(&wording, &text),
+        };
+        let found = all.of(&text);
+        if found.is_none() || found != meant || all.readings(&text).len() != 1 {
+            let at = format!("{table}:{}", entry.line);
+            wrong.push(format!("{at}: {text:?}: {found:?}, not {meant:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn facts_that_were_added_up_have_ranges() {
+    let text = "completed after 1.02 s and 2 to 3 SYN-ACKs, each time because our timer fired (at least 4 of them)";
+    let wanted =
+        "在 1.02 s 后完成，共发送 2 到 3 个 SYN-ACK，每次都是因为本机定时器到期（其中至少 4 个）";
+    assert_eq!(Lang::Zh.say(text), wanted);
 }
 
 /// A process has whatever name, and it is no text.

@@ -12,7 +12,8 @@ pub(super) const JOINTS: [char; 5] = [';', ',', ' ', ':', '.'];
 pub(super) enum HoleKind {
     /// `{n}`: nothing, a phrase that has a translation, or what needs none: names, numbers, units.
     Plain,
-    /// `{n:num}`: digits, with a point or without; stays as it is.
+    /// `{n:num}`: digits, with a point or without, which stay as they are; or two such numbers with `to` between:
+    /// the page makes a range of facts that differ in a number.
     Number,
     /// `{n:word}`: one word, or a name in quotes, and it stays as it is: names, addresses.
     Word,
