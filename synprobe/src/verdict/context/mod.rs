@@ -11,6 +11,7 @@ mod destinations;
 mod drop_words;
 mod drops;
 mod early_resets;
+mod ends;
 mod existing;
 mod fanout;
 mod forwarding;
@@ -34,10 +35,7 @@ mod unanswered;
 mod whose_drop;
 mod window;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 pub use accept_waits::AcceptWaits;
 pub use answers::RefusedAnswer;
@@ -45,6 +43,7 @@ pub use checksum::tell_offload_from_damage;
 pub use closed_listeners::ClosedListener;
 pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, times};
 pub use early_resets::EarlyResetSum;
+pub use ends::Ends;
 pub use existing::{SynAtExisting, kill};
 pub use fanout::Fanout;
 pub use forwarding::Forwarding;
@@ -66,37 +65,8 @@ use crate::{
         Body, Connection, HalfOpenCounts, Handshake, Line, Outcome, PathQuestion, ReturnPath, Role,
         TcpState, TupleHolder,
     },
-    util::{addresses::mapped, bounded::Bounded, table_bounds::TableBounds},
+    util::{bounded::Bounded, table_bounds::TableBounds},
 };
-
-/// Both ends of a connection, in no order: a packet and a socket have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ends([([u8; 16], u16); 2]);
-
-impl Ends {
-    /// From two ends, addresses IPv4-mapped.
-    pub fn new(one: ([u8; 16], u16), other: ([u8; 16], u16)) -> Self {
-        if one <= other {
-            Self([one, other])
-        } else {
-            Self([other, one])
-        }
-    }
-
-    /// From the addresses and ports of two ends.
-    pub fn between(one: SocketAddr, other: SocketAddr) -> Self {
-        let flat = |end: SocketAddr| (mapped(end.ip()), end.port());
-        Self::new(flat(one), flat(other))
-    }
-
-    /// Of a connection whose ports are known.
-    pub fn of(c: &Connection) -> Option<Self> {
-        Some(Self::new(
-            (mapped(c.local_addr), c.local_port?),
-            (mapped(c.peer_addr), c.peer_port?),
-        ))
-    }
-}
 
 /// What verdicts know beside the handshake itself.
 #[derive(Default)]
