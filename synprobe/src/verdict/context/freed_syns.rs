@@ -58,7 +58,7 @@ impl Context {
             None => String::new(),
         };
         Some(format!(
-            "its SYN was freed {}{by}, without a reason: whether it was sent before is not known; some drivers free so what \
+            "its SYN was freed {}{by}, without a reason: whether it was sent before is not known, and some drivers free so what \
              they have sent",
             times(syn.count)
         ))

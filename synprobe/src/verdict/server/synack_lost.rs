@@ -76,7 +76,7 @@ impl Verdict for SynackLost {
                 "they were sent before the run: whether this host dropped them is not known",
             )
         } else if context.sees_drops && !context.losses.of_drops(h) {
-            finding.pro("during the run this host was not seen to drop any of them; a drop without a reason is not seen")
+            finding.pro("during the run this host was not seen to drop any of them, and a drop without a reason is not seen")
         } else {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };

@@ -207,7 +207,7 @@ mod tests {
                 true,
             ),
             (
-                "during the run this host was not seen to drop any of them; a drop without a reason is not seen",
+                "during the run this host was not seen to drop any of them, and a drop without a reason is not seen",
                 true,
             ),
             (
@@ -219,7 +219,7 @@ mod tests {
             added(&facts, 10),
             [
                 "the SYN-ACK was sent 1 to 3 times, and no ACK came (9 of them)",
-                "during the run this host was not seen to drop any of them; a drop without a reason is not seen"
+                "during the run this host was not seen to drop any of them, and a drop without a reason is not seen"
             ]
         );
         // All of them have it.
