@@ -8,7 +8,7 @@ use synprobe::lang::{Lang, PoEntry};
 use super::source::{self, SourceFile};
 
 /// Files whose texts are on the page of `diagnose`: folders end with `/`.
-const SAID: [&str; 13] = [
+const SAID: [&str; 17] = [
     "synprobe/src/verdict/",
     "synprobe/src/view/page/",
     "synprobe/src/view/mod.rs",
@@ -17,15 +17,23 @@ const SAID: [&str; 13] = [
     "synprobe/src/probe/losses.rs",
     "synprobe/src/track/",
     "synprobe/src/diag/icmp/message.rs",
+    "synprobe/src/diag/namespaces.rs",
+    "synprobe-common/src/sys/fd_limit.rs",
     "synprobe/src/engine/losses.rs",
     "synprobe/src/engine/refusals.rs",
     "synprobe/src/engine/syn_refusals.rs",
     "synprobe/src/pipeline/losses.rs",
+    "synprobe/src/pipeline/enrich.rs",
+    "synprobe/src/probe/half_open_source/programs.rs",
     "synprobe-ebpf/src/config.rs",
 ];
 
 /// Of these files only phrases: a single word is a name of the kernel's.
-const PHRASES: [&str; 2] = ["synprobe/src/probe/hooks.rs", "synprobe-ebpf/src/config.rs"];
+const PHRASES: [&str; 3] = [
+    "synprobe/src/probe/hooks.rs",
+    "synprobe/src/probe/half_open_source/programs.rs",
+    "synprobe-ebpf/src/config.rs",
+];
 
 /// Of these paths no text is on the page.
 const OTHER_FILES: [&str; 2] = [

@@ -40,8 +40,14 @@ impl<'a> Matching<'a> {
         }
     }
 
-    /// The translation of a whole text or phrase.
-    pub fn text(&mut self, text: &str) -> Option<String> {
+    /// The translation of a text; `None`: there is none, or it takes too long to find.
+    pub fn translated(mut self, text: &str) -> Option<String> {
+        let said = self.text(text);
+        said.filter(|_| self.tries <= MOST_TRIES)
+    }
+
+    /// The same of a text in a text.
+    fn text(&mut self, text: &str) -> Option<String> {
         if let Some(said) = self.all.exactly(text) {
             return Some(said.to_owned());
         }
@@ -137,7 +143,7 @@ impl<'a> Matching<'a> {
             Some(WordingPiece::Text(next)) => {
                 rest.match_indices(&**next).map(|(at, _)| at).collect()
             }
-            Some(WordingPiece::Hole(_)) => between_words(rest, kind.is_phrase()),
+            Some(WordingPiece::Hole(_)) => between_words(rest, kind.is_greedy()),
         };
         for end in ends {
             self.tries += 1;
@@ -192,23 +198,22 @@ impl<'a> Matching<'a> {
         said.or_else(|| (!item.is_empty() && needs_none(item)).then(|| item.to_owned()))
     }
 
+    /// A rule of a packet filter is whatever it is: what can be two items is two.
     fn list(&mut self, list: &str) -> Option<String> {
-        if let Some(one) = self.item(list) {
-            return Some(one);
-        }
-        SEPARATORS.iter().find_map(|(separator, of_translation)| {
+        let several = SEPARATORS.iter().find_map(|(separator, of_translation)| {
             let mut at = list.match_indices(separator);
             at.find_map(|(at, _)| {
                 let first = self.item(&list[..at])?;
                 let others = self.list(&list[at + separator.len()..])?;
                 Some(format!("{first}{of_translation}{others}"))
             })
-        })
+        });
+        several.or_else(|| self.item(list))
     }
 }
 
-/// Where a hole may end that another one follows: nowhere in a word. Of a phrase as much as possible is tried first,
-/// of anything else as little.
+/// Where a hole may end that another one follows: nowhere in a word. Of phrases as much as possible is tried first, of
+/// names as little.
 fn between_words(rest: &str, longest_first: bool) -> Vec<usize> {
     let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
     let in_a_word = |at: &usize| {
@@ -239,6 +244,10 @@ fn joined<'p>(pieces: impl Iterator<Item = &'p str>) -> String {
         }
         if text.ends_with(|c: char| is_mark(c) || c == ' ') {
             piece = piece.trim_start_matches(' ');
+        }
+        let before = text.trim_end_matches(' ');
+        if before.ends_with(is_han) && piece.starts_with(is_han) {
+            text.truncate(before.len());
         }
         let (last, first) = (text.chars().next_back(), piece.chars().next());
         if let (Some(last), Some(first)) = (last, first)

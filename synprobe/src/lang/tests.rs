@@ -171,6 +171,59 @@ fn facts_that_were_added_up_have_ranges() {
     assert_eq!(Lang::Zh.say(text), wanted);
 }
 
+/// Sentences that are put together from many parts.
+#[test]
+fn parts_of_parts_are_translated() {
+    for (english, chinese) in [
+        (
+            "this host dropped the SYN that it was to forward from eth0 to eth1, from 10.0.0.1:40000 to 10.0.1.50:8080, \
+             twice: the next hop does not answer ARP or neighbour discovery (NEIGH_FAILED at __neigh_event_send); in \
+             namespace node; after DNAT to 10.0.1.50:8080: its sequence number is that of this handshake",
+            "本机在转发（从 eth0 到 eth1）时丢弃了从 10.0.0.1:40000 到 10.0.1.50:8080 的 SYN，共 2 次：\
+             下一跳不应答 ARP 或邻居发现（NEIGH_FAILED，位于 __neigh_event_send）；在命名空间 node 中；\
+             DNAT 到 10.0.1.50:8080 之后：序列号与这次握手一致",
+        ),
+        (
+            "rules that can have done it: table inet f chain in handle 7: tcp dport 80 drop (it counted 3 times); \
+             table inet f chain in: policy drop (not fully understood); and 2 more; and perhaps others: not all \
+             could be read (rules read 1.20 s after it)",
+            "可能是以下规则：table inet f chain in handle 7: tcp dport 80 drop（计数 3 次）；\
+             table inet f chain in: policy drop（未能完全解析）；另有 2 条；可能还有其他：\
+             未能全部读取（规则在丢包之后 1.20 s 读取）",
+        ),
+        (
+            "ListenOverflows of the host's namespace rose by 864: SYNs or final ACKs found a full accept queue, and \
+             no check found one full; sk_drops rose at 0.0.0.0:80 (java/9) by 800, [::]:81 by 64",
+            "主机命名空间的 ListenOverflows 增加了 864：SYN 或第三次握手的 ACK 遇到了已满的全连接队列，\
+             而各次检查都没有发现队列已满；sk_drops 增加的有：0.0.0.0:80（java/9）增加 800、[::]:81 增加 64",
+        ),
+        (
+            "this accounts for 3 of 5 SYNs without a useful answer",
+            "没有有效应答的 5 个 SYN 中，这可以解释 3 个",
+        ),
+        (
+            "10 half-opens of 3 connections: 7 end not seen, 3 timed out; the longest at least 5.00 s; retransmitted \
+             1 to 5 times; 2 whose peer repeated its SYN",
+            "10 个半连接（来自 3 条连接）：7 个结束未被看到、3 个超时；最长至少 5.00 s；重传 1 到 5 次；\
+             其中 2 个的对端重发了 SYN",
+        ),
+        (
+            "a RST without an ACK from 10.0.0.9:80 came, twice, and TCP refused it: in SYN_SENT only a RST that \
+             acknowledges the SYN counts (RFC 9293) (TCP_RESET)",
+            "收到来自 10.0.0.9:80 的不带 ACK 的 RST，2 次，TCP 拒绝了它：\
+             在 SYN_SENT 状态，只有确认了 SYN 的 RST 才有效（RFC 9293）（TCP_RESET）",
+        ),
+        (
+            "3 connections to port 80 completed the handshake and were reset 1.00 ms (median; 20 µs to 3.00 ms) after \
+             it: a RST came, and no data before it (counted in 2 of the handshakes)",
+            "3 条到端口 80 的连接完成握手后在 1.00 ms（中位数；20 µs 到 3.00 ms）后被重置：\
+             收到 RST，此前没有收到数据（统计自其中 2 次握手）",
+        ),
+    ] {
+        assert_eq!(Lang::Zh.say(english), chinese);
+    }
+}
+
 /// A process has whatever name, and it is no text.
 #[test]
 fn names_stay_as_they_are() {

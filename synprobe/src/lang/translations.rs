@@ -62,7 +62,7 @@ impl Translations {
 
     /// The translation of a text; `None`: there is none.
     pub fn of(&self, english: &str) -> Option<String> {
-        Matching::new(self).text(english)
+        Matching::new(self).translated(english)
     }
 
     /// The translations of a text by the wordings of the first rank that has one.

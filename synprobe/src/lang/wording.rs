@@ -40,11 +40,11 @@ pub(super) enum HoleKind {
 }
 
 impl HoleKind {
-    /// Whether a text with a translation, and no name, is expected.
-    pub fn is_phrase(self) -> bool {
+    /// Whether it takes as much as it can, where another hole follows.
+    pub fn is_greedy(self) -> bool {
         !matches!(
             self,
-            Self::Word | Self::Name | Self::Address | Self::Raw | Self::Any | Self::Number
+            Self::Word | Self::Name | Self::Address | Self::Any | Self::Number
         )
     }
 
