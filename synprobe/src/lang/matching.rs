@@ -287,3 +287,33 @@ fn needs_none(text: &str) -> bool {
         !is_prose || UNITS.contains(&word)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ZH, *};
+
+    /// A process chooses its name; what it costs is bounded.
+    #[test]
+    fn a_hostile_text_is_given_up() {
+        let all = Translations::new(&ZH);
+        for part in [
+            ": the SYN-ACK was sent , and ",
+            " of (a) after 3 in x; ",
+            ", 7 open, 3 reset",
+            "for example: 3 to 5 ",
+        ] {
+            let text = format!("listener {}", part.repeat(80));
+            let mut matching = Matching::new(&all);
+            assert_eq!(matching.text(&text), None, "{text}");
+            // Where the bound is reached, each level that is left may still count once.
+            assert!(
+                matching.tries < 2 * MOST_TRIES,
+                "{part}: {}",
+                matching.tries
+            );
+            assert_eq!(Matching::new(&all).translated(&text), None);
+        }
+        let too_long = "once".repeat(LONGEST);
+        assert_eq!(Matching::new(&all).translated(&too_long), None);
+    }
+}

@@ -198,6 +198,12 @@ fn parts_of_parts_are_translated() {
              而各次检查都没有发现队列已满；sk_drops 增加的有：0.0.0.0:80（java/9）增加 800、[::]:81 增加 64",
         ),
         (
+            "this rule can have done it: table inet f chain in handle 7: tcp dport 80 drop (rules read 9.00 s before it) \
+             (counted in 2 of the handshakes)",
+            "可能是这条规则：table inet f chain in handle 7: tcp dport 80 drop（规则在丢包之前 9.00 s 读取）\
+             （统计自其中 2 次握手）",
+        ),
+        (
             "this accounts for 3 of 5 SYNs without a useful answer",
             "没有有效应答的 5 个 SYN 中，这可以解释 3 个",
         ),
@@ -265,15 +271,6 @@ fn names_stay_as_they_are() {
     ] {
         assert_eq!(Lang::Zh.say(english), chinese);
     }
-}
-
-/// A process chooses its name; what it costs is bounded.
-#[test]
-fn a_hostile_text_is_given_up_soon() {
-    let text = "listener ".to_owned() + &": the SYN-ACK was sent , and ".repeat(100);
-    let begun = std::time::Instant::now();
-    assert_eq!(said(TABLE, &text), None);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
 }
 
 #[test]
