@@ -84,22 +84,37 @@ fn behind_holes(text: &str) -> &str {
     rest
 }
 
-/// The sentences of a remedy's steps, and its comment: what is left without its commands.
+/// Whether a step of a remedy is a command: it begins with a program, or is all holes.
+fn is_command(step: &str, programs: &BTreeSet<String>) -> bool {
+    let rest = behind_holes(step);
+    let first = rest.split(' ').next().unwrap_or_default();
+    rest.is_empty() || programs.contains(first)
+}
+
+/// Where the command of a step begins.
+fn command_of(step: &str, programs: &BTreeSet<String>) -> Option<usize> {
+    let mut colons = step.match_indices(": ").map(|(at, _)| at);
+    match is_command(step, programs) {
+        true => Some(0),
+        false => colons.find(|at| is_command(&step[at + 2..], programs)),
+    }
+}
+
+/// The sentences of a remedy's steps, and its comment: what is left without its commands. A text without a command is
+/// one sentence.
 fn sentences<'t>(text: &'t str, programs: &BTreeSet<String>) -> Vec<&'t str> {
-    let is_command = |text: &str| {
-        let rest = behind_holes(text);
-        let first = rest.split(' ').next().unwrap_or_default();
-        rest.is_empty() || programs.contains(first)
-    };
     let (steps, comment) = text.split_once(" # ").unwrap_or((text, ""));
-    let steps = steps.split("; ").filter(|step| !is_command(step));
-    let sentence = |step: &'t str| {
-        let mut colons = step.match_indices(": ");
-        let end = colons.find(|(at, _)| is_command(&step[at + 2..]));
-        end.map_or(step, |(at, _)| &step[..at])
-    };
-    steps
-        .map(sentence)
+    let of_steps = steps.split("; ").filter(|step| !step.is_empty());
+    let steps: Vec<_> = of_steps
+        .map(|step| (step, command_of(step, programs)))
+        .collect();
+    if steps.iter().all(|(_, command)| command.is_none()) {
+        return vec![text];
+    }
+    let sentences = steps
+        .into_iter()
+        .map(|(step, command)| &step[..command.unwrap_or(step.len())]);
+    sentences
         .chain([comment])
         .filter(|sentence| !sentence.is_empty())
         .collect()
@@ -252,6 +267,8 @@ fn a_text_without_a_translation_is_found() {
         "see the cat: {run}ss -ltn; ip rule",
         "ip rule # feed the cat",
         "{n} cats were seen",
+        // Nothing says that these two are steps of a remedy.
+        "no ICMP error; no answer came",
     ] {
         assert_eq!(texts.missing(text, &programs).len(), 1, "{text}");
     }
