@@ -10,7 +10,7 @@ use super::{
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 
 /// Reasons for dropping a packet whose address is not configured. In the handshake's own namespace this host
-/// is to blame; in another one the packet has merely come to the wrong place.
+/// is to blame; in another one the answer to a forged peer has merely come where nobody has its address.
 const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 
 /// Routes that the sum of many handshakes quotes.
@@ -34,7 +34,11 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
         .filter(|d| {
             // The SYN that its own next hop does not take is another matter.
             let is_own_syn = h.connection.role == Role::Client && d.packet == Packet::Syn;
-            d.netns == h.connection.netns || is_own_syn || !NOBODYS.contains(&&*d.reason)
+            // A client of this host is a socket of its kernel: its answers belong to an address. A peer may be forged, or
+            // have a TCP of its own beside the kernel's.
+            let c = &h.connection;
+            let is_its_own = c.role == Role::Client && d.is_of(h) == DropIsOf::This;
+            d.netns == c.netns || is_own_syn || is_its_own || !NOBODYS.contains(&&*d.reason)
         })
         // ICMP and errno report an unanswered neighbour query too.
         .filter(|d| !(answered && (d.is_of_neighbour() || is_of_a_router(d, h))))
@@ -485,6 +489,34 @@ mod tests {
             });
             assert_eq!(verdict_of(&h, context).0, Some(verdict));
         }
+    }
+
+    #[test]
+    fn a_router_that_does_not_forward_answers_to_a_client_throws_them_away() {
+        let of_router = |h: &Handshake| DroppedPacket {
+            netns: 7,
+            incoming: true,
+            syn_seq: Some(5),
+            reason: "IP_INADDRERRORS".into(),
+            ..discard(h, Packet::SynAck, 3)
+        };
+        let due = (Some(VerdictKind::DroppedHere), Confidence::Certain);
+        // A client of this host.
+        let mut h = active(Outcome::TimedOut);
+        (h.retransmits, h.facts.syn_seq) = (2, Some(5));
+        let mut context = Context::default();
+        context.note_drop(of_router(&h));
+        assert_eq!(verdict_of(&h, context), due);
+        // A peer: what became of the SYN-ACKs is said all the same.
+        let mut h = half_open(Outcome::Expired);
+        (h.facts.syn_seq, h.retransmits_by_peer) = (Some(5), 1);
+        let mut context = Context::default();
+        context.sees_drops = true;
+        context.note_drop(of_router(&h));
+        let got = judged(&h, context);
+        assert_eq!(got.verdict, Some(VerdictKind::SynackLost));
+        let says = |words: &str| got.evidence.iter().any(|e| e.fact.contains(words));
+        assert!(says("this host dropped the SYN-ACK") && !says("was not seen to drop"));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use crate::{
     model::{Handshake, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, enter_of, tcp_flags, times},
+    verdict::{
+        Context, Explanation, Finding, Verdict, context::Packet, enter_of, tcp_flags, times,
+    },
 };
 
 /// As long as a client repeats its SYN, seconds.
@@ -71,7 +73,11 @@ impl Verdict for SynackLost {
             times(h.retransmits.saturating_add(1))
         ));
         finding = finding.maybe_contra(way_back_is_open);
-        finding = if unwatched {
+        let mut drops = context.drops_of_handshake(h).into_iter();
+        let dropped = drops.find(|d| d.packet == Packet::SynAck);
+        finding = if let Some(dropped) = dropped {
+            finding.pro(context.fact_of_drop(dropped, h))
+        } else if unwatched {
             finding.contra(
                 "they were sent before the run: whether this host dropped them is not known",
             )
