@@ -17,18 +17,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::machine::GuestMachine;
+
 /// Prefix of every line of init.
 const MARK: &str = "synprobe-vm:";
-const QEMU: &str = "qemu-system-x86_64";
 /// Memory of the guest.
 const MEMORY_MB: u32 = 1024;
-/// All emulated CPU features except those that are slow to emulate: string instructions (erms, fsrm), five
-/// page table levels (la57), and smap. `cmpxchg16b` is off too: on 6.8 a guest crashed in the kernel's
-/// allocator because the emulator (7.2) lost flags in that instruction.
-const CPU: &str = "max,-erms,-fsrm,-la57,-smap,-cx16";
 /// `maxcpus`: the second CPU exists but is offline, for the tests of CPU hotplug. `mitigations`: they are
 /// slow in an emulator. `thash_entries`: socket dumps walk the whole table.
-const KERNEL: &str = "console=ttyS0 loglevel=4 panic=-1 rdinit=/init maxcpus=1 mitigations=off \
+const KERNEL: &str = "loglevel=4 panic=-1 rdinit=/init maxcpus=1 mitigations=off \
                       thash_entries=1024";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -151,11 +148,19 @@ impl GuestReport {
 /// # Errors
 ///
 /// When qemu cannot be started, or the guest takes longer than `patience`.
-pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> Result<GuestReport> {
+pub fn boot(
+    machine: GuestMachine,
+    image: &Path,
+    initramfs: &Path,
+    log: &Path,
+    patience: Duration,
+) -> Result<GuestReport> {
     let serial = File::create(log)?;
-    let mut command = Command::new(QEMU);
+    let qemu = machine.qemu();
+    let mut command = Command::new(qemu);
     command
-        .args(["-accel", "tcg", "-cpu", CPU, "-smp", "2"])
+        .args(["-accel", "tcg", "-smp", "2"])
+        .args(machine.hardware())
         .args(["-icount", "shift=0,sleep=off", "-rtc", "clock=vm"])
         .args(["-m", &MEMORY_MB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
@@ -167,7 +172,10 @@ pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> R
         .arg(image)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", KERNEL])
+        .args([
+            "-append",
+            &format!("console={} {KERNEL}", machine.console()),
+        ])
         .stdin(Stdio::null())
         .stdout(serial.try_clone()?)
         .stderr(serial);
@@ -177,7 +185,8 @@ pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> R
         command.pre_exec(move || die_with(us));
     }
     let child = command.spawn().with_context(|| {
-        format!("{QEMU}: apt-get install --no-install-recommends qemu-system-x86")
+        let package = machine.package();
+        format!("{qemu}: apt-get install --no-install-recommends {package}")
     })?;
     let mut running = Qemu(child);
     let until = Instant::now() + patience;
@@ -188,7 +197,7 @@ pub fn boot(image: &Path, initramfs: &Path, log: &Path, patience: Duration) -> R
         if let Some(status) = running.0.try_wait()? {
             let mut report = GuestReport::parse(&String::from_utf8_lossy(&fs::read(log)?));
             report.processor = processor;
-            ensure!(status.success() || report.success, "{QEMU}: {status}");
+            ensure!(status.success() || report.success, "{qemu}: {status}");
             return Ok(report);
         }
         if Instant::now() >= until {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::machine::GuestMachine;
 use crate::workspace::root;
 
 const LIST: &str = "tests/kernels.toml";
@@ -47,6 +48,9 @@ pub struct Keys {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Kernel {
     pub name: String,
+    /// The machine that it is for.
+    #[serde(default)]
+    pub arch: GuestMachine,
     /// Only on request (`--all`, `--only`).
     #[serde(default)]
     pub on_demand: bool,

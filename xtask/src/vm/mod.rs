@@ -5,6 +5,7 @@ mod archives;
 mod guest;
 mod initramfs;
 mod kernels;
+mod machine;
 mod modules;
 mod packages;
 mod programs;
@@ -28,6 +29,7 @@ use self::{
     guest::{GuestJob, GuestReport},
     initramfs::Initramfs,
     kernels::{Kernel, KernelSource, List},
+    machine::GuestMachine,
     packages::Suite,
     programs::Programs,
 };
@@ -43,6 +45,9 @@ const SHOWN: usize = 60;
 /// `cargo xtask vm`
 #[derive(Args)]
 pub struct VmArgs {
+    /// Kernels and programs of this architecture
+    #[arg(long, value_enum, default_value_t)]
+    arch: GuestMachine,
     /// Only this kernel (repeatable)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -104,13 +109,17 @@ pub fn run(args: &VmArgs) -> Result<()> {
     fs::create_dir_all(&home)?;
     for name in &args.only {
         ensure!(
-            list.kernels.iter().any(|kernel| kernel.name == *name),
-            "no kernel {name:?} in tests/kernels.toml"
+            list.kernels
+                .iter()
+                .any(|kernel| kernel.name == *name && kernel.arch == args.arch),
+            "no kernel {name:?} for {} in tests/kernels.toml",
+            args.arch.of_debian()
         );
     }
     let wanted: Vec<_> = list
         .kernels
         .iter()
+        .filter(|kernel| kernel.arch == args.arch)
         .filter(|kernel| match args.only.as_slice() {
             [] => args.all || !kernel.on_demand,
             only => only.contains(&kernel.name),
@@ -133,7 +142,7 @@ pub fn run(args: &VmArgs) -> Result<()> {
     if args.fetch {
         return enough(found.len(), wanted.len(), "were fetched");
     }
-    let programs = Programs::build(&args.tests)?;
+    let programs = Programs::build(&args.tests, args.arch)?;
     let outcomes = all(&home, &found, &programs, args);
     let passed = outcomes.iter().filter(|outcome| outcome.passed).count();
     println!();
@@ -179,7 +188,7 @@ fn find(
             suite,
             package,
         } => {
-            let apt = suite_of(home, archive, list, addresses, suite)
+            let apt = suite_of(home, kernel.arch, archive, list, addresses, suite)
                 .with_context(|| format!("suite {suite}"))?;
             let unpacked = apt.unpack(package)?;
             Ok(AvailableKernel {
@@ -195,6 +204,7 @@ fn find(
 /// One suite of an archive. Fetches the archive's keys first where the system does not have them.
 fn suite_of(
     home: &Path,
+    machine: GuestMachine,
     archive: &str,
     list: &List,
     addresses: &Addresses,
@@ -202,13 +212,13 @@ fn suite_of(
 ) -> Result<Suite> {
     let address = |name: &str| addresses.of(name, list.archive(name)?);
     let Some(keys) = &list.archive(archive)?.keys else {
-        return Suite::fetch(home, address(archive)?, suite, None);
+        return Suite::fetch(home, machine, address(archive)?, suite, None);
     };
-    let unpacked = Suite::fetch(home, address(&keys.archive)?, &keys.suite, None)
+    let unpacked = Suite::fetch(home, machine, address(&keys.archive)?, &keys.suite, None)
         .and_then(|from| from.unpack(&keys.package))
         .with_context(|| format!("its keys, {} of {}", keys.package, keys.suite))?;
     let file = unpacked.folder.join(&keys.file);
-    Suite::fetch(home, address(archive)?, suite, Some(&file))
+    Suite::fetch(home, machine, address(archive)?, suite, Some(&file))
 }
 
 /// Finds `boot/vmlinuz-…`, or `vmlinuz` beside the modules (Debian, from 7.1 on).
@@ -271,7 +281,7 @@ fn one(home: &Path, kernel: &AvailableKernel, programs: &Programs, args: &VmArgs
     let jobs = programs.jobs(args.threads, &args.filter);
     let patience = Duration::from_secs(args.minutes * 60);
     let booted = initramfs(home, kernel, programs, &jobs)
-        .and_then(|initramfs| guest::boot(&kernel.image, &initramfs, &log, patience))
+        .and_then(|initramfs| guest::boot(args.arch, &kernel.image, &initramfs, &log, patience))
         .and_then(|report| {
             report.check(&jobs).map(|()| report.clone()).map_err(
                 // Name the kernel in every error.

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::machine::GuestMachine;
 use crate::workspace::{output, run};
 
 /// An unpacked kernel package.
@@ -36,8 +37,19 @@ impl Suite {
     /// # Errors
     ///
     /// When the archive cannot be reached, or its signature is not valid.
-    pub fn fetch(cache: &Path, archive: &str, suite: &str, keys: Option<&Path>) -> Result<Self> {
-        let home = cache.join("suites").join(suite.replace('/', "_"));
+    pub fn fetch(
+        cache: &Path,
+        machine: GuestMachine,
+        archive: &str,
+        suite: &str,
+        keys: Option<&Path>,
+    ) -> Result<Self> {
+        let architecture = machine.of_debian();
+        let mut folder = suite.replace('/', "_");
+        if machine != GuestMachine::Amd64 {
+            folder = format!("{folder}.{architecture}");
+        }
+        let home = cache.join("suites").join(folder);
         for folder in ["lists/partial", "cache/archives/partial", "debs"] {
             fs::create_dir_all(home.join(folder))?;
         }
@@ -46,7 +58,7 @@ impl Suite {
         fs::write(
             &sources,
             format!(
-                "deb [arch=amd64{}] {archive} {suite} main\n",
+                "deb [arch={architecture}{}] {archive} {suite} main\n",
                 keys.unwrap_or_default()
             ),
         )?;
@@ -57,7 +69,9 @@ impl Suite {
             format!("Dir::State::Lists={}", place("lists")),
             "Dir::State::Status=/dev/null".to_owned(),
             format!("Dir::Cache={}", place("cache")),
-            "APT::Architecture=amd64".to_owned(),
+            format!("APT::Architecture={architecture}"),
+            // Of this system there may be others, which the archive does not have.
+            format!("APT::Architectures={architecture}"),
             "APT::Sandbox::User=root".to_owned(),
             // An unmaintained suite does not change any more. Its signature is still checked.
             "Acquire::Check-Valid-Until=false".to_owned(),

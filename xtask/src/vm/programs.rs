@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::guest::GuestJob;
+use super::{guest::GuestJob, machine::GuestMachine};
 use crate::{
-    dist::{self, TARGET},
+    dist,
     workspace::{cargo, root},
 };
 
@@ -36,13 +36,13 @@ pub struct Programs {
 
 impl Programs {
     /// Builds the programs.
-    pub fn build(tests: &[String]) -> Result<Self> {
-        let synprobe = fs::read(dist::build()?)?;
+    pub fn build(tests: &[String], machine: GuestMachine) -> Result<Self> {
+        let synprobe = fs::read(dist::build_for(machine.target())?)?;
         let mut command = Command::new(cargo());
         command
             .current_dir(root())
             .args(["build", "--locked", "--profile", "guest"])
-            .args(["--target", TARGET, "-p", "synprobe-tests"])
+            .args(["--target", machine.target(), "-p", "synprobe-tests"])
             .args(["--bin", "guest-init"])
             .args(["--message-format", "json-render-diagnostics"])
             .stderr(std::process::Stdio::inherit());
