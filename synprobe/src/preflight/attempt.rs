@@ -9,11 +9,12 @@ use std::{
 // enum bpf_cmd, bpf_map_type, bpf_prog_type, bpf_attach_type (include/uapi/linux/bpf.h).
 const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
+const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const MAP_TYPE_RINGBUF: u32 = 27;
 pub(super) const SCHED_CLS: u32 = 3;
 pub(super) const RAW_TRACEPOINT: u32 = 17;
-pub(super) const TRACING: u32 = 26;
-pub(super) const TRACE_FENTRY: u32 = 24;
+const TRACING: u32 = 26;
+const TRACE_FENTRY: u32 = 24;
 
 /// `union bpf_attr` of BPF_PROG_LOAD, up to `attach_btf_id`.
 #[repr(C)]
@@ -41,6 +42,16 @@ struct ProgLoad {
     attach_btf_id: u32,
 }
 
+/// `union bpf_attr` of BPF_RAW_TRACEPOINT_OPEN, up to `prog_fd`. Without a name it attaches a program to the function
+/// that it was loaded for.
+#[repr(C)]
+#[derive(Default)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    reserved: u32,
+}
+
 /// `union bpf_attr` of BPF_MAP_CREATE, up to `map_flags`.
 #[repr(C)]
 #[derive(Default)]
@@ -61,7 +72,7 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both commands return a new descriptor, which nothing else owns.
+    // SAFETY: each command returns a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -70,7 +81,7 @@ pub(super) fn load(
     prog_type: u32,
     expected_attach_type: u32,
     attach_btf_id: u32,
-) -> io::Result<()> {
+) -> io::Result<OwnedFd> {
     // r0 = 0; exit. Bytes, because `struct bpf_insn` has bitfields.
     static PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let mut prog_name = [0; 16];
@@ -88,7 +99,22 @@ pub(super) fn load(
             ..ProgLoad::default()
         },
     )
-    .map(drop)
+}
+
+/// Loads `return 0` for the entry of a function (its BTF id). Where the kernel may accept such a program and yet be
+/// unable to attach it, attaches it too, for a moment: on arm64 before 6.4 and with CONFIG_CFI it cannot
+/// (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS; register_fentry() of kernel/bpf/trampoline.c). x86-64 always can, and is
+/// spared the wait for the detaching.
+pub(super) fn fentry(function: u32) -> io::Result<()> {
+    let program = load(TRACING, TRACE_FENTRY, function)?;
+    if cfg!(target_arch = "x86_64") {
+        return Ok(());
+    }
+    let attr = RawTracepointOpen {
+        prog_fd: program.as_raw_fd() as u32,
+        ..RawTracepointOpen::default()
+    };
+    bpf(RAW_TRACEPOINT_OPEN, &attr).map(drop)
 }
 
 /// Creates the smallest ring buffer.

@@ -12,7 +12,8 @@ pub enum Attempt {
     RawTracepoint,
     /// Load a classifier of two instructions.
     SchedCls,
-    /// Load an fentry program of two instructions for this function (its BTF id).
+    /// Load an fentry program of two instructions for this function (its BTF id), and attach it where loading does not
+    /// show whether that can be done.
     Fentry(u32),
     /// Create a ring buffer of one page.
     RingBuffer,
@@ -65,9 +66,9 @@ impl HostAccess for ThisHost {
 
     fn attempt(&self, attempt: Attempt) -> io::Result<()> {
         match attempt {
-            Attempt::RawTracepoint => attempt::load(attempt::RAW_TRACEPOINT, 0, 0),
-            Attempt::SchedCls => attempt::load(attempt::SCHED_CLS, 0, 0),
-            Attempt::Fentry(id) => attempt::load(attempt::TRACING, attempt::TRACE_FENTRY, id),
+            Attempt::RawTracepoint => attempt::load(attempt::RAW_TRACEPOINT, 0, 0).map(drop),
+            Attempt::SchedCls => attempt::load(attempt::SCHED_CLS, 0, 0).map(drop),
+            Attempt::Fentry(id) => attempt::fentry(id),
             Attempt::RingBuffer => attempt::ring_buffer(),
             Attempt::SockDiag => attempt::sock_diag(),
             Attempt::Icmp => IcmpErrors::open_here().map(drop),

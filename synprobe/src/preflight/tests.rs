@@ -428,16 +428,19 @@ fn refused_fentry_is_only_a_note() {
     let mut blob = Blob::kernel(|_| false, HOOKS);
     let proto = blob.proto(0, &[]);
     let id = blob.link(12, "tcp_conn_request", proto);
-    let host = FakeHost::good()
-        .file(KERNEL_BTF, blob.bytes())
-        .refusing(Attempt::Fentry(id), libc::EPERM);
-    let report = host.report();
-    assert_eq!(report.verdict(), Readiness::CanRun);
-    let text = report.to_string();
-    assert!(
-        text.contains("refused by this host (EPERM); not needed"),
-        "{text}"
-    );
+    let bytes = blob.bytes();
+    for (errno, words) in [
+        (libc::EPERM, "refused by this host (EPERM); not needed"),
+        (524, "cannot attach them (ENOTSUPP); not needed"),
+    ] {
+        let host = FakeHost::good()
+            .file(KERNEL_BTF, bytes.clone())
+            .refusing(Attempt::Fentry(id), errno);
+        let report = host.report();
+        assert_eq!(report.verdict(), Readiness::CanRun);
+        let text = report.to_string();
+        assert!(text.contains(words), "{text}");
+    }
 }
 
 #[test]

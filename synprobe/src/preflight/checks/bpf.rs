@@ -138,8 +138,8 @@ pub(in crate::preflight) fn exact(
             let check = check(Status::Note, format!("off: {why}; not needed"));
             match timer {
                 Ok(_) => check.with_remedy(
-                    "allow BPF_PROG_TYPE_TRACING, or use --mode exact: it then uses the timer \
-                     tracepoints, which cost more",
+                    "allow BPF_PROG_TYPE_TRACING (arm64 has it from 6.4 on), or use --mode exact: it then \
+                     uses the timer tracepoints, which cost more",
                 ),
                 Err(_) => check,
             }

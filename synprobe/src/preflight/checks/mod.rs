@@ -14,11 +14,15 @@ pub(super) use kernel::{ephemeral_ports, hz, jit, kernel, lockdown, not_checked}
 pub(super) use mounts::{cgroup2, tracefs};
 pub(super) use sockets::{icmp, sock_diag};
 
+/// The kernel's own errno, which libc has no name for (include/linux/errno.h).
+const ENOTSUPP: i32 = 524;
+
 fn refusal(what: &str, e: &io::Error) -> String {
     match e.raw_os_error() {
         Some(libc::EPERM) => format!("{what}: refused by this host (EPERM)"),
         Some(libc::ENOSYS) => format!("{what}: not built into this kernel (ENOSYS)"),
         Some(libc::EINVAL) => format!("{what}: not supported by this kernel (EINVAL)"),
+        Some(ENOTSUPP) => format!("{what}: this kernel cannot attach them (ENOTSUPP)"),
         _ => format!("{what}: {e}"),
     }
 }
