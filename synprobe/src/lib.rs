@@ -26,7 +26,9 @@ pub mod probe;
 pub mod recording;
 pub mod report;
 mod ring;
+#[cfg(feature = "serve")]
 pub mod serve;
+pub mod status;
 #[cfg(feature = "top")]
 pub mod top;
 pub mod track;

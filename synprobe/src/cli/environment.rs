@@ -12,7 +12,7 @@ use super::{Cli, errors::one_line, headings::with_headings};
 
 /// What a variable's name begins with.
 const PREFIX: &str = "SYNPROBE_";
-/// The verb that reads the environment.
+/// The verb that reads the environment. A build without the feature `serve` does not have it.
 const VERB: &str = "serve";
 
 /// Why the command line cannot be used.
@@ -49,7 +49,11 @@ impl Cli {
 
 /// The same command with the headings of its help, whose verb reads each option from the environment too.
 pub fn with_environment(command: Command) -> Command {
-    with_headings(command).mut_subcommand(VERB, |verb| {
+    let command = with_headings(command);
+    if command.find_subcommand(VERB).is_none() {
+        return command;
+    }
+    command.mut_subcommand(VERB, |verb| {
         verb.mut_args(|argument| match argument.get_long() {
             // clap adds these two, which have no value.
             None | Some("help" | "version") => argument,

@@ -16,6 +16,7 @@ mod preflight;
 mod record;
 mod report;
 mod select;
+#[cfg(feature = "serve")]
 mod serve;
 mod states;
 #[cfg(feature = "top")]
@@ -40,6 +41,7 @@ pub use preflight::PreflightArgs;
 pub use record::{RecordArgs, RecordingArgs};
 pub use report::ReportArgs;
 pub use select::{RoleArg, SelectArgs};
+#[cfg(feature = "serve")]
 pub use serve::{ServeArgs, ServeFormat};
 pub use states::StatesArgs;
 #[cfg(feature = "top")]
@@ -91,6 +93,7 @@ pub enum Command {
     Record(RecordArgs),
     /// Write one HTML file with pictures
     Report(ReportArgs),
+    #[cfg(feature = "serve")]
     /// Watch all the time: metrics over HTTP
     Serve(ServeArgs),
     #[cfg(feature = "top")]

@@ -59,6 +59,7 @@ pub(super) fn slow(text: &str) -> Result<Duration, String> {
 }
 
 /// As [`duration`], from 1 s to 1 h.
+#[cfg(any(feature = "serve", feature = "top"))]
 pub(super) fn window(text: &str) -> Result<Duration, String> {
     let window = duration(text)?;
     match window.as_millis() {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{WatchError, run::Run, subscriber::Subscriber};
 use crate::{
-    serve::{RunStatus, StatusQueries, StatusRequest, StatusRequests},
+    status::{RunStatus, StatusQueries, StatusRequest, StatusRequests},
     sys::clock::monotonic_ns,
 };
 

@@ -42,7 +42,7 @@ use std::io;
 use crate::{
     model::{Counted, End, RunProgress},
     preflight::Ready,
-    serve::{RunStatus, Served},
+    status::{RunStatus, Served},
     view::View,
 };
 pub use narrow::NothingInCommon;

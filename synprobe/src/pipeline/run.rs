@@ -35,7 +35,7 @@ use crate::{
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
-    serve::StatusQueries,
+    status::StatusQueries,
     sys::{
         clock::{monotonic_ns, wall_clock},
         netns::NetnsIndex,

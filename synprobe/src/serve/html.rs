@@ -123,7 +123,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::tests::{problem, status};
+    use crate::status::fixtures::{problem, status};
 
     #[test]
     fn names_are_no_markup() {

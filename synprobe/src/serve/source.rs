@@ -53,7 +53,7 @@ impl StatusSource {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::serve::tests::status;
+    use crate::status::fixtures::status;
 
     #[tokio::test]
     async fn one_question_for_many_requests_and_none_to_a_run_that_is_over() {

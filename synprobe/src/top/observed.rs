@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::TopEvent;
-use crate::serve::RunStatus;
+use crate::status::RunStatus;
 
 /// See the module.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use ratatui::{
 use super::{App, KeyRequest, Look, Observed, ReplayPosition, pane::Pane};
 use crate::{
     model::{Peer, Role, TcpState, UnderWay, VerdictKind},
-    serve::RunStatus,
+    status::RunStatus,
     verdict::fixtures::{NETNS, SEC, connection, listener, problem},
 };
 
@@ -33,7 +33,7 @@ fn under_way(id: u64, began_ns: u64) -> UnderWay {
 
 /// Half-opens that began one second after the other, and three problems.
 fn observed(count: u64) -> Observed {
-    let mut status: RunStatus = crate::serve::tests::status();
+    let mut status: RunStatus = crate::status::fixtures::status();
     let snapshot = &mut status.snapshot;
     snapshot.open = (1..=count).map(|id| under_way(id, id * SEC)).collect();
     snapshot.open_total = snapshot.open.len();

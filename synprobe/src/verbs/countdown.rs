@@ -21,7 +21,7 @@ use super::terminal;
 use crate::{
     model::{ByRole, PortState, Problem, ProblemRole},
     pipeline::Stop,
-    serve::{RunStatus, StatusQueries, StatusRequest},
+    status::{RunStatus, StatusQueries, StatusRequest},
     sys::poll,
     util::format,
 };

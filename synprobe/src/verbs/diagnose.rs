@@ -20,7 +20,7 @@ use crate::{
     model::{Counted, Line, RunProgress},
     pipeline::{self, OnReady, RecordTo, WatchOptions},
     preflight,
-    serve::Served,
+    status::Served,
     sys::journal::{Priority, message},
     util::format,
     verdict::Mode,

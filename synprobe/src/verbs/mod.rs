@@ -14,6 +14,7 @@ mod preflight;
 mod record;
 mod replay;
 mod report;
+#[cfg(feature = "serve")]
 mod serve;
 mod states;
 mod terminal;
@@ -91,6 +92,7 @@ pub fn run(cli: &Cli) -> Result<u8, Failure> {
         Command::Diagnose(args) => return diagnose::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args),
+        #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args),
         #[cfg(feature = "top")]
         Command::Top(args) => top::run(args),

@@ -22,7 +22,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, RecordTo, Stop, WatchOptions},
     preflight,
-    serve::{RunStatus, Served, StatusQueries, StatusRequest},
+    status::{RunStatus, Served, StatusQueries, StatusRequest},
     util::format,
     verdict::Mode,
     view::{FirstHandshakes, TextOptions, View},

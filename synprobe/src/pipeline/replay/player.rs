@@ -11,7 +11,7 @@ use super::{Recording, ReplayError, ReplayOptions, damage, replay_observed};
 use crate::{
     engine::{Engine, Input},
     recording::{Item, inputs::InputDecoder},
-    serve::RunStatus,
+    status::RunStatus,
     view::View,
 };
 

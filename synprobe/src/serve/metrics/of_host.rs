@@ -6,7 +6,8 @@ use super::family::MetricFamily;
 use crate::{
     engine::{EngineSnapshot, RetransmitCause},
     model::{Confidence, ProblemRole, RetransmitKind, Start, TcpState},
-    serve::{RunStatus, otlp::OtlpLosses, sockets::ByState},
+    serve::{otlp::OtlpLosses, sockets::ByState},
+    status::RunStatus,
 };
 
 /// Kinds of problems that have labels of their own.

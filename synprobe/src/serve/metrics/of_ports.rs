@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::{ConfidenceRank, EngineSnapshot, PortKey, PortTotals},
     model::{Listener, Outcome, Role, VerdictKind},
-    serve::RunStatus,
+    status::RunStatus,
 };
 
 /// Handshakes that ended: how long they took, how they ended, and why.

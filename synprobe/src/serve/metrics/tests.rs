@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     engine::{HandshakeStats, PortKey},
     model::{Body, Confidence, Handshake, Line, Outcome, Role, VerdictKind},
-    serve::{RunStatus, tests::status},
+    status::{RunStatus, fixtures::status},
     verdict::fixtures::{active, half_open, listener},
 };
 
@@ -96,7 +96,7 @@ pub(in crate::serve) fn crowded(ports: u32, peers: u32) -> RunStatus {
     }
     status.snapshot.problems = (0..100)
         .map(|n| {
-            let mut problem = crate::serve::tests::problem("x");
+            let mut problem = crate::status::fixtures::problem("x");
             problem.verdict = VerdictKind::ALL.get(n % 40).copied();
             problem
         })
@@ -172,7 +172,7 @@ fn no_label_names_an_address_a_pid_or_a_command() {
         l.comm = Some("secret-name".into());
         l.pid = Some(31_337);
     }
-    status.snapshot.problems = vec![crate::serve::tests::problem("secret-name")];
+    status.snapshot.problems = vec![crate::status::fixtures::problem("secret-name")];
     let text = metrics.text(&status, None, TextFormat::OpenMetrics);
     for word in ["secret-name", "31337", "10.0.", "127.0.0.1"] {
         assert!(!text.contains(word), "{word}: {text}");

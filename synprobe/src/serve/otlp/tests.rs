@@ -4,14 +4,13 @@ use super::{
     super::{
         metrics::{Metrics, family::Value, tests::crowded},
         sockets::ByState,
-        tests::status,
     },
     messages::{CUMULATIVE, MetricData, NumberValue, OneValue},
     *,
 };
 use crate::{
     model::{AcceptCounts, Body, Handshake, Line, Lost, Missed, Outcome, WallClock},
-    serve::tests::problem,
+    status::fixtures::{problem, status},
     verdict::fixtures::active,
 };
 

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     pipeline::{Player, PlayerMoment},
-    serve::{RunStatus, StatusRequest},
+    status::{RunStatus, StatusRequest},
     top::{EventTail, Observed, ReplayPosition, ReplayedEvents},
 };
 

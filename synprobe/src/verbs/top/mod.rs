@@ -35,7 +35,7 @@ use crate::{
     filter::Detail,
     pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
-    serve::{Served, StatusQueries},
+    status::{Served, StatusQueries},
     top::{App, EventTail, Look, ReplayedEvents},
     util::format,
     verdict::Mode,

@@ -1,4 +1,4 @@
-//! What tests of this module share.
+//! What tests of the users of a status share.
 
 use super::RunStatus;
 use crate::{

@@ -1,0 +1,60 @@
+//! The state of a run at one moment, and requests for it: of `synprobe serve` at a scrape, of `synprobe top` for a
+//! frame, of a countdown.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    engine::EngineSnapshot,
+    model::{Line, WallClock},
+    view::View,
+};
+
+/// The state of a run at one moment.
+#[derive(Clone, Debug)]
+pub struct RunStatus {
+    /// Of the engine; peers and handshakes in progress only where they were asked for.
+    pub snapshot: EngineSnapshot,
+    /// When it was read, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+    /// Where in wall-clock time that lies.
+    pub clock: WallClock,
+    /// Lines that standard output lost because it was too slow.
+    pub lines_lost: u64,
+    /// Inputs that are not in the recording; `None`: nothing is recorded.
+    pub not_recorded: Option<u64>,
+}
+
+/// Asks a run for its status. The answer may never come: the run may be over.
+pub type StatusRequest = oneshot::Sender<Arc<RunStatus>>;
+
+/// The run's end of the requests.
+pub type StatusRequests = mpsc::Receiver<StatusRequest>;
+
+/// Requests, and what their answers have.
+pub struct StatusQueries {
+    /// The requests.
+    pub requests: StatusRequests,
+    /// The peers too, and at most this many of the handshakes in progress; `None`: neither.
+    pub most_open: Option<usize>,
+}
+
+/// Who else takes part in a run that is served.
+pub struct Served {
+    /// Requests for its status.
+    pub queries: StatusQueries,
+    /// One more output of its lines. It counts what it loses itself.
+    pub output: Option<OtherOutput>,
+}
+
+/// An output beside the standard one.
+pub struct OtherOutput {
+    /// What takes the lines.
+    pub view: Box<dyn View + Send>,
+    /// The lines that it uses.
+    pub uses: Box<dyn Fn(&Line) -> bool>,
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures;
