@@ -4,6 +4,7 @@
 // The whole crate is tests: one that cannot read the tree fails.
 #![allow(clippy::expect_used)]
 
+mod chinese;
 mod imports;
 mod names;
 mod source;

@@ -88,7 +88,7 @@ impl Staging {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             self.put(&format!("{DOCUMENTS}/{name}"), &fs::read(&path)?, 0o644)?;
         }
-        for name in ["README.md", "SECURITY.md"] {
+        for name in ["README.md", "README.zh-CN.md", "SECURITY.md"] {
             self.put(&format!("{DOCUMENTS}/{name}"), &source(name)?, 0o644)?;
         }
         Ok(())
