@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use synprobe::{
     filter::Selection,
+    lang::Lang,
     model::{Body, Line, Problem, Role, VerdictKind},
     pipeline::{self, Recording, ReplayOptions},
     report::HtmlReport,
@@ -17,6 +18,7 @@ use synprobe::{
 };
 use synprobe_tests::{
     binary::{self, run},
+    prose::english_in,
     recorded::Scratch,
     recordings::{all, folder},
 };
@@ -72,7 +74,11 @@ fn replay(file: &Path, mode: Mode, view: &mut dyn View) -> Result<pipeline::Repl
 }
 
 fn report_of(file: &Path) -> Result<String> {
-    let mut report = HtmlReport::default();
+    report_in(file, Lang::En)
+}
+
+fn report_in(file: &Path, lang: Lang) -> Result<String> {
+    let mut report = HtmlReport::new(lang);
     let replayed = replay(file, Mode::AllAtTheEnd, &mut report)?;
     Ok(report.html(&replayed.socket_states.unwrap_or_default()))
 }
@@ -257,6 +263,83 @@ fn ids_are_unique(html: &str) -> Result<()> {
     Ok(())
 }
 
+/// Elements whose content is the same in every language.
+const KEPT: [&str; 3] = ["style", "pre", "code"];
+
+/// A file, taken apart.
+#[derive(Default)]
+struct Markup<'h> {
+    /// Its tags in their order, without texts for readers in them.
+    tags: Vec<String>,
+    /// What stands in elements that are the same in every language.
+    kept: Vec<&'h str>,
+    /// Everything else that is read.
+    texts: Vec<&'h str>,
+}
+
+impl<'h> Markup<'h> {
+    fn of(html: &'h str) -> Self {
+        let mut markup = Self::default();
+        let mut rest = html;
+        let mut kept = 0;
+        while let Some((text, tagged)) = rest.split_once('<') {
+            let (tag, after) = tagged.split_once('>').unwrap_or((tagged, ""));
+            let list = if kept > 0 {
+                &mut markup.kept
+            } else {
+                &mut markup.texts
+            };
+            if !text.trim().is_empty() {
+                list.push(text);
+            }
+            rest = after;
+            let name = tag.split(' ').next().unwrap_or_default();
+            match name.strip_prefix('/') {
+                Some(name) => kept -= usize::from(KEPT.contains(&name)),
+                None => kept += usize::from(KEPT.contains(&name)),
+            }
+            const LABEL: &str = "aria-label=\"";
+            let tag = match tag.split_once(LABEL) {
+                Some((before, label)) => {
+                    let (label, after) = label.split_once('"').unwrap_or((label, ""));
+                    markup.texts.push(label);
+                    format!("{before}{LABEL}{after}")
+                }
+                None => tag.to_owned(),
+            };
+            markup.tags.push(tag);
+        }
+        markup
+    }
+}
+
+#[test]
+fn a_chinese_report_is_the_same_in_chinese() -> Result<()> {
+    of_each(|file| {
+        let (english, chinese) = (report_in(file, Lang::En)?, report_in(file, Lang::Zh)?);
+        tags_are_balanced(&chinese)?;
+        ensure!(chinese.contains("<html lang=\"zh-CN\">"), "no language");
+        let (of_english, of_chinese) = (Markup::of(&english), Markup::of(&chinese));
+        let tags = |markup: &Markup<'_>| markup.tags.join("\n").replace("\"zh-CN\"", "\"en\"");
+        ensure!(tags(&of_english) == tags(&of_chinese), "other tags");
+        ensure!(of_english.kept == of_chinese.kept, "other commands");
+        ensure!(
+            of_english.texts.len() == of_chinese.texts.len(),
+            "other texts"
+        );
+        let left: Vec<String> = of_chinese
+            .texts
+            .iter()
+            .filter_map(|text| {
+                let english = english_in(text)?;
+                Some(format!("{english:?} in {text:?}"))
+            })
+            .collect();
+        ensure!(left.is_empty(), "English is left: {}", left.join("\n"));
+        Ok(())
+    })
+}
+
 #[test]
 fn what_is_no_well_formed_page_is_found() {
     let page = |body: &str| format!("<!doctype html>\n<html><body>{body}</body></html>");
@@ -312,7 +395,7 @@ fn the_command_writes_one_file_or_none() {
             FAILED,
             "is a folder",
         ),
-        (["--output", output.text(), "--lang", "zh"], USAGE, "zh"),
+        (["--output", output.text(), "--lang", "xx"], USAGE, "xx"),
     ] {
         let ran = run(&[&["report"], &arguments[..]].concat()).unwrap();
         assert_eq!(ran.code, Some(code), "{ran:?}");

@@ -7,6 +7,7 @@
 mod chinese;
 mod imports;
 mod names;
+mod report_texts;
 mod source;
 mod steps;
 mod translations;

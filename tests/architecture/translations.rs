@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use synprobe::lang::{Lang, PoEntry};
 
-use super::source::{self, SourceFile};
+use super::{
+    report_texts,
+    source::{self, SourceFile},
+};
 
-/// Files whose texts are on the page of `diagnose`: folders end with `/`.
-const SAID: [&str; 17] = [
+/// Files whose texts are on the page of `diagnose` or on the screen of `top`: folders end with `/`.
+const SAID: [&str; 18] = [
     "synprobe/src/verdict/",
     "synprobe/src/view/page/",
     "synprobe/src/view/mod.rs",
@@ -26,6 +29,7 @@ const SAID: [&str; 17] = [
     "synprobe/src/pipeline/enrich.rs",
     "synprobe/src/probe/half_open_source/programs.rs",
     "synprobe-ebpf/src/config.rs",
+    "synprobe/src/top/",
 ];
 
 /// Of these files only phrases: a single word is a name of the kernel's.
@@ -36,14 +40,13 @@ const PHRASES: [&str; 3] = [
 ];
 
 /// Of these paths no text is on the page.
-const OTHER_FILES: [&str; 2] = [
-    "synprobe/src/verdict/explain.rs",
+const OTHER_FILES: [&str; 1] = [
     // It takes texts apart, and puts them together.
     "synprobe/src/view/page/facts.rs",
 ];
 
 /// Texts with words that no page says, or says as they are.
-const NOT_SAID: [(&str, &str); 13] = [
+const NOT_SAID: [(&str, &str); 21] = [
     ("<twice>", "is replaced"),
     ("<peer>", "is replaced"),
     ("<local>", "is replaced"),
@@ -57,6 +60,17 @@ const NOT_SAID: [(&str, &str); 13] = [
     ("pid ", "a namespace's name, compared"),
     ("docker ", "a namespace's name, compared"),
     ("role", "a filter's name, compared"),
+    ("synprobe top", "a command"),
+    ("top", "a cargo feature"),
+    (", netns {name}", "a name of the field, and a name"),
+    ("listener {}{}", "listener {} has an entry"),
+    ("comm", "a key of a filter"),
+    (
+        "port: netns: verdict: comm: peer: role:",
+        "keys of a filter",
+    ),
+    ("{:.0} min", "a unit"),
+    ("somaxconn", "a name of the kernel"),
 ];
 /// As [`NOT_SAID`]: what the arguments of tracepoints are.
 const TYPES: [&str; 3] = ["const ", "struct ", "enum "];
@@ -121,7 +135,7 @@ fn sentences<'t>(text: &'t str, programs: &BTreeSet<String>) -> Vec<&'t str> {
 }
 
 /// Whether a text has an English word: letters of lower case, two or more, between spaces or marks.
-fn has_words(text: &str) -> bool {
+pub fn has_words(text: &str) -> bool {
     let mut bare = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('{') {
@@ -153,13 +167,14 @@ fn said(file: &SourceFile) -> Vec<(usize, String)> {
         .collect()
 }
 
-struct TranslatedTexts {
+pub struct TranslatedTexts {
     entries: Vec<(&'static str, PoEntry)>,
-    known: BTreeSet<String>,
+    /// English texts that have an entry, or that one is made of.
+    pub known: BTreeSet<String>,
 }
 
 impl TranslatedTexts {
-    fn read() -> Self {
+    pub fn read() -> Self {
         let entries = Lang::Zh
             .entries()
             .unwrap_or_else(|wrong| panic!("{wrong:#?}"));
@@ -233,6 +248,9 @@ fn each_entry_is_a_text_of_the_source() {
         for (line, text) in file.literals() {
             for sentence in sentences(&text, &programs) {
                 literals.insert(sentence.to_owned(), (file.path.clone(), line));
+            }
+            for part in report_texts::of_literal(&text) {
+                literals.insert(part, (file.path.clone(), line));
             }
             literals.insert(text, (file.path.clone(), line));
         }

@@ -11,6 +11,7 @@ pub mod harness;
 pub mod kernel;
 pub mod netns_process;
 pub mod pipeline_run;
+pub mod prose;
 pub mod pty;
 pub mod recorded;
 pub mod recordings;

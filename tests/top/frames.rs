@@ -8,12 +8,13 @@ use ratatui::{
 };
 use synprobe::{
     filter::Selection,
+    lang::Lang,
     model::Role,
     pipeline::{Player, ReplayOptions},
     top::{App, Look, Observed, ReplayPosition, ReplayedEvents},
     verdict::Mode,
 };
-use synprobe_tests::{recorded::ensure_same, recordings::folder};
+use synprobe_tests::{prose::english_in, recorded::ensure_same, recordings::folder};
 
 /// Columns and rows.
 const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (40, 10), (200, 50)];
@@ -27,6 +28,7 @@ pub struct FrameCase {
     /// `\n` Enter, `\t` Tab, `\u{1b}` Esc, `\u{8}` down.
     keys: &'static str,
     ascii: bool,
+    lang: Lang,
 }
 
 pub const fn case(
@@ -41,10 +43,24 @@ pub const fn case(
         at_s,
         keys,
         ascii: false,
+        lang: Lang::En,
     }
 }
 
-const CASES: [FrameCase; 16] = [
+/// The same in Chinese.
+const fn chinese(
+    name: &'static str,
+    recording: &'static str,
+    at_s: u64,
+    keys: &'static str,
+) -> FrameCase {
+    FrameCase {
+        lang: Lang::Zh,
+        ..case(name, recording, at_s, keys)
+    }
+}
+
+const CASES: [FrameCase; 25] = [
     case("accept-queue-full", "accept-queue-full-ipv4", 4, ""),
     case(
         "accept-queue-full-ended",
@@ -79,6 +95,15 @@ const CASES: [FrameCase; 16] = [
         ascii: true,
         ..case("help-ascii", "healthy-ipv6", 1, "?")
     },
+    chinese("zh-accept-queue-full", "accept-queue-full-ipv4", 4, ""),
+    chinese("zh-many", "incident-synack-lost-ipv6", 3, ""),
+    chinese("zh-firewall", "incident-firewall-ipv4", 3, ""),
+    chinese("zh-listener", "accept-queue-full-ipv6", 4, "2\n"),
+    chinese("zh-problem", "accept-queue-full-ipv4", 4, "\n"),
+    chinese("zh-handshake", "incident-synack-lost-ipv4", 3, "3\n"),
+    chinese("zh-explanation", "synack-lost-ipv4", 4, "e"),
+    chinese("zh-help", "healthy-ipv6", 1, "?"),
+    chinese("zh-networks", "incident-synack-lost-ipv4", 3, "w"),
 ];
 
 impl FrameCase {
@@ -121,6 +146,7 @@ impl FrameCase {
     fn look(&self) -> Look {
         Look {
             ascii: self.ascii,
+            lang: self.lang,
             ..Look::default()
         }
     }
@@ -143,9 +169,25 @@ pub fn drawn(app: &App, columns: u16, rows: u16) -> Result<Buffer> {
     Ok(terminal.backend().buffer().clone())
 }
 
+/// Whether a character takes two columns: those of East Asia (UAX #11), as far as frames have them.
+fn is_wide(c: char) -> bool {
+    matches!(c, '\u{2e80}'..='\u{a4cf}' | '\u{f900}'..='\u{faff}' | '\u{ff01}'..='\u{ff60}')
+}
+
 fn text(buffer: &Buffer) -> Vec<String> {
     let area = buffer.area;
-    let row = |y| -> String { (0..area.width).map(|x| buffer[(x, y)].symbol()).collect() };
+    let row = |y| -> String {
+        let mut cells = (0..area.width).map(|x| buffer[(x, y)].symbol());
+        let mut line = String::new();
+        while let Some(symbol) = cells.next() {
+            line.push_str(symbol);
+            if symbol.chars().any(is_wide) {
+                // The second half of it.
+                cells.next();
+            }
+        }
+        line
+    };
     (0..area.height)
         .map(|y| row(y).trim_end().to_owned())
         .collect()
@@ -220,6 +262,38 @@ pub fn are_those_that_are_kept() -> Result<()> {
     Ok(())
 }
 
+/// In Chinese nothing is English but names, no line is wider than the screen, and no sign has a width that depends on
+/// the terminal.
+pub fn chinese_is_chinese() -> Result<()> {
+    for case in CASES.iter().filter(|case| case.lang == Lang::Zh) {
+        let app = case.app(case.look())?;
+        for (columns, rows) in SIZES {
+            let lines = text(&drawn(&app, columns, rows)?);
+            // Events are rows of `watch`.
+            let mut is_of_events = false;
+            for line in lines {
+                is_of_events &= !line.starts_with("依据");
+                if is_of_events {
+                    continue;
+                }
+                is_of_events = line.starts_with(" 5 事件");
+                let wide = line.chars().filter(|c| is_wide(*c)).count();
+                ensure!(
+                    line.chars().count() + wide <= columns.into(),
+                    "{}: {line}",
+                    case.name
+                );
+                let signs = |c: &char| !c.is_ascii() && !is_wide(*c) && *c != 'µ';
+                let sign = line.chars().find(signs);
+                ensure!(sign.is_none(), "{}: {sign:?} in {line}", case.name);
+                let english = english_in(&line);
+                ensure!(english.is_none(), "{}: {english:?} in {line}", case.name);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Without colour and attributes nothing of the text is missing, and with them nothing is added. In ASCII there is
 /// nothing else, and every column stays where it is.
 pub fn fit_and_need_no_colour() -> Result<()> {
@@ -230,6 +304,7 @@ pub fn fit_and_need_no_colour() -> Result<()> {
                 ascii: false,
                 colour: true,
                 attributes: true,
+                lang: Lang::En,
             },
             Look {
                 ascii: true,

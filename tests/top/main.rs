@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use synprobe_tests::{binary, harness::TestFn};
 
 fn main() -> ExitCode {
-    let tests: [(&str, TestFn); 10] = [
+    let tests: [(&str, TestFn); 11] = [
         (
             "frames-are-those-that-are-kept",
             frames::are_those_that_are_kept,
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             "pictures-show-what-the-program-shows",
             pictures::show_what_the_program_shows,
         ),
+        ("chinese-is-chinese", frames::chinese_is_chinese),
         ("back-in-a-replay", frames::back_is_where_it_was),
         ("batch", batch::frames_as_text),
         ("batch-no-terminal", batch::no_terminal),

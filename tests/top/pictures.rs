@@ -31,6 +31,7 @@ pub fn show_what_the_program_shows() -> Result<()> {
             ascii: false,
             colour: true,
             attributes: true,
+            ..Look::default()
         })?;
         let text = with_escapes(&drawn(&app, SIZE.0, SIZE.1)?);
         let svg = anstyle_svg::Term::new().render_svg(&text);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    SelectArgs, TuningArgs,
+    LanguageArgs, SelectArgs, TuningArgs,
     values::{duration, slow, small_count, window},
 };
 
@@ -29,6 +29,9 @@ pub struct TopArgs {
     /// Use ASCII characters only
     #[arg(long)]
     pub ascii: bool,
+    /// The language of the screen; with --ascii it is English
+    #[command(flatten)]
+    pub language: LanguageArgs,
     /// Problems are judged over this time
     ///
     /// They are closed when nothing of them was seen for as long.

@@ -24,11 +24,13 @@ pub enum Lang {
 }
 
 /// The tables of Simplified Chinese: their names, and their text (gettext PO).
-const ZH: [(&str, &str); 4] = [
+const ZH: [(&str, &str); 6] = [
     ("page.po", include_str!("zh/page.po")),
     ("evidence.po", include_str!("zh/evidence.po")),
     ("remedies.po", include_str!("zh/remedies.po")),
     ("drops.po", include_str!("zh/drops.po")),
+    ("report.po", include_str!("zh/report.po")),
+    ("top.po", include_str!("zh/top.po")),
 ];
 
 impl Lang {
@@ -77,6 +79,11 @@ impl Lang {
     /// `None`: there is no translation, or none is needed.
     pub fn translated(self, english: &str) -> Option<String> {
         self.translations()?.of(english)
+    }
+
+    /// The translation of a text that stands in a table as it is: quick.
+    pub fn exactly(self, english: &str) -> Option<&'static str> {
+        self.translations()?.exactly(english)
     }
 
     /// Every translation that the tables can give of a text: more than one is an error in a table.

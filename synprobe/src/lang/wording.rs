@@ -208,9 +208,14 @@ impl Wording {
     }
 
     /// Of two wordings that fit a text, the one of the lower rank is meant: what is added to another text, then the
-    /// most literal.
-    pub fn rank(&self) -> (bool, Reverse<usize>) {
-        (!self.surrounds, Reverse(self.literal))
+    /// most literal, then the one with more numbers: of all holes they take the least.
+    pub fn rank(&self) -> (bool, Reverse<usize>, Reverse<usize>) {
+        let numbers = self.kinds.iter().filter(|kind| **kind == HoleKind::Number);
+        (
+            !self.surrounds,
+            Reverse(self.literal),
+            Reverse(numbers.count()),
+        )
     }
 
     /// Whether `text` has all literals in their order. Quick: most wordings do not fit most texts.

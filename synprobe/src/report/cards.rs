@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{
-    cause::summary,
-    html::{Esc, counted, number},
-};
+use super::html::{Esc, counted, number};
 use crate::{
+    lang::Lang,
     model::{Confidence, Problem},
-    view::{self, remedy},
+    view::{self, explanation::summary, remedy},
 };
 
 /// Problems, worst first, that have a card.
@@ -60,7 +58,7 @@ fn card(out: &mut String, p: &Problem) {
         let _ = writeln!(
             out,
             "<p class=\"why\">{}</p>",
-            Esc(sentence(summary(verdict)))
+            Esc(sentence(summary(verdict, Lang::En)))
         );
     }
     let open = match p.open {

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    model::{Handshake, Outcome, SynSent, VerdictKind},
-    verdict,
-};
+use crate::model::{Handshake, Outcome, SynSent, VerdictKind};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,11 +35,6 @@ impl HandshakeCause {
             Self::Well => "no trouble",
         }
     }
-}
-
-/// What a verdict means, in one line.
-pub(super) fn summary(kind: VerdictKind) -> &'static str {
-    verdict::find(kind).map_or("", |verdict| verdict.explain().summary)
 }
 
 /// Verdicts with a colour of their own.

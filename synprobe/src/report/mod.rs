@@ -20,6 +20,7 @@ mod table;
 mod tests;
 mod time_axis;
 mod timeline_chart;
+mod translated;
 mod worst;
 
 use std::io;
@@ -31,6 +32,7 @@ use time_axis::TimeAxis;
 use worst::Worst;
 
 use crate::{
+    lang::Lang,
     model::{Body, Counted, Handshake, Line, QueueSample, SynRefused, WallClock},
     view::{Page, View},
 };
@@ -41,6 +43,8 @@ const REFUSED: usize = 50;
 /// See the module.
 #[derive(Default)]
 pub struct HtmlReport {
+    /// The language of the file.
+    lang: Lang,
     /// What `diagnose` says of the same run.
     page: Page,
     runs: u64,
@@ -97,9 +101,26 @@ impl View for HtmlReport {
 }
 
 impl HtmlReport {
+    /// An empty one in that language.
+    pub fn new(lang: Lang) -> Self {
+        Self {
+            lang,
+            ..Self::default()
+        }
+    }
+
     /// The file. `states`: the sockets at the end of the run.
     pub fn html(&self, states: &Counted) -> String {
-        page::html(self, states)
+        let html = page::html(self, states);
+        match self.lang {
+            Lang::En => html,
+            lang => translated::translated(&html, lang, &self.conclusion()),
+        }
+    }
+
+    /// The language of the file.
+    pub fn lang(&self) -> Lang {
+        self.lang
     }
 
     /// What was found, in one line: it begins the file.

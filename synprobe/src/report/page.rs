@@ -4,15 +4,16 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 
 use super::{
     HtmlReport, cards,
-    cause::{Palette, summary},
+    cause::Palette,
     durations_chart, flow_chart,
     html::{Esc, counted, number},
     ladder_chart, peers_chart, queues_chart, table, timeline_chart,
 };
 use crate::{
+    lang::Lang,
     model::Counted,
     util::format,
-    view::{blind_in, rfc3339},
+    view::{blind_in, explanation::summary, rfc3339},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -71,12 +72,13 @@ fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
     let conclusion = report.page.conclusion();
     let _ = writeln!(
         out,
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <meta name=\"referrer\" content=\"no-referrer\">\n\
          <title>synprobe report of {host}: {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header>",
+        report.lang.tag(),
         Esc(&conclusion)
     );
     let _ = writeln!(
@@ -85,7 +87,11 @@ fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
         Esc(&conclusion)
     );
     if let Some(verdict) = report.page.problems().iter().find_map(|p| p.verdict) {
-        let _ = writeln!(out, "<p>{}.</p>", Esc(cards::sentence(summary(verdict))));
+        let _ = writeln!(
+            out,
+            "<p>{}.</p>",
+            Esc(cards::sentence(summary(verdict, Lang::En)))
+        );
     }
     facts(out, report, states);
     out.push_str("<nav aria-label=\"Contents\">\n<ul>\n");

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     engine::EngineSnapshot,
+    lang::Lang,
     model::{Peer, Problem, Role},
 };
 
@@ -255,8 +256,8 @@ pub(super) fn in_progress(snapshot: &EngineSnapshot) -> (u64, u64) {
 }
 
 /// One sentence in place of a page.
-pub(super) fn sentence(text: &str, columns: usize) -> Vec<StyledLine> {
-    let lines = filled(text, columns).into_iter();
+pub(super) fn sentence(text: &str, columns: usize, lang: Lang) -> Vec<StyledLine> {
+    let lines = filled(&lang.say(text), columns).into_iter();
     lines
         .map(|line| StyledLine::new(line, Tone::Plain))
         .collect()

@@ -9,12 +9,14 @@ use super::{
     rows::{self, RowContext, next_transmission, remaining},
     style::{StyledLine, Tone, filled, fitted},
     table::{self, TableRow},
-    wording::{end, local, netns, number, place, span, sure, time_of_day},
+    wording::{end, local, netns, number, place, span, steps, sure, time_of_day},
 };
 use crate::{
+    lang::Lang,
     model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, who},
     util::format::{self, safe},
     verdict,
+    view::explanation::ExplanationText,
 };
 
 /// Handshakes of a problem, a listener or a peer that its page lists.
@@ -24,14 +26,16 @@ const LISTED: usize = 200;
 pub(super) struct PageText {
     lines: Vec<StyledLine>,
     columns: usize,
+    lang: Lang,
 }
 
 impl PageText {
     /// An empty page.
-    pub fn new(columns: usize) -> Self {
+    pub fn new(columns: usize, lang: Lang) -> Self {
         Self {
             lines: Vec::new(),
             columns,
+            lang,
         }
     }
 
@@ -45,7 +49,8 @@ impl PageText {
         if !self.lines.is_empty() {
             self.lines.push(StyledLine::default());
         }
-        self.lines.push(StyledLine::new(text, Tone::Strong));
+        let said = self.lang.say(text);
+        self.lines.push(StyledLine::new(said, Tone::Strong));
     }
 
     /// A label and text filled beside it.
@@ -56,11 +61,13 @@ impl PageText {
     /// The same with a label of so many columns.
     pub fn within(&mut self, wide: usize, label: &str, text: &str, tone: Tone) {
         let wide = wide.min(self.columns / 2);
-        for (n, line) in filled(&safe(text), self.columns.saturating_sub(wide + 1))
+        let (label, text) = (self.lang.say(label), safe(text));
+        let said = self.lang.say(&text);
+        for (n, line) in filled(&said, self.columns.saturating_sub(wide + 1))
             .into_iter()
             .enumerate()
         {
-            let label = if n == 0 { label } else { "" };
+            let label = if n == 0 { &*label } else { "" };
             let line = StyledLine::new(fitted(label, wide), Tone::Weak)
                 .and(" ", Tone::Plain)
                 .and(line, tone);
@@ -81,7 +88,7 @@ pub(super) fn page(
     context: &RowContext<'_>,
     columns: usize,
 ) -> Vec<StyledLine> {
-    let mut page = PageText::new(columns);
+    let mut page = PageText::new(columns, context.lang);
     match item {
         PaneItem::Problem(p) => problem(&mut page, p, observed, context),
         PaneItem::Listener(l) => listener(&mut page, l, observed, context),
@@ -95,24 +102,15 @@ pub(super) fn page(
 }
 
 /// The text of `synprobe explain`.
-pub(super) fn explanation(p: &Problem, columns: usize) -> Option<Vec<StyledLine>> {
+pub(super) fn explanation(p: &Problem, columns: usize, lang: Lang) -> Option<Vec<StyledLine>> {
     let verdict = p.verdict.and_then(verdict::find)?;
-    let text = verdict.explain();
-    let mut page = PageText::new(columns);
-    page.within(
-        0,
-        "",
-        &format!("{}: {}", verdict.name(), text.summary),
-        Tone::Strong,
-    );
-    for (heading, body) in [
-        ("What it means", text.meaning),
-        ("How it is detected", text.detection),
-        ("What to try", text.remedy),
-        ("How to reproduce it", text.reproduce),
-    ] {
+    let text = ExplanationText::of(verdict, lang);
+    // It is in the language already.
+    let mut page = PageText::new(columns, Lang::En);
+    page.within(0, "", &text.headline(verdict, lang), Tone::Strong);
+    for (heading, lines) in text.parts {
         page.heading(heading);
-        for line in body.lines() {
+        for line in lines {
             match line.starts_with("    ") {
                 // A command.
                 true => page.line(line, Tone::Plain),
@@ -165,12 +163,8 @@ fn problem(page: &mut PageText, p: &Problem, observed: &Observed, context: &RowC
         );
         page.entry("effect", &text, Tone::Plain);
     }
-    let steps = p.remedy.as_deref().unwrap_or_default();
-    for (n, step) in steps
-        .split("; ")
-        .filter(|step| !step.is_empty())
-        .enumerate()
-    {
+    let steps = steps(p.remedy.as_deref().unwrap_or_default(), page.lang);
+    for (n, step) in steps.iter().enumerate() {
         page.entry(if n == 0 { "do" } else { "" }, step, Tone::Plain);
     }
     if !p.peers.is_empty() {
@@ -385,12 +379,14 @@ fn in_progress<'h>(
     let listed: Vec<TableRow> = listed
         .map(|h| rows::row(&PaneItem::Handshake(h), context))
         .collect();
-    let title = format!("IN PROGRESS {}", own.len());
+    let lang = page.lang;
+    let title = format!("{} {}", lang.say("IN PROGRESS"), own.len());
     let columns = rows::columns(Pane::Handshakes, context);
+    let lines = table::lines(&title, &columns, &listed, page.columns, lang);
     page.lines.push(StyledLine::default());
-    page.lines
-        .extend(table::lines(&title, &columns, &listed, page.columns));
+    page.lines.extend(lines);
     if own.len() > LISTED {
-        page.line(&format!(" … {} more", own.len() - LISTED), Tone::Weak);
+        let more = own.len() - LISTED;
+        page.line(&lang.say(&format!(" … {more} more")), Tone::Weak);
     }
 }

@@ -18,22 +18,29 @@ pub(super) fn header(app: &App, columns: usize) -> Vec<StyledLine> {
     };
     let (status, snapshot) = (&observed.status, &observed.status.snapshot);
     let start = &snapshot.start;
-    let host = start.host.hostname.as_deref().unwrap_or("this host");
+    let lang = app.look.lang;
+    let host = match start.host.hostname.as_deref() {
+        Some(name) => safe(name),
+        None => lang.say("this host"),
+    };
     let time = time_of_day(status.clock, status.at_ns);
     let mut first = vec![
         "synprobe top".to_owned(),
-        safe(host).into_owned(),
+        host.into_owned(),
         format!("{time} UTC"),
     ];
     if let Some(position) = observed.position {
         let end = if position.is_last { " (end)" } else { "" };
         let (at, of) = (span(position.at_us), span(position.length_us));
-        first.push(format!("replay {at} of {of}{end}"));
+        first.push(lang.say(&format!("replay {at} of {of}{end}")).into_owned());
     }
-    first.push(format!("mode {}", start.mode));
+    first.push(lang.say(&format!("mode {}", start.mode)).into_owned());
     match &start.replayed_from {
         Some(file) => first.push(safe(file).into_owned()),
-        None => first.push(format!("every {}", span(app.interval.as_micros() as u64))),
+        None => {
+            let every = format!("every {}", span(app.interval.as_micros() as u64));
+            first.push(lang.say(&every).into_owned());
+        }
     }
     let first = StyledLine::new(cut(&first.join("  "), columns), Tone::Strong);
     let (half_open, syn_sent) = in_progress(snapshot);
@@ -41,19 +48,21 @@ pub(super) fn header(app: &App, columns: usize) -> Vec<StyledLine> {
     let of = |pick: fn(&(u64, u64)) -> u64| bars(app.trend.iter().map(pick), wide);
     let mut second = Vec::new();
     if app.is_paused {
-        second.push("PAUSED".to_owned());
+        second.push(lang.say("PAUSED").into_owned());
     }
-    second.push(format!("half-open {half_open} {}", of(|both| both.0)));
+    let half_opens = lang.say("half-open");
+    second.push(format!("{half_opens} {half_open} {}", of(|both| both.0)));
     second.push(format!("SYN_SENT {syn_sent} {}", of(|both| both.1)));
-    second.push(format!("lost {}", snapshot.totals.lost));
+    let mut also = |text: String| second.push(lang.say(&text).into_owned());
+    also(format!("lost {}", snapshot.totals.lost));
     if let Some(role) = app.role {
-        second.push(format!("only {}", role.name()));
+        also(format!("only {}", role.name()));
     }
     if !app.query.is_empty() {
-        second.push(format!("filter {}", safe(&app.query.text)));
+        also(format!("filter {}", safe(&app.query.text)));
     }
     if let Some(p) = app.narrowed_to() {
-        second.push(format!("handshakes of {}", p.verdict_name()));
+        also(format!("handshakes of {}", p.verdict_name()));
     }
     vec![
         first,
@@ -68,11 +77,16 @@ pub(super) fn short_header(app: &App, columns: usize) -> StyledLine {
     };
     let status = &observed.status;
     let (half_open, syn_sent) = in_progress(&status.snapshot);
-    let paused = if app.is_paused { "PAUSED  " } else { "" };
+    let lang = app.look.lang;
+    let paused = match app.is_paused {
+        true => format!("{}  ", lang.say("PAUSED")),
+        false => String::new(),
+    };
     let line = format!(
-        "{paused}{}  half-open {half_open}  SYN_SENT {syn_sent}  lost {}",
+        "{paused}{}  {} {half_open}  SYN_SENT {syn_sent}  {}",
         time_of_day(status.clock, status.at_ns),
-        status.snapshot.totals.lost
+        lang.say("half-open"),
+        lang.say(&format!("lost {}", status.snapshot.totals.lost))
     );
     StyledLine::new(cut(&line, columns), Tone::Strong)
 }
@@ -83,12 +97,15 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
         let complaint = typing
             .complaint
             .as_ref()
-            .map(|text| format!("   {}", safe(text)));
+            .map(|text| format!("   {}", app.look.lang.say(&safe(text))));
         let line = format!("/{}_{}", safe(&typing.text), complaint.unwrap_or_default());
         return StyledLine::new(cut(&line, columns), Tone::Strong);
     }
     if let Some(notice) = &app.notice {
-        return StyledLine::new(cut(&safe(notice), columns), Tone::Strong);
+        return StyledLine::new(
+            cut(&app.look.lang.say(&safe(notice)), columns),
+            Tone::Strong,
+        );
     }
     let keys = match (app.pages.is_empty(), columns) {
         (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
@@ -100,5 +117,5 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
         }
         (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
     };
-    StyledLine::new(cut(keys, columns), Tone::Weak)
+    StyledLine::new(cut(&app.look.lang.say(keys), columns), Tone::Weak)
 }

@@ -6,6 +6,7 @@ use super::{
     not_seen::not_seen,
     style::{StyledLine, Tone},
 };
+use crate::lang::Lang;
 
 const KEYS: [(&str, &str); 18] = [
     (
@@ -62,8 +63,8 @@ const TERMS: [(&str, &str); 6] = [
 ];
 
 /// The keys, the terms of a filter, the words of the panes.
-pub(super) fn keys(columns: usize) -> Vec<StyledLine> {
-    let mut page = PageText::new(columns);
+pub(super) fn keys(columns: usize, lang: Lang) -> Vec<StyledLine> {
+    let mut page = PageText::new(columns, lang);
     page.heading("Keys");
     for (keys, what) in KEYS {
         page.within(15, keys, what, Tone::Plain);
@@ -100,8 +101,8 @@ pub(super) fn keys(columns: usize) -> Vec<StyledLine> {
 }
 
 /// Everything that cannot be seen.
-pub(super) fn blind_spots(observed: &Observed, columns: usize) -> Vec<StyledLine> {
-    let mut page = PageText::new(columns);
+pub(super) fn blind_spots(observed: &Observed, columns: usize, lang: Lang) -> Vec<StyledLine> {
+    let mut page = PageText::new(columns, lang);
     page.heading("Not seen");
     for spot in not_seen(observed) {
         page.within(1, "-", &spot, Tone::Plain);

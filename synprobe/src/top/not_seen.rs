@@ -38,6 +38,6 @@ pub(super) fn not_seen(observed: &Observed) -> Vec<String> {
         spots.push(format!("the mode is {} because: {why}", start.mode));
     }
     let missing = start.missing.iter();
-    spots.extend(missing.map(|what| format!("not known on this host: {what}")));
+    spots.extend(missing.map(|m| format!("not known on this host: {m}")));
     spots
 }

@@ -12,9 +12,9 @@ use super::{
     rows::{self, RowContext},
     style::{StyledLine, Tone, cut, filled, fitted},
     table,
-    wording::place,
+    wording::{place, steps},
 };
-use crate::{model::Problem, util::format::safe};
+use crate::{lang::Lang, model::Problem, util::format::safe};
 
 /// Below, the selected pane has the screen for itself.
 const SMALL: (usize, usize) = (80, 24);
@@ -33,7 +33,7 @@ pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
     };
     let left = rows.saturating_sub(lines.len() + 1);
     lines.extend(match &app.observed {
-        None => sentence("Watching…", columns),
+        None => sentence("Watching…", columns, app.look.lang),
         Some(observed) if !app.pages.is_empty() => page(app, observed, columns, left),
         Some(observed) => panes(app, observed, columns, left),
     });
@@ -45,6 +45,7 @@ pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
 
 /// Everything, without a limit of height.
 pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
+    let lang = app.look.lang;
     let mut lines = header(app, columns);
     let Some(observed) = &app.observed else {
         return lines;
@@ -53,21 +54,22 @@ pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
         lines.extend(table_of(app, observed, pane, columns, LISTED + 1, false));
         let more = app.items(pane).len().saturating_sub(LISTED);
         if more > 0 {
-            lines.push(StyledLine::new(format!(" … {more} more"), Tone::Weak));
+            let more = format!(" … {more} more");
+            lines.push(StyledLine::new(lang.say(&more), Tone::Weak));
         }
     }
     for item in app.items(Pane::Problems) {
         let PaneItem::Problem(p) = item else { continue };
         lines.push(StyledLine::default());
         lines.push(StyledLine::new(
-            format!("{}: {}", p.verdict_name(), place(p)),
+            format!("{}: {}", p.verdict_name(), lang.say(&place(p))),
             Tone::Strong,
         ));
-        lines.extend(why(p, columns, usize::MAX));
-        lines.extend(remedy(p, columns, usize::MAX));
+        lines.extend(why(p, columns, usize::MAX, lang));
+        lines.extend(remedy(p, columns, usize::MAX, lang));
     }
     lines.push(StyledLine::default());
-    lines.extend(blind(observed, columns, usize::MAX));
+    lines.extend(blind(observed, columns, usize::MAX, lang));
     lines
 }
 
@@ -75,27 +77,32 @@ fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Styl
     let Some(page) = app.pages.last() else {
         return Vec::new();
     };
+    let lang = app.look.lang;
     let gone = || {
         sentence(
             "It is over, or not in the list any more. Esc goes back.",
             columns,
+            lang,
         )
     };
     let lines = match &page.kind {
         PageKind::Row(id) => match app.find(id) {
             Some(item) => {
-                let context = RowContext::new(observed, &app.by_peer, columns);
+                let context = RowContext::new(observed, &app.by_peer, columns, lang);
                 detail::page(&item, observed, &context, columns)
             }
             None => gone(),
         },
         PageKind::Explanation(id) => match app.find(id) {
-            Some(PaneItem::Problem(p)) => detail::explanation(p, columns)
-                .unwrap_or_else(|| sentence("It has no verdict: too little is known.", columns)),
+            Some(PaneItem::Problem(p)) => {
+                detail::explanation(p, columns, lang).unwrap_or_else(|| {
+                    sentence("It has no verdict: too little is known.", columns, lang)
+                })
+            }
             _ => gone(),
         },
-        PageKind::BlindSpots => help::blind_spots(observed, columns),
-        PageKind::Keys => help::keys(columns),
+        PageKind::BlindSpots => help::blind_spots(observed, columns, lang),
+        PageKind::Keys => help::keys(columns, lang),
     };
     let first = page.scroll.min(lines.len().saturating_sub(rows));
     let below = lines.len() - first;
@@ -103,7 +110,7 @@ fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Styl
     if below > rows && rows > 1 {
         let more = format!("… {} more lines", below - rows + 1);
         shown.truncate(rows - 1);
-        shown.push(StyledLine::new(more, Tone::Weak));
+        shown.push(StyledLine::new(lang.say(&more), Tone::Weak));
     }
     shown
 }
@@ -152,15 +159,19 @@ fn below_panes(
     columns: usize,
     room: &RoomBelow,
 ) -> Vec<StyledLine> {
+    let lang = app.look.lang;
     let mut below = match app.chosen_problem() {
-        None => vec![StyledLine::new("No problem is open.", Tone::Plain)],
+        None => vec![StyledLine::new(
+            lang.say("No problem is open."),
+            Tone::Plain,
+        )],
         Some(p) => {
-            let mut lines = why(p, columns, room.why);
-            lines.extend(remedy(p, columns, room.remedy));
+            let mut lines = why(p, columns, room.why, lang);
+            lines.extend(remedy(p, columns, room.remedy, lang));
             lines
         }
     };
-    below.extend(blind(observed, columns, room.blind));
+    below.extend(blind(observed, columns, room.blind, lang));
     below
 }
 
@@ -218,8 +229,9 @@ fn table_of(
     if height == 0 {
         return Vec::new();
     }
+    let lang = app.look.lang;
     let snapshot = &observed.status.snapshot;
-    let context = RowContext::new(observed, &app.by_peer, columns);
+    let context = RowContext::new(observed, &app.by_peer, columns, lang);
     let items = app.items(pane);
     let room = height.saturating_sub(1);
     let place = app.cursors[pane.index()].place(&items);
@@ -243,27 +255,29 @@ fn table_of(
         .collect();
     let count = match (pane, items.len()) {
         (Pane::Handshakes, n) if snapshot.open_total > snapshot.open.len() => {
-            format!("{n} of {}", snapshot.open_total)
+            let of = format!("{n} of {}", snapshot.open_total);
+            lang.say(&of).into_owned()
         }
         (_, n) => n.to_string(),
     };
     let order = match app.orders[pane.index()] {
         0 => String::new(),
-        n => format!(" by {}", pane.orders()[n]),
+        n => lang.say(&format!(" by {}", pane.orders()[n])).into_owned(),
     };
     let key = if is_live {
         format!("{} ", pane.index() + 1)
     } else {
         String::new()
     };
-    let title = format!("{key}{} {count}{order}", pane.title());
-    let mut lines = table::lines(&title, &rows::columns(pane, &context), &shown, columns);
+    let title = format!("{key}{} {count}{order}", lang.say(pane.title()));
+    let of_pane = rows::columns(pane, &context);
+    let mut lines = table::lines(&title, &of_pane, &shown, columns, lang);
     if items.is_empty() {
         let none = match app.query.is_empty() && app.role.is_none() && app.narrowed.is_none() {
             true => "  none",
             false => "  none that is selected",
         };
-        lines.push(StyledLine::new(none, Tone::Weak));
+        lines.push(StyledLine::new(lang.say(none), Tone::Weak));
     }
     lines.truncate(height);
     lines
@@ -297,29 +311,27 @@ fn labelled(label: &str, texts: &[String], columns: usize, most: usize) -> Vec<S
     shown
 }
 
-fn why(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
+fn why(p: &Problem, columns: usize, most: usize, lang: Lang) -> Vec<StyledLine> {
     let mut facts: Vec<String> = p
         .evidence
         .iter()
         .map(|fact| {
             let sign = if fact.supports { "+" } else { "- against it:" };
-            format!("{sign} {}", fact.fact)
+            format!("{} {}", lang.say(sign), lang.say(&fact.fact))
         })
         .collect();
     if facts.len() > most {
         // The first one has the counts, which the row has too.
         facts.rotate_left(1);
     }
-    labelled("WHY", &short(facts, columns, most), columns, most)
+    let label = lang.say("WHY");
+    labelled(&label, &short(facts, columns, most), columns, most)
 }
 
-fn remedy(p: &Problem, columns: usize, most: usize) -> Vec<StyledLine> {
-    let steps = p.remedy.as_deref().unwrap_or_default().split("; ");
-    let steps = steps
-        .filter(|step| !step.is_empty())
-        .map(str::to_owned)
-        .collect();
-    labelled("DO", &short(steps, columns, most), columns, most)
+fn remedy(p: &Problem, columns: usize, most: usize, lang: Lang) -> Vec<StyledLine> {
+    let steps = steps(p.remedy.as_deref().unwrap_or_default(), lang);
+    let label = lang.say("DO");
+    labelled(&label, &short(steps, columns, most), columns, most)
 }
 
 /// Where there is little room, one line for each text.
@@ -332,11 +344,19 @@ fn short(mut texts: Vec<String>, columns: usize, most: usize) -> Vec<String> {
     texts
 }
 
-fn blind(observed: &Observed, columns: usize, most: usize) -> Vec<StyledLine> {
+fn blind(observed: &Observed, columns: usize, most: usize, lang: Lang) -> Vec<StyledLine> {
     let spots = not_seen(observed);
+    let spots: Vec<String> = spots
+        .iter()
+        .map(|spot| lang.say(spot).into_owned())
+        .collect();
+    let separator = match lang {
+        Lang::En => "; ",
+        Lang::Zh => "；",
+    };
     let text = match most {
         usize::MAX => spots,
-        _ => vec![spots.join("; ")],
+        _ => vec![spots.join(separator)],
     };
-    labelled("NOT SEEN", &text, columns, most)
+    labelled(&lang.say("NOT SEEN"), &text, columns, most)
 }

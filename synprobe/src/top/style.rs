@@ -7,7 +7,9 @@ use ratatui::{
 };
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// How the terminal may be used.
+use crate::{lang::Lang, view::parts};
+
+/// How the terminal may be used, and the language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Only ASCII characters.
@@ -16,6 +18,27 @@ pub struct Look {
     pub colour: bool,
     /// Bold, dim and reverse.
     pub attributes: bool,
+    /// The language. Chinese has no ASCII form.
+    pub lang: Lang,
+}
+
+impl Look {
+    /// The text with signs that the terminal has. On one that is set up for Chinese, signs of ambiguous width (UAX #11)
+    /// may take two columns: they have their ASCII form there.
+    fn signs(self, text: &str) -> String {
+        match (self.ascii, self.lang) {
+            (true, _) => ascii(text),
+            (false, Lang::En) => text.to_owned(),
+            (false, Lang::Zh) => text
+                .chars()
+                .map(|c| match c {
+                    // Its width is not ambiguous.
+                    'µ' => c,
+                    c => ascii_sign(c).unwrap_or(c),
+                })
+                .collect(),
+        }
+    }
 }
 
 /// How a part of a line is drawn.
@@ -77,21 +100,14 @@ impl StyledLine {
     /// The text alone, without blanks at its end.
     pub fn text(&self, look: Look) -> String {
         let whole: String = self.0.iter().map(|(text, _)| &**text).collect();
-        let whole = whole.trim_end();
-        match look.ascii {
-            true => ascii(whole),
-            false => whole.to_owned(),
-        }
+        look.signs(whole.trim_end())
     }
 
     /// Draws it into one row of the screen.
     pub(super) fn draw(&self, buffer: &mut Buffer, area: Rect, row: u16, look: Look) {
         let (mut x, y) = (area.x, area.y + row);
         for (text, tone) in &self.0 {
-            let text = match look.ascii {
-                true => ascii(text),
-                false => text.clone(),
-            };
+            let text = look.signs(text);
             let left = usize::from(area.right().saturating_sub(x));
             (x, _) = buffer.set_stringn(x, y, text, left, tone.style(look));
         }
@@ -139,16 +155,20 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     shown
 }
 
-/// Words filled into lines of at most so many columns; a word that is longer is broken.
+/// Words filled into lines of at most so many columns; a word that is longer is broken. Chinese breaks between
+/// characters.
 pub(super) fn filled(text: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(1);
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    let words = text
+        .split(' ')
+        .flat_map(|word| parts(word).into_iter().enumerate());
+    for (part, word) in words {
         let mut word = word.to_owned();
         loop {
             let last = lines.len() - 1;
             let line = &mut lines[last];
-            let gap = usize::from(!line.is_empty());
+            let gap = usize::from(part == 0 && !line.is_empty());
             if line.width() + gap + word.width() <= columns {
                 if gap > 0 {
                     line.push(' ');
@@ -184,24 +204,63 @@ fn split_at(word: &str, columns: usize) -> usize {
 fn ascii(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            c if c.is_ascii() => shown.push(c),
-            '▁' | '▂' => shown.push('_'),
-            '▃' | '▄' | '▅' => shown.push('-'),
-            '▆' | '▇' | '█' => shown.push('#'),
-            '─' | '–' => shown.push('-'),
-            '…' => shown.push('~'),
-            '→' | '▶' => shown.push('>'),
-            '←' => shown.push('<'),
-            '↑' => shown.push('^'),
-            '↓' => shown.push('v'),
-            '×' => shown.push('x'),
-            'µ' => shown.push('u'),
-            '·' => shown.push('.'),
-            '±' => shown.push('~'),
-            '≥' => shown.push('>'),
-            c => shown.extend(std::iter::repeat_n('?', c.width().unwrap_or(0))),
+        match ascii_sign(c) {
+            Some(sign) => shown.push(sign),
+            None => shown.extend(std::iter::repeat_n('?', c.width().unwrap_or(0))),
         }
     }
     shown
+}
+
+/// The ASCII form of a sign.
+fn ascii_sign(c: char) -> Option<char> {
+    Some(match c {
+        c if c.is_ascii() => c,
+        '▁' | '▂' => '_',
+        '▃' | '▄' | '▅' => '-',
+        '▆' | '▇' | '█' => '#',
+        '─' | '–' => '-',
+        '…' => '~',
+        '→' | '▶' => '>',
+        '←' => '<',
+        '↑' => '^',
+        '↓' => 'v',
+        '×' => 'x',
+        'µ' => 'u',
+        '·' => '.',
+        '±' => '~',
+        '≥' => '>',
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_ambiguous_width_have_their_ascii_form_beside_chinese() {
+        let look = |ascii, lang| Look {
+            ascii,
+            lang,
+            ..Look::default()
+        };
+        let text = "半连接 3 ▁▄█ ×2 → 64 µs …";
+        assert_eq!(
+            look(false, Lang::Zh).signs(text),
+            "半连接 3 _-# x2 > 64 µs ~"
+        );
+        assert_eq!(look(false, Lang::En).signs(text), text);
+        assert_eq!(look(true, Lang::En).signs("×2 → 半"), "x2 > ??");
+    }
+
+    #[test]
+    fn chinese_breaks_between_characters() {
+        assert_eq!(
+            filled("半连接队列已满（SYN queue），没有应答", 16),
+            ["半连接队列已满", "（SYN queue），", "没有应答"]
+        );
+        assert_eq!(filled("one twothree four", 8), ["one", "twothree", "four"]);
+        assert_eq!(filled("abcdefgh", 3), ["abc", "def", "gh"]);
+    }
 }

@@ -1,6 +1,9 @@
 //! Rows of cells → lines of a given width.
 
+use std::borrow::Cow;
+
 use super::style::{StyledLine, Tone, cut, fitted, right, width};
+use crate::lang::Lang;
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +16,8 @@ pub(super) struct TableColumn {
     pub leave_out: u8,
     /// It is cut where there is too little room: to this width, and further where no other can be left out.
     pub at_least: Option<usize>,
+    /// Its cells are words, not names.
+    pub has_words: bool,
 }
 
 impl TableColumn {
@@ -23,6 +28,7 @@ impl TableColumn {
             is_number: false,
             leave_out,
             at_least: None,
+            has_words: false,
         }
     }
 
@@ -41,6 +47,14 @@ impl TableColumn {
             ..Self::text(title, 0)
         }
     }
+
+    /// The same; its cells are words, which are translated.
+    pub const fn of_words(self) -> Self {
+        Self {
+            has_words: true,
+            ..self
+        }
+    }
 }
 
 /// A row: its cells, as many as there are columns.
@@ -51,21 +65,30 @@ pub(super) struct TableRow {
     pub is_marked: bool,
 }
 
-/// The heading and the rows. The heading of the first column is `title`.
+/// The heading and the rows. The heading of the first column is `title`, in that language already.
 pub(super) fn lines(
     title: &str,
     columns: &[TableColumn],
     rows: &[TableRow],
     columns_wide: usize,
+    lang: Lang,
 ) -> Vec<StyledLine> {
+    let titles: Vec<Cow<'_, str>> = columns.iter().map(|c| lang.say(c.title)).collect();
+    let said = |row: &TableRow, at: usize| {
+        let cell = row.cells.get(at).cloned().unwrap_or_default();
+        match columns[at].has_words {
+            true => lang.say(&cell).into_owned(),
+            false => cell,
+        }
+    };
     let natural: Vec<usize> = (0..columns.len())
         .map(|at| {
             let head = match at {
                 0 => width(title),
-                _ => width(columns.get(at).map_or("", |column| column.title)),
+                _ => width(&titles[at]),
             };
-            let cells = rows.iter().filter_map(|row| row.cells.get(at));
-            cells.map(|cell| width(cell)).max().unwrap_or(0).max(head)
+            let cells = rows.iter().map(|row| width(&said(row, at)));
+            cells.max().unwrap_or(0).max(head)
         })
         .collect();
     // A mark before each row.
@@ -95,12 +118,12 @@ pub(super) fn lines(
     };
     let head = line(" ", &|at| match at {
         0 => title.to_owned(),
-        _ => columns[at].title.to_owned(),
+        _ => titles[at].to_string(),
     });
     let mut lines = vec![StyledLine::new(head, Tone::Strong)];
     for row in rows {
         let mark = if row.is_marked { ">" } else { " " };
-        let text = line(mark, &|at| row.cells.get(at).cloned().unwrap_or_default());
+        let text = line(mark, &|at| said(row, at));
         let text = match row.tone {
             Tone::Selected => fitted(&text, columns_wide),
             _ => text,
@@ -160,7 +183,7 @@ mod tests {
     ];
 
     fn text(rows: &[TableRow], wide: usize) -> Vec<String> {
-        let lines = lines("T", &COLUMNS, rows, wide);
+        let lines = lines("T", &COLUMNS, rows, wide, Lang::En);
         lines.iter().map(|l| l.text(Look::default())).collect()
     }
 
@@ -182,6 +205,31 @@ mod tests {
             ]
         );
         assert!(shown.iter().all(|line| width(line) == 32), "{shown:?}");
+    }
+
+    #[test]
+    fn chinese_headings_and_words_keep_columns_aligned() {
+        let columns = [
+            TableColumn::text("", 0),
+            TableColumn::text("SURE", 3).of_words(),
+            TableColumn::rest("WHERE", 12).of_words(),
+            TableColumn::number("ALL", 2),
+        ];
+        let rows = [
+            row(&["one", "likely", ":80 likely", "7"]),
+            row(&["two", "certain", "网关服务", "12"]),
+        ];
+        let lines = lines("T 2", &columns, &rows, 40, Lang::Zh);
+        let shown: Vec<String> = lines.iter().map(|l| l.text(Look::default())).collect();
+        assert_eq!(
+            shown,
+            [
+                " T 2 置信度 位置       全部",
+                " one 很可能 :80 likely    7",
+                " two 确定   网关服务     12",
+            ]
+        );
+        assert!(shown.iter().all(|line| width(line) == 27), "{shown:?}");
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::{
 };
 
 use crate::{
+    lang::Lang,
     model::{Confidence, Problem, ProblemRole, WallClock, who},
     util::format::safe,
-    view::rfc3339,
+    view::{remedy, rfc3339},
 };
 
 /// `0.8 s`, `16.8 s`, `4 min`, `2.1 h`: at most 6 columns.
@@ -96,6 +97,30 @@ pub(super) fn place(p: &Problem) -> String {
         _ => [process.into_owned(), String::new()],
     };
     parts.join(" ").trim().to_owned()
+}
+
+/// The steps of a remedy, a text each: sentences in that language, commands as they are.
+pub(super) fn steps(remedy: &str, lang: Lang) -> Vec<String> {
+    if lang == Lang::En {
+        let steps = remedy.split("; ").filter(|step| !step.is_empty());
+        return steps.map(str::to_owned).collect();
+    }
+    let (steps, comment) = remedy::steps(remedy);
+    let steps = steps
+        .iter()
+        .map(|step| match (step.sentence, step.command) {
+            (sentence, "") => lang.say(sentence).into_owned(),
+            ("", command) => command.to_owned(),
+            (sentence, command) => match lang.translated(sentence) {
+                Some(said) => format!("{said}：{command}"),
+                None => format!("{sentence}: {command}"),
+            },
+        });
+    let mut steps: Vec<String> = steps.filter(|step| !step.is_empty()).collect();
+    if let Some(last) = steps.last_mut().filter(|_| !comment.is_empty()) {
+        last.push_str(&format!(" # {}", lang.say(comment)));
+    }
+    steps
 }
 
 /// The last of these values as a row of bars, the highest of them a whole one.

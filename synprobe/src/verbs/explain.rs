@@ -1,18 +1,20 @@
 //! `synprobe explain`: what a verdict means.
 
-use super::{Failure, USAGE, print};
+use super::{Failure, USAGE, print, terminal};
 use crate::{
     cli::{ExplainArgs, did_you_mean, likeliest},
     model::VerdictKind,
     verdict,
+    view::explanation,
 };
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let lang = terminal::lang(args.language);
     let Some(name) = &args.verdict else {
-        return print(&verdict::explain::list());
+        return print(&explanation::list(lang));
     };
     match VerdictKind::parse(name).and_then(verdict::find) {
-        Some(verdict) => print(&verdict::explain::long(verdict)),
+        Some(verdict) => print(&explanation::long(verdict, lang)),
         None => {
             let better = likeliest(name, verdict::ALL.iter().map(|v| v.name()));
             let line = match better {

@@ -11,7 +11,7 @@ use std::{
 use super::{
     FAILED, Failure, USAGE, failure, interrupted, print, raise_priority,
     replay::{Asked, replay},
-    watch_options,
+    terminal, watch_options,
 };
 use crate::{
     cli::ReportArgs,
@@ -46,7 +46,7 @@ fn replayed(args: &ReportArgs, file: &Path) -> Result<(), Failure> {
         duration: args.duration,
         count: None,
     };
-    let mut report = HtmlReport::default();
+    let mut report = HtmlReport::new(terminal::lang(args.language));
     let replayed = replay(file, &asked, &mut report)?;
     if let Some(damage) = replayed.damage {
         report.add_blind_spot(damage);
@@ -78,7 +78,7 @@ fn watched(args: &ReportArgs) -> Result<(), Failure> {
     let watched = pipeline::watch(
         &host,
         options,
-        HtmlReport::default(),
+        HtmlReport::new(terminal::lang(args.language)),
         interrupted(),
         Box::new(|| ()),
     )
@@ -127,12 +127,13 @@ impl<'p> ReportFile<'p> {
         let written = self.replace(html.as_bytes());
         written.map_err(|error| cannot(self.path, &error))?;
         self.is_written = true;
-        print(&format!(
-            "{} Report: {} ({} KiB)\n",
+        let line = format!(
+            "{} Report: {} ({} KiB)",
             report.conclusion(),
             format::safe(&self.path.to_string_lossy()),
             html.len().div_ceil(1024),
-        ))
+        );
+        print(&format!("{}\n", report.lang().say(&line)))
     }
 
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -10,7 +10,6 @@ mod client;
 pub mod context;
 mod data_unacknowledged;
 mod dropped_here;
-pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod judge;

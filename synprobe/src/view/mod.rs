@@ -1,5 +1,6 @@
 //! Views: every one reads the same model, and none knows where a line comes from.
 
+pub mod explanation;
 mod first;
 mod json;
 pub mod listeners;
@@ -15,6 +16,8 @@ use std::io;
 
 pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
+#[cfg(feature = "top")]
+pub(crate) use page::parts;
 pub use page::{Page, PageCounts};
 pub use page::{columns, padded};
 pub(crate) use page::{effect, fill, place};

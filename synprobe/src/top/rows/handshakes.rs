@@ -26,8 +26,8 @@ pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
         TableColumn::number("AGE", 0),
         TableColumn::number("AGAIN", 0),
         TableColumn::number("BY PEER", 5),
-        TableColumn::number("NEXT", 3),
-        TableColumn::number("ENDS IN", 4),
+        TableColumn::number("NEXT", 3).of_words(),
+        TableColumn::number("ENDS IN", 4).of_words(),
         TableColumn::text("GAPS", 8),
         TableColumn::text("PROCESS", 6),
     ]);

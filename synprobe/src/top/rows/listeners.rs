@@ -18,9 +18,9 @@ pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
     columns.extend([
         TableColumn::number("SYN-Q/MAX", 1),
         TableColumn::number("ACCEPT-Q/MAX", 0),
-        TableColumn::text("", 0),
+        TableColumn::text("", 0).of_words(),
         TableColumn::number("DROPS", 3),
-        TableColumn::text("LIMITED BY", 4),
+        TableColumn::text("LIMITED BY", 4).of_words(),
     ]);
     columns
 }

@@ -16,7 +16,10 @@ use super::{
     style::Tone,
     table::{TableColumn, TableRow},
 };
-use crate::model::{HandshakeLines, Role, UnderWay, WallClock};
+use crate::{
+    lang::Lang,
+    model::{HandshakeLines, Role, UnderWay, WallClock},
+};
 
 /// Columns of the mark before a row.
 const MARK: usize = 2;
@@ -40,6 +43,8 @@ pub(super) struct RowContext<'s> {
     pub has_netns: bool,
     /// Of the screen.
     pub wide: usize,
+    /// The language of the screen.
+    pub lang: Lang,
 }
 
 impl<'s> RowContext<'s> {
@@ -48,11 +53,13 @@ impl<'s> RowContext<'s> {
         observed: &'s Observed,
         by_peer: &'s HashMap<(IpAddr, Role), u64>,
         wide: usize,
+        lang: Lang,
     ) -> Self {
         let status = &observed.status;
         let snapshot = &status.snapshot;
         let named = |name: &Option<Arc<str>>| name.as_deref() != Some("host");
         Self {
+            lang,
             by_peer,
             wide,
             open: &snapshot.open,

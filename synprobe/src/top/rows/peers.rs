@@ -11,8 +11,8 @@ use crate::{
 
 pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
     let mut columns = vec![
-        TableColumn::text("", 0),
-        TableColumn::text("WE ARE", 3),
+        TableColumn::text("", 0).of_words(),
+        TableColumn::text("WE ARE", 3).of_words(),
         TableColumn::number("IN PROGRESS", 0),
         TableColumn::number("FAILED", 0),
     ];

@@ -14,8 +14,8 @@ use crate::{
 pub(super) fn columns(context: &RowContext<'_>) -> Vec<TableColumn> {
     let mut columns = vec![
         TableColumn::text("", 0),
-        TableColumn::text("SURE", 3),
-        TableColumn::rest("WHERE", 30),
+        TableColumn::text("SURE", 3).of_words(),
+        TableColumn::rest("WHERE", 30).of_words(),
     ];
     if context.has_netns {
         columns.push(TableColumn::text("NETNS", 5));

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     cli::TopArgs,
     filter::Detail,
+    lang::Lang,
     pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
     status::{Served, StatusQueries},
@@ -177,6 +178,10 @@ impl<F: Feed + Send + 'static> Screen<F> {
             ascii: args.ascii,
             colour: !args.batch && !is_dumb && terminal::in_colour(),
             attributes: !is_dumb,
+            lang: match args.ascii {
+                true => Lang::En,
+                false => terminal::lang(args.language),
+            },
         };
         let interval = args.interval.unwrap_or(INTERVAL);
         let (ended, has_ended) = oneshot::channel();

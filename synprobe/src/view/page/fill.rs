@@ -24,7 +24,7 @@ pub fn padded(text: &str, width: usize) -> String {
 }
 
 /// The parts of a word that stay together: one, where it has no wide character.
-fn parts(word: &str) -> Vec<&str> {
+pub(crate) fn parts(word: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut begin = 0;
     let is_wide = |c: char| c.width() == Some(2);

@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, io};
 
 use conclusion::is_fault;
 pub(crate) use fill::fill;
+#[cfg(feature = "top")]
+pub(crate) use fill::parts;
 pub use fill::{columns, padded};
 use layout::Sheet;
 pub(crate) use layout::{effect, place};
