@@ -247,7 +247,7 @@ fn a_concatenation_is_compared_part_by_part() {
         is(PacketField::Transport(2), &[0, 80]),
     ]);
     let equal = rule(0, &value);
-    assert_eq!(equal.matches, [both.clone()]);
+    assert_eq!(equal.matches, std::slice::from_ref(&both));
     assert_eq!(equal.text, "ip daddr . tcp dport 10.0.0.1 . 80 drop");
     let other = rule(1, &value);
     assert_eq!(other.matches, [FilterMatch::NoneOf(vec![both])]);
