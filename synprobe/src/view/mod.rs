@@ -22,6 +22,7 @@ pub use page::{Page, PageCounts};
 pub use page::{columns, padded};
 pub(crate) use page::{effect, fill, place};
 pub use style::{Style, WIDTH};
+#[cfg(feature = "top")]
 pub(crate) use text::has_row;
 pub use text::{TextOptions, TextView};
 
