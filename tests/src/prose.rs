@@ -22,7 +22,7 @@ pub fn english_in(text: &str) -> Option<String> {
         _ => text,
     };
     let words: Vec<&str> = without_rules(text)
-        .split(|c: char| c.is_whitespace() || (!c.is_ascii() && c.is_alphanumeric()))
+        .split(|c: char| c.is_whitespace() || !c.is_ascii())
         .map(|word| word.trim_matches(|c: char| ".,:;()".contains(c)))
         .collect();
     let is_word = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
