@@ -82,9 +82,12 @@ impl Staging {
     }
 
     fn documents(&self) -> Result<()> {
-        let folder = root().join("docs");
-        for entry in fs::read_dir(&folder)? {
+        for entry in fs::read_dir(root().join("docs"))? {
             let path = entry?.path();
+            // The pictures are the README's, for who reads it on a page.
+            if path.is_dir() {
+                continue;
+            }
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             self.put(&format!("{DOCUMENTS}/{name}"), &fs::read(&path)?, 0o644)?;
         }
