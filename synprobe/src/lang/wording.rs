@@ -90,9 +90,9 @@ pub(super) struct Wording {
     surrounds: bool,
 }
 
-/// A hole as it is written.
+/// A hole as it is written. One without a name has its number.
 struct WrittenHole<'t> {
-    name: &'t str,
+    name: String,
     spec: &'t str,
 }
 
@@ -105,6 +105,7 @@ enum Written<'t> {
 fn written(text: &str) -> Result<Vec<Written<'_>>, String> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
+    let mut anonymous = 0;
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
         literal.push_str(&rest[..at]);
@@ -122,6 +123,13 @@ fn written(text: &str) -> Result<Vec<Written<'_>>, String> {
         if !literal.is_empty() {
             pieces.push(Written::Text(std::mem::take(&mut literal)));
         }
+        let name = match name {
+            "" => {
+                anonymous += 1;
+                (anonymous - 1).to_string()
+            }
+            name => name.to_owned(),
+        };
         pieces.push(Written::Hole(WrittenHole { name, spec }));
     }
     literal.push_str(rest);
@@ -137,41 +145,26 @@ impl Wording {
     /// What is wrong with the entry, in a line.
     pub fn new(entry: &PoEntry) -> Result<Self, String> {
         let mut names: Vec<String> = Vec::new();
-        let mut anonymous = 0;
         let mut english = Vec::new();
         for piece in written(&entry.english)? {
             english.push(match piece {
                 Written::Text(text) => WordingPiece::Text(text),
                 Written::Hole(hole) => {
-                    let name = match hole.name {
-                        "" => {
-                            anonymous += 1;
-                            (anonymous - 1).to_string()
-                        }
-                        name => name.to_owned(),
-                    };
-                    let known = names.iter().position(|n| *n == name);
+                    let known = names.iter().position(|n| *n == hole.name);
                     WordingPiece::Hole(known.unwrap_or_else(|| {
-                        names.push(name);
+                        names.push(hole.name);
                         names.len() - 1
                     }))
                 }
             });
         }
         let mut kinds: Vec<Option<HoleKind>> = vec![None; names.len()];
-        let mut anonymous = 0;
         let mut translated = Vec::new();
         for piece in written(&entry.translated)? {
             translated.push(match piece {
                 Written::Text(text) => WordingPiece::Text(text),
                 Written::Hole(hole) => {
-                    let name = match hole.name {
-                        "" => {
-                            anonymous += 1;
-                            (anonymous - 1).to_string()
-                        }
-                        name => name.to_owned(),
-                    };
+                    let name = hole.name;
                     let index = names.iter().position(|n| *n == name).ok_or_else(|| {
                         format!(
                             "{:?}: the English text has no hole {name}",
