@@ -13,17 +13,13 @@
 
 pub mod cli;
 pub mod connect;
-pub mod decode;
 pub mod diag;
-pub mod engine;
-pub mod filter;
 pub mod join;
 pub mod lang;
 pub mod pipeline;
 mod poller;
 pub mod preflight;
 pub mod probe;
-pub mod recording;
 pub mod report;
 mod ring;
 #[cfg(feature = "serve")]
@@ -31,9 +27,8 @@ pub mod serve;
 pub mod status;
 #[cfg(feature = "top")]
 pub mod top;
-pub mod track;
 pub mod verbs;
-pub mod verdict;
 pub mod view;
 
 pub use synprobe_common::{model, sys, util};
+pub use synprobe_engine::{decode, engine, filter, recording, track, verdict};

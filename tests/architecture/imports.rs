@@ -95,10 +95,12 @@ const RULES: [Rule; 12] = [
     },
 ];
 
-/// Modules of `synprobe-common` under their own names; every other crate is one part.
+/// Modules of `synprobe-common` and `synprobe-engine` under their own names; every other crate is one part.
 fn part_of(crate_name: &str, first: Option<&str>) -> Option<String> {
     match crate_name {
-        "synprobe" | "synprobe-common" => Some(first.unwrap_or("root").to_owned()),
+        "synprobe" | "synprobe-common" | "synprobe-engine" => {
+            Some(first.unwrap_or("root").to_owned())
+        }
         "synprobe-lab" => Some("lab".to_owned()),
         "synprobe-ebpf" => Some("ebpf".to_owned()),
         _ => None,
@@ -131,6 +133,7 @@ fn used(file: &SourceFile) -> Vec<Used> {
         "synprobe",
         "synprobe_common",
         "synprobe_ebpf",
+        "synprobe_engine",
         "synprobe_lab",
     ] {
         for (at, _) in code.match_indices(root).filter(|(at, _)| begins(*at)) {
@@ -196,6 +199,7 @@ fn resolve(file: &SourceFile, path: &[&str]) -> Option<String> {
         "synprobe" => root("synprobe"),
         "synprobe_common" => root("synprobe-common"),
         "synprobe_ebpf" => root("synprobe-ebpf"),
+        "synprobe_engine" => root("synprobe-engine"),
         "synprobe_lab" => root("synprobe-lab"),
         _ => {
             let mut module = file.module();

@@ -8,10 +8,11 @@ use std::{
 };
 
 /// The crates whose source is checked.
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "synprobe",
     "synprobe-common",
     "synprobe-ebpf",
+    "synprobe-engine",
     "synprobe-lab",
     "manual",
     "xtask",

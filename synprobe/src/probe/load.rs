@@ -18,11 +18,9 @@ use super::{
     half_open_source::{ACCEPT, Decision, HookProgram},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
+    object::Object,
 };
 use crate::{filter::KernelFilter, model::HalfOpenSource};
-
-/// The compiled object (`cargo xtask ebpf`).
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/synprobe.bpf.o");
 
 /// What the loader needs to know.
 pub struct LoadOptions<'a> {
@@ -45,6 +43,9 @@ pub struct LoadOptions<'a> {
 /// Why the programs could not be loaded or attached.
 #[derive(Debug, Error)]
 pub enum LoadError {
+    /// What is embedded is not what was compiled.
+    #[error("the embedded eBPF object is damaged: {0}")]
+    Embedded(#[from] lz4_flex::block::DecompressError),
     /// The object could not be loaded at all.
     #[error("the eBPF object cannot be loaded: {0}")]
     Object(#[from] aya::EbpfError),
@@ -122,7 +123,7 @@ impl Probes {
             .map_max_entries("ACCEPT_WAITS", accept_slots)
             .map_max_entries("EVENTS", options.ring_bytes)
             .map_max_entries("PEERS", peers);
-        let mut ebpf = loader.load(OBJECT)?;
+        let mut ebpf = loader.load(Object::embedded()?.bytes())?;
 
         if let Some(map) = ebpf.map_mut("PEERS") {
             let mut trie: LpmTrie<_, [u8; 16], u8> =

@@ -13,6 +13,7 @@ mod info;
 pub mod kallsyms;
 mod load;
 pub mod losses;
+mod object;
 pub mod offsets;
 
 pub use counters::CountedSlot;

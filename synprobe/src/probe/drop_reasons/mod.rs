@@ -55,7 +55,7 @@ impl Reasons {
                 name,
             })
             .collect();
-        all.sort_by_key(|reason| reason.number);
+        crate::util::sort::by_key(&mut all[..], |reason| reason.number);
         Self(all)
     }
 

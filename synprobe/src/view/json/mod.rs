@@ -2,21 +2,15 @@
 //!
 //! The most frequent lines (`state`, `handshake`: hundreds of thousands a second) are written field by
 //! field. A general serializer checks every byte of every field name for escapes, which was half of the
-//! agent's CPU time. A test compares both ways of writing.
-
-mod fields;
+//! agent's CPU time ([`synprobe_engine::json`]). A test compares both ways of writing.
 
 use std::io::{self, Write};
 
-use fields::{Fields, LastConnection};
 use serde::Serialize;
-use serde_json::{Serializer, ser::Formatter};
+use synprobe_engine::json::{Fields, LastConnection, write};
 
 use super::{Stamps, View, WallClock, rfc3339};
-use crate::{
-    model::{AcceptWait, Body, Line, Listener, Problem, ProblemState, Workload},
-    util::format::is_hazardous,
-};
+use crate::model::{AcceptWait, Body, Line, Listener, Problem, ProblemState, Workload};
 
 /// The fields that every line starts with.
 #[derive(Serialize)]
@@ -168,11 +162,6 @@ fn envelope<B: Serialize>(
     write(out, &envelope)
 }
 
-fn write(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(out, Harmless))?;
-    Ok(())
-}
-
 /// One line as JSON, with its end.
 ///
 /// # Errors
@@ -193,35 +182,6 @@ pub fn to_json(value: &impl Serialize) -> io::Result<String> {
     let mut out = Vec::new();
     write(&mut out, value)?;
     String::from_utf8(out).map_err(io::Error::other)
-}
-
-/// Compact JSON that is safe on a terminal: in addition to what JSON requires, every character with an
-/// effect on a terminal is escaped.
-struct Harmless;
-
-impl Formatter for Harmless {
-    fn write_string_fragment<W: Write + ?Sized>(
-        &mut self,
-        out: &mut W,
-        text: &str,
-    ) -> io::Result<()> {
-        // The serializer has escaped the control characters below a space.
-        if text.is_ascii() && !text.contains('\x7f') {
-            return out.write_all(text.as_bytes());
-        }
-
-        for part in text.split_inclusive(is_hazardous) {
-            let last = part.chars().next_back().filter(|c| is_hazardous(*c));
-            let plain = last.map_or(part, |c| &part[..part.len() - c.len_utf8()]);
-            out.write_all(plain.as_bytes())?;
-            if let Some(c) = last {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(out, "\\u{unit:04x}")?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

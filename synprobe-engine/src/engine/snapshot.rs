@@ -1,0 +1,78 @@
+//! The state at any moment, without ending the run: what a live view or an exporter needs.
+
+use super::{Engine, HandshakeStats, HostCounts};
+use crate::{
+    model::{AcceptCounts, End, Listener, Peer, PortState, Problem, Start, UnderWay},
+    track::Totals,
+};
+
+/// See the module. Reading it changes nothing.
+#[derive(Clone, Debug)]
+pub struct EngineSnapshot {
+    /// The run.
+    pub start: Start,
+    /// The running totals.
+    pub totals: Totals,
+    /// Cumulative counts and histograms.
+    pub stats: HandshakeStats,
+    /// Cumulative counts of this host that no line has.
+    pub host: HostCounts,
+    /// By namespace, role and port.
+    pub ports: Vec<PortState>,
+    /// The selected listeners that are open, as last seen, with the waits for accept() of their ports.
+    pub listeners: Vec<Listener>,
+    /// How long connections waited for accept(), by namespace and port; empty where accept() is not watched.
+    pub accept_counts: Vec<AcceptCounts>,
+    /// The peers, those in most trouble first.
+    pub peers: Vec<Peer>,
+    /// Handshakes in progress, in the order in which they became known: at most the number asked for.
+    pub open: Vec<UnderWay>,
+    /// How many there are.
+    pub open_total: usize,
+    /// What is wrong as things stand now, worst first.
+    pub problems: Vec<Problem>,
+    /// The `end` line, once the run is over.
+    pub end: Option<End>,
+}
+
+impl Engine {
+    /// The state as it is now, with at most `most_open` of the handshakes under way.
+    pub fn snapshot(&self, most_open: usize) -> EngineSnapshot {
+        let (_, tracker, judge, _) = self.parts();
+        EngineSnapshot {
+            peers: judge.with_verdicts(tracker.peers()),
+            open: tracker.under_way().take(most_open).collect(),
+            ..self.summary()
+        }
+    }
+
+    /// The same without peers and without the handshakes under way: it costs little, however many there are.
+    pub fn summary(&self) -> EngineSnapshot {
+        let (start, tracker, judge, stats) = self.parts();
+        let mut listeners: Vec<Listener> = judge
+            .context
+            .listeners()
+            .filter(|history| {
+                history.closed_ns.is_none() && judge.context.selects_listener(&history.last)
+            })
+            .map(|history| judge.context.with_wait(&history.last))
+            .collect();
+        crate::util::sort::by_key(&mut listeners[..], |l| {
+            (l.netns, l.local_port, l.local_addr)
+        });
+        EngineSnapshot {
+            start: start.clone(),
+            totals: self.totals(),
+            stats: stats.clone(),
+            host: self.host_counts.clone(),
+            ports: tracker.ports(),
+            listeners,
+            accept_counts: judge.context.accept_waits.all_measured().cloned().collect(),
+            peers: Vec::new(),
+            open: Vec::new(),
+            open_total: self.open(),
+            problems: judge.problems_now(),
+            end: self.end().cloned(),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! SYNs that this host refused before a half-open existed, by peer, local end and reason.
+//!
+//! No handshake has them. Without lines of their own a run could end with "0 handshakes" while SYNs die.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::Context;
+use crate::model::Role;
+
+/// Peers, local ends and reasons that are counted individually. The rest is summed by local end and reason.
+const TOLD_APART: usize = 256;
+/// Sums by local end and reason; what exceeds those is one sum for each namespace.
+const SUMS: usize = 256;
+/// A line that was printed is printed again after this time at the earliest, if its count rose.
+const AGAIN_NS: u64 = 10_000_000_000;
+
+/// SYNs that this host refused, as a source saw them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSyn {
+    /// Namespace in which they were refused.
+    pub netns: u32,
+    /// Where they went; `None`: not known.
+    pub local: Option<SocketAddr>,
+    /// Who sent them; `None`: not known, as where only a counter shows them. Sums are by address.
+    pub peer: Option<SocketAddr>,
+    /// The kernel's name for the reason, without `SKB_DROP_REASON_`.
+    pub reason: Option<Arc<str>>,
+    /// The same in words: completes "SYN refused: …".
+    pub words: Arc<str>,
+    /// Commands that show or mend the cause.
+    pub remedy: Option<Arc<str>>,
+    /// How many.
+    pub count: u64,
+    /// When, CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RefusalKey {
+    netns: u32,
+    local: Option<SocketAddr>,
+    peer: Option<IpAddr>,
+    /// The reason in words: NETFILTER_DROP alone has several.
+    why: Option<Arc<str>>,
+}
+
+/// One sum, as it is to be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedSum {
+    /// As noted first. Its count is the sum, its time that of the first.
+    pub first: RefusedSyn,
+    /// When the last of them was refused.
+    pub last_ns: u64,
+    printed: u64,
+    printed_ns: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct RefusedSyns {
+    sums: HashMap<RefusalKey, RefusedSum>,
+    told_apart: usize,
+    due: HashSet<RefusalKey>,
+    total: u64,
+}
+
+impl RefusedSyns {
+    /// Some more.
+    pub fn note(&mut self, mut refused: RefusedSyn) {
+        self.total += refused.count;
+        let mut key = RefusalKey {
+            netns: refused.netns,
+            local: refused.local,
+            peer: refused.peer.map(|peer| peer.ip()),
+            why: Some(refused.words.clone()),
+        };
+        if self.told_apart >= TOLD_APART && !self.sums.contains_key(&key) {
+            (key.peer, refused.peer) = (None, None);
+            if self.sums.len() >= TOLD_APART + SUMS && !self.sums.contains_key(&key) {
+                key = RefusalKey {
+                    netns: refused.netns,
+                    local: None,
+                    peer: None,
+                    why: None,
+                };
+                (refused.local, refused.reason) = (None, None);
+                refused.words = "for several reasons: this host has too many to list".into();
+                refused.remedy = None;
+            }
+        }
+        let at_ns = refused.at_ns;
+        let Some(sum) = self.sums.get_mut(&key) else {
+            self.told_apart += usize::from(key.peer.is_some());
+            self.due.insert(key.clone());
+            self.sums.insert(
+                key,
+                RefusedSum {
+                    first: refused,
+                    last_ns: at_ns,
+                    printed: 0,
+                    printed_ns: 0,
+                },
+            );
+            return;
+        };
+        sum.first.count += refused.count;
+        sum.last_ns = sum.last_ns.max(at_ns);
+        if at_ns.saturating_sub(sum.printed_ns) >= AGAIN_NS {
+            self.due.insert(key);
+        }
+    }
+
+    /// Time has passed: sums that rose since their last line may be due.
+    pub fn passed(&mut self, now_ns: u64) {
+        for (key, sum) in &self.sums {
+            let rose = sum.first.count > sum.printed;
+            if rose && now_ns.saturating_sub(sum.printed_ns) >= AGAIN_NS {
+                self.due.insert(key.clone());
+            }
+        }
+    }
+
+    /// Forgets sums without a SYN since then, CLOCK_MONOTONIC nanoseconds, whose lines are printed: a later one
+    /// begins anew.
+    pub fn forget_before(&mut self, cutoff_ns: u64) {
+        self.sums
+            .retain(|_, sum| sum.last_ns >= cutoff_ns || sum.first.count > sum.printed);
+        let named = self.sums.keys().filter(|key| key.peer.is_some());
+        self.told_apart = named.count();
+    }
+
+    /// Whether a line is due.
+    pub fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// The sums whose lines are due, the longest known first. `at_the_end`: every one that rose.
+    pub fn take_due(&mut self, at_the_end: bool) -> Vec<RefusedSum> {
+        self.take_due_but(at_the_end, |_| false)
+    }
+
+    /// The same, without those that are held back until more is known of them; none is at the end.
+    pub fn take_due_but(
+        &mut self,
+        at_the_end: bool,
+        held_back: impl Fn(&RefusedSyn) -> bool,
+    ) -> Vec<RefusedSum> {
+        let due = std::mem::take(&mut self.due);
+        let mut taken = Vec::new();
+        for (key, sum) in &mut self.sums {
+            let rose = sum.first.count > sum.printed;
+            if rose && !at_the_end && due.contains(key) && held_back(&sum.first) {
+                self.due.insert(key.clone());
+            } else if rose && (at_the_end || due.contains(key)) {
+                sum.printed = sum.first.count;
+                sum.printed_ns = sum.last_ns;
+                taken.push(sum.clone());
+            }
+        }
+        // In an order that no hash decides.
+        crate::util::sort::by(&mut taken[..], |a, b| {
+            let order = |r: &RefusedSum| {
+                let f = &r.first;
+                (f.at_ns, f.netns, f.local, f.peer, f.words.clone())
+            };
+            order(a).cmp(&order(b))
+        });
+        taken
+    }
+
+    /// How many SYNs were refused in all.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+impl Context {
+    /// Takes in SYNs that this host refused before a half-open existed, from whichever source: the one door for
+    /// `syn_refused` lines. What the selection leaves out is ignored.
+    pub fn note_refused_syn(&mut self, refused: RefusedSyn) {
+        let port = refused.local.map(|local| local.port());
+        let selected = match refused.peer {
+            Some(peer) => {
+                let (addr, peer_port) = (peer.ip(), Some(peer.port()));
+                self.selection.matches(port, peer_port, addr, refused.netns)
+            }
+            // Only a counter shows them: their peers are not known.
+            None => port.is_none_or(|port| {
+                let selects = self.selection.selects_listener(port, refused.netns);
+                selects.unwrap_or(false)
+            }),
+        };
+        if selected && self.selection.wants(Role::Server) {
+            self.refused_syns.note(refused);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEC: u64 = 1_000_000_000;
+
+    fn refused(peer: u32, at_ns: u64) -> RefusedSyn {
+        RefusedSyn {
+            netns: 7,
+            local: Some("10.0.0.1:80".parse().unwrap()),
+            peer: Some(SocketAddr::new(IpAddr::V4(peer.into()), 4000)),
+            reason: Some("NETFILTER_DROP".into()),
+            words: "the packet filter".into(),
+            remedy: None,
+            count: 1,
+            at_ns,
+        }
+    }
+
+    fn counts(due: &[RefusedSum]) -> Vec<u64> {
+        due.iter().map(|r| r.first.count).collect()
+    }
+
+    #[test]
+    fn the_first_is_due_at_once_and_later_ones_every_ten_seconds() {
+        let mut all = RefusedSyns::default();
+        all.note(refused(1, 100 * SEC));
+        assert!(all.is_due());
+        assert_eq!(counts(&all.take_due(false)), [1]);
+        all.note(refused(1, 101 * SEC));
+        all.note(refused(1, 109 * SEC));
+        assert!(!all.is_due());
+        // It is due also if no further SYN comes.
+        all.passed(110 * SEC);
+        let due = all.take_due(false);
+        assert_eq!(counts(&due), [3]);
+        assert_eq!((due[0].first.at_ns, due[0].last_ns), (100 * SEC, 109 * SEC));
+        all.passed(200 * SEC);
+        assert!(!all.is_due(), "it did not rise");
+        assert_eq!(counts(&all.take_due(true)), [0; 0]);
+        all.note(refused(1, 201 * SEC));
+        assert!(all.is_due());
+    }
+
+    #[test]
+    fn the_end_prints_what_rose_since() {
+        let mut all = RefusedSyns::default();
+        all.note(refused(1, SEC));
+        all.take_due(false);
+        all.note(refused(1, 2 * SEC));
+        all.note(refused(2, 2 * SEC));
+        assert_eq!(counts(&all.take_due(true)), [2, 1]);
+        assert_eq!(all.total(), 3);
+    }
+
+    #[test]
+    fn reasons_are_told_apart_and_peers_are_bounded() {
+        let mut all = RefusedSyns::default();
+        all.note(refused(0, SEC));
+        all.note(RefusedSyn {
+            reason: Some("TCP_CSUM".into()),
+            words: "damaged".into(),
+            ..refused(0, SEC)
+        });
+        assert_eq!(all.take_due(false).len(), 2);
+        for peer in 0..100_000 {
+            all.note(refused(peer, 2 * SEC));
+        }
+        let due = all.take_due(true);
+        assert_eq!(due.len(), TOLD_APART);
+        let rest = due.iter().find(|r| r.first.peer.is_none()).unwrap();
+        assert_eq!(rest.first.count, 100_001 - TOLD_APART as u64);
+        // Local ends are bounded too.
+        for port in 1..2000 {
+            all.note(RefusedSyn {
+                local: Some(SocketAddr::new("10.0.0.1".parse().unwrap(), port)),
+                ..refused(200_000, 3 * SEC)
+            });
+        }
+        let due = all.take_due(true);
+        assert!(due.len() <= SUMS + 2, "{}", due.len());
+        assert!(due.iter().any(|r| r.first.local.is_none()));
+        assert_eq!(all.total(), 102_001);
+    }
+}

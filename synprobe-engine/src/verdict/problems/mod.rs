@@ -1,0 +1,353 @@
+//! What is wrong, worst first: many handshakes under one verdict, summed as they come.
+//!
+//! A judged handshake in trouble is in the count of exactly one problem, however many there are. All sums are
+//! bounded; a problem states what its bounds left out.
+
+mod callers;
+mod facts;
+mod group;
+mod key;
+mod one_cause;
+mod peers;
+mod refused_silently;
+#[cfg(test)]
+mod tests;
+pub(super) mod unexplained;
+mod without_handshake;
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
+
+use group::{Group, Kept};
+use key::ProblemKey;
+
+pub(super) use callers::{Caller, Callers};
+pub(super) use one_cause::{Found, merged};
+pub(super) use peers::PeerCounts;
+
+use super::{
+    Context,
+    context::{DroppedPacket, Ends},
+    data_unacknowledged, find, reset_after_handshake,
+    server::{accept_slow, existing_connection},
+};
+use crate::model::{
+    Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
+};
+
+/// Problems that are listed each; what exceeds them is summed by verdict and role.
+const GROUPS: usize = 4096;
+/// What all groups together keep before each is held to [`FEW`]. There is room for all peers and
+/// connections of the handshakes that are held back, so their numbers are exact.
+const ALL: Kept = Kept {
+    facts: 65_536,
+    peers: 262_144,
+    whole: 4096,
+};
+/// The most that one group keeps.
+const MOST: Kept = Kept {
+    facts: 1024,
+    peers: 65_536,
+    whole: 256,
+};
+/// The most that one group keeps once all together have reached [`ALL`].
+const FEW: Kept = Kept {
+    facts: 16,
+    peers: 64,
+    whole: 0,
+};
+
+/// Clients remembered whose dropped SYNs a problem names.
+const EXPLAINED: usize = 65_536;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct ProblemGroups {
+    groups: HashMap<ProblemKey, Group>,
+    /// In all of them together.
+    kept: Kept,
+    callers: Callers,
+    /// Clients of the problems whose SYNs this host dropped: their ends, and their initial sequence numbers.
+    explained: HashSet<Ends>,
+    explained_seqs: HashSet<u32>,
+}
+
+impl ProblemGroups {
+    /// Adds a judged handshake that is in trouble.
+    pub fn add(&mut self, h: &Handshake) {
+        self.explain(h);
+        self.callers.note(&h.connection);
+        let mut key = self.key_of(h);
+        if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
+            key = key.rest();
+        }
+        let limits = self.limits(&key);
+        let group = self.groups.entry(key).or_insert_with(|| Group::new(h));
+        let before = group.kept();
+        group.add(h, limits);
+        self.kept = self.kept.with(before, group.kept());
+    }
+
+    fn key_of(&self, h: &Handshake) -> ProblemKey {
+        ProblemKey::of(h, self.callers.of(&h.connection))
+    }
+
+    /// Adds the sums of others, as if their handshakes had been added here.
+    pub fn merge(&mut self, other: &Self) {
+        let mut groups: Vec<(&ProblemKey, &Group)> = other.groups.iter().collect();
+        groups.sort_unstable_by_key(|(key, _)| *key);
+        self.callers.merge(&other.callers);
+        for (key, group) in groups {
+            let mut key = key.clone();
+            if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
+                key = key.rest();
+            }
+            let limits = self.limits(&key);
+            let mut before = Kept::default();
+            let merged = match self.groups.get_mut(&key) {
+                Some(known) => {
+                    before = known.kept();
+                    known.merge(group, limits);
+                    known.kept()
+                }
+                None => {
+                    self.groups.insert(key, group.clone());
+                    group.kept()
+                }
+            };
+            self.kept = self.kept.with(before, merged);
+        }
+        let room = EXPLAINED.saturating_sub(self.explained.len());
+        self.explained.extend(other.explained.iter().take(room));
+        self.explained_seqs.extend(&other.explained_seqs);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// How much a group may keep.
+    fn limits(&self, key: &ProblemKey) -> Kept {
+        let sums = key
+            .verdict
+            .and_then(find)
+            .is_some_and(|v| v.sums_handshakes());
+        let limit = |all: fn(&Kept) -> usize| match all(&self.kept) < all(&ALL) {
+            true => all(&MOST),
+            false => all(&FEW),
+        };
+        Kept {
+            facts: limit(|kept| kept.facts),
+            peers: limit(|kept| kept.peers),
+            whole: if sums { limit(|kept| kept.whole) } else { 0 },
+        }
+    }
+
+    /// What is wrong, worst first. `held`: handshakes that were added and are still there, whole. Listeners
+    /// without a half-open, and SYNs that this host dropped, are problems too.
+    pub fn problems<'h>(
+        &self,
+        held: impl Iterator<Item = &'h Handshake>,
+        context: &Context,
+    ) -> Vec<Problem> {
+        let (of_handshakes, without) = self.found(held, context);
+        ranked(merged(of_handshakes.into_iter().chain(without).collect()))
+    }
+
+    /// The same in no order: the problems of handshakes, and those that no handshake shows.
+    pub(super) fn found<'h>(
+        &self,
+        held: impl Iterator<Item = &'h Handshake>,
+        context: &Context,
+    ) -> (Vec<Found>, Vec<Found>) {
+        let mut whole: HashMap<ProblemKey, Vec<&Handshake>> = HashMap::new();
+        let sums = |h: &&Handshake| {
+            h.verdict
+                .and_then(find)
+                .is_some_and(|v| v.sums_handshakes())
+        };
+        for h in held.filter(sums) {
+            whole.entry(self.key_of(h)).or_default().push(h);
+        }
+        let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
+        crate::util::sort::by_key(&mut groups[..], |(key, _)| key.order());
+        let problems: Vec<Found> = groups
+            .into_iter()
+            .map(|(key, group)| {
+                let kept: Vec<&Handshake> = group.whole.iter().collect();
+                let held = whole.remove(key).unwrap_or_default();
+                // Those that are held are judged again, and mostly more.
+                let whole = if held.len() < kept.len() { kept } else { held };
+                Found {
+                    problem: group.problem(key, &whole, context),
+                    connections: group.connections().clone(),
+                    called: group.called_listener(context),
+                }
+            })
+            .collect();
+        let without = self.without_handshake(&problems, context);
+        (problems, without)
+    }
+
+    /// What no handshake shows: dropped packets, full queues and counters. `of_handshakes`: the other problems.
+    fn without_handshake(&self, of_handshakes: &[Found], context: &Context) -> Vec<Found> {
+        let places = |of: &[Found], verdict| -> HashSet<(u32, Option<u16>)> {
+            of.iter()
+                .map(|f| &f.problem)
+                .filter(|p| p.verdict == Some(verdict) && p.role == Role::Server)
+                .map(|p| (p.netns, p.local_port))
+                .collect()
+        };
+        let dropped = places(of_handshakes, VerdictKind::DroppedHere);
+        let mut problems = without_handshake::refused_at_the_door(self, context);
+        problems.extend(existing_connection::problems(context));
+        problems.extend(without_handshake::dropped_synacks(context, &dropped));
+        let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
+        for l in context.listeners() {
+            let place = (l.last.netns, Some(l.last.local_port));
+            // Of a group the socket that is worst off; the others are in its evidence.
+            if l.was_full() && context.selects_listener(&l.last) && full.insert(place) {
+                let group = context.group_of(&l.last);
+                let worst = group.into_iter().max_by_key(|l| l.trouble()).unwrap_or(l);
+                problems.push(Found::alone(without_handshake::full_listener(
+                    worst, context,
+                )));
+            }
+        }
+        let mut closed = places(of_handshakes, VerdictKind::ListenerClosed);
+        for of_close in context.closed_with_queue() {
+            let l = &of_close.listener;
+            let place = (l.netns, Some(l.local_port));
+            if !closed.contains(&place)
+                && let Some(problem) = without_handshake::closed_with_queue(of_close, context)
+            {
+                closed.insert(place);
+                problems.push(Found::alone(problem));
+            }
+        }
+        for l in context.listeners() {
+            let place = (l.last.netns, Some(l.last.local_port));
+            if context.selects_listener(&l.last)
+                && !closed.contains(&place)
+                && let Some(problem) = without_handshake::closed_listener(l, context)
+            {
+                closed.insert(place);
+                problems.push(Found::alone(problem));
+            }
+        }
+        let silent = refused_silently::refused_silently(context, |counted, netns| {
+            let others = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
+            unexplained::explained(others, counted, netns)
+        });
+        full.extend(silent.iter().filter_map(|p| {
+            let is_full = p.verdict == Some(VerdictKind::AcceptQueueFull);
+            is_full.then_some((p.netns, p.local_port))
+        }));
+        problems.extend(silent.into_iter().map(Found::alone));
+        // A full queue says more.
+        let slow = accept_slow::problems(context, |place| full.contains(&place));
+        problems.extend(slow.into_iter().map(Found::alone));
+        problems.extend(data_unacknowledged::problems(context));
+        problems.extend(reset_after_handshake::problems(context));
+        problems
+    }
+
+    /// Whether a dropped SYN is one of a client whose problem names the drop: it is counted there.
+    fn explains(&self, d: &DroppedPacket) -> bool {
+        let seq = d
+            .syn_seq
+            .is_some_and(|seq| self.explained_seqs.contains(&seq));
+        seq || self.explained.contains(&d.ends())
+    }
+
+    fn explain(&mut self, h: &Handshake) {
+        if h.verdict != Some(VerdictKind::DroppedHere) || h.connection.role != Role::Client {
+            return;
+        }
+        if self.explained.len() < EXPLAINED {
+            self.explained.extend(Ends::of(&h.connection));
+            self.explained_seqs.extend(h.facts.syn_seq);
+        }
+    }
+}
+
+/// Worst first.
+pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
+    crate::util::sort::by_key(&mut problems[..], |p| {
+        (
+            p.verdict.is_none(),
+            !p.verdict.and_then(find).is_none_or(|v| v.is_fault())
+                || reset_after_handshake::is_usual(p),
+            Reverse(weight(p)),
+        )
+    });
+    for (rank, problem) in (1..).zip(&mut problems) {
+        problem.rank = rank;
+    }
+    problems
+}
+
+/// A problem of a listener itself, likely: no handshake and no packet shows it.
+pub(super) fn of_listener(
+    l: &Listener,
+    verdict: VerdictKind,
+    handshakes: u64,
+    evidence: Vec<Evidence>,
+    remedy: String,
+) -> Problem {
+    Problem {
+        rank: 0,
+        verdict: Some(verdict),
+        confidence: Confidence::Likely,
+        role: ProblemRole::Server,
+        forward: None,
+        netns: l.netns,
+        netns_name: l.netns_name.clone(),
+        local_addr: Some(l.local_addr),
+        local_port: Some(l.local_port),
+        peer_port: None,
+        pid: l.pid,
+        comm: l.comm.clone(),
+        workload: l.workload.clone(),
+        handshakes,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(remedy),
+        effects: Vec::new(),
+        life: Default::default(),
+    }
+}
+
+/// How bad it is: how many it concerns, half as much where it is only likely.
+fn weight(p: &Problem) -> u64 {
+    let sure = if p.confidence == Confidence::Certain {
+        2
+    } else {
+        1
+    };
+    // A handshake that completed late weighs less.
+    let late = matches!(
+        p.verdict,
+        Some(VerdictKind::SlowPeer | VerdictKind::SynLostThenOk | VerdictKind::FlashCrowd)
+    );
+    p.handshakes * sure * if late { 1 } else { 4 }
+}
+
+pub(super) fn contra(fact: String) -> Evidence {
+    Evidence {
+        fact,
+        supports: false,
+    }
+}
+
+pub(super) fn pro(fact: String) -> Evidence {
+    Evidence {
+        fact,
+        supports: true,
+    }
+}

@@ -1,0 +1,228 @@
+//! Problems of one cause are one: the cause stays, and what it does to the other end is its effect.
+//!
+//! Both ends of a connection may be on this host: the server's SYN-ACK is dropped, and the client gets no
+//! answer. Both are troubled handshakes of the same connections.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+};
+
+use crate::{
+    model::{Confidence, Problem, ProblemEffect, ProblemRole, Role, VerdictKind},
+    verdict::context::Ends,
+};
+
+/// Of a problem's connections, this share must be another's for it to be an effect, percent.
+const SHARE: usize = 90;
+
+/// A connection, whichever end names it.
+pub(super) fn connection_hash(ends: &Ends) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(ends)
+}
+
+/// A problem, and what ties it to others.
+pub(in crate::verdict) struct Found {
+    pub problem: Problem,
+    /// Its connections, by [`connection_hash`].
+    pub connections: HashSet<u64>,
+    /// The listener that its clients called, where that is on this host: namespace and port.
+    pub called: Option<(u32, u16)>,
+}
+
+impl Found {
+    /// A problem of the connections with these ends.
+    pub fn of(problem: Problem, ends: impl IntoIterator<Item = Ends>) -> Self {
+        Self {
+            problem,
+            connections: ends
+                .into_iter()
+                .map(|ends| connection_hash(&ends))
+                .collect(),
+            called: None,
+        }
+    }
+
+    /// A problem whose connections are not known.
+    pub fn alone(problem: Problem) -> Self {
+        Self::of(problem, [])
+    }
+}
+
+/// How strong the evidence of a cause is; the strongest comes first.
+fn strength(p: &Problem) -> impl Ord + use<> {
+    let place = p
+        .verdict
+        .and_then(|kind| VerdictKind::ALL.iter().position(|k| *k == kind));
+    (
+        p.verdict.is_none(),
+        place,
+        p.confidence != Confidence::Certain,
+        // Where several say the same: the router that did it, then the server, which has the queues.
+        match p.role {
+            ProblemRole::Router => 0,
+            ProblemRole::Server => 1,
+            ProblemRole::Client => 2,
+        },
+    )
+}
+
+/// Whether a listener's verdict is what the verdict of its clients tells of. The listener's problem may have no
+/// connections: counters alone show it.
+fn is_other_end(listener: Option<VerdictKind>, client: Option<VerdictKind>) -> bool {
+    use VerdictKind::{
+        AcceptQueueFull, ListenerClosed, NoRouteBack, ResetAfterHandshake, ServerQueueFull,
+        SynQueueFull,
+    };
+    matches!(
+        (listener, client),
+        (Some(AcceptQueueFull), Some(ServerQueueFull))
+            | (Some(NoRouteBack), Some(NoRouteBack))
+            | (Some(SynQueueFull), Some(SynQueueFull))
+            | (Some(ListenerClosed), Some(ResetAfterHandshake))
+    )
+}
+
+/// Causes so far, and how to find the one of which a problem is an effect. At most one look-up a connection:
+/// there may be thousands of problems.
+#[derive(Default)]
+struct Causes {
+    found: Vec<Found>,
+    /// By role and connection: the strongest cause, an index of `found`.
+    by_connection: HashMap<(ProblemRole, u64), usize>,
+}
+
+impl Causes {
+    fn cause_of(&self, f: &Found) -> Option<usize> {
+        let p = &f.problem;
+        let others = [
+            ProblemRole::Client,
+            ProblemRole::Server,
+            ProblemRole::Router,
+        ];
+        let mut shared: BTreeMap<usize, usize> = BTreeMap::new();
+        for connection in &f.connections {
+            for other in others.into_iter().filter(|other| *other != p.role) {
+                if let Some(cause) = self.by_connection.get(&(other, *connection)) {
+                    *shared.entry(*cause).or_default() += 1;
+                }
+            }
+        }
+        let all = f.connections.len();
+        let of_connections = shared
+            .into_iter()
+            .find(|(_, shared)| shared * 100 >= all * SHARE)
+            .map(|(cause, _)| cause);
+        of_connections.or_else(|| {
+            let called = f.called?;
+            self.found.iter().position(|cause| {
+                let cause = &cause.problem;
+                let at = (cause.netns, cause.local_port) == (called.0, Some(called.1));
+                at && cause.role == Role::Server && is_other_end(cause.verdict, p.verdict)
+            })
+        })
+    }
+
+    fn add(&mut self, f: Found) {
+        if f.problem.verdict.is_some() {
+            let index = self.found.len();
+            for connection in &f.connections {
+                self.by_connection
+                    .entry((f.problem.role, *connection))
+                    .or_insert(index);
+            }
+        }
+        self.found.push(f);
+    }
+}
+
+/// The problems that are a cause of their own, each with its effects.
+pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
+    crate::util::sort::by_key(&mut found[..], |f| strength(&f.problem));
+    let mut causes = Causes::default();
+    for f in found {
+        let Some(cause) = causes.cause_of(&f) else {
+            causes.add(f);
+            continue;
+        };
+        let p = f.problem;
+        causes.found[cause].problem.effects.push(ProblemEffect {
+            verdict: p.verdict,
+            confidence: p.confidence,
+            role: p.role,
+            netns: p.netns,
+            netns_name: p.netns_name,
+            local_port: p.local_port,
+            peer_port: p.peer_port,
+            pid: p.pid,
+            comm: p.comm,
+            workload: p.workload,
+            handshakes: p.handshakes,
+        });
+    }
+    let mut problems: Vec<Problem> = causes.found.into_iter().map(|f| f.problem).collect();
+    for p in &mut problems {
+        crate::util::sort::by_key(&mut p.effects[..], |e| Reverse(e.handshakes));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Body, Handshake, Outcome},
+        verdict::{Context, Judge, Mode, fixtures::*},
+    };
+
+    fn problems(handshakes: Vec<Handshake>) -> Vec<Problem> {
+        let mut judge = Judge::new(Mode::AtTheEnd, Context::default());
+        judge.pass(handshakes.into_iter().map(line).collect());
+        let of = |l: &crate::model::Line| match &l.body {
+            Body::Problem(p) => Some(p.as_ref().clone()),
+            _ => None,
+        };
+        judge.finish(Vec::new()).iter().filter_map(of).collect()
+    }
+
+    /// A half-open whose peer repeats its SYN, and the client's end of the same connection.
+    fn both_ends(port: u16) -> [Handshake; 2] {
+        let mut server = half_open_of("10.0.0.9", Outcome::Open);
+        server.connection.peer_port = Some(port);
+        server.retransmits_by_peer = 2;
+        let mut client = active(Outcome::TimedOut);
+        let (c, s) = (&mut client.connection, &server.connection);
+        (c.local_addr, c.local_port) = (s.peer_addr, s.peer_port);
+        (c.peer_addr, c.peer_port) = (s.local_addr, s.local_port);
+        (c.netns, c.id) = (s.netns + 1, s.id + 1);
+        [server, client]
+    }
+
+    #[test]
+    fn the_other_end_of_the_same_connections_is_an_effect() {
+        let all = (0..20).flat_map(|n| both_ends(2000 + n)).collect();
+        let found = problems(all);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].verdict, Some(VerdictKind::SynackLost));
+        let [effect] = &found[0].effects[..] else {
+            panic!("{found:#?}");
+        };
+        assert_eq!(effect.verdict, Some(VerdictKind::Filtered));
+        assert_eq!((effect.role, effect.handshakes), (ProblemRole::Client, 20));
+    }
+
+    #[test]
+    fn connections_of_their_own_are_a_problem_of_their_own() {
+        let mut all: Vec<Handshake> = (0..20).flat_map(|n| both_ends(2000 + n)).collect();
+        // Five more clients, of which no server's end is known.
+        all.extend((0..5).map(|n| {
+            let [_, client] = both_ends(3000 + n);
+            client
+        }));
+        let found = problems(all);
+        let verdicts: Vec<_> = found.iter().map(Problem::verdict_name).collect();
+        assert_eq!(verdicts, ["filtered", "synack-lost"]);
+        assert!(found.iter().all(|p| p.effects.is_empty()), "{found:#?}");
+    }
+}

@@ -1,0 +1,287 @@
+//! What the run saw and no problem explains. Where this is empty, and only there, nothing wrong was found.
+
+use super::ProblemGroups;
+use crate::{
+    model::{Problem, Role},
+    verdict::{
+        Context, CounterRise,
+        context::{DroppedPacket, ListenerHistory, Packet},
+        find,
+    },
+};
+
+/// Kinds of dropped packets that are listed each.
+const DROPS: usize = 4;
+
+/// One sentence each, with the numbers. `undecided`: handshakes that did not complete in their time and have
+/// no verdict.
+pub(in crate::verdict) fn unexplained(
+    problems: &[&Problem],
+    undecided: u64,
+    context: &Context,
+    groups: &ProblemGroups,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    // Beside a cause that was found, `diagnose` and the handshakes' own lines say that they have no verdict.
+    if undecided > 0 && problems.iter().all(|p| p.verdict.is_none()) {
+        found.push(match undecided {
+            1 => "1 handshake did not complete, and too little was seen of it for a verdict"
+                .to_owned(),
+            n => format!(
+                "{n} handshakes did not complete, and too little was seen of them for a verdict"
+            ),
+        });
+    }
+    if context.selection.wants(Role::Server) {
+        for netns in context.counted_namespaces() {
+            found.extend(counters(problems, netns, context));
+        }
+        found.extend(closed(problems, context));
+    }
+    found.extend(drops(problems, context, groups));
+    found
+}
+
+/// Whether a problem explains what the counters of a namespace show.
+pub(super) fn explained<'p>(
+    mut problems: impl Iterator<Item = &'p Problem>,
+    counted: CounterRise,
+    netns: u32,
+) -> bool {
+    problems.any(|p| {
+        // Client verdicts name the namespace of the client.
+        let here = p.netns == netns || p.role == Role::Client;
+        let verdict = p.verdict.and_then(find);
+        here && verdict.is_some_and(|v| v.explains().contains(&counted))
+    })
+}
+
+/// Counters of a namespace that rose.
+fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String> {
+    let listeners: Vec<&ListenerHistory> = context
+        .listeners()
+        .filter(|l| l.last.netns == netns)
+        .collect();
+    let selected = |l: &&&ListenerHistory| context.selects_listener(&l.last);
+    let may = |l: &&&ListenerHistory| l.dropped() != Some(0);
+    // With ports or peers selected, others' drops are nothing that was asked for.
+    if !context.selection.is_whole() && !listeners.iter().filter(may).any(|l| selected(&l)) {
+        return Vec::new();
+    }
+    let name = listeners
+        .iter()
+        .find_map(|l| l.last.netns_name.clone())
+        .map_or_else(|| format!("namespace {netns}"), |name| place(&name));
+    let who: Vec<String> = listeners
+        .iter()
+        .filter(|l| l.dropped() > Some(0))
+        .take(DROPS)
+        .map(|l| format!("{} by {}", l.name(), l.dropped().unwrap_or(0)))
+        .collect();
+    let who = match who.is_empty() {
+        true => String::new(),
+        false => format!("; sk_drops rose at {}", who.join(", ")),
+    };
+    let mut found = Vec::new();
+    let mut rose = |n: Option<u64>, counted, say: &dyn Fn(u64) -> String| {
+        if let Some(n) =
+            n.filter(|n| *n > 0 && !explained(problems.iter().copied(), counted, netns))
+        {
+            found.push(format!("{}{who}", say(n)));
+        }
+    };
+    rose(
+        context.moved(netns, |c| c.listen_overflows),
+        CounterRise::Overflows,
+        &|n| {
+            format!(
+                "ListenOverflows of {name} rose by {n}: SYNs or final ACKs found a full accept queue, and no \
+                 check found one full"
+            )
+        },
+    );
+    rose(
+        context.refused_without_trace(netns),
+        CounterRise::Refusals,
+        &|n| {
+            format!(
+                "ListenDrops of {name} rose by {n} more than ListenOverflows and TCPReqQFullDrop: listeners \
+                 refused SYNs or ended half-opens without an event (no route back to the peer, no memory, a \
+                 security module, ICMP)"
+            )
+        },
+    );
+    rose(
+        context.moved(netns, |c| c.req_q_full_drop),
+        CounterRise::FullSynQueue,
+        &|n| format!("TCPReqQFullDrop of {name} rose by {n}: a full SYN queue refused SYNs"),
+    );
+    rose(
+        context.moved(netns, |c| c.syncookies_sent),
+        CounterRise::Cookies,
+        &|n| {
+            format!(
+                "SyncookiesSent of {name} rose by {n}: a SYN queue was full, or tcp_syncookies is 2"
+            )
+        },
+    );
+    found
+}
+
+/// Listeners that were closed while another listens at their address, after which RSTs were sent: so are
+/// final ACKs of their half-opens answered. Half-opens of less than a second may never have been seen.
+fn closed(problems: &[&Problem], context: &Context) -> Vec<String> {
+    let closed = |l: &&ListenerHistory| {
+        let replaced = || {
+            context
+                .group_of(&l.last)
+                .iter()
+                .any(|h| h.closed_ns.is_none())
+        };
+        l.closed_ns.is_some() && context.selects_listener(&l.last) && replaced()
+    };
+    let sentence = |l: &ListenerHistory| {
+        let netns = l.last.netns;
+        if explained(problems.iter().copied(), CounterRise::ClosedListener, netns)
+            || context.migrates(netns) == Some(true)
+        {
+            return None;
+        }
+        let rsts = context.rsts_since_closed(l).filter(|n| *n > 0)?;
+        Some(format!(
+            "listener {} was closed in this run while another listened at its address, and the namespace sent \
+             {rsts} RSTs since the check before: final ACKs of its half-opens are answered so, unless \
+             net.ipv4.tcp_migrate_req is 1",
+            l.name()
+        ))
+    };
+    let all = context.listeners().filter(closed);
+    all.filter_map(sentence).take(DROPS).collect()
+}
+
+fn place(name: &str) -> String {
+    match name {
+        "host" => "the host's namespace".to_owned(),
+        name => format!("netns {}", crate::util::format::safe(name)),
+    }
+}
+
+/// Packets of handshakes that this host dropped, at ports without a problem.
+fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Vec<String> {
+    let explained = |d: &&DroppedPacket| {
+        let ports = [Some(d.from.port()), Some(d.to.port())];
+        problems.iter().any(|p| {
+            let forwarded = p.forward.as_ref().map(|forward| forward.to_port);
+            let port = p.local_port.or(p.peer_port).or(forwarded);
+            p.verdict.is_some() && port.is_some() && ports.contains(&port)
+        })
+    };
+    let mut kinds = std::collections::BTreeMap::<_, (u64, u64)>::new();
+    for d in context.dropped_packets() {
+        // NAT may have changed the ports: then its client's problem has it.
+        if d.packet == Packet::Rst || explained(&d) || groups.explains(d) {
+            continue;
+        }
+        let kind = (d.packet, d.incoming, &*d.words, d.cause(), d.netns);
+        let (packets, connections) = kinds.entry(kind).or_default();
+        *packets += d.count;
+        *connections += 1;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    crate::util::sort::by_key(&mut kinds[..], |(_, (packets, _))| {
+        std::cmp::Reverse(*packets)
+    });
+    let more: u64 = kinds.iter().skip(DROPS).map(|(_, (n, _))| n).sum();
+    let mut found: Vec<String> = kinds
+        .iter()
+        .take(DROPS)
+        .map(|((packet, incoming, words, cause, netns), (packets, connections))| {
+            let way = if *incoming { "that came in" } else { "on their way out" };
+            format!(
+                "this host dropped {packets} {}s {way}, of {connections} connections (netns {netns}): {words} \
+                 ({cause}); no handshake was seen to fail by it",
+                packet.name()
+            )
+        })
+        .collect();
+    if more > 0 {
+        found.push(format!(
+            "this host dropped {more} more packets of handshakes"
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::ListenCounters, verdict::fixtures::*};
+
+    fn moved(change: impl Fn(&mut ListenCounters)) -> Context {
+        let mut context = Context::default();
+        let before = ListenCounters {
+            netns: NETNS,
+            listen_overflows: Some(5),
+            listen_drops: Some(7),
+            syncookies_sent: Some(1),
+            syncookies_recv: Some(0),
+            req_q_full_drop: Some(2),
+            out_no_routes: Some(3),
+            out_rsts: Some(0),
+            migrate_req: Some(0),
+        };
+        let mut after = before;
+        change(&mut after);
+        for counters in [before, after, after] {
+            context.sample(&[listener(0, 0)], &[counters]);
+        }
+        context
+    }
+
+    #[test]
+    fn each_counter_that_rose_is_named_with_its_number() {
+        assert!(unexplained(&[], 0, &moved(|_| ()), &ProblemGroups::default()).is_empty());
+        for (change, words) in [
+            (
+                (|c| c.listen_overflows = Some(869)) as fn(&mut ListenCounters),
+                "ListenOverflows of the host's namespace rose by 864",
+            ),
+            (
+                |c| c.listen_drops = Some(9),
+                "ListenDrops of the host's namespace rose by 2 more",
+            ),
+            (
+                |c| c.req_q_full_drop = Some(6),
+                "TCPReqQFullDrop of the host's namespace rose by 4",
+            ),
+            (
+                |c| c.syncookies_sent = Some(12),
+                "SyncookiesSent of the host's namespace rose by 11",
+            ),
+        ] {
+            let found = unexplained(&[], 0, &moved(change), &ProblemGroups::default());
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].starts_with(words), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_dropped_packet_and_an_undecided_handshake_are_named() {
+        let mut context = Context::default();
+        let h = half_open(crate::model::Outcome::Open);
+        context.note_drop(discard(&h, Packet::Ack, 3));
+        let found = unexplained(&[], 1, &context, &ProblemGroups::default());
+        assert!(
+            found[0].starts_with("1 handshake did not complete"),
+            "{found:?}"
+        );
+        assert!(
+            found[1].starts_with("this host dropped 3 ACKs"),
+            "{found:?}"
+        );
+        // A dropped RST holds nothing up.
+        let mut context = Context::default();
+        context.note_drop(discard(&h, Packet::Rst, 3));
+        assert!(unexplained(&[], 0, &context, &ProblemGroups::default()).is_empty());
+    }
+}
