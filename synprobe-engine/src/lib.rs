@@ -8,7 +8,7 @@
 pub mod decode;
 pub mod engine;
 pub mod filter;
-pub mod json;
+pub mod line_json;
 pub mod recording;
 pub mod track;
 pub mod verdict;

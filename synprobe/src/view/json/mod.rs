@@ -2,12 +2,12 @@
 //!
 //! The most frequent lines (`state`, `handshake`: hundreds of thousands a second) are written field by
 //! field. A general serializer checks every byte of every field name for escapes, which was half of the
-//! agent's CPU time ([`synprobe_engine::json`]). A test compares both ways of writing.
+//! agent's CPU time ([`synprobe_engine::line_json`]). A test compares both ways of writing.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
-use synprobe_engine::json::{Fields, LastConnection, write};
+use synprobe_engine::line_json::{Fields, LastConnection, write};
 
 use super::{Stamps, View, WallClock, rfc3339};
 use crate::model::{AcceptWait, Body, Line, Listener, Problem, ProblemState, Workload};
