@@ -267,9 +267,12 @@ fn the_design_lists_the_rules() {
 #[test]
 fn each_rule_fails_on_an_import_that_it_forbids() {
     let made_up = [
-        ("synprobe/src/track/mod.rs", "use crate::verdict::Judge;"),
         (
-            "synprobe/src/verdict/context/mod.rs",
+            "synprobe-engine/src/track/mod.rs",
+            "use crate::verdict::Judge;",
+        ),
+        (
+            "synprobe-engine/src/verdict/context/mod.rs",
             "use crate::{model::Line, track::Tracker as T};",
         ),
         (
@@ -277,16 +280,19 @@ fn each_rule_fails_on_an_import_that_it_forbids() {
             "fn f() -> synprobe::view::View {}",
         ),
         ("synprobe/src/view/mod.rs", "use super::diag::route;"),
-        ("synprobe/src/decode.rs", "use crate::track;"),
+        ("synprobe-engine/src/decode.rs", "use crate::track;"),
         (
             "synprobe/src/poller/mod.rs",
             "fn f() { crate::verdict::find(KIND) }",
         ),
         ("synprobe/src/connect/mod.rs", "use synprobe_lab::Lab;"),
         ("synprobe/src/ring.rs", "use ::synprobe_lab::Lab;"),
-        ("synprobe/src/engine/core.rs", "use crate::sys::clock;"),
         (
-            "synprobe/src/recording/rolling/mod.rs",
+            "synprobe-engine/src/engine/core.rs",
+            "use crate::sys::clock;",
+        ),
+        (
+            "synprobe-engine/src/recording/rolling/mod.rs",
             "use super::super::pipeline::Run;",
         ),
         (
@@ -311,12 +317,12 @@ fn each_rule_fails_on_an_import_that_it_forbids() {
         assert!(tested.is_empty(), "{tested:?}");
     }
     let line = violations(&SourceFile::new(
-        "synprobe/src/decode.rs",
+        "synprobe-engine/src/decode.rs",
         "\n\nuse crate::{\n    model::Role,\n    track::peers::Peers,\n};",
     ));
     assert_eq!(
         line,
-        ["synprobe/src/decode.rs:3: decode uses track; forbidden: `decode` → `track`"]
+        ["synprobe-engine/src/decode.rs:3: decode uses track; forbidden: `decode` → `track`"]
     );
 }
 
@@ -324,13 +330,13 @@ fn each_rule_fails_on_an_import_that_it_forbids() {
 fn an_allowed_import_is_none_of_them() {
     for (path, code) in [
         (
-            "synprobe/src/engine/core.rs",
+            "synprobe-engine/src/engine/core.rs",
             "use crate::{track::Tracker, verdict::Judge};",
         ),
         ("synprobe/src/verbs/lab/run.rs", "use synprobe_lab::Lab;"),
         ("synprobe/src/connect/mod.rs", "use crate::pipeline::watch;"),
         (
-            "synprobe/src/track/peers/mod.rs",
+            "synprobe-engine/src/track/peers/mod.rs",
             "use super::{facts, super::model::Line};",
         ),
         (
@@ -338,7 +344,7 @@ fn an_allowed_import_is_none_of_them() {
             "use synprobe_common::sys::netns;",
         ),
         (
-            "synprobe/src/track/mod.rs",
+            "synprobe-engine/src/track/mod.rs",
             "use crate::model::verdict::VerdictKind;",
         ),
         ("synprobe/src/report/mod.rs", "use crate::view::View;"),

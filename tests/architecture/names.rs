@@ -108,7 +108,7 @@ fn no_file_is_longer_than_the_limit() {
 #[test]
 fn a_file_that_is_too_long_is_found() {
     let long = "fn f() {}\n".repeat(MAX_LINES + 1);
-    let path = "synprobe/src/track/mod.rs";
+    let path = "synprobe-engine/src/track/mod.rs";
     assert!(too_long(&SourceFile::new(path, &long)).is_some());
     let tested = format!(
         "{}#[cfg(test)]\nmod tests {{\n{long}}}\n",

@@ -291,7 +291,7 @@ fn comments_literals_and_tests_are_left_out() {
     let text = "use a::b; // crate::x\nconst S: &str = \"crate::y\"; const C: char = '\"';\n\
                 fn f<'a>(s: &'a str) { crate::z() }\n#[cfg(test)]\nmod tests {\n    use crate::t;\n}\n\
                 #[cfg(test)]\nuse crate::{u, v};\nuse crate::w;\n";
-    let file = SourceFile::new("synprobe/src/track/mod.rs", text);
+    let file = SourceFile::new("synprobe-engine/src/track/mod.rs", text);
     for absent in ["crate::x", "crate::y", "crate::t", "crate::{u"] {
         assert!(!file.code.contains(absent), "{absent} in {}", file.code);
     }
@@ -302,7 +302,7 @@ fn comments_literals_and_tests_are_left_out() {
     assert_eq!(file.lines, 4);
     assert_eq!(file.module(), ["track"]);
     let text = "fn f() { g(\"a \\\"b\\\", \\\n      c\") }\n#[cfg(test)]\nmod t { const A: &str = \"d\"; }\n";
-    let file = SourceFile::new("synprobe/src/track/mod.rs", text);
+    let file = SourceFile::new("synprobe-engine/src/track/mod.rs", text);
     assert_eq!(file.literals(), [(1, "a \"b\", c".to_owned())]);
     let tests =
         test_modules("#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub(crate) mod fixtures;\nmod a;");

@@ -4,5 +4,4 @@ pub mod addresses;
 pub mod bounded;
 pub mod errno;
 pub mod format;
-pub mod sort;
 pub mod table_bounds;

@@ -57,9 +57,7 @@ impl Engine {
             })
             .map(|history| judge.context.with_wait(&history.last))
             .collect();
-        crate::util::sort::by_key(&mut listeners[..], |l| {
-            (l.netns, l.local_port, l.local_addr)
-        });
+        listeners.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
         EngineSnapshot {
             start: start.clone(),
             totals: self.totals(),

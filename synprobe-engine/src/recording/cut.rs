@@ -107,7 +107,7 @@ fn listed(folder: &Path) -> Result<Vec<SegmentFile>, CutError> {
     };
     let again = segments(folder)?;
     listed.extend(again.into_iter().filter(|s| s.began_ms <= newest));
-    crate::util::sort::by_key(&mut listed[..], |segment| segment.began_ms);
+    listed.sort_by_key(|segment| segment.began_ms);
     listed.dedup_by_key(|segment| segment.began_ms);
     Ok(listed)
 }

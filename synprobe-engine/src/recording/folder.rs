@@ -133,7 +133,7 @@ pub(super) fn segments(folder: &Path) -> Result<Vec<SegmentFile>, FolderError> {
             segments.push(SegmentFile { path, began_ms });
         }
     }
-    crate::util::sort::by_key(&mut segments[..], |segment| segment.began_ms);
+    segments.sort_by_key(|segment| segment.began_ms);
     Ok(segments)
 }
 

@@ -102,7 +102,7 @@ impl ProblemFiles {
                 files.push(ProblemFile { path, bytes });
             }
         }
-        crate::util::sort::by(&mut files[..], |a, b| a.path.cmp(&b.path));
+        files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
     }
 }

@@ -192,7 +192,7 @@ impl Tracker {
         {
             still.push(open);
         }
-        crate::util::sort::by_key(&mut still[..], |open| open.connection.id);
+        still.sort_by_key(|open| open.connection.id);
         let any = !still.is_empty();
         for open in still.into_iter().filter(|open| !open.awaits_port) {
             self.announce_if_due(&open);

@@ -309,7 +309,7 @@ fn listeners(problems: &[Problem], context: &Context) -> Vec<Listener> {
         .filter(|l| concerned(&l.last) || l.was_full() && context.selects_listener(&l.last))
         .map(|l| context.with_wait(&l.last))
         .collect();
-    crate::util::sort::by_key(&mut found[..], |l| (l.netns, l.local_port, l.local_addr));
+    found.sort_by_key(|l| (l.netns, l.local_port, l.local_addr));
     found
 }
 

@@ -53,7 +53,7 @@ pub fn read_listeners(only: Option<NetNs>, ports: &PortSet) -> ListenerTable {
         table.failures.push(line.to_owned());
     }
     name_workloads(&mut table.lines);
-    crate::util::sort::by_key(&mut table.lines[..], order);
+    table.lines.sort_by_key(order);
     table
 }
 
@@ -196,7 +196,7 @@ mod tests {
             })),
         };
         let mut lines = [at(0, 0, 80), at(128, 0, 81), at(129, 0, 82), at(3, 90, 83)];
-        crate::util::sort::by_key(&mut lines[..], order);
+        lines.sort_by_key(order);
         let ports = lines.iter().map(|line| match &line.body {
             Body::Listener(listener) => listener.local_port,
             _ => 0,

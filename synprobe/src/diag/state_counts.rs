@@ -47,7 +47,7 @@ pub fn count(only: Option<NetNs>) -> Counted {
         let half_open = |p: &PortStates| p.states.get("SYN_RECV").copied().unwrap_or(0);
         let all = |p: &PortStates| p.states.values().sum::<u64>();
         let rank = |p: &PortStates| (Reverse((half_open(p), all(p))), p.local_port, p.local_addr);
-        crate::util::sort::by_key(&mut netns.listeners[..], rank);
+        netns.listeners.sort_by_key(rank);
     }
     counted
 }
@@ -125,7 +125,7 @@ fn count_namespace(netns: &NetNs) -> io::Result<(NetnsStates, Vec<u32>)> {
                         .collect()
                 })
                 .unwrap_or_default();
-            crate::util::sort::by_key(&mut peers[..], |(addr, n)| (Reverse(*n), *addr));
+            peers.sort_by_key(|(addr, n)| (Reverse(*n), *addr));
             peers.truncate(3);
             PortStates {
                 local_addr: printable(l.local_addr),

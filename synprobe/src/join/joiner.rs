@@ -292,7 +292,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         {
             self.destinations.translated.insert(destination);
         }
-        crate::util::sort::by_key(&mut servers[..], |server| (server.earliest_ns(), server.id));
+        servers.sort_by_key(|server| (server.earliest_ns(), server.id));
         let pair = judge(client, servers, key, &self.context());
         (self.emit)(pair);
     }

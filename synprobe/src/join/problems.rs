@@ -140,9 +140,7 @@ impl PairProblems {
     /// All problems, worst first.
     pub fn ranked(self) -> Vec<PairProblem> {
         let mut all: Vec<(ProblemPlace, PairGroup)> = self.groups.into_iter().collect();
-        crate::util::sort::by_key(&mut all[..], |((verdict, ..), group)| {
-            (verdict == NOT_ENOUGH, u64::MAX - group.pairs)
-        });
+        all.sort_by_key(|((verdict, ..), group)| (verdict == NOT_ENOUGH, u64::MAX - group.pairs));
         let connects = self.connects;
         let problem = |(i, (place, group)): (usize, (ProblemPlace, PairGroup))| {
             let total = connects
@@ -204,7 +202,7 @@ impl PairGroup {
                 handshakes,
             })
             .collect();
-        crate::util::sort::by_key(&mut clients[..], |c| (u64::MAX - c.handshakes, c.peer_addr));
+        clients.sort_by_key(|c| (u64::MAX - c.handshakes, c.peer_addr));
         let more = clients.len().saturating_sub(NAMED) as u64;
         clients.truncate(NAMED);
         let lost = (verdict != NOT_ENOUGH).then_some(LostTogether {
@@ -229,7 +227,7 @@ impl PairGroup {
             ));
         }
         let mut reasons: Vec<(String, u64)> = self.reasons.into_iter().collect();
-        crate::util::sort::by_key(&mut reasons[..], |(_, count)| u64::MAX - count);
+        reasons.sort_by_key(|(_, count)| u64::MAX - count);
         for (reason, count) in reasons.into_iter().take(4) {
             match count == self.pairs {
                 true => say(reason),

@@ -329,7 +329,7 @@ impl Peers {
             .map(|(key, totals)| row(key, totals, self.sees_refusals))
             .collect();
         let resent = |p: &Peer| p.syn_retransmits + p.synack_retransmits + p.rto_retransmits;
-        crate::util::sort::by(&mut table[..], |a, b| {
+        table.sort_by(|a, b| {
             (b.failed, b.open, resent(b), b.dwell_max_us, b.attempts)
                 .cmp(&(a.failed, a.open, resent(a), a.dwell_max_us, a.attempts))
                 .then_with(|| (a.peer_addr, a.role).cmp(&(b.peer_addr, b.role)))

@@ -75,7 +75,7 @@ impl RefusedAnswers {
                 (!answer.times_ns.is_empty()).then_some(answer)
             })
             .collect();
-        crate::util::sort::by_key(&mut found[..], |answer| std::cmp::Reverse(answer.count()));
+        found.sort_by_key(|answer| std::cmp::Reverse(answer.count()));
         found
     }
 }

@@ -311,7 +311,7 @@ impl DroppedPackets {
             .flatten()
             .filter(|d| d.last_ns >= since_ns)
             .collect();
-        crate::util::sort::by_key(&mut found[..], |d| std::cmp::Reverse(d.count));
+        found.sort_by_key(|d| std::cmp::Reverse(d.count));
         found
     }
 

@@ -110,7 +110,7 @@ impl Context {
                 .saturating_add(AFTER_ITS_END_NS)
         });
         found.extend(self.drops.translated(syn_seq, &own, since_ns..=until_ns));
-        crate::util::sort::by_key(&mut found[..], |d| std::cmp::Reverse(d.count));
+        found.sort_by_key(|d| std::cmp::Reverse(d.count));
         found
     }
 

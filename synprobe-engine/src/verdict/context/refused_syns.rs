@@ -162,7 +162,7 @@ impl RefusedSyns {
             }
         }
         // In an order that no hash decides.
-        crate::util::sort::by(&mut taken[..], |a, b| {
+        taken.sort_by(|a, b| {
             let order = |r: &RefusedSum| {
                 let f = &r.first;
                 (f.at_ns, f.netns, f.local, f.peer, f.words.clone())

@@ -49,7 +49,7 @@ impl FactCounts {
     /// Adds those of another group, with the same bound.
     pub fn merge(&mut self, other: &Self, limit: usize) {
         let mut facts: Vec<(&Evidence, &Count)> = other.counts.iter().collect();
-        crate::util::sort::by_key(&mut facts[..], |(_, count)| count.order);
+        facts.sort_by_key(|(_, count)| count.order);
         for (fact, count) in facts {
             match self.counts.get_mut(fact) {
                 Some(known) => known.handshakes += count.handshakes,
@@ -86,9 +86,7 @@ impl FactCounts {
     /// ones. Those for the verdict come before those against it.
     pub fn quoted(&self, handshakes: u64) -> Vec<Evidence> {
         let mut ranked: Vec<(&Evidence, &Count)> = self.counts.iter().collect();
-        crate::util::sort::by_key(&mut ranked[..], |(_, count)| {
-            (Reverse(count.handshakes), count.order)
-        });
+        ranked.sort_by_key(|(_, count)| (Reverse(count.handshakes), count.order));
         let single = |count: &Count| count.handshakes == 1 && handshakes > 1;
         let (alone, shared): (Vec<_>, Vec<_>) =
             ranked.into_iter().partition(|(_, count)| single(count));
@@ -106,7 +104,7 @@ impl FactCounts {
             supports: e.supports,
         };
         let mut facts: Vec<Evidence> = shown.map(quote).collect();
-        crate::util::sort::by_key(&mut facts[..], |e| !e.supports);
+        facts.sort_by_key(|e| !e.supports);
         facts
     }
 }

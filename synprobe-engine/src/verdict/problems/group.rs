@@ -330,7 +330,7 @@ impl Group {
     /// `307 half-opens: 290 open, 17 expired; the longest 48.0 s; retransmitted 1 to 5 times`
     fn summary(&self) -> String {
         let mut outcomes: Vec<_> = self.outcomes.iter().collect();
-        crate::util::sort::by_key(&mut outcomes[..], |(_, n)| std::cmp::Reverse(**n));
+        outcomes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
         let outcomes: Vec<String> = outcomes.iter().map(|(o, n)| format!("{n} {o}")).collect();
         let role = self.surest.connection.role;
         let what = match (role, self.handshakes) {

@@ -173,7 +173,7 @@ impl ProblemGroups {
             whole.entry(self.key_of(h)).or_default().push(h);
         }
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
-        crate::util::sort::by_key(&mut groups[..], |(key, _)| key.order());
+        groups.sort_by_key(|(key, _)| key.order());
         let problems: Vec<Found> = groups
             .into_iter()
             .map(|(key, group)| {
@@ -276,7 +276,7 @@ impl ProblemGroups {
 
 /// Worst first.
 pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
-    crate::util::sort::by_key(&mut problems[..], |p| {
+    problems.sort_by_key(|p| {
         (
             p.verdict.is_none(),
             !p.verdict.and_then(find).is_none_or(|v| v.is_fault())

@@ -139,7 +139,7 @@ impl Causes {
 
 /// The problems that are a cause of their own, each with its effects.
 pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
-    crate::util::sort::by_key(&mut found[..], |f| strength(&f.problem));
+    found.sort_by_key(|f| strength(&f.problem));
     let mut causes = Causes::default();
     for f in found {
         let Some(cause) = causes.cause_of(&f) else {
@@ -163,7 +163,7 @@ pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
     }
     let mut problems: Vec<Problem> = causes.found.into_iter().map(|f| f.problem).collect();
     for p in &mut problems {
-        crate::util::sort::by_key(&mut p.effects[..], |e| Reverse(e.handshakes));
+        p.effects.sort_by_key(|e| Reverse(e.handshakes));
     }
     problems
 }

@@ -47,7 +47,7 @@ impl PeerCounts {
     /// The peers with the most handshakes, most first, and how many more there are at least.
     pub fn most(&self) -> (Vec<PeerShare>, u64) {
         let mut counts: Vec<(IpAddr, u64)> = self.counts.iter().map(|(p, n)| (*p, *n)).collect();
-        crate::util::sort::by_key(&mut counts[..], |(peer, n)| (Reverse(*n), *peer));
+        counts.sort_by_key(|(peer, n)| (Reverse(*n), *peer));
         let more = counts.len().saturating_sub(NAMED) as u64;
         counts.truncate(NAMED);
         let shares = counts.into_iter().map(|(peer_addr, handshakes)| PeerShare {

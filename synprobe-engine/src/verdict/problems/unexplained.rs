@@ -188,9 +188,7 @@ fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Ve
         *connections += 1;
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
-    crate::util::sort::by_key(&mut kinds[..], |(_, (packets, _))| {
-        std::cmp::Reverse(*packets)
-    });
+    kinds.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
     let more: u64 = kinds.iter().skip(DROPS).map(|(_, (n, _))| n).sum();
     let mut found: Vec<String> = kinds
         .iter()

@@ -56,9 +56,7 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
     }
     ends.into_iter()
         .map(|((netns, addr, port), mut syns)| {
-            crate::util::sort::by_key(&mut syns[..], |syn| {
-                (std::cmp::Reverse(syn.count), syn.peer)
-            });
+            syns.sort_by_key(|syn| (std::cmp::Reverse(syn.count), syn.peer));
             let listener = context
                 .listeners()
                 .find(|l| l.last.netns == netns && l.last.local_port == port);

@@ -31,9 +31,7 @@ pub(super) fn expand(
     chain: impl Fn(&SetKey, &str) -> Option<u32>,
 ) -> io::Result<()> {
     // From the end on: the places of those before stay.
-    crate::util::sort::by_key(&mut lookups[..], |lookup| {
-        std::cmp::Reverse((lookup.chain, lookup.rule))
-    });
+    lookups.sort_by_key(|lookup| std::cmp::Reverse((lookup.chain, lookup.rule)));
     for lookup in lookups {
         let Some(elements) = sets.map(socket, budget, &lookup.map, &lookup.key)? else {
             continue;
@@ -54,7 +52,7 @@ pub(super) fn expand(
         }
         if expanded.len() > MOST_RULES {
             // Which element it was is not decided.
-            crate::util::sort::by_key(&mut expanded[..], |rule| format!("{:?}", rule.action));
+            expanded.sort_by_key(|rule| format!("{:?}", rule.action));
             expanded.dedup_by_key(|rule| rule.action);
             for rule in &mut expanded {
                 rule.text.clone_from(&plain.text);

@@ -191,9 +191,7 @@ fn elements(
         return Ok(None);
     }
     // An end comes before the beginning of the next interval with the same key.
-    crate::util::sort::by(&mut found[..], |a, b| {
-        a.key.cmp(&b.key).then(b.is_end.cmp(&a.is_end))
-    });
+    found.sort_by(|a, b| a.key.cmp(&b.key).then(b.is_end.cmp(&a.is_end)));
     Ok((!is_other).then_some(found))
 }
 

@@ -55,7 +55,7 @@ impl Reasons {
                 name,
             })
             .collect();
-        crate::util::sort::by_key(&mut all[..], |reason| reason.number);
+        all.sort_by_key(|reason| reason.number);
         Self(all)
     }
 

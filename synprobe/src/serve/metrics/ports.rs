@@ -75,9 +75,7 @@ impl PortLabels {
             true => buckets::OF_WAITS,
             false => 0,
         };
-        crate::util::sort::by_key(&mut fresh[..], |(key, handshakes)| {
-            (Reverse(*handshakes), *key)
-        });
+        fresh.sort_by_key(|(key, handshakes)| (Reverse(*handshakes), *key));
         for (key, _) in fresh {
             let cost = match key.0 {
                 Role::Server => OF_SERVER + of_accept,

@@ -102,7 +102,7 @@ fn example(text: &mut String, pair: &Pair) {
         utc(end.at_ns)
     );
     let mut segments: Vec<&Transmission> = pair.transmissions.iter().collect();
-    crate::util::sort::by_key(&mut segments[..], |t| t.sent_us.unwrap_or(i64::MAX));
+    segments.sort_by_key(|t| t.sent_us.unwrap_or(i64::MAX));
     for t in segments {
         let (name, way) = match t.segment {
             SegmentKind::Syn => ("SYN", "client → server"),
