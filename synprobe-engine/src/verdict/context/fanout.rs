@@ -1,17 +1,9 @@
 //! How many destinations a process calls, and how many of them accept it.
 
-use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    hash::Hash,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::Hash, net::IpAddr, sync::Arc};
 
-use super::window::STEPS;
-use crate::{
-    model::Connection,
-    util::{bounded::Bounded, table_bounds::TableBounds},
-};
+use super::windowed::{Room, Sums, Windowed};
+use crate::{model::Connection, util::table_bounds::TableBounds};
 
 /// Processes remembered.
 const PROCESSES: usize = 1024;
@@ -193,6 +185,12 @@ impl Fanout {
         self.destinations.insert(destination, now);
         self.closed.changes(destination, before, now);
     }
+}
+
+impl Sums for Fanout {
+    fn empty(&self) -> Self {
+        Self::new(self.pid, self.comm.clone(), self.first_ns)
+    }
 
     fn add(&mut self, step: &Self) {
         self.attempts += step.attempts;
@@ -203,25 +201,21 @@ impl Fanout {
             self.sum(*destination, *calls);
         }
     }
+
+    fn kept(&self) -> usize {
+        self.destinations.len()
+    }
 }
 
-type Process = (u32, u32);
-
-pub(super) struct Fanouts {
-    /// Of the run, or of the window.
-    processes: Bounded<Process, Fanout>,
-    /// Of each step of the window, the present one last. Empty: there is no window.
-    steps: VecDeque<BTreeMap<Process, Fanout>>,
-    /// Destinations of `processes`, and of the present step.
-    kept: usize,
-    kept_in_step: usize,
-    /// The bound of `kept`.
-    all: usize,
-}
+/// By namespace and pid.
+pub(super) struct Fanouts(Windowed<(u32, u32), Fanout>);
 
 /// How many destinations one process may have.
-fn most(kept: usize, all: usize) -> usize {
-    if kept < all { DESTINATIONS } else { FEW }
+fn most(room: Room) -> usize {
+    match room {
+        Room::Ample => DESTINATIONS,
+        Room::Scarce => FEW,
+    }
 }
 
 impl Default for Fanouts {
@@ -233,100 +227,40 @@ impl Default for Fanouts {
 impl Fanouts {
     /// Without processes. `all`: destinations of all processes before each is held to [`FEW`].
     pub(super) fn new(all: usize) -> Self {
-        Self {
-            processes: Bounded::new(PROCESSES),
-            steps: VecDeque::new(),
-            kept: 0,
-            kept_in_step: 0,
-            all,
-        }
-    }
-
-    /// The bound of one step of a window, of which there are [`STEPS`] and the present one.
-    fn all_of_step(&self) -> usize {
-        self.all / 4
+        Self(Windowed::new(PROCESSES, all))
     }
 
     pub(super) fn began(&mut self, c: &Connection, at_ns: u64) {
         let Some(pid) = c.pid else { return };
-        let key = (c.netns, pid);
         let fresh = || Fanout::new(pid, c.comm.clone(), at_ns);
-        if self.processes.get(&key).is_none() {
-            let (_, evicted) = self.processes.insert(key, fresh());
-            self.kept -= evicted.map_or(0, |(_, fanout)| fanout.destinations.len());
-        }
-        if let Some(fanout) = self.processes.get_mut(&key) {
-            let before = fanout.destinations.len();
-            fanout.began(c, at_ns, most(self.kept, self.all));
-            self.kept += fanout.destinations.len() - before;
-        }
-        let room = most(self.kept_in_step, self.all_of_step());
-        if let Some(step) = self.steps.back_mut()
-            && (step.len() < PROCESSES || step.contains_key(&key))
-        {
-            let fanout = step.entry(key).or_insert_with(fresh);
-            let before = fanout.destinations.len();
-            fanout.began(c, at_ns, room);
-            self.kept_in_step += fanout.destinations.len() - before;
-        }
+        let began = |fanout: &mut Fanout, room| fanout.began(c, at_ns, most(room));
+        self.0.update((c.netns, pid), fresh, began);
     }
 
     pub(super) fn established(&mut self, c: &Connection) {
-        let Some(pid) = c.pid else { return };
-        let key = (c.netns, pid);
-        let Some(fanout) = self.processes.get_mut(&key) else {
+        let (Some(pid), Some(port)) = (c.pid, c.peer_port) else {
             return;
         };
-        let destination = c.peer_port.map(|port| (c.peer_addr, port));
-        let known = destination.is_some_and(|d| fanout.destinations.contains_key(&d));
-        if known {
-            fanout.accepted(c, DESTINATIONS);
-        }
-        let (comm, at_ns) = (fanout.comm.clone(), fanout.last_ns);
-        let room = most(self.kept_in_step, self.all_of_step());
-        if let Some(step) = self.steps.back_mut().filter(|_| known)
-            && (step.len() < PROCESSES || step.contains_key(&key))
-        {
-            // It may have begun in an earlier step.
-            let fanout = step
-                .entry(key)
-                .or_insert_with(|| Fanout::new(pid, comm, at_ns));
-            let before = fanout.destinations.len();
-            fanout.accepted(c, room);
-            self.kept_in_step += fanout.destinations.len() - before;
-        }
+        let key = (c.netns, pid);
+        let destination = (c.peer_addr, port);
+        let is_known = |fanout: &&Fanout| fanout.destinations.contains_key(&destination);
+        let Some(known) = self.0.get(&key).filter(is_known) else {
+            return;
+        };
+        // It may have begun in an earlier step.
+        let (comm, at_ns) = (known.comm.clone(), known.last_ns);
+        let fresh = || Fanout::new(pid, comm.clone(), at_ns);
+        let accepted = |fanout: &mut Fanout, room| fanout.accepted(c, most(room));
+        self.0.update(key, fresh, accepted);
     }
 
     /// A step of the window begins: what is older than the window is forgotten.
     pub(super) fn step(&mut self) {
-        let before = std::mem::replace(&mut self.processes, Bounded::new(PROCESSES));
-        if self.steps.is_empty() {
-            let all = before.iter().map(|(key, fanout)| (*key, fanout.clone()));
-            self.steps.push_back(all.collect());
-        }
-        self.steps.push_back(BTreeMap::new());
-        self.kept_in_step = 0;
-        while self.steps.len() as u64 > STEPS + 1 {
-            self.steps.pop_front();
-        }
-        for (key, step) in self.steps.iter().flatten() {
-            if self.processes.get(key).is_none() {
-                let fresh = Fanout::new(step.pid, step.comm.clone(), step.first_ns);
-                self.processes.insert(*key, fresh);
-            }
-            if let Some(fanout) = self.processes.get_mut(key) {
-                fanout.add(step);
-            }
-        }
-        self.kept = self
-            .processes
-            .iter()
-            .map(|(_, fanout)| fanout.destinations.len())
-            .sum();
+        self.0.step();
     }
 
     pub(super) fn of(&self, c: &Connection) -> Option<&Fanout> {
-        self.processes.get(&(c.netns, c.pid?))
+        self.0.get(&(c.netns, c.pid?))
     }
 }
 
@@ -368,29 +302,19 @@ mod tests {
                 }
             }
             let most = TableBounds::default().destinations;
-            let kept = |fanouts: &mut dyn Iterator<Item = &Fanout>| {
-                fanouts
-                    .map(|fanout| fanout.destinations.len())
-                    .sum::<usize>()
-            };
-            let of_run = kept(&mut all.processes.iter().map(|(_, fanout)| fanout));
+            let (of_run, of_steps) = all.0.kept_by_step();
             assert!(of_run <= 2 * (most + PROCESSES * FEW), "{of_run}");
-            assert_eq!(of_run, all.kept);
-            for step in &all.steps {
-                let of_step = kept(&mut step.values());
+            for of_step in of_steps {
                 // The first one has what there was before.
                 assert!(of_step <= most + PROCESSES * FEW, "{of_step}");
             }
-            for (_, fanout) in all.processes.iter() {
-                assert!(
-                    fanout.closed().ports >= FEW.min(200),
-                    "{}",
-                    fanout.closed().ports
-                );
+            for (_, fanout) in all.0.iter() {
+                let ports = fanout.closed().ports;
+                assert!(ports >= FEW.min(200), "{ports}");
             }
             all.step();
         }
-        assert!(all.processes.iter().any(|(_, fanout)| fanout.cut));
+        assert!(all.0.iter().any(|(_, fanout)| fanout.cut));
     }
 
     #[test]

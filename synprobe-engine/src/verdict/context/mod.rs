@@ -34,6 +34,7 @@ mod syn_options;
 mod unanswered;
 mod whose_drop;
 mod window;
+mod windowed;
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -1,11 +1,11 @@
 //! Who came to a listening port, and how it went: the difference between a flood and a crowd.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
-use super::window::STEPS;
+use super::windowed::{Room, Sums, Windowed};
 use crate::{
     model::{HalfOpenCounts, Handshake, Outcome},
-    util::{addresses::mapped, bounded::Bounded, table_bounds::TableBounds},
+    util::{addresses::mapped, table_bounds::TableBounds},
 };
 
 /// Ports remembered.
@@ -54,11 +54,6 @@ impl PortStats {
         self.cut
     }
 
-    /// Addresses that it has.
-    fn kept(&self) -> usize {
-        self.silent_sources.len() + self.established_sources.len()
-    }
-
     /// How many of the silent addresses have also completed a handshake.
     pub fn returned(&self) -> u64 {
         self.returned
@@ -94,21 +89,15 @@ pub fn sent_only_syns(h: &Handshake) -> bool {
         && !f.reset_seen
 }
 
-pub(super) struct AllPortStats {
-    /// Of the run, or of the window.
-    ports: Bounded<(u32, u16), PortStats>,
-    /// Of each step of the window, the present one last. Empty: there is no window.
-    steps: VecDeque<BTreeMap<(u32, u16), PortStats>>,
-    /// Addresses of `ports`, and of the present step.
-    kept: usize,
-    kept_in_step: usize,
-    /// The bound of `kept`.
-    all: usize,
-}
+/// By namespace and port.
+pub(super) struct AllPortStats(Windowed<(u32, u16), PortStats>);
 
 /// How many addresses of each kind one port may have.
-fn most(kept: usize, all: usize) -> usize {
-    if kept < all { SOURCES } else { FEW }
+fn most(room: Room) -> usize {
+    match room {
+        Room::Ample => SOURCES,
+        Room::Scarce => FEW,
+    }
 }
 
 impl PortStats {
@@ -142,6 +131,22 @@ impl PortStats {
         }
     }
 
+    fn completes(&mut self, source: [u8; 16]) {
+        let is_new = self.established_sources.insert(source);
+        self.returned += u64::from(is_new && self.silent_sources.contains(&source));
+    }
+
+    fn is_silent(&mut self, source: [u8; 16]) {
+        let is_new = self.silent_sources.insert(source);
+        self.returned += u64::from(is_new && self.established_sources.contains(&source));
+    }
+}
+
+impl Sums for PortStats {
+    fn empty(&self) -> Self {
+        Self::default()
+    }
+
     fn add(&mut self, step: &Self) {
         self.established += step.established;
         self.silent_ended += step.silent_ended;
@@ -155,7 +160,6 @@ impl PortStats {
         };
         self.last_ns = self.last_ns.max(step.last_ns);
         self.cut |= step.cut;
-        // Each step has its bound, and there are few.
         for source in &step.silent_sources {
             self.is_silent(*source);
         }
@@ -164,14 +168,8 @@ impl PortStats {
         }
     }
 
-    fn completes(&mut self, source: [u8; 16]) {
-        let is_new = self.established_sources.insert(source);
-        self.returned += u64::from(is_new && self.silent_sources.contains(&source));
-    }
-
-    fn is_silent(&mut self, source: [u8; 16]) {
-        let is_new = self.silent_sources.insert(source);
-        self.returned += u64::from(is_new && self.established_sources.contains(&source));
+    fn kept(&self) -> usize {
+        self.silent_sources.len() + self.established_sources.len()
     }
 }
 
@@ -184,26 +182,7 @@ impl Default for AllPortStats {
 impl AllPortStats {
     /// Without ports. `all`: addresses of all ports before each is held to [`FEW`].
     pub(super) fn new(all: usize) -> Self {
-        Self {
-            ports: Bounded::new(PORTS),
-            steps: VecDeque::new(),
-            kept: 0,
-            kept_in_step: 0,
-            all,
-        }
-    }
-
-    /// The bound of one step of a window, of which there are [`STEPS`] and the present one.
-    fn all_of_step(&self) -> usize {
-        self.all / 4
-    }
-
-    fn entry(&mut self, key: (u32, u16)) -> Option<&mut PortStats> {
-        if self.ports.get(&key).is_none() {
-            let (_, evicted) = self.ports.insert(key, PortStats::default());
-            self.kept -= evicted.map_or(0, |(_, stats)| stats.kept());
-        }
-        self.ports.get_mut(&key)
+        Self(Windowed::new(PORTS, all))
     }
 
     /// Takes in how full a handshake's events found the SYN queue of its port.
@@ -222,71 +201,39 @@ impl AllPortStats {
     fn update(&mut self, h: &Handshake, update: impl Fn(&mut PortStats, usize)) {
         let c = &h.connection;
         let Some(port) = c.local_port else { return };
-        let key = (c.netns, port);
-        let room = most(self.kept, self.all);
-        if let Some(port_stats) = self.entry(key) {
-            let before = port_stats.kept();
-            update(port_stats, room);
-            let more = port_stats.kept() - before;
-            self.kept += more;
-        }
-        let room = most(self.kept_in_step, self.all_of_step());
-        if let Some(step) = self.steps.back_mut()
-            && (step.len() < PORTS || step.contains_key(&key))
-        {
-            let port_stats = step.entry(key).or_default();
-            let before = port_stats.kept();
-            update(port_stats, room);
-            self.kept_in_step += port_stats.kept() - before;
-        }
+        let update = |stats: &mut PortStats, room| update(stats, most(room));
+        self.0.update((c.netns, port), PortStats::default, update);
     }
 
     /// A step of the window begins: what is older than the window is forgotten.
     pub(super) fn step(&mut self) {
-        let before = std::mem::replace(&mut self.ports, Bounded::new(PORTS));
-        (self.kept, self.kept_in_step) = (0, 0);
-        if self.steps.is_empty() {
-            let all = before.iter().map(|(key, stats)| (*key, stats.clone()));
-            self.steps.push_back(all.collect());
-        }
-        self.steps.push_back(BTreeMap::new());
-        while self.steps.len() as u64 > STEPS + 1 {
-            self.steps.pop_front();
-        }
-        let steps = std::mem::take(&mut self.steps);
-        for (key, step) in steps.iter().flatten() {
-            if let Some(port_stats) = self.entry(*key) {
-                port_stats.add(step);
-            }
-        }
-        self.steps = steps;
+        let before = self.0.step();
         for (key, stats) in before.iter().filter(|(_, stats)| stats.now.open > 0) {
-            if let Some(port_stats) = self.entry(*key) {
+            if let Some(port_stats) = self.0.row(*key, PortStats::default) {
                 port_stats.now = stats.now.clone();
             }
         }
-        self.kept = self.ports.iter().map(|(_, stats)| stats.kept()).sum();
     }
 
     pub(super) fn now(&mut self, now: Vec<((u32, u16), HalfOpenCounts)>) {
         let now: BTreeMap<_, _> = now.into_iter().collect();
-        let known: Vec<(u32, u16)> = self.ports.iter().map(|(key, _)| *key).collect();
+        let known: Vec<(u32, u16)> = self.0.iter().map(|(key, _)| *key).collect();
         for key in known {
             if !now.contains_key(&key)
-                && let Some(port_stats) = self.ports.get_mut(&key)
+                && let Some(port_stats) = self.0.get_mut(&key)
             {
                 port_stats.now = HalfOpenCounts::default();
             }
         }
         for (key, half_opens) in now {
-            if let Some(port_stats) = self.entry(key) {
+            if let Some(port_stats) = self.0.row(key, PortStats::default) {
                 port_stats.now = half_opens;
             }
         }
     }
 
     pub(super) fn of(&self, netns: u32, port: u16) -> Option<&PortStats> {
-        self.ports.get(&(netns, port))
+        self.0.get(&(netns, port))
     }
 }
 
@@ -310,11 +257,10 @@ mod tests {
                 let peer = std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
                 all.note(&half_open_of(&peer, Outcome::Expired), step);
             }
-            let of_run: usize = all.ports.iter().map(|(_, stats)| stats.kept()).sum();
-            assert_eq!(of_run, all.kept);
+            let (of_run, _) = all.0.kept_by_step();
             let most = TableBounds::default().sources;
             assert!(of_run <= most + most / 4 + 1001 * FEW * 2, "{of_run}");
-            let (_, victim) = all.ports.iter().find(|(key, _)| key.1 == 8080).unwrap();
+            let (_, victim) = all.0.iter().find(|(key, _)| key.1 == 8080).unwrap();
             assert!(victim.silent_sources() >= FEW as u64 && victim.sources_are_cut());
             all.step();
         }
@@ -332,7 +278,7 @@ mod tests {
                 }
                 all.note(&h, u64::from(round));
             }
-            for (_, stats) in all.ports.iter() {
+            for (_, stats) in all.0.iter() {
                 let both = stats
                     .silent_sources
                     .intersection(&stats.established_sources);
@@ -340,7 +286,7 @@ mod tests {
             }
             all.step();
         }
-        let (_, stats) = all.ports.iter().next().unwrap();
+        let (_, stats) = all.0.iter().next().unwrap();
         assert!(stats.returned() > 0 && stats.returned() < 60);
         let both = stats
             .silent_sources
