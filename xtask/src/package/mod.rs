@@ -2,6 +2,7 @@
 
 mod deb;
 mod licences;
+mod reproduce;
 mod rpm;
 mod sbom;
 mod staging;
@@ -40,6 +41,9 @@ pub struct PackageArgs {
     /// Where the packages are put, in place of the target folder
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Build them once more in another folder, from a clone, and compare; takes as long again as the first build of all
+    #[arg(long)]
+    check_reproducible: bool,
 }
 
 /// A processor that servers have.
@@ -131,6 +135,9 @@ pub fn run(args: &PackageArgs) -> Result<()> {
         println!("{line}");
     }
     println!("in {}", folder.display());
+    if args.check_reproducible {
+        reproduce::check(&folder, &args.arch)?;
+    }
     Ok(())
 }
 
