@@ -217,7 +217,10 @@ impl Run {
                 return self.finish(None).await;
             }
         }
-        self.finish(ends).await
+        let early: Stop = Box::pin(async {
+            tokio::select! { () = stop => (), Ok(()) = output_fails => () }
+        });
+        self.finish(ends.map(|at| (at, early))).await
     }
 
     /// Ring → decode → engine, until the ring is empty or, under load, for one batch; how many records.
@@ -308,14 +311,19 @@ impl Run {
         Ok(())
     }
 
-    /// A last poll, then all remaining records, those until `ends` included, and the summary.
-    async fn finish(&mut self, ends: Option<Instant>) -> Result<(), WatchError> {
+    /// A last poll, then all remaining records, those until the run's time ends included, and the summary.
+    /// `ends`: when that is, and what ends the wait for it earlier; `None`: now.
+    pub(super) async fn finish(
+        &mut self,
+        mut ends: Option<(Instant, Stop)>,
+    ) -> Result<(), WatchError> {
         self.last_look().await?;
-        let detached = ends.map_or_else(Instant::now, |at| at - self.polling.count_takes);
-        loop {
+        let count_takes = self.polling.count_takes;
+        while let Some((end, stop)) = &mut ends {
             tokio::select! {
                 biased;
-                () = at(Some(detached)) => break,
+                () = stop => ends = None,
+                () = at(Some(*end - count_takes)) => break,
                 ready = self.ring.ready() => {
                     ready.map_err(|e| WatchError::System("ring buffer", e))?;
                     self.drain();
@@ -339,7 +347,12 @@ impl Run {
             let states = state_counts::count(only);
             self.core.feed(Input::SocketStates(Box::new(states)));
         }
-        at(Some(ends.unwrap_or_else(Instant::now))).await;
+        if let Some((end, stop)) = &mut ends {
+            tokio::select! {
+                () = stop => (),
+                () = at(Some(*end)) => (),
+            }
+        }
         let at_ns = monotonic_ns();
         while self.core.engine.open() > 0 {
             self.core.feed(Input::EndOpen {
