@@ -5,7 +5,7 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
     },
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
@@ -36,24 +36,24 @@ impl Pty {
     ///
     /// The system's.
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Result<Self> {
-        let (mut ours, mut theirs) = (0, 0);
-        let size = size_of(columns, rows);
-        // SAFETY: openpty() writes two descriptors, and reads the size, which is alive.
-        let opened = unsafe {
-            libc::openpty(
-                &mut ours,
-                &mut theirs,
-                std::ptr::null_mut(),
-                std::ptr::null(),
-                &size,
-            )
-        };
-        ensure!(opened == 0, "openpty: {}", io::Error::last_os_error());
-        // SAFETY: both were opened just now, and nobody else has them.
-        let (ours, theirs) = unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
-        // SAFETY: the descriptor is open; fcntl() takes numbers.
-        let set = unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        ensure!(set == 0, "fcntl: {}", io::Error::last_os_error());
+        // Close-on-exec from the beginning: other threads start programs meanwhile, and would hand them on.
+        let ours = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open("/dev/ptmx")
+            .context("/dev/ptmx")?;
+        let locked: libc::c_int = 0;
+        // SAFETY: TIOCSPTLCK reads the number, which is alive.
+        let unlocked = unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &locked) };
+        ensure!(unlocked == 0, "TIOCSPTLCK: {}", io::Error::last_os_error());
+        let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+        // SAFETY: TIOCGPTPEER (Linux 4.13) takes a number.
+        let theirs = unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+        ensure!(theirs >= 0, "TIOCGPTPEER: {}", io::Error::last_os_error());
+        // SAFETY: it was opened just now, and nobody else has it.
+        let theirs = unsafe { OwnedFd::from_raw_fd(theirs) };
+        set_size(&ours, columns, rows)?;
         let modes = modes_of(&theirs)?;
         command
             .stdin(theirs.try_clone()?)
@@ -119,11 +119,27 @@ impl Pty {
 
     /// Another size: the kernel sends SIGWINCH.
     pub fn resize(&mut self, columns: u16, rows: u16) -> Result<()> {
-        let size = size_of(columns, rows);
-        // SAFETY: TIOCSWINSZ reads the size, which is alive.
-        let set = unsafe { libc::ioctl(self.ours.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-        ensure!(set == 0, "TIOCSWINSZ: {}", io::Error::last_os_error());
+        set_size(&self.ours, columns, rows)?;
         self.screen.screen_mut().set_size(rows, columns);
+        Ok(())
+    }
+
+    /// Refuses a program that has descriptors of a terminal beside its three: another's, or the other end.
+    ///
+    /// # Errors
+    ///
+    /// Which ones.
+    pub fn ensure_nothing_inherited(&self) -> Result<()> {
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
+            let entry = entry?;
+            let number: u32 = entry.file_name().to_string_lossy().parse()?;
+            // It may be closed by now.
+            let Ok(target) = std::fs::read_link(entry.path()) else {
+                continue;
+            };
+            let is_terminal = target.starts_with("/dev/pts") || target.ends_with("ptmx");
+            ensure!(number <= 2 || !is_terminal, "{number}: {target:?}");
+        }
         Ok(())
     }
 
@@ -216,13 +232,17 @@ impl Drop for Pty {
     }
 }
 
-fn size_of(columns: u16, rows: u16) -> libc::winsize {
-    libc::winsize {
+fn set_size(terminal: &File, columns: u16, rows: u16) -> Result<()> {
+    let size = libc::winsize {
         ws_row: rows,
         ws_col: columns,
         ws_xpixel: 0,
         ws_ypixel: 0,
-    }
+    };
+    // SAFETY: TIOCSWINSZ reads the size, which is alive.
+    let set = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    ensure!(set == 0, "TIOCSWINSZ: {}", io::Error::last_os_error());
+    Ok(())
 }
 
 fn modes_of(terminal: &OwnedFd) -> Result<libc::termios> {

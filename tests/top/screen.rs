@@ -86,14 +86,18 @@ pub fn quit_and_signals() -> Result<()> {
         ("SIGINT", |pty| pty.signal(libc::SIGINT)),
         ("SIGHUP", |pty| pty.signal(libc::SIGHUP)),
     ];
+    let mut other = Pty::start(top("several-ipv4")?, 80, 24)?;
     for (how, end) in ends {
         let mut pty = Pty::start(top("several-ipv4")?, 80, 24)?;
         pty.until_shown("PROBLEMS")?;
+        pty.ensure_nothing_inherited().context(how)?;
         end(&mut pty).context(how)?;
         let status = pty.ended().context(how)?;
         ensure!(status.code() == Some(0), "{how}: {status:?}");
         pty.ensure_restored().context(how)?;
     }
+    other.keys("q")?;
+    other.ended()?;
     Ok(())
 }
 
