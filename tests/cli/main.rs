@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 /// Arguments, and words that the one line must have.
-const WRONG: [(&[&str], &[&str]); 36] = [
+const WRONG: [(&[&str], &[&str]); 38] = [
     (&["watch", "--port", "0"], &["\"0\"", "1 to 65535"]),
     (&["watch", "--port", "70000"], &["\"70000\"", "1 to 65535"]),
     (
@@ -100,6 +100,26 @@ const WRONG: [(&[&str], &[&str]); 36] = [
     ),
     (&["watch", "--duration", "soon"], &["soon", "30s"]),
     (&["watch", "--ring-size", "9Q"], &["9Q", "8M"]),
+    (
+        &["watch", "--ring-size", "300M"],
+        &[
+            "512M",
+            "--max-memory 256M",
+            "--max-memory 727M",
+            "--ring-size 128M",
+        ],
+    ),
+    (
+        &[
+            "connect",
+            "127.0.0.1:1",
+            "--ring-size",
+            "32M",
+            "--max-memory",
+            "64M",
+        ],
+        &["32M", "--max-memory 87M", "--ring-size 8M"],
+    ),
     (&["watch", "--no-such-option"], &["--no-such-option"]),
     (
         &["lab", "no-such-scenario"],

@@ -13,6 +13,26 @@ const FIXED: u64 = 20 * MIB;
 /// The smallest budget, bytes. Below it little would be left for the tables.
 pub const LEAST_MEMORY: u64 = 64 * MIB;
 
+/// The tables have at least one in this number of what the program leaves.
+const LEAST_SHARE: u64 = 4;
+
+/// What the program leaves of a budget, bytes.
+fn spare(memory: u64) -> u64 {
+    memory.max(LEAST_MEMORY) - PROGRAM_MEMORY - FIXED
+}
+
+/// The largest ring, bytes, that leaves the tables of a process their share of its `memory`. It may be no size
+/// that the kernel takes.
+pub fn largest_ring(memory: u64) -> u64 {
+    spare(memory) - spare(memory) / LEAST_SHARE
+}
+
+/// The smallest budget, bytes, in which a ring leaves the tables their share.
+pub fn least_memory(ring: u64) -> u64 {
+    let spare = (ring * LEAST_SHARE).div_ceil(LEAST_SHARE - 1);
+    (spare + PROGRAM_MEMORY + FIXED).max(LEAST_MEMORY)
+}
+
 /// How many entries each table may have. When one is full, its oldest entry is evicted, or later ones are only
 /// counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +83,8 @@ impl TableBounds {
     /// Each table has a share, and an entry has the size that was measured with full tables
     /// (`tests/memory/`), rounded up.
     pub fn within(memory: u64, ring: u64) -> Self {
-        let spare = memory.max(LEAST_MEMORY) - PROGRAM_MEMORY - FIXED;
-        let tables = spare.saturating_sub(ring).max(spare / 4);
+        let spare = spare(memory);
+        let tables = spare.saturating_sub(ring).max(spare / LEAST_SHARE);
         // Percent, and bytes an entry.
         let share = |percent: u64, entry: u64| (tables * percent / 100 / entry) as usize;
         Self {
@@ -80,5 +100,24 @@ impl TableBounds {
             sources: share(5, 100),
             destinations: share(5, 300),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue20_a_ring_leaves_the_tables_their_share_or_does_not_fit() {
+        for memory in [LEAST_MEMORY, 65 * MIB, 256 * MIB, 1 << 30, 1 << 40] {
+            let largest = largest_ring(memory);
+            assert!(least_memory(largest) <= memory, "{memory}");
+            assert!(least_memory(largest + 2) > memory, "{memory}");
+            // The tables have what the ring leaves, not more.
+            let tables = TableBounds::within(memory, largest);
+            let least = TableBounds::within(memory, u64::MAX);
+            assert_eq!(tables.half_opens, least.half_opens, "{memory}");
+        }
+        assert_eq!(largest_ring(256 * MIB), 159 * MIB);
     }
 }

@@ -42,7 +42,10 @@ use crate::{
         netns::{NetNs, NetnsError},
         nice,
     },
-    util::{format, table_bounds::TableBounds},
+    util::{
+        format,
+        table_bounds::{TableBounds, largest_ring, least_memory},
+    },
     verdict::Mode,
     view::{self, TextOptions, View},
 };
@@ -220,15 +223,31 @@ fn not_seen(failures: &[String]) {
     }
 }
 
+/// The ring's size. It counts against `--max-memory`, and leaves the tables their share of it.
 fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
+    let largest = largest_ring(args.max_memory);
     let Some(requested) = args.ring_size else {
-        return Ok(match detail {
+        let mut usual = match detail {
             Detail::Quiet { .. } => 1 << 20,
             _ => 16 << 20,
-        });
+        };
+        while u64::from(usual) > largest {
+            usual /= 2;
+        }
+        return Ok(usual);
     };
     let usable = ring::usable_size(requested)
         .ok_or_else(|| Failure("--ring-size is too large: at most 1G".to_owned(), USAGE))?;
+    if u64::from(usable) > largest {
+        let text = format!(
+            "a ring of {}M does not fit into --max-memory {}M: give --max-memory {}M, or --ring-size {}M",
+            usable >> 20,
+            args.max_memory >> 20,
+            least_memory(usable.into()).div_ceil(1 << 20),
+            (1 << largest.ilog2()) >> 20,
+        );
+        return Err(Failure(text, USAGE));
+    }
     if usable != requested {
         let text = format!(
             "ring size {requested} rounded up to {usable}: the kernel needs a power of two of whole pages"
