@@ -86,6 +86,9 @@ impl<'a> Matching<'a> {
                 return None;
             }
             let (before, after) = text.split_at(at);
+            if !is_balanced(before) {
+                return None;
+            }
             let mut fitting = all.continuing(after);
             let added = fitting.find_map(|wording| self.wording(wording, after));
             let added = added.or_else(|| {
@@ -151,6 +154,9 @@ impl<'a> Matching<'a> {
                 return false;
             }
             let (content, after) = rest.split_at(end);
+            if !is_balanced(content) {
+                continue;
+            }
             let Some(said) = self.content(kind, content) else {
                 continue;
             };
@@ -203,6 +209,9 @@ impl<'a> Matching<'a> {
         let several = SEPARATORS.iter().find_map(|(separator, of_translation)| {
             let mut at = list.match_indices(separator);
             at.find_map(|(at, _)| {
+                if !is_balanced(&list[..at]) {
+                    return None;
+                }
                 let first = self.item(&list[..at])?;
                 let others = self.list(&list[at + separator.len()..])?;
                 Some(format!("{first}{of_translation}{others}"))
@@ -271,7 +280,50 @@ fn is_address(text: &str) -> bool {
 
 /// One word; what stands in quotes may have spaces.
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.split('"').step_by(2).all(|part| !part.contains(' '))
+    !text.is_empty() && !outside_quotes(text).any(|c| c == ' ')
+}
+
+/// Where names in quotes begin and end, as [`format::name`](crate::util::format::name) makes them: in them `\\`
+/// escapes what follows.
+#[derive(Default)]
+struct Quotes {
+    open: bool,
+    escaped: bool,
+}
+
+impl Quotes {
+    /// Whether the next character stands in quotes, or is one.
+    fn has(&mut self, c: char) -> bool {
+        let escaped = std::mem::replace(&mut self.escaped, false);
+        if c == '"' && !escaped {
+            self.open = !self.open;
+            return true;
+        }
+        self.escaped = self.open && !escaped && c == '\\';
+        self.open
+    }
+}
+
+fn outside_quotes(text: &str) -> impl Iterator<Item = char> + '_ {
+    let mut quotes = Quotes::default();
+    text.chars().filter(move |c| !quotes.has(*c))
+}
+
+/// Whether no name in quotes and no parenthesis begins in a text and ends elsewhere: nothing in a name that a process
+/// chose is taken for the words around it.
+fn is_balanced(text: &str) -> bool {
+    let mut quotes = Quotes::default();
+    let mut open = 0_i32;
+    for c in text.chars() {
+        if quotes.has(c) {
+            continue;
+        }
+        open += i32::from(c == '(') - i32::from(c == ')');
+        if open < 0 {
+            return false;
+        }
+    }
+    open == 0 && !quotes.open
 }
 
 /// Whether a text stays as it is in every language: nothing, one name, or numbers, units and names that no English
@@ -280,7 +332,7 @@ fn needs_none(text: &str) -> bool {
     if !text.contains(' ') {
         return true;
     }
-    let unquoted: String = text.split('"').step_by(2).collect();
+    let unquoted: String = outside_quotes(text).collect();
     unquoted.split(' ').all(|word| {
         let word = word.trim_end_matches([',', ';', ':']);
         let is_prose = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());

@@ -252,6 +252,19 @@ fn names_stay_as_they_are() {
             "server [::]:80 (checkout (web/prod) pid 7), netns blue",
             "服务端 [::]:80（checkout（web/prod）pid 7），netns blue",
         ),
+        // Nothing in a name that a process chose is taken for the words around it (issue 20).
+        (
+            "server 127.0.0.1:80 (\"a), netns b (c\"/7), netns pid 8 (x.sh)",
+            "服务端 127.0.0.1:80（\"a), netns b (c\"/7），netns pid 8（x.sh）",
+        ),
+        (
+            "server 127.0.0.1:80 (\"\\\" (\"/7), netns blue",
+            "服务端 127.0.0.1:80（\"\\\" (\"/7），netns blue",
+        ),
+        (
+            "client (\"x) to port 1\"/7) to port 80",
+            "客户端（\"x) to port 1\"/7），目的端口 80",
+        ),
         (
             "reset closed it after 1.00 s, while it was open",
             "reset 在 1.00 s 后将其关闭，当时握手尚未完成",
