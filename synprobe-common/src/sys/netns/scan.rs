@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{NAME_DIRS, NetNs, NetnsError};
-use crate::sys::{fd_limit, workload};
+use crate::{
+    sys::{fd_limit, workload},
+    util::format,
+};
 
 /// Where Docker keeps the namespaces of its containers.
 const DOCKER_DIRS: [&str; 2] = ["/run/docker/netns", "/var/run/docker/netns"];
@@ -300,7 +303,10 @@ pub(super) fn name_of_pid(pid: u32) -> String {
         return pod;
     }
     match fs::read(format!("/proc/{pid}/comm")) {
-        Ok(comm) => format!("pid {pid} ({})", String::from_utf8_lossy(&comm).trim_end()),
+        Ok(comm) => {
+            let comm = String::from_utf8_lossy(&comm);
+            format!("pid {pid} ({})", format::name(comm.trim_end_matches('\n')))
+        }
         Err(_) => format!("pid {pid}"),
     }
 }
