@@ -1,6 +1,9 @@
 //! Request → reply. Nothing of a request is in a reply.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -27,6 +30,49 @@ pub struct Replier {
     pub(super) source: StatusSource,
     pub(super) metrics: Metrics,
     pub(super) sockets: SocketCounts,
+    rendered: Rendered,
+}
+
+/// What can be asked for again before there is a newer status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rendering {
+    Metrics(TextFormat),
+    Problems,
+    Page,
+}
+
+/// The bodies that were made of a status. Whoever asks again and again costs no more than the connection.
+#[derive(Default)]
+struct Rendered(Mutex<Option<RenderedStatus>>);
+
+struct RenderedStatus {
+    status: Arc<RunStatus>,
+    bodies: Vec<(Rendering, Bytes)>,
+}
+
+impl Rendered {
+    /// The body of a status, made once.
+    fn body(
+        &self,
+        status: &Arc<RunStatus>,
+        what: Rendering,
+        make: impl FnOnce() -> String,
+    ) -> Bytes {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = match &mut *last {
+            Some(made) if Arc::ptr_eq(&made.status, status) => made,
+            last => last.insert(RenderedStatus {
+                status: Arc::clone(status),
+                bodies: Vec::new(),
+            }),
+        };
+        if let Some((_, body)) = made.bodies.iter().find(|(known, _)| *known == what) {
+            return body.clone();
+        }
+        let body = Bytes::from(make());
+        made.bodies.push((what, body.clone()));
+        body
+    }
 }
 
 impl Replier {
@@ -40,6 +86,7 @@ impl Replier {
             source: StatusSource::new(requests),
             metrics: Metrics::new(otlp.map(OtlpOutput::losses)),
             sockets: SocketCounts::new(only),
+            rendered: Rendered::default(),
         })
     }
 }
@@ -73,9 +120,13 @@ pub(super) async fn reply<B>(
     };
     Ok(match path {
         "/metrics" => metrics(replier, request, &status).await,
-        "/problems" => problems(&status),
+        "/problems" => problems(replier, &status),
         "/healthz" => of(StatusCode::OK, TEXT, "ok\n"),
-        _ => of(StatusCode::OK, HTML, html::page(&status)),
+        _ => {
+            let page = || html::page(&status);
+            let body = replier.rendered.body(&status, Rendering::Page, page);
+            of(StatusCode::OK, HTML, body)
+        }
     })
 }
 
@@ -92,8 +143,10 @@ async fn metrics<B>(
         .collect();
     let format = TextFormat::preferred(&accepts.join(","));
     let sockets = replier.sockets.read().await;
-    let text = replier.metrics.text(status, sockets.as_deref(), format);
-    let mut response = of(StatusCode::OK, format.content_type(), text);
+    let text = || replier.metrics.text(status, sockets.as_deref(), format);
+    let what = Rendering::Metrics(format);
+    let body = replier.rendered.body(status, what, text);
+    let mut response = of(StatusCode::OK, format.content_type(), body);
     response
         .headers_mut()
         .insert(VARY, HeaderValue::from_static("Accept"));
@@ -101,32 +154,44 @@ async fn metrics<B>(
 }
 
 /// The problems that are open, as their lines have them.
-fn problems(status: &RunStatus) -> Response<Full<Bytes>> {
+fn problems(replier: &Replier, status: &Arc<RunStatus>) -> Response<Full<Bytes>> {
     #[derive(serde::Serialize)]
     struct OpenProblems<'a> {
         v: u32,
         time: String,
         problems: Vec<WithLife<'a>>,
     }
-    let open = &status.snapshot.problems;
-    let open = OpenProblems {
-        v: 1,
-        time: rfc3339(status.clock, status.at_ns),
-        problems: open
-            .iter()
-            .map(|p| WithLife::new(p, status.clock))
-            .collect(),
+    let mut failed = None;
+    let json = || {
+        let open = OpenProblems {
+            v: 1,
+            time: rfc3339(status.clock, status.at_ns),
+            problems: status
+                .snapshot
+                .problems
+                .iter()
+                .map(|p| WithLife::new(p, status.clock))
+                .collect(),
+        };
+        view::to_json(&open).map_or_else(
+            |error| {
+                failed = Some(error);
+                String::new()
+            },
+            |json| json + "\n",
+        )
     };
-    match view::to_json(&open) {
-        Ok(json) => of(StatusCode::OK, JSON, json + "\n"),
-        Err(error) => {
-            log::error!("/problems: {error}");
-            of(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                TEXT,
-                "an error: see the log\n",
-            )
-        }
+    let body = replier.rendered.body(status, Rendering::Problems, json);
+    if let Some(error) = &failed {
+        log::error!("/problems: {error}");
+    }
+    match body.is_empty() {
+        false => of(StatusCode::OK, JSON, body),
+        true => of(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT,
+            "an error: see the log\n",
+        ),
     }
 }
 
@@ -139,4 +204,30 @@ fn of(code: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::fixtures::status;
+
+    #[test]
+    fn issue20_a_status_is_rendered_once_for_all_who_ask() {
+        let rendered = Rendered::default();
+        let mut made = 0;
+        let mut body = |status: &Arc<RunStatus>, what| {
+            rendered.body(status, what, || {
+                made += 1;
+                made.to_string()
+            })
+        };
+        let (first, second) = (Arc::new(status()), Arc::new(status()));
+        let metrics = Rendering::Metrics(TextFormat::OpenMetrics);
+        for _ in 0..9 {
+            assert_eq!(body(&first, metrics), "1");
+            assert_eq!(body(&first, Rendering::Page), "2");
+        }
+        assert_eq!(body(&second, metrics), "3", "a newer one is shown");
+        assert_eq!(body(&first, metrics), "4");
+    }
 }
