@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::mpsc::SyncSender,
+    sync::mpsc::{SyncSender, TrySendError},
     time::{Duration, Instant},
 };
 
@@ -12,8 +12,8 @@ use super::{WatchError, run::Run, trim_memory};
 use crate::{
     engine::Input,
     model::{DestinationQuestion, PathQuestion, Role, RouteQuestion, Tuple},
-    poller::{Report, Request, Round},
-    sys::clock::monotonic_ns,
+    poller::{LookUps, Report, Request, Round},
+    sys::clock::{monotonic_ns, thread_cpu},
     track::Fates,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Polling {
     routes: Vec<RouteQuestion>,
     /// The same.
     destinations: Vec<DestinationQuestion>,
+    /// When look-ups between rounds are next allowed.
+    look_ups_due: Instant,
 }
 
 impl Polling {
@@ -73,6 +75,7 @@ impl Polling {
             paths: Vec::new(),
             routes: Vec::new(),
             destinations: Vec::new(),
+            look_ups_due: Instant::now(),
         }
     }
 
@@ -129,6 +132,48 @@ impl Run {
         };
         self.polling.under_way = self.polling.requests.try_send(request).is_ok();
         Ok(())
+    }
+
+    /// Asks for routes and paths alone, where no round is due: a half-open may end, and its route change, before the
+    /// next one. They may take the share of a core that rounds may take.
+    pub(super) fn request_look_ups(&mut self) {
+        let polling = &mut self.polling;
+        if polling.under_way || polling.look_ups_due > Instant::now() {
+            return;
+        }
+        let questions = self.core.engine.questions();
+        polling.destinations.extend(questions.destinations);
+        let (paths, routes) = (questions.paths, questions.routes);
+        if paths.is_empty() && routes.is_empty() {
+            return;
+        }
+        match polling
+            .requests
+            .try_send(Request::LookUps { paths, routes })
+        {
+            Ok(()) => polling.under_way = true,
+            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
+                if let Request::LookUps { paths, routes } = request {
+                    polling.paths.extend(paths);
+                    polling.routes.extend(routes);
+                }
+            }
+        }
+    }
+
+    /// What was looked up between two rounds → inputs.
+    fn take_look_ups(&mut self, found: LookUps) {
+        for (question, path) in found.paths {
+            self.core.feed(Input::Path(question, path));
+        }
+        for (question, answer) in found.routes {
+            self.core.feed(Input::Route(question, Box::new(answer)));
+        }
+        let polling = &mut self.polling;
+        polling.paths.extend(found.later_paths);
+        polling.routes.extend(found.later_routes);
+        polling.under_way = false;
+        polling.look_ups_due = Instant::now() + found.took * PAUSE;
     }
 
     /// A look at everything.
@@ -198,8 +243,13 @@ impl Run {
 
     /// What a round found → inputs.
     pub(super) async fn take_in(&mut self, report: Report) -> Result<(), WatchError> {
-        let Report::Round(round) = report else {
-            return Ok(());
+        let round = match report {
+            Report::Round(round) => round,
+            Report::LookUps(found) => {
+                self.take_look_ups(*found);
+                return Ok(());
+            }
+            Report::Fates(_) => return Ok(()),
         };
         let Round {
             mut dumps,
@@ -321,9 +371,10 @@ impl Run {
         if self.polling.accepts_due <= Instant::now() {
             self.feed_accept_counts()?;
         }
-        let began = Instant::now();
+        // CPU time: on a busy host a round must not seem expensive.
+        let began = thread_cpu();
         self.core.feed(Input::PollEnds { at_ns });
-        let took = took + began.elapsed();
+        let took = took + thread_cpu().saturating_sub(began);
         self.core.end_batch();
         if rows > MANY_ROWS {
             trim_memory();

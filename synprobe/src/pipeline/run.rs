@@ -293,6 +293,8 @@ impl Run {
         self.core.feed(Input::CountHalfOpens);
         if self.polling.is_due() {
             self.request_poll(false)?;
+        } else {
+            self.request_look_ups();
         }
         self.judge_problems()
     }

@@ -35,6 +35,13 @@ pub enum Request {
     },
     /// What became of these half-opens?
     Fates(Vec<Tuple>),
+    /// Only these: the next round may be far.
+    LookUps {
+        /// Paths to be looked up.
+        paths: Vec<PathQuestion>,
+        /// Routes to be looked up.
+        routes: Vec<RouteQuestion>,
+    },
 }
 
 /// The answer to a request.
@@ -43,6 +50,23 @@ pub enum Report {
     Round(Box<Round>),
     /// One for each that could be asked for.
     Fates(Vec<(Tuple, Fate)>),
+    /// Between two rounds.
+    LookUps(Box<LookUps>),
+}
+
+/// What was looked up between two rounds.
+#[derive(Default)]
+pub struct LookUps {
+    /// The requested paths that exist.
+    pub paths: Vec<(PathQuestion, ReturnPath)>,
+    /// The answers to the routes that were asked for.
+    pub routes: Vec<(RouteQuestion, RouteAnswer)>,
+    /// Paths in namespaces that are not open: a round opens them.
+    pub later_paths: Vec<PathQuestion>,
+    /// The same of routes.
+    pub later_routes: Vec<RouteQuestion>,
+    /// CPU time.
+    pub took: Duration,
 }
 
 /// What a round found.

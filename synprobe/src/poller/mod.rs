@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     diag::{counters::CounterReader, icmp::IcmpErrors, route::Routes, sock_diag::SockDiag},
-    model::{Fate, HandshakeSettings, PathQuestion, QueueSettings, ReturnPath, Tuple},
+    model::{Fate, HandshakeSettings, PathQuestion, QueueSettings, Tuple},
     sys::{
         clock::{monotonic_ns, thread_cpu},
         fd_limit,
@@ -25,7 +25,7 @@ use crate::{
 };
 use idle::IdleNamespaces;
 use listener_owners::OwnerSearch;
-pub use messages::{Report, Request, Round};
+pub use messages::{LookUps, Report, Request, Round};
 use watched_netns::{Seen, WatchedNetns};
 
 mod idle;
@@ -139,6 +139,10 @@ impl Poller {
                 Report::Round(Box::new(round))
             }
             Request::Fates(tuples) => Report::Fates(self.fates(&tuples)),
+            Request::LookUps { paths, routes } => {
+                let found = routes::between_rounds(&mut self.watched, paths, routes);
+                Report::LookUps(Box::new(found))
+            }
         }
     }
 
@@ -217,7 +221,7 @@ impl Poller {
         self.owners
             .retain(|netns| self.watched.contains_key(&netns));
         Round {
-            paths: self.look_up(paths),
+            paths: routes::paths(&mut self.watched, paths),
             icmp: self
                 .watched
                 .iter()
@@ -230,29 +234,6 @@ impl Poller {
             took,
             ..round
         }
-    }
-
-    fn look_up(&mut self, wanted: &[PathQuestion]) -> Vec<(PathQuestion, ReturnPath)> {
-        let mut found = Vec::new();
-        for path in wanted {
-            let routes = self
-                .watched
-                .get_mut(&path.netns)
-                .and_then(|s| s.routes.as_mut());
-            let Some(routes) = routes else { continue };
-            let Ok(Some(route)) = routes.route(path.peer, Some(path.local)) else {
-                continue;
-            };
-            let mac = routes.next_hop(&route, path.peer).ok().flatten();
-            let back = ReturnPath {
-                ifindex: route.ifindex,
-                interface: route.interface.unwrap_or_default(),
-                gateway: route.gateway,
-                mac,
-            };
-            found.push((*path, back));
-        }
-        found
     }
 
     /// Opens new namespaces; returns their inodes.

@@ -4,9 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::SocketAddr,
+    time::Duration,
 };
 
-use super::watched_netns::WatchedNetns;
+use super::{messages::LookUps, watched_netns::WatchedNetns};
 use crate::{
     diag::{
         inet_diag_msg::{Row, mask},
@@ -14,9 +15,60 @@ use crate::{
         route::{RouteInfo, RouteKind, Routes},
         sock_diag::Query,
     },
-    model::{DestinationQuestion, Hop, RouteAnswer, RouteQuestion},
+    model::{DestinationQuestion, Hop, PathQuestion, ReturnPath, RouteAnswer, RouteQuestion},
+    sys::clock::thread_cpu,
     util::addresses::printable,
 };
+
+/// Answers what was asked for between two rounds. What is about a namespace that is not open is left to the next one.
+pub(super) fn between_rounds(
+    watched: &mut HashMap<u32, WatchedNetns>,
+    paths: Vec<PathQuestion>,
+    routes: Vec<RouteQuestion>,
+) -> LookUps {
+    let began = thread_cpu();
+    let (paths, later_paths): (Vec<_>, Vec<_>) = paths
+        .into_iter()
+        .partition(|q| watched.contains_key(&q.netns));
+    let (routes, later_routes): (Vec<_>, Vec<_>) = routes
+        .into_iter()
+        .partition(|q| watched.contains_key(&q.netns));
+    let mut found = LookUps {
+        paths: self::paths(watched, &paths),
+        routes: look_up(watched, &routes),
+        later_paths,
+        later_routes,
+        took: Duration::ZERO,
+    };
+    found.took = thread_cpu().saturating_sub(began);
+    found
+}
+
+/// Paths whose namespace is watched, and which exist.
+pub(super) fn paths(
+    watched: &mut HashMap<u32, WatchedNetns>,
+    wanted: &[PathQuestion],
+) -> Vec<(PathQuestion, ReturnPath)> {
+    let mut found = Vec::new();
+    for path in wanted {
+        let routes = watched
+            .get_mut(&path.netns)
+            .and_then(|watched| watched.routes.as_mut());
+        let Some(routes) = routes else { continue };
+        let Ok(Some(route)) = routes.route(path.peer, Some(path.local)) else {
+            continue;
+        };
+        let mac = routes.next_hop(&route, path.peer).ok().flatten();
+        let back = ReturnPath {
+            ifindex: route.ifindex,
+            interface: route.interface.unwrap_or_default(),
+            gateway: route.gateway,
+            mac,
+        };
+        found.push((*path, back));
+    }
+    found
+}
 
 /// Answers those whose namespace is watched.
 pub(super) fn look_up(
