@@ -88,6 +88,10 @@ pub struct Facts {
     pub syn_after_reset: u32,
     /// Client, not established: from the first SYN, when the kernel would have given up, µs.
     pub would_give_up_us: Option<u64>,
+    /// Client: what its socket has set as TCP_USER_TIMEOUT, µs, where a retransmission showed it.
+    pub user_timeout_us: Option<u64>,
+    /// Client: the same of TCP_SYNCNT.
+    pub syn_count: Option<u8>,
     /// Time-outs that have passed without an answer.
     pub time_outs: u32,
     /// The client's initial sequence number, where a record showed it.

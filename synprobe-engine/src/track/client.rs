@@ -199,6 +199,8 @@ impl Tracker {
             .dwell_us(at_ns)
             .unwrap_or_else(|| (1..=n).map(|k| schedule.gap_us(k)).sum());
         let (next_us, gives_up_us) = schedule.ahead_us(n, elapsed_us);
+        open.facts.user_timeout_us = schedule.user_timeout_us;
+        open.facts.syn_count = (r.syn_retries != 0).then_some(r.syn_retries);
         open.facts.first_syn_had_fast_open |= r.syn_had & SYN_HAD_FAST_OPEN != 0;
         open.facts.first_syn_had_ecn |= r.syn_had & SYN_HAD_ECN != 0;
         // A SYN that could not be sent is tried again after half a second, whatever the schedule.

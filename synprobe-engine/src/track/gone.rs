@@ -3,6 +3,13 @@
 use super::{Tracker, facts::RESET_HERE, handshake::OpenHandshake, handshake_end::HandshakeEnd};
 use crate::model::{DwellSource, Fate, Outcome, TcpState};
 
+/// Its listener was restarted.
+const REOPENED: &str = "its listener was closed while it was open, and another has been opened since; it vanished \
+                        before its schedule ended";
+/// Others listened at the address meanwhile, as a SO_REUSEPORT group does.
+const ONE_CLOSED: &str = "one of several listeners of its address was closed while it was open, and it vanished before \
+                          its schedule ended";
+
 impl Tracker {
     /// A half-open ended without an event, between its last sighting and `latest_ns`.
     pub(super) fn gone(&mut self, mut open: OpenHandshake, fate: Fate, latest_ns: u64) {
@@ -24,7 +31,8 @@ impl Tracker {
         if let Some(at_ns) = open.moved_ns.filter(|at| *at >= open.alive_ns)
             && fate == Fate::Gone
         {
-            let closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
+            let close = self.owners.closed_meanwhile(&open, latest_ns);
+            let closed_ns = close.map(|close| close.at_ns);
             open.facts.listener_closed_ns = closed_ns.or(Some(at_ns));
             let end = HandshakeEnd::new(Outcome::Dropped, at_ns).fact("its listener is closed");
             return self.end(open, TcpState::Close, &end);
@@ -56,14 +64,17 @@ impl Tracker {
                     (Outcome::Reset, fact.to_owned())
                 }
                 _ if !self.owners.listens(&open) => {
-                    open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
+                    let close = self.owners.closed_meanwhile(&open, latest_ns);
+                    open.facts.listener_closed_ns = close.map(|close| close.at_ns);
                     (Outcome::Dropped, "its listener is closed".to_owned())
                 }
-                _ if self.owners.closed_meanwhile(&open, latest_ns).is_some() => {
-                    open.facts.listener_closed_ns = self.owners.closed_meanwhile(&open, latest_ns);
-                    open.facts.others_listen = true;
-                    let fact = "a listener of its SO_REUSEPORT group was closed while it was open, and it vanished \
-                                before its schedule ended";
+                _ if let Some(close) = self.owners.closed_meanwhile(&open, latest_ns) => {
+                    open.facts.listener_closed_ns = Some(close.at_ns);
+                    open.facts.others_listen = !close.was_last;
+                    let fact = match close.was_last {
+                        true => REOPENED,
+                        false => ONE_CLOSED,
+                    };
                     (Outcome::Dropped, fact.to_owned())
                 }
                 Some(false) => {

@@ -32,8 +32,17 @@ struct Sockets {
     sampled_ns: (u64, u64),
     /// Sockets that were opened (true) or closed since, CLOCK_MONOTONIC nanoseconds.
     changes: VecDeque<(u64, bool)>,
-    /// When some of them were closed, CLOCK_MONOTONIC nanoseconds; the newest last.
-    closed_ns: VecDeque<u64>,
+    /// Some of their closes; the newest last.
+    closes: VecDeque<Close>,
+}
+
+/// A listening socket was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Close {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub at_ns: u64,
+    /// It was the only socket of its address, as far as is known.
+    pub was_last: bool,
 }
 
 impl Sockets {
@@ -49,23 +58,26 @@ impl Sockets {
             sampled: 0,
             sampled_ns: (0, 0),
             changes: VecDeque::new(),
-            closed_ns: VecDeque::new(),
+            closes: VecDeque::new(),
         }
     }
 
     fn change(&mut self, at_ns: u64, opened: bool) {
-        if !opened {
-            if self.closed_ns.len() == CLOSES {
-                self.closed_ns.pop_front();
-            }
-            self.closed_ns.push_back(at_ns);
-        }
         // A sample may be taken in before the events of its time: it has counted this change.
-        if is_after((at_ns, opened), self.sampled_ns) {
+        let is_new = is_after((at_ns, opened), self.sampled_ns);
+        if is_new {
             if self.changes.len() == CHANGES {
                 self.changes.pop_front();
             }
             self.changes.push_back((at_ns, opened));
+        }
+        if !opened {
+            if self.closes.len() == CLOSES {
+                self.closes.pop_front();
+            }
+            // A later sample does not tell what listened at the time of the close.
+            let was_last = is_new && !self.listening();
+            self.closes.push_back(Close { at_ns, was_last });
         }
     }
 
@@ -114,7 +126,7 @@ impl Owners {
             let of_port = self.listeners.entry((netns, port)).or_default();
             match of_port.iter_mut().find(|l| l.owner.local_addr == addr) {
                 Some(known) => {
-                    sockets.closed_ns = mem::take(&mut known.closed_ns);
+                    sockets.closes = mem::take(&mut known.closes);
                     *known = sockets;
                 }
                 None => of_port.push(sockets),
@@ -145,8 +157,8 @@ impl Owners {
                 }
             }
             all.retain(|l| {
-                let recent = |closed: &u64| closed + CLOSED_NS > when_ns.1;
-                l.listening() || l.closed_ns.back().is_some_and(recent)
+                let recent = |close: &Close| close.at_ns + CLOSED_NS > when_ns.1;
+                l.listening() || l.closes.back().is_some_and(recent)
             });
             !all.is_empty()
         });
@@ -235,13 +247,13 @@ impl Owners {
         self.serving_half_open(open).is_some_and(Sockets::listening)
     }
 
-    /// When a listener that may be a half-open's was closed while it was open, CLOCK_MONOTONIC nanoseconds.
-    pub(super) fn closed_meanwhile(&self, open: &OpenHandshake, until_ns: u64) -> Option<u64> {
-        let closed_ns = &self.serving_half_open(open)?.closed_ns;
+    /// The close of a listener that may be a half-open's, while it was open.
+    pub(super) fn closed_meanwhile(&self, open: &OpenHandshake, until_ns: u64) -> Option<Close> {
+        let closes = &self.serving_half_open(open)?.closes;
         let began_ns = open.start.map_or(0, |start| start.at_ns);
         // Another may have been closed since.
-        let mut meanwhile = closed_ns.iter().copied();
-        meanwhile.find(|closed| (began_ns..=until_ns).contains(closed))
+        let mut meanwhile = closes.iter().copied();
+        meanwhile.find(|close| (began_ns..=until_ns).contains(&close.at_ns))
     }
 
     /// Whether a listener serves a connection, or did so until it was closed a short time ago.

@@ -145,7 +145,8 @@ impl Tracker {
             }
             _ if !listens => {
                 // The record shows the state of its own listener, also where the event of that was not seen.
-                let closed_ns = self.owners.closed_meanwhile(open, at_ns);
+                let close = self.owners.closed_meanwhile(open, at_ns);
+                let closed_ns = close.map(|close| close.at_ns);
                 open.facts.listener_closed_ns = closed_ns.or(Some(at_ns));
                 dropped("its listener is closed")
             }

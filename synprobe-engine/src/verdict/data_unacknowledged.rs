@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::{Ends, StuckConnection},
+    context::{DroppedPacket, Ends, Packet, StuckConnection},
     enter_of,
     problems::{Caller, Callers, Found, PeerCounts, contra, pro},
 };
 use crate::{
-    model::{Confidence, Handshake, Problem, Role, VerdictKind},
+    model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},
     util::format,
 };
+
+/// Stuck connections of a problem whose dropped packets are looked for.
+const LOOKED_AT: usize = 64;
 
 /// `data-unacknowledged`
 ///
@@ -64,12 +67,46 @@ pub(super) fn problems(context: &Context) -> Vec<Found> {
     }
     let found = |stuck: &Vec<&StuckConnection>| {
         let ends = stuck.iter().filter_map(|s| Ends::of(&s.connection));
-        Found::of(problem(stuck), ends)
+        Found::of(problem(stuck, context), ends)
     };
     places.values().map(found).collect()
 }
 
-fn problem(stuck: &[&StuckConnection]) -> Problem {
+/// A packet of one of them that this host dropped: what the peer has not had, or this end.
+fn dropped<'s>(
+    stuck: &[&'s StuckConnection],
+    context: &'s Context,
+) -> Option<(&'s StuckConnection, &'s DroppedPacket)> {
+    stuck.iter().take(LOOKED_AT).find_map(|s| {
+        let drops = context.drops_of(&s.connection, s.since_ns());
+        let of_acks = drops.into_iter().filter(|d| d.packet == Packet::Ack);
+        Some((*s, of_acks.max_by_key(|d| d.count)?))
+    })
+}
+
+/// What fits, where it is not known what was lost.
+fn what_fits(is_client: bool) -> [Evidence; 2] {
+    [
+        pro(match is_client {
+            // The ACK is this end's own: only its sending is known.
+            true => {
+                "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits, and so \
+                 does a firewall that sees one direction only (an asymmetric route) and drops the ACK"
+            }
+            false => {
+                "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits"
+            }
+        }
+        .to_owned()),
+        contra(
+            "whether the data or its acknowledgment was lost cannot be seen from this end, nor the size of \
+             the lost packets"
+                .to_owned(),
+        ),
+    ]
+}
+
+fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
     let c = &stuck[0].connection;
     let mut counts = PeerCounts::default();
     for s in stuck {
@@ -90,6 +127,7 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         1 => "1 connection".to_owned(),
         n => format!("{n} connections"),
     };
+    let dropped = dropped(stuck, context);
     let one_process = !is_client || stuck.iter().all(|s| s.connection.pid == c.pid);
     Problem {
         rank: 0,
@@ -109,31 +147,28 @@ fn problem(stuck: &[&StuckConnection]) -> Problem {
         open: 0,
         peers,
         peers_more,
-        evidence: vec![
-            pro(format!(
-                "{connections} completed the handshake. Then one data segment was retransmitted {times}, for \
-                 up to {}, and no acknowledgment came meanwhile",
+        evidence: {
+            let mut evidence = vec![pro(format!(
+                "{connections} completed the handshake. Then one segment, of data or the FIN, was retransmitted {times}, \
+                 for up to {}, and no acknowledgment came meanwhile",
                 format::duration(lasted)
-            )),
-            pro(match is_client {
-                // The ACK is this end's own: only its sending is known.
-                true => {
-                    "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits, and so \
-                     does a firewall that sees one direction only (an asymmetric route) and drops the ACK"
+            ))];
+            match dropped {
+                Some((s, d)) => {
+                    evidence.push(pro(context.fact_of_drop_of(d, &s.connection)));
+                    evidence.extend(context.rule_of_drop(d).map(|rule| pro(rule.fact)));
                 }
-                false => "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits",
+                None => evidence.extend(what_fits(is_client)),
             }
-            .to_owned()),
-            contra(
-                "whether the data or its acknowledgment was lost cannot be seen from this end, nor the size of \
-                 the lost packets"
-                    .to_owned(),
-            ),
-        ],
-        remedy: Some(format!(
-            "{run}tracepath -n {peer}; see the MTU of each device: {run}ip link; let TCP find a size that passes: \
+            evidence
+        },
+        remedy: Some(match dropped {
+            Some((_, d)) => context.remedy_of_drop(d),
+            None => format!(
+                "{run}tracepath -n {peer}; see the MTU of each device: {run}ip link; let TCP find a size that passes: \
              {run}sysctl -w net.ipv4.tcp_mtu_probing=1"
-        )),
+            ),
+        }),
         effects: Vec::new(),
         life: Default::default(),
     }
@@ -182,9 +217,47 @@ mod tests {
         assert_eq!(found[0].problem.confidence, Confidence::Likely);
         assert_eq!(
             found[0].problem.evidence[0].fact,
-            "2 connections completed the handshake. Then one data segment was retransmitted 3 to 4 times, \
-             for up to 3.00 s, and no acknowledgment came meanwhile"
+            "2 connections completed the handshake. Then one segment, of data or the FIN, was retransmitted 3 to 4 \
+             times, for up to 3.00 s, and no acknowledgment came meanwhile"
         );
+    }
+
+    #[test]
+    fn an_ack_that_this_host_dropped_is_named_in_place_of_the_mtu() {
+        let mut h = active(crate::model::Outcome::Established);
+        h.connection.id = 7;
+        for (earlier_ns, is_told) in [(SEC, true), (99 * SEC, false)] {
+            let mut context = Context::default();
+            let mut drop = discard(&h, Packet::Ack, 4);
+            drop.last_ns = T0 - earlier_ns;
+            context.note_drop(drop);
+            for attempt in 1..=4 {
+                let body = Body::Retransmit(Retransmit {
+                    connection: h.connection.clone(),
+                    kind: RetransmitKind::Rto,
+                    trigger: None,
+                    attempt: Some(attempt),
+                    gap_us: None,
+                    expected_gap_us: None,
+                    next_us: None,
+                    gives_up_us: None,
+                    segs: 1,
+                    failed: false,
+                    error: None,
+                });
+                context.note(&Line {
+                    mono_ns: T0 + u64::from(attempt) * SEC,
+                    body,
+                });
+            }
+            let found = problems(&context);
+            let told = &found[0].problem;
+            let said = |what: &str| told.evidence.iter().any(|e| e.fact.contains(what));
+            assert_eq!(said("this host dropped the ACK"), is_told, "{told:#?}");
+            assert_eq!(said("(MTU)"), !is_told, "{told:#?}");
+            let remedy = told.remedy.as_deref().unwrap();
+            assert_eq!(remedy.contains("nft list ruleset"), is_told, "{remedy}");
+        }
     }
 
     #[test]

@@ -130,6 +130,40 @@ fn first_of_each<'h>(group: &[&'h Handshake]) -> impl Iterator<Item = &'h Handsh
     first.into_values()
 }
 
+/// Whether an answer was dropped because the client's own address is none of its namespace's.
+fn is_of_no_address(d: &DroppedPacket, h: &Handshake, context: &Context) -> bool {
+    let c = &h.connection;
+    c.role == Role::Client
+        && d.netns == c.netns
+        && d.incoming
+        && d.packet == Packet::SynAck
+        && d.to.ip() == c.local_addr
+        && NOBODYS.contains(&&*d.reason)
+        // A rule that prohibits has the same reason.
+        && context.lacks_address(d.netns, d.to.ip())
+}
+
+/// The same in words.
+fn no_address(h: &Handshake, drops: &[&DroppedPacket], context: &Context) -> Option<String> {
+    let mut of_no_address = drops.iter().filter(|d| is_of_no_address(d, h, context));
+    of_no_address.next().map(|_| {
+        format!(
+            "the client's socket is bound to {}, which is no address of this namespace: a transparent proxy \
+             (IP_TRANSPARENT, IP_FREEBIND), or the address has been removed",
+            h.connection.local_addr
+        )
+    })
+}
+
+/// Commands that show why it is not delivered.
+fn deliver(h: &Handshake) -> String {
+    let run = enter_of(&h.connection);
+    format!(
+        "see the addresses: {run}ip -br address; a transparent proxy needs a rule and a route of type local for its \
+         answers: {run}ip rule; {run}ip route show table all"
+    )
+}
+
 /// What was dropped: namespace, segment, way, cause and words.
 type Kind<'s> = (u32, Packet, String, String, &'s str);
 
@@ -247,7 +281,12 @@ impl Verdict for DroppedHere {
             finding = finding.pro(own_answer(h, first, context));
         }
         finding = finding.maybe_pro(challenge_ack(h, &of_handshake));
-        let mut remedy = context.remedy_of_drop(first);
+        finding = finding.maybe_pro(no_address(h, &of_handshake, context));
+        let mut remedy = match is_of_no_address(first, h, context) {
+            // To forward the answer would send it away.
+            true => deliver(h),
+            false => context.remedy_of_drop(first),
+        };
         if let Some(option) = dropped_option(h, &of_handshake) {
             finding = finding.pro(format!(
                 "the SYN that was dropped {}; its repetition did not, and was answered",
@@ -282,6 +321,8 @@ impl Verdict for DroppedHere {
         }
         let ack = |h: &&Handshake| challenge_ack(h, &decisive(h, context));
         facts.extend(group.first().and_then(ack));
+        let unbound = |h: &&Handshake| no_address(h, &decisive(h, context), context);
+        facts.extend(group.first().and_then(unbound));
         let rejected = group.iter().filter(|h| answered(h)).count();
         if rejected > 0 {
             facts.push(format!(
@@ -349,6 +390,32 @@ mod tests {
              3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(judgement.remedy.as_deref(), Some("nft list ruleset"));
+    }
+
+    #[test]
+    fn an_answer_to_an_address_that_is_nobodys_is_not_to_be_forwarded() {
+        let h = active(Outcome::TimedOut);
+        let c = &h.connection;
+        for (addresses, is_told) in [
+            (Vec::new(), false),
+            (vec![c.peer_addr], true),
+            (vec![c.local_addr], false),
+        ] {
+            let mut context = Context::default();
+            if !addresses.is_empty() {
+                context.has_addresses(c.netns, addresses);
+            }
+            let mut drop = discard(&h, Packet::SynAck, 3);
+            (drop.reason, drop.incoming) = ("IP_INADDRERRORS".into(), true);
+            (drop.from, drop.to) = (drop.to, drop.from);
+            context.note_drop(drop);
+            let judgement = judged(&h, context);
+            assert_eq!(judgement.verdict, Some(VerdictKind::DroppedHere));
+            let mut facts = judgement.evidence.iter().map(|e| e.fact.as_str());
+            let said = facts.any(|fact| fact.starts_with("the client's socket is bound to"));
+            let forwards = judgement.remedy.unwrap().contains("ip_forward");
+            assert_eq!((said, forwards), (is_told, false), "{facts:?}");
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl RouteLookup {
 fn path_info(route: Option<RouteInfo>) -> PathInfo {
     let Some(route) = route else {
         return PathInfo {
-            nowhere: Some("no route"),
+            nowhere: Some("no route, or a rule of type unreachable"),
             ..PathInfo::default()
         };
     };
@@ -100,9 +100,9 @@ fn path_info(route: Option<RouteInfo>) -> PathInfo {
         gateway: route.gateway,
         source: route.source,
         nowhere: match route.kind {
-            RouteKind::Unreachable => Some("an unreachable route"),
-            RouteKind::Prohibit => Some("a prohibit route"),
-            RouteKind::Blackhole => Some("a blackhole route"),
+            RouteKind::Unreachable => Some("a route or rule of type unreachable"),
+            RouteKind::Prohibit => Some("a route or rule of type prohibit"),
+            RouteKind::Blackhole => Some("a route or rule of type blackhole"),
             RouteKind::Unicast | RouteKind::Local | RouteKind::Other(_) => None,
         },
     }
@@ -145,7 +145,7 @@ mod tests {
     fn a_missing_route_is_reported() {
         let alone = NetNs::new_anonymous().unwrap();
         let way = RouteLookup::open(&alone).to("198.18.0.1:80".parse().unwrap());
-        assert_eq!(way.nowhere, Some("no route"));
+        assert_eq!(way.nowhere, Some("no route, or a rule of type unreachable"));
         assert_eq!((way.interface, way.source), (None, None));
     }
 }

@@ -100,6 +100,25 @@ fn half_open_of_a_closed_listener() -> Bench {
 }
 
 #[test]
+fn a_listener_that_is_opened_anew_is_no_group() {
+    let mut b = half_open_of_a_closed_listener();
+    listener_event(&mut b, T0 + 2 * SEC, 0xa, 0, false);
+    listener_event(&mut b, T0 + 2 * SEC + MS, 0xb, 12, true);
+    b.dump(gone_at(T0 + 3 * SEC + SEC / 2, 0));
+    let h = b.one();
+    assert_eq!(h.outcome, Outcome::Dropped);
+    assert_eq!(h.facts.listener_closed_ns, Some(T0 + 2 * SEC));
+    assert!(!h.facts.others_listen);
+    assert!(
+        h.evidence[0]
+            .fact
+            .starts_with("its listener was closed while it was open, and another"),
+        "{:?}",
+        h.evidence
+    );
+}
+
+#[test]
 fn the_owner_of_a_new_listener_does_not_hide_that_the_old_one_was_closed() {
     let mut b = half_open_of_a_closed_listener();
     listener_event(&mut b, T0 + 2 * SEC - MS, 0xb, 12, true);

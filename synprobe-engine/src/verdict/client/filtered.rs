@@ -42,6 +42,8 @@ impl Verdict for Filtered {
             )),
             _ => finding,
         };
+        let by_kernel = h.outcome == Outcome::TimedOut;
+        finding = finding.maybe_pro(own_limit(h).filter(|_| by_kernel));
         let typical = context.typical_us(&h.connection);
         if gave_up && typical.is_some() && h.retransmits < ENOUGH {
             // One or two packets were lost, on a path that otherwise works.
@@ -91,10 +93,46 @@ impl Verdict for Filtered {
     }
 }
 
+/// What the socket itself has set, which ends its retries.
+fn own_limit(h: &Handshake) -> Option<String> {
+    if let Some(us) = h.facts.user_timeout_us {
+        let limit = format::duration(us);
+        return Some(format!(
+            "the application has set TCP_USER_TIMEOUT to {limit}: the kernel tries for no longer than that"
+        ));
+    }
+    let count = h.facts.syn_count?;
+    Some(format!(
+        "the application has set TCP_SYNCNT to {count}: it replaces net.ipv4.tcp_syn_retries"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::verdict::fixtures::*;
+
+    #[test]
+    fn the_sockets_own_limit_is_named() {
+        let said = |change: fn(&mut Handshake)| {
+            let mut h = active(Outcome::TimedOut);
+            change(&mut h);
+            let judgement = judged(&h, Context::default());
+            let mut facts = judgement.evidence.into_iter().map(|e| e.fact);
+            facts.find(|fact| fact.starts_with("the application has set"))
+        };
+        assert_eq!(said(|_| ()), None);
+        let said_of = said(|h| h.facts.user_timeout_us = Some(2_500_000));
+        assert!(said_of.unwrap().contains("TCP_USER_TIMEOUT to 2.50 s:"));
+        let said_of = said(|h| h.facts.syn_count = Some(1));
+        assert!(said_of.unwrap().contains("TCP_SYNCNT to 1:"));
+        // Where the application closed the socket, its limit did not end it.
+        let said_of = said(|h| {
+            h.outcome = Outcome::Abandoned;
+            h.facts.syn_count = Some(1);
+        });
+        assert_eq!(said_of, None);
+    }
 
     #[test]
     fn silence_until_the_end_or_so_far_makes_it() {

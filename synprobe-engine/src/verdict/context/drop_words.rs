@@ -25,6 +25,11 @@ fn way(hop: &Hop) -> String {
 impl Context {
     /// A dropped packet of a handshake, in one sentence.
     pub fn fact_of_drop(&self, d: &DroppedPacket, h: &Handshake) -> String {
+        self.fact_of_drop_of(d, &h.connection)
+    }
+
+    /// The same of a connection.
+    pub fn fact_of_drop_of(&self, d: &DroppedPacket, c: &Connection) -> String {
         let mut fact = d.fact();
         if let Some(forward) = self.forward(d) {
             let way = if self.refuses_to_forward(d) {
@@ -34,10 +39,10 @@ impl Context {
             };
             fact = fact.replacen("that came in", &way, 1);
         }
-        if d.netns != h.connection.netns {
+        if d.netns != c.netns {
             fact.push_str(&format!("; in namespace {}", self.name_of(d.netns)));
         }
-        if let Some(nat) = translated(d, &h.connection) {
+        if let Some(nat) = translated(d, c) {
             fact.push_str(&format!(
                 "; {nat}: its sequence number is that of this handshake"
             ));

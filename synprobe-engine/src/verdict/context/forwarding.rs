@@ -127,6 +127,11 @@ impl Context {
             .is_some()
     }
 
+    /// Whether an address is known to be none of a namespace's.
+    pub fn lacks_address(&self, netns: u32, address: IpAddr) -> bool {
+        self.histories.has_address(netns, address) == Some(false)
+    }
+
     /// Takes in the name of a namespace.
     pub fn set_netns_name(&mut self, netns: u32, name: Option<Arc<str>>) {
         match name {

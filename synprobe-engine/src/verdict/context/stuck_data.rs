@@ -24,6 +24,16 @@ pub struct StuckConnection {
     gap_ns: u64,
 }
 
+/// The ACK of the handshake is at most this much older than the first retransmission of what follows, nanoseconds.
+const SINCE_ACK_NS: u64 = 10_000_000_000;
+
+impl StuckConnection {
+    /// What was dropped earlier has nothing to do with it, CLOCK_MONOTONIC nanoseconds.
+    pub fn since_ns(&self) -> u64 {
+        self.first_ns.saturating_sub(SINCE_ACK_NS)
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct StuckData(Bounded<u64, StuckConnection>);

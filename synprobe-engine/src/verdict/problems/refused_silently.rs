@@ -80,7 +80,8 @@ fn no_route_back(context: &Context, netns: u32) -> Option<Problem> {
     let port = found.0.last.local_port;
     let remedy = format!(
         "see who calls: {enter}tcpdump -ni any -c 20 'dst port {port}'; see whether a route leads back to it: \
-         {enter}ip route show table all; add one, or a default route"
+         {enter}ip route show table all; see whether a rule forbids it: {enter}ip rule; where a route is missing, \
+         add one, or a default route"
     );
     let confidence = if adds_up {
         Confidence::Certain

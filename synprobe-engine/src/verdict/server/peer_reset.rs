@@ -37,10 +37,15 @@ impl Verdict for PeerReset {
             "some of the peers that reset or stayed silent have also completed handshakes: not all are spoofed"
                 .to_owned()
         }));
+        let finding = finding.contra(
+            "why the peer's host did not know the connection cannot be seen from here: a client that gave up before the \
+             SYN-ACK came, a forged address and NAT look the same",
+        );
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(
             "nothing on this host; ask whoever has {peer} whether it sent the SYN: if not, its address is \
-             forged (a reflection attack), else look for NAT between the two"
+             forged (a reflection attack); if it did, see whether its connect time-out is shorter than the round \
+             trip; else look for NAT between the two"
         )))
     }
 

@@ -104,6 +104,10 @@ pub(super) fn comparison(
     let shown = match field {
         PacketField::Transport(0 | 2) => port(value),
         PacketField::Transport(13) if value.len() == 1 && mask.len() == 1 => {
+            if how == FilterComparison::IsNot && value[0] == 0 {
+                // Any of them is set: nft(8) writes `tcp flags syn`.
+                return format!("{name} {}", flags(mask[0]));
+            }
             let of = flags(value[0]);
             let of = if of.is_empty() { "0x0".to_owned() } else { of };
             Some(match mask[0] {

@@ -90,6 +90,20 @@ const TRANSPORT: i32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER;
 const NETWORK: i32 = libc::NFT_PAYLOAD_NETWORK_HEADER;
 
 #[test]
+fn any_of_some_flags_is_written_as_nft_prints_it() {
+    let flags = |how, bits| {
+        text(&[
+            payload(TRANSPORT, 13, 1),
+            mask(&[0x02]),
+            compare(how, &[bits]),
+        ])
+    };
+    assert_eq!(flags(1, 0), "tcp flags syn");
+    assert_eq!(flags(0, 0), "tcp flags 0x0 / syn");
+    assert_eq!(flags(1, 0x02), "tcp flags != syn / syn");
+}
+
+#[test]
 fn a_rule_of_nf_tables_is_read_as_nft_prints_it() {
     let rule = [
         meta(libc::NFT_META_NFPROTO),
