@@ -35,11 +35,26 @@ impl Verdict for Refused {
                 .pro(format!("{error} after {}", super::took(h)))
                 .contra("the RST itself was not seen: an ICMP port-unreachable would give the same error")
         };
-        finding = finding.maybe_contra(
-            context
-                .called_listener(&h.connection)
-                .map(|l| format!("a listener is on this host at that address: {}", l.name())),
-        );
+        finding = match context.called_listener(&h.connection) {
+            Some(l) if l.closed_ns.is_some() => finding.pro(l.how_closed()),
+            // `[::]` serves IPv4 too, unless IPV6_V6ONLY is set.
+            Some(l) if l.last.local_addr.is_ipv6() && h.connection.peer_addr.is_ipv4() => finding
+                .pro(format!(
+                    "{} listens on this host: with IPV6_V6ONLY it does not serve IPv4",
+                    l.name()
+                )),
+            Some(l) => finding.contra(format!(
+                "a listener is on this host at that address: {}; one that is bound to another device, a BPF program \
+                 that chooses no socket, or one that was opened since, gives such a RST",
+                l.name()
+            )),
+            None => finding.maybe_pro(context.listener_elsewhere(&h.connection).map(|l| {
+                format!(
+                    "this host has that address, and {} listens on the port: it is bound to another address",
+                    l.name()
+                )
+            })),
+        };
         if unseen.is_some() {
             finding.confidence = Confidence::Likely;
         }
@@ -71,7 +86,10 @@ impl Verdict for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Role, verdict::fixtures::*};
+    use crate::{
+        model::{ListenCounters, Role},
+        verdict::fixtures::*,
+    };
 
     fn refused() -> Handshake {
         let mut h = active(Outcome::Refused);
@@ -92,6 +110,46 @@ mod tests {
             verdict_of(&refused(), seeing_drops()),
             (Some(VerdictKind::Refused), Confidence::Certain)
         );
+    }
+
+    #[test]
+    fn a_listener_at_another_address_of_this_host_is_named() {
+        let h = refused();
+        let c = &h.connection;
+        let here = || ListenCounters {
+            netns: NETNS,
+            ..ListenCounters::default()
+        };
+        let said = |at: &str, closes: bool| {
+            let mut context = seeing_drops();
+            context.has_addresses(c.netns, vec![c.peer_addr]);
+            let mut there = listener(0, 0);
+            there.local_addr = at.parse().unwrap();
+            there.local_port = c.peer_port.unwrap();
+            context.sample(std::slice::from_ref(&there), &[here()]);
+            if closes {
+                context.sample_at((T0, T0 + 1), &[], &[here()]);
+            }
+            let found = judged(&h, context);
+            assert_eq!(found.verdict, Some(VerdictKind::Refused));
+            let mut facts = found.evidence.into_iter();
+            let about = facts.find(|e| e.fact.contains("listen")).unwrap();
+            (about.fact, about.supports)
+        };
+        let (fact, supports) = said("127.0.0.1", false);
+        assert!(
+            supports && fact.ends_with("it is bound to another address"),
+            "{fact}"
+        );
+        let (fact, supports) = said("::", false);
+        assert!(supports && fact.contains("IPV6_V6ONLY"), "{fact}");
+        let (fact, supports) = said("0.0.0.0", true);
+        assert!(
+            supports && fact.contains("was closed in this run"),
+            "{fact}"
+        );
+        let (fact, supports) = said("0.0.0.0", false);
+        assert!(!supports && fact.contains("at that address"), "{fact}");
     }
 
     #[test]

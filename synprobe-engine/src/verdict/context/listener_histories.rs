@@ -248,6 +248,20 @@ impl ListenerHistories {
         self.listener(netns, addr, port)
     }
 
+    /// A listener on the called port that does not serve the called address, in the namespace of this host that has
+    /// the address.
+    pub(super) fn elsewhere(&self, own: u32, called: SocketAddr) -> Option<&ListenerHistory> {
+        let (addr, port) = (called.ip(), called.port());
+        let of_port = |netns: u32| {
+            let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+            let mut all = self.listeners.range(range).map(|(_, h)| h);
+            all.find(|h| h.closed_ns.is_none())
+        };
+        let netns = self.which_has(own, addr, None, |netns| of_port(*netns).is_some())?;
+        let found = of_port(netns)?;
+        self.listener(netns, addr, port).is_none().then_some(found)
+    }
+
     /// The namespace that is meant by an address: the caller's own, where it has the address and `serves`; else
     /// `seen_in`; else the only one that has it.
     pub(super) fn which_has(

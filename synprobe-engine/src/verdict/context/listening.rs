@@ -66,6 +66,16 @@ impl Context {
         self.histories.listener(netns, at.ip(), at.port())
     }
 
+    /// A listener on the port that a client calls, bound to another address than the one called, in the namespace
+    /// of this host that has it. `None` also where the connection goes elsewhere.
+    pub fn listener_elsewhere(&self, c: &Connection) -> Option<&ListenerHistory> {
+        let called = SocketAddr::new(c.peer_addr, c.peer_port?);
+        if self.redirected_to(c).is_some() || self.handed_over_to(called).is_some() {
+            return None;
+        }
+        self.histories.elsewhere(c.netns, called)
+    }
+
     /// The listener that a client calls, where that is on this host and its namespace is known.
     pub fn called_listener(&self, c: &Connection) -> Option<&ListenerHistory> {
         let called = match self.redirected_to(c) {
