@@ -19,7 +19,7 @@ use crate::{
         drop_reasons::{Reasons, is_before_the_device},
         kallsyms::Kallsyms,
     },
-    sys::netns::NetNs,
+    sys::{clock::thread_cpu, netns::NetNs},
     track::REMEMBERED_NAMES,
 };
 
@@ -130,10 +130,12 @@ impl Enricher {
     /// are not asked for must cost little, however many they are.
     pub fn drop_elsewhere(&mut self, record: DropRecord, feed: &mut impl FnMut(Input)) {
         if self.elsewhere_due <= Instant::now() {
-            let began = Instant::now();
+            // CPU time: on a busy host a look must not seem expensive.
+            let began = thread_cpu();
             self.namespace(record.flow.netns, feed);
             self.around_drop(&record, feed);
-            self.elsewhere_due = Instant::now() + began.elapsed() * ELSEWHERE_PAUSE;
+            let took = thread_cpu().saturating_sub(began);
+            self.elsewhere_due = Instant::now() + took * ELSEWHERE_PAUSE;
         }
         let meaning = self.meaning(&record);
         feed(Input::Drop(record, meaning));
