@@ -68,6 +68,7 @@ impl Engine {
                 seq: r.seq,
             };
             context.tell_filter_from_conntrack(&mut drop);
+            context.tell_rule_from_address(&mut drop);
             tell_offload_from_damage(&mut drop, &r);
             context.note_drop(drop.clone());
             // One that has a half-open is a repeated SYN.

@@ -446,6 +446,38 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_refuses_what_is_for_this_host_is_no_missing_address() {
+        let h = active(Outcome::TimedOut);
+        let words = |addresses: Vec<IpAddr>| {
+            let mut context = Context::default();
+            context.has_addresses(NETNS, addresses);
+            let mut drop = discard(&h, Packet::Syn, 1);
+            (drop.incoming, drop.reason) = (true, "IP_INADDRERRORS".into());
+            context.tell_rule_from_address(&mut drop);
+            (drop.words.into_owned(), drop.remedy.into_owned())
+        };
+        let (said, remedy) = words(vec![h.connection.peer_addr]);
+        assert!(said.contains("a routing rule or route"), "{said}");
+        assert!(remedy.contains("ip rule"), "{remedy}");
+        let (said, _) = words(vec![h.connection.local_addr]);
+        assert_eq!(said, "this host's netfilter rules");
+    }
+
+    #[test]
+    fn where_ipv6_is_switched_off_it_is_not_known_whom_a_packet_is_for() {
+        let h = active(Outcome::TimedOut);
+        let forwards = |reason: &'static str| {
+            let mut context = Context::default();
+            context.has_addresses(NETNS, vec![h.connection.local_addr]);
+            let mut drop = discard(&h, Packet::Syn, 1);
+            (drop.incoming, drop.reason) = (true, reason.into());
+            context.forward(&drop).is_some()
+        };
+        assert!(!forwards("IPV6DISABLED"));
+        assert!(forwards("NETFILTER_DROP"));
+    }
+
+    #[test]
     fn what_does_not_forward_sends_it_nowhere() {
         let h = active(Outcome::Abandoned);
         let d = forwarded(&h, "IP_INADDRERRORS");

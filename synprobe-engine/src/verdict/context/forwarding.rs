@@ -71,6 +71,12 @@ impl Forwarding {
     }
 }
 
+/// A packet to an address that the namespace has, or had in this run. A rule that refuses it has the reason of a missing
+/// address (`ip_route_input_slow()` and `ip_error()`, net/ipv4/route.c).
+const REFUSED_BY_RULE: &str = "its destination is an address of this host, or was in this run: the address has been \
+     removed, or a routing rule or route (blackhole, prohibit, unreachable) refuses the packet";
+const SHOW_RULES: &str = "ip -br address; ip rule; ip route show table all";
+
 /// What a verdict must not rest on, where the way of the answers is not known.
 const WAY_BACK_OPEN: &str = "by which way the answers leave was not known when this was judged: one that passes by \
      the way of the SYN looks the same";
@@ -130,6 +136,16 @@ impl Context {
     /// Whether an address is known to be none of a namespace's.
     pub fn lacks_address(&self, netns: u32, address: IpAddr) -> bool {
         self.histories.has_address(netns, address) == Some(false)
+    }
+
+    /// Changes the words of a packet that was dropped for want of an address or a route, where its namespace is known
+    /// to have the address.
+    pub fn tell_rule_from_address(&self, drop: &mut DroppedPacket) {
+        let wanting = ["IP_INADDRERRORS", "IP_INNOROUTES"].contains(&&*drop.reason);
+        let has_it = || self.histories.has_address(drop.netns, drop.to.ip()) == Some(true);
+        if drop.incoming && wanting && has_it() {
+            (drop.words, drop.remedy) = (REFUSED_BY_RULE.into(), SHOW_RULES.into());
+        }
     }
 
     /// Takes in the name of a namespace.
@@ -263,7 +279,9 @@ impl Context {
     pub fn forward(&self, d: &DroppedPacket) -> Option<Forward> {
         // Only a packet that is delivered here reaches TCP or a socket.
         let delivered = d.reason.starts_with("TCP_") || d.reason.starts_with("SOCKET_");
-        if !d.incoming || delivered || d.to.ip().is_loopback() {
+        // To switch IPv6 off takes the addresses away: whether it was for this host is not known.
+        let unknown = &*d.reason == "IPV6DISABLED";
+        if !d.incoming || delivered || unknown || d.to.ip().is_loopback() {
             return None;
         }
         let answer = self.forwarding.known(&question(d));

@@ -134,8 +134,8 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     reason(
         "IP_INADDRERRORS",
         "the destination is no address of this host (over IPv6 it may be a tentative one), and this host does not \
-         forward",
-        "ip -br address; ip route get <local>; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
+         forward; or a routing rule refuses it",
+        "ip -br address; ip rule; ip route get <local>; sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding",
     ),
     reason(
         "IP_LOCAL_SOURCE",
