@@ -3,6 +3,7 @@
 mod agent;
 mod http;
 mod otlp;
+mod page;
 mod problem_files;
 mod problems;
 mod restart;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         Case::new("problems-of-processes", problems::of_many_processes),
         Case::new("restart", restart::finds_what_is_under_way),
         Case::new("replies", http::replies),
+        Case::new("page-follows-the-run", page::follows_the_run),
+        Case::new("page-drawn-once", page::drawn_once_for_many),
         Case::new("formats", http::formats),
         Case::new("slow-clients", http::slow_clients),
         Case::new("large-requests", http::large_requests),

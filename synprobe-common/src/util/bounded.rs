@@ -17,6 +17,15 @@ pub struct Bounded<K, V> {
 /// A table with more capacity than this shrinks when it is a quarter full, entries.
 const SHRINK_ABOVE: usize = 16_384;
 
+impl<K: Eq + Hash + Copy, V: Clone> Clone for Bounded<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            map: self.map.clone(),
+            limit: self.limit,
+        }
+    }
+}
+
 impl<K: Eq + Hash + Copy, V> Default for Bounded<K, V> {
     /// The limit for tables without a configured one.
     fn default() -> Self {

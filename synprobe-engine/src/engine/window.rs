@@ -1,7 +1,7 @@
 //! Problems over a window.
 
 use super::Engine;
-use crate::model::Problem;
+use crate::model::{Handshake, Problem};
 
 /// Handshakes in progress that are judged with the window; of more, the oldest.
 const MOST_OPEN: usize = 16_384;
@@ -27,6 +27,12 @@ impl Engine {
             .judge
             .judge_window(at_ns, counted_clients, open, self.clock);
         self.emit(lines);
+    }
+
+    /// Handshakes in progress, each judged as if it ended now: at most `most`. Changes nothing that lasts.
+    pub fn open_so_far(&mut self, at_ns: u64, most: usize) -> Vec<Handshake> {
+        let open = self.tracker.as_if_ended(at_ns, most);
+        self.judge.judged_so_far(open)
     }
 
     /// The problems as they stand, handshakes in progress included as if they ended now. Changes nothing that lasts.

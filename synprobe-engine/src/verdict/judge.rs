@@ -250,6 +250,16 @@ impl Judge {
         problems
     }
 
+    /// Handshakes in progress with the verdicts that they have so far.
+    pub fn judged_so_far(&mut self, mut open: Vec<Handshake>) -> Vec<Handshake> {
+        self.context.note_open(&open);
+        for h in &mut open {
+            judge(h, &self.context);
+        }
+        self.context.note_open(&[]);
+        open
+    }
+
     fn problems_with(&self, open: Vec<Handshake>) -> Vec<Problem> {
         let mut judged = open;
         judged.extend(self.held.iter().filter_map(handshake).cloned());

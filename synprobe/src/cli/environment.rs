@@ -15,6 +15,10 @@ const PREFIX: &str = "SYNPROBE_";
 /// The verb that reads the environment. A build without the feature `serve` does not have it.
 const VERB: &str = "serve";
 
+/// Which variables the verb reads.
+const FROM_ENVIRONMENT: &str = "Each option can also come from the environment, by SYNPROBE_ and its name: \
+SYNPROBE_MAX_SIZE for --max-size.\nOne on the command line comes first.";
+
 /// Why the command line cannot be used.
 #[derive(Debug)]
 pub enum CommandLineError {
@@ -54,15 +58,20 @@ pub fn with_environment(command: Command) -> Command {
         return command;
     }
     command.mut_subcommand(VERB, |verb| {
+        let examples = verb
+            .get_after_help()
+            .map_or_else(String::new, |text| text.to_string());
         verb.mut_args(|argument| match argument.get_long() {
             // clap adds these two, which have no value.
             None | Some("help" | "version") => argument,
             Some(long) => {
                 // Once for each option, and for as long as the process lives.
                 let name: &'static str = Box::leak(variable(long).into_boxed_str());
-                argument.env(name)
+                // One rule, below, says it for all.
+                argument.env(name).hide_env(true)
             }
         })
+        .after_long_help(format!("{FROM_ENVIRONMENT}\n\n{examples}"))
     })
 }
 

@@ -49,17 +49,18 @@ pub use top::TopArgs;
 pub use tuning::{ModeArg, TuningArgs};
 pub use watch::{States, WatchArgs};
 
-/// Watches every TCP handshake on this host, times it truthfully, and says why it is stuck.
+/// Watches every TCP handshake on this host, times it, and says why it is stuck.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
-    /// When text has colours
+    /// Colours: auto, always or never
     ///
     /// auto: on a terminal, unless NO_COLOR is set or TERM is dumb.
     #[arg(
         long,
         global = true,
         value_enum,
+        hide_possible_values = true,
         default_value_t,
         value_name = "WHEN",
         display_order = 900
@@ -138,7 +139,7 @@ mod tests {
         with_environment(Cli::command()).debug_assert();
     }
 
-    /// The short help of a command is one screen. `serve` names the variable of each option too.
+    /// The short help of a command is one screen, and shows how it is typed.
     #[test]
     fn the_short_help_is_below_thirty_lines_at_eighty_columns() {
         let mut command = with_environment(Cli::command().term_width(80));
@@ -148,12 +149,39 @@ mod tests {
         assert!(help.lines().count() < 30, "{help}");
         for verb in command.get_subcommands_mut() {
             let help = lines(verb);
-            let most = if verb.get_name() == "serve" { 60 } else { 30 };
-            assert!(help.lines().count() < most, "{}: {help}", verb.get_name());
+            assert!(help.lines().count() < 30, "{}: {help}", verb.get_name());
             assert!(
                 help.lines().all(|line| line.chars().count() <= 80),
                 "{help}"
             );
+            // clap adds it.
+            if verb.get_name() == "help" {
+                continue;
+            }
+            let typed = format!("synprobe {}", verb.get_name());
+            let (_, examples) = help.split_once("\nExamples:\n").unwrap_or_default();
+            assert!(examples.contains(&typed), "{}: {help}", verb.get_name());
         }
+    }
+
+    /// What the help shows to be typed can be typed.
+    #[test]
+    fn the_examples_of_the_help_are_taken() {
+        let mut command = with_environment(Cli::command());
+        command.build();
+        let verbs = command
+            .get_subcommands()
+            .filter_map(clap::Command::get_after_help);
+        let all = verbs.chain(command.get_after_help());
+        let texts: Vec<String> = all.map(ToString::to_string).collect();
+        let mut examples = 0;
+        for line in texts.iter().flat_map(|text| text.lines().skip(1)) {
+            let typed = line.split('#').next().unwrap_or_default();
+            let words: Vec<&str> = typed.split_whitespace().filter(|w| *w != "sudo").collect();
+            let taken = with_environment(Cli::command()).try_get_matches_from(&words);
+            assert!(taken.is_ok(), "{line}: {taken:?}");
+            examples += 1;
+        }
+        assert!(examples > 15, "{texts:?}");
     }
 }

@@ -27,8 +27,10 @@ pub struct SelectArgs {
     /// Addresses or networks, such as 2001:db8::/32; a list with commas.
     #[arg(long, value_name = "CIDR", value_parser = parse_cidr, value_delimiter = ',')]
     pub peer: Vec<IpNet>,
-    /// Only what this host opens, or accepts
-    #[arg(long, value_enum)]
+    /// Only what this host does as client, or server
+    ///
+    /// client: it opens the connection. server: it accepts the connection.
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub role: Option<RoleArg>,
     /// Only this network namespace
     ///

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::{
-    SelectArgs, TuningArgs,
+    LanguageArgs, SelectArgs, TuningArgs,
     values::{duration, size, slow, window},
 };
 use crate::serve::{ListenAddr, OtlpUrl};
@@ -15,12 +15,11 @@ use crate::serve::{ListenAddr, OtlpUrl};
 /// Each option can also come from the environment: `SYNPROBE_` and its name (`Cli::read`).
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where HTTP is served: /metrics, /problems, /healthz, and a page at /
-    #[arg(
-        long,
-        value_name = "ADDR:PORT|unix:PATH",
-        default_value = "127.0.0.1:9823"
-    )]
+    /// Where HTTP is served
+    ///
+    /// ADDR:PORT, or unix:PATH for a socket in the file system. It has /metrics, /problems, /healthz, and a page at /.
+    /// There is no authentication: /problems and the page name addresses, processes and namespaces of this host.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9823")]
     pub listen: ListenAddr,
     /// Problems are judged over this time, and closed when nothing of them was seen for as long
     #[arg(long, value_name = "TIME", value_parser = window, default_value = "60s")]
@@ -28,8 +27,10 @@ pub struct ServeArgs {
     /// One JSON object a line on standard output (docs/events.md), or nothing
     #[arg(long, value_enum, default_value_t)]
     pub format: ServeFormat,
-    /// Send metrics, and troubled handshakes and problems as log records, to this OpenTelemetry collector
-    /// (OTLP/HTTP), such as http://127.0.0.1:4318
+    /// Send metrics and log records to this collector
+    ///
+    /// An OpenTelemetry collector (OTLP/HTTP), such as http://127.0.0.1:4318. Log records are troubled handshakes and
+    /// problems.
     #[arg(long, value_name = "URL")]
     pub otlp: Option<OtlpUrl>,
     /// With --otlp: how often metrics are sent
@@ -54,9 +55,14 @@ pub struct ServeArgs {
     /// A handshake without a retransmission is printed only above this time, such as 300ms
     #[arg(long, value_parser = slow, value_name = "TIME", default_value = "1s")]
     pub slow: Duration,
-    /// Examine every handshake, also the healthy ones, and print a line for each. It costs more.
+    /// Examine every handshake, also healthy ones
+    ///
+    /// It prints a line for each, and costs more.
     #[arg(long, conflicts_with = "slow")]
     pub every: bool,
+    /// The language of the page at /
+    #[command(flatten)]
+    pub language: LanguageArgs,
     /// Kernel side and tables
     #[command(flatten)]
     pub tuning: TuningArgs,

@@ -53,19 +53,25 @@ impl Run {
     pub(super) fn answer(&mut self, request: StatusRequest) -> Result<(), WatchError> {
         if let Some((status, until)) = &self.asked.last
             && Instant::now() < *until
+            && (request.judged == 0 || status.judged.is_some())
         {
-            let _ = request.send(Arc::clone(status));
+            request.answer(Arc::clone(status));
             return Ok(());
         }
         let began = Instant::now();
-        let status = Arc::new(self.status()?);
+        let mut status = self.status()?;
+        if request.judged > 0 {
+            let judged = self.core.engine.open_so_far(status.at_ns, request.judged);
+            status.judged = Some(judged);
+        }
+        let status = Arc::new(status);
         let longest = match self.asked.most_open {
             Some(_) => LONGEST_WATCHED,
             None => LONGEST,
         };
         let until = Instant::now() + (began.elapsed() * PAUSE).min(longest);
         self.asked.last = Some((Arc::clone(&status), until));
-        let _ = request.send(status);
+        request.answer(status);
         Ok(())
     }
 
@@ -101,6 +107,7 @@ impl Run {
                 .first()
                 .map_or(0, Subscriber::lost_total),
             not_recorded: self.core.recorder.as_ref().map(|recorder| recorder.lost()),
+            judged: None,
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn watch<V: View + Send + 'static>(
     watch_asked(host, options, view, stop, ready, None)
 }
 
-/// The same, and answers requests for its status, with one more output.
+/// The same, and answers requests for its status, with more outputs.
 ///
 /// # Errors
 ///
@@ -105,9 +105,9 @@ pub fn watch_asked<V: View + Send + 'static>(
         .build()
         .map_err(|e| WatchError::System("async runtime", e))?;
     let done = runtime.block_on(async {
-        let (queries, other) = match served {
-            Some(served) => (Some(served.queries), served.output),
-            None => (None, None),
+        let (queries, others) = match served {
+            Some(served) => (Some(served.queries), served.outputs),
+            None => (None, Vec::new()),
         };
         let is_served = queries.is_some();
         let mut run = Run::start(options, host, queries)?;
@@ -115,12 +115,12 @@ pub fn watch_asked<V: View + Send + 'static>(
         let (subscriber, writing, fails) =
             Subscriber::begin(view).map_err(|e| WatchError::System("a thread", e))?;
         run.subscribe(subscriber);
-        let mut other_writing = None;
-        if let Some(output) = other {
+        let mut others_writing = Vec::new();
+        for output in others {
             let (subscriber, writing, _) =
                 Subscriber::begin(output.view).map_err(|e| WatchError::System("a thread", e))?;
             run.subscribe(subscriber.using(output.uses));
-            other_writing = Some(writing);
+            others_writing.push(writing);
         }
         // Reading BTF took twice of what is needed from now on.
         trim_memory();
@@ -142,8 +142,10 @@ pub fn watch_asked<V: View + Send + 'static>(
         // The subscriber goes with the run: the output writes what is left, and ends.
         drop(run);
         let (view, written) = finish(writing);
-        if let Some((_, Err(error))) = other_writing.map(finish) {
-            log::warn!("an output: {error}");
+        for writing in others_writing {
+            if let (_, Err(error)) = finish(writing) {
+                log::warn!("an output: {error}");
+            }
         }
         result.and(written).map(|()| Watched {
             end,

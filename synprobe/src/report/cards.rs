@@ -5,16 +5,17 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use super::html::{Esc, counted, number};
 use crate::{
     lang::Lang,
-    model::{Confidence, Problem},
-    view::{self, explanation::summary, remedy},
+    model::{Confidence, Problem, WallClock},
+    view::{self, explanation::summary, remedy, rfc3339},
 };
 
 /// Problems, worst first, that have a card.
 const CARDS: usize = 20;
 
-pub(super) fn push(out: &mut String, problems: &[Problem]) {
+/// `open`: the problems are open, and when they were found is told by this clock.
+pub(super) fn push(out: &mut String, problems: &[Problem], open: Option<WallClock>) {
     for problem in problems.iter().take(CARDS) {
-        card(out, problem);
+        card(out, problem, open);
     }
     let mut rest: BTreeMap<&str, u64> = BTreeMap::new();
     for p in problems.iter().skip(CARDS) {
@@ -43,7 +44,13 @@ pub(super) fn sure(confidence: Confidence) -> &'static str {
     }
 }
 
-fn card(out: &mut String, p: &Problem) {
+/// A moment, to the second: `2026-11-29 18:45:00`.
+pub(super) fn second(clock: WallClock, at_ns: u64) -> String {
+    let time = rfc3339(clock, at_ns);
+    time.get(..19).unwrap_or(&time).replace('T', " ")
+}
+
+fn card(out: &mut String, p: &Problem, is_open: Option<WallClock>) {
     let name = p.verdict.map_or("no verdict", |verdict| verdict.name());
     let class = p.confidence.name();
     let _ = writeln!(
@@ -70,6 +77,10 @@ fn card(out: &mut String, p: &Problem) {
         "<p>{}{open}</p>",
         counted(p.handshakes, "handshake", "handshakes")
     );
+    if let Some(clock) = is_open {
+        let since = second(p.life.since_clock.unwrap_or(clock), p.life.since_ns);
+        let _ = writeln!(out, "<p>Open since {since} UTC</p>");
+    }
     push_evidence(out, p);
     if !p.peers.is_empty() {
         let named: Vec<String> = p

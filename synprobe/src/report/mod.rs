@@ -4,12 +4,14 @@
 //! size, and the worst handshakes as they are. [`HtmlReport::html`] makes the file of them: no script, nothing from
 //! elsewhere, and every name escaped.
 
+mod bounds;
 mod cards;
 mod cause;
 mod durations_chart;
 mod flow_chart;
 mod html;
 mod ladder_chart;
+mod live;
 mod page;
 mod peers_chart;
 mod places;
@@ -23,9 +25,11 @@ mod timeline_chart;
 mod translated;
 mod worst;
 
-use std::io;
+use std::{collections::VecDeque, io};
 
+pub use bounds::ReportBounds;
 use cause::HandshakeCause;
+pub use live::{LiveOutput, LiveReport};
 use places::{PeerTimes, QueueTimes};
 use sums::{Durations, FlowCounts, InProgress, Rises};
 use time_axis::TimeAxis;
@@ -33,15 +37,20 @@ use worst::Worst;
 
 use crate::{
     lang::Lang,
-    model::{Body, Counted, Handshake, Line, QueueSample, SynRefused, WallClock},
+    model::{
+        Body, Counted, Handshake, Line, Missed, Problem, ProblemState, QueueSample, SynRefused,
+        WallClock,
+    },
     view::{Page, View},
 };
 
 /// `syn_refused` lines that are listed.
 const REFUSED: usize = 50;
+/// Problems that have closed, at most: the last.
+const CLOSED: usize = 20;
 
 /// See the module.
-#[derive(Default)]
+#[derive(Clone)]
 pub struct HtmlReport {
     /// The language of the file.
     lang: Lang,
@@ -69,6 +78,35 @@ pub struct HtmlReport {
     /// Connections that were reset right after their handshake.
     resets: u64,
     spots: Vec<String>,
+    /// Handshakes evicted from the table.
+    evicted: u64,
+    /// Of a run that goes on: `problem` lines are the history of problems, and not what is wrong at the end.
+    goes_on: bool,
+    /// Of such a run: problems that have closed.
+    closed: VecDeque<Problem>,
+    /// Of such a run: what is known of this moment.
+    now: Option<Now>,
+}
+
+/// A run that goes on, at the moment of its page.
+#[derive(Clone, Debug)]
+struct Now {
+    /// Where the run itself began, in words.
+    run_began: String,
+    /// Handshakes in progress, and those of them that are in the pictures.
+    in_progress: u64,
+    drawn: u64,
+    /// Handshakes without trouble that were only counted, and since when, in words.
+    counted: u64,
+    counted_since: String,
+    /// Seconds after which a browser asks again.
+    refresh_s: Option<u32>,
+}
+
+impl Default for HtmlReport {
+    fn default() -> Self {
+        Self::new(Lang::En)
+    }
 }
 
 impl View for HtmlReport {
@@ -77,6 +115,7 @@ impl View for HtmlReport {
             self.line(line, clock);
             // As a run of `diagnose` would print it.
             let is_of_page = match &line.body {
+                Body::Problem(_) if self.goes_on => false,
                 Body::Handshake(h) => HandshakeCause::of(h) != HandshakeCause::Well,
                 Body::State(_) | Body::Retransmit(_) => false,
                 _ => true,
@@ -103,9 +142,34 @@ impl View for HtmlReport {
 impl HtmlReport {
     /// An empty one in that language.
     pub fn new(lang: Lang) -> Self {
+        Self::bounded(lang, ReportBounds::default())
+    }
+
+    fn bounded(lang: Lang, bounds: ReportBounds) -> Self {
         Self {
             lang,
-            ..Self::default()
+            page: Page::default(),
+            runs: 0,
+            began: None,
+            ended: None,
+            clock: WallClock::default(),
+            axis: None,
+            flow: FlowCounts::default(),
+            durations: Durations::default(),
+            in_progress: InProgress::default(),
+            not_placed: 0,
+            rises: Rises::default(),
+            peers: PeerTimes::new(bounds.peers),
+            queues: QueueTimes::new(bounds.listeners),
+            worst: Worst::new(bounds),
+            refused: Vec::new(),
+            refused_more: 0,
+            resets: 0,
+            spots: Vec::new(),
+            evicted: 0,
+            goes_on: false,
+            closed: VecDeque::new(),
+            now: None,
         }
     }
 
@@ -147,6 +211,13 @@ impl HtmlReport {
             }
             Body::SynRefused(refused) => self.refused_more += refused.count,
             Body::ConnectionReset(_) => self.resets += 1,
+            Body::Lost(lost) if lost.of == Missed::Evicted => self.evicted += lost.events,
+            Body::Problem(p) if self.goes_on && p.life.state == ProblemState::Closed => {
+                self.closed.push_back(p.as_ref().clone());
+                if self.closed.len() > CLOSED {
+                    self.closed.pop_front();
+                }
+            }
             Body::End(_) => {
                 self.reach(self.clock.realtime_ns(line.mono_ns));
             }

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    HtmlReport, cards,
+    HtmlReport, Now, cards,
     cause::Palette,
     durations_chart, flow_chart,
     html::{Esc, counted, number},
@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     lang::Lang,
-    model::Counted,
+    model::{Counted, Start},
     util::format,
-    view::{blind_in, explanation::summary, rfc3339},
+    view::{self, blind_in, explanation::summary, rfc3339},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -56,8 +56,24 @@ pub(super) fn html(report: &HtmlReport, states: &Counted) -> String {
         }
         out.push_str("</section>\n");
     }
-    out.push_str("</main>\n</body>\n</html>\n");
+    out.push_str("</main>\n");
+    if report.now.is_some() {
+        out.push_str(
+            "<footer class=\"sub\">\n<p>The same for programs: <a href=\"/problems\">/problems</a> (JSON), \
+             <a href=\"/metrics\">/metrics</a>, <a href=\"/healthz\">/healthz</a>.</p>\n</footer>\n",
+        );
+    }
+    out.push_str("</body>\n</html>\n");
     out
+}
+
+/// What the file calls itself.
+fn title(report: &HtmlReport) -> String {
+    let host = Esc(host(report));
+    match report.now {
+        Some(_) => format!("synprobe on {host}"),
+        None => format!("synprobe report of {host}"),
+    }
 }
 
 /// The host's name, as a reader knows it.
@@ -68,22 +84,27 @@ fn host(report: &HtmlReport) -> &str {
 }
 
 fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
-    let host = Esc(host(report));
     let conclusion = report.page.conclusion();
+    let title = title(report);
+    // Its own attributes are numbers: it reloads this page and nothing else.
+    let refresh = report.now.as_ref().and_then(|now| now.refresh_s);
+    let refresh = refresh.map_or_else(String::new, |s| {
+        format!("<meta http-equiv=\"refresh\" content=\"{s}\">\n")
+    });
     let _ = writeln!(
         out,
         "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"referrer\" content=\"no-referrer\">\n\
-         <title>synprobe report of {host}: {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header>",
+         <meta name=\"referrer\" content=\"no-referrer\">\n{refresh}\
+         <title>{title}: {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header>",
         report.lang.tag(),
         Esc(&conclusion)
     );
     let _ = writeln!(
         out,
-        "<p class=\"sub\">synprobe report of {host}</p>\n<h1>{}</h1>",
+        "<p class=\"sub\">{title}</p>\n<h1>{}</h1>",
         Esc(&conclusion)
     );
     if let Some(verdict) = report.page.problems().iter().find_map(|p| p.verdict) {
@@ -93,7 +114,10 @@ fn head(out: &mut String, report: &HtmlReport, states: &Counted) {
             Esc(cards::sentence(summary(verdict, Lang::En)))
         );
     }
-    facts(out, report, states);
+    match &report.now {
+        Some(now) => live_facts(out, report, now),
+        None => facts(out, report, states),
+    }
     out.push_str("<nav aria-label=\"Contents\">\n<ul>\n");
     for (id, heading) in SECTIONS {
         let _ = writeln!(out, "<li><a href=\"#{id}\">{heading}</a></li>");
@@ -126,18 +150,7 @@ fn facts(out: &mut String, report: &HtmlReport, states: &Counted) {
         "source",
         format!("{source}{runs}, synprobe {}", start.version),
     ));
-    let filters: Vec<String> = start
-        .filters
-        .iter()
-        .map(|(name, value)| format!("--{} {value}", name.replace('_', "-")))
-        .collect();
-    let what = match filters.is_empty() {
-        true => "the whole host".to_owned(),
-        false => format!("only {}", filters.join(" ")),
-    };
-    facts.push(("watched", what));
-    let why = start.mode_why.as_ref().map(|why| format!(" ({why})"));
-    facts.push(("mode", format!("{}{}", start.mode, why.unwrap_or_default())));
+    how(&mut facts, start);
     facts.push((
         "handshakes",
         format!(
@@ -153,11 +166,82 @@ fn facts(out: &mut String, report: &HtmlReport, states: &Counted) {
     if let Some(sockets) = sockets(states) {
         facts.push(("sockets at the end", sockets));
     }
+    list(out, &facts);
+}
+
+fn list(out: &mut String, facts: &[(&str, String)]) {
     out.push_str("<dl class=\"facts\">\n");
     for (name, value) in facts {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", Esc(value));
     }
     out.push_str("</dl>\n");
+}
+
+/// What was watched, and how.
+fn how(facts: &mut Vec<(&str, String)>, start: &Start) {
+    let filters: Vec<String> = start
+        .filters
+        .iter()
+        .map(|(name, value)| format!("--{} {value}", name.replace('_', "-")))
+        .collect();
+    let what = match filters.is_empty() {
+        true => "the whole host".to_owned(),
+        false => format!("only {}", filters.join(" ")),
+    };
+    facts.push(("watched", what));
+    let why = start.mode_why.as_ref().map(|why| format!(" ({why})"));
+    facts.push(("mode", format!("{}{}", start.mode, why.unwrap_or_default())));
+}
+
+/// The same of a run that goes on.
+fn live_facts(out: &mut String, report: &HtmlReport, now: &Now) {
+    let (Some(start), Some(end)) = (report.page.start(), report.page.totals()) else {
+        return;
+    };
+    let mut facts: Vec<(&str, String)> = Vec::new();
+    facts.push(("host", format!("{}, Linux {}", host(report), start.kernel)));
+    facts.push(("shown", times(report, end.duration_us)));
+    facts.push((
+        "source",
+        format!(
+            "synprobe {}, running since {}",
+            start.version, now.run_began
+        ),
+    ));
+    how(&mut facts, start);
+    facts.push(("in trouble", number(report.flow.troubled())));
+    if now.counted > 0 {
+        let counted = format!("{} since {}", number(now.counted), now.counted_since);
+        facts.push(("without trouble", counted));
+    }
+    let in_progress = match now.drawn {
+        drawn if drawn >= now.in_progress => number(now.in_progress),
+        drawn => format!(
+            "{}, {} of them in the pictures",
+            number(now.in_progress),
+            number(drawn)
+        ),
+    };
+    facts.push(("in progress now", in_progress));
+    facts.push((
+        "kernel records",
+        format!(
+            "{} received, {} lost, since the run began",
+            number(end.events),
+            number(end.lost)
+        ),
+    ));
+    list(out, &facts);
+    let _ = match now.refresh_s {
+        Some(s) => writeln!(
+            out,
+            "<p class=\"sub\">This page reloads every {s} s. <a href=\"/?still\">Stop that</a></p>"
+        ),
+        None => writeln!(
+            out,
+            "<p class=\"sub\"><a href=\"/\">Reload by itself</a></p>"
+        ),
+    };
 }
 
 fn times(report: &HtmlReport, duration_us: u64) -> String {
@@ -193,7 +277,9 @@ fn problems(out: &mut String, report: &HtmlReport) {
     if let Some(nothing) = report.page.without_cause() {
         let _ = writeln!(out, "<p>{nothing}</p>");
     }
-    cards::push(out, report.page.problems());
+    let since = report.now.as_ref().map(|_| report.clock);
+    cards::push(out, report.page.problems(), since);
+    closed(out, report);
     let unexplained = report.page.unexplained();
     if !unexplained.is_empty() {
         out.push_str("<h3>Seen and not explained</h3>\n<ul>\n");
@@ -213,6 +299,30 @@ fn problems(out: &mut String, report: &HtmlReport) {
             )
         );
     }
+}
+
+/// Problems that have closed, the last first.
+fn closed(out: &mut String, report: &HtmlReport) {
+    if report.closed.is_empty() {
+        return;
+    }
+    out.push_str("<h3>Closed in this time</h3>\n<ul>\n");
+    for p in report.closed.iter().rev() {
+        let clock = p.life.since_clock.unwrap_or(report.clock);
+        let since = cards::second(clock, p.life.since_ns);
+        let until = p.life.until_ns.unwrap_or(p.life.since_ns);
+        let until = cards::second(report.clock, until);
+        let _ = writeln!(
+            out,
+            "<li><code>{}</code> <span class=\"badge {}\">{}</span> <span>{}</span> \
+             <span class=\"sub\">{since} to {until} UTC</span></li>",
+            p.verdict_name(),
+            p.confidence.name(),
+            cards::sure(p.confidence),
+            Esc(view::place(p)),
+        );
+    }
+    out.push_str("</ul>\n");
 }
 
 /// The mode, what was lost, what the report itself left out.

@@ -46,11 +46,18 @@ pub(super) fn push(out: &mut String, report: &HtmlReport) {
         true => "networks (/24, /64)",
         false => "peers",
     };
+    let older = match report.now {
+        Some(_) => {
+            "Those older than this time are in the first, those whose beginning is not known where they ended."
+        }
+        None => {
+            "Those older than the run are in the first, those whose beginning is not known where they ended."
+        }
+    };
     let _ = writeln!(
         out,
         "<p class=\"sub\">Handshakes in trouble by {what}, at the time when they began. One cell is {}; the strongest \
-         stands for {}, the faintest for 1. Those older than the run are in the first, those whose \
-         beginning is not known where they ended.</p>",
+         stands for {}, the faintest for 1. {older}</p>",
         format::duration(axis.interval_us() * together as u64),
         number(most)
     );

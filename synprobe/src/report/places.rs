@@ -11,11 +11,6 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::time_axis::Intervals;
 use crate::model::{Listener, QueueSample};
 
-/// Peers that are counted one by one, and networks.
-const PEERS: usize = 4096;
-/// Listening sockets whose queues are followed.
-const LISTENERS: usize = 1024;
-
 /// Handshakes in trouble, by the interval in which they began.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Begun {
@@ -39,8 +34,10 @@ impl Begun {
 }
 
 /// Peers with handshakes in trouble, and their networks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct PeerTimes {
+    /// Peers, and networks, that are counted one by one.
+    most: usize,
     peers: HashMap<IpAddr, Begun>,
     networks: HashMap<IpNet, Begun>,
     /// Peers beyond the bound.
@@ -57,9 +54,21 @@ pub(super) struct PeerRow {
 }
 
 impl PeerTimes {
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            peers: HashMap::new(),
+            networks: HashMap::new(),
+            peers_beyond: Begun::default(),
+            networks_beyond: Begun::default(),
+        }
+    }
+
     pub fn add(&mut self, peer: IpAddr, interval: usize) {
-        slot(&mut self.peers, peer, &mut self.peers_beyond).add(interval);
-        slot(&mut self.networks, network(peer), &mut self.networks_beyond).add(interval);
+        let most = self.most;
+        slot(&mut self.peers, peer, &mut self.peers_beyond, most).add(interval);
+        let network = network(peer);
+        slot(&mut self.networks, network, &mut self.networks_beyond, most).add(interval);
     }
 
     pub fn halve(&mut self) {
@@ -87,8 +96,9 @@ fn slot<'m, K: std::hash::Hash + Eq>(
     map: &'m mut HashMap<K, Begun>,
     key: K,
     beyond: &'m mut Begun,
+    most: usize,
 ) -> &'m mut Begun {
-    match map.len() < PEERS || map.contains_key(&key) {
+    match map.len() < most || map.contains_key(&key) {
         true => map.entry(key).or_default(),
         false => beyond,
     }
@@ -149,8 +159,10 @@ impl QueueHistory {
 type SocketKey = (u32, u16, IpAddr, Option<u32>);
 
 /// The queues of all listening sockets over time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct QueueTimes {
+    /// Sockets that are followed, at most.
+    most: usize,
     sockets: BTreeMap<SocketKey, QueueHistory>,
     /// Samples of sockets beyond the bound.
     pub beyond: u64,
@@ -158,11 +170,20 @@ pub(super) struct QueueTimes {
 }
 
 impl QueueTimes {
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            sockets: BTreeMap::new(),
+            beyond: 0,
+            samples: 0,
+        }
+    }
+
     pub fn sample(&mut self, interval: usize, sample: &QueueSample) {
         self.samples += 1;
         for l in &sample.listeners {
             let key = (l.netns, l.local_port, l.local_addr, l.inode);
-            if self.sockets.len() >= LISTENERS && !self.sockets.contains_key(&key) {
+            if self.sockets.len() >= self.most && !self.sockets.contains_key(&key) {
                 self.beyond += 1;
                 continue;
             }
@@ -208,7 +229,7 @@ mod tests {
 
     #[test]
     fn many_peers_become_networks_and_nothing_is_lost() {
-        let mut peers = PeerTimes::default();
+        let mut peers = PeerTimes::new(4096);
         for n in 0..100_000_u32 {
             peers.add(IpAddr::from((0x0a00_0000 + n).to_be_bytes()), 3);
         }
@@ -223,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_few_peers_keep_their_names() {
-        let mut peers = PeerTimes::default();
+        let mut peers = PeerTimes::new(4096);
         peers.add("10.0.0.1".parse().unwrap(), 0);
         peers.add("fd00::1".parse().unwrap(), 0);
         let (rows, rest, by_network) = peers.rows(24);

@@ -28,6 +28,17 @@ impl FlowCounts {
         *self.completed.entry(completed.role).or_default() += completed.handshakes;
     }
 
+    /// Takes in handshakes of the role that completed without a line.
+    pub fn counted(&mut self, role: Role, handshakes: u64) {
+        let with_a_line: u64 = self
+            .counts
+            .iter()
+            .filter(|((of, outcome, _), _)| *of == role && *outcome == Outcome::Established)
+            .map(|(_, n)| n)
+            .sum();
+        self.completed.insert(role, with_a_line + handshakes);
+    }
+
     /// All of them, those that were only counted included.
     pub fn all(&self) -> BTreeMap<(Role, Outcome, HandshakeCause), u64> {
         let mut all = self.counts.clone();
@@ -117,6 +128,14 @@ impl Durations {
             buckets[bucket_of(one.from_us)] += one.handshakes;
         }
         self.unknown += completed.untimed;
+    }
+
+    /// Takes in handshakes of the role that completed without a line: how many of each duration.
+    pub fn counted(&mut self, role: Role, counts: &[u64; BUCKETS]) {
+        let with_a_line = self.established.get(&role).cloned();
+        let mut all = with_a_line.unwrap_or_else(empty);
+        all.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+        self.completed.insert(role, all);
     }
 
     /// Those that completed, and those that ended otherwise.

@@ -7,7 +7,7 @@ use super::{
     cards::sentence,
     cause::HandshakeCause,
     html::{Esc, counted, netns, number},
-    worst::{ROWS, TroubledRow},
+    worst::TroubledRow,
 };
 use crate::{
     model::{
@@ -26,7 +26,8 @@ pub(super) fn push_troubled(out: &mut String, report: &HtmlReport) {
         out.push_str("<p>None.</p>\n");
         return;
     }
-    let each = (MOST / report.worst.kinds().max(1)).clamp(20, ROWS);
+    let most = report.worst.most_rows();
+    let each = (MOST / report.worst.kinds().max(1)).clamp(20.min(most), most);
     let rows = report.worst.rows(each);
     let left_out = all.saturating_sub(rows.len() as u64);
     let _ = writeln!(

@@ -56,7 +56,7 @@ pub(super) fn push(out: &mut String, report: &HtmlReport, palette: &Palette) {
         levels(out, report, axis, palette, role, (id, name));
     }
     let rises = &report.rises;
-    let counters = [
+    let mut counters = vec![
         (
             &rises.overflows,
             "ListenOverflows",
@@ -76,6 +76,10 @@ pub(super) fn push(out: &mut String, report: &HtmlReport, palette: &Palette) {
             "SYNs answered without a half-open",
         ),
     ];
+    if report.now.is_some() {
+        // A status does not have it.
+        counters.retain(|(_, name, ..)| *name != "ListenDrops");
+    }
     let mut still = Vec::new();
     for (rise, name, id, what) in counters {
         match rise.total() {

@@ -2,20 +2,14 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::cause::HandshakeCause;
+use super::{ReportBounds, cause::HandshakeCause};
 use crate::{
     model::{Handshake, Retransmit, RetransmitKind, Role, Trigger},
     util::bounded::Bounded,
 };
 
-/// Handshakes whose retransmissions are remembered until their own line comes.
-const REMEMBERED: usize = 65_536;
-/// Retransmissions of one handshake that are remembered.
-const SENT: usize = 48;
 /// Ladders of one role and cause.
 const LADDERS: usize = 3;
-/// Rows of one role and cause.
-pub(super) const ROWS: usize = 250;
 
 /// A SYN or SYN-ACK that was retransmitted.
 #[derive(Clone, Debug)]
@@ -62,20 +56,12 @@ pub(super) struct TroubledRow {
 }
 
 /// See the module.
+#[derive(Clone)]
 pub(super) struct Worst {
+    bounds: ReportBounds,
     under_way: Bounded<u64, Vec<SentAgain>>,
     ladders: BTreeMap<(Role, HandshakeCause), Vec<Ladder>>,
     rows: BTreeMap<(Role, HandshakeCause), Vec<TroubledRow>>,
-}
-
-impl Default for Worst {
-    fn default() -> Self {
-        Self {
-            under_way: Bounded::new(REMEMBERED),
-            ladders: BTreeMap::new(),
-            rows: BTreeMap::new(),
-        }
-    }
 }
 
 /// The worse, the greater.
@@ -85,6 +71,15 @@ fn badness(h: &Handshake) -> (u32, u64) {
 }
 
 impl Worst {
+    pub fn new(bounds: ReportBounds) -> Self {
+        Self {
+            bounds,
+            under_way: Bounded::new(bounds.remembered),
+            ladders: BTreeMap::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
     pub fn retransmit(&mut self, at_ns: u64, r: &Retransmit) {
         if !matches!(r.kind, RetransmitKind::Syn | RetransmitKind::Synack) {
             return;
@@ -93,7 +88,8 @@ impl Worst {
         if self.under_way.get(&id).is_none() {
             self.under_way.insert(id, Vec::new());
         }
-        let Some(sent) = self.under_way.get_mut(&id).filter(|s| s.len() < SENT) else {
+        let most = self.bounds.sent;
+        let Some(sent) = self.under_way.get_mut(&id).filter(|s| s.len() < most) else {
             return;
         };
         sent.push(SentAgain {
@@ -126,14 +122,14 @@ impl Worst {
         }
         let rows = self.rows.entry(key).or_default();
         rows.push(row(h, began));
-        if rows.len() >= 2 * ROWS {
-            keep_the_worst(rows, ROWS);
+        if rows.len() >= 2 * self.bounds.rows {
+            keep_the_worst(rows, self.bounds.rows);
         }
     }
 
     /// Another run begins: its handshakes are numbered anew.
     pub fn next_run(&mut self) {
-        self.under_way = Bounded::new(REMEMBERED);
+        self.under_way = Bounded::new(self.bounds.remembered);
     }
 
     /// The ladders of one role and cause, worst first.
@@ -152,6 +148,11 @@ impl Worst {
         }
         all.sort_by_key(|row| (row.began, row.handshake.connection.id));
         all
+    }
+
+    /// Rows of one role and cause, at most.
+    pub fn most_rows(&self) -> usize {
+        self.bounds.rows
     }
 
     /// How many roles and causes have rows.

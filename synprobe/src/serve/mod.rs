@@ -5,11 +5,11 @@
 //! same metrics, and log records, to a collector ([`otlp`]).
 
 mod accept;
-mod html;
 mod listen;
 mod metrics;
 mod negotiate;
 mod otlp;
+mod page;
 mod reply;
 mod server;
 mod sockets;
@@ -17,6 +17,7 @@ mod source;
 
 pub use listen::{BindError, Bound, ListenAddr};
 pub use otlp::{OtlpOutput, OtlpSending, OtlpUrl};
+pub use page::LivePage;
 pub use reply::Replier;
 pub use server::begin;
 

@@ -17,7 +17,7 @@ use hyper::{
 use tokio::sync::mpsc;
 
 use super::{
-    OtlpOutput, RunStatus, StatusRequest, html, metrics::Metrics, negotiate::TextFormat,
+    LivePage, OtlpOutput, RunStatus, StatusRequest, metrics::Metrics, negotiate::TextFormat,
     sockets::SocketCounts, source::StatusSource,
 };
 use crate::{
@@ -30,6 +30,7 @@ pub struct Replier {
     pub(super) source: StatusSource,
     pub(super) metrics: Metrics,
     pub(super) sockets: SocketCounts,
+    page: LivePage,
     rendered: Rendered,
 }
 
@@ -38,7 +39,6 @@ pub struct Replier {
 enum Rendering {
     Metrics(TextFormat),
     Problems,
-    Page,
 }
 
 /// The bodies that were made of a status. Whoever asks again and again costs no more than the connection.
@@ -81,11 +81,13 @@ impl Replier {
         requests: mpsc::Sender<StatusRequest>,
         only: Option<NetNs>,
         otlp: Option<&OtlpOutput>,
+        page: LivePage,
     ) -> Arc<Self> {
         Arc::new(Self {
             source: StatusSource::new(requests),
             metrics: Metrics::new(otlp.map(OtlpOutput::losses)),
             sockets: SocketCounts::new(only),
+            page,
             rendered: Rendered::default(),
         })
     }
@@ -114,20 +116,25 @@ pub(super) async fn reply<B>(
         let text = "not found: /, /metrics, /problems and /healthz are here\n";
         return Ok(of(StatusCode::NOT_FOUND, TEXT, text));
     }
+    if path == "/" {
+        let is_still = request.uri().query() == Some("still");
+        let html = replier.page.html(&replier.source, is_still).await;
+        return Ok(html.map_or_else(unavailable, |html| of(StatusCode::OK, HTML, html)));
+    }
     let Some(status) = replier.source.status().await else {
-        let text = "the run does not answer: it hangs, or it is over\n";
-        return Ok(of(StatusCode::SERVICE_UNAVAILABLE, TEXT, text));
+        return Ok(unavailable());
     };
+    replier.page.observe(&status);
     Ok(match path {
         "/metrics" => metrics(replier, request, &status).await,
         "/problems" => problems(replier, &status),
-        "/healthz" => of(StatusCode::OK, TEXT, "ok\n"),
-        _ => {
-            let page = || html::page(&status);
-            let body = replier.rendered.body(&status, Rendering::Page, page);
-            of(StatusCode::OK, HTML, body)
-        }
+        _ => of(StatusCode::OK, TEXT, "ok\n"),
     })
+}
+
+fn unavailable() -> Response<Full<Bytes>> {
+    let text = "the run does not answer: it hangs, or it is over\n";
+    of(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
 async fn metrics<B>(

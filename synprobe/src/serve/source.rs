@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, mpsc},
     time::timeout,
 };
 
@@ -33,15 +33,21 @@ impl StatusSource {
 
     /// The status of the run; `None`: it does not answer, or is over. Requests that come together share one.
     pub async fn status(&self) -> Option<Arc<RunStatus>> {
+        self.judging(0).await
+    }
+
+    /// The same, with handshakes in progress, judged as if they ended now: at most `judged`.
+    pub async fn judging(&self, judged: usize) -> Option<Arc<RunStatus>> {
         let mut last = self.last.lock().await;
         if let Some((at, status)) = &*last
             && at.elapsed() < FRESH
+            && (judged == 0 || status.judged.is_some())
         {
             return Some(Arc::clone(status));
         }
-        let (reply, answer) = oneshot::channel();
+        let (request, answer) = StatusRequest::judging(judged);
         let asked = async {
-            self.requests.send(reply).await.ok()?;
+            self.requests.send(request).await.ok()?;
             answer.await.ok()
         };
         let status = timeout(PATIENCE, asked).await.ok().flatten()?;
@@ -65,8 +71,7 @@ pub(super) mod tests {
                 tokio::spawn(async move { source.status().await.is_some() })
             })
             .collect();
-        let reply = asked.recv().await.unwrap();
-        assert!(reply.send(Arc::new(status())).is_ok());
+        asked.recv().await.unwrap().answer(Arc::new(status()));
         for one in many {
             assert!(one.await.unwrap());
         }

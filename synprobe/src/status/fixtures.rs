@@ -49,6 +49,7 @@ pub fn status() -> RunStatus {
         clock: WallClock::default(),
         lines_lost: 0,
         not_recorded: None,
+        judged: None,
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     engine::EngineSnapshot,
-    model::{Line, WallClock},
+    model::{Handshake, Line, WallClock},
     view::View,
 };
 
@@ -24,10 +24,35 @@ pub struct RunStatus {
     pub lines_lost: u64,
     /// Inputs that are not in the recording; `None`: nothing is recorded.
     pub not_recorded: Option<u64>,
+    /// Handshakes in progress, judged as if they ended now; `None`: they were not asked for.
+    pub judged: Option<Vec<Handshake>>,
 }
 
-/// Asks a run for its status. The answer may never come: the run may be over.
-pub type StatusRequest = oneshot::Sender<Arc<RunStatus>>;
+/// Asks a run for its status.
+pub struct StatusRequest {
+    /// The answer may never come: the run may be over.
+    reply: oneshot::Sender<Arc<RunStatus>>,
+    /// Handshakes in progress to be judged for it, at most.
+    pub judged: usize,
+}
+
+impl StatusRequest {
+    /// A request, and where its answer comes.
+    pub fn new() -> (Self, oneshot::Receiver<Arc<RunStatus>>) {
+        Self::judging(0)
+    }
+
+    /// The same, with handshakes in progress, judged as if they ended now: at most `judged`.
+    pub fn judging(judged: usize) -> (Self, oneshot::Receiver<Arc<RunStatus>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { reply, judged }, answer)
+    }
+
+    /// Answers it. Whoever asked may be gone.
+    pub fn answer(self, status: Arc<RunStatus>) {
+        let _ = self.reply.send(status);
+    }
+}
 
 /// The run's end of the requests.
 pub type StatusRequests = mpsc::Receiver<StatusRequest>;
@@ -44,8 +69,8 @@ pub struct StatusQueries {
 pub struct Served {
     /// Requests for its status.
     pub queries: StatusQueries,
-    /// One more output of its lines. It counts what it loses itself.
-    pub output: Option<OtherOutput>,
+    /// More outputs of its lines. Each counts what it loses itself.
+    pub outputs: Vec<OtherOutput>,
 }
 
 /// An output beside the standard one.

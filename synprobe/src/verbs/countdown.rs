@@ -134,8 +134,8 @@ impl Countdown {
 
     /// The state of the run; `None`: it has no time to answer, or is over.
     fn status(&self) -> Option<Arc<RunStatus>> {
-        let (reply, mut answer) = oneshot::channel();
-        self.requests.try_send(reply).ok()?;
+        let (request, mut answer) = StatusRequest::new();
+        self.requests.try_send(request).ok()?;
         let until = Instant::now() + EVERY / 2;
         while Instant::now() < until {
             match answer.try_recv() {

@@ -55,7 +55,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<u8, Failure> {
             (stop, countdown) = ending.with(stop);
             served = Some(Served {
                 queries,
-                output: None,
+                outputs: Vec::new(),
             });
             // A thread that begins now has what privileges are left.
             ready = Box::new(move || begun.begin());

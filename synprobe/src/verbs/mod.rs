@@ -143,7 +143,7 @@ fn setup(args: &TuningArgs) -> Result<Setup, Failure> {
     let ring_bytes = ring_bytes(args, Detail::Handshakes)?;
     Ok(Setup {
         ring_bytes,
-        tables: tables(args, ring_bytes),
+        tables: tables(args, ring_bytes.into()),
         log_level: log_level(args),
         detail: Detail::Handshakes,
         mode: Mode::AtOnce,
@@ -182,7 +182,7 @@ fn watch_options(
         requested_mode: tuning.mode.into(),
         detail,
         ring_bytes,
-        tables: tables(tuning, ring_bytes),
+        tables: tables(tuning, ring_bytes.into()),
         duration: None,
         count: None,
         log_level: log_level(tuning),
@@ -257,9 +257,10 @@ fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
     Ok(usable)
 }
 
-/// The tables that fit into `--max-memory`; what was given by number is taken as given.
-fn tables(args: &TuningArgs, ring_bytes: u32) -> TableBounds {
-    let mut tables = TableBounds::within(args.max_memory, ring_bytes.into());
+/// The tables that fit into `--max-memory` beside the ring, and what else takes `other_bytes`; what was given by number
+/// is taken as given.
+fn tables(args: &TuningArgs, other_bytes: u64) -> TableBounds {
+    let mut tables = TableBounds::within(args.max_memory, other_bytes);
     if let Some(handshakes) = args.max_handshakes {
         tables.half_opens = handshakes as usize;
         tables.clients = handshakes as usize;

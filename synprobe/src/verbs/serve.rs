@@ -1,21 +1,29 @@
 //! `synprobe serve`: watch all the time; metrics, problems and health over HTTP, and OTLP to a collector.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    iter,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{FAILED, Failure, failure, interrupted, notify_manager, view, watch_options};
+use super::{
+    FAILED, Failure, failure, interrupted, notify_manager, tables, terminal, view, watch_options,
+};
 use crate::{
     cli::{Format, ServeArgs, ServeFormat},
     filter::Detail,
     pipeline::{self, RecordTo, Stop, WatchOptions},
     preflight,
-    serve::{self, Bound, OtlpOutput, Replier},
+    serve::{self, Bound, LivePage, OtlpOutput, Replier},
     status::{Served, StatusQueries},
     sys::journal::{Priority, message},
     verdict::Mode,
     view::{Discarded, View},
 };
+
+/// The page at `/` takes this part of `--max-memory` at most; the tables share the rest.
+const PAGE_SHARE: u64 = 8;
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     // With all privileges: a low port, or a folder of another user, may need them.
@@ -31,12 +39,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         max_size: args.max_size,
         problems: args.keep_problems,
     });
-    let options = WatchOptions {
+    let page_memory = args.tuning.max_memory / PAGE_SHARE;
+    let page = LivePage::within(page_memory, terminal::lang(args.language));
+    let mut options = WatchOptions {
         record,
         window: Some(args.window),
         connects: args.otlp.is_some(),
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
+    options.tables = tables(&args.tuning, u64::from(options.ring_bytes) + page_memory);
     let only = options.namespaces.first().cloned();
     let view: Box<dyn View + Send> = match args.format {
         ServeFormat::Json => view(Format::Json, true),
@@ -52,14 +63,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             requests: asked,
             most_open: None,
         },
-        output: otlp.as_ref().map(|otlp| otlp.output(args.every)),
+        outputs: iter::once(page.output())
+            .chain(otlp.as_ref().map(|otlp| otlp.output(args.every)))
+            .collect(),
     };
     let (fail, failed) = oneshot::channel();
     let begun = Arc::new(Mutex::new(None));
     let outcome = Arc::clone(&begun);
     let ready = Box::new(move || {
         let address = bound.address.clone();
-        let replier = Replier::new(requests, only, otlp.as_ref());
+        let replier = Replier::new(requests, only, otlp.as_ref(), page);
         // A thread that begins now has what privileges are left.
         let result = serve::begin(bound, Arc::clone(&replier))
             .and_then(|()| otlp.map(|otlp| otlp.begin(replier)).transpose());

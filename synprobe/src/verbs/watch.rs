@@ -8,7 +8,7 @@ use std::{
 use jiff::tz::TimeZone;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 
 use super::{
@@ -57,7 +57,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
             requests: asked,
             most_open: Some(0),
         },
-        output: None,
+        outputs: Vec::new(),
     };
     let stop = answering_quit(interrupted(), requests);
     let ready = Box::new(notify_manager);
@@ -91,8 +91,8 @@ fn answering_quit(mut stop: Stop, requests: mpsc::Sender<StatusRequest>) -> Stop
                 () = &mut stop => return,
                 _ = quit.recv() => (),
             }
-            let (reply, answer) = oneshot::channel();
-            if requests.try_send(reply).is_err() {
+            let (request, answer) = StatusRequest::new();
+            if requests.try_send(request).is_err() {
                 continue;
             }
             tokio::select! {

@@ -274,6 +274,7 @@ impl ReplayObserver for Feeding {
                     clock: engine.clock(),
                     lines_lost: 0,
                     not_recorded: None,
+                    judged: None,
                 },
             };
             if self.answers.send(moment).is_err() {

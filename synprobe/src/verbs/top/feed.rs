@@ -62,9 +62,9 @@ impl Feed for LiveFeed {
         if self.pending.is_some() {
             return;
         }
-        let (reply, answer) = oneshot::channel();
+        let (request, answer) = StatusRequest::new();
         // A run that is busy answers the next one; of one that is over, poll() learns nothing more.
-        match self.requests.try_send(reply) {
+        match self.requests.try_send(request) {
             Err(mpsc::error::TrySendError::Full(_)) => (),
             // The answer of a run that is over is lost with the request.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => self.pending = Some(answer),

@@ -85,7 +85,7 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     let ready = Box::new(move || screen.begin());
     let served = Served {
         queries,
-        output: None,
+        outputs: Vec::new(),
     };
     let watched = pipeline::watch_asked(&host, options, events, stop, ready, Some(served));
     let shown = result.wait();

@@ -19,6 +19,9 @@ impl Page {
         if self.problems.iter().any(is_fault) {
             return None;
         }
+        if self.goes_on {
+            return Some("No problem is open.");
+        }
         Some(
             match (self.unexplained().is_empty(), self.problems.is_empty()) {
                 (false, _) => "No cause was found.",

@@ -34,7 +34,7 @@ const IN_FULL: usize = 8;
 const IN_A_LINE: usize = 12;
 
 /// Gathers the lines of a run; [`Page::text`] renders them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Page {
     start: Option<Start>,
     began: String,
@@ -44,6 +44,8 @@ pub struct Page {
     judged: u64,
     preexisting: u64,
     undecided: u64,
+    /// The run goes on: what is wrong is wrong now, and nobody can let it run longer.
+    goes_on: bool,
 }
 
 impl View for Page {
@@ -89,6 +91,14 @@ impl Page {
         self.preexisting += u64::from(h.facts.preexisting);
         let failed = h.outcome != Outcome::Established && !h.was_evicted();
         self.undecided += u64::from(h.verdict.is_none() && failed);
+    }
+
+    /// A page of a run that goes on.
+    pub(crate) fn of_run_that_goes_on() -> Self {
+        Self {
+            goes_on: true,
+            ..Self::default()
+        }
     }
 
     /// The `start` line of the first run.
@@ -299,7 +309,12 @@ impl Page {
                 self.preexisting
             ));
         }
-        if self.undecided > 0 {
+        if self.undecided > 0 && self.goes_on {
+            spots.push(format!(
+                "{} handshakes showed too little before they ended: their cause is not known",
+                self.undecided
+            ));
+        } else if self.undecided > 0 {
             spots.push(format!(
                 "{} handshakes showed too little in this time: a longer --duration shows more (SYN-ACKs are \
                  retransmitted at 1, 3, 7, 15, 31 s)",
