@@ -31,11 +31,15 @@ pub(super) fn read_each(
                 ));
             }
             if found.denied_processes > 0 {
-                failures.push(format!(
-                    "cannot open the network namespaces of {} processes: run as root, or with CAP_SYS_ADMIN, \
-                     CAP_SYS_PTRACE and every capability that those processes have",
-                    found.denied_processes
-                ));
+                failures.push(match found.denied_processes {
+                    1 => "cannot open the network namespace of 1 process: run as root, or with CAP_SYS_ADMIN, \
+                          CAP_SYS_PTRACE and every capability that this process has"
+                        .to_owned(),
+                    n => format!(
+                        "cannot open the network namespaces of {n} processes: run as root, or with CAP_SYS_ADMIN, \
+                         CAP_SYS_PTRACE and every capability that those processes have"
+                    ),
+                });
             }
             found.namespaces
         }

@@ -1,10 +1,6 @@
 //! The state of the screen.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::VecDeque, time::Duration};
 
 use ratatui::Frame;
 
@@ -13,7 +9,9 @@ use super::{
     cursor::RowCursor,
     item::{PaneItem, RowId, is_of},
     networks::{PeerNetwork, networks},
+    open_counts::OpenCounts,
     order,
+    ordered::{OrderedRows, PaneRows, RowSource, RowsOf},
     pane::Pane,
     query::RowQuery,
     screen,
@@ -71,8 +69,12 @@ pub struct App {
     pub(super) role: Option<Role>,
     pub(super) is_paused: bool,
     pub(super) is_zoomed: bool,
-    /// Handshakes in progress of each peer, as far as they are listed.
-    pub(super) by_peer: HashMap<(IpAddr, Role), u64>,
+    /// Of the handshakes in progress that are listed.
+    pub(super) open_counts: OpenCounts,
+    /// The rows of each pane, as a frame last found them.
+    ordered: RefCell<[Option<OrderedRows>; 5]>,
+    /// Counts the states, and what is added up of them.
+    states: u64,
     /// Peers are added up by network.
     pub(super) has_networks: bool,
     /// The networks of the selected peers, where they are shown.
@@ -101,8 +103,9 @@ impl App {
         }
         let before_ns = self.observed.as_ref().map(|o| o.status.at_ns);
         if before_ns == Some(observed.status.at_ns) {
-            // The run has nothing newer.
+            // The run has nothing newer; of events there may be.
             self.observed = Some(observed);
+            self.states += 1;
             return;
         }
         if before_ns > Some(observed.status.at_ns) {
@@ -113,17 +116,19 @@ impl App {
         if self.trend.len() > TREND {
             self.trend.pop_front();
         }
-        self.by_peer.clear();
-        for h in &observed.status.snapshot.open {
-            let c = &h.connection;
-            *self.by_peer.entry((c.peer_addr, c.role)).or_default() += 1;
-        }
+        self.open_counts = OpenCounts::of(&observed.status.snapshot);
         self.observed = Some(observed);
         self.add_up_networks();
+        for pane in Pane::ALL {
+            let mut cursor = std::mem::take(&mut self.cursors[pane.index()]);
+            cursor.follow(&self.rows(pane));
+            self.cursors[pane.index()] = cursor;
+        }
     }
 
     /// Adds up the selected peers by network, where that is asked for.
     pub(super) fn add_up_networks(&mut self) {
+        self.states += 1;
         self.networks.clear();
         if self.has_networks
             && let Some(observed) = &self.observed
@@ -165,33 +170,60 @@ impl App {
     }
 
     /// The rows of a pane: selected and in order.
-    pub(super) fn items(&self, pane: Pane) -> Vec<PaneItem<'_>> {
-        let Some(observed) = &self.observed else {
-            return Vec::new();
+    pub(super) fn rows(&self, pane: Pane) -> PaneRows<'_> {
+        let Some(source) = self.source(pane) else {
+            return PaneRows::new(RowSource::Problems(&[]), [].into());
         };
+        let of = RowsOf {
+            state: self.states,
+            query: self.query.clone(),
+            role: self.role,
+            narrowed: self.narrowed.clone(),
+            has_networks: self.has_networks,
+            order: self.orders[pane.index()],
+        };
+        let mut ordered = self.ordered.borrow_mut();
+        let known = &mut ordered[pane.index()];
+        if let Some(known) = known
+            && known.of == of
+        {
+            return PaneRows::new(source, known.places.clone());
+        }
+        let places = self.ordered(pane, source);
+        *known = Some(OrderedRows {
+            of,
+            places: places.clone(),
+        });
+        PaneRows::new(source, places)
+    }
+
+    /// All rows of a pane.
+    fn source(&self, pane: Pane) -> Option<RowSource<'_>> {
+        let observed = self.observed.as_ref()?;
         let snapshot = &observed.status.snapshot;
-        let mut items: Vec<PaneItem<'_>> = match pane {
-            Pane::Problems => snapshot.problems.iter().map(PaneItem::Problem).collect(),
-            Pane::Listeners => snapshot.listeners.iter().map(PaneItem::Listener).collect(),
-            Pane::Peers if self.has_networks => {
-                self.networks.iter().map(PaneItem::Network).collect()
-            }
-            Pane::Peers => snapshot.peers.iter().map(PaneItem::Peer).collect(),
-            Pane::Events => observed.events.iter().map(|e| PaneItem::Event(e)).collect(),
-            Pane::Handshakes => {
-                let of = self.narrowed.as_ref().and_then(|id| self.problem(id));
-                let open = snapshot.open.iter();
-                let own = open.filter(|h| of.is_none_or(|p| is_of(h, p)));
-                own.map(PaneItem::Handshake).collect()
-            }
+        Some(match pane {
+            Pane::Problems => RowSource::Problems(&snapshot.problems),
+            Pane::Listeners => RowSource::Listeners(&snapshot.listeners),
+            Pane::Peers if self.has_networks => RowSource::Networks(&self.networks),
+            Pane::Peers => RowSource::Peers(&snapshot.peers),
+            Pane::Events => RowSource::Events(&observed.events),
+            Pane::Handshakes => RowSource::Handshakes(&snapshot.open),
+        })
+    }
+
+    fn ordered(&self, pane: Pane, source: RowSource<'_>) -> std::sync::Arc<[u32]> {
+        let of = self.narrowed.as_ref().and_then(|id| self.problem(id));
+        let is_own = |item: &PaneItem<'_>| match (item, of) {
+            (PaneItem::Handshake(h), Some(p)) => is_of(h, p),
+            _ => true,
         };
-        items.retain(|item| self.is_selected(item));
-        let open_of = |peer: &Peer| {
-            let key = (peer.peer_addr, peer.role);
-            self.by_peer.get(&key).copied().unwrap_or(0)
-        };
+        let mut items: Vec<(u32, PaneItem<'_>)> = (0..source.len())
+            .filter_map(|at| Some((at as u32, source.get(at)?)))
+            .filter(|(_, item)| is_own(item) && self.is_selected(item))
+            .collect();
+        let open_of = |peer: &Peer| self.open_counts.of_peer(peer.peer_addr, peer.role);
         order::sort(pane, self.orders[pane.index()], &mut items, open_of);
-        items
+        items.into_iter().map(|(at, _)| at).collect()
     }
 
     fn problem(&self, id: &RowId) -> Option<&Problem> {
@@ -218,9 +250,9 @@ impl App {
 
     /// The selected problem.
     pub(super) fn chosen_problem(&self) -> Option<&Problem> {
-        let items = self.items(Pane::Problems);
-        let place = self.cursors[Pane::Problems.index()].place(&items);
-        match items.get(place) {
+        let rows = self.rows(Pane::Problems);
+        let place = self.cursors[Pane::Problems.index()].place(&rows);
+        match rows.get(place) {
             Some(PaneItem::Problem(p)) => Some(p),
             _ => None,
         }

@@ -1,6 +1,9 @@
 //! Which row of a pane is selected. It follows its row while others come and go.
 
-use super::item::{PaneItem, RowId};
+use super::{
+    item::{PaneItem, RowId},
+    ordered::PaneRows,
+};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -12,27 +15,39 @@ pub(super) struct RowCursor {
 
 impl RowCursor {
     /// Its place among the rows: that of its row, or where that was.
-    pub fn place(&self, items: &[PaneItem<'_>]) -> usize {
-        let last = items.len().saturating_sub(1);
+    pub fn place(&self, rows: &PaneRows<'_>) -> usize {
+        let last = rows.len().saturating_sub(1);
         let Some(id) = &self.id else {
             return self.index.min(last);
         };
-        if items.get(self.index).is_some_and(|item| item.is(id)) {
+        if rows.get(self.index).is_some_and(|item| item.is(id)) {
             return self.index;
         }
-        let found = items.iter().position(|item| item.is(id));
+        let found = rows.iter().position(|row| row.is(id));
         found.unwrap_or(self.index.min(last))
     }
 
+    /// The rows are others, or in another order: finds its row once.
+    pub fn follow(&mut self, rows: &PaneRows<'_>) {
+        let place = self.place(rows);
+        if self.id.is_some() && rows.get(place).is_some_and(|row| self.is_at(&row)) {
+            self.index = place;
+        }
+    }
+
+    fn is_at(&self, row: &PaneItem<'_>) -> bool {
+        self.id.as_ref().is_some_and(|id| row.is(id))
+    }
+
     /// Moves by so many rows; the ends stop it.
-    pub fn step(&mut self, by: isize, items: &[PaneItem<'_>]) {
-        let last = items.len().saturating_sub(1);
-        self.to(self.place(items).saturating_add_signed(by).min(last), items);
+    pub fn step(&mut self, by: isize, rows: &PaneRows<'_>) {
+        let last = rows.len().saturating_sub(1);
+        self.to(self.place(rows).saturating_add_signed(by).min(last), rows);
     }
 
     /// Selects a row by its place.
-    pub fn to(&mut self, index: usize, items: &[PaneItem<'_>]) {
-        self.index = index.min(items.len().saturating_sub(1));
-        self.id = items.get(self.index).map(PaneItem::id);
+    pub fn to(&mut self, index: usize, rows: &PaneRows<'_>) {
+        self.index = index.min(rows.len().saturating_sub(1));
+        self.id = rows.get(self.index).as_ref().map(PaneItem::id);
     }
 }

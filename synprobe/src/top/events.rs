@@ -16,12 +16,14 @@ use crate::{
 const KEPT: usize = 500;
 
 /// One line that `watch` has a row for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct TopEvent {
     /// Counts the events of the run.
     pub(super) serial: u64,
     clock: WallClock,
     line: Line,
+    /// Its row, as wide as it was drawn last: the same in the next frame.
+    row: Mutex<Option<(usize, String)>>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +79,7 @@ impl View for EventTail {
                 serial,
                 clock,
                 line,
+                row: Mutex::default(),
             }));
             kept.events.truncate(KEPT);
         }
@@ -91,6 +94,16 @@ impl View for EventTail {
 impl TopEvent {
     /// Its row, at most so many columns wide.
     pub(super) fn text(&self, columns: usize) -> String {
+        let mut row = self.row.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = row.as_ref().filter(|(wide, _)| *wide == columns) {
+            return text.clone();
+        }
+        let text = self.laid_out(columns);
+        *row = Some((columns, text.clone()));
+        text
+    }
+
+    fn laid_out(&self, columns: usize) -> String {
         let options = TextOptions {
             style: Style::plain(columns),
             ..TextOptions::default()
@@ -106,7 +119,7 @@ impl TopEvent {
 
     /// The event as `watch` prints it, and its line in JSON (docs/events.md), one member a line.
     pub(super) fn page(&self, page: &mut PageText) {
-        page.within(0, "", &self.text(usize::MAX / 2), Tone::Strong);
+        page.within(0, "", &self.laid_out(usize::MAX / 2), Tone::Strong);
         page.heading("Its line (--format json)");
         // A quotation mark within a text is escaped: it follows no comma.
         let json = line_to_json(&self.line, self.clock).unwrap_or_default();

@@ -113,7 +113,7 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
             "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
         }
         (false, _) if app.has_problem_page() => {
-            "↑↓ scroll  Enter handshakes  c copy commands  Esc back  e explain  ? help  q quit"
+            "↑↓ scroll  Enter handshakes  c copy  Esc back  e explain  ? help  q quit"
         }
         (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
     };

@@ -187,9 +187,9 @@ impl App {
                 });
             }
             KeyCode::Enter | KeyCode::Right => {
-                let items = self.items(self.pane);
-                let chosen = items.get(self.cursors[at].place(&items));
-                match chosen.map(PaneItem::id) {
+                let rows = self.rows(self.pane);
+                let chosen = rows.get(self.cursors[at].place(&rows));
+                match chosen.as_ref().map(PaneItem::id) {
                     Some(RowId::Network(net, _)) => self.list_peers_of(&net),
                     Some(id) => self.open(PageKind::Row(id)),
                     None => (),
@@ -218,7 +218,7 @@ impl App {
     fn step(&mut self, by: isize) {
         let at = self.pane.index();
         let mut cursor = std::mem::take(&mut self.cursors[at]);
-        cursor.step(by, &self.items(self.pane));
+        cursor.step(by, &self.rows(self.pane));
         self.cursors[at] = cursor;
     }
 

@@ -12,10 +12,14 @@ mod header;
 mod help;
 mod item;
 mod keys;
+#[cfg(test)]
+mod many_tests;
 mod networks;
 mod not_seen;
 mod observed;
+mod open_counts;
 mod order;
+mod ordered;
 mod pane;
 mod query;
 mod rows;

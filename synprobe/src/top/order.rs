@@ -5,27 +5,27 @@ use std::cmp::Reverse;
 use super::{item::PaneItem, networks::PeerNetwork, pane::Pane};
 use crate::model::{Listener, Peer, UnderWay};
 
-/// Sorts them. Rows that are alike keep their order. `open_of`: the handshakes in progress of a peer.
+/// Sorts them; with each goes its place in the state. Rows that are alike keep their order. `open_of`: the handshakes in progress of a peer.
 pub(super) fn sort(
     pane: Pane,
     order: usize,
-    items: &mut [PaneItem<'_>],
+    items: &mut [(u32, PaneItem<'_>)],
     open_of: impl Fn(&Peer) -> u64,
 ) {
     match pane {
         Pane::Problems => problems(order, items),
-        Pane::Listeners => items.sort_by_key(|item| match item {
+        Pane::Listeners => items.sort_by_key(|(_, item)| match item {
             PaneItem::Listener(l) => Reverse(listener(order, l)),
             _ => Reverse((0, 0)),
         }),
         Pane::Events if order == 1 => items.reverse(),
         // They are in this order.
         Pane::Events => (),
-        Pane::Handshakes => items.sort_by_key(|item| match item {
+        Pane::Handshakes => items.sort_by_key(|(_, item)| match item {
             PaneItem::Handshake(h) => handshake(order, h),
             _ => (0, None),
         }),
-        Pane::Peers => items.sort_by_key(|item| match item {
+        Pane::Peers => items.sort_by_key(|(_, item)| match item {
             PaneItem::Peer(p) if order == 1 => (Reverse(open_of(p)), None),
             PaneItem::Peer(p) => peer(order, p),
             PaneItem::Network(n) => network(order, n),
@@ -34,8 +34,8 @@ pub(super) fn sort(
     }
 }
 
-fn problems(order: usize, items: &mut [PaneItem<'_>]) {
-    items.sort_by_key(|item| match (item, order) {
+fn problems(order: usize, items: &mut [(u32, PaneItem<'_>)]) {
+    items.sort_by_key(|(_, item)| match (item, order) {
         (PaneItem::Problem(p), 1) => Reverse(p.open),
         (PaneItem::Problem(p), 2) => Reverse(p.handshakes),
         (PaneItem::Problem(p), 3) => Reverse(u64::MAX - p.life.since_ns),

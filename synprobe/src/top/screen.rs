@@ -52,13 +52,13 @@ pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
     };
     for pane in Pane::ALL {
         lines.extend(table_of(app, observed, pane, columns, LISTED + 1, false));
-        let more = app.items(pane).len().saturating_sub(LISTED);
+        let more = app.rows(pane).len().saturating_sub(LISTED);
         if more > 0 {
             let more = format!(" … {more} more");
             lines.push(StyledLine::new(lang.say(&more), Tone::Weak));
         }
     }
-    for item in app.items(Pane::Problems) {
+    for item in app.rows(Pane::Problems).iter() {
         let PaneItem::Problem(p) = item else { continue };
         lines.push(StyledLine::default());
         lines.push(StyledLine::new(
@@ -88,7 +88,7 @@ fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<Styl
     let lines = match &page.kind {
         PageKind::Row(id) => match app.find(id) {
             Some(item) => {
-                let context = RowContext::new(observed, &app.by_peer, columns, lang);
+                let context = RowContext::new(observed, &app.open_counts, columns, lang);
                 detail::page(&item, observed, &context, columns)
             }
             None => gone(),
@@ -190,7 +190,7 @@ fn room_below(rows: usize) -> Option<RoomBelow> {
 fn wanted_heights(app: &App, rows: usize) -> [usize; 5] {
     Pane::ALL.map(|pane| match pane {
         Pane::Events if rows < HIGH && app.pane != pane => 0,
-        _ => app.items(pane).len().max(1) + 1,
+        _ => app.rows(pane).len().max(1) + 1,
     })
 }
 
@@ -231,21 +231,19 @@ fn table_of(
     }
     let lang = app.look.lang;
     let snapshot = &observed.status.snapshot;
-    let context = RowContext::new(observed, &app.by_peer, columns, lang);
-    let items = app.items(pane);
+    let context = RowContext::new(observed, &app.open_counts, columns, lang);
+    let items = app.rows(pane);
     let room = height.saturating_sub(1);
     let place = app.cursors[pane.index()].place(&items);
     let first = place
         .saturating_sub(room / 2)
         .min(items.len().saturating_sub(room));
     let is_chosen = is_live && pane == app.pane;
-    let shown: Vec<table::TableRow> = items
-        .iter()
-        .enumerate()
-        .skip(first)
+    let shown: Vec<table::TableRow> = (first..items.len())
         .take(room)
+        .filter_map(|at| Some((at, items.get(at)?)))
         .map(|(at, item)| {
-            let mut row = rows::row(item, &context);
+            let mut row = rows::row(&item, &context);
             row.is_marked = is_live && at == place && (is_chosen || pane == Pane::Problems);
             if row.is_marked && is_chosen {
                 row.tone = Tone::Selected;

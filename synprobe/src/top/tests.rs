@@ -120,8 +120,8 @@ fn a_selection_follows_its_row() {
     press(&mut app, KeyCode::Down);
     press(&mut app, KeyCode::Down);
     let chosen = |app: &App| {
-        let items = app.items(Pane::Handshakes);
-        format!("{:?}", items[app.cursors[2].place(&items)].id())
+        let rows = app.rows(Pane::Handshakes);
+        format!("{:?}", rows.get(app.cursors[2].place(&rows)).unwrap().id())
     };
     assert_eq!(chosen(&app), "Handshake(3)");
     // By retransmissions it is another place, and the same row.
@@ -148,7 +148,7 @@ fn a_selection_follows_its_row() {
 fn orders_go_round_and_the_default_is_the_engines() {
     let mut app = app(3);
     let order = |app: &App| -> Vec<String> {
-        app.items(app.pane)
+        app.rows(app.pane)
             .iter()
             .map(|item| format!("{:?}", item.id()))
             .collect()
@@ -178,9 +178,9 @@ fn a_filter_narrows_every_pane_and_a_wrong_one_is_told() {
     let mut app = app(3);
     type_text(&mut app, "/port:443");
     press(&mut app, KeyCode::Enter);
-    assert_eq!(app.items(Pane::Problems).len(), 0);
-    assert_eq!(app.items(Pane::Listeners).len(), 1);
-    assert_eq!(app.items(Pane::Handshakes).len(), 0);
+    assert_eq!(app.rows(Pane::Problems).len(), 0);
+    assert_eq!(app.rows(Pane::Listeners).len(), 1);
+    assert_eq!(app.rows(Pane::Handshakes).len(), 0);
     let lines = shown(&app, 80, 24);
     assert!(lines[1].ends_with("filter port:443"), "{lines:?}");
     type_text(&mut app, "/x");
@@ -192,11 +192,11 @@ fn a_filter_narrows_every_pane_and_a_wrong_one_is_told() {
     press(&mut app, KeyCode::Esc);
     assert_eq!(app.query.text, "port:443");
     press(&mut app, KeyCode::Esc);
-    assert_eq!(app.items(Pane::Handshakes).len(), 3);
+    assert_eq!(app.rows(Pane::Handshakes).len(), 3);
     type_text(&mut app, "rr");
     assert_eq!(app.role, Some(Role::Client));
-    assert_eq!(app.items(Pane::Handshakes).len(), 0);
-    assert_eq!(app.items(Pane::Problems).len(), 0);
+    assert_eq!(app.rows(Pane::Handshakes).len(), 0);
+    assert_eq!(app.rows(Pane::Problems).len(), 0);
     // q in the line of the filter is a letter.
     type_text(&mut app, "/q");
     assert!(app.typing.is_some());
@@ -243,7 +243,7 @@ fn a_paused_screen_stays_and_a_paused_replay_moves() {
     let mut app = app(3);
     assert_eq!(press(&mut app, KeyCode::Char(' ')), KeyRequest::Pause(true));
     app.observe(observed(1));
-    assert_eq!(app.items(Pane::Handshakes).len(), 3);
+    assert_eq!(app.rows(Pane::Handshakes).len(), 3);
     assert!(shown(&app, 80, 24)[1].starts_with("PAUSED"));
     let mut moved = observed(1);
     moved.position = Some(ReplayPosition {
@@ -252,7 +252,7 @@ fn a_paused_screen_stays_and_a_paused_replay_moves() {
         is_last: false,
     });
     app.observe(moved);
-    assert_eq!(app.items(Pane::Handshakes).len(), 1);
+    assert_eq!(app.rows(Pane::Handshakes).len(), 1);
     assert!(shown(&app, 80, 24)[0].contains("replay 5.0 s of 8.0 s"));
     assert_eq!(
         press(&mut app, KeyCode::Char(' ')),

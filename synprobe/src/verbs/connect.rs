@@ -14,7 +14,7 @@ use crate::{
     preflight,
     sys::netns::{NetNs, NetnsError},
     util::format,
-    view::{Discarded, Style, TextOptions, TextView, View, WallClock, fill},
+    view::{Discarded, Style, TextOptions, TextView, View, WallClock, columns, fill, remedy},
 };
 
 pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
@@ -125,15 +125,7 @@ fn laid_out(page: &str, style: Style) -> String {
         let indent = &line[..line.len() - body.len()];
         let lines = match (fits, body.strip_prefix("try: ")) {
             (false, _) => vec![line.to_owned()],
-            // A command stays whole, so that it can be copied.
-            (true, Some(steps)) => steps
-                .split("; ")
-                .enumerate()
-                .map(|(n, step)| match n {
-                    0 => format!("{indent}try: {step}"),
-                    _ => format!("{indent}     {step}"),
-                })
-                .collect(),
+            (true, Some(remedy)) => steps(indent, remedy, style.width),
             (true, None) => fill(indent, &format!("{indent}  "), body, style.width),
         };
         for line in lines {
@@ -142,6 +134,39 @@ fn laid_out(page: &str, style: Style) -> String {
         }
     }
     text
+}
+
+/// The steps of a remedy. A command stays whole, so that it can be copied: where it does not fit behind its sentence, it
+/// has a line of its own.
+fn steps(indent: &str, remedy: &str, width: usize) -> Vec<String> {
+    let (steps, comment) = remedy::steps(remedy);
+    let next = format!("{indent}     ");
+    let mut lines = Vec::new();
+    for (n, step) in steps.iter().enumerate() {
+        let first = match n {
+            0 => format!("{indent}try: "),
+            _ => next.clone(),
+        };
+        let colon = match step.sentence.is_empty() || step.command.is_empty() {
+            true => "",
+            false => ":",
+        };
+        let sentence = format!("{}{colon}", step.sentence);
+        let whole = format!("{sentence} {}", step.command);
+        let whole = format!("{first}{}", whole.trim());
+        if columns(&whole) <= width || step.sentence.is_empty() {
+            lines.push(whole);
+            continue;
+        }
+        lines.extend(fill(&first, &next, &sentence, width));
+        if !step.command.is_empty() {
+            lines.push(format!("{next}  {}", step.command));
+        }
+    }
+    if !comment.is_empty() {
+        lines.extend(fill(&next, &next, &format!("({comment})"), width));
+    }
+    lines
 }
 
 fn code(body: &str) -> &'static str {
@@ -160,4 +185,30 @@ fn own_netns() -> Result<NetNs, NetnsError> {
     let here = NetNs::current()?;
     let named = NetNs::resolve(&std::process::id().to_string());
     Ok(named.ok().filter(|ns| *ns == here).unwrap_or(here))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_does_not_fit_has_its_own_line() {
+        let remedy =
+            "look whether anything listens there: ss -ltn 'sport = :9'; else ask the firewall";
+        assert_eq!(
+            steps("   ", remedy, 80),
+            [
+                "   try: look whether anything listens there: ss -ltn 'sport = :9'",
+                "        else ask the firewall"
+            ]
+        );
+        assert_eq!(
+            steps("   ", remedy, 45),
+            [
+                "   try: look whether anything listens there:",
+                "          ss -ltn 'sport = :9'",
+                "        else ask the firewall"
+            ]
+        );
+    }
 }

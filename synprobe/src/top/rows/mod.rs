@@ -5,20 +5,19 @@ mod listeners;
 mod peers;
 mod problems;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
-
 pub(super) use handshakes::{next_transmission, remaining};
 
 use super::{
     Observed,
     item::PaneItem,
+    open_counts::OpenCounts,
     pane::Pane,
     style::Tone,
     table::{TableColumn, TableRow},
 };
 use crate::{
     lang::Lang,
-    model::{HandshakeLines, Role, UnderWay, WallClock},
+    model::{HandshakeLines, UnderWay, WallClock},
 };
 
 /// Columns of the mark before a row.
@@ -28,7 +27,7 @@ const MARK: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowContext<'s> {
     /// Handshakes in progress, of those that are listed.
-    pub by_peer: &'s HashMap<(IpAddr, Role), u64>,
+    pub open_counts: &'s OpenCounts,
     /// Handshakes in progress that are listed.
     pub open: &'s [UnderWay],
     /// Not all of them are listed.
@@ -48,31 +47,25 @@ pub(super) struct RowContext<'s> {
 }
 
 impl<'s> RowContext<'s> {
-    /// Of one moment. `by_peer`: handshakes in progress, of those that are listed. `wide`: columns of the screen.
+    /// Of one moment. `wide`: columns of the screen.
     pub fn new(
         observed: &'s Observed,
-        by_peer: &'s HashMap<(IpAddr, Role), u64>,
+        open_counts: &'s OpenCounts,
         wide: usize,
         lang: Lang,
     ) -> Self {
         let status = &observed.status;
         let snapshot = &status.snapshot;
-        let named = |name: &Option<Arc<str>>| name.as_deref() != Some("host");
         Self {
             lang,
-            by_peer,
+            open_counts,
             wide,
             open: &snapshot.open,
             has_more_open: snapshot.open_total > snapshot.open.len(),
             now_ns: status.at_ns,
             clock: status.clock,
             is_quiet: snapshot.start.handshake_lines == HandshakeLines::Trouble,
-            has_netns: snapshot.listeners.iter().any(|l| named(&l.netns_name))
-                || snapshot.problems.iter().any(|p| named(&p.netns_name))
-                || snapshot
-                    .open
-                    .iter()
-                    .any(|h| named(&h.connection.netns_name)),
+            has_netns: open_counts.has_netns,
         }
     }
 }

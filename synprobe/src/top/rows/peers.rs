@@ -50,8 +50,6 @@ pub(super) fn cells(p: &Peer, context: &RowContext<'_>) -> Vec<String> {
 
 /// The same cells of a network: the median of its peers' handshakes is not known.
 pub(super) fn cells_of_network(n: &PeerNetwork, context: &RowContext<'_>) -> Vec<String> {
-    let listed = context.by_peer.iter();
-    let own = listed.filter(|((peer, role), _)| *role == n.role && n.net.contains(peer));
     let peers = if n.peers == 1 { "peer" } else { "peers" };
     let mut cells = vec![
         format!("{} ({} {peers})", n.net, n.peers),
@@ -59,7 +57,7 @@ pub(super) fn cells_of_network(n: &PeerNetwork, context: &RowContext<'_>) -> Vec
         format!(
             "{}{}",
             at_least(context),
-            own.map(|(_, open)| open).sum::<u64>()
+            context.open_counts.of_network(n.net, n.role)
         ),
         n.failed.to_string(),
     ];
@@ -80,7 +78,7 @@ fn at_least(context: &RowContext<'_>) -> &'static str {
 }
 
 fn in_progress(p: &Peer, context: &RowContext<'_>) -> String {
-    let listed = context.by_peer.get(&(p.peer_addr, p.role)).unwrap_or(&0);
+    let listed = context.open_counts.of_peer(p.peer_addr, p.role);
     format!("{}{listed}", at_least(context))
 }
 

@@ -28,12 +28,14 @@ use tokio::{
 use feed::{Feed, LiveFeed, ReplayFeed};
 
 use super::{
-    FAILED, Failure, USAGE, failure, log_output, raise_priority, replay, terminal, watch_options,
+    FAILED, Failure, USAGE, failure, log_output, raise_priority, replay, tables, terminal,
+    watch_options,
 };
 use crate::{
     cli::TopArgs,
     filter::Detail,
     lang::Lang,
+    model::UnderWay,
     pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
     status::{Served, StatusQueries},
@@ -45,7 +47,13 @@ use crate::{
 /// How often there is a new state where nothing else is asked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Handshakes in progress that are listed, at most; the header counts all.
-const MOST_OPEN: usize = 20_000;
+const MOST_OPEN: u64 = 100_000;
+/// What one of them takes, bytes: itself, its gaps, its place in the order, and its peer's counts.
+const OPEN_BYTES: u64 = size_of::<UnderWay>() as u64 + 160;
+/// The state that is shown, and the next one.
+const STATES: u64 = 2;
+/// The lists take this part of `--max-memory` at most.
+const LIST_SHARE: u64 = 3;
 /// A terminal that takes nothing for so long is left as it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -66,15 +74,18 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
         true => Detail::Handshakes,
         false => Detail::Quiet { slow: args.slow },
     };
-    let options = WatchOptions {
+    let mut options = WatchOptions {
         window: Some(args.window),
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
+    let most_open = most_open(args);
+    let lists = most_open * OPEN_BYTES * STATES;
+    options.tables = tables(&args.tuning, u64::from(options.ring_bytes) + lists);
     raise_priority(detail);
     let (sender, receiver) = requests::channel(1);
     let queries = StatusQueries {
         requests: receiver,
-        most_open: Some(MOST_OPEN),
+        most_open: Some(most_open as usize),
     };
     let slow_us = (!args.every).then_some(args.slow.as_micros() as u64);
     let events = EventTail::default();
@@ -93,6 +104,12 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     shown
 }
 
+/// How many handshakes in progress are listed.
+fn most_open(args: &TopArgs) -> u64 {
+    let share = args.tuning.max_memory / LIST_SHARE;
+    (share / (OPEN_BYTES * STATES)).min(MOST_OPEN)
+}
+
 fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
     let recording = Recording::open(file).map_err(replay::failure)?;
     let slow_us = recording.config.detail().slow_us().map(u64::from);
@@ -107,8 +124,9 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
         count: None,
     };
     let events = ReplayedEvents::default();
+    let most_open = most_open(args) as usize;
     let player =
-        Player::open(options, args.window, MOST_OPEN, events.outputs()).map_err(replay::failure)?;
+        Player::open(options, args.window, most_open, events.outputs()).map_err(replay::failure)?;
     let notes: Vec<String> = missing.into_iter().chain(player.damage.clone()).collect();
     for line in &notes {
         eprintln!(
