@@ -3,7 +3,7 @@
 use std::{
     io::ErrorKind,
     net::TcpStream,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -127,8 +127,8 @@ pub fn follows_the_run() -> Result<()> {
     let page = until(&agent, "/?still", &[&in_trouble])?;
     ensure!(!page.contains("http-equiv=\"refresh\""), "{page}");
 
-    // The agent's counters have as many.
-    let scrape = agent.scrape()?;
+    // The agent's counters have as many, in a state that is as young as the page.
+    let scrape = agent.scrape_since(SystemTime::now().duration_since(UNIX_EPOCH)?)?;
     let ended: f64 = scrape
         .iter()
         .filter(|(name, _)| {

@@ -109,6 +109,7 @@ impl LiveReport {
     fn line(&mut self, line: &Line, clock: WallClock) -> io::Result<()> {
         if let Body::Start(start) = &line.body {
             self.start = Some((line.mono_ns, start.clone()));
+            self.parts.clear();
             self.begin(line.mono_ns, clock);
             if let Some(part) = self.parts.back_mut() {
                 part.before = Some(CountedBefore {
@@ -164,6 +165,11 @@ impl LiveReport {
 
     /// Takes in a status that somebody asked for: the queues, and what is only counted.
     pub fn observe(&mut self, status: &RunStatus) {
+        if self.start.is_none() {
+            // Somebody asks before the first line has come.
+            self.start = Some((status.at_ns, status.snapshot.start.clone()));
+            self.begin(status.at_ns, status.clock);
+        }
         if self.parts.is_empty() || status.at_ns <= self.last_ns.saturating_sub(SHOWN_NS) {
             return;
         }
