@@ -232,7 +232,7 @@ mod tests {
         let metrics = Rendering::Metrics(TextFormat::OpenMetrics);
         for _ in 0..9 {
             assert_eq!(body(&first, metrics), "1");
-            assert_eq!(body(&first, Rendering::Page), "2");
+            assert_eq!(body(&first, Rendering::Problems), "2");
         }
         assert_eq!(body(&second, metrics), "3", "a newer one is shown");
         assert_eq!(body(&first, metrics), "4");

@@ -56,10 +56,7 @@ pub fn write(release: &Release) -> Result<PathBuf> {
     made?;
     let text = text.with_context(|| file.display().to_string())?;
     let linked = licences::linked(target)?;
-    let text = narrowed(
-        &text.replace(&format!("file://{}", root().display()), "file://"),
-        &linked,
-    )?;
+    let text = narrowed(&without_root(&text)?, &linked)?;
     let name = format!(
         "synprobe-{}-{}.cdx.json",
         release.version,
@@ -80,6 +77,16 @@ fn remove_scratch() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Without the folder of the tree, which is another one on each machine. The tool writes it as in an URL (`%20`).
+fn without_root(text: &str) -> Result<String> {
+    let bom: Value = serde_json::from_str(text)?;
+    let own = reference(&bom["metadata"]["component"]);
+    let path = own.strip_prefix("path+file://");
+    let root = path.and_then(|path| path.split_once("/synprobe#"));
+    let (root, _) = root.with_context(|| format!("{own} is no path of the tree"))?;
+    Ok(text.replace(&format!("file://{root}"), "file://"))
 }
 
 /// The tool unites the features of the whole workspace, so it names crates of the tests. Only what is linked stays.
@@ -127,6 +134,19 @@ fn reference(component: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_names_no_folder_of_this_machine() {
+        let text = r#"{"metadata": {"component": {"bom-ref": "path+file:///a%20b/c/synprobe#0.1.0"}},
+            "components": [{"bom-ref": "path+file:///a%20b/c/synprobe-common#0.1.0"}]}"#;
+        let text = without_root(text).unwrap_or_default();
+        assert!(
+            text.contains("\"path+file:///synprobe-common#0.1.0\""),
+            "{text}"
+        );
+        assert!(!text.contains("a%20b"), "{text}");
+        assert!(without_root(r#"{"metadata": {"component": {"bom-ref": "A"}}}"#).is_err());
+    }
 
     /// What is linked stays, with its edges; what is not goes.
     #[test]
