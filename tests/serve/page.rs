@@ -13,9 +13,9 @@ use synprobe_tests::binary::netns_path;
 use crate::agent::Agent;
 
 /// A page comes within this time: a problem is judged once a second, and a page is used again for five.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Longer than a page is used again: each problem is on one. And short: a problem closes soon.
-const WINDOW: &str = "10s";
+const WINDOW: &str = "20s";
 /// Refused connects before the first page.
 const FIRST: u64 = 5;
 /// And after it.

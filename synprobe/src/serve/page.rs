@@ -14,6 +14,7 @@ use crate::{
     lang::Lang,
     model::Counted,
     report::{LiveOutput, LiveReport},
+    sys::clock::thread_cpu,
 };
 
 /// Handshakes in progress that are judged for the page; of more, the oldest of each kind. The run does that between
@@ -21,7 +22,7 @@ use crate::{
 const JUDGED: usize = 1000;
 /// A page is used again for this time.
 const FRESH: Duration = Duration::from_secs(5);
-/// And for this many times as long as it took.
+/// And for this many times the CPU time that it took.
 const PAUSE: u32 = 50;
 /// A browser asks again after this time, seconds.
 const REFRESH_S: u32 = 15;
@@ -74,7 +75,7 @@ impl LivePage {
         let live = Arc::clone(&self.live);
         let refresh_s = (!is_still).then_some(REFRESH_S);
         let task = tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
+            let began = thread_cpu();
             // Only its copy is made while the output waits.
             let report = live
                 .lock()
@@ -82,7 +83,7 @@ impl LivePage {
                 .at(&status, refresh_s);
             (
                 report.map(|report| report.html(&Counted::default())),
-                began.elapsed(),
+                thread_cpu().saturating_sub(began),
             )
         });
         // It panicked, or the runtime ends; or the first line of the run has not come yet.
