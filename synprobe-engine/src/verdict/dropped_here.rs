@@ -22,6 +22,13 @@ pub(super) fn is_of_a_router(d: &DroppedPacket, h: &Handshake) -> bool {
     d.netns != h.connection.netns && NOBODYS.contains(&&*d.reason)
 }
 
+/// Whether a RST of the peer ended a half-open, and the packet has only its addresses and ports: whoever has a
+/// namespace can drop such packets.
+fn is_beside_a_reset(d: &DroppedPacket, h: &Handshake) -> bool {
+    let was_reset = h.outcome == Outcome::Reset && h.facts.reset_seen;
+    was_reset && d.netns != h.connection.netns && d.is_of(h) != DropIsOf::This
+}
+
 /// Packets of a handshake that this host dropped, and that held it up.
 fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
     let answered = h.outcome == Outcome::Unreachable;
@@ -40,6 +47,7 @@ fn decisive<'s>(h: &Handshake, context: &'s Context) -> Vec<&'s DroppedPacket> {
             let is_its_own = c.role == Role::Client && d.is_of(h) == DropIsOf::This;
             d.netns == c.netns || is_own_syn || is_its_own || !NOBODYS.contains(&&*d.reason)
         })
+        .filter(|d| !is_beside_a_reset(d, h))
         // ICMP and errno report an unanswered neighbour query too.
         .filter(|d| !(answered && (d.is_of_neighbour() || is_of_a_router(d, h))))
         .collect()
@@ -390,6 +398,24 @@ mod tests {
              3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(judgement.remedy.as_deref(), Some("nft list ruleset"));
+    }
+
+    #[test]
+    fn issue20_a_reset_half_open_is_not_explained_by_packets_that_only_look_alike() {
+        let mut h = half_open(Outcome::Reset);
+        let elsewhere = |h: &Handshake| {
+            let mut context = Context::default();
+            let mut drop = discard(h, Packet::SynAck, 4);
+            drop.netns += 1;
+            context.note_drop(drop);
+            judged(h, context).verdict
+        };
+        assert_eq!(elsewhere(&h), Some(VerdictKind::DroppedHere));
+        h.facts.reset_seen = true;
+        assert_eq!(elsewhere(&h), Some(VerdictKind::PeerReset));
+        // In its own namespace the packet was its own.
+        let own = judged(&h, dropping(&h, Packet::SynAck));
+        assert_eq!(own.verdict, Some(VerdictKind::DroppedHere));
     }
 
     #[test]
