@@ -100,8 +100,9 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
     ),
 ];
 /// The same of the program.
-const FIRST_STEPS: [&str; 2] = [
+const FIRST_STEPS: &[&str] = &[
     "sudo synprobe diagnose                # what is wrong on this host?",
+    #[cfg(feature = "top")]
     "sudo synprobe top                     # the same, live",
 ];
 
@@ -117,7 +118,7 @@ pub(super) fn with_headings(command: Command) -> Command {
         .get_subcommands()
         .map(|verb| verb.get_name().to_owned())
         .collect();
-    let command = command.after_help(examples(&FIRST_STEPS));
+    let command = command.after_help(examples(FIRST_STEPS));
     verbs.into_iter().fold(command, |command, name| {
         let own = LONG_ONLY_OF.iter().find(|(of, _)| *of == name);
         let own = own.map_or(&[][..], |(_, options)| *options);

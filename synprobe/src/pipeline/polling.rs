@@ -89,6 +89,14 @@ impl Polling {
         !self.under_way && self.due <= Instant::now()
     }
 
+    /// The next tick, where it is meant for `tick`: earlier if a round is due earlier.
+    pub fn next_tick(&self, tick: Instant) -> Instant {
+        match self.due > Instant::now() {
+            true => tick.min(self.due),
+            false => tick,
+        }
+    }
+
     /// What a round found; `None`: the poller is gone.
     pub async fn report(&mut self) -> Option<Report> {
         self.reports.recv().await

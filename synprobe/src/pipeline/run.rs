@@ -295,6 +295,10 @@ impl Run {
             self.request_poll(false)?;
         } else {
             self.request_look_ups();
+            if !is_calm {
+                // A half-open may live for no longer than the time to the tick after that.
+                self.tick = self.polling.next_tick(self.tick);
+            }
         }
         self.judge_problems()
     }
