@@ -253,7 +253,7 @@ impl<R: Read> Reader<R> {
             .and_then(|()| SegmentHeader::decode(prefix.minor, &raw));
         match decoded {
             Ok(_) if prefix.tag == self.segment.tag && prefix.sequence == self.segment.sequence => {
-                self.segment.sequence += 1;
+                self.segment.sequence = prefix.sequence.saturating_add(1);
             }
             Ok(header) => {
                 self.switch(header, prefix.tag);
