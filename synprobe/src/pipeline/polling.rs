@@ -89,12 +89,11 @@ impl Polling {
         !self.under_way && self.due <= Instant::now()
     }
 
-    /// The next tick, where it is meant for `tick`: earlier if a round is due earlier.
-    pub fn next_tick(&self, tick: Instant) -> Instant {
-        match self.due > Instant::now() {
-            true => tick.min(self.due),
-            false => tick,
-        }
+    /// When to see again whether a round is due: after `pause` at the latest.
+    pub fn next_tick(&self, pause: Duration) -> Instant {
+        let now = Instant::now();
+        let due = Some(self.due).filter(|due| *due > now);
+        due.map_or(now + pause, |due| due.min(now + pause))
     }
 
     /// What a round found; `None`: the poller is gone.

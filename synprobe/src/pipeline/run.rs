@@ -276,7 +276,7 @@ impl Run {
 
     fn tick(&mut self) -> Result<(), WatchError> {
         let is_calm = self.polling.calm && !self.enricher.holds_any();
-        self.tick = Instant::now() + if is_calm { CALM } else { TICK };
+        self.tick = self.polling.next_tick(if is_calm { CALM } else { TICK });
         self.count_losses()?;
         if let Some(lost) = self.losses.relieve(&mut self.probes) {
             self.core.feed(lost);
@@ -295,10 +295,6 @@ impl Run {
             self.request_poll(false)?;
         } else {
             self.request_look_ups();
-            if !is_calm {
-                // A half-open may live for no longer than the time to the tick after that.
-                self.tick = self.polling.next_tick(self.tick);
-            }
         }
         self.judge_problems()
     }
