@@ -172,10 +172,6 @@ fn told(scenario: &'static dyn Scenario, family: SocketFamily) -> Result<()> {
         *right += usize::from(s.is_right());
     }
     for (cause, (all, right)) in causes {
-        if right == 0 && cause.name() == "asymmetric-nat" {
-            // On a busy host the route of the answers is known too late, and the verdict is peer-silent, likely.
-            bail!(Undecided(format!("no way back:\n{matrix}")));
-        }
         // Each line, too: it says what was missing.
         let told = || {
             run.lines

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::mpsc::{SyncSender, TrySendError},
+    sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
@@ -122,18 +122,13 @@ impl Run {
         self.core.feed(Input::PollBegins);
         let mut named = std::mem::take(&mut self.named);
         named.extend(self.core.engine.namespaces());
-        let mut paths = std::mem::take(&mut self.polling.paths);
-        let mut routes = std::mem::take(&mut self.polling.routes);
-        let questions = self.core.engine.questions();
-        paths.extend(questions.paths);
-        routes.extend(questions.routes);
-        let mut destinations = std::mem::take(&mut self.polling.destinations);
-        destinations.extend(questions.destinations);
+        self.take_questions();
+        let polling = &mut self.polling;
         let request = Request::Round {
             named,
-            paths,
-            routes,
-            destinations,
+            paths: std::mem::take(&mut polling.paths),
+            routes: std::mem::take(&mut polling.routes),
+            destinations: std::mem::take(&mut polling.destinations),
             all,
             callers: self.core.engine.is_quiet(),
         };
@@ -141,31 +136,32 @@ impl Run {
         Ok(())
     }
 
+    /// The engine's questions wait for the next request. Returns those about what has become of half-opens.
+    fn take_questions(&mut self) -> Vec<Tuple> {
+        let questions = self.core.engine.questions();
+        let polling = &mut self.polling;
+        polling.paths.extend(questions.paths);
+        polling.routes.extend(questions.routes);
+        polling.destinations.extend(questions.destinations);
+        questions.fates
+    }
+
     /// Asks for routes and paths alone, where no round is due: a half-open may end, and its route change, before the
     /// next one. They may take the share of a core that rounds may take.
     pub(super) fn request_look_ups(&mut self) {
+        if self.polling.under_way || self.polling.look_ups_due > Instant::now() {
+            return;
+        }
+        self.take_questions();
         let polling = &mut self.polling;
-        if polling.under_way || polling.look_ups_due > Instant::now() {
+        if polling.paths.is_empty() && polling.routes.is_empty() {
             return;
         }
-        let questions = self.core.engine.questions();
-        polling.destinations.extend(questions.destinations);
-        let (paths, routes) = (questions.paths, questions.routes);
-        if paths.is_empty() && routes.is_empty() {
-            return;
-        }
-        match polling
-            .requests
-            .try_send(Request::LookUps { paths, routes })
-        {
-            Ok(()) => polling.under_way = true,
-            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
-                if let Request::LookUps { paths, routes } = request {
-                    polling.paths.extend(paths);
-                    polling.routes.extend(routes);
-                }
-            }
-        }
+        let request = Request::LookUps {
+            paths: std::mem::take(&mut polling.paths),
+            routes: std::mem::take(&mut polling.routes),
+        };
+        polling.under_way = polling.requests.try_send(request).is_ok();
     }
 
     /// What was looked up between two rounds → inputs.
@@ -361,12 +357,9 @@ impl Run {
                     .namespace(netns, &mut |input| core.feed(input));
             }
             self.core.feed(Input::Dump(Box::new(dump)));
-            let questions = self.core.engine.questions();
-            self.polling.paths.extend(questions.paths);
-            self.polling.routes.extend(questions.routes);
-            self.polling.destinations.extend(questions.destinations);
-            if !questions.fates.is_empty() {
-                let fates = self.polling.ask(questions.fates).await;
+            let fates = self.take_questions();
+            if !fates.is_empty() {
+                let fates = self.polling.ask(fates).await;
                 // Those that ended with an event are reported by it.
                 sleep(SETTLE).await;
                 self.drain_all();
