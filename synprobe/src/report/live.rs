@@ -11,13 +11,13 @@ use std::{
 
 use synprobe_ebpf::histogram::BUCKETS;
 
-use super::{HtmlReport, Now, ReportBounds};
+use super::{HtmlReport, Now, ReportBounds, cards};
 use crate::{
     engine::HandshakeStats,
     lang::Lang,
     model::{Body, End, Handshake, Line, QueueSample, RetransmitKind, Role, Start, WallClock},
     status::RunStatus,
-    view::{Page, View, rfc3339},
+    view::{Page, View},
 };
 
 /// The page has at least this much of the past, where the run is that old; at most twice as much while lines come.
@@ -201,10 +201,7 @@ impl LiveReport {
     pub fn at(&self, status: &RunStatus, refresh_s: Option<u32>) -> Option<HtmlReport> {
         let part = self.parts.front()?;
         let (began_ns, _) = self.start.as_ref()?;
-        let second = |at_ns: u64| {
-            let time = rfc3339(status.clock, at_ns);
-            time.get(..19).unwrap_or(&time).replace('T', " ") + " UTC"
-        };
+        let second = |at_ns: u64| cards::second(status.clock, at_ns) + " UTC";
         let mut report = part.report.clone();
         let before = part.before.as_ref();
         let now = Now {
@@ -273,10 +270,8 @@ impl HtmlReport {
                 body,
             })
             .collect();
-        for line in &lines {
-            if let Body::End(_) = line.body {
-                self.line(line, status.clock);
-            }
+        if let Some(end) = lines.last() {
+            self.line(end, status.clock);
         }
         // It writes into memory.
         let _ = self.page.show(&lines, status.clock);

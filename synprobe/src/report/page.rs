@@ -13,7 +13,7 @@ use crate::{
     lang::Lang,
     model::{Counted, Start},
     util::format,
-    view::{self, blind_in, explanation::summary, rfc3339},
+    view::{self, blind_in, explanation::summary},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -245,10 +245,7 @@ fn live_facts(out: &mut String, report: &HtmlReport, now: &Now) {
 }
 
 fn times(report: &HtmlReport, duration_us: u64) -> String {
-    let second = |(at_ns, clock)| {
-        let time = rfc3339(clock, at_ns);
-        time.get(..19).unwrap_or(&time).replace('T', " ")
-    };
+    let second = |(at_ns, clock)| cards::second(clock, at_ns);
     let began = report.began.map(second).unwrap_or_default();
     let ended = report.ended.map(second).unwrap_or_default();
     format!("{began} to {ended} UTC, {}", format::duration(duration_us))

@@ -52,12 +52,12 @@ struct RenderedStatus {
 
 impl Rendered {
     /// The body of a status, made once.
-    fn body(
+    fn body<E>(
         &self,
         status: &Arc<RunStatus>,
         what: Rendering,
-        make: impl FnOnce() -> String,
-    ) -> Bytes {
+        make: impl FnOnce() -> Result<String, E>,
+    ) -> Result<Bytes, E> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let made = match &mut *last {
             Some(made) if Arc::ptr_eq(&made.status, status) => made,
@@ -67,11 +67,11 @@ impl Rendered {
             }),
         };
         if let Some((_, body)) = made.bodies.iter().find(|(known, _)| *known == what) {
-            return body.clone();
+            return Ok(body.clone());
         }
-        let body = Bytes::from(make());
+        let body = Bytes::from(make()?);
         made.bodies.push((what, body.clone()));
-        body
+        Ok(body)
     }
 }
 
@@ -150,9 +150,10 @@ async fn metrics<B>(
         .collect();
     let format = TextFormat::preferred(&accepts.join(","));
     let sockets = replier.sockets.read().await;
-    let text = || replier.metrics.text(status, sockets.as_deref(), format);
-    let what = Rendering::Metrics(format);
-    let body = replier.rendered.body(status, what, text);
+    let text = || Ok::<_, Infallible>(replier.metrics.text(status, sockets.as_deref(), format));
+    let Ok(body) = replier
+        .rendered
+        .body(status, Rendering::Metrics(format), text);
     let mut response = of(StatusCode::OK, format.content_type(), body);
     response
         .headers_mut()
@@ -168,7 +169,6 @@ fn problems(replier: &Replier, status: &Arc<RunStatus>) -> Response<Full<Bytes>>
         time: String,
         problems: Vec<WithLife<'a>>,
     }
-    let mut failed = None;
     let json = || {
         let open = OpenProblems {
             v: 1,
@@ -180,25 +180,18 @@ fn problems(replier: &Replier, status: &Arc<RunStatus>) -> Response<Full<Bytes>>
                 .map(|p| WithLife::new(p, status.clock))
                 .collect(),
         };
-        view::to_json(&open).map_or_else(
-            |error| {
-                failed = Some(error);
-                String::new()
-            },
-            |json| json + "\n",
-        )
+        view::to_json(&open).map(|json| json + "\n")
     };
-    let body = replier.rendered.body(status, Rendering::Problems, json);
-    if let Some(error) = &failed {
-        log::error!("/problems: {error}");
-    }
-    match body.is_empty() {
-        false => of(StatusCode::OK, JSON, body),
-        true => of(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            TEXT,
-            "an error: see the log\n",
-        ),
+    match replier.rendered.body(status, Rendering::Problems, json) {
+        Ok(body) => of(StatusCode::OK, JSON, body),
+        Err(error) => {
+            log::error!("/problems: {error}");
+            of(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "an error: see the log\n",
+            )
+        }
     }
 }
 
@@ -223,10 +216,11 @@ mod tests {
         let rendered = Rendered::default();
         let mut made = 0;
         let mut body = |status: &Arc<RunStatus>, what| {
-            rendered.body(status, what, || {
+            let Ok(body) = rendered.body(status, what, || {
                 made += 1;
-                made.to_string()
-            })
+                Ok::<_, Infallible>(made.to_string())
+            });
+            body
         };
         let (first, second) = (Arc::new(status()), Arc::new(status()));
         let metrics = Rendering::Metrics(TextFormat::OpenMetrics);
