@@ -178,16 +178,26 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
 mod tests {
     use super::*;
     use crate::{
-        model::{Body, Line, Retransmit, RetransmitKind},
+        model::{Body, Connection, Line, Retransmit, RetransmitKind},
         verdict::fixtures::*,
     };
 
     fn retransmitted(context: &mut Context, id: u64, kind: RetransmitKind, attempts: &[u32]) {
+        let mut connection = connection(Role::Client, "10.0.0.9", 5432);
+        connection.id = id;
+        retransmissions(context, &connection, kind, attempts);
+    }
+
+    /// One a second.
+    fn retransmissions(
+        context: &mut Context,
+        connection: &Connection,
+        kind: RetransmitKind,
+        attempts: &[u32],
+    ) {
         for (n, attempt) in (0..).zip(attempts) {
-            let mut connection = connection(Role::Client, "10.0.0.9", 5432);
-            connection.id = id;
             let body = Body::Retransmit(Retransmit {
-                connection,
+                connection: connection.clone(),
                 kind,
                 trigger: None,
                 attempt: Some(*attempt),
@@ -231,25 +241,12 @@ mod tests {
             let mut drop = discard(&h, Packet::Ack, 4);
             drop.last_ns = T0 - earlier_ns;
             context.note_drop(drop);
-            for attempt in 1..=4 {
-                let body = Body::Retransmit(Retransmit {
-                    connection: h.connection.clone(),
-                    kind: RetransmitKind::Rto,
-                    trigger: None,
-                    attempt: Some(attempt),
-                    gap_us: None,
-                    expected_gap_us: None,
-                    next_us: None,
-                    gives_up_us: None,
-                    segs: 1,
-                    failed: false,
-                    error: None,
-                });
-                context.note(&Line {
-                    mono_ns: T0 + u64::from(attempt) * SEC,
-                    body,
-                });
-            }
+            retransmissions(
+                &mut context,
+                &h.connection,
+                RetransmitKind::Rto,
+                &[1, 2, 3, 4],
+            );
             let found = problems(&context);
             let told = &found[0].problem;
             let said = |what: &str| told.evidence.iter().any(|e| e.fact.contains(what));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{ProblemGroups, contra, of_listener, one_cause::Found, peers::PeerCounts, pro};
 use crate::{
-    model::{Confidence, Forward, Problem, ProblemRole, Role, VerdictKind, who},
+    model::{Confidence, Evidence, Forward, Problem, ProblemRole, Role, VerdictKind, who},
     verdict::{
         Context,
         context::{ClosedListener, DroppedPacket, ListenerHistory, Packet},
@@ -24,62 +24,36 @@ pub(super) fn refused_at_the_door(groups: &ProblemGroups, context: &Context) -> 
     }
     doors
         .into_iter()
-        .map(|((netns, _, addr, port), drops)| {
+        .map(|((_, _, addr, port), drops)| {
             let count: u64 = drops.iter().map(|d| d.count).sum();
             let mut peers = PeerCounts::default();
             for d in &drops {
                 peers.add(d.from.ip(), d.count.min(1000), usize::MAX);
             }
             let (peers, peers_more) = peers.most();
-            let listener = context
-                .listeners()
-                .find(|l| l.last.netns == netns && l.last.local_port == port);
-            let netns_name = listener.and_then(|l| l.last.netns_name.clone());
             let first = drops[0];
             if let Some(forward) = context.forward(first) {
                 let mut problem = dropped_by_router(first, forward, &drops, count, context);
                 (problem.peers, problem.peers_more) = (peers, peers_more);
                 return found(problem, &drops);
             }
-            let mut problem = Problem {
-                rank: 0,
-                verdict: Some(VerdictKind::DroppedHere),
-                confidence: Confidence::Certain,
-                role: ProblemRole::Server,
-                forward: None,
-                netns,
-                netns_name: netns_name.or_else(|| context.netns_name(netns)),
-                local_addr: Some(addr),
-                local_port: Some(port),
-                peer_port: None,
-                pid: listener.and_then(|l| l.last.pid),
-                comm: listener.and_then(|l| l.last.comm.clone()),
-                workload: listener
-                    .map(|l| l.last.workload.clone())
-                    .unwrap_or_default(),
-                handshakes: drops.len() as u64,
-                open: 0,
-                peers,
-                peers_more,
-                evidence: vec![
-                    pro(format!(
-                        "this host dropped {count} SYNs of {} connections that came in: {} ({})",
-                        drops.len(),
-                        first.words,
-                        first.cause()
-                    )),
-                    pro(format!(
-                        "no half-open exists for them: {}",
-                        first.stage().words()
-                    )),
-                ],
-                remedy: Some(context.remedy_of_drop(first)),
-                effects: Vec::new(),
-                life: Default::default(),
-            };
+            let mut evidence = vec![
+                pro(format!(
+                    "this host dropped {count} SYNs of {} connections that came in: {} ({})",
+                    drops.len(),
+                    first.words,
+                    first.cause()
+                )),
+                pro(format!(
+                    "no half-open exists for them: {}",
+                    first.stage().words()
+                )),
+            ];
             let conntrack = context.conntrack_fact(first);
             let rules = rules_of(&drops, context).into_iter();
-            problem.evidence.extend(rules.chain(conntrack).map(pro));
+            evidence.extend(rules.chain(conntrack).map(pro));
+            let mut problem = dropped_at((addr, port), &drops, evidence, context);
+            (problem.peers, problem.peers_more) = (peers, peers_more);
             found(problem, &drops)
         })
         .collect()
@@ -104,18 +78,14 @@ pub(super) fn dropped_synacks(
                 .push(d);
         }
     }
-    let problem = |((netns, _, addr, port), drops): (Door<'_>, Vec<&DroppedPacket>)| {
+    let problem = |((_, _, addr, port), drops): (Door<'_>, Vec<&DroppedPacket>)| {
         let count: u64 = drops.iter().map(|d| d.count).sum();
         let mut peers = PeerCounts::default();
         for d in &drops {
             peers.add(d.to.ip(), 1, usize::MAX);
         }
         let (peers, peers_more) = peers.most();
-        let group = context
-            .listeners()
-            .find(|l| l.last.netns == netns && l.last.local_port == port);
         let first = drops[0];
-        let netns_name = group.and_then(|l| l.last.netns_name.clone());
         let mut evidence = vec![
             pro(format!(
                 "this host dropped {count} SYN-ACKs on their way out, of {} connections: {} ({})",
@@ -134,35 +104,52 @@ pub(super) fn dropped_synacks(
         if !sure {
             evidence.push(contra("records of this run were lost".to_owned()));
         }
-        let problem = Problem {
-            rank: 0,
-            verdict: Some(VerdictKind::DroppedHere),
-            confidence: match sure {
-                true => Confidence::Certain,
-                false => Confidence::Likely,
-            },
-            role: ProblemRole::Server,
-            forward: None,
-            netns,
-            netns_name: netns_name.or_else(|| context.netns_name(netns)),
-            local_addr: Some(addr),
-            local_port: Some(port),
-            peer_port: None,
-            pid: group.and_then(|l| l.last.pid),
-            comm: group.and_then(|l| l.last.comm.clone()),
-            workload: group.map_or_else(Default::default, |l| l.last.workload.clone()),
-            handshakes: drops.len() as u64,
-            open: 0,
-            peers,
-            peers_more,
-            evidence,
-            remedy: Some(context.remedy_of_drop(first)),
-            effects: Vec::new(),
-            life: Default::default(),
-        };
+        let mut problem = dropped_at((addr, port), &drops, evidence, context);
+        if !sure {
+            problem.confidence = Confidence::Likely;
+        }
+        (problem.peers, problem.peers_more) = (peers, peers_more);
         found(problem, &drops)
     };
     doors.into_iter().map(problem).collect()
+}
+
+/// These drops at a port of this host, with its listener; `certain`, and without peers.
+fn dropped_at(
+    (addr, port): (std::net::IpAddr, u16),
+    drops: &[&DroppedPacket],
+    evidence: Vec<Evidence>,
+    context: &Context,
+) -> Problem {
+    let first = drops[0];
+    let listener = context
+        .listeners()
+        .find(|l| l.last.netns == first.netns && l.last.local_port == port)
+        .map(|l| &l.last);
+    let netns_name = listener.and_then(|l| l.netns_name.clone());
+    Problem {
+        rank: 0,
+        verdict: Some(VerdictKind::DroppedHere),
+        confidence: Confidence::Certain,
+        role: ProblemRole::Server,
+        forward: None,
+        netns: first.netns,
+        netns_name: netns_name.or_else(|| context.netns_name(first.netns)),
+        local_addr: Some(addr),
+        local_port: Some(port),
+        peer_port: None,
+        pid: listener.and_then(|l| l.pid),
+        comm: listener.and_then(|l| l.comm.clone()),
+        workload: listener.map(|l| l.workload.clone()).unwrap_or_default(),
+        handshakes: drops.len() as u64,
+        open: 0,
+        peers: Vec::new(),
+        peers_more: 0,
+        evidence,
+        remedy: Some(context.remedy_of_drop(first)),
+        effects: Vec::new(),
+        life: Default::default(),
+    }
 }
 
 /// Connections whose rules are looked for, and sentences about rules in one problem.
