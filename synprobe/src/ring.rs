@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep_until},
+};
 
 /// How long records gather after the first. The kernel wakes the reader only for a record that finds the
 /// ring empty, so under load there are at most a hundred wake-ups a second.
@@ -17,6 +20,8 @@ pub struct Ring {
     last_bytes: usize,
     /// The last drain left records. The kernel does not wake the reader for those.
     more: bool,
+    /// The kernel has woken the reader: the ring is to be drained then. It wakes nobody again before that.
+    due: Option<Instant>,
 }
 
 impl Ring {
@@ -33,10 +38,12 @@ impl Ring {
             busy_bytes: ring_bytes as usize / 8,
             last_bytes: 0,
             more: false,
+            due: None,
         })
     }
 
-    /// Waits for a record, and for [`GATHER`] after it unless the ring fills fast.
+    /// Waits for a record, and for [`GATHER`] after it unless the ring fills fast. The future can be dropped: the
+    /// next one goes on where it was.
     ///
     /// # Errors
     ///
@@ -46,9 +53,17 @@ impl Ring {
             tokio::task::yield_now().await;
             return Ok(());
         }
-        self.fd.readable_mut().await?.clear_ready();
-        if self.last_bytes < self.busy_bytes {
-            tokio::time::sleep(GATHER).await;
+        let due = match self.due {
+            Some(due) => due,
+            None => {
+                self.fd.readable_mut().await?.clear_ready();
+                let is_busy = self.last_bytes >= self.busy_bytes;
+                let gather = if is_busy { Duration::ZERO } else { GATHER };
+                *self.due.insert(Instant::now() + gather)
+            }
+        };
+        if due > Instant::now() {
+            sleep_until(due).await;
         }
         Ok(())
     }
@@ -56,6 +71,7 @@ impl Ring {
     /// Passes on the records, oldest first, until the ring is empty or `most` were taken. Returns their
     /// number.
     pub fn drain(&mut self, most: usize, mut take: impl FnMut(&[u8])) -> usize {
+        self.due = None;
         let ring = self.fd.get_mut();
         let (mut records, mut bytes) = (0, 0);
         while records < most
