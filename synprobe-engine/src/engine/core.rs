@@ -343,6 +343,7 @@ impl Engine {
     /// A dump that shows every known half-open is taken in at once; else the missing ones become questions.
     fn dump(&mut self, mut dump: Box<SocketDump>) {
         self.fates(&Fates::default());
+        self.judge.context.repeats(&dump);
         self.tracker
             .counters_of_dump(dump.netns, dump.after_ns, dump.embryonic_rsts);
         let missing = self.tracker.missing(&mut dump);

@@ -26,11 +26,16 @@ impl Engine {
                 None
             }
             Event::SynAck(record, ..) => {
-                self.judge.context.repeats_syn_ack(record);
+                self.judge
+                    .context
+                    .repeats_syn_ack(&Tuple::from(&record.flow));
                 None
             }
             Event::Retransmit(record, TcpState::SynSent) => {
-                self.judge.context.destinations.repeats_syn(&record.flow);
+                self.judge
+                    .context
+                    .destinations
+                    .repeats_syn(&Tuple::from(&record.flow));
                 None
             }
             _ => None,

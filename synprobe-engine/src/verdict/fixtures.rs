@@ -9,9 +9,13 @@ use super::{
     Context, Judge, Mode,
     context::{DroppedPacket, Packet},
 };
-use crate::model::{
-    Body, Confidence, Connection, Facts, Family, Handshake, Line, ListenCounters, Listener, Lost,
-    Missed, OpenReason, Outcome, Problem, ProblemRole, Role, State, TcpState, VerdictKind,
+use crate::{
+    model::{
+        Body, Confidence, Connection, Facts, Family, HalfOpenRow, Handshake, Line, ListenCounters,
+        Listener, Lost, Missed, OpenReason, Outcome, Problem, ProblemRole, Role, State, TcpState,
+        Tuple, VerdictKind,
+    },
+    util::addresses::mapped,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -38,6 +42,22 @@ pub fn connection(role: Role, peer: &str, peer_port: u16) -> Connection {
         comm: Some("app".into()),
         cgroup: None,
         workload: Default::default(),
+    }
+}
+
+/// As a dump shows it after one retransmission.
+pub fn repeated_once(c: &Connection) -> HalfOpenRow {
+    HalfOpenRow {
+        tuple: Tuple {
+            netns: c.netns,
+            local_addr: mapped(c.local_addr),
+            peer_addr: mapped(c.peer_addr),
+            local_port: c.local_port.unwrap(),
+            peer_port: c.peer_port.unwrap(),
+        },
+        family: 2,
+        retrans: 1,
+        expires_ms: 1000,
     }
 }
 

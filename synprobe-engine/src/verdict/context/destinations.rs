@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 
-use synprobe_ebpf::event::Flow;
-
 use super::Context;
 use crate::{
-    model::{Connection, DestinationQuestion, Role},
+    model::{Connection, DestinationQuestion, Role, Tuple},
     util::{addresses::printable, bounded::Bounded},
 };
 
@@ -32,18 +30,18 @@ impl Default for Destinations {
 
 impl Destinations {
     /// A client repeated its SYN: a healthy connection is not asked about.
-    pub fn repeats_syn(&mut self, flow: &Flow) {
-        let peer = SocketAddr::new(printable(flow.peer_addr), flow.peer_port);
-        if flow.local_port == 0 || self.0.get(&(flow.netns, peer)).is_some() {
+    pub fn repeats_syn(&mut self, of: &Tuple) {
+        let peer = SocketAddr::new(printable(of.peer_addr), of.peer_port);
+        if of.local_port == 0 || self.0.get(&(of.netns, peer)).is_some() {
             return;
         }
         let question = DestinationQuestion {
-            netns: flow.netns,
-            local: SocketAddr::new(printable(flow.local_addr), flow.local_port),
+            netns: of.netns,
+            local: SocketAddr::new(printable(of.local_addr), of.local_port),
             peer,
         };
         let wanted = DestinationState::Wanted(question);
-        self.0.insert((flow.netns, peer), wanted);
+        self.0.insert((of.netns, peer), wanted);
     }
 
     /// Those that should be looked up. Each is returned once.
@@ -99,8 +97,7 @@ impl Context {
 mod tests {
     use super::*;
     use crate::{
-        model::{Outcome, VerdictKind},
-        util::addresses::mapped,
+        model::{Outcome, SocketDump, VerdictKind},
         verdict::fixtures::*,
     };
 
@@ -110,13 +107,10 @@ mod tests {
         let c = &h.connection;
         // Its listener on port 8080 is full.
         let mut context = looked(&listener(129, 0), 4, 0);
-        context.destinations.repeats_syn(&Flow {
-            local_addr: mapped(c.local_addr),
-            peer_addr: mapped(c.peer_addr),
-            local_port: c.local_port.unwrap(),
-            peer_port: c.peer_port.unwrap(),
-            netns: c.netns,
-            ..Flow::default()
+        // The event of its repeated SYN did not come; a dump shows it.
+        context.repeats(&SocketDump {
+            syn_sent: Some(vec![repeated_once(c)]),
+            ..SocketDump::default()
         });
         let wanted = context.destinations.wanted();
         assert_eq!(wanted.len(), 1);

@@ -3,11 +3,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use synprobe_ebpf::event::SynAckRecord;
-
 use super::{Context, DropIsOf, DroppedPacket, Ends, RefusedSyn};
 use crate::{
-    model::{Connection, Forward, Handshake, RouteAnswer, RouteQuestion},
+    model::{
+        Connection, Forward, HalfOpenRow, Handshake, RouteAnswer, RouteQuestion, SocketDump, Tuple,
+    },
     util::{addresses::printable, bounded::Bounded, format},
 };
 
@@ -168,15 +168,28 @@ impl Context {
     }
 
     /// Takes in that a half-open had its SYN-ACK repeated.
-    pub fn repeats_syn_ack(&mut self, r: &SynAckRecord) {
-        let (peer, local) = (printable(r.flow.peer_addr), printable(r.flow.local_addr));
+    pub fn repeats_syn_ack(&mut self, half_open: &Tuple) {
+        let peer = printable(half_open.peer_addr);
+        let local = printable(half_open.local_addr);
         if !local.is_loopback() {
             self.forwarding.want(RouteQuestion {
-                netns: r.flow.netns,
+                netns: half_open.netns,
                 from: peer,
                 to: local,
                 came_by: 0,
             });
+        }
+    }
+
+    /// Takes in the repeated SYN-ACKs and SYNs of a dump: the event of a retransmission may not have come.
+    pub fn repeats(&mut self, dump: &SocketDump) {
+        let repeated = |row: &&HalfOpenRow| row.retrans > 0;
+        for row in dump.rows.iter().filter(repeated).take(KEPT) {
+            self.repeats_syn_ack(&row.tuple);
+        }
+        let syn_sent = dump.syn_sent.as_deref().unwrap_or_default();
+        for row in syn_sent.iter().filter(repeated).take(KEPT) {
+            self.destinations.repeats_syn(&row.tuple);
         }
     }
 

@@ -110,11 +110,9 @@ mod tests {
     use super::*;
     use crate::{
         model::Confidence,
-        model::{Body, Hop, PathQuestion, ReturnPath, RouteAnswer},
-        util::addresses::mapped,
+        model::{Body, Hop, PathQuestion, ReturnPath, RouteAnswer, SocketDump},
         verdict::{Judge, Mode, fixtures::*},
     };
-    use synprobe_ebpf::event::{Flow, SynAckRecord};
 
     const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 9];
     const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -232,16 +230,10 @@ mod tests {
     /// The called address is one of `device`; the answers leave by eth0.
     fn answering(h: &Handshake, device: &str) -> Context {
         let mut context = Context::default();
-        let c = &h.connection;
-        let flow = Flow {
-            local_addr: mapped(c.local_addr),
-            peer_addr: mapped(c.peer_addr),
-            netns: c.netns,
-            ..Flow::default()
-        };
-        context.repeats_syn_ack(&SynAckRecord {
-            flow,
-            ..SynAckRecord::default()
+        // The event of its repeated SYN-ACK did not come; a dump shows it.
+        context.repeats(&SocketDump {
+            rows: vec![repeated_once(&h.connection)],
+            ..SocketDump::default()
         });
         let wanted = context.wanted_routes();
         assert_eq!(wanted.len(), 1);
@@ -286,18 +278,8 @@ mod tests {
         // A silent peer, whose answers' route is asked for.
         let silent = half_open(Outcome::Expired);
         let c = &silent.connection;
-        let flow = Flow {
-            local_addr: mapped(c.local_addr),
-            peer_addr: mapped(c.peer_addr),
-            netns: c.netns,
-            ..Flow::default()
-        };
-        let record = SynAckRecord {
-            flow,
-            ..SynAckRecord::default()
-        };
         let mut context = Context::default();
-        context.repeats_syn_ack(&record);
+        context.repeats_syn_ack(&repeated_once(c).tuple);
         let judgement = judged(&silent, context);
         assert_eq!(judgement.verdict, Some(VerdictKind::PeerSilent));
         assert!(says(&judgement), "{judgement:#?}");
