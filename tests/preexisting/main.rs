@@ -308,6 +308,10 @@ fn sent_again(family: SocketFamily) -> Result<()> {
     let watched = watched.complete()?;
     let syn_acks = HalfOpen::syn_acks(half.capture)?;
     let [first, second, third] = exactly(&syn_acks)?;
+    // A second later its timer fits a half-open without a time-out too, whose peer had repeated its SYN.
+    if watched.began_ns() >= second + 800_000_000 {
+        return Err(Undecided("the watch began too late to tell its age".into()).into());
+    }
     // Found with one retransmission behind it: an eighth of its age, and what a peer that repeats
     // its SYN could have made of it.
     let off = start_told(&found, &syn_acks, 1_500_000)?;

@@ -191,7 +191,9 @@ impl Poller {
             if watched_netns.settings_read.elapsed() >= settings_age {
                 watched_netns.read_settings();
             }
-            let seen = Seen::of(&mut watched_netns);
+            // A deferred connect is in SYN_SENT before it sends anything; its event names the namespace.
+            let may_rest = !all && !named.contains(&inode);
+            let seen = Seen::of(&mut watched_netns, may_rest);
             // The first look has a bound of its own: the next round does not wait for it.
             took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
             let seen = match seen {
@@ -320,6 +322,7 @@ impl Poller {
             listen_drops: None,
             migrate_req: None,
             waiting: HashSet::new(),
+            still_at: None,
             begun: false,
             given,
             alone: false,

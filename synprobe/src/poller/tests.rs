@@ -1,4 +1,9 @@
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+};
 
 use super::*;
 
@@ -85,4 +90,62 @@ fn issue20_a_look_that_failed_is_told_and_tried_again() {
         assert!(again.failed.is_empty());
         assert_eq!((again.dumps.len(), again.queues.len()), (1, 1));
     }
+}
+
+/// A connect that is deferred to its first write is in SYN_SENT, and has sent no segment.
+fn deferred_connect(ns: &NetNs) -> OwnedFd {
+    let connected = ns.run(|| {
+        // Fast Open of clients, without a cookie.
+        fs::write("/proc/sys/net/ipv4/tcp_fastopen", "5").unwrap();
+        let to = libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: 9_u16.to_be(),
+            sin_addr: libc::in_addr {
+                s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be(),
+            },
+            sin_zero: [0; 8],
+        };
+        let on: libc::c_int = 1;
+        // SAFETY: the pointers are to values of the sizes given, and the descriptor is nobody else's.
+        unsafe {
+            let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+            assert!(socket >= 0);
+            let socket = OwnedFd::from_raw_fd(socket);
+            let (fd, option) = (socket.as_raw_fd(), libc::TCP_FASTOPEN_CONNECT);
+            let set = libc::setsockopt(fd, libc::IPPROTO_TCP, option, ptr::from_ref(&on).cast(), 4);
+            let connected = libc::connect(fd, ptr::from_ref(&to).cast(), 16);
+            assert_eq!((set, connected), (0, 0));
+            socket
+        }
+    });
+    connected.unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_table_is_not_walked_where_no_segment_came_or_went() {
+    let ns = NetNs::new_anonymous().unwrap();
+    let mut poller = Poller::new(vec![ns.clone()], true);
+    let mut syn_sent = |named: &[u32], all| {
+        let named = named.iter().copied().collect();
+        let round = poller.round(&named, &[], all);
+        round.dumps[0].syn_sent.as_ref().map(Vec::len)
+    };
+    assert_eq!(syn_sent(&[], false), Some(0));
+    let socket = deferred_connect(&ns);
+    assert_eq!(syn_sent(&[], false), Some(0), "it rests");
+    assert_eq!(syn_sent(&[ns.inode()], false), Some(1), "an event names it");
+    assert_eq!(syn_sent(&[], false), Some(1), "the last look showed one");
+    drop(socket);
+    for _ in 0..2 {
+        assert_eq!(syn_sent(&[], false), Some(0));
+    }
+    let _other = deferred_connect(&ns);
+    assert_eq!(syn_sent(&[], false), Some(0), "it rests again");
+    assert_eq!(syn_sent(&[], true), Some(1), "the last look of a run");
+    // Refused: two segments.
+    let closed = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9);
+    ns.run(|| std::net::TcpStream::connect(closed).unwrap_err())
+        .unwrap();
+    assert_eq!(syn_sent(&[], false), Some(1));
 }

@@ -53,6 +53,8 @@ pub(super) struct WatchedNetns {
     pub migrate_req: Option<u64>,
     /// Listeners in whose accept queue a connection waited, as last read.
     pub waiting: HashSet<u32>,
+    /// Segments that were counted before a look that showed no handshake in progress: received, sent.
+    pub still_at: Option<(u64, u64)>,
     /// Whether its SYN_SENT were asked for.
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
@@ -132,18 +134,48 @@ pub(super) struct Seen {
 /// Owners whose state is read in a round, at most: a few files of `/proc` each.
 const OWNERS_READ: usize = 32;
 
+/// Segments of a namespace: received and sent. The kernel counts a SYN before it makes a half-open of it
+/// (`tcp_v4_rcv()`), and its own before they leave (`__tcp_transmit_skb()`).
+fn segments(counters: &counters::MibCounters) -> Option<(u64, u64)> {
+    Some((
+        counters.get_in("Tcp", "InSegs")?,
+        counters.get_in("Tcp", "OutSegs")?,
+    ))
+}
+
 impl Seen {
-    pub fn of(watched: &mut WatchedNetns) -> io::Result<Self> {
-        // One walk for both: most of its price is the walk.
-        let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
-        let mut half_opens = watched.sock_diag.dump(&query)?;
+    /// Looks. With `may_rest` the kernel's connection table is not walked where no segment came or went since a look that
+    /// showed no handshake: none can have begun. The table may have a quarter of a million buckets.
+    pub fn of(watched: &mut WatchedNetns, may_rest: bool) -> io::Result<Self> {
+        let before_ns = monotonic_ns();
+        let reader = watched.counters.as_mut().filter(|_| may_rest);
+        let before = reader.and_then(|reader| reader.read().ok());
+        let segments = before.as_ref().and_then(segments);
+        let rests = segments.is_some() && segments == watched.still_at;
+        let mut half_opens = if rests {
+            sock_diag::SockDump {
+                before_ns,
+                after_ns: monotonic_ns(),
+                ..Default::default()
+            }
+        } else {
+            // One walk for both: most of its price is the walk.
+            let query = Query::states(mask::SYN_RECV | mask::SYN_SENT);
+            watched.sock_diag.dump(&query)?
+        };
+        let is_still = half_opens.rows.is_empty() && !half_opens.interrupted;
+        watched.still_at = segments.filter(|_| is_still);
         // In place: of half-opens there may be a million.
         let syn_sent = half_opens
             .rows
             .extract_if(.., |row| row.state == state::SYN_SENT)
             .collect();
-        let reader = watched.counters.as_mut();
-        let counters = reader.and_then(|reader| reader.read().ok());
+        let counters = if rests {
+            before
+        } else {
+            let reader = watched.counters.as_mut();
+            reader.and_then(|reader| reader.read().ok())
+        };
         let counted_ns = monotonic_ns();
         let drops = counters.as_ref().and_then(|c| c.get("ListenDrops"));
         if watched.begun && drops != watched.listen_drops {
