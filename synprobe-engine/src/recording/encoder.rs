@@ -6,7 +6,7 @@ use super::{
     BLOCK_TARGET, Frame, MAX_BLOCK, MAX_FRAME,
     block::{CODEC_LZ4, CODEC_NONE},
     codec::{FrameEncoder, coded_bound},
-    writer::WriteError,
+    write_error::WriteError,
 };
 
 // A block that is not full yet takes any frame.

@@ -22,6 +22,7 @@ mod reader;
 mod rolling;
 mod scan;
 mod varint;
+mod write_error;
 mod writer;
 
 #[cfg(test)]
@@ -36,7 +37,8 @@ pub use header::SegmentHeader;
 pub use problem_files::ProblemFiles;
 pub use reader::{Item, OpenError, Reader};
 pub use rolling::{Rolling, RollingError, RollingStats};
-pub use writer::{WriteError, WriteStats, Writer};
+pub use write_error::WriteError;
+pub use writer::{WriteStats, Writer};
 
 /// File name extension of a recording, without the dot.
 pub const EXTENSION: &str = "synrec";

@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 
 use super::{
-    ALL, Context, ProblemGroups, arithmetic,
+    ALL, Context, ProblemGroups,
     context::Window,
+    judgement::judge,
     problems::{Found, merged, ranked, unexplained::unexplained},
-    undecided::{is_undecided, why_no_verdict},
+    undecided::is_undecided,
     window::ProblemWindow,
 };
 use crate::{
     model::{
-        Body, Confidence, Evidence, Handshake, Line, Listener, OpenReason, Outcome, Peer, Problem,
-        Role, SynSent, VerdictKind, WallClock,
+        Body, Handshake, Line, Listener, Outcome, Peer, Problem, Role, SynSent, VerdictKind,
+        WallClock,
     },
     util::{bounded::Bounded, table_bounds::TableBounds},
 };
@@ -336,55 +337,4 @@ fn went_well(h: &Handshake, context: &Context) -> bool {
         return true;
     }
     h.outcome == Outcome::Established && ALL.iter().all(|v| v.check(h, context).is_none())
-}
-
-/// Gives the handshake its verdict. Returns whether it is in trouble.
-pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
-    if h.was_evicted() {
-        // The tracker's evidence says so: how it went on is not known.
-        h.confidence = Confidence::Insufficient;
-        return true;
-    }
-    let found = ALL
-        .iter()
-        .find_map(|verdict| Some((verdict, verdict.check(h, context)?)));
-    let Some((verdict, finding)) = found else {
-        h.confidence = Confidence::Insufficient;
-        if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
-            h.evidence.push(Evidence {
-                fact: why_no_verdict(h),
-                supports: false,
-            });
-        }
-        return h.outcome != Outcome::Established;
-    };
-    let mut finding = arithmetic::add_up(h, finding);
-    finding = finding.maybe_pro(context.redirect_fact(&h.connection));
-    if context.losses.touch(h) {
-        finding = finding
-            .contra("records were lost that may have been of it: what they contained is not known");
-        finding.confidence = match (finding.confidence, finding.by_absence) {
-            (Confidence::Certain, _) => Confidence::Likely,
-            (_, true) => Confidence::Insufficient,
-            (other, false) => other,
-        };
-    }
-    // An active open that is still open has not been answered, whenever it began.
-    let unwatched =
-        h.connection.role == Role::Server && h.facts.preexisting && !h.facts.history_known;
-    if finding.by_absence && unwatched {
-        finding =
-            finding.contra("it existed before the run: what happened until then is not known");
-        finding.confidence = match finding.confidence {
-            Confidence::Certain => Confidence::Likely,
-            _ => Confidence::Insufficient,
-        };
-    }
-    h.confidence = finding.confidence;
-    h.evidence.append(&mut finding.evidence);
-    if finding.confidence != Confidence::Insufficient {
-        h.verdict = Some(verdict.kind());
-        h.remedy = (!finding.remedy.is_empty()).then_some(finding.remedy);
-    }
-    true
 }

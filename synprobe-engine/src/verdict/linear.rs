@@ -7,7 +7,7 @@ use std::{
 
 use synprobe_ebpf::event::Flow;
 
-use super::{Context, fixtures::*, judge::judge};
+use super::{Context, fixtures::*, judgement::judge};
 use crate::{
     model::{Handshake, Outcome},
     sys::clock::thread_cpu,

@@ -13,6 +13,7 @@ mod dropped_here;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 mod judge;
+mod judgement;
 #[cfg(test)]
 mod linear;
 mod problem_states;

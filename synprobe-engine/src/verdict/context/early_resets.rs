@@ -8,7 +8,7 @@ use std::{
 use super::{Context, Ends};
 use crate::{
     model::{Connection, ConnectionReset, Handshake, Outcome, Role},
-    verdict::problems::PeerCounts,
+    verdict::problems::peers::PeerCounts,
 };
 
 /// Places that are counted individually; more are not counted.

@@ -8,7 +8,7 @@ mod facts;
 mod group;
 mod key;
 mod one_cause;
-mod peers;
+pub(super) mod peers;
 mod refused_silently;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Context, ProblemGroups, judge::judge, problem_states::ProblemStates};
+use super::{Context, ProblemGroups, judgement::judge, problem_states::ProblemStates};
 use crate::{
     model::{Confidence, Handshake, Problem},
     util::table_bounds::TableBounds,
