@@ -281,8 +281,17 @@ pub const REASONS_ANSWER: usize = 3;
 pub const REASONS_EXISTING: usize = 4;
 /// Index of the bitmap of reasons that an outgoing packet can meet.
 pub const REASONS_OUTGOING: usize = 5;
-/// Words of all bitmaps together.
-pub const ALL_REASON_WORDS: usize = 6 * REASON_WORDS;
+/// Index of the word behind the bitmaps: the number of the reason with which a SYN is freed that found no socket; 0:
+/// this kernel has none.
+pub const NO_SOCKET_REASON: usize = 6 * REASON_WORDS;
+/// Words of all bitmaps together, and that one.
+pub const ALL_REASON_WORDS: usize = NO_SOCKET_REASON + 1;
+
+/// Functions that free without a reason what this host does not deliver. Their drops count whatever the reason; other
+/// functions free so what they have sent.
+pub const REFUSING_FUNCTIONS: [&str; 2] = ["nf_queue", "br_handle_frame_finish"];
+/// Words of their address ranges, start and end of each: a function may have a part that the compiler has split off.
+pub const REFUSING_WORDS: usize = REFUSING_FUNCTIONS.len() * 2 * 2;
 
 /// Maximum of `drop` records per CPU and second.
 pub const DROPS_PER_SECOND: u64 = 1000;

@@ -6,7 +6,10 @@ use aya_ebpf::{
     maps::{Array, LpmTrie, PerCpuArray, RingBuf},
 };
 use synprobe_ebpf::{
-    config::{ALL_REASON_WORDS, EXACT_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS},
+    config::{
+        ALL_REASON_WORDS, EXACT_WORDS, Filter, MEMBERS, MISSING, Offsets, PORT_WORDS,
+        REFUSING_WORDS,
+    },
     event::RequestRecord,
     histogram::{AcceptHistogram, Histogram, OTHERS, SLOTS},
     stats::{STATS_SLOTS, Stats},
@@ -33,13 +36,17 @@ pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 /// The `drop` records that this CPU wrote in the current second, by [`OF_SELECTION`] and so on. Limits the records
 /// of a drop storm.
 #[map]
-pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(3, 0);
+pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(5, 0);
 /// Of packets of the selection.
 pub const OF_SELECTION: u32 = 0;
 /// Of packets with a port of the selection, in another namespace or another role: this host may forward them.
 pub const OF_ITS_PORTS: u32 = 1;
 /// Of all others.
 pub const OF_OTHERS: u32 = 2;
+/// Of SYNs of the selection that found no socket: a port scan must not hide what this host drops.
+pub const OF_NO_SOCKET: u32 = 3;
+/// Of all others that found none.
+pub const OF_OTHERS_NO_SOCKET: u32 = 4;
 
 /// The same of early resets. Limits the records of a flood of RSTs.
 #[map]
@@ -136,7 +143,10 @@ pub static FILTER: Global<Filter> = Global::new(Filter {
 #[unsafe(no_mangle)]
 pub static PORTS: Global<[u64; 3 * PORT_WORDS]> = Global::new([0; 3 * PORT_WORDS]);
 
-/// Three bitmaps of drop reasons (`REASONS_WANTED`, `REASONS_INCOMING`, `REASONS_HALF_OPEN`), in the
-/// running kernel's numbers.
+/// Where packets are freed without a reason that this host does not deliver: start and end of each range.
+#[unsafe(no_mangle)]
+pub static REFUSING: Global<[u64; REFUSING_WORDS]> = Global::new([0; REFUSING_WORDS]);
+
+/// Bitmaps of drop reasons (`REASONS_WANTED` and so on), in the running kernel's numbers.
 #[unsafe(no_mangle)]
 pub static REASONS: Global<[u64; ALL_REASON_WORDS]> = Global::new([0; ALL_REASON_WORDS]);

@@ -10,7 +10,7 @@ pub const STAND_IN: u32 = 1;
 pub const STATS_SLOTS: u32 = 2;
 
 /// One CPU's counters. `produced` = submitted + `dropped` + `unread` + `held_back` +
-/// `elsewhere_held_back` + `others_held_back` + `resets_held_back`, always.
+/// `elsewhere_held_back` + `others_held_back` + `no_socket_held_back` + `resets_held_back`, always.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -27,6 +27,8 @@ pub struct Stats {
     /// The same of all other packets, beyond
     /// [`OTHER_DROPS_PER_SECOND`](crate::config::OTHER_DROPS_PER_SECOND).
     pub others_held_back: u64,
+    /// The same of SYNs that found no socket.
+    pub no_socket_held_back: u64,
     /// The same of early resets, beyond
     /// [`EARLY_RESETS_PER_SECOND`](crate::config::EARLY_RESETS_PER_SECOND).
     pub resets_held_back: u64,
@@ -54,6 +56,9 @@ impl Stats {
             .elsewhere_held_back
             .wrapping_add(other.elsewhere_held_back);
         self.others_held_back = self.others_held_back.wrapping_add(other.others_held_back);
+        self.no_socket_held_back = self
+            .no_socket_held_back
+            .wrapping_add(other.no_socket_held_back);
         self.resets_held_back = self.resets_held_back.wrapping_add(other.resets_held_back);
         self.drop_runs = self.drop_runs.wrapping_add(other.drop_runs);
         self.drop_looks = self.drop_looks.wrapping_add(other.drop_looks);

@@ -64,6 +64,9 @@ fn main() -> ExitCode {
     }
     cases.push(Case::new("reverse-path-filter", own_doing::reverse_path));
     cases.push(Case::new("before-6.11", own_doing::without_receiver));
+    for family in [SocketFamily::V4, SocketFamily::V6] {
+        cases.push(Case::for_family("no-socket", family, own_doing::no_socket));
+    }
     cases.push(Case::new("no-neighbour", own_doing::no_neighbour));
     cases.push(Case::new("more-than-is-written", limits::flood));
     cases.push(Case::new("more-resets-than-are-written", limits::resets));
@@ -161,7 +164,11 @@ impl Watch {
         let written = self.seen.len() as u64 + self.others;
         ensure!(
             stats.produced[kind]
-                == written + stats.held_back + stats.elsewhere_held_back + stats.others_held_back,
+                == written
+                    + stats.held_back
+                    + stats.elsewhere_held_back
+                    + stats.others_held_back
+                    + stats.no_socket_held_back,
             "{} and {} others seen: {stats:?}",
             self.seen.len(),
             self.others

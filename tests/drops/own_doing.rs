@@ -47,6 +47,40 @@ pub fn classifier(family: SocketFamily) -> Result<()> {
     are_those_of(&records, &capture.stop()?, |s| s.flags == flags::SYN)
 }
 
+/// A SYN that finds no socket is recorded, a RST is not. The server's own counter of RSTs says how many there were.
+pub fn no_socket(family: SocketFamily) -> Result<()> {
+    const SYNS: u16 = 20;
+    let lab = Lab::new(family)?;
+    // The RSTs come to the client's namespace, which has none of the senders' addresses, and drops them.
+    let here = Selection {
+        netns: Some([lab.server.inode(); 2]),
+        ..Selection::default()
+    };
+    let mut watch = Watch::with(&lab, here)?;
+    let before = lab.counters()?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    let server = SocketAddr::new(lab.server_ip(), PORT);
+    for n in 0..SYNS {
+        sender.rst(stranger(&lab, n), server, u32::from(n))?;
+        sender.syn(stranger(&lab, n), server, u32::from(n))?;
+    }
+    watch.until(usize::from(SYNS))?;
+    for record in &watch.seen {
+        came_into_server(&lab, record)?;
+        let is = (watch.reason(record), record.flags, record.receiver);
+        ensure!(is == ("NO_SOCKET", flags::SYN, 0), "{record:?}");
+        ensure!(watch.host.reasons.own_doing(record.reason).is_none());
+    }
+    let sent = lab.counters()?.since(&before).server.get("OutRsts");
+    let records = watch.all()?;
+    ensure!(
+        records.len() == usize::from(SYNS) && sent == u64::from(SYNS),
+        "{} records, {sent} RSTs",
+        records.len()
+    );
+    Ok(())
+}
+
 /// The program for kernels that do not tell the receiving socket: it knows this host's own doing, and
 /// nothing of half-opens.
 pub fn without_receiver() -> Result<()> {

@@ -30,6 +30,8 @@ pub enum Missed {
     EarlyResets,
     /// Dropped packets outside the selection.
     OtherDrops,
+    /// SYNs that found no socket.
+    WithoutSocket,
 }
 
 /// Something was lost.
@@ -55,6 +57,7 @@ impl Lost {
                 | Missed::Evicted
                 | Missed::EarlyResets
                 | Missed::OtherDrops
+                | Missed::WithoutSocket
         )
     }
 }

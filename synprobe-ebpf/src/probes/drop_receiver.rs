@@ -1,7 +1,10 @@
 //! Whose packet a dropped one is: by the reason, and the state of the socket that received or sent it.
 
 use synprobe_ebpf::{
-    config::{MISSING, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING, REASONS_HALF_OPEN},
+    config::{
+        MISSING, NO_SOCKET_REASON, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
+        REASONS_HALF_OPEN, REFUSING_WORDS,
+    },
     event::state,
 };
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     kread::{Kptr, ReadError, place},
-    maps::REASONS,
+    maps::{REASONS, REFUSING},
 };
 
 /// The reasons with which some receiver frees a packet that concerns a handshake.
@@ -74,4 +77,33 @@ pub(super) fn listed(bitmap: usize, reason: u32) -> bool {
     // SAFETY: the bitmap is one of the six, and the word was checked: it is inside the global.
     let word = unsafe { words.add(bitmap * REASON_WORDS + word).read_volatile() };
     word & (1 << (reason & 63)) != 0
+}
+
+/// Whether it is the reason with which a SYN is freed that found no socket.
+#[inline(always)]
+pub(super) fn is_no_socket(reason: u32) -> bool {
+    let words: *const u64 = (&raw const REASONS).cast();
+    // SAFETY: the word is inside the global.
+    unsafe { words.add(NO_SOCKET_REASON).read_volatile() == u64::from(reason) }
+}
+
+/// Whether a function freed the packet that frees without a reason what this host does not deliver.
+#[inline(always)]
+pub(super) fn refused_at(location: u64) -> bool {
+    let words: *const u64 = (&raw const REFUSING).cast();
+    let mut at = 0;
+    while at < REFUSING_WORDS {
+        // SAFETY: both words are inside the global.
+        let (begin, end) = unsafe {
+            (
+                words.add(at).read_volatile(),
+                words.add(at + 1).read_volatile(),
+            )
+        };
+        if location >= begin && location < end {
+            return true;
+        }
+        at += 2;
+    }
+    false
 }

@@ -6,7 +6,7 @@
 //!
 //! These are reported:
 //!
-//! - This host dropped a handshake packet (`REASONS_WANTED`).
+//! - This host dropped a handshake packet (`REASONS_WANTED`, or without a reason in one of `REFUSING_FUNCTIONS`).
 //! - The receiver is a listener, and one of its half-opens processed a retransmitted SYN, a RST or an ACK that
 //!   it does not accept; `tcp_v4_rcv()` then frees the packet (`REASONS_HALF_OPEN`). Packets that reach the
 //!   listener itself have other reasons and are not reported: the last ACK of a closed connection, a stray RST.
@@ -15,6 +15,7 @@
 //!   they raise no event, or raise it in a later state.
 //! - The receiver is a connection that exists, and the packet is a SYN (`REASONS_EXISTING`,
 //!   `tcp_validate_incoming()`, `tcp_timewait_state_process()`).
+//! - The packet is a SYN that found no socket (`NO_SOCKET_REASON`): the kernel answers it with a RST.
 //! - The packet is this host's own SYN, and its socket is still in SYN_SENT (`REASONS_OUTGOING`): whatever the
 //!   reason, the SYN did not leave.
 
@@ -31,7 +32,7 @@ use synprobe_ebpf::{
 };
 
 use super::{
-    drop_receiver::{counts, for_receiver, listed, sender_in_syn_sent},
+    drop_receiver::{counts, for_receiver, is_no_socket, listed, refused_at, sender_in_syn_sent},
     finish,
 };
 use crate::{
@@ -41,7 +42,7 @@ use crate::{
         Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, netns_of_device, peer_addr,
         place,
     },
-    maps::{DROP_SECOND, OF_ITS_PORTS, OF_OTHERS, OF_SELECTION},
+    maps::{DROP_SECOND, OF_ITS_PORTS, OF_NO_SOCKET, OF_OTHERS, OF_OTHERS_NO_SOCKET, OF_SELECTION},
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -71,16 +72,17 @@ pub fn drop_skb(ctx: RawTracePointContext) -> i32 {
 fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError> {
     tally(REGULAR, |s| &mut s.drop_runs);
     let reason: u32 = ctx.arg(2);
-    let wanted = listed(REASONS_WANTED, reason);
+    let wanted = listed(REASONS_WANTED, reason) || rx_sk == 0 && refused_at(ctx.arg(1));
     let skb = Kptr::new(ctx.arg(0));
     let receiver = (rx_sk != 0).then(|| Kptr::new(rx_sk));
+    let without_socket = receiver.is_none() && is_no_socket(reason);
     let (receiver_state, sender) = match receiver {
         None => {
             let sender = match wanted || listed(REASONS_OUTGOING, reason) {
                 true => sender_in_syn_sent(skb)?,
                 false => None,
             };
-            if !wanted && sender.is_none() {
+            if !wanted && sender.is_none() && !without_socket {
                 return Ok(());
             }
             (0, sender)
@@ -102,6 +104,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         return Ok(());
     };
     let relevant = match receiver_state {
+        0 if without_socket => segment.flags & (SYN | RST | ACK) == SYN,
         state::LISTEN | state::SYN_SENT => segment.flags & (SYN | RST | ACK) != 0,
         0 | state::SYN_RECV => {
             let bare_ack = segment.flags & (ACK | FIN) == ACK && !segment.payload;
@@ -115,7 +118,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
     let arrived_on: u32 = skb.read(place!(skb_iif))?;
     // In another namespace the packet is a received one.
     let sender = sender.filter(|_| arrived_on == 0 && segment.flags & SYN != 0);
-    if !wanted && receiver.is_none() && sender.is_none() {
+    if !wanted && receiver.is_none() && sender.is_none() && !without_socket {
         return Ok(());
     }
     let incoming = sender.is_none()
@@ -139,7 +142,16 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         (None, false) => segment.destination(),
     };
     let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
-    if selected {
+    if without_socket {
+        let (slot, most) = match selected {
+            true => (OF_NO_SOCKET, DROPS_PER_SECOND),
+            false => (OF_OTHERS_NO_SOCKET, OTHER_DROPS_PER_SECOND),
+        };
+        if !within_limit(&DROP_SECOND, slot, most) {
+            held_back(KIND_DROP, |s| &mut s.no_socket_held_back);
+            return Ok(());
+        }
+    } else if selected {
         if !within_limit(&DROP_SECOND, OF_SELECTION, DROPS_PER_SECOND) {
             held_back(KIND_DROP, |s| &mut s.held_back);
             return Ok(());

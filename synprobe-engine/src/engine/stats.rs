@@ -203,6 +203,7 @@ fn kind(of: Missed) -> &'static str {
         Missed::Drops => "drops",
         Missed::EarlyResets => "early_resets",
         Missed::OtherDrops => "other_drops",
+        Missed::WithoutSocket => "without_socket",
         Missed::Handshakes(_) => "handshakes",
         Missed::Data(_) => "data",
         Missed::Output => "output",

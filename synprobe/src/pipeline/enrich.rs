@@ -16,7 +16,7 @@ use crate::{
     engine::{DropMeaning, Input},
     model::{Process, Tuple},
     probe::{
-        drop_reasons::{Reasons, is_before_the_device},
+        drop_reasons::{Reasons, is_before_the_device, refusal},
         kallsyms::Kallsyms,
     },
     sys::{clock::thread_cpu, netns::NetNs},
@@ -252,6 +252,11 @@ impl Enricher {
         self.names.holds_any()
     }
 
+    /// What a function does that frees without a reason what this host does not deliver: words and remedy.
+    fn refused_at(&self, location: u64) -> Option<(&'static str, &'static str)> {
+        refusal(self.symbols.name(location)?)
+    }
+
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
         let by_socket = r.receiver == state::SYN_SENT || r.met_existing();
         let by_half_open = r.listener != 0 && self.half_open_reasons;
@@ -286,7 +291,14 @@ impl Enricher {
         let meaning = match own {
             Some(own) => Some(own),
             // The words are the verdicts': this host's settings have no part in it.
-            None if by_socket || by_half_open => named("", ""),
+            None if by_socket || by_half_open || self.reasons.is_no_socket(r.reason) => {
+                named("", "")
+            }
+            None if r.receiver == 0
+                && let Some((words, remedy)) = self.refused_at(r.location) =>
+            {
+                named(words, remedy)
+            }
             None if r.sender != 0 => match self.symbols.name(r.location) {
                 // The output of a route that leads nowhere (`xfrm_lookup()` makes one, `dst_dev_put()` too).
                 Some("dst_discard_out") => named(

@@ -89,6 +89,14 @@ impl Losses {
         let before = &self.stats;
         let elsewhere = (stats.elsewhere_held_back).saturating_sub(before.elsewhere_held_back);
         let others = (stats.others_held_back).saturating_sub(before.others_held_back);
+        let no_socket = (stats.no_socket_held_back).saturating_sub(before.no_socket_held_back);
+        let scanned = || {
+            format!(
+                "drop records of SYNs without a listener: more than {DROPS_PER_SECOND} in a second on one CPU \
+                 ({OTHER_DROPS_PER_SECOND} outside the selection)"
+            )
+        };
+        add(no_socket, &scanned, Missed::WithoutSocket);
         for (events, of, which, most) in [
             (
                 elsewhere,

@@ -72,6 +72,58 @@ pub fn places(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
     places_in(io::BufReader::new(File::open(KALLSYMS)?), names)
 }
 
+/// The same, with functions of modules: those that the kernel itself does not have are looked for there.
+///
+/// # Errors
+/// Those of reading the list.
+pub fn places_with_modules(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
+    let list = || File::open(KALLSYMS).map(io::BufReader::new);
+    let mut found = places_in(list()?, names)?;
+    let missing = |found: &[Vec<(u64, u64)>]| found.iter().any(Vec::is_empty);
+    if missing(&found) {
+        let of_modules = places_of_modules(list()?, names)?;
+        for (own, of_module) in found.iter_mut().zip(of_modules) {
+            if own.is_empty() {
+                *own = of_module;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A module's symbols are in no order: a function ends where the next higher symbol begins.
+fn places_of_modules(list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
+    let mut addresses = Vec::new();
+    let mut begins = vec![Vec::new(); names.len()];
+    for line in list.lines() {
+        let line = line?;
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(address), Some("t" | "T"), Some(name), Some(_module)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
+            continue;
+        };
+        addresses.push(address);
+        let plain = name.split('.').next().unwrap_or(name);
+        if let Some(which) = names.iter().position(|wanted| *wanted == plain) {
+            begins[which].push(address);
+        }
+    }
+    addresses.sort_unstable();
+    let ends = |begin: &u64| {
+        let next = addresses.partition_point(|address| address <= begin);
+        let end = addresses.get(next).copied().unwrap_or(begin + LONGEST);
+        (*begin, end.min(begin + LONGEST))
+    };
+    Ok(begins
+        .iter()
+        .map(|of_one| of_one.iter().map(ends).collect())
+        .collect())
+}
+
 fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
     let mut found = vec![Vec::<(u64, u64)>::new(); names.len()];
     // The kernel's own symbols come first, by address: a function ends where the next symbol begins.
@@ -183,6 +235,26 @@ ffffffffc0200000 t nft_do_chain\t[nf_tables]
 ffffffffc0201000 t nft_do_chain.cold\t[nf_tables]
 ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
 ";
+
+    #[test]
+    fn a_modules_function_ends_at_the_next_higher_symbol() {
+        let list = "ffffffff81000000 T nf_queue\n\
+                    ffffffffc0002000 t br_other\t[bridge]\n\
+                    ffffffffc0001000 t br_handle_frame_finish\t[bridge]\n\
+                    ffffffffc0001800 d br_data\t[bridge]\n\
+                    ffffffffc0009000 t last.cold\t[bridge]\n";
+        let found = places_of_modules(
+            list.as_bytes(),
+            &["nf_queue", "br_handle_frame_finish", "last"],
+        );
+        let found = found.unwrap();
+        assert!(found[0].is_empty(), "the kernel's own");
+        assert_eq!(found[1], [(0xffff_ffff_c000_1000, 0xffff_ffff_c000_2000)]);
+        assert_eq!(
+            found[2],
+            [(0xffff_ffff_c000_9000, 0xffff_ffff_c000_9000 + LONGEST)]
+        );
+    }
 
     #[test]
     fn an_address_is_in_the_function_below_it() {

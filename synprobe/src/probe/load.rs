@@ -7,7 +7,10 @@ use aya::{
     maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
     programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
-use synprobe_ebpf::{config::MEMBERS, histogram::SLOTS};
+use synprobe_ebpf::{
+    config::{MEMBERS, REFUSING_FUNCTIONS, REFUSING_WORDS},
+    histogram::SLOTS,
+};
 use thiserror::Error;
 
 use super::{
@@ -18,6 +21,7 @@ use super::{
     half_open_source::{ACCEPT, Decision, HookProgram},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
+    kallsyms,
     object::Object,
 };
 use crate::{filter::KernelFilter, model::HalfOpenSource};
@@ -106,6 +110,7 @@ impl Probes {
             .iter()
             .any(|chosen| chosen.program == DROPS_WITH_RECEIVER);
         let reasons = options.reasons.to_kernel(with_receiver);
+        let refusing = refusing_functions();
         let peers = u32::try_from(filter.peers.len().max(1)).unwrap_or(u32::MAX);
         let watches_accept = |parts: &[&HookProgram]| parts.iter().any(|part| part.hook == ACCEPT);
         let accept_slots = match watches_accept(&options.exact.parts.programs) {
@@ -118,6 +123,7 @@ impl Probes {
             .override_global("FILTER", scalars.as_slice(), true)
             .override_global("PORTS", filter.ports.as_slice(), true)
             .override_global("REASONS", reasons.as_slice(), true)
+            .override_global("REFUSING", refusing.as_slice(), true)
             .override_global("EXACT", options.exact.params.0.as_slice(), true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, true)
             .map_max_entries("ACCEPT_WAITS", accept_slots)
@@ -339,6 +345,25 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// The address ranges of [`REFUSING_FUNCTIONS`]; 0 where the kernel does not have one, or hides addresses.
+fn refusing_functions() -> [u64; REFUSING_WORDS] {
+    let mut words = [0; REFUSING_WORDS];
+    let each = REFUSING_WORDS / REFUSING_FUNCTIONS.len();
+    match kallsyms::places_with_modules(&REFUSING_FUNCTIONS) {
+        Ok(found) => {
+            for (of_one, words) in found.iter().zip(words.chunks_mut(each)) {
+                for ((begin, end), words) in of_one.iter().zip(words.chunks_mut(2)) {
+                    words.copy_from_slice(&[*begin, *end]);
+                }
+            }
+        }
+        Err(error) => {
+            log::info!("/proc/kallsyms: {error}: some drops without a reason are not seen")
+        }
+    }
+    words
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ mod places;
 mod table;
 
 use synprobe_ebpf::config::{
-    ALL_REASON_WORDS, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING, REASONS_HALF_OPEN,
-    REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
+    ALL_REASON_WORDS, NO_SOCKET_REASON, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
+    REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
 };
 
 use super::btf::Btf;
-pub use places::is_before_the_device;
+pub use places::{is_before_the_device, refusal};
 pub use table::Meaning;
-use table::{ANSWER, EXISTING, HALF_OPEN, OWN_DOING, RecordWhen};
+use table::{ANSWER, EXISTING, HALF_OPEN, NO_SOCKET, OWN_DOING, RecordWhen};
 
 /// The prefix of the kernel's names.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -75,14 +75,19 @@ impl Reasons {
         self.find(number)?.meaning
     }
 
+    /// Whether it is the reason with which a SYN is freed that found no socket.
+    pub fn is_no_socket(&self, number: u32) -> bool {
+        self.name(number) == Some(NO_SOCKET)
+    }
+
     /// Its number, by its name without `SKB_DROP_REASON_`.
     pub fn number(&self, name: &str) -> Option<u32> {
         let reason = self.0.iter().find(|reason| reason.name == name)?;
         Some(reason.number)
     }
 
-    /// The kernel side's form: six bitmaps, one after the other. `with_receiver`: the program receives
-    /// the socket that the packet was for.
+    /// The kernel side's form: six bitmaps, one after the other, and the number of NO_SOCKET. `with_receiver`: the
+    /// program receives the socket that the packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
         for Reason {
@@ -95,6 +100,9 @@ impl Reasons {
             // The bitmaps have no room for higher numbers: those reasons are not recorded.
             if word >= REASON_WORDS {
                 continue;
+            }
+            if name == NO_SOCKET {
+                words[NO_SOCKET_REASON] = u64::from(*number);
             }
             let mut set = |bitmap| words[bitmap * REASON_WORDS + word] |= 1 << bit;
             if HALF_OPEN.contains(&name.as_str()) {
@@ -137,6 +145,7 @@ mod tests {
             &[
                 ("SKB_NOT_DROPPED_YET", 0),
                 ("SKB_DROP_REASON_NOT_SPECIFIED", 2),
+                ("SKB_DROP_REASON_NO_SOCKET", 3),
                 ("SKB_DROP_REASON_SOCKET_FILTER", 63),
                 ("SKB_DROP_REASON_NETFILTER_DROP", 64),
                 ("SKB_DROP_REASON_CPU_BACKLOG", 255),
@@ -153,7 +162,7 @@ mod tests {
         let reasons = made_up();
         assert_eq!(reasons.name(2), Some("NOT_SPECIFIED"));
         assert_eq!(reasons.name(64), Some("NETFILTER_DROP"));
-        for none in [0, 1, 3, 300, 0x1_0002, 0xffff_0000, u32::MAX] {
+        for none in [0, 1, 4, 300, 0x1_0002, 0xffff_0000, u32::MAX] {
             assert_eq!(reasons.name(none), None, "{none}");
             assert_eq!(reasons.own_doing(none), None, "{none}");
         }
@@ -178,6 +187,7 @@ mod tests {
         let none = [0; 4];
         let incoming = [0, 0, 0, 1 << 63];
         let unspecified = [4, 0, 0, 0];
+        assert_eq!(reasons.to_kernel(false)[NO_SOCKET_REASON], 3);
         let outgoing = [4 | 1 << 63, 1, 0, 1 << 63];
         assert_eq!(
             reasons.to_kernel(true).as_chunks::<4>().0,

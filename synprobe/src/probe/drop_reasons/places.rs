@@ -125,6 +125,24 @@ pub fn is_before_the_device(function: &str) -> bool {
     BEFORE_THE_DEVICE.contains(&function)
 }
 
+/// What a function of [`REFUSING_FUNCTIONS`](synprobe_ebpf::config::REFUSING_FUNCTIONS) means by freeing a packet
+/// without a reason: words and commands, as of a [`Meaning`](super::Meaning).
+pub fn refusal(function: &str) -> Option<(&'static str, &'static str)> {
+    match function {
+        "nf_queue" => Some((
+            "a rule hands it to a program by NFQUEUE, and no program reads that queue, or it is full",
+            "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset; iptables-save -c; ip6tables-save -c \
+             # the option bypass lets packets pass while no program reads the queue",
+        )),
+        "br_handle_frame_finish" => Some((
+            "the bridge does not pass it on: it would leave by the port by which it came (hairpin mode is off), or a \
+             port is isolated, locked, blocked or in another VLAN",
+            "bridge -d link; bridge vlan show; bridge fdb show",
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

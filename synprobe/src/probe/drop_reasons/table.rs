@@ -58,8 +58,7 @@ mod look {
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }
 
-/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) frees a packet that a
-/// half-open has processed. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
+/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) frees a half-open's packet. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
 /// TCP_DEFER_ACCEPT ignores. The others are as named; before 6.15 they too are NOT_SPECIFIED.
 pub(super) static HALF_OPEN: &[&str] = &[
     "NOT_SPECIFIED",
@@ -92,16 +91,18 @@ pub(super) static EXISTING: &[&str] = &[
     "TCP_RFC7323_TW_PAWS",
 ];
 
-/// Whether an outgoing packet can meet the reason. Reasons of the receiving side are left out: those are
-/// frequent, and each look at the sender costs two reads.
+/// The reason for which a SYN is freed that found no socket (`tcp_v4_rcv()`): the kernel answers it with a RST.
+pub(super) const NO_SOCKET: &str = "NO_SOCKET";
+
+/// Whether an outgoing packet can meet the reason. Those of the receiving side are frequent, and left out.
 pub(super) fn can_be_outgoing(name: &str) -> bool {
-    const RECEIVING: &[&str] = &["NO_SOCKET", "OTHERHOST", "PKT_TOO_SMALL", "SOCKET_RCVBUFF"];
+    const RECEIVING: &[&str] = &[NO_SOCKET, "OTHERHOST", "PKT_TOO_SMALL", "SOCKET_RCVBUFF"];
     !name.starts_with("TCP_") && !name.starts_with("IP_IN") && !RECEIVING.contains(&name)
 }
 
 /// The reasons that are recorded whatever socket the packet was for, with their meanings.
 ///
-/// Left out are: packets for no socket here (OTHERHOST, NO_SOCKET), the protocol's own
+/// Left out are: packets for no socket here (OTHERHOST; NO_SOCKET but for SYNs), the protocol's own
 /// decisions (TCP_FLAGS, TCP_INVALID_SYN, TCP_OLD_ACK, TCP_RFC7323_PAWS, ..., of which a listener's are
 /// found by the receiving socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER,
 /// BRIDGE_INGRESS_STP_STATE, SOCKET_RCVBUFF), what a TCP segment cannot meet (IP_NOPROTO, UDP_CSUM,
@@ -169,7 +170,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "IP_INHDR",
-        "the IP header is malformed, or its hop limit ran out here (a routing loop)",
+        "the IP header is malformed, or its hop limit ran out here (a routing loop, or a sender that sets a low one)",
         "ip route get <local>; ip route get <peer>; nstat -az IpInHdrErrors Ip6InHdrErrors",
     ),
     reason(
