@@ -18,6 +18,7 @@ use crate::{
         Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
     },
     track::Fates,
+    verdict::context::NO_SOCKET,
 };
 
 /// One thing that was seen, read or answered. Inputs are fed in the order in which they became known.
@@ -206,6 +207,11 @@ pub struct DropMeaning {
 }
 
 impl DropMeaning {
+    /// Whether the packet is a SYN that found no socket.
+    pub fn is_no_socket(&self) -> bool {
+        self.reason == NO_SOCKET
+    }
+
     /// Whether the cause lies on this host. The reason of a socket's own processing has a name and no words.
     pub fn is_own_doing(&self) -> bool {
         !self.words.is_empty()

@@ -8,7 +8,12 @@ use super::{DropMeaning, Engine};
 use crate::{
     model::{TcpState, Tuple, TupleHolder},
     util::addresses::printable,
-    verdict::context::{Ends, Packet, RefusedAnswer, RefusedSyn, SynAtExisting},
+    verdict::{
+        context::{
+            Ends, NO_SOCKET, Packet, RefusedAnswer, RefusedSyn, SynAtExisting, SynWithoutSocket,
+        },
+        run_in,
+    },
 };
 
 impl Engine {
@@ -32,7 +37,40 @@ impl Engine {
             self.syn_at_existing(r, reason);
             return true;
         }
+        if meaning.is_some_and(DropMeaning::is_no_socket) {
+            self.syn_without_socket(r);
+            return true;
+        }
         false
+    }
+
+    fn syn_without_socket(&mut self, r: &DropRecord) {
+        let end = |addr, port| SocketAddr::new(printable(addr), port);
+        let syn = SynWithoutSocket {
+            netns: r.flow.netns,
+            local: end(r.flow.local_addr, r.flow.local_port),
+            peer: end(r.flow.peer_addr, r.flow.peer_port),
+            syn_seq: r.seq,
+            at_ns: r.header.ts_ns,
+        };
+        let context = &mut self.judge.context;
+        let selected = context.selection.selects_drop(r);
+        context.note_syn_without_socket(syn, selected);
+        if !selected {
+            return;
+        }
+        let who = format!("ss -ltnp 'sport = :{}'", syn.local.port());
+        let remedy = run_in(context.netns_name(syn.netns).as_deref(), &who);
+        context.note_refused_syn(RefusedSyn {
+            netns: syn.netns,
+            local: Some(syn.local),
+            peer: Some(syn.peer),
+            reason: Some(NO_SOCKET.into()),
+            words: "no listening socket found: answered with RST".into(),
+            remedy: Some(format!("see who listens, and on which address: {remedy}").into()),
+            count: 1,
+            at_ns: syn.at_ns,
+        });
     }
 
     fn answer_refused(&mut self, r: &DropRecord, reason: Cow<'static, str>) {

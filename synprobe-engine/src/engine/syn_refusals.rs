@@ -1,6 +1,6 @@
 //! SYNs that were refused at the door: from events to `syn_refused` lines.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use synprobe_ebpf::event::{QUEUE_ACCEPT, QUEUE_SYN, RequestRecord};
 
@@ -9,15 +9,15 @@ use crate::{
     model::{Body, Line, SynRefused},
     util::addresses::printable,
     verdict::{
-        Mode,
-        context::{DroppedPacket, Packet, RefusedSyn},
+        Context, Mode,
+        context::{DroppedPacket, Packet, RefusedSum, RefusedSyn},
     },
 };
 
 impl Engine {
     /// A dropped packet that was a SYN on its way in, and met no half-open.
     pub(super) fn note_dropped_syn(&mut self, drop: &DroppedPacket) {
-        if drop.packet != Packet::Syn || !drop.incoming {
+        if drop.packet != Packet::Syn || !drop.incoming || drop.may_be_a_copy() {
             return;
         }
         self.judge.context.note_refused_syn(RefusedSyn {
@@ -57,7 +57,10 @@ impl Engine {
     pub(super) fn refused_lines(&mut self, at_the_end: bool) -> Vec<Line> {
         let context = &mut self.judge.context;
         let mut sums = std::mem::take(&mut context.refused_syns);
-        let due = sums.take_due_but(at_the_end, |refused| context.awaits_route(refused));
+        let due = sums.take_due_but(at_the_end, |refused| {
+            context.awaits_route(refused) || context.is_of_a_scan(refused)
+        });
+        let due = one_line_a_scan(due, context);
         context.refused_syns = sums;
         if self.judge.mode() == Mode::AtTheEnd {
             return Vec::new();
@@ -100,4 +103,34 @@ impl Engine {
             })
             .collect()
     }
+}
+
+/// SYNs to ports at which no listener is missed: one sum for each peer that called several.
+fn one_line_a_scan(due: Vec<RefusedSum>, context: &Context) -> Vec<RefusedSum> {
+    let (of_scans, mut lines): (Vec<RefusedSum>, Vec<RefusedSum>) = due
+        .into_iter()
+        .partition(|sum| context.is_of_a_scan(&sum.first));
+    let mut by_peer: BTreeMap<_, (RefusedSum, usize)> = BTreeMap::new();
+    for sum in of_scans {
+        let key = (sum.first.netns, sum.first.peer.map(|peer| peer.ip()));
+        match by_peer.get_mut(&key) {
+            Some((all, ports)) => {
+                all.first.count += sum.first.count;
+                all.last_ns = all.last_ns.max(sum.last_ns);
+                *ports += 1;
+            }
+            None => drop(by_peer.insert(key, (sum, 1))),
+        }
+    }
+    lines.extend(by_peer.into_values().map(|(mut sum, ports)| {
+        if ports > 1 {
+            (sum.first.local, sum.first.remedy) = (None, None);
+            let words = format!(
+                "no listening socket found at the {ports} ends that were called: answered with RST"
+            );
+            sum.first.words = words.into();
+        }
+        sum
+    }));
+    lines
 }

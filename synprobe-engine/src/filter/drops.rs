@@ -9,6 +9,11 @@ const SYN: u8 = 2;
 const ACK: u8 = 16;
 
 impl Selection {
+    /// Whether the user asks for this port of this host.
+    pub fn names_port(&self, port: u16) -> bool {
+        self.ports.contains(port) || self.local_ports.contains(port)
+    }
+
     /// Whether a dropped packet is of the selection, as the kernel side decides (`drop_skb.rs`). Others are taken
     /// in too where this host dropped them: one may be of a selected handshake, in another namespace or with other
     /// ends after NAT.

@@ -36,7 +36,9 @@ impl Verdict for DataUnacknowledged {
             meaning: "SYN and SYN-ACK are small and passed; at the server the ACK did too. A data segment was then retransmitted \
                       again and again. Mostly the path drops large packets and the ICMP messages that \
                       would say so (an MTU black hole: tunnel, overlay, VPN), or it works in one \
-                      direction only, or a stateful firewall sees one direction only. The application sees a connection that hangs.",
+                      direction only, or a stateful firewall sees one direction only or has forgotten the \
+                      connection. A server whose accept queue is full discards the final ACK and the data: its \
+                      client is connected all the same. The application sees a connection that hangs.",
             detection: "The same segment (socket and sequence number) retransmitted at least three times, \
                       the retransmission timer among them. Likely at most: whether the data or its \
                       acknowledgment is lost is not seen from this end, nor is the size at which \
@@ -84,17 +86,33 @@ fn dropped<'s>(
     })
 }
 
+/// The listener on this host that one of them called, if its accept queue was seen to be full.
+fn full_queue(stuck: &[&StuckConnection], context: &Context) -> Option<Evidence> {
+    let mut called = (stuck.iter().take(LOOKED_AT))
+        .filter(|s| s.connection.role == Role::Client)
+        .filter_map(|s| context.called_listener(&s.connection));
+    let full = called.find(|l| l.was_full())?;
+    Some(pro(format!(
+        "listener {} of this host was called, and its accept queue was seen to be full: it discards the final ACK and \
+         what follows",
+        full.name()
+    )))
+}
+
 /// What fits, where it is not known what was lost.
 fn what_fits(is_client: bool) -> [Evidence; 2] {
     [
         pro(match is_client {
             // The ACK is this end's own: only its sending is known.
             true => {
-                "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits, and so \
-                 does a firewall that sees one direction only (an asymmetric route) and drops the ACK"
+                "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits; so does a server \
+                 whose accept queue is full and which discards the final ACK and the data; and a firewall that \
+                 drops the ACK or the data because it sees one direction only (an asymmetric route) or has \
+                 forgotten the connection"
             }
             false => {
-                "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits"
+                "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits, and so does a \
+                 firewall that has forgotten the connection"
             }
         }
         .to_owned()),
@@ -158,7 +176,10 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
                     evidence.push(pro(context.fact_of_drop_of(d, &s.connection)));
                     evidence.extend(context.rule_of_drop(d).map(|rule| pro(rule.fact)));
                 }
-                None => evidence.extend(what_fits(is_client)),
+                None => {
+                    evidence.extend(full_queue(stuck, context));
+                    evidence.extend(what_fits(is_client));
+                }
             }
             evidence
         },
@@ -230,6 +251,27 @@ mod tests {
             "2 connections completed the handshake. Then one segment, of data or the FIN, was retransmitted 3 to 4 \
              times, for up to 3.00 s, and no acknowledgment came meanwhile"
         );
+    }
+
+    #[test]
+    fn a_full_queue_of_a_listener_of_this_host_is_named() {
+        let mut context = looked(&listener(129, 0), 4, 0);
+        let server = listener(0, 0).local_addr;
+        assert!(server.is_unspecified());
+        context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        let mut connection = connection(Role::Client, "10.0.0.9", 8080);
+        connection.id = 1;
+        retransmissions(&mut context, &connection, RetransmitKind::Rto, &[1, 2, 3]);
+        let said = |context: &Context| {
+            let p = problems(context).remove(0).problem;
+            let facts: Vec<String> = p.evidence.into_iter().map(|e| e.fact).collect();
+            facts.join("; ")
+        };
+        assert!(said(&context).contains("its accept queue was seen to be full"));
+        let mut context = looked(&listener(3, 0), 0, 0);
+        context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        retransmissions(&mut context, &connection, RetransmitKind::Rto, &[1, 2, 3]);
+        assert!(!said(&context).contains("was seen to be full"));
     }
 
     #[test]

@@ -16,10 +16,10 @@ const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 /// Routes that the sum of many handshakes quotes.
 const ROUTES: usize = 4;
 
-/// Whether a router dropped it for want of a route, in another namespace of this host. It answers with an ICMP
-/// error, which is the client's evidence.
+/// Whether a router dropped it for want of a route or a neighbour, in another namespace of this host. It answers with
+/// an ICMP error, which is the client's evidence.
 pub(super) fn is_of_a_router(d: &DroppedPacket, h: &Handshake) -> bool {
-    d.netns != h.connection.netns && NOBODYS.contains(&&*d.reason)
+    d.netns != h.connection.netns && (NOBODYS.contains(&&*d.reason) || d.is_of_neighbour())
 }
 
 /// Whether a RST of the peer ended a half-open, and the packet has only its addresses and ports: whoever has a
@@ -278,6 +278,13 @@ impl Verdict for DroppedHere {
             finding.confidence = Confidence::Likely;
             finding = finding.contra(copies);
         }
+        if of_handshake.iter().all(|d| d.may_be_a_copy()) {
+            finding.confidence = Confidence::Likely;
+            finding = finding.contra(
+                "a bridge discards copies that a switch sends back in the same way: the packet itself may have got \
+                 further",
+            );
+        }
         if h.facts.began_ns.is_none() {
             finding.confidence = Confidence::Likely;
             finding = finding.contra(
@@ -331,12 +338,27 @@ impl Verdict for DroppedHere {
         facts.extend(group.first().and_then(ack));
         let unbound = |h: &&Handshake| no_address(h, &decisive(h, context), context);
         facts.extend(group.first().and_then(unbound));
-        let rejected = group.iter().filter(|h| answered(h)).count();
-        if rejected > 0 {
-            facts.push(format!(
-                "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so the answer is \
-                 this host's own: a rule rejects"
-            ));
+        // What drops it may answer for another reason than a rule: a hop limit that ran out, a missing route.
+        let by_rule = |h: &&&Handshake| -> bool {
+            let drops = decisive(h, context);
+            drops
+                .first()
+                .is_some_and(|d| &*d.reason == "NETFILTER_DROP")
+        };
+        let rejected: Vec<_> = group.iter().filter(|h| answered(h)).collect();
+        let by_rules = rejected.iter().take(LOOKED_AT).all(by_rule);
+        if !rejected.is_empty() {
+            let rejected = rejected.len();
+            facts.push(match by_rules {
+                true => format!(
+                    "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so the answer is \
+                     this host's own: a rule rejects"
+                ),
+                false => format!(
+                    "{rejected} of them were answered with a RST or an ICMP error. No SYN got further, so the answer is \
+                     this host's own"
+                ),
+            });
         }
         let supporting = |fact| Evidence {
             fact,

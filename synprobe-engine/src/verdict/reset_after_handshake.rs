@@ -174,6 +174,9 @@ const REFUSED_BEHIND: &str = "the host that answered accepted the connection, an
     accept queue";
 const ALIKE: &str = "an application that refuses by itself (an access list, a limit, another protocol) and a device on \
     the path that sends RSTs look the same from this end";
+const CLOSED_AT_ONCE: &str = "whoever accepted the connection closed it at once and did not read what came after: an \
+    application that refuses (an access list, a limit, another protocol), or a proxy whose upstream is down";
+const ALIKE_CLOSED: &str = "which of them it was cannot be seen from this end";
 const NOT_KNOWN_THERE: &str = "the end that answered the handshake did not have the connection any more: its listener \
     was closed or replaced before the final ACK came, or a NAT, firewall or load balancer on the path has \
     forgotten it";
@@ -200,7 +203,9 @@ fn of_client(sum: &EarlyResetSum, context: &Context) -> (Vec<Evidence>, String) 
             in_how_many(sum.after_fin, sum)
         )));
     }
+    let closed_each = sum.after_fin == sum.count;
     let (meaning, alike) = match sum.at_first_data {
+        false if closed_each => (CLOSED_AT_ONCE, ALIKE_CLOSED),
         true => (
             NOT_KNOWN_THERE,
             "a peer that has restarted looks the same from this end",
@@ -361,6 +366,26 @@ mod tests {
         );
         assert!(facts[3].starts_with("the end that answered the handshake did not have"));
         assert!(facts.iter().all(|fact| !fact.contains("upstream")));
+    }
+
+    #[test]
+    fn a_fin_before_each_rst_is_no_closed_listener() {
+        let mut context = Context::default();
+        let closed = ConnectionReset {
+            fin_received: true,
+            ..reset(Role::Client, 800, 5)
+        };
+        note(&mut context, closed.clone());
+        let said = |context: &Context| {
+            let p = problems(context).remove(0).problem;
+            let facts: Vec<String> = p.evidence.into_iter().map(|e| e.fact).collect();
+            facts.join("; ")
+        };
+        let facts = said(&context);
+        assert!(facts.contains("closed it at once") && !facts.contains("a listener that was"));
+        // A listener that is closed sends no FIN.
+        note(&mut context, reset(Role::Client, 800, 5));
+        assert!(said(&context).contains("a listener that was closed or replaced"));
     }
 
     #[test]

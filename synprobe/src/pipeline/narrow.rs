@@ -103,10 +103,11 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
     match input {
         Input::Event(event) => passes(&event, selection).then_some(Input::Event(event)),
         Input::Drop(record, meaning) => {
-            let is_own_doing = meaning
+            // It may be of a selected handshake, in another namespace or before NAT.
+            let counts_elsewhere = meaning
                 .as_ref()
-                .is_some_and(|meaning| meaning.is_own_doing());
-            (is_own_doing || selection.selects_drop(&record))
+                .is_some_and(|meaning| meaning.is_own_doing() || meaning.is_no_socket());
+            (counts_elsewhere || selection.selects_drop(&record))
                 .then_some(Input::Drop(record, meaning))
         }
         Input::Completed(role, port, counts) => {

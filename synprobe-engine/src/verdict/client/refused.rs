@@ -35,6 +35,15 @@ impl Verdict for Refused {
                 .pro(format!("{error} after {}", super::took(h)))
                 .contra("the RST itself was not seen: an ICMP port-unreachable would give the same error")
         };
+        let no_socket = context.found_no_socket(h);
+        finding = finding.maybe_pro(no_socket.map(|syn| {
+            format!(
+                "its SYN came to {} in namespace {} of this host and found no listening socket (NO_SOCKET): the kernel \
+                 answered with the RST",
+                syn.local,
+                context.name_of(syn.netns)
+            )
+        }));
         finding = match context.called_listener(&h.connection) {
             Some(l) if l.closed_ns.is_some() => finding.pro(l.how_closed()),
             // `[::]` serves IPv4 too, unless IPV6_V6ONLY is set.
@@ -59,6 +68,13 @@ impl Verdict for Refused {
             finding.confidence = Confidence::Likely;
         }
         finding = finding.maybe_contra(unseen);
+        if let Some(syn) = no_socket {
+            let who = format!("ss -ltnp 'sport = :{}'", syn.local.port());
+            return Some(finding.remedy(format!(
+                "see who listens, and on which address: {}",
+                context.each_in(syn.netns, &who)
+            )));
+        }
         let port = h.connection.peer_port.unwrap_or(0);
         let peer = super::peer(h);
         Some(finding.remedy(format!(
@@ -72,12 +88,16 @@ impl Verdict for Refused {
             summary: "RST in answer to our SYN: nothing listens there, or a firewall rejects it",
             meaning: "The peer's host, or a device in its name, refused the connection at once. Mostly \
                       nothing listens on that port and address (a service that is down, or bound to \
-                      another address), sometimes a firewall that rejects with RST.",
+                      another address), sometimes a firewall that rejects with RST. At a server: SYNs came \
+                      for which this host has no listening socket.",
             detection: "tcp:tcp_receive_reset on a socket in SYN_SENT, then ECONNREFUSED, and no SYN of it dropped by this \
                       host (Linux 5.17; else likely): certain. A RST to SYNs that this host dropped is its \
                       own, and reported as dropped-here. An ICMP \
-                      port-unreachable gives the same errno without a RST and is reported as unreachable.",
-            remedy: "On the peer, see who listens.\n    ss -ltnp",
+                      port-unreachable gives the same errno without a RST and is reported as unreachable. At a server: \
+                      skb:kfree_skb of a SYN with NO_SOCKET (Linux 5.17), where the port was asked for, \
+                      has a listener at another address or had one, or a peer called it three times; \
+                      other ports are called by scans.",
+            remedy: "On the host that was called, see who listens.\n    ss -ltnp",
             reproduce: "synprobe lab refused",
         }
     }

@@ -98,6 +98,8 @@ impl Verdict for Unreachable {
         let drops = context.drops_of_handshake(h);
         let router = drops.into_iter().find(|d| is_of_a_router(d, h));
         finding = finding.maybe_pro(router.map(|drop| context.fact_of_drop(drop, h)));
+        let silent_there = router.filter(|d| d.is_of_neighbour());
+        let ask_router = silent_there.map(|drop| format!("{}; ", context.remedy_of_drop(drop)));
         let peer = h.connection.peer_addr;
         let redirected = context.redirected_to(&h.connection);
         // NAT translates the source of an ICMP error too (`nf_nat_icmp_reply_translation()`).
@@ -135,6 +137,7 @@ impl Verdict for Unreachable {
                 format!("{run}nft list ruleset; {run}iptables-save -c; {run}ip6tables-save -c; ")
             }
             _ if own.is_some() => String::new(),
+            _ if ask_router.is_some() => ask_router.unwrap_or_default(),
             Some(word) if word.from != peer => format!("ask the router {}; ", word.from),
             _ => String::new(),
         };
@@ -219,6 +222,29 @@ mod tests {
         let mut h = active(Outcome::Unreachable);
         h.error = Some("EHOSTUNREACH".into());
         h
+    }
+
+    #[test]
+    fn the_neighbour_that_a_router_of_this_host_asked_in_vain_is_named() {
+        let mut h = unreachable();
+        h.facts.syn_seq = Some(5);
+        let mut context = Context::default();
+        context.note_icmp(Ends::of(&h.connection).unwrap(), word());
+        let mut drop = discard(&h, crate::verdict::context::Packet::Syn, 1);
+        drop.netns = NETNS + 1;
+        // After DNAT.
+        drop.to = "10.0.7.7:5432".parse().unwrap();
+        drop.reason = "NEIGH_FAILED".into();
+        drop.words = "the next hop does not answer ARP or neighbour discovery".into();
+        drop.remedy = "ip neighbour show 10.0.7.7".into();
+        (drop.syn_seq, drop.incoming) = (Some(5), true);
+        context.note_drop(drop);
+        let got = judged(&h, context);
+        assert_eq!(got.verdict, Some(VerdictKind::Unreachable));
+        let named =
+            |e: &crate::model::Evidence| e.fact.contains("10.0.7.7") && e.fact.contains("ARP");
+        assert!(got.evidence.iter().any(named), "{:#?}", got.evidence);
+        assert!(got.remedy.unwrap().contains("ip neighbour"));
     }
 
     #[test]

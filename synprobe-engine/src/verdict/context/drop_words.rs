@@ -145,8 +145,13 @@ impl Context {
         let forward = forward?;
         if self.refuses_to_forward(d) {
             if self.would_serve(d).is_some() {
-                let len = if to.is_ipv4() { 32 } else { 128 };
-                return Some(format!("{run}ip address add {to}/{len} dev lo"));
+                return Some(match to {
+                    IpAddr::V4(_) => format!("{run}ip address add {to}/32 dev lo"),
+                    IpAddr::V6(_) => format!(
+                        "see whether the address is there and tentative (duplicate address detection): \
+                         {run}ip -6 address show to {to}; where it is missing, add it: {run}ip address add {to}/128 dev lo"
+                    ),
+                });
             }
             let setting = match to {
                 IpAddr::V4(_) => "net.ipv4.ip_forward",
@@ -461,6 +466,14 @@ mod tests {
         assert!(remedy.contains("ip rule"), "{remedy}");
         let (said, _) = words(vec![h.connection.local_addr]);
         assert_eq!(said, "this host's netfilter rules");
+        let mut context = Context::default();
+        let mut drop = discard(&h, Packet::Syn, 1);
+        drop.to = "[2001:db8::1]:80".parse().unwrap();
+        (drop.incoming, drop.reason) = (true, "IP_INADDRERRORS".into());
+        context.has_addresses(NETNS, vec![drop.to.ip()]);
+        context.tell_rule_from_address(&mut drop);
+        assert!(drop.words.contains("it is tentative"), "{}", drop.words);
+        assert!(drop.remedy.contains("show tentative"), "{}", drop.remedy);
     }
 
     #[test]

@@ -137,6 +137,11 @@ impl DroppedPacket {
         self.reason.starts_with("NEIGH_") || self.place.as_deref() == Some("neigh_invalidate")
     }
 
+    /// Whether it may be a copy that a switch sent back: a bridge discards those too.
+    pub fn may_be_a_copy(&self) -> bool {
+        self.place.as_deref() == Some("br_handle_frame_finish")
+    }
+
     /// How far it came, by the reason.
     pub fn stage(&self) -> DropStage {
         let at_socket = [

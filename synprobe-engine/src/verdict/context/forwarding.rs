@@ -75,6 +75,12 @@ impl Forwarding {
 /// address (`ip_route_input_slow()` and `ip_error()`, net/ipv4/route.c).
 const REFUSED_BY_RULE: &str = "its destination is an address of this host, or was in this run: the address has been \
      removed, or a routing rule or route (blackhole, prohibit, unreachable) refuses the packet";
+/// Over IPv6 an address that duplicate address detection has not let pass is in no table of local addresses.
+const REFUSED_OR_TENTATIVE: &str = "its destination is an address of this host, or was in this run: it is tentative \
+     (duplicate address detection runs or has failed), the address has been removed, or a routing rule or route \
+     (blackhole, prohibit, unreachable) refuses the packet";
+const SHOW_TENTATIVE: &str =
+    "ip -6 address show tentative; ip -br address; ip -6 rule; ip -6 route show table all";
 const SHOW_RULES: &str = "ip -br address; ip rule; ip route show table all";
 
 /// What a verdict must not rest on, where the way of the answers is not known.
@@ -144,7 +150,10 @@ impl Context {
         let wanting = ["IP_INADDRERRORS", "IP_INNOROUTES"].contains(&&*drop.reason);
         let has_it = || self.histories.has_address(drop.netns, drop.to.ip()) == Some(true);
         if drop.incoming && wanting && has_it() {
-            (drop.words, drop.remedy) = (REFUSED_BY_RULE.into(), SHOW_RULES.into());
+            (drop.words, drop.remedy) = match drop.to.is_ipv6() {
+                true => (REFUSED_OR_TENTATIVE.into(), SHOW_TENTATIVE.into()),
+                false => (REFUSED_BY_RULE.into(), SHOW_RULES.into()),
+            };
         }
     }
 

@@ -23,6 +23,7 @@ mod listener_history;
 mod listener_remedy;
 mod listening;
 mod losses;
+mod no_socket;
 mod paths;
 mod port_stats;
 mod port_waits;
@@ -50,10 +51,11 @@ pub use fanout::Fanout;
 pub use forwarding::Forwarding;
 pub use icmp::{IcmpReport, OwnIcmp};
 pub use listener_history::ListenerHistory;
+pub use no_socket::{NO_SOCKET, NoSocketSum, SynWithoutSocket};
 pub use paths::Paths;
 pub use port_stats::{PortStats, sent_only_syns, silent};
 pub use port_waits::{LONG_US, PortWaits};
-pub use refused_syns::{RefusedSyn, RefusedSyns};
+pub use refused_syns::{RefusedSum, RefusedSyn, RefusedSyns};
 pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};
@@ -97,6 +99,7 @@ pub struct Context {
     answers: answers::RefusedAnswers,
     freed_syns: freed_syns::FreedSyns,
     existing: existing::Existing,
+    no_socket: no_socket::NoSocketSyns,
     syn_options: syn_options::SynOptions,
     ports: port_stats::AllPortStats,
     fanouts: fanout::Fanouts,
@@ -310,6 +313,7 @@ impl Context {
             let (local, peer) = (d.to.port(), d.from.port());
             d.packet == Packet::Syn
                 && d.incoming
+                && !d.may_be_a_copy()
                 && self.selection.wants(Role::Server)
                 && self
                     .selection

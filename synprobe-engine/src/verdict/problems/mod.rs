@@ -10,6 +10,7 @@ mod key;
 mod one_cause;
 pub(super) mod peers;
 mod refused_silently;
+mod router;
 #[cfg(test)]
 mod tests;
 pub(super) mod unexplained;
@@ -31,7 +32,7 @@ use super::{
     Context,
     context::{DroppedPacket, Ends},
     data_unacknowledged, find, reset_after_handshake,
-    server::{accept_slow, existing_connection},
+    server::{accept_slow, existing_connection, refused},
 };
 use crate::model::{
     Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
@@ -69,7 +70,8 @@ pub struct ProblemGroups {
     /// In all of them together.
     kept: Kept,
     callers: Callers,
-    /// Clients of the problems whose SYNs this host dropped: their ends, and their initial sequence numbers.
+    /// Clients of the problems whose SYNs this host may have dropped or refused: their ends, and their initial
+    /// sequence numbers.
     explained: HashSet<Ends>,
     explained_seqs: HashSet<u32>,
 }
@@ -204,7 +206,12 @@ impl ProblemGroups {
         let dropped = places(of_handshakes, VerdictKind::DroppedHere);
         let mut problems = without_handshake::refused_at_the_door(self, context);
         problems.extend(existing_connection::problems(context));
+        problems.extend(refused::problems(
+            &|seq| self.explained_seqs.contains(&seq),
+            context,
+        ));
         problems.extend(without_handshake::dropped_synacks(context, &dropped));
+        problems.extend(router::forwarded_synacks(self, context));
         let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
         for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));
@@ -264,7 +271,9 @@ impl ProblemGroups {
     }
 
     fn explain(&mut self, h: &Handshake) {
-        if h.verdict != Some(VerdictKind::DroppedHere) || h.connection.role != Role::Client {
+        let dropped =
+            h.verdict == Some(VerdictKind::DroppedHere) && h.connection.role == Role::Client;
+        if !dropped && !refused::is_clients_end(h) {
             return;
         }
         if self.explained.len() < EXPLAINED {

@@ -39,6 +39,16 @@ impl PeerCounts {
         self.uncounted += other.uncounted;
     }
 
+    /// Whether it is one of the peers.
+    pub fn has(&self, peer: IpAddr) -> bool {
+        self.counts.contains_key(&peer)
+    }
+
+    /// The most handshakes that one peer has.
+    pub fn highest(&self) -> u64 {
+        self.counts.values().copied().max().unwrap_or(0)
+    }
+
     /// Different peers.
     pub fn len(&self) -> usize {
         self.counts.len()

@@ -121,6 +121,96 @@ fn syns_that_never_became_a_half_open_are_a_problem_too() {
     );
 }
 
+/// A router has no handshake of its own: the SYN-ACKs that it drops are its problem.
+#[test]
+fn syn_acks_that_are_forwarded_and_dropped_are_a_routers_problem() {
+    let h = half_open(Outcome::Open);
+    let mut context = Context::default();
+    let mut drop = discard(&h, Packet::SynAck, 3);
+    drop.incoming = true;
+    let (server, client) = (drop.from, drop.to);
+    context.note_drop(drop);
+    assert!(
+        ProblemGroups::default()
+            .problems([].into_iter(), &context)
+            .is_empty()
+    );
+    context.has_addresses(NETNS, vec!["192.0.2.1".parse().unwrap()]);
+    let found = ProblemGroups::default().problems([].into_iter(), &context);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let p = &found[0];
+    assert_eq!(
+        (p.verdict, p.role),
+        (Some(VerdictKind::DroppedHere), ProblemRole::Router)
+    );
+    let forward = p.forward.as_ref().unwrap();
+    assert_eq!(
+        (forward.to_addr, forward.to_port),
+        (server.ip(), server.port())
+    );
+    assert!(
+        p.evidence[0]
+            .fact
+            .starts_with("this host dropped 3 SYN-ACKs of 1 connections")
+    );
+    assert_eq!(p.peers[0].peer_addr, client.ip());
+    // The answer to a forged SYN has nowhere to go: that is nothing of the router's.
+    let mut forged = Context::default();
+    let mut drop = discard(&h, Packet::SynAck, 3);
+    (drop.incoming, drop.reason) = (true, "IP_INADDRERRORS".into());
+    forged.note_drop(drop);
+    forged.has_addresses(NETNS, vec!["192.0.2.1".parse().unwrap()]);
+    let groups = ProblemGroups::default();
+    assert!(groups.problems([].into_iter(), &forged).is_empty());
+}
+
+/// A hop limit that runs out is answered with ICMP too.
+#[test]
+fn an_answer_of_this_host_is_a_rules_only_where_a_rule_dropped() {
+    let said = |reason: &'static str| {
+        let mut h = active(Outcome::Unreachable);
+        h.error = Some("EHOSTUNREACH".into());
+        h.facts.syn_seq = Some(5);
+        let mut drop = discard(&h, Packet::Syn, 1);
+        drop.netns = NETNS + 1;
+        (drop.incoming, drop.syn_seq, drop.reason) = (true, Some(5), reason.into());
+        let mut context = Context::default();
+        context.note_drop(drop);
+        let p = found(&ended(vec![h], context)).remove(0);
+        assert_eq!(p.verdict, Some(VerdictKind::DroppedHere));
+        let facts: Vec<String> = p.evidence.into_iter().map(|e| e.fact).collect();
+        facts.join("; ")
+    };
+    assert!(said("NETFILTER_DROP").contains("this host's own: a rule rejects"));
+    let facts = said("IP_INHDR");
+    assert!(facts.contains("the answer is this host's own") && !facts.contains("a rule rejects"));
+}
+
+/// A bridge discards what would go back by the port by which it came, and copies that a switch sends back too.
+#[test]
+fn what_a_bridge_discards_is_likely_its_clients_cause_and_no_problem_of_its_own() {
+    let mut h = active(Outcome::Abandoned);
+    (h.retransmits, h.facts.syn_seq) = (2, Some(5));
+    let mut drop = discard(&h, Packet::Syn, 3);
+    drop.netns = NETNS + 1;
+    (drop.incoming, drop.syn_seq) = (true, Some(5));
+    drop.reason = "NOT_SPECIFIED".into();
+    drop.place = Some("br_handle_frame_finish".into());
+    let mut context = Context::default();
+    context.note_drop(drop.clone());
+    context.has_addresses(NETNS + 1, vec!["192.0.2.1".parse().unwrap()]);
+    assert!(
+        ProblemGroups::default()
+            .problems([].into_iter(), &context)
+            .is_empty()
+    );
+    assert!(unexplained::unexplained(&[], 0, &context, &ProblemGroups::default()).is_empty());
+    assert_eq!(
+        verdict_of(&h, context),
+        (Some(VerdictKind::DroppedHere), Confidence::Likely)
+    );
+}
+
 #[test]
 fn a_full_queue_is_a_problem_though_no_handshake_tells() {
     let problems = found(&ended(Vec::new(), looked(&listener(129, 0), 40, 0)));

@@ -179,7 +179,7 @@ fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Ve
     let mut kinds = std::collections::BTreeMap::<_, (u64, u64)>::new();
     for d in context.dropped_packets() {
         // NAT may have changed the ports: then its client's problem has it.
-        if d.packet == Packet::Rst || explained(&d) || groups.explains(d) {
+        if d.packet == Packet::Rst || d.may_be_a_copy() || explained(&d) || groups.explains(d) {
             continue;
         }
         let kind = (d.packet, d.incoming, &*d.words, d.cause(), d.netns);

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{ProblemGroups, contra, of_listener, one_cause::Found, peers::PeerCounts, pro};
+use super::{
+    ProblemGroups, contra, of_listener, one_cause::Found, peers::PeerCounts, pro,
+    router::dropped_by_router,
+};
 use crate::{
-    model::{Confidence, Evidence, Forward, Problem, ProblemRole, Role, VerdictKind, who},
+    model::{Confidence, Evidence, Problem, ProblemRole, Role, VerdictKind, who},
     verdict::{
         Context,
         context::{ClosedListener, DroppedPacket, ListenerHistory, Packet},
@@ -157,79 +160,13 @@ const LOOKED_AT: usize = 64;
 const RULES: usize = 4;
 
 /// The rules that did it.
-fn rules_of(drops: &[&DroppedPacket], context: &Context) -> Vec<String> {
+pub(super) fn rules_of(drops: &[&DroppedPacket], context: &Context) -> Vec<String> {
     context.rules_of_drops(drops.iter().take(LOOKED_AT).copied(), RULES)
 }
 
 /// A problem of these drops.
-fn found(problem: Problem, drops: &[&DroppedPacket]) -> Found {
+pub(super) fn found(problem: Problem, drops: &[&DroppedPacket]) -> Found {
     Found::of(problem, drops.iter().map(|d| d.ends()))
-}
-
-/// SYNs that this host dropped and that are not for it: it has no listener for them, and is no end of them.
-fn dropped_by_router(
-    first: &DroppedPacket,
-    forward: Forward,
-    drops: &[&DroppedPacket],
-    count: u64,
-    context: &Context,
-) -> Problem {
-    let from = forward.from_interface.as_ref();
-    let to = forward.to_interface.as_ref();
-    let way = format!(
-        "{}{}",
-        from.map_or(String::new(), |from| format!(" from {from}")),
-        to.map_or(String::new(), |to| format!(" to {to}"))
-    );
-    let name = context.name_of(first.netns);
-    let order = match context.refuses_to_forward(first) {
-        true => "was asked to forward",
-        false => "was to forward",
-    };
-    let mut evidence = vec![
-        pro(format!(
-            "this host dropped {count} SYNs of {} connections that it {order}{way}: {} ({})",
-            drops.len(),
-            first.words,
-            first.cause()
-        )),
-        pro(format!(
-            "they are not for this host: {} is no address of namespace {name}",
-            forward.to_addr
-        )),
-    ];
-    evidence.extend(rules_of(drops, context).into_iter().map(pro));
-    evidence.extend(context.route_of_drop(first).map(pro));
-    if let Some(listener) = context.would_serve(first) {
-        evidence.push(pro(format!(
-            "listener {listener} would take them, if {} were an address of the namespace (a virtual address \
-             of a load balancer, DSR)",
-            forward.to_addr
-        )));
-    }
-    Problem {
-        rank: 0,
-        verdict: Some(VerdictKind::DroppedHere),
-        confidence: Confidence::Certain,
-        role: ProblemRole::Router,
-        netns: first.netns,
-        netns_name: context.netns_name(first.netns),
-        local_addr: None,
-        local_port: None,
-        peer_port: None,
-        forward: Some(forward),
-        pid: None,
-        comm: None,
-        workload: Default::default(),
-        handshakes: drops.len() as u64,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
-        evidence,
-        remedy: Some(context.remedy_of_drop(first)),
-        effects: Vec::new(),
-        life: Default::default(),
-    }
 }
 
 /// A listener that was closed or replaced while another listens at its address: what it held went with it.

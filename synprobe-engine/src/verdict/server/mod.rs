@@ -9,6 +9,7 @@ mod flash_crowd;
 pub(super) mod listener_closed;
 mod peer_reset;
 mod peer_silent;
+pub(super) mod refused;
 mod slow_peer;
 mod syn_flood;
 mod synack_lost;

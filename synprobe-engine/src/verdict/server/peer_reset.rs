@@ -8,6 +8,9 @@ use crate::{
 /// `peer-reset`
 pub(in crate::verdict) struct PeerReset;
 
+/// Ports without a listener that one peer calls, from which it looks like a port scan.
+const SCANNED: u64 = 5;
+
 impl Verdict for PeerReset {
     fn kind(&self) -> VerdictKind {
         VerdictKind::PeerReset
@@ -37,9 +40,17 @@ impl Verdict for PeerReset {
             "some of the peers that reset or stayed silent have also completed handshakes: not all are spoofed"
                 .to_owned()
         }));
+        let c = &h.connection;
+        let in_vain = context.called_in_vain(c.netns, c.peer_addr);
+        let finding = finding.maybe_pro((in_vain >= SCANNED).then(|| {
+            format!(
+                "{} also called {in_vain} ports here where nothing listens: a port scan",
+                c.peer_addr
+            )
+        }));
         let finding = finding.contra(
             "why the peer's host did not know the connection cannot be seen from here: a client that gave up before the \
-             SYN-ACK came, a forged address and NAT look the same",
+             SYN-ACK came, a port scan (SYN, then RST), a forged address and NAT look the same",
         );
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(
