@@ -2,7 +2,8 @@
 
 use std::{env, fs::File, io, os::fd::AsFd, os::unix::fs::MetadataExt, sync::OnceLock};
 
-use crate::util::format;
+use super::terminal;
+use crate::util::{fill::fill, format};
 
 /// How urgent a message is, in the levels of syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +31,22 @@ impl Priority {
     }
 }
 
-/// Prints one line on standard error. What is hazardous on a terminal is escaped.
+/// Prints one line on standard error; on a terminal, as many as it takes. What is hazardous there is escaped.
 pub fn message(priority: Priority, text: &str) {
-    eprintln!("{}synprobe: {}", priority.prefix(), format::safe(text));
+    eprintln!("{}{}", priority.prefix(), laid_out("synprobe: ", text));
+}
+
+/// The same without the name of the program: for who sits before the terminal.
+pub fn note(text: &str) {
+    eprintln!("{}", laid_out("", text));
+}
+
+/// The text behind `first`, escaped. On a terminal no line breaks in the middle of a word.
+pub fn laid_out(first: &str, text: &str) -> String {
+    match terminal::columns(&io::stderr()) {
+        Some(columns) => fill(first, "  ", text, columns).join("\n"),
+        None => format!("{first}{}", format::safe(text)),
+    }
 }
 
 /// Whether standard error is a stream of the journal. Found out once: descriptors do not change.

@@ -13,4 +13,5 @@ pub mod process;
 mod seccomp;
 pub mod sockopts;
 pub mod sysctl;
+pub mod terminal;
 pub mod workload;

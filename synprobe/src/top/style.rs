@@ -7,7 +7,7 @@ use ratatui::{
 };
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::{lang::Lang, view::parts};
+use crate::{lang::Lang, util::fill::parts};
 
 /// How the terminal may be used, and the language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use crate::{
     model::{Body, Line},
     pipeline::WatchError,
     preflight,
-    sys::netns::{NetNs, NetnsError},
-    util::format,
-    view::{Discarded, Style, TextOptions, TextView, View, WallClock, columns, fill, remedy},
+    sys::{self, journal::note, netns::NetNs},
+    util::{fill::fill, format},
+    view::{Discarded, Style, TextOptions, TextView, View, WallClock, steps},
 };
 
 pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
@@ -84,9 +84,11 @@ fn live_rows(args: &ConnectArgs) -> Box<dyn View + Send> {
         return Box::new(Discarded);
     }
     let timeout = format::duration(args.timeout.as_micros() as u64);
-    eprintln!("trying each address for up to {timeout}; Ctrl-C ends early");
+    note(&format!(
+        "trying each address for up to {timeout}; Ctrl-C ends early"
+    ));
     let style = Style {
-        width: terminal::of_terminal(&io::stderr()).unwrap_or(80),
+        width: sys::terminal::columns(&io::stderr()).unwrap_or(80),
         colour: terminal::in_colour(),
         ..Style::default()
     };
@@ -125,7 +127,10 @@ fn laid_out(page: &str, style: Style) -> String {
         let indent = &line[..line.len() - body.len()];
         let lines = match (fits, body.strip_prefix("try: ")) {
             (false, _) => vec![line.to_owned()],
-            (true, Some(remedy)) => steps(indent, remedy, style.width),
+            (true, Some(remedy)) => {
+                let [first, next] = ["try: ", "     "].map(|label| format!("{indent}{label}"));
+                steps(&first, &next, remedy, style)
+            }
             (true, None) => fill(indent, &format!("{indent}  "), body, style.width),
         };
         for line in lines {
@@ -134,39 +139,6 @@ fn laid_out(page: &str, style: Style) -> String {
         }
     }
     text
-}
-
-/// The steps of a remedy. A command stays whole, so that it can be copied: where it does not fit behind its sentence, it
-/// has a line of its own.
-fn steps(indent: &str, remedy: &str, width: usize) -> Vec<String> {
-    let (steps, comment) = remedy::steps(remedy);
-    let next = format!("{indent}     ");
-    let mut lines = Vec::new();
-    for (n, step) in steps.iter().enumerate() {
-        let first = match n {
-            0 => format!("{indent}try: "),
-            _ => next.clone(),
-        };
-        let colon = match step.sentence.is_empty() || step.command.is_empty() {
-            true => "",
-            false => ":",
-        };
-        let sentence = format!("{}{colon}", step.sentence);
-        let whole = format!("{sentence} {}", step.command);
-        let whole = format!("{first}{}", whole.trim());
-        if columns(&whole) <= width || step.sentence.is_empty() {
-            lines.push(whole);
-            continue;
-        }
-        lines.extend(fill(&first, &next, &sentence, width));
-        if !step.command.is_empty() {
-            lines.push(format!("{next}  {}", step.command));
-        }
-    }
-    if !comment.is_empty() {
-        lines.extend(fill(&next, &next, &format!("({comment})"), width));
-    }
-    lines
 }
 
 fn code(body: &str) -> &'static str {
@@ -185,30 +157,4 @@ fn own_netns() -> Result<NetNs, NetnsError> {
     let here = NetNs::current()?;
     let named = NetNs::resolve(&std::process::id().to_string());
     Ok(named.ok().filter(|ns| *ns == here).unwrap_or(here))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_that_does_not_fit_has_its_own_line() {
-        let remedy =
-            "look whether anything listens there: ss -ltn 'sport = :9'; else ask the firewall";
-        assert_eq!(
-            steps("   ", remedy, 80),
-            [
-                "   try: look whether anything listens there: ss -ltn 'sport = :9'",
-                "        else ask the firewall"
-            ]
-        );
-        assert_eq!(
-            steps("   ", remedy, 45),
-            [
-                "   try: look whether anything listens there:",
-                "          ss -ltn 'sport = :9'",
-                "        else ask the firewall"
-            ]
-        );
-    }
 }

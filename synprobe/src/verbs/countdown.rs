@@ -22,7 +22,7 @@ use crate::{
     model::{ByRole, PortState, Problem, ProblemRole},
     pipeline::Stop,
     status::{RunStatus, StatusQueries, StatusRequest},
-    sys::poll,
+    sys::{self, poll},
     util::format,
 };
 
@@ -211,7 +211,7 @@ fn line(left: Duration, status: Option<&RunStatus>, can_enter: bool) -> String {
         false => "; Ctrl-C ends now",
     };
     // The last column stays free: a terminal would wrap there.
-    let columns = terminal::of_terminal(&io::stderr()).unwrap_or(COLUMNS) - 1;
+    let columns = sys::terminal::columns(&io::stderr()).unwrap_or(COLUMNS) - 1;
     let room = columns.saturating_sub(end.chars().count());
     if text.chars().count() > room {
         text = text.chars().take(room.saturating_sub(1)).collect();

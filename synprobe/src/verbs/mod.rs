@@ -38,14 +38,11 @@ use crate::{
     ring,
     sys::{
         fd_limit,
-        journal::{Priority, message},
+        journal::{Priority, laid_out, message},
         netns::{NetNs, NetnsError},
         nice,
     },
-    util::{
-        format,
-        table_bounds::{TableBounds, largest_ring, least_memory},
-    },
+    util::table_bounds::{TableBounds, largest_ring, least_memory},
     verdict::Mode,
     view::{self, TextOptions, View},
 };
@@ -289,8 +286,8 @@ fn log_level(args: &TuningArgs) -> u8 {
                 log::Level::Info => Priority::Info,
                 log::Level::Debug | log::Level::Trace => Priority::Debug,
             };
-            let (prefix, text) = (priority.prefix(), format::safe(&text));
-            writeln!(line, "{prefix}[{level:<5} {target}] {text}")
+            let text = laid_out(&format!("[{level:<5} {target}] "), &text);
+            writeln!(line, "{}{text}", priority.prefix())
         })
         .init();
     // LevelFilter and aya_log use the same numbers: off 0, error 1 … trace 5.

@@ -20,6 +20,7 @@ use crate::{
     pipeline::{self, WatchOptions},
     preflight, recording,
     report::HtmlReport,
+    sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
 };
@@ -72,7 +73,8 @@ fn watched(args: &ReportArgs) -> Result<(), Failure> {
     };
     if io::stderr().is_terminal() {
         let shown = format::duration(duration.as_micros() as u64);
-        eprintln!("synprobe: watching for {shown}; Ctrl-C ends early and writes the report");
+        let line = format!("watching for {shown}; Ctrl-C ends early and writes the report");
+        message(Priority::Info, &line);
     }
     raise_priority(detail);
     let watched = pipeline::watch(

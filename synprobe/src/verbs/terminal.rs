@@ -3,13 +3,13 @@
 use std::{
     env,
     io::{self, IsTerminal},
-    os::fd::AsFd,
     sync::OnceLock,
 };
 
 use crate::{
     cli::{ColorArg, LanguageArgs},
     lang::Lang,
+    sys,
     view::Style,
 };
 
@@ -76,16 +76,10 @@ pub(super) fn lang(asked: LanguageArgs) -> Lang {
 
 /// The columns of standard output: of the terminal, else what `COLUMNS` says; `None`: nothing tells them.
 pub(super) fn columns() -> Option<usize> {
-    of_terminal(&io::stdout())
+    sys::terminal::columns(&io::stdout())
         .or_else(|| env::var("COLUMNS").ok()?.trim().parse().ok())
         .filter(|columns| *columns > 0)
         .map(|columns| columns.max(NARROWEST))
-}
-
-/// The columns of a terminal; `None`: it is none, or it does not know.
-pub(super) fn of_terminal(stream: &impl AsFd) -> Option<usize> {
-    let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(stream)?;
-    (columns > 0).then_some(usize::from(columns))
 }
 
 #[cfg(test)]

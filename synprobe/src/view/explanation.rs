@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{fill, padded};
 use crate::{
     lang::Lang,
     model::VerdictKind,
+    util::fill::{fill, padded},
     verdict::{self, ALL, Verdict},
 };
 
@@ -129,7 +129,7 @@ pub fn list(lang: Lang) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::columns;
+    use crate::util::fill::columns;
 
     #[test]
     fn every_verdict_is_explained_in_full() {

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-use super::{Style, page::fill};
+use super::Style;
 use crate::{
     model::{LimitedBy, Listener, ListenerTable, who},
-    util::format::safe,
+    util::{fill::fill, format::safe},
 };
 
 fn is_full(l: &Listener) -> bool {

@@ -16,11 +16,8 @@ use std::io;
 
 pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
-#[cfg(feature = "top")]
-pub(crate) use page::parts;
 pub use page::{Page, PageCounts};
-pub use page::{columns, padded};
-pub(crate) use page::{effect, fill, place};
+pub(crate) use page::{effect, place, steps};
 pub use style::{Style, WIDTH};
 #[cfg(feature = "top")]
 pub(crate) use text::has_row;

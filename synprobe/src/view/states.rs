@@ -5,11 +5,13 @@ use std::{cmp::Reverse, fmt::Write as _, net::SocketAddr};
 use super::{
     Style,
     listeners::{shortened, shortened_addr},
-    page::fill,
 };
 use crate::{
     model::{Counted, Counts, NetnsStates, PortStates},
-    util::format::{name, safe},
+    util::{
+        fill::fill,
+        format::{name, safe},
+    },
 };
 
 /// The widest listener, and the widest process.

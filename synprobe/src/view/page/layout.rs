@@ -1,20 +1,19 @@
 //! Filled paragraphs, colours and headings of the page.
 
-use std::{mem, net::SocketAddr};
+use std::net::SocketAddr;
 
-use super::fill::{columns, fill, padded};
+use super::steps;
 use crate::{
     model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
-    util::format,
-    view::{Style, remedy},
+    util::{
+        fill::{fill, padded},
+        format,
+    },
+    view::Style,
 };
 
 /// Columns of a label.
 const LABEL: usize = 8;
-/// Columns before a command.
-const COMMAND: &str = "    $ ";
-/// Columns before what follows in the next line of a command.
-const CONTINUED: &str = "        ";
 
 /// The heading of a problem.
 pub(in crate::view) fn heading(p: &Problem) -> String {
@@ -153,92 +152,12 @@ impl Sheet {
         }
     }
 
-    /// A remedy: a step a line where it fits, else its command stands alone, as it is or in lines that a shell takes
-    /// as one.
+    /// A remedy.
     pub fn steps(&mut self, remedy: &str) {
-        let remedy = format::safe(remedy);
-        let (steps, comment) = remedy::steps(&remedy);
-        let lang = self.style.lang;
-        let (comment, open, close) = match lang.translated(comment) {
-            Some(translated) => (translated, "（", "）"),
-            None => (comment.to_owned(), "(", ")"),
-        };
-        let mut label = "do";
-        let last = steps.len().saturating_sub(1);
-        for (n, step) in steps.iter().enumerate() {
-            let translated = lang.translated(step.sentence);
-            let colon = match (
-                step.sentence.is_empty() || step.command.is_empty(),
-                &translated,
-            ) {
-                (true, _) => "",
-                (false, None) => ": ",
-                (false, Some(_)) => "：",
-            };
-            let sentence = translated.as_deref().unwrap_or(step.sentence);
-            let mut line = format!("{sentence}{colon}{}", step.command);
-            if n == last && !comment.is_empty() {
-                line.push_str(&format!(" # {comment}"));
-            }
-            let label = mem::take(&mut label);
-            if 2 + LABEL + columns(&line) <= self.style.width {
-                let label = padded(&lang.say(label), LABEL);
-                self.text.push_str(&format!("  {label}{line}\n"));
-                continue;
-            }
-            if !sentence.is_empty() {
-                self.filled(label, &format!("{sentence}{}", colon.trim_end()));
-            } else if !label.is_empty() {
-                self.text.push_str(&format!("  {}\n", lang.say(label)));
-            }
-            if !step.command.is_empty() {
-                self.command(step.command);
-            }
-            if n == last && !comment.is_empty() {
-                self.filled("", &format!("{open}{comment}{close}"));
-            }
+        let first = format!("  {}", padded(&self.style.lang.say("do"), LABEL));
+        for line in steps(&first, &" ".repeat(2 + LABEL), remedy, self.style) {
+            self.text.push_str(&line);
+            self.text.push('\n');
         }
     }
-
-    fn command(&mut self, command: &str) {
-        let mut line = COMMAND.to_owned();
-        for (n, word) in shell_words(command).into_iter().enumerate() {
-            // Room for ` \`.
-            let columns = line.chars().count() + 1 + word.chars().count() + 2;
-            if n > 0 && columns > self.style.width {
-                line.push_str(" \\\n");
-                self.text.push_str(&line);
-                line = format!("{CONTINUED}{word}");
-            } else {
-                if n > 0 {
-                    line.push(' ');
-                }
-                line.push_str(word);
-            }
-        }
-        self.text.push_str(&line);
-        self.text.push('\n');
-    }
-}
-
-/// A remedy as lines of a page.
-pub(in crate::view) fn steps(remedy: &str, style: Style) -> String {
-    let mut sheet = Sheet::new(style);
-    sheet.steps(remedy);
-    sheet.text
-}
-
-/// The words of a command: quoted ones are whole.
-fn shell_words(command: &str) -> Vec<&str> {
-    let mut quote = None;
-    command
-        .split(|c: char| {
-            match (quote, c) {
-                (None, '\'' | '"') => quote = Some(c),
-                (Some(open), _) if open == c => quote = None,
-                _ => (),
-            }
-            c == ' ' && quote.is_none()
-        })
-        .collect()
 }

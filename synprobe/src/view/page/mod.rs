@@ -2,23 +2,20 @@
 
 mod conclusion;
 mod facts;
-mod fill;
 mod layout;
 mod states;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, io};
 
 use conclusion::is_fault;
-pub(crate) use fill::fill;
-#[cfg(feature = "top")]
-pub(crate) use fill::parts;
-pub use fill::{columns, padded};
 use layout::Sheet;
+pub(super) use layout::heading;
 pub(crate) use layout::{effect, place};
-pub(super) use layout::{heading, steps};
 pub use states::PageCounts;
+pub(crate) use steps::steps;
 
 use super::{Style, View, WallClock, rfc3339, seen_in};
 use crate::{

@@ -12,10 +12,10 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Style, View, WallClock, page::fill};
+use super::{Style, View, WallClock};
 use crate::{
     model::{Body, Line, TcpState},
-    util::format,
+    util::{fill::fill, format},
 };
 use fold::Fold;
 use row::{Columns, EventRow};

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::Colour;
-use crate::{model::Role, view::page::fill};
+use crate::{model::Role, util::fill::fill};
 
 /// Columns of the time and of the number.
 const TIME: usize = 12;

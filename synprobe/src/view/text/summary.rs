@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use super::{Colour, TextView, join};
 use crate::{
     model::{Completed, Confidence, End, Peer, Problem, Role, Start},
-    util::format,
+    util::{fill::fill, format},
     view::{
         blind_in,
-        page::{fill, heading, steps},
+        page::{heading, steps},
     },
 };
 
@@ -52,7 +52,12 @@ impl<W: Write> TextView<W> {
             }
         }
         match &p.remedy {
-            Some(remedy) => write!(self.out, "{}", steps(remedy, self.style)),
+            Some(remedy) => {
+                let lines = steps("  do      ", &" ".repeat(10), remedy, self.style);
+                lines
+                    .iter()
+                    .try_for_each(|line| writeln!(self.out, "{line}"))
+            }
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::mem;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::util::format;
+use super::format;
 
 /// Marks that no line begins with.
 const CLOSING: &str = "，。、：；！？）」』》】…,.:;!?)]}%";
@@ -24,7 +24,7 @@ pub fn padded(text: &str, width: usize) -> String {
 }
 
 /// The parts of a word that stay together: one, where it has no wide character.
-pub(crate) fn parts(word: &str) -> Vec<&str> {
+pub fn parts(word: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut begin = 0;
     let is_wide = |c: char| c.width() == Some(2);
@@ -43,7 +43,7 @@ pub(crate) fn parts(word: &str) -> Vec<&str> {
 
 /// Words in lines of at most `width` columns, where none of them is longer: `first` before the first line, `next`
 /// before the others.
-pub(crate) fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
+pub fn fill(first: &str, next: &str, body: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = first.to_owned();
     let mut column = columns(&line);
