@@ -74,6 +74,11 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
             };
         }
     }
+    let push = |text: &mut String, line: &str| {
+        for line in fill("", "  ", line, style.width) {
+            let _ = writeln!(text, "{line}");
+        }
+    };
     let mut text = String::new();
     let full = std::iter::once(false).chain(shown.iter().map(|l| is_full(l)));
     for (row, full) in rows.iter().zip(full) {
@@ -101,15 +106,8 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
             let _ = writeln!(text, "{}", no_listener(asked));
         }
         (_, 0) => (),
-        (1, n) => {
-            let _ = writeln!(text, "nothing waits at {n} listeners (--all lists them)");
-        }
-        (_, n) => {
-            let _ = writeln!(
-                text,
-                "nothing waits at {n} more listeners (--all lists them)"
-            );
-        }
+        (1, n) => push(&mut text, &nothing_waits(n, "")),
+        (_, n) => push(&mut text, &nothing_waits(n, "more ")),
     }
     let mut is_first = true;
     let mut others = 0;
@@ -151,9 +149,21 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
         }
     }
     if others > 0 {
-        let _ = writeln!(text, "{others} more namespaces without an overflow (--all)");
+        let namespaces = if others == 1 {
+            "namespace"
+        } else {
+            "namespaces"
+        };
+        let line = format!("{others} more {namespaces} without an overflow (--all)");
+        push(&mut text, &line);
     }
     text
+}
+
+/// `nothing waits at 3 more listeners (--all lists them)`
+pub(super) fn nothing_waits(n: usize, more: &str) -> String {
+    let listeners = if n == 1 { "listener" } else { "listeners" };
+    format!("nothing waits at {n} {more}{listeners} (--all lists them)")
 }
 
 /// The same for an address; its port stays.
@@ -268,7 +278,7 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
         assert_eq!(shown, expected);
         // Nothing waits at the last one.
         let shown = text(&table(list()), None, false, Style::plain(80));
-        let more = "nothing waits at 1 more listeners (--all lists them)\n\nhost: ";
+        let more = "nothing waits at 1 more listener (--all lists them)\n\nhost: ";
         assert!(
             !shown.contains("0.0.0.0:80 ") && shown.contains(more),
             "{shown}"

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt::Write as _, net::SocketAddr};
 
 use super::{
     Style,
-    listeners::{shortened, shortened_addr},
+    listeners::{nothing_waits, shortened, shortened_addr},
 };
 use crate::{
     model::{Counted, Counts, NetnsStates, PortStates},
@@ -59,8 +59,13 @@ pub fn text(counted: &Counted, shown: Shown, style: Style) -> String {
             *sums.entry(state.clone()).or_default() += n;
         }
         let line = format!(
-            "{} other namespaces, without half-opens (--all lists them): {}",
+            "{} other {}, without half-opens (--all lists them): {}",
             others.len(),
+            if others.len() == 1 {
+                "namespace"
+            } else {
+                "namespaces"
+            },
             by_number(&sums).join(", ")
         );
         push_filled(&mut text, "", &line, style);
@@ -118,9 +123,7 @@ fn namespace(text: &mut String, ns: &NetnsStates, shown: Shown, style: Style) {
     }
     match ns.listeners.len() - listed.len() {
         0 => (),
-        n => {
-            let _ = writeln!(text, "  nothing waits at {n} listeners (--all lists them)");
-        }
+        n => push_filled(text, "  ", &nothing_waits(n, ""), style),
     }
 }
 
@@ -246,7 +249,7 @@ mod tests {
         let others = "2 other namespaces, without half-opens (--all lists them): ESTABLISHED 7\n";
         assert!(few.ends_with(others), "{few}");
         assert!(
-            few.contains("nothing waits at 1 listeners (--all lists them)"),
+            few.contains("nothing waits at 1 listener (--all lists them)"),
             "{few}"
         );
         assert!(

@@ -175,6 +175,46 @@ fn eighty_columns_hold_the_cause() {
     assert!(shown.lines().all(|line| line.chars().count() <= 80));
 }
 
+/// Forty have no room for the columns: the event is in a second line, and no line is empty.
+#[test]
+fn forty_columns_take_two_lines_an_event() {
+    let lines = [
+        half_open(),
+        synack(),
+        failed(
+            9,
+            "203.0.113.115",
+            VerdictKind::PeerSilent,
+            Confidence::Certain,
+        ),
+        failed(
+            8,
+            "10.0.0.5",
+            VerdictKind::SpuriousRetransmit,
+            Confidence::Likely,
+        ),
+    ];
+    let options = TextOptions {
+        style: Style::plain(40),
+        ..TextOptions::default()
+    };
+    let shown = text_of(&lines, options);
+    assert_eq!(
+        shown,
+        "\
+03:04:05.000 #7    <8080  10.0.0.5
+  SYN_RECV            \"ngi\\u{1b}nx\"/99
+03:04:06.012 #7    <8080  10.0.0.5
+  SYN-ACK+1   +1.01 s timer, end 62s
+03:05:08.500 #9    <8080  203.0.113.115
+  expired      63.5 s peer-silent
+03:05:08.500 #8    <8080  10.0.0.5
+  expired      63.5 s
+          spurious-retransmit?
+"
+    );
+}
+
 /// Rows of one kind, listener and second become one, the first three excepted; of others each is there.
 #[test]
 fn repeats_of_a_second_are_one_row() {

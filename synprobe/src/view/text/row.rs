@@ -12,8 +12,14 @@ const NUMBER: usize = 5;
 const PORT: usize = 6;
 /// Columns of the event and of what follows it, right-aligned.
 const EVENT_AND_GAP: usize = 19;
+/// Before the column of the peer.
+const BEFORE_PEER: usize = TIME + 1 + NUMBER + 1 + PORT + 1;
+/// The widest IPv4 address.
+const IPV4: usize = 15;
 /// Where a cause goes on that a row has no room for.
 const INDENT: usize = TIME + 1;
+/// Before the second line of a row, on a terminal where one line has no room for the columns.
+const SECOND: usize = 2;
 
 /// What a row says beside its columns. The order is that of importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +73,16 @@ impl Columns {
     pub fn of(width: usize) -> Self {
         let peer = match width {
             // An IPv4 address; with its port; an IPv6 address with its port.
-            0..100 => 15,
+            0..100 => width.saturating_sub(BEFORE_PEER).clamp(1, IPV4),
             100..140 => 21,
             _ => 47,
         };
         Self { width, peer }
+    }
+
+    /// Whether a row needs two lines.
+    fn is_narrow(self) -> bool {
+        self.width < BEFORE_PEER + IPV4 + 1 + EVENT_AND_GAP
     }
 
     /// The names of the columns.
@@ -79,10 +90,12 @@ impl Columns {
         let peer = self.peer;
         let event = "EVENT";
         let gap = EVENT_AND_GAP - event.len();
-        format!(
-            "{:<TIME$} {:<NUMBER$} {:<PORT$} {:<peer$} {event}{:>gap$} WHY, DETAILS",
-            "TIME", "#", "PORT", "PEER", "GAP"
-        )
+        let before = format!("{:<TIME$} {:<NUMBER$} {:<PORT$} ", "TIME", "#", "PORT");
+        let after = format!("{event}{:>gap$} WHY, DETAILS", "GAP");
+        match self.is_narrow() {
+            true => format!("{before}PEER\n{:SECOND$}{after}", ""),
+            false => format!("{before}{:<peer$} {after}", "PEER"),
+        }
     }
 
     /// The row as lines. `paint`: the colour of the event.
@@ -105,7 +118,19 @@ impl Columns {
             .saturating_sub(columns(event))
             .max(1 + columns(&row.gap));
         let after = format!("{:>gap$}", row.gap);
-        let to_peer = TIME + 1 + NUMBER + 1 + PORT + 1 + self.peer;
+        if self.is_narrow() {
+            let fixed = SECOND + columns(event) + columns(&after) + 1;
+            let tail = chosen(&row.details, self.width.saturating_sub(fixed));
+            let second = format!("{:SECOND$}{}{after}", "", paint(colour, event));
+            return match tail.is_empty() || fixed + columns(&tail) <= self.width {
+                true => vec![before, format!("{second} {tail}").trim_end().to_owned()],
+                false => [before, second]
+                    .into_iter()
+                    .chain(self.further(&tail))
+                    .collect(),
+            };
+        }
+        let to_peer = BEFORE_PEER + self.peer;
         let fixed = columns(&before).max(to_peer) + 1 + EVENT_AND_GAP.max(columns(event) + gap) + 1;
         let tail = chosen(&row.details, self.width.saturating_sub(fixed));
         // What is still too long takes the room of the peer's column, then a line of its own.
@@ -120,10 +145,15 @@ impl Columns {
             }
             return vec![line.trim_end().to_owned()];
         }
-        let indent = " ".repeat(INDENT);
         let mut lines = vec![line.trim_end().to_owned()];
-        lines.extend(fill(&indent, &indent, &tail, self.width));
+        lines.extend(self.further(&tail));
         lines
+    }
+
+    /// What a row has no room for.
+    fn further(self, tail: &str) -> Vec<String> {
+        let indent = " ".repeat(INDENT.min(self.width / 4));
+        fill(&indent, &indent, tail, self.width)
     }
 
     fn peer(self, peer: &RowPeer) -> String {
@@ -131,7 +161,7 @@ impl Columns {
             RowPeer::Several(text) => text.clone(),
             RowPeer::One(addr, port) => {
                 let full = end_of(*addr, *port);
-                if port.is_some() && self.peer > 15 && full.len() <= self.peer {
+                if port.is_some() && self.peer > IPV4 && full.len() <= self.peer {
                     return full;
                 }
                 shortened(&addr.to_string(), self.peer)
