@@ -1,6 +1,9 @@
 //! `synprobe connect`: one connect, watched.
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::{
+    io::{self, BufWriter, IsTerminal},
+    process,
+};
 
 use super::{
     FAILED, Failure, HOST, NOT_CONNECTED, USAGE, failure, interrupted, no_netns, print, setup,
@@ -21,7 +24,7 @@ pub(super) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     let host = preflight::require().map_err(|e| failure(e.into()))?;
     let netns = match &args.netns {
         Some(spec) => NetNs::resolve(spec),
-        None => own_netns(),
+        None => NetNs::own(),
     };
     let netns = netns.map_err(|e| no_netns(&e))?;
     let only = match (args.ipv4, args.ipv6) {
@@ -103,12 +106,17 @@ fn live_rows(args: &ConnectArgs) -> Box<dyn View + Send> {
     )))
 }
 
-/// Beginnings and retransmissions; the page has the ends.
+/// Beginnings and retransmissions of what this process connects; the page has the ends.
 struct LiveRows(TextView<BufWriter<io::Stderr>>);
 
 impl View for LiveRows {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
-        let is_live = |line: &&Line| matches!(line.body, Body::State(_) | Body::Retransmit(_));
+        let ours = Some(process::id());
+        let is_live = |line: &&Line| match &line.body {
+            Body::State(s) => s.connection.pid == ours,
+            Body::Retransmit(r) => r.connection.pid == ours,
+            _ => false,
+        };
         let live: Vec<Line> = lines.iter().filter(is_live).cloned().collect();
         self.0.show(&live, clock)
     }
@@ -150,11 +158,4 @@ fn code(body: &str) -> &'static str {
         _ if begins(&["REFUSED", "NO ANSWER", "UNREACHABLE"]) => "31",
         _ => "",
     }
-}
-
-/// The namespace of this process, under its usual name.
-fn own_netns() -> Result<NetNs, NetnsError> {
-    let here = NetNs::current()?;
-    let named = NetNs::resolve(&std::process::id().to_string());
-    Ok(named.ok().filter(|ns| *ns == here).unwrap_or(here))
 }

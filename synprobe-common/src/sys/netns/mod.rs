@@ -144,6 +144,24 @@ impl NetNs {
         Self::open(Path::new("/proc/thread-self/ns/net"), None)
     }
 
+    /// The namespace of this process, under the name by which it is found when this process has ended: a name of its
+    /// own, or another process in it.
+    ///
+    /// # Errors
+    /// As [`NetNs::current`].
+    pub fn own() -> Result<Self, NetnsError> {
+        let here = Self::current()?;
+        let of_us = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+        let path = scan::paths().remove(&here.inode);
+        Ok(match path.filter(|path| *path != of_us) {
+            Some(path) => {
+                let name = scan::name_of_path(here.inode, &path);
+                here.named(&name)
+            }
+            None => here,
+        })
+    }
+
     /// Takes over a descriptor of an `ns/net` file.
     ///
     /// # Errors
