@@ -143,6 +143,17 @@ impl Pty {
         Ok(())
     }
 
+    /// The effective capabilities of the program.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn capabilities(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        Ok(u64::from_str_radix(line.context("CapEff")?.trim(), 16)?)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         // SAFETY: kill() takes two numbers. The child is not reaped yet, so the number is its own.

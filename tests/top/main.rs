@@ -1,5 +1,5 @@
 //! `synprobe top`: frames from recordings, compared with those that are kept, and the program in a pseudo-terminal.
-//! No root, no kernel.
+//! Only the recordings that its key R makes need root.
 //!
 //! Where other frames are right: `SYNPROBE_BLESS=1 cargo test -p synprobe-tests --test top`, and read the
 //! difference.
@@ -7,12 +7,16 @@
 mod batch;
 mod frames;
 mod pictures;
+mod record_here;
 mod screen;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use synprobe_tests::{binary, harness::TestFn};
+use synprobe_tests::{
+    binary,
+    harness::{self, TestFn},
+};
 
 fn main() -> ExitCode {
     let tests: [(&str, TestFn); 11] = [
@@ -37,12 +41,25 @@ fn main() -> ExitCode {
         ("panic", screen::panic),
         ("no-colour", screen::no_colour),
     ];
-    let trials = tests.map(|(name, test)| {
+    let of_a_kernel: [(&str, TestFn); 4] = [
+        ("record-here-quiet", || {
+            record_here::what_comes_between(false)
+        }),
+        ("record-here-every", || {
+            record_here::what_comes_between(true)
+        }),
+        ("record-here-to-the-end", record_here::goes_on_at_the_end),
+        ("record-here-refused", record_here::refused),
+    ];
+    let trial = |(name, test): (&str, TestFn)| {
         Trial::test(name, move || {
             test().map_err(|e| Failed::from(format!("{e:#}")))
         })
-    });
-    let code = libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code();
+    };
+    let mut trials: Vec<Trial> = tests.map(trial).into();
+    let may_run = harness::host().is_ok();
+    trials.extend(of_a_kernel.map(|of| trial(of).with_ignored_flag(!may_run)));
+    let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     binary::remove();
     code
 }

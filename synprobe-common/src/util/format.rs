@@ -18,6 +18,15 @@ pub fn duration(us: u64) -> String {
     }
 }
 
+/// A size.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} bytes"),
+        10_000..=9_999_999 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
 /// As [`duration`]; `?` if it is unknown.
 pub fn maybe(us: Option<u64>) -> String {
     us.map_or_else(|| "?".to_owned(), duration)

@@ -1,11 +1,17 @@
 //! Creates the files that recordings are written to.
 
 use std::{
+    ffi::CString,
     fs::{File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
+
+use super::folder::segment_name;
 
 /// Mode of every file: a recording names peers, processes and commands.
 pub(super) const FILE_MODE: u32 = 0o600;
@@ -90,6 +96,79 @@ pub(super) fn create_new(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// A folder that is held open: files are created in it later, whatever is at its path by then.
+#[derive(Debug)]
+pub struct HeldFolder {
+    path: PathBuf,
+    folder: OwnedFd,
+    otherwise: Option<Box<HeldFolder>>,
+}
+
+impl HeldFolder {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    ///
+    /// It is no folder, or the system refuses.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let folder = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_PATH)
+            .open(&path)?;
+        Ok(Self {
+            folder: folder.into(),
+            path,
+            otherwise: None,
+        })
+    }
+
+    /// The same; where it takes no file, `other` does.
+    #[must_use]
+    pub fn or(self, other: Option<Self>) -> Self {
+        let otherwise = other.map(Box::new);
+        Self { otherwise, ..self }
+    }
+
+    /// Creates a file for a recording that begins now, with the privileges of now; milliseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn create(&self, began_ms: i64) -> Result<(File, PathBuf), CreateError> {
+        let name = format!("synprobe-{}", segment_name(began_ms));
+        let path = self.path.join(&name);
+        let created = CString::new(name)
+            .map_err(io::Error::from)
+            .and_then(|name| {
+                let flags = libc::O_WRONLY
+                    | libc::O_CREAT
+                    | libc::O_EXCL
+                    | libc::O_NOFOLLOW
+                    | libc::O_CLOEXEC;
+                // SAFETY: the descriptor is open and the name is alive for the call.
+                let fd = unsafe {
+                    libc::openat(self.folder.as_raw_fd(), name.as_ptr(), flags, FILE_MODE)
+                };
+                match fd {
+                    0.. => Ok(fd),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            });
+        match created {
+            // SAFETY: it was opened just now, and nobody else has it.
+            Ok(fd) => Ok((unsafe { File::from_raw_fd(fd) }, path)),
+            Err(source) => match &self.otherwise {
+                // The error is that of the folder that was asked for.
+                Some(other) => other
+                    .create(began_ms)
+                    .map_err(|_| CreateError::Io { path, source }),
+                None => Err(CreateError::Io { path, source }),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink};
@@ -117,6 +196,32 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         create(&path).unwrap();
         assert_eq!((fs::read(&path).unwrap().len(), mode(&path)), (0, 0o600));
+    }
+
+    #[test]
+    fn a_held_folder_takes_files_wherever_it_is() {
+        let folder = TempFolder::new("held");
+        let (before, after) = (folder.path("before"), folder.path("after"));
+        fs::create_dir(&before).unwrap();
+        let held = HeldFolder::open(&before).unwrap();
+        fs::rename(&before, &after).unwrap();
+        let (_, path) = held.create(0).unwrap();
+        let name = "synprobe-19700101T000000.000Z.synrec";
+        assert_eq!(path.file_name().unwrap(), name);
+        assert_eq!(mode(&after.join(name)), 0o600);
+        // Another's file is not written to.
+        let again = held.create(0).unwrap_err().to_string();
+        assert!(again.contains("File exists"), "{again}");
+        let other = folder.path("other");
+        fs::create_dir(&other).unwrap();
+        let either = held.or(HeldFolder::open(&other).ok());
+        assert_eq!(
+            either.create(0).unwrap().1,
+            other.canonicalize().unwrap().join(name)
+        );
+        let neither = either.create(0).unwrap_err().to_string();
+        assert!(neither.contains("/before/"), "{neither}");
+        assert!(HeldFolder::open(&after.join(name)).is_err());
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod tests;
 pub use cut::{CutError, CutReport, cut};
 pub use damage::Damage;
 pub use encoder::{BlockEncoder, FinishedBlock};
-pub use files::{CreateError, create, create_or_open};
+pub use files::{CreateError, HeldFolder, create, create_or_open};
 pub use folder::FolderError;
 pub use header::SegmentHeader;
 pub use problem_files::ProblemFiles;

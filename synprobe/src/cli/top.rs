@@ -37,6 +37,13 @@ pub struct TopArgs {
     /// They are closed when nothing of them was seen for as long.
     #[arg(long, value_name = "TIME", value_parser = window, default_value = "60s")]
     pub window: Duration,
+    /// Where the key R records to; default: the working directory
+    ///
+    /// The folder is opened at the start, and files are created later, with the privileges that are left. So it must
+    /// belong to the user that runs synprobe. Without this option, where the working directory takes no file, it is
+    /// the folder for temporary files.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["replay", "batch"])]
+    pub record_dir: Option<PathBuf>,
     /// Read this recording in place of the kernel
     ///
     /// Needs no privileges. The selection narrows it further.

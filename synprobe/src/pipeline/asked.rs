@@ -53,12 +53,16 @@ impl Run {
     pub(super) fn answer(&mut self, request: StatusRequest) -> Result<(), WatchError> {
         if let Some((status, until)) = &self.asked.last
             && Instant::now() < *until
+            && !request.switches_recording
             && (request.judged == 0 || status.judged.is_some())
         {
             request.answer(Arc::clone(status));
             return Ok(());
         }
         let began = Instant::now();
+        if request.switches_recording {
+            self.switch_recording()?;
+        }
         let mut status = self.status()?;
         if request.judged > 0 {
             let judged = self.core.engine.open_so_far(status.at_ns, request.judged);
@@ -84,6 +88,9 @@ impl Run {
             }
         }
         let mut status = self.status_now();
+        if let Some(parts) = &mut self.core.parts {
+            status.part = parts.state(self.core.recorder.as_ref());
+        }
         if !self.core.engine.has_window() {
             // Nothing judges what is in progress before the run ends.
             status.snapshot.problems = self.core.engine.problems_so_far(status.at_ns);
@@ -108,6 +115,7 @@ impl Run {
                 .map_or(0, Subscriber::lost_total),
             not_recorded: self.core.recorder.as_ref().map(|recorder| recorder.lost()),
             judged: None,
+            part: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    recorder::{OpenedProblem, Recorder},
+    recorder::{OpenedProblem, PartRecorder, Recorder},
     subscriber::Subscriber,
 };
 use crate::{
@@ -20,12 +20,17 @@ pub(super) struct Core {
     pub engine: Engine,
     pub subscribers: Vec<Subscriber>,
     pub recorder: Option<Recorder>,
+    /// Where a recording may begin while the run goes on.
+    pub parts: Option<PartRecorder>,
     pub clock: WallClock,
 }
 
 impl Core {
     /// The one way into the engine.
     pub fn feed(&mut self, input: Input) {
+        if let Some(parts) = &mut self.parts {
+            parts.keep(&input);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.input(&input);
         }

@@ -29,7 +29,7 @@ impl Run {
         Ok(())
     }
 
-    fn counted_clients(&self) -> Result<u64, WatchError> {
+    pub(super) fn counted_clients(&self) -> Result<u64, WatchError> {
         let all = self.completed()?;
         Ok(all
             .iter()

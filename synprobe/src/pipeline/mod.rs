@@ -27,6 +27,7 @@ mod narrow;
 mod options;
 mod polling;
 mod recorder;
+mod recordings;
 mod replay;
 mod rules;
 mod run;
@@ -42,12 +43,12 @@ use std::io;
 use crate::{
     model::{Counted, End, RunProgress},
     preflight::Ready,
-    status::{RunStatus, Served},
+    status::{RecordSummary, RecordedPart, RunStatus, Served},
     view::View,
 };
 pub use narrow::NothingInCommon;
 pub use options::{OnReady, Setup, Stop, WatchError, WatchOptions};
-pub use recorder::{RecordError, RecordSummary, RecordTo};
+pub use recorder::{RecordError, RecordTo, is_foreign};
 pub use replay::{
     Player, PlayerMoment, PlayerOutput, Recording, ReplayError, ReplayOptions, Replayed,
     recorded_addresses, replay,
@@ -62,6 +63,8 @@ pub struct Watched<V> {
     pub end: End,
     /// What was recorded, where that was asked for.
     pub recorded: Option<RecordSummary>,
+    /// What was recorded of parts of it, by requests.
+    pub parts: Vec<RecordedPart>,
     /// Its last status, where it is served.
     pub status: Option<RunStatus>,
     /// Sockets by state at the end, where that was asked for.
@@ -138,7 +141,7 @@ pub fn watch_asked<V: View + Send + 'static>(
         let status = is_served.then(|| run.status_now());
         let socket_states = run.take_socket_states();
         let progress = run.core.engine.progress();
-        let recorded = run.finish_recording();
+        let (recorded, parts) = run.finish_recording();
         // The subscriber goes with the run: the output writes what is left, and ends.
         drop(run);
         let (view, written) = finish(writing);
@@ -150,6 +153,7 @@ pub fn watch_asked<V: View + Send + 'static>(
         result.and(written).map(|()| Watched {
             end,
             recorded,
+            parts,
             status,
             socket_states,
             progress,

@@ -17,7 +17,7 @@ use super::{
     icmp_errors::has_failed,
     losses::Losses,
     polling::Polling,
-    recorder::{Prepared, RecordSummary, Recorder},
+    recorder::{PartRecorder, Prepared},
     rules::RuleReading,
     run_config::{enters_others, give_up_privileges, run_config},
     segment_ends::SegmentEnds,
@@ -81,7 +81,7 @@ impl Run {
     pub fn start(
         options: WatchOptions,
         host: &Ready,
-        asked: Option<StatusQueries>,
+        mut asked: Option<StatusQueries>,
     ) -> Result<Self, WatchError> {
         let mut filter = options
             .selection
@@ -132,6 +132,7 @@ impl Run {
         // This thread alone keeps the privilege to read rules.
         let confined = options.give_up_privileges.then(|| enters_others(&options));
         let rules = RuleReading::begin(confined).map_err(|e| WatchError::System("a thread", e))?;
+        let parts = PartRecorder::of(asked.as_mut(), &config)?;
         if options.give_up_privileges {
             // Every other thread starts later, with the remaining privileges.
             give_up_privileges(&options);
@@ -152,6 +153,7 @@ impl Run {
                 engine,
                 subscribers: Vec::new(),
                 recorder,
+                parts,
                 clock,
             },
             enricher,
@@ -299,12 +301,6 @@ impl Run {
         self.judge_problems()
     }
 
-    fn close_segment(&mut self) {
-        if let Some(recorder) = &mut self.core.recorder {
-            recorder.close_segment();
-        }
-    }
-
     pub(super) fn count_losses(&mut self) -> Result<(), WatchError> {
         for lost in self.losses.since_last(&self.probes, &self.icmp)? {
             self.core.feed(lost);
@@ -337,6 +333,7 @@ impl Run {
         self.drain_all();
         self.count_losses()?;
         self.take_last_rules().await;
+        self.end_part()?;
         if self.core.engine.is_quiet() {
             for input in self.completed()? {
                 self.core.feed(input);
@@ -379,11 +376,6 @@ impl Run {
             .end()
             .cloned()
             .unwrap_or_else(|| engine.totals_at(monotonic_ns(), self.losses.produced()))
-    }
-
-    /// Ends the recording, if there is one.
-    pub fn finish_recording(&mut self) -> Option<RecordSummary> {
-        self.core.recorder.take().map(Recorder::finish)
     }
 
     /// Sockets by state at the end of the run.

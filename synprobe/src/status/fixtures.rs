@@ -50,6 +50,7 @@ pub fn status() -> RunStatus {
         lines_lost: 0,
         not_recorded: None,
         judged: None,
+        part: None,
     }
 }
 

@@ -1,13 +1,14 @@
 //! The state of a run at one moment, and requests for it: of `synprobe serve` at a scrape, of `synprobe top` for a
 //! frame, of a countdown.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     engine::EngineSnapshot,
     model::{Handshake, Line, WallClock},
+    recording::HeldFolder,
     view::View,
 };
 
@@ -26,6 +27,41 @@ pub struct RunStatus {
     pub not_recorded: Option<u64>,
     /// Handshakes in progress, judged as if they ended now; `None`: they were not asked for.
     pub judged: Option<Vec<Handshake>>,
+    /// The last recording that was begun while the run went on.
+    pub part: Option<PartState>,
+}
+
+/// What a recording holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordSummary {
+    /// Inputs, kernel records included.
+    pub frames: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Inputs that are not in it.
+    pub lost: u64,
+    /// Why, where writing failed.
+    pub error: Option<String>,
+}
+
+/// A recording of a part of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedPart {
+    /// Where it is.
+    pub file: PathBuf,
+    /// What it holds so far.
+    pub summary: RecordSummary,
+}
+
+/// What has become of such a recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartState {
+    /// It could not be begun: why, in one line.
+    Refused(String),
+    /// It is being written.
+    Going(RecordedPart),
+    /// It is over.
+    Ended(RecordedPart),
 }
 
 /// Asks a run for its status.
@@ -34,6 +70,8 @@ pub struct StatusRequest {
     reply: oneshot::Sender<Arc<RunStatus>>,
     /// Handshakes in progress to be judged for it, at most.
     pub judged: usize,
+    /// Before that, a recording of what comes is begun, or the one that is being written ends.
+    pub switches_recording: bool,
 }
 
 impl StatusRequest {
@@ -45,7 +83,12 @@ impl StatusRequest {
     /// The same, with handshakes in progress, judged as if they ended now: at most `judged`.
     pub fn judging(judged: usize) -> (Self, oneshot::Receiver<Arc<RunStatus>>) {
         let (reply, answer) = oneshot::channel();
-        (Self { reply, judged }, answer)
+        let request = Self {
+            reply,
+            judged,
+            switches_recording: false,
+        };
+        (request, answer)
     }
 
     /// Answers it. Whoever asked may be gone.
@@ -63,6 +106,8 @@ pub struct StatusQueries {
     pub requests: StatusRequests,
     /// The peers too, and at most this many of the handshakes in progress; `None`: neither.
     pub most_open: Option<usize>,
+    /// Where a recording goes that is begun by a request; `None`: none can be.
+    pub record_into: Option<HeldFolder>,
 }
 
 /// Who else takes part in a run that is served.

@@ -21,6 +21,7 @@ use crate::{
     engine::EngineSnapshot,
     lang::Lang,
     model::{Peer, Problem, Role},
+    status::PartState,
 };
 
 /// Values of the small diagrams.
@@ -81,6 +82,10 @@ pub struct App {
     pub(super) networks: Vec<PeerNetwork>,
     /// What the last key did, where the screen does not show it otherwise.
     pub(super) notice: Option<String>,
+    /// The last recording that the key `R` has begun.
+    pub(super) part: Option<PartState>,
+    /// It has begun, ended or failed since the last key.
+    pub(super) part_is_news: bool,
     /// Half-opens and active opens in progress, of the last frames.
     pub(super) trend: VecDeque<(u64, u64)>,
 }
@@ -98,6 +103,11 @@ impl App {
     /// Takes in the state at a new moment. While the screen of a run is paused, it is not shown.
     pub fn observe(&mut self, observed: Observed) {
         let is_replay = observed.position.is_some();
+        // Also while the screen is paused.
+        let part = observed.status.part.clone();
+        let kind = |part: &Option<PartState>| part.as_ref().map(std::mem::discriminant);
+        self.part_is_news |= kind(&part) != kind(&self.part);
+        self.part = part;
         if self.is_paused && !is_replay && self.observed.is_some() {
             return;
         }

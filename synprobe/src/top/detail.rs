@@ -49,8 +49,9 @@ impl PageText {
         if !self.lines.is_empty() {
             self.lines.push(StyledLine::default());
         }
-        let said = self.lang.say(text);
-        self.lines.push(StyledLine::new(said, Tone::Strong));
+        let lines = filled(&self.lang.say(text), self.columns).into_iter();
+        self.lines
+            .extend(lines.map(|line| StyledLine::new(line, Tone::Strong)));
     }
 
     /// A label and text filled beside it.

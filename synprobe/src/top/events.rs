@@ -9,7 +9,7 @@ use std::{
 use super::{detail::PageText, query::RowFacts, style::Tone};
 use crate::{
     model::{Body, Connection, Line, WallClock, who},
-    view::{Style, TextOptions, TextView, View, has_row, line_to_json},
+    view::{Style, TextOptions, TextView, View, has_row, line_to_json, needs_two_lines},
 };
 
 /// Events that are kept.
@@ -114,7 +114,15 @@ impl TopEvent {
         let text = String::from_utf8_lossy(&view.into_inner()).into_owned();
         // A cause that has no room in the row is in a line of its own.
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        lines.join(" ")
+        match lines.split_first() {
+            // There is room for one line, and the event says more than the peer.
+            Some((first, event)) if needs_two_lines(columns) && !event.is_empty() => {
+                let (time, peer) = first.split_once(' ').unwrap_or_default();
+                let time = time.split('.').next().unwrap_or_default();
+                format!("{time} {} {}", event.join(" "), peer.trim_start())
+            }
+            _ => lines.join(" "),
+        }
     }
 
     /// The event as `watch` prints it, and its line in JSON (docs/events.md), one member a line.

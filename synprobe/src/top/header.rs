@@ -107,11 +107,16 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
             Tone::Strong,
         );
     }
+    let is_live = app.observed.as_ref().is_some_and(|o| o.position.is_none());
     let keys = match (app.pages.is_empty(), columns) {
+        (true, 100..) if is_live => {
+            "↑↓ row  Enter detail  Tab pane  / filter  s sort  R record  Space pause  ? help  q quit"
+        }
         (true, ..60) => "Enter detail  Tab pane  ? help  q quit",
         (true, _) => {
             "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
         }
+        (false, ..60) => "Esc back  ? help  q quit",
         (false, _) if app.has_problem_page() => {
             "↑↓ scroll  Enter handshakes  c copy  Esc back  e explain  ? help  q quit"
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::lang::Lang;
 
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 19] = [
     (
         "1 2 3 4 5, Tab",
         "problems, listeners, handshakes in progress, peers, events; Shift-Tab goes back",
@@ -23,6 +23,10 @@ const KEYS: [(&str, &str); 18] = [
     (
         "c",
         "copy the commands of its remedy, through the terminal (OSC 52)",
+    ),
+    (
+        "R",
+        "record from here into a file (--record-dir); again: the recording ends",
     ),
     ("n", "what cannot be seen"),
     (

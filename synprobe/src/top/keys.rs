@@ -30,6 +30,8 @@ pub enum KeyRequest {
     Redraw,
     /// This text into the clipboard of whoever looks at the terminal.
     Copy(String),
+    /// A recording of what comes begins, or the one that is being written ends.
+    Record,
     /// A replay stops, or goes on.
     Pause(bool),
     /// A replay goes that far on, microseconds; negative: back. The ends stop it.
@@ -54,6 +56,7 @@ impl App {
             let _ = self.key(KeyCode::Esc.into());
         }
         self.notice = None;
+        self.part_is_news = false;
         if self.typing.is_some() {
             self.type_key(key.code);
             return KeyRequest::Nothing;
@@ -72,6 +75,7 @@ impl App {
             KeyCode::Char('n') => self.open(PageKind::BlindSpots),
             KeyCode::Char('e') => self.explain(),
             KeyCode::Char('c') => return self.copy(),
+            KeyCode::Char('R') => return self.record(),
             _ if !self.pages.is_empty() => self.page_key(key.code),
             _ => self.pane_key(key.code),
         }
@@ -108,6 +112,15 @@ impl App {
             0 => KeyRequest::Nothing,
             _ => KeyRequest::Copy(text),
         }
+    }
+
+    /// Of a run. Its next state says what became of it.
+    fn record(&mut self) -> KeyRequest {
+        if self.observed.as_ref().is_some_and(|o| o.position.is_some()) {
+            self.notice = Some("nothing to record: this is a recording".to_owned());
+            return KeyRequest::Nothing;
+        }
+        KeyRequest::Record
     }
 
     /// The problem of the page, or else the selected one.

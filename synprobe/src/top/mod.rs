@@ -21,6 +21,7 @@ mod open_counts;
 mod order;
 mod ordered;
 mod pane;
+mod part;
 mod query;
 mod rows;
 mod screen;

@@ -9,6 +9,7 @@ use super::{
     item::PaneItem,
     not_seen::not_seen,
     pane::Pane,
+    part::part_line,
     rows::{self, RowContext},
     style::{StyledLine, Tone, cut, filled, fitted},
     table,
@@ -31,6 +32,7 @@ pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
         ..16 => vec![short_header(app, columns)],
         _ => header(app, columns),
     };
+    lines.extend(part_line(app, columns));
     let left = rows.saturating_sub(lines.len() + 1);
     lines.extend(match &app.observed {
         None => sentence("Watching…", columns, app.look.lang),

@@ -101,10 +101,6 @@ pub(super) fn place(p: &Problem) -> String {
 
 /// The steps of a remedy, a text each: sentences in that language, commands as they are.
 pub(super) fn steps(remedy: &str, lang: Lang) -> Vec<String> {
-    if lang == Lang::En {
-        let steps = remedy.split("; ").filter(|step| !step.is_empty());
-        return steps.map(str::to_owned).collect();
-    }
     let (steps, comment) = remedy::steps(remedy);
     let steps = steps
         .iter()

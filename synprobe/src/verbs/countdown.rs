@@ -79,6 +79,7 @@ impl Countdown {
         let queries = StatusQueries {
             requests: asked,
             most_open: None,
+            record_into: None,
         };
         let ending = CountdownEnd {
             ended_early,

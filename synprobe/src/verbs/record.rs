@@ -10,8 +10,9 @@ use crate::{
     cli::RecordArgs,
     filter::Detail,
     model::{End, WallClock},
-    pipeline::{self, RecordSummary, RecordTo, WatchOptions},
+    pipeline::{self, RecordTo, WatchOptions},
     preflight, recording,
+    status::RecordSummary,
     sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
@@ -85,16 +86,8 @@ fn summary(place: &str, end: &End, recorded: &RecordSummary) -> String {
         format::safe(place),
         end.handshakes + end.counted,
         recorded.frames,
-        bytes(recorded.bytes),
+        format::bytes(recorded.bytes),
     )
-}
-
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..=9_999 => format!("{bytes} bytes"),
-        10_000..=9_999_999 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
-    }
 }
 
 /// One line on standard error about a recording beside the output.
@@ -110,7 +103,7 @@ pub(super) fn report_recording(file: Option<&Path>, recorded: Option<&RecordSumm
         ),
         (None, 0) => (
             Priority::Info,
-            format!("recorded into {place}, {}", bytes(recorded.bytes)),
+            format!("recorded into {place}, {}", format::bytes(recorded.bytes)),
         ),
         (None, lost) => (
             Priority::Warning,
@@ -141,7 +134,7 @@ fn cut(args: &RecordArgs, from: &Path, output: &Path) -> Result<(), Failure> {
         time(report.first_realtime_ns),
         time(report.last_realtime_ns),
         report.frames,
-        bytes(report.bytes),
+        format::bytes(report.bytes),
     ))?;
     if report.damaged_segments > 0 {
         let text = format!(

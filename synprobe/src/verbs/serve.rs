@@ -62,6 +62,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         queries: StatusQueries {
             requests: asked,
             most_open: None,
+            record_into: None,
         },
         outputs: iter::once(page.output())
             .chain(otlp.as_ref().map(|otlp| otlp.output(args.every)))

@@ -56,6 +56,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<(), Failure> {
         queries: StatusQueries {
             requests: asked,
             most_open: Some(0),
+            record_into: None,
         },
         outputs: Vec::new(),
     };

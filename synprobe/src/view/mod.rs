@@ -19,9 +19,9 @@ pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::{Page, PageCounts};
 pub(crate) use page::{effect, place, steps};
 pub use style::{Style, WIDTH};
-#[cfg(feature = "top")]
-pub(crate) use text::has_row;
 pub use text::{TextOptions, TextView};
+#[cfg(feature = "top")]
+pub(crate) use text::{has_row, needs_two_lines};
 
 pub use crate::model::WallClock;
 use crate::model::{Line, QueueSample, Start};

@@ -1,17 +1,18 @@
 //! Inputs → a recording, on a thread of its own: the ring never waits for the disk.
 
+mod counts_at_start;
+mod parts;
 mod problem_cuts;
+mod progress;
+mod restated;
 mod storage;
 
 use std::{
+    fs::File,
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -19,8 +20,11 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+pub(super) use counts_at_start::CountsAtStart;
+pub(super) use parts::PartRecorder;
 pub(super) use problem_cuts::OpenedProblem;
 use problem_cuts::ProblemCuts;
+use progress::Progress;
 use storage::{RecorderThread, Store};
 
 use crate::{
@@ -30,6 +34,7 @@ use crate::{
         self, BlockEncoder, CreateError, FinishedBlock, Frame, ProblemFiles, Rolling, RollingError,
         SegmentHeader, WriteError, Writer, inputs,
     },
+    status::RecordSummary,
     sys::clock::monotonic_ns,
 };
 
@@ -82,19 +87,6 @@ pub enum RecordError {
     Thread(io::Error),
 }
 
-/// What a recording holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RecordSummary {
-    /// Inputs, kernel records included.
-    pub frames: u64,
-    /// Bytes on disk.
-    pub bytes: u64,
-    /// Inputs that are not in it.
-    pub lost: u64,
-    /// Why, where writing failed.
-    pub error: Option<String>,
-}
-
 /// An open store without a thread. It is opened with all privileges, and written with fewer.
 pub(super) struct Prepared(Store);
 
@@ -104,9 +96,7 @@ impl Prepared {
         let offset_ns = i64::try_from(clock.offset_ns()).unwrap_or(0);
         let header = SegmentHeader::new(run_id(), offset_ns, serde_json::to_vec(config)?);
         Ok(Self(match to {
-            RecordTo::File(path) => {
-                Store::File(Box::new(Writer::new(recording::create(path)?, &header)?))
-            }
+            RecordTo::File(path) => return Self::file(recording::create(path)?, &header),
             RecordTo::Rolling {
                 folder,
                 keep,
@@ -134,12 +124,16 @@ impl Prepared {
         }))
     }
 
+    /// A file that was created.
+    fn file(file: File, header: &SegmentHeader) -> Result<Self, RecordError> {
+        Ok(Self(Store::File(Box::new(Writer::new(file, header)?))))
+    }
+
     /// Begins the thread.
     pub fn begin(self) -> Result<Recorder, RecordError> {
         let (queue, messages) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let failed = Arc::new(AtomicU64::new(0));
-        let ours = Arc::clone(&waiting);
+        let progress = Arc::new(Progress::default());
+        let ours = Arc::clone(&progress);
         let collected = match &self.0 {
             Store::File(_) => Collected::Block(Box::default()),
             Store::Rolling(..) => Collected::Frames(BytesMut::with_capacity(2 * HAND_OVER)),
@@ -152,18 +146,18 @@ impl Prepared {
             outbox: Outbox {
                 collected,
                 queue,
-                waiting,
+                progress,
             },
             at_ns: monotonic_ns(),
             unstored: 0,
-            lost: failed,
+            before: None,
             thread,
         })
     }
 }
 
 /// Whether a folder that exists belongs to another user.
-fn is_foreign(folder: &Path) -> bool {
+pub fn is_foreign(folder: &Path) -> bool {
     // SAFETY: geteuid() takes nothing and cannot fail.
     let ours = unsafe { libc::geteuid() };
     std::fs::metadata(folder).is_ok_and(|metadata| metadata.uid() != ours)
@@ -202,19 +196,25 @@ pub(super) struct Recorder {
     at_ns: u64,
     /// Inputs that were not stored since the last one that was.
     unstored: u64,
-    /// All of them.
-    lost: Arc<AtomicU64>,
-    thread: thread::JoinHandle<RecordSummary>,
+    /// Where the recording began in the middle of the run.
+    before: Option<CountsAtStart>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Recorder {
     /// Takes in one input.
     pub fn input(&mut self, input: &Input) {
-        if self.outbox.waiting.load(Ordering::Relaxed) > WAITING {
+        if self.outbox.progress.waiting() > WAITING {
             self.unstored += 1;
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.outbox.progress.unstored();
             return;
         }
+        let since = self.before.as_ref().map(|before| before.since(input));
+        let input = match &since {
+            None => input,
+            Some(Some(since)) => since,
+            Some(None) => return,
+        };
         let (at_ns, outbox) = (self.at_ns, &mut self.outbox);
         if self.unstored > 0 {
             let unstored = std::mem::take(&mut self.unstored);
@@ -225,7 +225,7 @@ impl Recorder {
         if let Err(error) = inputs::encode(input, |frame| outbox.put(at_ns, frame)) {
             log::warn!("{error}");
             self.unstored += 1;
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.outbox.progress.unstored();
         }
     }
 
@@ -236,7 +236,7 @@ impl Recorder {
 
     /// Inputs that are not in the recording.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.outbox.progress.lost()
     }
 
     /// Gives the thread what was taken in.
@@ -257,17 +257,47 @@ impl Recorder {
         let _ = self.outbox.queue.send(Message::Problem(problem));
     }
 
-    /// Writes what is left.
-    pub fn finish(mut self) -> RecordSummary {
+    /// What the recording holds so far.
+    pub fn summary(&self) -> RecordSummary {
+        self.outbox.progress.summary()
+    }
+
+    /// Nothing more comes: the thread writes what is left, and ends.
+    fn end(mut self) -> EndingRecorder {
         self.hand_over();
-        let lost = self.lost.load(Ordering::Relaxed);
-        drop(self.outbox);
-        let mut summary = self.thread.join().unwrap_or_else(|_| RecordSummary {
-            error: Some("the recorder panicked".to_owned()),
-            ..RecordSummary::default()
-        });
-        summary.lost += lost;
-        summary
+        EndingRecorder {
+            progress: Arc::clone(&self.outbox.progress),
+            thread: self.thread,
+        }
+    }
+
+    /// Writes what is left, and waits for that.
+    pub fn finish(self) -> RecordSummary {
+        self.end().wait()
+    }
+}
+
+/// A thread that writes what is left.
+struct EndingRecorder {
+    progress: Arc<Progress>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl EndingRecorder {
+    fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    fn summary(&self) -> RecordSummary {
+        self.progress.summary()
+    }
+
+    /// Waits for its end.
+    fn wait(self) -> RecordSummary {
+        if self.thread.join().is_err() {
+            self.progress.failed("the recorder panicked".to_owned());
+        }
+        self.progress.summary()
     }
 }
 
@@ -283,8 +313,7 @@ enum Collected {
 struct Outbox {
     collected: Collected,
     queue: mpsc::Sender<Message>,
-    /// Bytes that the thread has not written yet.
-    waiting: Arc<AtomicUsize>,
+    progress: Arc<Progress>,
 }
 
 impl Outbox {
@@ -325,7 +354,7 @@ impl Outbox {
     }
 
     fn send(&self, bytes: usize, message: Message) {
-        self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.handed_over(bytes);
         // The thread ends with the queue, and not before.
         let _ = self.queue.send(message);
     }

@@ -1,29 +1,24 @@
 //! The recorder's thread: frames → the file or the folder.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
-
-use super::{HEAD, Message, RECORD, RecordSummary, problem_cuts::ProblemCuts};
+use super::{
+    HEAD, Message, RECORD, problem_cuts::ProblemCuts, progress::Progress, restated::RestatedInputs,
+};
 use crate::{
-    engine::Input,
-    recording::{FinishedBlock, Frame, Rolling, WriteError, WriteStats, Writer, inputs},
+    recording::{FinishedBlock, Frame, Rolling, WriteError, Writer, inputs},
     sys::clock::monotonic_ns,
 };
 
 /// What was recorded reaches the file within this time.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Inputs that a new segment begins with, at most: names and settings.
-const MAX_CONTEXT: usize = 65_536;
 
 /// Where the frames go.
 pub(super) enum Store {
@@ -34,38 +29,35 @@ pub(super) enum Store {
 /// The thread's side.
 pub(super) struct RecorderThread {
     store: Store,
-    waiting: Arc<AtomicUsize>,
-    /// Inputs that each new segment begins with, so that it can be read alone; by kind and subject.
-    context: BTreeMap<(u8, u64), Bytes>,
+    progress: Arc<Progress>,
+    /// Each new segment begins with them.
+    context: RestatedInputs,
     context_decoder: inputs::InputDecoder,
-    error: Option<String>,
     at_ns: u64,
 }
 
 impl RecorderThread {
-    pub fn new(store: Store, waiting: Arc<AtomicUsize>) -> Self {
+    pub fn new(store: Store, progress: Arc<Progress>) -> Self {
         Self {
             store,
-            waiting,
-            context: BTreeMap::new(),
+            progress,
+            context: RestatedInputs::default(),
             context_decoder: inputs::InputDecoder::default(),
-            error: None,
             at_ns: 0,
         }
     }
 
-    pub fn run(mut self, messages: &mpsc::Receiver<Message>) -> RecordSummary {
+    pub fn run(mut self, messages: &mpsc::Receiver<Message>) {
         let mut flushed_ns = monotonic_ns();
         loop {
             match messages.recv_timeout(FLUSH) {
                 Ok(Message::Block(block)) => {
                     self.block(&block);
-                    self.waiting
-                        .fetch_sub(block.payload().len(), Ordering::Relaxed);
+                    self.progress.taken(block.payload().len());
                 }
                 Ok(Message::Frames(frames)) => {
                     self.frames(&frames);
-                    self.waiting.fetch_sub(frames.len(), Ordering::Relaxed);
+                    self.progress.taken(frames.len());
                 }
                 Ok(Message::CloseSegment) => self.close_segment(),
                 Ok(Message::Problem(problem)) => {
@@ -86,6 +78,10 @@ impl RecorderThread {
                 };
                 self.note(flushed);
             }
+            self.progress.written(&match &self.store {
+                Store::File(writer) => writer.stats(),
+                Store::Rolling(rolling, _) => rolling.stats().written,
+            });
         }
     }
 
@@ -136,11 +132,11 @@ impl RecorderThread {
             Store::File(writer) => writer.push(at_ns, frame),
             Store::Rolling(rolling, _) => match rolling.ensure_segment(at_ns) {
                 Ok(begun) => {
-                    let context = if begun { Some(&self.context) } else { None };
-                    let all = context.into_iter().flat_map(BTreeMap::values);
-                    all.map(|bytes| Frame::Other(bytes))
-                        .chain([frame])
-                        .try_for_each(|frame| rolling.push(at_ns, frame))
+                    let restated = match begun {
+                        true => restate(&self.context, rolling, at_ns),
+                        false => Ok(()),
+                    };
+                    rolling.push(at_ns, frame).and(restated)
                 }
                 Err(error) => rolling.push(at_ns, frame).and(Err(error)),
             },
@@ -159,19 +155,7 @@ impl RecorderThread {
         let Some(inputs::Decoded::Input(input)) = decoded.filter(|_| is_whole) else {
             return;
         };
-        let key = match &input {
-            Input::NetnsName(inode, _) => (0, u64::from(*inode)),
-            Input::CgroupPath(id, _) => (1, *id),
-            Input::Settings(netns, _) => (2, u64::from(*netns)),
-            Input::Addresses(netns, _) => (3, u64::from(*netns)),
-            Input::Owners(owners) if !owners.is_empty() => (4, u64::from(owners[0].netns)),
-            Input::BatchEnds(_) => (5, 0),
-            _ => return,
-        };
-        if self.context.len() >= MAX_CONTEXT && !self.context.contains_key(&key) {
-            self.context.pop_first();
-        }
-        self.context.insert(key, Bytes::copy_from_slice(bytes));
+        self.context.keep(&input);
     }
 
     fn close_segment(&mut self) {
@@ -184,14 +168,13 @@ impl RecorderThread {
     /// Logs the first error.
     fn note(&mut self, result: Result<(), WriteError>) {
         if let Err(error) = result
-            && self.error.is_none()
+            && self.progress.failed(error.to_string())
         {
             log::warn!("the recording: {error}");
-            self.error = Some(error.to_string());
         }
     }
 
-    fn finish(mut self) -> RecordSummary {
+    fn finish(self) {
         let (stats, result) = match self.store {
             Store::File(writer) => {
                 let stats = writer.stats();
@@ -212,18 +195,23 @@ impl RecorderThread {
                 finished
             }
         };
+        self.progress.written(&stats);
         if let Err(error) = result {
-            self.error.get_or_insert_with(|| error.to_string());
+            self.progress.failed(error.to_string());
         }
-        summary(stats, self.error)
     }
 }
 
-fn summary(stats: WriteStats, error: Option<String>) -> RecordSummary {
-    RecordSummary {
-        frames: stats.frames,
-        bytes: stats.written_bytes,
-        lost: stats.lost_frames,
-        error,
+/// Begins a segment with what its frames need.
+fn restate(context: &RestatedInputs, rolling: &mut Rolling, at_ns: u64) -> Result<(), WriteError> {
+    let mut pushed = Ok(());
+    for input in context.inputs() {
+        // One that cannot be encoded was not recorded before either.
+        let _ = inputs::encode(input, |frame| {
+            if pushed.is_ok() {
+                pushed = rolling.push(at_ns, frame);
+            }
+        });
     }
+    pushed
 }

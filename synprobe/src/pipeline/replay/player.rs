@@ -275,6 +275,7 @@ impl ReplayObserver for Feeding {
                     lines_lost: 0,
                     not_recorded: None,
                     judged: None,
+                    part: None,
                 },
             };
             if self.answers.send(moment).is_err() {

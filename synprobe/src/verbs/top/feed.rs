@@ -21,6 +21,9 @@ pub(super) trait Feed {
     /// Whether a state was asked for and is not there yet.
     fn is_waiting(&self) -> bool;
 
+    /// A recording of what comes begins, or the one that is being written ends: the next state shows it.
+    fn switch_recording(&mut self) {}
+
     /// A replay stops, or goes on.
     fn pause(&mut self, _: bool) {}
 
@@ -37,6 +40,8 @@ pub(super) trait Feed {
 pub(super) struct LiveFeed {
     requests: mpsc::Sender<StatusRequest>,
     pending: Option<oneshot::Receiver<Arc<RunStatus>>>,
+    /// The next request switches the recording.
+    switches: bool,
     slow_us: Option<u64>,
     events: EventTail,
 }
@@ -51,6 +56,7 @@ impl LiveFeed {
         Self {
             requests,
             pending: None,
+            switches: false,
             slow_us,
             events,
         }
@@ -62,12 +68,16 @@ impl Feed for LiveFeed {
         if self.pending.is_some() {
             return;
         }
-        let (request, answer) = StatusRequest::new();
+        let (mut request, answer) = StatusRequest::new();
+        request.switches_recording = self.switches;
         // A run that is busy answers the next one; of one that is over, poll() learns nothing more.
         match self.requests.try_send(request) {
             Err(mpsc::error::TrySendError::Full(_)) => (),
             // The answer of a run that is over is lost with the request.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => self.pending = Some(answer),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.pending = Some(answer);
+                self.switches = false;
+            }
         }
     }
 
@@ -80,6 +90,9 @@ impl Feed for LiveFeed {
             Err(oneshot::error::TryRecvError::Closed) => ControlFlow::Break(()),
             Ok(status) => {
                 self.pending = None;
+                if self.switches {
+                    self.ask(Duration::ZERO);
+                }
                 ControlFlow::Continue(Some(Observed {
                     status,
                     position: None,
@@ -93,6 +106,11 @@ impl Feed for LiveFeed {
 
     fn is_waiting(&self) -> bool {
         self.pending.is_some()
+    }
+
+    fn switch_recording(&mut self) {
+        self.switches = !self.switches;
+        self.ask(Duration::ZERO);
     }
 }
 

@@ -9,6 +9,7 @@ pub mod session;
 mod shown;
 
 use std::{
+    env,
     io::{self, IsTerminal},
     path::Path,
     sync::{
@@ -28,17 +29,19 @@ use tokio::{
 use feed::{Feed, LiveFeed, ReplayFeed};
 
 use super::{
-    FAILED, Failure, USAGE, failure, log_output, raise_priority, replay, tables, terminal,
-    watch_options,
+    FAILED, Failure, USAGE, failure, log_output, raise_priority, record::report_recording, replay,
+    tables, terminal, watch_options,
 };
 use crate::{
     cli::TopArgs,
     filter::Detail,
     lang::Lang,
     model::UnderWay,
-    pipeline::{self, Player, Recording, ReplayOptions, Stop, WatchOptions},
+    pipeline::{self, Player, RecordError, Recording, ReplayOptions, Stop, WatchOptions},
     preflight,
+    recording::HeldFolder,
     status::{Served, StatusQueries},
+    sys::journal::{Priority, message},
     top::{App, EventTail, Look, ReplayedEvents},
     util::format,
     verdict::Mode,
@@ -86,6 +89,7 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     let queries = StatusQueries {
         requests: receiver,
         most_open: Some(most_open as usize),
+        record_into: record_into(args)?,
     };
     let slow_us = (!args.every).then_some(args.slow.as_micros() as u64);
     let events = EventTail::default();
@@ -100,8 +104,40 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
     };
     let watched = pipeline::watch_asked(&host, options, events, stop, ready, Some(served));
     let shown = result.wait();
-    watched.map_err(failure)?;
+    for part in &watched.map_err(failure)?.parts {
+        report_recording(Some(&part.file), Some(&part.summary));
+    }
     shown
+}
+
+/// Where the key R records to. It is opened now, with all privileges.
+fn record_into(args: &TopArgs) -> Result<Option<HeldFolder>, Failure> {
+    if args.batch {
+        return Ok(None);
+    }
+    if let Some(folder) = &args.record_dir {
+        return recording_folder(folder).map(Some);
+    }
+    let temporary = HeldFolder::open(&env::temp_dir()).ok();
+    // A folder that was deleted takes no file.
+    Ok(match HeldFolder::open(Path::new(".")) {
+        Ok(here) => Some(here.or(temporary)),
+        Err(_) => temporary,
+    })
+}
+
+/// The folder that was asked for.
+fn recording_folder(folder: &Path) -> Result<HeldFolder, Failure> {
+    let place = format::safe(&folder.to_string_lossy()).into_owned();
+    let held = HeldFolder::open(folder)
+        .map_err(|error| Failure(format!("--record-dir {place}: {error}"), USAGE))?;
+    match pipeline::is_foreign(folder) {
+        true => Err(Failure(
+            RecordError::ForeignFolder(folder.to_owned()).to_string(),
+            FAILED,
+        )),
+        false => Ok(held),
+    }
 }
 
 /// How many handshakes in progress are listed.
@@ -129,9 +165,9 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
         Player::open(options, args.window, most_open, events.outputs()).map_err(replay::failure)?;
     let notes: Vec<String> = missing.into_iter().chain(player.damage.clone()).collect();
     for line in &notes {
-        eprintln!(
-            "synprobe: {}: {line}",
-            format::safe(&file.to_string_lossy())
+        message(
+            Priority::Warning,
+            &format!("{}: {line}", file.to_string_lossy()),
         );
     }
     let (screen, ended, result) =

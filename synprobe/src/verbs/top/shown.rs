@@ -68,6 +68,7 @@ pub(super) fn show(
                     session.terminal.resize(size.into())?;
                 }
                 KeyRequest::Copy(text) => session.copy(text)?,
+                KeyRequest::Record => feed.switch_recording(),
                 KeyRequest::Pause(is_paused) => feed.pause(is_paused),
                 KeyRequest::Skip(by_us) => {
                     feed.skip(by_us);

@@ -199,6 +199,12 @@ impl<W: Write> TextView<W> {
     }
 }
 
+/// Whether a row takes two lines: the second one begins with the event.
+#[cfg(feature = "top")]
+pub(crate) fn needs_two_lines(width: usize) -> bool {
+    Columns::of(width).is_narrow()
+}
+
 /// Whether an event has a row of its own: the row of its handshake reports the end of one.
 pub(crate) fn has_row(body: &Body) -> bool {
     match body {

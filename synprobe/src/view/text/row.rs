@@ -81,7 +81,7 @@ impl Columns {
     }
 
     /// Whether a row needs two lines.
-    fn is_narrow(self) -> bool {
+    pub fn is_narrow(self) -> bool {
         self.width < BEFORE_PEER + IPV4 + 1 + EVENT_AND_GAP
     }
 
