@@ -39,9 +39,12 @@ impl Engine {
     /// The state as it is now, with at most `most_open` of the handshakes under way.
     pub fn snapshot(&self, most_open: usize) -> EngineSnapshot {
         let (_, tracker, judge, _) = self.parts();
+        // A list that grows is copied again and again.
+        let mut open = Vec::with_capacity(most_open.min(self.open()));
+        open.extend(tracker.under_way().take(most_open));
         EngineSnapshot {
             peers: judge.with_verdicts(tracker.peers()),
-            open: tracker.under_way().take(most_open).collect(),
+            open,
             ..self.summary()
         }
     }

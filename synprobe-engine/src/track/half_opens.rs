@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use synprobe_ebpf::event::{AF_INET, AF_INET6};
-
 use super::{
-    handshake::{HandshakeStart, OpenHandshake},
+    handshake::OpenHandshake,
     local_ends::{HalfOpenKey, LocalEnds},
+    stored_half_open::{CompactHalfOpen, Owner, StoredHalfOpen},
 };
-use crate::model::{Connection, DwellSource, Facts, Queue, Role, TcpState, Tuple, Workload};
+use crate::model::{Tuple, UnderWay};
 use crate::util::bounded::Bounded;
 
 /// The table of them.
@@ -18,228 +17,6 @@ pub struct HalfOpens {
     locals: LocalEnds,
     /// Of the last one. The next one mostly has the same.
     owner: Arc<Owner>,
-}
-
-/// What the half-opens of one listener have in common.
-#[derive(Debug, Default, PartialEq)]
-struct Owner {
-    netns_name: Option<Arc<str>>,
-    pid: Option<u32>,
-    comm: Option<Arc<str>>,
-    cgroup: Option<Arc<str>>,
-    workload: Workload,
-}
-
-/// A stored half-open.
-enum StoredHalfOpen {
-    Compact(CompactHalfOpen),
-    /// It has a value that does not fit the compact form.
-    Full(Box<OpenHandshake>),
-}
-
-/// SYN-ACK retransmissions by default (`tcp_synack_retries`).
-const GAPS: usize = 5;
-
-/// A SYN-ACK follows after the time-out that runs. Time-outs are below 2^31 µs.
-const FOLLOWS: u32 = 1 << 31;
-
-/// The values that nearly all half-opens have. 0 stands for an unknown time.
-struct CompactHalfOpen {
-    owner: Arc<Owner>,
-    id: u64,
-    start_ns: u64,
-    last_tx_ns: u64,
-    alive_ns: u64,
-    gives_up_ns: u64,
-    start_error_us: u32,
-    /// With [`FOLLOWS`].
-    last_gap_us: u32,
-    gaps_us: [u32; GAPS],
-    queue: Queue,
-    packed: PackedBits,
-}
-
-/// Small numbers, packed one after the other. A number that is too large is truncated.
-#[derive(Clone, Copy, Default)]
-struct PackedBits(u32);
-
-impl PackedBits {
-    fn put(&mut self, bits: u32, value: u32) {
-        self.0 = self.0 << bits | value & ((1 << bits) - 1);
-    }
-
-    /// Last in, first out.
-    fn take(&mut self, bits: u32) -> u32 {
-        let value = self.0 & ((1 << bits) - 1);
-        self.0 >>= bits;
-        value
-    }
-
-    fn flag(&mut self) -> bool {
-        self.take(1) == 1
-    }
-}
-
-const SOURCES: [Option<DwellSource>; 5] = [
-    None,
-    Some(DwellSource::Events),
-    Some(DwellSource::RttSample),
-    Some(DwellSource::RequestSock),
-    Some(DwellSource::SockDiag),
-];
-const MAYBE: [Option<bool>; 3] = [None, Some(false), Some(true)];
-
-/// The index of a value in the table of all values.
-fn place<T: PartialEq>(all: &[T], value: &T) -> u32 {
-    all.iter().position(|v| v == value).unwrap_or(0) as u32
-}
-
-impl CompactHalfOpen {
-    /// The compact form. Values that do not fit are left out.
-    fn of(open: &OpenHandshake, owner: Arc<Owner>) -> Self {
-        let mut gaps_us = [0; GAPS];
-        for (to, from) in gaps_us.iter_mut().zip(&open.gaps_us) {
-            *to = *from as u32;
-        }
-        let (gives_up_ns, last_gap_us) = open.gives_up.unwrap_or_default();
-        let facts = &open.facts;
-        let mut packed = PackedBits::default();
-        packed.put(5, open.retransmits);
-        packed.put(5, open.by_peer);
-        packed.put(5, facts.time_outs);
-        packed.put(3, open.gaps_us.len() as u32);
-        packed.put(2, open.absences.into());
-        packed.put(3, place(&SOURCES, &open.start.map(|start| start.source)));
-        packed.put(2, place(&MAYBE, &facts.defer_accept));
-        for flag in [
-            open.connection.v4_mapped,
-            open.announced,
-            open.reset_seen,
-            facts.acked,
-            facts.history_known,
-            facts.queue.is_some(),
-            facts.queue_was_full,
-        ] {
-            packed.put(1, flag.into());
-        }
-        Self {
-            owner,
-            id: open.connection.id,
-            start_ns: open.start.map_or(0, |start| start.at_ns),
-            last_tx_ns: open.last_tx_ns.unwrap_or(0),
-            alive_ns: open.alive_ns,
-            gives_up_ns,
-            start_error_us: open.start.map_or(0, |start| start.error_us as u32),
-            last_gap_us: last_gap_us as u32 & !FOLLOWS
-                | if open.next_us == Some(last_gap_us) {
-                    FOLLOWS
-                } else {
-                    0
-                },
-            gaps_us,
-            queue: facts.queue.unwrap_or_default(),
-            packed,
-        }
-    }
-
-    fn open(&self, tuple: &Tuple) -> OpenHandshake {
-        let mut packed = self.packed;
-        let queue_was_full = packed.flag();
-        let queue = packed.flag().then_some(self.queue);
-        let history_known = packed.flag();
-        let acked = packed.flag();
-        let reset_seen = packed.flag();
-        let announced = packed.flag();
-        let v4_mapped = packed.flag();
-        let defer_accept = MAYBE.get(packed.take(2) as usize).copied().flatten();
-        let source = SOURCES.get(packed.take(3) as usize).copied().flatten();
-        let absences = packed.take(2) as u8;
-        let gaps = packed.take(3) as usize;
-        let time_outs = packed.take(5);
-        let by_peer = packed.take(5);
-        let retransmits = packed.take(5);
-
-        let ipv4 = tuple.flow().family == AF_INET;
-        let family = match ipv4 && !v4_mapped {
-            true => AF_INET,
-            false => AF_INET6,
-        };
-        let connection = Connection {
-            netns_name: self.owner.netns_name.clone(),
-            pid: self.owner.pid,
-            comm: self.owner.comm.clone(),
-            cgroup: self.owner.cgroup.clone(),
-            workload: self.owner.workload.clone(),
-            ..tuple.connection(self.id, Role::Server, family)
-        };
-        let start = source.map(|source| HandshakeStart {
-            at_ns: self.start_ns,
-            source,
-            error_us: self.start_error_us.into(),
-        });
-        let known = |ns: u64| (ns != 0).then_some(ns);
-        let gaps = self.gaps_us.iter().take(gaps);
-        let last_gap_us = u64::from(self.last_gap_us & !FOLLOWS);
-        OpenHandshake {
-            last_tx_ns: known(self.last_tx_ns),
-            gives_up: known(self.gives_up_ns).map(|ns| (ns, last_gap_us)),
-            next_us: (self.last_gap_us & FOLLOWS != 0).then_some(last_gap_us),
-            gaps_us: gaps.map(|gap| u64::from(*gap)).collect(),
-            retransmits,
-            by_peer,
-            absences,
-            announced,
-            reset_seen,
-            facts: Facts {
-                acked,
-                defer_accept,
-                queue,
-                queue_was_full,
-                history_known,
-                time_outs,
-                ..Facts::default()
-            },
-            ..OpenHandshake::new(connection, TcpState::SynRecv, start, self.alive_ns)
-        }
-    }
-}
-
-impl StoredHalfOpen {
-    fn open(&self, tuple: &Tuple) -> OpenHandshake {
-        match self {
-            Self::Compact(compact) => compact.open(tuple),
-            Self::Full(open) => OpenHandshake::clone(open),
-        }
-    }
-
-    fn into_open(self, tuple: &Tuple) -> OpenHandshake {
-        match self {
-            Self::Compact(compact) => compact.open(tuple),
-            Self::Full(open) => *open,
-        }
-    }
-
-    fn alive_ns(&self) -> u64 {
-        match self {
-            Self::Compact(compact) => compact.alive_ns,
-            Self::Full(open) => open.alive_ns,
-        }
-    }
-
-    /// When it began, CLOCK_MONOTONIC nanoseconds, where that is known well enough to be printed.
-    fn began_ns(&self) -> Option<u64> {
-        let start = match self {
-            Self::Full(open) => open.start,
-            Self::Compact(compact) if compact.start_ns == 0 => None,
-            Self::Compact(compact) => Some(HandshakeStart {
-                at_ns: compact.start_ns,
-                source: DwellSource::Events,
-                error_us: compact.start_error_us.into(),
-            }),
-        };
-        let start = start.filter(|start| start.is_known(self.alive_ns()))?;
-        Some(start.at_ns)
-    }
 }
 
 impl HalfOpens {
@@ -327,6 +104,14 @@ impl HalfOpens {
         all.map(|(key, stored)| (self.locals.tuple(key), stored.began_ns()))
     }
 
+    /// As a live view shows them.
+    pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
+        self.table.iter().map(|(key, stored)| {
+            let tuple = self.locals.tuple(key);
+            stored.under_way(&tuple)
+        })
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (Tuple, OpenHandshake)> {
         self.table.iter().map(|(key, stored)| {
@@ -361,7 +146,13 @@ impl HalfOpens {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use synprobe_ebpf::event::AF_INET;
+
+    use super::{
+        super::{handshake::HandshakeStart, state_now::under_way, stored_half_open::GAPS},
+        *,
+    };
+    use crate::model::{DwellSource, Queue, Role, TcpState};
 
     fn mapped(host: u8) -> [u8; 16] {
         crate::util::addresses::mapped(std::net::Ipv4Addr::new(10, 0, 0, host).into())
@@ -433,6 +224,7 @@ mod tests {
                 change(&mut open);
                 table.insert(tuple, open.clone());
                 assert_eq!(table.get(&tuple).as_ref(), Some(&open));
+                assert_eq!(table.under_way().next(), Some(under_way(&open)));
                 table.update(&tuple, |o| o.alive_ns += 1);
                 open.alive_ns += 1;
                 assert_eq!(table.remove(&tuple), Some(open));

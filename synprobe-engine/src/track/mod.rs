@@ -29,6 +29,7 @@ mod request_sock;
 pub mod schedule;
 mod server;
 mod state_now;
+mod stored_half_open;
 mod syn_sent_gone;
 mod syn_too_large;
 #[cfg(test)]

@@ -18,14 +18,13 @@ impl Tracker {
 
     /// Every handshake in progress; active opens first, each in the order in which it became known.
     pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
-        let clients = self.clients.iter().map(|(_, open)| open.clone());
-        let earlier = self.preexisting.iter().map(|(_, open)| open.clone());
-        let half_opens = self.half_opens.iter().map(|(_, open)| open);
+        let clients = self.clients.iter().map(|(_, open)| open);
+        let earlier = self.preexisting.iter().map(|(_, open)| open);
         clients
             .chain(earlier)
-            .chain(half_opens)
             .filter(|open| !open.awaits_port)
             .map(under_way)
+            .chain(self.half_opens.under_way())
     }
 
     /// Handshakes in progress as if the run ended now, the oldest of each kind first: at most `most`.
@@ -74,7 +73,8 @@ impl Tracker {
     }
 }
 
-fn under_way(open: OpenHandshake) -> UnderWay {
+/// As a live view shows it.
+pub(super) fn under_way(open: &OpenHandshake) -> UnderWay {
     let start = open.start.filter(|start| start.is_known(open.alive_ns));
     UnderWay {
         began_ns: open.known_start_ns(),
@@ -88,7 +88,7 @@ fn under_way(open: OpenHandshake) -> UnderWay {
         state: open.state,
         retransmits: open.retransmits,
         retransmits_by_peer: open.by_peer,
-        gaps_us: open.gaps_us,
-        connection: open.connection,
+        gaps_us: open.gaps_us.clone(),
+        connection: open.connection.clone(),
     }
 }
