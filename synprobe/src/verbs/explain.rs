@@ -10,11 +10,13 @@ use crate::{
 
 pub(super) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let lang = terminal::lang(args.language);
+    // In a pipe the lines are those of the text.
+    let columns = terminal::columns().unwrap_or(usize::MAX);
     let Some(name) = &args.verdict else {
-        return print(&explanation::list(lang));
+        return print(&explanation::list(lang, columns));
     };
     match VerdictKind::parse(name).and_then(verdict::find) {
-        Some(verdict) => print(&explanation::long(verdict, lang)),
+        Some(verdict) => print(&explanation::long(verdict, lang, columns)),
         None => {
             let better = likeliest(name, verdict::ALL.iter().map(|v| v.name()));
             let line = match better {

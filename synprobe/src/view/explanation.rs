@@ -93,10 +93,14 @@ pub(crate) fn summary(kind: VerdictKind, lang: Lang) -> &'static str {
     verdict.map_or("", |verdict| ExplanationText::of(verdict, lang).summary)
 }
 
-/// The long form of one verdict.
-pub fn long(verdict: &dyn Verdict, lang: Lang) -> String {
+/// The long form of one verdict, in lines of at most `columns`; commands stay whole.
+pub fn long(verdict: &dyn Verdict, lang: Lang, columns: usize) -> String {
     let explained = ExplanationText::of(verdict, lang);
-    let mut text = format!("{}\n", explained.headline(verdict, lang));
+    let mut text = String::new();
+    for line in fill("", INDENT, &explained.headline(verdict, lang), columns) {
+        let _ = writeln!(text, "{line}");
+    }
+    let width = columns.min(INDENT.len() + WIDTH);
     for (heading, lines) in &explained.parts {
         let _ = write!(text, "\n{heading}\n");
         for line in lines {
@@ -105,7 +109,7 @@ pub fn long(verdict: &dyn Verdict, lang: Lang) -> String {
                     let _ = writeln!(text, "{INDENT}{line}");
                 }
                 false => {
-                    for line in fill(INDENT, INDENT, line, INDENT.len() + WIDTH) {
+                    for line in fill(INDENT, INDENT, line, width) {
                         let _ = writeln!(text, "{line}");
                     }
                 }
@@ -115,13 +119,16 @@ pub fn long(verdict: &dyn Verdict, lang: Lang) -> String {
     text
 }
 
-/// One line for each verdict.
-pub fn list(lang: Lang) -> String {
+/// One line for each verdict, or as many as it takes.
+pub fn list(lang: Lang, columns: usize) -> String {
     let width = ALL.iter().map(|v| v.name().len()).max().unwrap_or(0);
     let mut text = String::new();
     for verdict in ALL {
+        let first = format!("{}  ", padded(verdict.name(), width));
         let summary = summary(verdict.kind(), lang);
-        let _ = writeln!(text, "{}  {summary}", padded(verdict.name(), width));
+        for line in fill(&first, &" ".repeat(width + 2), summary, columns) {
+            let _ = writeln!(text, "{line}");
+        }
     }
     text
 }
@@ -140,13 +147,13 @@ mod tests {
             }
             assert!(e.reproduce.contains("synprobe lab "), "{}", verdict.name());
             for lang in [Lang::En, Lang::Zh] {
-                let text = long(*verdict, lang);
-                assert!(
-                    text.lines()
-                        .skip(1)
-                        .all(|l| l.starts_with("      ") || columns(l) <= WIDTH + 2),
-                    "{text}"
-                );
+                for (wide, least) in [(usize::MAX, WIDTH + 2), (60, 60)] {
+                    let text = long(*verdict, lang, wide);
+                    // The first line has no bound of its own; commands are whole.
+                    let mut lines = text.lines().skip(usize::from(wide > WIDTH));
+                    let is_whole = |l: &str| l.starts_with("      ") || l.contains("synprobe lab ");
+                    assert!(lines.all(|l| is_whole(l) || columns(l) <= least), "{text}");
+                }
             }
         }
     }
