@@ -44,6 +44,15 @@ pub struct RecordSummary {
     pub error: Option<String>,
 }
 
+impl RecordSummary {
+    /// Why writing failed, in the system's words alone.
+    pub fn cause(&self) -> Option<&str> {
+        let error = self.error.as_deref()?;
+        let cause = error.strip_prefix("cannot write the recording: ");
+        cause.unwrap_or(error).split(" (os error").next()
+    }
+}
+
 /// A recording of a part of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedPart {

@@ -48,15 +48,8 @@ fn held(part: &RecordedPart) -> (u64, String) {
 
 fn incomplete(part: &RecordedPart) -> String {
     let lost = part.summary.lost;
-    match &part.summary.error {
-        Some(error) => {
-            // The room is the path's.
-            let error = error
-                .strip_prefix("cannot write the recording: ")
-                .unwrap_or(error);
-            let error = error.split(" (os error").next().unwrap_or(error);
-            format!("not complete, {lost} inputs lost, {error}:")
-        }
+    match part.summary.cause() {
+        Some(error) => format!("not complete, {lost} inputs lost, {error}:"),
         None => format!("not complete, {lost} inputs lost:"),
     }
 }
