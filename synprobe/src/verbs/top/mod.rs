@@ -30,7 +30,7 @@ use feed::{Feed, LiveFeed, ReplayFeed};
 
 use super::{
     FAILED, Failure, USAGE, failure, log_output, raise_priority, record::report_recording, replay,
-    tables, terminal, watch_options,
+    ring_bytes, tables, terminal, watch_options,
 };
 use crate::{
     cli::TopArgs,
@@ -81,6 +81,8 @@ fn live(args: &TopArgs) -> Result<(), Failure> {
         window: Some(args.window),
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtOnce)?
     };
+    // Somebody looks because something is wrong: thousands of half-opens are retransmitted at once.
+    options.ring_bytes = ring_bytes(&args.tuning, Detail::Handshakes)?;
     let most_open = most_open(args);
     let lists = most_open * OPEN_BYTES * STATES;
     options.tables = tables(&args.tuning, u64::from(options.ring_bytes) + lists);
