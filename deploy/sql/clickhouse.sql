@@ -69,14 +69,23 @@ SELECT node, id, at_us, CASE WHEN trigger = 'peer' THEN 1 ELSE 0 END AS by_peer,
     CASE WHEN failed THEN 1 ELSE 0 END AS failed
 FROM timed WHERE type = 'retransmit' AND kind IN ('syn', 'synack');
 
--- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host.
+-- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host. A run is
+-- longer than the period: its `start` and `end` count wherever they are.
+CREATE VIEW run_lines AS
+SELECT toString(node) AS node, toString(type) AS type, toUnixTimestamp64Micro(time) AS at_us, host,
+    CAST(handshake_lines AS Nullable(String)) AS handshake_lines, filters, listen_drops, syn_cookies
+FROM lines WHERE type IN ('start', 'end')
+UNION ALL
+SELECT node, toString(type), at_us, NULL, NULL, NULL, listen_drops, syn_cookies FROM timed
+WHERE type NOT IN ('start', 'end', 'state', 'peer', 'listener', 'completed', 'connect');
+
 CREATE VIEW runs AS
 WITH starts AS (
     SELECT node, at_us AS since_us, JSONExtractString(host, 'hostname') AS hostname,
         CASE handshake_lines WHEN 'all' THEN 1 ELSE 0 END AS reports_all,
         coalesce(filters, '{}') AS filters,
         lead(at_us, 1, 9000000000000000) OVER (PARTITION BY node ORDER BY at_us) AS next_us
-    FROM timed WHERE type = 'start'
+    FROM run_lines WHERE type = 'start'
 )
 SELECT s.node AS node, s.since_us AS since_us, max(l.at_us) AS until_us,
     max(CASE WHEN l.type = 'end' THEN 1 ELSE 0 END) AS ended,
@@ -84,8 +93,7 @@ SELECT s.node AS node, s.since_us AS since_us, max(l.at_us) AS until_us,
     s.reports_all AS reports_all, s.filters AS filters,
     nullIf(JSONExtractString(s.filters, 'role'), '') AS only_role,
     arrayExists(k -> k NOT IN ('netns', 'role'), JSONExtractKeys(s.filters)) AS filtered
-FROM (SELECT node, at_us, type, listen_drops, syn_cookies FROM timed
-    WHERE type NOT IN ('state', 'peer', 'listener', 'completed', 'connect')) l
+FROM run_lines l
 JOIN starts s ON l.node = s.node
 WHERE l.at_us >= s.since_us AND l.at_us < s.next_us
 GROUP BY s.node, s.since_us, s.hostname, s.reports_all, s.filters;

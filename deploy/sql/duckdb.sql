@@ -38,22 +38,29 @@ SELECT node, id, at_us, CASE WHEN "trigger" = 'peer' THEN 1 ELSE 0 END AS by_pee
     CASE WHEN failed THEN 1 ELSE 0 END AS failed
 FROM timed WHERE type = 'retransmit' AND kind IN ('syn', 'synack');
 
--- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host.
+-- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host. A run is
+-- longer than the period: its `start` and `end` count wherever they are.
+CREATE VIEW run_lines AS
+SELECT node, type, epoch_us(time) AS at_us, host, handshake_lines, filters, listen_drops, syn_cookies FROM lines
+WHERE type IN ('start', 'end')
+UNION ALL
+SELECT node, type, at_us, NULL, NULL, NULL, listen_drops, syn_cookies FROM timed
+WHERE type NOT IN ('start', 'end', 'state', 'peer', 'listener', 'completed', 'connect');
+
 CREATE VIEW runs AS
 WITH starts AS (
     SELECT node, at_us AS since_us, json_extract_string(host, '$.hostname') AS hostname,
         CASE handshake_lines WHEN 'all' THEN 1 ELSE 0 END AS reports_all,
         coalesce(filters, '{}') AS filters,
         lead(at_us, 1, 9000000000000000) OVER (PARTITION BY node ORDER BY at_us) AS next_us
-    FROM timed WHERE type = 'start'
+    FROM run_lines WHERE type = 'start'
 )
 SELECT s.node, s.since_us, max(l.at_us) AS until_us, max(CASE WHEN l.type = 'end' THEN 1 ELSE 0 END) AS ended,
     max(l.listen_drops) AS listen_drops, max(l.syn_cookies) AS syn_cookies, s.hostname, s.reports_all, s.filters,
     json_extract_string(s.filters, '$.role') AS only_role,
     CASE WHEN len(json_keys(s.filters)) > json_exists(s.filters, '$.netns')::INTEGER
         + json_exists(s.filters, '$.role')::INTEGER THEN 1 ELSE 0 END AS filtered
-FROM starts s JOIN timed l ON l.node = s.node AND l.at_us >= s.since_us AND l.at_us < s.next_us
-WHERE l.type NOT IN ('state', 'peer', 'listener', 'completed', 'connect')
+FROM starts s JOIN run_lines l ON l.node = s.node AND l.at_us >= s.since_us AND l.at_us < s.next_us
 GROUP BY ALL;
 
 -- A loss may have happened 10 s before it was noticed. What is lost of data or evicted concerns no handshake.

@@ -57,6 +57,16 @@ class DuckDb:
     def refresh(self):
         """Nothing: the views are never behind."""
 
+    def period(self, since_us, until_us):
+        self.db.execute(f"CREATE OR REPLACE VIEW period AS SELECT {since_us}::BIGINT AS since_us, "
+                        f"{until_us}::BIGINT AS until_us")
+
+    def store(self, from_us, until_us, before_us, after_us):
+        """Stores the pairs of connects that ended in this time. Their lines may be earlier or later by so much."""
+        self.period(from_us - before_us, until_us + after_us)
+        self.db.execute("CREATE TABLE IF NOT EXISTS stored_pairs AS SELECT * FROM pairs LIMIT 0")
+        self.db.execute(f"INSERT INTO stored_pairs SELECT * FROM pairs WHERE at_us >= {from_us} AND at_us < {until_us}")
+
     def empty(self):
         self.db.execute("DELETE FROM lines")
 
@@ -72,18 +82,19 @@ SETTINGS = ("join_use_nulls = 1", "least_greatest_legacy_null_behavior = 0", "da
 class ClickHouse:
     name = "ClickHouse"
 
-    def __init__(self, path=None):
+    def __init__(self, path=None, more_settings=""):
+        """`more_settings` are for the stages too: they do not have those of the session."""
         from chdb import session
 
         self.made = None if path else tempfile.mkdtemp()
         self.session = session.Session(path or self.made)
         self.session.query("CREATE DATABASE IF NOT EXISTS fleet")
         self.session.query("USE fleet")
-        for setting in SETTINGS:
+        for setting in [*SETTINGS, *more_settings.split(", ")[1:]]:
             self.session.query(f"SET {setting}")
         for file in ("clickhouse.sql", "clickhouse-join.sql"):
             for statement in statements(file):
-                self.session.query(statement)
+                self.session.query(statement.replace(stages.SETTINGS, stages.SETTINGS + more_settings))
         self.columns = dict(self.rows("SELECT name, type FROM system.columns WHERE database = 'fleet' AND table = 'lines'"))
 
     def rows(self, sql):
@@ -114,6 +125,18 @@ class ClickHouse:
         for view in stages.stages()[1]:
             self.session.query(f"SYSTEM REFRESH VIEW {view}")
             self.session.query(f"SYSTEM WAIT VIEW {view}")
+
+    def period(self, since_us, until_us):
+        self.session.query(f"CREATE OR REPLACE VIEW period AS SELECT toInt64({since_us}) AS since_us, "
+                           f"toInt64({until_us}) AS until_us")
+
+    def store(self, from_us, until_us, before_us, after_us):
+        """Stores the pairs of connects that ended in this time. Their lines may be earlier or later by so much."""
+        self.period(from_us - before_us, until_us + after_us)
+        self.refresh()
+        self.session.query("CREATE TABLE IF NOT EXISTS stored_pairs ENGINE = MergeTree ORDER BY tuple() EMPTY AS "
+                           "SELECT * FROM pairs")
+        self.session.query(f"INSERT INTO stored_pairs SELECT * FROM pairs WHERE at_us >= {from_us} AND at_us < {until_us}")
 
     def empty(self):
         self.session.query("TRUNCATE TABLE lines")

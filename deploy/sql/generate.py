@@ -136,7 +136,7 @@ class Fleet:
         return [t.text(f"h{client if t.of_client else server:05}", us, *ends, self.number, numbers, comm)
                 for t in templates]
 
-    def lines(self, rows, seconds):
+    def lines(self, rows, seconds, runs_end=None):
         """Lines in about the order of their times: all hosts start, connects, all hosts end."""
         for host in range(self.hosts):
             yield self.run_line("start", host, BEGAN_US - 1_000_000)
@@ -166,7 +166,7 @@ class Fleet:
         for event in planned:
             yield from self.connect(*event)
         for host in range(self.hosts):
-            yield self.run_line("end", host, BEGAN_US + (seconds + 300) * 1_000_000)
+            yield self.run_line("end", host, BEGAN_US + ((runs_end or seconds) + 300) * 1_000_000)
 
     def partner(self, client):
         """One of the twenty hosts that a host calls."""
@@ -195,11 +195,12 @@ def main():
     parser.add_argument("--hosts", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=7200)
+    parser.add_argument("--runs-end", type=int, help="how long the runs last at least, where more lines follow")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", action="store_true", help="mostly clean connects, and faults at known places")
     args = parser.parse_args()
     fleet = Fleet(args.synprobe, args.recordings, args.hosts, args.seed, args.faults)
-    sys.stdout.writelines(fleet.lines(args.rows, args.seconds))
+    sys.stdout.writelines(fleet.lines(args.rows, args.seconds, args.runs_end))
 
 
 if __name__ == "__main__":

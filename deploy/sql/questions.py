@@ -8,6 +8,7 @@ import os
 import sys
 
 from engines import HERE, ClickHouse, DuckDb, statements
+from generate import BEGAN_US
 
 # What the first row of each answer must begin with, and what no row may have. generate.py has the faults.
 EXPECTED = {
@@ -17,6 +18,12 @@ EXPECTED = {
     "4-worst-pairs-of-the-last-hour.sql": (("h00012", "h00011", 9090), None),
     "5-what-changed.sql": (("10.0.0.11", 9090, "server", "accept-queue-full", 0), None),
 }
+
+
+# The longest connect (tcp_syn_retries 6), and the longest half-open after it (tcp_synack_retries 5).
+BEFORE_US, AFTER_US = 130_000_000, 70_000_000
+# A period whose pairs are stored.
+WINDOW_US = 1_800_000_000
 
 
 def number(value):
@@ -58,6 +65,28 @@ def answers(engine, load, fleet):
     return {file: [tuple(map(number, row)) for row in engine.rows(question(file))] for file in EXPECTED}
 
 
+def by_windows(engine):
+    """The pairs of the whole time, and those stored window by window: which are not in both."""
+    columns = "client_node, server_node, client_id, server_ids, lost_toward_server, lost_toward_client, verdict, confidence"
+    whole = sorted(engine.rows(f"SELECT {columns} FROM pairs"), key=str)
+    ((until_us,),) = engine.rows("SELECT max(at_us) FROM pairs")
+    for from_us in range(BEGAN_US, int(until_us) + 1, WINDOW_US):
+        engine.store(from_us, from_us + WINDOW_US, BEFORE_US, AFTER_US)
+    stored = sorted(engine.rows(f"SELECT {columns} FROM stored_pairs"), key=str)
+    # A window knows less of the clocks and of who has an address: it may claim less, and must not claim more.
+    known = {row[:4]: row for row in whole}
+    wrong = []
+    for row in stored:
+        other = known.get(row[:4], row[:4] + (-1,) * 4)
+        less = row[6:] == other[6:] and all(a == b or None not in (a, b) and int(a) <= int(b)
+                                            for a, b in zip(row[4:6], other[4:6]))
+        if not less and row[7] != "insufficient":
+            wrong.append((row, other))
+    if len(stored) != len(whole) or len(known) != len(whole) or wrong:
+        return [f"{engine.name}: {len(stored)} pairs by windows of {len(whole)}, more than in the whole: {wrong[:3]}"]
+    return []
+
+
 def question(file):
     (one,) = statements(os.path.join("questions", file))
     return one
@@ -71,11 +100,15 @@ def main():
     failed = []
     by_engine = {}
     duckdb, clickhouse = DuckDb(), ClickHouse()
+    if list(duckdb.columns) != list(clickhouse.columns):
+        failed.append(f"other columns: {set(duckdb.columns) ^ set(clickhouse.columns)}, or another order")
     by_engine["DuckDB"] = answers(duckdb, duckdb.load, fleet)
     # The other engine gets the lines as Parquet.
     parquet = os.path.join(folder, "fleet.parquet")
     duckdb.run(f"COPY lines TO '{parquet}' (FORMAT parquet)")
     by_engine["ClickHouse"] = answers(clickhouse, clickhouse.load_parquet, parquet)
+    for engine in (duckdb, clickhouse):
+        failed += by_windows(engine)
     as_lines, as_records = by_otlp(clickhouse, fleet, folder)
     if as_lines != as_records or not as_lines:
         failed.append(f"by OTLP: {len(as_records)} handshakes of {len(as_lines)}, or others")
