@@ -326,11 +326,9 @@ pub fn the_way_back() -> Result<()> {
         "outcome": "expired", "dwell_us": 63_000_000, "retransmits": 4, "retransmits_by_peer": 2,
         "verdict": "synack-lost", "confidence": "certain",
     }));
-    let (lines, _) = joined(
-        &ours.end(200_000_000, 0),
-        &theirs.end(200_000_000, 0),
-        "back",
-    )?;
+    let (ours, theirs) = (ours.end(200_000_000, 0), theirs.end(200_000_000, 0));
+    fits_eighty_columns(&ours, &theirs)?;
+    let (lines, _) = joined(&ours, &theirs, "back")?;
     let pair = in_trouble(&lines)?;
     ensure!(
         pair["verdict"] == "lost-toward-client" && pair["confidence"] == "certain",
@@ -340,6 +338,51 @@ pub fn the_way_back() -> Result<()> {
     // The last one was sent when the client had given up.
     ensure!(pair["lost"]["toward_client"] == 4, "{pair:#}");
     says(pair, "3 SYNs sent, 3 arrived")
+}
+
+/// In 80 columns no line of the page is longer, and its commands can be copied.
+fn fits_eighty_columns(ours: &str, theirs: &str) -> Result<()> {
+    let (client, server) = (Made::of("80-c", ours)?, Made::of("80-s", theirs)?);
+    let mut narrow = command(&["join", client.path(), server.path()])?;
+    let narrow = ended(narrow.env("COLUMNS", "80").spawn()?)?;
+    for line in narrow.out.lines() {
+        ensure!(line.chars().count() <= 80, "{line:?}: {}", narrow.out);
+    }
+    for words in [
+        "1. lost-toward-client, certain",
+        "SYN-ACK  client ← server  never arrived",
+        "\n  do ",
+    ] {
+        ensure!(narrow.out.contains(words), "not {words}: {}", narrow.out);
+    }
+    Ok(())
+}
+
+/// The client recorded late: of a half-open in trouble from before, no direction is named.
+pub fn client_began_late() -> Result<()> {
+    let (_, mut theirs) = clean(0, 0, json!({}));
+    let mut ours = Lines::of(0, 40_000_000, json!({}));
+    theirs.passive(33_000_000, 77, json!({
+        "outcome": "expired", "dwell_us": 3_000_000, "retransmits": 1, "verdict": "synack-lost", "confidence": "certain",
+        "syn_ack_seq": null,
+    }));
+    // So that both files have a connect, and the clocks are known.
+    for id in 90..95 {
+        let at_us = 41_000_000 + i64::from(id) * 1000;
+        ours.active(at_us, id, json!({}));
+        theirs.passive(at_us + 40, id, json!({"dwell_us": 90}));
+    }
+    let (lines, _) = joined(
+        &ours.end(60_000_000, 0),
+        &theirs.end(60_000_000, 0),
+        "client-late",
+    )?;
+    let pair = in_trouble(&lines)?;
+    ensure!(
+        pair["verdict"] == "insufficient" && pair["lost"]["toward_client"].is_null(),
+        "{pair:#}"
+    );
+    says(pair, "its run began later")
 }
 
 /// Two of three SYNs are missing, and listeners have refused some without an event: no direction is named.
@@ -570,6 +613,13 @@ pub fn odd_files() -> Result<()> {
         pairs(&lines).is_empty() && err.contains("no connect in common"),
         "{err}"
     );
+    let boot = json!({"host": {"hostname": "a", "machine_id": null, "boot_id": "b-1"}});
+    let mut of_one_host = [Lines::of(0, 0, boot.clone()), Lines::of(0, 0, boot)];
+    of_one_host[0].active(5_000_000, 1, json!({}));
+    of_one_host[1].active(5_000_000, 2, json!({}));
+    let [first, second] = of_one_host.map(|lines| lines.end(30_000_000, 0));
+    let (_, err) = joined(&first, &second, "one-host")?;
+    ensure!(err.contains("both are of one host"), "{err}");
     let one = Lines::of(-20 * HOUR_US, 0, json!({}));
     let (_, err) = joined(&ours, &one.end(1_000_000, 0), "hours")?;
     ensure!(err.contains("the runs do not overlap"), "{err}");

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     }
     cases.push(Case::new("clocks-hours-apart", files::clocks_hours_apart));
     cases.push(Case::new("silence", files::silence));
+    cases.push(Case::new("client-began-late", files::client_began_late));
     cases.push(Case::new("the-way-back", files::the_way_back));
     cases.push(Case::new(
         "refused-without-an-event",

@@ -25,8 +25,12 @@ const NO_SYN_ACK: u16 = PORT + 3;
 const NO_SYN: u16 = PORT + 4;
 const ACK_LOST: u16 = PORT + 5;
 const TRANSLATED: u16 = PORT + 6;
-const CALLED: u16 = 9000;
-const SOURCE: u16 = 55_555;
+/// Only the destination is translated: called at the second `CALLED`.
+const DESTINATION: u16 = PORT + 7;
+/// Only the source is translated.
+const SOURCED: u16 = PORT + 8;
+const CALLED: [u16; 2] = [9000, 9001];
+const SOURCE: [u16; 2] = [55_555, 55_556];
 
 pub struct Views {
     pub client: Agent,
@@ -115,7 +119,7 @@ pub fn one_of<'a>(all: &BTreeMap<u64, Vec<&'a Value>>, port: u16) -> Result<&'a 
 pub fn both_ends(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let mut listeners = Vec::new();
-    for port in PORT..=TRANSLATED {
+    for port in PORT..=SOURCED {
         listeners.push(lab.listen(port, 128)?);
     }
     let server = Server::start(listeners)?;
@@ -125,22 +129,22 @@ pub fn both_ends(family: SocketFamily) -> Result<()> {
     install(
         &lab.server,
         family.wire_is_v6(),
-        &[NftRule::dnat(
-            lab.server_addr(CALLED),
-            lab.server_addr(TRANSLATED),
-        )],
+        &[(CALLED[0], TRANSLATED), (CALLED[1], DESTINATION)]
+            .map(|(called, to)| NftRule::dnat(lab.server_addr(called), lab.server_addr(to))),
     )?;
-    let source = NftRule {
-        snat_port: Some(SOURCE),
-        ..NftRule::snat(CALLED, lab.client_ip())
-    };
-    install(&lab.client, family.wire_is_v6(), &[source])?;
+    let sources = [(CALLED[0], SOURCE[0]), (SOURCED, SOURCE[1])].map(|(port, source)| NftRule {
+        snat_port: Some(source),
+        ..NftRule::snat(port, lab.client_ip())
+    });
+    install(&lab.client, family.wire_is_v6(), &sources)?;
     let mut into_server = FaultInjector::attach(&lab.server)?;
     let mut into_client = FaultInjector::attach(&lab.client)?;
     into_server.set(0, syn(), LossPattern::First(2), SYN_LOST)?;
     into_server.set(1, syn(), LossPattern::All, NO_SYN)?;
     into_server.set(2, bare_ack(), LossPattern::First(1), ACK_LOST)?;
-    into_server.set(3, syn(), LossPattern::First(1), CALLED)?;
+    for (slot, port) in [(3, CALLED[0]), (4, CALLED[1]), (5, SOURCED)] {
+        into_server.set(slot, syn(), LossPattern::First(1), port)?;
+    }
     into_client.set(0, syn_ack(), LossPattern::First(1), SYN_ACK_LOST)?;
     into_client.set(1, syn_ack(), LossPattern::All, NO_SYN_ACK)?;
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -151,16 +155,34 @@ pub fn both_ends(family: SocketFamily) -> Result<()> {
         clients.push(connect(HEALTHY)?);
         settle(clients.last_mut(), &stop, until)?;
     }
-    for port in [SYN_LOST, SYN_ACK_LOST, NO_SYN_ACK, NO_SYN, ACK_LOST, CALLED] {
+    let called = [
+        SYN_LOST,
+        SYN_ACK_LOST,
+        NO_SYN_ACK,
+        NO_SYN,
+        ACK_LOST,
+        CALLED[0],
+        CALLED[1],
+        SOURCED,
+    ];
+    for port in called {
         clients.push(connect(port)?);
     }
     settle(clients.iter_mut(), &stop, until)?;
-    for port in [SYN_LOST, SYN_ACK_LOST, NO_SYN_ACK, NO_SYN, ACK_LOST, CALLED] {
+    for port in called {
         views
             .client
             .wait_for("the client's end", end_of_handshake(port))?;
     }
-    for port in [SYN_LOST, SYN_ACK_LOST, NO_SYN_ACK, ACK_LOST, TRANSLATED] {
+    for port in [
+        SYN_LOST,
+        SYN_ACK_LOST,
+        NO_SYN_ACK,
+        ACK_LOST,
+        TRANSLATED,
+        DESTINATION,
+        SOURCED,
+    ] {
         views
             .server
             .wait_for("the server's end", end_of_handshake(port))?;
@@ -211,6 +233,8 @@ fn check_ends(lines: &[Value]) -> Result<()> {
         (NO_SYN_ACK, "lost-toward-client", 0, 3),
         (ACK_LOST, "lost-toward-server", 1, 0),
         (TRANSLATED, "lost-toward-server", 1, 0),
+        (DESTINATION, "lost-toward-server", 1, 0),
+        (SOURCED, "lost-toward-server", 1, 0),
     ] {
         let [pair] = &*pairs[&port.into()] else {
             anyhow::bail!("not one pair at port {port}");

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::page;
+use super::{
+    super::terminal::{columns, page_style},
+    page,
+};
 use crate::{
     cli::Format,
     join::{
@@ -119,7 +122,8 @@ impl<W: Write> JoinPrinter<W> {
                     return Ok(());
                 }
                 self.shown += 1;
-                self.out.write_all(page::pair_line(pair).as_bytes())
+                self.out
+                    .write_all(page::pair_line(pair, columns()).as_bytes())
             }
         }
     }
@@ -145,7 +149,7 @@ impl<W: Write> JoinPrinter<W> {
             }
             Format::Text => {
                 let more = self.troubled - self.shown;
-                let text = page::page(&problems, &summary, more);
+                let text = page::page(&problems, &summary, more, page_style());
                 self.out.write_all(text.as_bytes())?;
             }
         }

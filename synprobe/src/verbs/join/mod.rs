@@ -161,6 +161,14 @@ fn nothing_joined(client: &JoinedFile, server: &JoinedFile) -> String {
     else {
         return "the two files have no connect in common".to_owned();
     };
+    let boots = |file: &JoinedFile| -> Vec<String> {
+        let runs = file.survey.coverage.runs.iter();
+        runs.filter_map(|run| run.start.boot_id.clone()).collect()
+    };
+    let theirs_boots = boots(server);
+    if boots(client).iter().any(|boot| theirs_boots.contains(boot)) {
+        return "the two files have no connect in common: both are of one host".to_owned();
+    }
     let time = crate::join::pair::utc;
     if ours.1 < theirs.0 || theirs.1 < ours.0 {
         return format!(

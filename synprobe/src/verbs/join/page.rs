@@ -9,11 +9,15 @@ use crate::{
         problems::PairProblem,
     },
     model::Confidence,
-    util::format::{duration, safe},
+    util::{
+        fill::fill,
+        format::{duration, safe},
+    },
+    view::{Style, steps},
 };
 
-/// One pair in trouble.
-pub(super) fn pair_line(pair: &Pair) -> String {
+/// One pair in trouble. `width`: the columns of a terminal; `None`: one line, whatever its length.
+pub(super) fn pair_line(pair: &Pair, width: Option<usize>) -> String {
     let Some(end) = pair.main_end() else {
         return String::new();
     };
@@ -29,11 +33,31 @@ pub(super) fn pair_line(pair: &Pair) -> String {
         pair.confidence.name(),
         facts.join("; ")
     );
-    format!("{}\n", safe(&line))
+    match width {
+        None => format!("{}\n", safe(&line)),
+        Some(width) => {
+            let mut text = String::new();
+            lines(&mut text, "", "    ", &line, width);
+            text
+        }
+    }
+}
+
+/// `body` in lines of at most `width` columns: `first` before the first, `next` before the others.
+fn lines(text: &mut String, first: &str, next: &str, body: &str, width: usize) {
+    for line in fill(first, next, body, width) {
+        text.push_str(&line);
+        text.push('\n');
+    }
 }
 
 /// The problems and the summary. `more`: pairs in trouble that have no line.
-pub(super) fn page(problems: &[PairProblem], summary: &JoinSummary, more: u64) -> String {
+pub(super) fn page(
+    problems: &[PairProblem],
+    summary: &JoinSummary,
+    more: u64,
+    style: Style,
+) -> String {
     let mut text = String::new();
     if more > 0 {
         let _ = writeln!(
@@ -45,16 +69,16 @@ pub(super) fn page(problems: &[PairProblem], summary: &JoinSummary, more: u64) -
         if !text.is_empty() || problem.rank > 1 {
             text.push('\n');
         }
-        one(&mut text, problem);
+        one(&mut text, problem, style);
     }
     if !problems.is_empty() {
         text.push('\n');
     }
-    ending(&mut text, problems, summary);
+    ending(&mut text, problems, summary, style.width);
     text
 }
 
-fn one(text: &mut String, problem: &PairProblem) {
+fn one(text: &mut String, problem: &PairProblem, style: Style) {
     let certainty = match problem.confidence {
         Confidence::Insufficient => String::new(),
         confidence => format!(", {}", confidence.name()),
@@ -68,18 +92,20 @@ fn one(text: &mut String, problem: &PairProblem) {
         problem.rank, problem.verdict, problem.handshakes, problem.local_addr
     );
     for evidence in &problem.evidence {
-        let _ = writeln!(text, "   - {}", safe(&evidence.fact));
+        lines(text, "   - ", "     ", &evidence.fact, style.width);
     }
     if let Some(pair) = &problem.example {
-        example(text, pair);
+        example(text, pair, style.width);
     }
     if let Some(remedy) = &problem.remedy {
-        let _ = writeln!(text, "   next: {}", safe(remedy));
+        for line in steps("  do      ", "          ", remedy, style) {
+            let _ = writeln!(text, "{line}");
+        }
     }
 }
 
 /// The segments of one pair, on the client's clock.
-fn example(text: &mut String, pair: &Pair) {
+fn example(text: &mut String, pair: &Pair, width: usize) {
     let Some(end) = pair.main_end().filter(|_| !pair.transmissions.is_empty()) else {
         return;
     };
@@ -96,11 +122,8 @@ fn example(text: &mut String, pair: &Pair) {
         ),
         _ => "; the offset of the clocks is not known".to_owned(),
     };
-    let _ = writeln!(
-        text,
-        "   example: {from}, {}, on the client's clock{clock}",
-        utc(end.at_ns)
-    );
+    let body = format!("{from}, {}, on the client's clock{clock}", utc(end.at_ns));
+    lines(text, "   example: ", "     ", &body, width);
     let mut segments: Vec<&Transmission> = pair.transmissions.iter().collect();
     segments.sort_by_key(|t| t.sent_us.unwrap_or(i64::MAX));
     for t in segments {
@@ -125,7 +148,7 @@ fn seconds(us: i64) -> String {
     format!("{:.6}", us as f64 / 1e6)
 }
 
-fn ending(text: &mut String, problems: &[PairProblem], summary: &JoinSummary) {
+fn ending(text: &mut String, problems: &[PairProblem], summary: &JoinSummary, width: usize) {
     let clock = match (summary.clock_offset_us, summary.clock_error_us) {
         (Some(offset), Some(error)) => {
             let drift = summary
@@ -140,11 +163,11 @@ fn ending(text: &mut String, problems: &[PairProblem], summary: &JoinSummary) {
         }
         _ => "the offset of the clocks is not known".to_owned(),
     };
-    let _ = writeln!(
-        text,
+    let counts = format!(
         "{} connects in both files, {} only in the client's, {} only in the server's; {clock}",
         summary.joined, summary.client_only, summary.server_only
     );
+    lines(text, "", "  ", &counts, width);
     for (side, name) in [(&summary.client, "client"), (&summary.server, "server")] {
         let times = match (&side.since, &side.until) {
             (Some(since), Some(until)) => format!("{since} to {until}, by its own clock"),
@@ -160,12 +183,8 @@ fn ending(text: &mut String, problems: &[PairProblem], summary: &JoinSummary) {
             .hostname
             .as_deref()
             .map_or_else(String::new, |h| format!(" ({h})"));
-        let _ = writeln!(
-            text,
-            "{name}: {}{}, {times}{limits}",
-            safe(&side.file),
-            safe(&host)
-        );
+        let line = format!("{name}: {}{host}, {times}{limits}", side.file);
+        lines(text, "", "  ", &line, width);
     }
     if problems.is_empty() && summary.joined > 0 {
         text.push_str("Nothing was lost between the two hosts, as far as both files show.\n");
