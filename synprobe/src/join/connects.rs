@@ -46,6 +46,11 @@ impl Waits for WaitingConnect {
     fn handshake(&self) -> &SideHandshake {
         &self.client
     }
+
+    fn bytes(&self) -> usize {
+        let servers: usize = self.servers.iter().map(SideHandshake::bytes).sum();
+        self.client.bytes() + servers
+    }
 }
 
 impl WaitingConnect {

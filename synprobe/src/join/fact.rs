@@ -196,6 +196,18 @@ impl SideHandshake {
             .saturating_sub(error_ns)
     }
 
+    /// About what it takes in memory, with its place in the tables.
+    pub fn bytes(&self) -> usize {
+        /// Numbers and ends by which it is found, and the overhead of each text.
+        const PLACE: usize = 256;
+        const OF_TEXT: usize = 40;
+        let texts = [&self.comm, &self.error, &self.verdict, &self.remedy];
+        let texts = texts.into_iter().flatten().map(|text| text.len());
+        let facts = self.evidence.iter().map(String::capacity);
+        let texts: usize = texts.chain(facts).map(|bytes| bytes + OF_TEXT).sum();
+        PLACE + size_of::<Self>() + texts + self.repeats.capacity() * size_of::<Repeat>()
+    }
+
     /// Whether it was established.
     pub fn is_established(&self) -> bool {
         self.outcome == Outcome::Established

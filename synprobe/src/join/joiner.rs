@@ -12,7 +12,7 @@ use super::{
     refusals::Refusals,
     silence::{silent_client, silent_server},
     survey::SideSurvey,
-    waiting::WaitingTable,
+    waiting::{WaitingTable, Waits},
 };
 use crate::model::Role;
 
@@ -24,6 +24,8 @@ const CLEAN_NS: i64 = 10_000_000_000;
 const WAITING: usize = 100_000;
 /// Connects without a record of the server that are judged at the end, when all destinations are known.
 const SILENT: usize = 50_000;
+/// What they may take.
+const SILENT_BYTES: usize = 32 << 20;
 /// Called addresses that are kept individually.
 const DESTINATIONS: usize = 16_384;
 /// The half-open of a connect whose clock is not known may be this far from it, nanoseconds.
@@ -46,6 +48,7 @@ pub struct Joiner<'s, E> {
     clients: WaitingTable<WaitingConnect>,
     servers: WaitingTable<SideHandshake>,
     silent: Vec<WaitingConnect>,
+    silent_bytes: usize,
     destinations: CalledAddresses,
     repeats: [Repeats; 2],
     counts: JoinCounts,
@@ -69,6 +72,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             clients: WaitingTable::default(),
             servers: WaitingTable::default(),
             silent: Vec::new(),
+            silent_bytes: 0,
             destinations: CalledAddresses::default(),
             repeats: Default::default(),
             counts: JoinCounts::default(),
@@ -212,14 +216,14 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             self.servers.insert(server, due_ns);
             return;
         };
-        let Some(connect) = self.clients.get_mut(number) else {
-            return;
-        };
-        if connect.servers.is_empty() || key == PairKey::SynSeq {
-            connect.key = key;
-        }
-        connect.servers.push(server);
-        if connect.is_complete()
+        let is_complete = self.clients.update(number, |connect| {
+            if connect.servers.is_empty() || key == PairKey::SynSeq {
+                connect.key = key;
+            }
+            connect.servers.push(server);
+            connect.is_complete()
+        });
+        if is_complete == Some(true)
             && let Some(connect) = self.clients.remove(number)
         {
             self.finish(connect);
@@ -317,9 +321,12 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         if client.is_clean() {
             return;
         }
-        match self.silent.len() < SILENT {
-            true => self.silent.push(connect),
-            false => self.silent(connect),
+        let bytes = connect.bytes();
+        if self.silent.len() < SILENT && self.silent_bytes + bytes <= SILENT_BYTES {
+            self.silent_bytes += bytes;
+            self.silent.push(connect);
+        } else {
+            self.silent(connect);
         }
     }
 

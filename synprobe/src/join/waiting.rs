@@ -11,7 +11,15 @@ use super::fact::{Ends, SideHandshake};
 pub(super) trait Waits {
     /// The handshake that is looked for.
     fn handshake(&self) -> &SideHandshake;
+
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        self.handshake().bytes()
+    }
 }
+
+/// What the entries of a table may take: those in trouble have texts of any length.
+const BYTES: usize = 64 << 20;
 
 impl Waits for SideHandshake {
     fn handshake(&self) -> &SideHandshake {
@@ -26,6 +34,7 @@ pub(super) struct WaitingTable<T> {
     by_ends: HashMap<Ends, Vec<u64>>,
     due: BinaryHeap<Reverse<(i64, u64)>>,
     next: u64,
+    bytes: usize,
 }
 
 impl<T> Default for WaitingTable<T> {
@@ -36,6 +45,7 @@ impl<T> Default for WaitingTable<T> {
             by_ends: HashMap::new(),
             due: BinaryHeap::new(),
             next: 0,
+            bytes: 0,
         }
     }
 }
@@ -52,6 +62,7 @@ impl<T: Waits> WaitingTable<T> {
         if let Some(ends) = h.ends() {
             self.by_ends.entry(ends).or_default().push(number);
         }
+        self.bytes += entry.bytes();
         self.entries.insert(number, entry);
         self.due.push(Reverse((due_ns, number)));
         number
@@ -71,12 +82,18 @@ impl<T: Waits> WaitingTable<T> {
         self.entries.get(&number)
     }
 
-    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
-        self.entries.get_mut(&number)
+    /// Changes one, but not by what it is found.
+    pub(super) fn update<R>(&mut self, number: u64, change: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let entry = self.entries.get_mut(&number)?;
+        self.bytes -= entry.bytes();
+        let result = change(entry);
+        self.bytes += entry.bytes();
+        Some(result)
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<T> {
         let entry = self.entries.remove(&number)?;
+        self.bytes -= entry.bytes();
         let h = entry.handshake();
         if let Some(seq) = h.syn_seq {
             unlink(&mut self.by_seq, &seq, number);
@@ -87,11 +104,12 @@ impl<T: Waits> WaitingTable<T> {
         Some(entry)
     }
 
-    /// The one that is due first, if it is due by then, or if there are more than `most`.
+    /// The one that is due first, if it is due by then, or if there are more than `most` or they take too much.
     pub(super) fn take_due(&mut self, now_ns: i64, most: usize) -> Option<T> {
         loop {
             let Reverse((due_ns, number)) = *self.due.peek()?;
-            if self.entries.contains_key(&number) && due_ns > now_ns && self.entries.len() <= most {
+            let has_room = self.entries.len() <= most && self.bytes <= BYTES;
+            if self.entries.contains_key(&number) && due_ns > now_ns && has_room {
                 return None;
             }
             self.due.pop();
@@ -108,5 +126,70 @@ fn unlink<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, nu
         if numbers.is_empty() {
             index.remove(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Confidence, Outcome, Role};
+
+    fn troubled(id: u64, fact_bytes: usize) -> SideHandshake {
+        let local = std::net::IpAddr::from([10, 0, 0, 1]);
+        SideHandshake {
+            id,
+            role: Role::Server,
+            at_ns: 0,
+            mono_ns: 0,
+            local_addr: local,
+            local_port: Some(80),
+            peer_addr: local,
+            peer_port: Some(4000),
+            netns: 1,
+            pid: None,
+            comm: None,
+            outcome: Outcome::Expired,
+            open_reason: None,
+            dwell_us: None,
+            dwell_error_us: None,
+            retransmits: 0,
+            by_peer: 0,
+            error: None,
+            verdict: None,
+            confidence: Confidence::Likely,
+            evidence: vec!["x".repeat(fact_bytes)],
+            remedy: None,
+            syn_seq: Some(1),
+            syn_ack_seq: None,
+            repeats: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn long_texts_make_the_oldest_go_before_their_time() {
+        let mut table = WaitingTable::default();
+        let mut gone = Vec::new();
+        for id in 0..100 {
+            table.insert(troubled(id, 1 << 20), 1000 + id as i64);
+            while let Some(first) = table.take_due(0, 1000) {
+                gone.push(first.id);
+            }
+            assert!(table.bytes <= BYTES);
+        }
+        // 64 MiB hold 63 of them.
+        assert_eq!(gone, (0..37).collect::<Vec<_>>());
+        while table.take_due(i64::MAX, 0).is_some() {}
+        assert_eq!(table.bytes, 0);
+    }
+
+    #[test]
+    fn what_an_entry_gains_is_counted() {
+        let mut table = WaitingTable::default();
+        let number = table.insert(troubled(1, 10), 1);
+        let before = table.bytes;
+        table.update(number, |h| h.evidence.push("y".repeat(500)));
+        assert!(table.bytes >= before + 500);
+        table.remove(number);
+        assert_eq!(table.bytes, 0);
     }
 }
