@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::{CStr, CString},
     fs, io,
     path::Path,
-    process::Stdio,
+    process::{Child, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use synprobe_lab::{Ns, net};
 use synprobe_tests::{
     agent::until,
     binary::{command, run, signal},
@@ -23,6 +25,9 @@ const KINDS: [(&str, libc::c_long, &str); 3] = [
     ("maps", 12, "map_id:"),
     ("links", 31, "link_id:"),
 ];
+
+/// What a killed process had of a kind, by id.
+type Held = BTreeMap<&'static str, BTreeSet<u32>>;
 
 /// Every id of a kind that the kernel has.
 fn ids(get_next: libc::c_long) -> Result<BTreeSet<u32>> {
@@ -50,28 +55,66 @@ fn ids(get_next: libc::c_long) -> Result<BTreeSet<u32>> {
     }
 }
 
-/// Ids that a living process holds, by kind: other tests and other people load programs too.
-fn held() -> Result<BTreeMap<&'static str, BTreeSet<u32>>> {
-    let mut held: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
-    for process in fs::read_dir("/proc")?.flatten() {
-        let Ok(infos) = fs::read_dir(process.path().join("fdinfo")) else {
-            continue;
-        };
-        for info in infos.flatten() {
-            // A descriptor may be gone by now.
-            let text = fs::read_to_string(info.path()).unwrap_or_default();
-            for (name, _, field) in KINDS {
-                let found = text.lines().filter_map(|line| line.strip_prefix(field));
-                let found = found.filter_map(|id| id.trim().parse::<u32>().ok());
-                held.entry(name).or_default().extend(found);
-            }
+/// Adds the ids that a stopped process holds.
+fn note_held(pid: u32, held: &mut Held) -> Result<()> {
+    for info in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
+        let text = fs::read_to_string(info.path()).unwrap_or_default();
+        for (name, _, field) in KINDS {
+            let found = text.lines().filter_map(|line| line.strip_prefix(field));
+            let found = found.filter_map(|id| id.trim().parse::<u32>().ok());
+            held.entry(name).or_default().extend(found);
         }
     }
-    Ok(held)
+    Ok(())
 }
 
-/// All that has a name or a number of its own on the host, beside bpf's.
-fn named() -> BTreeSet<String> {
+/// Stops a process where it is: what it holds does not change until it is killed. Returns whether it had not ended by
+/// itself.
+fn stop(child: &Child) -> Result<bool> {
+    signal(child, libc::SIGSTOP)?;
+    let states = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the record is alive. The process is our child, and stays to be reaped.
+    let got = unsafe { libc::waitid(libc::P_PID, child.id(), info.as_mut_ptr(), states) };
+    ensure!(got == 0, "{}", io::Error::last_os_error());
+    // SAFETY: waitid() has filled it in; zeros are valid too.
+    Ok(unsafe { info.assume_init() }.si_code == libc::CLD_STOPPED)
+}
+
+/// Makes this thread's view of names its own: other tests and other people create namespaces, mounts and pins on
+/// the same host.
+fn private_names() -> Result<()> {
+    // SAFETY: unshare() takes no pointers. The other threads keep theirs.
+    let got = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    ensure!(got == 0, "{}", io::Error::last_os_error());
+    mount(None, "/", None, libc::MS_REC | libc::MS_PRIVATE)?;
+    fs::create_dir_all("/run/netns")?;
+    mount(Some(c"tmpfs"), "/run/netns", Some(c"tmpfs"), 0)?;
+    if Path::new("/sys/fs/bpf").exists() {
+        mount(Some(c"bpf"), "/sys/fs/bpf", Some(c"bpf"), 0)?;
+    }
+    Ok(())
+}
+
+fn mount(source: Option<&CStr>, at: &str, kind: Option<&CStr>, flags: libc::c_ulong) -> Result<()> {
+    let to = CString::new(at)?;
+    let text = |of: Option<&CStr>| of.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: each text ends with NUL and outlives the call.
+    let got = unsafe {
+        libc::mount(
+            text(source),
+            to.as_ptr(),
+            text(kind),
+            flags,
+            std::ptr::null(),
+        )
+    };
+    ensure!(got == 0, "mount on {at}: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// All that has a name or a number of its own here, beside bpf's.
+fn named() -> Result<BTreeSet<String>> {
     fn walk(dir: &Path, all: &mut BTreeSet<String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             all.insert(entry.path().to_string_lossy().into_owned());
@@ -81,13 +124,17 @@ fn named() -> BTreeSet<String> {
         }
     }
     let mut all = BTreeSet::new();
-    // Pinned objects, named namespaces, interfaces.
-    for dir in ["/sys/fs/bpf", "/run/netns", "/sys/class/net"] {
+    // Pinned objects, named namespaces.
+    for dir in ["/sys/fs/bpf", "/run/netns"] {
         walk(Path::new(dir), &mut all);
     }
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    // Interfaces: sysfs shows those of whoever mounted it.
+    let devices = fs::read_to_string("/proc/thread-self/net/dev")?;
+    let devices = devices.lines().filter_map(|line| line.split_once(':'));
+    all.extend(devices.map(|(name, _)| name.trim().to_owned()));
+    let mounts = fs::read_to_string("/proc/thread-self/mounts")?;
     all.extend(mounts.lines().map(str::to_owned));
-    all
+    Ok(all)
 }
 
 /// Queueing disciplines of this namespace's interfaces, as netlink dumps them.
@@ -128,12 +175,18 @@ fn qdiscs() -> Result<Vec<u8>> {
     }
 }
 
+/// In a place of its own, so that all that is left is the killed runs'.
 pub fn at_random() -> Result<()> {
-    let before: Vec<BTreeSet<u32>> = KINDS
-        .iter()
-        .map(|(_, next, _)| ids(*next))
-        .collect::<Result<_>>()?;
-    let (names, disciplines) = (named(), qdiscs()?);
+    let place = Ns::new_anonymous("killed")?;
+    net::prepare(&place)?;
+    place.run(|| {
+        private_names()?;
+        killed_here()
+    })
+}
+
+fn killed_here() -> Result<()> {
+    let (names, disciplines) = (named()?, qdiscs()?);
     // Marsaglia's xorshift64: the same delays on every run.
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let runs: [&[&str]; 4] = [
@@ -143,6 +196,7 @@ pub fn at_random() -> Result<()> {
         &["connect", "127.0.0.1:1", "--timeout", "3s"],
     ];
     let mut at_work = 0;
+    let mut held = Held::new();
     for round in 0..ROUNDS {
         random ^= random << 13;
         random ^= random >> 7;
@@ -155,8 +209,14 @@ pub fn at_random() -> Result<()> {
         // From before the first system call to well into the run. That is the fault that is made here,
         // and no wait for anything.
         std::thread::sleep(Duration::from_millis(random % 1200));
-        let programs = synprobe_tests::binary::programs_of(child.id()).unwrap_or_default();
-        at_work += u64::from(!programs.is_empty());
+        if stop(&child)? {
+            let mut its_own = Held::new();
+            note_held(child.id(), &mut its_own)?;
+            at_work += u64::from(its_own.contains_key("programs"));
+            for (name, ids) in its_own {
+                held.entry(name).or_default().extend(ids);
+            }
+        }
         signal(&child, libc::SIGKILL)?;
         child.wait()?;
     }
@@ -164,17 +224,14 @@ pub fn at_random() -> Result<()> {
         (1..ROUNDS).contains(&at_work),
         "not at every point: {at_work} of {ROUNDS} had programs"
     );
-    // They are freed after a grace period.
+    // They are freed after a grace period. A number is not given again.
     let mut left = String::new();
     let gone = until("what was the process's", || {
-        let held = held()?;
         left.clear();
-        for ((name, next, _), before) in KINDS.iter().zip(&before) {
-            let new: Vec<u32> = ids(*next)?.difference(before).copied().collect();
-            let orphans: Vec<&u32> = new
-                .iter()
-                .filter(|id| !held.get(name).is_some_and(|held| held.contains(id)))
-                .collect();
+        for (name, next, _) in KINDS {
+            let there = ids(next)?;
+            let of_them = held.get(name).into_iter().flatten();
+            let orphans: Vec<&u32> = of_them.filter(|id| there.contains(id)).collect();
             if !orphans.is_empty() {
                 left.push_str(&format!("{name} {orphans:?} "));
             }
@@ -182,18 +239,20 @@ pub fn at_random() -> Result<()> {
         Ok(left.is_empty())
     });
     gone.with_context(|| left.clone())?;
-    let now = named();
-    ensure!(
-        now == names,
-        "on the host: {:?}",
-        now.symmetric_difference(&names).collect::<Vec<_>>()
-    );
+    // What others remove goes from this place too: mounts end with the name that they are on.
+    let now = named()?;
+    let left: Vec<&String> = now.difference(&names).collect();
+    ensure!(left.is_empty(), "left: {left:?}");
     ensure!(qdiscs()? == disciplines, "a queueing discipline was left");
     // The next run finds nothing in its way.
     let ran = run(&["lab", "refused"])?;
     ensure!(ran.code == Some(0), "{ran:?}");
+    let count = |name| held.get(name).map_or(0, BTreeSet::len);
     figure(format!(
-        "{ROUNDS} runs killed, {at_work} of them with programs loaded: nothing left"
+        "{ROUNDS} runs killed, {at_work} of them with programs loaded ({} programs, {} maps, {} links): nothing left",
+        count("programs"),
+        count("maps"),
+        count("links")
     ));
     Ok(())
 }
