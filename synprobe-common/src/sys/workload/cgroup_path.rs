@@ -22,6 +22,21 @@ pub(super) fn parse(path: &str) -> WorkloadNames {
     names
 }
 
+/// Whether a container or pod in the path lies below a user's own cgroup, or below another container. Whoever owns
+/// that may have made the folder, with any name.
+pub(super) fn is_of_a_tenant(path: &str) -> bool {
+    let mut tenant = false;
+    for part in path.split('/') {
+        let container = container_id(part).is_some();
+        if tenant && (container || pod_uid(part).is_some()) {
+            return true;
+        }
+        let user = part.starts_with("user@") || part.starts_with("user-");
+        tenant |= container || user;
+    }
+    false
+}
+
 /// Adds what another hierarchy says (cgroup v1): it never replaces.
 pub(super) fn complete(names: &mut WorkloadNames, more: WorkloadNames) {
     let whole = names.container_id.is_none() && more.container_id.is_some();
@@ -248,6 +263,39 @@ mod tests {
         let names = parse(&path);
         assert_eq!(names.container_id.as_deref(), Some(inner.as_str()));
         assert_eq!(names.pod_uid.as_deref(), Some(UID));
+    }
+
+    #[test]
+    fn a_folder_that_a_tenant_made_is_told() {
+        let (id, pods) = (id(), format!("kubepods-pod{UID_}.slice"));
+        let user = "/user.slice/user-1000.slice/user@1000.service/app.slice";
+        for (path, tenant) in [
+            (
+                format!("{user}/x.service/{pods}/cri-containerd-{id}.scope"),
+                true,
+            ),
+            (format!("{user}/{pods}"), true),
+            (
+                format!("/user.slice/user-1000.slice/session-3.scope/{id}"),
+                true,
+            ),
+            (
+                format!("/docker/{id}/{pods}/cri-containerd-{id}.scope"),
+                true,
+            ),
+            (format!("{user}/web.service"), false),
+            (
+                format!("/kubepods.slice/{pods}/cri-containerd-{id}.scope"),
+                false,
+            ),
+            (
+                format!("/kubepods.slice/{pods}/crio-{id}.scope/container"),
+                false,
+            ),
+            (format!("/docker/{id}/system.slice/sshd.service"), false),
+        ] {
+            assert_eq!(is_of_a_tenant(&path), tenant, "{path}");
+        }
     }
 
     #[test]

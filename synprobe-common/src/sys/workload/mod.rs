@@ -37,14 +37,25 @@ impl Workloads {
     /// By the path of its cgroup v2, and, where that shows no container and the process still exists, by its
     /// other hierarchies (cgroup v1, or the hybrid layout). `None`: nothing is known.
     pub fn of(&mut self, cgroup: Option<&str>, pid: u32) -> Option<WorkloadNames> {
+        let (names, _) = self.told(cgroup, pid);
+        (!names.is_empty()).then_some(names)
+    }
+
+    /// The same, and whether a tenant may have chosen the id. The node's files name no such container or pod: they
+    /// are of others.
+    fn told(&mut self, cgroup: Option<&str>, pid: u32) -> (WorkloadNames, bool) {
         let mut names = cgroup.map(cgroup_path::parse).unwrap_or_default();
+        let mut of_a_tenant = cgroup.is_some_and(cgroup_path::is_of_a_tenant);
         if names.container_id.is_none() {
             for path in self.paths_of(pid) {
+                of_a_tenant |= cgroup_path::is_of_a_tenant(&path);
                 cgroup_path::complete(&mut names, cgroup_path::parse(&path));
             }
         }
-        self.node.complete(&mut names);
-        (!names.is_empty()).then_some(names)
+        if !of_a_tenant {
+            self.node.complete(&mut names);
+        }
+        (names, of_a_tenant)
     }
 
     /// Whether a path of cgroup v2 shows a container by itself.
@@ -79,7 +90,10 @@ impl Workloads {
 pub fn pod_of_pid(pid: u32) -> Option<String> {
     static NODE: Mutex<Option<Workloads>> = Mutex::new(None);
     let mut node = NODE.lock().unwrap_or_else(PoisonError::into_inner);
-    let names = node.get_or_insert_with(Workloads::default).of(None, pid)?;
+    let (names, of_a_tenant) = node.get_or_insert_with(Workloads::default).told(None, pid);
+    if of_a_tenant {
+        return None;
+    }
     match (names.pod, names.namespace, names.container) {
         (Some(pod), Some(namespace), _) => Some(format!("pod {namespace}/{pod}")),
         (Some(pod), None, _) => Some(format!("pod {pod}")),
@@ -91,6 +105,28 @@ pub fn pod_of_pid(pid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_cannot_take_the_name_of_a_pod() {
+        let root = std::env::temp_dir().join(format!("synprobe-forged-{}", std::process::id()));
+        let id = "ef".repeat(32);
+        let uid = "0f6a1c2e-1b7d-4a51-9c55-012300000000";
+        fs::create_dir_all(root.join(format!("var/log/pods/shop_checkout_{uid}"))).unwrap();
+        let mut workloads = Workloads::below(&root);
+        let pod = format!(
+            "kubepods-pod{}.slice/cri-containerd-{id}.scope",
+            uid.replace('-', "_")
+        );
+        let names = workloads
+            .of(Some(&format!("/kubepods.slice/{pod}")), 8)
+            .unwrap();
+        assert_eq!(names.pod.as_deref(), Some("checkout"));
+        let forged = format!("/user.slice/user-7.slice/user@7.service/app.slice/{pod}");
+        let names = workloads.of(Some(&forged), 8).unwrap();
+        assert_eq!((names.pod, names.namespace), (None, None));
+        assert_eq!(names.pod_uid.as_deref(), Some(uid), "what the path says");
+        fs::remove_dir_all(&root).unwrap();
+    }
 
     #[test]
     fn version_1_hierarchies_are_read_where_version_2_shows_no_container() {
