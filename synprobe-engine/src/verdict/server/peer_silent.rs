@@ -22,7 +22,7 @@ impl Verdict for PeerSilent {
         let f = &h.facts;
         let nothing = match (f.ignored_segment, f.ack_untold || f.reset_untold) {
             (false, false) => {
-                "since its SYN the peer has sent nothing: no ACK, no second SYN, no RST"
+                "since its SYN nothing came that fits: no ACK of the SYN-ACK, no second SYN, no RST"
             }
             (true, _) => {
                 "since its SYN nothing came that fits: only segments outside of its window, or with an old timestamp"
