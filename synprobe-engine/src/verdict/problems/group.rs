@@ -173,7 +173,12 @@ impl Group {
         }
     }
 
-    /// How much it keeps.
+    /// How many handshakes it has.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes
+    }
+
+    /// What it keeps.
     pub fn kept(&self) -> Kept {
         Kept {
             facts: self.facts.len(),

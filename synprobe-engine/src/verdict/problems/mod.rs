@@ -38,7 +38,8 @@ use crate::model::{
     Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
 };
 
-/// Problems that are listed each; what exceeds them is summed by verdict and role.
+/// Problems that are listed each. Beyond them the smaller half is summed by verdict and role: who makes problems of one
+/// connect each by the thousand hides nobody else's.
 const GROUPS: usize = 4096;
 /// What all groups together keep before each is held to [`FEW`]. There is room for all peers and
 /// connections of the handshakes that are held back, so their numbers are exact.
@@ -81,10 +82,8 @@ impl ProblemGroups {
     pub fn add(&mut self, h: &Handshake) {
         self.explain(h);
         self.callers.note(&h.connection);
-        let mut key = self.key_of(h);
-        if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
-            key = key.rest();
-        }
+        let key = self.key_of(h);
+        self.make_room(&key);
         let limits = self.limits(&key);
         let group = self.groups.entry(key).or_insert_with(|| Group::new(h));
         let before = group.kept();
@@ -102,28 +101,48 @@ impl ProblemGroups {
         groups.sort_unstable_by_key(|(key, _)| *key);
         self.callers.merge(&other.callers);
         for (key, group) in groups {
-            let mut key = key.clone();
-            if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
-                key = key.rest();
-            }
-            let limits = self.limits(&key);
-            let mut before = Kept::default();
-            let merged = match self.groups.get_mut(&key) {
-                Some(known) => {
-                    before = known.kept();
-                    known.merge(group, limits);
-                    known.kept()
-                }
-                None => {
-                    self.groups.insert(key, group.clone());
-                    group.kept()
-                }
-            };
-            self.kept = self.kept.with(before, merged);
+            self.make_room(key);
+            self.merge_group(key.clone(), group);
         }
         let room = EXPLAINED.saturating_sub(self.explained.len());
         self.explained.extend(other.explained.iter().take(room));
         self.explained_seqs.extend(&other.explained_seqs);
+    }
+
+    fn merge_group(&mut self, key: ProblemKey, group: &Group) {
+        let limits = self.limits(&key);
+        let mut before = Kept::default();
+        let merged = match self.groups.get_mut(&key) {
+            Some(known) => {
+                before = known.kept();
+                known.merge(group, limits);
+                known.kept()
+            }
+            None => {
+                self.groups.insert(key, group.clone());
+                group.kept()
+            }
+        };
+        self.kept = self.kept.with(before, merged);
+    }
+
+    /// Sums the smaller half of the groups where there is no place for a new one.
+    fn make_room(&mut self, new: &ProblemKey) {
+        if self.groups.len() < GROUPS || self.groups.contains_key(new) {
+            return;
+        }
+        let own = self.groups.iter().filter(|(key, _)| !key.is_rest);
+        let mut smallest: Vec<(u64, ProblemKey)> = own
+            .map(|(key, group)| (group.handshakes(), key.clone()))
+            .collect();
+        smallest.sort_unstable();
+        smallest.truncate(smallest.len().div_ceil(2));
+        for (_, key) in smallest {
+            if let Some(group) = self.groups.remove(&key) {
+                self.kept = self.kept.with(group.kept(), Kept::default());
+                self.merge_group(key.rest(), &group);
+            }
+        }
     }
 
     /// Whether there is none.

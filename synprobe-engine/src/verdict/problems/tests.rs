@@ -350,12 +350,42 @@ fn beyond_the_bound_problems_are_summed_and_none_is_left_out() {
         groups.add(&h);
     }
     let problems = groups.problems(std::iter::empty(), &Context::default());
-    assert_eq!(problems.len(), GROUPS + 1);
+    // The smaller half made room, once.
+    assert_eq!(problems.len(), GROUPS / 2 + 500 + 1);
     assert_eq!(
         problems.iter().map(|p| p.handshakes).sum::<u64>(),
         u64::from(most)
     );
-    assert_eq!((problems[0].handshakes, problems[0].pid), (500, None));
+    let summed = GROUPS as u64 / 2;
+    assert_eq!((problems[0].handshakes, problems[0].pid), (summed, None));
+}
+
+/// A user starts a process of another name for each connect that fails. Somebody else's problem is not hidden by them,
+/// neither one of before nor one that comes later.
+#[test]
+fn problems_by_the_thousand_hide_no_other() {
+    let mut groups = ProblemGroups::default();
+    let mut fail = |name: &str, pid| {
+        let mut h = active(Outcome::Refused);
+        (h.verdict, h.confidence) = (Some(VerdictKind::Refused), Confidence::Certain);
+        (h.connection.pid, h.connection.comm) = (Some(pid), Some(name.into()));
+        groups.add(&h);
+    };
+    (0..3).for_each(|_| fail("before", 1));
+    for n in 0..5 * GROUPS as u32 {
+        fail(&format!("c{n}"), 100 + n);
+    }
+    (0..3).for_each(|_| fail("later", 2));
+    for n in 0..5 * GROUPS as u32 {
+        fail(&format!("d{n}"), 100_000 + n);
+    }
+    let problems = groups.problems(std::iter::empty(), &Context::default());
+    for name in ["before", "later"] {
+        let of = problems.iter().find(|p| p.comm.as_deref() == Some(name));
+        assert_eq!(of.map(|p| p.handshakes), Some(3), "{name}");
+    }
+    let all = problems.iter().map(|p| p.handshakes).sum::<u64>();
+    assert_eq!(all, 10 * GROUPS as u64 + 6);
 }
 
 #[test]
