@@ -6,6 +6,8 @@ use super::link_inode;
 
 /// Steps from a process to its ancestors, at most.
 const MOST_ANCESTORS: usize = 8;
+/// A process with more descriptors than this is read late.
+const LARGE: u64 = 4096;
 /// Descriptors of an ancestor that are read, at most.
 const MOST_FDS: usize = 4096;
 
@@ -29,7 +31,7 @@ impl Sweep {
     }
 
     /// Processes that `held` sockets before, then those of the namespaces `near`, then the newest. An init
-    /// comes last.
+    /// comes last, and before it whatever has very many descriptors: a few such processes hide nobody else.
     pub fn likeliest_first(
         pids: Vec<u32>,
         comm_of_1: Option<&str>,
@@ -47,7 +49,7 @@ impl Sweep {
                 (false, true) => 1,
                 (false, false) => 2,
             };
-            (rank, std::cmp::Reverse(*pid))
+            (is_large(*pid), rank, std::cmp::Reverse(*pid))
         });
         ordered.extend(init);
         Self::of(ordered, false, wanted)
@@ -81,6 +83,11 @@ impl Sweep {
     pub fn resume_at(&mut self, pid: u32, fd: u32) {
         self.left.push((pid, fd));
     }
+}
+
+/// Whether a process has very many descriptors. Before Linux 6.2 the size of the folder is 0.
+fn is_large(pid: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}/fd")).is_ok_and(|meta| meta.size() > LARGE)
 }
 
 /// Ascending, with an init last.
