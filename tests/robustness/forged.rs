@@ -17,7 +17,7 @@ use synprobe_lab::{
     net::{self, RouteTarget},
     nft::{self, NftHook, NftRule},
     packet::{TcpSegment, checksum, flags},
-    set_option, syn,
+    set_option, syn, syn_ack,
 };
 use synprobe_tests::{
     harness::Undecided,
@@ -385,6 +385,37 @@ pub fn icmp_outside_the_window() -> Result<()> {
     };
     ensure!(h.outcome == Outcome::TimedOut, "{h:#?}");
     ensure!(h.verdict == Some(VerdictKind::Filtered), "{h:#?}");
+    Ok(())
+}
+
+/// Blind: a SYN in the name of the server that a host calls, at its own port. The kernel takes it for a simultaneous
+/// open. It is still the one handshake of that socket, and nothing of it was lost.
+pub fn syn_to_a_connecting_socket() -> Result<()> {
+    let lab = Lab::new(SocketFamily::V4)?;
+    let mut fault = FaultInjector::attach(&lab.server)?;
+    fault.set(0, syn(), LossPattern::All, PORT)?;
+    fault.set(1, syn_ack(), LossPattern::All, PORT)?;
+    let forger = RawSender::open(&lab.server, false)?;
+    let (local, watched) = watch(options_for(&lab)?, |live| {
+        let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
+        forger.syn(server(&lab), client.local, ISN)?;
+        live.wait_for("a SYN-ACK again, twice", PATIENCE, |line| {
+            match &line.body {
+                Body::Retransmit(r) => r.kind == RetransmitKind::Synack && r.attempt >= Some(2),
+                _ => false,
+            }
+        })?;
+        Ok(client.local)
+    })?;
+    let lost: Vec<_> = watched.lost().cloned().collect();
+    let watched = complete(watched)?;
+    let all: Vec<_> = watched.handshakes().map(|(_, h)| h).collect();
+    let [h] = all[..] else {
+        bail!("one handshake of {local}: {all:#?}");
+    };
+    ensure!(h.connection.role == Role::Client, "{h:#?}");
+    ensure!(h.retransmits >= 2, "{h:#?}");
+    ensure!(lost.is_empty(), "nothing was lost: {lost:?}");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 29] = [
+    let tests: [(&str, harness::TestFn); 32] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("hostile-names-pages", names::pages),
         ("namespace-removed", namespaces::removed),
         ("namespaces-that-die", namespaces::dying),
+        ("many-namespaces", namespaces::many),
         ("killed-at-random", killed::at_random),
         ("two-agents", two::undisturbed),
         ("three-agents", two::three_over_the_same_packets),
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("reader-never-reads-again", output::ends_unread),
         ("full-device", output::full_device),
         ("full-disk", output::full_disk),
+        ("file-size-limit", output::file_size_limit),
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
         ("ack-outside-the-window", forged::ack_outside_the_window),
@@ -54,6 +56,10 @@ fn main() -> ExitCode {
         ("port-used-again", forged::port_used_again),
         ("restored-connections", forged::restored_connections),
         ("icmp-outside-the-window", forged::icmp_outside_the_window),
+        (
+            "syn-to-a-connecting-socket",
+            forged::syn_to_a_connecting_socket,
+        ),
     ];
     let mut cases: Vec<Case> = tests.map(|(name, test)| Case::new(name, test)).into();
     cases.extend(privileges::each_is_needed());

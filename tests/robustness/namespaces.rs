@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout},
     sync::{
         Arc,
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use synprobe::sys::netns;
-use synprobe_lab::{Ns, net};
+use synprobe_lab::{Lab, Ns, PORT, RawSender, SocketFamily, net};
 use synprobe_tests::{
     agent::PATIENCE,
     binary::{self, command, ended},
@@ -164,5 +164,56 @@ pub fn dying() -> Result<()> {
         share * 100.0,
         end["lost"]
     ));
+    Ok(())
+}
+
+/// A hundred idle namespaces, of which only the counters are read. A half-open that began in one of them a moment before
+/// the end, and raised no event, is seen by the last look all the same; and that look does not hold up the end.
+pub fn many() -> Result<()> {
+    const IDLE: usize = 100;
+    /// The last look takes a second at most; a busy machine needs a moment for the rest.
+    const BOUND: Duration = Duration::from_secs(3);
+    let lab = Lab::new(SocketFamily::V4)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let _shown = NetnsProcess::of(&lab.server)?;
+    let idle = (0..IDLE).map(|_| {
+        let ns = Ns::new_anonymous("idle")?;
+        let process = NetnsProcess::of(&ns)?;
+        Ok((ns, process))
+    });
+    let idle: Vec<_> = idle.collect::<Result<_>>()?;
+    let sender = RawSender::open(&lab.client, false)?;
+    let stranger = SocketAddr::new(net::spoofed(false, 0), 40_000);
+    let (child, out) = agent(&["watch", "--format", "json"])?;
+    let reader = std::thread::spawn(move || out.lines().collect::<std::io::Result<Vec<_>>>());
+    // Looks raise no event: these are several.
+    std::thread::sleep(Duration::from_secs(6));
+    sender.syn(stranger, SocketAddr::new(lab.server_ip(), PORT), 1000)?;
+    // Younger than its first retransmission, which would be an event; old enough for a line.
+    std::thread::sleep(Duration::from_millis(400));
+    let began = Instant::now();
+    binary::signal(&child, libc::SIGTERM)?;
+    let ran = ended(child)?;
+    let took = began.elapsed();
+    let text = reader.join().map_err(|_| anyhow!("it panicked"))??;
+    ensure!(ran.code == Some(0), "{ran:?}");
+    ensure!(took < BOUND, "SIGTERM took {took:?}");
+    let lines = schema::check(text.iter().map(String::as_str))?;
+    let seen = lines.iter().any(|l| {
+        l["type"] == "handshake"
+            && l["netns"] == u64::from(lab.server.inode())
+            && l["peer_port"] == stranger.port()
+    });
+    let reached = !lines.iter().any(|l| {
+        l["reason"]
+            .as_str()
+            .is_some_and(|r| r.starts_with("last looks"))
+    });
+    if !reached && !seen {
+        return Err(Undecided("the last look had no time for all".to_owned()).into());
+    }
+    ensure!(seen, "the half-open was not seen");
+    drop(idle);
+    figure(format!("{IDLE} idle namespaces: SIGTERM took {took:?}"));
     Ok(())
 }

@@ -241,6 +241,27 @@ pub fn full_device() -> Result<()> {
     Ok(())
 }
 
+/// A limit of the size of files (RLIMIT_FSIZE): one line, and no death by a signal.
+pub fn file_size_limit() -> Result<()> {
+    const SCRIPT: &str = "ulimit -f 0; exec \"$@\"";
+    let file = std::env::temp_dir().join(format!("synprobe-limited-{}", std::process::id()));
+    let child = std::process::Command::new("sh")
+        .args(["-c", SCRIPT, "sh"])
+        .arg(binary::path()?)
+        .args(["record", "--duration", "1s", "--output"])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("sh")?;
+    let ran = ended(child)?;
+    // It may not exist.
+    let _ = std::fs::remove_file(&file);
+    ensure!(ran.code == Some(1), "{ran:?}");
+    ensure!(ran.err.contains("File too large"), "{ran:?}");
+    Ok(())
+}
+
 /// A disk that fills while it is written to, in a mount namespace of its own.
 pub fn full_disk() -> Result<()> {
     const SCRIPT: &str = "mount -t tmpfs -o size=64k none /tmp && cd /tmp && \"$@\" > lines; \

@@ -1,5 +1,7 @@
 //! The clocks.
 
+use std::{cell::Cell, time::Duration};
+
 /// CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns()` and, divided by a
 /// thousand, of `tcp_request_sock.snt_synack`.
 #[must_use]
@@ -17,9 +19,19 @@ pub fn monotonic_ns() -> u64 {
         .saturating_add(now.tv_nsec as u64)
 }
 
-/// CPU time of the calling thread (CLOCK_THREAD_CPUTIME_ID).
+thread_local! {
+    /// CPU time of threads that worked for this one.
+    static BY_OTHERS: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Another thread has worked for this one, and took this much CPU time.
+pub fn add_thread_cpu(took: Duration) {
+    BY_OTHERS.set(BY_OTHERS.get() + took);
+}
+
+/// CPU time of the calling thread (CLOCK_THREAD_CPUTIME_ID), and of those that worked for it.
 #[must_use]
-pub fn thread_cpu() -> std::time::Duration {
+pub fn thread_cpu() -> Duration {
     let mut used = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -27,7 +39,7 @@ pub fn thread_cpu() -> std::time::Duration {
     // SAFETY: clock_gettime writes one timespec, which outlives the call; the clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
     // Neither part is ever negative on this clock.
-    std::time::Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
+    Duration::new(used.tv_sec as u64, used.tv_nsec as u32) + BY_OTHERS.get()
 }
 
 /// Where in wall-clock time CLOCK_MONOTONIC stands now. To be read afresh: a step of the wall clock moves

@@ -1,6 +1,7 @@
 //! Wrappers of operating system interfaces, without policy and without knowledge of handshakes.
 
 pub mod clock;
+pub mod cpu_share;
 pub mod fd_limit;
 pub mod host_identity;
 pub mod journal;

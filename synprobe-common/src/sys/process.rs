@@ -21,6 +21,12 @@ pub struct ProcessStats {
     pub max_fds: Option<u64>,
 }
 
+/// A write beyond RLIMIT_FSIZE fails (EFBIG) and does not end the process: it says what happened.
+pub fn survive_file_size_limit() {
+    // SAFETY: the signal is ignored: no handler runs.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Reads them from `/proc/self` (proc_pid_stat(5)) and getrlimit(2).
 pub fn read() -> ProcessStats {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

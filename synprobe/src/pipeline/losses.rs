@@ -151,6 +151,17 @@ impl Losses {
         )
     }
 
+    /// The run had to end before the sockets of so many namespaces were read.
+    pub fn not_reached(&mut self, namespaces: usize) -> Input {
+        self.unwatched += namespaces as u64;
+        lost_input(
+            namespaces as u64,
+            "last looks at the sockets of a namespace each: no time was left".to_owned(),
+            // What other namespaces showed is as true as before.
+            Missed::Handshakes(0),
+        )
+    }
+
     /// A record cannot be decoded. The kernel side has counted it.
     pub fn undecodable(error: &impl std::fmt::Display) -> Input {
         lost_input(

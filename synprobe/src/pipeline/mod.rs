@@ -22,6 +22,7 @@ mod holders;
 mod host_names;
 mod icmp_errors;
 mod judging;
+mod last_look;
 mod losses;
 mod narrow;
 mod options;

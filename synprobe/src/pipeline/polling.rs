@@ -2,18 +2,21 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::mpsc::SyncSender,
+    sync::mpsc::{SyncSender, sync_channel},
     time::{Duration, Instant},
 };
 
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{WatchError, run::Run, trim_memory};
+use super::{WatchError, WatchOptions, run::Run, trim_memory};
 use crate::{
     engine::Input,
     model::{DestinationQuestion, PathQuestion, Role, RouteQuestion, Tuple},
-    poller::{LookUps, Report, Request, Round},
-    sys::clock::{monotonic_ns, thread_cpu},
+    poller::{Hurry, LookUps, Poller, Report, Request, Round},
+    sys::{
+        clock::{monotonic_ns, thread_cpu},
+        netns::NetnsIndex,
+    },
     track::Fates,
 };
 
@@ -30,6 +33,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 pub(super) struct Polling {
     requests: SyncSender<Request>,
     reports: mpsc::Receiver<Report>,
+    pub(super) hurry: Hurry,
     under_way: bool,
     due: Instant,
     /// When the first round began, until it has reported.
@@ -52,18 +56,26 @@ pub(super) struct Polling {
     destinations: Vec<DestinationQuestion>,
     /// When look-ups between rounds are next allowed.
     look_ups_due: Instant,
+    /// Namespaces that the last round did not reach.
+    pub(super) skipped: usize,
 }
 
 impl Polling {
-    /// `count_takes`: how long the sockets were counted before the run.
-    pub fn new(
-        requests: SyncSender<Request>,
-        reports: mpsc::Receiver<Report>,
-        count_takes: Duration,
-    ) -> Self {
+    /// Begins the poller's thread. `count_takes`: how long the sockets were counted before the run.
+    pub fn begin(options: &WatchOptions, index: NetnsIndex, count_takes: Duration) -> Self {
+        let (requests, to_serve) = sync_channel(1);
+        let (from_serve, reports) = mpsc::channel(1);
+        let hurry = Hurry::default();
+        let only = options.selection.netns.is_some();
+        let poller = Poller::new(options.namespaces.clone(), only)
+            .opening_those_named(options.enters_dropping)
+            .finding_by(index)
+            .hurried_by(hurry.clone());
+        tokio::task::spawn_blocking(move || poller.serve(&to_serve, &from_serve));
         Self {
             requests,
             reports,
+            hurry,
             under_way: false,
             due: Instant::now(),
             first_began: Some(Instant::now()),
@@ -76,6 +88,7 @@ impl Polling {
             routes: Vec::new(),
             destinations: Vec::new(),
             look_ups_due: Instant::now(),
+            skipped: 0,
         }
     }
 
@@ -179,20 +192,6 @@ impl Run {
         polling.look_ups_due = Instant::now() + found.took * PAUSE;
     }
 
-    /// A look at everything.
-    pub(super) async fn last_look(&mut self) -> Result<(), WatchError> {
-        self.take_report().await?;
-        // Where one dump does not show a half-open, the next one decides.
-        for _ in 0..2 {
-            self.request_poll(true)?;
-            self.take_report().await?;
-            if !self.core.engine.in_doubt() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// The quiet mode: how many handshakes of the ports whose connections wait for accept() were only counted.
     fn feed_server_counts(&mut self) -> Result<(), WatchError> {
         let wanted = self.core.engine.waiting_ports();
@@ -274,8 +273,10 @@ impl Run {
             before_ns,
             at_ns,
             took,
+            skipped,
             ..
         } = *round;
+        self.polling.skipped = skipped;
         if let Some(only) = self.options.selection.netns {
             // A namespace that only a drop has named: its handshakes, and so its counts, are nobody's here.
             dumps.retain(|dump| only.contains(&dump.netns));

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Weak, mpsc as requests},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     Stop, WatchError, WatchOptions,
@@ -31,7 +31,6 @@ use crate::{
     },
     engine::{Engine, Input},
     model::{Counted, End, Role},
-    poller::Poller,
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
@@ -139,15 +138,7 @@ impl Run {
         }
         let segment_ends = SegmentEnds::new(options.record.as_ref());
         let recorder = record.map(Prepared::begin).transpose()?;
-        let (requests, to_serve) = requests::sync_channel(1);
-        let (from_serve, reports) = mpsc::channel(1);
-        let poller = Poller::new(
-            options.namespaces.clone(),
-            options.selection.netns.is_some(),
-        )
-        .opening_those_named(options.enters_dropping)
-        .finding_by(index);
-        tokio::task::spawn_blocking(move || poller.serve(&to_serve, &from_serve));
+        let polling = Polling::begin(&options, index, count_takes);
         let mut run = Self {
             core: Core {
                 engine,
@@ -157,7 +148,7 @@ impl Run {
                 clock,
             },
             enricher,
-            polling: Polling::new(requests, reports, count_takes),
+            polling,
             rules,
             icmp: HashMap::new(),
             icmp_buffer: icmp::Buffer::default(),

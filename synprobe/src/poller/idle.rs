@@ -35,7 +35,25 @@ struct Looks {
     counters: Vec<Option<u64>>,
 }
 
+/// Whether idle ones of so many namespaces take turns.
+pub(super) fn take_turns(namespaces: usize) -> bool {
+    namespaces > FEW
+}
+
 impl IdleNamespaces {
+    /// Whether several looks showed nothing.
+    pub fn is_settled(&self, netns: u32) -> bool {
+        let looks = self.looks.get(&netns);
+        looks.is_some_and(|looks| looks.without_activity >= SETTLED)
+    }
+
+    /// No segment came or went since the last look: there is nothing else to see.
+    pub fn note_untouched(&mut self, netns: u32) {
+        if let Some(looks) = self.looks.get_mut(&netns) {
+            looks.last = self.round;
+        }
+    }
+
     /// Begins a round: those of `watched` that it looks at. `named` are always among them; with `all` so is
     /// every other.
     pub fn choose(
@@ -47,13 +65,13 @@ impl IdleNamespaces {
         self.round += 1;
         let watched: HashSet<u32> = watched.collect();
         self.looks.retain(|netns, _| watched.contains(netns));
-        if all || watched.len() <= FEW {
+        if all || !take_turns(watched.len()) {
             return watched;
         }
         let (mut idle, mut chosen) = (Vec::new(), HashSet::new());
         for netns in watched {
             match self.looks.get(&netns) {
-                Some(looks) if looks.without_activity >= SETTLED && !named.contains(&netns) => {
+                Some(looks) if self.is_settled(netns) && !named.contains(&netns) => {
                     idle.push((Reverse(looks.last), netns));
                 }
                 _ => {

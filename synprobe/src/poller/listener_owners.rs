@@ -79,8 +79,8 @@ impl OwnerSearch {
     }
 
     /// Searches the owners of sockets that are not known, or were searched long ago, all in one pass over
-    /// `/proc`.
-    pub(super) fn learn(&mut self) {
+    /// `/proc`. In a hurry the first search is as short as the others.
+    pub(super) fn learn(&mut self, hurried: bool) {
         let now = Instant::now();
         self.fresh.clear();
         if self.due.is_some_and(|due| now < due) {
@@ -105,8 +105,8 @@ impl OwnerSearch {
             return;
         }
         let bounds = match self.due {
-            None => FIRST,
-            Some(_) => Bounds::default(),
+            None if !hurried => FIRST,
+            _ => Bounds::default(),
         };
         let began = thread_cpu();
         let mut found = self.cache.find_near(&wanted, &near, bounds);

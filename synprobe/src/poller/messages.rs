@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::Weak,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,22 @@ use crate::{
         RouteQuestion, SocketDump, Tuple,
     },
 };
+
+/// Tells the poller that the run is to end: a round returns with what it has. Clones share it.
+#[derive(Clone, Default)]
+pub struct Hurry(Arc<AtomicBool>);
+
+impl Hurry {
+    /// Begins or ends it.
+    pub fn set(&self, hurry: bool) {
+        self.0.store(hurry, Ordering::Relaxed);
+    }
+
+    /// Whether there is no time left.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// A request.
 pub enum Request {
@@ -100,6 +119,8 @@ pub struct Round {
     pub icmp: HashMap<u32, Weak<IcmpErrors>>,
     /// Namespaces that are still there, and were not looked at: nothing happens in them.
     pub idle: Vec<u32>,
+    /// Namespaces that were to be looked at, and for which no time was left.
+    pub skipped: usize,
     /// Namespaces whose sockets could not be read, and why. The next round tries again.
     pub failed: Vec<(u32, String)>,
     /// Active opens that are older than the run, and who called connect().

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io, mem,
+    mem,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -15,35 +15,33 @@ use synprobe_ebpf::event::state;
 use tokio::sync::mpsc;
 
 use crate::{
-    diag::{counters::CounterReader, icmp::IcmpErrors, route::Routes, sock_diag::SockDiag},
-    model::{Fate, HandshakeSettings, PathQuestion, QueueSettings, Tuple},
+    model::{Fate, PathQuestion, Tuple},
     sys::{
         clock::{monotonic_ns, thread_cpu},
-        fd_limit,
-        netns::{self, NetNs, NetnsIndex},
+        cpu_share::CpuShare,
+        netns::{NetNs, NetnsIndex},
     },
 };
 use idle::IdleNamespaces;
 use listener_owners::OwnerSearch;
-pub use messages::{LookUps, Report, Request, Round};
+pub use messages::{Hurry, LookUps, Report, Request, Round};
 use watched_netns::{Seen, WatchedNetns};
 
+mod discovery;
 mod idle;
 mod listener_owners;
 mod messages;
 mod routes;
 mod watched_netns;
 
-/// How often namespaces are discovered.
-const DISCOVER: Duration = Duration::from_secs(10);
 /// Discovery takes no more than this share of one core: its pause is this many times its CPU time.
 const PAUSE: u32 = 100;
 /// How often settings and addresses of a namespace are read again.
 const SETTINGS: Duration = Duration::from_secs(10);
 /// The same where idle namespaces take turns.
 const SETTINGS_OF_MANY: Duration = Duration::from_secs(60);
-/// CPU time for the opening of new namespaces in one round, after the first.
-const NEW: Duration = Duration::from_millis(20);
+/// CPU time for the opening of new namespaces, ahead of its share of one core.
+const OPENING_AHEAD: Duration = Duration::from_millis(100);
 /// How often it is checked that somebody else still has each namespace. One that is found alone twice is closed: our
 /// sockets would keep it alive.
 const CHECK: Duration = Duration::from_millis(300);
@@ -68,6 +66,11 @@ pub struct Poller {
     exhausted: bool,
     /// When it was last checked that somebody else has the namespaces.
     checked: Instant,
+    /// When to check that again.
+    check_after: Duration,
+    /// What the opening of new namespaces may cost, after the first round.
+    opening: CpuShare,
+    hurry: Hurry,
 }
 
 impl Poller {
@@ -85,7 +88,16 @@ impl Poller {
             discover_due: None,
             exhausted: false,
             checked: Instant::now(),
+            check_after: CHECK,
+            opening: CpuShare::new(PAUSE, OPENING_AHEAD),
+            hurry: Hurry::default(),
         }
+    }
+
+    /// Ends a round early where this asks for it.
+    pub fn hurried_by(mut self, hurry: Hurry) -> Self {
+        self.hurry = hurry;
+        self
     }
 
     /// Also opens namespaces that the requests name, where only the given ones are searched.
@@ -105,7 +117,9 @@ impl Poller {
         loop {
             let request = match self.watched.values().all(|watched| watched.given) {
                 true => requests.recv().map_err(RecvTimeoutError::from),
-                false => requests.recv_timeout(CHECK.saturating_sub(self.checked.elapsed())),
+                false => {
+                    requests.recv_timeout(self.check_after.saturating_sub(self.checked.elapsed()))
+                }
             };
             let report = match request {
                 Ok(request) => self.answer(request),
@@ -148,7 +162,7 @@ impl Poller {
 
     /// Closes namespaces that nobody else has. Where only the process is gone that showed one, it is looked for.
     fn let_go(&mut self) {
-        self.checked = Instant::now();
+        let began = thread_cpu();
         let index = &self.index;
         self.watched.retain(|inode, watched| {
             if watched.given || watched.netns.whereabouts().still_there() {
@@ -162,32 +176,52 @@ impl Poller {
             // The search may take a moment.
             !mem::replace(&mut watched.alone, true)
         });
+        self.checked = Instant::now();
+        self.check_after = CHECK.max(thread_cpu().saturating_sub(began) * PAUSE);
     }
 
     /// One round. With `all` it looks at idle namespaces too.
     pub fn round(&mut self, named: &HashSet<u32>, paths: &[PathQuestion], all: bool) -> Round {
-        let new = self.discover(named);
+        let (new, unopened) = self.discover(named);
         let mut round = Round {
             before_ns: monotonic_ns(),
+            skipped: unopened,
             ..Round::default()
         };
         let inodes = self.watched.keys().copied();
         let chosen = self.idle.choose(inodes, named, all);
-        let settings_age = match chosen.len() < self.watched.len() {
+        let takes_turns = idle::take_turns(self.watched.len());
+        let settings_age = match takes_turns {
             true => SETTINGS_OF_MANY,
             false => SETTINGS,
         };
         let mut looked_at = Vec::new();
         let mut took = Duration::ZERO;
-        for (inode, mut watched_netns) in mem::take(&mut self.watched) {
-            if !chosen.contains(&inode) {
+        let quiet = |inode: &u32| self.idle.is_settled(*inode) && !named.contains(inode);
+        // What is busy first: there may be no time for the rest.
+        let mut order: Vec<(bool, u32)> = self.watched.keys().map(|i| (quiet(i), *i)).collect();
+        order.sort_unstable();
+        for (is_quiet, inode) in order {
+            let Some(mut watched_netns) = self.watched.remove(&inode) else {
+                continue;
+            };
+            let skip = self.hurry.is_set() && !watched_netns.given;
+            if skip || !chosen.contains(&inode) {
+                round.skipped += usize::from(skip && chosen.contains(&inode));
+                round.idle.push(inode);
+                self.watched.insert(inode, watched_netns);
+                continue;
+            }
+            let began = thread_cpu();
+            if is_quiet && takes_turns && watched_netns.is_untouched() {
+                took += thread_cpu().saturating_sub(began);
+                self.idle.note_untouched(inode);
                 round.idle.push(inode);
                 self.watched.insert(inode, watched_netns);
                 continue;
             }
             let is_new = new.contains(&inode);
             // CPU time, not wall time: on a busy host a dump must not seem expensive.
-            let began = thread_cpu();
             if watched_netns.settings_read.elapsed() >= settings_age {
                 watched_netns.read_settings();
             }
@@ -212,7 +246,10 @@ impl Poller {
             looked_at.push((inode, watched_netns, seen, is_new));
         }
         // It has a bound of its own.
-        self.owners.learn();
+        let hurried = self.hurry.is_set();
+        if all || !hurried {
+            self.owners.learn(hurried);
+        }
         for (inode, mut watched_netns, seen, is_new) in looked_at {
             let began = thread_cpu();
             round.take_in(&mut watched_netns, &seen, &self.owners, is_new);
@@ -235,124 +272,6 @@ impl Poller {
             at_ns: monotonic_ns(),
             took,
             ..round
-        }
-    }
-
-    /// Opens new namespaces; returns their inodes.
-    fn discover(&mut self, named: &HashSet<u32>) -> Vec<u32> {
-        let first = self.discover_due.is_none();
-        let due = self.discover_due.is_none_or(|at| at <= Instant::now());
-        let began = thread_cpu();
-        let mut found: Vec<NetNs> = self.given.drain(..).collect();
-        let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
-        if due {
-            if !self.only {
-                let discovery = netns::discover();
-                if discovery.exhausted {
-                    self.no_descriptors();
-                }
-                found.extend(discovery.namespaces);
-            }
-            let pause = thread_cpu().saturating_sub(began) * PAUSE;
-            self.discover_due = Some(Instant::now() + pause.max(DISCOVER));
-        }
-        for inode in named {
-            if self.opens_named
-                && !self.watched.contains_key(inode)
-                && !self.refused.contains(inode)
-            {
-                found.extend(self.index.find(*inode));
-            }
-        }
-        // Known ones are closed before more are opened.
-        found.retain(|netns| !self.watched.contains_key(&netns.inode()));
-        let mut new = Vec::new();
-        // The search has a bound of its own.
-        let began = thread_cpu();
-        for netns in found {
-            let inode = netns.inode();
-            if self.watched.contains_key(&inode) {
-                continue;
-            }
-            // Who makes namespaces by the thousand costs a bounded share: the rest waits.
-            if !first && thread_cpu().saturating_sub(began) > NEW {
-                break;
-            }
-            if fd_limit::scarce() {
-                self.no_descriptors();
-                break;
-            }
-            let given = given.contains(&inode);
-            // On one thread, which enters the namespace once.
-            let opened = netns.run(|| self.open(&netns, given));
-            match opened.and_then(|opened| opened) {
-                Ok(watched_netns) => {
-                    self.watched.insert(inode, watched_netns);
-                    new.push(inode);
-                }
-                Err(error) if fd_limit::used_up(&error) => self.no_descriptors(),
-                Err(error) => {
-                    if self.refused.insert(inode) {
-                        log::warn!("namespace {} cannot be read: {error}", netns.name());
-                    }
-                }
-            }
-        }
-        new
-    }
-
-    fn open(&mut self, netns: &NetNs, given: bool) -> io::Result<WatchedNetns> {
-        let sock_diag = SockDiag::open(netns)?;
-        let counters = self.less_without("counters", CounterReader::open, netns);
-        let routes = self.less_without("routes", Routes::open, netns);
-        let icmp = self.less_without("ICMP errors", IcmpErrors::open, netns);
-        let mut watched_netns = WatchedNetns {
-            transparent: false,
-            netns: netns.clone(),
-            sock_diag,
-            counters,
-            routes,
-            icmp: icmp.map(Arc::new),
-            synack_retries: None,
-            settings: HandshakeSettings::default(),
-            limits: QueueSettings::default(),
-            conntrack: None,
-            is_stale: true,
-            no_routes6: None,
-            listen_drops: None,
-            migrate_req: None,
-            waiting: HashSet::new(),
-            still_at: None,
-            begun: false,
-            given,
-            alone: false,
-            settings_read: Instant::now(),
-        };
-        watched_netns.read_settings();
-        Ok(watched_netns)
-    }
-
-    /// Opens a source that a namespace can be watched without.
-    fn less_without<T>(
-        &mut self,
-        what: &str,
-        open: impl FnOnce(&NetNs) -> io::Result<T>,
-        netns: &NetNs,
-    ) -> Option<T> {
-        let opened = open(netns);
-        if let Err(error) = &opened {
-            log::info!("{what} of namespace {}: {error}", netns.name());
-            if fd_limit::used_up(error) {
-                self.no_descriptors();
-            }
-        }
-        opened.ok()
-    }
-
-    /// Logs the lack of file descriptors, once.
-    fn no_descriptors(&mut self) {
-        if !mem::replace(&mut self.exhausted, true) {
-            log::warn!("{}", fd_limit::advice());
         }
     }
 

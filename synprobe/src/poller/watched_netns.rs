@@ -1,6 +1,6 @@
 //! One namespace that is watched: what stays open of it, and what one round reads.
 
-use std::{collections::HashSet, io, mem, sync::Arc, time::Instant};
+use std::{collections::HashSet, io, mem, net::IpAddr, sync::Arc, time::Instant};
 
 use synprobe_ebpf::event::state;
 
@@ -63,6 +63,8 @@ pub(super) struct WatchedNetns {
     pub alone: bool,
     /// When its settings were read.
     pub settings_read: Instant,
+    /// Its addresses, once they were read, until they are reported.
+    pub addresses: Option<Vec<IpAddr>>,
 }
 
 impl WatchedNetns {
@@ -75,20 +77,42 @@ impl WatchedNetns {
 
     /// Reads what changes seldom.
     pub fn read_settings(&mut self) {
-        let netns = &self.netns;
-        let both = || {
+        let netns = self.netns.clone();
+        // On one thread, which enters the namespace once.
+        let here = || {
             (
-                handshake_settings(netns),
-                read_settings(netns).unwrap_or_default(),
+                handshake_settings(&netns),
+                read_settings(&netns).unwrap_or_default(),
+                addresses(&netns),
+                ConntrackReader::open(&netns).and_then(|reader| reader.read(false)),
+                sysctl_numbers(&netns, ["net/ipv4/tcp_migrate_req"]),
             )
         };
-        ((self.settings, self.synack_retries), self.limits) = netns.run(both).unwrap_or_default();
-        let conntrack = ConntrackReader::open(&self.netns);
-        self.conntrack = conntrack.and_then(|reader| reader.read(false)).ok();
-        [self.migrate_req] =
-            sysctl_numbers(&self.netns, ["net/ipv4/tcp_migrate_req"]).unwrap_or_default();
         self.is_stale = true;
         self.settings_read = Instant::now();
+        let Ok(read) = netns.run(here) else {
+            (self.settings, self.synack_retries) = Default::default();
+            (self.limits, self.addresses) = (QueueSettings::default(), None);
+            (self.conntrack, self.migrate_req) = (None, None);
+            return;
+        };
+        ((self.settings, self.synack_retries), self.limits) = (read.0, read.1);
+        self.addresses = match read.2 {
+            Ok(addresses) => Some(addresses),
+            Err(error) => {
+                log::warn!("addresses of namespace {}: {error}", netns.name());
+                None
+            }
+        };
+        self.conntrack = read.3.ok();
+        [self.migrate_req] = read.4.unwrap_or_default();
+    }
+
+    /// Whether no segment came or went since a look that showed no handshake: none has begun.
+    pub fn is_untouched(&mut self) -> bool {
+        let reader = self.counters.as_mut().filter(|_| self.still_at.is_some());
+        let now = reader.and_then(|reader| reader.read().ok());
+        self.still_at.is_some() && now.as_ref().and_then(segments) == self.still_at
     }
 
     /// Packets without a route, of both families. Those of IPv6 are read again only after a listener has
@@ -170,6 +194,9 @@ impl Seen {
             .rows
             .extract_if(.., |row| row.state == state::SYN_SENT)
             .collect();
+        // A half-open has no inode. One that has is the socket of an active open that the peer's SYN met (a
+        // simultaneous open), or a Fast Open child that was accepted: events tell of both.
+        half_opens.rows.retain(|row| row.inode == 0);
         let counters = if rests {
             before
         } else {
@@ -346,12 +373,9 @@ impl Round {
         if mem::take(&mut watched.is_stale) {
             self.settings.push((netns, watched.settings));
             self.conntrack.extend(watched.conntrack);
-            match addresses(&watched.netns) {
-                Ok(addresses) => self.addresses.push((netns, addresses)),
-                Err(error) => {
-                    log::warn!("addresses of namespace {}: {error}", watched.netns.name());
-                }
-            }
+            let addresses = watched.addresses.take();
+            self.addresses
+                .extend(addresses.map(|addresses| (netns, addresses)));
         }
         self.dumps.push(seen.dump(watched));
     }

@@ -40,7 +40,7 @@ use crate::{
         fd_limit,
         journal::{Priority, laid_out, message},
         netns::{NetNs, NetnsError},
-        nice,
+        nice, process,
     },
     util::table_bounds::{TableBounds, largest_ring, least_memory},
     verdict::Mode,
@@ -83,6 +83,7 @@ impl fmt::Display for Failure {
 ///
 /// [`Failure`]: one line and the exit code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
+    process::survive_file_size_limit();
     terminal::set_color(cli.color);
     check_output()?;
     // If this fails, whatever runs out of descriptors reports it.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{NetNs, scan};
-use crate::sys::clock::thread_cpu;
+use crate::sys::{clock::thread_cpu, cpu_share::CpuShare};
 
 /// In the long run walks take one part in this many of a core.
 const SHARE: u32 = 100;
@@ -52,34 +52,20 @@ struct Known {
 }
 
 /// What walks have cost.
-#[derive(Debug, Default)]
-struct Walks {
-    /// CPU time that the share has not paid for yet, when the last walk ended.
-    debt: Duration,
-    ended: Option<Instant>,
+#[derive(Debug)]
+struct Walks(CpuShare);
+
+impl Default for Walks {
+    fn default() -> Self {
+        Self(CpuShare::new(SHARE, AHEAD))
+    }
 }
 
 impl Walks {
-    fn debt_at(&self, now: Instant) -> Duration {
-        let since = self
-            .ended
-            .map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        self.debt.saturating_sub(since / SHARE)
-    }
-
     /// How long the next walk has to wait.
     fn pause(&self, now: Instant) -> Duration {
-        let since = self
-            .ended
-            .map_or(Duration::MAX, |at| now.saturating_duration_since(at));
-        // Any debt below it may be spent.
-        let over = (self.debt_at(now) + Duration::from_nanos(1)).saturating_sub(AHEAD) * SHARE;
-        over.max(LEAST_PAUSE.saturating_sub(since))
-    }
-
-    fn ended(&mut self, now: Instant, took: Duration) {
-        self.debt = self.debt_at(now) + took;
-        self.ended = Some(now);
+        let least = LEAST_PAUSE.saturating_sub(self.0.since_end(now));
+        self.0.pause(now).max(least)
     }
 }
 
@@ -176,7 +162,7 @@ impl NetnsIndex {
             let took = thread_cpu().saturating_sub(began);
             let mut known = self.known();
             (known.paths, known.held) = (paths, held);
-            known.walks.ended(Instant::now(), took);
+            known.walks.0.spent(Instant::now(), took);
             self.shared.walked.fetch_add(1, Ordering::Relaxed);
             if known.wanted.is_empty() && !known.stale {
                 known.walking = false;
@@ -292,33 +278,12 @@ mod tests {
     }
 
     #[test]
-    fn walks_take_their_share_and_no_more() {
-        // A walk of 20 ms, whenever one may begin, asked for every 10 ms.
-        let took = Duration::from_millis(20);
-        let step = Duration::from_millis(10);
+    fn a_walk_that_showed_all_needs_no_other_at_once() {
         let mut walks = Walks::default();
-        let mut now = Instant::now();
-        let mut begun = Vec::new();
-        for _ in 0..6000 {
-            if walks.pause(now).is_zero() {
-                walks.ended(now, took);
-                begun.push(now);
-            }
-            now += step;
-        }
-        // 1 % of 60 s, and what is ahead of it.
-        let spent = took * u32::try_from(begun.len()).unwrap();
-        let due = Duration::from_secs(60) / SHARE + AHEAD;
-        assert!(spent >= due - took && spent <= due + took, "{spent:?}");
-        // Never longer than two seconds without one.
-        assert!(
-            begun
-                .windows(2)
-                .all(|w| w[1] - w[0] <= Duration::from_millis(2010))
-        );
-        assert!(begun[1] - begun[0] == LEAST_PAUSE);
-        // Whoever sleeps for the pause may begin then.
-        walks.ended(now, AHEAD * 3);
-        assert!(walks.pause(now + walks.pause(now)).is_zero());
+        let now = Instant::now();
+        assert!(walks.pause(now).is_zero());
+        walks.0.spent(now, Duration::from_millis(20));
+        assert_eq!(walks.pause(now), LEAST_PAUSE);
+        assert!(walks.pause(now + LEAST_PAUSE).is_zero());
     }
 }
