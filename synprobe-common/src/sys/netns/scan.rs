@@ -291,8 +291,19 @@ pub(super) fn host_path() -> Option<&'static str> {
     kthreadd.then_some("/proc/2/ns/net")
 }
 
-/// Inode of the file at `path`; `None`: it does not exist, is hidden, or is beyond u32.
+/// Inode of the namespace at `path`; `None`: it does not exist, is hidden, or is beyond u32.
+///
+/// Below `/proc` the link has it. stat(2) would follow a descriptor that its process may have replaced meanwhile, into
+/// a file system that never answers.
 pub(super) fn inode_of(path: &Path) -> Option<u32> {
+    if path.starts_with("/proc") {
+        match fs::read_link(path) {
+            Ok(link) => return inode_of_link(&link),
+            // Below `/proc/PID/root`: no link.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (),
+            Err(_) => return None,
+        }
+    }
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
@@ -361,5 +372,20 @@ mod tests {
         );
         found.denied_processes = 0;
         assert_eq!(sentence(&found), "1 named namespace");
+    }
+
+    #[test]
+    fn a_descriptor_of_another_file_is_looked_at_and_not_followed() {
+        use std::os::fd::AsRawFd;
+
+        let file = |path: &str| fs::File::open(path).unwrap();
+        let (netns, other) = (file("/proc/self/ns/net"), file("/proc/self/comm"));
+        let at = |file: &fs::File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        assert_eq!(
+            inode_of(&at(&netns)),
+            inode_of(Path::new("/proc/self/ns/net"))
+        );
+        assert!(inode_of(&at(&netns)).is_some());
+        assert_eq!(inode_of(&at(&other)), None);
     }
 }
