@@ -135,6 +135,36 @@ pub fn give_up_all_here() -> io::Result<()> {
     hold(0)
 }
 
+/// Runs `work` with the caller's own rights, on a thread of its own where the file's capabilities (setcap) are more than
+/// those.
+///
+/// # Errors
+/// The thread cannot be made, or capset(2).
+pub fn as_the_caller<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    // SAFETY: getauxval() takes a number. AT_SECURE is 1 where execve() raised the privileges.
+    match unsafe { libc::getauxval(libc::AT_SECURE) } {
+        0 => Ok(work()),
+        _ => without_capabilities(work),
+    }
+}
+
+/// Runs `work` on a thread that has none.
+///
+/// # Errors
+/// As for [`as_the_caller`].
+pub fn without_capabilities<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            give_up_all_here()?;
+            Ok(work())
+        })?;
+        match thread.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Sets exactly these; none is inheritable, so none is ambient.
 fn hold(set: u64) -> io::Result<()> {
     let header = CapHeader {

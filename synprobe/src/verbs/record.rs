@@ -13,7 +13,10 @@ use crate::{
     pipeline::{self, RecordTo, WatchOptions},
     preflight, recording,
     status::RecordSummary,
-    sys::journal::{Priority, message},
+    sys::{
+        journal::{Priority, message},
+        privileges,
+    },
     util::format,
     verdict::Mode,
     view::{Discarded, rfc3339},
@@ -114,7 +117,9 @@ pub(super) fn report_recording(file: Option<&Path>, recorded: Option<&RecordSumm
 }
 
 fn cut(args: &RecordArgs, from: &Path, output: &Path) -> Result<(), Failure> {
-    let report = recording::cut(from, args.last, output).map_err(|error| {
+    let cut = privileges::as_the_caller(|| recording::cut(from, args.last, output));
+    let cut = cut.map_err(|error| Failure(format!("a thread: {error}"), FAILED))?;
+    let report = cut.map_err(|error| {
         let code = match error {
             recording::CutError::Write { .. } | recording::CutError::Create(_) => FAILED,
             _ => USAGE,

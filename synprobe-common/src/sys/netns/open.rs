@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use super::{NetnsError, on_thread};
+use super::NetnsError;
 use crate::sys::privileges;
 
 /// `NSFS_MAGIC` (include/uapi/linux/magic.h), the file system of namespaces.
@@ -61,22 +61,11 @@ pub(super) fn shows_no_more(path: &Path) -> bool {
     pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// As [`nsfs_file`], with the caller's own rights: where a file's capabilities (setcap) are more than those, the path
-/// would tell which files exist in folders that the caller may not read.
+/// As [`nsfs_file`], with the caller's own rights: with those of a file's capabilities (setcap) the path would tell which
+/// files exist in folders that the caller may not read.
 pub(super) fn as_the_caller(path: &Path) -> Result<OwnedFd, NetnsError> {
-    // SAFETY: getauxval() takes a number. AT_SECURE is 1 where execve() raised the privileges.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } == 0 {
-        return nsfs_file(path);
-    }
-    without_capabilities(path)
-}
-
-fn without_capabilities(path: &Path) -> Result<OwnedFd, NetnsError> {
-    let opened = on_thread(|| {
-        privileges::give_up_all_here()?;
-        Ok(nsfs_file(path))
-    });
-    opened.flatten().map_err(|source| NetnsError::Open {
+    let opened = privileges::as_the_caller(|| nsfs_file(path));
+    opened.map_err(|source| NetnsError::Open {
         path: path.to_path_buf(),
         source,
     })?
@@ -126,10 +115,11 @@ mod tests {
         std::os::unix::fs::chown(&folder, Some(12_345), None).unwrap();
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .unwrap();
-        let looked = |name| without_capabilities(&folder.join(name)).unwrap_err();
+        let without = |path: &Path| privileges::without_capabilities(|| nsfs_file(path)).unwrap();
+        let looked = |name| without(&folder.join(name)).unwrap_err();
         let (there, not_there) = (looked("secret"), looked("nothing"));
         let direct = nsfs_file(&folder.join("secret")).unwrap_err();
-        let own = without_capabilities(Path::new("/proc/self/ns/net"));
+        let own = without(Path::new("/proc/self/ns/net"));
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(matches!(there, NetnsError::Denied { .. }), "{there}");
         assert!(

@@ -26,6 +26,7 @@ use crate::{
         Damage, Item, Reader, SegmentHeader,
         inputs::{Decoded, InputDecoder},
     },
+    sys::privileges,
     view::{View, rfc3339},
 };
 
@@ -52,7 +53,8 @@ impl Recording {
             file: file.to_owned(),
             error,
         };
-        let opened = File::open(file).map_err(|e| open(e.into()))?;
+        let opened = privileges::as_the_caller(|| File::open(file)).flatten();
+        let opened = opened.map_err(|e| open(e.into()))?;
         let (header, reader) = Reader::open(opened).map_err(open)?;
         let config = described(file, &header)?;
         Ok(Self {

@@ -13,7 +13,7 @@ use super::{
     super::{FAILED, Failure, USAGE},
     ndjson, panicked, recorded,
 };
-use crate::{join::fact::JoinFact, util::format};
+use crate::{join::fact::JoinFact, sys::privileges, util::format};
 
 /// Facts that are handed over at a time.
 const BATCH: usize = 1024;
@@ -134,7 +134,7 @@ impl JoinSource {
 
     fn file(&self) -> io::Result<File> {
         match &self.spooled {
-            None => File::open(&self.path),
+            None => privileges::as_the_caller(|| File::open(&self.path)).flatten(),
             Some(spooled) => {
                 let mut file = spooled.try_clone()?;
                 file.seek(SeekFrom::Start(0))?;
