@@ -9,8 +9,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Descriptors of a watched namespace: itself, sock_diag, routes, two files of counters, two sockets for ICMP.
-pub const PER_NAMESPACE: u64 = 7;
+/// Descriptors of a watched namespace: itself, sock_diag, routes, three files of counters, two sockets for ICMP.
+pub const PER_NAMESPACE: u64 = 8;
 
 /// Descriptors kept free for short use: files of /proc, sockets for one query.
 const RESERVE: u64 = 32;

@@ -25,7 +25,7 @@ pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
 fn remedy(errno: i32) -> Option<&'static str> {
     Some(match errno {
         libc::EMFILE => {
-            "a run needs about 60 descriptors, and seven for each network namespace: raise the limit (ulimit -n, or \
+            "a run needs about 60 descriptors, and eight for each network namespace: raise the limit (ulimit -n, or \
              LimitNOFILE= of the service)"
         }
         libc::ENFILE => "the whole host has no descriptor left: see fs.file-nr and fs.file-max",
