@@ -242,7 +242,9 @@ pub fn drops_of_a_tenant() -> Result<()> {
     let ((), watched) = watch(options, |live| {
         sender.syn(victim, to, ISN)?;
         for again in 1..=2 {
-            for _ in 0..4 {
+            // Whoever forged the SYN knows what acknowledges it, and not the number of the SYN-ACK.
+            for ack in [1, ISN + 1, 1, ISN + 1] {
+                let forged = TcpSegment { ack, ..forged };
                 // The rule refuses it with EPERM: that is the drop.
                 let refused = forger.packet(&forged.to_ip().context("one family")?, victim);
                 ensure!(refused.is_err(), "the tenant's rule drops it");

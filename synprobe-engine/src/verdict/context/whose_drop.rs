@@ -26,6 +26,10 @@ impl DroppedPacket {
             return DropIsOf::NotKnown;
         };
         match self.packet {
+            // Whoever forged the SYN knows its number, and not this one.
+            Packet::SynAck if h.facts.syn_ack_seq.is_some_and(|seq| seq != self.seq) => {
+                DropIsOf::Another
+            }
             Packet::Syn | Packet::SynAck => match self.syn_seq {
                 Some(seq) if seq == isn => DropIsOf::This,
                 Some(_) => DropIsOf::Another,
@@ -61,5 +65,12 @@ mod tests {
         assert_eq!(d.is_of(&h), DropIsOf::This);
         d.seq = 8;
         assert_eq!(d.is_of(&h), DropIsOf::NotKnown);
+        // A SYN-ACK has a number of its own too.
+        (d.packet, d.syn_seq, d.seq) = (Packet::SynAck, Some(6), 70);
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+        h.facts.syn_ack_seq = Some(70);
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+        h.facts.syn_ack_seq = Some(71);
+        assert_eq!(d.is_of(&h), DropIsOf::Another);
     }
 }
