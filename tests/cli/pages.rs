@@ -43,6 +43,17 @@ pub(super) fn fill_queue(lab: &Lab) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
+/// Waits until a listener of the server refuses one more SYN: the last caller repeats its own.
+pub(super) fn until_overflow(lab: &Lab) -> Result<()> {
+    let before = tcp_ext(&lab.server, "ListenOverflows")?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while tcp_ext(&lab.server, "ListenOverflows")? == before {
+        ensure!(Instant::now() < until, "no SYN is refused");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 /// The report of a live run: the cause, the queue, and no more overflows than the kernel counted.
 pub fn report_full_queue() -> Result<()> {
     let lab = Lab::new(SocketFamily::V4)?;

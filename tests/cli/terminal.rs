@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use synprobe_lab::{Lab, PORT, SocketFamily};
 use synprobe_tests::{
     binary::{self, command, ended, run},
@@ -65,6 +65,7 @@ pub fn countdown() -> Result<()> {
     let mut pty = on_terminal(&arguments, "xterm", 80)?;
     pty.until_shown("s left  so far: accept-queue-full :8080")?;
     pty.until_shown("; Enter ends now")?;
+    pages::until_overflow(&lab)?;
     pty.keys("\n")?;
     let status = pty.ended()?;
     ensure!(status.code() == Some(PROBLEMS), "{status}");
@@ -105,7 +106,9 @@ pub fn page_fits() -> Result<()> {
     ensure!(pty.ended()?.success());
     ensure!(!pty.written.contains(&0x1b), "{:?}", pty.lines());
     let on_terminal = String::from_utf8(pty.written.clone())?.replace("\r\n", "\n");
-    let (_, on_terminal) = on_terminal.split_once('\n').unwrap_or_default();
+    // Standard error has the same terminal, and comes first.
+    let page = on_terminal.find("\nsynprobe 0").context("a page")?;
+    let on_terminal = &on_terminal[page + 1..];
     let in_pipe = |columns: Option<&str>| -> Result<String> {
         let mut command = command(&[&arguments[..], &["--color", "always"]].concat())?;
         command.env_remove("COLUMNS");
@@ -126,7 +129,7 @@ pub fn page_fits() -> Result<()> {
             "{widest} of {columns}: {text}"
         );
     }
-    ensure!(in_pipe(Some("80"))? == on_terminal, "{on_terminal}");
+    ensure!(in_pipe(Some("80"))? == *on_terminal, "{on_terminal}");
     Ok(())
 }
 
