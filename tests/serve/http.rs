@@ -156,7 +156,9 @@ pub fn slow_clients() -> Result<()> {
 }
 
 pub fn large_requests() -> Result<()> {
-    let agent = agent()?;
+    // What happens in other namespaces takes memory too.
+    let lab = Lab::new(SocketFamily::V4)?;
+    let agent = Agent::start(&["--format", "none", "--netns", &netns_path(&lab.client)])?;
     let before = status_kib(agent.pid(), "VmRSS")?;
     for _ in 0..20 {
         let mut stream = TcpStream::connect(agent.address)?;
