@@ -298,6 +298,9 @@ pub const DROPS_PER_SECOND: u64 = 1000;
 /// The same of packets outside the selection. One of them may belong to a selected handshake: dropped in another
 /// namespace, or after NAT changed its ends.
 pub const OTHER_DROPS_PER_SECOND: u64 = 200;
+/// Maximum per CPU and second of `drop` records of SYNs outside the selection that found no socket. They explain a client
+/// of the selection and nothing else: those beyond are not counted.
+pub const OTHERS_WITHOUT_SOCKET_PER_SECOND: u64 = 20;
 
 /// A RST is early that comes within this time after the handshake, or after the first data where nothing was
 /// acknowledged; microseconds.

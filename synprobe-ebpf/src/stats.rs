@@ -27,7 +27,7 @@ pub struct Stats {
     /// The same of all other packets, beyond
     /// [`OTHER_DROPS_PER_SECOND`](crate::config::OTHER_DROPS_PER_SECOND).
     pub others_held_back: u64,
-    /// The same of SYNs that found no socket.
+    /// The same of SYNs of the selection that found no socket.
     pub no_socket_held_back: u64,
     /// The same of early resets, beyond
     /// [`EARLY_RESETS_PER_SECOND`](crate::config::EARLY_RESETS_PER_SECOND).

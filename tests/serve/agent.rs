@@ -25,7 +25,8 @@ pub struct Reply {
 
 /// A running agent.
 pub struct Agent {
-    child: Child,
+    /// `None`: it was ended.
+    child: Option<Child>,
     /// Kept open: the agent must not meet a closed pipe.
     err: BufReader<ChildStderr>,
     pub address: SocketAddr,
@@ -49,7 +50,7 @@ impl Agent {
         let address = line.trim().strip_prefix("synprobe: serving ");
         let address = address.with_context(|| format!("it does not serve: {line:?}"))?;
         Ok(Self {
-            child,
+            child: Some(child),
             err,
             address: address
                 .parse()
@@ -59,7 +60,7 @@ impl Agent {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Sends bytes and reads the reply to its end.
@@ -123,10 +124,21 @@ impl Agent {
 
     /// Ends it, and returns what it printed.
     pub fn stop(mut self) -> Result<Ran> {
-        signal(&self.child, libc::SIGTERM)?;
-        let mut ran = ended_with(self.child, &mut self.err)?;
+        let child = self.child.take().context("it was ended")?;
+        signal(&child, libc::SIGTERM)?;
+        let mut ran = ended_with(child, &mut self.err)?;
         ran.err = ran.err.trim().to_owned();
         Ok(ran)
+    }
+}
+
+/// A test that fails leaves none behind.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

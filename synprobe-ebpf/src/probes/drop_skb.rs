@@ -24,8 +24,8 @@ use aya_ebpf::{
 };
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, OTHER_DROPS_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING,
-        REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
+        DROPS_PER_SECOND, OTHER_DROPS_PER_SECOND, OTHERS_WITHOUT_SOCKET_PER_SECOND,
+        REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, Flow, KIND_DROP, state},
     stats::REGULAR,
@@ -142,12 +142,16 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         (None, false) => segment.destination(),
     };
     let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
-    if without_socket {
-        let (slot, most) = match selected {
-            true => (OF_NO_SOCKET, DROPS_PER_SECOND),
-            false => (OF_OTHERS_NO_SOCKET, OTHER_DROPS_PER_SECOND),
-        };
-        if !within_limit(&DROP_SECOND, slot, most) {
+    if without_socket && !selected {
+        if !within_limit(
+            &DROP_SECOND,
+            OF_OTHERS_NO_SOCKET,
+            OTHERS_WITHOUT_SOCKET_PER_SECOND,
+        ) {
+            return Ok(());
+        }
+    } else if without_socket {
+        if !within_limit(&DROP_SECOND, OF_NO_SOCKET, DROPS_PER_SECOND) {
             held_back(KIND_DROP, |s| &mut s.no_socket_held_back);
             return Ok(());
         }

@@ -92,8 +92,7 @@ impl Losses {
         let no_socket = (stats.no_socket_held_back).saturating_sub(before.no_socket_held_back);
         let scanned = || {
             format!(
-                "drop records of SYNs without a listener: more than {DROPS_PER_SECOND} in a second on one CPU \
-                 ({OTHER_DROPS_PER_SECOND} outside the selection)"
+                "drop records of SYNs without a listener: more than {DROPS_PER_SECOND} in a second on one CPU"
             )
         };
         add(no_socket, &scanned, Missed::WithoutSocket);
