@@ -375,7 +375,8 @@ pub fn bounded_where_down() -> Result<()> {
     let free = TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", free.local_addr()?);
     drop(free);
-    let agent = agent(&lab, &url, &["--format", "none"])?;
+    // They end within half a second: the ring has room for all.
+    let agent = agent(&lab, &url, &["--format", "none", "--ring-size", "8M"])?;
     // What the run itself takes.
     refused(&lab, 2000)?;
     let before = status_kib(agent.pid(), "VmRSS")?;
