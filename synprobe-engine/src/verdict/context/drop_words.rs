@@ -189,8 +189,9 @@ impl Context {
     /// How the way of the answers to a peer differs from that of a SYN to this address, by the address's
     /// device; `None`: no difference is known.
     pub fn answers_elsewhere(&self, c: &Connection) -> Option<String> {
-        // The device itself was seen: no conclusion is needed.
-        if self.paths.came_by(c.netns, c.peer_addr).is_some() {
+        // The device itself was seen: no conclusion is needed. A SYN to another address may have come by another one.
+        let seen = self.paths.came_by(c.netns, c.peer_addr);
+        if seen.is_some_and(|(to, _)| to == c.local_addr) {
             return None;
         }
         let answer = self.forwarding.known(&answers_to(c))?;

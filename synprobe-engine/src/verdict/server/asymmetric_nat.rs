@@ -262,6 +262,16 @@ mod tests {
             judgement.remedy.as_deref(),
             Some("ip route get 10.0.0.9 from 10.0.0.1")
         );
+        // Its SYN to another address, which has another device, says nothing of this one.
+        let c = &silent.connection;
+        let seen_to = |to: &str| {
+            let mut context = answering(&silent, "dmz");
+            let to = to.parse().unwrap();
+            context.note_syn_path(c.netns, c.peer_addr, to, (2, ROUTER), T0);
+            verdict_of(&silent, context).0
+        };
+        assert_eq!(seen_to("10.0.0.77"), Some(VerdictKind::AsymmetricNat));
+        assert_eq!(seen_to("10.0.0.1"), Some(VerdictKind::PeerSilent));
         for device in ["eth0", "lo", "dummy0"] {
             let (verdict, _) = verdict_of(&silent, answering(&silent, device));
             assert_eq!(verdict, Some(VerdictKind::PeerSilent), "{device}");
