@@ -11,7 +11,7 @@ pub enum WriteError {
         /// Its bytes.
         len: usize,
     },
-    /// A header's meta is longer than [`MAX_META`].
+    /// A header's meta is longer than [`MAX_META`](super::MAX_META).
     #[error("a header of {len} bytes is too long to record")]
     MetaTooLong {
         /// Its bytes.

@@ -163,6 +163,12 @@ impl ListenerHistories {
         self.listeners.values()
     }
 
+    /// Those of a port in a namespace, at whichever address.
+    pub(super) fn of_port(&self, netns: u32, port: u16) -> impl Iterator<Item = &ListenerHistory> {
+        let range = (netns, port, [0; 16], 0)..=(netns, port, [u8::MAX; 16], u32::MAX);
+        self.listeners.range(range).map(|(_, h)| h)
+    }
+
     fn at(&self, netns: u32, port: u16, addr: [u8; 16]) -> Vec<&ListenerHistory> {
         let range = (netns, port, addr, 0)..=(netns, port, addr, u32::MAX);
         self.listeners.range(range).map(|(_, h)| h).collect()

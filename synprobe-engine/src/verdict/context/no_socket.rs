@@ -160,8 +160,7 @@ impl Context {
         netns: u32,
         port: u16,
     ) -> impl Iterator<Item = &ListenerHistory> {
-        self.listeners()
-            .filter(move |l| l.last.netns == netns && l.last.local_port == port)
+        self.histories.of_port(netns, port)
     }
 
     /// The ends of the selection at which a listener is missed.

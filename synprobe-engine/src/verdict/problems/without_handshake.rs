@@ -126,8 +126,8 @@ fn dropped_at(
 ) -> Problem {
     let first = drops[0];
     let listener = context
-        .listeners()
-        .find(|l| l.last.netns == first.netns && l.last.local_port == port)
+        .listeners_of_port(first.netns, port)
+        .next()
         .map(|l| &l.last);
     let netns_name = listener.and_then(|l| l.netns_name.clone());
     Problem {

@@ -57,9 +57,7 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
     ends.into_iter()
         .map(|((netns, addr, port), mut syns)| {
             syns.sort_by_key(|syn| (std::cmp::Reverse(syn.count), syn.peer));
-            let listener = context
-                .listeners()
-                .find(|l| l.last.netns == netns && l.last.local_port == port);
+            let listener = context.listeners_of_port(netns, port).next();
             let name = listener
                 .and_then(|l| l.last.netns_name.clone())
                 .or_else(|| context.netns_name(netns));
