@@ -15,4 +15,5 @@ mod seccomp;
 pub mod sockopts;
 pub mod sysctl;
 pub mod terminal;
+mod thread;
 pub mod workload;

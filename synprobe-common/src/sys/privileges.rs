@@ -7,8 +7,8 @@
 
 use std::io;
 
-use crate::sys::seccomp;
 pub use crate::sys::seccomp::StillNeeded;
+use crate::sys::{seccomp, thread};
 
 /// Bit of a capability (include/uapi/linux/capability.h): replaces [`DAC_READ_SEARCH`].
 pub const DAC_OVERRIDE: u32 = 1;
@@ -153,16 +153,11 @@ pub fn as_the_caller<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> 
 /// # Errors
 /// As for [`as_the_caller`].
 pub fn without_capabilities<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
-            give_up_all_here()?;
-            Ok(work())
-        })?;
-        match thread.join() {
-            Ok(done) => done,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let done = thread::on_its_own("caller", || {
+        give_up_all_here()?;
+        Ok(work())
+    });
+    done.flatten()
 }
 
 /// Sets exactly these; none is inheritable, so none is ambient.

@@ -26,7 +26,10 @@ use std::{
 pub use index::{NetnsIndex, Whereabouts};
 pub use scan::{Discovery, discover, pids};
 
-use crate::sys::clock::{add_thread_cpu, thread_cpu};
+use crate::sys::{
+    clock::{add_thread_cpu, thread_cpu},
+    thread,
+};
 
 /// Where `ip netns` keeps its names. `/var/run` is the same as `/run` on most hosts, not on all.
 pub(crate) const NAME_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -362,18 +365,9 @@ fn unknown_name(name: &str) -> NetnsError {
 
 /// Runs `work` on a scoped thread and passes its panic, if any, to the caller. Its CPU time counts as the caller's.
 fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".to_owned())
-            .spawn_scoped(scope, || (work(), thread_cpu()))?;
-        match thread.join() {
-            Ok((value, took)) => {
-                add_thread_cpu(took);
-                Ok(value)
-            }
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    let (value, took) = thread::on_its_own("netns", || (work(), thread_cpu()))?;
+    add_thread_cpu(took);
+    Ok(value)
 }
 
 /// Sets `lo` up in the calling thread's namespace: in a new one it is down.
