@@ -8,10 +8,10 @@ use std::{
 use super::{WatchError, run::Run, subscriber::Subscriber};
 use crate::{
     status::{RunStatus, StatusQueries, StatusRequest, StatusRequests},
-    sys::clock::monotonic_ns,
+    sys::clock::{monotonic_ns, thread_cpu},
 };
 
-/// A status may take this share of one core: it is used again for this many times as long as it took.
+/// A status may take this share of one core: it is used again for this many times the CPU time it took.
 const PAUSE: u32 = 50;
 /// And it is used again for no longer than this.
 const LONGEST: Duration = Duration::from_secs(15);
@@ -34,6 +34,11 @@ impl StatusAnswers {
             most_open,
             last: None,
         }
+    }
+
+    /// Other problems are open than those of the last status.
+    pub fn forget(&mut self) {
+        self.last = None;
     }
 
     /// The next request; never, if nobody asks.
@@ -59,10 +64,13 @@ impl Run {
             request.answer(Arc::clone(status));
             return Ok(());
         }
-        let began = Instant::now();
         if request.switches_recording {
             self.switch_recording()?;
         }
+        // To be taken in anyway: no part of what a status costs.
+        self.drain();
+        // CPU time: on a busy host it must not seem expensive.
+        let began = thread_cpu();
         let mut status = self.status()?;
         if request.judged > 0 {
             let judged = self.core.engine.open_so_far(status.at_ns, request.judged);
@@ -73,14 +81,14 @@ impl Run {
             Some(_) => LONGEST_WATCHED,
             None => LONGEST,
         };
-        let until = Instant::now() + (began.elapsed() * PAUSE).min(longest);
+        let took = thread_cpu().saturating_sub(began);
+        let until = Instant::now() + (took * PAUSE).min(longest);
         self.asked.last = Some((Arc::clone(&status), until));
         request.answer(status);
         Ok(())
     }
 
     fn status(&mut self) -> Result<RunStatus, WatchError> {
-        self.drain();
         if self.core.engine.is_quiet() {
             // Not by `Core::feed`: they make no lines, and a recording has the last ones.
             for input in self.completed()? {

@@ -64,20 +64,25 @@ impl Core {
         self.publish_lines(batches, how);
     }
 
-    /// Publishes the lines of a judgement. The recording of a problem that has opened is cut.
-    pub fn publish_judgement(&mut self) {
+    /// Publishes the lines of a judgement. The recording of a problem that has opened is cut. Returns whether one
+    /// has opened or closed.
+    pub fn publish_judgement(&mut self) -> bool {
         let batches = self.engine.take_lines();
-        if let Some(recorder) = &mut self.recorder {
-            // The worst one comes first.
-            for line in batches.iter().flat_map(|batch| &batch.lines) {
-                if let Body::Problem(p) = &line.body
-                    && p.life.state == ProblemState::Opened
-                {
-                    recorder.problem_opened(OpenedProblem::of(p));
-                }
+        let mut others = false;
+        // The worst one comes first.
+        for line in batches.iter().flat_map(|batch| &batch.lines) {
+            let Body::Problem(p) = &line.body else {
+                continue;
+            };
+            others |= p.life.state != ProblemState::Updated;
+            if p.life.state == ProblemState::Opened
+                && let Some(recorder) = &mut self.recorder
+            {
+                recorder.problem_opened(OpenedProblem::of(p));
             }
         }
         self.publish_lines(batches, Subscriber::publish);
+        others
     }
 
     fn publish_lines(&mut self, batches: Vec<Batch>, how: fn(&mut Subscriber, &Arc<Batch>)) {

@@ -16,7 +16,7 @@ use crate::{
     },
     model::{ConntrackReading, HandshakeCounters, HandshakeSettings},
     sys::{
-        clock::monotonic_ns,
+        clock::{monotonic_ns, thread_cpu},
         netns::{NetNs, NetnsIndex, Whereabouts},
     },
 };
@@ -24,7 +24,7 @@ use crate::{
 /// How long a counter file stays open after its last use.
 const OPEN: Duration = Duration::from_secs(10);
 
-/// The connection tracking of a namespace is read again after this many times the duration of the last reading:
+/// The connection tracking of a namespace is read again after this many times the CPU time of the last reading:
 /// with many CPUs it takes longer.
 const CONNTRACK_PAUSE: u32 = 50;
 
@@ -141,8 +141,9 @@ impl HostNames {
         if open.used < open.due {
             return None;
         }
+        let began = thread_cpu();
         let reading = open.reader.as_ref()?.read(true).ok();
-        open.due = open.used + open.used.elapsed() * CONNTRACK_PAUSE;
+        open.due = open.used + thread_cpu().saturating_sub(began) * CONNTRACK_PAUSE;
         reading
     }
 

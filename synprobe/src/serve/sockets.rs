@@ -9,14 +9,17 @@ use std::{
 
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 
-use crate::{diag::state_counts, sys::netns::NetNs};
+use crate::{
+    diag::state_counts,
+    sys::{clock::thread_cpu, netns::NetNs},
+};
 
 /// SocketCounts by the kernel's name of their state; `None`: they could not be read.
 pub(super) type ByState = BTreeMap<&'static str, u64>;
 
 /// They are read again after this time at the earliest.
 const FRESH: Duration = Duration::from_secs(5);
-/// The pause is this many times as long as reading took.
+/// The pause is this many times the CPU time that reading took.
 const PAUSE: u32 = 100;
 /// A scrape waits so long for a newer reading.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -51,8 +54,10 @@ impl SocketCounts {
         if state.under_way.is_none() && state.due.is_none_or(|due| due <= Instant::now()) {
             let only = self.only.clone();
             state.under_way = Some(tokio::task::spawn_blocking(move || {
-                let began = Instant::now();
-                (state_counts::by_state(only), began.elapsed())
+                // CPU time: on a busy host a reading must not seem expensive.
+                let began = thread_cpu();
+                let counts = state_counts::by_state(only);
+                (counts, thread_cpu().saturating_sub(began))
             }));
         }
         let patience = match state.last {

@@ -26,6 +26,8 @@ pub struct ProblemWindow {
     held: usize,
     /// Handshakes that are kept whole, and judged again each time. Those beyond are judged once, and summed.
     most_held: usize,
+    /// When it was judged last.
+    judged_ns: u64,
     /// The problems that are open.
     pub states: ProblemStates,
 }
@@ -38,6 +40,7 @@ impl ProblemWindow {
             steps: VecDeque::from([Step::default()]),
             held: 0,
             most_held: TableBounds::default().held_of_window,
+            judged_ns: 0,
             states: ProblemStates::new(length_ns, run),
         }
     }
@@ -67,7 +70,8 @@ impl ProblemWindow {
         unjudged.evidence.truncate(own);
         (unjudged.verdict, unjudged.remedy) = (None, None);
         unjudged.confidence = Confidence::Insufficient;
-        step.held.push((at_ns, unjudged));
+        // Known of since then only: where a record was read late, it would leave the window unjudged.
+        step.held.push((at_ns.max(self.judged_ns), unjudged));
         self.held += 1;
     }
 
@@ -91,8 +95,14 @@ impl ProblemWindow {
     }
 
     /// The problems of the window, worst first. `open`: handshakes in progress, as if they ended now.
-    pub fn problems(&self, at_ns: u64, open: Vec<Handshake>, context: &Context) -> Vec<Problem> {
+    pub fn problems(
+        &mut self,
+        at_ns: u64,
+        open: Vec<Handshake>,
+        context: &Context,
+    ) -> Vec<Problem> {
         let (groups, judged) = self.groups(at_ns, open, context);
+        self.judged_ns = at_ns;
         groups.problems(judged.iter(), context)
     }
 
@@ -103,7 +113,8 @@ impl ProblemWindow {
         open: Vec<Handshake>,
         context: &Context,
     ) -> (ProblemGroups, Vec<Handshake>) {
-        let cutoff_ns = at_ns.saturating_sub(self.length_ns);
+        // On a busy host judgements may lie further apart than a short window is long: each handshake is in one.
+        let cutoff_ns = at_ns.saturating_sub(self.length_ns).min(self.judged_ns);
         let mut groups = ProblemGroups::default();
         for step in &self.steps {
             groups.merge(&step.beyond);

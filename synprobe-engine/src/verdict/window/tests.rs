@@ -69,6 +69,29 @@ fn a_problem_lasts_as_long_as_its_facts_are_in_the_window_and_is_closed_a_window
 }
 
 #[test]
+fn each_handshake_is_in_one_judgement_at_least() {
+    let opened = |judge: &mut Judge, second| {
+        let lines = judged(judge, second..=second);
+        let states = lines.iter().map(|(_, p)| p.life.state);
+        assert_eq!(states.collect::<Vec<_>>(), [ProblemState::Opened]);
+    };
+    // The next judgement comes more than a window later.
+    let mut judge = judge_of_a_minute();
+    judged(&mut judge, 2..=2);
+    judge.pass(vec![silent(1, 5)]);
+    opened(&mut judge, 80);
+    // The record is read more than a window later.
+    let mut judge = judge_of_a_minute();
+    judged(&mut judge, 2..=80);
+    judge.pass(vec![silent(1, 5)]);
+    opened(&mut judge, 81);
+    assert_eq!(
+        judged(&mut judge, 82..=300).last().unwrap().1.life.state,
+        ProblemState::Closed
+    );
+}
+
+#[test]
 fn handshakes_are_judged_by_what_is_known_later() {
     // The first half-opens of a flood are those of silent peers; the last show what they are part of.
     let mut judge = judge_of_a_minute();
