@@ -18,6 +18,12 @@ pub fn duration(us: u64) -> String {
     }
 }
 
+/// `1 SYN`, `2 SYNs`.
+pub fn plural(n: impl Into<u64>, one: &str) -> String {
+    let n = n.into();
+    format!("{n} {one}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A size.
 pub fn bytes(bytes: u64) -> String {
     match bytes {

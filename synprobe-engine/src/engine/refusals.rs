@@ -12,7 +12,7 @@ use crate::{
         context::{
             Ends, NO_SOCKET, Packet, RefusedAnswer, RefusedSyn, SynAtExisting, SynWithoutSocket,
         },
-        run_in,
+        run_in, who_listens,
     },
 };
 
@@ -59,8 +59,8 @@ impl Engine {
         if !selected {
             return;
         }
-        let who = format!("ss -ltnp 'sport = :{}'", syn.local.port());
-        let remedy = run_in(context.netns_name(syn.netns).as_deref(), &who);
+        let name = context.netns_name(syn.netns);
+        let remedy = run_in(name.as_deref(), &who_listens(syn.local.port()));
         context.note_refused_syn(RefusedSyn {
             netns: syn.netns,
             local: Some(syn.local),

@@ -28,7 +28,7 @@ pub use arithmetic::Accounted;
 pub use context::Context;
 pub use judge::{Judge, Mode};
 pub use problems::ProblemGroups;
-pub use run_in::{enter, enter_of, run_in, tcp_flags};
+pub use run_in::{enter, enter_of, run_in, tcp_flags, who_listens};
 
 use synprobe_common::verdict_table;
 

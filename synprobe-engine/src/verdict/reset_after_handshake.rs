@@ -4,6 +4,7 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::EarlyResetSum,
     problems::{Found, contra, pro},
+    who_listens,
 };
 use crate::{
     model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},
@@ -225,13 +226,13 @@ fn of_client(sum: &EarlyResetSum, context: &Context) -> (Vec<Evidence>, String) 
             format!("{closed_there}; see the time-outs of NAT and firewalls on the path")
         }
         Some(l) => format!(
-            "see the log of whoever listens there, and its upstream: {}ss -ltnp 'sport = :{}'",
+            "see the log of whoever listens there, and its upstream: {}{}",
             l.in_its_netns(),
-            l.last.local_port
+            who_listens(l.last.local_port)
         ),
         None => format!(
-            "on the peer, see who listens, then its log and its upstream: ss -ltnp 'sport = :{port}'; \
-             {closed_there}"
+            "on the peer, see who listens, then its log and its upstream: {}; {closed_there}",
+            who_listens(port)
         ),
     };
     (facts, remedy)

@@ -61,6 +61,11 @@ pub fn run_in(name: Option<&str>, command: &str) -> String {
     enter(name) + command
 }
 
+/// Shows who listens on a port.
+pub fn who_listens(port: u16) -> String {
+    format!("ss -ltnp 'sport = :{port}'")
+}
+
 /// The flags of TCP in a capture filter: `tcp[…]` is of IPv4 alone (pcap-filter(7)). After a fixed IPv6 header the
 /// 14th byte of TCP has offset 53.
 pub fn tcp_flags(address: IpAddr) -> &'static str {

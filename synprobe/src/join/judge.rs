@@ -10,7 +10,10 @@ use super::{
     refusals::Refusals,
     segments::{Segments, Sent},
 };
-use crate::model::{Confidence, Evidence, OpenReason};
+use crate::{
+    model::{Confidence, Evidence, OpenReason},
+    util::format::plural,
+};
 
 /// The verdict of a connect that lost segments toward the server.
 pub const TOWARD_SERVER: &str = "lost-toward-server";
@@ -318,6 +321,5 @@ fn remedy(verdict: &str, client: &SideHandshake, servers: &[SideHandshake]) -> S
 
 /// Sent and arrived, in words.
 pub(super) fn counted(sent: Sent, what: &str) -> String {
-    let s = if sent.sent == 1 { "" } else { "s" };
-    format!("{} {what}{s} sent, {} arrived", sent.sent, sent.arrived)
+    format!("{} sent, {} arrived", plural(sent.sent, what), sent.arrived)
 }

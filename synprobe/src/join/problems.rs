@@ -9,7 +9,10 @@ use std::{
 use serde::Serialize;
 
 use super::{judge::NOT_ENOUGH, pair::Pair};
-use crate::model::{Confidence, Evidence};
+use crate::{
+    model::{Confidence, Evidence},
+    util::format::plural,
+};
 
 /// Problems that are kept individually.
 const PROBLEMS: usize = 4096;
@@ -217,13 +220,17 @@ impl PairGroup {
             })
         };
         say(format!(
-            "{} of {total} connects to port {port} of {addr}",
-            self.pairs
+            "{} of {} to port {port} of {addr}",
+            self.pairs,
+            plural(total, "connect")
         ));
         if self.syns_sent > 0 && verdict != NOT_ENOUGH {
             say(format!(
-                "{} SYNs sent, {} arrived; {} SYN-ACKs sent, {} lost on the way back",
-                self.syns_sent, self.syns_arrived, self.syn_acks_sent, self.toward_client
+                "{} sent, {} arrived; {} sent, {} lost on the way back",
+                plural(self.syns_sent, "SYN"),
+                self.syns_arrived,
+                plural(self.syn_acks_sent, "SYN-ACK"),
+                self.toward_client
             ));
         }
         let mut reasons: Vec<(String, u64)> = self.reasons.into_iter().collect();

@@ -6,7 +6,7 @@ use super::{
     pair::{LostSegments, SegmentFate, SegmentKind, Transmission},
     segment_times::{ToClient, WAY_NS, us_since},
 };
-use crate::model::Confidence;
+use crate::{model::Confidence, util::format::plural};
 
 /// Two SYNs so close get one answer: a half-open limits them (`tcp_invalid_ratelimit`, 500 ms).
 const ANSWERED_ONCE_NS: i64 = 550_000_000;
@@ -362,13 +362,13 @@ impl Segments {
                 "the server refused SYNs of this address then: {what}"
             ));
         }
-        let s = if self.sent_syn_acks == 1 { "" } else { "s" };
         let got = match (self.established, self.lost_syn_acks) {
             (false, _) => "the client took none".to_owned(),
             (true, 0) => "the client took one".to_owned(),
             (true, _) => "the client took a later one".to_owned(),
         };
-        words.push(format!("{} SYN-ACK{s} sent, {got}", self.sent_syn_acks));
+        let sent = plural(self.sent_syn_acks, "SYN-ACK");
+        words.push(format!("{sent} sent, {got}"));
         words
     }
 

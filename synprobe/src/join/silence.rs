@@ -8,7 +8,10 @@ use super::{
     judge::{JoinContext, NOT_ENOUGH, TOWARD_SERVER, fact, own_of_client},
     pair::{LostSegments, Pair, PairKey, SegmentFate, SegmentKind, Transmission},
 };
-use crate::model::{Confidence, Outcome, Role};
+use crate::{
+    model::{Confidence, Outcome, Role},
+    util::format::plural,
+};
 
 /// A half-open sends its SYN-ACK again after a second: by then even a run that polls knows it, nanoseconds.
 const SHOWN_NS: i64 = 1_500_000_000;
@@ -22,9 +25,9 @@ pub(super) fn silent_server(
 ) -> Pair {
     let sent = 1 + client.retransmits;
     let mut pair = one_sided(key, &client, context);
-    let s = if sent == 1 { "" } else { "s" };
     pair.evidence.push(fact(format!(
-        "{sent} SYN{s} sent, and the server's file has no half-open of it"
+        "{} sent, and the server's file has no half-open of it",
+        plural(sent, "SYN")
     )));
     let answered = matches!(client.outcome, Outcome::Refused);
     if let Some(verdict) = own_of_client(&client).or(client.verdict.as_ref().filter(|_| answered)) {

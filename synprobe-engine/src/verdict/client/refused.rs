@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Confidence, Handshake, Outcome, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict},
+    verdict::{Context, Explanation, Finding, Verdict, who_listens},
 };
 
 /// `refused`
@@ -69,10 +69,9 @@ impl Verdict for Refused {
         }
         finding = finding.maybe_contra(unseen);
         if let Some(syn) = no_socket {
-            let who = format!("ss -ltnp 'sport = :{}'", syn.local.port());
             return Some(finding.remedy(format!(
                 "see who listens, and on which address: {}",
-                context.each_in(syn.netns, &who)
+                context.each_in(syn.netns, &who_listens(syn.local.port()))
             )));
         }
         let port = h.connection.peer_port.unwrap_or(0);

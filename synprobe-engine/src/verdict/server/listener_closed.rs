@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, Role, VerdictKind},
-    verdict::{Context, CounterRise, Explanation, Finding, Verdict, enter_of},
+    verdict::{Context, CounterRise, Explanation, Finding, Verdict, enter_of, who_listens},
 };
 
 /// `listener-closed`
@@ -76,9 +76,10 @@ pub(in crate::verdict) fn remedy(port: Option<u16>, others_listen: bool, enter: 
     match others_listen {
         true => format!("{enter}sysctl -w net.ipv4.tcp_migrate_req=1"),
         false => format!(
-            "see who listens now: {enter}ss -ltnp 'sport = :{port}'; where the new listener is there before the \
+            "see who listens now: {enter}{}; where the new listener is there before the \
              old one is closed (SO_REUSEPORT), let it take half-opens over: {enter}sysctl -w \
-             net.ipv4.tcp_migrate_req=1; else hand the listening socket over at a restart"
+             net.ipv4.tcp_migrate_req=1; else hand the listening socket over at a restart",
+            who_listens(port)
         ),
     }
 }

@@ -29,7 +29,7 @@ pub(super) use synack_lost::SynackLost;
 
 use crate::{
     model::{Handshake, Outcome, Role},
-    verdict::enter_of,
+    verdict::{enter_of, who_listens},
 };
 
 /// What is not seen of a discarded ACK.
@@ -41,9 +41,8 @@ fn unfinished(h: &Handshake) -> bool {
     h.connection.role == Role::Server && h.outcome != Outcome::Established
 }
 
-/// `ss -ltn 'sport = :8080'` for the port of a half-open.
+/// Shows who listens on the port of a half-open.
 fn ss_listener(h: &Handshake) -> String {
     let port = h.connection.local_port.unwrap_or(0);
-    let run = enter_of(&h.connection);
-    format!("{run}ss -ltnp 'sport = :{port}'")
+    enter_of(&h.connection) + &who_listens(port)
 }

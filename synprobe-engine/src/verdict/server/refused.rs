@@ -8,7 +8,7 @@ use crate::{
         Context,
         context::{Ends, ListenerHistory, NoSocketSum},
         problems::{Found, contra, pro},
-        run_in,
+        run_in, who_listens,
     },
 };
 
@@ -41,7 +41,7 @@ fn problem(sum: &NoSocketSum, count: u64, context: &Context) -> Problem {
     let (peers, peers_more) = sum.peers.most();
     let name = context.netns_name(sum.netns);
     let port = sum.local.port();
-    let which = run_in(name.as_deref(), &format!("ss -ltnp 'sport = :{port}'"));
+    let which = run_in(name.as_deref(), &who_listens(port));
     Problem {
         rank: 0,
         verdict: Some(VerdictKind::Refused),
