@@ -6,7 +6,11 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{DroppedPacket, Ends, Packet, StuckConnection},
     enter_of,
-    problems::{Caller, Callers, Found, PeerCounts, contra, pro},
+    parts::{
+        callers::{Caller, Callers},
+        found::{Found, contra, pro},
+        peer_counts::PeerCounts,
+    },
 };
 use crate::{
     model::{Confidence, Evidence, Handshake, Problem, Role, VerdictKind},

@@ -6,7 +6,8 @@ use super::{
     ALL, Context, ProblemGroups,
     context::Window,
     judgement::judge,
-    problems::{Found, merged, ranked, unexplained::unexplained},
+    parts::found::Found,
+    problems::{merged, ranked, unexplained::unexplained},
     undecided::is_undecided,
     window::ProblemWindow,
 };
@@ -180,7 +181,12 @@ impl Judge {
         };
         let all: Vec<Found> = of_handshakes.into_iter().chain(without).collect();
         let problems: Vec<&Problem> = all.iter().map(|f| &f.problem).collect();
-        self.unexplained = unexplained(&problems, self.undecided, &self.context, &self.groups);
+        self.unexplained = unexplained(
+            &problems,
+            self.undecided,
+            &self.context,
+            self.groups.explained(),
+        );
         let found = ranked(merged(all));
         let listeners = listeners(&found, &self.context);
         let at_the_end = |body| Line {

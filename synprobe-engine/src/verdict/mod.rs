@@ -16,6 +16,7 @@ mod judge;
 mod judgement;
 #[cfg(test)]
 mod linear;
+mod parts;
 mod problem_states;
 mod problems;
 mod reset_after_handshake;

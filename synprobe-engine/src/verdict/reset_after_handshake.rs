@@ -3,7 +3,7 @@
 use super::{
     Context, Explanation, Finding, Verdict,
     context::EarlyResetSum,
-    problems::{Found, contra, pro},
+    parts::found::{Found, contra, pro},
     who_listens,
 };
 use crate::{

@@ -8,7 +8,7 @@ use std::{
 use super::{Context, Ends};
 use crate::{
     model::{Connection, ConnectionReset, Handshake, Outcome, Role},
-    verdict::problems::peers::PeerCounts,
+    verdict::parts::peer_counts::PeerCounts,
 };
 
 /// Places that are counted individually; more are not counted.

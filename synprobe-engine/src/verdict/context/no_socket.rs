@@ -7,7 +7,7 @@ use super::{Context, ListenerHistory, RefusedSyn};
 use crate::{
     model::{Handshake, Role},
     util::bounded::Bounded,
-    verdict::problems::PeerCounts,
+    verdict::parts::peer_counts::PeerCounts,
 };
 
 /// The kernel's name for the reason.

@@ -2,16 +2,23 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{
-    callers::Processes, facts::FactCounts, key::ProblemKey, one_cause::connection_hash,
-    peers::PeerCounts, pro,
-};
+use super::{facts::FactCounts, key::ProblemKey};
 use crate::{
     model::{
         Confidence, Evidence, Handshake, OpenReason, Outcome, Problem, Role, VerdictKind, Workload,
     },
     util::format,
-    verdict::{Context, context::Ends, find, times},
+    verdict::{
+        Context,
+        context::Ends,
+        find,
+        parts::{
+            callers::Processes,
+            found::{connection_hash, pro},
+            peer_counts::PeerCounts,
+        },
+        times,
+    },
 };
 
 /// How much groups keep, or may keep.

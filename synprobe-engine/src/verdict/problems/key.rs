@@ -1,7 +1,9 @@
 //! What makes two handshakes part of one problem.
 
-use super::callers::Caller;
-use crate::model::{Handshake, Role, VerdictKind};
+use crate::{
+    model::{Handshake, Role, VerdictKind},
+    verdict::parts::callers::Caller,
+};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,40 +3,38 @@
 //! A judged handshake in trouble is in the count of exactly one problem, however many there are. All sums are
 //! bounded; a problem states what its bounds left out.
 
-mod callers;
+#[cfg(test)]
+mod caller_tests;
+mod dropped;
+mod explained;
 mod facts;
 mod group;
 mod key;
+mod listeners;
 mod one_cause;
-pub(super) mod peers;
 mod refused_silently;
-mod router;
 #[cfg(test)]
 mod tests;
 pub(super) mod unexplained;
-mod without_handshake;
 
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
 };
 
+use explained::ExplainedClients;
 use group::{Group, Kept};
 use key::ProblemKey;
 
-pub(super) use callers::{Caller, Callers};
-pub(super) use one_cause::{Found, merged};
-pub(super) use peers::PeerCounts;
+pub(super) use one_cause::merged;
 
 use super::{
-    Context,
-    context::{DroppedPacket, Ends},
-    data_unacknowledged, find, reset_after_handshake,
+    Context, data_unacknowledged, find,
+    parts::{callers::Callers, found::Found},
+    reset_after_handshake,
     server::{accept_slow, existing_connection, refused},
 };
-use crate::model::{
-    Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind,
-};
+use crate::model::{Confidence, Handshake, Problem, Role, VerdictKind};
 
 /// Problems that are listed each. Beyond them the smaller half is summed by verdict and role: who makes problems of one
 /// connect each by the thousand hides nobody else's.
@@ -61,9 +59,6 @@ const FEW: Kept = Kept {
     whole: 0,
 };
 
-/// Clients remembered whose dropped SYNs a problem names.
-const EXPLAINED: usize = 65_536;
-
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct ProblemGroups {
@@ -71,16 +66,13 @@ pub struct ProblemGroups {
     /// In all of them together.
     kept: Kept,
     callers: Callers,
-    /// Clients of the problems whose SYNs this host may have dropped or refused: their ends, and their initial
-    /// sequence numbers.
-    explained: HashSet<Ends>,
-    explained_seqs: HashSet<u32>,
+    explained: ExplainedClients,
 }
 
 impl ProblemGroups {
     /// Adds a judged handshake that is in trouble.
     pub fn add(&mut self, h: &Handshake) {
-        self.explain(h);
+        self.explained.note(h);
         self.callers.note(&h.connection);
         let key = self.key_of(h);
         self.make_room(&key);
@@ -104,9 +96,7 @@ impl ProblemGroups {
             self.make_room(key);
             self.merge_group(key.clone(), group);
         }
-        let room = EXPLAINED.saturating_sub(self.explained.len());
-        self.explained.extend(other.explained.iter().take(room));
-        self.explained_seqs.extend(&other.explained_seqs);
+        self.explained.merge(&other.explained);
     }
 
     fn merge_group(&mut self, key: ProblemKey, group: &Group) {
@@ -222,15 +212,15 @@ impl ProblemGroups {
                 .map(|p| (p.netns, p.local_port))
                 .collect()
         };
-        let dropped = places(of_handshakes, VerdictKind::DroppedHere);
-        let mut problems = without_handshake::refused_at_the_door(self, context);
+        let with_drops = places(of_handshakes, VerdictKind::DroppedHere);
+        let mut problems = dropped::refused_at_the_door(&self.explained, context);
         problems.extend(existing_connection::problems(context));
         problems.extend(refused::problems(
-            &|seq| self.explained_seqs.contains(&seq),
+            &|seq| self.explained.has_seq(seq),
             context,
         ));
-        problems.extend(without_handshake::dropped_synacks(context, &dropped));
-        problems.extend(router::forwarded_synacks(self, context));
+        problems.extend(dropped::dropped_synacks(context, &with_drops));
+        problems.extend(dropped::forwarded_synacks(&self.explained, context));
         let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
         for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));
@@ -238,9 +228,7 @@ impl ProblemGroups {
             if l.was_full() && context.selects_listener(&l.last) && full.insert(place) {
                 let group = context.group_of(&l.last);
                 let worst = group.into_iter().max_by_key(|l| l.trouble()).unwrap_or(l);
-                problems.push(Found::alone(without_handshake::full_listener(
-                    worst, context,
-                )));
+                problems.push(Found::alone(listeners::full_listener(worst, context)));
             }
         }
         let mut closed = places(of_handshakes, VerdictKind::ListenerClosed);
@@ -248,7 +236,7 @@ impl ProblemGroups {
             let l = &of_close.listener;
             let place = (l.netns, Some(l.local_port));
             if !closed.contains(&place)
-                && let Some(problem) = without_handshake::closed_with_queue(of_close, context)
+                && let Some(problem) = listeners::closed_with_queue(of_close, context)
             {
                 closed.insert(place);
                 problems.push(Found::alone(problem));
@@ -258,7 +246,7 @@ impl ProblemGroups {
             let place = (l.last.netns, Some(l.last.local_port));
             if context.selects_listener(&l.last)
                 && !closed.contains(&place)
-                && let Some(problem) = without_handshake::closed_listener(l, context)
+                && let Some(problem) = listeners::closed_listener(l, context)
             {
                 closed.insert(place);
                 problems.push(Found::alone(problem));
@@ -266,7 +254,7 @@ impl ProblemGroups {
         }
         let silent = refused_silently::refused_silently(context, |counted, netns| {
             let others = of_handshakes.iter().chain(&problems).map(|f| &f.problem);
-            unexplained::explained(others, counted, netns)
+            explained::explained(others, counted, netns)
         });
         full.extend(silent.iter().filter_map(|p| {
             let is_full = p.verdict == Some(VerdictKind::AcceptQueueFull);
@@ -281,24 +269,9 @@ impl ProblemGroups {
         problems
     }
 
-    /// Whether a dropped SYN is one of a client whose problem names the drop: it is counted there.
-    fn explains(&self, d: &DroppedPacket) -> bool {
-        let seq = d
-            .syn_seq
-            .is_some_and(|seq| self.explained_seqs.contains(&seq));
-        seq || self.explained.contains(&d.ends())
-    }
-
-    fn explain(&mut self, h: &Handshake) {
-        let dropped =
-            h.verdict == Some(VerdictKind::DroppedHere) && h.connection.role == Role::Client;
-        if !dropped && !refused::is_clients_end(h) {
-            return;
-        }
-        if self.explained.len() < EXPLAINED {
-            self.explained.extend(Ends::of(&h.connection));
-            self.explained_seqs.extend(h.facts.syn_seq);
-        }
+    /// What they explain of what no handshake shows.
+    pub(super) fn explained(&self) -> &ExplainedClients {
+        &self.explained
     }
 }
 
@@ -318,39 +291,6 @@ pub(super) fn ranked(mut problems: Vec<Problem>) -> Vec<Problem> {
     problems
 }
 
-/// A problem of a listener itself, likely: no handshake and no packet shows it.
-pub(super) fn of_listener(
-    l: &Listener,
-    verdict: VerdictKind,
-    handshakes: u64,
-    evidence: Vec<Evidence>,
-    remedy: String,
-) -> Problem {
-    Problem {
-        rank: 0,
-        verdict: Some(verdict),
-        confidence: Confidence::Likely,
-        role: ProblemRole::Server,
-        forward: None,
-        netns: l.netns,
-        netns_name: l.netns_name.clone(),
-        local_addr: Some(l.local_addr),
-        local_port: Some(l.local_port),
-        peer_port: None,
-        pid: l.pid,
-        comm: l.comm.clone(),
-        workload: l.workload.clone(),
-        handshakes,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
-        evidence,
-        remedy: Some(remedy),
-        effects: Vec::new(),
-        life: Default::default(),
-    }
-}
-
 /// How bad it is: how many it concerns, half as much where it is only likely.
 fn weight(p: &Problem) -> u64 {
     let sure = if p.confidence == Confidence::Certain {
@@ -364,18 +304,4 @@ fn weight(p: &Problem) -> u64 {
         Some(VerdictKind::SlowPeer | VerdictKind::SynLostThenOk | VerdictKind::FlashCrowd)
     );
     p.handshakes * sure * if late { 1 } else { 4 }
-}
-
-pub(super) fn contra(fact: String) -> Evidence {
-    Evidence {
-        fact,
-        supports: false,
-    }
-}
-
-pub(super) fn pro(fact: String) -> Evidence {
-    Evidence {
-        fact,
-        supports: true,
-    }
 }

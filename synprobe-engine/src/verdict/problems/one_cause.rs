@@ -5,50 +5,16 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    collections::{BTreeMap, HashMap},
 };
 
 use crate::{
     model::{Confidence, Problem, ProblemEffect, ProblemRole, Role, VerdictKind},
-    verdict::context::Ends,
+    verdict::parts::found::Found,
 };
 
 /// Of a problem's connections, this share must be another's for it to be an effect, percent.
 const SHARE: usize = 90;
-
-/// A connection, whichever end names it.
-pub(super) fn connection_hash(ends: &Ends) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(ends)
-}
-
-/// A problem, and what ties it to others.
-pub(in crate::verdict) struct Found {
-    pub problem: Problem,
-    /// Its connections, by [`connection_hash`].
-    pub connections: HashSet<u64>,
-    /// The listener that its clients called, where that is on this host: namespace and port.
-    pub called: Option<(u32, u16)>,
-}
-
-impl Found {
-    /// A problem of the connections with these ends.
-    pub fn of(problem: Problem, ends: impl IntoIterator<Item = Ends>) -> Self {
-        Self {
-            problem,
-            connections: ends
-                .into_iter()
-                .map(|ends| connection_hash(&ends))
-                .collect(),
-            called: None,
-        }
-    }
-
-    /// A problem whose connections are not known.
-    pub fn alone(problem: Problem) -> Self {
-        Self::of(problem, [])
-    }
-}
 
 /// How strong the evidence of a cause is; the strongest comes first.
 fn strength(p: &Problem) -> impl Ord + use<> {

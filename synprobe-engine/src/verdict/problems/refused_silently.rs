@@ -1,12 +1,12 @@
 //! Problems that counters alone show: SYNs that a listener refused without a half-open and without an event.
 
-use super::{contra, of_listener, pro};
 use crate::{
     model::{Confidence, Evidence, LimitedBy, Problem, Role, VerdictKind},
     verdict::{
         Context, CounterRise,
         client::no_route_back::{FEW, no_routes_fact, other_packets, refused_fact},
         context::ListenerHistory,
+        parts::found::{contra, of_listener, pro},
     },
 };
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::{
     filter::Selection,
-    model::{Body, Line, OpenReason, Outcome, Role},
-    verdict::{Judge, Mode, context::Packet, fixtures::*},
+    model::{Body, Line, OpenReason, Outcome, ProblemRole, Role},
+    verdict::{Judge, Mode, context::Packet, fixtures::*, parts::found::pro},
 };
 
 /// What is said at the end of a run that had these handshakes.
@@ -204,7 +204,7 @@ fn what_a_bridge_discards_is_likely_its_clients_cause_and_no_problem_of_its_own(
             .problems([].into_iter(), &context)
             .is_empty()
     );
-    assert!(unexplained::unexplained(&[], 0, &context, &ProblemGroups::default()).is_empty());
+    assert!(unexplained::unexplained(&[], 0, &context, &ExplainedClients::default()).is_empty());
     assert_eq!(
         verdict_of(&h, context),
         (Some(VerdictKind::DroppedHere), Confidence::Likely)

@@ -1,12 +1,11 @@
 //! What the run saw and no problem explains. Where this is empty, and only there, nothing wrong was found.
 
-use super::ProblemGroups;
+use super::explained::{ExplainedClients, explained};
 use crate::{
     model::{Problem, Role},
     verdict::{
         Context, CounterRise,
         context::{DroppedPacket, ListenerHistory, Packet},
-        find,
     },
 };
 
@@ -19,7 +18,7 @@ pub(in crate::verdict) fn unexplained(
     problems: &[&Problem],
     undecided: u64,
     context: &Context,
-    groups: &ProblemGroups,
+    clients: &ExplainedClients,
 ) -> Vec<String> {
     let mut found = Vec::new();
     // Beside a cause that was found, `diagnose` and the handshakes' own lines say that they have no verdict.
@@ -38,22 +37,8 @@ pub(in crate::verdict) fn unexplained(
         }
         found.extend(closed(problems, context));
     }
-    found.extend(drops(problems, context, groups));
+    found.extend(drops(problems, context, clients));
     found
-}
-
-/// Whether a problem explains what the counters of a namespace show.
-pub(super) fn explained<'p>(
-    mut problems: impl Iterator<Item = &'p Problem>,
-    counted: CounterRise,
-    netns: u32,
-) -> bool {
-    problems.any(|p| {
-        // Client verdicts name the namespace of the client.
-        let here = p.netns == netns || p.role == Role::Client;
-        let verdict = p.verdict.and_then(find);
-        here && verdict.is_some_and(|v| v.explains().contains(&counted))
-    })
 }
 
 /// Counters of a namespace that rose.
@@ -167,7 +152,7 @@ fn place(name: &str) -> String {
 }
 
 /// Packets of handshakes that this host dropped, at ports without a problem.
-fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Vec<String> {
+fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -> Vec<String> {
     let explained = |d: &&DroppedPacket| {
         let ports = [Some(d.from.port()), Some(d.to.port())];
         problems.iter().any(|p| {
@@ -179,7 +164,7 @@ fn drops(problems: &[&Problem], context: &Context, groups: &ProblemGroups) -> Ve
     let mut kinds = std::collections::BTreeMap::<_, (u64, u64)>::new();
     for d in context.dropped_packets() {
         // NAT may have changed the ports: then its client's problem has it.
-        if d.packet == Packet::Rst || d.may_be_a_copy() || explained(&d) || groups.explains(d) {
+        if d.packet == Packet::Rst || d.may_be_a_copy() || explained(&d) || clients.has(d) {
             continue;
         }
         let kind = (d.packet, d.incoming, &*d.words, d.cause(), d.netns);
@@ -238,7 +223,7 @@ mod tests {
 
     #[test]
     fn each_counter_that_rose_is_named_with_its_number() {
-        assert!(unexplained(&[], 0, &moved(|_| ()), &ProblemGroups::default()).is_empty());
+        assert!(unexplained(&[], 0, &moved(|_| ()), &ExplainedClients::default()).is_empty());
         for (change, words) in [
             (
                 (|c| c.listen_overflows = Some(869)) as fn(&mut ListenCounters),
@@ -257,7 +242,7 @@ mod tests {
                 "SyncookiesSent of the host's namespace rose by 11",
             ),
         ] {
-            let found = unexplained(&[], 0, &moved(change), &ProblemGroups::default());
+            let found = unexplained(&[], 0, &moved(change), &ExplainedClients::default());
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].starts_with(words), "{found:?}");
         }
@@ -268,7 +253,7 @@ mod tests {
         let mut context = Context::default();
         let h = half_open(crate::model::Outcome::Open);
         context.note_drop(discard(&h, Packet::Ack, 3));
-        let found = unexplained(&[], 1, &context, &ProblemGroups::default());
+        let found = unexplained(&[], 1, &context, &ExplainedClients::default());
         assert!(
             found[0].starts_with("1 handshake did not complete"),
             "{found:?}"
@@ -280,6 +265,6 @@ mod tests {
         // A dropped RST holds nothing up.
         let mut context = Context::default();
         context.note_drop(discard(&h, Packet::Rst, 3));
-        assert!(unexplained(&[], 0, &context, &ProblemGroups::default()).is_empty());
+        assert!(unexplained(&[], 0, &context, &ExplainedClients::default()).is_empty());
     }
 }

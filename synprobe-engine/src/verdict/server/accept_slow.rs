@@ -8,7 +8,7 @@ use crate::{
     verdict::{
         Context, Explanation, Finding, Verdict,
         context::{LONG_US, ListenerHistory, PortWaits},
-        problems::{contra, of_listener, pro},
+        parts::found::{contra, of_listener, pro},
     },
 };
 

@@ -10,7 +10,10 @@ use crate::{
     verdict::{
         Context, Explanation, Finding, Verdict,
         context::{Ends, SynAtExisting, times},
-        problems::{Found, PeerCounts, pro},
+        parts::{
+            found::{Found, pro},
+            peer_counts::PeerCounts,
+        },
     },
 };
 

@@ -7,7 +7,7 @@ use crate::{
     verdict::{
         Context,
         context::{Ends, ListenerHistory, NoSocketSum},
-        problems::{Found, contra, pro},
+        parts::found::{Found, contra, pro},
         run_in, who_listens,
     },
 };

@@ -1,0 +1,5 @@
+//! What problems are made of, whoever finds them.
+
+pub(super) mod callers;
+pub(super) mod found;
+pub(super) mod peer_counts;
