@@ -8,9 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    net::{family, index},
     ns::Ns,
-    rtnl::{Netlink, NetlinkRequest, octets},
+    rtnl::{Netlink, NetlinkRequest, family, index, octets},
 };
 
 /// Until then the kernel has made the local route of an IPv6 address.

@@ -10,7 +10,6 @@
 //! ```
 
 use std::{
-    ffi::CString,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
@@ -22,7 +21,7 @@ use anyhow::{Context, Result};
 use crate::{
     address::add_address,
     ns::Ns,
-    rtnl::{Netlink, NetlinkRequest, link_header, octets},
+    rtnl::{Netlink, NetlinkRequest, family, index, link_header, octets},
 };
 
 /// The interface's name in both namespaces.
@@ -144,15 +143,6 @@ pub fn prepare(ns: &Ns) -> Result<()> {
         ns.try_sysctl(key, value)?;
     }
     Ok(())
-}
-
-pub(super) fn index(name: &str) -> Result<u32> {
-    let name = CString::new(name)?;
-    // SAFETY: the name is a live NUL-terminated string.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()).context("looking up the lab's interface"),
-        index => Ok(index),
-    }
 }
 
 /// A link between two namespaces, without addresses.
@@ -370,11 +360,4 @@ pub fn add_route(ns: &Ns, to: (IpAddr, u8), route: RouteTarget) -> Result<()> {
 /// False where the kernel was started without IPv6. The IPv4 scenarios work there.
 pub fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(false)
-}
-
-pub(super) fn family(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => libc::AF_INET as u8,
-        IpAddr::V6(_) => libc::AF_INET6 as u8,
-    }
 }

@@ -1,6 +1,7 @@
 //! The part of netlink that the lab needs for namespaces, links and rules.
 
 use std::{
+    ffi::CString,
     io,
     net::IpAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -247,6 +248,24 @@ impl Netlink {
         }
         buffer.truncate(got as usize);
         Ok(buffer)
+    }
+}
+
+/// The address family of an address, as netlink has it.
+pub fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+/// The number of a device of the calling thread's namespace.
+pub fn index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: the name is a live NUL-terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
     }
 }
 

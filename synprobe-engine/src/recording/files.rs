@@ -11,12 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::folder::segment_name;
-
-/// Mode of every file: a recording names peers, processes and commands.
-pub(super) const FILE_MODE: u32 = 0o600;
-/// Mode of the folder of a rolling recording.
-pub(super) const FOLDER_MODE: u32 = 0o700;
+use super::folder::{FILE_MODE, segment_name};
 
 /// Why a file was not created.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    EXTENSION,
-    files::{FILE_MODE, FOLDER_MODE},
-};
+use super::EXTENSION;
 
+/// Mode of every file: a recording names peers, processes and commands.
+pub(super) const FILE_MODE: u32 = 0o600;
+/// Mode of the folder of a rolling recording.
+const FOLDER_MODE: u32 = 0o700;
 /// The lock file's name. It holds the recorder's process id.
 const LOCK: &str = "lock";
 /// A segment's name: when it was begun, UTC. Names sort by time.

@@ -11,8 +11,7 @@ use std::{
 use super::{
     icmp::{self, Icmp},
     order::STAGGER,
-    path::{PathInfo, RouteLookup},
-    redirect::RedirectInfo,
+    path::{PathInfo, RedirectInfo, RouteLookup},
 };
 use crate::sys::{
     clock::monotonic_ns,

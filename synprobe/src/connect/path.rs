@@ -8,9 +8,11 @@ use std::{
 use super::{resolve::interface_name, rewritten};
 use crate::{
     diag::{
-        route::{RouteInfo, RouteKind, Routes},
+        route::Routes,
+        route_info::{RouteInfo, RouteKind},
         sock_diag::SockDiag,
     },
+    model::RedirectedBy,
     sys::netns::NetNs,
 };
 
@@ -25,6 +27,21 @@ pub struct PathInfo {
     pub source: Option<IpAddr>,
     /// Why there is no usable route, in words.
     pub nowhere: Option<&'static str>,
+}
+
+/// Where a connection goes in place of the address called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectInfo {
+    /// The real destination.
+    pub to: SocketAddr,
+    /// What sends it there.
+    pub by: RedirectedBy,
+    /// The device by which it leaves.
+    pub interface: Option<String>,
+    /// Who listens there, where that is in the same namespace: pid and command.
+    pub owner: Option<(u32, String)>,
+    /// Its accept queue and the queue's limit.
+    pub accept_queue: Option<(u32, u32)>,
 }
 
 /// Looks up routes, and the destinations of sockets, in one namespace.

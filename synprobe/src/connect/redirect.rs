@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 
 use synprobe_ebpf::event::Flow;
 
-use super::{attempt::AttemptResult, path::RouteLookup};
+use super::{
+    attempt::AttemptResult,
+    path::{RedirectInfo, RouteLookup},
+};
 use crate::{
     diag::{listener_table::read_listeners, nat, sock_diag::SockDiag},
     filter::PortSet,
@@ -13,21 +16,6 @@ use crate::{
     sys::netns::NetNs,
     util::addresses::mapped,
 };
-
-/// Where a connection goes in place of the address called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedirectInfo {
-    /// The real destination.
-    pub to: SocketAddr,
-    /// What sends it there.
-    pub by: RedirectedBy,
-    /// The device by which it leaves.
-    pub interface: Option<String>,
-    /// Who listens there, where that is in the same namespace: pid and command.
-    pub owner: Option<(u32, String)>,
-    /// Its accept queue and the queue's limit.
-    pub accept_queue: Option<(u32, u32)>,
-}
 
 /// Looks up every attempt that has a local port. To be called in the namespace of the attempts.
 pub fn look_up(tried: &mut [AttemptResult], netns: &NetNs, routes: &mut RouteLookup) {

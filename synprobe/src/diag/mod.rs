@@ -23,6 +23,7 @@ mod netlink;
 mod netlink_socket;
 pub mod owner_state;
 pub mod route;
+pub mod route_info;
 mod route_messages;
 pub mod rules;
 pub mod sock_diag;

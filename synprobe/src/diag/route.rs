@@ -13,57 +13,13 @@ use super::{
         NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkMessages,
     },
     netlink_socket::{invalid, open_netlink, receive},
+    route_info::{RouteInfo, RouteKind},
     route_messages::{
         IFADDRMSG, IFINFOMSG, NDMSG, RTMSG, family, has_address, nowhere, octets, parse_link,
         parse_neighbour, parse_route, request, word,
     },
 };
 use crate::sys::netns::NetNs;
-
-/// The route to an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteInfo {
-    /// The type of the route.
-    pub kind: RouteKind,
-    /// Index of the outgoing device; 0: none.
-    pub ifindex: u32,
-    /// Its name.
-    pub interface: Option<String>,
-    /// The router; `None`: the address is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The source address that the kernel prefers.
-    pub source: Option<IpAddr>,
-}
-
-/// `rtm_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteKind {
-    /// To a router or a neighbour.
-    Unicast,
-    /// To this host itself.
-    Local,
-    /// Dropped silently.
-    Blackhole,
-    /// Answered with ICMP host unreachable.
-    Unreachable,
-    /// Answered with ICMP administratively prohibited.
-    Prohibit,
-    /// Broadcast, multicast, NAT and others.
-    Other(u8),
-}
-
-impl RouteKind {
-    pub(super) fn of(number: u8) -> Self {
-        match number {
-            libc::RTN_UNICAST => Self::Unicast,
-            libc::RTN_LOCAL => Self::Local,
-            libc::RTN_BLACKHOLE => Self::Blackhole,
-            libc::RTN_UNREACHABLE => Self::Unreachable,
-            libc::RTN_PROHIBIT => Self::Prohibit,
-            other => Self::Other(other),
-        }
-    }
-}
 
 /// A NETLINK_ROUTE socket bound to one namespace; usable from any thread.
 #[derive(Debug)]

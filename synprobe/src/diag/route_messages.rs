@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     netlink::{HEADER, NetlinkAttributes},
-    route::{RouteInfo, RouteKind},
+    route_info::{RouteInfo, RouteKind},
 };
 
 /// `struct rtmsg`.

@@ -8,7 +8,8 @@ use std::{
 
 use crate::diag::{
     icmp::{Buffer, IcmpError, IcmpErrors},
-    route::{RouteKind, Routes},
+    route::Routes,
+    route_info::RouteKind,
 };
 use synprobe_lab::{
     CLIENT_MAC, INTERFACE, Lab, RawSender, SocketFamily, find,

@@ -12,7 +12,8 @@ use crate::{
     diag::{
         inet_diag_msg::{Row, mask},
         nat,
-        route::{RouteInfo, RouteKind, Routes},
+        route::Routes,
+        route_info::{RouteInfo, RouteKind},
         sock_diag::Query,
     },
     model::{DestinationQuestion, Hop, PathQuestion, ReturnPath, RouteAnswer, RouteQuestion},

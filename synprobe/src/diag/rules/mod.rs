@@ -11,6 +11,7 @@ mod nft_compare;
 mod nft_expr;
 mod nft_key;
 mod nft_maps;
+mod nft_registers;
 mod nft_sets;
 mod nft_socket;
 mod nft_text;

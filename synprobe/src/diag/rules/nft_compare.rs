@@ -1,8 +1,9 @@
 //! Comparisons and look-ups of nf_tables: what a rule demands of the value in a register.
 
 use super::{
-    nft_expr::{REGISTER_LEN, RegisterValue, RuleParser, data, register},
+    nft_expr::{RuleParser, data, register},
     nft_key::Key,
+    nft_registers::{REGISTER_LEN, RegisterValue},
     nft_sets::SetLookup,
     nft_socket::{number, string},
     nft_text, xt_conditions,
@@ -20,11 +21,11 @@ impl RuleParser<'_> {
             self.condition(FilterMatch::Unknown, "[cmp]".to_owned());
             return;
         };
-        let key = self.key(register(all, 1), value.len());
+        let key = Key::read(&self.registers, register(all, 1), value.len());
         if key.is_concatenation() {
             return self.compare_all(&key, how, value);
         }
-        match self.value(register(all, 1)) {
+        match self.registers.value(register(all, 1)) {
             RegisterValue::Field(field, mut mask) if mask.len() >= value.len() => {
                 mask.truncate(value.len());
                 let words = nft_text::comparison(self.family, field, &mask, how, value);
@@ -97,7 +98,7 @@ impl RuleParser<'_> {
     pub(super) fn range(&mut self, all: &[u8]) {
         const NOT: u32 = 1;
         let (from, to) = (data(all, 3), data(all, 4));
-        let RegisterValue::Field(field, mut mask) = self.value(register(all, 1)) else {
+        let RegisterValue::Field(field, mut mask) = self.registers.value(register(all, 1)) else {
             return self.condition(FilterMatch::Unknown, "[range]".to_owned());
         };
         if from.len() != to.len() || mask.len() < from.len() {
@@ -129,8 +130,8 @@ impl RuleParser<'_> {
         let is_not = number(all, 5).unwrap_or(0) & INVERTED != 0;
         let not = if is_not { "!= " } else { "" };
         let first = register(all, 2);
-        let len = (self.key_len)(&set).or_else(|| self.value(first).len());
-        let key = self.key(first, len.unwrap_or(REGISTER_LEN));
+        let len = (self.key_len)(&set).or_else(|| self.registers.value(first).len());
+        let key = Key::read(&self.registers, first, len.unwrap_or(REGISTER_LEN));
         let name = key.name(self.family);
         if let Some(to) = number(all, 3) {
             // A map. Register 0 is the verdict.
@@ -140,7 +141,7 @@ impl RuleParser<'_> {
                     self.rule.map = Some((set, key));
                 }
                 _ => {
-                    self.set(register(all, 3), RegisterValue::Unknown);
+                    self.registers.set(register(all, 3), RegisterValue::Unknown);
                     self.condition(FilterMatch::Unknown, format!("{name} map @{set}"));
                 }
             }

@@ -1,9 +1,8 @@
 //! One rule of nf_tables: its expressions, evaluated on registers as the kernel does, become conditions.
 
-use std::collections::HashMap;
-
 use super::{
     nft_key::Key,
+    nft_registers::{RegisterValue, Registers},
     nft_sets::SetLookup,
     nft_socket::{attr, number, number64, string},
     nft_text, xt_conditions,
@@ -12,12 +11,6 @@ use crate::model::{FilterAction, FilterMatch, PacketField};
 
 /// `NFT_REG32_00`: registers of four bytes. Those before are of sixteen.
 const REG32_00: u32 = 8;
-/// `NFT_REG32_SIZE`.
-pub(super) const REGISTER_LEN: usize = 4;
-/// Registers that a value of unknown length may take: those of a `NFT_REG_SIZE`.
-const MOST_REGISTERS: u32 = 4;
-/// `IFNAMSIZ`.
-const DEVICE_NAME_LEN: usize = 16;
 /// Targets of x_tables (`NFT_COMPAT`) that end the chain and do not drop.
 const ENDING: [&str; 6] = [
     "SNAT",
@@ -50,39 +43,6 @@ const HARMLESS: [&str; 19] = [
     "TCPOPTSTRIP",
 ];
 
-/// What a register holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RegisterValue {
-    /// A part of the packet, under a mask.
-    Field(PacketField, Vec<u8>),
-    /// A device's name: of the one by which the packet came, or by which it leaves.
-    Device(bool),
-    /// `ct state`, under a mask.
-    CtState(Option<u32>),
-    /// Something with that name, which a record does not have, and its bytes where they are known.
-    Undecided(String, Option<usize>),
-    Unknown,
-}
-
-impl RegisterValue {
-    /// Its bytes; `None`: not known.
-    pub fn len(&self) -> Option<usize> {
-        match self {
-            Self::Field(_, mask) => Some(mask.len()),
-            Self::Device(_) => Some(DEVICE_NAME_LEN),
-            Self::CtState(_) => Some(4),
-            Self::Undecided(_, len) => *len,
-            Self::Unknown => None,
-        }
-    }
-
-    /// Registers that it takes; `unknown`: where its length is not known.
-    fn registers(&self, unknown: u32) -> u32 {
-        let of = |len: usize| len.div_ceil(REGISTER_LEN).max(1) as u32;
-        self.len().map_or(unknown, of)
-    }
-}
-
 /// A rule, as it is understood.
 pub(super) struct ParsedRule {
     pub matches: Vec<FilterMatch>,
@@ -97,7 +57,7 @@ pub(super) struct ParsedRule {
 }
 
 pub(super) struct RuleParser<'a> {
-    pub registers: HashMap<u32, RegisterValue>,
+    pub registers: Registers,
     words: Vec<String>,
     pub rule: ParsedRule,
     pub family: u8,
@@ -113,7 +73,7 @@ pub(super) fn parse_rule<'a>(
 ) -> ParsedRule {
     let mut parser = RuleParser {
         key_len,
-        registers: HashMap::new(),
+        registers: Registers::default(),
         words: Vec::new(),
         rule: ParsedRule {
             matches: Vec::new(),
@@ -154,23 +114,7 @@ impl RuleParser<'_> {
     }
 
     fn load(&mut self, data: &[u8], value: RegisterValue) {
-        self.set(register(data, 1), value);
-    }
-
-    /// Puts a value in place of all that it overwrites, in whole or in part.
-    pub fn set(&mut self, first: u32, value: RegisterValue) {
-        let end = first.saturating_add(value.registers(MOST_REGISTERS));
-        let is_before = |at: u32, old: &RegisterValue| at.saturating_add(old.registers(1)) <= first;
-        self.registers
-            .retain(|at, old| *at >= end || is_before(*at, old));
-        self.registers.insert(first, value);
-    }
-
-    pub fn value(&self, number: u32) -> RegisterValue {
-        self.registers
-            .get(&number)
-            .cloned()
-            .unwrap_or(RegisterValue::Unknown)
+        self.registers.set(register(data, 1), value);
     }
 
     pub fn condition(&mut self, condition: FilterMatch, words: String) {
@@ -232,7 +176,8 @@ impl RuleParser<'_> {
             "fib" | "socket" | "osf" | "rt" | "exthdr" | "hash" | "numgen" | "xfrm" | "tunnel"
             | "byteorder" => {
                 let to = if name == "byteorder" { 2 } else { 1 };
-                self.set(register(data, to), RegisterValue::Unknown);
+                self.registers
+                    .set(register(data, to), RegisterValue::Unknown);
                 self.words.push(format!("[{name}]"));
             }
             // It may match, or not, or drop.
@@ -306,7 +251,7 @@ impl RuleParser<'_> {
         let (mask, xor) = (data(all, 4), data(all, 5));
         let plain =
             number(all, 6).unwrap_or(MASK_AND_XOR) == MASK_AND_XOR && xor.iter().all(|b| *b == 0);
-        let value = match self.value(register(all, 1)) {
+        let value = match self.registers.value(register(all, 1)) {
             RegisterValue::Field(field, known) if plain && mask.len() == known.len() => {
                 let both = known.iter().zip(mask).map(|(a, b)| a & b);
                 RegisterValue::Field(field, both.collect())
@@ -320,12 +265,12 @@ impl RuleParser<'_> {
             RegisterValue::Undecided(name, len) => RegisterValue::Undecided(name, len),
             _ => RegisterValue::Unknown,
         };
-        self.set(register(all, 2), value);
+        self.registers.set(register(all, 2), value);
     }
 
     fn immediate(&mut self, all: &[u8]) {
         let Some(verdict) = attr(all, 2).and_then(|data| attr(data, 2)) else {
-            self.set(register(all, 1), RegisterValue::Unknown);
+            self.registers.set(register(all, 1), RegisterValue::Unknown);
             return;
         };
         self.rule.chain = string(verdict, 2);

@@ -3,7 +3,7 @@
 //! (`nft_parse_register_load()`, net/netfilter/nf_tables_api.c).
 
 use super::{
-    nft_expr::{REGISTER_LEN, RegisterValue, RuleParser},
+    nft_registers::{REGISTER_LEN, RegisterValue, Registers},
     nft_text, xt_conditions,
 };
 use crate::model::{FilterComparison, FilterMatch, PacketField};
@@ -12,27 +12,25 @@ use crate::model::{FilterComparison, FilterMatch, PacketField};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key(Vec<(RegisterValue, usize)>);
 
-impl RuleParser<'_> {
+impl Key {
     /// The key of `len` bytes that begins at a register.
-    pub fn key(&self, first: u32, len: usize) -> Key {
+    pub fn read(registers: &Registers, first: u32, len: usize) -> Self {
         let (mut parts, mut at) = (Vec::new(), 0);
         let register = |at: usize| first.saturating_add((at / REGISTER_LEN) as u32);
         while at < len {
-            let value = self.value(register(at));
+            let value = registers.value(register(at));
             let mut size = value.len().unwrap_or(REGISTER_LEN).max(1);
             // One of unknown length goes on to the next value.
-            let goes_on = |end: usize| end < len && !self.registers.contains_key(&register(end));
+            let goes_on = |end: usize| end < len && !registers.has(register(end));
             while value.len().is_none() && goes_on(at + size) {
                 size += REGISTER_LEN;
             }
             parts.push((value, size));
             at += size.next_multiple_of(REGISTER_LEN);
         }
-        Key(parts)
+        Self(parts)
     }
-}
 
-impl Key {
     /// Whether it has several parts.
     pub fn is_concatenation(&self) -> bool {
         self.0.len() > 1
