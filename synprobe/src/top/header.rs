@@ -3,7 +3,7 @@
 use super::{
     App,
     app::in_progress,
-    style::{StyledLine, Tone, cut},
+    style::{StyledLine, Tone, cut, width},
     wording::{bars, span, time_of_day},
 };
 use crate::util::format::safe;
@@ -78,17 +78,18 @@ pub(super) fn short_header(app: &App, columns: usize) -> StyledLine {
     let status = &observed.status;
     let (half_open, syn_sent) = in_progress(&status.snapshot);
     let lang = app.look.lang;
-    let paused = match app.is_paused {
-        true => format!("{}  ", lang.say("PAUSED")),
-        false => String::new(),
-    };
-    let line = format!(
-        "{paused}{}  {} {half_open}  SYN_SENT {syn_sent}  {}",
-        time_of_day(status.clock, status.at_ns),
-        lang.say("half-open"),
-        lang.say(&format!("lost {}", status.snapshot.totals.lost))
-    );
-    StyledLine::new(cut(&line, columns), Tone::Strong)
+    let lost = status.snapshot.totals.lost;
+    let lost = (lost > 0).then(|| lang.say(&format!("lost {lost}")).into_owned());
+    let paused = app.is_paused.then(|| lang.say("PAUSED").into_owned());
+    let mut parts = vec![time_of_day(status.clock, status.at_ns)];
+    parts.extend(paused.into_iter().chain(lost));
+    parts.push(format!("{} {half_open}", lang.say("half-open")));
+    parts.push(format!("SYN_SENT {syn_sent}"));
+    if width(&parts.join("  ")) > columns {
+        // The time is the least of them.
+        parts.remove(0);
+    }
+    StyledLine::new(cut(&parts.join("  "), columns), Tone::Strong)
 }
 
 /// The last line: keys, or what is typed.
