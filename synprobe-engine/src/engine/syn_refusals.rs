@@ -10,7 +10,7 @@ use crate::{
     util::addresses::printable,
     verdict::{
         Context, Mode,
-        context::{DroppedPacket, Packet, RefusedSum, RefusedSyn},
+        context::{DroppedPacket, Packet, RefusedSum, RefusedSyn, SEVERAL_NETNS},
     },
 };
 
@@ -85,7 +85,10 @@ impl Engine {
                         local_port: first.local.map(|local| local.port()).filter(|_| is_end),
                         forward,
                         netns: first.netns,
-                        netns_name: self.tracker.netns_name(first.netns),
+                        netns_name: match first.netns {
+                            SEVERAL_NETNS => Some("several namespaces".into()),
+                            netns => self.tracker.netns_name(netns),
+                        },
                         pid: listener.and_then(|l| l.last.pid),
                         comm: listener.and_then(|l| l.last.comm.clone()),
                         workload: listener

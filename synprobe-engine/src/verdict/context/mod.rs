@@ -55,7 +55,7 @@ pub use no_socket::{NO_SOCKET, NoSocketSum, SynWithoutSocket};
 pub use paths::Paths;
 pub use port_stats::{PortStats, sent_only_syns, silent};
 pub use port_waits::{LONG_US, PortWaits};
-pub use refused_syns::{RefusedSum, RefusedSyn, RefusedSyns};
+pub use refused_syns::{RefusedSum, RefusedSyn, RefusedSyns, SEVERAL_NETNS};
 pub use rules::RuleWords;
 pub use stuck_data::StuckConnection;
 pub use syn_options::{OptionCounts, SynOption};

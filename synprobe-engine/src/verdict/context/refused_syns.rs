@@ -13,10 +13,14 @@ use crate::model::Role;
 
 /// Peers, local ends and reasons that are counted individually. The rest is summed by local end and reason.
 const TOLD_APART: usize = 256;
-/// Sums by local end and reason; what exceeds those is one sum for each namespace.
+/// Sums by local end and reason; what exceeds those is one sum for each namespace, and so many of those.
 const SUMS: usize = 256;
+/// The namespace of what exceeds them all: several.
+pub const SEVERAL_NETNS: u32 = 0;
 /// A line that was printed is printed again after this time at the earliest, if its count rose.
 const AGAIN_NS: u64 = 10_000_000_000;
+/// Room is made again after this time at the earliest.
+const MAKE_ROOM_NS: u64 = 1_000_000_000;
 
 /// SYNs that this host refused, as a source saw them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct RefusedSyns {
     told_apart: usize,
     due: HashSet<RefusalKey>,
     total: u64,
+    /// When room was last made.
+    tidied_ns: u64,
 }
 
 impl RefusedSyns {
@@ -79,6 +85,9 @@ impl RefusedSyns {
             why: Some(refused.words.clone()),
         };
         if self.told_apart >= TOLD_APART && !self.sums.contains_key(&key) {
+            self.make_room(refused.at_ns);
+        }
+        if self.told_apart >= TOLD_APART && !self.sums.contains_key(&key) {
             (key.peer, refused.peer) = (None, None);
             if self.sums.len() >= TOLD_APART + SUMS && !self.sums.contains_key(&key) {
                 key = RefusalKey {
@@ -87,6 +96,9 @@ impl RefusedSyns {
                     peer: None,
                     why: None,
                 };
+                if self.sums.len() >= TOLD_APART + 2 * SUMS && !self.sums.contains_key(&key) {
+                    (key.netns, refused.netns) = (SEVERAL_NETNS, SEVERAL_NETNS);
+                }
                 (refused.local, refused.reason) = (None, None);
                 refused.words = "for several reasons: this host has too many to list".into();
                 refused.remedy = None;
@@ -124,6 +136,14 @@ impl RefusedSyns {
         }
     }
 
+    /// Forgets what was printed and does not come any more: namespaces end, and new ones are made.
+    fn make_room(&mut self, at_ns: u64) {
+        if at_ns.saturating_sub(self.tidied_ns) >= MAKE_ROOM_NS {
+            self.tidied_ns = at_ns;
+            self.forget_before(at_ns.saturating_sub(AGAIN_NS));
+        }
+    }
+
     /// Forgets sums without a SYN since then, CLOCK_MONOTONIC nanoseconds, whose lines are printed: a later one
     /// begins anew.
     pub fn forget_before(&mut self, cutoff_ns: u64) {
@@ -149,17 +169,23 @@ impl RefusedSyns {
         at_the_end: bool,
         held_back: impl Fn(&RefusedSyn) -> bool,
     ) -> Vec<RefusedSum> {
-        let due = std::mem::take(&mut self.due);
+        let mut due = std::mem::take(&mut self.due);
+        if at_the_end {
+            due = self.sums.keys().cloned().collect();
+        }
         let mut taken = Vec::new();
-        for (key, sum) in &mut self.sums {
-            let rose = sum.first.count > sum.printed;
-            if rose && !at_the_end && due.contains(key) && held_back(&sum.first) {
-                self.due.insert(key.clone());
-            } else if rose && (at_the_end || due.contains(key)) {
-                sum.printed = sum.first.count;
-                sum.printed_ns = sum.last_ns;
-                taken.push(sum.clone());
+        for key in due {
+            let sum = self.sums.get_mut(&key);
+            let Some(sum) = sum.filter(|sum| sum.first.count > sum.printed) else {
+                continue;
+            };
+            if !at_the_end && held_back(&sum.first) {
+                self.due.insert(key);
+                continue;
             }
+            sum.printed = sum.first.count;
+            sum.printed_ns = sum.last_ns;
+            taken.push(sum.clone());
         }
         // In an order that no hash decides.
         taken.sort_by(|a, b| {
@@ -283,5 +309,35 @@ mod tests {
         assert!(due.len() <= SUMS + 2, "{}", due.len());
         assert!(due.iter().any(|r| r.first.local.is_none()));
         assert_eq!(all.total(), 102_001);
+        // So are namespaces.
+        for netns in 1000..101_000 {
+            all.note(RefusedSyn {
+                netns,
+                ..refused(1, 3 * SEC)
+            });
+        }
+        assert!(all.sums.len() <= TOLD_APART + 2 * SUMS + 1);
+        let due = all.take_due(true);
+        let several = due.iter().find(|r| r.first.netns == SEVERAL_NETNS);
+        assert!(several.is_some_and(|r| r.first.count > 90_000));
+    }
+
+    #[test]
+    fn a_tenant_with_many_namespaces_that_end_takes_no_place_of_others() {
+        let mut all = RefusedSyns::default();
+        // Fifty a second, each with one SYN, for five minutes.
+        let mut told = 0;
+        for n in 0..15_000 {
+            all.note(RefusedSyn {
+                netns: 1000 + n,
+                ..refused(1, SEC + u64::from(n) * SEC / 50)
+            });
+            told += counts(&all.take_due(false)).iter().sum::<u64>();
+        }
+        assert_eq!(told, 15_000, "each was printed");
+        assert!(all.sums.len() <= TOLD_APART + 2 * SUMS + 1);
+        // Half a minute later somebody else's peer is told apart.
+        all.note(refused(77, 330 * SEC));
+        assert_eq!(all.take_due(false)[0].first.peer, refused(77, 0).peer);
     }
 }
