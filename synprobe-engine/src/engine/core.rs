@@ -65,8 +65,8 @@ pub struct Engine {
     pub(super) host_counts: HostCounts,
     pub(super) listen_rises: ListenRises,
     pub(super) clock: WallClock,
-    /// A dump that waits for the answer to what it does not show.
-    dump: Option<(Box<SocketDump>, Vec<Tuple>)>,
+    /// Dumps of a round that wait for the answer to what they do not show.
+    pub(super) dumps: Vec<(Box<SocketDump>, Vec<Tuple>)>,
     /// Of the next listeners: namespace and inode of those with IP_TRANSPARENT.
     pub(super) transparent: HashSet<(u32, u32)>,
     /// At the start of the run, and at its end.
@@ -111,7 +111,7 @@ impl Engine {
             host_counts: HostCounts::default(),
             listen_rises: ListenRises::default(),
             clock,
-            dump: None,
+            dumps: Vec::new(),
             transparent: HashSet::new(),
             socket_states: [None, None],
             in_progress: InProgressCounts::default(),
@@ -250,9 +250,10 @@ impl Engine {
             routes: self.judge.context.wanted_routes(),
             destinations: self.judge.context.destinations.wanted(),
             fates: self
-                .dump
-                .as_ref()
-                .map_or_else(Vec::new, |(_, missing)| missing.clone()),
+                .dumps
+                .iter()
+                .flat_map(|(_, missing)| missing.iter().copied())
+                .collect(),
         }
     }
 
@@ -338,27 +339,6 @@ impl Engine {
             clock: self.clock,
             queues: Some(queues),
         });
-    }
-
-    /// A dump that shows every known half-open is taken in at once; else the missing ones become questions.
-    fn dump(&mut self, mut dump: Box<SocketDump>) {
-        self.fates(&Fates::default());
-        self.judge.context.repeats(&dump);
-        self.tracker
-            .counters_of_dump(dump.netns, dump.after_ns, dump.embryonic_rsts);
-        let missing = self.tracker.missing(&mut dump);
-        if missing.is_empty() {
-            self.tracker
-                .observe(Observation::Dump(dump, Fates::default()));
-        } else {
-            self.dump = Some((dump, missing));
-        }
-    }
-
-    fn fates(&mut self, fates: &Fates) {
-        if let Some((dump, _)) = self.dump.take() {
-            self.tracker.observe(Observation::Dump(dump, fates.clone()));
-        }
     }
 
     fn count_half_opens(&mut self) {

@@ -12,6 +12,7 @@
 mod config;
 mod core;
 mod dropped;
+mod dumps;
 mod events;
 mod host_counts;
 mod icmp;

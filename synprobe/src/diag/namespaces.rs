@@ -1,6 +1,6 @@
 //! Reads one network namespace, or every one that can be found, and collects what failed.
 
-use std::io;
+use std::{io, time::Instant};
 
 use crate::sys::{
     fd_limit,
@@ -14,9 +14,20 @@ const NAMES_LISTED: usize = 3;
 /// of failure, including the remedy.
 pub(super) fn read_each(
     only: Option<NetNs>,
-    mut read: impl FnMut(&NetNs) -> io::Result<()>,
+    read: impl FnMut(&NetNs) -> io::Result<()>,
 ) -> Vec<String> {
-    let mut failures = Vec::new();
+    read_each_until(only, None, read).0
+}
+
+/// The same, as long as there is time: `read` returns TimedOut where none is left. Also returns how many namespaces
+/// were not read for that reason.
+pub(super) fn read_each_until(
+    only: Option<NetNs>,
+    until: Option<Instant>,
+    mut read: impl FnMut(&NetNs) -> io::Result<()>,
+) -> (Vec<String>, usize) {
+    let (mut failures, mut late) = (Vec::new(), 0);
+    let is_late = || until.is_some_and(|until| until <= Instant::now());
     let namespaces = match only {
         Some(netns) => vec![netns],
         None => {
@@ -46,8 +57,13 @@ pub(super) fn read_each(
     };
     let mut denied: Vec<String> = Vec::new();
     for netns in namespaces {
+        if is_late() {
+            late += 1;
+            continue;
+        }
         match read(&netns) {
             Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && is_late() => late += 1,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 denied.push(netns.name().to_owned());
             }
@@ -55,7 +71,7 @@ pub(super) fn read_each(
         }
     }
     failures.extend(cannot_enter(&denied));
-    failures
+    (failures, late)
 }
 
 /// One line for all namespaces that could not be entered.

@@ -12,7 +12,7 @@ use std::{
 
 mod sweep;
 
-use crate::sys::netns::pids;
+use crate::sys::{clock::thread_cpu, netns::pids};
 use sweep::{Sweep, eldest_holder};
 
 /// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
@@ -33,24 +33,24 @@ pub struct SocketOwner {
 pub struct Bounds {
     /// Descriptors to read, about a microsecond each.
     pub max_fds: usize,
-    /// Time to spend.
-    pub max_time: Duration,
+    /// CPU time to spend: on a busy host the same time by the clock shows far less.
+    pub max_cpu: Duration,
 }
 
 impl Bounds {
     /// Every process is read: for a command that looks once.
     pub const NONE: Self = Self {
         max_fds: usize::MAX,
-        max_time: Duration::MAX,
+        max_cpu: Duration::MAX,
     };
 }
 
 impl Default for Bounds {
-    /// Of one look-up of a run: 200,000 descriptors, 250 ms.
+    /// Of one look-up of a run: 200,000 descriptors, 250 ms of CPU time.
     fn default() -> Self {
         Self {
             max_fds: 200_000,
-            max_time: Duration::from_millis(250),
+            max_cpu: Duration::from_millis(250),
         }
     }
 }
@@ -67,6 +67,33 @@ pub struct SocketOwners {
     pub denied: usize,
     /// Descriptors that were read.
     pub read: usize,
+}
+
+/// What is left of the bounds of a search.
+struct Budget<'s> {
+    bounds: Bounds,
+    began: Duration,
+    stop: &'s dyn Fn() -> bool,
+}
+
+/// Descriptors that are read between two looks at the clock.
+const BETWEEN_LOOKS: usize = 32;
+
+impl<'s> Budget<'s> {
+    fn new(bounds: Bounds, stop: &'s dyn Fn() -> bool) -> Self {
+        Self {
+            bounds,
+            began: thread_cpu(),
+            stop,
+        }
+    }
+
+    /// Whether the search ends, after so many descriptors.
+    fn is_spent(&self, read: usize) -> bool {
+        read >= self.bounds.max_fds
+            || read.is_multiple_of(BETWEEN_LOOKS)
+                && (thread_cpu().saturating_sub(self.began) > self.bounds.max_cpu || (self.stop)())
+    }
 }
 
 #[derive(Debug)]
@@ -98,16 +125,18 @@ impl OwnerCache {
     /// sockets that others serve. Sockets in the table of a single thread (CLONE_FILES unshared) are not
     /// found.
     pub fn find(&mut self, inodes: &[u32], bounds: Bounds) -> SocketOwners {
-        self.find_near(inodes, &HashSet::new(), bounds)
+        self.find_near(inodes, &HashSet::new(), bounds, &|| false)
     }
 
     /// As [`OwnerCache::find`]. With a bound, the search begins where an owner is most likely: at processes
-    /// that held sockets before, then at those of the namespaces `near` (inodes), then at the newest.
+    /// that held sockets before, then at those of the namespaces `near` (inodes), then at the newest. `stop` ends it
+    /// early.
     pub fn find_near(
         &mut self,
         inodes: &[u32],
         near: &HashSet<u32>,
         bounds: Bounds,
+        stop: &dyn Fn() -> bool,
     ) -> SocketOwners {
         let start = Instant::now();
         let mut owners = SocketOwners {
@@ -137,7 +166,7 @@ impl OwnerCache {
             }
         }
         if !wanted.is_empty() {
-            self.scan(&mut wanted, near, bounds, start, &mut owners);
+            self.scan(&mut wanted, near, &Budget::new(bounds, stop), &mut owners);
         }
         if owners.complete && owners.denied == 0 {
             self.unowned
@@ -172,11 +201,10 @@ impl OwnerCache {
         &mut self,
         wanted: &mut HashSet<u32>,
         near: &HashSet<u32>,
-        bounds: Bounds,
-        start: Instant,
+        budget: &Budget<'_>,
         owners: &mut SocketOwners,
     ) {
-        let bounded = bounds != Bounds::NONE;
+        let bounded = budget.bounds != Bounds::NONE;
         let resumed = self.cut.take().filter(|cut| bounded && cut.covers(wanted));
         let mut sweep = resumed.unwrap_or_else(|| {
             let held: HashSet<u32> = self.held.values().map(|held| held.owner.pid).collect();
@@ -185,7 +213,6 @@ impl OwnerCache {
                 false => Sweep::ascending(pids(), comm(1).as_deref(), wanted),
             }
         });
-        let mut left = bounds.max_fds;
         while let Some((pid, from)) = sweep.next() {
             let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
                 Ok(entries) => entries,
@@ -203,14 +230,13 @@ impl OwnerCache {
                 .filter_map(number)
                 .filter(|fd| *fd >= from)
             {
-                if bounded && (left == 0 || start.elapsed() > bounds.max_time) {
+                if bounded && budget.is_spent(owners.read) {
                     sweep.resume_at(pid, fd);
                     owners.denied = sweep.denied;
                     owners.complete = false;
                     self.cut = Some(sweep);
                     return;
                 }
-                left = left.saturating_sub(1);
                 owners.read += 1;
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
@@ -311,7 +337,7 @@ mod tests {
         // From memory: a scan of nothing could not find it.
         let none = Bounds {
             max_fds: 0,
-            max_time: Duration::ZERO,
+            max_cpu: Duration::ZERO,
         };
         assert_eq!(cache.find(&[inode], none).by_inode, owners.by_inode);
         drop(listener);
@@ -332,7 +358,7 @@ mod tests {
             &[inode],
             Bounds {
                 max_fds: 1,
-                max_time: Duration::from_secs(60),
+                max_cpu: Duration::from_secs(60),
             },
         );
         assert!(!owners.complete && owners.by_inode.is_empty());
@@ -344,7 +370,7 @@ mod tests {
         let inode = inode_of(&listener);
         let bounds = Bounds {
             max_fds: 3,
-            max_time: Duration::from_secs(60),
+            max_cpu: Duration::from_secs(60),
         };
         let mut cache = OwnerCache::new();
         for _ in 0..1_000_000 {

@@ -7,12 +7,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
+    time::Instant,
 };
 
 use super::{
     inet_diag_msg::mask,
     listen_sockets::ListenSockets,
-    namespaces::read_each,
+    namespaces::{read_each, read_each_until},
     sock_diag::{Query, SockDiag},
     socket_owner::{Bounds, OwnerCache},
 };
@@ -52,18 +53,39 @@ pub fn count(only: Option<NetNs>) -> Counted {
     counted
 }
 
-/// Counts the sockets of one namespace, or of every one that can be found, without its listeners.
-pub fn by_namespace(only: Option<NetNs>) -> Counted {
+/// Counts the sockets of one namespace, or of every one that can be found, without its listeners. What is not counted
+/// at `until` is said to be left out.
+pub fn by_namespace(only: Option<NetNs>, until: Instant) -> Counted {
     let mut counted = Counted::default();
     let requested = only.is_some();
-    counted.failures = read_each(only, |netns| {
-        let (mut states, _) = count_namespace(netns)?;
-        states.listeners.clear();
-        if requested || !states.states.is_empty() {
-            counted.namespaces.push(states);
+    let (failures, late) = read_each_until(only, Some(until), |netns| {
+        let mut states = Counts::new();
+        let mut sock_diag = SockDiag::open(netns)?;
+        sock_diag.dump_until(&Query::states(mask::ALL), Some(until), |row| {
+            if let Some(state) = TcpState::from_kernel(row.state) {
+                *states.entry(state.name().into()).or_default() += 1;
+            }
+        })?;
+        if requested || !states.is_empty() {
+            counted.namespaces.push(NetnsStates {
+                netns: netns.inode(),
+                name: netns.name().to_owned(),
+                states,
+                listeners: Vec::new(),
+            });
         }
         Ok(())
     });
+    counted.failures = failures;
+    if late > 0 {
+        let of = match late {
+            1 => "1 namespace".to_owned(),
+            n => format!("{n} namespaces"),
+        };
+        counted.failures.push(format!(
+            "no time was left to count the sockets of {of}: synprobe states counts them all"
+        ));
+    }
     counted
 }
 

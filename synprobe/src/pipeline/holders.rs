@@ -5,7 +5,7 @@
 //! Look-ups are rare, and limited.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -24,8 +24,10 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// Look-ups in any [`AGAIN`], at most.
 const MOST: usize = 64;
-/// A search for a process may take this long.
+/// CPU time that a search for a process may take.
 const SEARCH: Duration = Duration::from_millis(50);
+/// How long it may keep the ring waiting, on a host that gives it little of a CPU.
+const LONGEST: Duration = Duration::from_millis(200);
 /// The pause after a search is this many times its CPU time.
 const PAUSE: u32 = 20;
 
@@ -76,10 +78,13 @@ impl Holders {
         // CPU time: on a busy host a search must not seem expensive.
         let began = thread_cpu();
         let bounds = Bounds {
-            max_time: SEARCH,
+            max_cpu: SEARCH,
             ..Bounds::default()
         };
-        let owner = self.owners.find(&[inode], bounds).by_inode.remove(&inode);
+        let until = Instant::now() + LONGEST;
+        let stop = || Instant::now() > until;
+        let mut found = (self.owners).find_near(&[inode], &HashSet::new(), bounds, &stop);
+        let owner = found.by_inode.remove(&inode);
         self.search_due = Some(Instant::now() + thread_cpu().saturating_sub(began) * PAUSE);
         owner.map(|owner| Process {
             pid: owner.pid,

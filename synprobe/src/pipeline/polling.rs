@@ -1,7 +1,7 @@
 //! The poller's rounds: the engine's questions go out, the answers come back as inputs.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::mpsc::{SyncSender, sync_channel},
     time::{Duration, Instant},
 };
@@ -58,6 +58,8 @@ pub(super) struct Polling {
     look_ups_due: Instant,
     /// Namespaces that the last round did not reach.
     pub(super) skipped: usize,
+    /// Namespaces that the last round knew.
+    pub(super) watched: usize,
 }
 
 impl Polling {
@@ -89,6 +91,7 @@ impl Polling {
             destinations: Vec::new(),
             look_ups_due: Instant::now(),
             skipped: 0,
+            watched: 0,
         }
     }
 
@@ -96,6 +99,10 @@ impl Polling {
     pub fn wake(&mut self) {
         self.calm = false;
         self.due = Instant::now();
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.under_way
     }
 
     pub fn is_due(&self) -> bool {
@@ -218,16 +225,6 @@ impl Run {
         Ok(())
     }
 
-    /// Waits for the round that is under way, if one is.
-    pub(super) async fn take_report(&mut self) -> Result<(), WatchError> {
-        if self.polling.under_way
-            && let Some(report) = self.polling.report().await
-        {
-            self.take_in(report).await?;
-        }
-        Ok(())
-    }
-
     /// What was measured at accept(), where that rose.
     pub(super) fn feed_accept_counts(&mut self) -> Result<(), WatchError> {
         let mut counts = self.probes.accept_waits()?;
@@ -284,7 +281,8 @@ impl Run {
         }
         idle.extend(failed.iter().map(|(netns, _)| *netns));
         let there = dumps.iter().map(|dump| dump.netns);
-        let there = there.chain(idle.iter().copied()).collect();
+        let there: HashSet<u32> = there.chain(idle.iter().copied()).collect();
+        self.polling.watched = there.len();
         let (core, enricher) = (&mut self.core, &mut self.enricher);
         enricher.still_there(&there);
         let mut feed = |input| core.feed(input);
@@ -351,22 +349,25 @@ impl Run {
         self.count_losses()?;
         let rows: usize = dumps.iter().map(|dump| dump.rows.len()).sum();
         for dump in dumps {
-            let netns = dump.netns;
             if !dump.is_empty() {
                 let core = &mut self.core;
                 self.enricher
-                    .namespace(netns, &mut |input| core.feed(input));
+                    .namespace(dump.netns, &mut |input| core.feed(input));
             }
             self.core.feed(Input::Dump(Box::new(dump)));
-            let fates = self.take_questions();
-            if !fates.is_empty() {
-                let fates = self.polling.ask(fates).await;
-                // Those that ended with an event are reported by it.
-                sleep(SETTLE).await;
-                self.drain_all();
+        }
+        // Once for all namespaces: there may be a thousand, and each wait is 20 ms.
+        let fates = self.take_questions();
+        if !fates.is_empty() {
+            let concerned: BTreeSet<u32> = fates.iter().map(|tuple| tuple.netns).collect();
+            let fates = self.polling.ask(fates).await;
+            // Those that ended with an event are reported by it.
+            sleep(SETTLE).await;
+            self.drain_all();
+            for netns in concerned {
                 self.core.feed(self.enricher.counters(netns));
-                self.core.feed(Input::Fates(fates));
             }
+            self.core.feed(Input::Fates(fates));
         }
         self.feed_server_counts()?;
         if self.polling.accepts_due <= Instant::now() {

@@ -3,9 +3,15 @@
 //! The engine asks for a namespace when a packet was dropped in it, and once more at the end. A run that was told its
 //! namespaces reads theirs at its beginning: the counters of rules can then be compared from the first drop on.
 
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{timeout, timeout_at},
+};
 
 use super::run::Run;
 use crate::{
@@ -21,9 +27,6 @@ const WAITING: usize = 16;
 const AT_THE_BEGINNING: usize = 4;
 /// How long the beginning of a run waits for its readings.
 const FIRST: Duration = Duration::from_millis(250);
-/// How long the end of a run waits for a reading.
-const LAST: Duration = Duration::from_secs(1);
-
 /// The thread, and its answers.
 pub(super) struct RuleReading {
     /// `None`: without CAP_NET_ADMIN there is no thread.
@@ -135,19 +138,20 @@ impl Run {
     }
 
     /// Takes in what was read, and at the end of the run the last readings of namespaces in which packets were
-    /// dropped meanwhile.
-    pub(super) async fn take_last_rules(&mut self) {
-        self.take_rules_under_way().await;
-        self.ask_rules(true);
-        self.take_rules_under_way().await;
+    /// dropped meanwhile. What is read later than `until` is not waited for.
+    pub(super) async fn take_last_rules(&mut self, until: Instant) {
+        let _ = timeout_at(until.into(), async {
+            self.take_rules_under_way().await;
+            self.ask_rules(true);
+            self.take_rules_under_way().await;
+        })
+        .await;
     }
 
     async fn take_rules_under_way(&mut self) {
         while self.rules.under_way > 0 {
-            match timeout(LAST, self.rules.next()).await {
-                Ok(reading) => self.core.feed(Input::Rules(Box::new(reading))),
-                Err(_) => return,
-            }
+            let reading = self.rules.next().await;
+            self.core.feed(Input::Rules(Box::new(reading)));
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
     enrich::Enricher,
     host_names::HostNames,
     icmp_errors::has_failed,
+    last_look::EndTimes,
     losses::Losses,
     polling::Polling,
     recorder::{PartRecorder, Prepared},
@@ -51,6 +52,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// The same in the quiet mode, while no record comes and no handshake is in progress. The first record ends
 /// it: a handshake in trouble is retransmitted after a second, which sends a record.
 const CALM: Duration = Duration::from_secs(3);
+/// How long the sockets are counted before a run.
+const COUNT: Duration = Duration::from_millis(500);
+
 /// All stages of one run.
 pub(super) struct Run {
     pub(super) options: WatchOptions,
@@ -96,8 +100,10 @@ impl Run {
         let exact = host.exact_by(requested_mode, options.detail)?;
         // Before records come: it may take long.
         let looked = Instant::now();
-        let states_at_start = (options.count_sockets || options.record.is_some())
-            .then(|| state_counts::by_namespace(options.namespaces.first().cloned()));
+        let states_at_start = (options.count_sockets || options.record.is_some()).then(|| {
+            let only = options.namespaces.first().cloned();
+            state_counts::by_namespace(only, looked + COUNT)
+        });
         let count_takes = looked.elapsed();
         let (mut probes, ring) = Probes::load(&LoadOptions {
             exact: &exact,
@@ -306,8 +312,10 @@ impl Run {
         &mut self,
         mut ends: Option<(Instant, Stop)>,
     ) -> Result<(), WatchError> {
-        self.last_look().await?;
         let count_takes = self.polling.count_takes;
+        let at_the_end = ends.as_ref().map(|(at, _)| *at);
+        let times = EndTimes::new(Instant::now(), at_the_end, count_takes);
+        self.last_look(&times).await?;
         while let Some((end, stop)) = &mut ends {
             tokio::select! {
                 biased;
@@ -323,7 +331,7 @@ impl Run {
         self.drain_icmp();
         self.drain_all();
         self.count_losses()?;
-        self.take_last_rules().await;
+        self.take_last_rules(times.rules()).await;
         self.end_part()?;
         if self.core.engine.is_quiet() {
             for input in self.completed()? {
@@ -334,7 +342,7 @@ impl Run {
         self.feed_accept_counts()?;
         if self.options.count_sockets || self.options.record.is_some() {
             let only = self.options.namespaces.first().cloned();
-            let states = state_counts::count(only);
+            let states = state_counts::by_namespace(only, times.count());
             self.core.feed(Input::SocketStates(Box::new(states)));
         }
         if let Some((end, stop)) = &mut ends {

@@ -61,7 +61,7 @@ impl Poller {
             if !first && !self.opening.pause(Instant::now()).is_zero() {
                 break;
             }
-            if self.hurry.is_set() && !given.contains(&inode) {
+            if self.hurry.opens_no_more() && !given.contains(&inode) {
                 unopened += 1;
                 continue;
             }

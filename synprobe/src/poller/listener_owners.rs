@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::watched_netns::{Seen, tuple};
+use super::{
+    Hurry,
+    watched_netns::{Seen, tuple},
+};
 use crate::{
     diag::{
         listen_queues::ListenerProcess,
@@ -24,8 +27,10 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The first search of a run: a page that is printed in seconds needs its names.
 const FIRST: Bounds = Bounds {
     max_fds: 4_000_000,
-    max_time: Duration::from_secs(2),
+    max_cpu: Duration::from_secs(2),
 };
+/// A search that begins when no time is left takes this long, by the clock: a problem's listener is to have its name.
+const IN_A_HURRY: Duration = Duration::from_millis(100);
 /// Active opens whose callers are searched, at most.
 const MOST_CALLERS: usize = 65_536;
 
@@ -79,9 +84,14 @@ impl OwnerSearch {
     }
 
     /// Searches the owners of sockets that are not known, or were searched long ago, all in one pass over
-    /// `/proc`. In a hurry the first search is as short as the others.
-    pub(super) fn learn(&mut self, hurried: bool) {
+    /// `/proc`. It ends where no time is left.
+    pub(super) fn learn(&mut self, hurry: &Hurry) {
         let now = Instant::now();
+        let is_late = hurry.is_set();
+        let stop = || match is_late {
+            true => now.elapsed() > IN_A_HURRY,
+            false => hurry.is_set(),
+        };
         self.fresh.clear();
         if self.due.is_some_and(|due| now < due) {
             return;
@@ -105,11 +115,11 @@ impl OwnerSearch {
             return;
         }
         let bounds = match self.due {
-            None if !hurried => FIRST,
-            _ => Bounds::default(),
+            None => FIRST,
+            Some(_) => Bounds::default(),
         };
         let began = thread_cpu();
-        let mut found = self.cache.find_near(&wanted, &near, bounds);
+        let mut found = self.cache.find_near(&wanted, &near, bounds, &stop);
         for inode in wanted.into_iter().take(listeners) {
             let owner = found.by_inode.remove(&inode);
             // A search that was cut short proves nothing about the rest.
@@ -142,18 +152,18 @@ impl OwnerSearch {
                 None => self.callers.push((tuple, inode)),
             }
         }
+        let took = thread_cpu().saturating_sub(began);
         let all = self.listeners.values().flatten();
         let unnamed =
             all.filter(|inode| !self.known.contains_key(inode)).count() + self.callers.len();
         if !found.complete && unnamed > 0 && !std::mem::replace(&mut self.logged, true) {
             log::warn!(
                 "the owners of {unnamed} sockets are not known yet: the search was cut short after {} descriptors \
-                 and {:?}, and goes on in a while",
-                found.read,
-                now.elapsed()
+                 and {took:?} of CPU time, and goes on in a while",
+                found.read
             );
         }
-        self.due = Some(Instant::now() + thread_cpu().saturating_sub(began) * PAUSE);
+        self.due = Some(Instant::now() + took * PAUSE);
     }
 
     /// The callers that were found since the last call.

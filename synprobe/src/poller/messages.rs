@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,22 +17,43 @@ use crate::{
         ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath, RouteAnswer,
         RouteQuestion, SocketDump, Tuple,
     },
+    sys::clock::monotonic_ns,
 };
 
-/// Tells the poller that the run is to end: a round returns with what it has. Clones share it.
+/// How much time the poller has left: after it a round returns with what it has. Clones share it.
 #[derive(Clone, Default)]
-pub struct Hurry(Arc<AtomicBool>);
+pub struct Hurry(Arc<RoundTimes>);
+
+/// CLOCK_MONOTONIC nanoseconds; 0: any time.
+#[derive(Default)]
+struct RoundTimes {
+    open_until_ns: AtomicU64,
+    look_until_ns: AtomicU64,
+}
 
 impl Hurry {
-    /// Begins or ends it.
-    pub fn set(&self, hurry: bool) {
-        self.0.store(hurry, Ordering::Relaxed);
+    /// A round has this time from now on. Half of it is for opening: what is open is to be looked at too.
+    pub fn within(&self, time: Duration) {
+        let (now, time_ns) = (monotonic_ns(), time.as_nanos() as u64);
+        let set = |until: &AtomicU64, ns| until.store(now + ns, Ordering::Relaxed);
+        set(&self.0.open_until_ns, time_ns / 2);
+        set(&self.0.look_until_ns, time_ns);
     }
 
     /// Whether there is no time left.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        is_over(&self.0.look_until_ns)
     }
+
+    /// Whether no time is left to open what is not open yet.
+    pub fn opens_no_more(&self) -> bool {
+        is_over(&self.0.open_until_ns)
+    }
+}
+
+fn is_over(until: &AtomicU64) -> bool {
+    let until_ns = until.load(Ordering::Relaxed);
+    until_ns != 0 && until_ns <= monotonic_ns()
 }
 
 /// A request.

@@ -246,9 +246,8 @@ impl Poller {
             looked_at.push((inode, watched_netns, seen, is_new));
         }
         // It has a bound of its own.
-        let hurried = self.hurry.is_set();
-        if all || !hurried {
-            self.owners.learn(hurried);
+        if all || !self.hurry.is_set() {
+            self.owners.learn(&self.hurry);
         }
         for (inode, mut watched_netns, seen, is_new) in looked_at {
             let began = thread_cpu();

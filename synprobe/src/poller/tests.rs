@@ -149,3 +149,31 @@ fn the_table_is_not_walked_where_no_segment_came_or_went() {
         .unwrap();
     assert_eq!(syn_sent(&[], false), Some(1));
 }
+
+#[test]
+fn issue20_half_of_the_time_is_for_opening() {
+    let hurry = Hurry::default();
+    let seen = hurry.clone();
+    assert!(!seen.is_set() && !seen.opens_no_more(), "any time");
+    hurry.within(Duration::from_secs(3600));
+    assert!(!seen.is_set() && !seen.opens_no_more());
+    hurry.within(Duration::ZERO);
+    assert!(seen.is_set() && seen.opens_no_more());
+}
+
+/// A round without any time returns, and says what it did not reach.
+#[test]
+#[ignore = "needs root"]
+fn issue20_a_round_without_time_says_what_it_did_not_reach() {
+    let ns = NetNs::new_anonymous().unwrap();
+    let _listener = ns
+        .run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .unwrap();
+    let mut poller = Poller::new(vec![ns.clone()], true);
+    assert_eq!(round(&mut poller).skipped, 0);
+    poller.watched.get_mut(&ns.inode()).unwrap().given = false;
+    poller.hurry.within(Duration::ZERO);
+    let told = poller.round(&HashSet::new(), &[], true);
+    assert_eq!((told.dumps.len(), told.skipped), (0, 1));
+    assert_eq!(told.idle, [ns.inode()], "it is still there");
+}

@@ -15,6 +15,7 @@ mod tests;
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
+    time::Instant,
 };
 
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
@@ -147,7 +148,20 @@ impl SockDiag {
     ///
     /// # Errors
     /// The kernel's error; TimedOut: no answer; InvalidData: a malformed answer. The socket stays usable.
-    pub fn dump_with(&mut self, query: &Query, mut each: impl FnMut(&Row)) -> io::Result<Dump> {
+    pub fn dump_with(&mut self, query: &Query, each: impl FnMut(&Row)) -> io::Result<Dump> {
+        self.dump_until(query, None, each)
+    }
+
+    /// The same, as long as there is time.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`]; TimedOut: no time is left.
+    pub fn dump_until(
+        &mut self,
+        query: &Query,
+        until: Option<Instant>,
+        mut each: impl FnMut(&Row),
+    ) -> io::Result<Dump> {
         let before_ns = monotonic_ns();
         self.send(&self.dump_request(query))?;
         let mut dump = Dump {
@@ -157,6 +171,9 @@ impl SockDiag {
         let mut done = false;
         let mut scratch = Scratch::take();
         while !done {
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let datagram = receive(&self.fd, &mut scratch, 0)?;
             for message in NetlinkMessages::new(datagram) {
                 let message = message.map_err(invalid)?;
