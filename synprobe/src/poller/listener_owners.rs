@@ -156,7 +156,9 @@ impl OwnerSearch {
         let all = self.listeners.values().flatten();
         let unnamed =
             all.filter(|inode| !self.known.contains_key(inode)).count() + self.callers.len();
-        if !found.complete && unnamed > 0 && !std::mem::replace(&mut self.logged, true) {
+        // Where the run ends, no search goes on.
+        let goes_on = !found.complete && !hurry.is_set();
+        if goes_on && unnamed > 0 && !std::mem::replace(&mut self.logged, true) {
             log::warn!(
                 "the owners of {unnamed} sockets are not known yet: the search was cut short after {} descriptors \
                  and {took:?} of CPU time, and goes on in a while",
