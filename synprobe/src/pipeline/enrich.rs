@@ -254,7 +254,7 @@ impl Enricher {
 
     /// What a function does that frees without a reason what this host does not deliver: words and remedy.
     fn refused_at(&self, location: u64) -> Option<(&'static str, &'static str)> {
-        refusal(self.symbols.name(location)?)
+        refusal(&self.symbols.name(location)?)
     }
 
     fn meaning(&mut self, r: &DropRecord) -> Option<Arc<DropMeaning>> {
@@ -299,7 +299,7 @@ impl Enricher {
             {
                 named(words, remedy)
             }
-            None if r.sender != 0 => match self.symbols.name(r.location) {
+            None if r.sender != 0 => match self.symbols.name(r.location).as_deref() {
                 // The output of a route that leads nowhere (`xfrm_lookup()` makes one, `dst_dev_put()` too).
                 Some("dst_discard_out") => named(
                     "its route discards it: an IPsec policy whose state is missing, or a device that is gone",

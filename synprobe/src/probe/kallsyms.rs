@@ -1,9 +1,11 @@
 //! The kernel's names for its addresses, from `/proc/kallsyms`.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fs::File,
     io::{self, BufRead},
-    sync::OnceLock,
+    os::unix::fs::FileExt,
 };
 
 /// The kernel's symbols, including those of modules and BPF programs.
@@ -11,22 +13,38 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// Longer than any function, bytes. An address farther above a symbol is in no known function.
 const LONGEST: u64 = 1 << 20;
 
-/// The kernel's functions, read at the first lookup: there are about a hundred thousand, and most runs
-/// need none.
+/// Functions are read by areas of this size: all of them together take thirteen megabytes while they are read, and
+/// five then. What drops handshakes is in few places.
+const AREA: u64 = 1 << 20;
+/// Areas that are kept.
+const AREAS: usize = 32;
+
+/// The kernel's functions, read at the first lookup in each area: most runs need few of them.
 #[derive(Debug)]
 pub struct Kallsyms {
-    /// The kernel checks the privilege to see addresses when the file is opened, not when it is read. So
-    /// it is opened early.
-    file: io::Result<File>,
-    table: OnceLock<Option<Table>>,
+    list: SymbolList,
+    /// By the number of the area; `None`: what was read hides addresses, or cannot be read.
+    areas: RefCell<HashMap<u64, Option<Table>>>,
+}
+
+#[derive(Debug)]
+enum SymbolList {
+    /// The kernel checks the privilege to see addresses when the file is opened, not when it is read. So it is opened
+    /// early.
+    File(io::Result<File>),
+    Text(String),
 }
 
 impl Kallsyms {
     /// Opens the file, and reads nothing yet.
     pub fn open() -> Self {
+        Self::of(SymbolList::File(File::open(KALLSYMS)))
+    }
+
+    fn of(list: SymbolList) -> Self {
         Self {
-            file: File::open(KALLSYMS),
-            table: OnceLock::new(),
+            list,
+            areas: RefCell::default(),
         }
     }
 
@@ -34,19 +52,28 @@ impl Kallsyms {
     /// (`.isra.0`, `.cold`) and without the module.
     ///
     /// `None`: it is in no known function, or the kernel hides addresses (`kernel.kptr_restrict`).
-    pub fn name(&self, address: u64) -> Option<&str> {
-        let read = || match &self.file {
-            // Ten megabytes of text: never all of it at once.
-            Ok(file) => Table::parse(io::BufReader::new(file)),
-            Err(error) => Err(error.kind().into()),
-        };
-        let table = self.table.get_or_init(|| {
-            read().unwrap_or_else(|error| {
+    pub fn name(&self, address: u64) -> Option<String> {
+        let mut areas = self.areas.borrow_mut();
+        let number = address / AREA;
+        if areas.len() >= AREAS && !areas.contains_key(&number) {
+            areas.clear();
+        }
+        let table = areas.entry(number).or_insert_with(|| {
+            let area = number * AREA;
+            let read = match &self.list {
+                // Megabytes of text: never all of it at once.
+                SymbolList::File(Ok(file)) => {
+                    Table::parse(io::BufReader::new(FromStart { file, at: 0 }), area)
+                }
+                SymbolList::File(Err(error)) => Err(error.kind().into()),
+                SymbolList::Text(text) => Table::parse(text.as_bytes(), area),
+            };
+            read.unwrap_or_else(|error| {
                 log::info!("{KALLSYMS}: {error}: kernel addresses have no names");
                 None
             })
         });
-        table.as_ref()?.name(address)
+        table.as_ref()?.name(address).map(str::to_owned)
     }
 
     /// From a text, for tests.
@@ -54,11 +81,22 @@ impl Kallsyms {
     /// # Errors
     /// The text has no address.
     pub fn from_text(text: &str) -> io::Result<Self> {
-        let table = Table::parse(text.as_bytes())?.ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            file: Err(io::ErrorKind::NotFound.into()),
-            table: OnceLock::from(Some(table)),
-        })
+        Table::parse(text.as_bytes(), 0)?.ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self::of(SymbolList::Text(text.to_owned())))
+    }
+}
+
+/// A file, read from its beginning.
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl io::Read for FromStart<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -164,7 +202,7 @@ fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64,
     Ok(found)
 }
 
-/// Functions by address.
+/// The functions of an area by address, and the last one below it.
 #[derive(Debug)]
 struct Table {
     /// All names in one string: one allocation each would be most of the memory.
@@ -175,35 +213,33 @@ struct Table {
 
 impl Table {
     /// `None`: the kernel hides addresses.
-    fn parse(list: impl BufRead) -> io::Result<Option<Self>> {
-        let mut names = String::new();
-        let mut symbols = Vec::new();
-        for line in list.lines() {
-            let line = line?;
-            let mut fields = line.split_ascii_whitespace();
-            let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                continue;
-            };
-            let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
-                continue;
-            };
-            // A name that begins with a dot is all suffix.
-            let plain = match name.find('.') {
-                Some(at @ 1..) => &name[..at],
-                _ => name,
-            };
-            let length = |names: &str| u32::try_from(names.len()).map_err(io::Error::other);
-            let begin = length(&names)?;
-            names.push_str(plain);
-            symbols.push((address, begin, length(&names)?));
+    fn parse(mut list: impl BufRead, area: u64) -> io::Result<Option<Self>> {
+        let wanted = area.saturating_sub(LONGEST)..=area.saturating_add(AREA - 1);
+        let (mut read, mut found) = (String::new(), Vec::new());
+        let (mut line, mut hidden) = (Vec::new(), true);
+        while list.read_until(b'\n', &mut line)? > 0 {
+            if let Ok(text) = std::str::from_utf8(&line)
+                && let Some((address @ 1.., name)) = function(text)
+            {
+                hidden = false;
+                if wanted.contains(&address) {
+                    found.push((address, append(&mut read, name)?));
+                }
+            }
+            line.clear();
         }
         // Stable: of several names for one address the first counts, as for the kernel itself
         // (kernel/kallsyms.c, get_symbol_pos).
-        symbols.sort_by_key(|(address, ..)| *address);
-        symbols.dedup_by_key(|(address, ..)| *address);
-        Ok((!symbols.is_empty()).then(|| Self {
+        found.sort_by_key(|(address, _)| *address);
+        found.dedup_by_key(|(address, _)| *address);
+        let below = found.partition_point(|(address, _)| *address < area);
+        let (mut names, mut symbols) = (String::new(), Vec::new());
+        for (address, (begin, end)) in &found[below.saturating_sub(1)..] {
+            let name = &read[*begin as usize..*end as usize];
+            let (begin, end) = append(&mut names, name)?;
+            symbols.push((*address, begin, end));
+        }
+        Ok((!hidden).then(|| Self {
             names: names.into_boxed_str(),
             symbols: symbols.into_boxed_slice(),
         }))
@@ -214,6 +250,31 @@ impl Table {
         let &(at, begin, end) = self.symbols.get(above.checked_sub(1)?)?;
         (address - at < LONGEST).then(|| &self.names[begin as usize..end as usize])
     }
+}
+
+/// Where a name begins and ends that comes behind the others.
+fn append(names: &mut String, name: &str) -> io::Result<(u32, u32)> {
+    let length = |names: &str| u32::try_from(names.len()).map_err(io::Error::other);
+    let begin = length(names)?;
+    names.push_str(name);
+    Ok((begin, length(names)?))
+}
+
+/// Address and name of a function's line, without the compiler's suffixes; 0: the kernel hides addresses.
+fn function(line: &str) -> Option<(u64, &str)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (Some(address), Some("t" | "T" | "w" | "W"), Some(name)) =
+        (fields.next(), fields.next(), fields.next())
+    else {
+        return None;
+    };
+    let address = u64::from_str_radix(address, 16).ok()?;
+    // A name that begins with a dot is all suffix.
+    let plain = match name.find('.') {
+        Some(at @ 1..) => &name[..at],
+        _ => name,
+    };
+    Some((address, plain))
 }
 
 #[cfg(test)]
@@ -259,19 +320,19 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
     #[test]
     fn an_address_is_in_the_function_below_it() {
         let all = Kallsyms::from_text(TEXT).unwrap();
-        let name = |address| all.name(address);
-        assert_eq!(name(0xffff_ffff_81a0_0000), Some("tcp_v4_rcv"));
+        let named = |address, name: Option<&str>| assert_eq!(all.name(address).as_deref(), name);
+        named(0xffff_ffff_81a0_0000, Some("tcp_v4_rcv"));
         // A data symbol does not end it.
-        assert_eq!(name(0xffff_ffff_81a0_0fff), Some("tcp_v4_rcv"));
-        assert_eq!(name(0xffff_ffff_819f_ffff), Some("ip_rcv_finish"));
-        assert_eq!(name(0xffff_ffff_8100_0000), Some("_stext"));
-        assert_eq!(name(0xffff_ffff_81a0_1001), Some("weak_one"));
-        assert_eq!(name(0xffff_ffff_81a0_2001), Some(".hidden"));
-        assert_eq!(name(0xffff_ffff_c020_0042), Some("nft_do_chain"));
-        assert_eq!(name(0xffff_ffff_c020_1042), Some("nft_do_chain"));
-        assert_eq!(
-            name(0xffff_ffff_c030_0001),
-            Some("bpf_prog_6deef7357e7b4530_sd_fw")
+        named(0xffff_ffff_81a0_0fff, Some("tcp_v4_rcv"));
+        named(0xffff_ffff_819f_ffff, Some("ip_rcv_finish"));
+        named(0xffff_ffff_8100_0000, Some("_stext"));
+        named(0xffff_ffff_81a0_1001, Some("weak_one"));
+        named(0xffff_ffff_81a0_2001, Some(".hidden"));
+        named(0xffff_ffff_c020_0042, Some("nft_do_chain"));
+        named(0xffff_ffff_c020_1042, Some("nft_do_chain"));
+        named(
+            0xffff_ffff_c030_0001,
+            Some("bpf_prog_6deef7357e7b4530_sd_fw"),
         );
     }
 
@@ -306,6 +367,18 @@ ffffffffc0200000 t tcp_abort\t[some_module]
     }
 
     #[test]
+    fn a_function_may_begin_in_the_area_below() {
+        let list = "ffffffff81bffff0 t ends_here\nffffffff819ffff0 t ends_there\n\
+                    ffffffff81c00010 t beyond\nffffffff817f0000 t too_far\n";
+        let all = Kallsyms::from_text(list).unwrap();
+        let name = |address| all.name(address);
+        assert_eq!(name(0xffff_ffff_81c0_0000).as_deref(), Some("ends_here"));
+        assert_eq!(name(0xffff_ffff_81a0_0000).as_deref(), Some("ends_there"));
+        assert_eq!(name(0xffff_ffff_81b0_0000), None);
+        assert_eq!(name(0xffff_ffff_81c0_0010).as_deref(), Some("beyond"));
+    }
+
+    #[test]
     fn beyond_what_is_known_there_is_no_name() {
         let all = Kallsyms::from_text(TEXT).unwrap();
         for address in [0, 1, 0xffff_ffff_8000_0000, 0xffff_ffff_8200_0000, u64::MAX] {
@@ -316,9 +389,9 @@ ffffffffc0200000 t tcp_abort\t[some_module]
     #[test]
     fn hidden_addresses_give_no_names() {
         let hidden = "0000000000000000 T _stext\n0000000000000000 T tcp_v4_rcv\n";
-        assert!(Table::parse(hidden.as_bytes()).unwrap().is_none());
+        assert!(Table::parse(hidden.as_bytes(), 0).unwrap().is_none());
         assert!(Kallsyms::from_text(hidden).is_err());
-        assert!(Table::parse("".as_bytes()).unwrap().is_none());
+        assert!(Table::parse("".as_bytes(), 0).unwrap().is_none());
     }
 
     #[test]
@@ -333,8 +406,8 @@ ffffffffc0200000 t tcp_abort\t[some_module]
             let address = line.and_then(|line| line.split(' ').next()).unwrap();
             let address = u64::from_str_radix(address, 16).unwrap();
             assert_ne!(address, 0, "root sees addresses");
-            assert_eq!(all.name(address), Some(function));
-            assert_eq!(all.name(address + 5), Some(function));
+            assert_eq!(all.name(address).as_deref(), Some(function));
+            assert_eq!(all.name(address + 5).as_deref(), Some(function));
         }
     }
 }
