@@ -24,6 +24,9 @@ const PAUSE: u32 = 100;
 /// An owner is searched again after this time: exec() keeps the socket and changes the name, and a pre-forked
 /// server may have left it to its workers.
 const AGAIN: Duration = Duration::from_secs(10);
+/// One that no process seems to have is searched after twice the time of the search before, up to this. The kernel has
+/// sockets of its own (NFS), and what is in another pid namespace is never found: each search reads all of `/proc`.
+const AGAIN_UNOWNED: Duration = Duration::from_secs(600);
 /// The first search of a run: a page that is printed in seconds needs its names.
 const FIRST: Bounds = Bounds {
     max_fds: 4_000_000,
@@ -34,10 +37,28 @@ const IN_A_HURRY: Duration = Duration::from_millis(100);
 /// Active opens whose callers are searched, at most.
 const MOST_CALLERS: usize = 65_536;
 
+struct KnownOwner {
+    who: ListenerProcess,
+    /// When it is searched again.
+    due: Instant,
+    /// How long that was put off.
+    pause: Duration,
+}
+
+/// How long the next search is put off after one that found `who`.
+fn pause(who: &ListenerProcess, before: Option<&KnownOwner>) -> Duration {
+    match before {
+        Some(before) if *who == ListenerProcess::default() && before.who == *who => {
+            (before.pause * 2).min(AGAIN_UNOWNED)
+        }
+        _ => AGAIN,
+    }
+}
+
 #[derive(Default)]
 pub(super) struct OwnerSearch {
     cache: OwnerCache,
-    known: HashMap<u32, (ListenerProcess, Instant)>,
+    known: HashMap<u32, KnownOwner>,
     /// Not before this.
     due: Option<Instant>,
     /// Listeners by namespace, as last seen.
@@ -96,10 +117,7 @@ impl OwnerSearch {
         if self.due.is_some_and(|due| now < due) {
             return;
         }
-        let is_known = |inode: &u32| {
-            let known = self.known.get(inode);
-            known.is_some_and(|(_, asked)| now.duration_since(*asked) < AGAIN)
-        };
+        let is_known = |inode: &u32| self.known.get(inode).is_some_and(|known| now < known.due);
         let (mut wanted, mut near) = (Vec::new(), HashSet::new());
         for (netns, inodes) in &self.listeners {
             let before = wanted.len();
@@ -126,15 +144,14 @@ impl OwnerSearch {
             if owner.is_none() && !found.complete {
                 continue;
             }
+            let known = self.known.get(&inode);
             let who = owner.map(ListenerProcess::of).unwrap_or_default();
-            if self
-                .known
-                .get(&inode)
-                .is_none_or(|(known, _)| *known != who)
-            {
+            let pause = pause(&who, known);
+            if known.is_none_or(|known| known.who != who) {
                 self.fresh.insert(inode);
             }
-            self.known.insert(inode, (who, now));
+            let due = now + pause;
+            self.known.insert(inode, KnownOwner { who, due, pause });
         }
         let callers = std::mem::take(&mut self.callers);
         for (tuple, inode) in callers {
@@ -174,7 +191,7 @@ impl OwnerSearch {
     }
 
     pub(super) fn who(&self, inode: u32) -> Option<ListenerProcess> {
-        self.known.get(&inode).map(|(who, _)| who.clone())
+        self.known.get(&inode).map(|known| known.who.clone())
     }
 
     /// Whether the owner of a listener was found, or changed, since the last round.
@@ -195,5 +212,38 @@ impl OwnerSearch {
             }
             stays
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Process;
+
+    #[test]
+    fn a_socket_that_nobody_has_is_searched_more_and_more_seldom() {
+        let found = ListenerProcess {
+            process: Some(Process {
+                pid: 7,
+                comm: "x".into(),
+            }),
+            cgroup: None,
+        };
+        let nobody = ListenerProcess::default();
+        let mut known = None;
+        let mut next = |who: &ListenerProcess| {
+            let pause = pause(who, known.as_ref());
+            known = Some(KnownOwner {
+                who: who.clone(),
+                due: Instant::now(),
+                pause,
+            });
+            pause.as_secs()
+        };
+        let of_nobody: Vec<u64> = (0..8).map(|_| next(&nobody)).collect();
+        assert_eq!(of_nobody, [10, 20, 40, 80, 160, 320, 600, 600]);
+        // It was handed over: from then on it is as every other one.
+        assert_eq!([next(&found), next(&found), next(&nobody)], [10, 10, 10]);
+        assert_eq!(next(&nobody), 20);
     }
 }
