@@ -120,6 +120,7 @@ impl Poller {
             waiting: HashSet::new(),
             begun: false,
             given,
+            stays: netns.is_host(),
             alone: false,
             settings_read: Instant::now(),
             addresses: None,

@@ -115,11 +115,11 @@ impl Poller {
     /// Answers requests until their sender is gone. In between it lets go of namespaces that nobody else has.
     pub fn serve(mut self, requests: &Receiver<Request>, reports: &mpsc::Sender<Report>) {
         loop {
-            let request = match self.watched.values().all(|watched| watched.given) {
-                true => requests.recv().map_err(RecvTimeoutError::from),
-                false => {
+            let request = match self.watched.values().any(WatchedNetns::may_end) {
+                true => {
                     requests.recv_timeout(self.check_after.saturating_sub(self.checked.elapsed()))
                 }
+                false => requests.recv().map_err(RecvTimeoutError::from),
             };
             let report = match request {
                 Ok(request) => self.answer(request),
@@ -165,7 +165,7 @@ impl Poller {
         let began = thread_cpu();
         let index = &self.index;
         self.watched.retain(|inode, watched| {
-            if watched.given || watched.netns.whereabouts().still_there() {
+            if !watched.may_end() || watched.netns.whereabouts().still_there() {
                 watched.alone = false;
                 return true;
             }

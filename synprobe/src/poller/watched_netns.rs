@@ -59,6 +59,8 @@ pub(super) struct WatchedNetns {
     pub begun: bool,
     /// Whether the caller holds the namespace anyway.
     pub given: bool,
+    /// Whether it outlasts this process: the host's.
+    pub stays: bool,
     /// The name or the process that showed it is gone.
     pub alone: bool,
     /// When its settings were read.
@@ -68,6 +70,11 @@ pub(super) struct WatchedNetns {
 }
 
 impl WatchedNetns {
+    /// Whether our sockets may be what keeps it alive.
+    pub fn may_end(&self) -> bool {
+        !self.given && !self.stays
+    }
+
     /// A request failed: the next one gets a socket of its own. Where there is none, the old one is tried again.
     pub fn reopen(&mut self) {
         if let Ok(sock_diag) = SockDiag::open(&self.netns) {

@@ -302,7 +302,9 @@ impl NetNs {
         }
     }
 
-    fn is_host(&self) -> bool {
+    /// Whether it is that of pid 1, or of the kernel's own threads.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
         scan::host_path().and_then(|path| scan::inode_of(Path::new(path))) == Some(self.inode)
     }
 
