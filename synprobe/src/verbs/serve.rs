@@ -22,10 +22,28 @@ use crate::{
     view::{Discarded, View},
 };
 
+/// Freed memory that the C library keeps of a thread, bytes.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 256 << 10;
 /// The page at `/` takes this part of `--max-memory` at most; the tables share the rest.
 const PAGE_SHARE: u64 = 8;
 
+/// The C library keeps freed memory for each thread, and more of it the larger what was freed. A service that is asked
+/// now and then has no use for it.
+fn keep_little_memory() {
+    #[cfg(target_env = "gnu")]
+    for (what, bytes) in [
+        (libc::M_ARENA_MAX, 2),
+        (libc::M_MMAP_THRESHOLD, KEPT),
+        (libc::M_TRIM_THRESHOLD, KEPT),
+    ] {
+        // SAFETY: takes two numbers. Where it refuses one, more is kept.
+        unsafe { libc::mallopt(what, bytes) };
+    }
+}
+
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    keep_little_memory();
     // With all privileges: a low port, or a folder of another user, may need them.
     let bound = Bound::bind(&args.listen).map_err(|e| Failure(e.to_string(), FAILED))?;
     let host = preflight::require().map_err(|e| failure(e.into()))?;
