@@ -289,7 +289,13 @@ pub const ALL_REASON_WORDS: usize = NO_SOCKET_REASON + 1;
 
 /// Functions that free without a reason what this host does not deliver. Their drops count whatever the reason; other
 /// functions free so what they have sent.
-pub const REFUSING_FUNCTIONS: [&str; 2] = ["nf_queue", "br_handle_frame_finish"];
+pub const REFUSING_FUNCTIONS: [&str; 5] = [
+    "nf_queue",
+    "br_handle_frame_finish",
+    "ip_error",
+    "dst_discard_out",
+    "dst_discard",
+];
 /// Words of their address ranges, start and end of each: a function may have a part that the compiler has split off.
 pub const REFUSING_WORDS: usize = REFUSING_FUNCTIONS.len() * 2 * 2;
 

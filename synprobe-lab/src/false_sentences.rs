@@ -38,7 +38,7 @@ const CLAIMS: &[Claim] = &[
         is_true: |made| made.outcome == Outcome::Refused,
     },
     Claim {
-        words: "the peer's RST was seen",
+        words: "a RST in the peer's name was seen",
         is_true: |made| made.outcome == Outcome::Reset,
     },
     Claim {

@@ -112,6 +112,8 @@ pub struct Facts {
     /// Client: the first SYN had data and was too large for the path (ICMP fragmentation-needed); the kernel sent
     /// it again at once, without.
     pub syn_too_large: bool,
+    /// Client: the peer's own SYN came while ours was under way (simultaneous open), and was answered.
+    pub peer_called_too: bool,
     /// Client, established after a repetition: how long before that the SYN was sent which the answer echoes,
     /// by its timestamp, µs (`tcp_rtt_tsopt_us()`). `None` without timestamps.
     pub echo_us: Option<u64>,

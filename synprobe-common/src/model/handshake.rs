@@ -58,6 +58,9 @@ fn with_community_id<S: Serializer>(c: &Connection, serializer: S) -> Result<S::
     .serialize(serializer)
 }
 
+/// No TCP repeats its SYN sooner, µs: the first time-out is 1 s (RFC 6298 section 2.1), less what the way takes off.
+const REPEAT_US: u64 = 800_000;
+
 /// The end of a handshake; exactly one for each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Handshake {
@@ -109,6 +112,24 @@ impl Handshake {
     pub fn unanswered(&self) -> u32 {
         self.retransmits
             .saturating_sub(self.facts.syn_too_large.into())
+    }
+
+    /// How often the peer repeated its SYN. A SYN that comes again sooner than any TCP repeats it is a copy that the
+    /// network made.
+    pub fn repeated_syns(&self) -> u32 {
+        let completed_early =
+            self.outcome == Outcome::Established && self.dwell_us.is_some_and(|us| us < REPEAT_US);
+        if completed_early {
+            return 0;
+        }
+        // The first gap: no timer is that short, so the peer's SYN caused the SYN-ACK.
+        let copy = self.gaps_us.first().is_some_and(|us| *us < REPEAT_US);
+        self.retransmits_by_peer.saturating_sub(copy.into())
+    }
+
+    /// How many copies of its SYN came that the network made, at least.
+    pub fn copied_syns(&self) -> u32 {
+        self.retransmits_by_peer - self.repeated_syns()
     }
 
     /// Whether it was still open when the run ended.

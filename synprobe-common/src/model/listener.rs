@@ -137,6 +137,17 @@ impl OwnerState {
         matches!(self.state, 'T' | 't')
     }
 
+    /// Whether its cgroup is frozen: `docker pause`, `cgroup.freeze` (`do_freezer_trap()`, which is inlined into
+    /// `get_signal()`), the freezer of version 1 (`__refrigerator()`). Nothing else sleeps there.
+    pub fn is_frozen(&self) -> bool {
+        let place = self.waits_in.as_deref();
+        matches!(self.state, 'S' | 'D')
+            && matches!(
+                place,
+                Some("get_signal" | "do_freezer_trap" | "__refrigerator")
+            )
+    }
+
     /// Whether accept() fails with EMFILE: as many descriptors are open as the limit allows.
     pub fn is_out_of_descriptors(&self) -> bool {
         matches!((self.open_fds, self.max_fds), (Some(open), Some(max)) if open >= max)

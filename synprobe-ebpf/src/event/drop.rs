@@ -27,7 +27,7 @@ pub struct DropRecord {
     /// With `listener`: as in [`SynAckRecord`](super::SynAckRecord). With an existing connection
     /// ([`DropRecord::idle_jiffies`]): jiffies since it last received an ACK.
     pub qlen: u32,
-    /// As `qlen`.
+    /// With `listener` as `qlen`. With an existing connection: its peer's initial sequence number.
     pub young: u32,
     /// As `qlen`. Without a receiving socket: length of the TCP header, bytes; 0: not known.
     pub ack_backlog: u32,
@@ -63,6 +63,11 @@ impl DropRecord {
     /// Whether a SYN met a connection that exists, TIME_WAIT included.
     pub fn met_existing(&self) -> bool {
         state::is_existing(self.receiver)
+    }
+
+    /// Whether the SYN that met an existing connection is a copy of the one that opened it.
+    pub fn is_copy_of_first_syn(&self) -> bool {
+        self.idle_jiffies().is_some() && self.seq == self.young
     }
 
     /// Jiffies since the existing connection last received an ACK (`tcp_sock.rcv_tstamp`). `None` in

@@ -34,6 +34,7 @@ use synprobe_ebpf::{
 use super::{
     drop_receiver::{counts, for_receiver, is_no_socket, listed, refused_at, sender_in_syn_sent},
     finish,
+    set_state::first_of,
 };
 use crate::{
     emit::{emit, held_back, tally, within_limit},
@@ -211,6 +212,9 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             // SAFETY: a helper without arguments.
             let now = unsafe { bpf_jiffies64() } as u32;
             r.qlen = now.wrapping_sub(sk.read_or(place!(rcv_tstamp), now)?);
+            // bytes_received counts a FIN too.
+            let first = first_of(sk, place!(rcv_nxt), place!(bytes_received))?;
+            r.young = first.wrapping_sub(1);
         }
         Ok(())
     });

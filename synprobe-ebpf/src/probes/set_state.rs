@@ -172,7 +172,7 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
 
 /// Where a sequence number was before `bytes` of its direction: both count modulo 2^32.
 #[inline(always)]
-fn first_of(sk: Kptr, now: u32, bytes: u32) -> Result<u32, ReadError> {
+pub(super) fn first_of(sk: Kptr, now: u32, bytes: u32) -> Result<u32, ReadError> {
     let bytes: u64 = sk.read(bytes)?;
     Ok(sk.read::<u32>(now)?.wrapping_sub(bytes as u32))
 }

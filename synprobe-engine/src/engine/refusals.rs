@@ -12,7 +12,7 @@ use crate::{
         context::{
             Ends, NO_SOCKET, Packet, RefusedAnswer, RefusedSyn, SynAtExisting, SynWithoutSocket,
         },
-        run_in, who_listens,
+        who_listens,
     },
 };
 
@@ -34,6 +34,10 @@ impl Engine {
             return true;
         }
         if r.met_existing() {
+            // A copy that the network made, or that came late: nobody wants a connection by it.
+            if r.is_copy_of_first_syn() {
+                return true;
+            }
             self.syn_at_existing(r, reason);
             return true;
         }
@@ -59,15 +63,14 @@ impl Engine {
         if !selected {
             return;
         }
-        let name = context.netns_name(syn.netns);
-        let remedy = run_in(name.as_deref(), &who_listens(syn.local.port()));
+        let who = who_listens(syn.local.port());
         context.note_refused_syn(RefusedSyn {
             netns: syn.netns,
             local: Some(syn.local),
             peer: Some(syn.peer),
             reason: Some(NO_SOCKET.into()),
             words: "no listening socket found: answered with RST".into(),
-            remedy: Some(format!("see who listens, and on which address: {remedy}").into()),
+            remedy: Some(format!("see who listens, and on which address: {who}").into()),
             count: 1,
             at_ns: syn.at_ns,
         });

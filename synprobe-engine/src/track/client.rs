@@ -252,6 +252,7 @@ impl Tracker {
             return;
         };
         self.children.insert(r.sock, Child::Simultaneous);
+        open.facts.peer_called_too = true;
         // In the quiet mode the kernel side only counts it once it is established: nothing would end it here. A
         // socket that is connected to itself sends a record.
         if self.config.detail.slow_us().is_some() && tuple.local_port != tuple.peer_port {

@@ -1,6 +1,6 @@
 //! One handshake and its verdict: the first that applies, as sure as what was lost and what was not watched allow.
 
-use super::{ALL, Context, arithmetic, undecided::why_no_verdict};
+use super::{ALL, Context, arithmetic, times, undecided::why_no_verdict};
 use crate::model::{Confidence, Evidence, Handshake, OpenReason, Outcome, Role};
 
 /// Gives the handshake its verdict. Returns whether it is in trouble.
@@ -18,6 +18,15 @@ pub(super) fn judge(h: &mut Handshake, context: &Context) -> bool {
         if h.outcome != Outcome::Established && h.open_reason != Some(OpenReason::EndNotSeen) {
             h.evidence.push(Evidence {
                 fact: why_no_verdict(h),
+                supports: false,
+            });
+        }
+        if h.outcome == Outcome::Established && h.copied_syns() > 0 {
+            h.evidence.push(Evidence {
+                fact: format!(
+                    "its SYN came again {}, sooner than TCP repeats it: the network made the copy, and nothing was lost",
+                    times(h.copied_syns())
+                ),
                 supports: false,
             });
         }

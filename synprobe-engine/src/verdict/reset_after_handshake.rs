@@ -173,8 +173,8 @@ fn in_how_many(n: u64, sum: &EarlyResetSum) -> String {
 const REFUSED_BEHIND: &str = "the host that answered accepted the connection, and something behind it refused: a proxy \
     or load balancer whose upstream is down, or a listener that was closed or replaced with connections in its \
     accept queue";
-const ALIKE: &str = "an application that refuses by itself (an access list, a limit, another protocol) and a device on \
-    the path that sends RSTs look the same from this end";
+const ALIKE: &str = "an application that refuses by itself (an access list, a limit, another protocol), a device on \
+    the path that sends RSTs, and a second host that has the same address look the same from this end";
 const CLOSED_AT_ONCE: &str = "whoever accepted the connection closed it at once and did not read what came after: an \
     application that refuses (an access list, a limit, another protocol), or a proxy whose upstream is down";
 const ALIKE_CLOSED: &str = "which of them it was cannot be seen from this end";

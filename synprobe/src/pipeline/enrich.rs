@@ -294,17 +294,21 @@ impl Enricher {
             None if by_socket || by_half_open || self.reasons.is_no_socket(r.reason) => {
                 named("", "")
             }
+            // The output of a route that leads nowhere (`xfrm_lookup()` makes one, `dst_dev_put()` too).
+            None if r.sender != 0
+                && self.symbols.name(r.location).as_deref() == Some("dst_discard_out") =>
+            {
+                named(
+                    "its route discards it: an IPsec policy whose state is missing, or a device that is gone",
+                    "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat; ip route get <peer> from <local>",
+                )
+            }
             None if r.receiver == 0
                 && let Some((words, remedy)) = self.refused_at(r.location) =>
             {
                 named(words, remedy)
             }
             None if r.sender != 0 => match self.symbols.name(r.location).as_deref() {
-                // The output of a route that leads nowhere (`xfrm_lookup()` makes one, `dst_dev_put()` too).
-                Some("dst_discard_out") => named(
-                    "its route discards it: an IPsec policy whose state is missing, or a device that is gone",
-                    "ip xfrm policy; ip xfrm state; cat /proc/net/xfrm_stat; ip route get <peer> from <local>",
-                ),
                 // Over IPv6 what waits for its neighbour is freed without a reason.
                 Some("neigh_invalidate") => named(
                     "the next hop does not answer ARP or neighbour discovery",

@@ -345,7 +345,7 @@ fn shows_life(handshake: &Handshake) -> bool {
     matches!(
         handshake.outcome,
         Outcome::Established | Outcome::Refused | Outcome::Reset
-    ) || handshake.retransmits_by_peer > 0
+    ) || handshake.repeated_syns() > 0
         || facts.acked
         || facts.reset_seen
         || facts.syn_after_reset > 0

@@ -20,12 +20,24 @@ impl Verdict for Abandoned {
         }
         let mut finding = Finding::certain()
             .accounts_for_outcome()
-            .pro(super::closed_by(h))
-            .pro(format!(
-                "{} sent. An answer may take up to {}, and the kernel had not retransmitted yet",
-                super::syns(h),
-                format::duration(super::ANSWER_DUE_US)
-            ));
+            .pro(super::closed_by(h));
+        if h.facts.peer_called_too {
+            // Closed in SYN_RECV: a FIN follows the SYN-ACK, and both may still arrive.
+            return Some(
+                finding
+                    .pro(
+                        "the peer's own SYN had come, from the port that was called: both ends connected to each other \
+                         at the same time (simultaneous open)",
+                    )
+                    .pro("nothing had acknowledged our SYN yet, which takes up to one round trip more")
+                    .remedy("let one of the two ends listen and the other connect, or keep the socket open for longer"),
+            );
+        }
+        finding = finding.pro(format!(
+            "{} sent. An answer may take up to {}, and the kernel had not retransmitted yet",
+            super::syns(h),
+            format::duration(super::ANSWER_DUE_US)
+        ));
         finding = match h.facts.would_give_up_us {
             Some(us) => finding.pro(format!(
                 "the kernel would have tried for {}: the application gave up first",
@@ -78,6 +90,33 @@ mod tests {
         let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
         assert_eq!(facts[0], "app closed it after 300 ms, while it was open");
         assert!(facts[2].contains("131 s"), "{facts:?}");
+    }
+
+    #[test]
+    fn the_peers_own_syn_was_an_answer() {
+        let mut h = abandoned();
+        h.facts.peer_called_too = true;
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, Some(VerdictKind::Abandoned));
+        let facts: Vec<_> = judgement.evidence.iter().map(|e| e.fact.as_str()).collect();
+        assert!(
+            facts[1].starts_with("the peer's own SYN had come"),
+            "{facts:?}"
+        );
+        assert!(
+            !facts.iter().any(|fact| fact.contains("1 SYN sent")),
+            "{facts:?}"
+        );
+        // The same when an answer was due: what came is said, and never that nothing came.
+        (h.dwell_us, h.retransmits) = (Some(5_000_000), 2);
+        for outcome in [Outcome::Abandoned, Outcome::TimedOut] {
+            h.outcome = outcome;
+            let judgement = judged(&h, Context::default());
+            assert_eq!(judgement.verdict, Some(VerdictKind::Filtered));
+            let fact = &judgement.evidence[0].fact;
+            assert!(fact.contains("the peer's own SYN had come"), "{fact}");
+            assert!(!fact.contains("no answer"), "{fact}");
+        }
     }
 
     #[test]

@@ -49,6 +49,10 @@ impl Verdict for Filtered {
             // One or two packets were lost, on a path that otherwise works.
             finding.confidence = Confidence::Insufficient;
         }
+        if let Some(not_repeated) = not_repeated(h, context) {
+            finding.confidence = Confidence::Insufficient;
+            finding = finding.contra(not_repeated);
+        }
         finding = finding.maybe_contra(typical.map(|(us, n)| {
             format!(
                 "{n} other handshakes with this peer completed lately, usually in {}",
@@ -62,10 +66,17 @@ impl Verdict for Filtered {
             )
         }));
         finding = finding.maybe_contra(context.freed_syns(h));
-        finding = finding.maybe_contra(super::not_looked_at(h, context)).contra(
-            "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
-             same from here",
-        );
+        finding = finding
+            .maybe_contra(super::not_looked_at(h, context))
+            .contra(match h.facts.peer_called_too {
+                false => {
+                    "a firewall that drops, a dead host and a server that drops SYNs at a full queue look the \
+                     same from here"
+                }
+                true => {
+                    "a firewall that drops what we send and a peer that has closed its socket look the same from here"
+                }
+            });
         let peer = h.connection.peer_addr;
         let port = h.connection.peer_port.unwrap_or(0);
         let run = enter_of(&h.connection);
@@ -92,6 +103,20 @@ impl Verdict for Filtered {
         }
     }
 }
+
+/// That the first SYN was not repeated when it was due: the kernel skips a repetition while the SYN before it is still
+/// in a queue of this host (`skb_still_in_host_queue()`), and raises no event then.
+fn not_repeated(h: &Handshake, context: &Context) -> Option<String> {
+    let due = h.dwell_us.is_some_and(|us| us >= OVERDUE_US) && h.retransmits == 0;
+    (due && h.outcome != Outcome::TimedOut && !h.facts.peer_called_too && !context.losses.touch(h)).then(|| {
+        "the kernel did not repeat the SYN, which was due after 1 s: so it does while the first one still waits in \
+         this host, most often for an answer to ARP or neighbour discovery"
+            .to_owned()
+    })
+}
+
+/// A first time-out of the kernel (TCP_TIMEOUT_INIT), and the time that its timer may be late, µs.
+const OVERDUE_US: u64 = 1_500_000;
 
 /// What the socket itself has set, which ends its retries.
 fn own_limit(h: &Handshake) -> Option<String> {
@@ -145,6 +170,21 @@ mod tests {
                 (Some(VerdictKind::Filtered), Confidence::Likely)
             );
         }
+    }
+
+    /// A dead neighbour, and an application that waits for less than ARP takes.
+    #[test]
+    fn a_syn_that_was_not_repeated_in_time_has_not_left() {
+        let mut h = active(Outcome::Abandoned);
+        (h.dwell_us, h.retransmits) = (Some(2_004_000), 0);
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, None);
+        let mut facts = judgement.evidence.iter().map(|e| &e.fact);
+        assert!(facts.any(|fact| fact.contains("still waits in this host")));
+        // It was repeated: both were sent.
+        h.retransmits = 1;
+        let got = verdict_of(&h, Context::default());
+        assert_eq!(got, (Some(VerdictKind::Filtered), Confidence::Likely));
     }
 
     #[test]

@@ -81,6 +81,12 @@ fn waited_for_an_answer(h: &Handshake, context: &Context) -> bool {
 /// How many SYNs were sent, and what came, as far as it was looked at.
 fn no_answer(h: &Handshake, context: &Context) -> String {
     let (syns, took) = (syns(h), took(h));
+    if h.facts.peer_called_too {
+        return format!(
+            "in {took} nothing acknowledged our SYN, though the peer's own SYN had come: both ends connected to each \
+             other at the same time"
+        );
+    }
     let refused = context.refused_answers(&h.connection, h.facts.since_ns());
     let count: u64 = refused.iter().map(|answer| answer.count()).sum();
     let icmp = match context.ignored_icmp(h) {

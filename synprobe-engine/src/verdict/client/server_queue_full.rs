@@ -192,6 +192,39 @@ mod tests {
         );
     }
 
+    /// `docker pause`: no signal, and the state is `S`.
+    #[test]
+    fn a_frozen_cgroup_is_named() {
+        let mut it = listener(129, 0);
+        it.pid = Some(12);
+        it.owner_state = Some(OwnerState {
+            state: 'S',
+            cpu_ms: 5,
+            open_fds: Some(9),
+            max_fds: Some(1024),
+            waits_in: Some("get_signal".into()),
+        });
+        let mut context = Context::default();
+        context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
+        for overflows in [0, 3] {
+            let counters = ListenCounters {
+                netns: NETNS,
+                listen_overflows: Some(overflows),
+                ..ListenCounters::default()
+            };
+            context.sample(&[it.clone()], &[counters]);
+        }
+        let judged = judged(&waiting(Outcome::TimedOut), context);
+        let mut facts = judged.evidence.iter().map(|e| e.fact.as_str());
+        assert!(facts.any(|fact| fact.starts_with("app/12 does not run: its cgroup is frozen")));
+        assert!(
+            judged
+                .remedy
+                .unwrap()
+                .starts_with("docker unpause, or write 0 into")
+        );
+    }
+
     #[test]
     fn of_a_reuseport_group_the_full_socket_and_its_stopped_owner_are_named() {
         let of = |inode, pid, accept_queue| {

@@ -301,11 +301,17 @@ fn each_by(run: &str, commands: &str) -> String {
         "ip netns exec ",
     ];
     let whole_host = |command: &str| WHOLE_HOST.iter().any(|name| command.starts_with(name));
-    let command = |command: &str| match whole_host(command) {
-        true => command.to_owned(),
-        false => format!("{run}{command}"),
+    let step = |step: &str| {
+        // Words before a command stay before it.
+        let text = step.split(" # ").next().unwrap_or(step);
+        let command_at = text.rfind(": ").map_or(0, |at| at + 2);
+        let (words, command) = step.split_at(command_at);
+        match whole_host(command) {
+            true => step.to_owned(),
+            false => format!("{words}{run}{command}"),
+        }
     };
-    let all: Vec<String> = commands.split("; ").map(command).collect();
+    let all: Vec<String> = commands.split("; ").map(step).collect();
     all.join("; ")
 }
 
@@ -530,6 +536,11 @@ mod tests {
             ),
             "ip netns exec red bpftool net; ip netns exec red cat /proc/net/xfrm_stat; dmesg | grep x; nsenter \
              -t 1 -n ip rule"
+        );
+        let steps = "see who listens: ss -ltn; ip rule # the device: its own";
+        assert_eq!(
+            each_by("ip netns exec red ", steps),
+            "see who listens: ip netns exec red ss -ltn; ip netns exec red ip rule # the device: its own"
         );
     }
 }

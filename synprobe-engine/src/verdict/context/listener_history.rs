@@ -213,6 +213,11 @@ impl ListenerHistory {
             };
             return Some(format!("{who} does not run: {by}"));
         }
+        if last.is_frozen() {
+            return Some(format!(
+                "{who} does not run: its cgroup is frozen (docker pause, cgroup.freeze)"
+            ));
+        }
         if let (true, Some(open), Some(max)) =
             (last.is_out_of_descriptors(), last.open_fds, last.max_fds)
         {

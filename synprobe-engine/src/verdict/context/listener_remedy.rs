@@ -14,6 +14,9 @@ impl ListenerHistory {
         let state = self.owner.as_ref().map(|[_, (_, last)]| last);
         Some(match state {
             Some(s) if s.state == 'T' => format!("let {comm} run again: kill -CONT {pid}"),
+            Some(s) if s.is_frozen() => format!(
+                "docker unpause, or write 0 into cgroup.freeze of its cgroup: cat /proc/{pid}/cgroup"
+            ),
             Some(s) if s.is_out_of_descriptors() => format!(
                 "see what {comm} keeps open: ls -l /proc/{pid}/fd; or raise its limit: prlimit --pid {pid} \
                  --nofile={}:",

@@ -73,7 +73,7 @@ impl PortStats {
 
 /// Whether the peer has sent nothing since its SYN, and a retransmission gave it the time to.
 pub fn silent(h: &Handshake) -> bool {
-    sent_only_syns(h) && h.retransmits_by_peer == 0
+    sent_only_syns(h) && h.repeated_syns() == 0
 }
 
 /// Whether nothing came from the peer but SYNs, and a retransmission gave it the time to answer. A repeated SYN needs

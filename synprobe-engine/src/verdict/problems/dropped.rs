@@ -51,10 +51,7 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
                     first.words,
                     first.cause()
                 )),
-                pro(format!(
-                    "no half-open exists for them: {}",
-                    first.stage().words()
-                )),
+                pro(format!("they made no half-open: {}", first.stage().words())),
             ];
             let conntrack = context.conntrack_fact(first);
             let rules = rules_of(&drops, context).into_iter();

@@ -206,7 +206,7 @@ impl Group {
         self.longest.add(h);
         let (least, most) = self.retransmits;
         self.retransmits = (least.min(h.retransmits), most.max(h.retransmits));
-        self.repeated += u64::from(h.retransmits_by_peer > 0);
+        self.repeated += u64::from(h.repeated_syns() > 0);
         self.connections.add(h, limits.peers);
         self.peers.add(h.connection.peer_addr, 1, limits.peers);
         let pid = h

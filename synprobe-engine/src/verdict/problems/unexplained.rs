@@ -86,7 +86,9 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         },
     );
     rose(
-        context.refused_without_trace(netns),
+        context
+            .refused_without_trace(netns)
+            .map(|n| n.saturating_sub(ended_by_neighbours(netns, context))),
         CounterRise::Refusals,
         &|n| {
             format!(
@@ -105,12 +107,26 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         context.moved(netns, |c| c.syncookies_sent),
         CounterRise::Cookies,
         &|n| {
+            let returned = context.moved(netns, |c| c.syncookies_recv);
+            let returned = returned.map_or_else(String::new, |returned| {
+                format!(", SyncookiesRecv by {returned}, the final ACKs with a valid cookie")
+            });
             format!(
-                "SyncookiesSent of {name} rose by {n}: a SYN queue was full, or tcp_syncookies is 2"
+                "SyncookiesSent of {name} rose by {n}{returned}: a SYN queue was full, or tcp_syncookies is 2"
             )
         },
     );
     found
+}
+
+/// SYN-ACKs for which a next hop was not found. The ICMP error of this host about each ends its half-open, which
+/// `ListenDrops` counts (`tcp_req_err()`). A problem has them: see `dropped_synacks()`.
+fn ended_by_neighbours(netns: u32, context: &Context) -> u64 {
+    let drops = context.dropped_packets();
+    drops
+        .filter(|d| d.netns == netns && d.packet == Packet::SynAck && d.is_of_neighbour())
+        .map(|d| d.count)
+        .sum()
 }
 
 /// Listeners that were closed while another listens at their address, after which RSTs were sent: so are
@@ -175,15 +191,20 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
     let more: u64 = kinds.iter().skip(DROPS).map(|(_, (n, _))| n).sum();
+    let named = |netns| match context.netns_name(netns) {
+        Some(name) => place(&name),
+        None => format!("netns {netns}"),
+    };
     let mut found: Vec<String> = kinds
         .iter()
         .take(DROPS)
         .map(|((packet, incoming, words, cause, netns), (packets, connections))| {
             let way = if *incoming { "that came in" } else { "on their way out" };
             format!(
-                "this host dropped {packets} {}s {way}, of {connections} connections (netns {netns}): {words} \
+                "this host dropped {packets} {}s {way}, of {connections} connections ({}): {words} \
                  ({cause}); no handshake was seen to fail by it",
-                packet.name()
+                packet.name(),
+                named(*netns)
             )
         })
         .collect();
@@ -239,13 +260,36 @@ mod tests {
             ),
             (
                 |c| c.syncookies_sent = Some(12),
-                "SyncookiesSent of the host's namespace rose by 11",
+                "SyncookiesSent of the host's namespace rose by 11, SyncookiesRecv by 0, the final ACKs",
             ),
         ] {
             let found = unexplained(&[], 0, &moved(change), &ExplainedClients::default());
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].starts_with(words), "{found:?}");
         }
+    }
+
+    /// The client's ARP is silent: each SYN-ACK that waits for it is dropped, and the ICMP error of this host about it
+    /// ends a half-open.
+    #[test]
+    fn half_opens_that_a_silent_neighbour_ended_are_explained() {
+        let said = |drops: u64| {
+            let mut context = moved(|c| c.listen_drops = Some(9));
+            let h = half_open(crate::model::Outcome::Dropped);
+            let mut drop = discard(&h, Packet::SynAck, drops);
+            drop.reason = "NEIGH_FAILED".into();
+            context.note_drop(drop);
+            let found = unexplained(&[], 0, &context, &ExplainedClients::default());
+            found
+                .into_iter()
+                .find(|fact| fact.starts_with("ListenDrops"))
+        };
+        assert_eq!(said(2), None);
+        let rest = said(1).unwrap();
+        assert!(
+            rest.starts_with("ListenDrops of the host's namespace rose by 1 more"),
+            "{rest}"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Verdict for AsymmetricNat {
         } else {
             0
         };
-        let repeats = h.retransmits_by_peer > 0;
+        let repeats = h.repeated_syns() > 0;
         let mut finding = Finding::likely();
         match (&asymmetric, resets) {
             // The peer's kernel refuses what our SYN-ACK says, and still wants the connection.
@@ -35,8 +35,8 @@ impl Verdict for AsymmetricNat {
             }
             (Some(_), _) if repeats => {
                 finding = finding.pro(format!(
-                    "the peer repeated its SYN {}: it is alive, and it does not recognise our SYN-ACK",
-                    crate::verdict::times(h.retransmits_by_peer)
+                    "the peer repeated its SYN {}: it is alive, and it does not get our SYN-ACK or does not recognise it",
+                    crate::verdict::times(h.repeated_syns())
                 ));
             }
             _ => {
@@ -66,8 +66,12 @@ impl Verdict for AsymmetricNat {
         let symmetric = asymmetric.is_none();
         finding = finding.maybe_pro(asymmetric);
         if symmetric {
-            finding =
-                finding.contra("no difference between the way in and the way back was seen here");
+            finding = finding
+                .contra("no difference between the way in and the way back was seen here")
+                .contra(
+                    "a device on the path that changes sequence numbers or timestamps makes the peer refuse our \
+                     SYN-ACK too",
+                );
         }
         Some(
             finding

@@ -23,7 +23,7 @@ impl Verdict for PeerReset {
         let finding = if h.facts.reset_seen {
             Finding::certain()
                 .accounts_for_outcome()
-                .pro("the peer's RST was seen, and the half-open was gone with it")
+                .pro("a RST in the peer's name was seen, and the half-open was gone with it")
         } else if h.facts.reset_untold {
             Finding::likely()
                 .pro("a RST came for the half-open, and EmbryonicRsts had risen")
@@ -49,8 +49,8 @@ impl Verdict for PeerReset {
             )
         }));
         let finding = finding.contra(
-            "why the peer's host did not know the connection cannot be seen from here: a client that gave up before the \
-             SYN-ACK came, a port scan (SYN, then RST), a forged address and NAT look the same",
+            "why it was reset cannot be seen from here: a client that gave up before the SYN-ACK came, a port scan (SYN, \
+             then RST), a forged address, NAT, and a device on the path that sends RSTs look the same",
         );
         let peer = h.connection.peer_addr;
         Some(finding.remedy(format!(

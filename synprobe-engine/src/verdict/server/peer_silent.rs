@@ -21,6 +21,9 @@ impl Verdict for PeerSilent {
         let sent = times(h.retransmits.saturating_add(1));
         let f = &h.facts;
         let nothing = match (f.ignored_segment, f.ack_untold || f.reset_untold) {
+            (false, false) if h.copied_syns() > 0 => {
+                "since its SYN nothing came but a copy of it, sooner than TCP repeats a SYN: no ACK of the SYN-ACK, no RST"
+            }
             (false, false) => {
                 "since its SYN nothing came that fits: no ACK of the SYN-ACK, no second SYN, no RST"
             }

@@ -26,27 +26,29 @@ impl Verdict for SlowPeer {
             return None;
         }
         let dwell = h.dwell_us;
+        // A copy of the SYN that the network made is answered too, and costs no time.
+        let retransmits = h.retransmits.saturating_sub(h.copied_syns());
         // Most handshakes end here: whatever the baseline, this is not far over it.
-        if h.retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
+        if retransmits == 0 && dwell.is_none_or(|us| us < OVER_US) {
             return None;
         }
         let baseline = context.typical_us(&h.connection);
         let shown = dwell.map_or_else(|| "an unknown time".to_owned(), format::duration);
-        let finding = if h.retransmits > 0 {
-            let by_peer = match h.retransmits_by_peer {
+        let finding = if retransmits > 0 {
+            let by_peer = match h.repeated_syns() {
                 0 if h.facts.history_known => "each time because our timer fired".to_owned(),
                 0 => "what made this host repeat it was not seen".to_owned(),
                 n => format!("{} because it repeated its SYN", times(n)),
             };
             // TCP_DEFER_ACCEPT, or a full accept queue, makes it repeat the SYN-ACK too.
-            let is_seen = h.facts.history_known || h.retransmits_by_peer > 0;
+            let is_seen = h.facts.history_known || h.repeated_syns() > 0;
             let finding = match is_seen {
                 true => Finding::certain().accounts_for_outcome(),
                 false => Finding::likely(),
             };
             finding.pro(format!(
                 "completed after {shown} and {} SYN-ACKs, {by_peer}",
-                h.retransmits.saturating_add(1)
+                retransmits.saturating_add(1)
             ))
         } else {
             let dwell = dwell?;
@@ -110,6 +112,33 @@ mod tests {
     fn more_than_one_syn_ack_makes_it() {
         let got = verdict_of(&half_open(Outcome::Established), Context::default());
         assert_eq!(got, (Some(VerdictKind::SlowPeer), Confidence::Certain));
+    }
+
+    /// A switch loop, a mirror port: every packet comes twice.
+    #[test]
+    fn copies_of_its_syn_do_not_make_a_peer_slow() {
+        let mut h = took(4_500);
+        (h.retransmits, h.retransmits_by_peer) = (1, 1);
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, None);
+        let fact = &judgement.evidence[0].fact;
+        assert!(
+            fact.starts_with("its SYN came again once, sooner"),
+            "{fact}"
+        );
+        // A copy, then our timer.
+        (h.dwell_us, h.retransmits, h.gaps_us) = (Some(1_010_000), 2, vec![500, 1_000_000]);
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, Some(VerdictKind::SlowPeer));
+        let fact = &judgement.evidence[0].fact;
+        assert!(
+            fact.ends_with("and 2 SYN-ACKs, each time because our timer fired"),
+            "{fact}"
+        );
+        // A repetition after a second is no copy.
+        (h.retransmits, h.gaps_us) = (1, vec![1_000_000]);
+        let judgement = judged(&h, Context::default());
+        assert!(judgement.evidence[0].fact.contains("it repeated its SYN"));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Verdict for SynFlood {
         if !super::unfinished(h) || !sent_only_syns(h) {
             return None;
         }
-        let repeats = h.retransmits_by_peer > 0;
+        let repeats = h.repeated_syns() > 0;
         // An address that completed a handshake lives, and may well repeat its SYN.
         if repeats && context.accepted_before(&h.connection) {
             return None;
@@ -103,7 +103,7 @@ impl Verdict for SynFlood {
         finding = finding.maybe_contra(repeats.then(|| {
             format!(
                 "it repeated its SYN {}, as a client does that gets no SYN-ACK; whoever forges one SYN can forge more",
-                crate::verdict::times(h.retransmits_by_peer)
+                crate::verdict::times(h.repeated_syns())
             )
         }));
         let port = h.connection.local_port.unwrap_or(0);

@@ -21,7 +21,7 @@ impl Verdict for SynackLost {
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let half_opens = context.failed_half_opens(h);
         if !super::unfinished(h)
-            || h.retransmits_by_peer == 0 && half_opens < 2
+            || h.repeated_syns() == 0 && half_opens < 2
             || h.facts.acked
             || h.facts.reset_seen
         {
@@ -35,23 +35,23 @@ impl Verdict for SynackLost {
             return None;
         }
         // Two half-opens of one port are an inference: their beginnings may be estimates of sock_diag.
-        let seen = h.retransmits_by_peer > 0 && !unwatched;
+        let seen = h.repeated_syns() > 0 && !unwatched;
         // A peer that gets them from another address, or by a way that has not seen its SYN, repeats its SYN too.
         let way_back_is_open = context.way_back_is_open(&h.connection);
         let mut finding = match lives && seen && way_back_is_open.is_none() {
             true => Finding::certain().accounts_for_outcome(),
             false => Finding::likely(),
         };
-        if unwatched && h.retransmits_by_peer > 0 {
+        if unwatched && h.repeated_syns() > 0 {
             finding = finding.pro(format!(
                 "the kernel's timer alone sends fewer SYN-ACKs (tcp_synack_retries): the peer repeated its SYN at \
                  least {}",
-                times(h.retransmits_by_peer)
+                times(h.repeated_syns())
             ));
-        } else if h.retransmits_by_peer > 0 {
+        } else if h.repeated_syns() > 0 {
             finding = finding.pro(format!(
                 "the peer repeated its SYN {}: it has taken no SYN-ACK",
-                times(h.retransmits_by_peer)
+                times(h.repeated_syns())
             ));
         }
         finding = match lives {
@@ -134,6 +134,26 @@ mod tests {
         (fine.connection.peer_port, fine.retransmits) = (Some(1), 0);
         context.note(&line(fine));
         context
+    }
+
+    /// The network makes a copy of each packet: the peer has repeated nothing.
+    #[test]
+    fn a_copy_of_the_syn_does_not_make_it() {
+        let mut h = repeating(Outcome::Expired);
+        h.gaps_us = vec![700, 1_000_000];
+        let judgement = judged(&h, alive());
+        assert_eq!(judgement.verdict, Some(VerdictKind::PeerSilent));
+        let fact = &judgement.evidence[0].fact;
+        assert!(fact.contains("nothing came but a copy of it"), "{fact}");
+        // Then it does repeat it.
+        h.retransmits_by_peer = 2;
+        let judgement = judged(&h, alive());
+        assert_eq!(judgement.verdict, Some(VerdictKind::SynackLost));
+        assert!(
+            judgement.evidence[0]
+                .fact
+                .starts_with("the peer repeated its SYN once:")
+        );
     }
 
     #[test]

@@ -139,6 +139,12 @@ pub fn refusal(function: &str) -> Option<(&'static str, &'static str)> {
              port is isolated, locked, blocked or in another VLAN",
             "bridge -d link; bridge vlan show; bridge fdb show",
         )),
+        // Over IPv4 `ip_error()`, over IPv6 the others. Of an outgoing SYN the reason is another: `enrich.rs`.
+        "ip_error" | "dst_discard" | "dst_discard_out" => Some((
+            "a route or rule of type blackhole or prohibit discards it",
+            "ip route get <local> from <peer>; ip rule; ip route show table all type blackhole; ip -6 route show \
+             table all type blackhole",
+        )),
         _ => None,
     }
 }

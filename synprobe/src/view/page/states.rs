@@ -78,6 +78,9 @@ fn histogram(sheet: &mut Sheet, counts: &PageCounts<'_>, problems: &[Problem]) {
         };
         let before = before(netns.netns).map(|n| &n.states);
         let counted = changed(&netns.states, before.or(no_sockets(counts)));
+        if counted.is_empty() {
+            continue;
+        }
         sheet.items("states", &counted, "  ", &name);
     }
     if !others.is_empty() {
