@@ -24,6 +24,9 @@ use synprobe_tests::{
     pipeline_run::{Live, WatchedRun, options_for, watch},
 };
 
+/// A test for one family.
+pub type OfFamily = fn(SocketFamily) -> Result<()>;
+
 /// Longer than the first two SYN-ACK time-outs take, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ISN: u32 = 1000;
@@ -31,8 +34,12 @@ const ISN: u32 = 1000;
 const FAR: u32 = 0x4000_0000;
 
 /// The `n`th stranger: an address that the lab routes to the client's namespace, and that nobody has.
-fn stranger(n: u16) -> SocketAddr {
-    SocketAddr::new(net::spoofed(false, n), 40_000 + n)
+fn stranger(lab: &Lab, n: u16) -> SocketAddr {
+    SocketAddr::new(net::spoofed(is_v6(lab), n), 40_000 + n)
+}
+
+fn is_v6(lab: &Lab) -> bool {
+    lab.family == SocketFamily::V6
 }
 
 fn server(lab: &Lab) -> SocketAddr {
@@ -90,12 +97,12 @@ fn complete(watched: WatchedRun) -> Result<WatchedRun> {
 
 /// A peer that sees the SYN-ACK acknowledges it outside of the window, and with an old timestamp. Neither is a final
 /// ACK that a full queue refused: the queue is empty.
-pub fn ack_outside_the_window() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn ack_outside_the_window(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
-    let sender = RawSender::open(&lab.client, false)?;
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
     let to = server(&lab);
-    let (outside, old) = (stranger(0), stranger(1));
+    let (outside, old) = (stranger(&lab, 0), stranger(&lab, 1));
     let segment = |source, seq, ack, flags| TcpSegment {
         source,
         destination: to,
@@ -145,27 +152,27 @@ pub fn ack_outside_the_window() -> Result<()> {
 }
 
 /// A flood that sends each SYN twice: no address of it is known to live.
-pub fn flood_of_repeated_syns() -> Result<()> {
+pub fn flood_of_repeated_syns(family: SocketFamily) -> Result<()> {
     const SOURCES: u16 = 90;
-    let lab = Lab::new(SocketFamily::V4)?;
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 128)?;
-    let sender = RawSender::open(&lab.client, false)?;
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
     let to = server(&lab);
     let ((), watched) = watch(options_for(&lab)?, |live| {
         for n in 0..SOURCES {
-            sender.syn(stranger(n), to, ISN)?;
-            sender.syn(stranger(n), to, ISN)?;
+            sender.syn(stranger(&lab, n), to, ISN)?;
+            sender.syn(stranger(&lab, n), to, ISN)?;
         }
         // The timer prunes the oldest of a SYN queue that is more than half full: the last ones stay.
         for n in SOURCES / 2..SOURCES {
-            repeated(live, stranger(n), 1)?;
+            repeated(live, stranger(&lab, n), 1)?;
         }
         Ok(())
     })?;
     let watched = complete(watched)?;
     let mut flood = 0;
     for n in 0..SOURCES {
-        for h in of(&watched, stranger(n)) {
+        for h in of(&watched, stranger(&lab, n)) {
             ensure!(h.confidence != Confidence::Certain, "{h:#?}");
             flood += u32::from(h.verdict == Some(VerdictKind::SynFlood));
         }
@@ -175,12 +182,12 @@ pub fn flood_of_repeated_syns() -> Result<()> {
 }
 
 /// Blind: a RST in the name of a half-open that lives, outside of its window, while another one is really reset.
-pub fn rst_outside_the_window() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn rst_outside_the_window(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
-    let sender = RawSender::open(&lab.client, false)?;
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
     let to = server(&lab);
-    let (victim, other, young) = (stranger(0), stranger(1), stranger(2));
+    let (victim, other, young) = (stranger(&lab, 0), stranger(&lab, 1), stranger(&lab, 2));
     let before = TcpCounters::read(&lab.server)?;
     let ((), watched) = watch(options_for(&lab)?, |live| {
         sender.syn(victim, to, ISN)?;
@@ -218,16 +225,17 @@ pub fn rst_outside_the_window() -> Result<()> {
 
 /// A tenant with a network namespace of its own: it has the addresses and ports of others there, and a rule that
 /// drops.
-pub fn drops_of_a_tenant() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn drops_of_a_tenant(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
-    let sender = RawSender::open(&lab.client, false)?;
-    let (to, victim) = (server(&lab), stranger(0));
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
+    let (to, victim) = (server(&lab), stranger(&lab, 0));
     let tenant = Ns::new_anonymous("tenant")?;
     net::prepare(&tenant)?;
-    net::add_route(&tenant, (victim.ip(), 32), RouteTarget::Here)?;
-    nft::install(&tenant, false, &[NftRule::drop(NftHook::Output)])?;
-    let forger = RawSender::open(&tenant, false)?;
+    let whole = if is_v6(&lab) { 128 } else { 32 };
+    net::add_route(&tenant, (victim.ip(), whole), RouteTarget::Here)?;
+    nft::install(&tenant, is_v6(&lab), &[NftRule::drop(NftHook::Output)])?;
+    let forger = RawSender::open(&tenant, is_v6(&lab))?;
     let forged = TcpSegment {
         source: to,
         destination: victim,
@@ -261,11 +269,11 @@ pub fn drops_of_a_tenant() -> Result<()> {
 }
 
 /// A damaged segment of before the SYN is no part of the handshake.
-pub fn drop_of_earlier() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn drop_of_earlier(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
-    let sender = RawSender::open(&lab.client, false)?;
-    let (to, peer, pace) = (server(&lab), stranger(0), stranger(1));
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
+    let (to, peer, pace) = (server(&lab), stranger(&lab, 0), stranger(&lab, 1));
     let ((), watched) = watch(options_for(&lab)?, |live| {
         let mut damaged = TcpSegment {
             source: peer,
@@ -277,7 +285,8 @@ pub fn drop_of_earlier() -> Result<()> {
         }
         .to_ip()
         .context("one family")?;
-        damaged[20 + 16] ^= 0x55;
+        let header = if is_v6(&lab) { 40 } else { 20 };
+        damaged[header + 16] ^= 0x55;
         sender.packet(&damaged, to)?;
         // The second time-out of another half-open ends 3 s after its SYN.
         sender.syn(pace, to, ISN)?;
@@ -298,11 +307,11 @@ pub fn drop_of_earlier() -> Result<()> {
 }
 
 /// A scanner that uses its port again: SYN, RST, and the same with another SYN. It does not repeat a SYN.
-pub fn port_used_again() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn port_used_again(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
-    let sender = RawSender::open(&lab.client, false)?;
-    let (to, peer, pace) = (server(&lab), stranger(0), stranger(1));
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
+    let (to, peer, pace) = (server(&lab), stranger(&lab, 0), stranger(&lab, 1));
     let ((), watched) = watch(options_for(&lab)?, |live| {
         sender.syn(pace, to, ISN)?;
         for isn in [ISN, ISN + FAR] {
@@ -326,9 +335,9 @@ pub fn port_used_again() -> Result<()> {
 }
 
 /// A process that restores connections (TCP_REPAIR): no packet is sent, and there is no handshake.
-pub fn restored_connections() -> Result<()> {
+pub fn restored_connections(family: SocketFamily) -> Result<()> {
     const RESTORED: usize = 20;
-    let lab = Lab::new(SocketFamily::V4)?;
+    let lab = Lab::new(family)?;
     let _listener = lab.listen(PORT, 64)?;
     let before = TcpCounters::read(&lab.client)?;
     let ((), watched) = watch(options_for(&lab)?, |_| {
@@ -352,12 +361,12 @@ pub fn restored_connections() -> Result<()> {
 }
 
 /// An ICMP error about a segment that the socket never sent: the kernel ignores it (OutOfWindowIcmps).
-pub fn icmp_outside_the_window() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn icmp_outside_the_window(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     lab.client.set_sysctl("ipv4/tcp_syn_retries", "1")?;
     let mut fault = FaultInjector::attach(&lab.server)?;
     fault.set(0, syn(), LossPattern::All, PORT)?;
-    let forger = RawSender::open(&lab.server, false)?;
+    let forger = RawSender::open(&lab.server, is_v6(&lab))?;
     let before = TcpCounters::read(&lab.client)?;
     let ((), watched) = watch(options_for(&lab)?, |live| {
         let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
@@ -366,7 +375,7 @@ pub fn icmp_outside_the_window() -> Result<()> {
             PATIENCE,
             |line| matches!(&line.body, Body::Retransmit(r) if r.kind == RetransmitKind::Syn),
         )?;
-        let (from, seq) = (net::beyond_server(false, 6), 0x0bad_5eed);
+        let (from, seq) = (net::beyond_server(is_v6(&lab), 6), 0x0bad_5eed);
         let packet = unreachable(from, client.local, client.peer, seq)?;
         forger.packet(&packet, client.local)?;
         live.wait_for("the end of the connect", PATIENCE, |line| {
@@ -392,12 +401,12 @@ pub fn icmp_outside_the_window() -> Result<()> {
 
 /// Blind: a SYN in the name of the server that a host calls, at its own port. The kernel takes it for a simultaneous
 /// open. It is still the one handshake of that socket, and nothing of it was lost.
-pub fn syn_to_a_connecting_socket() -> Result<()> {
-    let lab = Lab::new(SocketFamily::V4)?;
+pub fn syn_to_a_connecting_socket(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
     let mut fault = FaultInjector::attach(&lab.server)?;
     fault.set(0, syn(), LossPattern::All, PORT)?;
     fault.set(1, syn_ack(), LossPattern::All, PORT)?;
-    let forger = RawSender::open(&lab.server, false)?;
+    let forger = RawSender::open(&lab.server, is_v6(&lab))?;
     let (local, watched) = watch(options_for(&lab)?, |live| {
         let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
         forger.syn(server(&lab), client.local, ISN)?;
@@ -433,18 +442,33 @@ fn unreachable(from: IpAddr, local: SocketAddr, peer: SocketAddr, seq: u32) -> R
     }
     .to_ip()
     .context("one family")?;
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from, local.ip()) else {
-        bail!("IPv4 only");
-    };
-    let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
-    icmp.extend_from_slice(&inner);
-    let sum = checksum(&[&icmp]).to_be_bytes();
-    icmp[2..4].copy_from_slice(&sum);
-    let mut packet = vec![0x45, 0];
-    packet.extend_from_slice(&((20 + icmp.len()) as u16).to_be_bytes());
-    packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 1, 0, 0]);
-    packet.extend_from_slice(&source.octets());
-    packet.extend_from_slice(&destination.octets());
-    packet.extend_from_slice(&icmp);
-    Ok(packet)
+    match (from, local.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+            icmp.extend_from_slice(&inner);
+            let sum = checksum(&[&icmp]).to_be_bytes();
+            icmp[2..4].copy_from_slice(&sum);
+            let mut packet = vec![0x45, 0];
+            packet.extend_from_slice(&((20 + icmp.len()) as u16).to_be_bytes());
+            packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 1, 0, 0]);
+            packet.extend_from_slice(&source.octets());
+            packet.extend_from_slice(&destination.octets());
+            packet.extend_from_slice(&icmp);
+            Ok(packet)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            // Destination unreachable, address unreachable (RFC 4443 section 3.1).
+            let mut icmp = vec![1, 3, 0, 0, 0, 0, 0, 0];
+            icmp.extend_from_slice(&inner);
+            let length = (icmp.len() as u16).to_be_bytes();
+            let ends = [source.octets(), destination.octets()].concat();
+            let sum = checksum(&[&ends, &[0, 0, length[0], length[1], 0, 0, 0, 58], &icmp]);
+            icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+            let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], 58, 64];
+            packet.extend_from_slice(&ends);
+            packet.extend_from_slice(&icmp);
+            Ok(packet)
+        }
+        _ => bail!("one family"),
+    }
 }

@@ -14,6 +14,7 @@ mod two;
 
 use std::{env, process::ExitCode};
 
+use synprobe_lab::SocketFamily;
 use synprobe_tests::{
     binary,
     harness::{self, Case},
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 32] = [
+    let tests: [(&str, harness::TestFn); 23] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         ("file-size-limit", output::file_size_limit),
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
+    ];
+    let forged: [(&str, forged::OfFamily); 9] = [
         ("ack-outside-the-window", forged::ack_outside_the_window),
         ("flood-of-repeated-syns", forged::flood_of_repeated_syns),
         ("rst-outside-the-window", forged::rst_outside_the_window),
@@ -62,6 +65,11 @@ fn main() -> ExitCode {
         ),
     ];
     let mut cases: Vec<Case> = tests.map(|(name, test)| Case::new(name, test)).into();
+    for (name, test) in forged {
+        cases.extend(
+            [SocketFamily::V4, SocketFamily::V6].map(|family| Case::for_family(name, family, test)),
+        );
+    }
     cases.extend(privileges::each_is_needed());
     // Some of them are a storm.
     let code = harness::main_with(cases, 4);
