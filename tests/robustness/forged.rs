@@ -181,6 +181,62 @@ pub fn flood_of_repeated_syns(family: SocketFamily) -> Result<()> {
     Ok(())
 }
 
+/// A network that makes copies (a switch loop, a mirror port): each SYN comes twice, and one of them again after its
+/// handshake. The peer has repeated nothing, and nothing was lost.
+pub fn copies_of_a_syn(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let _listener = lab.listen(PORT, 64)?;
+    let sender = RawSender::open(&lab.client, is_v6(&lab))?;
+    let to = server(&lab);
+    let (peer, silent) = (stranger(&lab, 0), stranger(&lab, 1));
+    let before = TcpCounters::read(&lab.server)?;
+    let capture = Capture::start(&lab.client)?;
+    let ((), watched) = watch(options_for(&lab)?, |live| {
+        for from in [peer, peer, silent, silent] {
+            sender.syn(from, to, ISN)?;
+        }
+        live.wait_for("the answer to a copy", PATIENCE, |line| match &line.body {
+            Body::Retransmit(r) => {
+                r.trigger == Some(Trigger::Peer)
+                    && is_of(r.connection.peer_addr, r.connection.peer_port, silent)
+            }
+            _ => false,
+        })?;
+        let seen = capture.stop()?;
+        let mut answers = seen.segments.iter().map(|s| &s.segment);
+        let answer = answers.find(|s| s.destination == peer);
+        let answer = answer.context("its SYN-ACK")?.seq.wrapping_add(1);
+        sender.ack(peer, to, ISN + 1, answer)?;
+        sender.syn(peer, to, ISN)?;
+        repeated(live, silent, 2)
+    })?;
+    let after = TcpCounters::read(&lab.server)?.since(&before);
+    let counted = ["PassiveOpens", "TCPSYNChallenge"].map(|name| after.get(name));
+    ensure!(
+        counted == [1, 1],
+        "a handshake, and a copy after it: {counted:?}"
+    );
+    let watched = complete(watched)?;
+    let h = one(&watched, peer)?;
+    ensure!(h.outcome == Outcome::Established, "{h:#?}");
+    ensure!(h.retransmits_by_peer == 1, "{h:#?}");
+    ensure!(h.verdict.is_none(), "{h:#?}");
+    ensure!(
+        h.evidence
+            .iter()
+            .any(|e| e.fact.contains("the network made the copy")),
+        "{h:#?}"
+    );
+    let h = one(&watched, silent)?;
+    ensure!(h.verdict == Some(VerdictKind::PeerSilent), "{h:#?}");
+    let refused = watched
+        .lines
+        .iter()
+        .find(|line| matches!(line.body, Body::SynRefused(_)));
+    ensure!(refused.is_none(), "{refused:#?}");
+    Ok(())
+}
+
 /// Blind: a RST in the name of a half-open that lives, outside of its window, while another one is really reset.
 pub fn rst_outside_the_window(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;

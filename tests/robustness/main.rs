@@ -50,9 +50,10 @@ fn main() -> ExitCode {
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
     ];
-    let forged: [(&str, forged::OfFamily); 9] = [
+    let forged: [(&str, forged::OfFamily); 10] = [
         ("ack-outside-the-window", forged::ack_outside_the_window),
         ("flood-of-repeated-syns", forged::flood_of_repeated_syns),
+        ("copies-of-a-syn", forged::copies_of_a_syn),
         ("rst-outside-the-window", forged::rst_outside_the_window),
         ("drops-of-a-tenant", forged::drops_of_a_tenant),
         ("drop-of-earlier", forged::drop_of_earlier),
