@@ -80,7 +80,7 @@ impl Tracker {
                 Some(false) => {
                     // reqsk_timer_handler() drops a request whose SYN-ACK cannot be retransmitted.
                     let fact = "it vanished before its schedule ended, and EmbryonicRsts did not rise: \
-                                pruned, ended by ICMP, or its SYN-ACK could not be retransmitted";
+                                pruned, ended by ICMP or a tool (ss -K), or its SYN-ACK could not be retransmitted";
                     (Outcome::Dropped, fact.to_owned())
                 }
                 None => {

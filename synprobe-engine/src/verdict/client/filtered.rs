@@ -3,7 +3,7 @@
 use crate::{
     model::{Confidence, Handshake, Outcome, VerdictKind},
     util::format,
-    verdict::{Context, Explanation, Finding, Verdict, enter_of},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of, times},
 };
 
 /// Retransmissions without an answer after which an open handshake gets this verdict.
@@ -49,6 +49,7 @@ impl Verdict for Filtered {
             // One or two packets were lost, on a path that otherwise works.
             finding.confidence = Confidence::Insufficient;
         }
+        finding = finding.maybe_contra(stopped_repeating(h));
         if let Some(not_repeated) = not_repeated(h, context) {
             finding.confidence = Confidence::Insufficient;
             finding = finding.contra(not_repeated);
@@ -112,6 +113,30 @@ fn not_repeated(h: &Handshake, context: &Context) -> Option<String> {
         "the kernel did not repeat the SYN, which was due after 1 s: so it does while the first one still waits in \
          this host, most often for an answer to ARP or neighbour discovery"
             .to_owned()
+    })
+}
+
+/// That no SYN followed the last one, though one was due: the time-out after it is twice the one before, at the most.
+/// From Linux 6.17 on an event shows each try that failed.
+fn stopped_repeating(h: &Handshake) -> Option<String> {
+    let failed = h.gaps_us.len().saturating_sub(h.retransmits as usize);
+    if failed > 0 {
+        return Some(format!(
+            "this host could not send the SYN {}, when it was due again: its link, route or address is gone, or the \
+             next hop does not answer",
+            times(failed as u32)
+        ));
+    }
+    let last_us = *h.gaps_us.last()?;
+    let all_known = h.gaps_us.len() == h.retransmits as usize;
+    let since_us = h.dwell_us?.checked_sub(h.gaps_us.iter().sum())?;
+    let due = since_us > last_us * 5 / 2 + 500_000 && h.outcome != Outcome::TimedOut;
+    (all_known && due).then(|| {
+        format!(
+            "no SYN was sent in the last {}, though one was due: this host could not send it (its link, route or \
+             address is gone, or the next hop does not answer)",
+            format::duration(since_us)
+        )
     })
 }
 
@@ -185,6 +210,33 @@ mod tests {
         h.retransmits = 1;
         let got = verdict_of(&h, Context::default());
         assert_eq!(got, (Some(VerdictKind::Filtered), Confidence::Likely));
+    }
+
+    /// The link goes down meanwhile: each repetition fails without an event.
+    #[test]
+    fn repetitions_that_stop_are_said() {
+        let mut h = active(Outcome::Abandoned);
+        (h.dwell_us, h.retransmits, h.gaps_us) = (Some(5_000_000), 1, vec![1_010_000]);
+        let said = |h: &Handshake| {
+            let judgement = judged(h, Context::default());
+            assert_eq!(judgement.verdict, Some(VerdictKind::Filtered));
+            let mut facts = judgement.evidence.into_iter();
+            facts.any(|e| e.fact.starts_with("no SYN was sent in the last 3.99 s") && !e.supports)
+        };
+        assert!(said(&h));
+        // Linux 6.17 shows the tries.
+        let mut tried = h.clone();
+        tried.gaps_us = vec![1_010_000, 1_020_000, 1_020_000, 1_020_000];
+        let judgement = judged(&tried, Context::default());
+        let mut facts = judgement.evidence.into_iter();
+        assert!(facts.any(|e| {
+            e.fact
+                .starts_with("this host could not send the SYN 3 times")
+                && !e.supports
+        }));
+        // The next one is due two seconds after the last.
+        h.dwell_us = Some(2_900_000);
+        assert!(!said(&h));
     }
 
     #[test]

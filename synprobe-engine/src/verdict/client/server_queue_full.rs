@@ -36,7 +36,9 @@ impl Verdict for ServerQueueFull {
         if !listener.was_full() && !overflowed {
             return None;
         }
-        let explained = overflows.is_some_and(|n| n >= unanswered.max(1));
+        // Some of the overflows may be final ACKs of SYN cookies.
+        let explained = overflows.is_some_and(|n| n >= unanswered.max(1))
+            && !context.returned_cookies(listener.last.netns);
         let mut finding = if listener.was_full() && explained && h.retransmits > 0 {
             Finding::certain().accounts_for(overflows.unwrap_or(0))
         } else {
@@ -62,8 +64,9 @@ impl Verdict for ServerQueueFull {
                 context.during()
             )),
             Some(n) => finding.pro(format!(
-                "ListenOverflows of its namespace rose by {n} {}: SYNs are dropped silently",
-                context.during()
+                "ListenOverflows of its namespace rose by {n} {}: {}",
+                context.during(),
+                context.what_overflowed(listener.last.netns)
             )),
             None => finding.contra("ListenOverflows of its namespace could not be read"),
         };

@@ -192,6 +192,20 @@ impl Context {
         self.histories.overflows_at(c.netns, called)
     }
 
+    /// What `ListenOverflows` of a namespace counted, in words. A final ACK with a valid cookie that finds a full queue
+    /// counts as a SYN does.
+    pub fn what_overflowed(&self, netns: u32) -> &'static str {
+        match self.returned_cookies(netns) {
+            false => "SYNs are dropped silently",
+            true => "SYNs, and final ACKs of SYN cookies, are dropped silently",
+        }
+    }
+
+    /// Whether final ACKs with a valid cookie came to a namespace in this run.
+    pub fn returned_cookies(&self, netns: u32) -> bool {
+        self.moved(netns, |c| c.syncookies_recv) > Some(0)
+    }
+
     /// By how much a namespace's counter rose in this run.
     pub fn moved(&self, netns: u32, pick: fn(&ListenCounters) -> Option<u64>) -> Option<u64> {
         self.histories.moved(netns, pick)

@@ -129,8 +129,9 @@ pub(super) fn full_listener(history: &ListenerHistory, context: &Context) -> Pro
             context.during()
         )),
         Some(n) => pro(format!(
-            "ListenOverflows of its namespace rose by {n} {}: SYNs are dropped silently",
-            context.during()
+            "ListenOverflows of its namespace rose by {n} {}: {}",
+            context.during(),
+            context.what_overflowed(l.netns)
         )),
     });
     let own = history.dropped();

@@ -269,6 +269,15 @@ mod tests {
         }
     }
 
+    /// `tcp_v4_syn_recv_sock()` counts a final ACK with a valid cookie at a full queue.
+    #[test]
+    fn an_overflow_may_be_a_final_ack_of_a_cookie() {
+        let words = moved(|_| ()).what_overflowed(NETNS);
+        assert_eq!(words, "SYNs are dropped silently");
+        let words = moved(|c| c.syncookies_recv = Some(3)).what_overflowed(NETNS);
+        assert!(words.contains("final ACKs of SYN cookies"), "{words}");
+    }
+
     /// The client's ARP is silent: each SYN-ACK that waits for it is dropped, and the ICMP error of this host about it
     /// ends a half-open.
     #[test]
