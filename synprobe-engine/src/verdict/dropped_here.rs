@@ -16,10 +16,11 @@ const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 /// Routes that the sum of many handshakes quotes.
 const ROUTES: usize = 4;
 
-/// Whether a router dropped it for want of a route or a neighbour, in another namespace of this host. It answers with
-/// an ICMP error, which is the client's evidence.
+/// Whether a router dropped it for want of a route or a neighbour, or by a route of type prohibit (`ip_error()`), in
+/// another namespace of this host. It answers with an ICMP error, which is the client's evidence.
 pub(super) fn is_of_a_router(d: &DroppedPacket, h: &Handshake) -> bool {
-    d.netns != h.connection.netns && (NOBODYS.contains(&&*d.reason) || d.is_of_neighbour())
+    let no_route = NOBODYS.contains(&&*d.reason) || d.place.as_deref() == Some("ip_error");
+    d.netns != h.connection.netns && (no_route || d.is_of_neighbour())
 }
 
 /// Whether a RST of the peer ended a half-open, and the packet has only its addresses and ports: whoever has a
@@ -420,6 +421,28 @@ mod tests {
              3 times: this host's netfilter rules (NETFILTER_DROP at nft_do_chain)"
         );
         assert_eq!(judgement.remedy.as_deref(), Some("nft list ruleset"));
+    }
+
+    /// `ip_error()` frees what a route of type prohibit refuses, after its ICMP error, and what one of type blackhole
+    /// discards in silence.
+    #[test]
+    fn a_prohibiting_router_says_it_by_icmp_and_a_blackhole_does_not() {
+        let verdict = |outcome| {
+            let mut h = active(outcome);
+            h.error = Some("EACCES".into());
+            let mut drop = discard(&h, Packet::Syn, 1);
+            drop.netns += 1;
+            (drop.incoming, drop.syn_seq) = (true, h.facts.syn_seq);
+            (drop.reason, drop.place) = ("NOT_SPECIFIED".into(), Some("ip_error".into()));
+            let mut context = Context::default();
+            context.note_drop(drop);
+            judged(&h, context).verdict
+        };
+        assert_eq!(
+            verdict(Outcome::Unreachable),
+            Some(VerdictKind::Unreachable)
+        );
+        assert_eq!(verdict(Outcome::TimedOut), Some(VerdictKind::DroppedHere));
     }
 
     #[test]

@@ -108,8 +108,11 @@ impl Verdict for Filtered {
 /// That the first SYN was not repeated when it was due: the kernel skips a repetition while the SYN before it is still
 /// in a queue of this host (`skb_still_in_host_queue()`), and raises no event then.
 fn not_repeated(h: &Handshake, context: &Context) -> Option<String> {
+    // What one that is older than the run has sent is an estimate.
+    let is_known = !h.facts.preexisting && !context.losses.touch(h);
     let due = h.dwell_us.is_some_and(|us| us >= OVERDUE_US) && h.retransmits == 0;
-    (due && h.outcome != Outcome::TimedOut && !h.facts.peer_called_too && !context.losses.touch(h)).then(|| {
+    let waits = due && !h.facts.peer_called_too && h.outcome != Outcome::TimedOut;
+    (is_known && waits).then(|| {
         "the kernel did not repeat the SYN, which was due after 1 s: so it does while the first one still waits in \
          this host, most often for an answer to ARP or neighbour discovery"
             .to_owned()
