@@ -62,7 +62,7 @@ pub fn half_open(family: SocketFamily) -> Result<()> {
     for (record, (flags, qlen)) in watch.seen.iter().zip(due) {
         came_into_server(&lab, record)?;
         ensure!(watch.reason(record) == "NOT_SPECIFIED", "{record:?}");
-        ensure!(symbols.name(record.location) == Some(receive_function(&lab)));
+        ensure!(symbols.name(record.location).as_deref() == Some(receive_function(&lab)));
         let is = (record.flags, record.listener, record.defer_accept);
         ensure!(is == (flags, 1, 0), "{record:?}");
         let queues = (

@@ -200,10 +200,10 @@ pub fn symbols() -> Result<()> {
     let address = u64::from_str_radix(address.context("tcp_v4_rcv")?, 16)?;
     let early = Kallsyms::open();
     let named = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
+        let thread = scope.spawn(move || {
             cap::give_up(StillNeeded::default())?;
-            let late = Kallsyms::open().name(address).map(str::to_owned);
-            anyhow::Ok((early.name(address).map(str::to_owned), late))
+            let late = Kallsyms::open().name(address);
+            anyhow::Ok((early.name(address), late))
         });
         thread.join()
     });
