@@ -71,7 +71,7 @@ impl Verdict for AnswerRejected {
         {
             return None;
         }
-        let answers = context.refused_answers(c, h.facts.since_ns());
+        let answers = context.refused_answers(h);
         let refused: u64 = answers.iter().map(|a| a.count()).sum();
         let early = u64::from(h.facts.early_repeats);
         let unanswered = u64::from(h.retransmits) + u64::from(!ended_well);

@@ -87,7 +87,7 @@ fn no_answer(h: &Handshake, context: &Context) -> String {
              other at the same time"
         );
     }
-    let refused = context.refused_answers(&h.connection, h.facts.since_ns());
+    let refused = context.refused_answers(h);
     let count: u64 = refused.iter().map(|answer| answer.count()).sum();
     let icmp = match context.ignored_icmp(h) {
         None => "no ICMP error",

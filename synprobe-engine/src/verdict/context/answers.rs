@@ -63,7 +63,12 @@ impl RefusedAnswers {
     }
 
     /// Those of a connection since a moment, most first: a port is used for one connection after another.
-    pub fn of(&self, netns: u32, ends: &Ends, since_ns: u64) -> Vec<RefusedAnswer> {
+    pub fn of(
+        &self,
+        netns: u32,
+        ends: &Ends,
+        (since_ns, until_ns): (u64, u64),
+    ) -> Vec<RefusedAnswer> {
         let mut found: Vec<RefusedAnswer> = self
             .0
             .get(&(netns, *ends))
@@ -71,7 +76,9 @@ impl RefusedAnswers {
             .flatten()
             .cloned()
             .filter_map(|mut answer| {
-                answer.times_ns.retain(|at| *at >= since_ns);
+                answer
+                    .times_ns
+                    .retain(|at| (since_ns..=until_ns).contains(at));
                 (!answer.times_ns.is_empty()).then_some(answer)
             })
             .collect();
@@ -96,8 +103,13 @@ mod tests {
             };
             all.note(7, ends, answer);
         }
-        assert_eq!(all.of(7, &ends, 39)[0].count(), 2);
-        assert_eq!(all.of(7, &ends, 0)[0].count(), TIMES as u64);
-        assert!(all.of(7, &ends, 41).is_empty() && all.of(8, &ends, 0).is_empty());
+        assert_eq!(all.of(7, &ends, (39, u64::MAX))[0].count(), 2);
+        // Nor are those to a later one.
+        assert_eq!(all.of(7, &ends, (39, 39))[0].count(), 1);
+        assert_eq!(all.of(7, &ends, (0, u64::MAX))[0].count(), TIMES as u64);
+        assert!(
+            all.of(7, &ends, (41, u64::MAX)).is_empty()
+                && all.of(8, &ends, (0, u64::MAX)).is_empty()
+        );
     }
 }

@@ -242,9 +242,16 @@ impl Context {
         self.existing.note_holder(netns, ends, holder);
     }
 
-    /// Answers that a connection's socket refused since `since_ns`, CLOCK_MONOTONIC nanoseconds.
-    pub fn refused_answers(&self, c: &Connection, since_ns: u64) -> Vec<RefusedAnswer> {
-        Ends::of(c).map_or(Vec::new(), |ends| self.answers.of(c.netns, &ends, since_ns))
+    /// Answers that a handshake's socket refused.
+    pub fn refused_answers(&self, h: &Handshake) -> Vec<RefusedAnswer> {
+        let until_ns = match h.is_still_open() {
+            true => u64::MAX,
+            // A later connection may have the same ends (a fixed source port).
+            false => h.facts.ended_ns,
+        };
+        let during = (h.facts.since_ns(), until_ns);
+        let c = &h.connection;
+        Ends::of(c).map_or(Vec::new(), |ends| self.answers.of(c.netns, &ends, during))
     }
 
     /// What became of first SYNs with an option, to the end that a connection calls.
