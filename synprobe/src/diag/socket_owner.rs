@@ -70,7 +70,7 @@ pub struct SocketOwners {
 }
 
 /// What is left of the bounds of a search.
-struct Budget<'s> {
+struct SearchBudget<'s> {
     bounds: Bounds,
     began: Duration,
     stop: &'s dyn Fn() -> bool,
@@ -79,7 +79,7 @@ struct Budget<'s> {
 /// Descriptors that are read between two looks at the clock.
 const BETWEEN_LOOKS: usize = 32;
 
-impl<'s> Budget<'s> {
+impl<'s> SearchBudget<'s> {
     fn new(bounds: Bounds, stop: &'s dyn Fn() -> bool) -> Self {
         Self {
             bounds,
@@ -166,7 +166,12 @@ impl OwnerCache {
             }
         }
         if !wanted.is_empty() {
-            self.scan(&mut wanted, near, &Budget::new(bounds, stop), &mut owners);
+            self.scan(
+                &mut wanted,
+                near,
+                &SearchBudget::new(bounds, stop),
+                &mut owners,
+            );
         }
         if owners.complete && owners.denied == 0 {
             self.unowned
@@ -201,7 +206,7 @@ impl OwnerCache {
         &mut self,
         wanted: &mut HashSet<u32>,
         near: &HashSet<u32>,
-        budget: &Budget<'_>,
+        budget: &SearchBudget<'_>,
         owners: &mut SocketOwners,
     ) {
         let bounded = budget.bounds != Bounds::NONE;

@@ -78,8 +78,9 @@ pub(super) fn short_header(app: &App, columns: usize) -> StyledLine {
     let status = &observed.status;
     let (half_open, syn_sent) = in_progress(&status.snapshot);
     let lang = app.look.lang;
-    let lost = status.snapshot.totals.lost;
-    let lost = (lost > 0).then(|| lang.say(&format!("lost {lost}")).into_owned());
+    let totals = &status.snapshot.totals;
+    let lost = || lang.say(&format!("lost {}", totals.lost)).into_owned();
+    let lost = (totals.lost > 0).then(lost);
     let paused = app.is_paused.then(|| lang.say("PAUSED").into_owned());
     let mut parts = vec![time_of_day(status.clock, status.at_ns)];
     parts.extend(paused.into_iter().chain(lost));
