@@ -125,6 +125,8 @@ impl Tracker {
     /// Half-opens of this namespace that a dump does not show though they were known before it. Each
     /// has to be asked for: absence from a dump proves nothing.
     pub fn missing(&self, dump: &mut SocketDump) -> Vec<Tuple> {
+        // There may be a million rows: they are sorted in place.
+        dump.rows.sort_unstable_by_key(|row| row.tuple);
         // Of a thousand namespaces most have none: the table of all is not walked for each.
         if !self
             .half_opens
@@ -133,8 +135,6 @@ impl Tracker {
         {
             return Vec::new();
         }
-        // There may be a million rows: they are sorted in place.
-        dump.rows.sort_unstable_by_key(|row| row.tuple);
         let shown = |tuple: &Tuple| {
             let at = dump.rows.binary_search_by_key(tuple, |row| row.tuple);
             at.is_ok()
