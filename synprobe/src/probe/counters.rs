@@ -55,11 +55,9 @@ impl Probes {
     /// When the map cannot be read.
     pub fn stats(&self) -> Result<Stats, MapError> {
         let mut sum = Stats::default();
-        for slot in 0..STATS_SLOTS {
-            for cpu in self.stats.get(&slot, 0)?.iter() {
-                sum.add(&cpu.0);
-            }
-        }
+        self.stats.each(0..STATS_SLOTS, |_, cpus| {
+            cpus.iter().for_each(|cpu| sum.add(&cpu.0));
+        })?;
         Ok(sum)
     }
 
@@ -98,8 +96,8 @@ impl Probes {
             return Ok(Vec::new());
         };
         let mut sums: BTreeMap<(u32, u16), AcceptCounts> = BTreeMap::new();
-        for index in 0..SLOTS {
-            for PodAcceptHistogram(slot) in map.get(&index, 0)?.iter() {
+        map.each(0..SLOTS, |_, cpus| {
+            for PodAcceptHistogram(slot) in cpus {
                 let port = slot.key as u16;
                 if slot.key == 0 {
                     continue;
@@ -120,14 +118,14 @@ impl Probes {
                     });
                 }
             }
-        }
+        })?;
         Ok(sums.into_values().collect())
     }
 
     fn counted_in(&self, slots: impl Iterator<Item = u32>) -> Result<Vec<CountedSlot>, MapError> {
         let mut counted = Vec::new();
-        for index in slots {
-            for PodHistogram(slot) in self.histograms.get(&index, 0)?.iter() {
+        self.histograms.each(slots, |index, cpus| {
+            for PodHistogram(slot) in cpus {
                 let (role, port) = match index.checked_sub(SLOTS) {
                     Some(other) => (other + 1, None),
                     None => (slot.key >> 16, Some(slot.key as u16)),
@@ -141,7 +139,7 @@ impl Probes {
                     counted.push((role, port, slot.counts, slot.sum_us));
                 }
             }
-        }
+        })?;
         Ok(counted)
     }
 

@@ -4,7 +4,7 @@ use std::{os::fd::AsFd, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{LpmTrie, MapData, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{LpmTrie, MapData, RingBuf, lpm_trie::Key},
     programs::{ProgramError, RawTracePoint, raw_trace_point::RawTracePointLinkId},
 };
 use synprobe_ebpf::{
@@ -23,6 +23,7 @@ use super::{
     info::runs_and_misses,
     kallsyms,
     object::Object,
+    per_cpu::PerCpuSlots,
 };
 use crate::{filter::KernelFilter, model::HalfOpenSource};
 
@@ -75,10 +76,10 @@ pub enum LoadError {
 pub struct Probes {
     /// Keeps programs and links alive.
     pub(super) ebpf: Ebpf,
-    pub(super) stats: PerCpuArray<MapData, PodStats>,
-    pub(super) histograms: PerCpuArray<MapData, PodHistogram>,
+    pub(super) stats: PerCpuSlots<PodStats>,
+    pub(super) histograms: PerCpuSlots<PodHistogram>,
     /// How long connections waited for accept(); `None`: accept() is not watched.
-    pub(super) accept_waits: Option<PerCpuArray<MapData, PodAcceptHistogram>>,
+    pub(super) accept_waits: Option<PerCpuSlots<PodAcceptHistogram>>,
     pub(super) attached: Vec<(Chosen, Option<RawTracePointLinkId>)>,
     stand_in: Option<RawTracePointLinkId>,
     drop_governor: DropGovernor,
@@ -146,12 +147,12 @@ impl Probes {
         let stats = ebpf
             .take_map("STATS")
             .ok_or(LoadError::Absent("map STATS"))?;
-        let stats = PerCpuArray::try_from(stats).map_err(|e| LoadError::Map("STATS", e))?;
+        let stats = PerCpuSlots::new(stats).map_err(|e| LoadError::Map("STATS", e))?;
         let histograms = ebpf
             .take_map("HISTOGRAMS")
             .ok_or(LoadError::Absent("map HISTOGRAMS"))?;
         let histograms =
-            PerCpuArray::try_from(histograms).map_err(|e| LoadError::Map("HISTOGRAMS", e))?;
+            PerCpuSlots::new(histograms).map_err(|e| LoadError::Map("HISTOGRAMS", e))?;
 
         // All are loaded before the first is attached, so that every event has all its programs.
         let mut loaded = Vec::new();
@@ -178,7 +179,7 @@ impl Probes {
                 let map = ebpf
                     .take_map("ACCEPT_WAITS")
                     .ok_or(LoadError::Absent("map ACCEPT_WAITS"))?;
-                let map = PerCpuArray::try_from(map);
+                let map = PerCpuSlots::new(map);
                 Some(map.map_err(|e| LoadError::Map("ACCEPT_WAITS", e))?)
             }
             false => None,

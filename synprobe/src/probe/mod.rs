@@ -15,6 +15,7 @@ mod load;
 pub mod losses;
 mod object;
 pub mod offsets;
+mod per_cpu;
 
 pub use counters::CountedSlot;
 pub use load::{LoadError, LoadOptions, Probes};
