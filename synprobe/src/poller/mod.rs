@@ -222,11 +222,14 @@ impl Poller {
             }
             let is_new = new.contains(&inode);
             // CPU time, not wall time: on a busy host a dump must not seem expensive.
-            if watched_netns.settings_read.elapsed() >= settings_age {
-                watched_netns.read_settings();
-            }
             // A deferred connect is in SYN_SENT before it sends anything; its event names the namespace.
             let may_rest = !all && !named.contains(&inode);
+            // What no handshake has met needs not be known: it is read before the first one's dump.
+            if watched_netns.settings_read.elapsed() >= settings_age
+                && !(may_rest && watched_netns.is_untouched())
+            {
+                watched_netns.read_settings();
+            }
             let seen = Seen::of(&mut watched_netns, may_rest);
             // The first look has a bound of its own: the next round does not wait for it.
             took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
