@@ -14,6 +14,9 @@ const ON_ITS_WAY_NS: u64 = 10_000_000;
 /// Events remembered between two readings of a namespace; with more, the next one is a new base.
 const UNREAD: usize = 1 << 18;
 
+/// Room for so many is kept.
+const FEW: usize = 256;
+
 /// What a reading shows to be missing, beyond what was known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Missing {
@@ -82,6 +85,10 @@ impl RetransTally {
             }
         };
         self.unread.retain(|event| event.at_ns > count.before_ns);
+        // After a burst: every namespace has its own.
+        if self.unread.capacity() / 4 > self.unread.len() {
+            self.unread.shrink_to(FEW);
+        }
         news
     }
 }
@@ -211,5 +218,24 @@ mod tests {
         assert_eq!(mib_audit.tallies[&1].unread.len(), 1);
         assert_eq!(syns(&mut mib_audit, 2 * S, 5_000_000), 0, "a new base");
         assert_eq!(syns(&mut mib_audit, 3 * S, 5_000_002), 2);
+    }
+
+    #[test]
+    fn the_memory_of_a_burst_is_returned() {
+        let mut tally = RetransTally::default();
+        for at_ns in 0..100_000 {
+            tally.event(Unread {
+                at_ns,
+                handshake: true,
+                segments: 1,
+            });
+        }
+        tally.reading(RetransReading {
+            before_ns: 100_000,
+            after_ns: 100_001,
+            counts: RetransCounts::default(),
+        });
+        assert!(tally.unread.is_empty());
+        assert!(tally.unread.capacity() <= 2 * FEW);
     }
 }
