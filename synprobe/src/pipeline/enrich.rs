@@ -5,7 +5,7 @@ use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use synprobe_ebpf::event::{DropRecord, Flow, SYN_NO_TUPLE, state};
@@ -19,7 +19,7 @@ use crate::{
         drop_reasons::{Reasons, is_before_the_device, refusal},
         kallsyms::Kallsyms,
     },
-    sys::{clock::thread_cpu, netns::NetNs},
+    sys::{clock::thread_cpu, cpu_share::CpuShare, netns::NetNs},
     track::REMEMBERED_NAMES,
 };
 
@@ -33,6 +33,12 @@ type MeaningKey = (u32, u64, (bool, bool));
 /// last look: a fiftieth of a core.
 const ELSEWHERE_PAUSE: u32 = 50;
 
+/// Names and settings of namespaces that events name take one part in this many of a core, whoever makes namespaces by
+/// the thousand. Those that wait are found by the poller, or with a later event.
+const NAMING: u32 = 200;
+/// CPU time for them, ahead of that share: a host may start hundreds of containers at once.
+const NAMING_AHEAD: Duration = Duration::from_millis(50);
+
 /// See the module.
 pub struct Enricher {
     reasons: Arc<Reasons>,
@@ -41,6 +47,8 @@ pub struct Enricher {
     symbols: Kallsyms,
     names: HostNames,
     namespaces: HashSet<u32>,
+    /// What their names and settings have cost.
+    naming: CpuShare,
     /// By namespace and index.
     devices: HashSet<(u32, u32)>,
     /// Those that were fed, and are gone: the engine still has their names, and the inode may come again.
@@ -69,6 +77,7 @@ impl Enricher {
             symbols: Kallsyms::open(),
             names,
             namespaces: HashSet::new(),
+            naming: CpuShare::new(NAMING, NAMING_AHEAD),
             gone: HashSet::new(),
             devices: HashSet::new(),
             unknown: HashSet::new(),
@@ -174,7 +183,16 @@ impl Enricher {
         if self.namespaces.contains(&inode) || self.unknown.contains(&inode) && pid.is_none() {
             return;
         }
-        let (name, settings) = self.names.namespace(inode, pid);
+        let (name, settings) = match self.naming.pause(Instant::now()).is_zero() {
+            true => {
+                let began = thread_cpu();
+                let found = self.names.namespace(inode, pid);
+                let took = thread_cpu().saturating_sub(began);
+                self.naming.spent(Instant::now(), took);
+                found
+            }
+            false => Default::default(),
+        };
         let was_fed = self.gone.remove(&inode);
         if name.is_none() && self.unknown.len() < REMEMBERED {
             self.unknown.insert(inode);

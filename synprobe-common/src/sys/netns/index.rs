@@ -17,9 +17,9 @@ use super::{NetNs, scan};
 use crate::sys::{clock::thread_cpu, cpu_share::CpuShare};
 
 /// In the long run walks take one part in this many of a core.
-const SHARE: u32 = 100;
+const SHARE: u32 = 200;
 /// CPU time that may be spent ahead of that share: a namespace of a second must be opened while it is there.
-const AHEAD: Duration = Duration::from_millis(200);
+const AHEAD: Duration = Duration::from_millis(100);
 /// The pause after a walk is at least this: it showed all that there was.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 /// Namespaces that are looked for at the same time, at most.
