@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 23] = [
+    let tests: [(&str, harness::TestFn); 25] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ("kernel-symbols-with-less", privileges::symbols),
         ("least-privileges", privileges::least),
         ("not-even-loaded", privileges::not_even_loaded),
+        ("hidden-processes", privileges::hidden_processes),
         ("hostile-names-lines", names::lines),
         ("hostile-names-pages", names::pages),
         ("namespace-removed", namespaces::removed),
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("full-device", output::full_device),
         ("full-disk", output::full_disk),
         ("file-size-limit", output::file_size_limit),
+        ("address-space-limit", output::address_space_limit),
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
     ];

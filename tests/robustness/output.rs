@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     net::TcpStream,
+    os::unix::process::CommandExt,
     process::Stdio,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -17,6 +18,31 @@ use synprobe_tests::{
     harness::figure,
     schema,
 };
+
+/// With little of an address space (ulimit -v) a run works, and a line says what fits.
+pub fn address_space_limit() -> Result<()> {
+    const LIMIT: u64 = 200 << 20;
+    let mut command = binary::command(&["watch", "--format", "json", "--duration", "1s"])?;
+    let limit = || {
+        let limit = libc::rlimit {
+            rlim_cur: LIMIT,
+            rlim_max: LIMIT,
+        };
+        // SAFETY: the limit is alive for the call.
+        match unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: it makes one system call.
+    unsafe { command.pre_exec(limit) };
+    let ran = command.output()?;
+    let err = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.code() == Some(0), "{:?}: {err}", ran.status);
+    ensure!(err.lines().count() == 1, "{err}");
+    ensure!(err.contains("--max-memory 136M"), "{err}");
+    Ok(())
+}
 
 /// What it may take beyond what it had, KiB: what was read from the ring and not written yet.
 const BOUND_KIB: u64 = 16 * 1024;

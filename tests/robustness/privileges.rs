@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::CStr,
     fs, io,
     net::SocketAddr,
     os::unix::process::CommandExt,
@@ -262,6 +263,60 @@ struct VisibleFacts {
     owner: bool,
     /// It listens to ICMP errors there.
     icmp: bool,
+}
+
+/// Makes a command see a `/proc` of its own that hides processes of others.
+fn with_hidden_processes(command: &mut Command) {
+    let mount = |what: &CStr, kind: Option<&CStr>, at: &CStr, flags, data: Option<&CStr>| {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: the texts end with NUL and are alive for the call.
+        let mounted = unsafe {
+            libc::mount(
+                what.as_ptr(),
+                at.as_ptr(),
+                pointer(kind),
+                flags,
+                pointer(data).cast(),
+            )
+        };
+        match mounted {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    let hide = move || {
+        // SAFETY: no memory is involved.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        mount(c"none", None, c"/", private, None)?;
+        mount(c"proc", Some(c"proc"), c"/proc", 0, Some(c"hidepid=2"))
+    };
+    // SAFETY: it makes system calls only.
+    unsafe { command.pre_exec(hide) };
+}
+
+/// `/proc` with hidepid=2, and no CAP_SYS_PTRACE: what cannot be seen is said in one line.
+pub fn hidden_processes() -> Result<()> {
+    const SAID: &str = "processes of other users are hidden (hidepid of /proc)";
+    let few = bits(&[cap::BPF, cap::PERFMON]);
+    for (set, hidden, said) in [(few, true, 1), (few, false, 0)] {
+        let mut watch = command(&["watch", "--format", "json", "--port", "9"])?;
+        if hidden {
+            with_hidden_processes(&mut watch);
+        }
+        with_only(&mut watch, set);
+        let ended = Agent::of(watch)?.end()?;
+        ensure!(ended.err.matches(SAID).count() == said, "{}", ended.err);
+    }
+    let mut listeners = command(&["listeners"])?;
+    with_hidden_processes(&mut listeners);
+    with_only(&mut listeners, few);
+    let out = listeners.output()?;
+    let err = String::from_utf8_lossy(&out.stderr);
+    ensure!(err.contains(SAID) && err.lines().count() == 1, "{err}");
+    Ok(())
 }
 
 fn told_with(set: u64) -> Result<VisibleFacts> {

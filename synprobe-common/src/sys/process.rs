@@ -27,6 +27,27 @@ pub fn survive_file_size_limit() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// The limit of the address space (RLIMIT_AS), bytes; `None`: there is none.
+pub fn address_space() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the limit is alive for the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Lets all threads share one arena of memory: the C library reserves 64 MiB of addresses for each other one. To be
+/// called before there is a second thread.
+pub fn spare_addresses() {
+    // SAFETY: mallopt() takes two numbers.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Reads them from `/proc/self` (proc_pid_stat(5)) and getrlimit(2).
 pub fn read() -> ProcessStats {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -17,7 +17,7 @@ mod inet_diag_req;
 pub mod listen_queues;
 pub mod listen_sockets;
 pub mod listener_table;
-mod namespaces;
+pub mod namespaces;
 pub mod nat;
 mod netlink;
 mod netlink_socket;

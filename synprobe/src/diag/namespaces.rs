@@ -10,6 +10,10 @@ use crate::sys::{
 /// Names of namespaces that one line lists.
 const NAMES_LISTED: usize = 3;
 
+/// Of processes that /proc does not show nothing can be counted, not even how many there are.
+pub const HIDDEN: &str = "processes of other users are hidden (hidepid of /proc), and with them their namespaces and \
+                          the owners of sockets: run as root, or with CAP_SYS_PTRACE";
+
 /// Calls `read` for `only`, or else for every namespace that can be found. Returns one line for each kind
 /// of failure, including the remedy.
 pub(super) fn read_each(
@@ -34,6 +38,9 @@ pub(super) fn read_each_until(
             let found = netns::discover();
             if found.exhausted {
                 failures.push(fd_limit::advice());
+            }
+            if found.hidden_processes {
+                failures.push(HIDDEN.to_owned());
             }
             if found.denied_names > 0 {
                 failures.push(format!(

@@ -9,7 +9,10 @@ use std::{
 
 use super::{PAUSE, Poller, watched_netns::WatchedNetns};
 use crate::{
-    diag::{counters::CounterReader, icmp::IcmpErrors, route::Routes, sock_diag::SockDiag},
+    diag::{
+        counters::CounterReader, icmp::IcmpErrors, namespaces::HIDDEN, route::Routes,
+        sock_diag::SockDiag,
+    },
     model::{HandshakeSettings, QueueSettings},
     sys::{
         clock::thread_cpu,
@@ -34,6 +37,9 @@ impl Poller {
                 let discovery = netns::discover();
                 if discovery.exhausted {
                     self.no_descriptors();
+                }
+                if discovery.hidden_processes && first {
+                    log::warn!("{HIDDEN}");
                 }
                 found.extend(discovery.namespaces);
             }

@@ -42,7 +42,7 @@ use crate::{
         netns::{NetNs, NetnsError},
         nice, process,
     },
-    util::table_bounds::{TableBounds, largest_ring, least_memory},
+    util::table_bounds::{LEAST_MEMORY, TableBounds, largest_ring, least_memory},
     verdict::Mode,
     view::{self, TextOptions, View},
 };
@@ -84,6 +84,9 @@ impl fmt::Display for Failure {
 /// [`Failure`]: one line and the exit code.
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
     process::survive_file_size_limit();
+    if process::address_space().is_some() {
+        process::spare_addresses();
+    }
     terminal::set_color(cli.color);
     check_output()?;
     // If this fails, whatever runs out of descriptors reports it.
@@ -221,8 +224,31 @@ fn not_seen(failures: &[String]) {
     }
 }
 
+/// What a run needs of the address space beside `--max-memory`: stacks of threads, the ring's second mapping.
+const ADDRESSES: u64 = 64 << 20;
+
+/// A run that reaches the limit of the address space ends at once, without a summary.
+fn warn_of_address_space(limit: Option<u64>, max_memory: u64) -> Option<String> {
+    let limit = limit.filter(|limit| *limit < max_memory + ADDRESSES)?;
+    let needed = (max_memory + ADDRESSES) >> 10;
+    let fits = (limit >> 20).saturating_sub(ADDRESSES >> 20);
+    let less = match fits >= LEAST_MEMORY >> 20 {
+        true => format!(", or give --max-memory {fits}M"),
+        false => String::new(),
+    };
+    Some(format!(
+        "the limit of the address space ({} KiB) is too small for --max-memory {}M: a run that fills its tables is ended \
+         by it; raise it (ulimit -v {needed}){less}",
+        limit >> 10,
+        max_memory >> 20,
+    ))
+}
+
 /// The ring's size. It counts against `--max-memory`, and leaves the tables their share of it.
 fn ring_bytes(args: &TuningArgs, detail: Detail) -> Result<u32, Failure> {
+    if let Some(text) = warn_of_address_space(process::address_space(), args.max_memory) {
+        message(Priority::Warning, &text);
+    }
     let largest = largest_ring(args.max_memory);
     let Some(requested) = args.ring_size else {
         let mut usual = match detail {
@@ -350,4 +376,23 @@ fn failure(error: WatchError) -> Failure {
         _ => FAILED,
     };
     Failure(causes::in_one_line(&error), code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_address_space_is_told_with_what_fits() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(warn_of_address_space(None, 256 * MIB), None);
+        assert_eq!(warn_of_address_space(Some(320 * MIB), 256 * MIB), None);
+        let small = warn_of_address_space(Some(200 * MIB), 256 * MIB).unwrap();
+        assert!(
+            small.contains("(ulimit -v 327680), or give --max-memory 136M"),
+            "{small}"
+        );
+        let tiny = warn_of_address_space(Some(100 * MIB), 64 * MIB).unwrap();
+        assert!(tiny.ends_with("raise it (ulimit -v 131072)"), "{tiny}");
+    }
 }

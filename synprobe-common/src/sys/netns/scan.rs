@@ -28,6 +28,8 @@ pub struct Discovery {
     pub denied_names: usize,
     /// There were more, but this process has no file descriptors left.
     pub exhausted: bool,
+    /// `/proc` hides processes of others (its mount option hidepid).
+    pub hidden_processes: bool,
 }
 
 impl Discovery {
@@ -94,7 +96,11 @@ impl Discovery {
 /// counted.
 #[must_use]
 pub fn discover() -> Discovery {
-    let mut found = Discovery::default();
+    let mut found = Discovery {
+        // Every pid namespace has a process 1.
+        hidden_processes: Path::new("/proc/self").exists() && !Path::new("/proc/1").exists(),
+        ..Discovery::default()
+    };
     let mut seen = HashSet::new();
     found.denied_processes += match host_path() {
         Some(path) => found.offer(Path::new(path), &mut seen, || "host".to_owned()),

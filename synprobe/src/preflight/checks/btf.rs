@@ -1,6 +1,6 @@
 //! The kernel's type information, and what the programs need from it.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use synprobe_ebpf::config::Member;
 
@@ -19,12 +19,15 @@ pub(in crate::preflight) fn btf(host: &impl HostAccess) -> (Check, Option<Btf>) 
     match Btf::from_read(host.read(Path::new(KERNEL_BTF))) {
         Ok(btf) => (check(Status::Ok, KERNEL_BTF.to_owned()), Some(btf)),
         Err(e) => {
-            let remedy = match e {
+            let remedy = match &e {
                 BtfError::Absent => {
                     "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as distributions build them; \
                      in a container, mount the host's /sys"
                 }
                 BtfError::Denied => "run with sudo",
+                BtfError::Read(error) if error.kind() == ErrorKind::OutOfMemory => {
+                    "raise the limit of memory (ulimit -v, MemoryMax= of the service, or that of the container)"
+                }
                 _ => OffsetsError::REMEDY,
             };
             (
