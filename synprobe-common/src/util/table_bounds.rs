@@ -58,6 +58,8 @@ pub struct TableBounds {
     pub sources: usize,
     /// Addresses and ports called, of all processes together.
     pub destinations: usize,
+    /// Listeners that are followed, of all namespaces together.
+    pub listeners: usize,
 }
 
 /// The bounds of recordings that were made before there was a budget.
@@ -73,6 +75,7 @@ impl Default for TableBounds {
             held_of_window: 8_192,
             sources: 262_144,
             destinations: 131_072,
+            listeners: 262_144,
         }
     }
 }
@@ -89,7 +92,7 @@ impl TableBounds {
         let share = |percent: u64, entry: u64| (tables * percent / 100 / entry) as usize;
         Self {
             // Beside its entry each has a row while sock_diag is read.
-            half_opens: share(50, 330),
+            half_opens: share(45, 330),
             clients: share(17, 850),
             peers: share(8, 500),
             silent_peers: share(2, 300),
@@ -99,6 +102,7 @@ impl TableBounds {
             held_of_window: share(10, 4_000),
             sources: share(5, 100),
             destinations: share(5, 300),
+            listeners: share(5, 1_500),
         }
     }
 }

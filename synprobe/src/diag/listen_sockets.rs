@@ -102,6 +102,17 @@ impl ListenSockets {
     /// # Errors
     /// As [`SockDiag::dump_with`].
     pub fn read(sock_diag: &mut SockDiag) -> io::Result<Self> {
+        Self::read_some(sock_diag, |_| true)
+    }
+
+    /// The same, without those that `keep` refuses.
+    ///
+    /// # Errors
+    /// As [`SockDiag::dump_with`].
+    pub fn read_some(
+        sock_diag: &mut SockDiag,
+        mut keep: impl FnMut(&ListenSocket) -> bool,
+    ) -> io::Result<Self> {
         let netns = sock_diag.netns();
         let mut listeners = Self::default();
         let query = Query {
@@ -109,7 +120,10 @@ impl ListenSockets {
             ..Query::states(mask::LISTEN)
         };
         listeners.dump = sock_diag.dump_with(&query, |row| {
-            listeners.add(ListenSocket::new(netns, row));
+            let listener = ListenSocket::new(netns, row);
+            if keep(&listener) {
+                listeners.add(listener);
+            }
         })?;
         Ok(listeners)
     }

@@ -83,7 +83,7 @@ impl Run {
 
     /// Waits for the round that is under way, if one is. Returns whether it has come.
     async fn take_report_until(&mut self, until: Instant) -> Result<bool, WatchError> {
-        if !self.polling.is_under_way() {
+        if !self.polling.under_way {
             return Ok(true);
         }
         match timeout_at(until.into(), self.polling.report()).await {

@@ -16,6 +16,7 @@ use crate::{
     diag::icmp::IcmpErrors,
     engine::Input,
     model::Missed,
+    poller::LeftOut,
     probe::{Probes, losses},
     sys::clock::monotonic_ns,
 };
@@ -23,6 +24,9 @@ use crate::{
 /// The reason for lost ICMP errors. They are evidence, like drop records.
 const ICMP_LOST: &str =
     "drop records: ICMP errors that came faster than they were read, or were damaged";
+
+/// Namespaces of which it is remembered what was said of their listeners.
+const MOST_NAMESPACES: usize = 4096;
 
 /// The counters of what was lost, as last reported.
 #[derive(Default)]
@@ -32,6 +36,8 @@ pub struct Losses {
     drops_skipped: u64,
     /// Losses that the kernel side does not count as produced, because it was not watching.
     unwatched: u64,
+    /// By namespace, of how many listeners it was said that they are not followed.
+    not_followed: HashMap<u32, LeftOut>,
 }
 
 impl Losses {
@@ -159,6 +165,35 @@ impl Losses {
             // What other namespaces showed is as true as before.
             Missed::Handshakes(0),
         )
+    }
+
+    /// There are more listeners in a namespace than may be followed. Said again when they are twice as many.
+    pub fn not_followed(&mut self, netns: u32, listeners: LeftOut, most: usize) -> Option<Input> {
+        if self.not_followed.len() > MOST_NAMESPACES {
+            self.not_followed.clear();
+        }
+        let told = self.not_followed.entry(netns).or_default();
+        let is_more = |now: usize, told: usize| now > 0 && now >= told.saturating_mul(2);
+        if is_more(listeners.idle, told.idle) {
+            told.idle = listeners.idle;
+            // Nothing is lost: with the first connection that waits or is dropped they are followed.
+            log::warn!(
+                "{} listeners of namespace {netns} in which nothing happens are not followed: there is room for \
+                 {most} (a larger --max-memory has more)",
+                listeners.idle
+            );
+        }
+        if !is_more(listeners.active, told.active) {
+            return None;
+        }
+        let events = (listeners.active - told.active) as u64;
+        told.active = listeners.active;
+        self.unwatched += events;
+        let reason = format!(
+            "listeners of namespace {netns} that are not followed: there is room for {most} (a larger --max-memory \
+             has more)"
+        );
+        Some(lost_input(events, reason, Missed::Handshakes(netns)))
     }
 
     /// A record cannot be decoded. The kernel side has counted it.

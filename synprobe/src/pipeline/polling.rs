@@ -34,7 +34,7 @@ pub(super) struct Polling {
     requests: SyncSender<Request>,
     reports: mpsc::Receiver<Report>,
     pub(super) hurry: Hurry,
-    under_way: bool,
+    pub under_way: bool,
     due: Instant,
     /// When the first round began, until it has reported.
     first_began: Option<Instant>,
@@ -72,6 +72,7 @@ impl Polling {
         let poller = Poller::new(options.namespaces.clone(), only)
             .opening_those_named(options.enters_dropping)
             .finding_by(index)
+            .following(options.tables.listeners)
             .hurried_by(hurry.clone());
         tokio::task::spawn_blocking(move || poller.serve(&to_serve, &from_serve));
         Self {
@@ -99,10 +100,6 @@ impl Polling {
     pub fn wake(&mut self) {
         self.calm = false;
         self.due = Instant::now();
-    }
-
-    pub fn is_under_way(&self) -> bool {
-        self.under_way
     }
 
     pub fn is_due(&self) -> bool {
@@ -266,6 +263,7 @@ impl Run {
             icmp,
             mut idle,
             failed,
+            left_out,
             callers,
             before_ns,
             at_ns,
@@ -280,8 +278,8 @@ impl Run {
             counters.retain(|counters| only.contains(&counters.netns));
         }
         idle.extend(failed.iter().map(|(netns, _)| *netns));
-        let there = dumps.iter().map(|dump| dump.netns);
-        let there: HashSet<u32> = there.chain(idle.iter().copied()).collect();
+        let mut there: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
+        there.extend(&idle);
         self.polling.watched = there.len();
         let (core, enricher) = (&mut self.core, &mut self.enricher);
         enricher.still_there(&there);
@@ -302,6 +300,11 @@ impl Run {
         }
         for (netns, error) in failed {
             core.feed(self.losses.not_looked_at(netns, &error));
+        }
+        let most = self.options.tables.listeners;
+        for (netns, listeners) in left_out {
+            let lost = self.losses.not_followed(netns, listeners, most);
+            lost.into_iter().for_each(|lost| core.feed(lost));
         }
         core.feed(Input::Owners(owners));
         let waits = queues.iter().any(|l| l.accept_queue > Some(0));
@@ -356,7 +359,7 @@ impl Run {
             }
             self.core.feed(Input::Dump(Box::new(dump)));
         }
-        // Once for all namespaces: there may be a thousand, and each wait is 20 ms.
+        // Once for all namespaces, a thousand perhaps: each wait is 20 ms.
         let fates = self.take_questions();
         if !fates.is_empty() {
             let concerned: BTreeSet<u32> = fates.iter().map(|tuple| tuple.netns).collect();

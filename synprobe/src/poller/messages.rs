@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::LeftOut;
 use crate::{
     diag::icmp::IcmpErrors,
     model::{
@@ -144,6 +145,8 @@ pub struct Round {
     pub skipped: usize,
     /// Namespaces whose sockets could not be read, and why. The next round tries again.
     pub failed: Vec<(u32, String)>,
+    /// Namespaces with listeners that are not followed: there are too many.
+    pub left_out: Vec<(u32, LeftOut)>,
     /// Active opens that are older than the run, and who called connect().
     pub callers: Vec<ClientOwner>,
     /// Before the queues were read, CLOCK_MONOTONIC nanoseconds.

@@ -21,13 +21,17 @@ use crate::{
         cpu_share::CpuShare,
         netns::{NetNs, NetnsIndex},
     },
+    util::table_bounds::TableBounds,
 };
+use followed::FollowedListeners;
+pub use followed::LeftOut;
 use idle::IdleNamespaces;
 use listener_owners::OwnerSearch;
 pub use messages::{Hurry, LookUps, Report, Request, Round};
 use watched_netns::{Seen, WatchedNetns};
 
 mod discovery;
+mod followed;
 mod idle;
 mod listener_owners;
 mod messages;
@@ -40,8 +44,10 @@ const PAUSE: u32 = 100;
 const SETTINGS: Duration = Duration::from_secs(10);
 /// The same where idle namespaces take turns.
 const SETTINGS_OF_MANY: Duration = Duration::from_secs(60);
-/// CPU time for the opening of new namespaces, ahead of its share of one core.
-const OPENING_AHEAD: Duration = Duration::from_millis(100);
+/// The opening of new namespaces takes one part in this many of a core.
+const OPENING: u32 = 200;
+/// CPU time for it, ahead of that share.
+const OPENING_AHEAD: Duration = Duration::from_millis(50);
 /// How often it is checked that somebody else still has each namespace. One that is found alone twice is closed: our
 /// sockets would keep it alive.
 const CHECK: Duration = Duration::from_millis(300);
@@ -58,6 +64,7 @@ pub struct Poller {
     watched: HashMap<u32, WatchedNetns>,
     refused: HashSet<u32>,
     owners: OwnerSearch,
+    followed: FollowedListeners,
     idle: IdleNamespaces,
     index: NetnsIndex,
     /// When namespaces are discovered again.
@@ -83,15 +90,22 @@ impl Poller {
             watched: HashMap::new(),
             refused: HashSet::new(),
             owners: OwnerSearch::default(),
+            followed: FollowedListeners::within(TableBounds::default().listeners),
             idle: IdleNamespaces::default(),
             index: NetnsIndex::default(),
             discover_due: None,
             exhausted: false,
             checked: Instant::now(),
             check_after: CHECK,
-            opening: CpuShare::new(PAUSE, OPENING_AHEAD),
+            opening: CpuShare::new(OPENING, OPENING_AHEAD),
             hurry: Hurry::default(),
         }
+    }
+
+    /// Follows so many listeners at most.
+    pub fn following(mut self, listeners: usize) -> Self {
+        self.followed = FollowedListeners::within(listeners);
+        self
     }
 
     /// Ends a round early where this asks for it.
@@ -230,7 +244,7 @@ impl Poller {
             {
                 watched_netns.read_settings();
             }
-            let seen = Seen::of(&mut watched_netns, may_rest);
+            let seen = Seen::of(&mut watched_netns, may_rest, &mut self.followed);
             // The first look has a bound of its own: the next round does not wait for it.
             took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
             let seen = match seen {
@@ -259,8 +273,9 @@ impl Poller {
             self.watched.insert(inode, watched_netns);
         }
         let callers = self.owners.take_callers();
-        self.owners
-            .retain(|netns| self.watched.contains_key(&netns));
+        let is_watched = |netns| self.watched.contains_key(&netns);
+        self.owners.retain(is_watched);
+        self.followed.retain(is_watched);
         Round {
             paths: routes::paths(&mut self.watched, paths),
             icmp: self

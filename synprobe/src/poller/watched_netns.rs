@@ -4,7 +4,7 @@ use std::{collections::HashSet, io, mem, net::IpAddr, sync::Arc, time::Instant};
 
 use synprobe_ebpf::event::state;
 
-use super::{Round, listener_owners::OwnerSearch};
+use super::{LeftOut, Round, followed::FollowedListeners, listener_owners::OwnerSearch};
 use crate::{
     diag::{
         addresses::addresses,
@@ -23,7 +23,7 @@ use crate::{
         AcceptReading, ConntrackReading, HalfOpenRow, HandshakeSettings, ListenCounters,
         ListenerOwner, QueueSettings, RetransCounts, RetransReading, SocketDump, Tuple,
     },
-    sys::{clock::monotonic_ns, netns::NetNs, sysctl::sysctl_numbers},
+    sys::{clock::monotonic_ns, fd_limit, netns::NetNs, sysctl::sysctl_numbers},
 };
 
 /// See the module.
@@ -106,6 +106,8 @@ impl WatchedNetns {
         ((self.settings, self.synack_retries), self.limits) = (read.0, read.1);
         self.addresses = match read.2 {
             Ok(addresses) => Some(addresses),
+            // That has a line of its own.
+            Err(error) if fd_limit::used_up(&error) => None,
             Err(error) => {
                 log::warn!("addresses of namespace {}: {error}", netns.name());
                 None
@@ -152,6 +154,8 @@ pub(super) struct Seen {
     pub syn_sent: Vec<Row>,
     pub is_first: bool,
     pub listeners: ListenSockets,
+    /// Those that are not followed.
+    left_out: LeftOut,
     /// When their queues were read.
     accept_reading: AcceptReading,
     /// Listeners in whose accept queue a connection waited at the check before.
@@ -177,7 +181,11 @@ fn segments(counters: &counters::MibCounters) -> Option<(u64, u64)> {
 impl Seen {
     /// Looks. With `may_rest` the kernel's connection table is not walked where no segment came or went since a look that
     /// showed no handshake: none can have begun. The table may have a quarter of a million buckets.
-    pub fn of(watched: &mut WatchedNetns, may_rest: bool) -> io::Result<Self> {
+    pub fn of(
+        watched: &mut WatchedNetns,
+        may_rest: bool,
+        followed: &mut FollowedListeners,
+    ) -> io::Result<Self> {
         let before_ns = monotonic_ns();
         let reader = watched.counters.as_mut().filter(|_| may_rest);
         let before = reader.and_then(|reader| reader.read().ok());
@@ -221,7 +229,13 @@ impl Seen {
             .as_ref()
             .and_then(|counters| watched.out_no_routes(counters));
         let before_ns = monotonic_ns();
-        let listeners = ListenSockets::read(&mut watched.sock_diag)?;
+        let half_open: HashSet<u16> = half_opens.rows.iter().map(|row| row.local_port).collect();
+        let mut choice = followed.choose(watched.netns.inode());
+        let listeners = ListenSockets::read_some(&mut watched.sock_diag, |l| {
+            choice.follows(l, half_open.contains(&l.local_port))
+        });
+        let left_out = choice.end();
+        let listeners = listeners?;
         watched.transparent = listeners.iter().any(|l| l.transparent);
         let after_ns = monotonic_ns();
         let opens = |counters: &counters::MibCounters| counters.get("PassiveOpens");
@@ -245,6 +259,7 @@ impl Seen {
             syn_sent,
             is_first: !mem::replace(&mut watched.begun, true),
             listeners,
+            left_out,
             counters,
             counted_ns,
             out_no_routes,
@@ -383,6 +398,9 @@ impl Round {
             let addresses = watched.addresses.take();
             self.addresses
                 .extend(addresses.map(|addresses| (netns, addresses)));
+        }
+        if seen.left_out != LeftOut::default() {
+            self.left_out.push((netns, seen.left_out));
         }
         self.dumps.push(seen.dump(watched));
     }
