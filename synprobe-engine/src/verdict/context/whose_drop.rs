@@ -20,7 +20,10 @@ impl DroppedPacket {
     /// See [`DropIsOf`].
     pub fn is_of(&self, h: &Handshake) -> DropIsOf {
         if self.netns == h.connection.netns {
-            return DropIsOf::This;
+            return match self.is_of_another_syn(h) {
+                true => DropIsOf::Another,
+                false => DropIsOf::This,
+            };
         }
         let Some(isn) = h.facts.syn_seq else {
             return DropIsOf::NotKnown;
@@ -40,6 +43,16 @@ impl DroppedPacket {
             Packet::Ack | Packet::Rst => DropIsOf::NotKnown,
         }
     }
+
+    /// Whether it is of another handshake with the same ends: a fixed source port, or one that was used again. A
+    /// damaged packet may have another number; in a simultaneous open there are two.
+    fn is_of_another_syn(&self, h: &Handshake) -> bool {
+        let has_number = matches!(self.packet, Packet::Syn | Packet::SynAck)
+            && !self.reason.ends_with("_CSUM")
+            && !h.facts.peer_called_too;
+        let both = self.syn_seq.zip(h.facts.syn_seq);
+        has_number && both.is_some_and(|(seq, isn)| seq != isn)
+    }
 }
 
 #[cfg(test)]
@@ -49,6 +62,20 @@ mod tests {
         model::Outcome,
         verdict::fixtures::{active, discard},
     };
+
+    #[test]
+    fn another_syn_of_the_same_port_is_of_another_handshake() {
+        let mut h = active(Outcome::TimedOut);
+        h.facts.syn_seq = Some(5);
+        let mut d = discard(&h, Packet::Syn, 1);
+        for (seq, due) in [(5, DropIsOf::This), (6, DropIsOf::Another)] {
+            d.syn_seq = Some(seq);
+            assert_eq!(d.is_of(&h), due);
+        }
+        // What is damaged may have any number.
+        d.reason = "TCP_CSUM".into();
+        assert_eq!(d.is_of(&h), DropIsOf::This);
+    }
 
     #[test]
     fn in_another_namespace_the_sequence_number_decides() {
