@@ -226,6 +226,7 @@ impl Poller {
                 self.watched.insert(inode, watched_netns);
                 continue;
             }
+            // CPU time, not wall time: on a busy host a dump must not seem expensive.
             let began = thread_cpu();
             if is_quiet && takes_turns && watched_netns.is_untouched() {
                 took += thread_cpu().saturating_sub(began);
@@ -235,16 +236,15 @@ impl Poller {
                 continue;
             }
             let is_new = new.contains(&inode);
-            // CPU time, not wall time: on a busy host a dump must not seem expensive.
             // A deferred connect is in SYN_SENT before it sends anything; its event names the namespace.
             let may_rest = !all && !named.contains(&inode);
-            // What no handshake has met needs not be known: it is read before the first one's dump.
-            if watched_netns.settings_read.elapsed() >= settings_age
-                && !(may_rest && watched_netns.is_untouched())
+            let seen = Seen::of(&mut watched_netns, may_rest, &mut self.followed);
+            // While it rests, no handshake meets its settings.
+            if seen.as_ref().is_ok_and(|seen| !seen.rests)
+                && watched_netns.settings_read.elapsed() >= settings_age
             {
                 watched_netns.read_settings();
             }
-            let seen = Seen::of(&mut watched_netns, may_rest, &mut self.followed);
             // The first look has a bound of its own: the next round does not wait for it.
             took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
             let seen = match seen {

@@ -153,6 +153,8 @@ pub(super) struct Seen {
     half_opens: sock_diag::SockDump,
     pub syn_sent: Vec<Row>,
     pub is_first: bool,
+    /// No segment came or went since a look that showed no handshake.
+    pub rests: bool,
     pub listeners: ListenSockets,
     /// Those that are not followed.
     left_out: LeftOut,
@@ -258,6 +260,7 @@ impl Seen {
             half_opens,
             syn_sent,
             is_first: !mem::replace(&mut watched.begun, true),
+            rests,
             listeners,
             left_out,
             counters,
