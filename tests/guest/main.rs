@@ -1,6 +1,7 @@
 //! Tests that affect the whole machine: its clock is set, a CPU goes offline. They run only in guests of
 //! `cargo xtask vm`; elsewhere there are no such tests.
 
+mod always_on;
 mod clock;
 mod cpus;
 mod driver;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         driver::frees_what_it_has_sent,
     ));
     cases.push(Case::new("price-of-the-modes", price::of_the_modes));
+    cases.push(Case::new("price-of-always-on", always_on::price));
     // They have one machine between them.
     let code = harness::main_alone(cases);
     binary::remove();
