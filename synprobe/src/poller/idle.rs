@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use super::watched_netns::Seen;
+use super::seen::Seen;
 
 /// With no more namespaces than this, each is looked at in every round.
 const FEW: usize = 64;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Hurry,
-    watched_netns::{Seen, tuple},
+    seen::{Seen, tuple},
 };
 use crate::{
     diag::{

@@ -28,7 +28,8 @@ pub use followed::LeftOut;
 use idle::IdleNamespaces;
 use listener_owners::OwnerSearch;
 pub use messages::{Hurry, LookUps, Report, Request, Round};
-use watched_netns::{Seen, WatchedNetns};
+use seen::Seen;
+use watched_netns::WatchedNetns;
 
 mod discovery;
 mod followed;
@@ -36,6 +37,7 @@ mod idle;
 mod listener_owners;
 mod messages;
 mod routes;
+mod seen;
 mod watched_netns;
 
 /// Discovery takes no more than this share of one core: its pause is this many times its CPU time.
