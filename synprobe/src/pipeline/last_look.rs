@@ -13,7 +13,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const LEAST_LOOK: Duration = Duration::from_millis(100);
 /// How long a poller may take to notice that its time is over. Then the kernel keeps it waiting.
 const UNHEARD: Duration = Duration::from_millis(250);
-/// The last rules of packet filters, and the count of the sockets, may take this long each.
+/// So long after the look the last rules of packet filters are waited for: they may be ten thousand, and name the cause.
+const RULES: Duration = Duration::from_secs(1);
+/// They, and the count of the sockets, have this long in any case.
 const LEAST_REST: Duration = Duration::from_millis(250);
 
 /// When each part of the end is to be over.
@@ -31,11 +33,10 @@ impl EndTimes {
             Some(at) => (at - count_takes).clamp(now + LEAST_LOOK, now + LOOK),
             None => now + LOOK,
         };
-        let rules = look + LEAST_REST;
         Self {
             look,
-            rules,
-            count: ends.unwrap_or(look).max(rules) + LEAST_REST,
+            rules: look + RULES,
+            count: ends.unwrap_or(look).max(look + LEAST_REST) + LEAST_REST,
         }
     }
 
