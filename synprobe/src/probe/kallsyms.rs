@@ -2,9 +2,9 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     fs::File,
     io::{self, BufRead},
+    ops::RangeInclusive,
     os::unix::fs::FileExt,
 };
 
@@ -13,18 +13,19 @@ const KALLSYMS: &str = "/proc/kallsyms";
 /// Longer than any function, bytes. An address farther above a symbol is in no known function.
 const LONGEST: u64 = 1 << 20;
 
-/// Functions are read by areas of this size: all of them together take thirteen megabytes while they are read, and
-/// five then. What drops handshakes is in few places.
-const AREA: u64 = 1 << 20;
+/// Functions are kept so far around an address that is asked for, bytes: all of them together take thirteen megabytes
+/// while they are read, and five then. Each reading takes 50 ms of CPU time, and the networking code is within three
+/// megabytes.
+const AROUND: u64 = 2 << 20;
 /// Areas that are kept.
-const AREAS: usize = 32;
+const AREAS: usize = 16;
 
-/// The kernel's functions, read at the first lookup in each area: most runs need few of them.
+/// The kernel's functions, read at the first lookup in each area: most runs need one or two.
 #[derive(Debug)]
 pub struct Kallsyms {
     list: SymbolList,
-    /// By the number of the area; `None`: what was read hides addresses, or cannot be read.
-    areas: RefCell<HashMap<u64, Option<Table>>>,
+    /// `None`: what was read hides addresses, or cannot be read.
+    areas: RefCell<Option<Vec<Table>>>,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Kallsyms {
     fn of(list: SymbolList) -> Self {
         Self {
             list,
-            areas: RefCell::default(),
+            areas: RefCell::new(Some(Vec::new())),
         }
     }
 
@@ -53,27 +54,36 @@ impl Kallsyms {
     ///
     /// `None`: it is in no known function, or the kernel hides addresses (`kernel.kptr_restrict`).
     pub fn name(&self, address: u64) -> Option<String> {
-        let mut areas = self.areas.borrow_mut();
-        let number = address / AREA;
-        if areas.len() >= AREAS && !areas.contains_key(&number) {
-            areas.clear();
-        }
-        let table = areas.entry(number).or_insert_with(|| {
-            let area = number * AREA;
-            let read = match &self.list {
-                // Megabytes of text: never all of it at once.
-                SymbolList::File(Ok(file)) => {
-                    Table::parse(io::BufReader::new(FromStart { file, at: 0 }), area)
-                }
-                SymbolList::File(Err(error)) => Err(error.kind().into()),
-                SymbolList::Text(text) => Table::parse(text.as_bytes(), area),
-            };
-            read.unwrap_or_else(|error| {
+        let mut known = self.areas.borrow_mut();
+        let areas = known.as_mut()?;
+        if !areas.iter().any(|table| table.area.contains(&address)) {
+            let read = self.read_around(address).unwrap_or_else(|error| {
                 log::info!("{KALLSYMS}: {error}: kernel addresses have no names");
                 None
-            })
-        });
-        table.as_ref()?.name(address).map(str::to_owned)
+            });
+            let Some(table) = read else {
+                *known = None;
+                return None;
+            };
+            if areas.len() >= AREAS {
+                areas.remove(0);
+            }
+            areas.push(table);
+        }
+        let table = areas.iter().find(|table| table.area.contains(&address))?;
+        table.name(address).map(str::to_owned)
+    }
+
+    fn read_around(&self, address: u64) -> io::Result<Option<Table>> {
+        let area = address.saturating_sub(AROUND)..=address.saturating_add(AROUND);
+        match &self.list {
+            // Megabytes of text: never all of it at once.
+            SymbolList::File(Ok(file)) => {
+                Table::parse(io::BufReader::new(FromStart { file, at: 0 }), area)
+            }
+            SymbolList::File(Err(error)) => Err(error.kind().into()),
+            SymbolList::Text(text) => Table::parse(text.as_bytes(), area),
+        }
     }
 
     /// From a text, for tests.
@@ -81,7 +91,7 @@ impl Kallsyms {
     /// # Errors
     /// The text has no address.
     pub fn from_text(text: &str) -> io::Result<Self> {
-        Table::parse(text.as_bytes(), 0)?.ok_or(io::ErrorKind::InvalidData)?;
+        Table::parse(text.as_bytes(), 0..=0)?.ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self::of(SymbolList::Text(text.to_owned())))
     }
 }
@@ -205,6 +215,7 @@ fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64,
 /// The functions of an area by address, and the last one below it.
 #[derive(Debug)]
 struct Table {
+    area: RangeInclusive<u64>,
     /// All names in one string: one allocation each would be most of the memory.
     names: Box<str>,
     /// Address, start and end of the name in `names`; sorted by address, each once.
@@ -213,8 +224,8 @@ struct Table {
 
 impl Table {
     /// `None`: the kernel hides addresses.
-    fn parse(mut list: impl BufRead, area: u64) -> io::Result<Option<Self>> {
-        let wanted = area.saturating_sub(LONGEST)..=area.saturating_add(AREA - 1);
+    fn parse(mut list: impl BufRead, area: RangeInclusive<u64>) -> io::Result<Option<Self>> {
+        let wanted = area.start().saturating_sub(LONGEST)..=*area.end();
         let (mut read, mut found) = (String::new(), Vec::new());
         let (mut line, mut hidden) = (Vec::new(), true);
         while list.read_until(b'\n', &mut line)? > 0 {
@@ -232,7 +243,7 @@ impl Table {
         // (kernel/kallsyms.c, get_symbol_pos).
         found.sort_by_key(|(address, _)| *address);
         found.dedup_by_key(|(address, _)| *address);
-        let below = found.partition_point(|(address, _)| *address < area);
+        let below = found.partition_point(|(address, _)| address < area.start());
         let (mut names, mut symbols) = (String::new(), Vec::new());
         for (address, (begin, end)) in &found[below.saturating_sub(1)..] {
             let name = &read[*begin as usize..*end as usize];
@@ -240,6 +251,7 @@ impl Table {
             symbols.push((*address, begin, end));
         }
         Ok((!hidden).then(|| Self {
+            area,
             names: names.into_boxed_str(),
             symbols: symbols.into_boxed_slice(),
         }))
@@ -389,9 +401,9 @@ ffffffffc0200000 t tcp_abort\t[some_module]
     #[test]
     fn hidden_addresses_give_no_names() {
         let hidden = "0000000000000000 T _stext\n0000000000000000 T tcp_v4_rcv\n";
-        assert!(Table::parse(hidden.as_bytes(), 0).unwrap().is_none());
+        assert!(Table::parse(hidden.as_bytes(), 0..=0).unwrap().is_none());
         assert!(Kallsyms::from_text(hidden).is_err());
-        assert!(Table::parse("".as_bytes(), 0).unwrap().is_none());
+        assert!(Table::parse("".as_bytes(), 0..=0).unwrap().is_none());
     }
 
     #[test]
@@ -409,5 +421,8 @@ ffffffffc0200000 t tcp_abort\t[some_module]
             assert_eq!(all.name(address).as_deref(), Some(function));
             assert_eq!(all.name(address + 5).as_deref(), Some(function));
         }
+        // Each reading takes 50 ms: the networking code takes few.
+        let areas = all.areas.into_inner().unwrap();
+        assert!(areas.len() <= 2, "{} readings", areas.len());
     }
 }
