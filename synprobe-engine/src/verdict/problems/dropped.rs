@@ -130,21 +130,38 @@ fn dropped_at(
         .listeners_of_port(first.netns, port)
         .next()
         .map(|l| &l.last);
-    let netns_name = listener.and_then(|l| l.netns_name.clone());
+    let mut problem = of_drops(ProblemRole::Server, drops, evidence, context);
+    if let Some(l) = listener {
+        problem.netns_name = l.netns_name.clone().or(problem.netns_name);
+        (problem.pid, problem.comm) = (l.pid, l.comm.clone());
+        problem.workload = l.workload.clone();
+    }
+    (problem.local_addr, problem.local_port) = (Some(addr), Some(port));
+    problem
+}
+
+/// These drops; `certain`, and without the ends that they concern.
+fn of_drops(
+    role: ProblemRole,
+    drops: &[&DroppedPacket],
+    evidence: Vec<Evidence>,
+    context: &Context,
+) -> Problem {
+    let first = drops[0];
     Problem {
         rank: 0,
         verdict: Some(VerdictKind::DroppedHere),
         confidence: Confidence::Certain,
-        role: ProblemRole::Server,
+        role,
         forward: None,
         netns: first.netns,
-        netns_name: netns_name.or_else(|| context.netns_name(first.netns)),
-        local_addr: Some(addr),
-        local_port: Some(port),
+        netns_name: context.netns_name(first.netns),
+        local_addr: None,
+        local_port: None,
         peer_port: None,
-        pid: listener.and_then(|l| l.pid),
-        comm: listener.and_then(|l| l.comm.clone()),
-        workload: listener.map(|l| l.workload.clone()).unwrap_or_default(),
+        pid: None,
+        comm: None,
+        workload: Default::default(),
         handshakes: drops.len() as u64,
         open: 0,
         peers: Vec::new(),
@@ -257,27 +274,7 @@ fn dropped_by_router(
             forward.to_addr
         )));
     }
-    Problem {
-        rank: 0,
-        verdict: Some(VerdictKind::DroppedHere),
-        confidence: Confidence::Certain,
-        role: ProblemRole::Router,
-        netns: first.netns,
-        netns_name: context.netns_name(first.netns),
-        local_addr: None,
-        local_port: None,
-        peer_port: None,
-        forward: Some(forward),
-        pid: None,
-        comm: None,
-        workload: Default::default(),
-        handshakes: drops.len() as u64,
-        open: 0,
-        peers: Vec::new(),
-        peers_more: 0,
-        evidence,
-        remedy: Some(context.remedy_of_drop(first)),
-        effects: Vec::new(),
-        life: Default::default(),
-    }
+    let mut problem = of_drops(ProblemRole::Router, drops, evidence, context);
+    problem.forward = Some(forward);
+    problem
 }
