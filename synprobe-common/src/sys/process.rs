@@ -38,14 +38,17 @@ pub fn address_space() -> Option<u64> {
     (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
-/// Lets all threads share one arena of memory: the C library reserves 64 MiB of addresses for each other one. To be
-/// called before there is a second thread.
-pub fn spare_addresses() {
+/// Lets all threads share so many arenas of memory. One where the address space is limited: the C library reserves
+/// 64 MiB of addresses for each other one. To be called before there is a second thread.
+pub fn share_arenas(most: i32) {
+    let most = if address_space().is_some() { 1 } else { most };
     // SAFETY: mallopt() takes two numbers.
     #[cfg(target_env = "gnu")]
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, most);
     }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = most;
 }
 
 /// Reads them from `/proc/self` (proc_pid_stat(5)) and getrlimit(2).

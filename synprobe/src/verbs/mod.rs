@@ -85,7 +85,7 @@ impl fmt::Display for Failure {
 pub fn run(cli: &Cli) -> Result<u8, Failure> {
     process::survive_file_size_limit();
     if process::address_space().is_some() {
-        process::spare_addresses();
+        process::share_arenas(1);
     }
     terminal::set_color(cli.color);
     check_output()?;

@@ -17,7 +17,10 @@ use crate::{
     preflight,
     serve::{self, Bound, LivePage, OtlpOutput, Replier},
     status::{Served, StatusQueries},
-    sys::journal::{Priority, message},
+    sys::{
+        journal::{Priority, message},
+        process,
+    },
     verdict::Mode,
     view::{Discarded, View},
 };
@@ -31,9 +34,9 @@ const PAGE_SHARE: u64 = 8;
 /// The C library keeps freed memory for each thread, and more of it the larger what was freed. A service that is asked
 /// now and then has no use for it.
 fn keep_little_memory() {
+    process::share_arenas(2);
     #[cfg(target_env = "gnu")]
     for (what, bytes) in [
-        (libc::M_ARENA_MAX, 2),
         (libc::M_MMAP_THRESHOLD, KEPT),
         (libc::M_TRIM_THRESHOLD, KEPT),
     ] {
