@@ -54,6 +54,9 @@ pub struct Kernel {
     /// Only on request (`--all`, `--only`).
     #[serde(default)]
     pub on_demand: bool,
+    /// Tests whose names contain one of these are left out, unless the command line names tests.
+    #[serde(default)]
+    pub skip: Vec<String>,
     #[serde(flatten)]
     pub source: KernelSource,
 }

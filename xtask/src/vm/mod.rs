@@ -78,6 +78,9 @@ pub struct VmArgs {
     /// Fetch and unpack the kernels without booting them
     #[arg(long)]
     fetch: bool,
+    /// As --fetch, and build the programs
+    #[arg(long)]
+    prepare: bool,
     /// Passed to each test program, such as a test's name
     #[arg(last = true)]
     filter: Vec<String>,
@@ -88,6 +91,8 @@ struct AvailableKernel {
     name: String,
     image: PathBuf,
     modules: Option<PathBuf>,
+    /// As in [`Kernel`].
+    skip: Vec<String>,
     /// Package and version, or path.
     what: String,
 }
@@ -143,6 +148,9 @@ pub fn run(args: &VmArgs) -> Result<()> {
         return enough(found.len(), wanted.len(), "were fetched");
     }
     let programs = Programs::build(&args.tests, args.arch)?;
+    if args.prepare {
+        return enough(found.len(), wanted.len(), "are ready");
+    }
     let outcomes = all(&home, &found, &programs, args);
     let passed = outcomes.iter().filter(|outcome| outcome.passed).count();
     println!();
@@ -172,12 +180,14 @@ fn find(
     kernel: &Kernel,
 ) -> Result<AvailableKernel> {
     let name = kernel.name.clone();
+    let skip = kernel.skip.clone();
     match &kernel.source {
         KernelSource::Path { image, modules } => {
             let image = KernelSource::place(image);
             ensure!(image.exists(), "{}: no such file", image.display());
             Ok(AvailableKernel {
                 name,
+                skip,
                 what: image.display().to_string(),
                 image,
                 modules: modules.as_ref().map(KernelSource::place),
@@ -193,6 +203,7 @@ fn find(
             let unpacked = apt.unpack(package)?;
             Ok(AvailableKernel {
                 name,
+                skip,
                 image: image_in(&unpacked.folder)?,
                 modules: Some(unpacked.folder),
                 what: format!("{} {} ({suite})", unpacked.package, unpacked.version),
@@ -278,7 +289,7 @@ fn all(
 fn one(home: &Path, kernel: &AvailableKernel, programs: &Programs, args: &VmArgs) -> KernelResult {
     let began = Instant::now();
     let log = home.join(format!("{}.log", kernel.name));
-    let jobs = programs.jobs(args.threads, &args.filter);
+    let jobs = programs.jobs(args.threads, &kernel.skip, &args.filter);
     let patience = Duration::from_secs(args.minutes * 60);
     let booted = initramfs(home, kernel, programs, &jobs)
         .and_then(|initramfs| guest::boot(args.arch, &kernel.image, &initramfs, &log, patience))
