@@ -18,6 +18,7 @@ mod nft_text;
 mod prune;
 mod xt_conditions;
 mod xt_entries;
+mod xt_layout;
 mod xtables;
 
 use std::{

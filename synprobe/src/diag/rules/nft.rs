@@ -227,5 +227,5 @@ fn hook_of(family: u8, number: u32) -> Option<FilterHook> {
             .get(number as usize)
             .copied();
     }
-    super::xtables::HOOKS.get(number as usize).copied()
+    super::xt_layout::HOOKS.get(number as usize).copied()
 }

@@ -6,7 +6,7 @@ use super::{
     Budget,
     nft_expr::xt_target,
     nft_text, xt_conditions,
-    xtables::{CHAINS, EntryLayout, HOOKS, HookPlace},
+    xt_layout::{CHAINS, EntryLayout, HOOKS, HookPlace},
 };
 use crate::model::{
     FilterAction, FilterBackend, FilterBase, FilterChain, FilterComparison, FilterFamily,
