@@ -294,6 +294,7 @@ impl Context {
     pub fn route(&mut self, question: RouteQuestion, answer: RouteAnswer) {
         if let Some(state) = self.forwarding.routes.get_mut(&question) {
             *state = RouteState::Known(Box::new(answer));
+            self.refused_syns.ask_again();
         }
     }
 

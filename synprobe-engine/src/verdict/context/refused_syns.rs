@@ -69,6 +69,8 @@ pub struct RefusedSyns {
     sums: HashMap<RefusalKey, RefusedSum>,
     told_apart: usize,
     due: HashSet<RefusalKey>,
+    /// Was due and held back. A scan fills this, so it is not asked about with every batch.
+    held: HashSet<RefusalKey>,
     total: u64,
     /// When room was last made.
     tidied_ns: u64,
@@ -121,13 +123,19 @@ impl RefusedSyns {
         };
         sum.first.count += refused.count;
         sum.last_ns = sum.last_ns.max(at_ns);
-        if at_ns.saturating_sub(sum.printed_ns) >= AGAIN_NS {
+        if self.held.remove(&key) || at_ns.saturating_sub(sum.printed_ns) >= AGAIN_NS {
             self.due.insert(key);
         }
     }
 
+    /// Something was learned that may decide on what was held back.
+    pub fn ask_again(&mut self) {
+        self.due.extend(self.held.drain());
+    }
+
     /// Time has passed: sums that rose since their last line may be due.
     pub fn passed(&mut self, now_ns: u64) {
+        self.ask_again();
         for (key, sum) in &self.sums {
             let rose = sum.first.count > sum.printed;
             if rose && now_ns.saturating_sub(sum.printed_ns) >= AGAIN_NS {
@@ -153,7 +161,7 @@ impl RefusedSyns {
         self.told_apart = named.count();
     }
 
-    /// Whether a line is due.
+    /// Whether a line may be due.
     pub fn is_due(&self) -> bool {
         !self.due.is_empty()
     }
@@ -163,14 +171,16 @@ impl RefusedSyns {
         self.take_due_but(at_the_end, |_| false)
     }
 
-    /// The same, without those that are held back until more is known of them; none is at the end.
+    /// The same, without those that are held back: until a SYN comes that adds to them, or [`Self::ask_again`]. None is
+    /// at the end.
     pub fn take_due_but(
         &mut self,
         at_the_end: bool,
-        held_back: impl Fn(&RefusedSyn) -> bool,
+        mut held_back: impl FnMut(&RefusedSyn) -> bool,
     ) -> Vec<RefusedSum> {
         let mut due = std::mem::take(&mut self.due);
         if at_the_end {
+            self.held.clear();
             due = self.sums.keys().cloned().collect();
         }
         let mut taken = Vec::new();
@@ -180,7 +190,7 @@ impl RefusedSyns {
                 continue;
             };
             if !at_the_end && held_back(&sum.first) {
-                self.due.insert(key);
+                self.held.insert(key);
                 continue;
             }
             sum.printed = sum.first.count;
@@ -320,6 +330,31 @@ mod tests {
         let due = all.take_due(true);
         let several = due.iter().find(|r| r.first.netns == SEVERAL_NETNS);
         assert!(several.is_some_and(|r| r.first.count > 90_000));
+    }
+
+    #[test]
+    fn what_is_held_back_is_asked_about_when_it_rises_and_each_round() {
+        let mut all = RefusedSyns::default();
+        for peer in 0..100 {
+            all.note(refused(peer, SEC));
+        }
+        fn asked(all: &mut RefusedSyns) -> usize {
+            let mut asked = 0;
+            let due = all.take_due_but(false, |_| {
+                asked += 1;
+                true
+            });
+            assert_eq!(due, []);
+            asked
+        }
+        assert_eq!(asked(&mut all), 100);
+        assert!(!all.is_due(), "a batch ends without them");
+        all.note(refused(100, SEC));
+        all.note(refused(7, SEC));
+        assert_eq!(asked(&mut all), 2);
+        all.passed(2 * SEC);
+        assert_eq!(asked(&mut all), 101);
+        assert_eq!(all.take_due(true).len(), 101);
     }
 
     #[test]
