@@ -6,6 +6,7 @@ pub mod fd_limit;
 pub mod host_identity;
 pub mod journal;
 pub mod kernel;
+pub mod memory_limit;
 pub mod netns;
 pub mod nice;
 pub mod poll;
