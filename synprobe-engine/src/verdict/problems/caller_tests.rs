@@ -110,3 +110,34 @@ fn how_many_processes_is_a_lower_bound_beyond_the_bound() {
     assert!(says(&p, fact), "{:?}", p.evidence);
     assert_eq!(p.pid, None);
 }
+
+#[test]
+fn connects_of_an_unknown_process_are_one_problem_with_the_only_known_one() {
+    let nobody = || {
+        let mut h = refused_of(9, "");
+        (h.connection.pid, h.connection.comm) = (None, None);
+        h
+    };
+    for all in [
+        [refused_of(7, "curl"), nobody()],
+        [nobody(), refused_of(7, "curl")],
+    ] {
+        let found = problems_of(all);
+        let [p] = &found[..] else {
+            panic!("{found:#?}");
+        };
+        assert_eq!((p.handshakes, p.pid), (2, Some(7)));
+        assert_eq!(p.comm.as_deref(), Some("curl"));
+        assert!(says(p, "the process of 1 of them is not known"), "{p:#?}");
+    }
+    // Of two processes it is not known whose they are.
+    let found = problems_of([refused_of(7, "curl"), nobody(), refused_of(8, "wget")]);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    // One known connect does not name a hundred others.
+    let most_unknown = [refused_of(7, "curl"), nobody(), nobody()];
+    assert_eq!(problems_of(most_unknown).len(), 2);
+    // Another port has another cause.
+    let mut other = nobody();
+    other.connection.peer_port = Some(81);
+    assert_eq!(problems_of([refused_of(7, "curl"), other]).len(), 2);
+}

@@ -136,6 +136,8 @@ pub(super) struct Group {
     peers: PeerCounts,
     /// Client: the callers.
     processes: Processes,
+    /// Of a group with a caller: handshakes whose caller is not known.
+    unknown: u64,
     facts: FactCounts,
     /// The first of them, whole.
     pub whole: Vec<Handshake>,
@@ -175,6 +177,7 @@ impl Group {
             connections: Connections::default(),
             peers: PeerCounts::default(),
             processes: Processes::default(),
+            unknown: 0,
             facts: FactCounts::default(),
             whole: Vec::new(),
         }
@@ -242,9 +245,20 @@ impl Group {
         self.connections.merge(&other.connections, limits.peers);
         self.peers.merge(&other.peers, limits.peers);
         self.processes.merge(&other.processes, limits.peers);
+        self.unknown += other.unknown;
         self.facts.merge(&other.facts, limits.facts);
         let room = limits.whole.saturating_sub(self.whole.len());
         self.whole.extend(other.whole.iter().take(room).cloned());
+    }
+
+    /// With those like them whose caller is not known: they have the same cause.
+    pub fn with_unknown(&self, unknown: &Self, limits: Kept) -> Self {
+        let mut both = self.clone();
+        both.merge(unknown, limits);
+        both.unknown = unknown.handshakes;
+        let (whose, c) = (&self.surest.connection, &mut both.surest.connection);
+        (c.pid, c.comm, c.workload) = (whose.pid, whose.comm.clone(), whose.workload.clone());
+        both
     }
 
     /// Its connections, as far as there was room, by [`connection_hash`].
@@ -265,6 +279,10 @@ impl Group {
     pub fn problem(&self, key: &ProblemKey, whole: &[&Handshake], context: &Context) -> Problem {
         let mut evidence = vec![pro(self.summary())];
         evidence.extend(self.processes.fact(self.surest.connection.pid).map(pro));
+        if self.unknown > 0 {
+            let n = self.unknown;
+            evidence.push(pro(format!("the process of {n} of them is not known")));
+        }
         if self.certain > 0 && self.certain < self.handshakes {
             evidence.push(pro(format!(
                 "seen itself in {} of them, the likeliest reason for the others",

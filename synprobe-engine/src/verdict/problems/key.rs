@@ -40,6 +40,14 @@ impl ProblemKey {
         }
     }
 
+    /// The group of the same whose caller is not known.
+    pub fn of_anybody(&self) -> Self {
+        Self {
+            caller: Caller::Unknown,
+            ..self.clone()
+        }
+    }
+
     /// The group of those like it that find no place in one of their own.
     pub fn rest(self) -> Self {
         Self {

@@ -18,6 +18,7 @@ mod tests;
 pub(super) mod unexplained;
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{HashMap, HashSet},
 };
@@ -185,11 +186,24 @@ impl ProblemGroups {
         }
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());
+        let joined = without_caller(&groups);
         let problems: Vec<Found> = groups
             .into_iter()
+            .filter(|(key, _)| !joined.values().any(|unknown| unknown == *key))
             .map(|(key, group)| {
+                let unknown = joined.get(key);
+                let group = match unknown.and_then(|unknown| self.groups.get(unknown)) {
+                    Some(unknown) => Cow::Owned(group.with_unknown(unknown, MOST)),
+                    None => Cow::Borrowed(group),
+                };
                 let kept: Vec<&Handshake> = group.whole.iter().collect();
-                let held = whole.remove(key).unwrap_or_default();
+                let mut held = whole.remove(key).unwrap_or_default();
+                held.extend(
+                    unknown
+                        .and_then(|key| whole.remove(key))
+                        .into_iter()
+                        .flatten(),
+                );
                 // Those that are held are judged again, and mostly more.
                 let whole = if held.len() < kept.len() { kept } else { held };
                 Found {
@@ -273,6 +287,26 @@ impl ProblemGroups {
     pub(super) fn explained(&self) -> &ExplainedClients {
         &self.explained
     }
+}
+
+/// Connects whose process is not known, by the group that they are one problem with: the only one of the same verdict,
+/// namespace and port, and not the smaller one.
+fn without_caller(groups: &[(&ProblemKey, &Group)]) -> HashMap<ProblemKey, ProblemKey> {
+    let mut callers: HashMap<ProblemKey, Vec<(&ProblemKey, u64)>> = HashMap::new();
+    for (key, group) in groups {
+        if key.role == Role::Client && key.verdict.is_some() && !key.is_rest {
+            let of_place = callers.entry(key.of_anybody()).or_default();
+            of_place.push((key, group.handshakes()));
+        }
+    }
+    let joined = callers.into_iter().filter_map(|(unknown, mut keys)| {
+        keys.sort_by_key(|(key, _)| **key == unknown);
+        let [(known, many), (last, few)] = keys[..] else {
+            return None;
+        };
+        (*last == unknown && many >= few).then(|| (known.clone(), unknown))
+    });
+    joined.collect()
 }
 
 /// Worst first.
