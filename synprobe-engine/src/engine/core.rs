@@ -257,6 +257,11 @@ impl Engine {
         }
     }
 
+    /// Namespaces that the page may name, and whose name is not known.
+    pub fn unnamed_namespaces(&self) -> Vec<u32> {
+        self.judge.context.unnamed()
+    }
+
     /// Whether the counters of the event's namespace are to be read and fed ([`Input::Counters`]) before it.
     pub fn needs_counters(&self, event: &Event) -> bool {
         self.tracker.needs_counters(event)

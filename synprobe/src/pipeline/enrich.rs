@@ -39,6 +39,9 @@ const NAMING: u32 = 200;
 /// CPU time for them, ahead of that share: a host may start hundreds of containers at once.
 const NAMING_AHEAD: Duration = Duration::from_millis(50);
 
+/// Namespaces that are named at the end of a run, at most.
+const LAST_NAMES: usize = 1024;
+
 /// See the module.
 pub struct Enricher {
     reasons: Arc<Reasons>,
@@ -208,6 +211,14 @@ impl Enricher {
         self.namespaces.insert(inode);
         feed(Input::NetnsName(inode, name));
         feed(Input::Settings(inode, settings));
+    }
+
+    /// Feeds the names of these, as far as they are found: the last ones, which have a share of no core any more.
+    pub fn last_names(&mut self, inodes: &[u32], feed: &mut impl FnMut(Input)) {
+        let inodes = &inodes[..inodes.len().min(LAST_NAMES)];
+        for (inode, name) in self.names.named(inodes) {
+            feed(Input::NetnsName(inode, Some(name)));
+        }
     }
 
     /// A round of the poller has shown which namespaces there are. The number of one that is gone is given to the next

@@ -95,6 +95,15 @@ impl HostNames {
         given.cloned().or_else(|| self.index.find(inode))
     }
 
+    /// The names of these, in one walk at most: for the end of a run.
+    pub fn named(&mut self, inodes: &[u32]) -> Vec<(u32, Arc<str>)> {
+        if inodes.iter().any(|inode| self.find(*inode).is_none()) {
+            self.index.learn();
+        }
+        let named = |inode: &u32| Some((*inode, Arc::from(self.find(*inode)?.name())));
+        inodes.iter().filter_map(named).collect()
+    }
+
     /// The name of a namespace, and its settings. `pid`: a process that was just seen in it.
     pub fn namespace(
         &mut self,

@@ -332,6 +332,11 @@ impl Run {
         self.drain_all();
         self.count_losses()?;
         self.take_last_rules(times.rules()).await;
+        let unnamed = self.core.engine.unnamed_namespaces();
+        if !unnamed.is_empty() {
+            let (core, enricher) = (&mut self.core, &mut self.enricher);
+            enricher.last_names(&unnamed, &mut |input| core.feed(input));
+        }
         self.end_part()?;
         if self.core.engine.is_quiet() {
             for input in self.completed()? {

@@ -170,6 +170,18 @@ impl Context {
         self.forwarding.names.get(&netns).cloned()
     }
 
+    /// Namespaces in which packets were dropped or refused, and whose name is not known: the page may name them.
+    pub fn unnamed(&self) -> Vec<u32> {
+        let refusing = self.no_socket_namespaces();
+        let mut unnamed: Vec<u32> = (self.drops.iter().map(|d| d.netns))
+            .chain(refusing)
+            .filter(|netns| self.forwarding.names.get(netns).is_none())
+            .collect();
+        unnamed.sort_unstable();
+        unnamed.dedup();
+        unnamed
+    }
+
     /// Its name, or its number.
     pub fn name_of(&self, netns: u32) -> String {
         self.netns_name(netns)

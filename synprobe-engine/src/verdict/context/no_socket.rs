@@ -118,6 +118,11 @@ impl Context {
         }
     }
 
+    /// Namespaces in which SYNs found no socket.
+    pub(super) fn no_socket_namespaces(&self) -> impl Iterator<Item = u32> {
+        self.no_socket.by_syn_seq.iter().map(|(_, syn)| syn.netns)
+    }
+
     /// Where on this host a client's last SYN found no socket, by its sequence number: NAT does not change that.
     pub fn found_no_socket(&self, h: &Handshake) -> Option<&SynWithoutSocket> {
         let syn = self.no_socket.by_syn_seq.get(&h.facts.syn_seq?)?;
