@@ -174,17 +174,17 @@ impl Suspects<'_> {
     fn none(&self, d: &DroppedPacket) -> String {
         let read = self.rules.rules_read;
         let packet = d.packet.name();
-        let (by, others) = match self.by_nft {
-            true => ("nf_tables", ""),
-            false => (
-                "nf_tables and iptables",
-                "; connection tracking, IPVS, BPF programs and security modules drop at hooks too",
-            ),
-        };
         match self.is_whole {
-            true => {
-                format!("no rule of {by} can have dropped this {packet} ({read} were read){others}")
-            }
+            // The rules are read after the drop: the one that did it may have been deleted meanwhile.
+            true if self.by_nft => format!(
+                "no rule of nf_tables that was read can have dropped this {packet} ({read} were read): the one that did it is \
+                 gone, or it or its sets have changed"
+            ),
+            true => format!(
+                "no rule of nf_tables or iptables that was read can have dropped this {packet} ({read} were read): the one that \
+                 did it is gone, or none did it (connection tracking, IPVS, BPF programs and security modules drop \
+                 at hooks too)"
+            ),
             false => format!(
                 "which rule did it is not known: not all rules could be read and compared ({read} were read)"
             ),
