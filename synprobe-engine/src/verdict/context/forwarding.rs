@@ -240,6 +240,11 @@ impl Context {
         self.paths.asymmetric(c.netns, c.peer_addr, came_by)
     }
 
+    /// Whether an old or wrong entry for the peer in the neighbour table explains the difference as well.
+    pub fn may_be_a_wrong_neighbour(&self, c: &Connection) -> bool {
+        self.paths.differs_by_entry(c.netns, c.peer_addr)
+    }
+
     /// Says that the way of the answers to a peer was asked for, and is not known yet.
     pub fn way_back_is_open(&self, c: &Connection) -> Option<String> {
         let route = self.forwarding.routes.get(&answers_to(c));

@@ -123,6 +123,17 @@ impl Paths {
         way.is_some_and(|way| way.back.is_none())
     }
 
+    /// Whether only the neighbour's Ethernet address differs, and the answer goes to the peer itself: then an entry of
+    /// the neighbour table that is old or wrong looks the same as an address that a router translated.
+    pub(super) fn differs_by_entry(&self, netns: u32, peer: IpAddr) -> bool {
+        let back = |way: &PeerPath| {
+            let (back, _) = way.back.as_ref()?;
+            let other = back.mac.is_some_and(|mac| mac != way.mac);
+            Some(other && back.ifindex == way.ifindex && back.gateway.is_none())
+        };
+        self.0.get(&(netns, peer)).and_then(back) == Some(true)
+    }
+
     /// How the two differ, in words.
     /// `came_by`: the name of the device by which the SYN came.
     pub(super) fn asymmetric(

@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Handshake, Outcome, VerdictKind},
-    verdict::{Context, Explanation, Finding, Verdict, tcp_flags},
+    verdict::{Context, Explanation, Finding, Verdict, enter_of, tcp_flags},
 };
 
 /// `asymmetric-nat`
@@ -73,13 +73,25 @@ impl Verdict for AsymmetricNat {
                      SYN-ACK too",
                 );
         }
+        let mut entry = String::new();
+        if context.may_be_a_wrong_neighbour(&h.connection) {
+            finding = finding.contra(
+                "an entry for the peer in the neighbour table that is old or wrong looks the same (a static one, or an \
+                 address that has moved)",
+            );
+            entry = format!(
+                "see the entry, and delete it where the peer has the other address: {}ip neighbour show {}; ",
+                enter_of(&h.connection),
+                h.connection.peer_addr
+            );
+        }
         Some(
             finding
                 .contra("what the peer gets cannot be seen from this host alone")
                 .remedy(format!(
-                    "see whether its SYNs come that way: {}; DNAT on the router needs SNAT, or this host \
-                     needs the router as its gateway; on the peer, see from which address the SYN-ACK comes: \
-                     tcpdump -ni any 'tcp and {} & tcp-syn != 0'",
+                    "see whether its SYNs come that way: {}; {entry}where a router does DNAT, it needs SNAT too, or this \
+                     host needs it as its gateway; on the peer, see from which address the SYN-ACK comes: tcpdump -ni any \
+                     'tcp and {} & tcp-syn != 0'",
                     context.show_way_back(&h.connection),
                     tcp_flags(h.connection.peer_addr)
                 )),
@@ -152,6 +164,22 @@ mod tests {
         assert!(
             judgement.evidence[1].fact.contains("02:00:00:00:00:09"),
             "{judgement:?}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_neighbour_entry_is_named_where_the_peer_is_on_the_link() {
+        let j = judged(&repeating(), path(&repeating(), PEER));
+        let said = |what: &str| {
+            j.evidence
+                .iter()
+                .any(|e| !e.supports && e.fact.contains(what))
+        };
+        assert!(said("neighbour table that is old or wrong"), "{j:#?}");
+        let remedy = j.remedy.unwrap();
+        assert!(
+            remedy.contains("ip neighbour show 10.0.0.9; where a router"),
+            "{remedy}"
         );
     }
 
