@@ -40,6 +40,7 @@ mod look {
     pub const NFT: &str = "nft list ruleset; iptables-save -c; ip6tables-save -c";
     pub const MARTIANS: &str = "sysctl -w net.ipv4.conf.all.log_martians=1; dmesg | grep -i martian; \
          ip -br address; ip route get <peer>";
+    pub const ROUTE_ONWARD: &str = "ip route get <local>; ip rule; ip route show table all";
     pub const ROUTE_BACK: &str = "ip route get <peer>; ip rule; ip route show table all";
     pub const NEIGHBOURS: &str = "ip neighbour show <peer>; ip route get <peer>; ip -s link";
     pub const NEIGHBOUR_TABLE: &str = "ip neighbour | wc -l; sysctl net.ipv4.neigh.default.gc_thresh3 \
@@ -102,12 +103,11 @@ pub(super) fn can_be_outgoing(name: &str) -> bool {
 
 /// The reasons that are recorded whatever socket the packet was for, with their meanings.
 ///
-/// Left out are: packets for no socket here (OTHERHOST; NO_SOCKET but for SYNs), the protocol's own
-/// decisions (TCP_FLAGS, TCP_INVALID_SYN, TCP_OLD_ACK, TCP_RFC7323_PAWS, ..., of which a listener's are
-/// found by the receiving socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER,
-/// BRIDGE_INGRESS_STP_STATE, SOCKET_RCVBUFF), what a TCP segment cannot meet (IP_NOPROTO, UDP_CSUM,
-/// the reasons of ARP, ICMP, fragments, CAN and VXLAN's outer headers), and IP_OUTNOROUTES' first use in
-/// `ip_queue_xmit()`, where the packet has no IP header yet.
+/// Left out are: packets for no socket here (OTHERHOST; NO_SOCKET but for SYNs), the protocol's own decisions
+/// (TCP_FLAGS, TCP_INVALID_SYN, TCP_OLD_ACK, TCP_RFC7323_PAWS, ..., of which a listener's are found by the receiving
+/// socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER, BRIDGE_INGRESS_STP_STATE, SOCKET_RCVBUFF), what a
+/// TCP segment cannot meet (IP_NOPROTO, UDP_CSUM, the reasons of ARP, ICMP, fragments, CAN and VXLAN's outer headers),
+/// and IP_OUTNOROUTES' first use in `ip_queue_xmit()`, where the packet has no IP header yet.
 pub(super) static OWN_DOING: &[Meaning] = &[
     reason(
         "NETFILTER_DROP",
@@ -125,7 +125,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         "IP_INNOROUTES",
         "no route for a packet that came in (over IPv6 also: its destination is no address of this \
          host, and this host does not forward)",
-        look::ROUTE_BACK,
+        look::ROUTE_ONWARD,
     ),
     reason(
         "IP_OUTNOROUTES",
