@@ -78,16 +78,17 @@ pub(super) fn problems(context: &Context) -> Vec<Found> {
     places.values().map(found).collect()
 }
 
-/// A packet of one of them that this host dropped: what the peer has not had, or this end.
+/// Packets of some of them that this host dropped: what the peer has not had, or this end. One for each connection.
 fn dropped<'s>(
     stuck: &[&'s StuckConnection],
     context: &'s Context,
-) -> Option<(&'s StuckConnection, &'s DroppedPacket)> {
-    stuck.iter().take(LOOKED_AT).find_map(|s| {
+) -> Vec<(&'s StuckConnection, &'s DroppedPacket)> {
+    let of_each = stuck.iter().take(LOOKED_AT).filter_map(|s| {
         let drops = context.drops_of(&s.connection, s.since_ns());
         let of_acks = drops.into_iter().filter(|d| d.packet == Packet::Ack);
         Some((*s, of_acks.max_by_key(|d| d.count)?))
-    })
+    });
+    of_each.collect()
 }
 
 /// The listener on this host that one of them called, if its accept queue was seen to be full.
@@ -175,19 +176,23 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
                  for up to {}, and no acknowledgment came meanwhile",
                 format::duration(lasted)
             ))];
-            match dropped {
-                Some((s, d)) => {
-                    evidence.push(pro(context.fact_of_drop_of(d, &s.connection)));
-                    evidence.extend(context.rule_of_drop(d).map(|rule| pro(rule.fact)));
-                }
-                None => {
-                    evidence.extend(full_queue(stuck, context));
-                    evidence.extend(what_fits(is_client));
-                }
+            if let Some((s, d)) = dropped.first() {
+                evidence.push(pro(context.fact_of_drop_of(d, &s.connection)));
+                evidence.extend(context.rule_of_drop(d).map(|rule| pro(rule.fact)));
+            }
+            let others = stuck.len().min(LOOKED_AT) - dropped.len();
+            if others > 0 && !dropped.is_empty() {
+                evidence.push(contra(format!(
+                    "of {others} of them no dropped packet was seen: they may have another cause"
+                )));
+            }
+            if others > 0 {
+                evidence.extend(full_queue(stuck, context));
+                evidence.extend(what_fits(is_client));
             }
             evidence
         },
-        remedy: Some(match dropped {
+        remedy: Some(match dropped.first() {
             Some((_, d)) => context.remedy_of_drop(d),
             None => format!(
                 "{run}tracepath -n {peer}; see the MTU of each device: {run}ip link; let TCP find a size that passes: \
@@ -301,6 +306,25 @@ mod tests {
             let remedy = told.remedy.as_deref().unwrap();
             assert_eq!(remedy.contains("nft list ruleset"), is_told, "{remedy}");
         }
+    }
+
+    #[test]
+    fn what_was_dropped_of_one_connection_does_not_explain_another() {
+        let h = active(crate::model::Outcome::Established);
+        let mut context = Context::default();
+        let mut drop = discard(&h, Packet::Ack, 4);
+        drop.last_ns = T0;
+        context.note_drop(drop);
+        for (id, port) in [(7, h.connection.local_port), (8, Some(1111))] {
+            let mut connection = h.connection.clone();
+            (connection.id, connection.local_port) = (id, port);
+            retransmissions(&mut context, &connection, RetransmitKind::Rto, &[1, 2, 3]);
+        }
+        let p = problems(&context).remove(0).problem;
+        let said = |what: &str| p.evidence.iter().any(|e| e.fact.contains(what));
+        assert!(said("this host dropped the ACK"), "{p:#?}");
+        assert!(said("of 1 of them no dropped packet was seen"), "{p:#?}");
+        assert!(said("(MTU)"), "{p:#?}");
     }
 
     #[test]
