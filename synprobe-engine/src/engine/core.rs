@@ -145,7 +145,11 @@ impl Engine {
                 self.tracker.set_netns_name(inode, name);
             }
             Input::CgroupPath(id, path) => self.tracker.set_cgroup_path(id, path),
-            Input::Settings(netns, settings) => self.tracker.set_settings(netns, settings),
+            Input::Settings(netns, settings) => {
+                let context = &mut self.judge.context;
+                context.has_syncookies(netns, settings.syncookies);
+                self.tracker.set_settings(netns, settings);
+            }
             Input::Counters(netns, counters) => self.tracker.set_counters(netns, counters),
             Input::PollBegins => {
                 self.tracker.poll_begins();

@@ -32,6 +32,8 @@ pub(super) struct ListenerHistories {
     listeners: BTreeMap<Key, ListenerHistory>,
     counters: BTreeMap<u32, Readings>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
+    /// `net.ipv4.tcp_syncookies` of each namespace, where it could be read.
+    syncookies: HashMap<u32, u64>,
     sampled_ns: u64,
     /// When the counters of each namespace were read first.
     first_ns: HashMap<u32, u64>,
@@ -123,6 +125,7 @@ impl ListenerHistories {
         for netns in gone {
             self.counters.remove(&netns);
             self.addresses.remove(&netns);
+            self.syncookies.remove(&netns);
             self.first_ns.remove(&netns);
             self.marks.remove(&netns);
             self.seen_ns.remove(&netns);
@@ -132,6 +135,18 @@ impl ListenerHistories {
 
     pub(super) fn has_addresses(&mut self, netns: u32, addresses: Vec<IpAddr>) {
         self.addresses.entry(netns).or_default().extend(addresses);
+    }
+
+    pub(super) fn has_syncookies(&mut self, netns: u32, setting: Option<u64>) {
+        match setting {
+            Some(setting) => self.syncookies.insert(netns, setting),
+            None => self.syncookies.remove(&netns),
+        };
+    }
+
+    /// Whether each SYN is answered with a cookie (`tcp_syncookies` 2): then a cookie is no sign of a full queue.
+    pub(super) fn always_sends_cookies(&self, netns: u32) -> bool {
+        self.syncookies.get(&netns) == Some(&2)
     }
 
     /// Whether a namespace has an address; `None`: its addresses are not known.

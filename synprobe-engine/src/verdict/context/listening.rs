@@ -43,6 +43,16 @@ impl Context {
         self.histories.has_addresses(netns, addresses);
     }
 
+    /// Takes in `net.ipv4.tcp_syncookies` of a namespace; `None`: it could not be read.
+    pub fn has_syncookies(&mut self, netns: u32, setting: Option<u64>) {
+        self.histories.has_syncookies(netns, setting);
+    }
+
+    /// Whether each SYN is answered with a cookie (`tcp_syncookies` 2).
+    pub fn always_sends_cookies(&self, netns: u32) -> bool {
+        self.histories.always_sends_cookies(netns)
+    }
+
     /// Whether a listener belongs to the selection. A listener has no peer: where the selection names peers,
     /// one of their handshakes or dropped SYNs must have come to it.
     pub fn selects_listener(&self, l: &Listener) -> bool {

@@ -194,16 +194,28 @@ fn is_refused(d: &DroppedPacket) -> bool {
     !nobodys.contains(&&*d.reason) && !d.is_of_neighbour() && !d.may_be_a_copy()
 }
 
-/// SYN-ACKs that came in, that this host was to forward and dropped. `listed`: those whose handshake has a problem.
-pub(super) fn forwarded_synacks(explained: &ExplainedClients, context: &Context) -> Vec<Found> {
-    type Door<'a> = (u32, &'a str, IpAddr, u16);
+/// Whether it is an answer that the router refuses: a SYN-ACK, or an ACK that came again, as the final one does with each
+/// SYN-ACK that is repeated. One ACK alone may belong to a connection that has ended.
+fn is_answer(d: &DroppedPacket) -> bool {
+    let is_answer = d.packet == Packet::SynAck || (d.packet == Packet::Ack && d.count > 1);
+    is_answer && d.incoming && is_refused(d)
+}
+
+/// SYN-ACKs and ACKs that came in, that this host was to forward and dropped. `explained`: those whose handshake has a
+/// problem.
+pub(super) fn forwarded_answers(explained: &ExplainedClients, context: &Context) -> Vec<Found> {
+    type Door<'a> = (u32, &'a str, Packet, IpAddr, u16);
     let mut doors: BTreeMap<Door<'_>, Vec<(&DroppedPacket, Forward)>> = BTreeMap::new();
-    let dropped = context
-        .dropped_packets()
-        .filter(|d| d.packet == Packet::SynAck && d.incoming && is_refused(d) && !explained.has(d));
-    for d in dropped {
+    let dropped = context.dropped_packets();
+    for d in dropped.filter(|d| is_answer(d) && !explained.has(d)) {
         if let Some(forward) = context.forward(d) {
-            let door = (d.netns, &*d.words, d.from.ip(), d.from.port());
+            // The end that has the port that was called, as far as that is known.
+            let end = if d.packet == Packet::SynAck {
+                d.from
+            } else {
+                d.to
+            };
+            let door = (d.netns, &*d.words, d.packet, end.ip(), end.port());
             doors.entry(door).or_default().push((d, forward));
         }
     }
@@ -213,7 +225,12 @@ pub(super) fn forwarded_synacks(explained: &ExplainedClients, context: &Context)
         let count: u64 = drops.iter().map(|d| d.count).sum();
         let mut peers = PeerCounts::default();
         for d in &drops {
-            peers.add(d.to.ip(), 1, usize::MAX);
+            let peer = if d.packet == Packet::SynAck {
+                d.to
+            } else {
+                d.from
+            };
+            peers.add(peer.ip(), 1, usize::MAX);
         }
         // The end that was called names it: the connections have it in common.
         let called = Forward {
@@ -224,7 +241,16 @@ pub(super) fn forwarded_synacks(explained: &ExplainedClients, context: &Context)
             gateway: None,
         };
         let mut problem = dropped_by_router(first, forward, &drops, count, context);
-        problem.forward = Some(called);
+        if first.packet == Packet::SynAck {
+            problem.forward = Some(called);
+        } else {
+            problem.confidence = Confidence::Likely;
+            problem.evidence.push(contra(
+                "whether these are the final ACKs of handshakes or later ones is not seen here: a firewall that has \
+                 forgotten a connection drops its ACKs too"
+                    .to_owned(),
+            ));
+        }
         (problem.peers, problem.peers_more) = peers.most();
         found(problem, &drops)
     };

@@ -234,7 +234,7 @@ impl ProblemGroups {
             context,
         ));
         problems.extend(dropped::dropped_synacks(context, &with_drops));
-        problems.extend(dropped::forwarded_synacks(&self.explained, context));
+        problems.extend(dropped::forwarded_answers(&self.explained, context));
         let mut full = places(of_handshakes, VerdictKind::AcceptQueueFull);
         for l in context.listeners() {
             let place = (l.last.netns, Some(l.last.local_port));

@@ -164,6 +164,33 @@ fn syn_acks_that_are_forwarded_and_dropped_are_a_routers_problem() {
     assert!(groups.problems([].into_iter(), &forged).is_empty());
 }
 
+/// The final ACK comes again with each SYN-ACK. One alone may belong to a connection that has ended.
+#[test]
+fn acks_that_are_forwarded_and_dropped_again_are_a_routers_problem() {
+    let said = |count| {
+        let mut context = Context::default();
+        let mut drop = discard(&half_open(Outcome::Open), Packet::Ack, count);
+        drop.incoming = true;
+        context.note_drop(drop);
+        context.has_addresses(NETNS, vec!["192.0.2.1".parse().unwrap()]);
+        ProblemGroups::default().problems([].into_iter(), &context)
+    };
+    assert!(said(1).is_empty());
+    let [p] = &said(3)[..] else {
+        panic!("one problem");
+    };
+    assert_eq!(
+        (p.role, p.confidence),
+        (ProblemRole::Router, Confidence::Likely)
+    );
+    let fact = &p.evidence[0].fact;
+    assert!(
+        fact.starts_with("this host dropped 3 ACKs of 1 connections"),
+        "{fact}"
+    );
+    assert!(p.evidence.iter().any(|e| !e.supports), "{p:#?}");
+}
+
 /// A hop limit that runs out is answered with ICMP too.
 #[test]
 fn an_answer_of_this_host_is_a_rules_only_where_a_rule_dropped() {
@@ -204,7 +231,9 @@ fn what_a_bridge_discards_is_likely_its_clients_cause_and_no_problem_of_its_own(
             .problems([].into_iter(), &context)
             .is_empty()
     );
-    assert!(unexplained::unexplained(&[], 0, &context, &ExplainedClients::default()).is_empty());
+    // Three SYNs of one connect got no answer: that is named, and not what did it.
+    let named = unexplained::unexplained(&[], 0, &context, &ExplainedClients::default());
+    assert_eq!(named.len(), 1, "{named:?}");
     assert_eq!(
         verdict_of(&h, context),
         (Some(VerdictKind::DroppedHere), Confidence::Likely)

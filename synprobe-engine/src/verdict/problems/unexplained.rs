@@ -103,17 +103,27 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         CounterRise::FullSynQueue,
         &|n| format!("TCPReqQFullDrop of {name} rose by {n}: a full SYN queue refused SYNs"),
     );
+    let returned = context.moved(netns, |c| c.syncookies_recv);
+    let always = context.always_sends_cookies(netns);
     rose(
-        context.moved(netns, |c| c.syncookies_sent),
+        // Where every SYN gets a cookie, those that came back are healthy.
+        context
+            .moved(netns, |c| c.syncookies_sent)
+            .filter(|sent| !always || returned < Some(*sent)),
         CounterRise::Cookies,
         &|n| {
-            let returned = context.moved(netns, |c| c.syncookies_recv);
             let returned = returned.map_or_else(String::new, |returned| {
                 format!(", SyncookiesRecv by {returned}, the final ACKs with a valid cookie")
             });
-            format!(
-                "SyncookiesSent of {name} rose by {n}{returned}: a SYN queue was full, or tcp_syncookies is 2"
-            )
+            match always {
+                true => format!(
+                    "SyncookiesSent of {name} rose by {n}{returned}: tcp_syncookies is 2, so each SYN gets a \
+                     cookie, and no half-open is seen"
+                ),
+                false => format!(
+                    "SyncookiesSent of {name} rose by {n}{returned}: a SYN queue was full, or tcp_syncookies is 2"
+                ),
+            }
         },
     );
     found
@@ -167,6 +177,15 @@ fn place(name: &str) -> String {
     }
 }
 
+/// As many SYNs of one connect got no answer: what was discarded of each is more than a copy of one that got through.
+const UNANSWERED: u64 = 3;
+
+/// Whether it is a copy of a packet that got further, as far as can be seen.
+fn is_a_copy(d: &DroppedPacket) -> bool {
+    let is_unanswered = d.packet == Packet::Syn && d.count >= UNANSWERED;
+    d.may_be_a_copy() && !is_unanswered
+}
+
 /// Packets of handshakes that this host dropped, at ports without a problem.
 fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -> Vec<String> {
     let explained = |d: &&DroppedPacket| {
@@ -180,7 +199,7 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
     let mut kinds = std::collections::BTreeMap::<_, (u64, u64)>::new();
     for d in context.dropped_packets() {
         // NAT may have changed the ports: then its client's problem has it.
-        if d.packet == Packet::Rst || d.may_be_a_copy() || explained(&d) || clients.has(d) {
+        if d.packet == Packet::Rst || is_a_copy(d) || explained(&d) || clients.has(d) {
             continue;
         }
         let kind = (d.packet, d.incoming, &*d.words, d.cause(), d.netns);
@@ -267,6 +286,42 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].starts_with(words), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_for_each_syn_is_a_sign_only_where_it_did_not_come_back() {
+        let said = |setting, returned| {
+            let mut context = moved(|c| {
+                c.syncookies_sent = Some(12);
+                c.syncookies_recv = Some(returned);
+            });
+            context.has_syncookies(NETNS, setting);
+            unexplained(&[], 0, &context, &ExplainedClients::default())
+        };
+        assert!(said(Some(2), 11).is_empty());
+        let [lost] = &said(Some(2), 10)[..] else {
+            panic!("one is missing");
+        };
+        assert!(
+            lost.contains("rose by 11, SyncookiesRecv by 10")
+                && lost.contains("tcp_syncookies is 2, so")
+        );
+        for setting in [Some(1), None] {
+            assert!(said(setting, 11)[0].contains("a SYN queue was full"));
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_discards_of_a_syn_without_an_answer_is_named() {
+        let said = |count| {
+            let mut context = Context::default();
+            let mut drop = discard(&active(crate::model::Outcome::TimedOut), Packet::Syn, count);
+            (drop.incoming, drop.place) = (true, Some("br_handle_frame_finish".into()));
+            context.note_drop(drop);
+            unexplained(&[], 0, &context, &ExplainedClients::default())
+        };
+        assert!(said(2).is_empty());
+        assert!(said(3)[0].starts_with("this host dropped 3 SYNs that came in"));
     }
 
     /// `tcp_v4_syn_recv_sock()` counts a final ACK with a valid cookie at a full queue.
