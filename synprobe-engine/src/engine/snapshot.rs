@@ -1,9 +1,11 @@
 //! The state at any moment, without ending the run: what a live view or an exporter needs.
 
+use std::{collections::HashMap, net::IpAddr};
+
 use super::{Engine, HandshakeStats, HostCounts};
 use crate::{
-    model::{AcceptCounts, End, Listener, Peer, PortState, Problem, Start, UnderWay},
-    track::Totals,
+    model::{AcceptCounts, End, Listener, Peer, PortState, Problem, Role, Start, UnderWay},
+    track::{OpenSurvey, Totals},
 };
 
 /// See the module. Reading it changes nothing.
@@ -29,6 +31,10 @@ pub struct EngineSnapshot {
     pub open: Vec<UnderWay>,
     /// How many there are.
     pub open_total: usize,
+    /// Only the oldest were asked for; they are in the order of their age.
+    pub open_is_part: bool,
+    /// How many there are by peer, where any were asked for.
+    pub open_by_peer: HashMap<(IpAddr, Role), u64>,
     /// What is wrong as things stand now, worst first.
     pub problems: Vec<Problem>,
     /// The `end` line, once the run is over.
@@ -45,13 +51,31 @@ impl Engine {
         EngineSnapshot {
             peers: judge.with_verdicts(tracker.peers()),
             open,
-            ..self.summary()
+            ..self.summary_of(tracker.survey(0, most_open > 0))
+        }
+    }
+
+    /// The same with the oldest handshakes under way alone: a fraction of the cost where there are 100,000.
+    pub fn snapshot_of_oldest(&self, most_open: usize) -> EngineSnapshot {
+        if self.open() <= most_open {
+            return self.snapshot(most_open);
+        }
+        let (_, tracker, judge, _) = self.parts();
+        EngineSnapshot {
+            peers: judge.with_verdicts(tracker.peers()),
+            open_is_part: true,
+            ..self.summary_of(tracker.survey(most_open, true))
         }
     }
 
     /// The same without peers and without the handshakes under way: it costs little, however many there are.
     pub fn summary(&self) -> EngineSnapshot {
-        let (start, tracker, judge, stats) = self.parts();
+        let (_, tracker, ..) = self.parts();
+        self.summary_of(tracker.survey(0, false))
+    }
+
+    fn summary_of(&self, survey: OpenSurvey) -> EngineSnapshot {
+        let (start, _, judge, stats) = self.parts();
         let mut listeners: Vec<Listener> = judge
             .context
             .listeners()
@@ -66,12 +90,14 @@ impl Engine {
             totals: self.totals(),
             stats: stats.clone(),
             host: self.host_counts.clone(),
-            ports: tracker.ports(),
+            ports: survey.ports,
             listeners,
             accept_counts: judge.context.accept_waits.all_measured().cloned().collect(),
             peers: Vec::new(),
-            open: Vec::new(),
+            open: survey.oldest,
             open_total: self.open(),
+            open_is_part: false,
+            open_by_peer: survey.by_peer,
             problems: judge.problems_now(),
             end: self.end().cloned(),
         }

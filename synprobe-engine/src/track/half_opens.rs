@@ -1,15 +1,31 @@
 //! The half-opens in progress. In a flood there are a million of them, and each is read only once in seconds.
 //! They are stored in a quarter of the size of an [`OpenHandshake`].
 
-use std::sync::Arc;
+use std::{
+    collections::{BinaryHeap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     handshake::OpenHandshake,
     local_ends::{HalfOpenKey, LocalEnds},
     stored_half_open::{CompactHalfOpen, Owner, StoredHalfOpen},
 };
-use crate::model::{Tuple, UnderWay};
-use crate::util::bounded::Bounded;
+use crate::{
+    model::{PortState, Role, Tuple, UnderWay},
+    util::{addresses::printable, bounded::Bounded},
+};
+
+/// What is known of all half-opens at one moment.
+pub struct HalfOpenSurvey {
+    /// By local end; those of several addresses may be of one port.
+    pub ports: Vec<PortState>,
+    /// How many by peer, where that is asked for.
+    pub by_peer: Vec<(IpAddr, u64)>,
+    /// The oldest, the oldest first.
+    pub oldest: Vec<UnderWay>,
+}
 
 /// The table of them.
 pub struct HalfOpens {
@@ -98,18 +114,70 @@ impl HalfOpens {
         all.map(|(key, stored)| (self.locals.tuple(key), stored.alive_ns()))
     }
 
-    /// Each tuple, and when its half-open began, where that is known.
-    pub fn beginnings(&self) -> impl Iterator<Item = (Tuple, Option<u64>)> {
-        let all = self.table.iter();
-        all.map(|(key, stored)| (self.locals.tuple(key), stored.began_ns()))
-    }
-
     /// As a live view shows them.
     pub fn under_way(&self) -> impl Iterator<Item = UnderWay> {
         self.table.iter().map(|(key, stored)| {
             let tuple = self.locals.tuple(key);
             stored.under_way(&tuple)
         })
+    }
+
+    /// What is counted of all, in one pass, and the `most` oldest.
+    pub fn survey(&self, most: usize, counts_peers: bool) -> HalfOpenSurvey {
+        let mut ends: Vec<(u64, Option<u64>)> = vec![(0, None); self.locals.numbers()];
+        let mut by_peer: HashMap<[u8; 16], u64> = HashMap::new();
+        let mut oldest: BinaryHeap<(u64, HalfOpenKey)> = BinaryHeap::with_capacity(most);
+        for (key, stored) in self.table.iter() {
+            let began_ns = stored.began_ns();
+            let (open, first_ns) = &mut ends[key.local()];
+            *open += 1;
+            *first_ns = match (*first_ns, began_ns) {
+                (Some(first), Some(began)) => Some(first.min(began)),
+                (first, began) => first.or(began),
+            };
+            if counts_peers {
+                *by_peer.entry(key.peer()).or_default() += 1;
+            }
+            // Where it is not known, it is older than the run.
+            let began_ns = began_ns.unwrap_or(0);
+            if oldest.len() < most {
+                oldest.push((began_ns, *key));
+            } else if let Some(mut youngest) = oldest.peek_mut()
+                && began_ns < youngest.0
+            {
+                *youngest = (began_ns, *key);
+            }
+        }
+        let under_way = |(_, key): (u64, HalfOpenKey)| {
+            let tuple = self.locals.tuple(&key);
+            Some(self.table.get(&key)?.under_way(&tuple))
+        };
+        HalfOpenSurvey {
+            ports: ends
+                .into_iter()
+                .enumerate()
+                .filter(|(_, (open, _))| *open > 0)
+                .map(|(number, (open, oldest_ns))| {
+                    let (netns, port) = self.locals.port(number);
+                    PortState {
+                        netns,
+                        role: Role::Server,
+                        port: Some(port),
+                        open,
+                        oldest_ns,
+                    }
+                })
+                .collect(),
+            by_peer: by_peer
+                .into_iter()
+                .map(|(peer, open)| (printable(peer), open))
+                .collect(),
+            oldest: oldest
+                .into_sorted_vec()
+                .into_iter()
+                .filter_map(under_way)
+                .collect(),
+        }
     }
 
     /// All of them.
@@ -152,7 +220,7 @@ mod tests {
         super::{handshake::HandshakeStart, state_now::under_way, stored_half_open::GAPS},
         *,
     };
-    use crate::model::{DwellSource, Queue, Role, TcpState};
+    use crate::model::{DwellSource, Queue, TcpState};
 
     fn mapped(host: u8) -> [u8; 16] {
         crate::util::addresses::mapped(std::net::Ipv4Addr::new(10, 0, 0, host).into())
@@ -166,6 +234,47 @@ mod tests {
             size <= 120,
             "{size} bytes, and {} awake",
             size_of::<OpenHandshake>()
+        );
+    }
+
+    /// As a list of all that is sorted by age.
+    #[test]
+    fn the_oldest_are_found_without_a_list_of_all() {
+        let mut table = HalfOpens::new(1000);
+        for n in 0..1000_u16 {
+            let tuple = Tuple {
+                netns: 1,
+                local_addr: mapped(1),
+                peer_addr: mapped((n % 7) as u8),
+                local_port: 80,
+                peer_port: n + 1,
+            };
+            let start = HandshakeStart {
+                at_ns: 1 + u64::from(n) * 7919 % 1000,
+                source: DwellSource::RequestSock,
+                error_us: 0,
+            };
+            // Of one the beginning is not known: it is older than the run.
+            let start = (n != 500).then_some(start);
+            let connection = tuple.connection(n.into(), Role::Server, AF_INET);
+            let open = OpenHandshake::new(connection, TcpState::SynRecv, start, 2_000_000_000);
+            table.insert(tuple, open);
+        }
+        let mut all: Vec<UnderWay> = table.under_way().collect();
+        all.sort_by_key(|h| h.began_ns.unwrap_or(0));
+        for most in [0, 1, 17, 1000, 2000] {
+            assert_eq!(table.survey(most, false).oldest, all[..most.min(1000)]);
+        }
+        assert_eq!(all[0].connection.id, 500);
+        let survey = table.survey(0, true);
+        let of_peers: u64 = survey.by_peer.iter().map(|(_, open)| open).sum();
+        assert_eq!((survey.by_peer.len(), of_peers), (7, 1000));
+        let [port] = &*survey.ports else {
+            panic!("{:?}", survey.ports);
+        };
+        assert_eq!(
+            (port.port, port.open, port.oldest_ns),
+            (Some(80), 1000, Some(1))
         );
     }
 

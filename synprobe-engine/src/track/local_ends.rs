@@ -1,14 +1,15 @@
 //! The local ends of half-opens. A million half-opens share a few, so a key names its local end by a number
 //! and is sixteen bytes shorter.
 
-use crate::model::Tuple;
 use std::collections::HashMap;
+
+use crate::model::Tuple;
 
 /// A local end: namespace, address, port.
 type Local = (u32, [u8; 16], u16);
 
 /// A half-open's key in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HalfOpenKey {
     local: u32,
     peer_addr: [u8; 16],
@@ -16,6 +17,16 @@ pub struct HalfOpenKey {
 }
 
 impl HalfOpenKey {
+    /// Its peer.
+    pub fn peer(&self) -> [u8; 16] {
+        self.peer_addr
+    }
+
+    /// The number of its local end.
+    pub fn local(&self) -> usize {
+        self.local as usize
+    }
+
     fn of(local: u32, tuple: &Tuple) -> Self {
         Self {
             local,
@@ -88,6 +99,17 @@ impl LocalEnds {
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         let had = self.ends.iter().filter(|(_, had_by)| *had_by > 0);
         had.map(|((netns, ..), _)| *netns)
+    }
+
+    /// All numbers of local ends are below this.
+    pub fn numbers(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The namespace and the port of a local end, by its number.
+    pub fn port(&self, number: usize) -> (u32, u16) {
+        let ((netns, _, port), _) = self.ends[number];
+        (netns, port)
     }
 
     /// What the key of a half-open in the table stands for.

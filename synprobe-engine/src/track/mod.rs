@@ -43,6 +43,7 @@ pub use host_facts::REMEMBERED_NAMES;
 pub use observation::{Observation, Totals, Treatment};
 pub use owners::Owners;
 pub use reconcile::Fates;
+pub use state_now::OpenSurvey;
 
 use half_opens::HalfOpens;
 use handshake::OpenHandshake;

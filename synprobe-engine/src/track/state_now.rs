@@ -1,9 +1,22 @@
 //! The state of the table during the run.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use super::{Tracker, handshake::OpenHandshake, handshake_end::HandshakeEnd};
 use crate::model::{Handshake, OpenReason, Peer, PortState, Role, UnderWay};
+
+/// What is known of all handshakes in progress at one moment.
+pub struct OpenSurvey {
+    /// By namespace, role and port.
+    pub ports: Vec<PortState>,
+    /// How many by peer and role, where that is asked for.
+    pub by_peer: HashMap<(IpAddr, Role), u64>,
+    /// The oldest, the oldest first.
+    pub oldest: Vec<UnderWay>,
+}
 
 impl Tracker {
     /// Whether there are lines to take.
@@ -44,32 +57,61 @@ impl Tracker {
 
     /// The handshakes in progress, by namespace, role and port.
     pub fn ports(&self) -> Vec<PortState> {
+        self.survey(0, false).ports
+    }
+
+    /// What is counted of the handshakes in progress, and the `most` oldest of them.
+    pub fn survey(&self, most: usize, counts_peers: bool) -> OpenSurvey {
+        // There may be a million.
+        let half_opens = self.half_opens.survey(most, counts_peers);
+        let clients = self.clients.iter().map(|(_, open)| open);
+        let earlier = self.preexisting.iter().map(|(_, open)| open);
+        let mut others: Vec<&OpenHandshake> = clients
+            .chain(earlier)
+            .filter(|open| !open.awaits_port)
+            .collect();
         let mut ports = BTreeMap::new();
-        let mut add = |netns, role, port, began_ns: Option<u64>| {
-            let state = ports.entry((netns, role, port)).or_insert(PortState {
-                netns,
-                role,
-                port,
-                open: 0,
-                oldest_ns: None,
-            });
-            state.open += 1;
-            state.oldest_ns = match (state.oldest_ns, began_ns) {
+        let of_others = others.iter().map(|open| PortState {
+            netns: open.connection.netns,
+            role: open.connection.role,
+            port: open.connection.peer_port,
+            open: 1,
+            oldest_ns: open.known_start_ns(),
+        });
+        for port in of_others.chain(half_opens.ports) {
+            let key = (port.netns, port.role, port.port);
+            let state = ports.entry(key).or_insert(PortState { open: 0, ..port });
+            state.open += port.open;
+            state.oldest_ns = match (state.oldest_ns, port.oldest_ns) {
                 (Some(oldest), Some(began)) => Some(oldest.min(began)),
                 (oldest, began) => oldest.or(began),
             };
-        };
-        let clients = self.clients.iter().map(|(_, open)| open);
-        let earlier = self.preexisting.iter().map(|(_, open)| open);
-        for open in clients.chain(earlier).filter(|open| !open.awaits_port) {
-            let c = &open.connection;
-            add(c.netns, c.role, c.peer_port, open.known_start_ns());
         }
-        // There may be a million.
-        for (tuple, began_ns) in self.half_opens.beginnings() {
-            add(tuple.netns, Role::Server, Some(tuple.local_port), began_ns);
+        let mut by_peer = HashMap::new();
+        if counts_peers {
+            by_peer.reserve(half_opens.by_peer.len());
+            for (peer, open) in half_opens.by_peer {
+                *by_peer.entry((peer, Role::Server)).or_default() += open;
+            }
+            for open in &others {
+                let c = &open.connection;
+                *by_peer.entry((c.peer_addr, c.role)).or_default() += 1;
+            }
         }
-        ports.into_values().collect()
+        let age = |open: &&OpenHandshake| open.known_start_ns().unwrap_or(0);
+        if others.len() > most {
+            others.select_nth_unstable_by_key(most, age);
+            others.truncate(most);
+        }
+        let mut oldest = half_opens.oldest;
+        oldest.extend(others.into_iter().map(under_way));
+        oldest.sort_by_key(|h| h.began_ns.unwrap_or(0));
+        oldest.truncate(most);
+        OpenSurvey {
+            ports: ports.into_values().collect(),
+            by_peer,
+            oldest,
+        }
     }
 }
 

@@ -18,6 +18,9 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// The same where somebody watches: with 100,000 handshakes in progress a status takes up to 0.1 s.
 const LONGEST_WATCHED: Duration = Duration::from_secs(5);
 
+/// Handshakes in progress that are listed where only the oldest are asked for: more than a screen has rows.
+const OLDEST: usize = 500;
+
 /// Requests for the status of a run.
 pub(super) struct StatusAnswers {
     /// `None`: nobody asks, or nobody will any more.
@@ -59,6 +62,7 @@ impl Run {
         if let Some((status, until)) = &self.asked.last
             && Instant::now() < *until
             && !request.switches_recording
+            && !(request.lists_all && status.snapshot.open_is_part)
             && (request.judged == 0 || status.judged.is_some())
         {
             request.answer(Arc::clone(status));
@@ -71,7 +75,7 @@ impl Run {
         self.drain();
         // CPU time: on a busy host it must not seem expensive.
         let began = thread_cpu();
-        let mut status = self.status()?;
+        let mut status = self.status(request.lists_all)?;
         if request.judged > 0 {
             let judged = self.core.engine.open_so_far(status.at_ns, request.judged);
             status.judged = Some(judged);
@@ -88,14 +92,14 @@ impl Run {
         Ok(())
     }
 
-    fn status(&mut self) -> Result<RunStatus, WatchError> {
+    fn status(&mut self, lists_all: bool) -> Result<RunStatus, WatchError> {
         if self.core.engine.is_quiet() {
             // Not by `Core::feed`: they make no lines, and a recording has the last ones.
             for input in self.completed()? {
                 self.core.engine.feed(input);
             }
         }
-        let mut status = self.status_now();
+        let mut status = self.status_with(lists_all);
         if let Some(parts) = &mut self.core.parts {
             status.part = parts.state(self.core.recorder.as_ref());
         }
@@ -108,9 +112,17 @@ impl Run {
 
     /// By what was taken in so far.
     pub(super) fn status_now(&self) -> RunStatus {
+        self.status_with(true)
+    }
+
+    fn status_with(&self, lists_all: bool) -> RunStatus {
         RunStatus {
             snapshot: match self.asked.most_open {
-                Some(most_open) => self.core.engine.snapshot(most_open),
+                Some(most_open) if lists_all => self.core.engine.snapshot(most_open),
+                Some(most_open) => {
+                    let oldest = most_open.min(OLDEST);
+                    self.core.engine.snapshot_of_oldest(oldest)
+                }
                 None => self.core.engine.summary(),
             },
             at_ns: monotonic_ns(),

@@ -79,6 +79,8 @@ pub struct StatusRequest {
     reply: oneshot::Sender<Arc<RunStatus>>,
     /// Handshakes in progress to be judged for it, at most.
     pub judged: usize,
+    /// All handshakes in progress that may be listed, and not the oldest alone.
+    pub lists_all: bool,
     /// Before that, a recording of what comes is begun, or the one that is being written ends.
     pub switches_recording: bool,
 }
@@ -95,6 +97,7 @@ impl StatusRequest {
         let request = Self {
             reply,
             judged,
+            lists_all: false,
             switches_recording: false,
         };
         (request, answer)
