@@ -60,7 +60,7 @@ const fn chinese(
     }
 }
 
-const CASES: [FrameCase; 25] = [
+const CASES: [FrameCase; 29] = [
     case("accept-queue-full", "accept-queue-full-ipv4", 4, ""),
     case(
         "accept-queue-full-ended",
@@ -87,6 +87,9 @@ const CASES: [FrameCase; 25] = [
         3600,
         "/role:client verdict:refused\nz",
     ),
+    case("ladder", "synack-lost-ipv4", 8, "3\n"),
+    case("ladder-line", "synack-lost-ipv4", 8, "3\n\n"),
+    case("peer-handshakes", "synack-lost-ipv4", 8, "4\n\n"),
     case("events", "several-ipv4", 3600, "5"),
     case("event", "synack-lost-ipv4", 3600, "5\n"),
     case("networks", "incident-synack-lost-ipv4", 3, "w"),
@@ -101,6 +104,7 @@ const CASES: [FrameCase; 25] = [
     chinese("zh-listener", "accept-queue-full-ipv6", 4, "2\n"),
     chinese("zh-problem", "accept-queue-full-ipv4", 4, "\n"),
     chinese("zh-handshake", "incident-synack-lost-ipv4", 3, "3\n"),
+    chinese("zh-ladder", "synack-lost-ipv4", 8, "3\n"),
     chinese("zh-explanation", "synack-lost-ipv4", 4, "e"),
     chinese("zh-help", "healthy-ipv6", 1, "?"),
     chinese("zh-networks", "incident-synack-lost-ipv4", 3, "w"),
@@ -126,7 +130,8 @@ impl FrameCase {
                     is_last: moment.is_last,
                 }),
                 slow_us: None,
-                events: events.last(),
+                events: events.tail().last(),
+                tail: events.tail(),
                 notes: Vec::new(),
             });
         }
@@ -220,7 +225,8 @@ pub fn back_is_where_it_was() -> Result<()> {
                 status: Arc::new(moment.status),
                 position: None,
                 slow_us: None,
-                events: events.last(),
+                events: events.tail().last(),
+                tail: events.tail(),
                 notes: Vec::new(),
             });
             Ok((app.text(200), is_last))
@@ -276,7 +282,9 @@ pub fn chinese_is_chinese() -> Result<()> {
                 if is_of_events {
                     continue;
                 }
-                is_of_events = line.starts_with(" 5 事件");
+                is_of_events = [" 5 事件", "它的事件"]
+                    .iter()
+                    .any(|of| line.starts_with(of));
                 let wide = line.chars().filter(|c| is_wide(*c)).count();
                 ensure!(
                     line.chars().count() + wide <= columns.into(),

@@ -80,11 +80,12 @@ pub fn keys_resize_and_sigterm() -> Result<()> {
 /// By each way the program ends with 0, and leaves the terminal as it was.
 pub fn quit_and_signals() -> Result<()> {
     type End = fn(&mut Pty) -> Result<()>;
-    let ends: [(&str, End); 4] = [
+    let ends: [(&str, End); 5] = [
         ("q", |pty| pty.keys("q")),
         ("Ctrl-C", |pty| pty.keys("\x03")),
         ("SIGINT", |pty| pty.signal(libc::SIGINT)),
         ("SIGHUP", |pty| pty.signal(libc::SIGHUP)),
+        ("SIGQUIT", |pty| pty.signal(libc::SIGQUIT)),
     ];
     let mut other = Pty::start(top("several-ipv4")?, 80, 24)?;
     for (how, end) in ends {

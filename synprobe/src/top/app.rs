@@ -136,6 +136,18 @@ impl App {
         }
     }
 
+    /// Whether all handshakes in progress are needed: the oldest alone are shown unless somebody looks for others.
+    pub fn needs_all_open(&self) -> bool {
+        let pane = Pane::Handshakes;
+        self.pane == pane
+            || !self.pages.is_empty()
+            || self.narrowed.is_some()
+            || self.role.is_some()
+            || !self.query.is_empty()
+            || self.orders[pane.index()] != 0
+            || self.cursors[pane.index()].is_moved()
+    }
+
     /// Adds up the selected peers by network, where that is asked for.
     pub(super) fn add_up_networks(&mut self) {
         self.states += 1;
@@ -231,7 +243,14 @@ impl App {
             .filter_map(|at| Some((at as u32, source.get(at)?)))
             .filter(|(_, item)| is_own(item) && self.is_selected(item))
             .collect();
-        let open_of = |peer: &Peer| self.open_counts.of_peer(peer.peer_addr, peer.role);
+        let counts = self
+            .observed
+            .as_ref()
+            .map(|o| &o.status.snapshot.open_by_peer);
+        let open_of = |peer: &Peer| {
+            let count = counts.and_then(|counts| counts.get(&(peer.peer_addr, peer.role)));
+            count.copied().unwrap_or(0)
+        };
         order::sort(pane, self.orders[pane.index()], &mut items, open_of);
         items.into_iter().map(|(at, _)| at).collect()
     }
@@ -247,15 +266,10 @@ impl App {
         self.problem(self.narrowed.as_ref()?)
     }
 
-    /// Whether the page of a problem is shown.
-    pub(super) fn has_problem_page(&self) -> bool {
-        matches!(
-            self.pages.last(),
-            Some(OpenPage {
-                kind: PageKind::Row(RowId::Problem(_)),
-                ..
-            })
-        )
+    /// Whether the page of such a row is shown.
+    pub(super) fn has_page_of(&self, is_such: impl Fn(&RowId) -> bool) -> bool {
+        let kind = self.pages.last().map(|page| &page.kind);
+        matches!(kind, Some(PageKind::Row(id)) if is_such(id))
     }
 
     /// The selected problem.

@@ -39,6 +39,11 @@ impl RowCursor {
         self.id.as_ref().is_some_and(|id| row.is(id))
     }
 
+    /// Whether it is no more at the first row.
+    pub fn is_moved(&self) -> bool {
+        self.index > 0
+    }
+
     /// Moves by so many rows; the ends stop it.
     pub fn step(&mut self, by: isize, rows: &PaneRows<'_>) {
         let last = rows.len().saturating_sub(1);

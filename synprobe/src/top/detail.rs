@@ -1,15 +1,14 @@
 //! The page of one row: everything that is known of it.
 
-use std::sync::Arc;
-
 use super::{
-    Observed, TopEvent,
+    Observed,
+    handshake_page::handshake,
     item::{PaneItem, is_of},
     pane::Pane,
-    rows::{self, RowContext, next_transmission, remaining},
+    rows::{self, RowContext},
     style::{StyledLine, Tone, filled, fitted},
     table::{self, TableRow},
-    wording::{end, local, netns, number, place, span, steps, sure, time_of_day},
+    wording::{local, netns, number, place, steps, sure, time_of_day},
 };
 use crate::{
     lang::Lang,
@@ -25,8 +24,8 @@ const LISTED: usize = 200;
 /// Lines of a page, made for one width.
 pub(super) struct PageText {
     lines: Vec<StyledLine>,
-    columns: usize,
-    lang: Lang,
+    pub(super) columns: usize,
+    pub(super) lang: Lang,
 }
 
 impl PageText {
@@ -243,92 +242,6 @@ fn listener(page: &mut PageText, l: &Listener, observed: &Observed, context: &Ro
     in_progress(page, own, context);
 }
 
-fn handshake(page: &mut PageText, h: &UnderWay, observed: &Observed) {
-    let (c, now_ns) = (&h.connection, observed.status.at_ns);
-    let (from, to) = match c.role {
-        Role::Server => ("←", "SYN-ACK"),
-        Role::Client => ("→", "SYN"),
-    };
-    page.heading(&format!(
-        "{} {} {from} {}",
-        h.state.name(),
-        end(c.local_addr, c.local_port),
-        end(c.peer_addr, c.peer_port)
-    ));
-    let who = who(c.comm.as_deref(), c.pid, &c.workload);
-    page.entry(
-        "process",
-        if who.is_empty() { "?" } else { &who },
-        Tone::Plain,
-    );
-    page.entry(
-        "netns",
-        c.netns_name.as_deref().unwrap_or(&c.netns.to_string()),
-        Tone::Plain,
-    );
-    let began = match h.began_ns {
-        None => "not known: it is older than the run".to_owned(),
-        Some(at_ns) => {
-            let error = match h.began_error_us {
-                0 => String::new(),
-                us => format!(" ± {}", format::duration(us)),
-            };
-            let at = time_of_day(observed.status.clock, at_ns);
-            format!(
-                "{at} UTC, {} ago{error}",
-                span(now_ns.saturating_sub(at_ns) / 1000)
-            )
-        }
-    };
-    page.entry("began", &began, Tone::Plain);
-    let again = match c.role {
-        _ if h.retransmits == 0 => "none retransmitted, as far as is known".to_owned(),
-        Role::Server => format!(
-            "{} SYN-ACKs retransmitted, {} of them because the peer repeated its SYN",
-            h.retransmits, h.retransmits_by_peer
-        ),
-        Role::Client => format!("{} SYNs retransmitted", h.retransmits),
-    };
-    page.entry("again", &again, Tone::Plain);
-    page.entry("next", &next_transmission(h, now_ns), Tone::Plain);
-    page.entry("ends in", &remaining(h.gives_up_ns, now_ns), Tone::Plain);
-    if !h.gaps_us.is_empty() {
-        ladder(page, h, to);
-    }
-    let own = |event: &&Arc<TopEvent>| event.handshake() == Some(c.id);
-    let events: Vec<_> = observed.events.iter().filter(own).collect();
-    if !events.is_empty() {
-        page.heading("Its events");
-    }
-    for event in events.into_iter().rev() {
-        page.line(&event.text(page.columns), Tone::Plain);
-    }
-}
-
-/// The gap before each retransmission, as far as they were measured.
-fn ladder(page: &mut PageText, h: &UnderWay, what: &str) {
-    let measured = h.gaps_us.len();
-    let is_whole = measured as u64 == u64::from(h.retransmits);
-    page.heading(&match is_whole {
-        true => format!("{what}s retransmitted, after the one before"),
-        false => format!(
-            "{what}s retransmitted, after the one before: {measured} of {} gaps were measured",
-            h.retransmits
-        ),
-    });
-    let longest = h.gaps_us.iter().copied().max().unwrap_or(1).max(1);
-    for (n, gap_us) in h.gaps_us.iter().enumerate() {
-        let bar = "─".repeat((gap_us * 20).div_ceil(longest) as usize);
-        let label = match is_whole {
-            true => format!("#{}", n + 1),
-            // Which ones they are is not known.
-            false => String::new(),
-        };
-        let text = format!("  {label:<4}{:>8}  {bar}", format::duration(*gap_us));
-        page.line(&text, Tone::Plain);
-    }
-}
-
 fn peer(page: &mut PageText, p: &Peer, observed: &Observed, context: &RowContext<'_>) {
     let role = match p.role {
         Role::Server => "connects to this host",
@@ -381,7 +294,12 @@ fn in_progress<'h>(
         .map(|h| rows::row(&PaneItem::Handshake(h), context))
         .collect();
     let lang = page.lang;
-    let title = format!("{} {}", lang.say("IN PROGRESS"), own.len());
+    // For a moment the list has the oldest alone.
+    let number = match context.snapshot.open_is_part {
+        true => "…".to_owned(),
+        false => own.len().to_string(),
+    };
+    let title = format!("{} {number}", lang.say("IN PROGRESS"));
     let columns = rows::columns(Pane::Handshakes, context);
     let lines = table::lines(&title, &columns, &listed, page.columns, lang);
     page.lines.push(StyledLine::default());

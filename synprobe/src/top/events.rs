@@ -2,18 +2,35 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{detail::PageText, query::RowFacts, style::Tone};
 use crate::{
-    model::{Body, Connection, Line, WallClock, who},
+    model::{Body, Connection, Line, RetransmitKind, Trigger, WallClock, who},
+    util::bounded::Bounded,
     view::{Style, TextOptions, TextView, View, has_row, line_to_json, needs_two_lines},
 };
 
 /// Events that are kept.
 const KEPT: usize = 500;
+/// Handshakes in progress whose retransmissions are kept, and how many of each.
+const LADDERS: usize = 16_384;
+const RUNGS: usize = 16;
+
+/// A retransmission of a handshake in progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeenAgain {
+    /// 1 for the first.
+    pub attempt: Option<u32>,
+    /// Since the transmission before, microseconds.
+    pub gap_us: Option<u64>,
+    /// That gap by the kernel's schedule; `None`: the peer caused it, or the schedule is not known.
+    pub due_us: Option<u64>,
+    /// The peer's repeated SYN caused it.
+    pub is_by_peer: bool,
+}
 
 /// One line that `watch` has a row for.
 #[derive(Debug)]
@@ -26,11 +43,54 @@ pub struct TopEvent {
     row: Mutex<Option<(usize, String)>>,
 }
 
-#[derive(Debug, Default)]
 struct KeptEvents {
     /// The newest first.
     events: VecDeque<Arc<TopEvent>>,
     count: u64,
+    ladders: Bounded<u64, Vec<SeenAgain>>,
+}
+
+impl fmt::Debug for KeptEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptEvents").finish_non_exhaustive()
+    }
+}
+
+impl Default for KeptEvents {
+    fn default() -> Self {
+        Self {
+            events: VecDeque::new(),
+            count: 0,
+            ladders: Bounded::new(LADDERS),
+        }
+    }
+}
+
+impl KeptEvents {
+    fn climb(&mut self, body: &Body) {
+        match body {
+            Body::Retransmit(r)
+                if matches!(r.kind, RetransmitKind::Syn | RetransmitKind::Synack) =>
+            {
+                let id = r.connection.id;
+                if self.ladders.get(&id).is_none() {
+                    self.ladders.insert(id, Vec::new());
+                }
+                let rungs = self.ladders.get_mut(&id);
+                let Some(rungs) = rungs.filter(|rungs| rungs.len() < RUNGS) else {
+                    return;
+                };
+                rungs.push(SeenAgain {
+                    attempt: r.attempt,
+                    gap_us: r.gap_us,
+                    due_us: r.expected_gap_us,
+                    is_by_peer: r.trigger == Some(Trigger::Peer),
+                });
+            }
+            Body::Handshake(h) => drop(self.ladders.remove(&h.connection.id)),
+            _ => (),
+        }
+    }
 }
 
 /// An output that keeps the last events for the screen.
@@ -42,6 +102,12 @@ impl EventTail {
     pub fn last(&self) -> Vec<Arc<TopEvent>> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.events.iter().cloned().collect()
+    }
+
+    /// The retransmissions of a handshake in progress, as far as they are kept.
+    pub(super) fn ladder(&self, id: u64) -> Vec<SeenAgain> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.ladders.get(&id).cloned().unwrap_or_default()
     }
 }
 
@@ -62,9 +128,12 @@ impl ReplayedEvents {
         Box::new(move || Box::new(events.begin()))
     }
 
-    /// The events that are kept, the newest first.
-    pub fn last(&self) -> Vec<Arc<TopEvent>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last()
+    /// Of the replay that began last.
+    pub fn tail(&self) -> EventTail {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -72,6 +141,7 @@ impl View for EventTail {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for line in lines.iter().filter(|line| has_row(&line.body)) {
+            kept.climb(&line.body);
             kept.count += 1;
             let serial = kept.count;
             let line = line.clone();

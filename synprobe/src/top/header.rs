@@ -3,6 +3,7 @@
 use super::{
     App,
     app::in_progress,
+    item::RowId,
     style::{StyledLine, Tone, cut, width},
     wording::{bars, span, time_of_day},
 };
@@ -119,8 +120,14 @@ pub(super) fn footer(app: &App, columns: usize) -> StyledLine {
             "↑↓ row  Enter detail  Tab pane  / filter  s sort  Space pause  ? help  q quit"
         }
         (false, ..60) => "Esc back  ? help  q quit",
-        (false, _) if app.has_problem_page() => {
+        (false, _) if app.has_page_of(|id| matches!(id, RowId::Problem(_))) => {
             "↑↓ scroll  Enter handshakes  c copy  Esc back  e explain  ? help  q quit"
+        }
+        (false, _) if app.has_page_of(|id| matches!(id, RowId::Peer(..))) => {
+            "↑↓ scroll  Enter handshakes  Esc back  e explain  ? help  q quit"
+        }
+        (false, _) if app.has_page_of(|id| matches!(id, RowId::Handshake(_))) => {
+            "↑↓ scroll  Enter last line  Esc back  e explain  ? help  q quit"
         }
         (false, _) => "↑↓ scroll  Esc back  e explain  ? help  q quit",
     };

@@ -149,12 +149,8 @@ impl App {
                 return;
             }
             KeyCode::Enter | KeyCode::Right => {
-                if let PageKind::Row(id @ RowId::Problem(_)) = &page.kind {
-                    self.narrowed = Some(id.clone());
-                    self.pane = Pane::Handshakes;
-                    self.pages.clear();
-                }
-                return;
+                let kind = page.kind.clone();
+                return self.drill_down(kind);
             }
             KeyCode::Up | KeyCode::Char('k') => -1,
             KeyCode::Down | KeyCode::Char('j') => 1,
@@ -217,6 +213,31 @@ impl App {
             KeyCode::End | KeyCode::Char('G') => self.step(FAR),
             _ => (),
         }
+    }
+
+    /// From a page to what it is made of: handshakes of a problem or a peer, the last line of a handshake.
+    fn drill_down(&mut self, kind: PageKind) {
+        match kind {
+            PageKind::Row(id @ RowId::Problem(_)) => self.narrowed = Some(id),
+            PageKind::Row(RowId::Peer(addr, _)) => {
+                let text = format!("{} peer:{addr}", self.query.text);
+                match RowQuery::parse(text.trim_start()) {
+                    Ok(query) => self.query = query,
+                    Err(_) => return,
+                }
+            }
+            PageKind::Row(RowId::Handshake(id)) => {
+                let events = self.observed.iter().flat_map(|o| &o.events);
+                let last = events.into_iter().find(|e| e.handshake() == Some(id));
+                if let Some(serial) = last.map(|event| event.serial) {
+                    self.open(PageKind::Row(RowId::Event(serial)));
+                }
+                return;
+            }
+            _ => return,
+        }
+        self.pane = Pane::Handshakes;
+        self.pages.clear();
     }
 
     /// The peers of a network, one by one: by a filter, which Esc takes away.

@@ -50,6 +50,7 @@ fn observed(at_ns: u64) -> Observed {
         position: None,
         slow_us: None,
         events: Vec::new(),
+        tail: super::EventTail::default(),
         notes: Vec::new(),
     }
 }

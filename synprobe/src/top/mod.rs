@@ -8,6 +8,7 @@ mod app;
 mod cursor;
 mod detail;
 mod events;
+mod handshake_page;
 mod header;
 mod help;
 mod item;

@@ -27,7 +27,7 @@ pub(super) fn not_seen(observed: &Observed) -> Vec<String> {
         ));
     }
     let listed = snapshot.open.len();
-    if snapshot.open_total > listed {
+    if snapshot.open_total > listed && !snapshot.open_is_part {
         spots.push(format!(
             "{} of the {} handshakes in progress",
             snapshot.open_total - listed,

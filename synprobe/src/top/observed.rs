@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::TopEvent;
+use super::{EventTail, TopEvent};
 use crate::status::RunStatus;
 
 /// See the module.
@@ -17,6 +17,8 @@ pub struct Observed {
     pub slow_us: Option<u64>,
     /// The last events, the newest first.
     pub events: Vec<Arc<TopEvent>>,
+    /// Where those are from; it has the retransmissions of handshakes in progress.
+    pub tail: EventTail,
     /// What else cannot be seen: damage of a recording, its selection.
     pub notes: Vec<String>,
 }

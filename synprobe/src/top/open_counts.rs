@@ -1,6 +1,6 @@
-//! What is counted of the handshakes in progress, once for each state.
+//! What is counted of the handshakes in progress by network, once for each state.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::collections::HashMap;
 
 use ipnet::IpNet;
 
@@ -10,10 +10,9 @@ use crate::{
     model::{Role, UnderWay},
 };
 
-/// See the module; of those that are listed.
+/// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OpenCounts {
-    by_peer: HashMap<(IpAddr, Role), u64>,
     by_network: HashMap<(IpNet, Role), u64>,
     /// There are namespaces beside the host's.
     pub has_netns: bool,
@@ -22,11 +21,7 @@ pub(super) struct OpenCounts {
 impl OpenCounts {
     pub fn of(snapshot: &EngineSnapshot) -> Self {
         let mut all = Self::default();
-        for h in &snapshot.open {
-            let c = &h.connection;
-            *all.by_peer.entry((c.peer_addr, c.role)).or_default() += 1;
-        }
-        for ((peer, role), open) in &all.by_peer {
+        for ((peer, role), open) in &snapshot.open_by_peer {
             *all.by_network
                 .entry((network_of(*peer), *role))
                 .or_default() += open;
@@ -39,11 +34,6 @@ impl OpenCounts {
             || problems.any(|p| is_other(p.netns_name.as_deref()))
             || snapshot.open.iter().any(of_open);
         all
-    }
-
-    /// Of a peer.
-    pub fn of_peer(&self, peer: IpAddr, role: Role) -> u64 {
-        self.by_peer.get(&(peer, role)).copied().unwrap_or(0)
     }
 
     /// Of a network, as [`network_of`] makes it.

@@ -254,6 +254,7 @@ fn table_of(
         })
         .collect();
     let count = match (pane, items.len()) {
+        (Pane::Handshakes, _) if snapshot.open_is_part => snapshot.open_total.to_string(),
         (Pane::Handshakes, n) if snapshot.open_total > snapshot.open.len() => {
             let of = format!("{n} of {}", snapshot.open_total);
             lang.say(&of).into_owned()

@@ -61,6 +61,7 @@ fn observed(count: u64) -> Observed {
         position: None,
         slow_us: None,
         events: Vec::new(),
+        tail: super::EventTail::default(),
         notes: Vec::new(),
     }
 }

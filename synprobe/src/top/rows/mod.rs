@@ -16,8 +16,9 @@ use super::{
     table::{TableColumn, TableRow},
 };
 use crate::{
+    engine::EngineSnapshot,
     lang::Lang,
-    model::{HandshakeLines, UnderWay, WallClock},
+    model::{HandshakeLines, WallClock},
 };
 
 /// Columns of the mark before a row.
@@ -26,12 +27,10 @@ const MARK: usize = 2;
 /// What all rows of a screen share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowContext<'s> {
-    /// Handshakes in progress, of those that are listed.
+    /// Handshakes in progress by network.
     pub open_counts: &'s OpenCounts,
-    /// Handshakes in progress that are listed.
-    pub open: &'s [UnderWay],
-    /// Not all of them are listed.
-    pub has_more_open: bool,
+    /// The state.
+    pub snapshot: &'s EngineSnapshot,
     /// The moment that is shown, CLOCK_MONOTONIC nanoseconds.
     pub now_ns: u64,
     /// Where in wall-clock time that is.
@@ -60,8 +59,7 @@ impl<'s> RowContext<'s> {
             lang,
             open_counts,
             wide,
-            open: &snapshot.open,
-            has_more_open: snapshot.open_total > snapshot.open.len(),
+            snapshot,
             now_ns: status.at_ns,
             clock: status.clock,
             is_quiet: snapshot.start.handshake_lines == HandshakeLines::Trouble,

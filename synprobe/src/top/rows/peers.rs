@@ -54,11 +54,7 @@ pub(super) fn cells_of_network(n: &PeerNetwork, context: &RowContext<'_>) -> Vec
     let mut cells = vec![
         format!("{} ({} {peers})", n.net, n.peers),
         n.role.name().to_owned(),
-        format!(
-            "{}{}",
-            at_least(context),
-            context.open_counts.of_network(n.net, n.role)
-        ),
+        context.open_counts.of_network(n.net, n.role).to_string(),
         n.failed.to_string(),
     ];
     if !context.is_quiet {
@@ -73,13 +69,9 @@ pub(super) fn cells_of_network(n: &PeerNetwork, context: &RowContext<'_>) -> Vec
     cells
 }
 
-fn at_least(context: &RowContext<'_>) -> &'static str {
-    if context.has_more_open { "≥" } else { "" }
-}
-
 fn in_progress(p: &Peer, context: &RowContext<'_>) -> String {
-    let listed = context.open_counts.of_peer(p.peer_addr, p.role);
-    format!("{}{listed}", at_least(context))
+    let open = context.snapshot.open_by_peer.get(&(p.peer_addr, p.role));
+    open.copied().unwrap_or(0).to_string()
 }
 
 /// `synack-lost ×12, peer-reset`, the most frequent first.

@@ -48,11 +48,20 @@ pub(super) fn cells(p: &Problem, context: &RowContext<'_>) -> Vec<String> {
 
 /// Those of its handshakes that are in progress: as it was found last, without those that have ended since.
 fn now(p: &Problem, context: &RowContext<'_>) -> u64 {
-    if context.has_more_open {
-        return p.open;
+    let snapshot = context.snapshot;
+    if snapshot.open.len() == snapshot.open_total {
+        let still = snapshot.open.iter().filter(|h| is_of(h, p)).count();
+        return p.open.min(still as u64);
     }
-    let still = context.open.iter().filter(|h| is_of(h, p)).count();
-    p.open.min(still as u64)
+    // Of the same role, namespace and port.
+    let port = match p.role {
+        ProblemRole::Server => p.local_port,
+        _ => p.peer_port,
+    };
+    let same = snapshot.ports.iter().filter(|of| {
+        p.role == of.role && p.netns == of.netns && (port.is_none() || of.port == port)
+    });
+    p.open.min(same.map(|port| port.open).sum())
 }
 
 pub(super) fn tone(p: &Problem) -> Tone {

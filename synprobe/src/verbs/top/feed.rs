@@ -21,6 +21,9 @@ pub(super) trait Feed {
     /// Whether a state was asked for and is not there yet.
     fn is_waiting(&self) -> bool;
 
+    /// The states that follow list all handshakes in progress, or the oldest alone.
+    fn list_all(&mut self, _: bool) {}
+
     /// A recording of what comes begins, or the one that is being written ends: the next state shows it.
     fn switch_recording(&mut self) {}
 
@@ -42,6 +45,7 @@ pub(super) struct LiveFeed {
     pending: Option<oneshot::Receiver<Arc<RunStatus>>>,
     /// The next request switches the recording.
     switches: bool,
+    lists_all: bool,
     slow_us: Option<u64>,
     events: EventTail,
 }
@@ -57,6 +61,7 @@ impl LiveFeed {
             requests,
             pending: None,
             switches: false,
+            lists_all: false,
             slow_us,
             events,
         }
@@ -70,6 +75,7 @@ impl Feed for LiveFeed {
         }
         let (mut request, answer) = StatusRequest::new();
         request.switches_recording = self.switches;
+        request.lists_all = self.lists_all;
         // A run that is busy answers the next one; of one that is over, poll() learns nothing more.
         match self.requests.try_send(request) {
             Err(mpsc::error::TrySendError::Full(_)) => (),
@@ -90,7 +96,7 @@ impl Feed for LiveFeed {
             Err(oneshot::error::TryRecvError::Closed) => ControlFlow::Break(()),
             Ok(status) => {
                 self.pending = None;
-                if self.switches {
+                if self.switches || self.lists_all && status.snapshot.open_is_part {
                     self.ask(Duration::ZERO);
                 }
                 ControlFlow::Continue(Some(Observed {
@@ -98,6 +104,7 @@ impl Feed for LiveFeed {
                     position: None,
                     slow_us: self.slow_us,
                     events: self.events.last(),
+                    tail: self.events.clone(),
                     notes: Vec::new(),
                 }))
             }
@@ -106,6 +113,14 @@ impl Feed for LiveFeed {
 
     fn is_waiting(&self) -> bool {
         self.pending.is_some()
+    }
+
+    fn list_all(&mut self, all: bool) {
+        let is_new = all && !self.lists_all;
+        self.lists_all = all;
+        if is_new {
+            self.ask(Duration::ZERO);
+        }
     }
 
     fn switch_recording(&mut self) {
@@ -147,6 +162,7 @@ impl ReplayFeed {
     }
 
     fn observed(&self, moment: PlayerMoment) -> Observed {
+        let tail = self.events.tail();
         Observed {
             status: Arc::new(moment.status),
             position: Some(ReplayPosition {
@@ -155,7 +171,8 @@ impl ReplayFeed {
                 is_last: moment.is_last,
             }),
             slow_us: self.slow_us,
-            events: self.events.last(),
+            events: tail.last(),
+            tail,
             notes: self.notes.clone(),
         }
     }

@@ -209,6 +209,7 @@ fn stop(ended: oneshot::Receiver<()>, ending: Arc<AtomicBool>) -> Stop {
             () = of(SignalKind::interrupt()) => (),
             () = of(SignalKind::terminate()) => (),
             () = of(SignalKind::hangup()) => (),
+            () = of(SignalKind::quit()) => (),
         }
         ending.store(true, Ordering::Relaxed);
     })

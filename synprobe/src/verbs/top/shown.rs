@@ -75,6 +75,7 @@ pub(super) fn show(
                     (asked, due) = (Instant::now(), Instant::now());
                 }
             }
+            feed.list_all(app.needs_all_open());
         }
     }
     Ok(())
