@@ -171,6 +171,28 @@ fn a_report_names_what_diagnose_names() -> Result<()> {
     })
 }
 
+/// A sentence about a drop or about two ways that the picture does not know any more would leave it out.
+#[test]
+fn the_path_of_a_dropped_packet_is_drawn() -> Result<()> {
+    of_each(|file| {
+        let html = report_of(file)?;
+        for card in html.split("<article class=\"card ").skip(1) {
+            let card = card.split("</article>").next().unwrap_or_default();
+            let facts = card.split("<h4>Evidence against it").next();
+            let facts = facts.unwrap_or_default();
+            let tells = [
+                "this host dropped ",
+                "the answer leaves ",
+                "is answered by another way",
+            ];
+            let is_told = tells.iter().any(|words| facts.contains(words));
+            let is_drawn = card.contains("The path of the packets");
+            ensure!(is_told == is_drawn, "{is_told}, {is_drawn}: {card}");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_report_is_well_formed_and_self_contained() -> Result<()> {
     of_each(|file| {

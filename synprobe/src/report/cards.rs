@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::html::{Esc, counted, number};
+use super::{
+    html::{Esc, counted, number},
+    path_chart,
+};
 use crate::{
     lang::Lang,
     model::{Confidence, Problem, WallClock},
@@ -82,6 +85,7 @@ fn card(out: &mut String, p: &Problem, is_open: Option<WallClock>) {
         let _ = writeln!(out, "<p>Open since {since} UTC</p>");
     }
     push_evidence(out, p);
+    path_chart::push(out, p, &format!("path-{}", p.rank));
     if !p.peers.is_empty() {
         let named: Vec<String> = p
             .peers

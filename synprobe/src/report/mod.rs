@@ -13,6 +13,7 @@ mod html;
 mod ladder_chart;
 mod live;
 mod page;
+mod path_chart;
 mod peers_chart;
 mod places;
 mod queues_chart;

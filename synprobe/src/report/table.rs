@@ -1,6 +1,10 @@
 //! The table of handshakes in trouble, and the SYNs that this host refused.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
 
 use super::{
     HtmlReport,
@@ -19,6 +23,8 @@ use crate::{
 
 /// Rows of the table, about.
 const MOST: usize = 1000;
+/// The same on paper.
+const PRINTED: usize = 100;
 
 pub(super) fn push_troubled(out: &mut String, report: &HtmlReport) {
     let all = report.flow.troubled();
@@ -29,19 +35,35 @@ pub(super) fn push_troubled(out: &mut String, report: &HtmlReport) {
     let most = report.worst.most_rows();
     let each = (MOST / report.worst.kinds().max(1)).clamp(20.min(most), most);
     let rows = report.worst.rows(each);
+    let place = |row: &TroubledRow| (row.began, row.handshake.connection.id);
+    let each_printed = (PRINTED / report.worst.kinds().max(1)).max(5).min(each);
+    let worst = report.worst.rows(each_printed);
+    let printed: HashSet<_> = worst.iter().map(place).collect();
+    let in_print = match printed.len() < rows.len() {
+        true => format!(
+            "<span class=\"printed\"> On paper it has {}, the worst of each cause.</span>",
+            number(printed.len() as u64)
+        ),
+        false => String::new(),
+    };
     let left_out = all.saturating_sub(rows.len() as u64);
     let _ = writeln!(
         out,
         "<p class=\"sub\">The browser’s own search finds addresses, ports, processes and causes here.{}</p>",
         match left_out {
-            0 => String::new(),
-            n => format!(
-                " The table has {} of {}, the worst of each cause; {}.",
-                number(rows.len() as u64),
-                number(all),
-                counted(n, "is only in the sums", "are only in the sums")
-            ),
+            0 => in_print,
+            n =>
+                in_print
+                    + &format!(
+                        " The table has {} of {}, the worst of each cause; {}.",
+                        number(rows.len() as u64),
+                        number(all),
+                        counted(n, "is only in the sums", "are only in the sums")
+                    ),
         }
+    );
+    out.push_str(
+        "<p class=\"sub\">A row without a fact has that of the row of its cause before it.</p>\n",
     );
     if left_out > 0 {
         sums(out, report, &rows);
@@ -52,8 +74,20 @@ pub(super) fn push_troubled(out: &mut String, report: &HtmlReport) {
          <th scope=\"col\">outcome</th><th scope=\"col\" class=\"n\">took</th><th scope=\"col\" class=\"n\">again</th>\
          <th scope=\"col\">process</th><th scope=\"col\">cause</th></tr></thead>\n<tbody>\n",
     );
+    let mut last: BTreeMap<(Role, HandshakeCause), Option<&str>> = BTreeMap::new();
     for row in &rows {
-        push_row(out, row);
+        let fact = row.fact.as_deref();
+        let kind = (
+            row.handshake.connection.role,
+            HandshakeCause::of(&row.handshake),
+        );
+        let is_new = last.insert(kind, fact) != Some(fact);
+        push_row(
+            out,
+            row,
+            fact.filter(|_| is_new),
+            printed.contains(&place(row)),
+        );
     }
     out.push_str("</tbody>\n</table>\n</div>\n");
 }
@@ -82,7 +116,8 @@ fn sums(out: &mut String, report: &HtmlReport, rows: &[TroubledRow]) {
     out.push_str("</ul>\n");
 }
 
-fn push_row(out: &mut String, row: &TroubledRow) {
+/// `fact`: where it is another than that of the row before. `is_printed`: also on paper.
+fn push_row(out: &mut String, row: &TroubledRow, fact: Option<&str>, is_printed: bool) {
     let h = &row.handshake;
     let c = &h.connection;
     // The axis of all pictures is wall-clock time already.
@@ -105,14 +140,15 @@ fn push_row(out: &mut String, row: &TroubledRow) {
     let [local, peer] = both_ends(c);
     let _ = writeln!(
         out,
-        "<tr><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{local}<br>{peer}</td><td class=\"nw\">{}</td>\
+        "<tr{}><td class=\"nw\">{time}</td><td class=\"nw\">{}</td><td class=\"nw\">{local}<br>{peer}</td><td class=\"nw\">{}</td>\
          <td class=\"n nw\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"x\"><strong>{cause}</strong> {}</td></tr>",
+        if is_printed { "" } else { " class=\"more\"" },
         c.role.name(),
         Esc(outcome),
         dwell(h),
         h.retransmits,
         Esc(process.trim()),
-        Esc(row.fact.as_deref().unwrap_or_default()),
+        Esc(fact.unwrap_or_default()),
     );
 }
 

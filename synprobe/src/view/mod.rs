@@ -4,6 +4,7 @@ pub mod explanation;
 mod first;
 mod json;
 pub mod listeners;
+pub mod packet_path;
 mod page;
 pub mod remedy;
 pub mod states;
