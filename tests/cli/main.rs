@@ -34,7 +34,7 @@ const HOST: i32 = 3;
 
 /// One way to use it.
 fn main() -> ExitCode {
-    let tests: [(&str, harness::TestFn); 33] = [
+    let tests: [(&str, harness::TestFn); 34] = [
         ("bad-usage", bad_usage),
         ("not-root", not_root),
         ("ring-size-rounded-up", ring_size_rounded_up),
@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ("sighup", || ends_with_the_summary(libc::SIGHUP)),
         ("sighup-ignored", sighup_ignored),
         ("sigquit", sigquit),
+        ("sigquit-elsewhere", sigquit_elsewhere),
         ("watch-terminal", terminal::watch),
         ("connect-terminal", terminal::connect),
         ("ready-when-attached", service::ready_when_attached),
@@ -435,6 +436,55 @@ fn sigquit() -> Result<()> {
     let end = lines.last().context("a line")?;
     ensure!(end["handshakes"] == 3, "{end}");
     Ok(())
+}
+
+/// So it is with all that watch until somebody ends them.
+fn sigquit_elsewhere() -> Result<()> {
+    let file = std::env::temp_dir().join(format!("synprobe-sigquit-{}", std::process::id()));
+    let name = file.to_str().context("a name")?;
+    let runs: [(&[&str], &str); 4] = [
+        (&["diagnose", "--duration", "10m"], "synprobe 0"),
+        (&["record", "--output", name], "recorded "),
+        (
+            &["report", "--duration", "10m", "--output", name],
+            "Report: ",
+        ),
+        (
+            &["serve", "--listen", "127.0.0.1:0", "--format", "none"],
+            "",
+        ),
+    ];
+    for (args, at_its_end) in runs {
+        let mut child = command(args)?.spawn()?;
+        // It answers from then on.
+        let until = Instant::now() + Duration::from_secs(60);
+        while !catches(&child, libc::SIGQUIT)? {
+            ensure!(Instant::now() < until, "{args:?} does not catch SIGQUIT");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut err = BufReader::new(child.stderr.take().context("standard error")?);
+        signal(&child, libc::SIGQUIT)?;
+        let mut said = String::new();
+        while !said.contains("so far: ") {
+            ensure!(err.read_line(&mut said)? > 0, "{args:?}: {said}");
+        }
+        ensure!(said.contains(" handshakes ended, "), "{args:?}: {said}");
+        signal(&child, libc::SIGHUP)?;
+        let ran = ended(child)?;
+        ensure!(ran.code == Some(DONE), "{args:?}: {ran:?}");
+        ensure!(ran.out.contains(at_its_end), "{args:?}: {ran:?}");
+        let _ = fs::remove_file(&file);
+    }
+    Ok(())
+}
+
+/// Whether a process has a handler for a signal.
+fn catches(child: &Child, signal: i32) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let mut lines = status.lines();
+    let caught = lines.find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.context("SigCgt")?.trim(), 16)?;
+    Ok(caught & 1 << (signal - 1) != 0)
 }
 
 /// Every namespace takes descriptors: the soft limit is raised, and at the hard one it is said once.

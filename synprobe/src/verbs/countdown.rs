@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::terminal;
 use crate::{
+    engine::EngineSnapshot,
     model::{ByRole, PortState, Problem, ProblemRole},
     pipeline::Stop,
-    status::{RunStatus, StatusQueries, StatusRequest},
+    status::{RunStatus, StatusRequest},
     sys::{self, poll},
     util::format,
 };
@@ -62,12 +63,14 @@ pub(super) struct EndsCountdown(Arc<CountdownState>);
 
 impl Countdown {
     /// `None`: standard error is no terminal that can be written over.
-    pub fn new(duration: Duration) -> Option<(Self, CountdownEnd, StatusQueries)> {
+    pub fn new(
+        duration: Duration,
+        requests: mpsc::Sender<StatusRequest>,
+    ) -> Option<(Self, CountdownEnd)> {
         let dumb = terminal::is_dumb(|name| std::env::var(name).ok());
         if dumb || !io::stderr().is_terminal() {
             return None;
         }
-        let (requests, asked) = mpsc::channel(1);
         let (end, ended_early) = oneshot::channel();
         let shared = Arc::new(CountdownState::default());
         let countdown = Self {
@@ -76,16 +79,11 @@ impl Countdown {
             duration,
             shared: Arc::clone(&shared),
         };
-        let queries = StatusQueries {
-            requests: asked,
-            most_open: None,
-            record_into: None,
-        };
         let ending = CountdownEnd {
             ended_early,
             shared,
         };
-        Some((countdown, ending, queries))
+        Some((countdown, ending))
     }
 
     /// Begins the thread. Without it the run has no line, and ends as it does anyway.
@@ -202,10 +200,8 @@ fn show(line: &str) {
 fn line(left: Duration, status: Option<&RunStatus>, can_enter: bool) -> String {
     let mut text = format!("{} s left", left.as_secs_f64().ceil());
     if let Some(status) = status {
-        text.push_str(&so_far(
-            &status.snapshot.problems,
-            in_progress(&status.snapshot.ports),
-        ));
+        text.push_str("  ");
+        text.push_str(&so_far(&status.snapshot));
     }
     let end = match can_enter {
         true => "; Enter ends now",
@@ -229,9 +225,13 @@ fn in_progress(ports: &[PortState]) -> ByRole<u64> {
     sums
 }
 
-/// `  so far: synack-lost :8080 ×307 (certain)`
-fn so_far(problems: &[Problem], open: ByRole<u64>) -> String {
-    let mut text = String::from("  so far: ");
+/// `so far: synack-lost :8080 ×307 (certain)`
+pub(super) fn so_far(snapshot: &EngineSnapshot) -> String {
+    causes(&snapshot.problems, in_progress(&snapshot.ports))
+}
+
+fn causes(problems: &[Problem], open: ByRole<u64>) -> String {
+    let mut text = String::from("so far: ");
     let named: Vec<&Problem> = problems.iter().filter(|p| p.verdict.is_some()).collect();
     for (n, p) in named.iter().take(NAMED).enumerate() {
         let at = match (p.role, p.local_port, p.peer_port) {
@@ -276,8 +276,8 @@ mod tests {
             });
         let totals = in_progress(&ports);
         assert_eq!(
-            so_far(&[], totals),
-            "  so far: no cause; half-open 7, SYN_SENT 1"
+            causes(&[], totals),
+            "so far: no cause; half-open 7, SYN_SENT 1"
         );
         let text = line(Duration::from_millis(3200), None, true);
         assert_eq!(text, "4 s left; Enter ends now");

@@ -12,6 +12,7 @@ use super::{
     failure, interrupted, print, raise_priority,
     record::report_recording,
     replay::{Asked, replay},
+    summary::{answering_quit, queries},
     terminal, view, watch_options,
 };
 use crate::{
@@ -20,7 +21,6 @@ use crate::{
     model::{Counted, Line, RunProgress},
     pipeline::{self, OnReady, RecordTo, WatchOptions},
     preflight,
-    status::Served,
     sys::journal::{Priority, message},
     util::format,
     verdict::Mode,
@@ -48,15 +48,16 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<u8, Failure> {
         ..watch_options(&args.select, &args.tuning, detail, Mode::AtTheEnd)?
     };
     let is_text = args.format == Format::Text;
-    let (mut stop, mut served, mut countdown) = (interrupted(), None, None);
+    let (requests, served) = queries();
+    let mut stop = answering_quit(interrupted(), requests.clone());
+    let mut countdown = None;
     let mut ready: OnReady = Box::new(|| ());
-    match is_text.then(|| Countdown::new(duration)).flatten() {
-        Some((begun, ending, queries)) => {
+    match is_text
+        .then(|| Countdown::new(duration, requests))
+        .flatten()
+    {
+        Some((begun, ending)) => {
             (stop, countdown) = ending.with(stop);
-            served = Some(Served {
-                queries,
-                outputs: Vec::new(),
-            });
             // A thread that begins now has what privileges are left.
             ready = Box::new(move || begun.begin());
         }
@@ -71,7 +72,7 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<u8, Failure> {
         raise_priority(detail);
     }
     let diagnosis = Diagnosis::new(args.format);
-    let watched = pipeline::watch_asked(&host, options, diagnosis, stop, ready, served);
+    let watched = pipeline::watch_asked(&host, options, diagnosis, stop, ready, Some(served));
     drop(countdown);
     let watched = watched.map_err(failure)?;
     report_recording(args.recording.record.as_deref(), watched.recorded.as_ref());

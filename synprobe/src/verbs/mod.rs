@@ -18,6 +18,7 @@ mod report;
 #[cfg(feature = "serve")]
 mod serve;
 mod states;
+mod summary;
 mod terminal;
 #[cfg(feature = "top")]
 pub mod top;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     FAILED, Failure, USAGE, failure, interrupted, notify_manager, print, raise_priority,
+    summary::{answering_quit, queries},
     watch_options,
 };
 use crate::{
@@ -55,8 +56,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
     };
     raise_priority(detail);
     let ready = Box::new(notify_manager);
-    let watched =
-        pipeline::watch(&host, options, Discarded, interrupted(), ready).map_err(failure)?;
+    let (requests, served) = queries();
+    let stop = answering_quit(interrupted(), requests);
+    let watched = pipeline::watch_asked(&host, options, Discarded, stop, ready, Some(served))
+        .map_err(failure)?;
     let recorded = watched.recorded.unwrap_or_default();
     let place = args.output.as_ref().or(args.rolling.as_ref());
     let place = place.map(|path| path.to_string_lossy().into_owned());

@@ -11,6 +11,7 @@ use std::{
 use super::{
     FAILED, Failure, USAGE, failure, interrupted, print, raise_priority,
     replay::{Asked, replay},
+    summary::{answering_quit, queries},
     terminal, watch_options,
 };
 use crate::{
@@ -77,12 +78,14 @@ fn watched(args: &ReportArgs) -> Result<(), Failure> {
         message(Priority::Info, &line);
     }
     raise_priority(detail);
-    let watched = pipeline::watch(
+    let (requests, served) = queries();
+    let watched = pipeline::watch_asked(
         &host,
         options,
         HtmlReport::new(terminal::lang(args.language)),
-        interrupted(),
+        answering_quit(interrupted(), requests),
         Box::new(|| ()),
+        Some(served),
     )
     .map_err(failure)?;
     let report = watched

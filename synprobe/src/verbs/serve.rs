@@ -8,7 +8,8 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    FAILED, Failure, failure, interrupted, notify_manager, tables, terminal, view, watch_options,
+    FAILED, Failure, failure, interrupted, notify_manager, summary::answering_quit, tables,
+    terminal, view, watch_options,
 };
 use crate::{
     cli::{Format, ServeArgs, ServeFormat},
@@ -75,6 +76,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         ServeFormat::None => Box::new(Discarded),
     };
     let (requests, asked) = mpsc::channel(1);
+    let quit_requests = requests.clone();
     let otlp = args
         .otlp
         .clone()
@@ -106,7 +108,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         }
         *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     });
-    let stop = either(interrupted(), failed);
+    let stop = either(answering_quit(interrupted(), quit_requests), failed);
     let watched =
         pipeline::watch_asked(&host, options, view, stop, ready, Some(served)).map_err(failure)?;
     let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
