@@ -59,7 +59,10 @@ fn main() -> ExitCode {
 /// The binary, to connect from the lab's client namespace.
 fn connect(lab: &Lab, target: &str, arguments: &[&str]) -> Result<Command> {
     let netns = netns_path(&lab.client);
-    command(&[&["connect", target, "--netns", &netns], arguments].concat())
+    let mut command = command(&[&["connect", target, "--netns", &netns], arguments].concat())?;
+    // No sentence is broken.
+    command.env("COLUMNS", "1000");
+    Ok(command)
 }
 
 /// What a run said: its `connect` line, and its handshakes.

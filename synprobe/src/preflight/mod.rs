@@ -27,6 +27,7 @@ use crate::{
         hooks::{Chosen, HOOKS, Hook},
     },
     sys::kernel::KernelVersion,
+    util::fill::fill,
 };
 
 /// The exit code where the host cannot run synprobe (docs/events.md).
@@ -145,64 +146,82 @@ impl PreflightReport {
     }
 }
 
-impl fmt::Display for PreflightReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl PreflightReport {
+    /// The report in lines of at most `columns`.
+    pub fn text(&self, columns: usize) -> String {
         const LABEL: usize = "untested".len();
-        let width = self
-            .checks
-            .iter()
-            .map(|c| c.title.chars().count())
-            .max()
-            .unwrap_or(0);
-        let mut last_remedy = None;
-        for Check {
-            title,
-            status,
-            detail,
-            remedy,
-            lost,
-            ..
-        } in &self.checks
-        {
-            write!(f, "{:LABEL$}  {title:width$}  {detail}", status.label())?;
-            if let Some(lost) = lost {
-                write!(f, "; lost: {lost}")?;
+        let titles = self.checks.iter().map(|c| c.title.chars().count());
+        let width = titles.max().unwrap_or(0);
+        // On a narrow terminal the detail stands below its title.
+        let is_narrow = columns < 2 * (LABEL + width);
+        let indent = if is_narrow { 4 } else { LABEL + 2 + width + 2 };
+        let next = " ".repeat(indent);
+        let mut text = String::new();
+        let mut push = |first: &str, body: &str| {
+            for line in fill(first, &next, body, columns) {
+                text.push_str(&line);
+                text.push('\n');
             }
-            writeln!(f)?;
-            if let Some(remedy) = remedy {
+        };
+        let mut last_remedy = None;
+        for check in &self.checks {
+            let mut detail = check.detail.clone();
+            if let Some(lost) = &check.lost {
+                detail.push_str(&format!("; lost: {lost}"));
+            }
+            let (title, label) = (&check.title, check.status.label());
+            let head = format!("{label:LABEL$}  {title:width$}  ");
+            if is_narrow {
+                push("", head.trim_end());
+                push(&next, &detail);
+            } else {
+                push(&head, &detail);
+            }
+            if let Some(remedy) = &check.remedy {
                 // One step often repairs several things: it is printed in full the first time.
                 let first = last_remedy.replace(remedy).is_none_or(|t| t != remedy);
-                let remedy = if first { remedy } else { "(remedy: as above)" };
-                writeln!(f, "{:indent$}{remedy}", "", indent = LABEL + 2 + width + 2)?;
+                push(&next, if first { remedy } else { "(remedy: as above)" });
             }
         }
+        let conclusion = self.conclusion();
+        for line in fill("", "  ", &conclusion, columns) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What follows from all checks.
+    fn conclusion(&self) -> String {
         let named = |status| {
             self.with(status)
                 .map(|c| &*c.title)
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        match self.verdict {
-            Readiness::CanRun => write!(f, "synprobe can run here")?,
+        let mut text = match self.verdict {
+            Readiness::CanRun => "synprobe can run here".to_owned(),
             Readiness::CanRunWithLess => {
-                write!(
-                    f,
+                format!(
                     "synprobe can run here, degraded: {}",
                     named(Status::Degraded)
-                )?;
+                )
             }
             Readiness::CannotRun => {
-                write!(f, "synprobe cannot run here: {}", named(Status::Missing))?;
+                format!("synprobe cannot run here: {}", named(Status::Missing))
             }
+        };
+        if self.with(Status::Untested).count() > 0 {
+            text.push_str("; not tested without privileges: ");
+            text.push_str(&named(Status::Untested));
         }
-        match self.with(Status::Untested).count() {
-            0 => writeln!(f),
-            _ => writeln!(
-                f,
-                "; not tested without privileges: {}",
-                named(Status::Untested)
-            ),
-        }
+        text
+    }
+}
+
+impl fmt::Display for PreflightReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(usize::MAX))
     }
 }
 

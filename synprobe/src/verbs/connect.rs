@@ -126,20 +126,18 @@ impl View for LiveRows {
     }
 }
 
-/// The page with the colour of each outcome; on a terminal in lines that fit, and each step of a remedy alone.
+/// The page with the colour of each outcome, in lines that fit, and each step of a remedy alone.
 fn laid_out(page: &str, style: Style) -> String {
-    let fits = io::stdout().is_terminal();
     let mut text = String::new();
     for line in page.lines() {
         let body = line.trim_start();
         let indent = &line[..line.len() - body.len()];
-        let lines = match (fits, body.strip_prefix("try: ")) {
-            (false, _) => vec![line.to_owned()],
-            (true, Some(remedy)) => {
+        let lines = match body.strip_prefix("try: ") {
+            Some(remedy) => {
                 let [first, next] = ["try: ", "     "].map(|label| format!("{indent}{label}"));
                 steps(&first, &next, remedy, style)
             }
-            (true, None) => fill(indent, &format!("{indent}  "), body, style.width),
+            None => fill(indent, &format!("{indent}  "), body, style.width),
         };
         for line in lines {
             text.push_str(&style.paint(code(body), &line));

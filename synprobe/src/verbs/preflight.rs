@@ -1,6 +1,6 @@
 //! `synprobe preflight`: what this host allows.
 
-use super::{Failure, HOST, print, print_json};
+use super::{Failure, HOST, print, print_json, terminal};
 use crate::{
     cli::{Format, PreflightArgs},
     preflight::{self, Readiness},
@@ -9,7 +9,7 @@ use crate::{
 pub(super) fn run(args: &PreflightArgs) -> Result<(), Failure> {
     let report = preflight::report();
     match args.format {
-        Format::Text => print(&report.to_string())?,
+        Format::Text => print(&report.text(terminal::style().width))?,
         Format::Json => print_json(&report)?,
     }
     match report.verdict() {

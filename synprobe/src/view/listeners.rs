@@ -63,6 +63,7 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
         let cells = widths.iter().filter(|width| **width > 0);
         cells.map(|width| width + 2).sum::<usize>() + end
     };
+    let whole = widths;
     for column in GIVING_WAY {
         let too_long = total(&widths).saturating_sub(style.width);
         if too_long > 0 && widths[column] > SHORTEST[column] {
@@ -74,6 +75,13 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
             };
         }
     }
+    // A column that was left out may leave room for names.
+    for column in [1, 2] {
+        let room = style.width.saturating_sub(total(&widths));
+        if widths[column] > 0 {
+            widths[column] = (widths[column] + room).min(whole[column]);
+        }
+    }
     let push = |text: &mut String, line: &str| {
         for line in fill("", "  ", line, style.width) {
             let _ = writeln!(text, "{line}");
@@ -81,25 +89,17 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
     };
     let mut text = String::new();
     let full = std::iter::once(false).chain(shown.iter().map(|l| is_full(l)));
-    for (row, full) in rows.iter().zip(full) {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let cell = match column {
-                0 => shortened_addr(cell, width),
-                _ => shortened(cell, width),
-            };
-            let _ = match column {
-                _ if width == 0 => Ok(()),
-                // Numbers are right-aligned.
-                3 | 4 | 6 => write!(line, "{cell:>width$}  "),
-                _ => write!(line, "{cell:<width$}  "),
-            };
+    // Below that no table fits: each listener has lines of its own, and no heading.
+    let behind_the_last = if is_any_full { 0 } else { 2 };
+    let is_narrow = total(&widths) > style.width + behind_the_last;
+    if is_narrow || rows.len() == 1 {
+        for (row, listener) in rows[1..].iter().zip(&shown) {
+            narrow(&mut text, row, is_full(listener), style);
         }
-        if full {
-            line.push_str("FULL");
+    } else {
+        for (row, full) in rows.iter().zip(full) {
+            push_row(&mut text, row, &widths, full, style);
         }
-        let code = if full { "31" } else { "" };
-        let _ = writeln!(text, "{}", style.paint(code, line.trim_end()));
     }
     match (rows.len(), more) {
         (1, 0) => {
@@ -158,6 +158,42 @@ pub fn text(table: &ListenerTable, asked: Option<&str>, all: bool, style: Style)
         push(&mut text, &line);
     }
     text
+}
+
+fn push_row(text: &mut String, row: &[String; 7], widths: &[usize; 7], full: bool, style: Style) {
+    let mut line = String::new();
+    for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
+        let cell = match column {
+            0 => shortened_addr(cell, width),
+            _ => shortened(cell, width),
+        };
+        let _ = match column {
+            _ if width == 0 => Ok(()),
+            // Numbers are right-aligned.
+            3 | 4 | 6 => write!(line, "{cell:>width$}  "),
+            _ => write!(line, "{cell:<width$}  "),
+        };
+    }
+    if full {
+        line.push_str("FULL");
+    }
+    let code = if full { "31" } else { "" };
+    let _ = writeln!(text, "{}", style.paint(code, line.trim_end()));
+}
+
+/// A listener on a narrow terminal: who it is, and below it its numbers.
+fn narrow(text: &mut String, row: &[String; 7], full: bool, style: Style) {
+    let [addr, process, netns, syn, accept, limit, drops] = row;
+    let addr = shortened_addr(addr, style.width);
+    let who = format!("{addr}  {process} {netns}");
+    let mark = if full { " FULL" } else { "" };
+    let numbers = format!("SYN-Q {syn}, ACCEPT-Q {accept}{mark}, by {limit}, DROPS {drops}");
+    let code = if full { "31" } else { "" };
+    let lines = fill("", "  ", who.trim_end(), style.width);
+    let numbers = fill("  ", "  ", &numbers, style.width);
+    for line in lines.iter().chain(&numbers) {
+        let _ = writeln!(text, "{}", style.paint(code, line));
+    }
 }
 
 /// `nothing waits at 3 more listeners (--all lists them)`
@@ -310,6 +346,29 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     }
 
     #[test]
+    fn on_forty_columns_a_listener_has_lines_of_its_own() {
+        let elsewhere = Listener {
+            netns_name: Some("web".into()),
+            limited_by: Some(LimitedBy::TcpMaxSynBacklog),
+            drops: Some(24),
+            ..listener(200, 17)
+        };
+        let mut shown = table(vec![elsewhere]);
+        shown.namespaces[0].name = "web".into();
+        let shown = text(&shown, None, false, Style::plain(40));
+        let expected = "\
+0.0.0.0:8080  app/77 web
+  SYN-Q 17/128, ACCEPT-Q 200/128 FULL,
+  by tcp_max_syn_backlog, DROPS 24
+";
+        assert!(shown.starts_with(expected), "{shown}");
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 40),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn shared_syn_queues_are_printed_below_the_table() {
         let member = || Listener {
             syn_queue: None,
@@ -371,7 +430,6 @@ host: ListenOverflows 7, SyncookiesSent ?; somaxconn 4096, tcp_max_syn_backlog 5
     fn an_empty_table_names_the_ports() {
         let nothing = ListenerTable::default();
         let text = text(&nothing, Some("8080,9000-9010"), false, Style::default());
-        assert!(text.starts_with("LISTENER"), "{text}");
-        assert!(text.ends_with("no listener on 8080,9000-9010\n"), "{text}");
+        assert_eq!(text, "no listener on 8080,9000-9010\n");
     }
 }

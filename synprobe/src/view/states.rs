@@ -17,6 +17,8 @@ use crate::{
 /// The widest listener, and the widest process.
 const LISTENER: usize = 28;
 const PROCESS: usize = 20;
+/// Where less is left of a process, there is no table.
+const SHORTEST_PROCESS: usize = 12;
 
 /// What is printed.
 #[derive(Clone, Copy, Debug)]
@@ -127,12 +129,63 @@ fn namespace(text: &mut String, ns: &NetnsStates, shown: Shown, style: Style) {
     }
 }
 
-fn listeners(text: &mut String, listed: &[&PortStates], style: Style) {
-    let addr = |l: &PortStates| SocketAddr::new(l.local_addr, l.local_port).to_string();
-    let process = |l: &PortStates| match (&l.comm, l.pid) {
+fn addr(l: &PortStates) -> String {
+    SocketAddr::new(l.local_addr, l.local_port).to_string()
+}
+
+fn process(l: &PortStates) -> String {
+    match (&l.comm, l.pid) {
         (Some(comm), Some(pid)) => format!("{}/{pid}", name(comm)),
         _ => "?".to_owned(),
-    };
+    }
+}
+
+/// The states that have no column.
+fn others(l: &PortStates) -> String {
+    let has_none = |name: &str| !matches!(name, "ESTABLISHED" | "SYN_RECV");
+    let others = l.states.iter().filter(|(name, _)| has_none(name));
+    let others: Vec<_> = others.map(|(name, n)| format!("{name} {n}")).collect();
+    others.join(", ")
+}
+
+/// On a narrow terminal no table fits: each listener has lines of its own, and no heading.
+fn narrow(text: &mut String, listed: &[&PortStates], style: Style) {
+    for l in listed {
+        let addr = shortened_addr(&addr(l), style.width.saturating_sub(2));
+        let who = format!("{addr}  {}", process(l));
+        push_filled(text, "  ", &who, style);
+        let mut numbers = format!(
+            "ACCEPT-Q {}/{}, ESTABLISHED {}, SYN_RECV {}",
+            l.accept_queue,
+            l.accept_queue_max,
+            of(&l.states, "ESTABLISHED"),
+            of(&l.states, "SYN_RECV"),
+        );
+        match others(l) {
+            others if others.is_empty() => (),
+            others => numbers.push_str(&format!(", {others}")),
+        }
+        push_filled(text, "      ", &numbers, style);
+        half_open_from(text, l, style);
+    }
+}
+
+/// The peers of its half-opens.
+fn half_open_from(text: &mut String, l: &PortStates, style: Style) {
+    if l.syn_recv_peers.is_empty() {
+        return;
+    }
+    let peers = l.syn_recv_peers.iter();
+    let peers: Vec<_> = peers.map(|(addr, n)| format!("{addr} ({n})")).collect();
+    let line = format!(
+        "half-open from {}; {} SYN-ACKs retransmitted so far",
+        peers.join(", "),
+        l.synack_retransmits
+    );
+    push_filled(text, "    ", &line, style);
+}
+
+fn listeners(text: &mut String, listed: &[&PortStates], style: Style) {
     let widest = |cells: Vec<String>, least: usize, most: usize| {
         let widest = cells.iter().map(|cell| cell.chars().count()).max();
         widest.unwrap_or(0).clamp(least, most)
@@ -140,6 +193,9 @@ fn listeners(text: &mut String, listed: &[&PortStates], style: Style) {
     let wide = widest(listed.iter().map(|l| addr(l)).collect(), 8, LISTENER);
     // Where there is room, the whole name.
     let fixed = 2 + wide + 1 + 9 + 1 + 11 + 1 + 8 + 2;
+    if fixed + SHORTEST_PROCESS > style.width {
+        return narrow(text, listed, style);
+    }
     let most = style.width.saturating_sub(fixed).max(PROCESS - 8);
     let name = widest(listed.iter().map(|l| process(l)).collect(), 7, most);
     let room = style.width.saturating_sub(fixed + name + 1);
@@ -149,13 +205,7 @@ fn listeners(text: &mut String, listed: &[&PortStates], style: Style) {
     );
     let _ = writeln!(text, "{}", shortened(&head, style.width));
     for l in listed {
-        let others: Vec<_> = l
-            .states
-            .iter()
-            .filter(|(name, _)| !matches!(&***name, "ESTABLISHED" | "SYN_RECV"))
-            .map(|(name, n)| format!("{name} {n}"))
-            .collect();
-        let others = others.join(", ");
+        let others = others(l);
         let is_below = others.chars().count() > room;
         let line = format!(
             "  {:<wide$} {:>9} {:>11} {:>8}  {:<name$} {}",
@@ -170,19 +220,7 @@ fn listeners(text: &mut String, listed: &[&PortStates], style: Style) {
         if is_below {
             push_filled(text, "    ", &others, style);
         }
-        if !l.syn_recv_peers.is_empty() {
-            let peers: Vec<_> = l
-                .syn_recv_peers
-                .iter()
-                .map(|(addr, n)| format!("{addr} ({n})"))
-                .collect();
-            let line = format!(
-                "half-open from {}; {} SYN-ACKs retransmitted so far",
-                peers.join(", "),
-                l.synack_retransmits
-            );
-            push_filled(text, "    ", &line, style);
-        }
+        half_open_from(text, l, style);
     }
 }
 
@@ -269,5 +307,14 @@ mod tests {
             "{all}"
         );
         assert!(all.lines().all(|line| line.chars().count() <= 80), "{all}");
+        let narrow = text(&counted, shown, Style::plain(40));
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 40),
+            "{narrow}"
+        );
+        assert!(
+            narrow.contains("ACCEPT-Q 9/4096, ESTABLISHED 0,"),
+            "{narrow}"
+        );
     }
 }

@@ -2,10 +2,13 @@
 
 mod run;
 
-use super::{FAILED, Failure, USAGE, failure, interrupted, print, print_json, setup, view};
+use super::{
+    FAILED, Failure, USAGE, failure, interrupted, print, print_json, setup, terminal, view,
+};
 use crate::{
     cli::{FamilyArg, Format, LabArgs, did_you_mean, likeliest},
     preflight,
+    util::fill::fill,
 };
 
 pub use run::{host_error, reader_gone, run as watched};
@@ -73,13 +76,19 @@ fn list_scenarios() -> String {
         .map(|s| s.name().len())
         .max()
         .unwrap_or(0);
+    let columns = terminal::style().width;
     let line = |s: &&dyn synprobe_lab::Scenario| {
-        format!(
-            "{:<width$} {:>3} s  {}\n",
-            s.name(),
-            s.nominal_seconds(),
-            s.summary()
-        )
+        let name = format!("{:<width$} {:>3} s  ", s.name(), s.nominal_seconds());
+        // On a narrow terminal the summary stands below the name.
+        let lines = match columns < 2 * name.len() {
+            true => [
+                vec![name.trim_end().to_owned()],
+                fill("    ", "    ", s.summary(), columns),
+            ]
+            .concat(),
+            false => fill(&name, &" ".repeat(name.len()), s.summary(), columns),
+        };
+        lines.join("\n") + "\n"
     };
     synprobe_lab::all().iter().map(line).collect()
 }

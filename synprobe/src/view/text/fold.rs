@@ -73,21 +73,25 @@ impl Fold {
         (before, None)
     }
 
-    /// The sums of what waits, one row each.
+    /// The sums of what waits, one row each, in the order in which they began. One row alone keeps its details.
     pub fn sums(&mut self) -> Vec<EventRow> {
-        let kinds = mem::take(&mut self.kinds);
-        kinds
-            .into_iter()
-            .filter_map(|((.., kind), folded)| {
-                let mut row = folded.first?;
-                row.time = self.second.clone();
-                row.id = None;
-                if folded.peers.len() != 1 {
-                    row.peer = RowPeer::Several(format!("{} peers", folded.peers.len()));
-                }
-                Some(sum(row, &kind, folded.rows - EACH))
-            })
-            .collect()
+        let kinds = mem::take(&mut self.kinds).into_iter();
+        let mut waiting: Vec<_> = kinds
+            .filter_map(|((.., kind), mut folded)| Some((folded.first.take()?, kind, folded)))
+            .collect();
+        waiting.sort_by(|(a, ..), (b, ..)| a.time.cmp(&b.time));
+        let rows = waiting.into_iter().map(|(mut row, kind, folded)| {
+            row.time = self.second.clone();
+            if folded.rows == EACH + 1 {
+                return row;
+            }
+            row.id = None;
+            if folded.peers.len() != 1 {
+                row.peer = RowPeer::Several(format!("{} peers", folded.peers.len()));
+            }
+            sum(row, &kind, folded.rows - EACH)
+        });
+        rows.collect()
     }
 }
 

@@ -35,6 +35,26 @@ const PEER_COLUMNS: [(&str, usize, usize); 16] = [
     ("RECOV", 6, 140),
 ];
 
+/// Where a line is shorter, a peer has two: its address and role, and its numbers.
+const NARROW: usize = 68;
+
+/// A row of the table of peers.
+fn peer_row(columns: &[String], width: usize) -> String {
+    let mut text = String::new();
+    let is_narrow = width < NARROW;
+    let all = PEER_COLUMNS.iter().zip(columns);
+    for (n, ((_, wide, from), column)) in all.enumerate() {
+        match n {
+            _ if *from > width => (),
+            0 if is_narrow => text.push_str(column),
+            1 if is_narrow => text.push_str(&format!("  {column}\n ")),
+            0 => text.push_str(&format!("{column:<wide$}")),
+            _ => text.push_str(&format!(" {column:>wide$}")),
+        }
+    }
+    text
+}
+
 impl<W: Write> TextView<W> {
     /// A problem that no handshake shows.
     pub(super) fn problem(&mut self, p: &Problem) -> io::Result<()> {
@@ -104,18 +124,7 @@ impl<W: Write> TextView<W> {
     pub(super) fn peer(&mut self, p: &Peer) -> io::Result<()> {
         self.peers += 1;
         let width = self.style.width;
-        let shown = |columns: &[String]| -> String {
-            let mut text = String::new();
-            let all = PEER_COLUMNS.iter().zip(columns);
-            for (n, ((_, wide, from), column)) in all.enumerate() {
-                match n {
-                    _ if *from > width => (),
-                    0 => text.push_str(&format!("{column:<wide$}")),
-                    _ => text.push_str(&format!(" {column:>wide$}")),
-                }
-            }
-            text
-        };
+        let shown = |columns: &[String]| peer_row(columns, width);
         if self.peers == 1 {
             let names: Vec<String> = PEER_COLUMNS.iter().map(|c| c.0.to_owned()).collect();
             let head = format!("\n{}", shown(&names));
@@ -154,7 +163,7 @@ impl<W: Write> TextView<W> {
             _ => Colour::Red,
         };
         // A long address has a line of its own.
-        if columns[0].len() > PEER_COLUMNS[0].1 {
+        if width >= NARROW && columns[0].len() > PEER_COLUMNS[0].1 {
             let addr = std::mem::take(&mut columns[0]);
             writeln!(self.out, "{}", self.paint(colour, &addr))?;
         }
