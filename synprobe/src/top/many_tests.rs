@@ -102,3 +102,24 @@ fn a_frame_costs_what_is_visible() {
     assert!(terminal.backend().to_string().contains(&peer), "{shown}");
     println!("{MANY} rows: a frame {frame:?}, to the end {end:?}, a new state {state:?}");
 }
+
+/// The oldest alone are enough until somebody looks for others; the title has the number of all.
+#[test]
+fn all_are_asked_for_where_somebody_looks_for_them() {
+    let mut app = App::new(Look::default(), Duration::from_secs(1));
+    let mut part = observed(20 * SEC);
+    let status = Arc::make_mut(&mut part.status);
+    status.snapshot.open.truncate(500);
+    status.snapshot.open_is_part = true;
+    app.observe(part);
+    assert!(!app.needs_all_open());
+    let shown = app.text(120);
+    assert!(shown.contains(&format!("IN PROGRESS {MANY}")), "{shown}");
+    assert!(!shown.contains(" of the 100000 handshakes"), "{shown}");
+    for (keys, needs_all) in [("3", true), ("2", false), ("r", true), ("rr", false)] {
+        for key in keys.chars() {
+            app.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));
+        }
+        assert_eq!(app.needs_all_open(), needs_all, "{keys}");
+    }
+}
