@@ -80,7 +80,7 @@ impl Verdict for AsymmetricNat {
                  address that has moved)",
             );
             entry = format!(
-                "see the entry, and delete it where the peer has the other address: {}ip neighbour show {}; ",
+                "; see the entry, and delete it where the peer has the other address: {}ip neighbour show {}",
                 enter_of(&h.connection),
                 h.connection.peer_addr
             );
@@ -89,8 +89,8 @@ impl Verdict for AsymmetricNat {
             finding
                 .contra("what the peer gets cannot be seen from this host alone")
                 .remedy(format!(
-                    "see whether its SYNs come that way: {}; {entry}where a router does DNAT, it needs SNAT too, or this \
-                     host needs it as its gateway; on the peer, see from which address the SYN-ACK comes: tcpdump -ni any \
+                    "see whether its SYNs come that way: {}{entry}; where a router does DNAT, it needs SNAT too, or this host \
+                     needs it as its gateway; on the peer, see from which address the SYN-ACK comes: tcpdump -ni any \
                      'tcp and {} & tcp-syn != 0'",
                     context.show_way_back(&h.connection),
                     tcp_flags(h.connection.peer_addr)
