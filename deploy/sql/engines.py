@@ -22,17 +22,20 @@ def statements(name):
 class DuckDb:
     name = "DuckDB"
 
-    def __init__(self, path=":memory:"):
+    def __init__(self, path=":memory:", files=("duckdb.sql", "join.sql")):
         import duckdb
 
         self.db = duckdb.connect(path)
         self.db.execute("SET enable_progress_bar = false")
-        for file in ("duckdb.sql", "join.sql"):
-            for statement in statements(file):
-                self.db.execute(statement)
+        for file in files:
+            self.make(file)
         self.columns = {
             row[0]: row[1] for row in self.rows("SELECT column_name, column_type FROM (DESCRIBE lines)")
         }
+
+    def make(self, file):
+        for statement in statements(file):
+            self.db.execute(statement)
 
     def rows(self, sql):
         return self.db.execute(sql).fetchall()
@@ -40,15 +43,18 @@ class DuckDb:
     def run(self, sql):
         self.db.execute(sql)
 
-    def load(self, pattern):
-        """NDJSON files as synprobe wrote them. The node is what a shipper has added, else the file's name."""
+    def load(self, pattern, moved=None, where="true"):
+        """NDJSON files as synprobe wrote them. The node is what a shipper has added, else the file's name. `moved`:
+        what some columns get in place of what the lines have."""
         types = ", ".join(f"'{n}': '{'JSON' if n in ('host', 'filters', 'evidence') else t}'"
                           for n, t in self.columns.items())
+        replaced = ", ".join(f'{expression} AS "{name}"' for name, expression in (moved or {}).items())
         self.db.execute(
             "INSERT INTO lines BY NAME "
-            "SELECT * EXCLUDE (filename, node), coalesce(node, parse_filename(filename, true)) AS node "
+            f"SELECT * EXCLUDE (filename, node) {f'REPLACE ({replaced})' if moved else ''}, "
+            "coalesce(node, parse_filename(filename, true)) AS node "
             f"FROM read_json('{pattern}', format = 'newline_delimited', columns = {{{types}}}, filename = true, "
-            "ignore_errors = true) WHERE type IS NOT NULL AND time IS NOT NULL"
+            f"ignore_errors = true) WHERE type IS NOT NULL AND time IS NOT NULL AND {where}"
         )
 
     def load_parquet(self, file):
@@ -82,8 +88,9 @@ SETTINGS = ("join_use_nulls = 1", "least_greatest_legacy_null_behavior = 0", "da
 class ClickHouse:
     name = "ClickHouse"
 
-    def __init__(self, path=None, more_settings=""):
-        """`more_settings` are for the stages too: they do not have those of the session."""
+    def __init__(self, path=None, more_settings="", files=("clickhouse.sql", "clickhouse-join.sql"), every="10 MINUTE"):
+        """`more_settings` are for the stages too: they do not have those of the session. `every`: when they refresh
+        themselves."""
         from chdb import session
 
         self.made = None if path else tempfile.mkdtemp()
@@ -92,10 +99,15 @@ class ClickHouse:
         self.session.query("USE fleet")
         for setting in [*SETTINGS, *more_settings.split(", ")[1:]]:
             self.session.query(f"SET {setting}")
-        for file in ("clickhouse.sql", "clickhouse-join.sql"):
-            for statement in statements(file):
-                self.session.query(statement.replace(stages.SETTINGS, stages.SETTINGS + more_settings))
+        self.more_settings, self.every = more_settings, every
+        for file in files:
+            self.make(file)
         self.columns = dict(self.rows("SELECT name, type FROM system.columns WHERE database = 'fleet' AND table = 'lines'"))
+
+    def make(self, file):
+        for statement in statements(file):
+            statement = statement.replace("REFRESH EVERY 10 MINUTE", f"REFRESH EVERY {self.every}")
+            self.session.query(statement.replace(stages.SETTINGS, stages.SETTINGS + self.more_settings))
 
     def rows(self, sql):
         text = str(self.session.query(sql, "JSONCompactEachRow"))
@@ -104,16 +116,17 @@ class ClickHouse:
     def run(self, sql):
         self.session.query(sql)
 
-    def load(self, pattern):
-        """NDJSON files as synprobe wrote them. The node is what a shipper has added, else the file's name."""
+    def load(self, pattern, moved=None, where="true"):
+        """As in DuckDB."""
         types = ", ".join(f"{n} {'Nullable(String)' if n == 'node' else t}" for n, t in self.columns.items())
         names = ", ".join(n for n in self.columns if n != "node")
         types = types.replace("'", "\\'")
+        values = ", ".join((moved or {}).get(n, n) for n in self.columns if n != "node")
         for file in sorted(glob.glob(pattern)):
             self.session.query(
                 f"INSERT INTO lines (node, {names}) "
-                f"SELECT coalesce(node, replaceRegexpOne(_file, '\\\\.ndjson$', '')), {names} "
-                f"FROM file('{file}', JSONEachRow, '{types}') "
+                f"SELECT coalesce(node, replaceRegexpOne(_file, '\\\\.ndjson$', '')), {values} "
+                f"FROM file('{file}', JSONEachRow, '{types}') WHERE {where} "
                 f"SETTINGS input_format_allow_errors_num = 1000000"
             )
 
