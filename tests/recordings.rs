@@ -63,6 +63,7 @@ fn pages_fit_the_width() {
             mode: Mode::AtTheEnd,
             duration: None,
             count: None,
+            tables: None,
         };
         let opened = pipeline::Recording::open(&recording).unwrap();
         let replayed = pipeline::replay(opened, &options, &mut page).unwrap();

@@ -69,6 +69,7 @@ fn replay(file: &Path, mode: Mode, view: &mut dyn View) -> Result<pipeline::Repl
         mode,
         duration: None,
         count: None,
+        tables: None,
     };
     Ok(pipeline::replay(Recording::open(file)?, &options, view)?)
 }

@@ -1,6 +1,6 @@
 //! Files made by hand: what each join of them must say. No root needed.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::fd::AsRawFd, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -660,5 +660,33 @@ pub fn odd_files() -> Result<()> {
         "{}",
         ran.err
     );
-    Ok(())
+    pipes(client.path(), server.path())
+}
+
+/// A pipe can be read once, and a join reads twice.
+fn pipes(client: &str, server: &str) -> Result<()> {
+    let all = |ran: Ran, what: &str| {
+        ensure!(
+            ran.out.contains("10 connects in both files") && ran.err.is_empty(),
+            "{what}: {} {}",
+            ran.out,
+            ran.err
+        );
+        Ok(())
+    };
+    let stdin = fs::File::open(client)?;
+    let child = command(&["join", "-", server])?.stdin(stdin).spawn()?;
+    all(ended(child)?, "standard input")?;
+    // As `<(ssh …)` is one.
+    let mut cat = std::process::Command::new("cat")
+        .arg(client)
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let output = cat.stdout.take().context("a pipe")?;
+    let pipe = format!("/proc/{}/fd/{}", std::process::id(), output.as_raw_fd());
+    let child = command(&["join", &pipe, server])?.spawn()?;
+    let ran = ended(child);
+    drop(output);
+    cat.wait()?;
+    all(ran?, "a pipe")
 }

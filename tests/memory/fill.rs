@@ -1,24 +1,34 @@
 //! What fills the tables: half-opens, active opens that fail, and connections, each from and to addresses of its
 //! own.
 
+use std::{fs::File, path::Path};
+
+use anyhow::Result;
 use synprobe::{
     decode::Event,
     engine::{Engine, Input, RunConfig},
     filter::Selection,
     model::{Body, Detail, HalfOpenSource, Missed, Start, TcpState, Trigger, WallClock},
+    recording::{SegmentHeader, Writer, inputs::encode},
     track::TrackConfig,
     util::table_bounds::TableBounds,
     verdict::Mode,
 };
-use synprobe_ebpf::event::{AF_INET, Flow, Header, StateRecord, SynAckRecord, TRIGGER_TIMER};
+use synprobe_ebpf::event::{
+    AF_INET, ErrorRecord, Flow, Header, StateRecord, SynAckRecord, TRIGGER_TIMER, Wire,
+};
 
 const SEC: u64 = 1_000_000_000;
+/// From the monotonic to the wall clock, of recordings.
+const OFFSET_NS: i64 = 1_795_939_200_000_000_000;
 const NETNS: u32 = 4_026_531_833;
 /// Ports and processes that a stranger chooses.
 const PORTS: u32 = 3000;
 const PROCESSES: u32 = 900;
 /// Inputs that are judged together.
 const BATCH: u64 = 512;
+/// Those in progress when the run ends that are judged together.
+const LAST_BATCH: u32 = 65_536;
 
 const SYN_SENT: u8 = 2;
 const SYN_RECV: u8 = 3;
@@ -43,6 +53,9 @@ pub fn steps(bounds: &TableBounds) -> [Step; 5] {
 /// An engine, and what it said of evictions.
 pub struct FilledEngine {
     engine: Engine,
+    /// Then nothing is judged.
+    recording: Option<Writer<File>>,
+    failed: Result<()>,
     at_ns: u64,
     inputs: u64,
     next: u32,
@@ -54,7 +67,20 @@ pub struct FilledEngine {
 
 impl FilledEngine {
     pub fn new(tables: TableBounds, mode: Mode, windowed: bool) -> Self {
-        let config = RunConfig {
+        Self::of(&Self::config(tables, windowed), mode)
+    }
+
+    /// What fills the tables of its replay.
+    pub fn recorded(to: &Path) -> Result<Self> {
+        let config = Self::config(TableBounds::default(), false);
+        let header = SegmentHeader::new([1; 16], OFFSET_NS, serde_json::to_vec(&config)?);
+        let mut filled = Self::of(&config, Mode::AtOnce);
+        filled.recording = Some(Writer::new(File::create(to)?, &header)?);
+        Ok(filled)
+    }
+
+    fn config(tables: TableBounds, windowed: bool) -> RunConfig {
+        RunConfig {
             start: Start::default(),
             track: TrackConfig {
                 hz: 250,
@@ -70,9 +96,14 @@ impl FilledEngine {
             },
             sees_drops: true,
             window: windowed.then_some(std::time::Duration::from_secs(60)),
-        };
+        }
+    }
+
+    fn of(config: &RunConfig, mode: Mode) -> Self {
         Self {
-            engine: Engine::new(&config, mode, WallClock::default()),
+            engine: Engine::new(config, mode, WallClock::default()),
+            recording: None,
+            failed: Ok(()),
             at_ns: 1000 * SEC,
             inputs: 0,
             next: 0,
@@ -82,15 +113,29 @@ impl FilledEngine {
     }
 
     fn feed(&mut self, event: Event) {
-        self.engine.feed(Input::Event(event));
+        self.input(Input::Event(event));
         self.inputs += 1;
         if self.inputs.is_multiple_of(BATCH) {
             self.judge();
         }
     }
 
+    fn input(&mut self, input: Input) {
+        match &mut self.recording {
+            None => self.engine.feed(input),
+            Some(writer) => {
+                let (at_ns, mut pushed) = (self.at_ns, Ok(()));
+                let encoded = encode(&input, |frame| pushed = writer.push(at_ns, frame));
+                if let Err(error) = encoded.map_err(Into::into).and(pushed.map_err(Into::into)) {
+                    self.failed = Err(error);
+                }
+            }
+        }
+    }
+
     fn judge(&mut self) {
-        self.engine.feed(Input::BatchEnds(0));
+        let offset_ns = self.recording.as_ref().map_or(0, |_| OFFSET_NS);
+        self.input(Input::BatchEnds(offset_ns));
         for batch in self.engine.take_lines() {
             for line in &batch.lines {
                 if let Body::Lost(lost) = &line.body
@@ -104,11 +149,19 @@ impl FilledEngine {
     }
 
     /// The run is over: what was held back is told.
-    pub fn ends(&mut self) {
+    pub fn ends(&mut self) -> Result<()> {
         let at_ns = self.at_ns;
-        self.engine.feed(Input::EndOpen { at_ns, most: 0 });
-        self.engine.feed(Input::End { at_ns, produced: 0 });
+        self.input(Input::EndOpen {
+            at_ns,
+            most: LAST_BATCH,
+        });
+        let produced = self.inputs * u64::from(self.recording.is_some());
+        self.input(Input::End { at_ns, produced });
         self.judge();
+        if let Some(writer) = self.recording.take() {
+            writer.finish()?;
+        }
+        std::mem::replace(&mut self.failed, Ok(()))
     }
 
     /// The ends of the next connection. The number is in every address and port that a stranger chooses.
@@ -130,9 +183,11 @@ impl FilledEngine {
         }
     }
 
-    fn header(&self) -> Header {
+    fn header<R: Wire>(&self) -> Header {
         Header {
             ts_ns: self.at_ns,
+            kind: R::KIND,
+            len: size_of::<R>() as u16,
             ..Header::default()
         }
     }
@@ -145,7 +200,7 @@ impl FilledEngine {
         let (port, peer_port) = (self.port(), (self.next >> 3) as u16 | 1024);
         let flow = self.flow(port, peer_port);
         SynAckRecord {
-            header: self.header(),
+            header: self.header::<SynAckRecord>(),
             flow,
             req: 0xbeef_0000 + u64::from(self.next),
             sock: 0xfeed,
@@ -169,7 +224,7 @@ impl FilledEngine {
 
     fn state(&mut self, flow: Flow, sock: u64, (old, new): (u8, u8), tgid: u32) {
         let mut record = StateRecord {
-            header: self.header(),
+            header: self.header::<StateRecord>(),
             flow,
             sock,
             old,
@@ -210,6 +265,50 @@ impl FilledEngine {
             self.state(flow, sock, (SYN_SENT, CLOSE), tgid);
         }
         self.judge();
+    }
+
+    /// Connects that are refused: their verdicts are quoted wherever they are joined.
+    pub fn refused(&mut self, number: usize) {
+        for _ in 0..number {
+            let (mut flow, sock, tgid) = self.called();
+            self.state(flow, sock, (CLOSE, SYN_SENT), tgid);
+            flow.local_port = 40_000 + (self.next % 20_000) as u16;
+            self.at_ns += 1_000;
+            let error = ErrorRecord {
+                header: self.header::<ErrorRecord>(),
+                flow,
+                sock,
+                sk_err: libc::ECONNREFUSED.unsigned_abs(),
+                sk_err_soft: 0,
+                state: SYN_SENT,
+                _pad: [0; 7],
+            };
+            self.feed(Event::Error(error, TcpState::SynSent));
+            self.state(flow, sock, (SYN_SENT, CLOSE), tgid);
+        }
+        self.judge();
+    }
+
+    /// Half-opens that had to repeat their SYN-ACK, and then were connected.
+    pub fn repeated(&mut self, number: usize) {
+        for _ in 0..number {
+            let record = self.half_open();
+            self.feed(Event::SynAck(record, Trigger::Timer));
+            let sock = 0x3000_0000 + u64::from(self.next) * 8;
+            self.state(record.flow, sock, (LISTEN, SYN_RECV), 0);
+            self.state(record.flow, sock, (SYN_RECV, ESTABLISHED), 0);
+        }
+        self.judge();
+    }
+
+    /// Active opens that nobody answers while the run lasts.
+    pub fn unanswered(&mut self, number: usize) {
+        self.active_opens(number / 2);
+    }
+
+    /// Half-opens that stay so while the run lasts.
+    pub fn never_completed(&mut self, number: usize) {
+        self.half_opens(number / 2);
     }
 
     fn completed(&mut self, room: usize) {

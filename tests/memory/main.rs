@@ -3,6 +3,7 @@
 //! Each case runs in a process of its own: the memory of a process never shrinks to where it began.
 
 mod fill;
+mod join;
 
 use std::{env, process::Command};
 
@@ -32,8 +33,10 @@ fn main() {
         })
     };
     let cases = [(64, true), (64, false), (160, true)];
-    let cases = cases.map(|(mib, windowed)| case(mib, windowed));
-    libtest_mimic::run(&arguments, cases.into()).exit();
+    let mut cases: Vec<Trial> = cases.map(|(mib, windowed)| case(mib, windowed)).into();
+    cases.push(Trial::test("join-recordings", || Ok(join::recordings()?)));
+    cases.push(Trial::test("join-lines", || Ok(join::lines()?)));
+    libtest_mimic::run(&arguments, cases).exit();
 }
 
 /// Runs one case in a process of its own.
@@ -81,7 +84,7 @@ fn keeps_to(mib: u64, windowed: bool) -> Result<()> {
     }
     let most = resident("VmHWM")?.checked_sub(before).context("VmHWM")?;
     println!("{said}; at most {} MiB more than at first", most >> 20);
-    run.ends();
+    run.ends()?;
     ensure!(run.evicted > 0, "nothing was evicted, so nothing was full");
     ensure!(
         run.evicted == run.told,

@@ -239,6 +239,7 @@ pub fn replay(
         mode,
         duration: None,
         count: None,
+        tables: None,
     };
     let mut view = EveryView::new();
     let mut replayed = pipeline::replay(recording, &options, &mut view)?;

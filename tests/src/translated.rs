@@ -80,6 +80,7 @@ impl Pages {
             mode: Mode::AtTheEnd,
             duration: None,
             count: None,
+            tables: None,
         };
         let mut pages = Self::default();
         let opened = Recording::open(recording)?;

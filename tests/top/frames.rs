@@ -165,6 +165,7 @@ fn options_for(recording: &str) -> ReplayOptions {
         mode: Mode::AtOnce,
         duration: None,
         count: None,
+        tables: None,
     }
 }
 

@@ -105,6 +105,23 @@ impl TableBounds {
             listeners: share(5, 1_500),
         }
     }
+
+    /// Of each table the smaller one.
+    #[must_use]
+    pub fn at_most(self, most: Self) -> Self {
+        Self {
+            half_opens: self.half_opens.min(most.half_opens),
+            clients: self.clients.min(most.clients),
+            peers: self.peers.min(most.peers),
+            silent_peers: self.silent_peers.min(most.silent_peers),
+            judged_peers: self.judged_peers.min(most.judged_peers),
+            held: self.held.min(most.held),
+            held_of_window: self.held_of_window.min(most.held_of_window),
+            sources: self.sources.min(most.sources),
+            destinations: self.destinations.min(most.destinations),
+            listeners: self.listeners.min(most.listeners),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use super::{
 /// Handshakes whose repetitions are collected.
 const REPEATED: usize = 65_536;
 
+/// Of each so many: the kernel sends a SYN or SYN-ACK 255 times again at most.
+const REPETITIONS: usize = 255;
+
 /// Numbers of a join.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JoinCounts {
@@ -69,7 +72,10 @@ pub(super) struct Repeats(HashMap<u64, Vec<Repeat>>);
 impl Repeats {
     pub(super) fn add(&mut self, id: u64, repeat: Repeat) {
         if self.0.len() < REPEATED || self.0.contains_key(&id) {
-            self.0.entry(id).or_default().push(repeat);
+            let known = self.0.entry(id).or_default();
+            if known.len() < REPETITIONS {
+                known.push(repeat);
+            }
         }
     }
 

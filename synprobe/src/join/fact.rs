@@ -1,7 +1,7 @@
 //! What one side tells: the facts of its lines that a join needs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -163,6 +163,27 @@ pub struct SideHandshake {
     pub syn_ack_seq: Option<u32>,
     /// The retransmissions, as far as they were seen.
     pub repeats: Vec<Repeat>,
+}
+
+/// Names that many handshakes have: each is in memory once.
+#[derive(Default)]
+pub struct SharedNames(HashSet<Arc<str>>);
+
+impl SharedNames {
+    /// Names that are shared. Of more, each is a copy.
+    const MOST: usize = 4096;
+
+    /// The name, shared if it can be.
+    pub fn of(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = name.into();
+        if self.0.len() < Self::MOST {
+            self.0.insert(Arc::clone(&new));
+        }
+        new
+    }
 }
 
 /// Client's end and server's end.

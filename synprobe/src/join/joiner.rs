@@ -25,7 +25,7 @@ const WAITING: usize = 100_000;
 /// Connects without a record of the server that are judged at the end, when all destinations are known.
 const SILENT: usize = 50_000;
 /// What they may take.
-const SILENT_BYTES: usize = 32 << 20;
+const SILENT_BYTES: usize = 16 << 20;
 /// Called addresses that are kept individually.
 const DESTINATIONS: usize = 16_384;
 /// The half-open of a connect whose clock is not known may be this far from it, nanoseconds.
@@ -46,7 +46,7 @@ pub struct Joiner<'s, E> {
     refusals: Refusals<'s>,
     late_ns: i64,
     clients: WaitingTable<WaitingConnect>,
-    servers: WaitingTable<SideHandshake>,
+    servers: WaitingTable<Box<SideHandshake>>,
     silent: Vec<WaitingConnect>,
     silent_bytes: usize,
     destinations: CalledAddresses,
@@ -142,7 +142,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
                 }
                 match (side, h.role) {
                     (JoinSide::Client, Role::Client) => self.active(h),
-                    (JoinSide::Server, Role::Server) => self.passive(*h),
+                    (JoinSide::Server, Role::Server) => self.passive(h),
                     _ => (),
                 }
             }
@@ -174,10 +174,12 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             true => PairKey::SynSeq,
             false => PairKey::Ends,
         };
-        let servers = numbers
+        let mut servers: Vec<SideHandshake> = numbers
             .iter()
-            .filter_map(|n| self.servers.remove(*n))
+            .filter_map(|n| self.servers.remove(*n).map(|server| *server))
             .collect();
+        // It waits: there may be many.
+        servers.shrink_to_fit();
         let connect = WaitingConnect {
             client,
             servers,
@@ -194,7 +196,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         self.clients.insert(connect, due_ns);
     }
 
-    fn passive(&mut self, server: SideHandshake) {
+    fn passive(&mut self, server: Box<SideHandshake>) {
         let (by_seq, by_ends) = self.clients.alike(&server);
         let matching = |numbers: &[u64], key| {
             let one = |number: &&u64| {
@@ -220,7 +222,8 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             if connect.servers.is_empty() || key == PairKey::SynSeq {
                 connect.key = key;
             }
-            connect.servers.push(server);
+            connect.servers.reserve_exact(1);
+            connect.servers.push(*server);
             connect.is_complete()
         });
         if is_complete == Some(true)
@@ -263,7 +266,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         while let Some(server) = self.servers.take_due(now_ns, most) {
             self.counts.server_only += 1;
             if !server.is_clean() {
-                let pair = silent_client(server, &self.context(), &self.destinations);
+                let pair = silent_client(*server, &self.context(), &self.destinations);
                 (self.emit)(pair);
             }
         }

@@ -11,7 +11,7 @@ use super::{
     segments::{Segments, Sent},
 };
 use crate::{
-    model::{Confidence, Evidence, OpenReason},
+    model::{Confidence, Evidence, OpenReason, Outcome},
     util::format::plural,
 };
 
@@ -54,6 +54,14 @@ const GUESSES: &[&str] = &[
     "scan-fanout",
     "server-queue-full",
 ];
+
+/// Facts of an end that a pair quotes at most.
+pub const QUOTED: usize = 3;
+
+/// Whether a pair may quote the facts and the remedy of an end with this verdict.
+pub fn is_quoted(verdict: &str, outcome: Outcome) -> bool {
+    !GUESSES.contains(&verdict) || outcome == Outcome::Refused
+}
 
 /// What a join knows besides the two ends.
 pub struct JoinContext<'j> {
@@ -187,7 +195,7 @@ fn explain(
         pair.evidence.extend(
             end.evidence
                 .iter()
-                .take(3)
+                .take(QUOTED)
                 .map(|f| fact(format!("the {whose}: {f}"))),
         );
         pair.evidence.extend(reasons.into_iter().map(against));
@@ -233,7 +241,8 @@ fn without_loss(
         pair.verdict = end.verdict.clone();
         pair.confidence = end.confidence;
         pair.remedy = end.remedy.clone();
-        pair.evidence.extend(end.evidence.iter().take(3).map(fact));
+        pair.evidence
+            .extend(end.evidence.iter().take(QUOTED).map(fact));
         return;
     }
     let all_well = client.is_established() && servers.iter().any(SideHandshake::is_established);

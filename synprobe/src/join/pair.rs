@@ -130,7 +130,7 @@ impl Pair {
 #[derive(Serialize)]
 struct PairEnd<'a> {
     id: u64,
-    time: String,
+    time: UtcTime,
     mono_ns: u64,
     local_addr: std::net::IpAddr,
     local_port: Option<u16>,
@@ -155,7 +155,7 @@ impl<'a> From<&'a SideHandshake> for PairEnd<'a> {
     fn from(h: &'a SideHandshake) -> Self {
         Self {
             id: h.id,
-            time: utc(h.at_ns),
+            time: UtcTime(h.at_ns),
             mono_ns: h.mono_ns,
             local_addr: h.local_addr,
             local_port: h.local_port,
@@ -189,8 +189,66 @@ fn ends<S: Serializer>(ends: &[SideHandshake], serializer: S) -> Result<S::Ok, S
     serializer.collect_seq(ends.iter().map(PairEnd::from))
 }
 
-/// RFC 3339 with microseconds, UTC.
+/// A time, written as RFC 3339 with microseconds, UTC. Of a million pairs each has several.
+pub struct UtcTime(pub i64);
+
+impl UtcTime {
+    /// `2026-01-02T03:04:05.123456Z`; what nanoseconds since 1970 can say lies between 1677 and 2262.
+    fn text(&self) -> [u8; 27] {
+        let micros = self.0.div_euclid(1000);
+        let (second, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        let (day, second) = (second.div_euclid(86_400), second.rem_euclid(86_400));
+        // Years begin in March, so the day that some lack is the last one: Gregorian, 400 years have 146,097 days.
+        let shifted = day + 719_468;
+        let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let of_era_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
+        let march_month = (5 * of_year + 2) / 153;
+        let month = (march_month + 2) % 12 + 1;
+        let year = era * 400 + of_era_year + i64::from(month <= 2);
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut put = |at: usize, digits: usize, mut value: i64| {
+            for place in text[at..at + digits].iter_mut().rev() {
+                *place = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        };
+        put(0, 4, year);
+        put(5, 2, month);
+        put(8, 2, of_year - (153 * march_month + 2) / 5 + 1);
+        put(11, 2, second / 3600);
+        put(14, 2, second / 60 % 60);
+        put(17, 2, second % 60);
+        put(20, 6, micros);
+        text
+    }
+}
+
+impl Serialize for UtcTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.text();
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+/// The same as a text.
 pub fn utc(at_ns: i64) -> String {
-    let time = jiff::Timestamp::from_microsecond(at_ns.div_euclid(1000)).unwrap_or_default();
-    format!("{time:.6}")
+    String::from_utf8_lossy(&UtcTime(at_ns).text()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_jiff_writes_them() {
+        const DAY_NS: i64 = 86_400_000_000_000;
+        // Each day of 400 years: at its last microsecond, and at its first.
+        for day in -100_000..46_097 {
+            for at_ns in [day * DAY_NS - 1, day * DAY_NS] {
+                let time = jiff::Timestamp::from_microsecond(at_ns.div_euclid(1000)).unwrap();
+                assert_eq!(utc(at_ns), format!("{time:.6}"), "{at_ns}");
+            }
+        }
+    }
 }

@@ -17,11 +17,41 @@ use crate::{
 /// Problems that are kept individually.
 const PROBLEMS: usize = 4096;
 /// Clients of a problem that are counted individually.
-const CLIENTS: usize = 4096;
+const CLIENTS: NamedRoom = NamedRoom {
+    each: 16,
+    most: 4096,
+    of_all: 65_536,
+};
 /// Clients of a problem that are named.
 const NAMED: usize = 5;
 /// Reasons of a problem that are counted individually.
-const REASONS: usize = 64;
+const REASONS: NamedRoom = NamedRoom {
+    each: 4,
+    most: 64,
+    of_all: 8192,
+};
+
+/// How many of something are counted individually: of each problem, and of all together.
+struct NamedRoom {
+    /// A problem has room for so many.
+    each: usize,
+    /// Beyond that up to so many,
+    most: usize,
+    /// while all problems together have fewer of those than this.
+    of_all: usize,
+}
+
+impl NamedRoom {
+    /// Whether there is room for one more. `beyond`: what all have beyond their own room.
+    fn take(&self, has: usize, beyond: &mut usize) -> bool {
+        if has < self.each {
+            return true;
+        }
+        let room = has < self.most && *beyond < self.of_all;
+        *beyond += usize::from(room);
+        room
+    }
+}
 
 /// A verdict, and the server's end as the server knows it; else as the client does.
 type ProblemPlace = (String, IpAddr, u16);
@@ -50,6 +80,8 @@ struct PairGroup {
 pub struct PairProblems {
     groups: BTreeMap<ProblemPlace, PairGroup>,
     connects: HashMap<(IpAddr, u16), u64>,
+    /// Clients and reasons that are counted individually beyond what each problem has room for.
+    beyond: (usize, usize),
 }
 
 /// A client of a problem.
@@ -137,7 +169,8 @@ impl PairProblems {
         if self.groups.len() >= PROBLEMS && !self.groups.contains_key(&place) {
             return;
         }
-        self.groups.entry(place).or_default().add(pair);
+        let group = self.groups.entry(place).or_default();
+        group.add(pair, &mut self.beyond);
     }
 
     /// All problems, worst first.
@@ -157,7 +190,7 @@ impl PairProblems {
 }
 
 impl PairGroup {
-    fn add(&mut self, pair: &Pair) {
+    fn add(&mut self, pair: &Pair, (clients_beyond, reasons_beyond): &mut (usize, usize)) {
         self.pairs += 1;
         let ends = || pair.client.as_deref().into_iter().chain(&pair.server);
         self.open += u64::from(ends().any(|h| h.open_reason.is_some()));
@@ -173,7 +206,8 @@ impl PairGroup {
         }
         let client = pair.server.first().map(|s| s.peer_addr);
         if let Some(addr) = client.or(pair.client.as_ref().map(|c| c.local_addr))
-            && (self.clients.len() < CLIENTS || self.clients.contains_key(&addr))
+            && (self.clients.contains_key(&addr)
+                || CLIENTS.take(self.clients.len(), clients_beyond))
         {
             *self.clients.entry(addr).or_default() += 1;
         }
@@ -190,8 +224,10 @@ impl PairGroup {
         self.toward_server += u64::from(pair.lost.toward_server.unwrap_or(0));
         self.toward_client += u64::from(pair.lost.toward_client.unwrap_or(0));
         for reason in pair.evidence.iter().filter(|e| !has_numbers(&e.fact)) {
-            if self.reasons.len() < REASONS || self.reasons.contains_key(&reason.fact) {
-                *self.reasons.entry(reason.fact.clone()).or_default() += 1;
+            if let Some(count) = self.reasons.get_mut(&reason.fact) {
+                *count += 1;
+            } else if REASONS.take(self.reasons.len(), reasons_beyond) {
+                self.reasons.insert(reason.fact.clone(), 1);
             }
         }
     }

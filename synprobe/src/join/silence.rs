@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     connects::CalledAddresses,
     fact::SideHandshake,
-    judge::{JoinContext, NOT_ENOUGH, TOWARD_SERVER, fact, own_of_client},
+    judge::{JoinContext, NOT_ENOUGH, QUOTED, TOWARD_SERVER, fact, own_of_client},
     pair::{LostSegments, Pair, PairKey, SegmentFate, SegmentKind, Transmission},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(super) fn silent_server(
             client
                 .evidence
                 .iter()
-                .take(3)
+                .take(QUOTED)
                 .map(|f| fact(format!("the client: {f}"))),
         );
         pair.client = Some(client);

@@ -103,6 +103,12 @@ impl RoleSample {
         }
     }
 
+    /// The clocks are known: the sample is not needed any more.
+    pub fn clear_sample(&mut self) {
+        self.by_seq = BottomSample::default();
+        self.by_ends = BottomSample::default();
+    }
+
     /// Handshakes that are in both, each once.
     pub fn common(&self, other: &Self) -> Vec<(ClockSample, ClockSample)> {
         let mut both = in_both(&self.by_seq, &other.by_seq);

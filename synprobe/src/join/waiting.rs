@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    hash::{BuildHasher, RandomState},
 };
 
 use super::fact::{Ends, SideHandshake};
@@ -19,19 +20,24 @@ pub(super) trait Waits {
 }
 
 /// What the entries of a table may take: those in trouble have texts of any length.
-const BYTES: usize = 64 << 20;
+const BYTES: usize = 32 << 20;
 
-impl Waits for SideHandshake {
+impl Waits for Box<SideHandshake> {
     fn handshake(&self) -> &SideHandshake {
         self
     }
 }
 
-/// See the module.
+/// Of what is due, so many may be gone already.
+const GONE: usize = 4096;
+
+/// See the module. Entries are small, or boxed: a table that doubles has each place twice.
 pub(super) struct WaitingTable<T> {
     entries: HashMap<u64, T>,
     by_seq: HashMap<u32, Vec<u64>>,
-    by_ends: HashMap<Ends, Vec<u64>>,
+    /// By the hash of the ends, which take eight times as much. Whoever looks compares the ends themselves.
+    by_ends: HashMap<u64, Vec<u64>>,
+    hasher: RandomState,
     due: BinaryHeap<Reverse<(i64, u64)>>,
     next: u64,
     bytes: usize,
@@ -43,6 +49,7 @@ impl<T> Default for WaitingTable<T> {
             entries: HashMap::new(),
             by_seq: HashMap::new(),
             by_ends: HashMap::new(),
+            hasher: RandomState::new(),
             due: BinaryHeap::new(),
             next: 0,
             bytes: 0,
@@ -57,21 +64,27 @@ impl<T: Waits> WaitingTable<T> {
         self.next += 1;
         let h = entry.handshake();
         if let Some(seq) = h.syn_seq {
-            self.by_seq.entry(seq).or_default().push(number);
+            link(&mut self.by_seq, seq, number);
         }
         if let Some(ends) = h.ends() {
-            self.by_ends.entry(ends).or_default().push(number);
+            link(&mut self.by_ends, self.hasher.hash_one(ends), number);
         }
         self.bytes += entry.bytes();
         self.entries.insert(number, entry);
         self.due.push(Reverse((due_ns, number)));
+        if self.due.len() > 2 * self.entries.len() + GONE {
+            let entries = &self.entries;
+            self.due
+                .retain(|Reverse((_, number))| entries.contains_key(number));
+        }
         number
     }
 
-    /// Those that may be the same connect: by sequence number, and by their ends.
+    /// Those that may be the same connect: by sequence number, and by their ends or others with the same hash.
     pub(super) fn alike(&self, h: &SideHandshake) -> (&[u64], &[u64]) {
         let seq = h.syn_seq.and_then(|seq| self.by_seq.get(&seq));
-        let ends = h.ends().and_then(|ends| self.by_ends.get(&ends));
+        let hash = |ends: Ends| self.hasher.hash_one(ends);
+        let ends = h.ends().and_then(|ends| self.by_ends.get(&hash(ends)));
         (
             seq.map_or(&[], Vec::as_slice),
             ends.map_or(&[], Vec::as_slice),
@@ -99,7 +112,7 @@ impl<T: Waits> WaitingTable<T> {
             unlink(&mut self.by_seq, &seq, number);
         }
         if let Some(ends) = h.ends() {
-            unlink(&mut self.by_ends, &ends, number);
+            unlink(&mut self.by_ends, &self.hasher.hash_one(ends), number);
         }
         Some(entry)
     }
@@ -120,6 +133,12 @@ impl<T: Waits> WaitingTable<T> {
     }
 }
 
+fn link<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: K, number: u64) {
+    // Nearly always it is the only one.
+    let numbers = index.entry(key).or_insert_with(|| Vec::with_capacity(1));
+    numbers.push(number);
+}
+
 fn unlink<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) {
     if let Some(numbers) = index.get_mut(key) {
         numbers.retain(|n| *n != number);
@@ -134,9 +153,9 @@ mod tests {
     use super::*;
     use crate::model::{Confidence, Outcome, Role};
 
-    fn troubled(id: u64, fact_bytes: usize) -> SideHandshake {
+    fn troubled(id: u64, fact_bytes: usize) -> Box<SideHandshake> {
         let local = std::net::IpAddr::from([10, 0, 0, 1]);
-        SideHandshake {
+        Box::new(SideHandshake {
             id,
             role: Role::Server,
             at_ns: 0,
@@ -162,7 +181,20 @@ mod tests {
             syn_seq: Some(1),
             syn_ack_seq: None,
             repeats: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn those_that_are_gone_take_no_room() {
+        let mut table = WaitingTable::default();
+        let stays = table.insert(troubled(0, 1), 5);
+        for id in 1..100_000 {
+            let number = table.insert(troubled(id, 1), i64::MAX);
+            table.remove(number);
         }
+        assert!(table.due.len() <= GONE + 3, "{}", table.due.len());
+        assert!(table.get(stays).is_some());
+        assert_eq!(table.take_due(5, 10).map(|h| h.id), Some(0));
     }
 
     #[test]
@@ -176,8 +208,8 @@ mod tests {
             }
             assert!(table.bytes <= BYTES);
         }
-        // 64 MiB hold 63 of them.
-        assert_eq!(gone, (0..37).collect::<Vec<_>>());
+        // 32 MiB hold 31 of them.
+        assert_eq!(gone, (0..69).collect::<Vec<_>>());
         while table.take_due(i64::MAX, 0).is_some() {}
         assert_eq!(table.bytes, 0);
     }

@@ -37,6 +37,7 @@ pub(super) fn replay(
         mode: asked.mode,
         duration: asked.duration,
         count: asked.count,
+        tables: None,
     };
     let replayed = pipeline::replay(recording, &options, view).map_err(failure)?;
     if let Some(line) = &replayed.damage {

@@ -32,6 +32,8 @@ use crate::{
 
 /// Handshakes that end with the recording, and are judged together.
 const LAST_BATCH: u32 = 65_536;
+/// The same where the tables are bounded.
+const SMALL_BATCH: u32 = 2048;
 
 /// An open recording.
 pub struct Recording {
@@ -209,6 +211,9 @@ impl Replay<'_> {
             config.start.filters = self.selection.describe();
             config.track.selection = self.selection.clone();
         }
+        if let Some(most) = self.options.tables {
+            config.track.tables = config.track.tables.at_most(most);
+        }
         if let Some(observer) = &self.observer {
             config.window = Some(observer.window());
         }
@@ -241,6 +246,11 @@ impl Replay<'_> {
             input,
             Input::BatchEnds(_) | Input::End { .. } | Input::PollEnds { .. }
         );
+        if let Input::EndOpen { at_ns, .. } = input
+            && self.options.tables.is_some()
+        {
+            return self.end_open(at_ns);
+        }
         match input {
             Input::End { at_ns, .. } if self.is_narrowed || self.is_incomplete => {
                 let produced = produced(engine);
@@ -252,6 +262,23 @@ impl Replay<'_> {
             true => self.show(),
             false => Ok(()),
         }
+    }
+
+    /// Where memory is short there is no room for the lines of many.
+    fn end_open(&mut self, at_ns: u64) -> Result<(), ReplayError> {
+        let most = match self.options.tables {
+            Some(_) => SMALL_BATCH,
+            None => LAST_BATCH,
+        };
+        while let Some(engine) = &mut self.engine
+            && engine.open() > 0
+        {
+            let offset_ns = i64::try_from(engine.clock().offset_ns()).unwrap_or(0);
+            engine.feed(Input::EndOpen { at_ns, most });
+            engine.feed(Input::BatchEnds(offset_ns));
+            self.show()?;
+        }
+        Ok(())
     }
 
     fn show(&mut self) -> Result<(), ReplayError> {
@@ -302,18 +329,9 @@ impl Replay<'_> {
     /// Ends the run, if the recording did not.
     fn finish(&mut self) -> Result<(), ReplayError> {
         let at_ns = self.at_ns;
-        while let Some(engine) = &mut self.engine
-            && engine.end().is_none()
-        {
-            let offset_ns = engine.clock().offset_ns();
-            let offset_ns = i64::try_from(offset_ns).unwrap_or(0);
-            if engine.open() > 0 {
-                engine.feed(Input::EndOpen {
-                    at_ns,
-                    most: LAST_BATCH,
-                });
-                engine.feed(Input::BatchEnds(offset_ns));
-            } else {
+        if self.engine.as_ref().is_some_and(|e| e.end().is_none()) {
+            self.end_open(at_ns)?;
+            if let Some(engine) = &mut self.engine {
                 let produced = produced(engine);
                 engine.feed(Input::End { at_ns, produced });
             }

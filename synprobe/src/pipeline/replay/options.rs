@@ -9,6 +9,7 @@ use crate::{
     model::{Counted, Detail, End, RunProgress},
     pipeline::NothingInCommon,
     recording::OpenError,
+    util::table_bounds::TableBounds,
     verdict::Mode,
 };
 
@@ -27,6 +28,8 @@ pub struct ReplayOptions {
     pub duration: Option<Duration>,
     /// Ends it after this number of `handshake` lines.
     pub count: Option<u64>,
+    /// What its tables may have at most; `None`: what the recorded run's could have.
+    pub tables: Option<TableBounds>,
 }
 
 /// Why a recording cannot be replayed. Each is one line.

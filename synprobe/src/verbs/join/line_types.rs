@@ -1,6 +1,6 @@
 //! The members of JSON lines that a join needs (docs/events.md).
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use serde::Deserialize;
 
@@ -89,8 +89,9 @@ pub(super) struct ProblemLine<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct FactOfLine {
-    pub(super) fact: String,
+pub(super) struct FactOfLine<'a> {
+    #[serde(borrow)]
+    pub(super) fact: Cow<'a, str>,
     pub(super) r#for: bool,
 }
 
@@ -109,7 +110,8 @@ pub(super) struct HandshakeLine<'a> {
     #[serde(default)]
     pub(super) netns: u32,
     pub(super) pid: Option<u32>,
-    pub(super) comm: Option<Arc<str>>,
+    #[serde(borrow)]
+    pub(super) comm: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) outcome: Cow<'a, str>,
     pub(super) open_reason: Option<&'a str>,
@@ -118,13 +120,16 @@ pub(super) struct HandshakeLine<'a> {
     pub(super) retransmits: u32,
     #[serde(default)]
     pub(super) retransmits_by_peer: u32,
-    pub(super) error: Option<Arc<str>>,
-    pub(super) verdict: Option<Arc<str>>,
+    #[serde(borrow)]
+    pub(super) error: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) verdict: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) confidence: Cow<'a, str>,
-    #[serde(default)]
-    pub(super) evidence: Vec<FactOfLine>,
-    pub(super) remedy: Option<Arc<str>>,
+    #[serde(default, borrow)]
+    pub(super) evidence: Vec<FactOfLine<'a>>,
+    #[serde(borrow)]
+    pub(super) remedy: Option<Cow<'a, str>>,
     pub(super) syn_seq: Option<u32>,
     pub(super) syn_ack_seq: Option<u32>,
 }

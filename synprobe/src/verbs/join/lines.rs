@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use synprobe_engine::line_json;
 
 use super::{
     super::terminal::{columns, page_style},
@@ -86,6 +87,8 @@ pub(super) struct JoinPrinter<W> {
     shown: u64,
     troubled: u64,
     last: Option<(i64, u64)>,
+    /// The line under way, after what each begins with.
+    body: Vec<u8>,
     failed: io::Result<()>,
 }
 
@@ -98,6 +101,7 @@ impl<W: Write> JoinPrinter<W> {
             shown: 0,
             troubled: 0,
             last: None,
+            body: Vec::new(),
             failed: Ok(()),
         }
     }
@@ -162,12 +166,15 @@ impl<W: Write> JoinPrinter<W> {
         (at_ns, mono_ns): (i64, u64),
         body: &impl Serialize,
     ) -> io::Result<()> {
-        let body = crate::view::to_json(body)?;
-        let body = body.strip_prefix('{').unwrap_or(&body);
+        self.body.clear();
+        line_json::write(&mut self.body, body)?;
         let time = utc(at_ns);
-        writeln!(
+        write!(
             self.out,
-            "{{\"v\":1,\"type\":\"{kind}\",\"time\":\"{time}\",\"mono_ns\":{mono_ns},{body}"
-        )
+            "{{\"v\":1,\"type\":\"{kind}\",\"time\":\"{time}\",\"mono_ns\":{mono_ns},"
+        )?;
+        let members = self.body.strip_prefix(b"{").unwrap_or(&self.body);
+        self.out.write_all(members)?;
+        self.out.write_all(b"\n")
     }
 }

@@ -105,12 +105,16 @@ fn surveyed(source: &mut JoinSource) -> Result<SideSurvey, Failure> {
 }
 
 fn print_joined(
-    client: JoinedFile,
-    server: JoinedFile,
+    mut client: JoinedFile,
+    mut server: JoinedFile,
     format: Format,
     is_swapped: bool,
 ) -> io::Result<()> {
     let clock = clocks(&client.survey, &server.survey);
+    for survey in [&mut client.survey, &mut server.survey] {
+        survey.client.clear_sample();
+        survey.server.clear_sample();
+    }
     let out = BufWriter::with_capacity(CHUNK, io::stdout().lock());
     let mut printer = lines::JoinPrinter::new(out, format);
     let failed = |failure: Failure| io::Error::other(failure.to_string());

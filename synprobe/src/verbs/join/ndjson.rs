@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
 };
 
 use super::{
@@ -16,14 +16,19 @@ use super::{
     wall_time::wall_ns,
 };
 use crate::{
-    join::fact::{JoinFact, RefusedAt, Repeat, SideHandshake, SideStart},
+    join::{
+        fact::{JoinFact, RefusedAt, Repeat, SharedNames, SideHandshake, SideStart},
+        judge::{QUOTED, is_quoted},
+    },
     model::{Confidence, OpenReason, Outcome, Role},
 };
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
 /// Longest line that is read, bytes.
-const LONGEST: usize = 4 << 20;
+const LONGEST: u64 = 4 << 20;
+/// What is kept of a text of a handshake, bytes: synprobe's own are shorter.
+const TEXT: usize = 2048;
 /// The version of the contract.
 const VERSION: u64 = 1;
 
@@ -34,6 +39,7 @@ const PASSED_OVER: [&str; 5] = ["state", "peer", "listener", "completed", "conne
 pub(super) fn read(file: File, name: &str, sink: &mut FactSink) -> Result<ReadReport, Failure> {
     let mut input = BufReader::with_capacity(CHUNK, file);
     let (mut line, mut number, mut bad) = (Vec::new(), 0_u64, 0_u64);
+    let mut names = SharedNames::default();
     let mut last_ns = None;
     loop {
         line.clear();
@@ -46,7 +52,12 @@ pub(super) fn read(file: File, name: &str, sink: &mut FactSink) -> Result<ReadRe
         if line.trim_ascii().is_empty() {
             continue;
         }
-        match parse(&line) {
+        // As a whole: text by text it takes longer.
+        let parsed = match std::str::from_utf8(&line) {
+            Ok(line) => parse(line, &mut names),
+            Err(_) => Err(LineError::NotOne),
+        };
+        match parsed {
             Ok(Some(fact)) => {
                 last_ns = fact.at_ns().or(last_ns);
                 if !sink.push(fact) {
@@ -76,24 +87,11 @@ pub(super) fn read(file: File, name: &str, sink: &mut FactSink) -> Result<ReadRe
 
 /// The next line; one that is too long is cut off, and so cannot be read.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
-    let mut any = false;
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(any);
-        }
-        any = true;
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let part = &buffer[..end.unwrap_or(buffer.len())];
-        if line.len() < LONGEST {
-            line.extend_from_slice(part);
-        }
-        let used = part.len() + usize::from(end.is_some());
-        input.consume(used);
-        if end.is_some() {
-            return Ok(true);
-        }
+    let read = input.by_ref().take(LONGEST).read_until(b'\n', line)?;
+    if line.pop_if(|byte| *byte == b'\n').is_none() && read as u64 == LONGEST {
+        input.skip_until(b'\n')?;
     }
+    Ok(read > 0)
 }
 
 /// Why a line gives nothing.
@@ -108,13 +106,13 @@ impl From<serde_json::Error> for LineError {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
+fn parse(line: &str, names: &mut SharedNames) -> Result<Option<JoinFact>, LineError> {
     let kind = kind_of(line)?;
     Ok(Some(match &*kind {
         kind if PASSED_OVER.contains(&kind) => return Ok(None),
-        "handshake" => handshake(serde_json::from_slice(line)?)?,
+        "handshake" => handshake(serde_json::from_str(line)?, names)?,
         "retransmit" => {
-            let l: RetransmitLine<'_> = serde_json::from_slice(line)?;
+            let l: RetransmitLine<'_> = serde_json::from_str(line)?;
             if !matches!(&*l.kind, "syn" | "synack") {
                 return Ok(None);
             }
@@ -126,7 +124,7 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
             JoinFact::Repeat { id: l.id, repeat }
         }
         "start" => {
-            let l: StartLine<'_> = serde_json::from_slice(line)?;
+            let l: StartLine<'_> = serde_json::from_str(line)?;
             JoinFact::Start(Box::new(SideStart {
                 at_ns: wall_ns(&l.time).ok_or(LineError::NotOne)?,
                 hostname: l.host.hostname,
@@ -136,7 +134,7 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
             }))
         }
         "lost" => {
-            let l: LostLine<'_> = serde_json::from_slice(line)?;
+            let l: LostLine<'_> = serde_json::from_str(line)?;
             let at_ns = wall_ns(&l.time).ok_or(LineError::NotOne)?;
             let other = ["segments retransmitted", "handshakes evicted"];
             match other.iter().any(|other| l.reason.starts_with(other)) {
@@ -148,7 +146,7 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
             }
         }
         "syn_refused" => {
-            let l: RefusedLine<'_> = serde_json::from_slice(line)?;
+            let l: RefusedLine<'_> = serde_json::from_str(line)?;
             let last_ns = wall_ns(&l.time).ok_or(LineError::NotOne)?;
             let ago = i64::try_from(l.mono_ns.saturating_sub(l.since)).unwrap_or(0);
             JoinFact::Refused(Box::new(RefusedAt {
@@ -161,9 +159,9 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
                 last_ns,
             }))
         }
-        "problem" => return problem(serde_json::from_slice(line)?),
+        "problem" => return problem(serde_json::from_str(line)?),
         "end" => {
-            let l: EndLine<'_> = serde_json::from_slice(line)?;
+            let l: EndLine<'_> = serde_json::from_str(line)?;
             JoinFact::End {
                 at_ns: wall_ns(&l.time).ok_or(LineError::NotOne)?,
                 listen_drops: l.listen_drops,
@@ -171,7 +169,7 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
             }
         }
         _ => {
-            let l: Timed<'_> = serde_json::from_slice(line)?;
+            let l: Timed<'_> = serde_json::from_str(line)?;
             JoinFact::Seen {
                 at_ns: wall_ns(&l.time).ok_or(LineError::NotOne)?,
             }
@@ -180,14 +178,13 @@ fn parse(line: &[u8]) -> Result<Option<JoinFact>, LineError> {
 }
 
 /// The type of a line: as synprobe writes it, or in any order.
-fn kind_of(line: &[u8]) -> Result<Cow<'_, str>, LineError> {
-    if let Some(rest) = line.strip_prefix(b"{\"v\":1,\"type\":\"")
-        && let Some(end) = rest.iter().position(|byte| *byte == b'"')
-        && let Ok(kind) = std::str::from_utf8(&rest[..end])
+fn kind_of(line: &str) -> Result<Cow<'_, str>, LineError> {
+    if let Some(rest) = line.strip_prefix("{\"v\":1,\"type\":\"")
+        && let Some((kind, _)) = rest.split_once('"')
     {
         return Ok(Cow::Borrowed(kind));
     }
-    let kind: LineKind<'_> = serde_json::from_slice(line)?;
+    let kind: LineKind<'_> = serde_json::from_str(line)?;
     match kind.v {
         VERSION => Ok(kind.r#type),
         other => Err(LineError::Version(other)),
@@ -216,19 +213,29 @@ fn problem(l: ProblemLine<'_>) -> Result<Option<JoinFact>, LineError> {
     }))
 }
 
-fn handshake(l: HandshakeLine<'_>) -> Result<JoinFact, LineError> {
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT)]
+}
+
+fn handshake(l: HandshakeLine<'_>, names: &mut SharedNames) -> Result<JoinFact, LineError> {
     let role = match &*l.role {
         "client" => Role::Client,
         "server" => Role::Server,
         _ => return Err(LineError::NotOne),
     };
     let outcome = Outcome::ALL.into_iter().find(|o| o.name() == l.outcome);
+    let outcome = outcome.ok_or(LineError::NotOne)?;
+    let quoted = matches!(&l.verdict, Some(verdict) if is_quoted(verdict, outcome));
+    let facts = match quoted {
+        true => l.evidence.as_slice(),
+        false => &[],
+    };
     let open = [
         OpenReason::RunEnded,
         OpenReason::Evicted,
         OpenReason::EndNotSeen,
     ];
-    let facts = l.evidence.into_iter().filter(|e| e.r#for).map(|e| e.fact);
+    let mut shared = |name: Option<Cow<'_, str>>| name.map(|name| names.of(cut(&name)));
     Ok(JoinFact::Handshake(Box::new(SideHandshake {
         id: l.id,
         role,
@@ -240,8 +247,8 @@ fn handshake(l: HandshakeLine<'_>) -> Result<JoinFact, LineError> {
         peer_port: l.peer_port,
         netns: l.netns,
         pid: l.pid,
-        comm: l.comm,
-        outcome: outcome.ok_or(LineError::NotOne)?,
+        comm: shared(l.comm),
+        outcome,
         open_reason: l
             .open_reason
             .and_then(|name| open.into_iter().find(|o| o.name() == name)),
@@ -249,18 +256,23 @@ fn handshake(l: HandshakeLine<'_>) -> Result<JoinFact, LineError> {
         dwell_error_us: l.dwell_error_us,
         retransmits: l.retransmits,
         by_peer: l.retransmits_by_peer,
-        error: l.error,
+        error: shared(l.error),
         confidence: match &*l.confidence {
             "certain" => Confidence::Certain,
             "likely" => Confidence::Likely,
             _ => Confidence::Insufficient,
         },
-        evidence: match l.verdict.is_some() {
-            true => facts.collect(),
-            false => Vec::new(),
-        },
-        verdict: l.verdict,
-        remedy: l.remedy,
+        evidence: facts
+            .iter()
+            .filter(|e| e.r#for)
+            .take(QUOTED)
+            .map(|e| cut(&e.fact).to_owned())
+            .collect(),
+        verdict: shared(l.verdict),
+        remedy: l
+            .remedy
+            .filter(|_| quoted)
+            .map(|remedy| cut(&remedy).into()),
         syn_seq: l.syn_seq,
         syn_ack_seq: l.syn_ack_seq,
         repeats: Vec::new(),
@@ -272,8 +284,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_that_is_too_long_is_cut_off_and_the_next_one_is_read() {
+        let longest = usize::try_from(LONGEST).unwrap();
+        for (length, cut) in [
+            (longest - 1, longest - 1),
+            (longest, longest),
+            (3 * longest, longest),
+        ] {
+            let text = format!("{}\nnext\nlast", "x".repeat(length));
+            // The bytes come in pieces.
+            let mut input = BufReader::with_capacity(1 << 16, text.as_bytes());
+            let mut lengths = Vec::new();
+            loop {
+                let mut line = Vec::new();
+                if !read_line(&mut input, &mut line).unwrap() {
+                    break;
+                }
+                lengths.push(line.len());
+            }
+            assert_eq!(lengths, [cut, 4, 4]);
+        }
+    }
+
+    #[test]
     fn members_may_come_in_any_order_and_another_version_is_refused() {
-        let line = br#"{"type":"end","mono_ns":1,"time":"1970-01-01T00:00:01.000000Z","v":1}"#;
+        let line = r#"{"type":"end","mono_ns":1,"time":"1970-01-01T00:00:01.000000Z","v":1}"#;
+        let parse = |line: &str| super::parse(line, &mut SharedNames::default());
         let fact = parse(line).ok().flatten();
         assert_eq!(
             fact,
@@ -283,10 +319,10 @@ mod tests {
                 syn_cookies: None
             })
         );
-        let line = br#"{"v":2,"type":"end","mono_ns":1,"time":"1970-01-01T00:00:01.000000Z"}"#;
+        let line = r#"{"v":2,"type":"end","mono_ns":1,"time":"1970-01-01T00:00:01.000000Z"}"#;
         assert!(matches!(parse(line), Err(LineError::Version(2))));
         assert!(matches!(
-            parse(b"{\"v\":1,\"type\":\"end\","),
+            parse("{\"v\":1,\"type\":\"end\","),
             Err(LineError::NotOne)
         ));
     }

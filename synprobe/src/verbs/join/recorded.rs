@@ -8,15 +8,22 @@ use super::{
 };
 use crate::{
     filter::Selection,
-    join::fact::{JoinFact, RefusedAt, Repeat, SideHandshake, SideStart},
+    join::{
+        fact::{JoinFact, RefusedAt, Repeat, SharedNames, SideHandshake, SideStart},
+        judge::{QUOTED, is_quoted},
+    },
     model::{
         Body, Handshake, HandshakeLines, Line, Missed, Retransmit, RetransmitKind, Start,
         SynRefused, Trigger, WallClock,
     },
     pipeline::{self, Recording, ReplayError, ReplayOptions},
+    util::table_bounds::TableBounds,
     verdict::Mode,
     view::View,
 };
+
+/// What a replay may take, bytes, whatever the recorded run could: two of them run at once.
+const REPLAY_MEMORY: u64 = 80 << 20;
 
 /// Replays a recording into facts.
 pub(super) fn read(file: &Path, sink: &mut FactSink) -> Result<ReadReport, Failure> {
@@ -29,24 +36,29 @@ pub(super) fn read(file: &Path, sink: &mut FactSink) -> Result<ReadReport, Failu
         mode: Mode::AtOnce,
         duration: None,
         count: None,
+        tables: Some(TableBounds::within(REPLAY_MEMORY, 0)),
     };
     for address in pipeline::recorded_addresses(file).map_err(failure)? {
         sink.push(JoinFact::Address(address));
     }
-    let replayed =
-        pipeline::replay(recording, &options, &mut FactView { sink }).map_err(failure)?;
+    let mut view = FactView {
+        sink,
+        names: SharedNames::default(),
+    };
+    let replayed = pipeline::replay(recording, &options, &mut view).map_err(failure)?;
     Ok(replayed.damage)
 }
 
 /// Takes lines as facts.
 struct FactView<'s> {
     sink: &'s mut FactSink,
+    names: SharedNames,
 }
 
 impl View for FactView<'_> {
     fn show(&mut self, lines: &[Line], clock: WallClock) -> io::Result<()> {
         for line in lines {
-            if let Some(fact) = fact(line, clock)
+            if let Some(fact) = fact(line, clock, &mut self.names)
                 && !self.sink.push(fact)
             {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -60,7 +72,7 @@ impl View for FactView<'_> {
     }
 }
 
-fn fact(line: &Line, clock: WallClock) -> Option<JoinFact> {
+fn fact(line: &Line, clock: WallClock, names: &mut SharedNames) -> Option<JoinFact> {
     let wall = |mono_ns: u64| i64::try_from(clock.realtime_ns(mono_ns)).unwrap_or(i64::MAX);
     let at_ns = wall(line.mono_ns);
     Some(match &line.body {
@@ -78,7 +90,9 @@ fn fact(line: &Line, clock: WallClock) -> Option<JoinFact> {
             events: lost.events,
         },
         Body::Retransmit(r) => repeat(r, at_ns)?,
-        Body::Handshake(h) => JoinFact::Handshake(Box::new(side_handshake(h, line.mono_ns, at_ns))),
+        Body::Handshake(h) => {
+            JoinFact::Handshake(Box::new(side_handshake(h, (line.mono_ns, at_ns), names)))
+        }
         Body::SynRefused(refused) => {
             JoinFact::Refused(Box::new(refused_at(refused, wall(refused.since), at_ns)))
         }
@@ -120,9 +134,13 @@ fn refused_at(refused: &SynRefused, first_ns: i64, last_ns: i64) -> RefusedAt {
     }
 }
 
-fn side_handshake(h: &Handshake, mono_ns: u64, at_ns: i64) -> SideHandshake {
+fn side_handshake(
+    h: &Handshake,
+    (mono_ns, at_ns): (u64, i64),
+    names: &mut SharedNames,
+) -> SideHandshake {
     let c = &h.connection;
-    let troubled = h.verdict.is_some();
+    let quoted = h.verdict.is_some_and(|v| is_quoted(v.name(), h.outcome));
     SideHandshake {
         id: c.id,
         role: c.role,
@@ -141,19 +159,20 @@ fn side_handshake(h: &Handshake, mono_ns: u64, at_ns: i64) -> SideHandshake {
         dwell_error_us: h.dwell_error_us,
         retransmits: h.retransmits,
         by_peer: h.retransmits_by_peer,
-        error: h.error.as_deref().map(Into::into),
-        verdict: h.verdict.map(|v| v.name().into()),
+        error: h.error.as_deref().map(|error| names.of(error)),
+        verdict: h.verdict.map(|v| names.of(v.name())),
         confidence: h.confidence,
-        evidence: match troubled {
+        evidence: match quoted {
             true => h
                 .evidence
                 .iter()
                 .filter(|e| e.supports)
+                .take(QUOTED)
                 .map(|e| e.fact.clone())
                 .collect(),
             false => Vec::new(),
         },
-        remedy: h.remedy.as_deref().map(Into::into),
+        remedy: h.remedy.as_deref().filter(|_| quoted).map(Into::into),
         syn_seq: h.facts.syn_seq,
         syn_ack_seq: h.facts.syn_ack_seq,
         repeats: Vec::new(),

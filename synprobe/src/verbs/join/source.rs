@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
@@ -16,7 +17,9 @@ use super::{
 use crate::{join::fact::JoinFact, sys::privileges, util::format};
 
 /// Facts that are handed over at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
+/// What standard input is called in messages.
+const STDIN: &str = "standard input";
 /// Batches that wait.
 const WAITING: usize = 8;
 
@@ -26,7 +29,7 @@ pub(super) type ReadReport = Option<String>;
 /// See the module.
 pub(super) struct JoinSource {
     path: PathBuf,
-    /// Standard input, kept: it is read twice.
+    /// Standard input or another pipe, kept: it is read twice.
     spooled: Option<File>,
     is_recording: bool,
     damage: ReadReport,
@@ -87,11 +90,22 @@ impl FactSink {
 impl JoinSource {
     /// Opens a file, and finds out what it is.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let name = format::safe(&path.to_string_lossy()).into_owned();
+        let is_stdin = path == Path::new("-");
+        let name = match is_stdin {
+            true => STDIN.to_owned(),
+            false => format::safe(&path.to_string_lossy()).into_owned(),
+        };
         let fails = |error: io::Error| Failure(format!("{name}: {error}"), USAGE);
-        let spooled = match path == Path::new("-") {
-            true => Some(spool().map_err(|e| Failure(format!("standard input: {e}"), FAILED))?),
-            false => None,
+        let keeps =
+            |from: &mut dyn Read| spool(from).map_err(|e| Failure(format!("{name}: {e}"), FAILED));
+        let spooled = match is_stdin {
+            true => Some(keeps(&mut io::stdin().lock())?),
+            false => {
+                let opened = privileges::as_the_caller(|| File::open(path)).flatten();
+                let mut file = opened.map_err(fails)?;
+                let is_pipe = file.metadata().map_err(fails)?.file_type().is_fifo();
+                is_pipe.then(|| keeps(&mut file)).transpose()?
+            }
         };
         let mut source = Self {
             path: path.to_owned(),
@@ -118,9 +132,9 @@ impl JoinSource {
 
     /// As it is called in messages.
     pub(super) fn name(&self) -> String {
-        match self.spooled {
-            Some(_) => "standard input".to_owned(),
-            None => format::safe(&self.path.to_string_lossy()).into_owned(),
+        match self.path == Path::new("-") {
+            true => STDIN.to_owned(),
+            false => format::safe(&self.path.to_string_lossy()).into_owned(),
         }
     }
 
@@ -159,8 +173,9 @@ impl JoinSource {
         let read = move || {
             let report = match is_recording {
                 true if spooled => {
-                    let line = "a recording cannot come from standard input: name the file";
-                    return Err(Failure(line.to_owned(), USAGE));
+                    let line =
+                        format!("{name}: a recording cannot come from a pipe: name the file");
+                    return Err(Failure(line, USAGE));
                 }
                 true => {
                     drop(file);
@@ -183,10 +198,10 @@ impl JoinSource {
     }
 }
 
-/// Copies standard input into a file without a name.
-fn spool() -> io::Result<File> {
+/// Copies a pipe into a file without a name.
+fn spool(from: &mut dyn Read) -> io::Result<File> {
     let mut file = unnamed()?;
-    io::copy(&mut io::stdin().lock(), &mut file)?;
+    io::copy(from, &mut file)?;
     Ok(file)
 }
 

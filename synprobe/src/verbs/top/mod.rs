@@ -160,6 +160,7 @@ fn replayed(args: &TopArgs, file: &Path) -> Result<(), Failure> {
         mode: Mode::AtOnce,
         duration: None,
         count: None,
+        tables: None,
     };
     let events = ReplayedEvents::default();
     let most_open = most_open(args) as usize;
