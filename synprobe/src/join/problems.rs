@@ -313,3 +313,26 @@ impl PairGroup {
 fn has_numbers(fact: &str) -> bool {
     fact.contains(" sent, ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_has_room_whatever_the_others_took() {
+        let room = NamedRoom {
+            each: 2,
+            most: 4,
+            of_all: 3,
+        };
+        let mut beyond = 0;
+        let mut filled = |wants: usize| {
+            let mut has = 0;
+            for _ in 0..wants {
+                has += usize::from(room.take(has, &mut beyond));
+            }
+            has
+        };
+        assert_eq!([filled(9), filled(9), filled(9), filled(1)], [4, 3, 2, 1]);
+    }
+}
