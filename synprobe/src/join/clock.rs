@@ -16,6 +16,8 @@ const BLOCKS: usize = 48;
 const SHORTEST_NS: i64 = 1_000_000_000;
 /// How far a clock can drift beyond what was measured: parts per million.
 const UNKNOWN_PPM: i64 = 50;
+/// How far where no drift was measured: adjtimex(2) sets no clock faster or slower.
+const UNMEASURED_PPM: i64 = 500;
 /// Times are whole microseconds, and the kernel's own work between two readings takes some.
 const SLACK_NS: i64 = 5_000;
 
@@ -38,12 +40,31 @@ struct ClockNode {
     error_ns: i64,
 }
 
+/// How fast the server's clock gains on the client's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drift {
+    /// Nanoseconds in a nanosecond.
+    gain: f64,
+    /// It is off by so many parts per million at most.
+    error_ppm: i64,
+}
+
+impl Drift {
+    const UNKNOWN: Self = Self {
+        gain: 0.0,
+        error_ppm: UNMEASURED_PPM,
+    };
+
+    fn is_measured(self) -> bool {
+        self.error_ppm < UNMEASURED_PPM
+    }
+}
+
 /// The offset of the server's clock, over the run.
 #[derive(Clone, Debug, Default)]
 pub struct ClockModel {
     nodes: Vec<ClockNode>,
-    /// Drift, nanoseconds in a nanosecond.
-    drift: f64,
+    drift: Drift,
     began_ns: i64,
     /// Where no handshake has both bounds: the lowest upper one.
     at_most_ns: Option<i64>,
@@ -76,7 +97,7 @@ impl ClockModel {
         bounded.sort_unstable();
         let began_ns = bounded[0].0;
         let drift = drift(&bounded);
-        let detrend = |at_ns: i64| ((at_ns - began_ns) as f64 * drift) as i64;
+        let detrend = |at_ns: i64| ((at_ns - began_ns) as f64 * drift.gain) as i64;
         let mut nodes = Vec::new();
         let mut from = 0;
         while from < bounded.len() {
@@ -88,14 +109,26 @@ impl ClockModel {
                 to += 1;
             }
             let group = &bounded[from..to];
+            let narrowest = group.iter().min_by_key(|(_, l, h)| h - l);
+            let at_ns = match narrowest {
+                // It bounds the offset at its own time.
+                Some((at, ..)) if !drift.is_measured() => *at,
+                _ => group[0].0 + (group[group.len() - 1].0 - group[0].0) / 2,
+            };
             let level: Vec<(i64, i64)> = group
                 .iter()
-                .map(|(at, lowest, highest)| (lowest - detrend(*at), highest - detrend(*at)))
+                .map(|(at, lowest, highest)| {
+                    let error_ns = parts(at - at_ns, drift.error_ppm);
+                    (
+                        lowest - detrend(*at) - error_ns,
+                        highest - detrend(*at) + error_ns,
+                    )
+                })
                 .collect();
             let (lowest, highest) = most_in_common(&level);
             let offset_ns = lowest + (highest - lowest) / 2;
             nodes.push(ClockNode {
-                at_ns: group[0].0 + (group[group.len() - 1].0 - group[0].0) / 2,
+                at_ns,
                 offset_ns,
                 error_ns: (highest - lowest + 1) / 2 + apart(&level, offset_ns) + SLACK_NS,
             });
@@ -125,11 +158,15 @@ impl ClockModel {
             }
         };
         let beyond = (first.at_ns - at_ns).max(at_ns - last.at_ns).max(0);
+        let nearest = (at_ns - before.at_ns)
+            .abs()
+            .min((at_ns - after.at_ns).abs());
         let error_ns = before.error_ns.max(after.error_ns)
             + (after.offset_ns - before.offset_ns).abs() / 2
-            + beyond / 1_000_000 * UNKNOWN_PPM;
+            + parts(beyond, UNKNOWN_PPM)
+            + parts(nearest, self.drift.error_ppm);
         Some(ClockOffset {
-            offset_ns: level + ((at_ns - self.began_ns) as f64 * self.drift) as i64,
+            offset_ns: level + ((at_ns - self.began_ns) as f64 * self.drift.gain) as i64,
             error_ns,
         })
     }
@@ -147,15 +184,17 @@ impl ClockModel {
 
     /// How fast the server's clock gains on the client's, parts per million; `None` where it is not known.
     pub fn drift_ppm(&self) -> Option<f64> {
-        (self.drift != 0.0).then_some(self.drift * 1e6)
+        let is_known = self.drift.is_measured() && !self.nodes.is_empty();
+        is_known.then_some(self.drift.gain * 1e6)
     }
 }
 
 /// The median slope between blocks of samples (Theil and Sen), from the middles of the narrower intervals.
-fn drift(bounded: &[(i64, i64, i64)]) -> f64 {
+fn drift(bounded: &[(i64, i64, i64)]) -> Drift {
     let mut widths: Vec<i64> = bounded.iter().map(|(_, l, h)| h - l).collect();
     widths.sort_unstable();
-    let wide = widths[widths.len() / 2].saturating_mul(2);
+    let usual = widths[widths.len() / 2];
+    let wide = usual.saturating_mul(2);
     let narrow: Vec<(i64, i64)> = bounded
         .iter()
         .filter(|(_, lowest, highest)| highest - lowest <= wide)
@@ -172,15 +211,33 @@ fn drift(bounded: &[(i64, i64, i64)]) -> f64 {
         })
         .collect();
     let mut slopes = Vec::new();
+    let mut longest_ns = 0;
     for (i, (at, offset)) in blocks.iter().enumerate() {
         for (later, then) in &blocks[i + 1..] {
             if later - at >= SHORTEST_NS {
+                longest_ns = longest_ns.max(later - at);
                 slopes.push((then - offset) as f64 / (later - at) as f64);
             }
         }
     }
     slopes.sort_unstable_by(f64::total_cmp);
-    slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
+    // The middles of two intervals are off by half their width each.
+    let error_ppm = match longest_ns {
+        0 => UNMEASURED_PPM,
+        _ => usual.saturating_mul(1_000_000) / longest_ns,
+    };
+    match slopes.get(slopes.len() / 2) {
+        Some(gain) if error_ppm < UNMEASURED_PPM => Drift {
+            gain: *gain,
+            error_ppm,
+        },
+        _ => Drift::UNKNOWN,
+    }
+}
+
+/// So many parts per million of a time, as an amount.
+fn parts(ns: i64, ppm: i64) -> i64 {
+    ns.abs() / 1_000_000 * ppm
 }
 
 /// The interval that most of them have in common.
@@ -266,6 +323,35 @@ mod tests {
         let model = ClockModel::of(&run(6000, truth));
         for at in [0, 100_000 * MS, 300_000 * MS, 599_000 * MS] {
             assert!(error(&model, at, truth(at)) < 1_000_000);
+        }
+    }
+
+    /// Handshakes with a repeated SYN-ACK bound the offset to a second only: they tell of no drift.
+    #[test]
+    fn a_drift_that_was_not_measured_is_in_the_error() {
+        let truth = |at: i64| 5_400_000 * MS + at * 12 / 100_000;
+        let narrow = (0..10).map(|i| (i * 90 * MS, 20_000));
+        let wide = (1..6).map(|i| (i * 2_500 * MS, 500 * MS));
+        let samples = |all: Vec<(i64, i64)>| -> Vec<OffsetInterval> {
+            all.into_iter()
+                .map(|(at_ns, half)| OffsetInterval {
+                    at_ns,
+                    lowest_ns: Some(truth(at_ns) - half / 3),
+                    highest_ns: Some(truth(at_ns) + half),
+                })
+                .collect()
+        };
+        for all in [
+            narrow.clone().collect(),
+            narrow.clone().chain(wide.clone()).collect(),
+            narrow.take(2).chain(wide).collect(),
+        ] {
+            let model = ClockModel::of(&samples(all));
+            assert_eq!(model.drift_ppm(), None);
+            for at in [0, 800, 5_000, 12_500].map(|ms| ms * MS) {
+                let error = error(&model, at, truth(at));
+                assert!(error < 100_000 + at / 1000, "{at}: {error}");
+            }
         }
     }
 
