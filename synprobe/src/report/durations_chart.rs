@@ -156,7 +156,7 @@ fn log_axis(out: &mut String, first: usize, last: usize) {
         if !(0.0..=whole).contains(&at) {
             continue;
         }
-        tick(out, (percent(at, whole), y), 4.0, label);
+        tick(out, (percent(at, whole), y), 4.0, label, "");
     }
 }
 

@@ -101,14 +101,20 @@ pub(super) fn time_axis(out: &mut String, length_us: u64, y: u32) {
         "<line class=\"ax\" x1=\"0\" x2=\"100%\" y1=\"{y}\" y2=\"{y}\"/>"
     );
     let length = length_us as f64;
-    for us in ticks(length_us) {
-        tick(out, (percent(us as f64, length), y), 3.0, &tick_label(us));
+    for (n, us) in ticks(length_us).into_iter().enumerate() {
+        let class = match n % 2 {
+            0 => "",
+            // On a narrow page every other label has room.
+            _ => " class=\"wide-only\"",
+        };
+        let at = (percent(us as f64, length), y);
+        tick(out, at, 3.0, &tick_label(us), class);
     }
 }
 
 /// Draws a tick of an axis at (percent of the width, pixels), with its label. Labels within `margin` percent of an
-/// end do not leave the picture.
-pub(super) fn tick(out: &mut String, (x, y): (f64, u32), margin: f64, label: &str) {
+/// end do not leave the picture. `class`: empty, or an attribute of the label.
+pub(super) fn tick(out: &mut String, (x, y): (f64, u32), margin: f64, label: &str, class: &str) {
     let anchor = match x {
         _ if (0.0..margin).contains(&x) => "start",
         _ if x >= 100.0 - margin => "end",
@@ -117,7 +123,7 @@ pub(super) fn tick(out: &mut String, (x, y): (f64, u32), margin: f64, label: &st
     let _ = write!(
         out,
         "<line class=\"ax\" x1=\"{x}%\" x2=\"{x}%\" y1=\"{y}\" y2=\"{}\"/>\
-         <text x=\"{x}%\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
+         <text{class} x=\"{x}%\" y=\"{}\" text-anchor=\"{anchor}\">{label}</text>",
         y + 4,
         y + 17
     );
