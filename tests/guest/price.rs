@@ -13,7 +13,7 @@ use synprobe::{
     filter::{Detail, Selection},
     model::HalfOpenSource,
     probe::half_open_source::RequestedMode,
-    sys::clock::thread_cpu,
+    sys::clock::CpuTimer,
 };
 use synprobe_lab::{Lab, PORT, RawSender, SocketFamily, spoofed};
 use synprobe_tests::{
@@ -123,11 +123,11 @@ fn each(mut make: impl FnMut(u16) -> Result<()>) -> Result<u64> {
     for n in 0..TIMES / 10 {
         make(n)?;
     }
-    let began = thread_cpu();
+    let timer = CpuTimer::begin();
     for n in 0..TIMES {
         make(n)?;
     }
-    let took = thread_cpu() - began;
+    let took = timer.took();
     Ok(took.as_nanos() as u64 / u64::from(TIMES))
 }
 

@@ -31,7 +31,7 @@ pub fn add_thread_cpu(took: Duration) {
 
 /// CPU time of the calling thread (CLOCK_THREAD_CPUTIME_ID), and of those that worked for it.
 #[must_use]
-pub fn thread_cpu() -> Duration {
+pub(crate) fn thread_cpu() -> Duration {
     let mut used = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -40,6 +40,24 @@ pub fn thread_cpu() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
     // Neither part is ever negative on this clock.
     Duration::new(used.tv_sec as u64, used.tv_nsec as u32) + BY_OTHERS.get()
+}
+
+/// Measures what this thread, and those that work for it, spend of a processor.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuTimer(Duration);
+
+impl CpuTimer {
+    /// Begins now.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(thread_cpu())
+    }
+
+    /// CPU time since it began.
+    #[must_use]
+    pub fn took(self) -> Duration {
+        thread_cpu().saturating_sub(self.0)
+    }
 }
 
 /// Where in wall-clock time CLOCK_MONOTONIC stands now. To be read afresh: a step of the wall clock moves

@@ -10,7 +10,7 @@ use synprobe_ebpf::event::Flow;
 use super::{Context, fixtures::*, judgement::judge};
 use crate::{
     model::{Handshake, Outcome},
-    sys::clock::thread_cpu,
+    sys::clock::CpuTimer,
     util::addresses::mapped,
 };
 
@@ -20,11 +20,11 @@ const JUDGED: usize = 500;
 /// CPU time of judging a handshake many times: the least of a few, for a host has other work too.
 fn cost(h: &Handshake, context: &Context) -> Duration {
     let once = || {
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         for _ in 0..JUDGED {
             judge(&mut h.clone(), context);
         }
-        thread_cpu() - began
+        timer.took()
     };
     (0..5).map(|_| once()).min().unwrap()
 }

@@ -12,7 +12,7 @@ use std::{
 
 mod sweep;
 
-use crate::sys::{clock::thread_cpu, netns::pids};
+use crate::sys::{clock::CpuTimer, netns::pids};
 use sweep::{Sweep, eldest_holder};
 
 /// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
@@ -72,7 +72,7 @@ pub struct SocketOwners {
 /// What is left of the bounds of a search.
 struct SearchBudget<'s> {
     bounds: Bounds,
-    began: Duration,
+    timer: CpuTimer,
     stop: &'s dyn Fn() -> bool,
 }
 
@@ -83,7 +83,7 @@ impl<'s> SearchBudget<'s> {
     fn new(bounds: Bounds, stop: &'s dyn Fn() -> bool) -> Self {
         Self {
             bounds,
-            began: thread_cpu(),
+            timer: CpuTimer::begin(),
             stop,
         }
     }
@@ -92,7 +92,7 @@ impl<'s> SearchBudget<'s> {
     fn is_spent(&self, read: usize) -> bool {
         read >= self.bounds.max_fds
             || read.is_multiple_of(BETWEEN_LOOKS)
-                && (thread_cpu().saturating_sub(self.began) > self.bounds.max_cpu || (self.stop)())
+                && (self.timer.took() > self.bounds.max_cpu || (self.stop)())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{WatchError, run::Run, subscriber::Subscriber};
 use crate::{
     status::{RunStatus, StatusQueries, StatusRequest, StatusRequests},
-    sys::clock::{monotonic_ns, thread_cpu},
+    sys::clock::{CpuTimer, monotonic_ns},
 };
 
 /// A status may take this share of one core: it is used again for this many times the CPU time it took.
@@ -74,7 +74,7 @@ impl Run {
         // To be taken in anyway: no part of what a status costs.
         self.drain();
         // CPU time: on a busy host it must not seem expensive.
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let mut status = self.status(request.lists_all)?;
         if request.judged > 0 {
             let judged = self.core.engine.open_so_far(status.at_ns, request.judged);
@@ -85,7 +85,7 @@ impl Run {
             Some(_) => LONGEST_WATCHED,
             None => LONGEST,
         };
-        let took = thread_cpu().saturating_sub(began);
+        let took = timer.took();
         let until = Instant::now() + (took * PAUSE).min(longest);
         self.asked.last = Some((Arc::clone(&status), until));
         request.answer(status);

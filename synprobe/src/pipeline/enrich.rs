@@ -19,7 +19,7 @@ use crate::{
         drop_reasons::{Reasons, is_before_the_device, refusal},
         kallsyms::Kallsyms,
     },
-    sys::{clock::thread_cpu, cpu_share::CpuShare, netns::NetNs},
+    sys::{clock::CpuTimer, cpu_share::CpuShare, netns::NetNs},
     track::REMEMBERED_NAMES,
 };
 
@@ -143,10 +143,10 @@ impl Enricher {
     pub fn drop_elsewhere(&mut self, record: DropRecord, feed: &mut impl FnMut(Input)) {
         if self.elsewhere_due <= Instant::now() {
             // CPU time: on a busy host a look must not seem expensive.
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             self.namespace(record.flow.netns, feed);
             self.around_drop(&record, feed);
-            let took = thread_cpu().saturating_sub(began);
+            let took = timer.took();
             self.elsewhere_due = Instant::now() + took * ELSEWHERE_PAUSE;
         }
         let meaning = self.meaning(&record);
@@ -188,9 +188,9 @@ impl Enricher {
         }
         let (name, settings) = match self.naming.pause(Instant::now()).is_zero() {
             true => {
-                let began = thread_cpu();
+                let timer = CpuTimer::begin();
                 let found = self.names.namespace(inode, pid);
-                let took = thread_cpu().saturating_sub(began);
+                let took = timer.took();
                 self.naming.spent(Instant::now(), took);
                 found
             }

@@ -17,7 +17,7 @@ use crate::{
         socket_owner::{Bounds, OwnerCache},
     },
     model::{Process, Tuple, TupleHolder},
-    sys::{clock::thread_cpu, netns::NetNs},
+    sys::{clock::CpuTimer, netns::NetNs},
 };
 
 /// The same connection is not looked up again within this time.
@@ -76,7 +76,7 @@ impl Holders {
             return None;
         }
         // CPU time: on a busy host a search must not seem expensive.
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let bounds = Bounds {
             max_cpu: SEARCH,
             ..Bounds::default()
@@ -85,7 +85,7 @@ impl Holders {
         let stop = || Instant::now() > until;
         let mut found = (self.owners).find_near(&[inode], &HashSet::new(), bounds, &stop);
         let owner = found.by_inode.remove(&inode);
-        self.search_due = Some(Instant::now() + thread_cpu().saturating_sub(began) * PAUSE);
+        self.search_due = Some(Instant::now() + timer.took() * PAUSE);
         owner.map(|owner| Process {
             pid: owner.pid,
             comm: owner.comm.into(),

@@ -16,7 +16,7 @@ use crate::{
     },
     model::{ConntrackReading, HandshakeCounters, HandshakeSettings},
     sys::{
-        clock::{monotonic_ns, thread_cpu},
+        clock::{CpuTimer, monotonic_ns},
         netns::{NetNs, NetnsIndex, Whereabouts},
     },
 };
@@ -150,9 +150,9 @@ impl HostNames {
         if open.used < open.due {
             return None;
         }
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let reading = open.reader.as_ref()?.read(true).ok();
-        open.due = open.used + thread_cpu().saturating_sub(began) * CONNTRACK_PAUSE;
+        open.due = open.used + timer.took() * CONNTRACK_PAUSE;
         reading
     }
 

@@ -6,7 +6,7 @@ use super::{WatchError, run::Run};
 use crate::{
     engine::Input,
     model::Role,
-    sys::clock::{monotonic_ns, thread_cpu},
+    sys::clock::{CpuTimer, monotonic_ns},
 };
 
 /// Judging may take this share of one core: its pause is this many times the CPU time it took.
@@ -19,7 +19,7 @@ impl Run {
             return Ok(());
         }
         // CPU time: on a busy host it must not seem expensive.
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let counted_clients = match self.core.engine.is_quiet() && self.core.engine.has_trouble() {
             true => Some(self.counted_clients()?),
             false => None,
@@ -32,7 +32,7 @@ impl Run {
         if self.core.publish_judgement() {
             self.asked.forget();
         }
-        self.judge = Instant::now() + thread_cpu().saturating_sub(began) * PAUSE;
+        self.judge = Instant::now() + timer.took() * PAUSE;
         Ok(())
     }
 

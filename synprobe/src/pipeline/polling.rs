@@ -14,7 +14,7 @@ use crate::{
     model::{DestinationQuestion, PathQuestion, Role, RouteQuestion, Tuple},
     poller::{Hurry, LookUps, Poller, Report, Request, Round},
     sys::{
-        clock::{monotonic_ns, thread_cpu},
+        clock::{CpuTimer, monotonic_ns},
         netns::NetnsIndex,
     },
     track::Fates,
@@ -377,9 +377,9 @@ impl Run {
             self.feed_accept_counts()?;
         }
         // CPU time: on a busy host a round must not seem expensive.
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         self.core.feed(Input::PollEnds { at_ns });
-        let took = took + thread_cpu().saturating_sub(began);
+        let took = took + timer.took();
         self.core.end_batch();
         if rows > MANY_ROWS {
             trim_memory();

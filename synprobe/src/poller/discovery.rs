@@ -15,7 +15,7 @@ use crate::{
     },
     model::{HandshakeSettings, QueueSettings},
     sys::{
-        clock::thread_cpu,
+        clock::CpuTimer,
         fd_limit,
         netns::{self, NetNs},
     },
@@ -29,7 +29,7 @@ impl Poller {
     pub(super) fn discover(&mut self, named: &HashSet<u32>) -> (Vec<u32>, usize) {
         let first = self.discover_due.is_none();
         let due = self.discover_due.is_none_or(|at| at <= Instant::now());
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let mut found: Vec<NetNs> = self.given.drain(..).collect();
         let given: HashSet<u32> = found.iter().map(NetNs::inode).collect();
         if due {
@@ -43,7 +43,7 @@ impl Poller {
                 }
                 found.extend(discovery.namespaces);
             }
-            let pause = thread_cpu().saturating_sub(began) * PAUSE;
+            let pause = timer.took() * PAUSE;
             self.discover_due = Some(Instant::now() + pause.max(DISCOVER));
         }
         for inode in named {
@@ -76,11 +76,11 @@ impl Poller {
                 break;
             }
             let given = given.contains(&inode);
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             // On one thread, which enters the namespace once.
             let opened = netns.run(|| self.open(&netns, given));
             if !first {
-                let took = thread_cpu().saturating_sub(began);
+                let took = timer.took();
                 self.opening.spent(Instant::now(), took);
             }
             match opened.and_then(|opened| opened) {

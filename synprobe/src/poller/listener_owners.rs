@@ -16,7 +16,7 @@ use crate::{
         socket_owner::{Bounds, OwnerCache},
     },
     model::{ClientOwner, Tuple},
-    sys::clock::thread_cpu,
+    sys::clock::CpuTimer,
 };
 
 /// The search may take this share of one core: its pause is this many times its CPU time.
@@ -136,7 +136,7 @@ impl OwnerSearch {
             None => FIRST,
             Some(_) => Bounds::default(),
         };
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let mut found = self.cache.find_near(&wanted, &near, bounds, &stop);
         for inode in wanted.into_iter().take(listeners) {
             let owner = found.by_inode.remove(&inode);
@@ -169,7 +169,7 @@ impl OwnerSearch {
                 None => self.callers.push((tuple, inode)),
             }
         }
-        let took = thread_cpu().saturating_sub(began);
+        let took = timer.took();
         let all = self.listeners.values().flatten();
         let unnamed =
             all.filter(|inode| !self.known.contains_key(inode)).count() + self.callers.len();

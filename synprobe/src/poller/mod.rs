@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::{
     model::{Fate, PathQuestion, Tuple},
     sys::{
-        clock::{monotonic_ns, thread_cpu},
+        clock::{CpuTimer, monotonic_ns},
         cpu_share::CpuShare,
         netns::{NetNs, NetnsIndex},
     },
@@ -178,7 +178,7 @@ impl Poller {
 
     /// Closes namespaces that nobody else has. Where only the process is gone that showed one, it is looked for.
     fn let_go(&mut self) {
-        let began = thread_cpu();
+        let timer = CpuTimer::begin();
         let index = &self.index;
         self.watched.retain(|inode, watched| {
             if !watched.may_end() || watched.netns.whereabouts().still_there() {
@@ -193,7 +193,7 @@ impl Poller {
             !mem::replace(&mut watched.alone, true)
         });
         self.checked = Instant::now();
-        self.check_after = CHECK.max(thread_cpu().saturating_sub(began) * PAUSE);
+        self.check_after = CHECK.max(timer.took() * PAUSE);
     }
 
     /// One round. With `all` it looks at idle namespaces too.
@@ -229,9 +229,9 @@ impl Poller {
                 continue;
             }
             // CPU time, not wall time: on a busy host a dump must not seem expensive.
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             if is_quiet && takes_turns && watched_netns.is_untouched() {
-                took += thread_cpu().saturating_sub(began);
+                took += timer.took();
                 self.idle.note_untouched(inode);
                 round.idle.push(inode);
                 self.watched.insert(inode, watched_netns);
@@ -248,7 +248,7 @@ impl Poller {
                 watched_netns.read_settings();
             }
             // The first look has a bound of its own: the next round does not wait for it.
-            took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
+            took += timer.took() * u32::from(!is_new);
             let seen = match seen {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -269,9 +269,9 @@ impl Poller {
             self.owners.learn(&self.hurry);
         }
         for (inode, mut watched_netns, seen, is_new) in looked_at {
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             round.take_in(&mut watched_netns, &seen, &self.owners, is_new);
-            took += thread_cpu().saturating_sub(began) * u32::from(!is_new);
+            took += timer.took() * u32::from(!is_new);
             self.watched.insert(inode, watched_netns);
         }
         let callers = self.owners.take_callers();

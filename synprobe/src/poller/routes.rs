@@ -17,7 +17,7 @@ use crate::{
         sock_diag::Query,
     },
     model::{DestinationQuestion, Hop, PathQuestion, ReturnPath, RouteAnswer, RouteQuestion},
-    sys::clock::thread_cpu,
+    sys::clock::CpuTimer,
     util::addresses::printable,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn between_rounds(
     paths: Vec<PathQuestion>,
     routes: Vec<RouteQuestion>,
 ) -> LookUps {
-    let began = thread_cpu();
+    let timer = CpuTimer::begin();
     let (paths, later_paths): (Vec<_>, Vec<_>) = paths
         .into_iter()
         .partition(|q| watched.contains_key(&q.netns));
@@ -41,7 +41,7 @@ pub(super) fn between_rounds(
         later_routes,
         took: Duration::ZERO,
     };
-    found.took = thread_cpu().saturating_sub(began);
+    found.took = timer.took();
     found
 }
 

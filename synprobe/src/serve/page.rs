@@ -14,7 +14,7 @@ use crate::{
     lang::Lang,
     model::Counted,
     report::{LiveOutput, LiveReport},
-    sys::clock::thread_cpu,
+    sys::clock::CpuTimer,
 };
 
 /// Handshakes in progress that are judged for the page; of more, the oldest of each kind. The run does that between
@@ -75,7 +75,7 @@ impl LivePage {
         let live = Arc::clone(&self.live);
         let refresh_s = (!is_still).then_some(REFRESH_S);
         let task = tokio::task::spawn_blocking(move || {
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             // Only its copy is made while the output waits.
             let report = live
                 .lock()
@@ -83,7 +83,7 @@ impl LivePage {
                 .at(&status, refresh_s);
             (
                 report.map(|report| report.html(&Counted::default())),
-                thread_cpu().saturating_sub(began),
+                timer.took(),
             )
         });
         // It panicked, or the runtime ends; or the first line of the run has not come yet.

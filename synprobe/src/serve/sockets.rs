@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     diag::state_counts,
-    sys::{clock::thread_cpu, netns::NetNs},
+    sys::{clock::CpuTimer, netns::NetNs},
 };
 
 /// SocketCounts by the kernel's name of their state; `None`: they could not be read.
@@ -92,8 +92,8 @@ impl SocketCounts {
         let shared = Arc::clone(&self.shared);
         let reading = tokio::task::spawn_blocking(move || {
             // CPU time: on a busy host a reading must not seem expensive.
-            let began = thread_cpu();
-            (count(), thread_cpu().saturating_sub(began))
+            let timer = CpuTimer::begin();
+            (count(), timer.took())
         });
         tokio::spawn(async move {
             let done = reading.await;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{NetNs, scan};
-use crate::sys::{clock::thread_cpu, cpu_share::CpuShare};
+use crate::sys::{clock::CpuTimer, cpu_share::CpuShare};
 
 /// In the long run walks take one part in this many of a core.
 const SHARE: u32 = 200;
@@ -145,7 +145,7 @@ impl NetnsIndex {
         loop {
             let pause = self.known().walks.pause(Instant::now());
             thread::sleep(pause);
-            let began = thread_cpu();
+            let timer = CpuTimer::begin();
             let wanted = {
                 let mut known = self.known();
                 known.stale = false;
@@ -159,7 +159,7 @@ impl NetnsIndex {
             } else {
                 HashMap::new()
             };
-            let took = thread_cpu().saturating_sub(began);
+            let took = timer.took();
             let mut known = self.known();
             (known.paths, known.held) = (paths, held);
             known.walks.0.spent(Instant::now(), took);
