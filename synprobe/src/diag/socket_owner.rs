@@ -3,6 +3,7 @@
 //! each; a search that was cut short goes on with the next look-up. A command that ends anyway reads all.
 
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     ffi::CStr,
     fs,
@@ -13,7 +14,7 @@ use std::{
 mod sweep;
 
 use crate::sys::{clock::CpuTimer, netns::pids};
-use sweep::{Sweep, eldest_holder};
+use sweep::{Sweep, eldest_holder, parent_comes_later};
 
 /// How long "no process has it" is cached. Sockets of the kernel itself (NFS, iSCSI) never have an owner,
 /// and would otherwise cost a whole scan each time.
@@ -229,6 +230,7 @@ impl OwnerCache {
                 }
             };
             let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+            let climbs = OnceCell::new();
             // Descriptors come in ascending order.
             for fd in entries
                 .flatten()
@@ -246,9 +248,11 @@ impl OwnerCache {
                 let Some(inode) = link_inode(pid, fd).filter(|inode| wanted.contains(inode)) else {
                     continue;
                 };
-                let (pid, fd) = match sweep.is_ascending() {
-                    true => (pid, fd),
-                    false => eldest_holder(pid, fd, inode),
+                let climbs =
+                    *climbs.get_or_init(|| !sweep.is_ascending() || parent_comes_later(pid));
+                let (pid, fd) = match climbs {
+                    true => eldest_holder(pid, fd, inode),
+                    false => (pid, fd),
                 };
                 // No name: the process has ended. Another may hold the socket too.
                 let Some(comm) = comm(pid) else { break };

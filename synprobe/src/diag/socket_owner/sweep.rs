@@ -118,6 +118,11 @@ pub(super) fn eldest_holder(pid: u32, fd: u32, inode: u32) -> (u32, u32) {
     eldest
 }
 
+/// Whether its parent comes after it in ascending order: pids begin anew at `pid_max`.
+pub(super) fn parent_comes_later(pid: u32) -> bool {
+    parent_of(pid).is_some_and(|parent| parent > pid)
+}
+
 /// The descriptor by which a process holds a socket; an inherited one has mostly kept its number.
 fn held_as(pid: u32, fd: u32, inode: u32) -> Option<u32> {
     if link_inode(pid, fd) == Some(inode) {
