@@ -1,6 +1,11 @@
 //! Files made by hand: what each join of them must say. No root needed.
 
-use std::{fs, os::fd::AsRawFd, path::PathBuf};
+use std::{
+    fs,
+    os::fd::AsRawFd,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -25,8 +30,11 @@ impl Drop for Made {
 
 impl Made {
     pub fn of(name: &str, content: &str) -> Result<Self> {
-        let path =
-            std::env::temp_dir().join(format!("synprobe-join-{}-{name}", std::process::id()));
+        // Both families of a test run at once.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("synprobe-join-{}-{number}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::write(&path, content)?;
         Ok(Self(path))
     }
