@@ -187,9 +187,10 @@ impl ProblemGroups {
         let mut groups: Vec<(&ProblemKey, &Group)> = self.groups.iter().collect();
         groups.sort_by_key(|(key, _)| key.order());
         let joined = without_caller(&groups);
+        let in_another: HashSet<&ProblemKey> = joined.values().collect();
         let problems: Vec<Found> = groups
             .into_iter()
-            .filter(|(key, _)| !joined.values().any(|unknown| unknown == *key))
+            .filter(|(key, _)| !in_another.contains(key))
             .map(|(key, group)| {
                 let unknown = joined.get(key);
                 let group = match unknown.and_then(|unknown| self.groups.get(unknown)) {
