@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::explained::ExplainedClients;
@@ -201,6 +201,14 @@ fn is_answer(d: &DroppedPacket) -> bool {
     is_answer && d.incoming && is_refused(d)
 }
 
+/// The end that called, and the one that has the port that was called, as far as that is known.
+fn ends(d: &DroppedPacket) -> (SocketAddr, SocketAddr) {
+    match d.packet {
+        Packet::SynAck => (d.to, d.from),
+        _ => (d.from, d.to),
+    }
+}
+
 /// SYN-ACKs and ACKs that came in, that this host was to forward and dropped. `explained`: those whose handshake has a
 /// problem.
 pub(super) fn forwarded_answers(explained: &ExplainedClients, context: &Context) -> Vec<Found> {
@@ -209,13 +217,8 @@ pub(super) fn forwarded_answers(explained: &ExplainedClients, context: &Context)
     let dropped = context.dropped_packets();
     for d in dropped.filter(|d| is_answer(d) && !explained.has(d)) {
         if let Some(forward) = context.forward(d) {
-            // The end that has the port that was called, as far as that is known.
-            let end = if d.packet == Packet::SynAck {
-                d.from
-            } else {
-                d.to
-            };
-            let door = (d.netns, &*d.words, d.packet, end.ip(), end.port());
+            let (_, called) = ends(d);
+            let door = (d.netns, &*d.words, d.packet, called.ip(), called.port());
             doors.entry(door).or_default().push((d, forward));
         }
     }
@@ -225,12 +228,8 @@ pub(super) fn forwarded_answers(explained: &ExplainedClients, context: &Context)
         let count: u64 = drops.iter().map(|d| d.count).sum();
         let mut peers = PeerCounts::default();
         for d in &drops {
-            let peer = if d.packet == Packet::SynAck {
-                d.to
-            } else {
-                d.from
-            };
-            peers.add(peer.ip(), 1, usize::MAX);
+            let (caller, _) = ends(d);
+            peers.add(caller.ip(), 1, usize::MAX);
         }
         // The end that was called names it: the connections have it in common.
         let called = Forward {
