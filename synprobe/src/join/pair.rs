@@ -193,33 +193,24 @@ fn ends<S: Serializer>(ends: &[SideHandshake], serializer: S) -> Result<S::Ok, S
 pub struct UtcTime(pub i64);
 
 impl UtcTime {
-    /// `2026-01-02T03:04:05.123456Z`; what nanoseconds since 1970 can say lies between 1677 and 2262.
+    /// `2026-01-02T03:04:05.123456Z`. Nanoseconds since 1970 in 64 bits reach from 1677 to 2262.
     fn text(&self) -> [u8; 27] {
-        let micros = self.0.div_euclid(1000);
-        let (second, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-        let (day, second) = (second.div_euclid(86_400), second.rem_euclid(86_400));
-        // Years begin in March, so the day that some lack is the last one: Gregorian, 400 years have 146,097 days.
-        let shifted = day + 719_468;
-        let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-        let of_era_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
-        let march_month = (5 * of_year + 2) / 153;
-        let month = (march_month + 2) % 12 + 1;
-        let year = era * 400 + of_era_year + i64::from(month <= 2);
+        let time = jiff::Timestamp::from_microsecond(self.0.div_euclid(1000)).unwrap_or_default();
+        let time = jiff::tz::Offset::UTC.to_datetime(time);
         let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let mut put = |at: usize, digits: usize, mut value: i64| {
+        let mut put = |at: usize, digits: usize, mut value: i32| {
             for place in text[at..at + digits].iter_mut().rev() {
                 *place = b'0' + (value % 10) as u8;
                 value /= 10;
             }
         };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, of_year - (153 * march_month + 2) / 5 + 1);
-        put(11, 2, second / 3600);
-        put(14, 2, second / 60 % 60);
-        put(17, 2, second % 60);
-        put(20, 6, micros);
+        put(0, 4, time.year().into());
+        put(5, 2, time.month().into());
+        put(8, 2, time.day().into());
+        put(11, 2, time.hour().into());
+        put(14, 2, time.minute().into());
+        put(17, 2, time.second().into());
+        put(20, 6, time.subsec_nanosecond() / 1000);
         text
     }
 }
