@@ -41,20 +41,25 @@ struct ClockNode {
 }
 
 /// How fast the server's clock gains on the client's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Drift {
     /// Nanoseconds in a nanosecond.
     gain: f64,
-    /// It is off by so many parts per million at most.
+    /// The error of `gain` at most, parts per million.
     error_ppm: i64,
 }
 
-impl Drift {
-    const UNKNOWN: Self = Self {
-        gain: 0.0,
-        error_ppm: UNMEASURED_PPM,
-    };
+impl Default for Drift {
+    /// Nothing is known of it.
+    fn default() -> Self {
+        Self {
+            gain: 0.0,
+            error_ppm: UNMEASURED_PPM,
+        }
+    }
+}
 
+impl Drift {
     fn is_measured(self) -> bool {
         self.error_ppm < UNMEASURED_PPM
     }
@@ -184,8 +189,8 @@ impl ClockModel {
 
     /// How fast the server's clock gains on the client's, parts per million; `None` where it is not known.
     pub fn drift_ppm(&self) -> Option<f64> {
-        let is_known = self.drift.is_measured() && !self.nodes.is_empty();
-        is_known.then_some(self.drift.gain * 1e6)
+        let drift = self.drift;
+        drift.is_measured().then_some(drift.gain * 1e6)
     }
 }
 
@@ -231,11 +236,11 @@ fn drift(bounded: &[(i64, i64, i64)]) -> Drift {
             gain: *gain,
             error_ppm,
         },
-        _ => Drift::UNKNOWN,
+        _ => Drift::default(),
     }
 }
 
-/// So many parts per million of a time, as an amount.
+/// `ppm` parts per million of a time; never negative.
 fn parts(ns: i64, ppm: i64) -> i64 {
     ns.abs() / 1_000_000 * ppm
 }

@@ -14,7 +14,7 @@ use super::{
 /// Handshakes whose repetitions are collected.
 const REPEATED: usize = 65_536;
 
-/// Of each so many: the kernel sends a SYN or SYN-ACK 255 times again at most.
+/// Repetitions that are kept of each: the kernel retransmits a SYN or SYN-ACK 255 times at most.
 const REPETITIONS: usize = 255;
 
 /// Numbers of a join.

@@ -33,11 +33,11 @@ const REASONS: NamedRoom = NamedRoom {
 
 /// How many of something are counted individually: of each problem, and of all together.
 struct NamedRoom {
-    /// A problem has room for so many.
+    /// Room of each problem.
     each: usize,
-    /// Beyond that up to so many,
+    /// A problem may have this many, where all problems together
     most: usize,
-    /// while all problems together have fewer of those than this.
+    /// have less than this beyond the room of each.
     of_all: usize,
 }
 

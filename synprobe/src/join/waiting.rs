@@ -28,7 +28,7 @@ impl Waits for Box<SideHandshake> {
     }
 }
 
-/// Of what is due, so many may be gone already.
+/// Removed entries that the list of due ones may still have, beside one for each that waits.
 const GONE: usize = 4096;
 
 /// See the module. Entries are small, or boxed: a table that doubles has each place twice.
