@@ -90,15 +90,11 @@ impl FactSink {
 impl JoinSource {
     /// Opens a file, and finds out what it is.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let is_stdin = path == Path::new("-");
-        let name = match is_stdin {
-            true => STDIN.to_owned(),
-            false => format::safe(&path.to_string_lossy()).into_owned(),
-        };
+        let name = name_of(path);
         let fails = |error: io::Error| Failure(format!("{name}: {error}"), USAGE);
         let keeps =
             |from: &mut dyn Read| spool(from).map_err(|e| Failure(format!("{name}: {e}"), FAILED));
-        let spooled = match is_stdin {
+        let spooled = match is_stdin(path) {
             true => Some(keeps(&mut io::stdin().lock())?),
             false => {
                 let opened = privileges::as_the_caller(|| File::open(path)).flatten();
@@ -132,10 +128,7 @@ impl JoinSource {
 
     /// As it is called in messages.
     pub(super) fn name(&self) -> String {
-        match self.path == Path::new("-") {
-            true => STDIN.to_owned(),
-            false => format::safe(&self.path.to_string_lossy()).into_owned(),
-        }
+        name_of(&self.path)
     }
 
     pub(super) fn damage(&self) -> Option<&str> {
@@ -195,6 +188,17 @@ impl JoinSource {
             batch: Vec::new().into_iter(),
         };
         Ok((stream, SourceText(thread)))
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn name_of(path: &Path) -> String {
+    match is_stdin(path) {
+        true => STDIN.to_owned(),
+        false => format::safe(&path.to_string_lossy()).into_owned(),
     }
 }
 
