@@ -12,6 +12,14 @@ use crate::{
     util::table_bounds::{LEAST_MEMORY, TableBounds, largest_ring, least_memory},
 };
 
+/// Another remedy than to raise a limit, of which `beside` is not for `--max-memory`: what fits, where that is enough.
+fn or_give_less(limit: u64, beside: u64) -> String {
+    match limit.saturating_sub(beside) >> 20 {
+        fits if fits >= LEAST_MEMORY >> 20 => format!(", or give --max-memory {fits}M"),
+        _ => String::new(),
+    }
+}
+
 /// What a run needs of the address space beside `--max-memory`: stacks of threads, the ring's second mapping.
 const ADDRESSES: u64 = 64 << 20;
 
@@ -19,11 +27,7 @@ const ADDRESSES: u64 = 64 << 20;
 fn warn_of_address_space(limit: Option<u64>, max_memory: u64) -> Option<String> {
     let limit = limit.filter(|limit| *limit < max_memory + ADDRESSES)?;
     let needed = (max_memory + ADDRESSES) >> 10;
-    let fits = (limit >> 20).saturating_sub(ADDRESSES >> 20);
-    let less = match fits >= LEAST_MEMORY >> 20 {
-        true => format!(", or give --max-memory {fits}M"),
-        false => String::new(),
-    };
+    let less = or_give_less(limit, ADDRESSES);
     Some(format!(
         "the limit of the address space ({} KiB) is too small for --max-memory {}M: a run that fills its tables is ended \
          by it; raise it (ulimit -v {needed}){less}",
@@ -39,11 +43,7 @@ const OF_KERNEL: u64 = 16 << 20;
 fn warn_of_cgroup(limit: Option<u64>, max_memory: u64) -> Option<String> {
     let limit = limit.filter(|limit| *limit < max_memory + OF_KERNEL)?;
     let needed = (max_memory + OF_KERNEL) >> 20;
-    let fits = (limit >> 20).saturating_sub(OF_KERNEL >> 20);
-    let less = match fits >= LEAST_MEMORY >> 20 {
-        true => format!(", or give --max-memory {fits}M"),
-        false => String::new(),
-    };
+    let less = or_give_less(limit, OF_KERNEL);
     Some(format!(
         "the memory limit of the cgroup ({} MiB) is too small for --max-memory {}M: the kernel ends a run that fills its \
          tables; raise it to {needed} MiB (MemoryMax= of a unit, limits.memory of a pod){less}",
