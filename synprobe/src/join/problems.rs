@@ -33,11 +33,11 @@ const REASONS: NamedRoom = NamedRoom {
 
 /// How many of something are counted individually: of each problem, and of all together.
 struct NamedRoom {
-    /// Room of each problem.
+    /// Room that each problem has, whatever others took.
     each: usize,
-    /// A problem may have this many, where all problems together
+    /// What a problem may have at most.
     most: usize,
-    /// have less than this beyond the room of each.
+    /// What all problems together may have beyond the room of each.
     of_all: usize,
 }
 
