@@ -37,7 +37,7 @@ struct PeerPath {
     at_ns: u64,
     /// The last SYN when the way back was asked for; `None`: it is to be asked for.
     asked_ns: Option<u64>,
-    /// The answer, and the last SYN when it was asked for.
+    /// The answer, and the last SYN when it came. A replay does not ask, so the time of the question does not count.
     back: Option<(ReturnPath, u64)>,
 }
 
@@ -113,7 +113,7 @@ impl Paths {
 
     pub(super) fn found(&mut self, wanted: &PathQuestion, path: ReturnPath) {
         if let Some(way) = self.0.get_mut(&(wanted.netns, wanted.peer)) {
-            way.back = Some((path, way.asked_ns.unwrap_or(way.at_ns)));
+            way.back = Some((path, way.at_ns));
         }
     }
 
@@ -172,5 +172,51 @@ impl Paths {
             Mac(to),
             back.interface
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+    const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    /// A SYN 0 s and 11 s after the first, the answer to the first question after both.
+    fn late_answer(asks: bool) -> Option<String> {
+        let mut paths = Paths::default();
+        let syn = |at_s: u64, paths: &mut Paths| {
+            paths.note_syn_path(1, PEER, LOCAL, (2, [1; 6]), at_s * 1_000_000_000);
+        };
+        syn(0, &mut paths);
+        if asks {
+            assert_eq!(paths.wanted().len(), 1);
+        }
+        syn(FRESH_S + 1, &mut paths);
+        let wanted = PathQuestion {
+            netns: 1,
+            peer: PEER,
+            local: LOCAL,
+        };
+        let back = ReturnPath {
+            ifindex: 3,
+            interface: "eth1".into(),
+            gateway: None,
+            mac: None,
+        };
+        paths.found(&wanted, back);
+        syn(2 * FRESH_S + 1, &mut paths);
+        paths.asymmetric(1, PEER, None)
+    }
+
+    #[test]
+    fn a_replay_which_asks_nothing_says_the_same_age() {
+        let said = late_answer(true);
+        assert!(
+            said.as_ref()
+                .is_some_and(|said| said.ends_with("10 s before its last SYN")),
+            "{said:?}"
+        );
+        assert_eq!(said, late_answer(false));
     }
 }
