@@ -1,6 +1,6 @@
 //! Loads and attaches the eBPF object.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{io, os::fd::AsFd, time::Instant};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -21,7 +21,7 @@ use super::{
     half_open_source::{ACCEPT, Decision, HookProgram},
     hooks::{Chosen, DROPS, DROPS_WITH_RECEIVER, Hook, STAND_IN, STATES},
     info::runs_and_misses,
-    kallsyms,
+    kallsyms::Places,
     object::Object,
     per_cpu::PerCpuSlots,
 };
@@ -351,20 +351,22 @@ fn give_back_memory() {
 /// The address ranges of [`REFUSING_FUNCTIONS`]; 0 where the kernel does not have one, or hides addresses.
 fn refusing_functions() -> [u64; REFUSING_WORDS] {
     let mut words = [0; REFUSING_WORDS];
-    let each = REFUSING_WORDS / REFUSING_FUNCTIONS.len();
-    match kallsyms::places_with_modules(&REFUSING_FUNCTIONS) {
-        Ok(found) => {
-            for (of_one, words) in found.iter().zip(words.chunks_mut(each)) {
-                for ((begin, end), words) in of_one.iter().zip(words.chunks_mut(2)) {
-                    words.copy_from_slice(&[*begin, *end]);
-                }
-            }
-        }
-        Err(error) => {
-            log::info!("/proc/kallsyms: {error}: some drops without a reason are not seen")
-        }
+    if let Err(error) = find_refusing_functions(&mut words) {
+        log::info!("/proc/kallsyms: {error}: some drops without a reason are not seen");
     }
     words
+}
+
+fn find_refusing_functions(words: &mut [u64; REFUSING_WORDS]) -> io::Result<()> {
+    let places = Places::of_kernel()?;
+    let each = REFUSING_WORDS / REFUSING_FUNCTIONS.len();
+    for (name, words) in REFUSING_FUNCTIONS.iter().zip(words.chunks_mut(each)) {
+        let ranges = places.ranges_with_module(name)?;
+        for ((begin, end), words) in ranges.iter().zip(words.chunks_mut(2)) {
+            words.copy_from_slice(&[*begin, *end]);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use synprobe_ebpf::config::{
     RANGES_EACH,
 };
 
-use crate::probe::kallsyms;
+use crate::probe::kallsyms::Places;
 
 /// The words of the `EXACT` global: see the `EXACT_*` indices of [`synprobe_ebpf::config`].
 #[derive(Clone, Copy, Debug)]
@@ -21,24 +21,21 @@ impl KernelParams {
     /// With the addresses of the kernel's functions; 0 where the kernel hides them.
     pub(super) fn of_kernel() -> Self {
         let mut params = Self::default();
-        // One pass: the list is long.
-        match kallsyms::places(&[&ENDING_FUNCTIONS[..], &[DROP_FUNCTION]].concat()) {
-            Ok(mut all) => {
-                let begin = |ranges: Option<&Vec<(u64, u64)>>| {
-                    let first = ranges.and_then(|ranges| ranges.first());
-                    first.map_or(0, |(begin, _)| *begin)
-                };
-                params.0[EXACT_DROP_FUNCTION] = begin(all.pop().as_ref());
-                for (at, ranges) in all.iter().enumerate() {
-                    for (n, (begin, end)) in ranges.iter().take(RANGES_EACH).enumerate() {
-                        let word = EXACT_RANGES + (at * RANGES_EACH + n) * 2;
-                        (params.0[word], params.0[word + 1]) = (*begin, *end);
-                    }
-                }
-                params.0[EXACT_HANDLER] = begin(all.last());
-            }
+        let places = match Places::of_kernel() {
+            Ok(places) => places,
             Err(error) => {
-                log::info!("/proc/kallsyms: {error}: what ended a half-open is not known")
+                log::info!("/proc/kallsyms: {error}: what ended a half-open is not known");
+                return params;
+            }
+        };
+        let begin = |name| places.ranges(name).first().map_or(0, |(begin, _)| *begin);
+        params.0[EXACT_DROP_FUNCTION] = begin(DROP_FUNCTION);
+        let [.., handler] = ENDING_FUNCTIONS;
+        params.0[EXACT_HANDLER] = begin(handler);
+        for (at, name) in ENDING_FUNCTIONS.iter().enumerate() {
+            for (n, (begin, end)) in places.ranges(name).iter().take(RANGES_EACH).enumerate() {
+                let word = EXACT_RANGES + (at * RANGES_EACH + n) * 2;
+                (params.0[word], params.0[word + 1]) = (*begin, *end);
             }
         }
         params

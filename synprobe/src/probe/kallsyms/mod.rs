@@ -1,5 +1,7 @@
 //! The kernel's names for its addresses, from `/proc/kallsyms`.
 
+mod places;
+
 use std::{
     cell::RefCell,
     fs::File,
@@ -8,14 +10,18 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+pub use places::Places;
+
 /// The kernel's symbols, including those of modules and BPF programs.
 const KALLSYMS: &str = "/proc/kallsyms";
+/// Digits of an address (`%px` of 64 bits).
+const DIGITS: usize = 16;
 /// Longer than any function, bytes. An address farther above a symbol is in no known function.
 const LONGEST: u64 = 1 << 20;
 
 /// Functions are kept so far around an address that is asked for, bytes: all of them together take thirteen megabytes
-/// while they are read, and five then. Each reading takes 50 ms of CPU time, and the networking code is within three
-/// megabytes.
+/// while they are read, and five then. Each reading takes 40 ms of CPU time, nearly all of it the kernel's, and the
+/// networking code is within three megabytes.
 const AROUND: u64 = 2 << 20;
 /// Areas that are kept.
 const AREAS: usize = 16;
@@ -110,108 +116,6 @@ impl io::Read for FromStart<'_> {
     }
 }
 
-/// Address ranges of functions by name: first the function, then the parts that the compiler has split
-/// from it (`.cold`). Empty for a function that does not exist, and for all if the kernel hides
-/// addresses.
-///
-/// # Errors
-/// Those of reading the list.
-pub fn places(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
-    places_in(io::BufReader::new(File::open(KALLSYMS)?), names)
-}
-
-/// The same, with functions of modules: those that the kernel itself does not have are looked for there.
-///
-/// # Errors
-/// Those of reading the list.
-pub fn places_with_modules(names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
-    let list = || File::open(KALLSYMS).map(io::BufReader::new);
-    let mut found = places_in(list()?, names)?;
-    let missing = |found: &[Vec<(u64, u64)>]| found.iter().any(Vec::is_empty);
-    if missing(&found) {
-        let of_modules = places_of_modules(list()?, names)?;
-        for (own, of_module) in found.iter_mut().zip(of_modules) {
-            if own.is_empty() {
-                *own = of_module;
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A module's symbols are in no order: a function ends where the next higher symbol begins.
-fn places_of_modules(list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
-    let mut addresses = Vec::new();
-    let mut begins = vec![Vec::new(); names.len()];
-    for line in list.lines() {
-        let line = line?;
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(address), Some("t" | "T"), Some(name), Some(_module)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let Ok(address @ 1..) = u64::from_str_radix(address, 16) else {
-            continue;
-        };
-        addresses.push(address);
-        let plain = name.split('.').next().unwrap_or(name);
-        if let Some(which) = names.iter().position(|wanted| *wanted == plain) {
-            begins[which].push(address);
-        }
-    }
-    addresses.sort_unstable();
-    let ends = |begin: &u64| {
-        let next = addresses.partition_point(|address| address <= begin);
-        let end = addresses.get(next).copied().unwrap_or(begin + LONGEST);
-        (*begin, end.min(begin + LONGEST))
-    };
-    Ok(begins
-        .iter()
-        .map(|of_one| of_one.iter().map(ends).collect())
-        .collect())
-}
-
-fn places_in(mut list: impl BufRead, names: &[&str]) -> io::Result<Vec<Vec<(u64, u64)>>> {
-    let mut found = vec![Vec::<(u64, u64)>::new(); names.len()];
-    // The kernel's own symbols come first, by address: a function ends where the next symbol begins.
-    let mut last: Option<(u64, usize)> = None;
-    let mut line = Vec::new();
-    // Every start reads a hundred thousand lines: other lines are not parsed.
-    while list.read_until(b'\n', &mut line)? > 0 {
-        let text = line.trim_ascii_end();
-        let kind = text.iter().position(|byte| *byte == b' ').unwrap_or(0);
-        let name = text.get(kind + 3..).unwrap_or_default();
-        let address = || {
-            let digits = std::str::from_utf8(&text[..kind]).unwrap_or_default();
-            u64::from_str_radix(digits, 16).unwrap_or(0)
-        };
-        if let Some((begin, which)) = last
-            && let end = address()
-            && end > begin
-        {
-            found[which].push((begin, end));
-            last = None;
-        }
-        // After it come only modules and boot code.
-        if name == b"_etext" {
-            break;
-        }
-        let is_it = |wanted: &&str| {
-            let rest = name.strip_prefix(wanted.as_bytes());
-            rest.is_some_and(|rest| matches!(rest, [] | [b'.', ..]))
-        };
-        if let Some(which) = names.iter().position(is_it)
-            && let Some(b't' | b'T') = text.get(kind + 1)
-            && let begin @ 1.. = address()
-        {
-            last = Some((begin, which));
-        }
-        line.clear();
-    }
-    Ok(found)
-}
-
 /// The functions of an area by address, and the last one below it.
 #[derive(Debug)]
 struct Table {
@@ -226,19 +130,26 @@ impl Table {
     /// `None`: the kernel hides addresses.
     fn parse(mut list: impl BufRead, area: RangeInclusive<u64>) -> io::Result<Option<Self>> {
         let wanted = area.start().saturating_sub(LONGEST)..=*area.end();
+        let bounds = [wanted.start(), wanted.end()].map(|bound| format!("{bound:016x}"));
         let (mut read, mut found) = (String::new(), Vec::new());
         let (mut line, mut hidden) = (Vec::new(), true);
         while list.read_until(b'\n', &mut line)? > 0 {
-            if let Ok(text) = std::str::from_utf8(&line)
-                && let Some((address @ 1.., name)) = function(text)
-            {
-                hidden = false;
-                if wanted.contains(&address) {
+            // A hundred thousand lines: those outside the area are compared as they are written, and not parsed.
+            let digits = line.get(..DIGITS).unwrap_or_default();
+            if digits >= bounds[0].as_bytes() && digits <= bounds[1].as_bytes() {
+                if let Ok(text) = std::str::from_utf8(&line)
+                    && let Some((address @ 1.., name)) = function(text)
+                {
                     found.push((address, append(&mut read, name)?));
                 }
+            } else if digits > bounds[1].as_bytes() && !found.is_empty() && !is_of_module(&line) {
+                // The kernel's own symbols come first, by address (kernel/kallsyms.c, update_iter).
+                break;
             }
+            hidden &= digits.iter().all(|digit| *digit == b'0');
             line.clear();
         }
+        let hidden = hidden && found.is_empty();
         // Stable: of several names for one address the first counts, as for the kernel itself
         // (kernel/kallsyms.c, get_symbol_pos).
         found.sort_by_key(|(address, _)| *address);
@@ -262,6 +173,11 @@ impl Table {
         let &(at, begin, end) = self.symbols.get(above.checked_sub(1)?)?;
         (address - at < LONGEST).then(|| &self.names[begin as usize..end as usize])
     }
+}
+
+/// A line's end is the module's name in brackets.
+fn is_of_module(line: &[u8]) -> bool {
+    line.trim_ascii_end().ends_with(b"]")
 }
 
 /// Where a name begins and ends that comes behind the others.
@@ -310,26 +226,6 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
 ";
 
     #[test]
-    fn a_modules_function_ends_at_the_next_higher_symbol() {
-        let list = "ffffffff81000000 T nf_queue\n\
-                    ffffffffc0002000 t br_other\t[bridge]\n\
-                    ffffffffc0001000 t br_handle_frame_finish\t[bridge]\n\
-                    ffffffffc0001800 d br_data\t[bridge]\n\
-                    ffffffffc0009000 t last.cold\t[bridge]\n";
-        let found = places_of_modules(
-            list.as_bytes(),
-            &["nf_queue", "br_handle_frame_finish", "last"],
-        );
-        let found = found.unwrap();
-        assert!(found[0].is_empty(), "the kernel's own");
-        assert_eq!(found[1], [(0xffff_ffff_c000_1000, 0xffff_ffff_c000_2000)]);
-        assert_eq!(
-            found[2],
-            [(0xffff_ffff_c000_9000, 0xffff_ffff_c000_9000 + LONGEST)]
-        );
-    }
-
-    #[test]
     fn an_address_is_in_the_function_below_it() {
         let all = Kallsyms::from_text(TEXT).unwrap();
         let named = |address, name: Option<&str>| assert_eq!(all.name(address).as_deref(), name);
@@ -346,36 +242,6 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_sd_fw\t[bpf]
             0xffff_ffff_c030_0001,
             Some("bpf_prog_6deef7357e7b4530_sd_fw"),
         );
-    }
-
-    #[test]
-    fn functions_have_places() {
-        const LIST: &str = "\
-ffffffff81000000 T _stext
-ffffffff81a00000 t __pfx_tcp_check_req
-ffffffff81a00010 T tcp_check_req
-ffffffff81a00200 d a_table
-ffffffff81a00300 T tcp_req_err
-ffffffff81c00000 t tcp_check_req.cold
-ffffffff81c00040 T _etext
-ffffffffc0200000 t tcp_abort\t[some_module]
-";
-        let all = places_in(
-            LIST.as_bytes(),
-            &["tcp_check_req", "tcp_req_err", "tcp_abort"],
-        );
-        let [check, err, abort] = &all.unwrap()[..] else {
-            panic!("one each");
-        };
-        let both = [
-            (0xffff_ffff_81a0_0010, 0xffff_ffff_81a0_0200),
-            (0xffff_ffff_81c0_0000, 0xffff_ffff_81c0_0040),
-        ];
-        assert_eq!(check, &both);
-        assert_eq!(err, &[(0xffff_ffff_81a0_0300, 0xffff_ffff_81c0_0000)]);
-        assert!(abort.is_empty());
-        let hidden = "0000000000000000 T tcp_check_req\n0000000000000000 T _etext\n";
-        assert!(places_in(hidden.as_bytes(), &["tcp_check_req"]).unwrap()[0].is_empty());
     }
 
     #[test]
