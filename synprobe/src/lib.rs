@@ -11,6 +11,9 @@
 //! Data flows one way, from inputs to lines. The engine does no I/O: its questions go to the poller, and
 //! the answers return as inputs. Start reading at [`pipeline`]. docs/design.md has the whole tree.
 
+// A message goes by `sys::journal`, which gives it the priority that the journal reads.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod cli;
 pub mod connect;
 pub mod diag;

@@ -41,6 +41,11 @@ pub fn note(text: &str) {
     eprintln!("{}", laid_out("", text));
 }
 
+/// Prints lines that are laid out already, as they are: a page beside standard output.
+pub fn lines(text: &str) {
+    eprint!("{text}");
+}
+
 /// The text behind `first`, escaped. On a terminal no line breaks in the middle of a word.
 pub fn laid_out(first: &str, text: &str) -> String {
     match terminal::columns(&io::stderr()) {

@@ -11,6 +11,7 @@ use super::countdown::so_far;
 use crate::{
     pipeline::Stop,
     status::{RunStatus, Served, StatusQueries, StatusRequest},
+    sys::journal::lines,
     util::format,
 };
 
@@ -54,7 +55,7 @@ pub(super) fn answering_quit(mut stop: Stop, requests: mpsc::Sender<StatusReques
                     let Ok(status) = answer else { continue };
                     // The terminal may be slow, and the run does not wait for it.
                     let printing = thread::Builder::new().name("summary".into());
-                    let _ = printing.spawn(move || eprint!("{}", summary(&status)));
+                    let _ = printing.spawn(move || lines(&summary(&status)));
                 }
             }
         }

@@ -10,8 +10,10 @@ use std::{
 use crate::{
     model::{Problem, ProblemRole},
     recording::{CutError, ProblemFiles},
-    sys::clock::wall_clock,
-    util::format,
+    sys::{
+        clock::wall_clock,
+        journal::{Priority, message},
+    },
 };
 
 /// Two cuts are at least so far apart. Problems that open meanwhile share the next one.
@@ -117,16 +119,14 @@ fn realtime_ns(at_ns: u64) -> i64 {
 }
 
 fn report(verdict: &str, made: Result<impl AsRef<Path>, CutError>) {
-    match made {
-        Ok(path) => {
-            let path = path.as_ref().to_string_lossy();
-            eprintln!(
-                "synprobe: problem {verdict}: recorded in {}",
-                format::safe(&path)
-            );
-        }
-        Err(error) => eprintln!("synprobe: problem {verdict}: not recorded: {error}"),
-    }
+    let (priority, what) = match made {
+        Ok(path) => (
+            Priority::Info,
+            format!("recorded in {}", path.as_ref().display()),
+        ),
+        Err(error) => (Priority::Warning, format!("not recorded: {error}")),
+    };
+    message(priority, &format!("problem {verdict}: {what}"));
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{
     queue::{Queued, SendQueue},
     report::{LaneReport, LaneState},
 };
+use crate::sys::journal::message;
 
 /// The pause after the first failure. It doubles with each one that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -105,8 +106,8 @@ impl Lane {
 
     fn note(&mut self, state: LaneState) {
         let lost = self.queue.lost();
-        if let Some(line) = self.report.note(state, lost) {
-            eprintln!("synprobe: OTLP: {}: {line}", self.client.url());
+        if let Some((priority, line)) = self.report.note(state, lost) {
+            message(priority, &format!("OTLP: {}: {line}", self.client.url()));
         }
     }
 }

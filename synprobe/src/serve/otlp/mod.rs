@@ -39,7 +39,13 @@ use records::LogRecords;
 use report::LaneReport;
 
 use super::{OtherOutput, RunStatus, reply::Replier};
-use crate::{model::HostIdentity, sys::host_identity};
+use crate::{
+    model::HostIdentity,
+    sys::{
+        host_identity,
+        journal::{Priority, message},
+    },
+};
 
 /// Log records: so many wait while the collector does not take them.
 const RECORDS: QueueLimits = QueueLimits {
@@ -298,9 +304,10 @@ impl OtlpSending {
         let after = self.losses.kinds();
         let [records, points] = [0, 1].map(|at| after[at].1 - before[at].1);
         if records + points > 0 {
-            eprintln!(
-                "synprobe: OTLP: not delivered at the end: {records} log records, {points} data points"
+            let text = format!(
+                "OTLP: not delivered at the end: {records} log records, {points} data points"
             );
+            message(Priority::Warning, &text);
         }
     }
 }

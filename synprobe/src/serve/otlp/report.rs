@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::util::format;
+use crate::{sys::journal::Priority, util::format};
 
 /// Two lines of one lane are at least so far apart: its state may change with each request.
 const APART: Duration = Duration::from_secs(10);
@@ -38,8 +38,8 @@ pub(super) struct LaneReport {
 }
 
 impl LaneReport {
-    /// The line to print; `None`: nothing has changed. `lost`: items lost so far.
-    pub fn note(&mut self, state: LaneState, lost: u64) -> Option<String> {
+    /// The line to print, and how urgent it is; `None`: nothing has changed. `lost`: items lost so far.
+    pub fn note(&mut self, state: LaneState, lost: u64) -> Option<(Priority, String)> {
         let early = self.when.is_some_and(|when| when.elapsed() < APART);
         if state.rank() == self.printed || early {
             return None;
@@ -47,9 +47,18 @@ impl LaneReport {
         self.printed = state.rank();
         self.when = Some(Instant::now());
         Some(match state {
-            LaneState::Delivers => format!("delivered again; {lost} lost so far"),
-            LaneState::Fails(why) => format!("{}; it is sent again until taken", short(&why)),
-            LaneState::Loses(why) => format!("{}; {lost} lost so far", short(&why)),
+            LaneState::Delivers => (
+                Priority::Info,
+                format!("delivered again; {lost} lost so far"),
+            ),
+            LaneState::Fails(why) => (
+                Priority::Warning,
+                format!("{}; it is sent again until taken", short(&why)),
+            ),
+            LaneState::Loses(why) => (
+                Priority::Warning,
+                format!("{}; {lost} lost so far", short(&why)),
+            ),
         })
     }
 }
@@ -68,7 +77,8 @@ mod tests {
         let mut report = LaneReport::default();
         let fails = || LaneState::Fails("refused\n".to_owned());
         assert_eq!(report.note(LaneState::Delivers, 0), None);
-        let line = report.note(fails(), 0).unwrap();
+        let (priority, line) = report.note(fails(), 0).unwrap();
+        assert_eq!(priority, Priority::Warning);
         assert!(
             line.starts_with("refused") && !line.contains('\n'),
             "{line}"
@@ -77,7 +87,8 @@ mod tests {
         // Too early for a line: it comes with the next note.
         assert_eq!(report.note(LaneState::Delivers, 0), None);
         report.when = Instant::now().checked_sub(APART);
-        let line = report.note(LaneState::Delivers, 7).unwrap();
+        let (priority, line) = report.note(LaneState::Delivers, 7).unwrap();
+        assert_eq!(priority, Priority::Info);
         assert!(line.contains("again; 7 lost"), "{line}");
         assert_eq!(report.note(LaneState::Delivers, 7), None);
     }

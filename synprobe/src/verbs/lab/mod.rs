@@ -8,6 +8,7 @@ use super::{
 use crate::{
     cli::{FamilyArg, Format, LabArgs, did_you_mean, likeliest},
     preflight,
+    sys::journal::lines,
     util::fill::fill,
 };
 
@@ -58,7 +59,7 @@ pub(super) fn run(args: &LabArgs) -> Result<(), Failure> {
     match args.format {
         Format::Text => print(&report)?,
         // Standard output carries JSON only.
-        Format::Json => eprint!("{report}"),
+        Format::Json => lines(&report),
     }
     if agrees {
         Ok(())
