@@ -1,7 +1,7 @@
 //! Whether a text is a wording with its holes filled, and what that is in the other language.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
@@ -20,6 +20,32 @@ const MOST_TRIES: usize = 4096;
 const SEPARATORS: [(&str, &str); 3] = [(", ", "、"), ("; ", "；"), ("  ", "  ")];
 /// Units that stay as they are.
 const UNITS: [&str; 4] = ["µs", "ms", "s", "%"];
+
+impl Translations {
+    /// The translation of a text; `None`: there is none.
+    pub fn of(&self, english: &str) -> Option<String> {
+        Matching::new(self).translated(english)
+    }
+
+    /// The translations of a text by the wordings of the first rank that has one.
+    pub fn readings(&self, english: &str) -> BTreeSet<String> {
+        if let Some(said) = self.exactly(english) {
+            return [said.to_owned()].into();
+        }
+        let mut first = None;
+        let mut readings = BTreeSet::new();
+        for wording in self.fitting(english) {
+            if first.is_some_and(|rank| rank != wording.rank()) {
+                break;
+            }
+            if let Some(said) = Matching::new(self).wording(wording, english) {
+                first = Some(wording.rank());
+                readings.insert(said);
+            }
+        }
+        readings
+    }
+}
 
 /// One text at work: what is known of its parts, and how much was tried.
 pub(super) struct Matching<'a> {

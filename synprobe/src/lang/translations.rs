@@ -1,9 +1,8 @@
 //! The tables of one language, ready to be asked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use super::{
-    matching::Matching,
     po::{self, PoEntry},
     wording::{Wording, WordingPiece},
 };
@@ -58,30 +57,6 @@ impl Translations {
         }
         wordings.sort_by_key(Wording::rank);
         Self { exact, wordings }
-    }
-
-    /// The translation of a text; `None`: there is none.
-    pub fn of(&self, english: &str) -> Option<String> {
-        Matching::new(self).translated(english)
-    }
-
-    /// The translations of a text by the wordings of the first rank that has one.
-    pub fn readings(&self, english: &str) -> BTreeSet<String> {
-        if let Some(said) = self.exactly(english) {
-            return [said.to_owned()].into();
-        }
-        let mut first = None;
-        let mut readings = BTreeSet::new();
-        for wording in self.fitting(english) {
-            if first.is_some_and(|rank| rank != wording.rank()) {
-                break;
-            }
-            if let Some(said) = Matching::new(self).wording(wording, english) {
-                first = Some(wording.rank());
-                readings.insert(said);
-            }
-        }
-        readings
     }
 
     /// The translation of a text without holes.

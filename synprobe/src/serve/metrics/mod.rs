@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use family::MetricFamily;
 use ports::PortLabels;
 
-use super::{RunStatus, negotiate::TextFormat, otlp::OtlpLosses, sockets::ByState};
+use super::{RunStatus, negotiate::TextFormat, otlp::losses::OtlpLosses, sockets::ByState};
 
 /// Series in one answer, at most.
 #[cfg(test)]

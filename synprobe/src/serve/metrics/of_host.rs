@@ -6,7 +6,7 @@ use super::family::MetricFamily;
 use crate::{
     engine::{EngineSnapshot, RetransmitCause},
     model::{Confidence, ProblemRole, RetransmitKind, Start, TcpState},
-    serve::{otlp::OtlpLosses, sockets::ByState},
+    serve::{otlp::losses::OtlpLosses, sockets::ByState},
     status::RunStatus,
 };
 

@@ -7,6 +7,7 @@ mod client;
 mod endpoint;
 mod instruments;
 mod lane;
+pub(super) mod losses;
 mod messages;
 mod queue;
 mod records;
@@ -30,6 +31,7 @@ use client::CollectorClient;
 pub use endpoint::OtlpUrl;
 use instruments::PointTimes;
 use lane::Lane;
+use losses::OtlpLosses;
 use messages::{
     InstrumentationScope, KeyValue, LogsRequest, MetricsRequest, Resource, ResourceLogs,
     ResourceMetrics, ScopeLogs, ScopeMetrics,
@@ -68,23 +70,6 @@ const LAST_TIME: Duration = Duration::from_secs(3);
 const NAME: &str = "synprobe";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What was not delivered, and never will be.
-#[derive(Clone)]
-pub(super) struct OtlpLosses {
-    records: Arc<SendQueue>,
-    points: Arc<SendQueue>,
-}
-
-impl OtlpLosses {
-    /// By the kinds of `synprobe_lost_records`: log records, and data points of metrics.
-    pub fn kinds(&self) -> [(&'static str, u64); 2] {
-        [
-            ("otlp", self.records.lost()),
-            ("otlp_points", self.points.lost()),
-        ]
-    }
-}
-
 /// What goes to a collector, before the thread that sends it.
 pub struct OtlpOutput {
     target: Arc<OtlpUrl>,
@@ -104,10 +89,7 @@ impl OtlpOutput {
                 resource: resource(&host_identity::read()),
                 start: now.map_or(0, |now| now.as_nanos() as u64),
             },
-            losses: OtlpLosses {
-                records: Arc::new(SendQueue::new(RECORDS)),
-                points: Arc::new(SendQueue::new(POINTS)),
-            },
+            losses: OtlpLosses::of(SendQueue::new(RECORDS), SendQueue::new(POINTS)),
         }
     }
 
