@@ -5,14 +5,12 @@ use std::{collections::HashSet, io, mem, sync::Arc};
 use synprobe_ebpf::event::state;
 
 use super::{
-    LeftOut, Round,
-    followed::FollowedListeners,
-    listener_owners::OwnerSearch,
-    watched_netns::{WatchedNetns, segments},
+    LeftOut, Round, followed::FollowedListeners, listener_owners::OwnerSearch,
+    watched_netns::WatchedNetns,
 };
 use crate::{
     diag::{
-        counters,
+        counters::{self, Snmp},
         inet_diag_msg::{Row, mask},
         listen_queues::ListenQueues,
         listen_sockets::{ListenSocket, ListenSockets},
@@ -70,8 +68,8 @@ impl Seen {
     ) -> io::Result<Self> {
         let before_ns = monotonic_ns();
         let reader = watched.counters.as_mut().filter(|_| may_rest);
-        let before = reader.and_then(|reader| reader.read().ok());
-        let segments = before.as_ref().and_then(segments);
+        let before = reader.and_then(|reader| reader.snmp().ok());
+        let segments = before.as_ref().and_then(Snmp::segments);
         let rests = segments.is_some() && segments == watched.still_at;
         let mut half_opens = if rests {
             sock_diag::SockDump {
@@ -94,12 +92,11 @@ impl Seen {
         // A half-open has no inode. One that has is the socket of an active open that the peer's SYN met (a
         // simultaneous open), or a Fast Open child that was accepted: events tell of both.
         half_opens.rows.retain(|row| row.inode == 0);
-        let counters = if rests {
-            before
-        } else {
-            let reader = watched.counters.as_mut();
-            reader.and_then(|reader| reader.read().ok())
-        };
+        let reader = watched.counters.as_mut();
+        let counters = reader.and_then(|reader| match before.filter(|_| rests) {
+            Some(before) => reader.at_rest(before).ok(),
+            None => reader.read().ok(),
+        });
         let counted_ns = monotonic_ns();
         let drops = counters.as_ref().and_then(|c| c.get("ListenDrops"));
         if watched.begun && drops != watched.listen_drops {

@@ -110,9 +110,12 @@ impl WatchedNetns {
 
     /// Whether no segment came or went since a look that showed no handshake: none has begun.
     pub fn is_untouched(&mut self) -> bool {
-        let reader = self.counters.as_mut().filter(|_| self.still_at.is_some());
-        let now = reader.and_then(|reader| reader.read().ok());
-        self.still_at.is_some() && now.as_ref().and_then(segments) == self.still_at
+        let Some(reader) = self.counters.as_mut().filter(|_| self.still_at.is_some()) else {
+            return false;
+        };
+        // It may be one of a thousand.
+        reader.forget();
+        reader.snmp().ok().and_then(|snmp| snmp.segments()) == self.still_at
     }
 
     /// Packets without a route, of both families. Those of IPv6 are read again only after a listener has
@@ -126,13 +129,4 @@ impl WatchedNetns {
         self.no_routes6 = Some((drops, v6));
         Some(now.get_in("Ip", "OutNoRoutes")? + v6?)
     }
-}
-
-/// Segments of a namespace: received and sent. The kernel counts a SYN before it makes a half-open of it
-/// (`tcp_v4_rcv()`), and its own before they leave (`__tcp_transmit_skb()`).
-pub(super) fn segments(counters: &counters::MibCounters) -> Option<(u64, u64)> {
-    Some((
-        counters.get_in("Tcp", "InSegs")?,
-        counters.get_in("Tcp", "OutSegs")?,
-    ))
 }

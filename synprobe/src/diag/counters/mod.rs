@@ -4,19 +4,21 @@
 //! exactly what their name says: `TCPSynRetrans`, for example, includes SYNs that could not be sent, and
 //! SYN-ACKs.
 
+mod file;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::buffers::Scratch;
 use crate::sys::netns::NetNs;
+use file::{CounterFile, Layout};
 
 /// The files, in the order of reading. The kernel increments `RetransSegs` just before `TCPSynRetrans`: in
 /// the other order a retransmission could seem to be in `RetransSegs` alone.
@@ -28,70 +30,23 @@ const FILES: [&str; 2] = [
 /// The counters of IPv6, in another form.
 const SNMP6: &str = "/proc/thread-self/net/snmp6";
 
-/// Names of the columns. They are the same at every reading, and shared.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Layout {
-    /// All header lines as read, for comparison with the next reading.
-    headers: Vec<u8>,
-    /// Protocol (`Tcp`, `TcpExt`) and name to column.
-    columns: HashMap<String, HashMap<String, usize>>,
-}
-
 /// One reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MibCounters {
-    layout: Arc<Layout>,
-    /// `None`: negative, which only `Tcp: MaxConn` ever is (-1, no limit).
-    values: Vec<Option<u64>>,
+    snmp: Arc<CounterFile>,
+    netstat: Arc<CounterFile>,
 }
 
 impl MibCounters {
-    /// Reads a text in the form of `/proc/net/netstat`: pairs of lines that start with the same
-    /// protocol and a colon, names on the first, values on the second.
+    /// Reads a text in the form of `/proc/net/netstat`.
     ///
     /// # Errors
     /// InvalidData: lines or columns do not match.
     pub fn parse(text: &[u8]) -> io::Result<Self> {
-        Self::parse_like(text, &Arc::default())
-    }
-
-    /// As [`MibCounters::parse`]; names are taken from `known` when the header lines are the same.
-    fn parse_like(text: &[u8], known: &Arc<Layout>) -> io::Result<Self> {
-        let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?;
-        let mut headers = Vec::with_capacity(known.headers.len());
-        let mut values = Vec::with_capacity(256);
-        let mut lines = text.lines();
-        while let Some(names) = lines.next() {
-            let row = lines
-                .next()
-                .ok_or_else(|| malformed("a header without values"))?;
-            let (protocol, name_list) = split(names)?;
-            let (again, value_list) = split(row)?;
-            if protocol != again {
-                return Err(malformed("values of another protocol than their header"));
-            }
-            let first = values.len();
-            for value in value_list.split_ascii_whitespace() {
-                values.push(match value.starts_with('-') {
-                    true => None,
-                    false => Some(
-                        value
-                            .parse()
-                            .map_err(|_| malformed("a value is no number"))?,
-                    ),
-                });
-            }
-            if name_list.split_ascii_whitespace().count() != values.len() - first {
-                return Err(malformed("not one value for each name"));
-            }
-            headers.extend_from_slice(names.as_bytes());
-            headers.push(b'\n');
-        }
-        let layout = match headers == known.headers {
-            true => Arc::clone(known),
-            false => Layout::shared(headers)?,
-        };
-        Ok(Self { layout, values })
+        Ok(Self {
+            netstat: CounterFile::parse_like(text, &Arc::default())?.into(),
+            ..Self::default()
+        })
     }
 
     /// A counter of TCP by the kernel's name, of `TcpExt` or `Tcp` (no name is in both):
@@ -105,52 +60,14 @@ impl MibCounters {
     /// A counter of any protocol: `get_in("IpExt", "InOctets")`.
     #[must_use]
     pub fn get_in(&self, protocol: &str, name: &str) -> Option<u64> {
-        let column = *self.layout.columns.get(protocol)?.get(name)?;
-        self.values.get(column).copied().flatten()
+        let netstat = self.netstat.get_in(protocol, name);
+        netstat.or_else(|| self.snmp.get_in(protocol, name))
     }
 }
 
-/// The latest layout. All namespaces of a kernel have the same columns, so a thousand readers share one.
-static LAST: Mutex<Weak<Layout>> = Mutex::new(Weak::new());
-
-impl Layout {
-    fn shared(headers: Vec<u8>) -> io::Result<Arc<Self>> {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = last.upgrade().filter(|known| known.headers == headers) {
-            return Ok(same);
-        }
-        let layout = Arc::new(Self::new(headers)?);
-        *last = Arc::downgrade(&layout);
-        Ok(layout)
-    }
-
-    fn new(headers: Vec<u8>) -> io::Result<Self> {
-        let mut columns: HashMap<String, HashMap<String, usize>> = HashMap::new();
-        let mut column = 0;
-        let text = std::str::from_utf8(&headers).map_err(|_| malformed("not text"))?;
-        for line in text.lines() {
-            let (protocol, names) = split(line)?;
-            let of_protocol = columns.entry(protocol.to_owned()).or_default();
-            for name in names.split_ascii_whitespace() {
-                of_protocol.insert(name.to_owned(), column);
-                column += 1;
-            }
-        }
-        Ok(Self { headers, columns })
-    }
-}
-
-fn split(line: &str) -> io::Result<(&str, &str)> {
-    line.split_once(':')
-        .ok_or_else(|| malformed("a line without a protocol"))
-}
-
-fn malformed(why: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("/proc/net counters: {why}"),
-    )
-}
+/// So long ago must the last segment have been, before its counters are taken for all that it changed: another CPU may
+/// be processing it still.
+const PROCESSED: Duration = Duration::from_millis(100);
 
 /// Reads the counters of one namespace repeatedly.
 ///
@@ -161,7 +78,35 @@ pub struct CounterReader {
     files: [File; 2],
     /// `None`: this kernel has no IPv6.
     snmp6: Option<File>,
-    layout: Arc<Layout>,
+    layouts: [Arc<Layout>; 2],
+    still: Option<Still>,
+}
+
+/// What `snmp` shows at one moment.
+#[derive(Debug)]
+pub struct Snmp {
+    file: CounterFile,
+    read: Instant,
+}
+
+impl Snmp {
+    /// Segments of TCP: received and sent. The kernel counts a SYN before it makes a half-open of it (`tcp_v4_rcv()`), and
+    /// its own before they leave (`__tcp_transmit_skb()`).
+    #[must_use]
+    pub fn segments(&self) -> Option<(u64, u64)> {
+        let tcp = |name| self.file.get_in("Tcp", name);
+        Some((tcp("InSegs")?, tcp("OutSegs")?))
+    }
+}
+
+/// What was counted while no segment came or went.
+#[derive(Debug)]
+struct Still {
+    of_tcp: Vec<Option<u64>>,
+    /// When they were first seen.
+    since: Instant,
+    /// `netstat`, read well after that.
+    netstat: Option<Arc<CounterFile>>,
 }
 
 impl CounterReader {
@@ -179,7 +124,8 @@ impl CounterReader {
         Ok(Self {
             files,
             snmp6,
-            layout: Arc::default(),
+            layouts: Default::default(),
+            still: None,
         })
     }
 
@@ -189,29 +135,77 @@ impl CounterReader {
     /// # Errors
     /// InvalidData: the text has another form; or the error of read().
     pub fn read(&mut self) -> io::Result<MibCounters> {
+        Ok(MibCounters {
+            snmp: self.file(0)?.into(),
+            netstat: self.file(1)?.into(),
+        })
+    }
+
+    /// The smaller file alone.
+    ///
+    /// # Errors
+    /// As [`CounterReader::read`].
+    pub fn snmp(&mut self) -> io::Result<Snmp> {
+        Ok(Snmp {
+            read: Instant::now(),
+            file: self.file(0)?,
+        })
+    }
+
+    /// The counters where no handshake is in progress. While nothing is counted of TCP in `snmp`, retransmissions that
+    /// fail included, nothing of a handshake is counted in `netstat`: for that the kernel sums some 200 counters of each
+    /// CPU, and it is read once.
+    ///
+    /// # Errors
+    /// As [`CounterReader::read`].
+    pub fn at_rest(&mut self, snmp: Snmp) -> io::Result<MibCounters> {
+        let Snmp { file, read } = snmp;
+        let of_tcp = file.of("Tcp");
+        let still = self.still.take().filter(|still| still.of_tcp == of_tcp);
+        let since = still.as_ref().map_or(read, |still| still.since);
+        let (netstat, is_final) = match still.and_then(|still| still.netstat) {
+            Some(netstat) => (netstat, true),
+            None => (
+                self.file(1)?.into(),
+                read.duration_since(since) >= PROCESSED,
+            ),
+        };
+        self.still = Some(Still {
+            of_tcp,
+            since,
+            netstat: is_final.then(|| Arc::clone(&netstat)),
+        });
+        let snmp = file.into();
+        Ok(MibCounters { snmp, netstat })
+    }
+
+    /// Forgets what [`Self::at_rest`] keeps.
+    pub fn forget(&mut self) {
+        self.still = None;
+    }
+
+    /// One of the two files.
+    fn file(&mut self, which: usize) -> io::Result<CounterFile> {
+        let (file, known) = (&self.files[which], &mut self.layouts[which]);
         let mut text = Scratch::take();
         let mut len = 0;
-        for file in &self.files {
-            // A read at offset 0 makes the kernel print it anew; the text comes page by page.
-            let mut offset = 0;
-            loop {
-                if text.len() < len + 4096 {
-                    text.resize(len + 16 * 1024, 0);
-                }
-                let got = match file.read_at(&mut text[len..], offset) {
-                    Ok(got) => got,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => return Err(error),
-                };
-                if got == 0 {
-                    break;
-                }
-                len += got;
-                offset += got as u64;
+        // A read at offset 0 makes the kernel print it anew; the text comes page by page.
+        loop {
+            if text.len() < len + 4096 {
+                text.resize(len + 16 * 1024, 0);
             }
+            let got = match file.read_at(&mut text[len..], len as u64) {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if got == 0 {
+                break;
+            }
+            len += got;
         }
-        let counters = MibCounters::parse_like(&text[..len], &self.layout)?;
-        self.layout = Arc::clone(&counters.layout);
+        let counters = CounterFile::parse_like(&text[..len], known)?;
+        *known = Arc::clone(&counters.layout);
         Ok(counters)
     }
 

@@ -41,15 +41,45 @@ fn growth_since_an_earlier_reading() {
 
 #[test]
 fn names_are_shared_while_the_headers_stay_the_same() {
-    let first = MibCounters::parse(TEXT.as_bytes()).unwrap();
-    let again = MibCounters::parse_like(TEXT.as_bytes(), &first.layout).unwrap();
+    let parse = |text: &str, known| CounterFile::parse_like(text.as_bytes(), known).unwrap();
+    let unknown = Arc::default();
+    let first = parse(TEXT, &unknown);
+    let again = parse(TEXT, &first.layout);
     assert!(Arc::ptr_eq(&first.layout, &again.layout));
-    let other = TEXT.replace("ListenOverflows", "ListenDrops");
-    let other = MibCounters::parse_like(other.as_bytes(), &first.layout).unwrap();
-    assert_eq!(
-        (other.get("ListenOverflows"), other.get("ListenDrops")),
-        (None, Some(2))
-    );
+    assert_eq!(first, again);
+    // Another name, more names, fewer or more lines.
+    for (other, name, value) in [
+        (
+            TEXT.replace("ListenOverflows", "ListenDrops"),
+            "ListenDrops",
+            2,
+        ),
+        (
+            TEXT.replace("Errors\nUdp:", "Errors X\nUdp: 9"),
+            "X",
+            u64::MAX,
+        ),
+        (
+            TEXT.replace("TcpExt: 1 2 3\n", "TcpExt: 1 2 3\nA: B\nA: 7\n"),
+            "B",
+            7,
+        ),
+        (format!("{TEXT}A: B\nA: 8\n"), "B", 8),
+    ] {
+        let other = parse(&other, &first.layout);
+        let found: Vec<u64> = ["TcpExt", "Udp", "A"]
+            .iter()
+            .filter_map(|protocol| other.get_in(protocol, name))
+            .collect();
+        assert_eq!(found, [value]);
+        assert_eq!(other.get_in("Tcp", "AttemptFails"), Some(5));
+        assert_eq!(other.layout.lines.len(), other.layout.columns.len());
+    }
+    let fewer = parse(&TEXT[..TEXT.find("Tcp:").unwrap()], &first.layout);
+    assert_eq!(fewer.get_in("TcpExt", "TCPSynRetrans"), Some(3));
+    assert_eq!(fewer.get_in("Tcp", "AttemptFails"), None);
+    assert_eq!(first.of("Tcp"), [None, Some(4), Some(5), Some(6), Some(0)]);
+    assert_eq!(first.of("Tc"), []);
 }
 
 #[test]
@@ -122,13 +152,39 @@ mod kernel {
         })
         .unwrap();
         let after = reader.read().unwrap();
-        assert!(Arc::ptr_eq(&before.layout, &after.layout));
+        assert!(Arc::ptr_eq(&before.netstat.layout, &after.netstat.layout));
         assert_eq!(growth(&before, &after, "ActiveOpens"), Some(2));
         assert_eq!(growth(&before, &after, "PassiveOpens"), Some(1));
         assert_eq!(growth(&before, &after, "AttemptFails"), Some(1));
         // The open files alone keep it alive.
         drop(ns);
         assert_eq!(reader.read().unwrap().get("AttemptFails"), Some(1));
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn where_nothing_moves_the_larger_file_is_read_once() {
+        let ns = NetNs::new_anonymous().unwrap();
+        let mut reader = CounterReader::open(&ns).unwrap();
+        let at_rest = |reader: &mut CounterReader| {
+            let snmp = reader.snmp().unwrap();
+            reader.at_rest(snmp).unwrap()
+        };
+        let first = at_rest(&mut reader);
+        assert!(!Arc::ptr_eq(&first.netstat, &at_rest(&mut reader).netstat));
+        std::thread::sleep(PROCESSED);
+        let kept = at_rest(&mut reader);
+        assert!(!Arc::ptr_eq(&first.netstat, &kept.netstat));
+        for _ in 0..2 {
+            assert!(Arc::ptr_eq(&kept.netstat, &at_rest(&mut reader).netstat));
+        }
+        // A refused connection: two segments.
+        ns.run(|| TcpStream::connect("127.0.0.1:9").unwrap_err())
+            .unwrap();
+        let moved = at_rest(&mut reader);
+        assert!(!Arc::ptr_eq(&kept.netstat, &moved.netstat));
+        assert_eq!(growth(&kept, &moved, "AttemptFails"), Some(1));
+        assert_eq!(moved, reader.read().unwrap());
     }
 
     #[test]
