@@ -1,9 +1,11 @@
 //! Finds namespaces by inode, again and again, at a bounded cost. What is known is looked up at once. For what is
 //! not, a thread walks over `/proc`: whoever asks never waits for it. Walks take a bounded share of a core, so who
-//! makes namespaces by the thousand costs no more for it.
+//! makes namespaces by the thousand costs no more for it. What only a thread or a descriptor holds is looked for in
+//! the process that was seen in it, then in all others, some at a time: a host may have 50,000 descriptors.
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{NetNs, scan};
+use super::{NetNs, holder_sweep::HolderSweep, scan};
 use crate::sys::{clock::CpuTimer, cpu_share::CpuShare};
 
 /// In the long run walks take one part in this many of a core.
@@ -22,8 +24,12 @@ const SHARE: u32 = 200;
 const AHEAD: Duration = Duration::from_millis(100);
 /// The pause after a walk is at least this: it showed all that there was.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
-/// Namespaces that are looked for at the same time, at most.
+/// CPU time of one look at threads and descriptors; the next one goes on where it ended.
+const SLICE: Duration = Duration::from_millis(50);
+/// Namespaces that are looked for at the same time, at most; and those that are remembered which no process shows.
 const MOST_WANTED: usize = 4096;
+/// Processes that are looked at first, at most.
+const MOST_SEEN: usize = 64;
 
 /// See the module. Clones share what is known, and the walks.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +50,8 @@ struct Known {
     held: HashMap<u32, PathBuf>,
     names: scan::Names,
     wanted: HashSet<u32>,
+    /// Processes that were seen in them.
+    seen: HashSet<u32>,
     /// Names and processes are to be looked at again.
     stale: bool,
     /// A thread walks, or will.
@@ -79,10 +87,17 @@ impl NetnsIndex {
     /// The namespace with this inode number. `None`: it is not known. Then a thread looks for it, and
     /// [`Self::walked`] changes when it has.
     pub fn find(&self, inode: u32) -> Option<NetNs> {
+        self.find_near(inode, None)
+    }
+
+    fn find_near(&self, inode: u32, seen: Option<u32>) -> Option<NetNs> {
         let mut known = self.known();
         let found = known.open(inode);
         if found.is_none() && known.wanted.len() < MOST_WANTED {
             known.wanted.insert(inode);
+            if known.seen.len() < MOST_SEEN {
+                known.seen.extend(seen);
+            }
             self.walk_soon(&mut known);
         }
         found
@@ -115,10 +130,11 @@ impl NetnsIndex {
             }
         }
         drop(known);
-        self.find(inode)
+        // It may be one of its threads.
+        self.find_near(inode, Some(pid))
     }
 
-    /// How many walks have ended: after one, what was not found may be.
+    /// Changes when something was found, and when a search has ended: what was not found before may be then.
     pub fn walked(&self) -> u64 {
         self.shared.walked.load(Ordering::Relaxed)
     }
@@ -142,29 +158,33 @@ impl NetnsIndex {
 
     /// Walks while something is wanted.
     fn walk(&self) {
+        let mut sweep = HolderSweep::default();
         loop {
             let pause = self.known().walks.pause(Instant::now());
             thread::sleep(pause);
             let timer = CpuTimer::begin();
-            let wanted = {
+            let (mut wanted, seen) = {
                 let mut known = self.known();
                 known.stale = false;
-                std::mem::take(&mut known.wanted)
+                (mem::take(&mut known.wanted), mem::take(&mut known.seen))
             };
             let paths = scan::paths();
-            let missing = wanted.iter().any(|inode| !paths.contains_key(inode));
-            // All that this longer walk shows is remembered: the next new one is found without another.
-            let held = if missing {
-                scan::held()
-            } else {
-                HashMap::new()
-            };
+            wanted.retain(|inode| !paths.contains_key(inode));
+            sweep.look_for(wanted, seen);
+            let (held, found) = sweep.go_on(|| timer.took() >= SLICE);
             let took = timer.took();
             let mut known = self.known();
-            (known.paths, known.held) = (paths, held);
+            known.paths = paths;
+            // One that is gone is forgotten when it is opened.
+            if known.held.len() + held.len() > MOST_WANTED {
+                known.held.clear();
+            }
+            known.held.extend(held);
             known.walks.0.spent(Instant::now(), took);
-            self.shared.walked.fetch_add(1, Ordering::Relaxed);
-            if known.wanted.is_empty() && !known.stale {
+            if found || sweep.has_ended() {
+                self.shared.walked.fetch_add(1, Ordering::Relaxed);
+            }
+            if sweep.has_ended() && known.wanted.is_empty() && !known.stale {
                 known.walking = false;
                 return;
             }

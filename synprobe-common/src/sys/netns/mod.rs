@@ -4,6 +4,7 @@
 //! kernel: every record of the kernel side carries it. Entering it needs a descriptor. [`NetnsIndex`] opens one
 //! by inode.
 
+mod holder_sweep;
 mod index;
 mod open;
 mod scan;

@@ -62,12 +62,9 @@ impl Discovery {
         seen: &mut HashSet<u32>,
         name: impl FnOnce() -> String,
     ) -> usize {
-        // stat() first: most processes share a namespace that is known already, and opening each
-        // would cost twice.
-        match fs::metadata(path) {
-            Ok(meta) if u32::try_from(meta.ino()).is_ok_and(|inode| seen.contains(&inode)) => {
-                return 0;
-            }
+        // Most processes share a namespace that is known already, and opening each would cost twice.
+        match look_at(path) {
+            Ok(Some(inode)) if seen.contains(&inode) => return 0,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return 1,
             // It no longer exists.
@@ -92,7 +89,7 @@ impl Discovery {
 }
 
 /// Every network namespace that a name or a process shows. One that only a descriptor or a socket
-/// holds is not included: [`find`] looks for it by inode. Never fails: what cannot be opened is
+/// holds is not included: [`NetnsIndex`](super::NetnsIndex) looks for it by inode. Never fails: what cannot be opened is
 /// counted.
 #[must_use]
 pub fn discover() -> Discovery {
@@ -259,24 +256,20 @@ pub(super) fn name_of_path(inode: u32, path: &Path) -> String {
     pid.map_or_else(|| format!("netns:[{inode}]"), name_of_pid)
 }
 
-/// Where threads and descriptors hold namespaces, by inode. Walks over all of `/proc`.
-pub(super) fn held() -> HashMap<u32, PathBuf> {
-    let mut held = HashMap::new();
-    let mut note = |path: PathBuf| {
+/// Calls `note` with the namespaces that threads and descriptors of a process hold, and where they can be opened.
+pub(super) fn held_by(pid: u32, mut note: impl FnMut(u32, PathBuf)) {
+    let mut look = |path: PathBuf| {
         let link = fs::read_link(&path).ok();
         if let Some(inode) = link.as_deref().and_then(inode_of_link) {
-            held.entry(inode).or_insert(path);
+            note(inode, path);
         }
     };
-    for pid in pids() {
-        for thread in names_in(&format!("/proc/{pid}/task")) {
-            note(PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net")));
-        }
-        for fd in names_in(&format!("/proc/{pid}/fd")) {
-            note(PathBuf::from(format!("/proc/{pid}/fd/{fd}")));
-        }
+    for thread in names_in(&format!("/proc/{pid}/task")) {
+        look(PathBuf::from(format!("/proc/{pid}/task/{thread}/ns/net")));
     }
-    held
+    for fd in names_in(&format!("/proc/{pid}/fd")) {
+        look(PathBuf::from(format!("/proc/{pid}/fd/{fd}")));
+    }
 }
 
 /// The inode in `net:[inode]`. Opening the link shows whether it is a namespace or a file of that name.
@@ -298,19 +291,23 @@ pub(super) fn host_path() -> Option<&'static str> {
 }
 
 /// Inode of the namespace at `path`; `None`: it does not exist, is hidden, or is beyond u32.
-///
-/// Below `/proc` the link has it. stat(2) would follow a descriptor that its process may have replaced meanwhile, into
-/// a file system that never answers.
 pub(super) fn inode_of(path: &Path) -> Option<u32> {
+    look_at(path).ok().flatten()
+}
+
+/// The same, with the error; `None`: it is no namespace, or beyond u32.
+///
+/// Below `/proc` the link has it, for two thirds of what stat(2) costs. That would also follow a descriptor that its
+/// process may have replaced meanwhile, into a file system that never answers.
+fn look_at(path: &Path) -> io::Result<Option<u32>> {
     if path.starts_with("/proc") {
         match fs::read_link(path) {
-            Ok(link) => return inode_of_link(&link),
             // Below `/proc/PID/root`: no link.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (),
-            Err(_) => return None,
+            link => return link.map(|link| inode_of_link(&link)),
         }
     }
-    u32::try_from(fs::metadata(path).ok()?.ino()).ok()
+    fs::metadata(path).map(|meta| u32::try_from(meta.ino()).ok())
 }
 
 /// The pod or container of a process, where the node's files name it; else `pid 1234 (comm)`, or `pid 1234` if it
