@@ -4,11 +4,24 @@ use std::process::ExitCode;
 
 use synprobe::{
     cli::{Cli, CommandLineError},
-    sys::journal::{Priority, message},
+    sys::{
+        journal::{Priority, message},
+        stack_limit,
+    },
     verbs,
 };
 
 fn main() -> ExitCode {
+    if let Err(line) = stack_limit::raise() {
+        message(Priority::Error, &line);
+        return ExitCode::from(verbs::HOST);
+    }
+    run()
+}
+
+/// Not part of `main`: its frame alone may be larger than a small stack.
+#[inline(never)]
+fn run() -> ExitCode {
     // Help and the version end here too.
     let cli = match Cli::read() {
         Ok(cli) => cli,

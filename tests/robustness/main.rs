@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     if env::var_os(names::AS_SERVER).is_some() {
         return names::be_the_server();
     }
-    let tests: [(&str, harness::TestFn); 25] = [
+    let tests: [(&str, harness::TestFn); 27] = [
         ("given-up-in-every-thread", privileges::in_every_thread),
         ("urgent-where-all-is-told", privileges::urgent),
         ("calls-refused-when-attached", confined::refused),
@@ -45,10 +45,12 @@ fn main() -> ExitCode {
         ("stopped-for-ten-seconds", paused::ten_seconds),
         ("reader-stops-reading", output::nobody_reads),
         ("reader-never-reads-again", output::ends_unread),
+        ("reader-never-reads-a-page", output::page_unread),
         ("full-device", output::full_device),
         ("full-disk", output::full_disk),
         ("file-size-limit", output::file_size_limit),
         ("address-space-limit", output::address_space_limit),
+        ("stack-limit", output::stack_limit),
         ("reused-sockets", reuse::sockets),
         ("reused-requests", reuse::requests),
     ];

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::process::CommandExt,
+    os::{fd::AsRawFd, unix::process::CommandExt},
     process::Stdio,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -13,9 +13,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use synprobe_lab::{Lab, PORT, Server, SocketFamily};
 use synprobe_tests::{
-    agent::PATIENCE,
+    agent::{PATIENCE, until},
     binary::{self, command, ended, netns_path, status_kib},
     harness::figure,
+    recorded::Scratch,
     schema,
 };
 
@@ -41,6 +42,41 @@ pub fn address_space_limit() -> Result<()> {
     ensure!(ran.status.code() == Some(0), "{:?}: {err}", ran.status);
     ensure!(err.lines().count() == 1, "{err}");
     ensure!(err.contains("--max-memory 136M"), "{err}");
+    Ok(())
+}
+
+/// With a stack of 64 KiB (ulimit -s) a run works: the limit is raised. Where it may not be, one line says so.
+pub fn stack_limit() -> Result<()> {
+    let ran = |limits: &str, before: &[&str], arguments: &[&str]| -> Result<_> {
+        let child = std::process::Command::new("sh")
+            .args(["-c", &format!("ulimit {limits} 64; exec \"$@\""), "sh"])
+            .args(before)
+            .arg(binary::path()?)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("sh")?;
+        ended(child)
+    };
+    let run = ran(
+        "-S -s",
+        &[],
+        &["watch", "--format", "json", "--duration", "1s"],
+    )?;
+    ensure!(run.code == Some(0) && run.err.is_empty(), "{run:?}");
+    // Without CAP_SYS_RESOURCE a hard limit stays.
+    let refused = ran(
+        "-s",
+        &["setpriv", "--bounding-set=-sys_resource"],
+        &["--help"],
+    )?;
+    ensure!(refused.code == Some(3), "{refused:?}");
+    let line = refused.one_line()?;
+    ensure!(
+        line.contains("the limit of the stack is 64 KiB, and may not be raised"),
+        "{line}"
+    );
     Ok(())
 }
 
@@ -216,6 +252,102 @@ pub fn ends_unread() -> Result<()> {
     }
     figure(format!(
         "nobody ever reads: over after {longest:?} at the longest"
+    ));
+    Ok(())
+}
+
+/// A pipe that takes nothing more.
+fn full_pipe() -> Result<(io::PipeReader, io::PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    let blocking = |flags: libc::c_int| {
+        // SAFETY: takes numbers.
+        match unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    blocking(libc::O_NONBLOCK)?;
+    let full = loop {
+        if let Err(error) = (&writer).write(&[b'x'; 4096]) {
+            break error;
+        }
+    };
+    ensure!(full.kind() == io::ErrorKind::WouldBlock, "{full}");
+    blocking(0)?;
+    Ok((reader, writer))
+}
+
+fn handles_sigterm(pid: u32) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.context("SigCgt")?.trim(), 16)?;
+    Ok(caught >> (libc::SIGTERM - 1) & 1 == 1)
+}
+
+/// What a run prints at its end is abandoned as its lines are; and a standard error that nobody reads holds up nothing.
+pub fn page_unread() -> Result<()> {
+    /// The output is abandoned after 1.5 s; the rest is the end of the run, and a busy machine.
+    const BOUND: Duration = Duration::from_millis(3000);
+    let lab = Lab::new(SocketFamily::V4)?;
+    let netns = netns_path(&lab.client);
+    let folder = Scratch::new();
+    std::fs::create_dir(&folder.0)?;
+    let file = |name: &str| folder.0.join(name).to_string_lossy().into_owned();
+    let (recording, report) = (file("recording"), file("report.html"));
+    let verbs: [&[&str]; 5] = [
+        &["watch"],
+        &["diagnose", "--duration", "60s"],
+        &["diagnose", "--duration", "60s", "--format", "json"],
+        &["record", "--output", &recording],
+        &["report", "--duration", "60s", "--output", &report],
+    ];
+    let mut longest = Duration::ZERO;
+    for arguments in verbs {
+        for is_all in [false, true] {
+            let mut verb = command(arguments)?;
+            let (_out, full) = full_pipe()?;
+            verb.args(["--netns", &netns]).stdout(Stdio::from(full));
+            let _err = match is_all {
+                true => {
+                    let (err, full) = full_pipe()?;
+                    verb.stderr(Stdio::from(full));
+                    Some(err)
+                }
+                false => None,
+            };
+            let mut child = verb.spawn()?;
+            until("SIGTERM is handled", || handles_sigterm(child.id()))?;
+            let began = Instant::now();
+            binary::signal(&child, libc::SIGTERM)?;
+            let code = loop {
+                match child.try_wait()? {
+                    Some(status) => break status.code(),
+                    None if began.elapsed() > PATIENCE => {
+                        child.kill()?;
+                        break None;
+                    }
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            let took = began.elapsed();
+            ensure!(
+                code == Some(1) && took < BOUND,
+                "{arguments:?}: {code:?} after {took:?}"
+            );
+            longest = longest.max(took);
+            if let Some(mut err) = child.stderr.take() {
+                let mut text = String::new();
+                err.read_to_string(&mut text)?;
+                ensure!(
+                    text.contains("standard output: the output accepted nothing for 1.5 s: ")
+                        && text.contains(" not written"),
+                    "{arguments:?}: {text}"
+                );
+            }
+        }
+    }
+    figure(format!(
+        "nobody reads the end of a run: over after {longest:?} at the longest"
     ));
     Ok(())
 }

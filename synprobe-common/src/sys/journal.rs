@@ -2,7 +2,7 @@
 
 use std::{env, fs::File, io, os::fd::AsFd, os::unix::fs::MetadataExt, sync::OnceLock};
 
-use super::terminal;
+use super::{patient, terminal};
 use crate::util::{fill::fill, format};
 
 /// How urgent a message is, in the levels of syslog(3).
@@ -33,17 +33,21 @@ impl Priority {
 
 /// Prints one line on standard error; on a terminal, as many as it takes. What is hazardous there is escaped.
 pub fn message(priority: Priority, text: &str) {
-    eprintln!("{}{}", priority.prefix(), laid_out("synprobe: ", text));
+    patient::message(&format!(
+        "{}{}\n",
+        priority.prefix(),
+        laid_out("synprobe: ", text)
+    ));
 }
 
 /// The same without the name of the program: for who sits before the terminal.
 pub fn note(text: &str) {
-    eprintln!("{}", laid_out("", text));
+    patient::message(&format!("{}\n", laid_out("", text)));
 }
 
 /// Prints lines that are laid out already, as they are: a page beside standard output.
 pub fn lines(text: &str) {
-    eprint!("{text}");
+    patient::message(text);
 }
 
 /// The text behind `first`, escaped. On a terminal no line breaks in the middle of a word.

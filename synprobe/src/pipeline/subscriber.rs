@@ -14,14 +14,12 @@ use tokio::sync::oneshot;
 use crate::{
     engine::Batch,
     model::{Body, Line, Lost, Missed},
+    sys::patient::PATIENCE,
     view::View,
 };
 
 /// Lines that wait for one output, at most.
 const WAITING: usize = 32_768;
-/// After the run, an output that accepts nothing for this time is abandoned: the run ends within 2 s.
-const PATIENCE: Duration = Duration::from_millis(1500);
-
 /// An output that holds something back writes it when nothing came for this time.
 const PAUSE: Duration = Duration::from_secs(1);
 

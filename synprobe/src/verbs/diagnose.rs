@@ -9,7 +9,7 @@ use std::{
 use super::{
     DONE, Failure, PROBLEMS,
     countdown::Countdown,
-    failure, interrupted, print, raise_priority,
+    failure, interrupted, print_last, raise_priority,
     record::report_recording,
     replay::{Asked, replay},
     summary::{answering_quit, queries},
@@ -119,7 +119,7 @@ fn finish(
             lang: terminal::lang(args.language),
             ..terminal::page_style()
         };
-        print(&page.text(&counts, style))?;
+        print_last(&page.text(&counts, style))?;
     }
     Ok(match args.exit_code && page.is_wrong() {
         true => PROBLEMS,

@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use crate::sys::patient;
+
 /// What is held back at most, bytes: the first lines of many say most.
 const MOST: usize = 64 << 10;
 
@@ -22,7 +24,7 @@ impl Write for LogOutput {
                     held.extend_from_slice(bytes);
                 }
             }
-            None => io::stderr().write_all(bytes)?,
+            None => patient::message(&String::from_utf8_lossy(bytes)),
         }
         Ok(bytes.len())
     }
@@ -43,7 +45,6 @@ pub(super) fn hold() {
 pub(super) fn release() {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(held) = held {
-        // Nobody can be told that standard error takes nothing.
-        let _ = io::stderr().write_all(&held);
+        patient::message(&String::from_utf8_lossy(&held));
     }
 }

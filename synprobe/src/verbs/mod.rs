@@ -42,7 +42,7 @@ use crate::{
         fd_limit,
         journal::{Priority, laid_out, message},
         netns::{NetNs, NetnsError},
-        nice, process,
+        nice, patient, process,
     },
     verdict::Mode,
     view::{self, TextOptions, View},
@@ -59,7 +59,7 @@ const NOT_CONNECTED: u8 = 4;
 /// `diagnose --exit-code`: something is wrong.
 const PROBLEMS: u8 = 10;
 /// This host cannot run synprobe.
-const HOST: u8 = crate::preflight::EXIT_HOST;
+pub const HOST: u8 = crate::preflight::EXIT_HOST;
 
 /// One line for standard error, and the exit code (docs/events.md).
 #[derive(Debug)]
@@ -162,6 +162,16 @@ fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 /// Prints text; a reader that has closed the pipe is no error.
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure(format!("standard output: {error}"), FAILED))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same at the end of a run, which signals do not end any more: a reader that stopped reading is not waited for.
+fn print_last(text: &str) -> Result<(), Failure> {
+    match patient::write_all(&io::stdout(), text.as_bytes(), patient::PATIENCE) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure(format!("standard output: {error}"), FAILED))
         }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    FAILED, Failure, USAGE, failure, interrupted, notify_manager, print, raise_priority,
+    FAILED, Failure, USAGE, failure, interrupted, notify_manager, print, print_last,
+    raise_priority,
     summary::{answering_quit, queries},
     watch_options,
 };
@@ -63,7 +64,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<(), Failure> {
     let recorded = watched.recorded.unwrap_or_default();
     let place = args.output.as_ref().or(args.rolling.as_ref());
     let place = place.map(|path| path.to_string_lossy().into_owned());
-    print(&summary(
+    print_last(&summary(
         &place.unwrap_or_default(),
         &watched.end,
         &recorded,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    FAILED, Failure, USAGE, failure, interrupted, print, raise_priority,
+    FAILED, Failure, USAGE, failure, interrupted, print_last, raise_priority,
     replay::{Asked, replay},
     summary::{answering_quit, queries},
     terminal, watch_options,
@@ -138,7 +138,7 @@ impl<'p> ReportFile<'p> {
             format::safe(&self.path.to_string_lossy()),
             html.len().div_ceil(1024),
         );
-        print(&format!("{}\n", report.lang().say(&line)))
+        print_last(&format!("{}\n", report.lang().say(&line)))
     }
 
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
