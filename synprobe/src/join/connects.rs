@@ -1,7 +1,7 @@
 //! What a join keeps while it goes: connects that wait, repetitions, destinations.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
 };
 
@@ -16,6 +16,9 @@ const REPEATED: usize = 65_536;
 
 /// Repetitions that are kept of each: the kernel retransmits a SYN or SYN-ACK 255 times at most.
 const REPETITIONS: usize = 255;
+
+/// Repetitions of all handshakes together.
+const ALL_REPETITIONS: usize = 512 * 1024;
 
 /// Numbers of a join.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,27 +68,89 @@ impl WaitingConnect {
     }
 }
 
-/// Repetitions by the `id` of their handshake.
+/// Repetitions by the `id` of their handshake. Bounded: of handshakes without an end, such as evicted ones, the
+/// oldest go first.
 #[derive(Default)]
-pub(super) struct Repeats(HashMap<u64, Vec<Repeat>>);
+pub(super) struct Repeats {
+    known: HashMap<u64, Vec<Repeat>>,
+    /// Handshakes by their first repetition; some are over.
+    order: VecDeque<u64>,
+    /// Of all handshakes.
+    repetitions: usize,
+}
 
 impl Repeats {
     pub(super) fn add(&mut self, id: u64, repeat: Repeat) {
-        if self.0.len() < REPEATED || self.0.contains_key(&id) {
-            let known = self.0.entry(id).or_default();
-            if known.len() < REPETITIONS {
-                known.push(repeat);
-            }
+        let known = self.known.entry(id).or_insert_with(|| {
+            self.order.push_back(id);
+            Vec::new()
+        });
+        if known.len() < REPETITIONS {
+            known.push(repeat);
+            self.repetitions += 1;
+        }
+        while self.known.len() > REPEATED || self.repetitions > ALL_REPETITIONS {
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            self.take(oldest);
+        }
+        if self.order.len() > 2 * REPEATED {
+            let known = &self.known;
+            self.order.retain(|id| known.contains_key(id));
         }
     }
 
     /// Those of a handshake that is over.
     pub(super) fn take(&mut self, id: u64) -> Vec<Repeat> {
-        self.0.remove(&id).unwrap_or_default()
+        let known = self.known.remove(&id).unwrap_or_default();
+        self.repetitions -= known.len();
+        known
     }
 
     /// A new run begins: its numbers are others.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Repeat = Repeat {
+        at_ns: 1,
+        by_peer: false,
+        failed: false,
+    };
+
+    #[test]
+    fn issue18_handshakes_without_an_end_do_not_shut_out_later_ones() {
+        let mut repeats = Repeats::default();
+        for id in 0..3 * REPEATED as u64 {
+            repeats.add(id, ONE);
+            if id % 2 == 0 {
+                assert_eq!(repeats.take(id).len(), 1);
+            }
+        }
+        let last = 3 * REPEATED as u64 - 1;
+        assert_eq!(repeats.take(last).len(), 1);
+        assert_eq!(repeats.take(1).len(), 0);
+        assert!(repeats.known.len() <= REPEATED && repeats.order.len() <= 2 * REPEATED);
+    }
+
+    #[test]
+    fn issue18_many_repetitions_of_many_handshakes_are_bounded() {
+        let mut repeats = Repeats::default();
+        for id in 0..4096 {
+            for _ in 0..300 {
+                repeats.add(id, ONE);
+            }
+        }
+        assert!(repeats.repetitions <= ALL_REPETITIONS);
+        let held: usize = repeats.known.values().map(Vec::len).sum();
+        assert_eq!(held, repeats.repetitions);
+        assert_eq!(repeats.take(4095).len(), REPETITIONS);
+        assert_eq!(repeats.take(0).len(), 0);
     }
 }
