@@ -29,7 +29,7 @@ impl Drop for Made {
 }
 
 impl Made {
-    pub fn of(name: &str, content: &str) -> Result<Self> {
+    pub fn of(name: &str, content: impl AsRef<[u8]>) -> Result<Self> {
         // Both families of a test run at once.
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);

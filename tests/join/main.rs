@@ -1,6 +1,7 @@
 //! `synprobe join`: files made by hand, and two agents that each see one end of the lab.
 
 mod files;
+mod recorded;
 mod two_ends;
 mod ways;
 
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
     ));
     cases.push(Case::new("nat", files::nat));
     cases.push(Case::new("odd-files", files::odd_files));
+    cases.push(Case::new("versions", recorded::versions));
+    cases.push(Case::new("recordings-from-pipes", recorded::pipes));
+    cases.push(Case::new("other-hours", recorded::other_hours));
     let code = harness::main(cases);
     binary::remove();
     code

@@ -1,8 +1,8 @@
 //! The addresses of a recorded host.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Recording, ReplayError};
+use super::Recording;
 use crate::{
     engine::Input,
     recording::{
@@ -12,14 +12,10 @@ use crate::{
 };
 
 /// The addresses of the namespaces that the recorded run watched; loopback ones are left out.
-///
-/// # Errors
-///
-/// [`ReplayError`]: it is no recording that this version reads.
-pub fn recorded_addresses(file: &Path) -> Result<Vec<IpAddr>, ReplayError> {
+pub fn recorded_addresses(recording: Recording) -> Vec<IpAddr> {
     let Recording {
         mut reader, config, ..
-    } = Recording::open(file)?;
+    } = recording;
     let watched = config.selection().netns;
     let (mut decoder, mut all) = (InputDecoder::default(), BTreeSet::new());
     while let Some(item) = reader.next_item() {
@@ -30,5 +26,5 @@ pub fn recorded_addresses(file: &Path) -> Result<Vec<IpAddr>, ReplayError> {
             all.extend(addresses.into_iter().filter(|a| !a.is_loopback()));
         }
     }
-    Ok(all.into_iter().collect())
+    all.into_iter().collect()
 }

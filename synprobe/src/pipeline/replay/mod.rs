@@ -4,18 +4,16 @@ mod addresses;
 mod netns;
 mod options;
 mod player;
+mod recording;
 
-use std::{
-    fs::File,
-    io,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{io, ops::ControlFlow};
 
 pub use addresses::recorded_addresses;
 pub use options::{ReplayError, ReplayOptions, Replayed};
 use player::ReplayObserver;
 pub use player::{Player, PlayerMoment, PlayerOutput};
+pub use recording::Recording;
+use recording::described;
 
 use super::narrow::{narrow, narrowed};
 use crate::{
@@ -23,10 +21,9 @@ use crate::{
     filter::Selection,
     model::{Counted, Detail, End, Missed, RunProgress, WallClock},
     recording::{
-        Damage, Item, Reader, SegmentHeader,
+        Damage, Item, SegmentHeader,
         inputs::{Decoded, InputDecoder},
     },
-    sys::privileges,
     view::{View, rfc3339},
 };
 
@@ -34,46 +31,6 @@ use crate::{
 const LAST_BATCH: u32 = 65_536;
 /// The same where the tables are bounded.
 const SMALL_BATCH: u32 = 2048;
-
-/// An open recording.
-pub struct Recording {
-    file: PathBuf,
-    header: SegmentHeader,
-    reader: Reader<File>,
-    /// How the run was set up.
-    pub config: RunConfig,
-}
-
-impl Recording {
-    /// Opens a recording.
-    ///
-    /// # Errors
-    ///
-    /// [`ReplayError`].
-    pub fn open(file: &Path) -> Result<Self, ReplayError> {
-        let open = |error| ReplayError::Open {
-            file: file.to_owned(),
-            error,
-        };
-        let opened = privileges::as_the_caller(|| File::open(file)).flatten();
-        let opened = opened.map_err(|e| open(e.into()))?;
-        let (header, reader) = Reader::open(opened).map_err(open)?;
-        let config = described(file, &header)?;
-        Ok(Self {
-            file: file.to_owned(),
-            header,
-            reader,
-            config,
-        })
-    }
-}
-
-fn described(file: &Path, header: &SegmentHeader) -> Result<RunConfig, ReplayError> {
-    serde_json::from_slice(&header.meta).map_err(|error| ReplayError::Header {
-        file: file.to_owned(),
-        error,
-    })
-}
 
 /// Replays a recording into a view.
 ///

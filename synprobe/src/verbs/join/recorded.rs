@@ -1,9 +1,13 @@
 //! A recording as facts: it is replayed, and its lines are taken as they are.
 
-use std::{io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Seek},
+    path::Path,
+};
 
 use super::{
-    super::{Failure, USAGE},
+    super::{FAILED, Failure, USAGE},
     source::{FactSink, ReadReport},
 };
 use crate::{
@@ -25,12 +29,19 @@ use crate::{
 /// What a replay may take, bytes, whatever the recorded run could: two of them run at once.
 const REPLAY_MEMORY: u64 = 80 << 20;
 
-/// Replays a recording into facts.
-pub(super) fn read(file: &Path, sink: &mut FactSink) -> Result<ReadReport, Failure> {
+/// Replays a recording into facts. It is read twice: addresses may come after what they are needed for.
+pub(super) fn read(mut file: File, name: &str, sink: &mut FactSink) -> Result<ReadReport, Failure> {
+    let path = Path::new(name);
     let failure = |error: ReplayError| Failure(error.to_string(), USAGE);
-    let recording = Recording::open(file).map_err(failure)?;
+    let unread = |error: io::Error| Failure(format!("{name}: {error}"), FAILED);
+    let recording = Recording::of(file.try_clone().map_err(unread)?, path).map_err(failure)?;
+    for address in pipeline::recorded_addresses(recording) {
+        sink.push(JoinFact::Address(address));
+    }
+    file.rewind().map_err(unread)?;
+    let recording = Recording::of(file, path).map_err(failure)?;
     let options = ReplayOptions {
-        file: file.to_owned(),
+        file: path.to_owned(),
         selection: Selection::default(),
         netns: None,
         mode: Mode::AtOnce,
@@ -38,9 +49,6 @@ pub(super) fn read(file: &Path, sink: &mut FactSink) -> Result<ReadReport, Failu
         count: None,
         tables: Some(TableBounds::within(REPLAY_MEMORY, 0)),
     };
-    for address in pipeline::recorded_addresses(file).map_err(failure)? {
-        sink.push(JoinFact::Address(address));
-    }
     let mut view = FactView {
         sink,
         names: SharedNames::default(),

@@ -161,19 +161,10 @@ impl JoinSource {
         let file = self
             .file()
             .map_err(|e| Failure(format!("{name}: {e}"), USAGE))?;
-        let (path, is_recording, spooled) =
-            (self.path.clone(), self.is_recording, self.spooled.is_some());
+        let is_recording = self.is_recording;
         let read = move || {
             let report = match is_recording {
-                true if spooled => {
-                    let line =
-                        format!("{name}: a recording cannot come from a pipe: name the file");
-                    return Err(Failure(line, USAGE));
-                }
-                true => {
-                    drop(file);
-                    recorded::read(&path, &mut sink)?
-                }
+                true => recorded::read(file, &name, &mut sink)?,
                 false => ndjson::read(file, &name, &mut sink)?,
             };
             sink.flush();
