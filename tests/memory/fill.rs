@@ -8,17 +8,21 @@ use synprobe::{
     decode::Event,
     engine::{Engine, Input, RunConfig},
     filter::Selection,
-    model::{Body, Detail, HalfOpenSource, Missed, Start, TcpState, Trigger, WallClock},
+    model::{
+        Body, Detail, HalfOpenRow, HalfOpenSource, ListenCounters, Missed, SocketDump, Start,
+        TcpState, Trigger, Tuple, WallClock,
+    },
     recording::{SegmentHeader, Writer, inputs::encode},
     track::TrackConfig,
     util::table_bounds::TableBounds,
     verdict::Mode,
 };
 use synprobe_ebpf::event::{
-    AF_INET, ErrorRecord, Flow, Header, StateRecord, SynAckRecord, TRIGGER_TIMER, Wire,
+    AF_INET, ErrorRecord, Flow, Header, RetransmitRecord, StateRecord, SynAckRecord, TRIGGER_TIMER,
+    Wire,
 };
 
-const SEC: u64 = 1_000_000_000;
+pub const SEC: u64 = 1_000_000_000;
 /// From the monotonic to the wall clock, of recordings.
 const OFFSET_NS: i64 = 1_795_939_200_000_000_000;
 const NETNS: u32 = 4_026_531_833;
@@ -30,11 +34,11 @@ const BATCH: u64 = 512;
 /// Those in progress when the run ends that are judged together.
 const LAST_BATCH: u32 = 65_536;
 
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const ESTABLISHED: u8 = 1;
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
+pub const SYN_SENT: u8 = 2;
+pub const SYN_RECV: u8 = 3;
+pub const ESTABLISHED: u8 = 1;
+pub const CLOSE: u8 = 7;
+pub const LISTEN: u8 = 10;
 
 /// One step: its name, how many entries its table has at most, and what fills it.
 pub type Step = (&'static str, usize, fn(&mut FilledEngine, usize));
@@ -56,7 +60,9 @@ pub struct FilledEngine {
     /// Then nothing is judged.
     recording: Option<Writer<File>>,
     failed: Result<()>,
-    at_ns: u64,
+    offset_ns: i64,
+    /// What the time is.
+    pub at_ns: u64,
     inputs: u64,
     next: u32,
     /// Handshakes that the full table evicted.
@@ -70,11 +76,13 @@ impl FilledEngine {
         Self::of(&Self::config(tables, windowed), mode)
     }
 
-    /// What fills the tables of its replay.
-    pub fn recorded(to: &Path) -> Result<Self> {
+    /// What fills the tables of its replay. Its wall clock is `ahead_ns` ahead.
+    pub fn recorded(to: &Path, ahead_ns: i64) -> Result<Self> {
         let config = Self::config(TableBounds::default(), false);
-        let header = SegmentHeader::new([1; 16], OFFSET_NS, serde_json::to_vec(&config)?);
+        let offset_ns = OFFSET_NS + ahead_ns;
+        let header = SegmentHeader::new([1; 16], offset_ns, serde_json::to_vec(&config)?);
         let mut filled = Self::of(&config, Mode::AtOnce);
+        filled.offset_ns = offset_ns;
         filled.recording = Some(Writer::new(File::create(to)?, &header)?);
         Ok(filled)
     }
@@ -104,6 +112,7 @@ impl FilledEngine {
             engine: Engine::new(config, mode, WallClock::default()),
             recording: None,
             failed: Ok(()),
+            offset_ns: 0,
             at_ns: 1000 * SEC,
             inputs: 0,
             next: 0,
@@ -134,8 +143,7 @@ impl FilledEngine {
     }
 
     fn judge(&mut self) {
-        let offset_ns = self.recording.as_ref().map_or(0, |_| OFFSET_NS);
-        self.input(Input::BatchEnds(offset_ns));
+        self.input(Input::BatchEnds(self.offset_ns));
         for batch in self.engine.take_lines() {
             for line in &batch.lines {
                 if let Body::Lost(lost) = &line.body
@@ -200,7 +208,6 @@ impl FilledEngine {
         let (port, peer_port) = (self.port(), (self.next >> 3) as u16 | 1024);
         let flow = self.flow(port, peer_port);
         SynAckRecord {
-            header: self.header::<SynAckRecord>(),
             flow,
             req: 0xbeef_0000 + u64::from(self.next),
             sock: 0xfeed,
@@ -217,29 +224,109 @@ impl FilledEngine {
     fn half_opens(&mut self, room: usize) {
         for _ in 0..2 * room {
             let record = self.half_open();
-            self.feed(Event::SynAck(record, Trigger::Timer));
+            self.repeats_answer(record, Trigger::Timer);
         }
         self.judge();
     }
 
-    fn state(&mut self, flow: Flow, sock: u64, (old, new): (u8, u8), tgid: u32) {
+    /// A transition in the context of a process.
+    pub fn state(&mut self, flow: Flow, sock: u64, states: (u8, u8), tgid: u32) {
+        self.left(flow, sock, states, |record| {
+            record.tgid = tgid;
+            let name = format!("worker-{tgid}");
+            for (to, from) in record.comm.iter_mut().zip(name.bytes()) {
+                *to = from as _;
+            }
+        });
+    }
+
+    /// A transition with more that its record has.
+    pub fn left(
+        &mut self,
+        flow: Flow,
+        sock: u64,
+        (old, new): (u8, u8),
+        more: impl FnOnce(&mut StateRecord),
+    ) {
         let mut record = StateRecord {
             header: self.header::<StateRecord>(),
             flow,
             sock,
             old,
             new,
-            tgid,
             ..StateRecord::default()
         };
-        let name = format!("worker-{tgid}");
-        for (to, from) in record.comm.iter_mut().zip(name.bytes()) {
-            *to = from as _;
-        }
+        more(&mut record);
         // All of them are states of TCP.
         if let (Some(old), Some(new)) = (TcpState::from_kernel(old), TcpState::from_kernel(new)) {
             self.feed(Event::State(record, old, new));
         }
+    }
+
+    /// A round of the poller in a namespace whose listeners refuse nothing.
+    pub fn round(&mut self, netns: u32) {
+        let at_ns = self.at_ns;
+        self.input(Input::PollBegins);
+        self.input(Input::ListenSockets {
+            before_ns: at_ns,
+            at_ns,
+            listeners: Vec::new(),
+            counters: vec![ListenCounters {
+                netns,
+                listen_overflows: Some(0),
+                listen_drops: Some(0),
+                syncookies_sent: Some(0),
+                syncookies_recv: Some(0),
+                req_q_full_drop: Some(0),
+                out_no_routes: Some(0),
+                out_rsts: Some(0),
+                migrate_req: Some(0),
+            }],
+        });
+        self.input(Input::PollEnds { at_ns });
+    }
+
+    /// What sock_diag shows of so many half-opens.
+    pub fn dump(&mut self, rows: usize) {
+        let half_open = |flow: Flow| HalfOpenRow {
+            tuple: Tuple::from(&flow),
+            family: AF_INET,
+            retrans: 1,
+            expires_ms: 2000,
+        };
+        let rows = (0..rows)
+            .map(|_| half_open(self.half_open().flow))
+            .collect();
+        let dump = SocketDump {
+            netns: NETNS,
+            before_ns: self.at_ns,
+            after_ns: self.at_ns + SEC / 10,
+            rows,
+            ..SocketDump::default()
+        };
+        self.at_ns += SEC;
+        self.input(Input::PollBegins);
+        self.input(Input::Dump(Box::new(dump)));
+        self.input(Input::PollEnds { at_ns: self.at_ns });
+        self.judge();
+    }
+
+    /// A SYN that is sent again.
+    pub fn repeats_syn(&mut self, mut record: RetransmitRecord) {
+        record.header = self.header::<RetransmitRecord>();
+        self.feed(Event::Retransmit(record, TcpState::SynSent));
+    }
+
+    /// A SYN-ACK that is sent again.
+    pub fn repeats_answer(&mut self, mut record: SynAckRecord, trigger: Trigger) {
+        record.header = self.header::<SynAckRecord>();
+        self.feed(Event::SynAck(record, trigger));
+    }
+
+    /// A connect that has an error.
+    pub fn fails(&mut self, mut record: ErrorRecord) {
+        record.header = self.header::<ErrorRecord>();
+        self.feed(Event::Error(record, TcpState::SynSent));
     }
 
     fn called(&mut self) -> (Flow, u64, u32) {
@@ -274,16 +361,13 @@ impl FilledEngine {
             self.state(flow, sock, (CLOSE, SYN_SENT), tgid);
             flow.local_port = 40_000 + (self.next % 20_000) as u16;
             self.at_ns += 1_000;
-            let error = ErrorRecord {
-                header: self.header::<ErrorRecord>(),
+            self.fails(ErrorRecord {
                 flow,
                 sock,
                 sk_err: libc::ECONNREFUSED.unsigned_abs(),
-                sk_err_soft: 0,
                 state: SYN_SENT,
-                _pad: [0; 7],
-            };
-            self.feed(Event::Error(error, TcpState::SynSent));
+                ..ErrorRecord::default()
+            });
             self.state(flow, sock, (SYN_SENT, CLOSE), tgid);
         }
         self.judge();
@@ -293,7 +377,7 @@ impl FilledEngine {
     pub fn repeated(&mut self, number: usize) {
         for _ in 0..number {
             let record = self.half_open();
-            self.feed(Event::SynAck(record, Trigger::Timer));
+            self.repeats_answer(record, Trigger::Timer);
             let sock = 0x3000_0000 + u64::from(self.next) * 8;
             self.state(record.flow, sock, (LISTEN, SYN_RECV), 0);
             self.state(record.flow, sock, (SYN_RECV, ESTABLISHED), 0);

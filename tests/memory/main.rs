@@ -4,6 +4,7 @@
 
 mod fill;
 mod join;
+mod two_ends;
 
 use std::{env, process::Command};
 
@@ -35,7 +36,12 @@ fn main() {
     let cases = [(64, true), (64, false), (160, true)];
     let mut cases: Vec<Trial> = cases.map(|(mib, windowed)| case(mib, windowed)).into();
     cases.push(Trial::test("join-recordings", || Ok(join::recordings()?)));
+    cases.push(Trial::test("join-floods", || Ok(join::floods()?)));
     cases.push(Trial::test("join-lines", || Ok(join::lines()?)));
+    cases.push(Trial::test(
+        "join-longer-recordings",
+        || Ok(join::longer()?),
+    ));
     libtest_mimic::run(&arguments, cases).exit();
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, mem};
 
 use super::{
-    HostCounts, Input, RunConfig, in_progress::InProgressCounts, listen_rises::ListenRises, losses,
-    stats::HandshakeStats,
+    HostCounts, Input, RunConfig, dumps::UnreadDumps, in_progress::InProgressCounts,
+    listen_rises::ListenRises, losses, stats::HandshakeStats,
 };
 use crate::{
     decode::Event,
@@ -67,6 +67,8 @@ pub struct Engine {
     pub(super) clock: WallClock,
     /// Dumps of a round that wait for the answer to what they do not show.
     pub(super) dumps: Vec<(Box<SocketDump>, Vec<Tuple>)>,
+    /// Longer ones that wait.
+    pub(super) unread: UnreadDumps,
     /// Of the next listeners: namespace and inode of those with IP_TRANSPARENT.
     pub(super) transparent: HashSet<(u32, u32)>,
     /// At the start of the run, and at its end.
@@ -112,6 +114,7 @@ impl Engine {
             listen_rises: ListenRises::default(),
             clock,
             dumps: Vec::new(),
+            unread: UnreadDumps::default(),
             transparent: HashSet::new(),
             socket_states: [None, None],
             in_progress: InProgressCounts::default(),

@@ -151,11 +151,7 @@ impl Tracker {
     /// Takes in what one namespace showed, and what became of those that it did not show.
     pub fn on_dump(&mut self, dump: &SocketDump, fates: &Fates) {
         self.reconcile.polled.insert(dump.netns);
-        if self.config.selection.wants(Role::Server) {
-            for row in &dump.rows {
-                self.on_row(row, dump);
-            }
-        }
+        self.on_rows(&dump.rows, dump);
         let syn_sent = dump.syn_sent.as_deref();
         for row in syn_sent.filter(|_| dump.is_first).unwrap_or_default() {
             self.on_syn_sent(row, dump);
@@ -163,6 +159,15 @@ impl Tracker {
         self.on_gone(dump, fates);
         self.end_gone_clients(dump);
         self.audit_counters(dump);
+    }
+
+    /// Takes in some rows of a dump, in order.
+    pub fn on_rows(&mut self, rows: &[HalfOpenRow], dump: &SocketDump) {
+        if self.config.selection.wants(Role::Server) {
+            for row in rows {
+                self.on_row(row, dump);
+            }
+        }
     }
 
     fn on_row(&mut self, row: &HalfOpenRow, dump: &SocketDump) {

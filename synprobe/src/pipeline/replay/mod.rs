@@ -24,6 +24,7 @@ use crate::{
         Damage, Item, SegmentHeader,
         inputs::{Decoded, InputDecoder},
     },
+    track::Fates,
     view::{View, rfc3339},
 };
 
@@ -179,7 +180,11 @@ impl Replay<'_> {
             config.track.began_ns = at_ns;
         }
         let clock = WallClock::from_offset(header.realtime_offset_ns.into());
-        self.engine = Some(Engine::new(&config, self.options.mode, clock));
+        let mut engine = Engine::new(&config, self.options.mode, clock);
+        if self.options.tables.is_some() {
+            engine.reads_at_once(SMALL_BATCH as usize);
+        }
+        self.engine = Some(engine);
     }
 
     fn observed(&mut self, ends: bool) -> ControlFlow<()> {
@@ -194,7 +199,7 @@ impl Replay<'_> {
             true => narrow(input, &self.selection),
             false => Some(input),
         };
-        let (Some(input), Some(engine)) = (input, &mut self.engine) else {
+        let (Some(input), true) = (input, self.engine.is_some()) else {
             return Ok(());
         };
         self.inputs += 1;
@@ -203,11 +208,17 @@ impl Replay<'_> {
             input,
             Input::BatchEnds(_) | Input::End { .. } | Input::PollEnds { .. }
         );
+        if matches!(input, Input::PollEnds { .. }) {
+            self.end_dumps()?;
+        }
         if let Input::EndOpen { at_ns, .. } = input
             && self.options.tables.is_some()
         {
             return self.end_open(at_ns);
         }
+        let Some(engine) = &mut self.engine else {
+            return Ok(());
+        };
         match input {
             Input::End { at_ns, .. } if self.is_narrowed || self.is_incomplete => {
                 let produced = produced(engine);
@@ -215,18 +226,40 @@ impl Replay<'_> {
             }
             input => engine.feed(input),
         }
+        self.read_dumps()?;
         match ends_batch {
             true => self.show(),
             false => Ok(()),
         }
     }
 
-    /// Where memory is short there is no room for the lines of many.
+    /// Where memory is short there is no room for the lines of all rows of a dump.
+    fn read_dumps(&mut self) -> Result<(), ReplayError> {
+        while let Some(engine) = &mut self.engine
+            && engine.read_rows()
+        {
+            let offset_ns = i64::try_from(engine.clock().offset_ns()).unwrap_or(0);
+            engine.feed(Input::BatchEnds(offset_ns));
+            self.show()?;
+        }
+        Ok(())
+    }
+
+    /// A round is over. No answer came for what its dumps do not show.
+    fn end_dumps(&mut self) -> Result<(), ReplayError> {
+        if let (Some(engine), Some(_)) = (&mut self.engine, self.options.tables) {
+            engine.feed(Input::Fates(Fates::default()));
+        }
+        self.read_dumps()
+    }
+
+    /// The same for what is open at the end.
     fn end_open(&mut self, at_ns: u64) -> Result<(), ReplayError> {
         let most = match self.options.tables {
             Some(_) => SMALL_BATCH,
             None => LAST_BATCH,
         };
+        self.end_dumps()?;
         while let Some(engine) = &mut self.engine
             && engine.open() > 0
         {
