@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::{DropIsOf, DroppedPacket, Packet, SynOption},
+    context::{DropIsOf, DroppedPacket, Packet, SynOption, of_connections},
     enter_of,
 };
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
@@ -218,8 +218,9 @@ impl<'s> DropSums<'s> {
                 false => format!("; in namespace {}", context.name_of(netns)),
             };
             format!(
-                "this host dropped {packets} {}s {way}, of {connections} connections: {words} ({cause}){elsewhere}",
-                packet.name()
+                "this host dropped {} {way}, {}: {words} ({cause}){elsewhere}",
+                packet.counted(packets),
+                of_connections(connections)
             )
         };
         let mut facts: Vec<String> = kinds.into_iter().map(fact).collect();

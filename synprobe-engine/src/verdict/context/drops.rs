@@ -50,6 +50,17 @@ impl Packet {
         }
     }
 
+    /// `1 SYN`, `12 SYNs`
+    pub fn counted(self, n: u64) -> String {
+        match (self, n) {
+            (_, 1) => format!("1 {}", self.name()),
+            (Self::Syn, n) => format!("{n} SYNs"),
+            (Self::SynAck, n) => format!("{n} SYN-ACKs"),
+            (Self::Ack, n) => format!("{n} ACKs"),
+            (Self::Rst, n) => format!("{n} RSTs"),
+        }
+    }
+
     /// RFC 9293's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -226,6 +237,14 @@ fn without_device(remedy: &str) -> String {
     }
     left.dedup();
     left.join("; ") + &comment
+}
+
+/// `of 1 connection`, `of 12 connections`
+pub fn of_connections(n: u64) -> String {
+    match n {
+        1 => "of 1 connection".to_owned(),
+        n => format!("of {n} connections"),
+    }
 }
 
 /// `once`, `twice`, `5 times`

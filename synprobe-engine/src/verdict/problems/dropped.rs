@@ -11,7 +11,7 @@ use crate::{
     model::{Confidence, Evidence, Forward, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context,
-        context::{DroppedPacket, Packet},
+        context::{DroppedPacket, Packet, of_connections},
         parts::{
             found::{Found, contra, pro},
             peer_counts::PeerCounts,
@@ -46,8 +46,9 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
             }
             let mut evidence = vec![
                 pro(format!(
-                    "this host dropped {count} SYNs of {} connections that came in: {} ({})",
-                    drops.len(),
+                    "this host dropped {} {} that came in: {} ({})",
+                    Packet::Syn.counted(count),
+                    of_connections(drops.len() as u64),
                     first.words,
                     first.cause()
                 )),
@@ -92,8 +93,9 @@ pub(super) fn dropped_synacks(
         let first = drops[0];
         let mut evidence = vec![
             pro(format!(
-                "this host dropped {count} SYN-ACKs on their way out, of {} connections: {} ({})",
-                drops.len(),
+                "this host dropped {} on their way out, {}: {} ({})",
+                Packet::SynAck.counted(count),
+                of_connections(drops.len() as u64),
                 first.words,
                 first.cause()
             )),
@@ -278,9 +280,9 @@ fn dropped_by_router(
     };
     let mut evidence = vec![
         pro(format!(
-            "this host dropped {count} {}s of {} connections that it {order}{way}: {} ({})",
-            first.packet.name(),
-            drops.len(),
+            "this host dropped {} {} that it {order}{way}: {} ({})",
+            first.packet.counted(count),
+            of_connections(drops.len() as u64),
             first.words,
             first.cause()
         )),

@@ -287,7 +287,7 @@ mod tests {
         assert!(
             found[0].evidence[0]
                 .fact
-                .starts_with("this host dropped 7 SYN-ACKs on their way out, of 1 connections"),
+                .starts_with("this host dropped 7 SYN-ACKs on their way out, of 1 connection:"),
             "{found:?}"
         );
     }

@@ -151,7 +151,7 @@ fn syn_acks_that_are_forwarded_and_dropped_are_a_routers_problem() {
     assert!(
         p.evidence[0]
             .fact
-            .starts_with("this host dropped 3 SYN-ACKs of 1 connections")
+            .starts_with("this host dropped 3 SYN-ACKs of 1 connection ")
     );
     assert_eq!(p.peers[0].peer_addr, client.ip());
     // The answer to a forged SYN has nowhere to go: that is nothing of the router's.
@@ -185,7 +185,7 @@ fn acks_that_are_forwarded_and_dropped_again_are_a_routers_problem() {
     );
     let fact = &p.evidence[0].fact;
     assert!(
-        fact.starts_with("this host dropped 3 ACKs of 1 connections"),
+        fact.starts_with("this host dropped 3 ACKs of 1 connection "),
         "{fact}"
     );
     assert!(p.evidence.iter().any(|e| !e.supports), "{p:#?}");

@@ -5,7 +5,7 @@ use crate::{
     model::{Problem, Role},
     verdict::{
         Context, CounterRise,
-        context::{DroppedPacket, ListenerHistory, Packet},
+        context::{DroppedPacket, ListenerHistory, Packet, of_connections},
     },
 };
 
@@ -217,15 +217,22 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
     let mut found: Vec<String> = kinds
         .iter()
         .take(DROPS)
-        .map(|((packet, incoming, words, cause, netns), (packets, connections))| {
-            let way = if *incoming { "that came in" } else { "on their way out" };
-            format!(
-                "this host dropped {packets} {}s {way}, of {connections} connections ({}): {words} \
+        .map(
+            |((packet, incoming, words, cause, netns), (packets, connections))| {
+                let way = if *incoming {
+                    "that came in"
+                } else {
+                    "on their way out"
+                };
+                format!(
+                    "this host dropped {} {way}, {} ({}): {words} \
                  ({cause}); no handshake was seen to fail by it",
-                packet.name(),
-                named(*netns)
-            )
-        })
+                    packet.counted(*packets),
+                    of_connections(*connections),
+                    named(*netns)
+                )
+            },
+        )
         .collect();
     if more > 0 {
         found.push(format!(
