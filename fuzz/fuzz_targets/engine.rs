@@ -602,6 +602,7 @@ impl Made<'_> {
                     out_no_routes: b.maybe(),
                     out_rsts: b.maybe(),
                     migrate_req: b.maybe(),
+                    later: LaterCounters::default(),
                 };
                 Input::ListenSockets {
                     before_ns: self.now_ns.saturating_sub(5_000_000),

@@ -54,9 +54,9 @@ pub use listener_table::{ListenerNamespace, ListenerTable, SharedSynQueue};
 pub use lost::{Lost, Missed};
 pub use observation::{
     ClientOwner, ConntrackCounts, ConntrackReading, DestinationQuestion, Fate, HalfOpenRow,
-    HandshakeCounters, HandshakeSettings, Hop, ListenCounters, ListenerOwner, PathQuestion,
-    RetransCounts, RetransReading, ReturnPath, RouteAnswer, RouteQuestion, SocketDump, Tuple,
-    TupleHolder,
+    HandshakeCounters, HandshakeSettings, Hop, LaterCounters, ListenCounters, ListenerOwner,
+    PathQuestion, RetransCounts, RetransReading, ReturnPath, RouteAnswer, RouteQuestion,
+    SocketDump, Tuple, TupleHolder,
 };
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;

@@ -239,6 +239,19 @@ pub struct ListenCounters {
     pub out_rsts: Option<u64>,
     /// `net.ipv4.tcp_migrate_req` (Linux 5.14).
     pub migrate_req: Option<u64>,
+    /// What recordings have apart.
+    #[serde(skip)]
+    pub later: LaterCounters,
+}
+
+/// Further counters of a namespace, which recordings of earlier versions do not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaterCounters {
+    /// `SyncookiesFailed`: ACKs that were taken for the answer to a SYN cookie, and had no valid one.
+    pub syncookies_failed: Option<u64>,
+    /// Where `net.ipv4.tcp_synack_retries` is 0: `TCPTimeouts` less `RetransSegs`, time-outs after which nothing was
+    /// sent again.
+    pub silent_timeouts: Option<u64>,
 }
 
 /// Counts of connection tracking in one namespace, all CPUs together; `None`: this kernel does not have it.

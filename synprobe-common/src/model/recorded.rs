@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LimitedBy, ListenCounters, Listener};
+use super::{LaterCounters, LimitedBy, ListenCounters, Listener};
 
 /// A [`Listener`] of recordings before `Input::ListenSockets`. The fields are those of the line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +70,7 @@ impl From<RecordedListenCounters> for ListenCounters {
             out_no_routes: None,
             out_rsts: None,
             migrate_req: None,
+            later: LaterCounters::default(),
         }
     }
 }

@@ -174,6 +174,7 @@ impl Engine {
                 listeners,
                 counters,
             } => self.listen_sockets(before_ns, at_ns, listeners, counters),
+            Input::LaterCounters(counters) => self.judge.context.later_counters(counters),
             Input::Addresses(netns, addresses) => {
                 self.judge.context.has_addresses(netns, addresses);
             }

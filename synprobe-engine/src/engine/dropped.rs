@@ -65,7 +65,7 @@ impl Engine {
                 syn_seq: packet.syn_seq(r.seq, r.ack),
                 flags: r.flags,
                 invalid: None,
-                seq: r.seq,
+                seqs: vec![r.seq],
             };
             context.tell_filter_from_conntrack(&mut drop);
             context.tell_rule_from_address(&mut drop);

@@ -23,6 +23,7 @@ impl Engine {
                     netns: Some(netns),
                     seq: Some(seq),
                     last_ns: Some(at_ns),
+                    local_port: local.port(),
                 };
                 (local, peer, report)
             }
@@ -39,6 +40,7 @@ impl Engine {
                     netns: None,
                     seq: None,
                     last_ns: None,
+                    local_port: local.port(),
                 };
                 (local, peer, report)
             }

@@ -13,9 +13,10 @@ use crate::{
     decode::Event,
     model::{
         AcceptCounts, AcceptReading, ClientOwner, ConntrackReading, Counted, DestinationQuestion,
-        FilterReading, HandshakeCounters, HandshakeSettings, ListenCounters, Listener,
-        ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener, ReturnPath,
-        Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder, WorkloadNames,
+        FilterReading, HandshakeCounters, HandshakeSettings, LaterCounters, ListenCounters,
+        Listener, ListenerOwner, Missed, PathQuestion, RecordedListenCounters, RecordedListener,
+        ReturnPath, Role, RouteAnswer, RouteQuestion, SocketDump, Tuple, TupleHolder,
+        WorkloadNames,
     },
     track::Fates,
     verdict::context::NO_SOCKET,
@@ -183,6 +184,8 @@ pub enum Input {
     TransparentListeners(Vec<(u32, u32)>),
     /// A namespace with a transparent listener has connections at this address, which a client of this host calls.
     TakenOver(u32, SocketAddr),
+    /// Further counters of the next [`Self::ListenSockets`], by namespace, where they have changed.
+    LaterCounters(Vec<(u32, LaterCounters)>),
     // The records come last: a recording keeps them as they are, and numbers the others.
     /// A record of the kernel side; not a drop.
     #[serde(skip)]

@@ -6,6 +6,7 @@ use super::{
     Context, Explanation, Finding, Verdict,
     context::{DropIsOf, DroppedPacket, Packet, SynOption, of_connections},
     enter_of,
+    server::ListenerClosed,
 };
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
 
@@ -248,6 +249,12 @@ impl Verdict for DroppedHere {
         }
         let of_handshake = decisive(h, context);
         let first = of_handshake.first()?;
+        // A final ACK that is lost holds a half-open up: what ends it is the loss of its listener.
+        if of_handshake.iter().all(|d| d.packet == Packet::Ack)
+            && ListenerClosed.check(h, context).is_some()
+        {
+            return None;
+        }
         // One dropped packet does not explain why ten got no answer.
         let lost: u64 = of_handshake.iter().map(|d| d.count).sum();
         let sent = u64::from(h.retransmits).min(h.gaps_us.len() as u64) + 1;

@@ -184,7 +184,7 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
             Packet::Rst => 0x04,
         },
         invalid: None,
-        seq: 0,
+        seqs: vec![0],
     }
 }
 

@@ -159,6 +159,12 @@ pub fn narrow(input: Input, selection: &Selection) -> Option<Input> {
                 counters,
             })
         }
+        Input::LaterCounters(mut counters) => {
+            if let Some(only) = selection.netns {
+                counters.retain(|(netns, _)| only.contains(netns));
+            }
+            Some(Input::LaterCounters(counters))
+        }
         Input::TransparentListeners(mut sockets) => {
             if let Some(only) = selection.netns {
                 sockets.retain(|(netns, _)| only.contains(netns));

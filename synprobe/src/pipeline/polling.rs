@@ -253,6 +253,7 @@ impl Run {
             queues,
             accept_readings,
             mut counters,
+            later_counters,
             addresses,
             settings,
             conntrack,
@@ -316,6 +317,7 @@ impl Run {
         if !transparent.is_empty() {
             core.feed(Input::TransparentListeners(transparent));
         }
+        core.feed(Input::LaterCounters(later_counters));
         core.feed(Input::ListenSockets {
             before_ns,
             at_ns,

@@ -123,6 +123,7 @@ impl Poller {
             no_routes6: None,
             listen_drops: None,
             migrate_req: None,
+            later_told: None,
             waiting: HashSet::new(),
             begun: false,
             given,

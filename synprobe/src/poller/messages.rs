@@ -15,8 +15,8 @@ use crate::{
     diag::icmp::IcmpErrors,
     model::{
         AcceptReading, ClientOwner, ConntrackReading, DestinationQuestion, Fate, HandshakeSettings,
-        ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath, RouteAnswer,
-        RouteQuestion, SocketDump, Tuple,
+        LaterCounters, ListenCounters, Listener, ListenerOwner, PathQuestion, ReturnPath,
+        RouteAnswer, RouteQuestion, SocketDump, Tuple,
     },
     sys::clock::monotonic_ns,
 };
@@ -123,6 +123,8 @@ pub struct Round {
     pub accept_readings: Vec<AcceptReading>,
     /// One for each namespace.
     pub counters: Vec<ListenCounters>,
+    /// Further counters, where they have changed.
+    pub later_counters: Vec<(u32, LaterCounters)>,
     /// Addresses of the namespaces, where they were read in this round.
     pub addresses: Vec<(u32, Vec<IpAddr>)>,
     /// Settings of the namespaces, where they were read in this round.

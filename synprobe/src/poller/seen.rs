@@ -18,8 +18,8 @@ use crate::{
         sock_diag::{self, Query},
     },
     model::{
-        AcceptReading, HalfOpenRow, ListenCounters, ListenerOwner, RetransCounts, RetransReading,
-        SocketDump, Tuple,
+        AcceptReading, HalfOpenRow, LaterCounters, ListenCounters, ListenerOwner, RetransCounts,
+        RetransReading, SocketDump, Tuple,
     },
     sys::clock::monotonic_ns,
 };
@@ -178,6 +178,17 @@ impl Seen {
         self.counters.as_ref()?.get(name)
     }
 
+    fn later_counters(&self, watched: &WatchedNetns) -> LaterCounters {
+        let silent = || {
+            let sent = self.counter("RetransSegs")?;
+            Some(self.counter("TCPTimeouts")?.saturating_sub(sent))
+        };
+        LaterCounters {
+            syncookies_failed: self.counter("SyncookiesFailed"),
+            silent_timeouts: (watched.synack_retries == Some(0)).then(silent).flatten(),
+        }
+    }
+
     fn retransmitted(&self) -> Option<RetransCounts> {
         Some(RetransCounts {
             handshake: self.counter("TCPSynRetrans")?,
@@ -261,6 +272,10 @@ impl Round {
         }
         self.queues.extend(lines);
         self.accept_readings.push(seen.accept_reading);
+        let later = seen.later_counters(watched);
+        if watched.later_told.replace(later) != Some(later) {
+            self.later_counters.push((netns, later));
+        }
         self.counters.push(ListenCounters {
             netns,
             listen_overflows: seen.counter("ListenOverflows"),
@@ -271,6 +286,7 @@ impl Round {
             out_no_routes: seen.out_no_routes,
             out_rsts: seen.counter("OutRsts"),
             migrate_req: watched.migrate_req,
+            later,
         });
         if mem::take(&mut watched.is_stale) {
             self.settings.push((netns, watched.settings));

@@ -13,7 +13,7 @@ use crate::{
         route::Routes,
         sock_diag::SockDiag,
     },
-    model::{ConntrackReading, HandshakeSettings, QueueSettings},
+    model::{ConntrackReading, HandshakeSettings, LaterCounters, QueueSettings},
     sys::{fd_limit, netns::NetNs, sysctl::sysctl_numbers},
 };
 
@@ -42,6 +42,8 @@ pub(super) struct WatchedNetns {
     pub transparent: bool,
     /// `tcp_migrate_req`, as last read.
     pub migrate_req: Option<u64>,
+    /// Further counters, as last reported.
+    pub later_told: Option<LaterCounters>,
     /// Listeners in whose accept queue a connection waited, as last read.
     pub waiting: HashSet<u32>,
     /// Segments that were counted before a look that showed no handshake in progress: received, sent.

@@ -182,6 +182,7 @@ mod tests {
             netns: Some(NETNS),
             seq: Some(77),
             last_ns: Some(T0 + SEC),
+            local_port: 40_000,
         }
     }
 

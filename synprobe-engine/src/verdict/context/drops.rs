@@ -9,6 +9,8 @@ use crate::util::bounded::Bounded;
 const KINDS: usize = 4;
 /// The same in all namespaces: others may have the same addresses and ports, and drop what they like.
 const ALL_KINDS: usize = 8 * KINDS;
+/// Sequence numbers remembered of one kind.
+const SEQS: usize = 8;
 /// A client repeats the SYN of one connect() for 127 s by default: a later packet is of another, nanoseconds.
 const ONE_CONNECT_NS: u64 = 140_000_000_000;
 
@@ -126,8 +128,8 @@ pub struct DroppedPacket {
     pub flags: u8,
     /// Whether conntrack counted an INVALID packet around it; `None`: not known.
     pub invalid: Option<bool>,
-    /// The sequence number of the first of them.
-    pub seq: u32,
+    /// Their sequence numbers: each half-open of one connect has another. The last [`SEQS`].
+    pub seqs: Vec<u32>,
 }
 
 impl DroppedPacket {
@@ -135,6 +137,16 @@ impl DroppedPacket {
         (self.netns, self.packet, self.incoming, &self.reason)
             == (other.netns, other.packet, other.incoming, &other.reason)
             && (self.from, self.syn_seq, &self.words) == (other.from, other.syn_seq, &other.words)
+    }
+
+    fn add_seqs(&mut self, seqs: &[u32]) {
+        for seq in seqs {
+            if !self.seqs.contains(seq) {
+                self.seqs.push(*seq);
+            }
+        }
+        let excess = self.seqs.len().saturating_sub(SEQS);
+        self.seqs.drain(..excess);
     }
 
     /// Both ends of its connection.
@@ -282,6 +294,7 @@ impl DroppedPackets {
             if kind.invalid != discard.invalid {
                 kind.invalid = None;
             }
+            kind.add_seqs(&discard.seqs);
             kind.last_ns = kind.last_ns.max(discard.last_ns);
             return;
         }

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::{Context, Ends, window::STEPS};
-use crate::{model::Handshake, util::bounded::Bounded};
+use crate::{
+    model::{Handshake, Role},
+    util::bounded::Bounded,
+};
 
 /// Different errors remembered for one connection.
 const KINDS: usize = 8;
@@ -23,6 +26,8 @@ pub struct IcmpReport {
     pub seq: Option<u32>,
     /// The last of them was read then, CLOCK_MONOTONIC nanoseconds.
     pub last_ns: Option<u64>,
+    /// This host's port of the connection.
+    pub local_port: u16,
 }
 
 /// What an ICMP error means that this host sent to itself.
@@ -44,10 +49,34 @@ impl IcmpReport {
     }
 
     /// Whether it is about a segment that the socket had sent: `between(seq, snd_una, snd_nxt)` in `tcp_v4_err()` and
-    /// `tcp_v6_err()`. In SYN_SENT those are the initial sequence number and the next one. `None`: not known.
-    fn fits(&self, h: &Handshake) -> Option<bool> {
-        let ahead = self.seq?.wrapping_sub(h.facts.syn_seq?);
-        Some(ahead <= 1)
+    /// `tcp_v6_err()`. In SYN_SENT those are the initial sequence number and the next one. Of a half-open only the
+    /// SYN-ACK's own number counts (`tcp_req_err()`). `None`: not known.
+    pub fn fits(&self, h: &Handshake) -> Option<bool> {
+        Some(match h.connection.role {
+            Role::Client => self.seq?.wrapping_sub(h.facts.syn_seq?) <= 1,
+            Role::Server => self.seq? == h.facts.syn_ack_seq?,
+        })
+    }
+
+    /// Whether it ends a half-open whose SYN-ACK it is about: `tcp_v4_err()`, `tcp_v6_err()` with
+    /// `icmpv6_err_convert()`. The kernel counts that in `ListenDrops`.
+    fn ends_half_open(&self) -> bool {
+        let fatal: &[&str] = match self.from.is_ipv4() {
+            true => &[
+                "host unreachable",
+                "network unreachable",
+                "time exceeded",
+                "parameter problem",
+            ],
+            false => &[
+                "administratively prohibited",
+                "port unreachable",
+                "source address failed policy",
+                "reject route",
+                "parameter problem",
+            ],
+        };
+        fatal.iter().any(|what| self.what.starts_with(what))
     }
 
     /// Whether only a packet filter sends it for a TCP segment: a host answers one to a closed port with RST (RFC
@@ -116,7 +145,22 @@ impl IcmpReports {
 }
 
 impl Context {
-    /// The ICMP errors about an active open that its socket may have acted on.
+    /// ICMP errors about segments from listeners' ports of a namespace that end a half-open: how many, and one of them.
+    pub fn half_opens_ended_by_icmp(&self, netns: u32) -> Option<(u64, &IcmpReport)> {
+        let is_listeners = |word: &&IcmpReport| {
+            self.listeners_of_port(netns, word.local_port)
+                .next()
+                .is_some()
+        };
+        let all = self.icmp.reports.iter().flat_map(|(_, (words, _))| words);
+        let of_netns = all.filter(|word| word.netns == Some(netns) && word.ends_half_open());
+        let mut found = of_netns.filter(is_listeners);
+        let first = found.next()?;
+        let rest: u64 = found.map(|word| word.count).sum();
+        Some((first.count + rest, first))
+    }
+
+    /// The ICMP errors about a handshake that its socket may have acted on.
     pub fn icmp(&self, h: &Handshake) -> Vec<&IcmpReport> {
         let all = self.icmp_of_ends(h);
         all.filter(|word| word.fits(h) != Some(false)).collect()
@@ -153,7 +197,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Outcome,
-        verdict::fixtures::{NETNS, SEC, T0, active},
+        verdict::fixtures::{NETNS, SEC, T0, active, half_open, listener},
     };
 
     fn word(from: &str, seq: u32) -> IcmpReport {
@@ -164,6 +208,7 @@ mod tests {
             netns: Some(NETNS),
             seq: Some(seq),
             last_ns: Some(T0 + SEC),
+            local_port: 0,
         }
     }
 
@@ -186,6 +231,37 @@ mod tests {
         // snd_nxt is one further.
         h.facts.syn_seq = Some(6);
         assert_eq!(context.only_icmp(&h).unwrap().from.to_string(), "10.6.6.6");
+    }
+
+    /// Half-opens that such errors end are in `ListenDrops`: which do it differs by family.
+    #[test]
+    fn which_errors_end_a_half_open_of_a_listener() {
+        let mut context = Context::default();
+        context.sample(&[listener(0, 0)], &[]);
+        let h = half_open(Outcome::Dropped);
+        let ends = Ends::of(&h.connection).unwrap();
+        for (from, what) in [
+            (
+                "10.0.0.254",
+                "time exceeded (a routing loop, or too far) (type 11 code 0)",
+            ),
+            ("10.0.0.254", "port unreachable (type 3 code 3)"),
+            ("fd00::1", "port unreachable (type 1 code 4)"),
+            (
+                "fd00::1",
+                "time exceeded (a routing loop, or too far) (type 3 code 0)",
+            ),
+        ] {
+            let mut one = word(from, 5);
+            one.what = what.into();
+            one.local_port = 8080;
+            context.note_icmp(ends, one.clone());
+            // Of a port without a listener it is about a connection of a client.
+            one.local_port = 40_000;
+            one.seq = Some(6);
+            context.note_icmp(ends, one);
+        }
+        assert_eq!(context.half_opens_ended_by_icmp(NETNS).unwrap().0, 2);
     }
 
     #[test]

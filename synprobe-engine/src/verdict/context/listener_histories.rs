@@ -7,7 +7,7 @@ use std::{
 
 use super::{ListenerHistory, listening::worst_off, window::Marks};
 use crate::{
-    model::{ListenCounters, Listener, Queue},
+    model::{LaterCounters, ListenCounters, Listener, Queue},
     util::addresses::{is_wildcard, mapped},
 };
 
@@ -31,6 +31,8 @@ pub(super) struct ListenerHistories {
     /// In an order that no hash decides: the same run gives the same lines.
     listeners: BTreeMap<Key, ListenerHistory>,
     counters: BTreeMap<u32, Readings>,
+    /// Further counters, as last told.
+    pub(super) later: HashMap<u32, LaterCounters>,
     addresses: HashMap<u32, HashSet<IpAddr>>,
     /// `net.ipv4.tcp_syncookies` of each namespace, where it could be read.
     syncookies: HashMap<u32, u64>,
@@ -85,15 +87,19 @@ impl ListenerHistories {
             self.listeners.retain(|_, h| h.closed_ns.is_none());
         }
         for now in counters {
+            let mut now = *now;
+            if let Some(later) = self.later.get(&now.netns) {
+                now.later = *later;
+            }
             self.first_ns.entry(now.netns).or_insert(at_ns);
             self.seen_ns.insert(now.netns, at_ns);
             self.counters
                 .entry(now.netns)
                 .and_modify(|[_, before, last]| {
                     *before = *last;
-                    *last = *now;
+                    *last = now;
                 })
-                .or_insert([*now; 3]);
+                .or_insert([now; 3]);
         }
     }
 
@@ -124,6 +130,7 @@ impl ListenerHistories {
             .collect();
         for netns in gone {
             self.counters.remove(&netns);
+            self.later.remove(&netns);
             self.addresses.remove(&netns);
             self.syncookies.remove(&netns);
             self.first_ns.remove(&netns);

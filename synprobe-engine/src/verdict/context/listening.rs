@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Context, DroppedPacket, Ends, ListenerHistory};
-use crate::model::{Connection, LimitedBy, ListenCounters, Listener, Role};
+use crate::model::{Connection, LaterCounters, LimitedBy, ListenCounters, Listener, Role};
 
 impl Context {
     /// Takes in a sample of the listeners and of the namespaces' counters.
@@ -20,6 +20,11 @@ impl Context {
     ) {
         self.histories.note(when_ns, listeners, counters);
         self.accept_waits.sample(listeners);
+    }
+
+    /// Takes in further counters of the next sample.
+    pub fn later_counters(&mut self, counters: Vec<(u32, LaterCounters)>) {
+        self.histories.later.extend(counters);
     }
 
     /// A round of the poller is over, and every record of its time is taken in.

@@ -30,7 +30,11 @@ impl DroppedPacket {
         };
         match self.packet {
             // Whoever forged the SYN knows its number, and not this one.
-            Packet::SynAck if h.facts.syn_ack_seq.is_some_and(|seq| seq != self.seq) => {
+            Packet::SynAck
+                if h.facts
+                    .syn_ack_seq
+                    .is_some_and(|seq| !self.seqs.contains(&seq)) =>
+            {
                 DropIsOf::Another
             }
             Packet::Syn | Packet::SynAck => match self.syn_seq {
@@ -39,7 +43,7 @@ impl DroppedPacket {
                 None => DropIsOf::NotKnown,
             },
             // The client's ACK comes right after its SYN; the server's come later.
-            Packet::Ack if self.seq == isn.wrapping_add(1) => DropIsOf::This,
+            Packet::Ack if self.seqs.contains(&isn.wrapping_add(1)) => DropIsOf::This,
             Packet::Ack | Packet::Rst => DropIsOf::NotKnown,
         }
     }
@@ -88,12 +92,12 @@ mod tests {
         assert_eq!(d.is_of(&h), DropIsOf::This);
         h.facts.syn_seq = Some(6);
         assert_eq!(d.is_of(&h), DropIsOf::Another);
-        (d.packet, d.syn_seq, d.seq) = (Packet::Ack, None, 7);
+        (d.packet, d.syn_seq, d.seqs) = (Packet::Ack, None, vec![7]);
         assert_eq!(d.is_of(&h), DropIsOf::This);
-        d.seq = 8;
+        d.seqs = vec![8];
         assert_eq!(d.is_of(&h), DropIsOf::NotKnown);
         // A SYN-ACK has a number of its own too.
-        (d.packet, d.syn_seq, d.seq) = (Packet::SynAck, Some(6), 70);
+        (d.packet, d.syn_seq, d.seqs) = (Packet::SynAck, Some(6), vec![70, 72]);
         assert_eq!(d.is_of(&h), DropIsOf::This);
         h.facts.syn_ack_seq = Some(70);
         assert_eq!(d.is_of(&h), DropIsOf::This);

@@ -2,10 +2,10 @@
 
 use super::explained::{ExplainedClients, explained};
 use crate::{
-    model::{Problem, Role},
+    model::{Problem, Role, VerdictKind},
     verdict::{
         Context, CounterRise,
-        context::{DroppedPacket, ListenerHistory, Packet, of_connections},
+        context::{DroppedPacket, IcmpReport, ListenerHistory, Packet, of_connections, times},
     },
 };
 
@@ -68,6 +68,9 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         false => format!("; sk_drops rose at {}", who.join(", ")),
     };
     let mut found = Vec::new();
+    let icmp = context.half_opens_ended_by_icmp(netns);
+    let by_icmp = icmp.map_or(0, |(count, _)| count);
+    found.extend(icmp.and_then(|icmp| ended_by_icmp(problems, (netns, &name), icmp)));
     let mut rose = |n: Option<u64>, counted, say: &dyn Fn(u64) -> String| {
         if let Some(n) =
             n.filter(|n| *n > 0 && !explained(problems.iter().copied(), counted, netns))
@@ -88,7 +91,8 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
     rose(
         context
             .refused_without_trace(netns)
-            .map(|n| n.saturating_sub(ended_by_neighbours(netns, context))),
+            .map(|n| n.saturating_sub(ended_by_neighbours(netns, context)))
+            .map(|n| n.saturating_sub(by_icmp)),
         CounterRise::Refusals,
         &|n| {
             format!(
@@ -126,6 +130,28 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
             }
         },
     );
+    rose(
+        context.moved(netns, |c| c.later.syncookies_failed),
+        CounterRise::Cookies,
+        &|n| {
+            format!(
+                "SyncookiesFailed of {name} rose by {n}: ACKs came to a listener that is sending SYN cookies, and had no \
+                 valid one (too late, changed on the way, of a connection that has ended, or forged); it answers \
+                 each with a RST"
+            )
+        },
+    );
+    // A half-open that was seen, and a connect() that timed out, have a problem there.
+    let has_one = problems
+        .iter()
+        .any(|p| p.netns == netns && p.verdict.is_some());
+    let silent = context.moved(netns, |c| c.later.silent_timeouts);
+    found.extend(silent.filter(|n| *n > 0 && !has_one).map(|n| {
+        format!(
+            "TCPTimeouts of {name} rose by {n} more than RetransSegs: with net.ipv4.tcp_synack_retries 0 a half-open \
+             that gets no ACK ends after one second, without an event and without a second SYN-ACK"
+        )
+    }));
     found
 }
 
@@ -137,6 +163,28 @@ fn ended_by_neighbours(netns: u32, context: &Context) -> u64 {
         .filter(|d| d.netns == netns && d.packet == Packet::SynAck && d.is_of_neighbour())
         .map(|d| d.count)
         .sum()
+}
+
+/// That ICMP errors of others about SYN-ACKs ended half-opens, unless a problem tells of them. They may have ended
+/// before they were seen.
+fn ended_by_icmp(
+    problems: &[&Problem],
+    (netns, name): (u32, &str),
+    (count, error): (u64, &IcmpReport),
+) -> Option<String> {
+    let tells = |p: &&Problem| {
+        let lost = [VerdictKind::SynackLost, VerdictKind::DroppedHere];
+        p.netns == netns && p.role == Role::Server && p.verdict.is_some_and(|v| lost.contains(&v))
+    };
+    (!problems.iter().any(tells)).then(|| {
+        format!(
+            "ICMP errors about SYN-ACKs of {name} came {}, such as {} from {}: they did not reach their peers, and such \
+             an error ends the half-open, which ListenDrops counts",
+            times(count),
+            error.what,
+            error.from
+        )
+    })
 }
 
 /// Listeners that were closed while another listens at their address, after which RSTs were sent: so are
@@ -245,7 +293,10 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::ListenCounters, verdict::fixtures::*};
+    use crate::{
+        model::{LaterCounters, ListenCounters, Outcome},
+        verdict::fixtures::*,
+    };
 
     fn moved(change: impl Fn(&mut ListenCounters)) -> Context {
         let mut context = Context::default();
@@ -259,6 +310,10 @@ mod tests {
             out_no_routes: Some(3),
             out_rsts: Some(0),
             migrate_req: Some(0),
+            later: LaterCounters {
+                syncookies_failed: Some(3),
+                silent_timeouts: Some(4),
+            },
         };
         let mut after = before;
         change(&mut after);
@@ -287,6 +342,14 @@ mod tests {
             (
                 |c| c.syncookies_sent = Some(12),
                 "SyncookiesSent of the host's namespace rose by 11, SyncookiesRecv by 0, the final ACKs",
+            ),
+            (
+                |c| c.later.syncookies_failed = Some(13),
+                "SyncookiesFailed of the host's namespace rose by 10",
+            ),
+            (
+                |c| c.later.silent_timeouts = Some(9),
+                "TCPTimeouts of the host's namespace rose by 5 more than RetransSegs",
             ),
         ] {
             let found = unexplained(&[], 0, &moved(change), &ExplainedClients::default());
@@ -361,6 +424,38 @@ mod tests {
             rest.starts_with("ListenDrops of the host's namespace rose by 1 more"),
             "{rest}"
         );
+    }
+
+    /// Without a half-open that was seen, the errors themselves are told; with a problem they are in it.
+    #[test]
+    fn half_opens_that_icmp_errors_ended_are_told_once() {
+        let said = |problems: &[&Problem]| {
+            let mut context = moved(|c| c.listen_drops = Some(9));
+            let error = IcmpReport {
+                from: "10.0.0.254".parse().unwrap(),
+                what: "host unreachable (type 3 code 1)".into(),
+                count: 2,
+                netns: Some(NETNS),
+                seq: Some(7),
+                last_ns: Some(T0),
+                local_port: 8080,
+            };
+            let ends = crate::verdict::context::Ends::of(&half_open(Outcome::Dropped).connection);
+            context.note_icmp(ends.unwrap(), error);
+            unexplained(problems, 0, &context, &ExplainedClients::default())
+        };
+        let [only] = &said(&[])[..] else {
+            panic!("the errors explain ListenDrops: {:?}", said(&[]));
+        };
+        assert!(only.starts_with(
+            "ICMP errors about SYN-ACKs of the host's namespace came twice, such as host"
+        ));
+        let mut groups = crate::verdict::ProblemGroups::default();
+        let mut h = half_open(Outcome::Expired);
+        h.verdict = Some(VerdictKind::SynackLost);
+        groups.add(&h);
+        let problems = groups.problems(std::iter::empty(), &Context::default());
+        assert!(said(&[&problems[0]]).is_empty());
     }
 
     #[test]

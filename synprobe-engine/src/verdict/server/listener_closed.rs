@@ -31,7 +31,9 @@ impl Verdict for ListenerClosed {
                 "the kernel does not tell which socket of the group a half-open belongs to",
             ),
         };
+        let held_up = context.drops_of_handshake(h);
         let finding = finding
+            .maybe_pro(held_up.first().map(|d| context.fact_of_drop(d, h)))
             .maybe_pro(context.closed_listeners(&h.connection))
             .maybe_pro(
                 (f.others_listen && migrates == Some(false)).then(|| NO_MIGRATION.to_owned()),
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, ListenCounters},
-        verdict::fixtures::*,
+        verdict::{context::Packet, fixtures::*},
     };
 
     const BEGAN: u64 = 1_000_000_000_000;
@@ -128,6 +130,24 @@ mod tests {
         assert_eq!(got, (Some(VerdictKind::ListenerClosed), Confidence::Likely));
         let (verdict, _) = verdict_of(&dropped(true), with_migration(1));
         assert_ne!(verdict, Some(VerdictKind::ListenerClosed));
+    }
+
+    /// The ACK that was lost before does not end it; a SYN-ACK that cannot be sent does.
+    #[test]
+    fn a_dropped_final_ack_only_holds_it_up() {
+        let with = |packet| {
+            let mut context = with_migration(0);
+            let h = dropped(true);
+            let mut drop = discard(&h, packet, 1);
+            drop.last_ns = BEGAN + 1;
+            context.note_drop(drop);
+            judged(&h, context)
+        };
+        let held_up = with(Packet::Ack);
+        assert_eq!(held_up.verdict, Some(VerdictKind::ListenerClosed));
+        let has_fact = |e: &crate::model::Evidence| e.fact.starts_with("this host dropped the ACK");
+        assert!(held_up.evidence.iter().any(has_fact), "{held_up:?}");
+        assert_eq!(with(Packet::SynAck).verdict, Some(VerdictKind::DroppedHere));
     }
 
     #[test]

@@ -3,12 +3,16 @@
 use crate::{
     model::{Handshake, VerdictKind},
     verdict::{
-        Context, Explanation, Finding, Verdict, context::Packet, enter_of, tcp_flags, times,
+        Context, Explanation, Finding, Verdict,
+        context::{self, Packet},
+        enter_of, tcp_flags, times,
     },
 };
 
 /// As long as a client repeats its SYN, seconds.
 const ONE_CONNECT_S: u32 = 140;
+/// ICMP errors that are quoted.
+const ERRORS: usize = 2;
 
 /// `synack-lost`
 pub(in crate::verdict) struct SynackLost;
@@ -20,8 +24,9 @@ impl Verdict for SynackLost {
 
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let half_opens = context.failed_half_opens(h);
+        let errors = context.icmp(h);
         if !super::unfinished(h)
-            || h.repeated_syns() == 0 && half_opens < 2
+            || h.repeated_syns() == 0 && half_opens < 2 && errors.is_empty()
             || h.facts.acked
             || h.facts.reset_seen
         {
@@ -38,9 +43,13 @@ impl Verdict for SynackLost {
         let seen = h.repeated_syns() > 0 && !unwatched;
         // A peer that gets them from another address, or by a way that has not seen its SYN, repeats its SYN too.
         let way_back_is_open = context.way_back_is_open(&h.connection);
-        let mut finding = match lives && seen && way_back_is_open.is_none() {
-            true => Finding::certain().accounts_for_outcome(),
-            false => Finding::likely(),
+        let reported = errors.iter().filter(|e| e.fits(h) == Some(true));
+        let mut finding = match lives && way_back_is_open.is_none() {
+            true if seen => Finding::certain().accounts_for_outcome(),
+            true if !errors.is_empty() => {
+                Finding::certain().accounts_for(reported.map(|e| e.count).sum())
+            }
+            _ => Finding::likely(),
         };
         if unwatched && h.repeated_syns() > 0 {
             finding = finding.pro(format!(
@@ -72,6 +81,19 @@ impl Verdict for SynackLost {
             "the SYN-ACK was sent {}, and no ACK came",
             times(h.retransmits.saturating_add(1))
         ));
+        for error in errors.iter().take(ERRORS) {
+            finding = finding.pro(format!(
+                "ICMP from {}: {}, {}",
+                error.from,
+                error.what,
+                context::times(error.count)
+            ));
+        }
+        if errors.iter().any(|e| e.fits(h) == Some(true)) {
+            finding = finding.pro(
+                "such an error quotes the SYN-ACK of this half-open, with its sequence number: it did not reach the peer",
+            );
+        }
         finding = finding.maybe_contra(way_back_is_open);
         let mut drops = context.drops_of_handshake(h).into_iter();
         let dropped = drops.find(|d| d.packet == Packet::SynAck);
@@ -87,8 +109,10 @@ impl Verdict for SynackLost {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
+        let router = errors.first().filter(|e| e.from != peer);
+        let ask = router.map_or(String::new(), |e| format!("ask the router {}; ", e.from));
         Some(finding.remedy(format!(
-            "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
+            "{ask}the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
              {} & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a firewall between",
             tcp_flags(peer)
         )))
@@ -104,7 +128,7 @@ impl Verdict for SynackLost {
                       fired (request_sock: num_retrans above num_timeout; the timer not running when it \
                       was sent): certain where the same address completed another handshake in this run, \
                       else likely, because a forged SYN can be repeated too. Repeats of before the run are seen too, with the next \
-                      retransmission. A peer whose round trip is longer than its own SYN time-out (1 s) \
+                      retransmission. An ICMP error that quotes the SYN-ACK tells it too, and who sent it. A peer whose round trip is longer than its own SYN time-out (1 s) \
                       looks the same until it completes.",
             remedy: "Follow the SYN-ACK: which interface, which router, where does it end?\n    ip route \
                      get <peer>\n    tcpdump -ni any 'host <peer> and tcp[tcpflags] & tcp-syn != 0'",
@@ -118,7 +142,10 @@ mod tests {
     use super::*;
     use crate::{
         model::{Confidence, Missed, OpenReason, Outcome},
-        verdict::fixtures::*,
+        verdict::{
+            context::{Ends, IcmpReport},
+            fixtures::*,
+        },
     };
 
     fn repeating(outcome: Outcome) -> Handshake {
@@ -134,6 +161,42 @@ mod tests {
         (fine.connection.peer_port, fine.retransmits) = (Some(1), 0);
         context.note(&line(fine));
         context
+    }
+
+    /// A router says that the SYN-ACK did not pass it: that, and not silence, is the cause. One about another SYN-ACK
+    /// says nothing.
+    #[test]
+    fn an_icmp_error_about_the_syn_ack_makes_it() {
+        let mut h = half_open(Outcome::Dropped);
+        h.facts.syn_ack_seq = Some(70);
+        let said = |seq, mut context: Context| {
+            let report = IcmpReport {
+                from: "10.0.0.254".parse().unwrap(),
+                what: "time exceeded (a routing loop, or too far) (type 11 code 0)".into(),
+                count: u64::from(h.retransmits) + 1,
+                netns: Some(NETNS),
+                seq: Some(seq),
+                last_ns: Some(T0 + SEC),
+                local_port: 8080,
+            };
+            context.note_icmp(Ends::of(&h.connection).unwrap(), report);
+            judged(&h, context)
+        };
+        let j = said(70, alive());
+        assert_eq!(
+            (j.verdict, j.confidence),
+            (Some(VerdictKind::SynackLost), Confidence::Certain)
+        );
+        let has = |words: &str| {
+            j.evidence
+                .iter()
+                .any(|e| e.supports && e.fact.contains(words))
+        };
+        assert!(has("ICMP from 10.0.0.254: time exceeded") && has("it did not reach the peer"));
+        assert!(j.remedy.unwrap().starts_with("ask the router 10.0.0.254; "));
+        let unknown = said(70, Context::default());
+        assert_eq!(unknown.confidence, Confidence::Likely);
+        assert_eq!(said(71, alive()).verdict, Some(VerdictKind::PeerSilent));
     }
 
     /// The network makes a copy of each packet: the peer has repeated nothing.

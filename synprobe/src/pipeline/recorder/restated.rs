@@ -17,6 +17,7 @@ enum RestatedSubject {
     /// Listeners of one address: the tracker replaces them together.
     Owners(u32, [u8; 16], u16),
     Device(u32, u32),
+    LaterCounters(u32),
     Workload(Option<Arc<str>>, Option<u32>),
     Clock,
 }
@@ -33,6 +34,13 @@ impl RestatedInputs {
             Input::CgroupPath(id, _) => RestatedSubject::Cgroup(*id),
             Input::Settings(netns, _) => RestatedSubject::Settings(*netns),
             Input::Addresses(netns, _) => RestatedSubject::Addresses(*netns),
+            Input::LaterCounters(counters) => {
+                for one in counters {
+                    let again = Input::LaterCounters(vec![*one]);
+                    self.insert(RestatedSubject::LaterCounters(one.0), again);
+                }
+                return;
+            }
             Input::Owners(owners) => return self.keep_owners(owners),
             Input::Device(netns, index, _) => RestatedSubject::Device(*netns, *index),
             Input::Workload { cgroup, pid, .. } => RestatedSubject::Workload(cgroup.clone(), *pid),
