@@ -61,7 +61,7 @@ pub use observation::{
 pub use outcome::{DwellSource, OpenReason, Outcome};
 pub use peer::Peer;
 pub use problem::{
-    Forward, PeerShare, Problem, ProblemEffect, ProblemLife, ProblemRole, ProblemState,
+    EffectTie, Forward, PeerShare, Problem, ProblemEffect, ProblemLife, ProblemRole, ProblemState,
 };
 pub use recorded::{RecordedListenCounters, RecordedListener};
 pub use retransmit::{Retransmit, RetransmitKind, Trigger};

@@ -60,9 +60,21 @@ pub struct Forward {
     pub gateway: Option<IpAddr>,
 }
 
-/// What a problem does to the other end of its connections, which is on this host too.
+/// What makes another problem an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectTie {
+    /// It is the other end of the same connections.
+    Connections,
+    /// The same rule, or the same connection tracking, dropped packets of other connections.
+    Cause,
+}
+
+/// What a problem does to the other end of its connections, which is on this host too, or what else its cause does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProblemEffect {
+    /// Why it is one.
+    pub tie: EffectTie,
     /// The verdict of those handshakes by themselves; `None`, printed as `insufficient`: too little is known.
     #[serde(serialize_with = "verdict::serialize_or_insufficient")]
     pub verdict: Option<VerdictKind>,

@@ -232,6 +232,12 @@ impl<'s> DropSums<'s> {
     }
 }
 
+/// The one thing that dropped the packets of these handshakes; `None`: several did, or it is not known.
+pub(super) fn cause_of(group: &[&Handshake], context: &Context) -> Option<(u32, String)> {
+    let some = group.iter().take(LOOKED_AT);
+    context.cause_of_drops(some.flat_map(|h| decisive(h, context)))
+}
+
 /// `dropped-here`
 pub(super) struct DroppedHere;
 

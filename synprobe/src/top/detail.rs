@@ -15,7 +15,7 @@ use crate::{
     model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, who},
     util::format::{self, safe},
     verdict,
-    view::explanation::ExplanationText,
+    view::{explanation::ExplanationText, tie},
 };
 
 /// Handshakes of a problem, a listener or a peer that its page lists.
@@ -157,9 +157,10 @@ fn problem(page: &mut PageText, p: &Problem, observed: &Observed, context: &RowC
         let name = effect.verdict.map_or("no verdict", |kind| kind.name());
         let who = who(effect.comm.as_deref(), effect.pid, &effect.workload);
         let text = format!(
-            "{name}, {}: {} handshakes {who}, the other end of the same connections",
+            "{name}, {}: {} handshakes {who}, {}",
             sure(effect.confidence),
-            effect.handshakes
+            effect.handshakes,
+            tie(effect.tie)
         );
         page.entry("effect", &text, Tone::Plain);
     }

@@ -18,7 +18,7 @@ use std::io;
 pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
 pub use page::{Page, PageCounts};
-pub(crate) use page::{effect, place, steps};
+pub(crate) use page::{effect, place, steps, tie};
 pub use style::{Style, WIDTH};
 pub use text::{TextOptions, TextView};
 #[cfg(feature = "top")]

@@ -22,6 +22,8 @@ pub(in crate::verdict) struct Found {
     pub connections: HashSet<u64>,
     /// The listener that its clients called, where that is on this host: namespace and port.
     pub called: Option<(u32, u16)>,
+    /// What dropped its packets, where it is one thing: see `Context::cause_of_drops()`.
+    pub cause: Option<(u32, String)>,
 }
 
 impl Found {
@@ -34,6 +36,7 @@ impl Found {
                 .map(|ends| connection_hash(&ends))
                 .collect(),
             called: None,
+            cause: None,
         }
     }
 

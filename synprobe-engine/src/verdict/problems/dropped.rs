@@ -42,7 +42,7 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
             if let Some(forward) = context.forward(first) {
                 let mut problem = dropped_by_router(first, forward, &drops, count, context);
                 (problem.peers, problem.peers_more) = (peers, peers_more);
-                return found(problem, &drops);
+                return found(problem, &drops, context);
             }
             let mut evidence = vec![
                 pro(format!(
@@ -59,7 +59,7 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
             evidence.extend(rules.chain(conntrack).map(pro));
             let mut problem = dropped_at((addr, port), &drops, evidence, context);
             (problem.peers, problem.peers_more) = (peers, peers_more);
-            found(problem, &drops)
+            found(problem, &drops, context)
         })
         .collect()
 }
@@ -115,7 +115,7 @@ pub(super) fn dropped_synacks(
             problem.confidence = Confidence::Likely;
         }
         (problem.peers, problem.peers_more) = (peers, peers_more);
-        found(problem, &drops)
+        found(problem, &drops, context)
     };
     doors.into_iter().map(problem).collect()
 }
@@ -185,8 +185,11 @@ fn rules_of(drops: &[&DroppedPacket], context: &Context) -> Vec<String> {
 }
 
 /// A problem of these drops.
-fn found(problem: Problem, drops: &[&DroppedPacket]) -> Found {
-    Found::of(problem, drops.iter().map(|d| d.ends()))
+fn found(problem: Problem, drops: &[&DroppedPacket], context: &Context) -> Found {
+    Found {
+        cause: context.cause_of_drops(drops.iter().take(LOOKED_AT).copied()),
+        ..Found::of(problem, drops.iter().map(|d| d.ends()))
+    }
 }
 
 /// Whether the router itself refuses it. One to an address that nobody has, or whose neighbour does not answer, may be
@@ -253,7 +256,7 @@ pub(super) fn forwarded_answers(explained: &ExplainedClients, context: &Context)
             ));
         }
         (problem.peers, problem.peers_more) = peers.most();
-        found(problem, &drops)
+        found(problem, &drops, context)
     };
     doors.into_values().map(problem).collect()
 }

@@ -30,7 +30,7 @@ use key::ProblemKey;
 pub(super) use one_cause::merged;
 
 use super::{
-    Context, data_unacknowledged, find,
+    Context, data_unacknowledged, dropped_here, find,
     parts::{callers::Callers, found::Found},
     reset_after_handshake,
     server::{accept_slow, existing_connection, refused},
@@ -211,6 +211,10 @@ impl ProblemGroups {
                     problem: group.problem(key, &whole, context),
                     connections: group.connections().clone(),
                     called: group.called_listener(context),
+                    cause: match key.verdict {
+                        Some(VerdictKind::DroppedHere) => dropped_here::cause_of(&whole, context),
+                        _ => None,
+                    },
                 }
             })
             .collect();

@@ -1,7 +1,8 @@
 //! Problems of one cause are one: the cause stays, and what it does to the other end is its effect.
 //!
 //! Both ends of a connection may be on this host: the server's SYN-ACK is dropped, and the client gets no
-//! answer. Both are troubled handshakes of the same connections.
+//! answer. Both are troubled handshakes of the same connections. One rule of a packet filter drops SYNs to several ports,
+//! and ACKs: those are problems of one cause too, though their connections differ.
 
 use std::{
     cmp::Reverse,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, ProblemRole, Role, VerdictKind},
+    model::{Confidence, EffectTie, Problem, ProblemEffect, ProblemRole, Role, VerdictKind},
     verdict::parts::found::Found,
 };
 
@@ -31,6 +32,7 @@ fn strength(p: &Problem) -> impl Ord + use<> {
             ProblemRole::Server => 1,
             ProblemRole::Client => 2,
         },
+        Reverse(p.handshakes),
     )
 }
 
@@ -57,10 +59,19 @@ struct Causes {
     found: Vec<Found>,
     /// By role and connection: the strongest cause, an index of `found`.
     by_connection: HashMap<(ProblemRole, u64), usize>,
+    /// What dropped packets, by its namespace and name: the first of its problems.
+    by_drop: HashMap<(u32, String), usize>,
 }
 
 impl Causes {
-    fn cause_of(&self, f: &Found) -> Option<usize> {
+    /// An index of `found`, and what ties the problem to it.
+    fn cause_of(&self, f: &Found) -> Option<(usize, EffectTie)> {
+        let other_end = self.other_end_of(f).map(|n| (n, EffectTie::Connections));
+        let same = || self.by_drop.get(f.cause.as_ref()?).copied();
+        other_end.or_else(|| Some((same()?, EffectTie::Cause)))
+    }
+
+    fn other_end_of(&self, f: &Found) -> Option<usize> {
         let p = &f.problem;
         let others = [
             ProblemRole::Client,
@@ -91,6 +102,10 @@ impl Causes {
     }
 
     fn add(&mut self, f: Found) {
+        if let Some(cause) = &f.cause {
+            let index = self.found.len();
+            self.by_drop.entry(cause.clone()).or_insert(index);
+        }
         if f.problem.verdict.is_some() {
             let index = self.found.len();
             for connection in &f.connections {
@@ -108,12 +123,13 @@ pub(in crate::verdict) fn merged(mut found: Vec<Found>) -> Vec<Problem> {
     found.sort_by_key(|f| strength(&f.problem));
     let mut causes = Causes::default();
     for f in found {
-        let Some(cause) = causes.cause_of(&f) else {
+        let Some((cause, tie)) = causes.cause_of(&f) else {
             causes.add(f);
             continue;
         };
         let p = f.problem;
         causes.found[cause].problem.effects.push(ProblemEffect {
+            tie,
             verdict: p.verdict,
             confidence: p.confidence,
             role: p.role,
@@ -176,6 +192,30 @@ mod tests {
         };
         assert_eq!(effect.verdict, Some(VerdictKind::Filtered));
         assert_eq!((effect.role, effect.handshakes), (ProblemRole::Client, 20));
+    }
+
+    /// One rule drops SYNs to one port and final ACKs to another: the connections differ, the cause does not.
+    #[test]
+    fn what_one_rule_dropped_is_one_problem() {
+        let found = |cause: Option<&str>, handshakes| {
+            let mut problem = problems(both_ends(2000).to_vec()).remove(0);
+            problem.verdict = Some(VerdictKind::DroppedHere);
+            problem.handshakes = handshakes;
+            Found {
+                cause: cause.map(|rule| (NETNS, rule.to_owned())),
+                ..Found::alone(problem)
+            }
+        };
+        let merge = |a, b| merged(vec![found(a, 3), found(b, 15)]);
+        let one = merge(Some("table ip n chain p handle 2"), Some("table ip n chain p handle 2"));
+        let [problem] = &one[..] else {
+            panic!("{one:#?}");
+        };
+        assert_eq!(problem.handshakes, 15);
+        let own = problem.effects.iter().filter(|e| e.tie == EffectTie::Cause);
+        assert_eq!(own.map(|e| e.handshakes).collect::<Vec<_>>(), [3]);
+        assert_eq!(merge(Some("table ip n chain p handle 2"), Some("handle 3")).len(), 2);
+        assert_eq!(merge(None, None).len(), 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::steps;
 use crate::{
-    model::{Confidence, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
+    model::{Confidence, EffectTie, Problem, ProblemEffect, ProblemRole, VerdictKind, who},
     util::{
         fill::{fill, padded},
         format,
@@ -48,10 +48,19 @@ pub(crate) fn effect(e: &ProblemEffect) -> String {
         (None, None) => String::new(),
     };
     let netns = netns(e.netns_name.as_deref(), e.netns);
+    let tie = tie(e.tie);
     format!(
-        "{name}, {sure}: {} {what}{who}{port}{netns}, the other end of the same connections",
+        "{name}, {sure}: {} {what}{who}{port}{netns}, {tie}",
         e.handshakes
     )
+}
+
+/// What ties an effect to its problem.
+pub(crate) fn tie(tie: EffectTie) -> &'static str {
+    match tie {
+        EffectTie::Connections => "the other end of the same connections",
+        EffectTie::Cause => "by the same cause",
+    }
 }
 
 /// `, netns blue`; empty for the host's own.

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, io};
 use conclusion::is_fault;
 use layout::Sheet;
 pub(super) use layout::heading;
-pub(crate) use layout::{effect, place};
+pub(crate) use layout::{effect, place, tie};
 pub use states::PageCounts;
 pub(crate) use steps::steps;
 

@@ -23,7 +23,12 @@ pub struct RuleWords {
     pub fact: String,
     /// Commands that show the rule, or the candidates; `None`: the general ones.
     pub show: Option<String>,
+    /// What the rule is called, where it is certain that it did it.
+    pub name: Option<String>,
 }
+
+/// Before the name of a rule that alone can have done it.
+const THE_RULE: &str = "the rule: ";
 
 /// Before the time that passed between a drop and the only reading next to it.
 const READ_AT: &str = " (rules read ";
@@ -61,7 +66,11 @@ impl Context {
             return None;
         }
         let known = self.rules.known(d.netns)?;
-        let plain = |fact: String| RuleWords { fact, show: None };
+        let plain = |fact: String| RuleWords {
+            fact,
+            show: None,
+            name: None,
+        };
         let Some(first) = known.readings.front() else {
             return match known.refused.as_ref()? {
                 FilterFound::NotPermitted => Some(plain(
@@ -81,10 +90,28 @@ impl Context {
             ));
         }
         let suspects = self.suspects(d, known)?;
+        let fact = Self::sentence(d, &suspects);
+        let only = suspects.left.first().map(|one| name_of(*one, suspects.rules));
         Some(RuleWords {
-            fact: Self::sentence(d, &suspects),
+            name: only.filter(|_| fact.starts_with(THE_RULE)),
+            fact,
             show: suspects.show(),
         })
+    }
+
+    /// What dropped these packets, where it is one and the same: the namespace, and the name of the rule or what
+    /// connection tracking did.
+    pub fn cause_of_drops<'a>(
+        &self,
+        drops: impl IntoIterator<Item = &'a DroppedPacket>,
+    ) -> Option<(u32, String)> {
+        let cause = |d: &DroppedPacket| match self.conntrack_fact(d) {
+            Some(_) => Some((d.netns, d.words.to_string())),
+            None => Some((d.netns, self.rule_of_drop(d)?.name?)),
+        };
+        let mut all = drops.into_iter().map(cause);
+        let first = all.next()??;
+        all.all(|other| other.as_ref() == Some(&first)).then_some(first)
     }
 
     fn sentence(d: &DroppedPacket, s: &Suspects<'_>) -> String {
