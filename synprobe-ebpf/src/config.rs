@@ -193,6 +193,8 @@ members! {
     skb_iif = "sk_buff": "skb_iif", Bytes(4), false, DROPS_FEATURE;
     /// A device's number.
     dev_ifindex = "net_device": "ifindex", Bytes(4), false, DROPS_FEATURE;
+    /// A device's link address: a pointer to it.
+    dev_addr = "net_device": "dev_addr", Bytes(8), false, DROPS_FEATURE;
     /// A device's `struct net *`.
     dev_net = "net_device": "nd_net.net", Bytes(8), false, "network namespaces";
     /// First sequence number, inside the control block.
@@ -284,8 +286,11 @@ pub const REASONS_OUTGOING: usize = 5;
 /// Index of the word behind the bitmaps: the number of the reason with which a SYN is freed that found no socket; 0:
 /// this kernel has none.
 pub const NO_SOCKET_REASON: usize = 6 * REASON_WORDS;
-/// Words of all bitmaps together, and that one.
-pub const ALL_REASON_WORDS: usize = NO_SOCKET_REASON + 1;
+/// Index of the next word: the number of the reason with which a frame for another station is freed; 0: this kernel has
+/// none.
+pub const OTHER_STATION_REASON: usize = NO_SOCKET_REASON + 1;
+/// Words of all bitmaps together, and these.
+pub const ALL_REASON_WORDS: usize = OTHER_STATION_REASON + 1;
 
 /// Functions that free without a reason what this host does not deliver. Their drops count whatever the reason; other
 /// functions free so what they have sent.
@@ -307,6 +312,8 @@ pub const OTHER_DROPS_PER_SECOND: u64 = 200;
 /// Maximum per CPU and second of `drop` records of SYNs outside the selection that found no socket. They explain a client
 /// of the selection and nothing else: those beyond are not counted.
 pub const OTHERS_WITHOUT_SOCKET_PER_SECOND: u64 = 20;
+/// The same of frames for another station. A device in promiscuous mode may see any number: those beyond are not counted.
+pub const OTHER_STATIONS_PER_SECOND: u64 = 20;
 
 /// A RST is early that comes within this time after the handshake, or after the first data where nothing was
 /// acknowledged; microseconds.

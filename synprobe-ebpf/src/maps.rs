@@ -36,7 +36,7 @@ pub static PEERS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(1024, 0);
 /// The `drop` records that this CPU wrote in the current second, by [`OF_SELECTION`] and so on. Limits the records
 /// of a drop storm.
 #[map]
-pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(5, 0);
+pub static DROP_SECOND: PerCpuArray<RecordSecond> = PerCpuArray::with_max_entries(6, 0);
 /// Of packets of the selection.
 pub const OF_SELECTION: u32 = 0;
 /// Of packets with a port of the selection, in another namespace or another role: this host may forward them.
@@ -47,6 +47,8 @@ pub const OF_OTHERS: u32 = 2;
 pub const OF_NO_SOCKET: u32 = 3;
 /// Of all others that found none.
 pub const OF_OTHERS_NO_SOCKET: u32 = 4;
+/// Of frames for another station.
+pub const OF_OTHER_STATIONS: u32 = 5;
 
 /// The same of early resets. Limits the records of a flood of RSTs.
 #[map]

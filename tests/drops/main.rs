@@ -66,6 +66,11 @@ fn main() -> ExitCode {
     cases.push(Case::new("before-6.11", own_doing::without_receiver));
     for family in [SocketFamily::V4, SocketFamily::V6] {
         cases.push(Case::for_family("no-socket", family, own_doing::no_socket));
+        cases.push(Case::for_family(
+            "other-station",
+            family,
+            own_doing::other_station,
+        ));
     }
     cases.push(Case::new("no-neighbour", own_doing::no_neighbour));
     cases.push(Case::new("more-than-is-written", limits::flood));

@@ -2,8 +2,8 @@
 
 use synprobe_ebpf::{
     config::{
-        MISSING, NO_SOCKET_REASON, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
-        REASONS_HALF_OPEN, REFUSING_WORDS,
+        MISSING, NO_SOCKET_REASON, OTHER_STATION_REASON, REASON_WORDS, REASONS_ANSWER,
+        REASONS_EXISTING, REASONS_HALF_OPEN, REFUSING_WORDS,
     },
     event::state,
 };
@@ -13,7 +13,7 @@ use super::{
     drop_skb::{ACK, RST, SYN},
 };
 use crate::{
-    kread::{Kptr, ReadError, place},
+    kread::{Kptr, ReadError, netns, netns_of_device, place},
     maps::{REASONS, REFUSING},
 };
 
@@ -82,9 +82,20 @@ pub(super) fn listed(bitmap: usize, reason: u32) -> bool {
 /// Whether it is the reason with which a SYN is freed that found no socket.
 #[inline(always)]
 pub(super) fn is_no_socket(reason: u32) -> bool {
+    is_number(NO_SOCKET_REASON, reason)
+}
+
+/// Whether it is the reason with which a frame for another station is freed.
+#[inline(always)]
+pub(super) fn is_other_station(reason: u32) -> bool {
+    is_number(OTHER_STATION_REASON, reason)
+}
+
+#[inline(always)]
+fn is_number(index: usize, reason: u32) -> bool {
     let words: *const u64 = (&raw const REASONS).cast();
-    // SAFETY: the word is inside the global.
-    unsafe { words.add(NO_SOCKET_REASON).read_volatile() == u64::from(reason) }
+    // SAFETY: the index is one of the two behind the bitmaps: the word is inside the global.
+    unsafe { words.add(index).read_volatile() == u64::from(reason) }
 }
 
 /// Whether a function freed the packet that frees without a reason what this host does not deliver.
@@ -106,4 +117,23 @@ pub(super) fn refused_at(location: u64) -> bool {
         at += 2;
     }
     false
+}
+
+/// Namespace of a packet without a receiving socket; 0 where it is unknown.
+///
+/// A packet that crosses namespaces keeps its sender's socket until the IP layer (`skb_scrub_packet()` since
+/// 4.19), so on ingress the device decides. On egress there may be no device yet.
+#[inline(always)]
+pub(super) fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, ReadError> {
+    if incoming && device.address() != 0 {
+        return netns_of_device(device);
+    }
+    let sk = Kptr::new(skb.read(place!(skb_sk))?);
+    if sk.address() != 0 {
+        return netns(sk);
+    }
+    if device.address() != 0 {
+        return netns_of_device(device);
+    }
+    Ok(0)
 }

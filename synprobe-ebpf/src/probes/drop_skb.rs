@@ -16,6 +16,8 @@
 //! - The receiver is a connection that exists, and the packet is a SYN (`REASONS_EXISTING`,
 //!   `tcp_validate_incoming()`, `tcp_timewait_state_process()`).
 //! - The packet is a SYN that found no socket (`NO_SOCKET_REASON`): the kernel answers it with a RST.
+//! - The packet is a SYN or SYN-ACK in a frame for another link address than the device's (`OTHER_STATION_REASON`): the
+//!   sender's neighbour entry may be wrong.
 //! - The packet is this host's own SYN, and its socket is still in SYN_SENT (`REASONS_OUTGOING`): whatever the
 //!   reason, the SYN did not leave.
 
@@ -24,26 +26,30 @@ use aya_ebpf::{
 };
 use synprobe_ebpf::{
     config::{
-        DROPS_PER_SECOND, OTHER_DROPS_PER_SECOND, OTHERS_WITHOUT_SOCKET_PER_SECOND,
-        REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED, ROLE_CLIENT, ROLE_SERVER,
+        DROPS_PER_SECOND, MISSING, OTHER_DROPS_PER_SECOND, OTHER_STATIONS_PER_SECOND,
+        OTHERS_WITHOUT_SOCKET_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
+        ROLE_CLIENT, ROLE_SERVER,
     },
     event::{AF_INET, AF_INET6, DropRecord, Flow, KIND_DROP, state},
     stats::REGULAR,
 };
 
 use super::{
-    drop_receiver::{counts, for_receiver, is_no_socket, listed, refused_at, sender_in_syn_sent},
+    drop_receiver::{
+        counts, for_receiver, is_no_socket, is_other_station, listed, netns_of, refused_at,
+        sender_in_syn_sent,
+    },
     finish,
     set_state::first_of,
 };
 use crate::{
     emit::{emit, held_back, tally, within_limit},
     filter::{either_port_passes, ends_pass, inode_passes, role_passes},
-    kread::{
-        Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, netns_of_device, peer_addr,
-        place,
+    kread::{Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, peer_addr, place},
+    maps::{
+        DROP_SECOND, OF_ITS_PORTS, OF_NO_SOCKET, OF_OTHER_STATIONS, OF_OTHERS, OF_OTHERS_NO_SOCKET,
+        OF_SELECTION,
     },
-    maps::{DROP_SECOND, OF_ITS_PORTS, OF_NO_SOCKET, OF_OTHERS, OF_OTHERS_NO_SOCKET, OF_SELECTION},
 };
 
 const ETH_P_IP: u16 = 0x0800;
@@ -129,6 +135,10 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         _ => role(segment.flags, incoming, listener.is_some()),
     };
     let device = Kptr::new(skb.read(place!(skb_dev))?);
+    let other_station = is_other_station(reason);
+    if other_station && (segment.flags & SYN == 0 || !segment.is_for_another_than(device)?) {
+        return Ok(());
+    }
     let netns = match receiver.or(sender) {
         Some(sk) => netns(sk)?,
         None => netns_of(skb, device, incoming)?,
@@ -143,7 +153,11 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         (None, false) => segment.destination(),
     };
     let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
-    if without_socket && !selected {
+    if other_station {
+        if !within_limit(&DROP_SECOND, OF_OTHER_STATIONS, OTHER_STATIONS_PER_SECOND) {
+            return Ok(());
+        }
+    } else if without_socket && !selected {
         if !within_limit(
             &DROP_SECOND,
             OF_OTHERS_NO_SOCKET,
@@ -252,25 +266,6 @@ fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
     }
 }
 
-/// Namespace of a packet without a receiving socket; 0 where it is unknown.
-///
-/// A packet that crosses namespaces keeps its sender's socket until the IP layer (`skb_scrub_packet()` since
-/// 4.19), so on ingress the device decides. On egress there may be no device yet.
-#[inline(always)]
-fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, ReadError> {
-    if incoming && device.address() != 0 {
-        return netns_of_device(device);
-    }
-    let sk = Kptr::new(skb.read(place!(skb_sk))?);
-    if sk.address() != 0 {
-        return netns(sk);
-    }
-    if device.address() != 0 {
-        return netns_of_device(device);
-    }
-    Ok(0)
-}
-
 /// Positions of a TCP segment's headers, and the fields that decide about it. Other fields are read
 /// directly into a record: a BPF program has 512 bytes of stack.
 pub(super) struct PacketHeaders {
@@ -341,6 +336,21 @@ impl PacketHeaders {
             header_len: tcp_len,
             source_mac: has_ethernet.then(|| at(mac.wrapping_add(6))),
         }))
+    }
+
+    /// Whether the frame has another destination than the device's own link address. A program of tc can change what the
+    /// kernel takes it for, and not that.
+    #[inline(always)]
+    fn is_for_another_than(&self, device: Kptr) -> Result<bool, ReadError> {
+        let Some(source) = self.source_mac else {
+            return Ok(false);
+        };
+        if place!(dev_addr) == MISSING || device.address() == 0 {
+            return Ok(false);
+        }
+        let to: [u8; 6] = Kptr::new(source.address().wrapping_sub(6)).read(0)?;
+        let own: [u8; 6] = Kptr::new(device.read(place!(dev_addr))?).read(0)?;
+        Ok(to != own)
     }
 
     #[inline(always)]

@@ -40,9 +40,6 @@ impl Engine {
         }
         if let Some(meaning) = meaning.filter(|meaning| meaning.is_own_doing()) {
             let is_selected = context.selection.selects_drop(&r);
-            if is_selected {
-                self.host_counts.drop(meaning.reason.clone(), incoming);
-            }
             let (from, to) = if incoming {
                 (peer, local)
             } else {
@@ -67,6 +64,14 @@ impl Engine {
                 invalid: None,
                 seqs: vec![r.seq],
             };
+            if drop.is_for_other_station() && !context.has_address(drop.netns, drop.to.ip()) {
+                // A device in promiscuous mode sees what is others' business.
+                return;
+            }
+            if is_selected {
+                self.host_counts.drop(meaning.reason.clone(), incoming);
+            }
+            let context = &mut self.judge.context;
             context.tell_filter_from_conntrack(&mut drop);
             context.tell_rule_from_address(&mut drop);
             tell_offload_from_damage(&mut drop, &r);

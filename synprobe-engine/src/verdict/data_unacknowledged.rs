@@ -73,7 +73,12 @@ pub(super) fn problems(context: &Context) -> Vec<Found> {
     }
     let found = |stuck: &Vec<&StuckConnection>| {
         let ends = stuck.iter().filter_map(|s| Ends::of(&s.connection));
-        Found::of(problem(stuck, context), ends)
+        let drops = dropped(stuck, context);
+        let cause = context.cause_of_drops(drops.iter().map(|(_, d)| *d));
+        Found {
+            cause: cause.filter(|_| drops.len() == stuck.len()),
+            ..Found::of(problem(stuck, context), ends)
+        }
     };
     places.values().map(found).collect()
 }

@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
-    Context, Explanation, Finding, Verdict,
-    context::{DropIsOf, DroppedPacket, Packet, SynOption, of_connections},
+    Context, CounterRise, Explanation, Finding, Verdict,
+    context::{DropIsOf, DroppedPacket, Packet, SynOption, connections as counted},
     enter_of,
+    parts::no_address::{NOBODYS, deliver, is_of_no_address, no_address},
     server::ListenerClosed,
 };
 use crate::model::{Confidence, Evidence, Handshake, Outcome, Role, VerdictKind};
-
-/// Reasons for dropping a packet whose address is not configured. In the handshake's own namespace this host
-/// is to blame; in another one the answer to a forged peer has merely come where nobody has its address.
-const NOBODYS: [&str; 2] = ["IP_INADDRERRORS", "IP_INNOROUTES"];
 
 /// Routes that the sum of many handshakes quotes.
 const ROUTES: usize = 4;
@@ -140,40 +137,6 @@ fn first_of_each<'h>(group: &[&'h Handshake]) -> impl Iterator<Item = &'h Handsh
     first.into_values()
 }
 
-/// Whether an answer was dropped because the client's own address is none of its namespace's.
-fn is_of_no_address(d: &DroppedPacket, h: &Handshake, context: &Context) -> bool {
-    let c = &h.connection;
-    c.role == Role::Client
-        && d.netns == c.netns
-        && d.incoming
-        && d.packet == Packet::SynAck
-        && d.to.ip() == c.local_addr
-        && NOBODYS.contains(&&*d.reason)
-        // A rule that prohibits has the same reason.
-        && context.lacks_address(d.netns, d.to.ip())
-}
-
-/// The same in words.
-fn no_address(h: &Handshake, drops: &[&DroppedPacket], context: &Context) -> Option<String> {
-    let mut of_no_address = drops.iter().filter(|d| is_of_no_address(d, h, context));
-    of_no_address.next().map(|_| {
-        format!(
-            "the client's socket is bound to {}, which is no address of this namespace: a transparent proxy \
-             (IP_TRANSPARENT, IP_FREEBIND), or the address has been removed",
-            h.connection.local_addr
-        )
-    })
-}
-
-/// Commands that show why it is not delivered.
-fn deliver(h: &Handshake) -> String {
-    let run = enter_of(&h.connection);
-    format!(
-        "see the addresses: {run}ip -br address; a transparent proxy needs a rule and a route of type local for its \
-         answers: {run}ip rule; {run}ip route show table all"
-    )
-}
-
 /// What was dropped: namespace, segment, way, cause and words.
 type Kind<'s> = (u32, Packet, String, String, &'s str);
 
@@ -219,9 +182,9 @@ impl<'s> DropSums<'s> {
                 false => format!("; in namespace {}", context.name_of(netns)),
             };
             format!(
-                "this host dropped {} {way}, {}: {words} ({cause}){elsewhere}",
+                "this host dropped {} {way}, of {}: {words} ({cause}){elsewhere}",
                 packet.counted(packets),
-                of_connections(connections)
+                counted(connections)
             )
         };
         let mut facts: Vec<String> = kinds.into_iter().map(fact).collect();
@@ -295,10 +258,16 @@ impl Verdict for DroppedHere {
         }
         if of_handshake.iter().all(|d| d.may_be_a_copy()) {
             finding.confidence = Confidence::Likely;
-            finding = finding.contra(
-                "a bridge discards copies that a switch sends back in the same way: the packet itself may have got \
-                 further",
-            );
+            finding = finding.contra(match first.is_for_other_station() {
+                true => {
+                    "a switch that floods the frames of another host makes such copies: the packet itself may have got \
+                     further"
+                }
+                false => {
+                    "a bridge discards copies that a switch sends back in the same way: the packet itself may have got \
+                     further"
+                }
+            });
         }
         if h.facts.began_ns.is_none() {
             finding.confidence = Confidence::Likely;
@@ -380,6 +349,10 @@ impl Verdict for DroppedHere {
             supports: true,
         };
         Some(facts.into_iter().map(supporting).collect())
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::IcmpErrors]
     }
 
     fn explain(&self) -> Explanation {

@@ -148,6 +148,8 @@ pub enum CounterRise {
     FullSynQueue,
     /// `SyncookiesSent`.
     Cookies,
+    /// ICMP errors about SYN-ACKs that end half-opens, which `ListenDrops` counts.
+    IcmpErrors,
     /// A listener that was closed while another listens at its address.
     ClosedListener,
 }

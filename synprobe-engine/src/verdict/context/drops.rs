@@ -55,7 +55,10 @@ impl Packet {
     /// `1 SYN`, `12 SYNs`
     pub fn counted(self, n: u64) -> String {
         match (self, n) {
-            (_, 1) => format!("1 {}", self.name()),
+            (Self::Syn, 1) => "1 SYN".to_owned(),
+            (Self::SynAck, 1) => "1 SYN-ACK".to_owned(),
+            (Self::Ack, 1) => "1 ACK".to_owned(),
+            (Self::Rst, 1) => "1 RST".to_owned(),
             (Self::Syn, n) => format!("{n} SYNs"),
             (Self::SynAck, n) => format!("{n} SYN-ACKs"),
             (Self::Ack, n) => format!("{n} ACKs"),
@@ -160,9 +163,15 @@ impl DroppedPacket {
         self.reason.starts_with("NEIGH_") || self.place.as_deref() == Some("neigh_invalidate")
     }
 
-    /// Whether it may be a copy that a switch sent back: a bridge discards those too.
+    /// Whether it may be a copy that a switch sent back, and that a bridge discards, or one of a frame for another
+    /// station that a switch floods.
     pub fn may_be_a_copy(&self) -> bool {
-        self.place.as_deref() == Some("br_handle_frame_finish")
+        self.place.as_deref() == Some("br_handle_frame_finish") || self.is_for_other_station()
+    }
+
+    /// Whether the frame was addressed to another station.
+    pub fn is_for_other_station(&self) -> bool {
+        self.reason == "OTHERHOST"
     }
 
     /// How far it came, by the reason.
@@ -251,11 +260,11 @@ fn without_device(remedy: &str) -> String {
     left.join("; ") + &comment
 }
 
-/// `of 1 connection`, `of 12 connections`
-pub fn of_connections(n: u64) -> String {
+/// `1 connection`, `12 connections`
+pub fn connections(n: u64) -> String {
     match n {
-        1 => "of 1 connection".to_owned(),
-        n => format!("of {n} connections"),
+        1 => "1 connection".to_owned(),
+        n => format!("{n} connections"),
     }
 }
 

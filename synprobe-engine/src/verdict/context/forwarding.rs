@@ -144,6 +144,11 @@ impl Context {
         self.histories.has_address(netns, address) == Some(false)
     }
 
+    /// Whether an address is known to be one of a namespace's.
+    pub fn has_address(&self, netns: u32, address: IpAddr) -> bool {
+        self.histories.has_address(netns, address) == Some(true)
+    }
+
     /// Changes the words of a packet that was dropped for want of an address or a route, where its namespace is known
     /// to have the address.
     pub fn tell_rule_from_address(&self, drop: &mut DroppedPacket) {

@@ -65,7 +65,7 @@ impl IcmpReport {
             true => &[
                 "host unreachable",
                 "network unreachable",
-                "time exceeded",
+                "time exceeded (a routing loop, or too far)",
                 "parameter problem",
             ],
             false => &[

@@ -43,7 +43,7 @@ pub use accept_waits::AcceptWaits;
 pub use answers::RefusedAnswer;
 pub use checksum::tell_offload_from_damage;
 pub use closed_listeners::ClosedListener;
-pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, of_connections, times};
+pub use drops::{DropStage, DroppedPacket, DroppedPackets, Packet, connections, times};
 pub use early_resets::EarlyResetSum;
 pub use ends::Ends;
 pub use existing::{SynAtExisting, kill};

@@ -2,4 +2,5 @@
 
 pub(super) mod callers;
 pub(super) mod found;
+pub(super) mod no_address;
 pub(super) mod peer_counts;

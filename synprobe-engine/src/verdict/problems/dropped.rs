@@ -11,7 +11,7 @@ use crate::{
     model::{Confidence, Evidence, Forward, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context,
-        context::{DroppedPacket, Packet, of_connections},
+        context::{DroppedPacket, Packet, connections},
         parts::{
             found::{Found, contra, pro},
             peer_counts::PeerCounts,
@@ -46,9 +46,9 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
             }
             let mut evidence = vec![
                 pro(format!(
-                    "this host dropped {} {} that came in: {} ({})",
+                    "this host dropped {} of {} that came in: {} ({})",
                     Packet::Syn.counted(count),
-                    of_connections(drops.len() as u64),
+                    connections(drops.len() as u64),
                     first.words,
                     first.cause()
                 )),
@@ -93,9 +93,9 @@ pub(super) fn dropped_synacks(
         let first = drops[0];
         let mut evidence = vec![
             pro(format!(
-                "this host dropped {} on their way out, {}: {} ({})",
+                "this host dropped {} on their way out, of {}: {} ({})",
                 Packet::SynAck.counted(count),
-                of_connections(drops.len() as u64),
+                connections(drops.len() as u64),
                 first.words,
                 first.cause()
             )),
@@ -283,9 +283,9 @@ fn dropped_by_router(
     };
     let mut evidence = vec![
         pro(format!(
-            "this host dropped {} {} that it {order}{way}: {} ({})",
+            "this host dropped {} of {} that it {order}{way}: {} ({})",
             first.packet.counted(count),
-            of_connections(drops.len() as u64),
+            connections(drops.len() as u64),
             first.words,
             first.cause()
         )),

@@ -10,7 +10,7 @@ use crate::{
     util::format,
     verdict::{
         Context,
-        context::{Ends, of_connections},
+        context::{Ends, connections},
         find,
         parts::{
             callers::Processes,
@@ -372,7 +372,7 @@ impl Group {
         let of = match self.connections.count() {
             // A peer that repeats its SYN after its half-open has ended makes another one.
             Some(n) if role == Role::Server && n < self.handshakes => {
-                format!(" {}", of_connections(n))
+                format!(" of {}", connections(n))
             }
             _ => String::new(),
         };

@@ -207,14 +207,20 @@ mod tests {
             }
         };
         let merge = |a, b| merged(vec![found(a, 3), found(b, 15)]);
-        let one = merge(Some("table ip n chain p handle 2"), Some("table ip n chain p handle 2"));
+        let one = merge(
+            Some("table ip n chain p handle 2"),
+            Some("table ip n chain p handle 2"),
+        );
         let [problem] = &one[..] else {
             panic!("{one:#?}");
         };
         assert_eq!(problem.handshakes, 15);
         let own = problem.effects.iter().filter(|e| e.tie == EffectTie::Cause);
         assert_eq!(own.map(|e| e.handshakes).collect::<Vec<_>>(), [3]);
-        assert_eq!(merge(Some("table ip n chain p handle 2"), Some("handle 3")).len(), 2);
+        assert_eq!(
+            merge(Some("table ip n chain p handle 2"), Some("handle 3")).len(),
+            2
+        );
         assert_eq!(merge(None, None).len(), 2);
     }
 

@@ -2,10 +2,12 @@
 
 use super::explained::{ExplainedClients, explained};
 use crate::{
-    model::{Problem, Role, VerdictKind},
+    model::{Problem, Role},
     verdict::{
         Context, CounterRise,
-        context::{DroppedPacket, IcmpReport, ListenerHistory, Packet, of_connections, times},
+        context::{
+            DroppedPacket, IcmpReport, ListenerHistory, Packet, connections as counted, times,
+        },
     },
 };
 
@@ -172,11 +174,7 @@ fn ended_by_icmp(
     (netns, name): (u32, &str),
     (count, error): (u64, &IcmpReport),
 ) -> Option<String> {
-    let tells = |p: &&Problem| {
-        let lost = [VerdictKind::SynackLost, VerdictKind::DroppedHere];
-        p.netns == netns && p.role == Role::Server && p.verdict.is_some_and(|v| lost.contains(&v))
-    };
-    (!problems.iter().any(tells)).then(|| {
+    (!explained(problems.iter().copied(), CounterRise::IcmpErrors, netns)).then(|| {
         format!(
             "ICMP errors about SYN-ACKs of {name} came {}, such as {} from {}: they did not reach their peers, and such \
              an error ends the half-open, which ListenDrops counts",
@@ -273,10 +271,10 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
                     "on their way out"
                 };
                 format!(
-                    "this host dropped {} {way}, {} ({}): {words} \
+                    "this host dropped {} {way}, of {} ({}): {words} \
                  ({cause}); no handshake was seen to fail by it",
                     packet.counted(*packets),
-                    of_connections(*connections),
+                    counted(*connections),
                     named(*netns)
                 )
             },
@@ -294,7 +292,7 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
 mod tests {
     use super::*;
     use crate::{
-        model::{LaterCounters, ListenCounters, Outcome},
+        model::{LaterCounters, ListenCounters, Outcome, VerdictKind},
         verdict::fixtures::*,
     };
 
@@ -382,16 +380,23 @@ mod tests {
     }
 
     #[test]
-    fn what_a_bridge_discards_of_a_syn_without_an_answer_is_named() {
-        let said = |count| {
+    fn what_may_be_a_copy_is_named_where_three_of_one_connect_are() {
+        let said = |count, place: Option<&'static str>, reason: &'static str| {
             let mut context = Context::default();
             let mut drop = discard(&active(crate::model::Outcome::TimedOut), Packet::Syn, count);
-            (drop.incoming, drop.place) = (true, Some("br_handle_frame_finish".into()));
+            (drop.incoming, drop.place) = (true, place.map(Into::into));
+            drop.reason = reason.into();
             context.note_drop(drop);
             unexplained(&[], 0, &context, &ExplainedClients::default())
         };
-        assert!(said(2).is_empty());
-        assert!(said(3)[0].starts_with("this host dropped 3 SYNs that came in"));
+        for (place, reason) in [
+            (Some("br_handle_frame_finish"), "NOT_SPECIFIED"),
+            (None, "OTHERHOST"),
+        ] {
+            assert!(said(2, place, reason).is_empty());
+            let told = said(3, place, reason);
+            assert!(told[0].starts_with("this host dropped 3 SYNs that came in"));
+        }
     }
 
     /// `tcp_v4_syn_recv_sock()` counts a final ACK with a valid cookie at a full queue.

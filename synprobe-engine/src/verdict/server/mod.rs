@@ -29,7 +29,10 @@ pub(super) use synack_lost::SynackLost;
 
 use crate::{
     model::{Handshake, Outcome, Role},
-    verdict::{enter_of, who_listens},
+    verdict::{
+        context::{self, IcmpReport},
+        enter_of, who_listens,
+    },
 };
 
 /// What is not seen of a discarded ACK.
@@ -39,6 +42,31 @@ const ACK_UNTOLD: &str = "whether the ACK was the final one is not seen: before 
 /// Whether it is a half-open of this host that did not end in a connection.
 fn unfinished(h: &Handshake) -> bool {
     h.connection.role == Role::Server && h.outcome != Outcome::Established
+}
+
+/// ICMP errors that are quoted.
+const ERRORS: usize = 2;
+
+/// What ICMP errors about the SYN-ACK of a half-open say.
+fn icmp_facts(errors: &[&IcmpReport], h: &Handshake) -> Vec<String> {
+    let fact = |e: &&IcmpReport| {
+        let times = context::times(e.count);
+        format!("ICMP from {}: {}, {}", e.from, e.what, times)
+    };
+    let mut facts: Vec<String> = errors.iter().take(ERRORS).map(fact).collect();
+    if errors.iter().any(|e| e.fits(h) == Some(true)) {
+        facts.push(
+            "such an error quotes the SYN-ACK of this half-open, with its sequence number: it did not reach the peer"
+                .to_owned(),
+        );
+    }
+    facts
+}
+
+/// The beginning of a remedy, where a router sent such an error.
+fn ask_router(errors: &[&IcmpReport], peer: std::net::IpAddr) -> String {
+    let router = errors.first().filter(|e| e.from != peer);
+    router.map_or(String::new(), |e| format!("ask the router {}; ", e.from))
 }
 
 /// Shows who listens on the port of a half-open.

@@ -42,6 +42,9 @@ impl Verdict for PeerSilent {
                 "a scanner, a dead path there, or an ACK that is lost on its way here: one host cannot \
                  tell these apart; the peer's earlier successes and the other host's view would",
             );
+        let errors = context.icmp(h);
+        let facts = super::icmp_facts(&errors, h).into_iter();
+        let finding = facts.fold(finding, |finding, fact| finding.pro(fact));
         let finding = finding.maybe_contra(context.way_back_is_open(&h.connection));
         let finding = match baseline {
             Some((us, n)) => finding.contra(format!(
@@ -51,8 +54,9 @@ impl Verdict for PeerSilent {
             None => finding,
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
+        let ask = super::ask_router(&errors, peer);
         Some(finding.remedy(format!(
-            "{run}ping -c 3 {peer}; {run}tcpdump -ni any 'host {peer} and tcp'; the same on the peer if it is \
+            "{ask}{run}ping -c 3 {peer}; {run}tcpdump -ni any 'host {peer} and tcp'; the same on the peer if it is \
              yours"
         )))
     }

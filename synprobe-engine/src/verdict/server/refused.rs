@@ -63,7 +63,7 @@ fn problem(sum: &NoSocketSum, count: u64, context: &Context) -> Problem {
         evidence: evidence(sum, count, context),
         remedy: Some(format!(
             "see who listens, and on which address: {which}; start the service, or let it listen on {}; where none \
-             is due, the peers call the wrong host or port",
+             is due, the peers call the wrong host or port, or a rule of NAT (REDIRECT, DNAT) sends them here",
             sum.local.ip()
         )),
         effects: Vec::new(),

@@ -3,16 +3,13 @@
 use crate::{
     model::{Handshake, VerdictKind},
     verdict::{
-        Context, Explanation, Finding, Verdict,
-        context::{self, Packet},
-        enter_of, tcp_flags, times,
+        Context, CounterRise, Explanation, Finding, Verdict, context::Packet, enter_of, tcp_flags,
+        times,
     },
 };
 
 /// As long as a client repeats its SYN, seconds.
 const ONE_CONNECT_S: u32 = 140;
-/// ICMP errors that are quoted.
-const ERRORS: usize = 2;
 
 /// `synack-lost`
 pub(in crate::verdict) struct SynackLost;
@@ -25,8 +22,12 @@ impl Verdict for SynackLost {
     fn check(&self, h: &Handshake, context: &Context) -> Option<Finding> {
         let half_opens = context.failed_half_opens(h);
         let errors = context.icmp(h);
+        // A SYN needs no answer of ours. Only a completed handshake shows that the address is somebody's.
+        let lives = context.accepted_before(&h.connection);
+        // An answer to an address that nobody has is reported too.
+        let told = lives && !errors.is_empty();
         if !super::unfinished(h)
-            || h.repeated_syns() == 0 && half_opens < 2 && errors.is_empty()
+            || h.repeated_syns() == 0 && half_opens < 2 && !told
             || h.facts.acked
             || h.facts.reset_seen
         {
@@ -34,8 +35,6 @@ impl Verdict for SynackLost {
         }
         // Without an event of its own, only the kernel's count of SYN-ACKs shows that the peer repeated its SYN.
         let unwatched = h.facts.preexisting && !h.facts.history_known;
-        // A SYN needs no answer of ours. Only a completed handshake shows that the address is somebody's.
-        let lives = context.accepted_before(&h.connection);
         if !lives && super::SynFlood.check(h, context).is_some() {
             return None;
         }
@@ -81,18 +80,8 @@ impl Verdict for SynackLost {
             "the SYN-ACK was sent {}, and no ACK came",
             times(h.retransmits.saturating_add(1))
         ));
-        for error in errors.iter().take(ERRORS) {
-            finding = finding.pro(format!(
-                "ICMP from {}: {}, {}",
-                error.from,
-                error.what,
-                context::times(error.count)
-            ));
-        }
-        if errors.iter().any(|e| e.fits(h) == Some(true)) {
-            finding = finding.pro(
-                "such an error quotes the SYN-ACK of this half-open, with its sequence number: it did not reach the peer",
-            );
+        for fact in super::icmp_facts(&errors, h) {
+            finding = finding.pro(fact);
         }
         finding = finding.maybe_contra(way_back_is_open);
         let mut drops = context.drops_of_handshake(h).into_iter();
@@ -109,13 +98,16 @@ impl Verdict for SynackLost {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
-        let router = errors.first().filter(|e| e.from != peer);
-        let ask = router.map_or(String::new(), |e| format!("ask the router {}; ", e.from));
-        Some(finding.remedy(format!(
-            "{ask}the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
+        let ask = super::ask_router(&errors, peer);
+        Some(finding.remedy(ask + &format!(
+            "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
              {} & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a firewall between",
             tcp_flags(peer)
         )))
+    }
+
+    fn explains(&self) -> &'static [CounterRise] {
+        &[CounterRise::IcmpErrors]
     }
 
     fn explain(&self) -> Explanation {
@@ -169,7 +161,8 @@ mod tests {
     fn an_icmp_error_about_the_syn_ack_makes_it() {
         let mut h = half_open(Outcome::Dropped);
         h.facts.syn_ack_seq = Some(70);
-        let said = |seq, mut context: Context| {
+        let silent = h.clone();
+        let judged_with = |h: &Handshake, seq, mut context: Context| {
             let report = IcmpReport {
                 from: "10.0.0.254".parse().unwrap(),
                 what: "time exceeded (a routing loop, or too far) (type 11 code 0)".into(),
@@ -180,8 +173,9 @@ mod tests {
                 local_port: 8080,
             };
             context.note_icmp(Ends::of(&h.connection).unwrap(), report);
-            judged(&h, context)
+            judged(h, context)
         };
+        let said = |seq, context| judged_with(&silent, seq, context);
         let j = said(70, alive());
         assert_eq!(
             (j.verdict, j.confidence),
@@ -194,8 +188,21 @@ mod tests {
         };
         assert!(has("ICMP from 10.0.0.254: time exceeded") && has("it did not reach the peer"));
         assert!(j.remedy.unwrap().starts_with("ask the router 10.0.0.254; "));
+        // The address may be nobody's: then an error is due, and the error is told.
         let unknown = said(70, Context::default());
-        assert_eq!(unknown.confidence, Confidence::Likely);
+        assert_eq!(unknown.verdict, Some(VerdictKind::PeerSilent));
+        assert!(
+            unknown
+                .evidence
+                .iter()
+                .any(|e| e.fact.starts_with("ICMP from 10.0.0.254"))
+        );
+        h.retransmits_by_peer = 1;
+        let repeats = judged_with(&h, 70, Context::default());
+        assert_eq!(
+            (repeats.verdict, repeats.confidence),
+            (Some(VerdictKind::SynackLost), Confidence::Likely)
+        );
         assert_eq!(said(71, alive()).verdict, Some(VerdictKind::PeerSilent));
     }
 

@@ -3,18 +3,20 @@
 //! The numbers differ between versions, the names do not. So the table is keyed by name, and the running
 //! kernel's BTF gives the numbers.
 
+mod kinds;
 mod places;
 mod table;
 
 use synprobe_ebpf::config::{
-    ALL_REASON_WORDS, NO_SOCKET_REASON, REASON_WORDS, REASONS_ANSWER, REASONS_EXISTING,
-    REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
+    ALL_REASON_WORDS, NO_SOCKET_REASON, OTHER_STATION_REASON, REASON_WORDS, REASONS_ANSWER,
+    REASONS_EXISTING, REASONS_HALF_OPEN, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
 };
 
 use super::btf::Btf;
+use kinds::{ANSWER, EXISTING, HALF_OPEN, NO_SOCKET, OTHER_STATION};
 pub use places::{is_before_the_device, refusal};
 pub use table::Meaning;
-use table::{ANSWER, EXISTING, HALF_OPEN, NO_SOCKET, OWN_DOING, RecordWhen};
+use table::{OWN_DOING, RecordWhen};
 
 /// The prefix of the kernel's names.
 const PREFIX: &str = "SKB_DROP_REASON_";
@@ -86,7 +88,7 @@ impl Reasons {
         Some(reason.number)
     }
 
-    /// The kernel side's form: six bitmaps, one after the other, and the number of NO_SOCKET. `with_receiver`: the
+    /// The kernel side's form: six bitmaps, one after the other, and the numbers of NO_SOCKET and OTHERHOST. `with_receiver`: the
     /// program receives the socket that the packet was for.
     pub fn to_kernel(&self, with_receiver: bool) -> [u64; ALL_REASON_WORDS] {
         let mut words = [0; ALL_REASON_WORDS];
@@ -101,6 +103,9 @@ impl Reasons {
             if word >= REASON_WORDS {
                 continue;
             }
+            if name == OTHER_STATION {
+                words[OTHER_STATION_REASON] = u64::from(*number);
+            }
             if name == NO_SOCKET {
                 words[NO_SOCKET_REASON] = u64::from(*number);
             }
@@ -114,7 +119,7 @@ impl Reasons {
             if with_receiver && EXISTING.contains(&name.as_str()) {
                 set(REASONS_EXISTING);
             }
-            if table::can_be_outgoing(name) {
+            if kinds::can_be_outgoing(name) {
                 set(REASONS_OUTGOING);
             }
             match meaning.map(|meaning| meaning.record_when) {

@@ -1,5 +1,7 @@
 //! The reasons that are recorded, with their meanings.
 
+use super::kinds::OTHER_STATION;
+
 /// A reason for which this host drops a packet of a handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Meaning {
@@ -59,51 +61,9 @@ mod look {
     pub const BRIDGE: &str = "bridge fdb show; bridge link; ip -d link show <device>";
 }
 
-/// The reasons for which `tcp_check_req()` (net/ipv4/tcp_minisocks.c) frees a half-open's packet. NOT_SPECIFIED: a repeated SYN, a RST or SYN that kills it, an ACK that
-/// TCP_DEFER_ACCEPT ignores. The others are as named; before 6.15 they too are NOT_SPECIFIED.
-pub(super) static HALF_OPEN: &[&str] = &[
-    "NOT_SPECIFIED",
-    "TCP_LISTEN_OVERFLOW",
-    "TCP_OVERWINDOW",
-    "TCP_RFC7323_PAWS",
-    "TCP_RFC7323_TSECR",
-];
-
-/// The reasons for which a socket in SYN_SENT frees an answer (`tcp_rcv_synsent_state_process()`, 6.11 to
-/// 6.18): INVALID_ACK_SEQUENCE (it acknowledges something else), RFC7323_PAWS (the echoed timestamp, or an old
-/// one), RESET (without ACK), FLAGS (neither SYN nor RST). NOT_SPECIFIED where a kernel gives no other.
-pub(super) static ANSWER: &[&str] = &[
-    "NOT_SPECIFIED",
-    "TCP_FASTOPEN",
-    "TCP_FLAGS",
-    "TCP_INVALID_ACK_SEQUENCE",
-    "TCP_INVALID_SYN",
-    "TCP_RESET",
-    "TCP_RFC7323_PAWS",
-    "TCP_RFC7323_TSECR",
-];
-
-/// The reasons for which an existing connection frees a SYN: INVALID_SYN (`tcp_validate_incoming()`, after a
-/// challenge ACK); in TIME_WAIT RFC7323_TW_PAWS (6.15) and NOT_SPECIFIED (`tcp_timewait_state_process()`).
-pub(super) static EXISTING: &[&str] = &[
-    "NOT_SPECIFIED",
-    "TCP_INVALID_SYN",
-    "TCP_RFC7323_PAWS",
-    "TCP_RFC7323_TW_PAWS",
-];
-
-/// The reason for which a SYN is freed that found no socket (`tcp_v4_rcv()`): the kernel answers it with a RST.
-pub(super) const NO_SOCKET: &str = "NO_SOCKET";
-
-/// Whether an outgoing packet can meet the reason. Those of the receiving side are frequent, and left out.
-pub(super) fn can_be_outgoing(name: &str) -> bool {
-    const RECEIVING: &[&str] = &[NO_SOCKET, "OTHERHOST", "PKT_TOO_SMALL", "SOCKET_RCVBUFF"];
-    !name.starts_with("TCP_") && !name.starts_with("IP_IN") && !RECEIVING.contains(&name)
-}
-
 /// The reasons that are recorded whatever socket the packet was for, with their meanings.
 ///
-/// Left out are: packets for no socket here (OTHERHOST; NO_SOCKET but for SYNs), the protocol's own decisions
+/// Left out are: packets for no socket here (NO_SOCKET but for SYNs), the protocol's own decisions
 /// (TCP_FLAGS, TCP_INVALID_SYN, TCP_OLD_ACK, TCP_RFC7323_PAWS, ..., of which a listener's are found by the receiving
 /// socket), NOT_SPECIFIED, copies (PACKET_SOCK_ERROR, TAP_TXFILTER, BRIDGE_INGRESS_STP_STATE, SOCKET_RCVBUFF), what a
 /// TCP segment cannot meet (IP_NOPROTO, UDP_CSUM, the reasons of ARP, ICMP, fragments, CAN and VXLAN's outer headers),
@@ -113,6 +73,13 @@ pub(super) static OWN_DOING: &[Meaning] = &[
         "NETFILTER_DROP",
         "this host's netfilter rules (nftables, iptables)",
         look::NFT,
+    ),
+    reason(
+        OTHER_STATION,
+        "the frame is addressed to another station than the device by which it came: the sender's neighbour entry is \
+         wrong or out of date, or a switch floods the frames of another host",
+        "ip -br link show <device>; ip -br address # compare the sender's neighbour entry with it, and flush a wrong one \
+         there",
     ),
     reason(
         "IP_RPFILTER",

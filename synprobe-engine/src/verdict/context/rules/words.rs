@@ -27,9 +27,6 @@ pub struct RuleWords {
     pub name: Option<String>,
 }
 
-/// Before the name of a rule that alone can have done it.
-const THE_RULE: &str = "the rule: ";
-
 /// Before the time that passed between a drop and the only reading next to it.
 const READ_AT: &str = " (rules read ";
 
@@ -90,10 +87,13 @@ impl Context {
             ));
         }
         let suspects = self.suspects(d, known)?;
-        let fact = Self::sentence(d, &suspects);
-        let only = suspects.left.first().map(|one| name_of(*one, suspects.rules));
+        let (fact, is_sure) = Self::sentence(d, &suspects);
+        let only = suspects
+            .left
+            .first()
+            .map(|one| name_of(*one, suspects.rules));
         Some(RuleWords {
-            name: only.filter(|_| fact.starts_with(THE_RULE)),
+            name: only.filter(|_| is_sure),
             fact,
             show: suspects.show(),
         })
@@ -111,34 +111,39 @@ impl Context {
         };
         let mut all = drops.into_iter().map(cause);
         let first = all.next()??;
-        all.all(|other| other.as_ref() == Some(&first)).then_some(first)
+        all.all(|other| other.as_ref() == Some(&first))
+            .then_some(first)
     }
 
-    fn sentence(d: &DroppedPacket, s: &Suspects<'_>) -> String {
+    /// And whether the rule that it names did it for certain.
+    fn sentence(d: &DroppedPacket, s: &Suspects<'_>) -> (String, bool) {
         let (late, is_late) = s.distance(d);
         let [one] = s.left[..] else {
-            return match s.left.is_empty() {
+            let text = match s.left.is_empty() {
                 true => s.none(d),
                 false => format!("rules that can have done it: {}{late}", s.list()),
             };
+            return (text, false);
         };
         let name = name_of(one, s.rules);
         if !one.is_understood(s.rules) {
-            return format!(
+            let text = format!(
                 "of the rules that drop, this one can have done it: {name} (not fully understood){late}"
             );
+            return (text, false);
         }
         if is_late {
-            return format!("this rule can have done it: {name}{late}");
+            return (format!("this rule can have done it: {name}{late}"), false);
         }
         if !s.is_whole {
-            return format!(
+            let text = format!(
                 "of the {} rules that were read, this one can have done it: {name}{late}",
                 s.rules.rules_read
             );
+            return (text, false);
         }
         let Some((rose, seen)) = s.counted(one) else {
-            return match s.by_nft {
+            let text = match s.by_nft {
                 true => format!(
                     "the rule: {name}; no other rule or policy of nf_tables that drops fits the packet{late}"
                 ),
@@ -146,8 +151,10 @@ impl Context {
                     format!("of all rules and policies that drop, only this one fits: {name}{late}")
                 }
             };
+            return (text, s.by_nft);
         };
-        match seen {
+        let is_sure = seen.map_or(s.by_nft, |seen| rose >= seen && (seen > 0 || s.by_nft));
+        let text = match seen {
             Some(seen) if rose < seen => format!(
                 "this rule can have done it: {name}; but its counter rose by {rose} while packets that \
                  it fits were dropped {}",
@@ -167,7 +174,8 @@ impl Context {
                     format!("of all rules and policies that drop, only this one fits: {name}{late}")
                 }
             },
-        }
+        };
+        (text, is_sure)
     }
 }
 
