@@ -9,8 +9,8 @@ use synprobe::{
     engine::{Engine, Input, RunConfig},
     filter::Selection,
     model::{
-        Body, Detail, HalfOpenRow, HalfOpenSource, ListenCounters, Missed, SocketDump, Start,
-        TcpState, Trigger, Tuple, WallClock,
+        Body, Detail, HalfOpenRow, HalfOpenSource, LaterCounters, ListenCounters, Missed,
+        SocketDump, Start, TcpState, Trigger, Tuple, WallClock,
     },
     recording::{SegmentHeader, Writer, inputs::encode},
     track::TrackConfig,
@@ -281,6 +281,7 @@ impl FilledEngine {
                 out_no_routes: Some(0),
                 out_rsts: Some(0),
                 migrate_req: Some(0),
+                later: LaterCounters::default(),
             }],
         });
         self.input(Input::PollEnds { at_ns });

@@ -17,8 +17,10 @@ use std::io;
 
 pub use first::FirstHandshakes;
 pub use json::{JsonView, WithLife, line_to_json, to_json};
+#[cfg(feature = "top")]
+pub(crate) use page::tie;
 pub use page::{Page, PageCounts};
-pub(crate) use page::{effect, place, steps, tie};
+pub(crate) use page::{effect, place, steps};
 pub use style::{Style, WIDTH};
 pub use text::{TextOptions, TextView};
 #[cfg(feature = "top")]

@@ -13,7 +13,9 @@ use std::{collections::BTreeMap, io};
 use conclusion::is_fault;
 use layout::Sheet;
 pub(super) use layout::heading;
-pub(crate) use layout::{effect, place, tie};
+#[cfg(feature = "top")]
+pub(crate) use layout::tie;
+pub(crate) use layout::{effect, place};
 pub use states::PageCounts;
 pub(crate) use steps::steps;
 
