@@ -114,7 +114,20 @@ fn listed(folder: &Path) -> Result<Vec<SegmentFile>, CutError> {
 
 /// The segments of a folder that are there, without a gap.
 fn sources(folder: &Path) -> Result<Vec<Source>, CutError> {
-    let mut sources: Vec<Source> = listed(folder)?
+    loop {
+        let listed = listed(folder)?;
+        let any = !listed.is_empty();
+        let there = opened(listed, folder)?;
+        // Where all that were listed are deleted, there are newer ones.
+        if !there.is_empty() || !any {
+            return Ok(there);
+        }
+    }
+}
+
+/// Those of the listed segments that are there, without a gap: the oldest [`OPEN_AHEAD`] open.
+fn opened(listed: Vec<SegmentFile>, folder: &Path) -> Result<Vec<Source>, CutError> {
+    let mut sources: Vec<Source> = listed
         .into_iter()
         .map(|segment| Source {
             segment,
