@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use synprobe_common::model::{Evidence, Handshake, Outcome, VerdictKind};
+use synprobe_common::model::{Evidence, Handshake, Outcome, Role, VerdictKind};
 
 use crate::{Cause, ExpectedHandshake};
 
@@ -21,6 +21,14 @@ fn caused_by(made: &ExpectedHandshake, kinds: &[VerdictKind]) -> bool {
 /// not predicted.
 fn may_end(made: &ExpectedHandshake, outcome: Outcome) -> bool {
     made.outcome == outcome || made.outcome == Outcome::Open
+}
+
+/// Whether the SYN came in the name of an address beyond the client, which has no route there. Of IPv6 it says so, though
+/// it forwards nothing (`ip6_pkt_discard()`); of IPv4 it is silent (`ip_error()`).
+fn has_no_way_back(made: &ExpectedHandshake) -> bool {
+    caused_by(made, &[VerdictKind::PeerSilent])
+        && made.role == Role::Server
+        && made.peer_addr.to_canonical().is_ipv6()
 }
 
 /// Statements about packets and ends. Statements about other handshakes, queues and counters are compared by
@@ -44,7 +52,9 @@ const CLAIMS: &[Claim] = &[
     Claim {
         words: "ICMP from ",
         is_true: |made| {
-            caused_by(made, &[VerdictKind::DroppedHere]) || made.outcome == Outcome::Unreachable
+            caused_by(made, &[VerdictKind::DroppedHere])
+                || made.outcome == Outcome::Unreachable
+                || has_no_way_back(made)
         },
     },
     Claim {
@@ -173,7 +183,6 @@ pub(crate) fn false_sentences(made: &ExpectedHandshake, line: &Handshake) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use synprobe_common::model::Role;
 
     fn made(cause: VerdictKind, outcome: Outcome) -> ExpectedHandshake {
         ExpectedHandshake {
@@ -255,6 +264,18 @@ mod tests {
             &rule("tcp dport 7001"),
             "to 10.0.0.9:17001: its"
         ));
+    }
+
+    #[test]
+    fn only_of_ipv6_an_unknown_address_is_told_by_icmp() {
+        let mut silent = made(VerdictKind::PeerSilent, Outcome::Expired);
+        silent.role = Role::Server;
+        let icmp = "ICMP from fd00::1: no route to destination (type 1 code 0), once";
+        assert!(!says(&silent, icmp, true));
+        silent.peer_addr = "fd00:5950:f::1".parse().unwrap();
+        assert!(says(&silent, icmp, true));
+        silent.cause = Some(Cause::Verdict(VerdictKind::SynackLost));
+        assert!(!says(&silent, icmp, true));
     }
 
     #[test]

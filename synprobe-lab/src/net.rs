@@ -6,7 +6,7 @@
 //!   fd00:5950::1/64                                     fd00:5950::2/64
 //!
 //!   198.18.1.0/24, fd00:5950:1::/64     beyond the server (scenario `unreachable`)
-//!   198.18.128.0/17, fd00:5950:f::/64   beyond the client: unassigned, without answer
+//!   198.18.128.0/17, fd00:5950:f::/64   beyond the client: unassigned; of IPv6 it says so by ICMP
 //! ```
 
 use std::{
