@@ -63,9 +63,12 @@ fn icmp_facts(errors: &[&IcmpReport], h: &Handshake) -> Vec<String> {
     facts
 }
 
-/// The beginning of a remedy, where a router sent such an error.
-fn ask_router(errors: &[&IcmpReport], peer: std::net::IpAddr) -> String {
-    let router = errors.first().filter(|e| e.from != peer);
+/// The beginning of a remedy, where a router sent such an error. Who is off the path does not know the number.
+fn ask_router(errors: &[&IcmpReport], h: &Handshake) -> String {
+    let peer = h.connection.peer_addr;
+    let router = errors
+        .iter()
+        .find(|e| e.from != peer && e.fits(h) == Some(true));
     router.map_or(String::new(), |e| format!("ask the router {}; ", e.from))
 }
 

@@ -54,7 +54,7 @@ impl Verdict for PeerSilent {
             None => finding,
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
-        let ask = super::ask_router(&errors, peer);
+        let ask = super::ask_router(&errors, h);
         Some(finding.remedy(format!(
             "{ask}{run}ping -c 3 {peer}; {run}tcpdump -ni any 'host {peer} and tcp'; the same on the peer if it is \
              yours"

@@ -24,8 +24,13 @@ impl Verdict for SynackLost {
         let errors = context.icmp(h);
         // A SYN needs no answer of ours. Only a completed handshake shows that the address is somebody's.
         let lives = context.accepted_before(&h.connection);
+        let reported: u64 = errors
+            .iter()
+            .filter(|e| e.fits(h) == Some(true))
+            .map(|e| e.count)
+            .sum();
         // An answer to an address that nobody has is reported too.
-        let told = lives && !errors.is_empty();
+        let told = lives && reported > 0;
         if !super::unfinished(h)
             || h.repeated_syns() == 0 && half_opens < 2 && !told
             || h.facts.acked
@@ -42,12 +47,9 @@ impl Verdict for SynackLost {
         let seen = h.repeated_syns() > 0 && !unwatched;
         // A peer that gets them from another address, or by a way that has not seen its SYN, repeats its SYN too.
         let way_back_is_open = context.way_back_is_open(&h.connection);
-        let reported = errors.iter().filter(|e| e.fits(h) == Some(true));
         let mut finding = match lives && way_back_is_open.is_none() {
             true if seen => Finding::certain().accounts_for_outcome(),
-            true if !errors.is_empty() => {
-                Finding::certain().accounts_for(reported.map(|e| e.count).sum())
-            }
+            true if told => Finding::certain().accounts_for(reported),
             _ => Finding::likely(),
         };
         if unwatched && h.repeated_syns() > 0 {
@@ -98,7 +100,7 @@ impl Verdict for SynackLost {
             finding.contra("whether this host dropped them itself cannot be seen here")
         };
         let (peer, run) = (h.connection.peer_addr, enter_of(&h.connection));
-        let ask = super::ask_router(&errors, peer);
+        let ask = super::ask_router(&errors, h);
         Some(finding.remedy(ask + &format!(
             "the way back is broken: {run}ip route get {peer}; {run}tcpdump -ni any 'host {peer} and tcp and \
              {} & (tcp-syn|tcp-ack) != 0'; the same as near to the peer as you can; look for a firewall between",
@@ -204,6 +206,12 @@ mod tests {
             (Some(VerdictKind::SynackLost), Confidence::Likely)
         );
         assert_eq!(said(71, alive()).verdict, Some(VerdictKind::PeerSilent));
+        // Where the SYN-ACK's number is not known, anybody may have sent the error.
+        let mut untold = silent.clone();
+        untold.facts.syn_ack_seq = None;
+        let j = judged_with(&untold, 70, alive());
+        assert_eq!(j.verdict, Some(VerdictKind::PeerSilent));
+        assert!(!j.remedy.unwrap().contains("10.0.0.254"));
     }
 
     /// The network makes a copy of each packet: the peer has repeated nothing.
