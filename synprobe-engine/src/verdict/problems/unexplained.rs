@@ -105,8 +105,8 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
             format!(
                 "ListenDrops of {name} rose by {n} more than ListenOverflows and TCPReqQFullDrop: listeners \
                  refused SYNs or ended half-opens without an event (no route back to the peer, no memory, a \
-                 security module, ICMP){perhaps}"
-            )
+                 security module, ICMP)"
+            ) + &perhaps
         },
     );
     rose(
