@@ -29,9 +29,14 @@ pub type OfFamily = fn(SocketFamily) -> Result<()>;
 
 /// Longer than the first two SYN-ACK time-outs take, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(20);
-const ISN: u32 = 1000;
 /// Far outside of any receive window.
 const FAR: u32 = 0x4000_0000;
+
+/// The initial sequence number that strangers of this lab use. Two labs at the same time have two: a program in the
+/// kernel sees what is dropped in both.
+fn number(lab: &Lab) -> u32 {
+    lab.server.inode() % 100_000 * 10_000
+}
 
 /// The `n`th stranger: an address that the lab routes to the client's namespace, and that nobody has.
 fn stranger(lab: &Lab, n: u16) -> SocketAddr {
@@ -118,8 +123,8 @@ pub fn ack_outside_the_window(family: SocketFamily) -> Result<()> {
     let before = TcpCounters::read(&lab.server)?;
     let capture = Capture::start(&lab.client)?;
     let ((), watched) = watch(options_for(&lab)?, |live| {
-        sender.syn(outside, to, ISN)?;
-        stamped(segment(old, ISN, 0, flags::SYN), 5000)?;
+        sender.syn(outside, to, number(&lab))?;
+        stamped(segment(old, number(&lab), 0, flags::SYN), 5000)?;
         repeated(live, outside, 1)?;
         repeated(live, old, 1)?;
         let seen = capture.stop()?;
@@ -131,8 +136,11 @@ pub fn ack_outside_the_window(family: SocketFamily) -> Result<()> {
                 .map(|s| s.seq.wrapping_add(1))
                 .context("its SYN-ACK")
         };
-        sender.ack(outside, to, ISN + 1 + FAR, answer(outside)?)?;
-        stamped(segment(old, ISN + 1, answer(old)?, flags::ACK), 4000)?;
+        sender.ack(outside, to, number(&lab) + 1 + FAR, answer(outside)?)?;
+        stamped(
+            segment(old, number(&lab) + 1, answer(old)?, flags::ACK),
+            4000,
+        )?;
         repeated(live, outside, 2)?;
         repeated(live, old, 2)
     })?;
@@ -160,8 +168,8 @@ pub fn flood_of_repeated_syns(family: SocketFamily) -> Result<()> {
     let to = server(&lab);
     let ((), watched) = watch(options_for(&lab)?, |live| {
         for n in 0..SOURCES {
-            sender.syn(stranger(&lab, n), to, ISN)?;
-            sender.syn(stranger(&lab, n), to, ISN)?;
+            sender.syn(stranger(&lab, n), to, number(&lab))?;
+            sender.syn(stranger(&lab, n), to, number(&lab))?;
         }
         // The timer prunes the oldest of a SYN queue that is more than half full: the last ones stay.
         for n in SOURCES / 2..SOURCES {
@@ -193,7 +201,7 @@ pub fn copies_of_a_syn(family: SocketFamily) -> Result<()> {
     let capture = Capture::start(&lab.client)?;
     let ((), watched) = watch(options_for(&lab)?, |live| {
         for from in [peer, peer, silent, silent] {
-            sender.syn(from, to, ISN)?;
+            sender.syn(from, to, number(&lab))?;
         }
         live.wait_for("the answer to a copy", PATIENCE, |line| match &line.body {
             Body::Retransmit(r) => {
@@ -206,8 +214,8 @@ pub fn copies_of_a_syn(family: SocketFamily) -> Result<()> {
         let mut answers = seen.segments.iter().map(|s| &s.segment);
         let answer = answers.find(|s| s.destination == peer);
         let answer = answer.context("its SYN-ACK")?.seq.wrapping_add(1);
-        sender.ack(peer, to, ISN + 1, answer)?;
-        sender.syn(peer, to, ISN)?;
+        sender.ack(peer, to, number(&lab) + 1, answer)?;
+        sender.syn(peer, to, number(&lab))?;
         repeated(live, silent, 2)
     })?;
     let after = TcpCounters::read(&lab.server)?.since(&before);
@@ -246,15 +254,15 @@ pub fn rst_outside_the_window(family: SocketFamily) -> Result<()> {
     let (victim, other, young) = (stranger(&lab, 0), stranger(&lab, 1), stranger(&lab, 2));
     let before = TcpCounters::read(&lab.server)?;
     let ((), watched) = watch(options_for(&lab)?, |live| {
-        sender.syn(victim, to, ISN)?;
-        sender.syn(other, to, ISN)?;
+        sender.syn(victim, to, number(&lab))?;
+        sender.syn(other, to, number(&lab))?;
         repeated(live, victim, 1)?;
         repeated(live, other, 1)?;
         // One that nothing has shown yet.
-        sender.syn(young, to, ISN)?;
-        sender.rst(young, to, ISN + 1 + FAR)?;
-        sender.rst(victim, to, ISN + 1 + FAR)?;
-        sender.rst(other, to, ISN + 1)?;
+        sender.syn(young, to, number(&lab))?;
+        sender.rst(young, to, number(&lab) + 1 + FAR)?;
+        sender.rst(victim, to, number(&lab) + 1 + FAR)?;
+        sender.rst(other, to, number(&lab) + 1)?;
         repeated(live, victim, 2)?;
         repeated(live, young, 1)
     })?;
@@ -304,10 +312,10 @@ pub fn drops_of_a_tenant(family: SocketFamily) -> Result<()> {
     options.selection.netns = Some([lab.server.inode(), tenant.inode()]);
     options.namespaces.push(tenant.netns());
     let ((), watched) = watch(options, |live| {
-        sender.syn(victim, to, ISN)?;
+        sender.syn(victim, to, number(&lab))?;
         for again in 1..=2 {
             // Whoever forged the SYN knows what acknowledges it, and not the number of the SYN-ACK.
-            for ack in [1, ISN + 1, 1, ISN + 1] {
+            for ack in [1, number(&lab) + 1, 1, number(&lab) + 1] {
                 let forged = TcpSegment { ack, ..forged };
                 // The rule refuses it with EPERM: that is the drop.
                 let refused = forger.packet(&forged.to_ip().context("one family")?, victim);
@@ -334,7 +342,7 @@ pub fn drop_of_earlier(family: SocketFamily) -> Result<()> {
         let mut damaged = TcpSegment {
             source: peer,
             destination: to,
-            seq: ISN + 1,
+            seq: number(&lab) + 1,
             ack: 1,
             flags: flags::ACK,
             payload_len: 0,
@@ -345,10 +353,10 @@ pub fn drop_of_earlier(family: SocketFamily) -> Result<()> {
         damaged[header + 16] ^= 0x55;
         sender.packet(&damaged, to)?;
         // The second time-out of another half-open ends 3 s after its SYN.
-        sender.syn(pace, to, ISN)?;
+        sender.syn(pace, to, number(&lab))?;
         repeated(live, pace, 2)?;
-        sender.syn(peer, to, ISN)?;
-        sender.rst(peer, to, ISN + 1)?;
+        sender.syn(peer, to, number(&lab))?;
+        sender.rst(peer, to, number(&lab) + 1)?;
         live.wait_for("its end", PATIENCE, |line| match &line.body {
             Body::Handshake(h) => is_of(h.connection.peer_addr, h.connection.peer_port, peer),
             _ => false,
@@ -369,12 +377,12 @@ pub fn port_used_again(family: SocketFamily) -> Result<()> {
     let sender = RawSender::open(&lab.client, is_v6(&lab))?;
     let (to, peer, pace) = (server(&lab), stranger(&lab, 0), stranger(&lab, 1));
     let ((), watched) = watch(options_for(&lab)?, |live| {
-        sender.syn(pace, to, ISN)?;
-        for isn in [ISN, ISN + FAR] {
+        sender.syn(pace, to, number(&lab))?;
+        for isn in [number(&lab), number(&lab) + FAR] {
             sender.syn(peer, to, isn)?;
             sender.rst(peer, to, isn + 1)?;
             // A second or two lie between the two.
-            let times = if isn == ISN { 1 } else { 2 };
+            let times = if isn == number(&lab) { 1 } else { 2 };
             repeated(live, pace, times)?;
         }
         Ok(())
@@ -465,7 +473,7 @@ pub fn syn_to_a_connecting_socket(family: SocketFamily) -> Result<()> {
     let forger = RawSender::open(&lab.server, is_v6(&lab))?;
     let (local, watched) = watch(options_for(&lab)?, |live| {
         let client = Client::connect(&lab.client, lab.server_addr(PORT), |_| Ok(()))?;
-        forger.syn(server(&lab), client.local, ISN)?;
+        forger.syn(server(&lab), client.local, number(&lab))?;
         live.wait_for("a SYN-ACK again, twice", PATIENCE, |line| {
             match &line.body {
                 Body::Retransmit(r) => r.kind == RetransmitKind::Synack && r.attempt >= Some(2),

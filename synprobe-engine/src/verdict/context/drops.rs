@@ -341,7 +341,8 @@ impl DroppedPackets {
         between: std::ops::RangeInclusive<u64>,
     ) -> Vec<&DroppedPacket> {
         let ends = self.by_syn_seq.get(&syn_seq).into_iter().flatten();
-        ends.filter(|ends| *ends != own)
+        // The kernel's NAT stays in one family (nf_nat_core.c).
+        ends.filter(|ends| *ends != own && ends.is_ipv4() == own.is_ipv4())
             .filter_map(|ends| self.by_ends.get(ends))
             .flatten()
             .filter(|d| d.syn_seq == Some(syn_seq) && between.contains(&d.last_ns))

@@ -1,6 +1,6 @@
 //! What a packet and a socket of one connection have in common.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use crate::{model::Connection, util::addresses::mapped};
 
@@ -22,6 +22,12 @@ impl Ends {
     pub fn between(one: SocketAddr, other: SocketAddr) -> Self {
         let flat = |end: SocketAddr| (mapped(end.ip()), end.port());
         Self::new(flat(one), flat(other))
+    }
+
+    /// Whether both addresses are of IPv4.
+    pub fn is_ipv4(&self) -> bool {
+        let is_mapped = |address: &[u8; 16]| Ipv6Addr::from(*address).to_ipv4_mapped().is_some();
+        self.0.iter().all(|(address, _)| is_mapped(address))
     }
 
     /// Of a connection whose ports are known.

@@ -121,7 +121,13 @@ impl Context {
             at.saturating_add(us.saturating_mul(1000))
                 .saturating_add(AFTER_ITS_END_NS)
         });
-        found.extend(self.drops.translated(syn_seq, &own, since_ns..=until_ns));
+        let translated = self.drops.translated(syn_seq, &own, since_ns..=until_ns);
+        // Another SYN-ACK may acknowledge the same number.
+        found.extend(
+            translated
+                .into_iter()
+                .filter(|d| d.is_of(h) != DropIsOf::Another),
+        );
         found.sort_by_key(|d| std::cmp::Reverse(d.count));
         found
     }

@@ -64,7 +64,10 @@ mod tests {
     use super::*;
     use crate::{
         model::Outcome,
-        verdict::fixtures::{active, discard},
+        verdict::{
+            Context,
+            fixtures::{NETNS, active, discard, half_open},
+        },
     };
 
     #[test]
@@ -103,5 +106,26 @@ mod tests {
         assert_eq!(d.is_of(&h), DropIsOf::This);
         h.facts.syn_ack_seq = Some(71);
         assert_eq!(d.is_of(&h), DropIsOf::Another);
+    }
+
+    /// Under other ends only the numbers tell: both of a SYN-ACK count, and NAT stays in one family.
+    #[test]
+    fn behind_nat_a_syn_ack_with_other_numbers_is_of_another_handshake() {
+        let mut h = half_open(Outcome::Expired);
+        (h.facts.syn_seq, h.facts.syn_ack_seq) = (Some(6), Some(70));
+        let found = |to: &str, seq| {
+            let mut d = discard(&h, Packet::SynAck, 1);
+            (d.netns, d.syn_seq, d.seqs) = (NETNS + 1, Some(6), vec![seq]);
+            (d.from, d.to) = match to.starts_with('[') {
+                true => ("[fd00::9]:8080".parse().unwrap(), to.parse().unwrap()),
+                false => ("198.18.0.9:8080".parse().unwrap(), to.parse().unwrap()),
+            };
+            let mut context = Context::default();
+            context.note_drop(d);
+            context.drops_of_handshake(&h).len()
+        };
+        assert_eq!(found("198.18.0.1:4000", 70), 1);
+        assert_eq!(found("198.18.0.1:4000", 71), 0);
+        assert_eq!(found("[fd00::1]:4000", 70), 0);
     }
 }
