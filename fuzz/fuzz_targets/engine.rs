@@ -24,8 +24,8 @@ use synprobe::{
     filter::Selection,
     model::{
         AcceptCounts, AcceptReading, Body, Confidence, Counted, Detail, Fate, HalfOpenRow,
-        HalfOpenSource, HandshakeCounters, HandshakeSettings, Line, ListenCounters, Listener,
-        ListenerOwner, Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts,
+        HalfOpenSource, HandshakeCounters, HandshakeSettings, LaterCounters, Line, ListenCounters,
+        Listener, ListenerOwner, Missed, OpenReason, Outcome, PathQuestion, Process, RetransCounts,
         RetransReading, ReturnPath, Role, SocketDump, Start, TcpState, Trigger, Tuple, WallClock,
     },
     recording::inputs::{Decoded, InputDecoder, encode},
