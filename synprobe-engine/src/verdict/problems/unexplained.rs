@@ -70,7 +70,9 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         false => format!("; sk_drops rose at {}", who.join(", ")),
     };
     let mut found = Vec::new();
-    let icmp = context.half_opens_ended_by_icmp(netns);
+    let refused = context.refused_without_trace(netns).filter(|n| *n > 0);
+    // Seldom: it reads every error that is remembered.
+    let icmp = refused.and_then(|_| context.half_opens_ended_by_icmp(netns));
     // A problem tells of errors whose sequence number was that of a SYN-ACK. Of others nobody knows here whether they are
     // genuine: they hide nothing.
     let icmp_told = explained(problems.iter().copied(), CounterRise::IcmpErrors, netns);
@@ -96,8 +98,7 @@ fn counters(problems: &[&Problem], netns: u32, context: &Context) -> Vec<String>
         },
     );
     rose(
-        context
-            .refused_without_trace(netns)
+        refused
             .map(|n| n.saturating_sub(ended_by_neighbours(netns, context)))
             .map(|n| n.saturating_sub(by_icmp)),
         CounterRise::Refusals,
