@@ -19,7 +19,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use synprobe_lab::{Client, ConnectState, Lab, Ns, PORT, Server, SocketFamily, settle};
 use synprobe_tests::{
-    binary::{self, Ran, command, ended, netns_path, run, signal},
+    agent::until,
+    binary::{self, Ran, catches, command, ended, netns_path, run, signal},
     harness::{self, Case},
     netns_process::NetnsProcess,
     schema,
@@ -457,11 +458,7 @@ fn sigquit_elsewhere() -> Result<()> {
     for (args, at_its_end) in runs {
         let mut child = command(args)?.spawn()?;
         // It answers from then on.
-        let until = Instant::now() + Duration::from_secs(60);
-        while !catches(&child, libc::SIGQUIT)? {
-            ensure!(Instant::now() < until, "{args:?} does not catch SIGQUIT");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until("SIGQUIT is caught", || catches(&child, libc::SIGQUIT))?;
         let mut err = BufReader::new(child.stderr.take().context("standard error")?);
         signal(&child, libc::SIGQUIT)?;
         let mut said = String::new();
@@ -476,15 +473,6 @@ fn sigquit_elsewhere() -> Result<()> {
         let _ = fs::remove_file(&file);
     }
     Ok(())
-}
-
-/// Whether a process has a handler for a signal.
-fn catches(child: &Child, signal: i32) -> Result<bool> {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
-    let mut lines = status.lines();
-    let caught = lines.find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = u64::from_str_radix(caught.context("SigCgt")?.trim(), 16)?;
-    Ok(caught & 1 << (signal - 1) != 0)
 }
 
 /// Every namespace takes descriptors: the soft limit is raised, and at the hard one it is said once.

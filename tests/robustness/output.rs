@@ -277,13 +277,6 @@ fn full_pipe() -> Result<(io::PipeReader, io::PipeWriter)> {
     Ok((reader, writer))
 }
 
-fn handles_sigterm(pid: u32) -> Result<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let caught = u64::from_str_radix(caught.context("SigCgt")?.trim(), 16)?;
-    Ok(caught >> (libc::SIGTERM - 1) & 1 == 1)
-}
-
 /// What a run prints at its end is abandoned as its lines are; and a standard error that nobody reads holds up nothing.
 pub fn page_unread() -> Result<()> {
     /// The output is abandoned after 1.5 s; the rest is the end of the run, and a busy machine.
@@ -315,35 +308,28 @@ pub fn page_unread() -> Result<()> {
                 }
                 false => None,
             };
-            let mut child = verb.spawn()?;
-            until("SIGTERM is handled", || handles_sigterm(child.id()))?;
+            let child = verb.spawn()?;
+            until("SIGTERM is caught", || {
+                binary::catches(&child, libc::SIGTERM)
+            })?;
             let began = Instant::now();
             binary::signal(&child, libc::SIGTERM)?;
-            let code = loop {
-                match child.try_wait()? {
-                    Some(status) => break status.code(),
-                    None if began.elapsed() > PATIENCE => {
-                        child.kill()?;
-                        break None;
-                    }
-                    None => std::thread::sleep(Duration::from_millis(5)),
-                }
-            };
+            let reads_errors = child.stderr.is_some();
+            let ran = ended(child)?;
             let took = began.elapsed();
             ensure!(
-                code == Some(1) && took < BOUND,
-                "{arguments:?}: {code:?} after {took:?}"
+                ran.code == Some(1) && took < BOUND,
+                "{arguments:?}: {ran:?} after {took:?}"
             );
             longest = longest.max(took);
-            if let Some(mut err) = child.stderr.take() {
-                let mut text = String::new();
-                err.read_to_string(&mut text)?;
-                ensure!(
-                    text.contains("standard output: the output accepted nothing for 1.5 s: ")
-                        && text.contains(" not written"),
-                    "{arguments:?}: {text}"
-                );
-            }
+            ensure!(
+                !reads_errors
+                    || ran
+                        .err
+                        .contains("standard output: the output accepted nothing for 1.5 s: ")
+                        && ran.err.contains(" not written"),
+                "{arguments:?}: {ran:?}"
+            );
         }
     }
     figure(format!(

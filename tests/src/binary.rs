@@ -164,6 +164,15 @@ pub fn signal(child: &Child, signal: libc::c_int) -> Result<()> {
     }
 }
 
+/// Whether a run has a handler for a signal.
+pub fn catches(child: &Child, signal: libc::c_int) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let mut lines = status.lines();
+    let caught = lines.find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.context("SigCgt")?.trim(), 16)?;
+    Ok(caught & 1 << (signal - 1) != 0)
+}
+
 /// A namespace as an argument: the path of its descriptor, as it has no name.
 pub fn netns_path(ns: &Ns) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), ns.fd().as_raw_fd())
