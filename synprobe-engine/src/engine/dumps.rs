@@ -98,8 +98,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::{Input, RunConfig},
-        filter::Selection,
-        model::{Body, Detail, HalfOpenRow, HalfOpenSource, Line, Start, WallClock},
+        model::{Body, HalfOpenRow, Line, Start, WallClock},
         track::TrackConfig,
         util::table_bounds::TableBounds,
         verdict::Mode,
@@ -111,21 +110,13 @@ mod tests {
     fn engine() -> Engine {
         let config = RunConfig {
             start: Start::default(),
-            track: TrackConfig {
-                hz: 250,
-                synack_rto_max: false,
-                sees_failures: true,
-                sees_resets: true,
-                source: HalfOpenSource::Tracepoints,
-                detail: Detail::Handshakes,
-                tables: TableBounds {
+            track: TrackConfig::fixture(
+                TableBounds {
                     half_opens: ROOM,
                     ..TableBounds::default()
                 },
-                began_ns: SEC,
-                hash_seed: 7,
-                selection: Selection::default(),
-            },
+                SEC,
+            ),
             sees_drops: true,
             window: None,
         };

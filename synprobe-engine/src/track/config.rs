@@ -34,3 +34,22 @@ pub struct TrackConfig {
     /// The connections to watch.
     pub selection: Selection,
 }
+
+#[cfg(any(test, feature = "fixtures"))]
+impl TrackConfig {
+    /// For tests: a run without a selection, on a kernel that reports failures and RSTs.
+    pub fn fixture(tables: TableBounds, began_ns: u64) -> Self {
+        Self {
+            hz: 250,
+            synack_rto_max: false,
+            sees_failures: true,
+            sees_resets: true,
+            source: HalfOpenSource::Tracepoints,
+            detail: Detail::Handshakes,
+            tables,
+            began_ns,
+            hash_seed: 7,
+            selection: Selection::default(),
+        }
+    }
+}

@@ -3,8 +3,7 @@
 use super::RunStatus;
 use crate::{
     engine::{Engine, RunConfig},
-    filter::{Detail, Selection},
-    model::{Evidence, HalfOpenSource, Problem, Start, WallClock},
+    model::{Evidence, Problem, Start, WallClock},
     track::TrackConfig,
     util::table_bounds::TableBounds,
     verdict::{Mode, fixtures},
@@ -17,23 +16,15 @@ pub fn engine() -> Engine {
             version: "1.2.3".to_owned(),
             ..Start::default()
         },
-        track: TrackConfig {
-            hz: 250,
-            synack_rto_max: false,
-            sees_failures: true,
-            sees_resets: true,
-            source: HalfOpenSource::Tracepoints,
-            detail: Detail::Handshakes,
-            tables: TableBounds {
+        track: TrackConfig::fixture(
+            TableBounds {
                 half_opens: 1000,
                 clients: 1000,
                 peers: 1000,
                 ..TableBounds::default()
             },
-            began_ns: 1,
-            hash_seed: 7,
-            selection: Selection::default(),
-        },
+            1,
+        ),
         sees_drops: true,
         window: None,
     };

@@ -60,21 +60,11 @@ impl Fake {
 }
 
 fn config() -> TrackConfig {
-    TrackConfig {
-        hz: 250,
-        synack_rto_max: false,
-        sees_failures: true,
-        sees_resets: true,
-        source: HalfOpenSource::Tracepoints,
-        detail: Detail::Handshakes,
-        tables: TableBounds {
-            peers: 1000,
-            ..room_for(1000)
-        },
-        began_ns: T0,
-        hash_seed: 7,
-        selection: Selection::default(),
-    }
+    let tables = TableBounds {
+        peers: 1000,
+        ..room_for(1000)
+    };
+    TrackConfig::fixture(tables, T0)
 }
 
 /// Few handshakes.
