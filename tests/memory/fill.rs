@@ -287,7 +287,7 @@ impl FilledEngine {
         self.input(Input::PollEnds { at_ns });
     }
 
-    /// What sock_diag shows of so many half-opens.
+    /// A dump of sock_diag that has this number of half-opens.
     pub fn dump(&mut self, rows: usize) {
         let half_open = |flow: Flow| HalfOpenRow {
             tuple: Tuple::from(&flow),
@@ -312,7 +312,7 @@ impl FilledEngine {
         self.judge();
     }
 
-    /// A SYN that is sent again.
+    /// A retransmitted SYN.
     pub fn repeats_syn(&mut self, mut record: RetransmitRecord) {
         record.header = self.header::<RetransmitRecord>();
         self.feed(Event::Retransmit(record, TcpState::SynSent));

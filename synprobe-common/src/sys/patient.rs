@@ -11,15 +11,15 @@ use super::poll;
 
 /// At the end of a run, an output that accepts nothing for this time is abandoned: the run ends within 2 s.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
-/// The same of standard error: nothing is written there that nothing else says.
+/// The same for a message on standard error: a run that goes on writes it too.
 const OF_MESSAGES: Duration = Duration::from_millis(250);
-/// A pipe that can be written to takes so many bytes at once (`PIPE_BUF`).
+/// A pipe that poll(2) calls writable takes this many bytes without waiting (`PIPE_BUF`).
 const PIECE: usize = 4096;
 
 /// Writes all, as long as something is accepted now and then.
 ///
 /// # Errors
-/// Of write(2); TimedOut: nothing was accepted for `patience`, and so many bytes are left.
+/// Of write(2); TimedOut: nothing was accepted for `patience`. The error says how many bytes are left.
 pub fn write_all(to: &impl AsFd, mut bytes: &[u8], patience: Duration) -> io::Result<()> {
     let fd = to.as_fd().as_raw_fd();
     let mut until = Instant::now() + patience;
