@@ -2,8 +2,6 @@
 
 use std::{cell::RefCell, collections::VecDeque, time::Duration};
 
-use ratatui::Frame;
-
 use super::{
     Look, Observed,
     cursor::RowCursor,
@@ -14,12 +12,9 @@ use super::{
     ordered::{OrderedRows, PaneRows, RowSource, RowsOf},
     pane::Pane,
     query::RowQuery,
-    screen,
-    style::{StyledLine, Tone, filled},
 };
 use crate::{
     engine::EngineSnapshot,
-    lang::Lang,
     model::{Peer, Problem, Role},
     status::PartState,
 };
@@ -171,26 +166,6 @@ impl App {
         self.role.is_none_or(wanted) && self.query.matches(&facts)
     }
 
-    /// Draws the screen.
-    pub fn draw(&self, frame: &mut Frame<'_>) {
-        let area = frame.area();
-        let lines = screen::lines(self, area.width.into(), area.height.into());
-        for (row, line) in (0..area.height).zip(&lines) {
-            line.draw(frame.buffer_mut(), area, row, self.look);
-        }
-    }
-
-    /// The whole state as plain text, without a limit of height.
-    pub fn text(&self, columns: usize) -> String {
-        let lines = screen::whole(self, columns);
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&line.text(self.look));
-            text.push('\n');
-        }
-        text
-    }
-
     /// The rows of a pane: selected and in order.
     pub(super) fn rows(&self, pane: Pane) -> PaneRows<'_> {
         let Some(source) = self.source(pane) else {
@@ -309,12 +284,4 @@ pub(super) fn in_progress(snapshot: &EngineSnapshot) -> (u64, u64) {
         ports.map(|port| port.open).sum()
     };
     (of(Role::Server), of(Role::Client))
-}
-
-/// One sentence in place of a page.
-pub(super) fn sentence(text: &str, columns: usize, lang: Lang) -> Vec<StyledLine> {
-    let lines = filled(&lang.say(text), columns).into_iter();
-    lines
-        .map(|line| StyledLine::new(line, Tone::Plain))
-        .collect()
 }

@@ -4,82 +4,23 @@ use super::{
     Observed,
     handshake_page::handshake,
     item::{PaneItem, is_of},
+    page_text::PageText,
     pane::Pane,
     rows::{self, RowContext},
-    style::{StyledLine, Tone, filled, fitted},
+    style::{StyledLine, Tone},
     table::{self, TableRow},
     wording::{local, netns, number, place, steps, sure, time_of_day},
 };
 use crate::{
     lang::Lang,
     model::{Listener, Peer, Problem, ProblemRole, Role, UnderWay, who},
-    util::format::{self, safe},
+    util::format,
     verdict,
     view::{explanation::ExplanationText, tie},
 };
 
 /// Handshakes of a problem, a listener or a peer that its page lists.
 const LISTED: usize = 200;
-
-/// Lines of a page, made for one width.
-pub(super) struct PageText {
-    lines: Vec<StyledLine>,
-    pub(super) columns: usize,
-    pub(super) lang: Lang,
-}
-
-impl PageText {
-    /// An empty page.
-    pub fn new(columns: usize, lang: Lang) -> Self {
-        Self {
-            lines: Vec::new(),
-            columns,
-            lang,
-        }
-    }
-
-    /// The lines.
-    pub fn lines(self) -> Vec<StyledLine> {
-        self.lines
-    }
-
-    /// A heading, after an empty line.
-    pub fn heading(&mut self, text: &str) {
-        if !self.lines.is_empty() {
-            self.lines.push(StyledLine::default());
-        }
-        let lines = filled(&self.lang.say(text), self.columns).into_iter();
-        self.lines
-            .extend(lines.map(|line| StyledLine::new(line, Tone::Strong)));
-    }
-
-    /// A label and text filled beside it.
-    pub fn entry(&mut self, label: &str, text: &str, tone: Tone) {
-        self.within(9, label, text, tone);
-    }
-
-    /// The same with a label of so many columns.
-    pub fn within(&mut self, wide: usize, label: &str, text: &str, tone: Tone) {
-        let wide = wide.min(self.columns / 2);
-        let (label, text) = (self.lang.say(label), safe(text));
-        let said = self.lang.say(&text);
-        for (n, line) in filled(&said, self.columns.saturating_sub(wide + 1))
-            .into_iter()
-            .enumerate()
-        {
-            let label = if n == 0 { &*label } else { "" };
-            let line = StyledLine::new(fitted(label, wide), Tone::Weak)
-                .and(" ", Tone::Plain)
-                .and(line, tone);
-            self.lines.push(line);
-        }
-    }
-
-    /// A line as it is; it is cut where it is too long.
-    pub fn line(&mut self, text: &str, tone: Tone) {
-        self.lines.push(StyledLine::new(text, tone));
-    }
-}
 
 /// The page of a row.
 pub(super) fn page(
@@ -303,8 +244,7 @@ fn in_progress<'h>(
     let title = format!("{} {number}", lang.say("IN PROGRESS"));
     let columns = rows::columns(Pane::Handshakes, context);
     let lines = table::lines(&title, &columns, &listed, page.columns, lang);
-    page.lines.push(StyledLine::default());
-    page.lines.extend(lines);
+    page.block(lines);
     if own.len() > LISTED {
         let more = own.len() - LISTED;
         page.line(&lang.say(&format!(" … {more} more")), Tone::Weak);

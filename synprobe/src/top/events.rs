@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{detail::PageText, query::RowFacts, style::Tone};
+use super::{page_text::PageText, query::RowFacts, style::Tone};
 use crate::{
     model::{Body, Connection, Line, RetransmitKind, Trigger, WallClock, who},
     util::bounded::Bounded,

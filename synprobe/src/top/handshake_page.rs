@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Observed, TopEvent,
-    detail::PageText,
     events::SeenAgain,
+    page_text::PageText,
     rows::{next_transmission, remaining},
     style::Tone,
     wording::{end, span, time_of_day},

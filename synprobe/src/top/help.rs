@@ -2,8 +2,8 @@
 
 use super::{
     Observed,
-    detail::PageText,
     not_seen::not_seen,
+    page_text::PageText,
     style::{StyledLine, Tone},
 };
 use crate::lang::Lang;

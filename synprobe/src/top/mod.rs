@@ -21,6 +21,7 @@ mod observed;
 mod open_counts;
 mod order;
 mod ordered;
+mod page_text;
 mod pane;
 mod part;
 mod query;

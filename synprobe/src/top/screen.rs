@@ -1,8 +1,10 @@
 //! The lines of the screen: header, panes or a page, the selected problem, and the keys.
 
+use ratatui::Frame;
+
 use super::{
     App, Observed,
-    app::{PageKind, sentence},
+    app::PageKind,
     detail,
     header::{footer, header, short_header},
     help,
@@ -26,8 +28,30 @@ const LISTED: usize = 20;
 /// Columns of a label.
 const LABEL: usize = 9;
 
+impl App {
+    /// Draws the screen.
+    pub fn draw(&self, frame: &mut Frame<'_>) {
+        let area = frame.area();
+        let lines = lines(self, area.width.into(), area.height.into());
+        for (row, line) in (0..area.height).zip(&lines) {
+            line.draw(frame.buffer_mut(), area, row, self.look);
+        }
+    }
+
+    /// The whole state as plain text, without a limit of height.
+    pub fn text(&self, columns: usize) -> String {
+        let lines = whole(self, columns);
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line.text(self.look));
+            text.push('\n');
+        }
+        text
+    }
+}
+
 /// The screen, at most so many lines.
-pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
+fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
     let mut lines = match rows {
         ..16 => vec![short_header(app, columns)],
         _ => header(app, columns),
@@ -46,7 +70,7 @@ pub(super) fn lines(app: &App, columns: usize, rows: usize) -> Vec<StyledLine> {
 }
 
 /// Everything, without a limit of height.
-pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
+fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
     let lang = app.look.lang;
     let mut lines = header(app, columns);
     let Some(observed) = &app.observed else {
@@ -73,6 +97,14 @@ pub(super) fn whole(app: &App, columns: usize) -> Vec<StyledLine> {
     lines.push(StyledLine::default());
     lines.extend(blind(observed, columns, usize::MAX, lang));
     lines
+}
+
+/// One sentence in place of a page.
+fn sentence(text: &str, columns: usize, lang: Lang) -> Vec<StyledLine> {
+    let lines = filled(&lang.say(text), columns).into_iter();
+    lines
+        .map(|line| StyledLine::new(line, Tone::Plain))
+        .collect()
 }
 
 fn page(app: &App, observed: &Observed, columns: usize, rows: usize) -> Vec<StyledLine> {
