@@ -2,7 +2,6 @@
 
 use std::sync::Weak;
 
-use super::run::Run;
 use crate::{
     decode::Event,
     diag::icmp::{Buffer, IcmpErrors},
@@ -19,25 +18,8 @@ pub(super) fn has_failed(event: &Event) -> bool {
     )
 }
 
-impl Run {
-    /// Feeds the errors of all namespaces.
-    pub(super) fn drain_icmp(&mut self) {
-        let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
-        for errors in self.icmp.values() {
-            drain(errors, buffer, &mut |input| core.feed(input));
-        }
-    }
-
-    /// The same, of one namespace: what a failure costs does not grow with the namespaces in which nothing happens.
-    pub(super) fn drain_icmp_of(&mut self, netns: u32) {
-        let (core, buffer) = (&mut self.core, &mut self.icmp_buffer);
-        if let Some(errors) = self.icmp.get(&netns) {
-            drain(errors, buffer, &mut |input| core.feed(input));
-        }
-    }
-}
-
-fn drain(errors: &Weak<IcmpErrors>, buffer: &mut Buffer, feed: &mut impl FnMut(Input)) {
+/// Feeds what came since the last time.
+pub(super) fn drain(errors: &Weak<IcmpErrors>, buffer: &mut Buffer, feed: &mut impl FnMut(Input)) {
     let Some(errors) = errors.upgrade() else {
         return;
     };

@@ -15,20 +15,17 @@
 //! [`replay`] takes a recording in place of stages 1 to 4.
 
 mod asked;
-mod completed;
 mod core;
+mod end_times;
 mod enrich;
 mod holders;
 mod host_names;
 mod icmp_errors;
-mod judging;
-mod last_look;
 mod losses;
 mod narrow;
 mod options;
 mod polling;
 mod recorder;
-mod recordings;
 mod replay;
 mod rules;
 mod run;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::last_look::EndTimes;
+use super::end_times::EndTimes;
 use super::*;
 use crate::{
     engine::Input,

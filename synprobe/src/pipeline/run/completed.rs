@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{WatchError, run::Run};
-use crate::engine::Input;
+use super::Run;
+use crate::{engine::Input, pipeline::WatchError};
 
 impl Run {
     /// The counts so far, all CPUs together: one input for each role and port.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{
-    WatchError,
-    recorder::{CountsAtStart, Recorder},
-    run::Run,
-};
+use super::Run;
 use crate::{
     engine::Input,
+    pipeline::{
+        WatchError,
+        recorder::{CountsAtStart, Recorder},
+    },
     status::{RecordSummary, RecordedPart},
     sys::clock::wall_clock,
 };
@@ -77,7 +77,7 @@ impl Run {
     }
 
     /// Ends the recording, if there is one. And the recordings of parts.
-    pub(super) fn finish_recording(&mut self) -> (Option<RecordSummary>, Vec<RecordedPart>) {
+    pub fn finish_recording(&mut self) -> (Option<RecordSummary>, Vec<RecordedPart>) {
         let recorder = self.core.recorder.take();
         match self.core.parts.take() {
             None => (recorder.map(Recorder::finish), Vec::new()),

@@ -1,5 +1,14 @@
 //! One run on this host: ring, poller and clock → inputs; lines → subscribers.
 
+mod completed;
+mod finish;
+mod icmp;
+mod judging;
+mod recordings;
+mod rounds;
+mod rules;
+mod status;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
@@ -8,30 +17,29 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{
-    Stop, WatchError, WatchOptions,
-    asked::StatusAnswers,
-    core::Core,
-    enrich::Enricher,
-    host_names::HostNames,
-    icmp_errors::has_failed,
-    last_look::EndTimes,
-    losses::Losses,
-    polling::Polling,
-    recorder::{PartRecorder, Prepared},
-    rules::RuleReading,
-    run_config::{enters_others, give_up_privileges, run_config},
-    segment_ends::SegmentEnds,
-    subscriber::Subscriber,
-};
 use crate::{
     decode::{Event, decode},
     diag::{
-        icmp::{self, IcmpErrors},
+        icmp::{Buffer, IcmpErrors},
         state_counts,
     },
     engine::{Engine, Input},
     model::{Counted, End, Role},
+    pipeline::{
+        Stop, WatchError, WatchOptions,
+        asked::StatusAnswers,
+        core::Core,
+        enrich::Enricher,
+        host_names::HostNames,
+        icmp_errors::has_failed,
+        losses::Losses,
+        polling::Polling,
+        recorder::{PartRecorder, Prepared},
+        rules::RuleReading,
+        run_config::{enters_others, give_up_privileges, run_config},
+        segment_ends::SegmentEnds,
+        subscriber::Subscriber,
+    },
     preflight::Ready,
     probe::{LoadOptions, Probes, bpf_log, half_open_source::RequestedMode},
     ring::Ring,
@@ -44,9 +52,6 @@ use crate::{
 
 /// Records taken from the ring before lines are made: few enough that those are still in the cache.
 const BATCH: usize = 512;
-/// Handshakes that are still open at the end and judged together: enough to recognise a flood, and their
-/// lines fit into memory.
-const LAST_BATCH: u32 = 65_536;
 /// How often the counters of the kernel side are read, and sock_diag asked where that is cheap.
 const TICK: Duration = Duration::from_secs(1);
 /// The same in the quiet mode, while no record comes and no handshake is in progress. The first record ends
@@ -57,27 +62,27 @@ const COUNT: Duration = Duration::from_millis(500);
 
 /// All stages of one run.
 pub(super) struct Run {
-    pub(super) options: WatchOptions,
+    options: WatchOptions,
     pub(super) core: Core,
-    pub(super) enricher: Enricher,
-    pub(super) polling: Polling,
+    enricher: Enricher,
+    polling: Polling,
     /// Reads the rules of packet filters.
-    pub(super) rules: RuleReading,
+    rules: RuleReading,
     /// Where ICMP errors come in.
-    pub(super) icmp: HashMap<u32, Weak<IcmpErrors>>,
-    pub(super) icmp_buffer: icmp::Buffer,
-    pub(super) probes: Probes,
+    icmp: HashMap<u32, Weak<IcmpErrors>>,
+    icmp_buffer: Buffer,
+    probes: Probes,
     ring: Ring,
     /// When the next tick is.
-    pub(super) tick: Instant,
+    tick: Instant,
     /// Namespaces that events have named.
-    pub(super) named: HashSet<u32>,
-    pub(super) losses: Losses,
+    named: HashSet<u32>,
+    losses: Losses,
     began: Instant,
     segment_ends: SegmentEnds,
-    pub(super) asked: StatusAnswers,
+    asked: StatusAnswers,
     /// When the problems of the window are judged next.
-    pub(super) judge: Instant,
+    judge: Instant,
 }
 
 impl Run {
@@ -157,7 +162,7 @@ impl Run {
             polling,
             rules,
             icmp: HashMap::new(),
-            icmp_buffer: icmp::Buffer::default(),
+            icmp_buffer: Buffer::default(),
             options,
             probes,
             ring,
@@ -303,73 +308,6 @@ impl Run {
             self.core.feed(lost);
         }
         self.core.end_batch();
-        Ok(())
-    }
-
-    /// A last poll, then all remaining records, those until the run's time ends included, and the summary.
-    /// `ends`: when that is, and what ends the wait for it earlier; `None`: now.
-    pub(super) async fn finish(
-        &mut self,
-        mut ends: Option<(Instant, Stop)>,
-    ) -> Result<(), WatchError> {
-        let count_takes = self.polling.count_takes;
-        let at_the_end = ends.as_ref().map(|(at, _)| *at);
-        let times = EndTimes::new(Instant::now(), at_the_end, count_takes);
-        self.last_look(&times).await?;
-        while let Some((end, stop)) = &mut ends {
-            tokio::select! {
-                biased;
-                () = stop => ends = None,
-                () = at(Some(*end - count_takes)) => break,
-                ready = self.ring.ready() => {
-                    ready.map_err(|e| WatchError::System("ring buffer", e))?;
-                    self.drain();
-                }
-            }
-        }
-        self.probes.detach();
-        self.drain_icmp();
-        self.drain_all();
-        self.count_losses()?;
-        self.take_last_rules(times.rules()).await;
-        let unnamed = self.core.engine.unnamed_namespaces();
-        if !unnamed.is_empty() {
-            let (core, enricher) = (&mut self.core, &mut self.enricher);
-            enricher.last_names(&unnamed, &mut |input| core.feed(input));
-        }
-        self.end_part()?;
-        if self.core.engine.is_quiet() {
-            for input in self.completed()? {
-                self.core.feed(input);
-            }
-            self.core.feed(Input::CompletedAll);
-        }
-        self.feed_accept_counts()?;
-        if self.options.count_sockets || self.options.record.is_some() {
-            let only = self.options.namespaces.first().cloned();
-            let states = state_counts::by_namespace(only, times.count());
-            self.core.feed(Input::SocketStates(Box::new(states)));
-        }
-        if let Some((end, stop)) = &mut ends {
-            tokio::select! {
-                () = stop => (),
-                () = at(Some(*end)) => (),
-            }
-        }
-        let at_ns = monotonic_ns();
-        while self.core.engine.open() > 0 {
-            self.core.feed(Input::EndOpen {
-                at_ns,
-                most: LAST_BATCH,
-            });
-            self.core.read_clock();
-            self.core.publish(Subscriber::publish_last);
-        }
-        self.core.feed(Input::End {
-            at_ns: monotonic_ns(),
-            produced: self.losses.produced(),
-        });
-        self.core.publish(Subscriber::publish_last);
         Ok(())
     }
 

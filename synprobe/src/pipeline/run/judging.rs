@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::{WatchError, run::Run};
+use super::Run;
 use crate::{
     engine::Input,
     model::Role,
+    pipeline::WatchError,
     sys::clock::{CpuTimer, monotonic_ns},
 };
 
