@@ -36,6 +36,7 @@ mod followed;
 mod idle;
 mod listener_owners;
 mod messages;
+mod round;
 mod routes;
 mod seen;
 mod watched_netns;

@@ -1,25 +1,19 @@
-//! What one look at a namespace shows, and what a round makes of it.
+//! What one look at a namespace shows.
 
-use std::{collections::HashSet, io, mem, sync::Arc};
+use std::{collections::HashSet, io, mem};
 
 use synprobe_ebpf::event::state;
 
-use super::{
-    LeftOut, Round, followed::FollowedListeners, listener_owners::OwnerSearch,
-    watched_netns::WatchedNetns,
-};
+use super::{LeftOut, followed::FollowedListeners, watched_netns::WatchedNetns};
 use crate::{
     diag::{
         counters::{self, Snmp},
         inet_diag_msg::{Row, mask},
-        listen_queues::ListenQueues,
-        listen_sockets::{ListenSocket, ListenSockets},
-        owner_state,
+        listen_sockets::ListenSockets,
         sock_diag::{self, Query},
     },
     model::{
-        AcceptReading, HalfOpenRow, LaterCounters, ListenCounters, ListenerOwner, RetransCounts,
-        RetransReading, SocketDump, Tuple,
+        AcceptReading, HalfOpenRow, LaterCounters, RetransCounts, RetransReading, SocketDump, Tuple,
     },
     sys::clock::monotonic_ns,
 };
@@ -37,26 +31,23 @@ pub(super) fn tuple(row: &Row, netns: u32) -> Tuple {
 
 /// What one namespace showed.
 pub(super) struct Seen {
-    half_opens: sock_diag::SockDump,
+    pub half_opens: sock_diag::SockDump,
     pub syn_sent: Vec<Row>,
     pub is_first: bool,
     /// No segment came or went since a look that showed no handshake.
     pub rests: bool,
     pub listeners: ListenSockets,
     /// Those that are not followed.
-    left_out: LeftOut,
+    pub left_out: LeftOut,
     /// When their queues were read.
-    accept_reading: AcceptReading,
+    pub accept_reading: AcceptReading,
     /// Listeners in whose accept queue a connection waited at the check before.
-    waited: HashSet<u32>,
-    counters: Option<counters::MibCounters>,
+    pub waited: HashSet<u32>,
+    pub counters: Option<counters::MibCounters>,
     counted_ns: u64,
     /// See [`ListenCounters::out_no_routes`].
-    out_no_routes: Option<u64>,
+    pub out_no_routes: Option<u64>,
 }
-
-/// Owners whose state is read in a round, at most: a few files of `/proc` each.
-const OWNERS_READ: usize = 32;
 
 impl Seen {
     /// Looks. With `may_rest` the kernel's connection table is not walked where no segment came or went since a look that
@@ -174,11 +165,13 @@ impl Seen {
             .collect()
     }
 
-    fn counter(&self, name: &str) -> Option<u64> {
+    /// A counter of the kernel by its name.
+    pub fn counter(&self, name: &str) -> Option<u64> {
         self.counters.as_ref()?.get(name)
     }
 
-    fn later_counters(&self, watched: &WatchedNetns) -> LaterCounters {
+    /// Counters that recordings of earlier versions do not have.
+    pub fn later_counters(&self, watched: &WatchedNetns) -> LaterCounters {
         let silent = || {
             let sent = self.counter("RetransSegs")?;
             Some(self.counter("TCPTimeouts")?.saturating_sub(sent))
@@ -196,7 +189,8 @@ impl Seen {
         })
     }
 
-    fn dump(&self, watched: &WatchedNetns) -> SocketDump {
+    /// The half-opens and active opens.
+    pub fn dump(&self, watched: &WatchedNetns) -> SocketDump {
         let netns = watched.netns.inode();
         let dump = &self.half_opens;
         let as_row = |row: &Row| HalfOpenRow {
@@ -223,81 +217,5 @@ impl Seen {
             retrans_fail: self.counter("TCPRetransFail").unwrap_or(0),
             embryonic_rsts: self.counter("EmbryonicRsts"),
         }
-    }
-}
-
-impl Round {
-    /// Takes in what a namespace showed; `is_new`: nothing of it was reported before.
-    pub(super) fn take_in(
-        &mut self,
-        watched: &mut WatchedNetns,
-        seen: &Seen,
-        owners: &OwnerSearch,
-        is_new: bool,
-    ) {
-        let netns = watched.netns.inode();
-        let news = |l: &&ListenSocket| is_new || owners.is_fresh(l.inode);
-        if seen.listeners.iter().any(|l| news(&l)) {
-            self.owners
-                .extend(seen.listeners.iter().filter(news).map(|l| {
-                    let who = owners.who(l.inode).unwrap_or_default();
-                    ListenerOwner {
-                        netns,
-                        local_addr: l.local_addr,
-                        local_port: l.local_port,
-                        process: who.process,
-                        cgroup: who.cgroup,
-                    }
-                }));
-        }
-        let queues = ListenQueues {
-            listeners: &seen.listeners,
-            half_opens: &seen.half_opens.rows,
-            counters: seen.counters.as_ref(),
-            settings: &watched.limits,
-        };
-        let name: Arc<str> = watched.netns.name().into();
-        let mut lines = queues.lines(&name, |inode| owners.who(inode));
-        for line in &mut lines {
-            let half_full = line
-                .accept_queue
-                .zip(line.accept_queue_max)
-                .is_some_and(|(now, max)| now > 0 && now >= max / 2);
-            let waits = line.accept_queue > Some(0)
-                && line.inode.is_some_and(|inode| seen.waited.contains(&inode));
-            if (half_full || waits) && self.owners_read < OWNERS_READ {
-                self.owners_read += 1;
-                line.owner_state = line.pid.and_then(owner_state::read);
-            }
-        }
-        self.queues.extend(lines);
-        self.accept_readings.push(seen.accept_reading);
-        let later = seen.later_counters(watched);
-        if watched.later_told.replace(later) != Some(later) {
-            self.later_counters.push((netns, later));
-        }
-        self.counters.push(ListenCounters {
-            netns,
-            listen_overflows: seen.counter("ListenOverflows"),
-            listen_drops: seen.counter("ListenDrops"),
-            syncookies_sent: seen.counter("SyncookiesSent"),
-            syncookies_recv: seen.counter("SyncookiesRecv"),
-            req_q_full_drop: seen.counter("TCPReqQFullDrop"),
-            out_no_routes: seen.out_no_routes,
-            out_rsts: seen.counter("OutRsts"),
-            migrate_req: watched.migrate_req,
-            later,
-        });
-        if mem::take(&mut watched.is_stale) {
-            self.settings.push((netns, watched.settings));
-            self.conntrack.extend(watched.conntrack);
-            let addresses = watched.addresses.take();
-            self.addresses
-                .extend(addresses.map(|addresses| (netns, addresses)));
-        }
-        if seen.left_out != LeftOut::default() {
-            self.left_out.push((netns, seen.left_out));
-        }
-        self.dumps.push(seen.dump(watched));
     }
 }
