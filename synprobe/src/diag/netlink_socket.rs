@@ -6,10 +6,55 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+use super::{
+    buffers::Scratch,
+    netlink::{NetlinkMessage, NetlinkMessages},
+};
+
 /// SO_RCVBUF, bytes: lets the kernel work ahead of the reader.
 static RCVBUF: libc::c_int = 1 << 20;
 /// The kernel answers within send() and recv(): no answer for this many seconds is an error.
 const TIMEOUT_S: i32 = 5;
+
+/// The first value that `take` makes of the messages with this number, the answers to one request.
+///
+/// # Errors
+/// Those of `take` and of [`receive`]; InvalidData: a malformed message.
+pub(super) fn answer<T>(
+    fd: &OwnedFd,
+    seq: u32,
+    mut take: impl FnMut(&NetlinkMessage<'_>) -> io::Result<Option<T>>,
+) -> io::Result<T> {
+    let mut scratch = Scratch::take();
+    loop {
+        let datagram = receive(fd, &mut scratch, 0)?;
+        for message in NetlinkMessages::new(datagram) {
+            let message = message.map_err(invalid)?;
+            if message.seq == seq
+                && let Some(taken) = take(&message)?
+            {
+                return Ok(taken);
+            }
+        }
+    }
+}
+
+/// Sends one request.
+pub(super) fn send(fd: &OwnedFd, request: &[u8]) -> io::Result<()> {
+    // SAFETY: the buffer is alive and its length is its own.
+    let sent = unsafe {
+        libc::send(
+            fd.as_raw_fd(),
+            request.as_ptr().cast(),
+            request.len(),
+            libc::MSG_NOSIGNAL,
+        )
+    };
+    match sent {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// Receives one datagram. TimedOut: there is none; InvalidData: it does not fit.
 pub(super) fn receive<'a>(

@@ -1,18 +1,11 @@
 //! The route that packets to an address take, from NETLINK_ROUTE: device, router, and the neighbour that
 //! receives them.
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{io, net::IpAddr, os::fd::OwnedFd};
 
 use super::{
-    buffers::Scratch,
-    netlink::{
-        NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkMessages,
-    },
-    netlink_socket::{invalid, open_netlink, receive},
+    netlink::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage},
+    netlink_socket::{answer, open_netlink, send},
     route_info::{RouteInfo, RouteKind},
     route_messages::{
         IFADDRMSG, IFINFOMSG, NDMSG, RTMSG, family, has_address, nowhere, octets, parse_link,
@@ -230,22 +223,10 @@ impl Routes {
         take: impl Fn(&NetlinkMessage<'_>) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.send(kind, NLM_F_REQUEST, fixed, attributes)?;
-        let mut scratch = Scratch::take();
-        loop {
-            let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in NetlinkMessages::new(datagram) {
-                let message = message.map_err(invalid)?;
-                if message.seq != self.seq {
-                    continue;
-                }
-                if message.kind == NLMSG_ERROR {
-                    return message.errno().map(|()| None);
-                }
-                if let Some(found) = take(&message) {
-                    return Ok(Some(found));
-                }
-            }
-        }
+        answer(&self.fd, self.seq, |message| match message.kind {
+            NLMSG_ERROR => message.errno().map(|()| Some(None)),
+            _ => Ok(take(message).map(Some)),
+        })
     }
 }
 
@@ -259,19 +240,7 @@ impl Routes {
     ) -> io::Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let request = request(kind, flags, self.seq, fixed, attributes);
-        // SAFETY: the buffer is alive and its length is its own.
-        let sent = unsafe {
-            libc::send(
-                self.fd.as_raw_fd(),
-                request.as_ptr().cast(),
-                request.len(),
-                0,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        send(&self.fd, &request)
     }
 
     /// The first of a dump's messages that `take` takes. The dump is read to its end.
@@ -283,20 +252,13 @@ impl Routes {
     ) -> io::Result<Option<T>> {
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         self.send(kind, flags, fixed, &[])?;
-        let mut scratch = Scratch::take();
         let mut found = None;
-        loop {
-            let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in NetlinkMessages::new(datagram) {
-                let message = message.map_err(invalid)?;
-                if message.seq != self.seq {
-                    continue;
-                }
-                if message.kind == NLMSG_DONE || message.kind == NLMSG_ERROR {
-                    return Ok(found);
-                }
-                found = found.or_else(|| take(&message));
+        answer(&self.fd, self.seq, |message| {
+            if matches!(message.kind, NLMSG_DONE | NLMSG_ERROR) {
+                return Ok(Some(found.take()));
             }
-        }
+            found = found.take().or_else(|| take(message));
+            Ok(None)
+        })
     }
 }

@@ -1,17 +1,13 @@
 //! Dumps of nf_tables by nfnetlink.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{io, os::fd::OwnedFd};
 
 use crate::diag::{
-    buffers::Scratch,
     netlink::{
         HEADER, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-        NetlinkAttributes, NetlinkMessages,
+        NetlinkAttributes,
     },
-    netlink_socket::{invalid, open_netlink, receive},
+    netlink_socket::{self, answer, invalid, open_netlink},
 };
 
 /// Length of `struct nfgenmsg`.
@@ -58,53 +54,37 @@ impl NftSocket {
     ) -> io::Result<DumpEnd> {
         self.send(kind, NLM_F_DUMP, family, attributes)?;
         let mut end = DumpEnd::Whole;
-        let mut scratch = Scratch::take();
-        loop {
-            let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in NetlinkMessages::new(datagram) {
-                let message = message.map_err(invalid)?;
-                if message.seq != self.seq {
-                    continue;
-                }
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    end = DumpEnd::Interrupted;
-                }
-                match message.kind {
-                    NLMSG_DONE | NLMSG_ERROR => {
-                        message.errno()?;
-                        return Ok(end);
-                    }
-                    _ => {
-                        let Some((header, rest)) = message.payload.split_at_checked(NFGENMSG)
-                        else {
-                            return Err(invalid("a message of nf_tables is too short"));
-                        };
-                        if let Next::Stop = each(header[0], rest) {
-                            return Ok(DumpEnd::Stopped);
-                        }
-                    }
-                }
+        answer(&self.fd, self.seq, |message| {
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                end = DumpEnd::Interrupted;
             }
-        }
+            if matches!(message.kind, NLMSG_DONE | NLMSG_ERROR) {
+                message.errno()?;
+                return Ok(Some(end));
+            }
+            let Some((header, rest)) = message.payload.split_at_checked(NFGENMSG) else {
+                return Err(invalid("a message of nf_tables is too short"));
+            };
+            Ok(match each(header[0], rest) {
+                Next::Go => None,
+                Next::Stop => Some(DumpEnd::Stopped),
+            })
+        })
     }
 
     /// Calls `each` with the one object that a request of that kind returns.
     ///
     /// # Errors
     /// As [`NftSocket::dump`].
-    pub fn get(&mut self, kind: libc::c_int, each: impl FnOnce(&[u8])) -> io::Result<()> {
+    pub fn get(&mut self, kind: libc::c_int, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         self.send(kind, 0, 0, &[])?;
-        let mut scratch = Scratch::take();
-        let datagram = receive(&self.fd, &mut scratch, 0)?;
-        let Some(message) = NetlinkMessages::new(datagram).next() else {
-            return Err(invalid("nf_tables sent nothing"));
-        };
-        let message = message.map_err(invalid)?;
-        if message.kind == NLMSG_ERROR {
-            return message.errno();
-        }
-        each(message.payload.get(NFGENMSG..).unwrap_or_default());
-        Ok(())
+        answer(&self.fd, self.seq, |message| {
+            if message.kind == NLMSG_ERROR {
+                return message.errno().map(Some);
+            }
+            each(message.payload.get(NFGENMSG..).unwrap_or_default());
+            Ok(Some(()))
+        })
     }
 
     fn send(
@@ -125,19 +105,7 @@ impl NftSocket {
         bytes.extend([0; 4]);
         bytes.extend([family, 0, 0, 0]);
         bytes.extend(attributes);
-        // SAFETY: the pointer and the length are of one live vector.
-        let sent = unsafe {
-            libc::send(
-                self.fd.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                libc::MSG_NOSIGNAL,
-            )
-        };
-        match sent {
-            0.. => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        netlink_socket::send(&self.fd, &bytes)
     }
 }
 

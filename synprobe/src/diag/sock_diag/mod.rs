@@ -12,11 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-    time::Instant,
-};
+use std::{io, os::fd::OwnedFd, time::Instant};
 
 use synprobe_ebpf::event::{AF_INET, AF_INET6, Flow};
 
@@ -27,7 +23,7 @@ use super::{
     netlink::{
         NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkMessage, NetlinkMessages,
     },
-    netlink_socket::{invalid, open_socket, receive},
+    netlink_socket::{self, answer, invalid, open_socket, receive},
 };
 use crate::sys::{clock::monotonic_ns, netns::NetNs};
 
@@ -133,6 +129,7 @@ impl SockDiag {
     /// Makes every later request fail, as a kernel does that refuses it.
     #[cfg(test)]
     pub(crate) fn break_it(&self) {
+        use std::os::fd::AsRawFd;
         let null = std::fs::File::open("/dev/null").unwrap();
         // SAFETY: both descriptors are open; the socket's number then is of another file, and is closed once.
         assert!(unsafe { libc::dup2(null.as_raw_fd(), self.fd.as_raw_fd()) } >= 0);
@@ -235,31 +232,21 @@ impl SockDiag {
     /// As [`SockDiag::dump_with`]; no such connection is `Ok(None)`.
     pub fn get(&mut self, flow: &Flow, ifindex: u32) -> io::Result<Option<Row>> {
         self.send(&self.get_request(flow, ifindex))?;
-        let mut scratch = Scratch::take();
-        loop {
-            let datagram = receive(&self.fd, &mut scratch, 0)?;
-            for message in NetlinkMessages::new(datagram) {
-                let message = message.map_err(invalid)?;
-                if message.seq != self.seq {
-                    continue;
-                }
-                match message.kind {
-                    SOCK_DIAG_BY_FAMILY => {
-                        self.unfinished = false;
-                        return row(&message).map(Some);
-                    }
-                    NLMSG_ERROR => {
-                        self.unfinished = false;
-                        return match message.errno() {
-                            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-                            Err(error) => Err(error),
-                            Ok(()) => Ok(None),
-                        };
-                    }
-                    _ => {}
+        let unfinished = &mut self.unfinished;
+        answer(&self.fd, self.seq, |message| match message.kind {
+            SOCK_DIAG_BY_FAMILY => {
+                *unfinished = false;
+                row(message).map(|row| Some(Some(row)))
+            }
+            NLMSG_ERROR => {
+                *unfinished = false;
+                match message.errno() {
+                    Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+                    _ => Ok(Some(None)),
                 }
             }
-        }
+            _ => Ok(None),
+        })
     }
 
     fn dump_request(&self, query: &Query) -> InetDiagRequest {
@@ -305,18 +292,7 @@ impl SockDiag {
         self.seq = self.seq.wrapping_add(1);
         let mut bytes = request.bytes;
         bytes[8..12].copy_from_slice(&self.seq.to_ne_bytes());
-        // SAFETY: the pointer and the length are of one live array of at least that length.
-        let sent = unsafe {
-            libc::send(
-                self.fd.as_raw_fd(),
-                bytes.as_ptr().cast(),
-                request.len,
-                libc::MSG_NOSIGNAL,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        netlink_socket::send(&self.fd, &bytes[..request.len])?;
         self.unfinished = true;
         Ok(())
     }
