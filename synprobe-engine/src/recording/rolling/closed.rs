@@ -96,6 +96,13 @@ impl ClosedSegments {
         true
     }
 
+    /// The clock went forward by so much, or back.
+    pub(super) fn clock_was_set(&mut self, by_ns: i64) {
+        for entry in &mut self.entries {
+            entry.last_realtime_ns = entry.last_realtime_ns.saturating_add(by_ns);
+        }
+    }
+
     /// Deletes those that were last written more than `keep_ns` ago.
     pub(super) fn expire(&mut self, now_realtime_ns: i64, keep_ns: u64) {
         let keep_ns = i64::try_from(keep_ns).unwrap_or(i64::MAX);

@@ -208,6 +208,30 @@ fn names_sort_by_time_though_the_clock_goes_back() {
 }
 
 #[test]
+fn a_step_of_the_clock_makes_no_segment_older_or_younger() {
+    let keep_s = 60;
+    for step_s in [-7200i64, 7200] {
+        let folder = TempFolder::new("step");
+        let mut rolling = open(folder.root(), keep_s, 1 << 20, 1);
+        let offset_ns = header_now(1).realtime_offset_ns;
+        rolling.set_realtime_offset_ns(offset_ns);
+        push(&mut rolling, SECOND, b"x", b"s");
+        rolling.close_segment().unwrap();
+        rolling.set_realtime_offset_ns(offset_ns + step_s * SECOND as i64);
+        rolling.flush((keep_s - 1) * SECOND).unwrap();
+        assert_eq!(segments(folder.root()).unwrap().len(), 1, "{step_s}");
+        rolling.flush((keep_s + 2) * SECOND).unwrap();
+        assert_eq!(segments(folder.root()).unwrap(), [], "{step_s}");
+        push(&mut rolling, (keep_s + 3) * SECOND, b"x", b"s");
+        let later = rolling.close_segment().unwrap().unwrap();
+        assert_eq!(
+            frames_in(&later).0.realtime_offset_ns,
+            offset_ns + step_s * SECOND as i64
+        );
+    }
+}
+
+#[test]
 fn a_second_recorder_and_bounds_that_are_too_small_are_refused() {
     let folder = TempFolder::new("refuse");
     let rolling = open(folder.root(), 60, 1 << 20, 1);

@@ -13,6 +13,7 @@ use super::{
     HEAD, Message, RECORD, problem_cuts::ProblemCuts, progress::Progress, restated::RestatedInputs,
 };
 use crate::{
+    engine::Input,
     recording::{FinishedBlock, Frame, Rolling, WriteError, Writer, inputs},
     sys::clock::monotonic_ns,
 };
@@ -155,6 +156,10 @@ impl RecorderThread {
         let Some(inputs::Decoded::Input(input)) = decoded.filter(|_| is_whole) else {
             return;
         };
+        if let (Input::BatchEnds(offset_ns), Store::Rolling(rolling, _)) = (&input, &mut self.store)
+        {
+            rolling.set_realtime_offset_ns(*offset_ns);
+        }
         self.context.keep(&input);
     }
 
