@@ -124,6 +124,7 @@ impl Poller {
             listen_drops: None,
             migrate_req: None,
             later_told: None,
+            timeouts_at_first: None,
             waiting: HashSet::new(),
             begun: false,
             given,

@@ -171,14 +171,18 @@ impl Seen {
     }
 
     /// Counters that recordings of earlier versions do not have.
-    pub fn later_counters(&self, watched: &WatchedNetns) -> LaterCounters {
-        let silent = || {
-            let sent = self.counter("RetransSegs")?;
-            Some(self.counter("TCPTimeouts")?.saturating_sub(sent))
+    pub fn later_counters(&self, watched: &mut WatchedNetns) -> LaterCounters {
+        let mut silent = || {
+            let now = (self.counter("TCPTimeouts")?, self.counter("RetransSegs")?);
+            let first = *watched.timeouts_at_first.get_or_insert(now);
+            Some(silent_timeouts(first, now))
         };
         LaterCounters {
             syncookies_failed: self.counter("SyncookiesFailed"),
-            silent_timeouts: (watched.synack_retries == Some(0)).then(silent).flatten(),
+            silent_timeouts: match watched.synack_retries {
+                Some(0) => silent(),
+                _ => None,
+            },
         }
     }
 
@@ -217,5 +221,26 @@ impl Seen {
             retrans_fail: self.counter("TCPRetransFail").unwrap_or(0),
             embryonic_rsts: self.counter("EmbryonicRsts"),
         }
+    }
+}
+
+/// Time-outs since the first reading after which nothing was sent again: a lower bound, for other segments are
+/// retransmitted without a time-out too. Each pair: `TCPTimeouts`, `RetransSegs`.
+fn silent_timeouts(first: (u64, u64), now: (u64, u64)) -> u64 {
+    let timeouts = now.0.saturating_sub(first.0);
+    timeouts.saturating_sub(now.1.saturating_sub(first.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::silent_timeouts;
+
+    /// What was retransmitted before the run without a time-out hides nothing of it.
+    #[test]
+    fn silent_time_outs_are_counted_from_the_first_reading() {
+        assert_eq!(silent_timeouts((5, 900), (5, 900)), 0);
+        assert_eq!(silent_timeouts((5, 900), (9, 901)), 3);
+        assert_eq!(silent_timeouts((5, 2), (9, 2)), 4);
+        assert_eq!(silent_timeouts((5, 2), (6, 40)), 0);
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct WatchedNetns {
     pub migrate_req: Option<u64>,
     /// Further counters, as last reported.
     pub later_told: Option<LaterCounters>,
+    /// `TCPTimeouts` and `RetransSegs` when they were read first.
+    pub timeouts_at_first: Option<(u64, u64)>,
     /// Listeners in whose accept queue a connection waited, as last read.
     pub waiting: HashSet<u32>,
     /// Segments that were counted before a look that showed no handshake in progress: received, sent.
