@@ -46,8 +46,9 @@ impl Verdict for Abandoned {
             None => finding.contra("when the kernel would have given up is not known"),
         };
         Some(finding.remedy(format!(
-            "raise the connect time-out of the application: below 1 s one lost packet makes it fail; see how \
-             long an answer takes: {}synprobe connect {}",
+            "where the application tries several addresses at once (Happy Eyeballs, RFC 8305) and another one was \
+             faster, this is no fault; else raise its connect time-out: below 1 s one lost packet makes it fail; see \
+             how long an answer takes: {}synprobe connect {}",
             enter_of(&h.connection),
             super::peer(h)
         )))

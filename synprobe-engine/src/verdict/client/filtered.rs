@@ -50,6 +50,10 @@ impl Verdict for Filtered {
             finding.confidence = Confidence::Insufficient;
         }
         finding = finding.maybe_contra(stopped_repeating(h));
+        if h.retransmits == 0 && failed_repetitions(h) > 0 {
+            // Each try to repeat it failed here. Mostly the first one still waits in this host.
+            finding.confidence = Confidence::Insufficient;
+        }
         if let Some(not_repeated) = not_repeated(h, context) {
             finding.confidence = Confidence::Insufficient;
             finding = finding.contra(not_repeated);
@@ -119,10 +123,15 @@ fn not_repeated(h: &Handshake, context: &Context) -> Option<String> {
     })
 }
 
+/// Repetitions of the SYN that this host could not send (Linux 6.17).
+fn failed_repetitions(h: &Handshake) -> usize {
+    h.gaps_us.len().saturating_sub(h.retransmits as usize)
+}
+
 /// That no SYN followed the last one, though one was due: the time-out after it is twice the one before, at the most.
 /// From Linux 6.17 on an event shows each try that failed.
 fn stopped_repeating(h: &Handshake) -> Option<String> {
-    let failed = h.gaps_us.len().saturating_sub(h.retransmits as usize);
+    let failed = failed_repetitions(h);
     if failed > 0 {
         return Some(format!(
             "this host could not send the SYN {}, when it was due again: its link, route or address is gone, or the \
@@ -164,6 +173,18 @@ fn own_limit(h: &Handshake) -> Option<String> {
 mod tests {
     use super::*;
     use crate::verdict::fixtures::*;
+
+    /// The quiet mode learns of it by the first try, whose gap is not known.
+    #[test]
+    fn where_each_repetition_failed_here_there_is_no_verdict() {
+        let mut h = active(Outcome::Abandoned);
+        (h.dwell_us, h.retransmits, h.gaps_us) = (Some(2_870_000), 0, vec![1_020_000]);
+        h.facts.preexisting = true;
+        let judgement = judged(&h, Context::default());
+        assert_eq!(judgement.verdict, None);
+        let mut facts = judgement.evidence.iter().map(|e| e.fact.as_str());
+        assert!(facts.any(|fact| fact.starts_with("this host could not send the SYN once")));
+    }
 
     #[test]
     fn the_sockets_own_limit_is_named() {

@@ -17,10 +17,11 @@ impl ListenerHistory {
             Some(s) if s.is_frozen() => format!(
                 "docker unpause, or write 0 into cgroup.freeze of its cgroup: cat /proc/{pid}/cgroup"
             ),
+            // The soft limit alone, or both where the hard one is lower.
             Some(s) if s.is_out_of_descriptors() => format!(
                 "see what {comm} keeps open: ls -l /proc/{pid}/fd; or raise its limit: prlimit --pid {pid} \
-                 --nofile={}:",
-                s.max_fds.unwrap_or(0).saturating_mul(2)
+                 --nofile={most}: || prlimit --pid {pid} --nofile={most}",
+                most = s.max_fds.unwrap_or(0).saturating_mul(2)
             ),
             _ => format!("see why {comm} does not accept(): cat /proc/{pid}/stack"),
         })

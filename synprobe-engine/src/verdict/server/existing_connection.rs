@@ -107,6 +107,9 @@ pub(in crate::verdict) fn problems(context: &Context) -> Vec<Found> {
         .collect()
 }
 
+/// The kernel's name for a SYN whose timestamp is older than that of the connection in TIME_WAIT.
+const OLD_TIMESTAMP: &str = "TCP_RFC7323_TW_PAWS";
+
 fn holder<'c>(syn: &SynAtExisting, context: &'c Context) -> Option<Option<&'c TupleHolder>> {
     context.holder_of(syn.netns, &ends_of(syn))
 }
@@ -134,9 +137,15 @@ fn evidence(syns: &[&SynAtExisting], context: &Context) -> Vec<Evidence> {
             .to_owned()
     } else {
         "the kernel answers such a SYN with an ACK and opens nothing: its sequence number or its timestamp is \
-         older than the connection's"
+         older than the connection's; a RST of the client would end the old connection, unless \
+         net.ipv4.tcp_rfc1337 is 1"
             .to_owned()
     }));
+    if syns.iter().any(|syn| syn.reason == OLD_TIMESTAMP) {
+        facts.push(pro(
+            "each SYN with an older timestamp begins the 60 s of TIME_WAIT anew".to_owned(),
+        ));
+    }
     facts.push(pro(
         "the client used its port again (a fixed source port, a restart), or a NAT or load balancer gave the \
          port to another client"
