@@ -235,8 +235,8 @@ impl Made<'_> {
                     retrans_stamp_ms: (began_ns / MS) as u32,
                     syn: b.pick(&[0, 1, 2, 3]),
                     snd_first_or_backlog: b.pick(&[0, 3, u32::MAX]),
-                    rcv_first: b.pick(&[0, 1, u32::MAX]),
-                    queue_known: b.byte() & 1,
+                    rcv_first_or_half_open: b.pick(&[0, 1, u32::MAX]),
+                    queue_known: b.byte() % 3,
                     ..StateRecord::default()
                 };
                 Event::State(record, old.1, new.1)

@@ -207,7 +207,7 @@ impl TwoEnds {
             }
             Moment::Connected => ours_to.left(ours, sock, (SYN_SENT, ESTABLISHED), |r| {
                 r.snd_first_or_backlog = syn;
-                r.rcv_first = syn_ack.wrapping_add(1);
+                r.rcv_first_or_half_open = syn_ack.wrapping_add(1);
                 r.total_retrans = repeated;
                 r.srtt_us = 8 * (ROUND_TRIP_NS / 1000) as u32;
             }),
@@ -240,7 +240,7 @@ impl TwoEnds {
             Moment::Accepts => {
                 theirs_to.state(theirs, sock, (LISTEN, SYN_RECV), 0);
                 theirs_to.left(theirs, sock, (SYN_RECV, ESTABLISHED), |r| {
-                    r.rcv_first = syn.wrapping_add(1);
+                    r.rcv_first_or_half_open = syn.wrapping_add(1);
                     r.snd_first_or_backlog = syn_ack.wrapping_add(1);
                     r.total_retrans = u32::from(matches!(fate, Fate::SynAckLost | Fate::AckLost));
                     r.srtt_us = 8 * (ROUND_TRIP_NS / 1000) as u32;

@@ -70,6 +70,12 @@ impl DropRecord {
         self.idle_jiffies().is_some() && self.seq == self.young
     }
 
+    /// Whether the peer of an existing connection repeated the SYN-ACK that opened it.
+    pub fn is_repeated_syn_ack(&self) -> bool {
+        const SYN_ACK: u8 = 2 | 16;
+        self.flags & SYN_ACK == SYN_ACK && self.is_copy_of_first_syn()
+    }
+
     /// Jiffies since the existing connection last received an ACK (`tcp_sock.rcv_tstamp`). `None` in
     /// TIME_WAIT, whose socket does not have it.
     pub fn idle_jiffies(&self) -> Option<u32> {

@@ -21,7 +21,9 @@ pub use request::{
 pub use retransmit::{
     RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, SynAckRecord, TRIGGER_PEER, TRIGGER_TIMER,
 };
-pub use transition::{SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, SYN_UNKNOWN, StateRecord};
+pub use transition::{
+    ACCEPT_QUEUE, BOTH_QUEUES, SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, SYN_UNKNOWN, StateRecord,
+};
 
 /// [`Header::kind`] of a [`StateRecord`].
 pub const KIND_STATE: u16 = 1;

@@ -34,12 +34,14 @@ pub struct StateRecord {
     pub new: u8,
     /// Where SYN_SENT is left for CLOSE: whether a SYN was built, one of `SYN_*`.
     pub syn: u8,
-    /// 1 at LISTEN→CLOSE, where the length of the accept queue is known.
+    /// At LISTEN→CLOSE: which queues are known, [`ACCEPT_QUEUE`] or [`BOTH_QUEUES`]. Otherwise 0.
     pub queue_known: u8,
     /// The next sequence number expected from the peer, without the data that it has sent (`rcv_nxt` less
-    /// `bytes_received`): one more than the peer's initial one. Set where a handshake ends with a connection;
-    /// otherwise 0.
-    pub rcv_first: u32,
+    /// `bytes_received`): one more than the peer's initial one. Set where a handshake ends with a connection.
+    ///
+    /// At LISTEN→CLOSE, with [`BOTH_QUEUES`]: half-opens of this very socket (`icsk_accept_queue.qlen`), which end with
+    /// it unless `tcp_migrate_req` is set. Otherwise 0.
+    pub rcv_first_or_half_open: u32,
     /// `comm` of the caller, NUL-padded; only with `tgid`.
     pub comm: [u8; 16],
     /// When connect() was called, CLOCK_MONOTONIC nanoseconds. Set in quiet mode when SYN_SENT is left and
@@ -60,7 +62,20 @@ impl StateRecord {
     /// At LISTEN→CLOSE: the connections in the accept queue. `None`: not known, or another transition.
     #[must_use]
     pub fn accept_queue(&self) -> Option<u32> {
-        (self.queue_known == 1).then_some(self.snd_first_or_backlog)
+        (self.queue_known != 0).then_some(self.snd_first_or_backlog)
+    }
+
+    /// At LISTEN→CLOSE: the half-opens of the socket. `None`: not known, or another transition.
+    #[must_use]
+    pub fn half_opens(&self) -> Option<u32> {
+        (self.queue_known == BOTH_QUEUES).then_some(self.rcv_first_or_half_open)
+    }
+
+    /// The peer's first sequence number, as [`Self::rcv_first_or_half_open`] has it. `None`: not known.
+    #[must_use]
+    pub fn rcv_first(&self) -> Option<u32> {
+        (self.queue_known == 0 && self.rcv_first_or_half_open != 0)
+            .then_some(self.rcv_first_or_half_open)
     }
 
     /// This host's first sequence number, as [`Self::snd_first_or_backlog`] has it. `None`: not known.
@@ -70,6 +85,11 @@ impl StateRecord {
             .then_some(self.snd_first_or_backlog)
     }
 }
+
+/// [`StateRecord::queue_known`]: the accept queue alone, in recordings of earlier versions.
+pub const ACCEPT_QUEUE: u8 = 1;
+/// [`StateRecord::queue_known`]: the accept queue and the SYN queue.
+pub const BOTH_QUEUES: u8 = 2;
 
 /// [`StateRecord::syn`]: not known.
 pub const SYN_UNKNOWN: u8 = 0;

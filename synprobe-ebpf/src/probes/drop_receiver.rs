@@ -46,7 +46,8 @@ pub(super) fn counts(
                 return Ok(false);
             }
             let flags: u8 = skb.read(place!(skb_cb).wrapping_add(flags))?;
-            if flags & (SYN | RST | ACK) != SYN {
+            // A SYN, or a SYN-ACK that the peer repeats.
+            if flags & (SYN | RST) != SYN {
                 return Ok(false);
             }
             // A TIME_WAIT socket has no such member. Connected raw and UDP sockets are in ESTABLISHED.

@@ -13,8 +13,8 @@
 //! - The receiver is in SYN_SENT and does not accept the packet (`REASONS_ANSWER`,
 //!   `tcp_rcv_synsent_state_process()`). The RST that ends it and the SYN-ACK that it accepts are consumed:
 //!   they raise no event, or raise it in a later state.
-//! - The receiver is a connection that exists, and the packet is a SYN (`REASONS_EXISTING`,
-//!   `tcp_validate_incoming()`, `tcp_timewait_state_process()`).
+//! - The receiver is a connection that exists, and the packet is a SYN, or a SYN-ACK that its peer repeats
+//!   (`REASONS_EXISTING`, `tcp_validate_incoming()`, `tcp_timewait_state_process()`).
 //! - The packet is a SYN that found no socket (`NO_SOCKET_REASON`): the kernel answers it with a RST.
 //! - The packet is a SYN or SYN-ACK in a frame for another link address than the device's (`OTHER_STATION_REASON`): the
 //!   sender's neighbour entry may be wrong.
@@ -117,7 +117,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             let bare_ack = segment.flags & (ACK | FIN) == ACK && !segment.payload;
             segment.flags & (SYN | RST) != 0 || bare_ack
         }
-        _ => segment.flags & (SYN | RST | ACK) == SYN,
+        _ => segment.flags & (SYN | RST) == SYN,
     };
     if !relevant {
         return Ok(());

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use synprobe_ebpf::{
     config::{ROLE_CLIENT, ROLE_SERVER},
-    event::{KIND_STATE, SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, StateRecord, state},
+    event::{BOTH_QUEUES, KIND_STATE, SYN_BUILT, SYN_NO_TUPLE, SYN_NOT_BUILT, StateRecord, state},
     stats::{REGULAR, STAND_IN},
 };
 
@@ -131,7 +131,8 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
         } else if old == state::LISTEN {
             if new == state::CLOSE {
                 r.snd_first_or_backlog = sk.read(place!(ack_backlog))?;
-                r.queue_known = 1;
+                r.rcv_first_or_half_open = sk.read(place!(qlen))?;
+                r.queue_known = BOTH_QUEUES;
             }
         } else {
             r.total_retrans = sk.read(place!(total_retrans))?;
@@ -162,7 +163,7 @@ fn try_set_state(ctx: &RawTracePointContext, slot: u32) -> Result<(), ReadError>
                 r.snd_first_or_backlog = first_of(sk, place!(snd_una), place!(bytes_acked))?;
             }
             if new == state::ESTABLISHED {
-                r.rcv_first = first_of(sk, place!(rcv_nxt), place!(bytes_received))?;
+                r.rcv_first_or_half_open = first_of(sk, place!(rcv_nxt), place!(bytes_received))?;
             }
         }
         Ok(())

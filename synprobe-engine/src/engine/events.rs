@@ -68,6 +68,7 @@ impl Engine {
                 ..Listener::at(tuple.netns, local_addr, tuple.local_port)
             },
             waiting: accept_queue.into(),
+            half_opens: r.half_opens().map(u64::from),
             others_listen: false,
         })
     }

@@ -33,7 +33,17 @@ impl Engine {
             self.answer_refused(r, reason);
             return true;
         }
+        if r.is_repeated_syn_ack() {
+            let (tuple, at_ns) = (Tuple::from(&r.flow), r.header.ts_ns);
+            let context = &mut self.judge.context;
+            context.note_repeated_synack(tuple.netns, ends(&tuple), tuple.peer_port, at_ns);
+            return true;
+        }
         if r.met_existing() {
+            // Of another connection: the kernel answers it, and it opens nothing.
+            if Packet::of(r.flags) != Packet::Syn {
+                return true;
+            }
             // A copy that the network made, or that came late: nobody wants a connection by it.
             if r.is_copy_of_first_syn() {
                 return true;

@@ -54,7 +54,7 @@ impl OpenHandshake {
         let facts = &mut self.facts;
         // 0 is not read, or one of 4 billion.
         let sent = r.snd_first();
-        let received = (r.rcv_first != 0).then(|| r.rcv_first.wrapping_sub(1));
+        let received = r.rcv_first().map(|first| first.wrapping_sub(1));
         let (syn, syn_ack) = match self.connection.role {
             Role::Client => (sent, received),
             Role::Server => (received, sent.map(|seq| seq.wrapping_sub(1))),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Context, Explanation, Finding, Verdict,
-    context::{DroppedPacket, Ends, Packet, StuckConnection},
+    context::{DroppedPacket, Ends, Packet, StuckConnection, times as context_times},
     enter_of,
     parts::{
         callers::{Caller, Callers},
@@ -134,6 +134,22 @@ fn what_fits(is_client: bool) -> [Evidence; 2] {
     ]
 }
 
+/// That the servers repeated their SYN-ACK to each of the clients: then the final ACK is what they lack.
+fn lacks_ack(stuck: &[&StuckConnection], context: &Context) -> Option<Evidence> {
+    let looked_at = stuck.iter().take(LOOKED_AT);
+    let times = looked_at.map(|s| context.repeated_synacks(&s.connection));
+    let (least, most) = times.fold((u64::MAX, 0), |(least, most), n| {
+        (least.min(n), most.max(n))
+    });
+    (least > 0 && most > 0).then(|| {
+        pro(format!(
+            "the server repeated its SYN-ACK after the client was connected, {} to one of them: it has not taken the \
+             final ACK. Its accept queue is full, or ACKs are lost on the way to it",
+            context_times(most)
+        ))
+    })
+}
+
 fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
     let c = &stuck[0].connection;
     let mut counts = PeerCounts::default();
@@ -156,6 +172,7 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
         n => format!("{n} connections"),
     };
     let dropped = dropped(stuck, context);
+    let lacks_ack = lacks_ack(stuck, context);
     let one_process = !is_client || stuck.iter().all(|s| s.connection.pid == c.pid);
     Problem {
         rank: 0,
@@ -193,12 +210,22 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
             }
             if others > 0 {
                 evidence.extend(full_queue(stuck, context));
-                evidence.extend(what_fits(is_client));
+                match &lacks_ack {
+                    Some(fact) => evidence.push(fact.clone()),
+                    None => evidence.extend(what_fits(is_client)),
+                }
             }
             evidence
         },
         remedy: Some(match dropped.first() {
             Some((_, d)) => context.remedy_of_drop(d),
+            None if lacks_ack.is_some() => {
+                let port = c.peer_port.unwrap_or(0);
+                format!(
+                    "on the peer, see its accept queue: ss -ltn 'sport = :{port}'; on the peer, see whether its queue is \
+                     full: nstat -az TcpExtListenOverflows; else look for a firewall between that drops ACKs"
+                )
+            }
             None => format!(
                 "{run}tracepath -n {peer}; see the MTU of each device: {run}ip link; let TCP find a size that passes: \
              {run}sysctl -w net.ipv4.tcp_mtu_probing=1"
@@ -286,6 +313,37 @@ mod tests {
         context.has_addresses(NETNS, vec!["10.0.0.9".parse().unwrap()]);
         retransmissions(&mut context, &connection, RetransmitKind::Rto, &[1, 2, 3]);
         assert!(!said(&context).contains("was seen to be full"));
+    }
+
+    /// A server that repeats its SYN-ACK lacks the final ACK, however small the data is.
+    #[test]
+    fn a_repeated_syn_ack_is_named_in_place_of_the_mtu() {
+        let mut connection = connection(Role::Client, "10.0.0.9", 8080);
+        connection.id = 1;
+        let said = |server_repeats: bool| {
+            let mut context = Context::default();
+            if server_repeats {
+                let ends = Ends::of(&connection).unwrap();
+                context.note_repeated_synack(connection.netns, ends, 8080, T0);
+                context.note_repeated_synack(connection.netns, ends, 8080, T0 + SEC);
+            }
+            retransmissions(&mut context, &connection, RetransmitKind::Rto, &[1, 2, 3]);
+            let p = problems(&context).remove(0).problem;
+            let facts: Vec<String> = p.evidence.into_iter().map(|e| e.fact).collect();
+            (facts.join("; "), p.remedy.unwrap())
+        };
+        let (facts, remedy) = said(true);
+        assert!(
+            facts.contains("the server repeated its SYN-ACK after the client was connected, twice to one of them"),
+            "{facts}"
+        );
+        assert!(
+            !facts.contains("(MTU)") && !remedy.contains("mtu"),
+            "{remedy}"
+        );
+        assert!(remedy.contains("ss -ltn 'sport = :8080'"), "{remedy}");
+        let (facts, remedy) = said(false);
+        assert!(facts.contains("(MTU)") && remedy.contains("tcp_mtu_probing"));
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Judge {
         // The lines of `watch` show the problems of handshakes one by one.
         let shown = match self.mode {
             Mode::AtTheEnd | Mode::AllAtTheEnd => None,
-            Mode::AtOnce => Some(ranked(without.iter().map(|f| f.problem.clone()).collect())),
+            Mode::AtOnce => Some(ranked(merged(without.clone()))),
         };
         let all: Vec<Found> = of_handshakes.into_iter().chain(without).collect();
         let problems: Vec<&Problem> = all.iter().map(|f| &f.problem).collect();

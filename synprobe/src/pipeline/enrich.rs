@@ -374,7 +374,7 @@ fn process_of(event: &Event) -> Option<u32> {
 /// connect() found its addresses and ports in use.
 fn asks_for_holder(event: &Event) -> Option<(&Flow, u32)> {
     match event {
-        Event::Drop(r) if r.met_existing() => Some((&r.flow, 0)),
+        Event::Drop(r) if r.met_existing() && !r.is_repeated_syn_ack() => Some((&r.flow, 0)),
         Event::State(r, ..) if r.syn == SYN_NO_TUPLE && r.flow.local_port != 0 => {
             Some((&r.flow, r.tgid))
         }

@@ -18,8 +18,17 @@ pub struct ClosedListener {
     pub listener: Listener,
     /// Connections in the accept queues when they were closed (`sk_ack_backlog` at LISTEN→CLOSE).
     pub waiting: u64,
+    /// Their half-opens when they were closed (`icsk_accept_queue.qlen`); `None`: not known.
+    pub half_opens: Option<u64>,
     /// Whether another socket listened at the address after one of these closes.
     pub others_listen: bool,
+}
+
+impl ClosedListener {
+    /// What ended with them.
+    pub fn held(&self) -> u64 {
+        self.waiting + self.half_opens.unwrap_or(0)
+    }
 }
 
 /// By namespace, port and address.
@@ -32,12 +41,14 @@ impl ClosedListeners {
         let key = (l.netns, l.local_port, mapped(l.local_addr));
         let room = self.0.len() < ADDRESSES;
         match self.0.get_mut(&key) {
-            // With an empty queue nothing was taken along.
-            Some(_) if closed.waiting == 0 => (),
+            // With empty queues nothing was taken along.
+            Some(_) if closed.held() == 0 => (),
             Some(known) => {
-                let others_listen = known.waiting > 0 && known.others_listen;
+                let others_listen = known.held() > 0 && known.others_listen;
+                let half_opens = known.half_opens.zip(closed.half_opens);
                 *known = ClosedListener {
                     waiting: known.waiting + closed.waiting,
+                    half_opens: half_opens.map(|(before, now)| before + now),
                     others_listen: others_listen || closed.others_listen,
                     ..closed
                 };
@@ -66,18 +77,16 @@ impl Context {
         self.closed_listeners.note(closed);
     }
 
-    /// Listeners of the selection that were closed with connections in their accept queues.
+    /// Listeners of the selection that were closed with connections or half-opens in their queues.
     pub fn closed_with_queue(&self) -> impl Iterator<Item = &ClosedListener> {
         let all = self.closed_listeners.0.values();
-        all.filter(|closed| closed.waiting > 0 && self.selects_listener(&closed.listener))
+        all.filter(|closed| closed.held() > 0 && self.selects_listener(&closed.listener))
     }
 
-    /// How many connections waited when the sockets of a listener's address were closed; `None`: not seen.
-    pub fn waited_at_close(&self, l: &Listener) -> Option<u64> {
-        let closed = self
-            .closed_listeners
-            .at(l.netns, l.local_addr, l.local_port);
-        closed.map(|closed| closed.waiting)
+    /// What was seen as the sockets of a listener's address were closed; `None`: nothing.
+    pub fn seen_closing(&self, l: &Listener) -> Option<&ClosedListener> {
+        self.closed_listeners
+            .at(l.netns, l.local_addr, l.local_port)
     }
 
     /// The listener that a client calls, where that is on this host, in a known namespace, and was closed with so
@@ -128,6 +137,7 @@ mod tests {
         let close = |waiting| ClosedListener {
             listener: listener(0, 0),
             waiting,
+            half_opens: Some(0),
             others_listen: false,
         };
         context.note_closed_listener(close(2));
@@ -147,5 +157,28 @@ mod tests {
         assert_eq!(context.called_closed_listener(&c, 3), Some((NETNS, 8080)));
         context.has_addresses(NETNS + 2, vec![c.peer_addr]);
         assert_eq!(context.called_closed_listener(&c, 3), None, "two have it");
+    }
+
+    #[test]
+    fn half_opens_of_several_closes_add_up_where_all_are_known() {
+        let close = |half_opens, others_listen| ClosedListener {
+            listener: listener(0, 0),
+            waiting: 0,
+            half_opens,
+            others_listen,
+        };
+        let held = |closes: &[ClosedListener]| {
+            let mut context = Context::default();
+            for closed in closes {
+                context.note_closed_listener(closed.clone());
+            }
+            let seen = context.seen_closing(&listener(0, 0)).unwrap().clone();
+            (seen.half_opens, seen.held(), seen.others_listen)
+        };
+        let two = held(&[close(Some(2), true), close(Some(3), false)]);
+        assert_eq!(two, (Some(5), 5, true));
+        let empty_first = held(&[close(Some(0), true), close(Some(3), false)]);
+        assert_eq!(empty_first, (Some(3), 3, false));
+        assert_eq!(held(&[close(None, true)]), (None, 0, true));
     }
 }

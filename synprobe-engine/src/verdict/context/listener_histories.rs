@@ -64,10 +64,11 @@ impl ListenerHistories {
             // A listener that an earlier sample of its namespace did not show was opened since. `sk_drops`
             // of a new socket is 0, so all its drops belong to this run.
             let opened_in_run = self.counters.contains_key(&l.netns);
-            let history = self
-                .listeners
-                .entry(key_of(l))
-                .or_insert_with(|| ListenerHistory::new(l, opened_in_run));
+            let history = self.listeners.entry(key_of(l)).or_insert_with(|| {
+                let mut new = ListenerHistory::new(l, opened_in_run);
+                new.opened_by_ns = opened_in_run.then_some(at_ns);
+                new
+            });
             history.sample(at_ns, l);
             history.closed_ns = None;
         }

@@ -25,6 +25,8 @@ pub struct ListenerHistory {
     pub full_at_events: u64,
     /// When a sample no longer showed it: it was closed, CLOCK_MONOTONIC nanoseconds.
     pub closed_ns: Option<u64>,
+    /// Where it was opened in this run: the first check that showed it, CLOCK_MONOTONIC nanoseconds.
+    pub opened_by_ns: Option<u64>,
     /// `OutRsts` of its namespace at the check before.
     pub(super) rsts_before_close: Option<u64>,
     /// What its owner did while connections waited in the queue: the first and the last reading, and when.
@@ -57,6 +59,7 @@ impl ListenerHistory {
             syn_longest: 0,
             full_at_events: 0,
             closed_ns: None,
+            opened_by_ns: None,
             rsts_before_close: None,
             owner: None,
             steps: VecDeque::new(),

@@ -28,6 +28,7 @@ mod paths;
 mod port_stats;
 mod port_waits;
 mod refused_syns;
+mod repeated_synacks;
 mod resets;
 mod rules;
 mod stuck_data;
@@ -99,6 +100,7 @@ pub struct Context {
     answers: answers::RefusedAnswers,
     freed_syns: freed_syns::FreedSyns,
     existing: existing::Existing,
+    repeated_synacks: repeated_synacks::RepeatedSynAcks,
     no_socket: no_socket::NoSocketSyns,
     syn_options: syn_options::SynOptions,
     ports: port_stats::AllPortStats,

@@ -50,7 +50,8 @@ pub struct NoSocketSum {
     pub(in crate::verdict) peers: PeerCounts,
     /// Their senders and sequence numbers; the first of them.
     pub seqs: Vec<(SocketAddr, u32)>,
-    last_ns: u64,
+    /// The last of them, CLOCK_MONOTONIC nanoseconds.
+    pub last_ns: u64,
 }
 
 impl NoSocketSum {
@@ -93,6 +94,13 @@ impl NoSocketSyns {
 }
 
 impl Context {
+    /// SYNs of a namespace that were seen to find no socket: the kernel sent a RST for each.
+    pub fn syns_without_socket(&self, netns: u32) -> u64 {
+        let ends = self.no_socket.ends.iter();
+        let there = ends.filter(|((of, _), _)| *of == netns);
+        there.map(|(_, sum)| sum.count).sum()
+    }
+
     /// Takes in a SYN that found no socket. `selected`: it is of the selection; others only explain a client's end.
     pub fn note_syn_without_socket(&mut self, syn: SynWithoutSocket, selected: bool) {
         self.no_socket.by_syn_seq.insert(syn.syn_seq, syn);

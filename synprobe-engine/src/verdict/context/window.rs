@@ -106,6 +106,7 @@ impl Context {
         self.answers.forget_before(cutoff_ns);
         self.freed_syns.forget_before(cutoff_ns);
         self.existing.forget_before(cutoff_ns);
+        self.repeated_synacks.forget_before(cutoff_ns);
         self.no_socket.forget_before(cutoff_ns);
         self.stuck.forget_before(at_ns, length_ns);
         self.unanswered.forget_before(cutoff_ns);

@@ -16,6 +16,7 @@ pub(in crate::verdict) fn connection_hash(ends: &Ends) -> u64 {
 }
 
 /// A problem, and what ties it to others.
+#[derive(Clone)]
 pub(in crate::verdict) struct Found {
     pub problem: Problem,
     /// Its connections, by [`connection_hash`].

@@ -20,7 +20,12 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
     let migrates = context.migrates(l.netns) == Some(true);
     // What the close itself showed is exact.
     let at_check = u64::from(l.accept_queue.unwrap_or(0));
-    let waiting = context.waited_at_close(l).unwrap_or(at_check);
+    let seen = context.seen_closing(l);
+    if seen.is_some_and(|seen| seen.half_opens.is_some()) {
+        // The close showed what both queues held: closed_with_queue() has it.
+        return None;
+    }
+    let waiting = seen.map_or(at_check, |seen| seen.waiting);
     let half_opens = history.half_opens();
     if !replaced || migrates || waiting == 0 && half_opens == 0 {
         return None;
@@ -61,7 +66,7 @@ pub(super) fn closed_listener(history: &ListenerHistory, context: &Context) -> O
     ))
 }
 
-/// A listener that was closed with connections in its accept queue. `None`: others of its SO_REUSEPORT group
+/// A listener that was closed with connections or half-opens in its queues. `None`: others of its SO_REUSEPORT group
 /// took them over.
 pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> Option<Problem> {
     let l = &closed.listener;
@@ -75,18 +80,34 @@ pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> O
         true => String::new(),
         false => format!(" ({owner})"),
     };
-    let (connections, their) = match closed.waiting {
-        1 => ("1 connection".to_owned(), "its client"),
-        n => (format!("{n} connections"), "their clients"),
-    };
-    let mut evidence = vec![
-        pro(format!(
+    let mut evidence = Vec::new();
+    if closed.waiting > 0 {
+        let (connections, their) = match closed.waiting {
+            1 => ("1 connection".to_owned(), "its client"),
+            n => (format!("{n} connections"), "their clients"),
+        };
+        evidence.push(pro(format!(
             "listener {name}{owner} was closed with {connections} in its accept queue"
-        )),
-        pro(format!(
+        )));
+        evidence.push(pro(format!(
             "close() of a listener resets what waits there: {their} had completed the handshake, and got a RST"
-        )),
-    ];
+        )));
+    }
+    if let Some(n) = closed.half_opens.filter(|n| *n > 0) {
+        let half_opens = match n {
+            1 => "1 half-open".to_owned(),
+            n => format!("{n} half-opens"),
+        };
+        evidence.push(pro(format!(
+            "listener {name}{owner} was closed with {half_opens} in its SYN queue: they end with it, and a final ACK \
+             that comes later is answered with a RST"
+        )));
+        if closed.waiting == 0 {
+            evidence.push(contra(
+                "whether their peers would have completed the handshake is not known".to_owned(),
+            ));
+        }
+    }
     if closed.others_listen {
         evidence.push(pro("another socket listened at its address then".to_owned()));
         evidence.extend(
@@ -98,7 +119,8 @@ pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> O
         .first()
         .map_or_else(String::new, |l| l.in_its_netns());
     let remedy = listener_closed::remedy(Some(l.local_port), closed.others_listen, &enter);
-    let sure = !closed.others_listen || migrates == Some(false);
+    // Half-opens of silent peers are no loss.
+    let sure = closed.waiting > 0 && (!closed.others_listen || migrates == Some(false));
     Some(Problem {
         confidence: match sure {
             true => Confidence::Certain,
@@ -107,7 +129,7 @@ pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> O
         ..of_listener(
             l,
             VerdictKind::ListenerClosed,
-            closed.waiting,
+            closed.held(),
             evidence,
             remedy,
         )

@@ -40,15 +40,15 @@ fn strength(p: &Problem) -> impl Ord + use<> {
 /// connections: counters alone show it.
 fn is_other_end(listener: Option<VerdictKind>, client: Option<VerdictKind>) -> bool {
     use VerdictKind::{
-        AcceptQueueFull, ListenerClosed, NoRouteBack, ResetAfterHandshake, ServerQueueFull,
-        SynQueueFull,
+        AcceptQueueFull, ListenerClosed, NoRouteBack, Refused, ResetAfterHandshake,
+        ServerQueueFull, SynQueueFull,
     };
     matches!(
         (listener, client),
         (Some(AcceptQueueFull), Some(ServerQueueFull))
             | (Some(NoRouteBack), Some(NoRouteBack))
             | (Some(SynQueueFull), Some(SynQueueFull))
-            | (Some(ListenerClosed), Some(ResetAfterHandshake))
+            | (Some(ListenerClosed), Some(ResetAfterHandshake | Refused))
     )
 }
 
@@ -66,7 +66,14 @@ struct Causes {
 impl Causes {
     /// An index of `found`, and what ties the problem to it.
     fn cause_of(&self, f: &Found) -> Option<(usize, EffectTie)> {
-        let other_end = self.other_end_of(f).map(|n| (n, EffectTie::Connections));
+        let other_end = self.other_end_of(f).map(|n| {
+            let tie = match self.found[n].problem.role == f.problem.role {
+                // SYNs that came after the listener was closed.
+                true => EffectTie::Cause,
+                false => EffectTie::Connections,
+            };
+            (n, tie)
+        });
         let same = || self.by_drop.get(f.cause.as_ref()?).copied();
         other_end.or_else(|| Some((same()?, EffectTie::Cause)))
     }

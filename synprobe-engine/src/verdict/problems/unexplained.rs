@@ -39,8 +39,42 @@ pub(in crate::verdict) fn unexplained(
         }
         found.extend(closed(problems, context));
     }
+    if context.selection.wants(Role::Client) {
+        found.extend(without_ack(problems, context));
+    }
     found.extend(drops(problems, context, clients));
     found
+}
+
+/// Clients that are connected, and whose servers have not taken the final ACK.
+fn without_ack(problems: &[&Problem], context: &Context) -> Vec<String> {
+    let sentence = |((netns, port), (connections, repeated)): &((u32, u16), (u64, u64))| {
+        let explains = |p: &&Problem| {
+            let at_client = p.netns == *netns && p.peer_port == Some(*port);
+            p.verdict.is_some() && (at_client || p.local_port == Some(*port))
+        };
+        if problems.iter().any(explains) {
+            return None;
+        }
+        Some(format!(
+            "{} of clients to port {port} ({}): the handshake was complete, and the server repeated its SYN-ACK \
+             afterwards, {} in all. It has not taken the final ACK: its accept queue is full, it waits for data \
+             (TCP_DEFER_ACCEPT), or ACKs are lost on the way to it",
+            counted(*connections),
+            named(*netns, context),
+            times(*repeated)
+        ))
+    };
+    let places = context.servers_without_ack();
+    places.iter().filter_map(sentence).take(DROPS).collect()
+}
+
+/// A namespace in words.
+fn named(netns: u32, context: &Context) -> String {
+    match context.netns_name(netns) {
+        Some(name) => place(&name),
+        None => format!("netns {netns}"),
+    }
 }
 
 /// Counters of a namespace that rose.
@@ -189,12 +223,15 @@ fn perhaps_by_icmp((count, error): (u64, &IcmpReport)) -> String {
 fn closed(problems: &[&Problem], context: &Context) -> Vec<String> {
     let closed = |l: &&ListenerHistory| {
         let replaced = || {
-            context
-                .group_of(&l.last)
-                .iter()
-                .any(|h| h.closed_ns.is_none())
+            let mut group = context.group_of(&l.last).into_iter();
+            group.any(|h| h.closed_ns.is_none())
         };
-        l.closed_ns.is_some() && context.selects_listener(&l.last) && replaced()
+        // Where its half-opens were counted at its close, a problem tells of them.
+        let is_open_question = || match context.seen_closing(&l.last) {
+            Some(seen) => seen.half_opens.is_none() && seen.others_listen,
+            None => replaced(),
+        };
+        l.closed_ns.is_some() && context.selects_listener(&l.last) && is_open_question()
     };
     let sentence = |l: &ListenerHistory| {
         let netns = l.last.netns;
@@ -203,7 +240,12 @@ fn closed(problems: &[&Problem], context: &Context) -> Vec<String> {
         {
             return None;
         }
-        let rsts = context.rsts_since_closed(l).filter(|n| *n > 0)?;
+        // A SYN that found no socket is answered with one too.
+        let explained = context.syns_without_socket(netns);
+        let rsts = context.rsts_since_closed(l)?.saturating_sub(explained);
+        if rsts == 0 {
+            return None;
+        }
         Some(format!(
             "listener {} was closed in this run while another listened at its address, and the namespace sent \
              {rsts} RSTs since the check before: final ACKs of its half-opens are answered so, unless \
@@ -255,10 +297,6 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|(_, (packets, _))| std::cmp::Reverse(*packets));
     let more: u64 = kinds.iter().skip(DROPS).map(|(_, (n, _))| n).sum();
-    let named = |netns| match context.netns_name(netns) {
-        Some(name) => place(&name),
-        None => format!("netns {netns}"),
-    };
     let mut found: Vec<String> = kinds
         .iter()
         .take(DROPS)
@@ -274,7 +312,7 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
                  ({cause}); no handshake was seen to fail by it",
                     packet.counted(*packets),
                     counted(*connections),
-                    named(*netns)
+                    named(*netns, context)
                 )
             },
         )
@@ -291,8 +329,11 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
 mod tests {
     use super::*;
     use crate::{
-        model::{LaterCounters, ListenCounters, Outcome, VerdictKind},
-        verdict::fixtures::*,
+        model::{LaterCounters, ListenCounters, Listener, Outcome, VerdictKind},
+        verdict::{
+            context::{ClosedListener, SynWithoutSocket},
+            fixtures::*,
+        },
     };
 
     fn moved(change: impl Fn(&mut ListenCounters)) -> Context {
@@ -376,6 +417,87 @@ mod tests {
         for setting in [Some(1), None] {
             assert!(said(setting, 11)[0].contains("a SYN queue was full"));
         }
+    }
+
+    /// Two sockets of an address, of which one was closed while the namespace sent `rsts` RSTs.
+    fn closed(rsts: u64, without_socket: u64, seen: Option<ClosedListener>) -> Vec<String> {
+        let mut context = Context::default();
+        let socket = |inode| Listener {
+            inode: Some(inode),
+            ..listener(0, 0)
+        };
+        let counters = |rsts| ListenCounters {
+            netns: NETNS,
+            out_rsts: Some(rsts),
+            migrate_req: Some(0),
+            ..ListenCounters::default()
+        };
+        context.sample(&[socket(1), socket(2)], &[counters(0)]);
+        context.sample(&[socket(2)], &[counters(rsts)]);
+        for n in 0..without_socket {
+            let syn = SynWithoutSocket {
+                netns: NETNS,
+                local: "10.0.0.1:8081".parse().unwrap(),
+                peer: "10.0.0.9:40001".parse().unwrap(),
+                syn_seq: n as u32,
+                at_ns: T0,
+            };
+            context.note_syn_without_socket(syn, true);
+        }
+        if let Some(seen) = seen {
+            context.note_closed_listener(seen);
+        }
+        unexplained(&[], 0, &context, &ExplainedClients::default())
+    }
+
+    #[test]
+    fn rsts_after_a_close_are_listed_less_those_for_syns_without_a_socket() {
+        assert!(closed(0, 0, None).is_empty());
+        let found = closed(5, 3, None);
+        assert!(
+            found[0].contains("while another listened") && found[0].contains("sent 2 RSTs since"),
+            "{found:?}"
+        );
+        assert!(closed(5, 5, None).is_empty());
+    }
+
+    #[test]
+    fn what_a_close_showed_is_no_open_question() {
+        let seen = |half_opens, others_listen| {
+            Some(ClosedListener {
+                listener: listener(0, 0),
+                waiting: 0,
+                half_opens,
+                others_listen,
+            })
+        };
+        assert!(closed(5, 0, seen(Some(0), true)).is_empty());
+        // The other one was opened later: a restart.
+        assert!(closed(5, 0, seen(None, false)).is_empty());
+        assert_eq!(closed(5, 0, seen(None, true)).len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_repeats_its_syn_ack_is_named_where_no_problem_is() {
+        let h = active(Outcome::Established);
+        let ends = crate::verdict::context::Ends::of(&h.connection).unwrap();
+        let said = |times: u64, problems: &[&Problem]| {
+            let mut context = Context::default();
+            for n in 0..times {
+                context.note_repeated_synack(NETNS, ends, 8080, T0 + n * SEC);
+            }
+            unexplained(problems, 0, &context, &ExplainedClients::default())
+        };
+        assert!(said(1, &[]).is_empty(), "one lost ACK");
+        let found = said(3, &[]);
+        assert!(
+            found[0].starts_with("1 connection of clients to port 8080")
+                && found[0].contains("repeated its SYN-ACK afterwards, 3 times in all"),
+            "{found:?}"
+        );
+        let mut context = Context::default();
+        context.note_repeated_synack(NETNS, ends, 8080, T0);
+        assert_eq!(context.repeated_synacks(&h.connection), 1);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! SYNs for which no socket listens: the server's end of `refused`.
 
-use std::net::IpAddr;
-
 use crate::{
-    model::{Confidence, Evidence, Handshake, Problem, ProblemRole, Role, VerdictKind},
+    model::{Confidence, Evidence, Handshake, Listener, Problem, ProblemRole, Role, VerdictKind},
     verdict::{
         Context,
         context::{Ends, ListenerHistory, NoSocketSum},
@@ -32,9 +30,19 @@ pub(in crate::verdict) fn problems(
             .map(|(peer, _)| Ends::between(sum.local, *peer))
             .collect();
         let own = (sum.seqs.len() - left.len()) as u64;
-        (!left.is_empty()).then(|| Found::of(problem(sum, sum.count - own, context), left))
+        (!left.is_empty()).then(|| Found {
+            called: closed_listener(sum, context),
+            ..Found::of(problem(sum, sum.count - own, context), left)
+        })
     };
     context.missed_listeners().filter_map(found).collect()
+}
+
+/// The listener that was closed in this run with what it held: then these SYNs came too late. Namespace and port.
+fn closed_listener(sum: &NoSocketSum, context: &Context) -> Option<(u32, u16)> {
+    let called = Listener::at(sum.netns, sum.local.ip(), sum.local.port());
+    let closed = context.seen_closing(&called)?;
+    (closed.held() > 0).then_some((sum.netns, sum.local.port()))
 }
 
 fn problem(sum: &NoSocketSum, count: u64, context: &Context) -> Problem {
@@ -88,7 +96,7 @@ fn evidence(sum: &NoSocketSum, count: u64, context: &Context) -> Vec<Evidence> {
         ))
     }));
     let listeners = context.listeners_of_port(sum.netns, sum.local.port());
-    facts.extend(listeners.take(DESCRIBED).map(|l| about(l, sum.local.ip())));
+    facts.extend(listeners.take(DESCRIBED).map(|l| about(l, sum)));
     if facts.len() <= 2
         && context
             .listeners_of_port(sum.netns, sum.local.port())
@@ -104,13 +112,19 @@ fn evidence(sum: &NoSocketSum, count: u64, context: &Context) -> Vec<Evidence> {
 }
 
 /// What a listener that has the port has to do with it.
-fn about(l: &ListenerHistory, called: IpAddr) -> Evidence {
-    let at = l.last.local_addr;
+fn about(l: &ListenerHistory, sum: &NoSocketSum) -> Evidence {
+    let (at, called) = (l.last.local_addr, sum.local.ip());
     if l.closed_ns.is_some() {
         return pro(l.how_closed());
     }
     let name = l.name();
     if at == called || (at.is_unspecified() && at.is_ipv4() == called.is_ipv4()) {
+        if l.opened_by_ns > Some(sum.last_ns) {
+            return contra(format!(
+                "listener {name} has that address: it was opened in this run, and the last of these SYNs came before \
+                 the first check that showed it"
+            ));
+        }
         return contra(format!(
             "listener {name} has that address: it is bound to another device (SO_BINDTODEVICE, a VRF), or was \
              opened after these SYNs"
