@@ -105,6 +105,11 @@ macro_rules! verdict_kinds {
                 let name = name.replace('_', "-");
                 Self::ALL.iter().copied().find(|kind| kind.name() == name)
             }
+
+            /// Whether it says that a SYN found no listener: it made no half-open.
+            pub fn finds_no_listener(self) -> bool {
+                self == Self::Refused
+            }
         }
     };
 }

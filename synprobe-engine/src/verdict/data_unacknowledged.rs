@@ -115,14 +115,14 @@ fn what_fits(is_client: bool) -> [Evidence; 2] {
         pro(match is_client {
             // The ACK is this end's own: only its sending is known.
             true => {
-                "SYN and SYN-ACK are small and passed: a path that drops large packets (MTU) fits; so does a server \
-                 whose accept queue is full and which discards the final ACK and the data; and a firewall that \
-                 drops the ACK or the data because it sees one direction only (an asymmetric route) or has \
-                 forgotten the connection"
+                "SYN and SYN-ACK are small and passed: where the segment is large, a path that drops large packets \
+                 (MTU) fits. A server whose accept queue is full and which discards the final ACK and the data \
+                 fits too; and a firewall that drops the ACK or the data because it sees one direction only (an \
+                 asymmetric route), because of its content, or because it has forgotten the connection"
             }
             false => {
-                "SYN, SYN-ACK and ACK are small and passed: a path that drops large packets (MTU) fits, and so does a \
-                 firewall that has forgotten the connection"
+                "SYN, SYN-ACK and ACK are small and passed: where the segment is large, a path that drops large packets \
+                 (MTU) fits. A firewall that has forgotten the connection, or drops by content, fits too"
             }
         }
         .to_owned()),

@@ -34,8 +34,8 @@ impl Verdict for SelfConnect {
                     super::peer(h)
                 ))
                 .pro(format!(
-                    "port {port} is one that the kernel may choose as a local port (ip_local_port_range), and it \
-                     chose it: both SYNs met (simultaneous open)"
+                    "port {port} was the local port of the connect too, chosen by the kernel (ip_local_port_range) or \
+                     bound by the application: both SYNs met (simultaneous open)"
                 ))
                 .pro(format!(
                     "as long as it lasts, a service cannot listen on port {port}: EADDRINUSE"

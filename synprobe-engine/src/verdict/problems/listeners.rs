@@ -99,12 +99,12 @@ pub(super) fn closed_with_queue(closed: &ClosedListener, context: &Context) -> O
             n => format!("{n} half-opens"),
         };
         evidence.push(pro(format!(
-            "listener {name}{owner} was closed with {half_opens} in its SYN queue: they end with it, and a final ACK \
+            "listener {name}{owner} was closed with {half_opens} in its SYN queue, which ends with it: a final ACK \
              that comes later is answered with a RST"
         )));
         if closed.waiting == 0 {
             evidence.push(contra(
-                "whether their peers would have completed the handshake is not known".to_owned(),
+                "whether the peers would have completed the handshake is not known".to_owned(),
             ));
         }
     }

@@ -40,16 +40,16 @@ fn strength(p: &Problem) -> impl Ord + use<> {
 /// connections: counters alone show it.
 fn is_other_end(listener: Option<VerdictKind>, client: Option<VerdictKind>) -> bool {
     use VerdictKind::{
-        AcceptQueueFull, ListenerClosed, NoRouteBack, Refused, ResetAfterHandshake,
-        ServerQueueFull, SynQueueFull,
+        AcceptQueueFull, ListenerClosed, NoRouteBack, ResetAfterHandshake, ServerQueueFull,
+        SynQueueFull,
     };
     matches!(
         (listener, client),
         (Some(AcceptQueueFull), Some(ServerQueueFull))
             | (Some(NoRouteBack), Some(NoRouteBack))
             | (Some(SynQueueFull), Some(SynQueueFull))
-            | (Some(ListenerClosed), Some(ResetAfterHandshake | Refused))
-    )
+            | (Some(ListenerClosed), Some(ResetAfterHandshake))
+    ) || listener == Some(ListenerClosed) && client.is_some_and(VerdictKind::finds_no_listener)
 }
 
 /// Causes so far, and how to find the one of which a problem is an effect. At most one look-up a connection:
@@ -75,7 +75,25 @@ impl Causes {
             (n, tie)
         });
         let same = || self.by_drop.get(f.cause.as_ref()?).copied();
+        let same = || same().or_else(|| self.self_connect_of(&f.problem));
         other_end.or_else(|| Some((same()?, EffectTie::Cause)))
+    }
+
+    /// The socket that is connected to itself at the port where a client was refused before: nothing listens there.
+    fn self_connect_of(&self, p: &Problem) -> Option<usize> {
+        let ([peer], ProblemRole::Client) = (&p.peers[..], p.role) else {
+            return None;
+        };
+        if !p.verdict.is_some_and(VerdictKind::finds_no_listener) || p.peers_more > 0 {
+            return None;
+        }
+        self.found.iter().position(|cause| {
+            let cause = &cause.problem;
+            let there = (cause.netns, cause.peer_port) == (p.netns, p.peer_port);
+            cause.verdict == Some(VerdictKind::SelfConnect)
+                && there
+                && cause.peers.iter().any(|of| of.peer_addr == peer.peer_addr)
+        })
     }
 
     fn other_end_of(&self, f: &Found) -> Option<usize> {
@@ -229,6 +247,30 @@ mod tests {
             2
         );
         assert_eq!(merge(None, None).len(), 2);
+    }
+
+    /// The service is down: its client is refused in a loop, and one day connected to itself.
+    #[test]
+    fn refusals_before_a_self_connect_are_its_effect() {
+        let found = |port| {
+            let mut itself = active(Outcome::Established);
+            itself.connection.peer_addr = itself.connection.local_addr;
+            itself.connection.peer_port = itself.connection.local_port;
+            let refused = (1..4).map(|id| {
+                let mut h = itself.clone();
+                (h.outcome, h.facts.reset_seen) = (Outcome::Refused, true);
+                (h.connection.id, h.connection.local_port) = (id + 100, Some(5000 + id as u16));
+                h.connection.peer_port = port;
+                h
+            });
+            problems(refused.chain([itself.clone()]).collect())
+        };
+        let port = active(Outcome::Established).connection.local_port;
+        let one = found(port);
+        assert_eq!(one.len(), 1, "{one:#?}");
+        assert_eq!(one[0].verdict, Some(VerdictKind::SelfConnect));
+        assert_eq!(one[0].effects[0].handshakes, 3);
+        assert_eq!(found(Some(9)).len(), 2);
     }
 
     #[test]

@@ -30,7 +30,11 @@ pub(in crate::view) fn heading(p: &Problem) -> String {
 pub(crate) fn effect(e: &ProblemEffect) -> String {
     let name = e.verdict.map_or("no verdict", VerdictKind::name);
     let sure = e.confidence.name();
+    // A SYN that found no socket made no half-open.
+    let only_syns = e.verdict.is_some_and(VerdictKind::finds_no_listener);
     let what = match (e.role, e.handshakes) {
+        (ProblemRole::Server, 1) if only_syns => "SYN",
+        (ProblemRole::Server, _) if only_syns => "SYNs",
         (ProblemRole::Server, 1) => "half-open",
         (ProblemRole::Server, _) => "half-opens",
         (ProblemRole::Client, 1) => "connect",
