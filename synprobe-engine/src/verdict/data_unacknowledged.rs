@@ -134,20 +134,19 @@ fn what_fits(is_client: bool) -> [Evidence; 2] {
     ]
 }
 
-/// That the servers repeated their SYN-ACK to each of the clients: then the final ACK is what they lack.
-fn lacks_ack(stuck: &[&StuckConnection], context: &Context) -> Option<Evidence> {
+/// That the servers repeated their SYN-ACK to clients: then the final ACK is what they lack. And whether to all of them.
+fn lacks_ack(stuck: &[&StuckConnection], context: &Context) -> Option<(Evidence, bool)> {
     let looked_at = stuck.iter().take(LOOKED_AT);
     let times = looked_at.map(|s| context.repeated_synacks(&s.connection));
-    let (least, most) = times.fold((u64::MAX, 0), |(least, most), n| {
-        (least.min(n), most.max(n))
-    });
-    (least > 0 && most > 0).then(|| {
-        pro(format!(
-            "the server repeated its SYN-ACK after the client was connected, {} to one of them: it has not taken the \
-             final ACK. Its accept queue is full, or ACKs are lost on the way to it",
-            context_times(most)
-        ))
-    })
+    let repeated: Vec<u64> = times.filter(|n| *n > 0).collect();
+    let most = repeated.iter().max()?;
+    let fact = format!(
+        "after {} of them was connected, the server repeated its SYN-ACK, to one {}: it has not taken the final ACK. \
+         Its accept queue is full, or ACKs are lost on the way to it",
+        repeated.len(),
+        context_times(*most)
+    );
+    Some((pro(fact), repeated.len() == stuck.len().min(LOOKED_AT)))
 }
 
 fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
@@ -210,9 +209,9 @@ fn problem(stuck: &[&StuckConnection], context: &Context) -> Problem {
             }
             if others > 0 {
                 evidence.extend(full_queue(stuck, context));
-                match &lacks_ack {
-                    Some(fact) => evidence.push(fact.clone()),
-                    None => evidence.extend(what_fits(is_client)),
+                evidence.extend(lacks_ack.iter().map(|(fact, _)| fact.clone()));
+                if !lacks_ack.as_ref().is_some_and(|(_, all)| *all) {
+                    evidence.extend(what_fits(is_client));
                 }
             }
             evidence
@@ -334,7 +333,9 @@ mod tests {
         };
         let (facts, remedy) = said(true);
         assert!(
-            facts.contains("the server repeated its SYN-ACK after the client was connected, twice to one of them"),
+            facts.contains(
+                "after 1 of them was connected, the server repeated its SYN-ACK, to one twice"
+            ),
             "{facts}"
         );
         assert!(
