@@ -35,7 +35,11 @@ impl Tracker {
                 .error_ns
                 .is_some_and(|told| r.header.ts_ns - told.min(r.header.ts_ns) < AT_ONCE_NS) =>
             {
-                (Outcome::Unreachable, Some(errno::name(open.soft_error)))
+                let number = open.soft_error;
+                (
+                    Outcome::Unreachable,
+                    (number != 0).then(|| errno::name(number)),
+                )
             }
             0 => {
                 // The application closed it. An ICMP error may have been noted and not acted on.

@@ -259,13 +259,14 @@ impl Tracker {
                 } else {
                     r.sk_err_soft
                 };
-                let error_ns = (error != 0).then_some(r.header.ts_ns);
+                // Without a number: while connect() still holds the socket, `ip_icmp_error()` tells before
+                // `tcp_v4_err()` has stored it.
+                let at_ns = r.header.ts_ns;
                 if let Some(open) = self.clients.get_mut(&r.sock) {
-                    (open.soft_error, open.error_ns) = (error, error_ns);
+                    open.soft_error = if error != 0 { error } else { open.soft_error };
+                    open.error_ns = Some(at_ns);
                 } else if *state == TcpState::SynSent {
-                    self.early_hint(r.sock, &r.flow, |early_hint| {
-                        early_hint.error = error_ns.map(|at_ns| (error, at_ns));
-                    });
+                    self.early_hint(r.sock, &r.flow, |hint| hint.error = Some((error, at_ns)));
                 }
             }
         }

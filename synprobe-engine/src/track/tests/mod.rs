@@ -677,6 +677,34 @@ fn an_icmp_error_that_the_application_took_is_why_it_closed() {
     }
 }
 
+/// While connect() holds the socket, the error is told before it has a number.
+#[test]
+fn an_icmp_error_without_a_number_is_why_it_closed_too() {
+    for (after, outcome) in [(MS, Outcome::Unreachable), (5 * SEC, Outcome::Abandoned)] {
+        let mut b = bench();
+        let r = ErrorRecord {
+            header: header(T0 + 20_000),
+            flow: client_flow(50000),
+            sock: 0xa,
+            state: 2,
+            ..ErrorRecord::default()
+        };
+        b.see(connect(T0, 0xa));
+        b.see(Event::Error(r, TcpState::SynSent));
+        b.see(state(
+            T0 + 20_000 + after,
+            0xa,
+            client_flow(50000),
+            2,
+            7,
+            |_| (),
+        ));
+        let h = b.one();
+        assert_eq!((h.outcome, h.error), (outcome, None));
+        assert_eq!(h.facts.soft_error, None);
+    }
+}
+
 #[test]
 fn without_a_local_port_no_syn_was_sent() {
     let mut b = bench();
