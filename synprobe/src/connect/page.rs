@@ -7,7 +7,7 @@ use super::{
     report::{AttemptDetail, ConnectReport},
 };
 use crate::{
-    model::{Confidence, Outcome, RedirectedBy, VerdictKind},
+    model::{Confidence, Handshake, Outcome, RedirectedBy, VerdictKind},
     util::format::{duration, ladder, name, safe},
 };
 
@@ -174,10 +174,10 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
         (_, other) => format!("{}{took}{error}", other.name().to_uppercase()),
     };
     let gaps = of.handshake.as_ref().map_or(&[][..], |h| &h.gaps_us);
-    let syns = match (a.syns, of.handshake.is_some()) {
+    let syns = match (a.syns, &of.handshake) {
         (None, _) => "SYNs not known".to_owned(),
-        (Some(0), true) => "no SYN was sent".to_owned(),
-        (Some(0), false) => {
+        (Some(0), Some(_)) => "no SYN was sent".to_owned(),
+        (Some(0), None) => {
             let why = of
                 .tried
                 .path
@@ -186,13 +186,22 @@ fn outcome(of: &AttemptDetail, timeout: Duration) -> String {
             format!("refused by this host's kernel before a SYN was sent{why}")
         }
         // Every SYN is accounted for: none got beyond this host.
-        (Some(_), _) if a.verdict == Some(VerdictKind::DroppedHere) && is_certain(of) => {
+        (Some(_), Some(h))
+            if a.verdict == Some(VerdictKind::DroppedHere) && is_certain(of) && only_syns(h) =>
+        {
             "every SYN dropped by this host".to_owned()
         }
         (Some(1), _) => "1 SYN".to_owned(),
         (Some(n), _) => format!("{n} SYNs {}", ladder(gaps)),
     };
     format!("{what}, {}", syns.trim_end())
+}
+
+/// Whether what this host dropped of it were SYNs alone, and no answer to one.
+fn only_syns(h: &Handshake) -> bool {
+    let dropped = h.evidence.iter().filter(|e| e.supports);
+    let mut dropped = dropped.filter_map(|e| e.fact.strip_prefix("this host dropped the "));
+    dropped.all(|packet| packet.starts_with("SYN "))
 }
 
 fn is_certain(of: &AttemptDetail) -> bool {
@@ -310,6 +319,31 @@ mod tests {
                 from [2001:db8::5]:40001 by eth0, gateway 10.0.0.254\n\
              \n\
              connected: [2001:db8::2]:80, 252 ms after the first attempt began\n"
+        );
+    }
+
+    #[test]
+    fn only_where_every_syn_was_dropped_the_page_says_so() {
+        let syns = |packet: &str| {
+            let local = Some("10.0.0.5:40000");
+            let tries = vec![tried(A, local, 0, 3_000, AttemptEnd::TimedOut)];
+            let mut silent = ended(1, A, Some(40_000), Outcome::Abandoned);
+            if let Body::Handshake(h) = &mut silent.body {
+                (h.verdict, h.confidence) = (Some(VerdictKind::DroppedHere), Confidence::Certain);
+                h.evidence = vec![Evidence {
+                    fact: format!("this host dropped the {packet} that came in, once"),
+                    supports: true,
+                }];
+            }
+            let report = build_report(&A.parse().unwrap(), None, tries, &[silent]);
+            page(&report, Duration::from_secs(3), 0)
+        };
+        let words = ", every SYN dropped by this host";
+        assert!(syns("SYN").contains(words));
+        let of_answer = syns("SYN-ACK");
+        assert!(
+            !of_answer.contains(words) && of_answer.contains(", 1 SYN"),
+            "{of_answer}"
         );
     }
 

@@ -120,7 +120,11 @@ fn attempt(
     tried: &AttemptResult,
     handshake: Option<&Handshake>,
 ) -> ConnectAttempt {
-    let seen = outcome(tried.end);
+    // An ICMP error may give the same number as a RST.
+    let seen = match outcome(tried.end) {
+        Outcome::Refused if tried.icmp.is_some() => Outcome::Unreachable,
+        seen => seen,
+    };
     let failed_with = match tried.end {
         AttemptEnd::Failed(number) => Some(errno::name(number.unsigned_abs())),
         _ => None,

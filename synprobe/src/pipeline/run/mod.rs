@@ -134,7 +134,8 @@ impl Run {
             .map(|to| Prepared::new(to, &config, clock))
             .transpose()?;
         let index = NetnsIndex::default();
-        if options.selection.netns.is_none() {
+        // One connect may be over before a search has ended.
+        if options.selection.netns.is_none() || options.enters_dropping {
             index.learn();
         }
         let names = HostNames::new(&options.namespaces, index.clone());
