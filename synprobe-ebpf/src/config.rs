@@ -11,6 +11,9 @@ pub const MISSING: u32 = u32::MAX;
 /// hook is not used.
 pub const DROPS_FEATURE: &str = "packets that this host itself drops, and why";
 
+/// [`Member::feature`] of members that show which port was called, of a packet that NAT has changed.
+pub const NAT_FEATURE: &str = "which port was called before DNAT, of a packet that this host drops";
+
 /// [`Member::feature`] of members that show that a connection is reset right after its handshake.
 pub const EARLY_RESETS_FEATURE: &str = "connections that are reset right after the handshake";
 
@@ -191,6 +194,16 @@ members! {
     skb_dev = "sk_buff": "dev", Bytes(8), false, DROPS_FEATURE;
     /// Receiving device; 0: none.
     skb_iif = "sk_buff": "skb_iif", Bytes(4), false, DROPS_FEATURE;
+    /// The connection's entry in conntrack, and how the packet relates to it in the low bits.
+    skb_nfct = "sk_buff": "_nfct", Bytes(8), false, NAT_FEATURE;
+    /// What conntrack knows of a connection: bits.
+    ct_status = "nf_conn": "status", Bytes(8), false, NAT_FEATURE;
+    /// Both directions of a connection; the original one is the first.
+    ct_tuplehash = "nf_conn": "tuplehash", Bytes(8), false, NAT_FEATURE;
+    /// The ends, inside a direction.
+    hash_tuple = "nf_conntrack_tuple_hash": "tuple", Bytes(8), false, NAT_FEATURE;
+    /// The port of the destination, inside the ends; network order.
+    tuple_port = "nf_conntrack_tuple": "dst.u.all", Bytes(2), false, NAT_FEATURE;
     /// A device's number.
     dev_ifindex = "net_device": "ifindex", Bytes(4), false, DROPS_FEATURE;
     /// A device's link address: a pointer to it.
@@ -294,12 +307,14 @@ pub const ALL_REASON_WORDS: usize = OTHER_STATION_REASON + 1;
 
 /// Functions that free without a reason what this host does not deliver. Their drops count whatever the reason; other
 /// functions free so what they have sent.
-pub const REFUSING_FUNCTIONS: [&str; 5] = [
+pub const REFUSING_FUNCTIONS: [&str; 7] = [
     "nf_queue",
     "br_handle_frame_finish",
     "ip_error",
     "dst_discard_out",
     "dst_discard",
+    "neigh_invalidate",
+    "ndisc_error_report",
 ];
 /// Words of their address ranges, start and end of each: a function may have a part that the compiler has split off.
 pub const REFUSING_WORDS: usize = REFUSING_FUNCTIONS.len() * 2 * 2;

@@ -40,7 +40,7 @@ fn listed(bitmap: usize, port: u16) -> bool {
 }
 
 #[inline(always)]
-fn ports_pass(ports: Ports) -> bool {
+pub fn ports_pass(ports: Ports) -> bool {
     let by = setting!(ports);
     // A client whose local port is not chosen yet may still match (`unbound`).
     let unknown = ports.local == 0 && setting!(unbound) != 0;

@@ -67,6 +67,11 @@ fn main() -> ExitCode {
     for family in [SocketFamily::V4, SocketFamily::V6] {
         cases.push(Case::for_family("no-socket", family, own_doing::no_socket));
         cases.push(Case::for_family(
+            "no-socket-after-nat",
+            family,
+            own_doing::no_socket_after_nat,
+        ));
+        cases.push(Case::for_family(
             "other-station",
             family,
             own_doing::other_station,

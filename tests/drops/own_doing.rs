@@ -8,9 +8,14 @@ use std::{
 
 use anyhow::{Result, ensure};
 use synprobe::{filter::Selection, probe::hooks::DROPS};
+use synprobe_ebpf::config::NAT_FEATURE;
 use synprobe_lab::{
     Client, FaultInjector, INTERFACE, Lab, LossPattern, PORT, RawSender, SocketFamily,
-    capture::Capture, net::add_neighbour, packet::flags, syn,
+    capture::Capture,
+    net::add_neighbour,
+    nft::{self, NftRule},
+    packet::flags,
+    syn,
 };
 use synprobe_tests::harness;
 
@@ -78,6 +83,36 @@ pub fn no_socket(family: SocketFamily) -> Result<()> {
         "{} records, {sent} RSTs",
         records.len()
     );
+    Ok(())
+}
+
+/// DNAT changes the port of a SYN that then finds no socket. The record has the port that was called, though connection
+/// tracking forgets the connection at the RST; and a selection of that port alone selects it.
+pub fn no_socket_after_nat(family: SocketFamily) -> Result<()> {
+    let lab = Lab::new(family)?;
+    let (called, to) = (lab.server_addr(PORT + 1), lab.server_addr(PORT));
+    let rules = [NftRule::dnat(called, to)];
+    nft::install(&lab.server, family.wire_is_v6(), &rules)?;
+    // Where conntrack is a module, its structures may not be in the kernel's own BTF.
+    let is_seen = !harness::host()?.missing.contains(&NAT_FEATURE);
+    let here = Selection {
+        netns: Some([lab.server.inode(); 2]),
+        ports: match is_seen {
+            true => called.port().to_string().parse()?,
+            false => to.port().to_string().parse()?,
+        },
+        ..Selection::default()
+    };
+    let mut watch = Watch::with(&lab, here)?;
+    let sender = RawSender::open(&lab.client, family.wire_is_v6())?;
+    sender.syn(stranger(&lab, 0), called, 7)?;
+    let record = watch.until(1)?[0];
+    came_into_server(&lab, &record)?;
+    let is = (watch.reason(&record), segment(&record).destination);
+    ensure!(is == ("NO_SOCKET", to), "{record:?}");
+    let due = is_seen.then_some(called.port());
+    ensure!(record.called_port() == due, "{due:?} is due: {record:?}");
+    ensure!(watch.all()?.len() == 1);
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub struct DropRecord {
     pub young: u32,
     /// As `qlen`. Without a receiving socket: length of the TCP header, bytes; 0: not known.
     pub ack_backlog: u32,
-    /// As `qlen`.
+    /// As `qlen`. Without a receiving socket: see [`DropRecord::called_port`]; 0: not known, or no DNAT.
     pub max_ack_backlog: u32,
     /// Ethernet source address, with `has_mac`.
     pub source_mac: [u8; 6],
@@ -60,6 +60,14 @@ pub struct DropRecord {
 }
 
 impl DropRecord {
+    /// The port that the client called, where DNAT (REDIRECT too) of this namespace changed the destination.
+    pub fn called_port(&self) -> Option<u16> {
+        match self.receiver {
+            0 if self.max_ack_backlog != 0 => u16::try_from(self.max_ack_backlog).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether a SYN met a connection that exists, TIME_WAIT included.
     pub fn met_existing(&self) -> bool {
         state::is_existing(self.receiver)

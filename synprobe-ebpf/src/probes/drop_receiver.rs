@@ -3,7 +3,7 @@
 use synprobe_ebpf::{
     config::{
         MISSING, NO_SOCKET_REASON, OTHER_STATION_REASON, REASON_WORDS, REASONS_ANSWER,
-        REASONS_EXISTING, REASONS_HALF_OPEN, REFUSING_WORDS,
+        REASONS_EXISTING, REASONS_HALF_OPEN, REFUSING_WORDS, ROLE_CLIENT, ROLE_SERVER,
     },
     event::state,
 };
@@ -137,4 +137,17 @@ pub(super) fn netns_of(skb: Kptr, device: Kptr, incoming: bool) -> Result<u32, R
         return netns_of_device(device);
     }
     Ok(0)
+}
+
+/// The role of this host's end, where the packet implies it.
+#[inline(always)]
+pub(super) fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
+    match flags & (SYN | ACK) {
+        _ if to_listener => Some(ROLE_SERVER),
+        SYN if incoming => Some(ROLE_SERVER),
+        SYN => Some(ROLE_CLIENT),
+        both if both == SYN | ACK && incoming => Some(ROLE_CLIENT),
+        both if both == SYN | ACK => Some(ROLE_SERVER),
+        _ => None,
+    }
 }

@@ -28,15 +28,16 @@ use synprobe_ebpf::{
     config::{
         DROPS_PER_SECOND, MISSING, OTHER_DROPS_PER_SECOND, OTHER_STATIONS_PER_SECOND,
         OTHERS_WITHOUT_SOCKET_PER_SECOND, REASONS_INCOMING, REASONS_OUTGOING, REASONS_WANTED,
-        ROLE_CLIENT, ROLE_SERVER,
+        ROLE_CLIENT,
     },
     event::{AF_INET, AF_INET6, DropRecord, Flow, KIND_DROP, state},
     stats::REGULAR,
 };
 
 use super::{
+    before_nat::called_before_nat,
     drop_receiver::{
-        counts, for_receiver, is_no_socket, is_other_station, listed, netns_of, refused_at,
+        counts, for_receiver, is_no_socket, is_other_station, listed, netns_of, refused_at, role,
         sender_in_syn_sent,
     },
     finish,
@@ -44,7 +45,7 @@ use super::{
 };
 use crate::{
     emit::{emit, held_back, tally, within_limit},
-    filter::{either_port_passes, ends_pass, inode_passes, role_passes},
+    filter::{either_port_passes, ends_pass, inode_passes, ports_pass, role_passes},
     kread::{Kptr, Ports, ReadError, fill_addr, fill_flow, mapped, netns, peer_addr, place},
     maps::{
         DROP_SECOND, OF_ITS_PORTS, OF_NO_SOCKET, OF_OTHER_STATIONS, OF_OTHERS, OF_OTHERS_NO_SOCKET,
@@ -152,7 +153,15 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         (None, true) => segment.source(),
         (None, false) => segment.destination(),
     };
-    let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(ports, peer)?;
+    let called = match receiver {
+        None => called_before_nat(skb)?,
+        Some(_) => 0,
+    };
+    let mut asked = ports;
+    if without_socket && called != 0 && !ports_pass(ports) {
+        asked.local = called;
+    }
+    let selected = role.is_none_or(role_passes) && inode_passes(netns) && ends_pass(asked, peer)?;
     if other_station {
         if !within_limit(&DROP_SECOND, OF_OTHER_STATIONS, OTHER_STATIONS_PER_SECOND) {
             return Ok(());
@@ -175,7 +184,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
             held_back(KIND_DROP, |s| &mut s.held_back);
             return Ok(());
         }
-    } else if !wanted || !is_let_through(&segment) {
+    } else if !wanted || !is_let_through(&segment, called) {
         return Ok(());
     }
     emit(|r: &mut DropRecord, header| {
@@ -204,6 +213,7 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
         r.check = u16::from_be(segment.tcp.read(16)?);
         if receiver.is_none() {
             r.ack_backlog = u32::from(segment.header_len);
+            r.max_ack_backlog = u32::from(called);
         }
         if let Some(mac) = segment.source_mac {
             r.source_mac = mac.read(0)?;
@@ -236,11 +246,16 @@ fn try_drop_skb(ctx: &RawTracePointContext, rx_sk: u64) -> Result<(), ReadError>
 }
 
 /// Whether a packet outside the selection gives a record. It may be of a selected handshake: dropped in another
-/// namespace, or with other ends after NAT. The agent knows by its sequence number.
+/// namespace, or with other ends after NAT. The agent knows by its sequence number. `called`: the port before DNAT; 0: none.
 #[inline(always)]
-fn is_let_through(segment: &PacketHeaders) -> bool {
+fn is_let_through(segment: &PacketHeaders, called: u16) -> bool {
     // Where a packet is forwarded, none of its ends is the local one. Addresses would not fit on the stack.
-    let of_its_ports = either_port_passes(segment.ports(true));
+    let mut ports = segment.ports(true);
+    let mut of_its_ports = either_port_passes(ports);
+    if !of_its_ports && called != 0 {
+        ports.local = called;
+        of_its_ports = either_port_passes(ports);
+    }
     let passes = match of_its_ports {
         true => within_limit(&DROP_SECOND, OF_ITS_PORTS, DROPS_PER_SECOND),
         false => within_limit(&DROP_SECOND, OF_OTHERS, OTHER_DROPS_PER_SECOND),
@@ -251,19 +266,6 @@ fn is_let_through(segment: &PacketHeaders) -> bool {
         (false, false) => held_back(KIND_DROP, |s| &mut s.others_held_back),
     }
     passes
-}
-
-/// The role of this host's end, where the packet implies it.
-#[inline(always)]
-fn role(flags: u8, incoming: bool, to_listener: bool) -> Option<u32> {
-    match flags & (SYN | ACK) {
-        _ if to_listener => Some(ROLE_SERVER),
-        SYN if incoming => Some(ROLE_SERVER),
-        SYN => Some(ROLE_CLIENT),
-        both if both == SYN | ACK && incoming => Some(ROLE_CLIENT),
-        both if both == SYN | ACK => Some(ROLE_SERVER),
-        _ => None,
-    }
 }
 
 /// Positions of a TCP segment's headers, and the fields that decide about it. Other fields are read

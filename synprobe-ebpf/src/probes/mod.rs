@@ -1,6 +1,7 @@
 //! One file per hook: an entry point, a fallible body, and one exit that counts errors.
 
 mod accept;
+mod before_nat;
 mod drop_receiver;
 mod drop_skb;
 mod error_report;

@@ -61,6 +61,7 @@ impl Engine {
                 came_by: r.ifindex,
                 syn_seq: packet.syn_seq(r.seq, r.ack),
                 flags: r.flags,
+                called_port: r.called_port(),
                 invalid: None,
                 seqs: vec![r.seq],
             };

@@ -65,6 +65,7 @@ impl Engine {
             local: end(r.flow.local_addr, r.flow.local_port),
             peer: end(r.flow.peer_addr, r.flow.peer_port),
             syn_seq: r.seq,
+            called_port: r.called_port(),
             at_ns: r.header.ts_ns,
         };
         let context = &mut self.judge.context;
@@ -79,7 +80,13 @@ impl Engine {
             local: Some(syn.local),
             peer: Some(syn.peer),
             reason: Some(NO_SOCKET.into()),
-            words: "no listening socket found: answered with RST".into(),
+            words: match syn.called_port {
+                Some(called) => format!(
+                    "no listening socket found: answered with RST; called port {called}, which NAT sends here"
+                )
+                .into(),
+                None => "no listening socket found: answered with RST".into(),
+            },
             remedy: Some(format!("see who listens, and on which address: {who}").into()),
             count: 1,
             at_ns: syn.at_ns,

@@ -183,6 +183,7 @@ pub fn discard(h: &Handshake, packet: Packet, count: u64) -> DroppedPacket {
             Packet::Ack => 0x10,
             Packet::Rst => 0x04,
         },
+        called_port: None,
         invalid: None,
         seqs: vec![0],
     }

@@ -338,11 +338,6 @@ impl Enricher {
                 named(words, remedy)
             }
             None if r.sender != 0 => match self.symbols.name(r.location).as_deref() {
-                // Over IPv6 what waits for its neighbour is freed without a reason.
-                Some("neigh_invalidate") => named(
-                    "the next hop does not answer ARP or neighbour discovery",
-                    "ip neighbour show <peer>; ip route get <peer>; ip -s link",
-                ),
                 // It may have been sent before. The verdicts have the words.
                 place if is_unspecified && !place.is_some_and(is_before_the_device) => {
                     named("", "")

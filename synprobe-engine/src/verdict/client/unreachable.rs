@@ -98,8 +98,7 @@ impl Verdict for Unreachable {
         let drops = context.drops_of_handshake(h);
         let router = drops.into_iter().find(|d| is_of_a_router(d, h));
         finding = finding.maybe_pro(router.map(|drop| context.fact_of_drop(drop, h)));
-        let silent_there = router.filter(|d| d.is_of_neighbour());
-        let ask_router = silent_there.map(|drop| format!("{}; ", context.remedy_of_drop(drop)));
+        let ask_router = router.map(|drop| format!("{}; ", context.remedy_of_drop(drop)));
         let peer = h.connection.peer_addr;
         let redirected = context.redirected_to(&h.connection);
         // NAT translates the source of an ICMP error too (`nf_nat_icmp_reply_translation()`).

@@ -30,11 +30,33 @@ const HOOK: &str = "a netfilter hook, not conntrack, whose counters did not rise
 const HOOK_OR_CONNTRACK: &str = "a netfilter hook: a rule (iptables-legacy, nftables) or connection tracking; \
                                  conntrack's counters were not read around it";
 
+/// Of a packet of this host's own: a rule of the output hook may mark or change it, and `ip_route_me_harder()` then looks
+/// for its route again.
+const OUT_HOOK: &str = "a netfilter hook, not conntrack, whose counters did not rise: a rule of iptables-legacy or of \
+                        nftables, or no route was left once a rule had marked or changed it (fwmark)";
+const OUT_HOOK_OR_CONNTRACK: &str = "a netfilter hook: a rule (iptables-legacy, nftables), no route once a rule had marked or \
+                                     changed it (fwmark), or connection tracking; conntrack's counters were not read \
+                                     around it";
+
 const RAISE_MAX: &str = "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max; sysctl -w \
                          net.netfilter.nf_conntrack_max=<twice>";
 const NAT_RANGE: &str = "conntrack -S; nft list ruleset; iptables-save -t nat; ip6tables-save -t nat # give the SNAT or masquerade rule \
                          fully-random (iptables: --random-fully), and a port range with room";
 const HOOKS: &str = "iptables-save -c; ip6tables-save -c; nft list ruleset; conntrack -S";
+const OUT_HOOKS: &str = "iptables-save -c; ip6tables-save -c; nft list ruleset; conntrack -S; ip rule; ip -6 rule; \
+                         ip route show table all; ip -6 route show table all";
+
+/// The words and the commands of a drop at a hook that nothing tells apart. `is_around`: conntrack's counters were read
+/// around it.
+fn tell_hook(d: &mut DroppedPacket, is_around: bool) {
+    let (words, remedy) = match (d.incoming, is_around) {
+        (true, true) => (HOOK, HOOKS),
+        (true, false) => (HOOK_OR_CONNTRACK, HOOKS),
+        (false, true) => (OUT_HOOK, OUT_HOOKS),
+        (false, false) => (OUT_HOOK_OR_CONNTRACK, OUT_HOOKS),
+    };
+    (d.words, d.remedy) = (words.into(), remedy.into());
+}
 
 /// What rose between two readings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,7 +154,7 @@ impl ConntrackHistories {
             if by_nft {
                 d.words = NFT.into();
             } else {
-                (d.words, d.remedy) = (HOOK_OR_CONNTRACK.into(), HOOKS.into());
+                tell_hook(d, false);
             }
             return;
         };
@@ -160,8 +182,7 @@ impl ConntrackHistories {
             let twice = max.map_or_else(|| "524288".to_owned(), |max| (max * 2).to_string());
             d.remedy = RAISE_MAX.replace("<twice>", &twice).into();
         } else {
-            let words = if is_around { HOOK } else { HOOK_OR_CONNTRACK };
-            (d.words, d.remedy) = (words.into(), HOOKS.into());
+            tell_hook(d, is_around);
         }
     }
 }
@@ -245,6 +266,7 @@ mod tests {
         let h = active(crate::model::Outcome::TimedOut);
         let mut d = DroppedPacket {
             place: Some("nf_hook_slow".into()),
+            incoming: true,
             ..discard(&h, Packet::Syn, 1)
         };
         context.tell_filter_from_conntrack(&mut d);
@@ -289,6 +311,24 @@ mod tests {
         let mut context = Context::default();
         context.note_conntrack(reading(10, 50, 50, true));
         assert_eq!(at_hook(&mut context).words, HOOK_OR_CONNTRACK);
+    }
+
+    /// The kernel looks for its route again once a rule of the output hook has changed it.
+    #[test]
+    fn what_a_host_sends_may_have_lost_its_route_at_the_hook() {
+        let mut context = Context::default();
+        let mut d = DroppedPacket {
+            place: Some("nf_hook_slow".into()),
+            incoming: false,
+            ..discard(&active(crate::model::Outcome::TimedOut), Packet::Syn, 1)
+        };
+        context.tell_filter_from_conntrack(&mut d);
+        assert!(d.words.contains("no route once a rule had marked"));
+        assert!(d.remedy.contains("ip rule"), "{}", d.remedy);
+        context.note_conntrack(reading(10, 0, 0, false));
+        context.note_conntrack(reading(10, 0, 0, true));
+        context.tell_filter_from_conntrack(&mut d);
+        assert_eq!(d.words, OUT_HOOK);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     forwarding::{answers_to, question},
 };
 use crate::{
-    model::{Connection, Forward, Handshake, Hop, Role},
+    model::{Connection, Forward, Handshake, Hop, Role, RouteAnswer},
     verdict::{enter, enter_of},
 };
 
@@ -71,7 +71,15 @@ impl Context {
         let answer = self.forwarding.known(&question(d))?;
         if &*d.reason == "IP_RPFILTER" {
             let came_by = answer.came_by.as_ref()?;
-            let back = answer.back.as_ref()?;
+            let Some(back) = &answer.back else {
+                return has_no_way_back(answer).then(|| {
+                    format!(
+                        "no route leads from {} to {}: loose mode (rp_filter 2) drops it too",
+                        d.to.ip(),
+                        d.from.ip()
+                    )
+                });
+            };
             return (back.interface != *came_by).then(|| {
                 format!(
                     "it came in by {came_by}; an answer from {} to {} leaves by {}",
@@ -137,10 +145,18 @@ impl Context {
                     format!("{run}ip route get {from} from {to} iif {onward}")
                 }
             };
-            return Some(format!(
-                "{get}; {run}ip rule; {run}sysctl -w net.ipv4.conf.{}.rp_filter=2",
-                in_sysctl(came_by)
-            ));
+            let device = in_sysctl(came_by);
+            return Some(match has_no_way_back(answer?) {
+                true => format!(
+                    "{get}; {run}ip rule; where a route to the sender is missing, add one; without one only rp_filter 0 \
+                     of both lets it pass: {run}sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{device}.rp_filter"
+                ),
+                false => {
+                    format!(
+                        "{get}; {run}ip rule; {run}sysctl -w net.ipv4.conf.{device}.rp_filter=2"
+                    )
+                }
+            });
         }
         let forward = forward?;
         if self.refuses_to_forward(d) {
@@ -157,6 +173,13 @@ impl Context {
                 IpAddr::V4(_) => "net.ipv4.ip_forward",
                 IpAddr::V6(_) => "net.ipv6.conf.all.forwarding",
             };
+            if &*d.reason == "IP_INNOROUTES" {
+                return Some(format!(
+                    "see whether this host forwards: {run}sysctl {setting}; where it does not, and is to: {run}sysctl -w \
+                     {setting}=1; where it does, see which route is missing, or of type unreachable or prohibit: {run}ip -6 \
+                     route show table all"
+                ));
+            }
             return Some(format!("{run}sysctl -w {setting}=1"));
         }
         let Some(came_by) = &forward.from_interface else {
@@ -182,6 +205,12 @@ impl Context {
             return Some(format!(
                 "{run}ip neighbour show {hop} dev {device}; {get}{mend}"
             ));
+        }
+        if d.is_of_a_route() {
+            return Some(match to {
+                IpAddr::V4(_) => format!("{get}; {run}ip rule; {run}ip route show table all"),
+                IpAddr::V6(_) => format!("{get}; {run}ip -6 rule; {run}ip -6 route show table all"),
+            });
         }
         (&*d.reason == "IP_INNOROUTES" || &*d.reason == "IP_OUTNOROUTES").then(|| get + &mend)
     }
@@ -234,6 +263,12 @@ impl Context {
             c.local_addr
         )
     }
+}
+
+/// Whether the way of a packet is known, and no route leads back to its sender.
+fn has_no_way_back(answer: &RouteAnswer) -> bool {
+    let is_known = answer.is_local == Some(true) || answer.onward.is_some();
+    is_known && answer.back.is_none()
 }
 
 /// What NAT has made of a connection's ends in a dropped packet of it: `after DNAT to 10.0.1.50:8080`.
@@ -455,6 +490,31 @@ mod tests {
             context.remedy_of_drop(&d),
             "ip route get 10.0.1.50; ip neighbour"
         );
+    }
+
+    #[test]
+    fn a_neighbour_is_looked_for_on_the_way_out_where_nothing_is_known_of_the_way() {
+        let d = DroppedPacket {
+            remedy: "ip neighbour show <peer>".into(),
+            device: Some("eth0".into()),
+            ..forwarded(&active(Outcome::Abandoned), "NEIGH_FAILED")
+        };
+        assert_eq!(
+            Context::default().remedy_of_drop(&d),
+            format!("in netns:[{ROUTER}]: ip neighbour show 10.0.1.50")
+        );
+    }
+
+    #[test]
+    fn a_route_that_leads_nowhere_is_asked_for_by_the_way_that_the_packet_came() {
+        let d = DroppedPacket {
+            place: Some("ip_error".into()),
+            ..forwarded(&active(Outcome::Abandoned), "NOT_SPECIFIED")
+        };
+        let remedy = answered(&d).remedy_of_drop(&d);
+        let wanted = "ip netns exec node ip route get 10.0.1.50 from 10.0.0.1 iif eth0; ip netns exec node ip rule; \
+                      ip netns exec node ip route show table all";
+        assert_eq!(remedy, wanted);
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub struct DroppedPacket {
     pub syn_seq: Option<u32>,
     /// The TCP flags of the first.
     pub flags: u8,
+    /// The port that the client called, where DNAT of this namespace changed it.
+    pub called_port: Option<u16>,
     /// Whether conntrack counted an INVALID packet around it; `None`: not known.
     pub invalid: Option<bool>,
     /// Their sequence numbers: each half-open of one connect has another. The last [`SEQS`].
@@ -160,7 +162,16 @@ impl DroppedPacket {
     /// Whether the next hop did not answer ARP or neighbour discovery. Over IPv6 the kernel gives what waits for it no
     /// reason (`neigh_invalidate()`).
     pub fn is_of_neighbour(&self) -> bool {
-        self.reason.starts_with("NEIGH_") || self.place.as_deref() == Some("neigh_invalidate")
+        let at = self.place.as_deref();
+        self.reason.starts_with("NEIGH_")
+            || matches!(at, Some("neigh_invalidate" | "ndisc_error_report"))
+    }
+
+    /// Whether a route or a routing rule of a type that leads nowhere discarded it.
+    pub fn is_of_a_route(&self) -> bool {
+        let at = self.place.as_deref();
+        self.reason == "NOT_SPECIFIED"
+            && matches!(at, Some("ip_error" | "dst_discard" | "dst_discard_out"))
     }
 
     /// Whether it may be a copy that a switch sent back, and that a bridge discards, or one of a frame for another
@@ -218,7 +229,8 @@ impl DroppedPacket {
 
     /// The remedy, with this packet's addresses.
     pub fn remedy(&self) -> String {
-        let (local, peer) = if self.incoming {
+        // What waits for a neighbour is on its way out, also where this host forwards it.
+        let (local, peer) = if self.incoming && !self.is_of_neighbour() {
             (self.to.ip(), self.from.ip())
         } else {
             (self.from.ip(), self.to.ip())

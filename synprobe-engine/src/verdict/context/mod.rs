@@ -319,27 +319,18 @@ impl Context {
     /// Incoming SYNs of the selection that this host dropped.
     pub fn dropped_syns(&self) -> impl Iterator<Item = &DroppedPacket> {
         self.drops.iter().filter(|d| {
-            let (local, peer) = (d.to.port(), d.from.port());
             d.packet == Packet::Syn
                 && d.incoming
                 && !d.may_be_a_copy()
                 && self.selection.wants(Role::Server)
-                && self
-                    .selection
-                    .matches(Some(local), Some(peer), d.from.ip(), d.netns)
+                && self.selection.selects_dropped(d)
         })
     }
 
     /// Packets of handshakes of the selection that this host dropped.
     pub fn dropped_packets(&self) -> impl Iterator<Item = &DroppedPacket> {
-        self.drops.iter().filter(|d| {
-            let (local, peer) = match d.incoming {
-                true => (d.to, d.from),
-                false => (d.from, d.to),
-            };
-            self.selection
-                .matches(Some(local.port()), Some(peer.port()), peer.ip(), d.netns)
-        })
+        let all = self.drops.iter();
+        all.filter(|d| self.selection.selects_dropped(d))
     }
 
     /// How many SYNs of an active open this host dropped, anywhere: no listener saw them.

@@ -34,6 +34,8 @@ pub struct SynWithoutSocket {
     pub peer: SocketAddr,
     /// The client's initial sequence number.
     pub syn_seq: u32,
+    /// The port that was called, where DNAT or REDIRECT of this namespace changed it.
+    pub called_port: Option<u16>,
     /// When, CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
 }
@@ -48,6 +50,8 @@ pub struct NoSocketSum {
     pub count: u64,
     /// Who sent them.
     pub(in crate::verdict) peers: PeerCounts,
+    /// A port that was called before NAT, and how many called it.
+    pub called: Option<(u16, u64)>,
     /// Their senders and sequence numbers; the first of them.
     pub seqs: Vec<(SocketAddr, u32)>,
     /// The last of them, CLOCK_MONOTONIC nanoseconds.
@@ -61,6 +65,7 @@ impl NoSocketSum {
             local: syn.local,
             count: 0,
             peers: PeerCounts::default(),
+            called: syn.called_port.map(|port| (port, 0)),
             seqs: Vec::new(),
             last_ns: 0,
         }
@@ -118,6 +123,11 @@ impl Context {
                 }
             }
             sum.count += 1;
+            match (&mut sum.called, syn.called_port) {
+                (Some((port, count)), Some(called)) if *port == called => *count += 1,
+                (none @ None, Some(called)) => *none = Some((called, 1)),
+                _ => (),
+            }
             sum.peers.add(syn.peer.ip(), 1, PEERS);
             sum.last_ns = sum.last_ns.max(syn.at_ns);
             if sum.seqs.len() < SYNS_OF_END {
@@ -137,13 +147,13 @@ impl Context {
         (h.connection.role == Role::Client && syn.at_ns >= h.facts.since_ns()).then_some(syn)
     }
 
-    /// Whether somebody misses a listener there: the user asks for the port, a listener has the port at another
-    /// address or was closed, or a client comes back. Scans call other ports once or twice.
+    /// Whether somebody misses a listener there: the user asks for the port, a rule of NAT sends SYNs there, a listener has
+    /// the port at another address or was closed, or a client comes back. Scans call other ports once or twice.
     pub fn listener_is_missed(&self, netns: u32, local: SocketAddr) -> bool {
         let port = local.port();
         let comes_back = || {
             let sum = self.no_socket.ends.get(&(netns, local));
-            sum.is_some_and(|sum| sum.peers.highest() >= COMES_BACK)
+            sum.is_some_and(|sum| sum.called.is_some() || sum.peers.highest() >= COMES_BACK)
         };
         self.selection.names_port(port)
             || self.listeners_of_port(netns, port).next().is_some()

@@ -17,6 +17,18 @@ pub enum DropIsOf {
 }
 
 impl DroppedPacket {
+    /// What NAT of this namespace has made of the port that the client called.
+    pub fn called_before_nat(&self) -> Option<String> {
+        let server = match self.packet {
+            Packet::SynAck => self.from,
+            _ => self.to,
+        };
+        let called = self.called_port?;
+        Some(format!(
+            "the client called port {called}: a rule of NAT (DNAT, REDIRECT) of this namespace makes that {server}"
+        ))
+    }
+
     /// See [`DropIsOf`].
     pub fn is_of(&self, h: &Handshake) -> DropIsOf {
         if self.netns == h.connection.netns {

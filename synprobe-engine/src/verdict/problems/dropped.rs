@@ -54,6 +54,7 @@ pub(super) fn refused_at_the_door(explained: &ExplainedClients, context: &Contex
                 )),
                 pro(format!("they made no half-open: {}", first.stage().words())),
             ];
+            evidence.extend(first.called_before_nat().map(pro));
             let conntrack = context.conntrack_fact(first);
             let rules = rules_of(&drops, context).into_iter();
             evidence.extend(rules.chain(conntrack).map(pro));
@@ -294,6 +295,7 @@ fn dropped_by_router(
             forward.to_addr
         )),
     ];
+    evidence.extend(first.called_before_nat().map(pro));
     evidence.extend(rules_of(drops, context).into_iter().map(pro));
     evidence.extend(context.route_of_drop(first).map(pro));
     let is_syn = first.packet == Packet::Syn;

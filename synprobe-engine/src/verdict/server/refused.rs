@@ -88,6 +88,13 @@ fn evidence(sum: &NoSocketSum, count: u64, context: &Context) -> Vec<Evidence> {
         "{syns} for {} found no listening socket (NO_SOCKET): the kernel answers such a SYN with a RST",
         sum.local
     ))];
+    facts.extend(sum.called.map(|(port, of_them)| {
+        pro(format!(
+            "{} of them called port {port}: a rule of NAT (DNAT, REDIRECT) of this namespace sends them to {}",
+            of_them.min(count),
+            sum.local
+        ))
+    }));
     let rsts = context.moved(sum.netns, |c| c.out_rsts);
     facts.extend(rsts.filter(|n| *n >= count).map(|n| {
         pro(format!(
@@ -95,14 +102,12 @@ fn evidence(sum: &NoSocketSum, count: u64, context: &Context) -> Vec<Evidence> {
             context.during()
         ))
     }));
-    let listeners = context.listeners_of_port(sum.netns, sum.local.port());
+    let mut listeners = context
+        .listeners_of_port(sum.netns, sum.local.port())
+        .peekable();
+    let no_listener = listeners.peek().is_none();
     facts.extend(listeners.take(DESCRIBED).map(|l| about(l, sum)));
-    if facts.len() <= 2
-        && context
-            .listeners_of_port(sum.netns, sum.local.port())
-            .next()
-            .is_none()
-    {
+    if no_listener {
         facts.push(pro(format!(
             "no listener of the port was seen in its namespace {}",
             context.during()
@@ -155,6 +160,7 @@ mod tests {
             local: "10.0.0.1:8080".parse().unwrap(),
             peer: peer.parse().unwrap(),
             syn_seq: seq,
+            called_port: None,
             at_ns: T0,
         }
     }
@@ -206,6 +212,24 @@ mod tests {
         assert!(of(&context).is_empty());
         context.note_syn_without_socket(syn("10.0.0.9:4000", 1), true);
         assert_eq!(of(&context).len(), 1);
+    }
+
+    #[test]
+    fn a_port_to_which_nat_sends_is_missed_at_once_and_has_both() {
+        let mut context = Context::default();
+        for (seq, called_port) in [(1, Some(80)), (2, None)] {
+            let one = SynWithoutSocket {
+                called_port,
+                ..syn("10.0.0.9:4000", seq)
+            };
+            context.note_syn_without_socket(one, true);
+        }
+        let found = of(&context);
+        assert_eq!((found.len(), found[0].handshakes), (1, 2));
+        assert_eq!(
+            found[0].evidence[1].fact,
+            "1 of them called port 80: a rule of NAT (DNAT, REDIRECT) of this namespace sends them to 10.0.0.1:8080"
+        );
     }
 
     #[test]

@@ -141,9 +141,13 @@ pub fn refusal(function: &str) -> Option<(&'static str, &'static str)> {
         )),
         // Over IPv4 `ip_error()`, over IPv6 the others. Of an outgoing SYN the reason is another: `enrich.rs`.
         "ip_error" | "dst_discard" | "dst_discard_out" => Some((
-            "a route or rule of type blackhole or prohibit discards it",
-            "ip route get <local> from <peer>; ip rule; ip route show table all type blackhole; ip -6 route show \
-             table all type blackhole",
+            "a route or rule of type blackhole, prohibit or unreachable discards it",
+            "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all",
+        )),
+        // Over IPv6 what waits for its neighbour is freed without a reason.
+        "neigh_invalidate" | "ndisc_error_report" => Some((
+            "the next hop does not answer ARP or neighbour discovery",
+            "ip neighbour show <peer>; ip route get <peer>; ip -s link",
         )),
         _ => None,
     }

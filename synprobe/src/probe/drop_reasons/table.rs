@@ -152,7 +152,7 @@ pub(super) static OWN_DOING: &[Meaning] = &[
     ),
     reason(
         "XFRM_POLICY",
-        "an IPsec policy: it must be encrypted, and is not",
+        "an IPsec policy refuses it: it must be encrypted, and is not, or the policy blocks it",
         look::IPSEC,
     ),
     Meaning {

@@ -127,9 +127,15 @@ impl Context {
         };
         let name = name_of(one, s.rules);
         if !one.is_understood(s.rules) {
-            let text = format!(
-                "of the rules that drop, this one can have done it: {name} (not fully understood){late}"
-            );
+            let text = match is_tproxy(&name) {
+                true => format!(
+                    "of the rules that drop, this one can have done it: {name}; TPROXY drops what no transparent \
+                     socket (IP_TRANSPARENT) takes at its port{late}"
+                ),
+                false => format!(
+                    "of the rules that drop, this one can have done it: {name} (not fully understood){late}"
+                ),
+            };
             return (text, false);
         }
         if is_late {
@@ -259,8 +265,18 @@ impl Suspects<'_> {
             .map(|at| at.chain_of(self.rules)?.show.as_deref())
             .collect::<Option<_>>()?;
         all.dedup();
+        if let [one] = self.left[..]
+            && is_tproxy(&name_of(one, self.rules))
+        {
+            all.push("iptables-save -c -t mangle; ip6tables-save -c -t mangle; ss -ltnp");
+        }
         (!all.is_empty()).then(|| all.join("; "))
     }
+}
+
+/// Whether a rule hands connections to a proxy's socket (iptables' TPROXY). That of nftables does not drop.
+fn is_tproxy(name: &str) -> bool {
+    name.split([' ', ':']).any(|word| word == "TPROXY")
 }
 
 /// `table inet filter chain input handle 7: tcp dport 8080 drop`
