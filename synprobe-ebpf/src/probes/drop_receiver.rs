@@ -10,7 +10,7 @@ use synprobe_ebpf::{
 
 use super::{
     IPPROTO_TCP,
-    drop_skb::{ACK, RST, SYN},
+    tcp_flags::{ACK, RST, SYN},
 };
 use crate::{
     kread::{Kptr, ReadError, netns, netns_of_device, place},

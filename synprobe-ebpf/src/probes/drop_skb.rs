@@ -42,6 +42,7 @@ use super::{
     },
     finish,
     set_state::first_of,
+    tcp_flags::{ACK, FIN, RST, SYN},
 };
 use crate::{
     emit::{emit, held_back, tally, within_limit},
@@ -57,10 +58,6 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_LEN: u16 = 14;
 const TCP: u8 = 6;
-const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
-pub(super) const RST: u8 = 4;
-pub(super) const ACK: u8 = 16;
 /// A header outside the linear part, which cannot be read.
 const NOT_LINEAR: ReadError = -14;
 

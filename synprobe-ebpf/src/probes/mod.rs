@@ -12,6 +12,7 @@ mod request_timer;
 mod retransmit_skb;
 mod retransmit_synack;
 mod set_state;
+mod tcp_flags;
 
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;

@@ -11,7 +11,7 @@ use synprobe_ebpf::{
     event::{KIND_RETRANSMIT, RetransmitRecord, SYN_HAD_ECN, SYN_HAD_FAST_OPEN, state},
 };
 
-use super::{drop_skb::SYN, finish};
+use super::{finish, tcp_flags::SYN};
 use crate::{
     emit::emit,
     filter::{flow_passes, role_passes},

@@ -440,6 +440,7 @@ mod tests {
                 local: "10.0.0.1:8081".parse().unwrap(),
                 peer: "10.0.0.9:40001".parse().unwrap(),
                 syn_seq: n as u32,
+                called_port: None,
                 at_ns: T0,
             };
             context.note_syn_without_socket(syn, true);
