@@ -17,6 +17,7 @@ CREATE TABLE lines (
     syn_seq Nullable(Int64) CODEC(ZSTD), syn_ack_seq Nullable(Int64) CODEC(ZSTD),
     community_id Nullable(String) CODEC(ZSTD),
     kind LowCardinality(Nullable(String)), trigger LowCardinality(Nullable(String)), failed Nullable(Bool),
+    old LowCardinality(Nullable(String)), new LowCardinality(Nullable(String)),
     events Nullable(Int64), reason LowCardinality(Nullable(String)), what LowCardinality(Nullable(String)),
     count Nullable(Int64), since Nullable(String), handshakes Nullable(Int64),
     host Nullable(String), version LowCardinality(Nullable(String)), filters Nullable(String),
@@ -43,6 +44,8 @@ SELECT * REPLACE (toString(node) AS node,
     CAST(confidence AS Nullable(String)) AS confidence,
     CAST(kind AS Nullable(String)) AS kind,
     CAST(trigger AS Nullable(String)) AS trigger,
+    CAST(old AS Nullable(String)) AS old,
+    CAST(new AS Nullable(String)) AS new,
     CAST(reason AS Nullable(String)) AS reason,
     CAST(what AS Nullable(String)) AS what,
     CAST(handshake_lines AS Nullable(String)) AS handshake_lines),
@@ -76,6 +79,10 @@ CREATE VIEW repeats AS
 SELECT node, id, at_us, CASE WHEN trigger = 'peer' THEN 1 ELSE 0 END AS by_peer,
     CASE WHEN failed THEN 1 ELSE 0 END AS failed
 FROM timed WHERE type = 'retransmit' AND kind IN ('syn', 'synack');
+
+-- Active opens that met the SYN of the host that they called (simultaneous open).
+CREATE VIEW crossings AS
+SELECT node, id, at_us FROM timed WHERE type = 'state' AND old = 'SYN_SENT' AND new = 'SYN_RECV';
 
 -- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host. A run is
 -- longer than the period: its `start` and `end` count wherever they are.

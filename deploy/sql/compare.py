@@ -11,7 +11,8 @@ import sys
 
 from engines import ClickHouse, DuckDb
 
-FIELDS = ("pair_key", "client_id", "server_ids", "lost_toward_server", "lost_toward_client", "verdict", "confidence")
+FIELDS = ("pair_key", "client_id", "server_ids", "lost_toward_server", "lost_toward_client", "verdict", "confidence",
+          "simultaneous")
 
 
 def by_join(synprobe, client, server):
@@ -26,7 +27,7 @@ def by_join(synprobe, client, server):
         lost = line["lost"]
         pairs.append((
             (line["key"], line["client"] and line["client"]["id"], ids(str(s["id"]) for s in line["server"]),
-             lost["toward_server"], lost["toward_client"], line["verdict"], line["confidence"]),
+             lost["toward_server"], lost["toward_client"], line["verdict"], line["confidence"], int(line["simultaneous"])),
             (line["clock_offset_us"], line["clock_error_us"]),
         ))
     return pairs, swapped
@@ -42,7 +43,7 @@ def by_view(engine, swapped):
            f"WHERE coalesce(client_node, '{client}') = '{client}' AND coalesce(server_node, '{server}') = '{server}'")
     pairs = []
     for row in engine.rows(sql):
-        row = [int(v) if f.startswith(("client_id", "lost")) and v is not None else v
+        row = [int(v) if f.startswith(("client_id", "lost", "simultaneous")) and v is not None else v
                for f, v in zip(FIELDS, row)] + [None if v is None else int(v) for v in row[len(FIELDS):]]
         row[2] = row[2] and ids(row[2].split(","))
         pairs.append((tuple(row[:len(FIELDS)]), tuple(row[len(FIELDS):])))

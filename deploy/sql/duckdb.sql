@@ -7,7 +7,7 @@ CREATE TABLE lines (
     outcome VARCHAR, open_reason VARCHAR, dwell_us BIGINT, dwell_error_us BIGINT,
     retransmits BIGINT, retransmits_by_peer BIGINT, error VARCHAR, verdict VARCHAR, confidence VARCHAR,
     evidence VARCHAR, syn_seq BIGINT, syn_ack_seq BIGINT, community_id VARCHAR,
-    kind VARCHAR, "trigger" VARCHAR, failed BOOLEAN,
+    kind VARCHAR, "trigger" VARCHAR, failed BOOLEAN, old VARCHAR, new VARCHAR,
     events BIGINT, reason VARCHAR, what VARCHAR, "count" BIGINT, since VARCHAR, handshakes BIGINT,
     host VARCHAR, version VARCHAR, filters VARCHAR, handshake_lines VARCHAR, listen_drops BIGINT, syn_cookies BIGINT
 );
@@ -44,6 +44,10 @@ CREATE VIEW repeats AS
 SELECT node, id, at_us, CASE WHEN "trigger" = 'peer' THEN 1 ELSE 0 END AS by_peer,
     CASE WHEN failed THEN 1 ELSE 0 END AS failed
 FROM timed WHERE type = 'retransmit' AND kind IN ('syn', 'synack');
+
+-- Active opens that met the SYN of the host that they called (simultaneous open).
+CREATE VIEW crossings AS
+SELECT node, id, at_us FROM timed WHERE type = 'state' AND old = 'SYN_SENT' AND new = 'SYN_RECV';
 
 -- Each run with its beginning and how far its lines go. Up to the beginning of the next one on that host. A run is
 -- longer than the period: its `start` and `end` count wherever they are.

@@ -108,6 +108,98 @@ joined AS MATERIALIZED (
     WHERE f.place = 1
 ),
 
+-- Two active opens that are one connection (simultaneous open): at least one of them met the other's SYN.
+met AS MATERIALIZED (
+    SELECT c.node AS m_node, c.id AS m_id, c.at_us AS m_at, c.local_addr AS m_addr, c.local_port AS m_port,
+        c.peer_addr AS m_peer_addr, c.peer_port AS m_peer_port, c.syn_seq AS m_syn_seq, c.syn_ack_seq AS m_answer
+    FROM clients c JOIN crossings x ON x.node = c.node AND x.id = c.id
+    WHERE x.at_us >= c.earliest_us - 1000 AND x.at_us <= c.at_us + 1000
+        AND (c.local_addr <> c.peer_addr OR c.local_port <> c.peer_port)
+),
+mirrored AS (
+    SELECT m.m_node AS m_node, m.m_id AS m_id, m.m_at AS m_at, o.node AS o_node, o.id AS o_id, o.at_us AS o_at
+    FROM clients o JOIN met m ON o.syn_ack_seq = m.m_syn_seq WHERE o.node <> m.m_node
+    UNION ALL
+    SELECT m.m_node, m.m_id, m.m_at, o.node, o.id, o.at_us
+    FROM clients o JOIN met m ON o.syn_seq = m.m_answer WHERE o.node <> m.m_node
+    UNION ALL
+    SELECT m.m_node, m.m_id, m.m_at, o.node, o.id, o.at_us
+    FROM clients o JOIN met m ON o.local_addr = m.m_peer_addr AND o.local_port = m.m_peer_port
+        AND o.peer_addr = m.m_addr AND o.peer_port = m.m_port
+    WHERE o.node <> m.m_node
+),
+-- The host that calls the other one otherwise counts as the client; else the one whose name comes first.
+turned AS (
+    SELECT m.*, CASE WHEN r.client IS NOT NULL AND q.client IS NULL THEN 1
+        WHEN r.client IS NULL AND q.client IS NOT NULL OR m.o_node < m.m_node THEN 0 ELSE 1 END AS m_calls
+    FROM mirrored m
+    LEFT JOIN rough r ON r.client = m.m_node AND r.server = m.o_node
+    LEFT JOIN rough q ON q.client = m.o_node AND q.server = m.m_node
+),
+two_opens AS (
+    SELECT DISTINCT
+        CASE WHEN m_calls = 1 THEN m_node ELSE o_node END AS a_node,
+        CASE WHEN m_calls = 1 THEN m_id ELSE o_id END AS a_id,
+        CASE WHEN m_calls = 1 THEN m_at ELSE o_at END AS a_at,
+        CASE WHEN m_calls = 1 THEN o_node ELSE m_node END AS b_node,
+        CASE WHEN m_calls = 1 THEN o_id ELSE m_id END AS b_id,
+        CASE WHEN m_calls = 1 THEN o_at ELSE m_at END AS b_at
+    FROM turned
+),
+two_ends AS (
+    SELECT t.a_node AS a_node, t.a_id AS a_id, t.a_at AS a_at, t.b_node AS b_node, t.b_id AS b_id, t.b_at AS b_at,
+        a.earliest_us AS a_earliest, a.local_addr AS a_addr, a.local_port AS a_port, a.outcome AS a_outcome,
+        a.verdict AS a_verdict, a.confidence AS a_confidence, a.clean AS a_clean,
+        b.earliest_us AS b_earliest, b.local_addr AS b_addr, b.local_port AS b_port, b.outcome AS b_outcome,
+        b.verdict AS b_verdict, b.confidence AS b_confidence, b.clean AS b_clean,
+        coalesce(CASE WHEN a.syn_seq = b.syn_ack_seq THEN 1 WHEN a.syn_seq <> b.syn_ack_seq THEN -9 END, 0)
+            + coalesce(CASE WHEN a.syn_ack_seq = b.syn_seq THEN 1 WHEN a.syn_ack_seq <> b.syn_seq THEN -9 END, 0)
+            AS numbers,
+        CASE WHEN a.local_addr = b.peer_addr AND a.local_port = b.peer_port AND a.peer_addr = b.local_addr
+            AND a.peer_port = b.local_port THEN 1 ELSE 0 END AS same_ends
+    FROM two_opens t
+    JOIN clients a ON a.node = t.a_node AND a.id = t.a_id AND a.at_us = t.a_at
+    JOIN clients b ON b.node = t.b_node AND b.id = t.b_id AND b.at_us = t.b_at
+),
+two_before AS (
+    SELECT m.*, k.sample_offset_us AS offset_before,
+        k.sample_error_us + (m.a_at - k.sample_us) * 0.0005 AS error_before
+    FROM two_ends m ASOF LEFT JOIN clocks k
+        ON m.a_node = k.client AND m.b_node = k.server AND m.a_at >= k.sample_us
+),
+two_clock AS (
+    SELECT m.*, k.sample_offset_us AS offset_after,
+        k.sample_error_us + (k.sample_us - m.a_at) * 0.0005 AS error_after
+    FROM two_before m ASOF LEFT JOIN clocks k
+        ON m.a_node = k.client AND m.b_node = k.server AND m.a_at <= k.sample_us
+),
+two_placed AS (
+    SELECT m.*, k.rough_us AS rough_us,
+        CASE WHEN m.error_before <= coalesce(m.error_after, m.error_before) THEN m.offset_before ELSE m.offset_after END
+            AS clock_us,
+        least(m.error_before, m.error_after) AS clock_error
+    FROM two_clock m LEFT JOIN rough k ON k.client = m.a_node AND k.server = m.b_node
+),
+two_fitting AS (
+    SELECT m.*,
+        row_number() OVER (PARTITION BY a_node, a_id, a_at ORDER BY numbers DESC, same_ends DESC, b_at) AS a_place,
+        row_number() OVER (PARTITION BY b_node, b_id, b_at ORDER BY numbers DESC, same_ends DESC, a_at) AS b_place
+    FROM two_placed m
+    WHERE m.numbers >= 0 AND CASE WHEN coalesce(m.clock_us, m.rough_us) IS NULL THEN m.numbers + m.same_ends >= 2
+        ELSE m.b_earliest - coalesce(m.clock_us, m.rough_us) <= m.a_at + coalesce(5000000 + m.clock_error, 20000000)
+            AND m.b_at - coalesce(m.clock_us, m.rough_us) >= m.a_earliest - coalesce(5000000 + m.clock_error, 20000000)
+        END
+),
+crossed AS MATERIALIZED (
+    SELECT f.*, CASE WHEN p.m_node IS NOT NULL AND q.m_node IS NOT NULL THEN 1 ELSE 0 END AS both_met
+    FROM two_fitting f
+    LEFT JOIN met p ON p.m_node = f.a_node AND p.m_id = f.a_id AND p.m_at = f.a_at
+    LEFT JOIN met q ON q.m_node = f.b_node AND q.m_id = f.b_id AND q.m_at = f.b_at
+    LEFT JOIN (SELECT DISTINCT c_node, c_id, c_at FROM joined) j
+        ON j.c_node = f.a_node AND j.c_id = f.a_id AND j.c_at = f.a_at
+    WHERE f.a_place = 1 AND f.b_place = 1 AND j.c_node IS NULL
+),
+
 -- SYNs of the clients that were repeated: when, how many, and how close.
 unjoined AS MATERIALIZED (
     SELECT c.node AS c_node, c.id AS c_id, c.at_us AS c_at, c.began_us AS c_began, c.earliest_us AS c_earliest,
@@ -115,7 +207,11 @@ unjoined AS MATERIALIZED (
         c.confidence AS c_confidence, c.outcome AS c_outcome, c.local_addr AS c_local_addr,
         c.local_port AS c_local_port, c.peer_addr AS c_peer_addr, c.peer_port AS c_peer_port, c.clean AS c_clean,
         c.syn_seq AS c_syn_seq
-    FROM clients c LEFT JOIN (SELECT DISTINCT c_node, c_id, c_at FROM joined) j
+    FROM clients c LEFT JOIN (
+        SELECT DISTINCT c_node, c_id, c_at FROM joined
+        UNION ALL SELECT a_node, a_id, a_at FROM crossed
+        UNION ALL SELECT b_node, b_id, b_at FROM crossed
+    ) j
         ON c.node = j.c_node AND c.id = j.c_id AND c.at_us = j.c_at
     WHERE j.c_node IS NULL
 ),
@@ -305,6 +401,7 @@ together AS (
                 THEN 'the client ended before an answer was due; ' ELSE '' END,
             CASE WHEN g.s_broken > 0 OR coalesce(g.c_open IN ('evicted', 'end_not_seen'), false)
                 THEN 'the end of it was not seen; ' ELSE '' END,
+            CASE WHEN x.m_node IS NOT NULL THEN 'a SYN in the server''s name came too; ' ELSE '' END,
             CASE WHEN g.hosts > 1 THEN 'several hosts got its SYNs; ' ELSE '' END) AS unclear,
         least(g.s_earliest, g.c_earliest + coalesce(g.near_us, 0)) AS s_from,
         greatest(g.s_last, coalesce(g.near_us, 0) + CASE WHEN g.c_established = 1 THEN g.c_at
@@ -314,6 +411,7 @@ together AS (
     FROM segments g
     LEFT JOIN answered a ON a.c_node = g.c_node AND a.c_id = g.c_id AND a.c_at = g.c_at AND a.s_node = g.s_node
     LEFT JOIN outlived o ON o.c_node = g.c_node AND o.c_id = g.c_id AND o.c_at = g.c_at AND o.s_node = g.s_node
+    LEFT JOIN met x ON x.m_node = g.c_node AND x.m_id = g.c_id AND x.m_at = g.c_at
     UNION ALL
     SELECT m.c_node, m.c_id, m.c_at, m.s_node, 0, CASE WHEN m.c_syn_seq IS NULL THEN '4-tuple' ELSE 'syn_seq' END,
         NULL, m.c_local_addr, m.c_local_port, m.c_peer_addr, m.c_peer_port, NULL, NULL, m.c_local_addr, m.c_local_addr,
@@ -324,6 +422,8 @@ together AS (
         concat(
             CASE WHEN coalesce(m.error_before, m.error_after) IS NULL
                 THEN 'no handshake that both hosts have shows the offset of the clocks; ' ELSE '' END,
+            CASE WHEN x.m_node IS NOT NULL OR k.m_node IS NOT NULL
+                THEN 'the host that was called had called too (simultaneous open); ' ELSE '' END,
             CASE WHEN t.c_node IS NOT NULL THEN 'the address is translated on its way; '
                 WHEN m.servers <> 1 OR m.is_here = 1 THEN 'nothing shows that the address is one server''s; '
                 ELSE '' END,
@@ -339,6 +439,9 @@ together AS (
     LEFT JOIN syns y ON y.of_node = m.c_node AND y.of_id = m.c_id AND y.of_at = m.c_at
     LEFT JOIN translated t ON t.c_node = m.c_node AND t.c_peer_addr = m.c_peer_addr AND t.c_peer_port = m.c_peer_port
     LEFT JOIN shared h ON h.c_node = m.c_node AND h.c_peer_addr = m.c_peer_addr AND h.c_peer_port = m.c_peer_port
+    LEFT JOIN met x ON x.m_node = m.c_node AND x.m_id = m.c_id AND x.m_at = m.c_at
+    LEFT JOIN (SELECT DISTINCT m_node, m_addr, m_port FROM met) k
+        ON k.m_node = m.s_node AND k.m_addr = m.c_peer_addr AND k.m_port = m.c_peer_port
 ),
 watched AS (
     SELECT t.*, r.since_us AS c_since, r.until_us AS c_until
@@ -451,13 +554,31 @@ SELECT c_at AS at_us, c_node AS client_node, s_node AS server_node, pair_key, c_
         WHEN 'insufficient' THEN 'insufficient'
         ELSE CASE WHEN both_ends = 1 AND refused_syns = 0 AND all_placed = 1 AND NOT (c_established = 1 AND not_taken > 0)
             THEN 'certain' ELSE 'likely' END END AS confidence,
-    reasons
+    reasons, 0 AS simultaneous
 FROM judged
+UNION ALL
+-- Both called: nothing is counted, and no direction named.
+SELECT a_at, a_node, b_node, CASE WHEN numbers > 0 THEN 'syn_seq' ELSE '4-tuple' END, a_id, CAST(b_id AS VARCHAR),
+    a_addr, a_port, b_addr, b_port, a_outcome, NULL, NULL, NULL, NULL, NULL, clock_us, ceil(clock_error),
+    CASE found WHEN 'client' THEN a_verdict WHEN 'server' THEN b_verdict WHEN 'insufficient' THEN found END,
+    CASE found WHEN 'client' THEN a_confidence WHEN 'server' THEN b_confidence WHEN 'insufficient' THEN found
+        ELSE 'likely' END,
+    'both hosts called at once (simultaneous open); ', 1
+FROM (
+    SELECT x.*,
+        CASE WHEN a_outcome = 'refused' AND a_verdict IS NOT NULL OR a_confidence <> 'insufficient'
+                AND a_verdict IN ('dropped-here', 'not-sent', 'ports-exhausted', 'no-route-back') THEN 'client'
+            WHEN b_outcome = 'refused' AND b_verdict IS NOT NULL OR b_confidence <> 'insufficient'
+                AND b_verdict IN ('dropped-here', 'not-sent', 'ports-exhausted', 'no-route-back') THEN 'server'
+            WHEN a_clean = 1 AND b_clean = 1 AND both_met = 1 THEN 'clean'
+            ELSE 'insufficient' END AS found
+    FROM crossed x
+) y
 UNION ALL
 -- Half-opens in trouble that no client's host has: one end alone proves no direction.
 SELECT s.at_us, NULL, s.node, CASE WHEN s.syn_seq IS NULL THEN '4-tuple' ELSE 'syn_seq' END, NULL,
     CAST(s.id AS VARCHAR), s.peer_addr, s.peer_port, s.local_addr, s.local_port, NULL, NULL, 1 + s.by_peer,
     1 + s.retransmits, NULL, NULL, NULL, NULL, 'insufficient', 'insufficient',
-    'no host has the connect of this half-open; '
+    'no host has the connect of this half-open; ', 0
 FROM halves s LEFT JOIN joined j ON s.node = j.s_node AND s.id = j.s_id AND s.at_us = j.s_at
 WHERE s.clean = 0 AND j.s_node IS NULL;

@@ -1,5 +1,6 @@
 //! `synprobe join`: files made by hand, and two agents that each see one end of the lab.
 
+mod crossed;
 mod files;
 mod recorded;
 mod two_ends;
@@ -25,6 +26,12 @@ fn main() -> ExitCode {
         ));
         cases.push(Case::for_family("asymmetric", family, ways::asymmetric));
         cases.push(Case::for_family("balancer", family, ways::balancer));
+        cases.push(Case::for_family("crossing", family, crossed::crossing));
+        cases.push(Case::for_family(
+            "called-back",
+            family,
+            crossed::called_back,
+        ));
     }
     cases.push(Case::new("clocks-hours-apart", files::clocks_hours_apart));
     cases.push(Case::new("silence", files::silence));
@@ -41,6 +48,9 @@ fn main() -> ExitCode {
         files::half_open_without_its_number,
     ));
     cases.push(Case::new("nat", files::nat));
+    cases.push(Case::new("called-at-once", crossed::called_at_once));
+    cases.push(Case::new("called-at-once-in-vain", crossed::in_vain));
+    cases.push(Case::new("forged-call", crossed::forged));
     cases.push(Case::new("odd-files", files::odd_files));
     cases.push(Case::new("versions", recorded::versions));
     cases.push(Case::new("recordings-from-pipes", recorded::pipes));

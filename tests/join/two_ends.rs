@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use synprobe::join::pair::utc;
 use synprobe_lab::{
     Client, FaultInjector, Lab, LossPattern, PORT, Server, SocketFamily, bare_ack,
     nft::{NftRule, install},
@@ -57,11 +58,19 @@ fn text(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// Microseconds since 1970.
 fn micros(line: &Value) -> Result<i64> {
-    // Within one day, or across midnight: only differences are used.
     let time = line["time"].as_str().context("a time")?;
     let number = |at: std::ops::Range<usize>| -> Result<i64> { Ok(time[at].parse()?) };
-    let days = number(8..10)?;
+    let (year, month) = (number(0..4)?, number(5..7)?);
+    // Years that begin in March, of the Gregorian calendar.
+    let (year, month) = if month < 3 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5;
+    let days = days + number(8..10)? - 1 - 719_468;
     let seconds = ((days * 24 + number(11..13)?) * 60 + number(14..16)?) * 60 + number(17..19)?;
     Ok(seconds * 1_000_000 + number(20..26)?)
 }
@@ -73,17 +82,8 @@ fn shifted(lines: &[Value], first: &Value) -> Result<Vec<Value>> {
         let mut line = line.clone();
         let us = micros(&line)?;
         let us = us + AHEAD_US + (us - began_us) * PPM / 1_000_000;
-        let month = &line["time"].as_str().context("a time")?[..8];
-        let of_day = us / 1_000_000 % 86_400;
-        line["time"] = format!(
-            "{month}{:02}T{:02}:{:02}:{:02}.{:06}Z",
-            us / 86_400_000_000,
-            of_day / 3600,
-            of_day / 60 % 60,
-            of_day % 60,
-            us % 1_000_000
-        )
-        .into();
+        line["time"] = utc(us * 1000).into();
+        ensure!(micros(&line)? == us, "{line}");
         all.push(line);
     }
     Ok(all)

@@ -161,6 +161,8 @@ pub struct SideHandshake {
     pub syn_seq: Option<u32>,
     /// The server's.
     pub syn_ack_seq: Option<u32>,
+    /// Of an active open: the peer's own SYN came meanwhile (simultaneous open).
+    pub called_too: bool,
     /// The retransmissions, as far as they were seen.
     pub repeats: Vec<Repeat>,
 }

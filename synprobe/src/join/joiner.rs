@@ -6,6 +6,7 @@ use super::{
     clock::ClockModel,
     connects::{CalledAddresses, JoinCounts, Repeats, WaitingConnect},
     coverage::Coverage,
+    crossed::{Crossing, judge_crossed},
     fact::{JoinFact, SideHandshake},
     judge::{JoinContext, judge},
     pair::{Pair, PairKey},
@@ -50,6 +51,7 @@ pub struct Joiner<'s, E> {
     silent: Vec<WaitingConnect>,
     silent_bytes: usize,
     destinations: CalledAddresses,
+    crossing: Crossing<'s>,
     repeats: [Repeats; 2],
     counts: JoinCounts,
     emit: E,
@@ -74,6 +76,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             silent: Vec::new(),
             silent_bytes: 0,
             destinations: CalledAddresses::default(),
+            crossing: Crossing::of(&client.crossed, &server.crossed),
             repeats: Default::default(),
             counts: JoinCounts::default(),
             emit,
@@ -143,6 +146,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
                 match (side, h.role) {
                     (JoinSide::Client, Role::Client) => self.active(h),
                     (JoinSide::Server, Role::Server) => self.passive(h),
+                    (JoinSide::Server, Role::Client) => self.crossing.caller(h),
                     _ => (),
                 }
             }
@@ -154,19 +158,16 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         if self.destinations.sources.len() < DESTINATIONS {
             self.destinations.sources.insert(client.local_addr);
         }
-        let (by_seq, by_ends) = self.servers.alike(&client);
-        let matching = |numbers: &[u64], key| -> Vec<u64> {
-            let one = |number: &u64| {
-                let server = self.servers.get(*number);
-                server.is_some_and(|s| self.is_one(&client, s, key))
-            };
-            numbers.iter().copied().filter(one).collect()
+        let one = |number: u64, key| {
+            let server = self.servers.get(number);
+            server.is_some_and(|s| self.is_one(&client, s, key))
         };
         // A connect may have half-opens with their number and, of its other SYNs, some without.
-        let mut numbers = matching(by_seq, PairKey::SynSeq);
+        let of_seq = self.servers.of_seq(&client);
+        let mut numbers: Vec<u64> = of_seq.filter(|n| one(*n, PairKey::SynSeq)).collect();
         let has_number = !numbers.is_empty();
-        for number in matching(by_ends, PairKey::Ends) {
-            if !numbers.contains(&number) {
+        for number in self.servers.of_ends(&client) {
+            if one(number, PairKey::Ends) && !numbers.contains(&number) {
                 numbers.push(number);
             }
         }
@@ -188,7 +189,8 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         if connect.is_complete() {
             return self.finish(connect);
         }
-        let wait_ns = match connect.client.is_clean() && connect.servers.is_empty() {
+        let is_quick = connect.client.is_clean() && connect.servers.is_empty();
+        let wait_ns = match is_quick && !self.crossing.may_be(&connect.client) {
             true => CLEAN_NS,
             false => TROUBLED_NS,
         };
@@ -197,17 +199,19 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
     }
 
     fn passive(&mut self, server: Box<SideHandshake>) {
-        let (by_seq, by_ends) = self.clients.alike(&server);
-        let matching = |numbers: &[u64], key| {
-            let one = |number: &&u64| {
-                let connect = self.clients.get(**number);
-                connect.is_some_and(|c| self.is_one(&c.client, &server, key))
-            };
-            numbers.iter().rfind(one).copied()
+        let one = |number: u64, key| {
+            let connect = self.clients.get(number);
+            connect.is_some_and(|c| self.is_one(&c.client, &server, key))
         };
-        let found = matching(by_seq, PairKey::SynSeq)
-            .map(|number| (number, PairKey::SynSeq))
-            .or_else(|| matching(by_ends, PairKey::Ends).map(|number| (number, PairKey::Ends)));
+        let mut of_seq = self.clients.of_seq(&server);
+        let mut of_ends = self.clients.of_ends(&server);
+        let found = match of_seq.rfind(|n| one(*n, PairKey::SynSeq)) {
+            Some(number) => Some((number, PairKey::SynSeq)),
+            None => of_ends
+                .rfind(|n| one(*n, PairKey::Ends))
+                .map(|number| (number, PairKey::Ends)),
+        };
+        drop((of_seq, of_ends));
         let Some((number, key)) = found else {
             let wait_ns = if server.is_clean() {
                 CLEAN_NS
@@ -233,6 +237,14 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         }
     }
 
+    /// The active open of the server's that is the other end of a simultaneous open.
+    fn other_end(&mut self, client: &SideHandshake) -> Option<(SideHandshake, PairKey)> {
+        let at = self
+            .crossing
+            .find(client, |server| self.is_then(client, server))?;
+        self.crossing.take(at)
+    }
+
     /// Whether a half-open belongs to a connect. The same number or the same ends come again after hours.
     fn is_one(&self, client: &SideHandshake, server: &SideHandshake, key: PairKey) -> bool {
         let same_ends = client.ends().is_some() && client.ends() == server.ends();
@@ -242,21 +254,29 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
         if key == PairKey::Ends && same_syn == Some(false) {
             return false;
         }
-        let close_ns = match self.clock.at(client.at_ns) {
-            Some(clock) => APART_NS.saturating_add(clock.error_ns),
-            None if self.clock.roughly_at(client.at_ns).is_some() => 4 * APART_NS,
+        let Some(overlap) = self.is_then(client, server) else {
             // Nothing is known of the clocks: numbers that agree must do.
-            None => return key == PairKey::SynSeq && (same_ends || same_answer == Some(true)),
+            return key == PairKey::SynSeq && (same_ends || same_answer == Some(true));
         };
-        let began_ns = self.on_client_clock(server.earliest_ns());
-        let ended_ns = self.on_client_clock(server.at_ns);
-        let overlap = began_ns <= client.at_ns.saturating_add(close_ns)
-            && ended_ns >= client.earliest_ns().saturating_sub(close_ns);
         // Without the ends, numbers agree by chance once in four billion: both must, or their times.
         overlap
             && (same_ends || key == PairKey::SynSeq && same_answer != Some(false) || {
                 key == PairKey::SynSeq && client.peer_port == server.local_port
             })
+    }
+
+    /// Whether both were under way at once, about; `None`: nothing is known of the clocks.
+    fn is_then(&self, client: &SideHandshake, server: &SideHandshake) -> Option<bool> {
+        let close_ns = match self.clock.at(client.at_ns) {
+            Some(clock) => APART_NS.saturating_add(clock.error_ns),
+            None => self.clock.roughly_at(client.at_ns).map(|_| 4 * APART_NS)?,
+        };
+        let began_ns = self.on_client_clock(server.earliest_ns());
+        let ended_ns = self.on_client_clock(server.at_ns);
+        Some(
+            began_ns <= client.at_ns.saturating_add(close_ns)
+                && ended_ns >= client.earliest_ns().saturating_sub(close_ns),
+        )
     }
 
     fn overdue(&mut self, now_ns: i64, most: usize) {
@@ -279,6 +299,13 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             key,
         } = connect;
         let destination = client.peer_port.map(|port| (client.peer_addr, port));
+        if servers.is_empty()
+            && let Some((server, key)) = self.other_end(&client)
+        {
+            self.counts.joined += 1;
+            let pair = judge_crossed(client, server, key, &self.context());
+            return (self.emit)(pair);
+        }
         if servers.is_empty() {
             return self.without_server(
                 WaitingConnect {
@@ -349,6 +376,7 @@ impl<'s, E: FnMut(Pair)> Joiner<'s, E> {
             client: self.client,
             server: self.server,
             refusals: &self.refusals,
+            crossed: self.crossing.of_server(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     clock::{ClockModel, ClockOffset},
     coverage::Coverage,
+    crossed::CrossedOpens,
     fact::SideHandshake,
     pair::{LostSegments, Pair, PairKey},
     refusals::Refusals,
@@ -73,6 +74,8 @@ pub struct JoinContext<'j> {
     pub server: &'j Coverage,
     /// SYNs that the server refused.
     pub refusals: &'j Refusals<'j>,
+    /// Connects of the server's that met the SYN of whom they called.
+    pub crossed: &'j CrossedOpens,
 }
 
 impl JoinContext<'_> {
@@ -130,6 +133,7 @@ pub fn judge(
     let transmissions = segments.transmissions();
     let mut pair = Pair {
         key,
+        simultaneous: false,
         transmissions,
         lost: segments.lost(),
         clock_offset_us,

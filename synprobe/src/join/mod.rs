@@ -11,6 +11,7 @@
 pub mod clock;
 pub mod connects;
 pub mod coverage;
+pub mod crossed;
 pub mod fact;
 pub mod joiner;
 pub mod judge;

@@ -90,6 +90,8 @@ impl LostSegments {
 pub struct Pair {
     /// By what the ends were matched; of one end alone, by what the other was looked for.
     pub key: PairKey,
+    /// Both hosts called each other at once: `server` is the active open of the second file.
+    pub simultaneous: bool,
     /// The client's end; `None`: only the server's file has it.
     #[serde(serialize_with = "one_end")]
     pub client: Option<Box<SideHandshake>>,

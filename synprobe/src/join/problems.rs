@@ -211,7 +211,7 @@ impl PairGroup {
         {
             *self.clients.entry(addr).or_default() += 1;
         }
-        if let Some(client) = &pair.client {
+        if let Some(client) = pair.client.as_ref().filter(|_| !pair.simultaneous) {
             self.syns_sent += u64::from(client.retransmits) + 1;
         }
         for server in &pair.server {

@@ -1,6 +1,7 @@
 //! The segments of one handshake, matched between its ends.
 
 use super::{
+    crossed::is_crossed,
     fact::SideHandshake,
     judge::{JoinContext, counted},
     pair::{LostSegments, SegmentFate, SegmentKind, Transmission},
@@ -58,8 +59,7 @@ impl Segments {
         segments.syn.sent = 1 + client.retransmits;
         segments.syn.arrived = servers.iter().map(|s| 1 + s.by_peer).sum();
         segments.is_one_answered(client, servers);
-        let missing = segments.missing();
-        let to_client = ToClient::of(client, servers, missing, context);
+        let to_client = ToClient::of(client, servers, segments.missing(), context);
         segments.refusals(client, servers, context);
         segments.syns(client, servers, to_client.as_ref());
         if let Some(to_client) = to_client {
@@ -88,6 +88,10 @@ impl Segments {
             self.unclear.push(
                 "the SYN-ACK that the client got is not the server's: a SYN proxy answers in between".to_owned(),
             );
+        }
+        if is_crossed(client) {
+            let words = "a SYN of the server came too: not all that was sent again is SYNs";
+            self.unclear.push(words.to_owned());
         }
         if !client.is_established() && servers.iter().any(SideHandshake::is_established) {
             self.unclear

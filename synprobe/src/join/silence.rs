@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{
     connects::CalledAddresses,
+    crossed::is_crossed,
     fact::SideHandshake,
     judge::{JoinContext, NOT_ENOUGH, QUOTED, TOWARD_SERVER, fact, own_of_client},
     pair::{LostSegments, Pair, PairKey, SegmentFate, SegmentKind, Transmission},
@@ -138,6 +139,13 @@ fn server_cannot_testify(
     if let Some(why) = server.is_selective() {
         reasons.push(format!("the server cannot tell: {why}"));
     }
+    let called = client
+        .peer_port
+        .map(|port| SocketAddr::new(client.peer_addr, port));
+    if is_crossed(client) || called.is_some_and(|end| context.crossed.calls_from(end)) {
+        let words = "the host that was called had called too (simultaneous open), and nothing shows its connect of it";
+        reasons.push(words.to_owned());
+    }
     let destination = client.peer_port.map(|port| (client.peer_addr, port));
     let is_there = server.addresses.contains(&client.peer_addr);
     let is_here = destinations.sources.contains(&client.peer_addr);
@@ -222,6 +230,7 @@ fn one_sided(key: PairKey, end: &SideHandshake, context: &JoinContext<'_>) -> Pa
     let (clock_offset_us, clock_error_us) = context.offset_us(end.at_ns);
     Pair {
         key,
+        simultaneous: false,
         client: None,
         server: Vec::new(),
         transmissions: match end.role {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     coverage::{Coverage, Gap},
+    crossed::CrossedOpens,
     fact::{Ends, JoinFact, RefusedAt, SideHandshake},
 };
 use crate::model::Role;
@@ -161,6 +162,8 @@ pub struct SideSurvey {
     pub client: RoleSample,
     /// Its passive opens.
     pub server: RoleSample,
+    /// Its active opens that met the SYN of whom they called.
+    pub crossed: CrossedOpens,
     /// SYNs that it refused: the last sum of each kind.
     pub refused: Vec<RefusedAt>,
     /// How far a handshake's line was behind the newest line before it, nanoseconds.
@@ -216,7 +219,10 @@ impl SideSurvey {
             JoinFact::Handshake(h) => {
                 note(&mut coverage.addresses, h.local_addr);
                 match h.role {
-                    Role::Client => self.client.add(&h),
+                    Role::Client => {
+                        self.crossed.add(&h);
+                        self.client.add(&h);
+                    }
                     Role::Server => self.server.add(&h),
                 }
             }

@@ -2,11 +2,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    hash::{BuildHasher, RandomState},
+    collections::{BinaryHeap, HashMap, hash_map::Entry},
+    hash::{BuildHasher, Hash, RandomState},
 };
 
-use super::fact::{Ends, SideHandshake};
+use super::fact::SideHandshake;
 
 /// By what a waiting entry is found.
 pub(super) trait Waits {
@@ -34,9 +34,9 @@ const GONE: usize = 4096;
 /// See the module. Entries are small, or boxed: a table that doubles has each place twice.
 pub(super) struct WaitingTable<T> {
     entries: HashMap<u64, T>,
-    by_seq: HashMap<u32, Vec<u64>>,
+    by_seq: WaitingIndex<u32>,
     /// By the hash of the ends, which take eight times as much. Whoever looks compares the ends themselves.
-    by_ends: HashMap<u64, Vec<u64>>,
+    by_ends: WaitingIndex<u64>,
     hasher: RandomState,
     due: BinaryHeap<Reverse<(i64, u64)>>,
     next: u64,
@@ -47,8 +47,8 @@ impl<T> Default for WaitingTable<T> {
     fn default() -> Self {
         Self {
             entries: HashMap::new(),
-            by_seq: HashMap::new(),
-            by_ends: HashMap::new(),
+            by_seq: WaitingIndex::default(),
+            by_ends: WaitingIndex::default(),
             hasher: RandomState::new(),
             due: BinaryHeap::new(),
             next: 0,
@@ -64,10 +64,10 @@ impl<T: Waits> WaitingTable<T> {
         self.next += 1;
         let h = entry.handshake();
         if let Some(seq) = h.syn_seq {
-            link(&mut self.by_seq, seq, number);
+            self.by_seq.link(seq, number);
         }
         if let Some(ends) = h.ends() {
-            link(&mut self.by_ends, self.hasher.hash_one(ends), number);
+            self.by_ends.link(self.hasher.hash_one(ends), number);
         }
         self.bytes += entry.bytes();
         self.entries.insert(number, entry);
@@ -80,15 +80,15 @@ impl<T: Waits> WaitingTable<T> {
         number
     }
 
-    /// Those that may be the same connect: by sequence number, and by their ends or others with the same hash.
-    pub(super) fn alike(&self, h: &SideHandshake) -> (&[u64], &[u64]) {
-        let seq = h.syn_seq.and_then(|seq| self.by_seq.get(&seq));
-        let hash = |ends: Ends| self.hasher.hash_one(ends);
-        let ends = h.ends().and_then(|ends| self.by_ends.get(&hash(ends)));
-        (
-            seq.map_or(&[], Vec::as_slice),
-            ends.map_or(&[], Vec::as_slice),
-        )
+    /// Those that may be the same connect by the client's initial sequence number.
+    pub(super) fn of_seq(&self, h: &SideHandshake) -> impl DoubleEndedIterator<Item = u64> {
+        self.by_seq.of(h.syn_seq)
+    }
+
+    /// Those that may be it by their ends, or that have others with the same hash.
+    pub(super) fn of_ends(&self, h: &SideHandshake) -> impl DoubleEndedIterator<Item = u64> {
+        self.by_ends
+            .of(h.ends().map(|ends| self.hasher.hash_one(ends)))
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&T> {
@@ -109,10 +109,10 @@ impl<T: Waits> WaitingTable<T> {
         self.bytes -= entry.bytes();
         let h = entry.handshake();
         if let Some(seq) = h.syn_seq {
-            unlink(&mut self.by_seq, &seq, number);
+            self.by_seq.unlink(seq, number);
         }
         if let Some(ends) = h.ends() {
-            unlink(&mut self.by_ends, &self.hasher.hash_one(ends), number);
+            self.by_ends.unlink(self.hasher.hash_one(ends), number);
         }
         Some(entry)
     }
@@ -133,17 +133,55 @@ impl<T: Waits> WaitingTable<T> {
     }
 }
 
-fn link<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: K, number: u64) {
-    // Nearly always it is the only one.
-    let numbers = index.entry(key).or_insert_with(|| Vec::with_capacity(1));
-    numbers.push(number);
+/// Entries by a key. Nearly always it has one: a list for each takes several times as much.
+struct WaitingIndex<K> {
+    first: HashMap<K, u64>,
+    more: HashMap<K, Vec<u64>>,
 }
 
-fn unlink<K: Eq + std::hash::Hash>(index: &mut HashMap<K, Vec<u64>>, key: &K, number: u64) {
-    if let Some(numbers) = index.get_mut(key) {
-        numbers.retain(|n| *n != number);
-        if numbers.is_empty() {
-            index.remove(key);
+impl<K> Default for WaitingIndex<K> {
+    fn default() -> Self {
+        Self {
+            first: HashMap::new(),
+            more: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash> WaitingIndex<K> {
+    fn link(&mut self, key: K, number: u64) {
+        if let Entry::Vacant(place) = self.first.entry(key) {
+            place.insert(number);
+        } else {
+            self.more.entry(key).or_default().push(number);
+        }
+    }
+
+    /// In the order in which they came.
+    fn of(&self, key: Option<K>) -> impl DoubleEndedIterator<Item = u64> {
+        let first = key.and_then(|key| self.first.get(&key));
+        let more = key
+            .filter(|_| !self.more.is_empty())
+            .and_then(|key| self.more.get(&key));
+        first.into_iter().chain(more.into_iter().flatten()).copied()
+    }
+
+    fn unlink(&mut self, key: K, number: u64) {
+        let Entry::Occupied(mut first) = self.first.entry(key) else {
+            return;
+        };
+        let Entry::Occupied(mut more) = self.more.entry(key) else {
+            if *first.get() == number {
+                first.remove();
+            }
+            return;
+        };
+        match *first.get() == number {
+            true => *first.get_mut() = more.get_mut().remove(0),
+            false => more.get_mut().retain(|n| *n != number),
+        }
+        if more.get().is_empty() {
+            more.remove();
         }
     }
 }
@@ -180,6 +218,7 @@ mod tests {
             remedy: None,
             syn_seq: Some(1),
             syn_ack_seq: None,
+            called_too: false,
             repeats: Vec::new(),
         })
     }
@@ -223,5 +262,29 @@ mod tests {
         assert!(table.bytes >= before + 500);
         table.remove(number);
         assert_eq!(table.bytes, 0);
+    }
+
+    #[test]
+    fn one_key_may_have_several_in_their_order() {
+        let mut index = WaitingIndex::default();
+        for number in 1..=4 {
+            index.link(7, number);
+        }
+        index.link(8, 5);
+        let of = |index: &WaitingIndex<u32>, key| index.of(Some(key)).collect::<Vec<u64>>();
+        assert_eq!((of(&index, 7), of(&index, 9)), (vec![1, 2, 3, 4], vec![]));
+        assert_eq!(index.of(Some(7)).next_back(), Some(4));
+        for (gone, left) in [
+            (1, vec![2, 3, 4]),
+            (3, vec![2, 4]),
+            (4, vec![2]),
+            (2, vec![]),
+        ] {
+            index.unlink(7, gone);
+            assert_eq!(of(&index, 7), left);
+        }
+        index.unlink(7, 2);
+        assert_eq!(of(&index, 8), [5]);
+        assert!(index.more.is_empty() && index.first.len() == 1);
     }
 }

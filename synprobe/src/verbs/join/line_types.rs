@@ -51,6 +51,15 @@ pub(super) struct LostLine<'a> {
 }
 
 #[derive(Deserialize)]
+pub(super) struct StateLine<'a> {
+    pub(super) id: u64,
+    #[serde(borrow)]
+    pub(super) old: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) new: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct RetransmitLine<'a> {
     #[serde(borrow)]
     pub(super) time: Cow<'a, str>,

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashSet,
     fs::File,
     io::{BufRead, BufReader, Read},
 };
@@ -10,7 +11,7 @@ use super::{
     super::{Failure, USAGE},
     line_types::{
         EndLine, HandshakeLine, LineKind, LostLine, ProblemLine, RefusedLine, RetransmitLine,
-        StartLine, Timed,
+        StartLine, StateLine, Timed,
     },
     source::{FactSink, ReadReport},
     wall_time::wall_ns,
@@ -33,13 +34,13 @@ const TEXT: usize = 2048;
 const VERSION: u64 = 1;
 
 /// Lines of which nothing is needed.
-const PASSED_OVER: [&str; 5] = ["state", "peer", "listener", "completed", "connect"];
+const PASSED_OVER: [&str; 4] = ["peer", "listener", "completed", "connect"];
 
 /// Reads lines into facts. A line that is none is passed over, and counts as lost.
 pub(super) fn read(file: File, name: &str, sink: &mut FactSink) -> Result<ReadReport, Failure> {
     let mut input = BufReader::with_capacity(CHUNK, file);
     let (mut line, mut number, mut bad) = (Vec::new(), 0_u64, 0_u64);
-    let mut names = SharedNames::default();
+    let mut memory = LineMemory::default();
     let mut last_ns = None;
     loop {
         line.clear();
@@ -54,7 +55,7 @@ pub(super) fn read(file: File, name: &str, sink: &mut FactSink) -> Result<ReadRe
         }
         // As a whole: text by text it takes longer.
         let parsed = match std::str::from_utf8(&line) {
-            Ok(line) => parse(line, &mut names),
+            Ok(line) => parse(line, &mut memory),
             Err(_) => Err(LineError::NotOne),
         };
         match parsed {
@@ -106,11 +107,40 @@ impl From<serde_json::Error> for LineError {
     }
 }
 
-fn parse(line: &str, names: &mut SharedNames) -> Result<Option<JoinFact>, LineError> {
+/// What one line leaves for later ones.
+#[derive(Default)]
+struct LineMemory {
+    names: SharedNames,
+    /// Active opens that met the SYN of whom they called, by `id`.
+    called_too: HashSet<u64>,
+}
+
+/// How many of them are kept.
+const CALLED_TOO: usize = 65_536;
+
+impl LineMemory {
+    /// A state line is read only where it tells that.
+    fn state(&mut self, line: &str) -> Result<(), LineError> {
+        if line.contains("\"SYN_RECV\"") && line.contains("\"SYN_SENT\"") {
+            let l: StateLine<'_> = serde_json::from_str(line)?;
+            let is_it = (&*l.old, &*l.new) == ("SYN_SENT", "SYN_RECV");
+            if is_it && self.called_too.len() < CALLED_TOO {
+                self.called_too.insert(l.id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(line: &str, memory: &mut LineMemory) -> Result<Option<JoinFact>, LineError> {
     let kind = kind_of(line)?;
     Ok(Some(match &*kind {
+        "state" => {
+            memory.state(line)?;
+            return Ok(None);
+        }
         kind if PASSED_OVER.contains(&kind) => return Ok(None),
-        "handshake" => handshake(serde_json::from_str(line)?, names)?,
+        "handshake" => handshake(serde_json::from_str(line)?, memory)?,
         "retransmit" => {
             let l: RetransmitLine<'_> = serde_json::from_str(line)?;
             if !matches!(&*l.kind, "syn" | "synack") {
@@ -125,6 +155,7 @@ fn parse(line: &str, names: &mut SharedNames) -> Result<Option<JoinFact>, LineEr
         }
         "start" => {
             let l: StartLine<'_> = serde_json::from_str(line)?;
+            memory.called_too.clear();
             JoinFact::Start(Box::new(SideStart {
                 at_ns: wall_ns(&l.time).ok_or(LineError::NotOne)?,
                 hostname: l.host.hostname,
@@ -217,7 +248,7 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT)]
 }
 
-fn handshake(l: HandshakeLine<'_>, names: &mut SharedNames) -> Result<JoinFact, LineError> {
+fn handshake(l: HandshakeLine<'_>, memory: &mut LineMemory) -> Result<JoinFact, LineError> {
     let role = match &*l.role {
         "client" => Role::Client,
         "server" => Role::Server,
@@ -235,7 +266,8 @@ fn handshake(l: HandshakeLine<'_>, names: &mut SharedNames) -> Result<JoinFact, 
         OpenReason::Evicted,
         OpenReason::EndNotSeen,
     ];
-    let mut shared = |name: Option<Cow<'_, str>>| name.map(|name| names.of(cut(&name)));
+    let called_too = memory.called_too.remove(&l.id);
+    let mut shared = |name: Option<Cow<'_, str>>| name.map(|name| memory.names.of(cut(&name)));
     Ok(JoinFact::Handshake(Box::new(SideHandshake {
         id: l.id,
         role,
@@ -275,6 +307,7 @@ fn handshake(l: HandshakeLine<'_>, names: &mut SharedNames) -> Result<JoinFact, 
             .map(|remedy| cut(&remedy).into()),
         syn_seq: l.syn_seq,
         syn_ack_seq: l.syn_ack_seq,
+        called_too,
         repeats: Vec::new(),
     })))
 }
@@ -309,7 +342,7 @@ mod tests {
     #[test]
     fn members_may_come_in_any_order_and_another_version_is_refused() {
         let line = r#"{"type":"end","mono_ns":1,"time":"1970-01-01T00:00:01.000000Z","v":1}"#;
-        let parse = |line: &str| super::parse(line, &mut SharedNames::default());
+        let parse = |line: &str| super::parse(line, &mut LineMemory::default());
         let fact = parse(line).ok().flatten();
         assert_eq!(
             fact,

@@ -21,9 +21,10 @@ pub(super) fn pair_line(pair: &Pair, width: Option<usize>) -> String {
     let Some(end) = pair.main_end() else {
         return String::new();
     };
+    let way = if pair.simultaneous { "↔" } else { "→" };
     let ends = match end.ends() {
-        Some((client, server)) => format!("{client} → {server}"),
-        None => format!("{} → {}", end.local_addr, end.peer_addr),
+        Some((client, server)) => format!("{client} {way} {server}"),
+        None => format!("{} {way} {}", end.local_addr, end.peer_addr),
     };
     let verdict = pair.verdict.as_deref().unwrap_or("no trouble");
     let facts: Vec<&str> = pair.evidence.iter().take(3).map(|e| &*e.fact).collect();

@@ -183,6 +183,7 @@ fn side_handshake(
         remedy: h.remedy.as_deref().filter(|_| quoted).map(Into::into),
         syn_seq: h.facts.syn_seq,
         syn_ack_seq: h.facts.syn_ack_seq,
+        called_too: h.facts.peer_called_too,
         repeats: Vec::new(),
     }
 }

@@ -27,12 +27,10 @@ fn digits_ns(text: &[u8]) -> Option<i64> {
     };
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 59
-    {
+    const DAYS: [i64; 13] = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let last = DAYS.get(usize::try_from(month).ok()?)? + i64::from(is_leap && month == 2);
+    if !(1..=last).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     // Days since 1970 in the Gregorian calendar, counted in years that begin in March.
@@ -61,7 +59,16 @@ mod tests {
             let due = i64::try_from(time.as_nanosecond()).unwrap();
             assert_eq!(digits_ns(text.as_bytes()), Some(due), "{text}");
         }
-        assert_eq!(digits_ns(b"2026-13-29T15:11:01.000042Z"), None);
+        for no_day in [
+            "2026-13-29",
+            "2026-00-29",
+            "2026-11-31",
+            "2026-02-29",
+            "2100-02-29",
+        ] {
+            let text = format!("{no_day}T15:11:01.000042Z");
+            assert_eq!(wall_ns(&text), None, "{text}");
+        }
         assert_eq!(digits_ns(b"2026-11-29T15:11:01Z"), None);
     }
 }
