@@ -1,7 +1,11 @@
 //! What fills the tables: half-opens, active opens that fail, and connections, each from and to addresses of its
 //! own.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+};
 
 use anyhow::Result;
 use synprobe::{
@@ -18,8 +22,8 @@ use synprobe::{
     verdict::Mode,
 };
 use synprobe_ebpf::event::{
-    AF_INET, ErrorRecord, Flow, Header, RetransmitRecord, StateRecord, SynAckRecord, TRIGGER_TIMER,
-    Wire,
+    AF_INET, ErrorRecord, Flow, Header, RetransmitRecord, SYN_BUILT, SYN_UNKNOWN, StateRecord,
+    SynAckRecord, TRIGGER_TIMER, Wire,
 };
 
 pub const SEC: u64 = 1_000_000_000;
@@ -217,8 +221,18 @@ impl FilledEngine {
             trigger: TRIGGER_TIMER,
             sysctl_synack_retries: 5,
             sock_state: LISTEN,
+            rcv_isn: self.number(true),
+            snt_isn: self.number(false) | 1,
             ..SynAckRecord::default()
         }
+    }
+
+    /// Initial sequence numbers of the next connection, as random as real ones: a recording cannot compress them.
+    /// Those of SYNs that came are odd, and of those that were sent even: two hosts have none in common.
+    fn number(&self, came: bool) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self.next, came).hash(&mut hasher);
+        hasher.finish() as u32 & !1 | u32::from(came)
     }
 
     fn half_opens(&mut self, room: usize) {
@@ -256,6 +270,15 @@ impl FilledEngine {
             new,
             ..StateRecord::default()
         };
+        let sent = old == SYN_SENT;
+        if sent || (old, new) == (SYN_RECV, ESTABLISHED) {
+            let own = self.number(false);
+            record.snd_first_or_backlog = if sent { own } else { (own | 1).wrapping_add(1) };
+            record.syn = if sent { SYN_BUILT } else { SYN_UNKNOWN };
+        }
+        if new == ESTABLISHED {
+            record.rcv_first = self.number(!sent).wrapping_add(1);
+        }
         more(&mut record);
         // All of them are states of TCP.
         if let (Some(old), Some(new)) = (TcpState::from_kernel(old), TcpState::from_kernel(new)) {

@@ -19,7 +19,10 @@ use super::{FAILED, Failure, USAGE};
 use crate::{
     cli::{Format, JoinArgs},
     join::{are_swapped, clocks, connects::JoinCounts, joiner::Joiner, survey::SideSurvey},
-    sys::journal::{Priority, message},
+    sys::{
+        journal::{Priority, message},
+        process,
+    },
 };
 
 /// Bytes of output that are written at a time.
@@ -35,6 +38,10 @@ pub(super) fn run(args: &JoinArgs) -> Result<(), Failure> {
     if args.client == Path::new("-") && args.server == Path::new("-") {
         let line = "only one of the two can be standard input";
         return Err(Failure(line.to_owned(), USAGE));
+    }
+    // Facts are made by one thread and freed by another.
+    if process::address_space().is_none() {
+        process::share_arenas(2);
     }
     let (mut client, mut server) = (
         JoinSource::open(&args.client)?,
