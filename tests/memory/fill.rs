@@ -277,7 +277,7 @@ impl FilledEngine {
             record.syn = if sent { SYN_BUILT } else { SYN_UNKNOWN };
         }
         if new == ESTABLISHED {
-            record.rcv_first = self.number(!sent).wrapping_add(1);
+            record.rcv_first_or_half_open = self.number(!sent).wrapping_add(1);
         }
         more(&mut record);
         // All of them are states of TCP.

@@ -92,9 +92,13 @@ pub(super) fn dropped_synacks(
         }
         let (peers, peers_more) = peers.most();
         let first = drops[0];
+        let way = match count {
+            1 => "on its way out",
+            _ => "on their way out",
+        };
         let mut evidence = vec![
             pro(format!(
-                "this host dropped {} on their way out, of {}: {} ({})",
+                "this host dropped {} {way}, of {}: {} ({})",
                 Packet::SynAck.counted(count),
                 connections(drops.len() as u64),
                 first.words,

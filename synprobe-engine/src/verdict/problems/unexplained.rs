@@ -302,10 +302,10 @@ fn drops(problems: &[&Problem], context: &Context, clients: &ExplainedClients) -
         .take(DROPS)
         .map(
             |((packet, incoming, words, cause, netns), (packets, connections))| {
-                let way = if *incoming {
-                    "that came in"
-                } else {
-                    "on their way out"
+                let way = match (*incoming, packets) {
+                    (true, _) => "that came in",
+                    (false, 1) => "on its way out",
+                    (false, _) => "on their way out",
                 };
                 format!(
                     "this host dropped {} {way}, of {} ({}): {words} \
