@@ -18,7 +18,7 @@ const WORKERS: usize = 4;
 
 /// Words of lower case that are names: of functions, programs, options, and what rules of packet filters are made
 /// of.
-const NAMES: [&str; 45] = [
+const NAMES: [&str; 46] = [
     "accept",
     "ack",
     "backlog",
@@ -53,6 +53,7 @@ const NAMES: [&str; 45] = [
     "pod",
     "policy",
     "port",
+    "prohibit",
     "qdisc",
     "reject",
     "rule",

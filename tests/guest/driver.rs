@@ -66,7 +66,7 @@ pub fn frees_what_it_has_sent() -> Result<()> {
         .iter()
         .any(|chosen| chosen.hook.name == DROPS);
     // The place is a return address: on x86-64 the driver's own, for its call of this function is a jump.
-    let by = [" by vmxnet3_", " by dev_kfree_skb_any_reason"];
+    let by = [" by vmxnet3_", "dev_kfree_skb_any"];
     let is_named = |fact: &str| by.iter().any(|by| fact.contains(by));
     ensure!(
         freed.is_some_and(|e| !e.supports && is_named(&e.fact)) == sees_drops,
