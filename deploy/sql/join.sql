@@ -545,12 +545,14 @@ SELECT c_at AS at_us, c_node AS client_node, s_node AS server_node, pair_key, c_
         WHEN 'server' THEN substring(s_own, 5, position('/' IN s_own) - 5)
         WHEN 'said' THEN substring(s_said, 5, position('/' IN s_said) - 5)
         WHEN 'refused' THEN CASE WHEN refused_what LIKE '%accept queue is full%' THEN 'accept-queue-full'
-            WHEN refused_what LIKE '%SYN queue is full%' THEN 'syn-queue-full' ELSE 'dropped-here' END
+            WHEN refused_what LIKE '%SYN queue is full%' THEN 'syn-queue-full'
+            WHEN refused_what LIKE '_a connection of % exists in %' THEN 'existing-connection'
+            WHEN refused_what LIKE '_no listening socket found%' THEN 'refused' ELSE 'dropped-here' END
         ELSE found END AS verdict,
     CASE found WHEN 'clean' THEN 'certain' WHEN 'client' THEN c_confidence
         WHEN 'server' THEN substring(s_own, position('/' IN s_own) + 1)
         WHEN 'said' THEN substring(s_said, position('/' IN s_said) + 1)
-        WHEN 'refused' THEN CASE WHEN refused_what LIKE '0%' AND refused_count >= syns_sent THEN 'certain' ELSE 'likely' END
+        WHEN 'refused' THEN 'likely'
         WHEN 'insufficient' THEN 'insufficient'
         ELSE CASE WHEN both_ends = 1 AND refused_syns = 0 AND all_placed = 1 AND NOT (c_established = 1 AND not_taken > 0)
             THEN 'certain' ELSE 'likely' END END AS confidence,

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{judge::NOT_ENOUGH, pair::Pair};
+use super::{
+    judge::NOT_ENOUGH,
+    pair::{LostSegments, Pair, SegmentFate},
+};
 use crate::{
     model::{Confidence, Evidence},
     util::format::plural,
@@ -64,7 +67,11 @@ struct PairGroup {
     clients: HashMap<IpAddr, u64>,
     syns_sent: u64,
     syns_arrived: u64,
+    /// SYNs of which it is not known whether they arrived.
+    syns_unknown: u64,
     syn_acks_sent: u64,
+    /// Some pair tells how many were lost.
+    counts_losses: bool,
     toward_server: u64,
     toward_client: u64,
     reasons: BTreeMap<String, u64>,
@@ -212,7 +219,15 @@ impl PairGroup {
             *self.clients.entry(addr).or_default() += 1;
         }
         if let Some(client) = pair.client.as_ref().filter(|_| !pair.simultaneous) {
-            self.syns_sent += u64::from(client.retransmits) + 1;
+            let sent = u64::from(client.retransmits) + 1;
+            self.syns_sent += sent;
+            if pair.server.is_empty() {
+                match pair.transmissions.first().map(|t| t.fate) {
+                    Some(SegmentFate::Lost) => (),
+                    Some(SegmentFate::Refused) => self.syns_arrived += sent,
+                    _ => self.syns_unknown += sent,
+                }
+            }
         }
         for server in &pair.server {
             self.syns_arrived += u64::from(server.by_peer) + 1;
@@ -221,6 +236,7 @@ impl PairGroup {
             self.pid = server.pid.or(self.pid);
             self.comm = server.comm.clone().or(self.comm.take());
         }
+        self.counts_losses |= pair.lost != LostSegments::default();
         self.toward_server += u64::from(pair.lost.toward_server.unwrap_or(0));
         self.toward_client += u64::from(pair.lost.toward_client.unwrap_or(0));
         for reason in pair.evidence.iter().filter(|e| !has_numbers(&e.fact)) {
@@ -232,7 +248,28 @@ impl PairGroup {
         }
     }
 
+    /// What was sent and what arrived, as far as that is known.
+    fn counts(&self) -> String {
+        let mut counts = format!("{} sent", plural(self.syns_sent, "SYN"));
+        if self.syns_unknown == self.syns_sent {
+            counts.push_str(": whether they arrived is not known");
+        } else {
+            counts.push_str(&format!(", {} arrived", self.syns_arrived));
+            if self.syns_unknown > 0 {
+                counts.push_str(&format!(", of {} it is not known", self.syns_unknown));
+            }
+        }
+        if self.syn_acks_sent > 0 || self.counts_losses {
+            counts.push_str(&format!("; {} sent", plural(self.syn_acks_sent, "SYN-ACK")));
+        }
+        if self.counts_losses {
+            counts.push_str(&format!(", {} lost on the way back", self.toward_client));
+        }
+        counts
+    }
+
     fn problem(self, rank: u64, (verdict, addr, port): ProblemPlace, total: u64) -> PairProblem {
+        let counts = (self.syns_sent > 0 && verdict != NOT_ENOUGH).then(|| self.counts());
         let mut clients: Vec<PairClient> = self
             .clients
             .into_iter()
@@ -244,7 +281,7 @@ impl PairGroup {
         clients.sort_by_key(|c| (u64::MAX - c.handshakes, c.peer_addr));
         let more = clients.len().saturating_sub(NAMED) as u64;
         clients.truncate(NAMED);
-        let lost = (verdict != NOT_ENOUGH).then_some(LostTogether {
+        let lost = (verdict != NOT_ENOUGH && self.counts_losses).then_some(LostTogether {
             toward_server: self.toward_server,
             toward_client: self.toward_client,
         });
@@ -260,14 +297,8 @@ impl PairGroup {
             self.pairs,
             plural(total, "connect")
         ));
-        if self.syns_sent > 0 && verdict != NOT_ENOUGH {
-            say(format!(
-                "{} sent, {} arrived; {} sent, {} lost on the way back",
-                plural(self.syns_sent, "SYN"),
-                self.syns_arrived,
-                plural(self.syn_acks_sent, "SYN-ACK"),
-                self.toward_client
-            ));
+        if let Some(counts) = counts {
+            say(counts);
         }
         let mut reasons: Vec<(String, u64)> = self.reasons.into_iter().collect();
         reasons.sort_by_key(|(_, count)| u64::MAX - count);

@@ -63,14 +63,10 @@ pub(super) fn silent_server(
     };
     pair.transmissions = syns(&client, fate);
     if let Some(refused) = refused {
-        let all = refused.peer.is_some() && refused.count >= u64::from(sent);
         pair.lost = LostSegments::of(0, 0, 0);
         pair.verdict = Some(verdict_of_refusal(&refused.what).into());
-        pair.confidence = if all {
-            Confidence::Certain
-        } else {
-            Confidence::Likely
-        };
+        // The line sums up what one address sent: another connect of it may have been refused, and this one lost.
+        pair.confidence = Confidence::Likely;
         let count = refused.count;
         pair.evidence.push(fact(format!(
             "the server refused {count} of this address: {}",
@@ -93,6 +89,10 @@ fn verdict_of_refusal(what: &str) -> &'static str {
         "accept-queue-full"
     } else if what.contains("SYN queue is full") {
         "syn-queue-full"
+    } else if what.starts_with("a connection of ") && what.contains(" exists in ") {
+        "existing-connection"
+    } else if what.starts_with("no listening socket found") {
+        "refused"
     } else {
         "dropped-here"
     }
@@ -261,4 +261,28 @@ fn syns(client: &SideHandshake, fate: SegmentFate) -> Vec<Transmission> {
             fate,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_refused_has_its_own_verdict() {
+        for (what, verdict) in [
+            ("the listener's accept queue is full", "accept-queue-full"),
+            ("the listener's SYN queue is full", "syn-queue-full"),
+            (
+                "a connection of 10.0.0.2:40000 exists in ESTABLISHED",
+                "existing-connection",
+            ),
+            (
+                "no listening socket found: answered with RST; called port 80, which NAT sends here",
+                "refused",
+            ),
+            ("the reverse-path filter (rp_filter)", "dropped-here"),
+        ] {
+            assert_eq!(verdict_of_refusal(what), verdict, "{what}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     model::Confidence,
     util::{
         fill::fill,
-        format::{duration, safe},
+        format::{duration, plural, safe},
     },
     view::{Style, steps},
 };
@@ -89,8 +89,11 @@ fn one(text: &mut String, problem: &PairProblem, style: Style) {
         .map_or_else(|| "?".to_owned(), |port| port.to_string());
     let _ = writeln!(
         text,
-        "{}. {}{certainty}: {} connects to {} port {port}",
-        problem.rank, problem.verdict, problem.handshakes, problem.local_addr
+        "{}. {}{certainty}: {} to {} port {port}",
+        problem.rank,
+        problem.verdict,
+        plural(problem.handshakes, "connect"),
+        problem.local_addr
     );
     for evidence in &problem.evidence {
         lines(text, "   - ", "     ", &evidence.fact, style.width);
