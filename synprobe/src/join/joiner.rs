@@ -5,10 +5,11 @@ use std::{iter::Peekable, net::IpAddr};
 use super::{
     clock::ClockModel,
     connects::{CalledAddresses, JoinCounts, Repeats, WaitingConnect},
+    context::JoinContext,
     coverage::Coverage,
-    crossed::{Crossing, judge_crossed},
+    crossing::{Crossing, judge_crossed},
     fact::{JoinFact, SideHandshake},
-    judge::{JoinContext, judge},
+    judge::judge,
     pair::{Pair, PairKey},
     refusals::Refusals,
     silence::{silent_client, silent_server},

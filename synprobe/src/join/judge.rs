@@ -3,27 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    clock::{ClockModel, ClockOffset},
-    coverage::Coverage,
-    crossed::CrossedOpens,
+    context::{
+        BOTH_WAYS, JoinContext, NOT_ENOUGH, QUOTED, TOWARD_CLIENT, TOWARD_SERVER, fact, own,
+    },
     fact::SideHandshake,
     pair::{LostSegments, Pair, PairKey},
-    refusals::Refusals,
-    segments::{Segments, Sent},
+    segments::Segments,
 };
-use crate::{
-    model::{Confidence, Evidence, OpenReason, Outcome},
-    util::format::plural,
-};
-
-/// The verdict of a connect that lost segments toward the server.
-pub const TOWARD_SERVER: &str = "lost-toward-server";
-/// The verdict of one that lost them toward the client.
-pub const TOWARD_CLIENT: &str = "lost-toward-client";
-/// The verdict of one that lost some both ways.
-pub const BOTH_WAYS: &str = "lost-both-ways";
-/// The verdict where one end cannot testify.
-pub const NOT_ENOUGH: &str = "insufficient";
+use crate::model::{Confidence, Evidence, OpenReason, Outcome};
 
 /// Verdicts of the server that explain what the client sees, because they are its own doing.
 const OWN_OF_SERVER: &[&str] = &[
@@ -56,51 +43,9 @@ const GUESSES: &[&str] = &[
     "server-queue-full",
 ];
 
-/// Facts of an end that a pair quotes at most.
-pub const QUOTED: usize = 3;
-
 /// Whether a pair may quote the facts and the remedy of an end with this verdict.
 pub fn is_quoted(verdict: &str, outcome: Outcome) -> bool {
     !GUESSES.contains(&verdict) || outcome == Outcome::Refused
-}
-
-/// What a join knows besides the two ends.
-pub struct JoinContext<'j> {
-    /// The clocks.
-    pub clock: &'j ClockModel,
-    /// What the client's file covers.
-    pub client: &'j Coverage,
-    /// What the server's file covers.
-    pub server: &'j Coverage,
-    /// SYNs that the server refused.
-    pub refusals: &'j Refusals<'j>,
-    /// Connects of the server's that met the SYN of whom they called.
-    pub crossed: &'j CrossedOpens,
-}
-
-impl JoinContext<'_> {
-    /// A time of the client's clock on the server's.
-    pub(super) fn on_server(&self, client_ns: i64) -> i64 {
-        client_ns.saturating_add(self.clock.roughly_at(client_ns).unwrap_or(0))
-    }
-
-    /// Offset and error at a time of the client's clock, microseconds.
-    pub(super) fn offset_us(&self, client_ns: i64) -> (Option<i64>, Option<i64>) {
-        let at = self.clock.at(client_ns);
-        let up = |ns: i64| ns.saturating_add(999) / 1000;
-        (
-            at.map(|o| o.offset_ns.div_euclid(1000)),
-            at.map(|ClockOffset { error_ns, .. }| up(error_ns)),
-        )
-    }
-}
-
-/// A fact for the verdict.
-pub(super) fn fact(words: impl Into<String>) -> Evidence {
-    Evidence {
-        fact: words.into(),
-        supports: true,
-    }
 }
 
 fn against(words: impl Into<String>) -> Evidence {
@@ -108,12 +53,6 @@ fn against(words: impl Into<String>) -> Evidence {
         fact: words.into(),
         supports: false,
     }
-}
-
-/// The verdict of an end that is its own doing.
-pub(super) fn own<'h>(h: &'h SideHandshake, verdicts: &[&str]) -> Option<&'h Arc<str>> {
-    let verdict = h.verdict.as_ref()?;
-    (verdicts.contains(&&**verdict) && h.confidence != Confidence::Insufficient).then_some(verdict)
 }
 
 /// The client's own doing, if it is.
@@ -330,9 +269,4 @@ fn remedy(verdict: &str, client: &SideHandshake, servers: &[SideHandshake]) -> S
             "way there",
         ),
     }
-}
-
-/// Sent and arrived, in words.
-pub(super) fn counted(sent: Sent, what: &str) -> String {
-    format!("{} sent, {} arrived", plural(sent.sent, what), sent.arrived)
 }

@@ -10,8 +10,10 @@
 
 pub mod clock;
 pub mod connects;
+pub mod context;
 pub mod coverage;
 pub mod crossed;
+mod crossing;
 pub mod fact;
 pub mod joiner;
 pub mod judge;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::fact::SideHandshake;
-use crate::model::{Confidence, Evidence, OpenReason, Outcome};
+use crate::{
+    model::{Confidence, Evidence, OpenReason, Outcome},
+    util::format::plural,
+};
 
 /// By what two ends were found to be one connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +58,20 @@ pub struct Transmission {
     pub seen_us: Option<i64>,
     /// What became of it.
     pub fate: SegmentFate,
+}
+
+/// How many were sent, and how many arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub sent: u32,
+    pub arrived: u32,
+}
+
+impl Sent {
+    /// Both in words; `what`: one of them.
+    pub fn words(self, what: &str) -> String {
+        format!("{} sent, {} arrived", plural(self.sent, what), self.arrived)
+    }
 }
 
 /// Segments that never arrived; `None`: not known.

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    judge::NOT_ENOUGH,
+    context::NOT_ENOUGH,
     pair::{LostSegments, Pair, SegmentFate},
 };
 use crate::{

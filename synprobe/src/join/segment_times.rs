@@ -1,6 +1,6 @@
 //! Times of both ends of one handshake on one clock.
 
-use super::{fact::SideHandshake, judge::JoinContext};
+use super::{context::JoinContext, fact::SideHandshake};
 
 /// What a segment may take beyond the error of the clocks, nanoseconds.
 pub(super) const WAY_NS: i64 = 200_000_000;

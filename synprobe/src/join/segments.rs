@@ -1,23 +1,16 @@
 //! The segments of one handshake, matched between its ends.
 
 use super::{
+    context::JoinContext,
     crossed::is_crossed,
     fact::SideHandshake,
-    judge::{JoinContext, counted},
-    pair::{LostSegments, SegmentFate, SegmentKind, Transmission},
+    pair::{LostSegments, SegmentFate, SegmentKind, Sent, Transmission},
     segment_times::{ToClient, WAY_NS, us_since},
 };
 use crate::{model::Confidence, util::format::plural};
 
 /// Two SYNs so close get one answer: a half-open limits them (`tcp_invalid_ratelimit`, 500 ms).
 const ANSWERED_ONCE_NS: i64 = 550_000_000;
-
-/// How many were sent, and how many arrived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) sent: u32,
-    pub(super) arrived: u32,
-}
 
 /// One SYN-ACK.
 #[derive(Clone, Copy, Debug)]
@@ -360,7 +353,7 @@ impl Segments {
 
     /// The counts in words.
     pub(super) fn words(&self) -> Vec<String> {
-        let mut words = vec![counted(self.syn, "SYN")];
+        let mut words = vec![self.syn.words("SYN")];
         if let Some(what) = &self.refused_what {
             words.push(format!(
                 "the server refused SYNs of this address then: {what}"

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use super::{
     connects::CalledAddresses,
+    context::{JoinContext, NOT_ENOUGH, QUOTED, TOWARD_SERVER, fact},
     crossed::is_crossed,
     fact::SideHandshake,
-    judge::{JoinContext, NOT_ENOUGH, QUOTED, TOWARD_SERVER, fact, own_of_client},
+    judge::own_of_client,
     pair::{LostSegments, Pair, PairKey, SegmentFate, SegmentKind, Transmission},
 };
 use crate::{

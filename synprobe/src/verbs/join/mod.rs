@@ -1,11 +1,13 @@
 //! `synprobe join`: two files of two hosts, joined handshake by handshake.
 
+mod fact_stream;
 mod line_types;
 mod lines;
 mod ndjson;
 mod page;
 mod recorded;
 mod source;
+mod summary;
 mod wall_time;
 
 use std::{
@@ -146,16 +148,16 @@ fn summary(
     counts: JoinCounts,
     clock: &crate::join::clock::ClockModel,
     is_swapped: bool,
-) -> lines::JoinSummary {
+) -> summary::JoinSummary {
     let middle = client
         .survey
         .coverage
         .span()
         .map_or(0, |(from, to)| from + (to - from) / 2);
     let offset = clock.at(middle);
-    lines::JoinSummary {
-        client: lines::JoinSideSummary::of(client.source.name(), &client.survey),
-        server: lines::JoinSideSummary::of(server.source.name(), &server.survey),
+    summary::JoinSummary {
+        client: summary::JoinSideSummary::of(client.source.name(), &client.survey),
+        server: summary::JoinSideSummary::of(server.source.name(), &server.survey),
         swapped: is_swapped,
         joined: counts.joined,
         client_only: counts.client_only,

@@ -9,17 +9,18 @@ use std::{
 
 use super::{
     super::{Failure, USAGE},
+    fact_stream::{FactSink, ReadReport},
     line_types::{
         EndLine, HandshakeLine, LineKind, LostLine, ProblemLine, RefusedLine, RetransmitLine,
         StartLine, StateLine, Timed,
     },
-    source::{FactSink, ReadReport},
     wall_time::wall_ns,
 };
 use crate::{
     join::{
+        context::QUOTED,
         fact::{JoinFact, RefusedAt, Repeat, SharedNames, SideHandshake, SideStart},
-        judge::{QUOTED, is_quoted},
+        judge::is_quoted,
     },
     model::{Confidence, OpenReason, Outcome, Role},
 };

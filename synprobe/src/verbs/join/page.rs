@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::lines::JoinSummary;
+use super::summary::JoinSummary;
 use crate::{
     join::{
         pair::{Pair, SegmentFate, SegmentKind, Transmission, utc},

@@ -8,13 +8,14 @@ use std::{
 
 use super::{
     super::{FAILED, Failure, USAGE},
-    source::{FactSink, ReadReport},
+    fact_stream::{FactSink, ReadReport},
 };
 use crate::{
     filter::Selection,
     join::{
+        context::QUOTED,
         fact::{JoinFact, RefusedAt, Repeat, SharedNames, SideHandshake, SideStart},
-        judge::{QUOTED, is_quoted},
+        judge::is_quoted,
     },
     model::{
         Body, Handshake, HandshakeLines, Line, Missed, Retransmit, RetransmitKind, Start,

@@ -5,26 +5,18 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
-    vec,
 };
 
 use super::{
     super::{FAILED, Failure, USAGE},
+    fact_stream::{FactStream, ReadReport, fact_stream},
     ndjson, panicked, recorded,
 };
-use crate::{join::fact::JoinFact, sys::privileges, util::format};
+use crate::{sys::privileges, util::format};
 
-/// Facts that are handed over at a time.
-const BATCH: usize = 256;
 /// What standard input is called in messages.
 const STDIN: &str = "standard input";
-/// Batches that wait.
-const WAITING: usize = 8;
-
-/// What a reader says at its end: a line about damage, if there was some.
-pub(super) type ReadReport = Option<String>;
 
 /// See the module.
 pub(super) struct JoinSource {
@@ -42,48 +34,6 @@ impl SourceText {
     /// Waits for its end.
     pub(super) fn finish(self) -> Result<ReadReport, Failure> {
         self.0.join().unwrap_or_else(|_| Err(panicked()))
-    }
-}
-
-/// Facts as they are read.
-pub(super) struct FactStream {
-    batches: Receiver<Vec<JoinFact>>,
-    batch: vec::IntoIter<JoinFact>,
-}
-
-impl Iterator for FactStream {
-    type Item = JoinFact;
-
-    fn next(&mut self) -> Option<JoinFact> {
-        loop {
-            if let Some(fact) = self.batch.next() {
-                return Some(fact);
-            }
-            self.batch = self.batches.recv().ok()?.into_iter();
-        }
-    }
-}
-
-/// Where a reader puts facts.
-pub(super) struct FactSink {
-    to: SyncSender<Vec<JoinFact>>,
-    batch: Vec<JoinFact>,
-}
-
-impl FactSink {
-    /// Hands a fact over; `false`: nobody wants any more.
-    pub(super) fn push(&mut self, fact: JoinFact) -> bool {
-        self.batch.push(fact);
-        self.batch.len() < BATCH || self.flush()
-    }
-
-    pub(super) fn flush(&mut self) -> bool {
-        self.to
-            .send(std::mem::replace(
-                &mut self.batch,
-                Vec::with_capacity(BATCH),
-            ))
-            .is_ok()
     }
 }
 
@@ -152,11 +102,7 @@ impl JoinSource {
 
     /// Reads it from the beginning.
     pub(super) fn read(&self) -> Result<(FactStream, SourceText), Failure> {
-        let (to, batches) = sync_channel(WAITING);
-        let mut sink = FactSink {
-            to,
-            batch: Vec::with_capacity(BATCH),
-        };
+        let (mut sink, stream) = fact_stream();
         let name = self.name();
         let file = self
             .file()
@@ -174,10 +120,6 @@ impl JoinSource {
             .name("read".into())
             .spawn(read)
             .map_err(|e| Failure(format!("a thread: {e}"), FAILED))?;
-        let stream = FactStream {
-            batches,
-            batch: Vec::new().into_iter(),
-        };
         Ok((stream, SourceText(thread)))
     }
 }
