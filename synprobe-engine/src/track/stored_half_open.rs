@@ -35,7 +35,7 @@ pub(super) const GAPS: usize = 5;
 /// A SYN-ACK follows after the time-out that runs. Time-outs are below 2^31 µs.
 const FOLLOWS: u32 = 1 << 31;
 
-/// The values that nearly all half-opens have. 0 stands for an unknown time.
+/// The values that nearly all half-opens have. 0 stands for an unknown time or sequence number.
 pub(super) struct CompactHalfOpen {
     owner: Arc<Owner>,
     id: u64,
@@ -47,6 +47,8 @@ pub(super) struct CompactHalfOpen {
     /// With [`FOLLOWS`].
     last_gap_us: u32,
     gaps_us: [u32; GAPS],
+    syn_seq: u32,
+    syn_ack_seq: u32,
     queue: Queue,
     packed: PackedBits,
 }
@@ -167,6 +169,8 @@ impl CompactHalfOpen {
                     0
                 },
             gaps_us,
+            syn_seq: facts.syn_seq.unwrap_or(0),
+            syn_ack_seq: facts.syn_ack_seq.unwrap_or(0),
             queue: facts.queue.unwrap_or_default(),
             packed,
         }
@@ -228,6 +232,8 @@ impl CompactHalfOpen {
                 queue_was_full: bits.queue_was_full,
                 history_known: bits.history_known,
                 time_outs: bits.time_outs,
+                syn_seq: (self.syn_seq != 0).then_some(self.syn_seq),
+                syn_ack_seq: (self.syn_ack_seq != 0).then_some(self.syn_ack_seq),
                 ..Facts::default()
             },
             ..OpenHandshake::new(connection, TcpState::SynRecv, start, self.alive_ns)
