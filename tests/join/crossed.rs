@@ -45,6 +45,18 @@ fn connected(lab: &Lab, clients: &mut Vec<Client>) -> Result<()> {
     Ok(())
 }
 
+/// Waits until both views have the ends of the handshake, and ends them: their lines.
+fn ended(views: Views, lab: &Lab, clients: &mut Vec<Client>) -> Result<(String, String)> {
+    views
+        .client
+        .wait_for("the client's end", end_of_handshake(OURS))?;
+    views
+        .server
+        .wait_for("the server's end", end_of_handshake(THEIRS))?;
+    connected(lab, clients)?;
+    views.end()
+}
+
 fn call(lab: &Lab, ns: &Ns) -> Result<Client> {
     let (ours, theirs) = (lab.client_addr(OURS), lab.server_addr(THEIRS));
     match ns.label() == lab.client.label() {
@@ -81,7 +93,7 @@ fn simultaneous(lines: &[Value]) -> Result<&Value> {
 }
 
 /// Both SYNs are under way before either arrives. The link loses both, and later hands over a copy of each. It loses
-/// one SYN-ACK: both ends are connected all the same, by the other one, and nothing is sent again.
+/// one SYN-ACK: both ends are connected all the same, by the other one, and nothing is retransmitted.
 pub fn crossing(family: SocketFamily) -> Result<()> {
     let lab = Lab::new(family)?;
     let listener = Server::start(vec![lab.listen(HEALTHY, 128)?])?;
@@ -116,7 +128,9 @@ pub fn crossing(family: SocketFamily) -> Result<()> {
     let trace = capture.stop()?;
     if ours.retransmits()? + theirs.retransmits()? > 0 {
         // The host was so slow that a SYN was due again.
-        return Err(Undecided("a SYN was sent again before the copies were".to_owned()).into());
+        return Err(
+            Undecided("a SYN was retransmitted before the copies were sent".to_owned()).into(),
+        );
     }
     let syn_acks = trace.segments.iter();
     let syn_acks: Vec<u16> = syn_acks
@@ -127,14 +141,7 @@ pub fn crossing(family: SocketFamily) -> Result<()> {
         syn_acks == [OURS, THEIRS],
         "each end answers the other's SYN: {syn_acks:?}"
     );
-    views
-        .client
-        .wait_for("the client's end", end_of_handshake(OURS))?;
-    views
-        .server
-        .wait_for("the server's end", end_of_handshake(THEIRS))?;
-    connected(&lab, &mut clients)?;
-    let (ours_text, theirs_text) = views.end()?;
+    let (ours_text, theirs_text) = ended(views, &lab, &mut clients)?;
     let name = format!("crossing-{v6}");
     let (lines, _) = joined(&ours_text, &theirs_text, &name)?;
     let pair = simultaneous(&lines)?;
@@ -184,14 +191,7 @@ pub fn called_back(family: SocketFamily) -> Result<()> {
         syns.dropped > 0 && syn_acks.dropped > 0,
         "{syns:?} {syn_acks:?}"
     );
-    views
-        .client
-        .wait_for("the client's end", end_of_handshake(OURS))?;
-    views
-        .server
-        .wait_for("the server's end", end_of_handshake(THEIRS))?;
-    connected(&lab, &mut clients)?;
-    let (ours_text, theirs_text) = views.end()?;
+    let (ours_text, theirs_text) = ended(views, &lab, &mut clients)?;
     let v6 = family.wire_is_v6();
     for (first, second, order) in [
         (&ours_text, &theirs_text, "there"),
@@ -254,7 +254,7 @@ fn both(
     Ok(joined(&ours.end(end_us, 0), &theirs.end(end_us, 0), name)?.0)
 }
 
-/// Which two active opens are one connection, and what is said of them.
+/// Which two active opens are one connection, and the verdict on them.
 pub fn called_at_once() -> Result<()> {
     let none = json!({});
     for (name, met) in [("at-once", (true, true)), ("at-once-2", (true, true))] {

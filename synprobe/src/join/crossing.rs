@@ -1,4 +1,4 @@
-//! The other end of a simultaneous open, and what both ends tell together.
+//! The other end of a simultaneous open, and the verdict on both ends.
 
 use std::collections::VecDeque;
 
@@ -110,7 +110,7 @@ fn key_of(client: &SideHandshake, server: &SideHandshake) -> Option<(PairKey, bo
     }
 }
 
-/// What both ends tell together. A loss is not counted: one SYN-ACK may be lost without anything being sent again.
+/// Judges both ends. Losses are not counted: one SYN-ACK may be lost, and nothing is retransmitted.
 pub(super) fn judge_crossed(
     client: Box<SideHandshake>,
     server: SideHandshake,
@@ -139,7 +139,7 @@ pub(super) fn judge_crossed(
             true => "the other host's SYN came meanwhile",
             false => "no SYN of the other host is known to have come",
         };
-        let words = format!("the {name} called, and sent {again} again; {came}");
+        let words = format!("the {name} called, and retransmitted {again}; {came}");
         pair.evidence.push(fact(words));
     }
     let all_well = ends.iter().all(|(_, end)| end.is_clean() && end.called_too);

@@ -83,7 +83,7 @@ impl Segments {
             );
         }
         if is_crossed(client) {
-            let words = "a SYN of the server came too: not all that was sent again is SYNs";
+            let words = "a SYN of the server came too: not all retransmitted segments are SYNs";
             self.unclear.push(words.to_owned());
         }
         if !client.is_established() && servers.iter().any(SideHandshake::is_established) {

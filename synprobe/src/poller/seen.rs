@@ -224,7 +224,7 @@ impl Seen {
     }
 }
 
-/// Time-outs since the first reading after which nothing was sent again: a lower bound, for other segments are
+/// Time-outs since the first reading after which nothing was retransmitted: a lower bound, for other segments are
 /// retransmitted without a time-out too. Each pair: `TCPTimeouts`, `RetransSegs`.
 fn silent_timeouts(first: (u64, u64), now: (u64, u64)) -> u64 {
     let timeouts = now.0.saturating_sub(first.0);

@@ -40,7 +40,7 @@ impl PageText {
         self.within(9, label, text, tone);
     }
 
-    /// The same with a label of so many columns.
+    /// The same with a label that is `wide` columns wide.
     pub fn within(&mut self, wide: usize, label: &str, text: &str, tone: Tone) {
         let wide = wide.min(self.columns / 2);
         let (label, text) = (self.lang.say(label), safe(text));

@@ -120,9 +120,11 @@ impl Rolling {
     /// What later segments are to add to a time to get CLOCK_REALTIME, after the clock was set or the
     /// host was suspended. No segment becomes older or younger by it.
     pub fn set_realtime_offset_ns(&mut self, offset_ns: i64) {
-        let before_ns = std::mem::replace(&mut self.header.realtime_offset_ns, offset_ns);
-        self.closed
-            .clock_was_set(offset_ns.saturating_sub(before_ns));
+        let by_ns = offset_ns.saturating_sub(self.header.realtime_offset_ns);
+        if by_ns != 0 {
+            self.header.realtime_offset_ns = offset_ns;
+            self.closed.clock_was_set(by_ns);
+        }
     }
 
     /// Closes the segment if it is due, and begins the next one if none is open. Call it before each

@@ -677,7 +677,7 @@ fn an_icmp_error_that_the_application_took_is_why_it_closed() {
     }
 }
 
-/// While connect() holds the socket, the error is told before it has a number.
+/// While connect() holds the socket, the kernel reports the error before it has a number.
 #[test]
 fn an_icmp_error_without_a_number_is_why_it_closed_too() {
     for (after, outcome) in [(MS, Outcome::Unreachable), (5 * SEC, Outcome::Abandoned)] {
